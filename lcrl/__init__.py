@@ -1,0 +1,1 @@
+"""Length-controlled reinforcement learning for language models, in JAX."""

@@ -1,0 +1,61 @@
+"""Masked reductions. The package's stabilisers live here.
+
+A mask selects with `where`, so nothing behind it, nan included, reaches a value or a gradient.
+"""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+
+Axis = int | tuple[int, ...] | None
+
+
+def as_float(x: jax.Array) -> jax.Array:
+  """`x` in float32 or wider: bool and integers become the default float, bfloat16 float32."""
+  x = jnp.asarray(x)
+  if not jnp.issubdtype(x.dtype, jnp.floating):
+    return x.astype(jnp.result_type(float))
+  return x.astype(jnp.promote_types(x.dtype, jnp.float32))
+
+
+def masked_sum(x, mask, axis: Axis = None, *, keepdims: bool = False) -> jax.Array:
+  """Sum of x where mask.
+
+  >>> print(masked_sum(jnp.array([1.0, jnp.nan, 2.0]), jnp.array([True, False, True])))
+  3.0
+  """
+  return jnp.sum(jnp.where(mask, as_float(x), 0.0), axis=axis, keepdims=keepdims)
+
+
+def masked_mean(x, mask, axis: Axis = None, *, keepdims: bool = False) -> jax.Array:
+  """Mean of x where mask; 0 where nothing is selected.
+
+  >>> print(masked_mean(jnp.array([1.0, 9.0, 2.0]), jnp.array([True, False, True])))
+  1.5
+  """
+  x, mask = jnp.broadcast_arrays(as_float(x), mask)
+  count = jnp.sum(mask, axis=axis, keepdims=keepdims).astype(x.dtype)
+  return masked_sum(x, mask, axis, keepdims=keepdims) / jnp.maximum(count, 1)
+
+
+def masked_var(x, mask, axis: Axis = None, *, ddof: int = 0, keepdims: bool = False) -> jax.Array:
+  """Variance of x where mask, sum((x - mean)^2) / max(count - ddof, 1); 0 for one value or none.
+
+  >>> print(masked_var(jnp.array([1.0, 9.0, 3.0]), jnp.array([True, False, True]), ddof=1))
+  2.0
+  """
+  x, mask = jnp.broadcast_arrays(as_float(x), mask)
+  centred = jnp.where(mask, x - masked_mean(x, mask, axis, keepdims=True), 0.0)
+  count = jnp.sum(mask, axis=axis, keepdims=keepdims).astype(x.dtype)
+  return jnp.sum(centred**2, axis=axis, keepdims=keepdims) / jnp.maximum(count - ddof, 1)
+
+
+def masked_std(x, mask, axis: Axis = None, *, ddof: int = 0, keepdims: bool = False) -> jax.Array:
+  """Square root of `masked_var`, with gradient 0 where the variance is 0.
+
+  >>> print(masked_std(jnp.array([1.0, 9.0, 3.0]), jnp.array([True, False, True])))
+  1.0
+  """
+  var = masked_var(x, mask, axis, ddof=ddof, keepdims=keepdims)
+  return jnp.where(var > 0, jnp.sqrt(jnp.where(var > 0, var, 1.0)), 0.0)

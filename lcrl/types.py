@@ -1,0 +1,121 @@
+"""The records that pass between the rooms: frozen, registered as pytrees, a shape on every field.
+
+B prompts, G rollouts per prompt, T token positions of a row. A row is prompt, then response, then
+padding on the right; T covers both. Every array leads with B, so a record can be cut into pieces
+along its first axis. Axes further to the right may be missing only where the comment says so.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+from collections.abc import Callable
+from typing import Any, Generic, NamedTuple, TypeVar
+
+import jax
+
+PyTree = Any
+
+
+class Outcome(enum.IntEnum):
+  """What became of one verification. Only OK and WRONG are verdicts on the answer."""
+
+  OK = 0
+  WRONG = 1
+  BAD_FORMAT = 2  # no answer could be read from the response
+  TIMEOUT = 3  # the verifier did not finish before its deadline
+  CRASH = 4  # the verifier died or raised
+
+
+def _record(cls):
+  """A frozen dataclass that is a pytree; every field is a child."""
+  cls = dataclasses.dataclass(frozen=True)(cls)
+  fields = [f.name for f in dataclasses.fields(cls)]
+  return jax.tree_util.register_dataclass(cls, data_fields=fields, meta_fields=[])
+
+
+@_record
+class Budget:
+  """How long an answer may be. What rewards compare with need not be where the sampler stops."""
+
+  target: jax.Array  # [B, G] int32, the length that rewards compare with
+  cap: jax.Array  # [B, G] int32, where the sampler stops
+  level: jax.Array  # [B, G] int32, which prompt template
+
+
+@_record
+class Rollouts:
+  """Sampled and verified responses. Length counts sampled tokens, the end token included."""
+
+  tokens: jax.Array  # [B, G, T] int32, prompt then response, right-padded
+  mask: jax.Array  # [B, G, T] bool, tokens that the policy sampled (no prompt, forced, padding)
+  sampler_log_probs: jax.Array  # [B, G, T] float32, 0 where masked
+  lengths: jax.Array  # [B, G] int32, mask.sum(-1)
+  truncated: jax.Array  # [B, G] bool, reached the cap without an end token
+  scores: jax.Array  # [B, G] float32, the verifier's own number
+  correct: jax.Array  # [B, G] bool, scores >= the task's threshold
+  outcome: jax.Array  # [B, G] int8, an Outcome
+  valid: jax.Array  # [B, G] bool, False for rows that only pad a ragged group or a short batch
+  prompt_ids: jax.Array  # [B] int32, row of the data set
+  difficulty: jax.Array  # [B] int32, as the task counts it
+  budget: Budget
+  signals: dict[str, jax.Array]  # [B, ...], what only some methods need
+
+
+@_record
+class Batch:
+  """What the loss trains on: rollouts with everything that `shape` derived from them."""
+
+  rollouts: Rollouts
+  rewards: jax.Array  # [B, G] float32, shaped
+  keep: jax.Array  # [B, G] bool, trains or not; never True where not valid
+  advantages: jax.Array  # [B, G] or [B, G, T] float32
+  weights: jax.Array  # [B, G, T] float32, share of each token in the loss
+  old_log_probs: jax.Array | None = None  # [B, G, T]; None: one update, the policy's own, stopped
+  ref_log_probs: jax.Array | None = None  # [B, G, T]; only if a stage needs "ref"
+
+
+@_record
+class TokenScores:
+  """What the policy says about the rows, differentiable. Only what a stage needs is computed."""
+
+  log_probs: jax.Array  # [B, G, T], log_probs[..., 0] is 0
+  entropy: jax.Array | None = None  # [B, G, T] nats, over the whole vocabulary
+  log_sum_sq: jax.Array | None = None  # [B, G, T], log of the sum of squared probabilities
+  logits_at: jax.Array | None = None  # [B, G, T], the raw logit of the token
+
+
+@_record
+class TrainState:
+  """Everything that changes between steps: donated, sharded, saved and restored whole."""
+
+  step: jax.Array  # [] int32, optimizer steps taken
+  params: PyTree
+  opt_state: PyTree
+  recipe: PyTree  # a Recipe of stage states
+  position: jax.Array  # [] int32, prompts taken from the data
+  counters: dict[str, jax.Array]  # [] each, totals since the start
+  pending: PyTree = None  # rollouts sampled one step ahead
+
+
+class Stage(NamedTuple):
+  """One slot's choice: a state, and a pure function of it and of the slot's inputs."""
+
+  init: Callable[[], PyTree]  # () -> state
+  apply: Callable  # (state, *inputs) -> (output, new state)
+  needs: tuple[str, ...] = ()  # signals, score fields, "ref": checked before the run starts
+  observe: Callable | None = None  # (state, monitor rollouts) -> state, every few steps
+  coupled: bool = False  # a loss that does not add over pieces of the batch
+
+
+S = TypeVar("S")
+
+
+class Recipe(NamedTuple, Generic[S]):
+  """Recipe[Stage], and Recipe[PyTree] for the states of its stages. What `apply` takes and gives:"""
+
+  budget: S  # state, prompt_ids [B], step [] -> Budget(target, cap, level), [B, G] each
+  reward: S  # state, rollouts -> rewards [B, G]
+  filter: S  # state, rewards, rollouts -> keep [B, G] bool
+  advantage: S  # state, rewards, keep, rollouts -> advantages [B, G] or [B, G, T]
+  loss: S  # state, scores, batch (with weights) -> loss []

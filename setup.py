@@ -1,0 +1,41 @@
+"""The core needs only JAX. `lcrl[train]` adds what a run needs, `lcrl[test]` what the tests need."""
+
+from setuptools import find_packages, setup
+
+TRAIN = [
+    "flax>=0.12.8",
+    "optax>=0.2.8",
+    "orbax-checkpoint>=0.12.4",
+    "grain>=0.2.18",
+    "ml-collections>=1.1.0",
+    "absl-py",
+    "tensorboard>=2.20",
+    "matplotlib>=3.9",
+    "tqdm",
+    "safetensors>=0.6",
+    "tokenizers>=0.22",
+    "jinja2>=3.1.6",
+    "gguf>=0.19.0",
+    "reasoning-gym>=0.1.25",
+    "math-verify[antlr4_13_2]>=0.9.0",
+]
+TEST = [
+    "pytest>=8",
+    "pytest-xdist>=3.6",
+    "hypothesis>=6.100",
+    "ruff==0.17.6",
+    "mypy>=1.18",
+    "nbclient>=0.10",
+    "ipykernel>=6.29",
+]
+
+setup(
+    name="lcrl",
+    version="0.1.0",
+    description="Length-controlled reinforcement learning for language models, in JAX",
+    license="Apache-2.0",
+    python_requires=">=3.11",
+    packages=find_packages(include=["lcrl", "lcrl.*", "experiments", "experiments.*", "configs"]),
+    install_requires=["jax>=0.10.2", "numpy>=2.0"],
+    extras_require={"train": TRAIN, "test": TRAIN + TEST},
+)
