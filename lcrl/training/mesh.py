@@ -1,0 +1,107 @@
+"""The device mesh, and where parameters and batches lie on it."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import AxisType, Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+PyTree = Any
+AXES = ("data", "fsdp", "tensor", "sequence")
+BATCH = P(("data", "fsdp"))  # rows of a batch, along B
+
+# Logical axis of a parameter -> mesh axis that it is split over.
+RULES = {
+  "vocab": "tensor",
+  "heads": "tensor",
+  "kv_heads": "tensor",
+  "mlp": "tensor",
+  "embed": "fsdp",
+}
+
+
+def make_mesh(
+  *, data: int = 1, fsdp: int = -1, tensor: int = 1, sequence: int = 1, devices=None
+) -> Mesh:
+  """A mesh of all devices; one axis may be -1 and takes what the others leave.
+
+  Raises:
+    ValueError: the product of the axes is not the number of devices.
+  """
+  devices = np.asarray(jax.devices() if devices is None else devices).reshape(-1)
+  sizes = dict(zip(AXES, (data, fsdp, tensor, sequence), strict=True))
+  free = [name for name, size in sizes.items() if size == -1]
+  fixed = math.prod(size for size in sizes.values() if size != -1)
+  if len(free) > 1 or fixed < 1 or devices.size % fixed or (not free and fixed != devices.size):
+    raise ValueError(f"mesh {sizes} does not cover {devices.size} devices exactly.")
+  for name in free:
+    sizes[name] = devices.size // fixed
+  return Mesh(devices.reshape(tuple(sizes.values())), AXES, axis_types=(AxisType.Auto,) * len(AXES))
+
+
+def batch_shards(mesh: Mesh) -> int:
+  """Into how many pieces a batch is split along B."""
+  return mesh.shape["data"] * mesh.shape["fsdp"]
+
+
+def check_divides(mesh: Mesh, *, prompts: int, micro_batches: int) -> None:
+  """Raises ValueError unless every micro-batch gives every batch shard the same number of rows."""
+  shards = batch_shards(mesh)
+  if prompts % (shards * micro_batches):
+    raise ValueError(
+      f"train.prompts must be a multiple of mesh data * fsdp * train.micro_batches, got "
+      f"{prompts} for {mesh.shape['data']} * {mesh.shape['fsdp']} * {micro_batches}."
+    )
+
+
+def batch_sharding(mesh: Mesh) -> NamedSharding:
+  return NamedSharding(mesh, BATCH)
+
+
+def replicated(mesh: Mesh) -> NamedSharding:
+  return NamedSharding(mesh, P())
+
+
+def param_shardings(mesh: Mesh, axes: PyTree, params: PyTree) -> PyTree:
+  """A sharding per parameter from its logical axis names; what does not divide is replicated."""
+
+  def place(leaf, names):
+    dims = [RULES.get(name) for name in names]
+    dims = [
+      d if d and not n % mesh.shape[d] else None for d, n in zip(dims, leaf.shape, strict=True)
+    ]
+    return NamedSharding(mesh, P(*dims))
+
+  return jax.tree.map(place, params, axes)
+
+
+def optimizer_shardings(mesh: Mesh, optimizer, params: PyTree, shardings: PyTree) -> PyTree:
+  """Moments lie where their parameters lie; everything else is replicated."""
+  import optax
+
+  abstract = jax.eval_shape(optimizer.init, params)
+  return optax.tree_utils.tree_map_params(
+    optimizer,
+    lambda _, sharding: sharding,
+    abstract,
+    shardings,
+    transform_non_params=lambda _: replicated(mesh),
+  )
+
+
+def to_global(mesh: Mesh, local: PyTree) -> PyTree:
+  """Each process's own rows (numpy, along B) -> global arrays split over the batch axes."""
+  sharding = batch_sharding(mesh)
+  return jax.tree.map(lambda x: jax.make_array_from_process_local_data(sharding, x), local)
+
+
+def to_local(array: jax.Array) -> np.ndarray:
+  """This process's rows of an array split along its first axis only, in order, once each."""
+  if array.is_fully_addressable:
+    return np.asarray(array)
+  rows = {shard.index[0].start or 0: shard.data for shard in array.addressable_shards}
+  return np.concatenate([np.asarray(rows[start]) for start in sorted(rows)])

@@ -1,0 +1,115 @@
+"""Scores of the rows under the policy, and exact gradients of any loss of those scores.
+
+A loss is a function of the [B, G, T] scores. One that adds over pieces of the batch is
+differentiated piece by piece. One that couples the batch (`Stage.coupled`) is differentiated with
+respect to the scores of the whole batch, and those cotangents are pulled back piece by piece.
+Either way the number of pieces never changes the gradient, only the memory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from lcrl.losses.log_probs import score_tokens
+from lcrl.types import Batch, Rollouts, Stage, TokenScores
+
+PyTree = Any
+Score = Callable[[PyTree, Rollouts], TokenScores]
+
+
+def make_scorer(
+  policy, *, needs: tuple[str, ...] = (), temperature: float = 1.0, **chunks
+) -> Score:
+  """score(params, rollouts) -> TokenScores, [B, G, T] each, without ever holding [B, G, T, V].
+
+  Args:
+    policy: a `policies.Policy`.
+    needs: score fields besides log_probs: "entropy", "log_sum_sq", "logits_at".
+    temperature: that of the sampler, so that both speak of the same distribution.
+    **chunks: token_chunk, vocab_chunk of `score_tokens`.
+  """
+  fields = tuple(dict.fromkeys(("log_probs", *needs)))
+
+  def score(params, rollouts):
+    hidden = policy.hidden(params, rollouts.tokens)
+    scores = score_tokens(
+      hidden,
+      policy.head(params),
+      jnp.roll(rollouts.tokens, -1, axis=-1),
+      jnp.roll(rollouts.mask, -1, axis=-1).at[..., -1].set(False),
+      needs=fields,
+      temperature=temperature,
+      soft_cap=policy.config.logit_soft_cap,
+      **chunks,
+    )
+    return jax.tree.map(lambda x: jnp.roll(x, 1, axis=-1), scores)  # t scores tokens[t]
+
+  return score
+
+
+def split(batch: PyTree, pieces: int) -> PyTree:
+  """[B, ...] -> [pieces, B / pieces, ...]; piece p takes every pieces-th row, so that a batch
+  sharded along B is cut on every device alike."""
+
+  def cut(x):
+    if x.shape[0] % pieces:
+      raise ValueError(f"micro_batches must divide the batch, got {pieces} for {x.shape[0]}.")
+    return jnp.swapaxes(x.reshape(x.shape[0] // pieces, pieces, *x.shape[1:]), 0, 1)
+
+  return jax.tree.map(cut, batch)
+
+
+def join(pieces: PyTree) -> PyTree:
+  """The inverse of `split`."""
+  return jax.tree.map(lambda x: jnp.swapaxes(x, 0, 1).reshape(-1, *x.shape[2:]), pieces)
+
+
+def value_and_grad(
+  loss: Stage, state: PyTree, score: Score, params: PyTree, batch: Batch, *, micro_batches: int
+) -> tuple[jax.Array, PyTree, TokenScores, PyTree]:
+  """-> (loss [], new loss state, scores of the whole batch, gradient like params)."""
+  if micro_batches == 1:
+
+    def objective(params):
+      scores = score(params, batch.rollouts)
+      value, new_state = loss.apply(state, scores, batch)
+      return value, (new_state, scores)
+
+    (value, (state, scores)), grads = jax.value_and_grad(objective, has_aux=True)(params)
+    return value, state, jax.lax.stop_gradient(scores), grads
+  differentiate = _coupled if loss.coupled else _additive
+  return differentiate(loss, state, score, params, batch, split(batch, micro_batches))
+
+
+def _additive(loss, state, score, params, batch, pieces):
+  def add_piece(carry, piece):
+    def objective(params):
+      scores = score(params, piece.rollouts)
+      return loss.apply(state, scores, piece)[0], scores
+
+    (value, scores), grads = jax.value_and_grad(objective, has_aux=True)(params)
+    return jax.tree.map(jnp.add, carry, (value, grads)), scores
+
+  zero = jax.tree.map(jnp.zeros_like, (jnp.zeros((), batch.weights.dtype), params))
+  (value, grads), scores = jax.lax.scan(add_piece, zero, pieces)
+  return value, state, join(scores), grads
+
+
+def _coupled(loss, state, score, params, batch, pieces):
+  scores = join(jax.lax.map(lambda piece: score(params, piece.rollouts), pieces))
+  (value, state), cotangents = jax.value_and_grad(
+    lambda scores: loss.apply(state, scores, batch), has_aux=True
+  )(scores)
+
+  def add_piece(grads, xs):
+    piece, cotangent = xs
+    _, pull_back = jax.vjp(lambda params: score(params, piece.rollouts), params)
+    return jax.tree.map(jnp.add, grads, *pull_back(cotangent)), None
+
+  cut = split(cotangents, jax.tree.leaves(pieces)[0].shape[0])
+  grads, _ = jax.lax.scan(add_piece, jax.tree.map(jnp.zeros_like, params), (pieces, cut))
+  return value, state, scores, grads
