@@ -112,7 +112,7 @@ S = TypeVar("S")
 
 
 class Recipe(NamedTuple, Generic[S]):
-  """Recipe[Stage], and Recipe[PyTree] for the states of its stages. What `apply` takes and gives:"""
+  """Recipe[Stage], or Recipe[PyTree] for their states. What each `apply` takes and gives:"""
 
   budget: S  # state, prompt_ids [B], step [] -> Budget(target, cap, level), [B, G] each
   reward: S  # state, rollouts -> rewards [B, G]

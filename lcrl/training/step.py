@@ -100,7 +100,7 @@ def score_all(score: Score, params: PyTree, rollouts: Rollouts, *, pieces: int =
 
 
 def update_metrics(loss, grads, scores, batch: Batch) -> dict[str, Mean]:
-  """What only the update can know: loss, gradient, entropy, and how far sampler and scorer differ."""
+  """What only the update knows: loss, gradient, entropy, how far sampler and scorer differ."""
   mask, sampler = batch.rollouts.mask, batch.rollouts.sampler_log_probs
   tokens = mask.sum()
   gap = jnp.where(mask, scores.log_probs - sampler, 0.0)
