@@ -1,0 +1,55 @@
+"""From a config's `dict(fn=name, **arguments)` to the function it names. The only such place."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable, Mapping
+from types import ModuleType
+from typing import Any
+
+
+def resolve(module: ModuleType, spec: Mapping[str, Any], *, field: str) -> Callable[..., Any]:
+  """The function `spec["fn"]` of `module.__all__`, with the other keys of `spec` bound to it.
+
+  A value that is itself a mapping with "fn" is built first, from the same module.
+
+  Raises:
+    ValueError: no "fn", a name that the module does not offer, or an argument that the function
+      does not take; it names the field of the config.
+  """
+  if "fn" not in spec:
+    raise ValueError(f"{field} needs a field fn, one of {', '.join(sorted(module.__all__))}.")
+  name = spec["fn"]
+  if name not in module.__all__:
+    offered = ", ".join(sorted(module.__all__))
+    raise ValueError(f"{field}.fn={name!r} is not one of {offered}.")
+  function = getattr(module, name)
+  arguments = {
+    key: build(module, value, field=f"{field}.{key}") if _is_spec(value) else value
+    for key, value in spec.items()
+    if key != "fn"
+  }
+  parameters = inspect.signature(function).parameters
+  if not any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
+    for key in arguments:
+      if key not in parameters:
+        raise ValueError(
+          f"{field}.{key} is not an argument of {name}, which takes {', '.join(parameters)}."
+        )
+  return functools.partial(function, **arguments)
+
+
+def build(module: ModuleType, spec: Mapping[str, Any], *, field: str) -> Any:
+  """What the named function returns when called with the other keys of `spec`."""
+  function = resolve(module, spec, field=field)
+  given = function.keywords  # type: ignore[attr-defined]
+  for name, parameter in inspect.signature(function.func).parameters.items():  # type: ignore[attr-defined]
+    required = parameter.default is parameter.empty and parameter.kind is not parameter.VAR_KEYWORD
+    if required and name not in given:
+      raise ValueError(f"{field}.{name} is missing: {spec['fn']} has no default for it.")
+  return function()
+
+
+def _is_spec(value: Any) -> bool:
+  return isinstance(value, Mapping) and "fn" in value
