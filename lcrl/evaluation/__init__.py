@@ -1,1 +1,42 @@
+"""How few tokens, and still right: measures with intervals, summaries, plots and reports.
 
+The numbers are numpy in float64 on the host. `plots` and `report` need matplotlib and are imported
+by name.
+"""
+
+from lcrl.evaluation.intervals import (
+  Estimate,
+  accuracy_estimate,
+  difference,
+  mean_estimate,
+  seed_estimate,
+)
+from lcrl.evaluation.measures import measure, pass_at_k
+from lcrl.evaluation.pareto import accuracy_efficiency_score, hypervolume, on_front
+from lcrl.evaluation.summaries import (
+  commit,
+  device,
+  pool,
+  read_summary,
+  summary,
+  write_json,
+)
+
+__all__ = [
+  "Estimate",
+  "accuracy_efficiency_score",
+  "accuracy_estimate",
+  "commit",
+  "device",
+  "difference",
+  "hypervolume",
+  "mean_estimate",
+  "measure",
+  "on_front",
+  "pass_at_k",
+  "pool",
+  "read_summary",
+  "seed_estimate",
+  "summary",
+  "write_json",
+]

@@ -1,0 +1,160 @@
+"""summary.json: what one run came to, under names that do not change."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import subprocess
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from lcrl.evaluation.intervals import seed_estimate
+
+__all__ = ["commit", "device", "pool", "read_summary", "summary", "write_json"]
+
+POINT = ("accuracy", "accuracy_ci", "tokens", "tokens_ci")
+KEYS = (*POINT, "start", "by_difficulty", "reward", "seed", "wall_s", "device", "commit")
+
+Summary = dict[str, Any]
+
+
+def device() -> str:
+  """What JAX computes on here, in words: "NVIDIA H100 80GB HBM3", "4 x TPU v5e", "CPU, 2 cores"."""
+  devices = jax.devices()
+  if devices[0].platform == "cpu":
+    return f"CPU, {os.cpu_count()} cores"
+  kind = devices[0].device_kind
+  return kind if len(devices) == 1 else f"{len(devices)} x {kind}"
+
+
+def commit() -> str:
+  """The commit of this source tree, "+changes" where files differ; "unknown" outside git."""
+  folder = Path(__file__).parent
+
+  def git(*arguments: str) -> str:
+    run = ["git", "-C", str(folder), *arguments]
+    return subprocess.run(
+      run, capture_output=True, text=True, check=True, timeout=30
+    ).stdout.strip()
+
+  try:
+    head = git("rev-parse", "--short=12", "HEAD")
+    return head + ("+changes" if git("status", "--porcelain", "--untracked-files=no") else "")
+  except (OSError, subprocess.SubprocessError):
+    return "unknown"
+
+
+def summary(
+  final: Mapping[str, Any],
+  start: Mapping[str, Any],
+  *,
+  reward: str,
+  seed: int,
+  wall_s: float,
+  device: str,
+  commit: str,
+) -> Summary:
+  """One run as plain numbers.
+
+  Args:
+    final: `measure` of the policy after training; its by_difficulty is kept.
+    start: `measure` of the policy before.
+    reward: name of the reward, by which runs are grouped.
+    seed: of the run.
+    wall_s: seconds of training.
+    device: where, in words (`device()`).
+    commit: of the code (`commit()`).
+  Returns: {"accuracy", "accuracy_ci", "tokens", "tokens_ci", "start": {the same four},
+    "by_difficulty", "reward", "seed", "wall_s", "device", "commit"}, of JSON types only.
+  """
+  return {
+    **{key: final[key] for key in POINT},
+    "start": {key: start[key] for key in POINT},
+    "by_difficulty": dict(final["by_difficulty"]),
+    "reward": reward,
+    "seed": int(seed),
+    "wall_s": float(wall_s),
+    "device": device,
+    "commit": commit,
+  }
+
+
+def _over_seeds(points: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+  """The mean of each number over seeds; accuracy and tokens with an interval over seeds."""
+  pooled: dict[str, Any] = {}
+  for key in points[0]:
+    values = [p[key] for p in points if p.get(key) is not None]
+    if key == "n":
+      pooled[key] = sum(values)
+    elif not key.endswith("_ci"):
+      pooled[key] = float(np.mean(values)) if values else None
+  for key, top in (("accuracy", 1.0), ("tokens", math.inf)):
+    _, low, high = seed_estimate([p[key] for p in points])
+    pooled[f"{key}_ci"] = [max(low, 0.0), min(high, top)]
+  return pooled
+
+
+def pool(summaries: Sequence[Summary]) -> Summary:
+  """Runs that differ in their seed as one summary: means, with intervals over seeds.
+
+  One summary comes back as it is, with its interval over prompts. `seed` becomes the list of
+  seeds, `wall_s` the sum.
+  """
+  if not summaries:
+    raise ValueError("there are no summaries to pool.")
+  first, seeds = summaries[0], [s["seed"] for s in summaries]
+  if len(summaries) == 1:
+    return dict(first)
+  if len(set(seeds)) < len(seeds):
+    raise ValueError(f"seeds must differ to be averaged over, got {seeds}.")
+  if len(rewards := {s["reward"] for s in summaries}) > 1:
+    raise ValueError(f"only runs with one reward can be pooled, got {sorted(rewards)}.")
+  shared = [d for d in first["by_difficulty"] if all(d in s["by_difficulty"] for s in summaries)]
+  return {
+    **_over_seeds([{key: s[key] for key in POINT} for s in summaries]),
+    "start": _over_seeds([s["start"] for s in summaries]),
+    "by_difficulty": {d: _over_seeds([s["by_difficulty"][d] for s in summaries]) for d in shared},
+    "reward": first["reward"],
+    "seed": seeds,
+    "wall_s": sum(s["wall_s"] for s in summaries),
+    "device": ", ".join(dict.fromkeys(s["device"] for s in summaries)),
+    "commit": ", ".join(dict.fromkeys(s["commit"] for s in summaries)),
+  }
+
+
+def write_json(path: str | os.PathLike, content: Any) -> None:
+  """Writes JSON so that a reader sees the old file or the new one, never half of it."""
+  path = Path(path)
+  text = json.dumps(content, indent=2, allow_nan=False) + "\n"
+  partial = path.with_name(f".{path.name}.{os.getpid()}")
+  try:
+    with open(partial, "w", encoding="utf-8") as file:
+      file.write(text)
+      file.flush()
+      os.fsync(file.fileno())
+    os.replace(partial, path)
+  finally:
+    partial.unlink(missing_ok=True)
+
+
+def read_summary(path: str | os.PathLike) -> Summary:
+  """Reads one summary.json; says which file is missing, is not JSON or lacks which key."""
+  try:
+    found = json.loads(Path(path).read_text(encoding="utf-8"))
+  except FileNotFoundError:
+    raise ValueError(f"{path} does not exist.") from None
+  except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    raise ValueError(f"{path} is not valid JSON: {error}.") from None
+  if not isinstance(found, dict):
+    raise ValueError(f"{path} must hold a JSON object, got {type(found).__name__}.")
+  missing = [key for key in KEYS if key not in found]
+  start = found.get("start")
+  missing += [f"start.{k}" for k in POINT if not isinstance(start, dict) or k not in start]
+  if missing:
+    raise ValueError(f"{path} lacks {', '.join(missing)}.")
+  return found
