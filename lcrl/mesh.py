@@ -99,6 +99,14 @@ def to_global(mesh: Mesh, local: PyTree) -> PyTree:
   return jax.tree.map(lambda x: jax.make_array_from_process_local_data(sharding, x), local)
 
 
+def local_slice(rows: int) -> slice:
+  """This process's share of `rows` rows of a batch, the same for every process."""
+  count, process = jax.process_count(), jax.process_index()
+  if rows % count:
+    raise ValueError(f"{rows} rows cannot be shared evenly by {count} processes.")
+  return slice(process * rows // count, (process + 1) * rows // count)
+
+
 def to_local(array: jax.Array) -> np.ndarray:
   """This process's rows of an array split along its first axis only, in order, once each."""
   if array.is_fully_addressable:
