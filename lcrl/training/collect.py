@@ -1,0 +1,141 @@
+"""The first phase of a step: rollouts of enough groups that train.
+
+Choosing groups reads rollouts and pure scores; it changes no state. That happens in `shape`, once,
+on the final batch.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from lcrl.mesh import batch_sharding, replicated
+from lcrl.sampling.verified import Player
+from lcrl.tasks.task import Prompt
+from lcrl.types import Budget, Recipe, Rollouts, Stage
+
+PyTree = Any
+
+
+@dataclasses.dataclass(frozen=True)
+class Collected:
+  """The rollouts of one step, and what the run reports of how they came about."""
+
+  rollouts: Rollouts
+  position: int  # in the data stream, after them
+  rounds: int
+
+
+class Collector:
+  """Plays prompts until `prompts` groups train or `max_rounds` is reached.
+
+  Args:
+    stream: position -> Prompt.
+    player: plays prompts.
+    recipe: its budget is asked; its reward and filter say which groups would train.
+    prompts: B, groups per step.
+    group_size: G.
+    max_rounds: 1: every group goes into the batch, those that the filter drops with keep False.
+      More: groups that the filter drops whole are replaced by others, as DAPO's dynamic sampling
+      (arXiv:2503.14476) does; the batch is short (`valid` False) if the rounds run out.
+    seed: of the run.
+  """
+
+  def __init__(
+    self,
+    stream: Callable[[int], Prompt],
+    player: Player,
+    recipe: Recipe[Stage],
+    *,
+    prompts: int,
+    group_size: int,
+    max_rounds: int = 1,
+    seed: int = 0,
+  ):
+    self._stream, self._player, self._recipe = stream, player, recipe
+    self._prompts, self._group_size, self._max_rounds = prompts, group_size, max_rounds
+    self._seed = seed
+    self._rows, self._whole = batch_sharding(player.mesh), replicated(player.mesh)
+    self._trains = jax.jit(self._would_train, out_shardings=self._whole)
+
+  def __call__(self, params: PyTree, states: Recipe[PyTree], step: int, position: int) -> Collected:
+    key = step_key(self._seed, step)
+    pool: list[Rollouts] = []
+    trains: list[np.ndarray] = []
+    for _ in range(self._max_rounds):
+      index = np.arange(position, position + self._prompts, dtype=np.int32)
+      prompts = [self._stream(i) for i in index.tolist()]
+      budget = ask_budget(
+        self._recipe, states, prompts, step=step, key=key, group_size=self._group_size
+      )
+      rollouts, _ = self._player.play(params, prompts, index, budget, key)
+      position += self._prompts
+      pool.append(rollouts)
+      if self._max_rounds > 1:
+        trains.append(np.asarray(self._trains(states, rollouts)))
+        if np.concatenate(trains).sum() >= self._prompts:
+          break
+    if self._max_rounds > 1:
+      rollouts = self._choose(pool, np.concatenate(trains))
+    return Collected(rollouts, position, len(pool))
+
+  def _would_train(self, states, rollouts):
+    rewards, _ = self._recipe.reward.apply(states.reward, rollouts)
+    keep, _ = self._recipe.filter.apply(states.filter, rewards, rollouts)
+    return keep.any(axis=-1)
+
+  def _choose(self, pool: list[Rollouts], trains: np.ndarray) -> Rollouts:
+    """The first groups that train; if they are too few, others that are not valid."""
+    order = np.argsort(~trains, stable=True)[: self._prompts]
+
+    def take(pool, order, valid):
+      widest = max(r.tokens.shape[-1] for r in pool)
+      pool = [pad_rows(r, widest) for r in pool]
+      chosen = jax.tree.map(lambda *xs: jnp.concatenate(xs)[order], *pool)
+      return dataclasses.replace(chosen, valid=chosen.valid & valid[:, None])
+
+    take = jax.jit(take, out_shardings=self._rows)
+    return take(pool, order, trains[order])
+
+
+def step_key(seed: int, step: int) -> jax.Array:
+  """The key that all randomness of a step derives from."""
+  return jax.random.fold_in(jax.random.key(seed), step)
+
+
+def ask_budget(
+  recipe: Recipe[Stage],
+  states: Recipe[PyTree],
+  prompts: Sequence[Prompt],
+  *,
+  step: int,
+  key: jax.Array,
+  group_size: int,
+) -> Budget:
+  """Budgets of the prompts, numpy [B, G], alike on every process. The stage's state stays."""
+  ids = np.array([p.id for p in prompts], np.int32)
+  state = jax.tree.map(np.asarray, states.budget)
+  budget, _ = recipe.budget.apply(
+    state, jnp.asarray(ids), step=jnp.int32(step), key=key, group_size=group_size
+  )
+  budget = jax.tree.map(np.asarray, budget)
+  for name, least in (("cap", budget.cap.min()), ("target", budget.target.min())):
+    if least < 1:
+      raise ValueError(f"the budget stage gave a {name} of {least} tokens; it must be at least 1.")
+  return budget
+
+
+def pad_rows(rollouts: Rollouts, length: int) -> Rollouts:
+  """Rollouts with rows of `length` positions; every [B, G, T] field is padded with zeros."""
+  short = rollouts.tokens.shape[-1]
+  shape = rollouts.tokens.shape
+
+  def pad(x):
+    return jnp.pad(x, ((0, 0), (0, 0), (0, length - short))) if x.shape == shape else x
+
+  return rollouts if short == length else jax.tree.map(pad, rollouts)
