@@ -1,0 +1,116 @@
+"""What changes the next-token distribution. Pure, per row, composable with `chain`.
+
+The functions take logits [..., V], already divided by the temperature, and give logits. Whatever a
+control does, the sampler reports log-probs of the policy's own distribution at that temperature.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+PyTree = Any
+
+
+class Control(NamedTuple):
+  """R rows, each with its own slice of the state. All leaves of the state lead with R."""
+
+  init: Callable  # (tokens [R, P], lengths [R]) -> state, before the first token
+  shape: Callable  # (state, logits [R, V]) -> logits [R, V] to sample from
+  take: Callable  # (state, logits, sampled [R]) -> (state, tokens [R], forced [R] bool)
+
+
+def stateless(shape: Callable) -> Control:
+  """A control from a function of the logits [R, V]."""
+  return Control(
+    init=lambda tokens, lengths: (),
+    shape=lambda state, logits: shape(logits),
+    take=lambda state, logits, sampled: (state, sampled, jnp.zeros(sampled.shape, bool)),
+  )
+
+
+def plain() -> Control:
+  """Changes nothing."""
+  return stateless(lambda logits: logits)
+
+
+def chain(*controls: Control) -> Control:
+  """Shapes from left to right; a token passes through every `take`, and stays forced once forced.
+
+  Each control's `take` sees the logits of the policy, not what others made of them.
+  """
+
+  def init(tokens, lengths):
+    return tuple(c.init(tokens, lengths) for c in controls)
+
+  def shape(states, logits):
+    for control, state in zip(controls, states, strict=True):
+      logits = control.shape(state, logits)
+    return logits
+
+  def take(states, logits, sampled):
+    new, forced = [], jnp.zeros(sampled.shape, bool)
+    for control, state in zip(controls, states, strict=True):
+      state, sampled, f = control.take(state, logits, sampled)
+      new.append(state)
+      forced |= f
+    return tuple(new), sampled, forced
+
+  return Control(init, shape, take)
+
+
+def keep_top_k(logits: jax.Array, *, k: int) -> jax.Array:
+  """The k largest logits, and all that tie with the smallest of them; the others become -inf.
+
+  >>> print(keep_top_k(jnp.array([1.0, 3.0, 2.0, 2.0]), k=2))
+  [-inf   3.   2.   2.]
+  """
+  if k < 1:
+    raise ValueError(f"k must be at least 1, got {k}.")
+  smallest = jax.lax.top_k(logits, min(k, logits.shape[-1]))[0][..., -1:]
+  return jnp.where(logits >= smallest, logits, -jnp.inf)
+
+
+def keep_top_p(logits: jax.Array, *, p: float) -> jax.Array:
+  """The fewest largest probabilities that together pass p (nucleus, arXiv:1904.09751).
+
+  In ascending order a token goes while the sum up to it is at most 1 - p; the largest stays.
+  Of equal probabilities the one with the lower id goes first.
+
+  >>> print(keep_top_p(jnp.log(jnp.array([0.25, 0.5, 0.125, 0.125])), p=0.7).round(3))
+  [-1.386 -0.693   -inf   -inf]
+  """
+  if not 0 < p <= 1:
+    raise ValueError(f"p must be in (0, 1], got {p}.")
+  order = jnp.argsort(logits, axis=-1)
+  total = jnp.cumsum(jnp.take_along_axis(jax.nn.softmax(logits, axis=-1), order, axis=-1), axis=-1)
+  rank = jnp.argsort(order, axis=-1)
+  keep = jnp.take_along_axis(total, rank, axis=-1) > 1 - p
+  return jnp.where(keep | (rank == logits.shape[-1] - 1), logits, -jnp.inf)
+
+
+def keep_min_p(logits: jax.Array, *, p: float) -> jax.Array:
+  """Tokens at least p times as likely as the most likely one (arXiv:2407.01082).
+
+  >>> print(keep_min_p(jnp.log(jnp.array([0.25, 0.5, 0.125, 0.125])), p=0.3).round(3))
+  [-1.386 -0.693   -inf   -inf]
+  """
+  if not 0 <= p <= 1:
+    raise ValueError(f"p must be in [0, 1], got {p}.")
+  probs = jax.nn.softmax(logits, axis=-1)
+  return jnp.where(probs >= p * probs.max(axis=-1, keepdims=True), logits, -jnp.inf)
+
+
+def top_k(k: int) -> Control:
+  return stateless(lambda logits: keep_top_k(logits, k=k))
+
+
+def top_p(p: float) -> Control:
+  return stateless(lambda logits: keep_top_p(logits, p=p))
+
+
+def min_p(p: float) -> Control:
+  return stateless(lambda logits: keep_min_p(logits, p=p))

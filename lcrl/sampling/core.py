@@ -1,0 +1,283 @@
+"""Sampling on the device: rows wait in a queue, slots decode them token by token.
+
+Everything here is pure and may be jitted, scanned and vmapped. S slots, R rows, P prompt positions,
+N response positions, V vocabulary.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from lcrl.sampling.controls import Control, plain
+
+PyTree = Any
+
+
+class Samples(NamedTuple):
+  """Responses, left-aligned; 0 and False behind their ends."""
+
+  tokens: jax.Array  # [R, N] int32, the end token included
+  mask: jax.Array  # [R, N] bool, tokens that the policy chose (a control may force others)
+  log_probs: jax.Array  # [R, N] float32, 0 where masked
+  lengths: jax.Array  # [R] int32, tokens written
+  truncated: jax.Array  # [R] bool, reached the cap without an end token
+
+
+class Queue(NamedTuple):
+  """All rows, in the order in which they are taken."""
+
+  tokens: jax.Array  # [R, P] int32
+  lengths: jax.Array  # [R] int32
+  caps: jax.Array  # [R] int32
+  keys: jax.Array  # [R]
+  temperature: jax.Array  # [R] float32
+  control: PyTree  # leaves [R, ...], states before the first token
+
+
+class Slots(NamedTuple):
+  """The carry of the loop. A slot whose row is R is free; what it computes is dropped."""
+
+  row: jax.Array  # [S] int32
+  token: jax.Array  # [S] int32, the last one of the row, not in the cache yet
+  position: jax.Array  # [S] int32, where that token stands
+  steps: jax.Array  # [S] int32, response tokens written
+  control: PyTree  # leaves [S, ...]
+  cache: PyTree  # leaves [S, P + N, ...]
+  waiting: jax.Array  # [] int32, the first row that still waits
+  tokens: jax.Array  # [R, N] int32, -1 where nothing is written
+  mask: jax.Array  # [R, N] bool
+  log_probs: jax.Array  # [R, N] float32
+
+
+def row_keys(key: jax.Array, index: jax.Array, group_size: int) -> jax.Array:
+  """A key per rollout from its place in the data stream: fold_in(fold_in(key, index[b]), g).
+
+  >>> row_keys(jax.random.key(0), jnp.array([7, 9]), 4).shape
+  (2, 4)
+  """
+  fold = jax.random.fold_in
+  samples = jnp.arange(group_size)
+  return jax.vmap(lambda b: jax.vmap(lambda g: fold(fold(key, b), g))(samples))(index)
+
+
+def sample(
+  policy,
+  params: PyTree,
+  tokens: jax.Array,
+  lengths: jax.Array,
+  caps: jax.Array,
+  keys: jax.Array,
+  *,
+  max_tokens: int,
+  end_ids: tuple[int, ...],
+  temperature: jax.Array | float = 1.0,
+  control: Control | None = None,
+  slots: int | None = None,
+  refill: int | None = None,
+  group: int = 1,
+) -> Samples:
+  """Samples a response to every row.
+
+  Token n of a row is argmax(logits / temperature + Gumbel noise from fold_in(the row's key, n)), so
+  what a row says depends neither on its neighbours nor on its slot. `log_probs` are those of
+  softmax(logits / temperature), before any control; at temperature 0, which takes the argmax, those
+  of softmax(logits).
+
+  Args:
+    policy: `lcrl.policies.Policy`, or another record with the same decode functions.
+    params: from `policy.init`, or already from `policy.unstack`.
+    tokens: [R, P] int32 prompts, right-padded.
+    lengths: [R] int32, at least 1.
+    caps: [R] int32, at least 1; beyond max_tokens they count as max_tokens.
+    keys: [R] typed keys.
+    max_tokens: N.
+    end_ids: the tokens that end a response.
+    temperature: [] or [R], at least 0.
+    control: what else changes the distribution (`lcrl.sampling.controls`).
+    slots: how many rows decode at once while the others wait; None: all, and there is no queue.
+    refill: how many rows are prefilled together when slots are free; None: an eighth of the slots.
+    group: this many neighbouring rows have the same prompt and share one prefill; without slots.
+  """
+  rows = len(tokens)
+  if max_tokens < 1:
+    raise ValueError(f"max_tokens must be at least 1, got {max_tokens}.")
+  if slots is not None and (slots < 1 or group != 1):
+    raise ValueError(f"slots must be at least 1 and exclude a group, got {slots} and {group}.")
+  if group < 1 or rows % group:
+    raise ValueError(f"group must divide the {rows} rows, got {group}.")
+  control = control or plain()
+  if not isinstance(params["layers"], tuple):
+    params = policy.unstack(params)
+  queue = Queue(
+    tokens=tokens,
+    lengths=lengths,
+    caps=jnp.minimum(caps, max_tokens),
+    keys=keys,
+    temperature=jnp.broadcast_to(jnp.asarray(temperature, jnp.float32), (rows,)),
+    control=control.init(tokens, lengths),
+  )
+  job = _Job(policy, params, policy.head(params), control, end_ids, queue)
+  if slots is None:
+    state = _decode(job, _everyone(job, group, max_tokens), refill=0)
+  else:
+    size = min(slots, rows)
+    refill = min(refill or -(-size // 8), size)
+    state = jax.lax.while_loop(
+      lambda s: _any((s.row < rows).any() | (s.waiting < rows)),
+      lambda s: _decode(job, _fill(job, s, refill), refill),
+      _nobody(job, size, max_tokens),
+    )
+  written = state.tokens >= 0
+  return Samples(
+    tokens=jnp.where(written, state.tokens, 0),
+    mask=state.mask,
+    log_probs=state.log_probs,
+    lengths=written.sum(axis=-1),
+    truncated=~jnp.isin(state.tokens, jnp.array(end_ids)).any(axis=-1),
+  )
+
+
+class _Job(NamedTuple):
+  """What the loop reads and never changes."""
+
+  policy: Any
+  params: PyTree  # unstacked
+  head: jax.Array  # [D, V]
+  control: Control
+  end_ids: tuple[int, ...]
+  queue: Queue
+
+
+def _decode(job: _Job, s: Slots, refill: int) -> Slots:
+  """Writes tokens until no slot is busy, or until `refill` waiting rows could start."""
+
+  def go_on(s: Slots):
+    busy = s.row < len(job.queue.caps)
+    waiting = len(job.queue.caps) - s.waiting
+    full = (waiting == 0) | ((~busy).sum() < jnp.minimum(refill, waiting))
+    return _any(busy.any() & full)
+
+  return jax.lax.while_loop(go_on, lambda s: _write(job, s), s)
+
+
+def _write(job: _Job, s: Slots) -> Slots:
+  """One token in every slot."""
+  queue, rows = job.queue, len(job.queue.caps)
+  hidden, cache = job.policy.decode(job.params, s.token, s.position, s.cache)
+  own = jnp.minimum(s.row, rows - 1)
+  temperature = queue.temperature[own][:, None]
+  logits = _logits(job, hidden) / jnp.where(temperature > 0, temperature, 1.0)
+  noise = jax.vmap(lambda key, n: jax.random.gumbel(jax.random.fold_in(key, n), logits.shape[1:]))
+  shaped = job.control.shape(s.control, logits)
+  shaped += jnp.where(temperature > 0, noise(queue.keys[own], s.steps), 0.0)
+  sampled = jnp.argmax(shaped, axis=-1)
+  control, token, forced = job.control.take(s.control, logits, sampled)
+  log_probs = jnp.take_along_axis(jax.nn.log_softmax(logits), token[:, None], axis=-1)[:, 0]
+
+  place = (s.row, s.steps)  # row R does not exist: dropped
+  ended = jnp.isin(token, jnp.array(job.end_ids))
+  stays = (s.row < rows) & ~ended & (s.steps + 1 < queue.caps[own])
+  return s._replace(
+    row=jnp.where(stays, s.row, rows),
+    token=token,
+    position=s.position + stays,
+    steps=s.steps + stays,
+    control=control,
+    cache=cache,
+    tokens=s.tokens.at[place].set(token, mode="drop"),
+    mask=s.mask.at[place].set(~forced, mode="drop"),
+    log_probs=s.log_probs.at[place].set(jnp.where(forced, 0.0, log_probs), mode="drop"),
+  )
+
+
+def _fill(job: _Job, s: Slots, batch: int) -> Slots:
+  """Waiting rows start in free slots, up to `batch` of them."""
+  queue, rows, size = job.queue, len(job.queue.caps), len(s.row)
+  slots = jnp.argsort(s.row < rows)[:batch]  # free ones first
+  new = s.waiting + jnp.arange(batch, dtype=jnp.int32)
+  starts = (s.row[slots] == rows) & (new < rows)
+  slots = jnp.where(starts, slots, size)  # slot S does not exist: dropped
+  own = jnp.minimum(new, rows - 1)
+  put = lambda old, x: old.at[slots].set(x, mode="drop")
+  tokens, lengths = queue.tokens[own], queue.lengths[own]
+  first = lambda old, x: old.at[slots, : x.shape[1]].set(x, mode="drop")
+  return s._replace(
+    row=put(s.row, new),
+    token=put(s.token, _last(tokens, lengths)),
+    position=put(s.position, lengths - 1),
+    steps=put(s.steps, 0),
+    control=jax.tree.map(lambda old, x: put(old, x[own]), s.control, queue.control),
+    cache=jax.tree.map(first, s.cache, _prefill(job, tokens, lengths)),
+    waiting=s.waiting + starts.sum(),
+  )
+
+
+def _nobody(job: _Job, size: int, max_tokens: int) -> Slots:
+  """All slots free, all rows waiting."""
+  rows, prompt = job.queue.tokens.shape
+  zeros = jnp.zeros((size,), jnp.int32)
+  return Slots(
+    row=zeros + rows,
+    token=zeros,
+    position=zeros,
+    steps=zeros,
+    control=jax.tree.map(lambda x: x[:size], job.queue.control),
+    cache=job.policy.init_cache(size, prompt + max_tokens),
+    waiting=jnp.int32(0),
+    tokens=jnp.full((rows, max_tokens), -1, jnp.int32),
+    mask=jnp.zeros((rows, max_tokens), bool),
+    log_probs=jnp.zeros((rows, max_tokens), jnp.float32),
+  )
+
+
+def _everyone(job: _Job, group: int, max_tokens: int) -> Slots:
+  """Every row in a slot of its own, one prefill a group."""
+  queue, rows = job.queue, len(job.queue.caps)
+  cache = _prefill(job, queue.tokens[::group], queue.lengths[::group])
+  room = lambda x: jnp.pad(x, [(0, 0), (0, max_tokens)] + [(0, 0)] * (x.ndim - 2))
+  return _nobody(job, rows, max_tokens)._replace(
+    row=jnp.arange(rows, dtype=jnp.int32),
+    token=_last(queue.tokens, queue.lengths),
+    position=queue.lengths - 1,
+    cache=jax.tree.map(lambda x: room(jnp.repeat(x, group, axis=0)), cache),
+    waiting=jnp.int32(rows),
+  )
+
+
+def _prefill(job: _Job, tokens, lengths) -> PyTree:
+  """Caches of some prompts, leaves [r, P, ...]."""
+  empty = job.policy.init_cache(*tokens.shape)
+  return job.policy.prefill(job.params, tokens, lengths, empty)[1]
+
+
+def _last(tokens, lengths):
+  """The last prompt token: the loop reads it first, which gives the first token's logits."""
+  return jnp.take_along_axis(tokens, lengths[:, None] - 1, axis=1)[:, 0]
+
+
+def _logits(job: _Job, hidden):
+  """[S, D] -> [S, V] in float32 or wider."""
+  wide = jnp.promote_types(hidden.dtype, jnp.float32)
+  logits = jnp.matmul(hidden, job.head.astype(hidden.dtype), preferred_element_type=wide)
+  cap = job.policy.config.logit_softcap
+  return logits if cap is None else cap * jnp.tanh(logits / cap)
+
+
+@jax.custom_batching.custom_vmap
+def _any(flags):
+  """Whether any flag is set, over vmapped axes too.
+
+  A loop whose predicate differs along a vmapped axis would select, for every token, between the old
+  and the new of its whole carry, the cache included. A loop that ends for all at once does not; and
+  a further round changes nothing for those that are done.
+  """
+  return jnp.any(flags)
+
+
+@_any.def_vmap
+def _(axis_size, batched, flags):
+  del axis_size, batched
+  return _any(flags), False
