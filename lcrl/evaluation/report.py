@@ -1,0 +1,128 @@
+"""report.md: a table, pictures and what the numbers say in words."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from lcrl.evaluation import plots, tables
+from lcrl.evaluation.intervals import difference
+
+__all__ = ["collapsed", "verdict", "write_report"]
+
+Runs = Mapping[str, Mapping[str, Any]]
+
+
+def collapsed(run: Mapping[str, Any], reference: Mapping[str, Any]) -> bool:
+  """Length went and accuracy with it: fewer tokens, and surely less than half as often right."""
+  accuracy = tables.estimate(run, "accuracy")
+  highest = accuracy.value if accuracy.high != accuracy.high else accuracy.high
+  return run["tokens"] < reference["tokens"] and highest < 0.5 * reference["accuracy"]
+
+
+def _share(value: float) -> str:
+  return f"{100 * value:.1f} %"
+
+
+def verdict(name: str, run: Mapping[str, Any], reference: Mapping[str, Any], other: str) -> str:
+  """One run against a reference in plain words; each follows from the numbers.
+
+  Args:
+    name: of the run.
+    run: its summary.
+    reference: accuracy and tokens with intervals to compare with: a summary, or its start.
+    other: what to call the reference.
+  """
+  right, spent, before = _share(run["accuracy"]), run["tokens"], reference["tokens"]
+  gap = difference(*(tables.estimate(p, "accuracy") for p in (run, reference)))
+  if collapsed(run, reference):
+    return (
+      f"**{name}** collapsed: {spent:.1f} tokens instead of {other}'s {before:.1f}, "
+      f"and {right} right instead of {_share(reference['accuracy'])}."
+    )
+  change = 100 * (spent / before - 1) if before > 0 else 0.0
+  if abs(change) < 0.5:
+    length = f"as many tokens as {other} ({spent:.1f} and {before:.1f})"
+  else:
+    more = "more" if change > 0 else "fewer"
+    length = f"{abs(change):.0f} % {more} tokens than {other} ({spent:.1f} against {before:.1f})"
+  points = 100 * gap.value
+  accuracy = f"{abs(points):.1f} points {'above' if points >= 0 else 'below'} it"
+  if gap.low == gap.low:
+    ends = f"{tables.signed(100 * gap.low)} to {tables.signed(100 * gap.high)}"
+    noise = "within" if gap.low <= 0 <= gap.high else "beyond"
+    accuracy += f" ({noise} the noise: {ends})"
+  return f"**{name}** spends {length}; its accuracy, {right}, lies {accuracy}."
+
+
+def _words(runs: Runs, baseline: str) -> list[str]:
+  """Each run against the start, or against the baseline where there is one."""
+  base = runs.get(baseline)
+  lines = []
+  for name, run in runs.items():
+    if base is None or name == baseline:
+      lines.append(verdict(name, run, run["start"], "the start"))
+    else:
+      lines.append(verdict(name, run, base, baseline))
+  return lines
+
+
+def _origin(runs: Runs, command: str) -> list[str]:
+  def distinct(key: str) -> str:
+    return ", ".join(dict.fromkeys(str(run[key]) for run in runs.values()))
+
+  seeds = ", ".join(dict.fromkeys(str(run["seed"]).strip("[]") for run in runs.values()))
+  wall = sum(run["wall_s"] for run in runs.values())
+  return [
+    f"```\n{command}\n```",
+    f"Seeds {seeds}; {distinct('device')}; commit {distinct('commit')}; {wall:.0f} s of training.",
+  ]
+
+
+def write_report(
+  folder: str | os.PathLike,
+  runs: Runs,
+  *,
+  title: str,
+  command: str,
+  curves: Mapping[str, Mapping[str, Any]] | None = None,
+  baseline: str = "correctness",
+) -> Path:
+  """Writes report.md and its plots into `folder`; returns the path of report.md.
+
+  Args:
+    folder: is made where it is missing.
+    runs: name -> summary; pool seeds first (`summaries.pool`).
+    title: heading.
+    command: what to type to get the same.
+    curves: for `plots.curves`; no such plot if None.
+    baseline: the run that others are compared with, where it is among them.
+  """
+  if not runs:
+    raise ValueError("there are no runs to report.")
+  folder = Path(folder)
+  folder.mkdir(parents=True, exist_ok=True)
+  plots.pareto(folder / "pareto.png", runs)
+  table = tables.overview(tables.rows(runs, baseline=baseline), baseline=baseline)
+  several = any(isinstance(run["seed"], list) for run in runs.values())
+  source = "over seeds" if several else "over prompts, whose answers are alike"
+  text = [
+    f"# {title}",
+    tables.to_markdown(table),
+    f"Brackets hold 95 % intervals {source}. * marks runs that no other beats in both.",
+    *_words(runs, baseline),
+    "![accuracy against tokens](pareto.png)",
+  ]
+  if any(run["by_difficulty"] for run in runs.values()):
+    plots.by_difficulty(folder / "by_difficulty.png", runs)
+    text += ["## By difficulty", "![by difficulty](by_difficulty.png)"]
+    text += [tables.to_markdown(tables.by_difficulty(runs))]
+  if curves:
+    plots.curves(folder / "curves.png", curves)
+    text += ["## Training", "![accuracy and tokens by step](curves.png)"]
+  text += ["## How to get this again", *_origin(runs, command)]
+  path = folder / "report.md"
+  path.write_text("\n\n".join(text) + "\n", encoding="utf-8")
+  return path

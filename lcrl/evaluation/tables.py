@@ -1,0 +1,177 @@
+"""Runs side by side: one row of numbers a run, and these rows as Markdown, HTML or CSV."""
+
+from __future__ import annotations
+
+import csv
+import html
+import io
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from lcrl.evaluation.intervals import Estimate
+from lcrl.evaluation.pareto import accuracy_efficiency_score, on_front
+
+__all__ = [
+  "by_difficulty",
+  "estimate",
+  "overview",
+  "rows",
+  "signed",
+  "to_csv",
+  "to_html",
+  "to_markdown",
+]
+
+Runs = Mapping[str, Mapping[str, Any]]
+ENDS = ("", "_low", "_high")
+Cells = tuple[list[str], list[list[str]]]  # header, rows
+
+
+def estimate(point: Mapping[str, Any], key: str) -> Estimate:
+  """One number of a summary with its interval; nan ends where it has none."""
+  low, high = (float("nan") if end is None else end for end in point[f"{key}_ci"])
+  return Estimate(point[key], low, high)
+
+
+def _numbers(point: Mapping[str, Any], prefix: str = "") -> dict[str, float]:
+  """Accuracy and tokens with the ends of their intervals, as six flat columns."""
+  return {
+    f"{prefix}{key}{end}": value
+    for key in ("accuracy", "tokens")
+    for end, value in zip(ENDS, estimate(point, key), strict=True)
+  }
+
+
+def _cells(row: Mapping[str, Any], prefix: str = "") -> list[str]:
+  accuracy = _interval(Estimate(*(100 * row[f"{prefix}accuracy{end}"] for end in ENDS)))
+  return [accuracy, _interval(Estimate(*(row[f"{prefix}tokens{end}"] for end in ENDS)))]
+
+
+def _against(run: Mapping[str, Any], other: Mapping[str, Any] | None, label: str) -> dict[str, Any]:
+  """Points of accuracy won, tokens as a change in percent, and AES, against another point."""
+  found: dict[str, Any] = dict.fromkeys((f"{label}_points", f"{label}_tokens_percent"))
+  found[f"{label}_aes"] = None
+  if other is not None:
+    found[f"{label}_points"] = 100 * (run["accuracy"] - other["accuracy"])
+    base = other["accuracy"], other["tokens"]
+    if base[1] > 0:
+      found[f"{label}_tokens_percent"] = 100 * (run["tokens"] / base[1] - 1)
+    if min(base) > 0:
+      found[f"{label}_aes"] = accuracy_efficiency_score(run["accuracy"], run["tokens"], *base)
+  return found
+
+
+def rows(runs: Runs, *, baseline: str) -> list[dict[str, Any]]:
+  """One flat row of numbers a run; None where there is nothing to say.
+
+  Args:
+    runs: name -> summary.
+    baseline: name of the run that others are compared with; it need not be there.
+  """
+  points = [run["accuracy"] for run in runs.values()], [run["tokens"] for run in runs.values()]
+  found = []
+  for (name, run), front in zip(runs.items(), on_front(*points), strict=True):
+    found.append(
+      {
+        "run": name,
+        "seeds": len(run["seed"]) if isinstance(run["seed"], list) else 1,
+        **_numbers(run),
+        "on_front": bool(front),
+        **_numbers(run["start"], "start_"),
+        **_against(run, run["start"], "vs_start"),
+        **_against(run, runs.get(baseline) if name != baseline else None, "vs_baseline"),
+        "wall_s": run["wall_s"],
+        "device": run["device"],
+        "commit": run["commit"],
+      }
+    )
+  return found
+
+
+def _interval(e: Estimate) -> str:
+  return f"{e.value:.1f}" if math.isnan(e.low) else f"{e.value:.1f} [{e.low:.1f}, {e.high:.1f}]"
+
+
+def signed(value: float | None, unit: str = "") -> str:
+  """A change with its sign, a true minus; nothing for None.
+
+  >>> signed(2.04), signed(None)
+  ('+2.0', '')
+  """
+  return "" if value is None else f"{value:+.1f}{unit}".replace("-", "\u2212")
+
+
+def overview(found: Sequence[Mapping[str, Any]], *, baseline: str) -> Cells:
+  """`rows` for reading: accuracy, tokens and the changes, below the start that all share."""
+  header = ["run", "seeds", "accuracy, %", "tokens", "points from start", "tokens from start"]
+  against = ["vs_start"]
+  if any(row["vs_baseline_points"] is not None for row in found):
+    header += [f"points from {baseline}", f"tokens from {baseline}"]
+    against += ["vs_baseline"]
+  body = []
+  if len({(row["start_accuracy"], row["start_tokens"]) for row in found}) == 1:
+    body.append(["start", "", *_cells(found[0], "start_"), *[""] * (len(header) - 4)])
+  for row in found:
+    cells = [row["run"] + (" *" if row["on_front"] else ""), str(row["seeds"]), *_cells(row)]
+    for label in against:
+      cells += [signed(row[f"{label}_points"]), signed(row[f"{label}_tokens_percent"], " %")]
+    body.append(cells)
+  return header, body
+
+
+def by_difficulty(runs: Runs) -> Cells:
+  """Every run at every difficulty; columns that no run fills are left out."""
+  extras = {
+    "tokens_right": "tokens if right",
+    "tokens_wrong": "tokens if wrong",
+    "excess_tokens": "tokens above the shortest",
+    "truncated": "met the cap, %",
+  }
+  points = [(n, d, p) for n, run in runs.items() for d, p in run["by_difficulty"].items()]
+  extras = {k: v for k, v in extras.items() if any(p.get(k) is not None for *_, p in points)}
+  scale = {"truncated": 100}
+  body = []
+  for name, level, point in points:
+    accuracy, tokens = estimate(point, "accuracy"), estimate(point, "tokens")
+    cells = [name, level, str(point.get("n", ""))]
+    cells += [_interval(Estimate(*(100 * x for x in accuracy))), _interval(tokens)]
+    for key in extras:
+      value = point.get(key)
+      cells.append("" if value is None else f"{scale.get(key, 1) * value:.1f}")
+    body.append(cells)
+  return ["run", "difficulty", "answers", "accuracy, %", "tokens", *extras.values()], body
+
+
+def to_markdown(cells: Cells) -> str:
+  """A Markdown table; names lie left, numbers right.
+
+  >>> print(to_markdown((["run", "tokens"], [["plain", "12.5"]])))
+  | run | tokens |
+  |:--|--:|
+  | plain | 12.5 |
+  """
+  header, body = cells
+  lines = [header, *body]
+  text = ["| " + " | ".join(c.replace("|", "\\|") for c in line) + " |" for line in lines]
+  return "\n".join([text[0], "|:--|" + "--:|" * (len(header) - 1), *text[1:]])
+
+
+def to_html(cells: Cells) -> str:
+  """An HTML table."""
+
+  def line(tag: str, texts: Sequence[str]) -> str:
+    return "<tr>" + "".join(f"<{tag}>{html.escape(t)}</{tag}>" for t in texts) + "</tr>"
+
+  header, body = cells
+  return "\n".join(["<table>", line("th", header), *(line("td", c) for c in body), "</table>"])
+
+
+def to_csv(found: Sequence[Mapping[str, Any]]) -> str:
+  """`rows` as CSV, in full precision; empty where there is no number."""
+  text = io.StringIO()
+  writer = csv.DictWriter(text, list(found[0]), lineterminator="\n")
+  writer.writeheader()
+  blank = [{k: "" if v is None or v != v else v for k, v in row.items()} for row in found]
+  writer.writerows(blank)
+  return text.getvalue()
