@@ -48,13 +48,12 @@ def batch_shards(mesh: Mesh) -> int:
   return mesh.shape["data"] * mesh.shape["fsdp"]
 
 
-def check_divides(mesh: Mesh, *, prompts: int, micro_batches: int) -> None:
-  """Raises ValueError unless every micro-batch gives every batch shard the same number of rows."""
-  shards = batch_shards(mesh)
-  if prompts % (shards * micro_batches):
+def check_divides(mesh: Mesh, *, prompts: int, pieces: int = 1) -> None:
+  """Raises ValueError unless every piece of a batch gives every shard the same number of prompts."""
+  if prompts % (batch_shards(mesh) * pieces):
     raise ValueError(
-      f"train.prompts must be a multiple of mesh data * fsdp * train.micro_batches, got "
-      f"{prompts} for {mesh.shape['data']} * {mesh.shape['fsdp']} * {micro_batches}."
+      "train.prompts must be a multiple of mesh.data * mesh.fsdp * train.micro_batches * "
+      f"train.updates, got {prompts} for {mesh.shape['data']} * {mesh.shape['fsdp']} * {pieces}."
     )
 
 

@@ -43,7 +43,7 @@ def make_scorer(
       jnp.roll(rollouts.mask, -1, axis=-1).at[..., -1].set(False),
       needs=fields,
       temperature=temperature,
-      soft_cap=policy.config.logit_soft_cap,
+      soft_cap=policy.config.logit_softcap,
       **chunks,
     )
     return jax.tree.map(lambda x: jnp.roll(x, 1, axis=-1), scores)  # t scores tokens[t]

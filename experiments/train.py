@@ -1,0 +1,47 @@
+"""Trains what a config describes, or goes on where it stopped.
+
+  python -m experiments.train --config=configs/laser.py --workdir=runs/laser
+  python -m experiments.train --config=configs/laser.py:smoke --workdir=/tmp/smoke
+  python -m experiments.train --config=configs/laser.py --config.reward.alpha=0.2 --workdir=...
+
+On several hosts, start the same command on each. A cluster that JAX knows (Cloud TPU, Slurm, Open
+MPI, Kubernetes) needs only --multihost; elsewhere name --coordinator, --processes and --process.
+"""
+
+from __future__ import annotations
+
+import json
+
+import jax
+from absl import app, flags, logging
+from ml_collections import config_flags
+
+CONFIG = config_flags.DEFINE_config_file("config", None, "Experiment, a file in configs/.")
+WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run; made if absent.")
+MULTIHOST = flags.DEFINE_bool("multihost", False, "One of several processes of one run.")
+COORDINATOR = flags.DEFINE_string("coordinator", None, "host:port of the first process.")
+PROCESSES = flags.DEFINE_integer("processes", None, "How many there are.")
+PROCESS = flags.DEFINE_integer("process", None, "Which of them this is, from 0.")
+DETERMINISTIC = flags.DEFINE_bool("deterministic", False, "Bit-equal resume on a GPU; slower.")
+
+
+def main(_) -> None:
+  logging.set_verbosity(logging.INFO)
+  if MULTIHOST.value or COORDINATOR.value:
+    jax.distributed.initialize(COORDINATOR.value, PROCESSES.value, PROCESS.value)
+
+  from lcrl.training.loop import train  # after the start of jax.distributed
+
+  try:
+    summary = train(CONFIG.value.to_dict(), WORKDIR.value)
+  except ValueError as error:  # of the config or the data: the message says all
+    logging.error("%s", error)
+    raise SystemExit(2) from error
+  if jax.process_index() == 0:
+    print(json.dumps({key: summary[key] for key in ("accuracy", "tokens", "start")}))
+    print(f"Results are in {WORKDIR.value}")
+
+
+if __name__ == "__main__":
+  flags.mark_flags_as_required(["config", "workdir"])
+  app.run(main)

@@ -1,0 +1,121 @@
+"""From a config to everything that is compiled: fails early, and names the field."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax.sharding import Mesh
+
+from lcrl import recipes
+from lcrl.mesh import check_divides, make_mesh, optimizer_shardings, param_shardings, replicated
+from lcrl.named import build
+from lcrl.policies import Policy, sources
+from lcrl.training import optimizers
+from lcrl.training.scorer import make_scorer
+from lcrl.training.settings import Settings
+from lcrl.training.step import score_all, shape, update
+from lcrl.types import Recipe, Stage, TrainState
+
+PyTree = Any
+SCORE_FIELDS = ("entropy", "log_sum_sq", "logits_at")
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Model:
+  """The policy on its mesh: how to make its training state, and the jitted phases of a step."""
+
+  settings: Settings
+  mesh: Mesh
+  policy: Policy
+  recipe: Recipe[Stage]
+  optimizer: optax.GradientTransformation
+  shardings: TrainState  # of the training state
+  abstract: TrainState  # its shapes, dtypes and shardings
+  initial: Callable[[], TrainState]
+  shape: Callable[..., Any]  # states, rollouts, step, key -> batch, states
+  update: Callable[..., Any]  # state, batch -> state, metrics; the state is donated
+  score: Callable[..., Any]  # params, rollouts -> log-probs [B, G, T]
+  needs_reference: bool
+
+
+def build_model(settings: Settings, *, devices=None) -> Model:
+  """The part of a run that needs no task: everything that is compiled.
+
+  Args:
+    settings: of the run.
+    devices: of the mesh; None: all here. Those of a described topology will do for compiling.
+  """
+  s = settings
+  recipe, weigh = recipes.from_config(s.slots)
+  wanted = recipes.needs(recipe)
+  if unknown := set(wanted) - {"group", "ref", *SCORE_FIELDS}:
+    raise ValueError(f"the recipe needs {sorted(unknown)}, which nothing here supplies.")
+  if "group" in wanted and s.train.group_size < 2:
+    raise ValueError(
+      f"train.group_size must be at least 2: advantage.fn={s.slots['advantage']['fn']!r} compares "
+      f"a rollout with the others of its group, got {s.train.group_size}."
+    )
+  mesh = make_mesh(**dataclasses.asdict(s.mesh), devices=devices)
+  check_divides(mesh, prompts=s.train.prompts, pieces=s.train.micro_batches * s.train.updates)
+  source = build(sources, s.built["policy"], field="policy")
+  policy = source.policy
+  optimizer = build(optimizers, s.built["optimizer"], field="optimizer")
+  fields = tuple(name for name in wanted if name in SCORE_FIELDS)
+  score = make_scorer(policy, needs=fields, temperature=s.sampling.temperature)
+
+  def start(params) -> TrainState:
+    return TrainState(
+      step=jnp.int32(0),
+      params=params,
+      opt_state=optimizer.init(params),
+      recipe=recipes.init(recipe),
+      position=jnp.int32(0),
+      counters={"prompts": jnp.int32(0), "tokens": jnp.float32(0.0)},
+    )
+
+  params = jax.eval_shape(policy.init, jax.random.key(0))
+  whole = replicated(mesh)
+  split = param_shardings(mesh, policy.axes, params)
+  shapes = jax.eval_shape(start, params)
+  shardings = dataclasses.replace(
+    jax.tree.map(lambda _: whole, shapes),
+    params=split,
+    opt_state=optimizer_shardings(mesh, optimizer, params, split),
+  )
+  abstract = jax.tree.map(
+    lambda x, at: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=at), shapes, shardings
+  )
+
+  def initial() -> TrainState:
+    params = source.params(jax.random.key(s.seed), split)
+    return jax.jit(start, out_shardings=shardings)(params)
+
+  step = partial(
+    update,
+    score=score,
+    recipe=recipe,
+    weigh=weigh,
+    optimizer=optimizer,
+    micro_batches=s.train.micro_batches,
+    updates=s.train.updates,
+  )
+  return Model(
+    settings=s,
+    mesh=mesh,
+    policy=policy,
+    recipe=recipe,
+    optimizer=optimizer,
+    shardings=shardings,
+    abstract=abstract,
+    initial=initial,
+    shape=jax.jit(partial(shape, recipe, weigh=weigh)),
+    update=jax.jit(step, donate_argnums=0, out_shardings=(shardings, whole)),
+    score=jax.jit(partial(score_all, score, pieces=s.train.micro_batches)),
+    needs_reference="ref" in wanted,
+  )

@@ -1,0 +1,119 @@
+"""The three phases of a step as the host runs them: roll out and shape, then learn."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from lcrl import data
+from lcrl.mesh import replicated
+from lcrl.sampling.verified import Player
+from lcrl.tasks.task import Task
+from lcrl.training.collect import Collector, ask_budget, step_key
+from lcrl.training.metrics import Mean, Metrics, Sum
+from lcrl.training.model import Model
+from lcrl.training.watch import Facts, facts
+from lcrl.types import Batch, Recipe, TrainState
+
+PyTree = Any
+APART = 2**31 - 1  # takes the place of a step in the keys of evaluations and monitor runs
+
+
+class Shaped(NamedTuple):
+  """A batch ready to train on, and what is known of it before it does."""
+
+  batch: Batch
+  states: Recipe[PyTree]
+  seen: Facts
+  position: int
+  rounds: int
+  seconds: float  # of sampling and verifying
+
+
+def make_roll(model: Model, task: Task, player: Player) -> Callable[[TrainState], Shaped]:
+  """state -> Shaped: the phases collect and shape. The state stays as it is."""
+  s = model.settings
+  stream = data.prompts(task, seed=s.seed)
+  collect = Collector(
+    lambda position: stream[position],
+    player,
+    model.recipe,
+    prompts=s.train.prompts,
+    group_size=s.train.group_size,
+    max_rounds=s.train.max_rounds,
+    seed=s.seed,
+  )
+  look = jax.jit(facts, out_shardings=replicated(model.mesh))
+  reference = model.initial().params if model.needs_reference else None
+
+  def roll(state: TrainState) -> Shaped:
+    start, step = time.perf_counter(), int(state.step)
+    collected = collect(state.params, state.recipe, step, int(state.position))
+    rollouts, seconds = collected.rollouts, time.perf_counter() - start
+    batch, states = model.shape(state.recipe, rollouts, step=state.step, key=step_key(s.seed, step))
+    if reference is not None:
+      batch = dataclasses.replace(batch, ref_log_probs=model.score(reference, rollouts))
+    seen = {name: np.asarray(x) for name, x in look(batch).items()}
+    return Shaped(batch, states, seen, collected.position, collected.rounds, seconds)
+
+  return roll
+
+
+def learn(model: Model, state: TrainState, shaped: Shaped) -> tuple[TrainState, Metrics]:
+  """The phase update, on a state that it uses up; position and counters move on."""
+  start = time.perf_counter()
+  state, found = model.update(dataclasses.replace(state, recipe=shaped.states), shaped.batch)
+  tokens = float(shaped.seen["lengths"][shaped.seen["valid"]].sum())
+  prompts = shaped.rounds * model.settings.train.prompts
+  state = dataclasses.replace(
+    state,
+    position=jnp.int32(shaped.position),
+    counters={
+      "prompts": state.counters["prompts"] + prompts,
+      "tokens": state.counters["tokens"] + tokens,
+    },
+  )
+  metrics: Metrics = {name: jax.tree.map(np.asarray, metric) for name, metric in found.items()}
+  seconds = time.perf_counter() - start
+  metrics |= {
+    "rounds": Sum(shaped.rounds),
+    "time/sample": Sum(shaped.seconds),
+    "time/update": Sum(seconds),
+    "time/step": Sum(shaped.seconds + seconds),
+    "sampled_tokens_per_s": Mean(tokens, shaped.seconds),
+  }
+  return state, metrics
+
+
+def make_monitor(model: Model, task: Task, player: Player) -> Callable[[TrainState], TrainState]:
+  """Every `monitor.every` steps, shows stages that observe rollouts of a fixed set of prompts."""
+  s, recipe = model.settings, model.recipe
+  watchers = [stage.observe for stage in recipe]
+  if not s.monitor.every or not any(watchers):
+    return lambda state: state
+  prompts = [task.prompts[i] for i in range(min(s.monitor.prompts, len(task.prompts)))]
+  index = np.arange(len(prompts), dtype=np.int32)
+
+  @jax.jit
+  def observe(states, rollouts):
+    pairs = zip(watchers, states, strict=True)
+    return type(states)(*(w(state, rollouts) if w else state for w, state in pairs))
+
+  def monitor(state: TrainState) -> TrainState:
+    step = int(state.step)
+    if step % s.monitor.every:
+      return state
+    key = jax.random.fold_in(step_key(s.seed, APART), step)
+    budget = ask_budget(
+      recipe, state.recipe, prompts, step=step, key=key, group_size=s.train.group_size
+    )
+    rollouts, _ = player.play(state.params, prompts, index, budget, key)
+    return dataclasses.replace(state, recipe=observe(state.recipe, rollouts))
+
+  return monitor
