@@ -1,0 +1,112 @@
+"""What a decoder is: sizes, rotary positions, windows. Frozen, hashable, no arrays."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+
+import jax.numpy as jnp
+import numpy as np
+
+
+@dataclasses.dataclass(frozen=True)
+class Rope:
+  """Rotary positions, and the trick that stretches them past the length of pre-training.
+
+  `scaling` is "default", "linear" (every frequency divided by `factor`), "llama3" (only the slow
+  ones) or "yarn" (arXiv:2309.00071, also scales the attention through cos and sin).
+  """
+
+  theta: float = 10_000.0
+  scaling: str = "default"
+  factor: float = 1.0
+  original_length: int = 0  # context of pre-training; llama3 and yarn
+  low_freq: float = 1.0  # llama3: fewer turns than this over the context, and factor applies
+  high_freq: float = 4.0  # llama3: more turns than this, and nothing changes
+  beta_fast: float = 32.0  # yarn's ramp, in turns over the context
+  beta_slow: float = 1.0
+  attention_factor: float | None = None  # yarn; None: 0.1 ln(factor) + 1
+  truncate: bool = True  # yarn: the ends of the ramp fall on whole channels
+
+  def frequencies(self, head_dim: int) -> np.ndarray:
+    """Radians a token for each channel pair, float64 [head_dim / 2]."""
+    base = self.theta ** -(np.arange(0, head_dim, 2) / head_dim)
+    if self.scaling == "default":
+      return base
+    if self.scaling == "linear":
+      return base / self.factor
+    if self.scaling == "llama3":
+      turns = self.original_length * base / (2 * np.pi)
+      keep = (turns - self.low_freq) / (self.high_freq - self.low_freq)
+    elif self.scaling == "yarn":
+      low, high = (self._channel(turns, head_dim) for turns in (self.beta_fast, self.beta_slow))
+      if self.truncate:
+        low, high = math.floor(low), math.ceil(high)
+      low, high = max(low, 0), min(high, head_dim - 1)
+      keep = 1 - (np.arange(head_dim / 2) - low) / max(high - low, 1e-3)
+    else:
+      raise ValueError(f"Unknown rope scaling {self.scaling!r}: default, linear, llama3 or yarn.")
+    keep = np.clip(keep, 0, 1)
+    return keep * base + (1 - keep) * base / self.factor
+
+  def amplitude(self) -> float:
+    """What cos and sin are multiplied with: 1 except for yarn."""
+    if self.scaling != "yarn":
+      return 1.0
+    if self.attention_factor is not None:
+      return self.attention_factor
+    return 0.1 * math.log(self.factor) + 1 if self.factor > 1 else 1.0
+
+  def _channel(self, turns: float, head_dim: int) -> float:
+    """The channel pair that turns this often over the original context."""
+    turns = self.original_length / (turns * 2 * math.pi)
+    return head_dim * math.log(turns) / (2 * math.log(self.theta))
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+  """One pre-norm decoder with grouped queries, rotary positions and a gated MLP.
+
+  Llama, Mistral, Qwen2, Qwen3 and SmolLM2 differ in these fields only.
+  """
+
+  vocab_size: int
+  hidden_size: int
+  layers: int
+  heads: int
+  kv_heads: int
+  head_dim: int
+  mlp_size: int
+  family: str = "llama"  # the architecture's name in a Hugging Face folder
+  rope: Rope = Rope()
+  norm_eps: float = 1e-6
+  qkv_bias: bool = False
+  qk_norm: bool = False
+  tied: bool = True  # the embedding is the head
+  windows: tuple[int | None, ...] | None = None  # per layer: a query sees that many keys; None: all
+  attention_softcap: float | None = None
+  logit_softcap: float | None = None
+  max_length: int = 2048
+  dtype: str = "float32"  # of the computation; parameters have their own
+  remat: str = "none"  # what the backward pass keeps: none (all), full (nothing), dots
+  attention: str = "xla"  # a name in attention.BACKENDS
+
+  def __post_init__(self):
+    if self.heads % self.kv_heads:
+      raise ValueError(f"heads={self.heads} is not a multiple of kv_heads={self.kv_heads}.")
+    if self.head_dim % 2:
+      raise ValueError(f"head_dim={self.head_dim} must be even for rotary positions.")
+    if self.windows is not None and len(self.windows) != self.layers:
+      raise ValueError(f"windows has {len(self.windows)} entries for layers={self.layers}.")
+    if not jnp.issubdtype(jnp.dtype(self.dtype), jnp.floating):
+      raise ValueError(f"dtype={self.dtype!r} is not a floating point type.")
+
+
+def tiny(vocab_size: int, **overrides) -> Config:
+  """A decoder of 100 k parameters that trains on a laptop.
+
+  >>> tiny(vocab_size=32, layers=1).heads
+  4
+  """
+  sizes = {"hidden_size": 64, "layers": 2, "heads": 4, "kv_heads": 2, "head_dim": 16}
+  return Config(vocab_size, **{"mlp_size": 192, "max_length": 256, **sizes, **overrides})
