@@ -1,7 +1,8 @@
 """Log-probabilities of tokens from hidden states, never holding logits for all of them.
 
-A tile of some tokens by some of the vocabulary exists at a time. The forward pass keeps running sums
-over the vocabulary and saves one log-normaliser a token; the backward pass computes each tile again.
+One tile exists at a time: some tokens by some of the vocabulary. The forward pass keeps running
+sums over the vocabulary and saves one log-normaliser a token; the backward pass computes each tile
+again.
 """
 
 from __future__ import annotations
@@ -95,7 +96,7 @@ def score_tokens_sharded(
   token_chunk: int = 8192,
   vocab_chunk: int = 8192,
 ) -> TokenScores:
-  """`score_tokens` split by hand: head along V over `axis`, the first axis of hidden over batch_axes.
+  """`score_tokens` split by hand: V of head over `axis`, the first axis of hidden over batch_axes.
 
   No device sees another's tokens or columns; the sums over the vocabulary and the gradients are
   added up once. V must divide over `axis`: pad head and state the true `vocab_size`. Chunks count
@@ -308,7 +309,7 @@ def _backward(how: _How, hidden, head, targets, mask, scores, log_sum, cotangent
 
 
 def _logits(how: _How, hidden, head, targets, columns, start, seen):
-  """Logits of a tile [R, C, columns]; its part of head; which entries exist here and first; hits."""
+  """Logits of a tile [R, C, columns], its part of head, which entries count here, the hits."""
   piece = _take(head, start, columns, 1).astype(hidden.dtype)
   logits = jnp.einsum("rcd,dv->rcv", hidden, piece, preferred_element_type=_wide(hidden))
   if how.soft_cap is not None:
