@@ -52,8 +52,9 @@ def test_ragged_groups_weigh_answers_and_ignore_invalid():
   np.testing.assert_allclose(got.high - 3, 2 * 12.706204736, rtol=1e-8)
 
 
-def test_copies_of_answers_add_no_certainty():
-  once = np.random.default_rng(0).random((20, 1)) < 0.7
+@pytest.mark.parametrize("right", [0.7, 1.0])
+def test_copies_of_answers_add_no_certainty(right):
+  once = np.random.default_rng(0).random((20, 1)) < right
   one, ten = accuracy_estimate(once), accuracy_estimate(np.repeat(once, 10, 1))
   np.testing.assert_allclose(ten, one, rtol=1e-12)
 
