@@ -7,8 +7,7 @@ scorer lives in a module whose imports are light (no jax; `BadFormat` from here 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
-from types import ModuleType
+from collections.abc import Callable
 from typing import Any, Protocol
 
 Messages = tuple[dict[str, str], ...]  # each {"role": ..., "content": ...}
@@ -64,11 +63,3 @@ class Task:
   score: Callable[[str, Any], float]
   threshold: float = 1.0
   render: Callable[[Prompt, int, int], Rendered] = plain  # prompt, budget target, budget level
-
-
-def resolve(module: ModuleType, name: str) -> Any:
-  """The public name `name` of `module`; nothing outside its `__all__` can be reached."""
-  names: Sequence[str] = module.__all__
-  if name not in names:
-    raise ValueError(f"{module.__name__} has no {name!r}; it has {', '.join(sorted(names))}.")
-  return getattr(module, name)

@@ -29,6 +29,7 @@ from lcrl.types import Outcome
 
 _TASKS = pathlib.Path(__file__).resolve().parent
 _PACKAGES = {"lcrl": str(_TASKS.parent), "lcrl.tasks": str(_TASKS)}
+_ENVIRONMENT = ("PATH", "LD_LIBRARY_PATH", "HOME")  # what a worker inherits; keys and tokens stay
 _START = 120.0  # seconds that a worker may take to import the scorer
 _UNSCORED = {"bad format": Outcome.BAD_FORMAT, "crash": Outcome.CRASH}
 _CHUNK = 64  # items a worker is given at a time, at most
@@ -65,7 +66,7 @@ class _Worker:
     self.errors = tempfile.TemporaryFile()  # noqa: SIM115, closed in `close`
     self.channel, theirs = socket.socketpair()
     self.channel.settimeout(_START)
-    keep = {name: os.environ[name] for name in ("PATH", "LD_LIBRARY_PATH") if name in os.environ}
+    keep = {name: os.environ[name] for name in _ENVIRONMENT if name in os.environ}
     with theirs:
       self.process = subprocess.Popen(
         [sys.executable, "-I", str(_TASKS / "worker.py")],
@@ -136,7 +137,7 @@ class Verifier:
       {
         "path": [os.path.abspath(entry) for entry in sys.path],
         "packages": _PACKAGES,
-        "score": pickle.dumps(task.score),
+        "score": score,
         "deadline": deadline,
         "memory": memory,
       }
@@ -211,7 +212,7 @@ class Verifier:
       case ["ready", list(guards)] if not worker.ready:
         worker.ready, self.guards = True, tuple(guards)
       case ["failed", str(why)] if not worker.ready:
-        raise RuntimeError(f"A worker cannot load the scorer of {self._task.name}: {why}")
+        raise RuntimeError(f"A worker cannot import the scorer of {self._task.name}: {why}")
       case [int(index), str(status), float(score), str(why)] if (
         worker.owed and index == worker.owed[0]
       ):

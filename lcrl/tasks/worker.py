@@ -36,10 +36,10 @@ _REFUSED = {
 }
 
 
-def _limit(memory: int) -> list[str]:
-  """Sets the limits that this system has."""
+def _limit(**limits: int) -> list[str]:
+  """Sets those of the limits that this system has."""
   in_force = []
-  for name, value in {"AS": memory, "NOFILE": 64, "FSIZE": 0, "CORE": 0}.items():
+  for name, value in limits.items():
     with contextlib.suppress(ValueError, OSError):
       resource.setrlimit(getattr(resource, f"RLIMIT_{name}"), (value, value))
       in_force.append(f"RLIMIT_{name}")
@@ -117,7 +117,7 @@ def main() -> None:
 
   setup = receive()
   libc = ctypes.CDLL(None, use_errno=True)
-  in_force = _limit(setup["memory"]) + _unshare(libc) + _landlock(libc)
+  in_force = _limit(AS=setup["memory"], NOFILE=128, CORE=0) + _unshare(libc)
   logging.disable()
   warnings.simplefilter("ignore")
   sys.dont_write_bytecode = True
@@ -129,6 +129,7 @@ def main() -> None:
     score = pickle.loads(setup["score"])
   except BaseException as why:
     return send("failed", f"{type(why).__name__}: {why}")
+  in_force += _limit(FSIZE=0) + _landlock(libc)  # libraries may write caches while they load
   sys.addaudithook(_refuse)
   send("ready", [*in_force, "audit hook"])
 

@@ -1,0 +1,116 @@
+"""Problems from reasoning_gym, made as they are asked for, scored by its own scorers."""
+
+from __future__ import annotations
+
+import functools
+import warnings
+from typing import Any
+
+from lcrl.named import resolve
+from lcrl.tasks import extract as extractors
+from lcrl.tasks.task import Prompt, Task, plain
+
+# Data sets whose scorers evaluate no text: neither `eval` nor a parser built on it, nor any library
+# that might hold one, can be reached from them. tests/tasks_reasoning_gym_test.py reads the
+# installed package and proves it.
+ALLOWED = frozenset(
+  """
+  ab acre aiw arc_1d arc_agi base_conversion basic_arithmetic bf binary_alternation caesar_cipher
+  calendar_arithmetic chain_sum circuit_logic coin_flip color_cube_rotation complex_arithmetic
+  count_bits count_primes course_schedule cryptarithm decimal_arithmetic decimal_chain_sum dice
+  emoji_mystery family_relationships figlet_font fraction_simplification futoshiki game_of_life
+  game_of_life_halting gcd graph_color group_anagrams gsm_symbolic isomorphic_strings jugs kakurasu
+  knight_swap knights_knaves largest_island lcm leg_counting letter_counting letter_jumble
+  list_functions mahjong_puzzle manipulate_matrix maze mini_sudoku modulo_grid needle_haystack
+  number_filtering number_format number_sequence palindrome_generation palindrome_partitioning
+  path_star polynomial_equations power_function prime_factorization products quantum_lock
+  ransom_note rearc rectangle_count rotate_matrix rotten_oranges rush_hour self_reference
+  sentence_reordering shortest_path simple_equations simple_geometry spell_backward
+  string_manipulation string_splitting string_synthesis sudoku survo syllogism time_intervals
+  tower_of_hanoi tsumego word_ladder word_sequence_reversal word_sorting zebra_puzzles
+  """.split()  # noqa: SIM905
+)
+_SIZE_BITS = 24
+
+
+class _Problems:
+  """Prompts of a reasoning_gym data set."""
+
+  def __init__(self, dataset: Any, system_prompt: str | None, difficulty: str | None):
+    self._dataset = dataset
+    self._before = ({"role": "system", "content": system_prompt},) if system_prompt else ()
+    self._difficulty = difficulty
+
+  def __len__(self) -> int:
+    return len(self._dataset)
+
+  def __getitem__(self, index: int) -> Prompt:
+    entry = self._dataset[int(index)]
+    question = {"role": "user", "content": entry["question"]}
+    return Prompt(int(index), (*self._before, question), entry, self._level(entry["metadata"]))
+
+  def _level(self, metadata: dict[str, Any]) -> int:
+    if self._difficulty is None:
+      numbers = (metadata.get(name) for name in metadata.get("difficulty", ()))
+      return next((value for value in numbers if isinstance(value, int)), 0)
+    value = metadata.get(self._difficulty)
+    if not isinstance(value, int):
+      raise ValueError(
+        f"difficulty={self._difficulty!r} is {value!r}, not a number, among {', '.join(metadata)}."
+      )
+    return value
+
+
+def reasoning_gym(
+  dataset: str = "chain_sum",
+  *,
+  seed: int,
+  size: int,
+  system_prompt: str | None = None,
+  extract: str = "whole",
+  difficulty: str | None = None,
+  threshold: float = 1.0,
+  allow_evaluating_scorer: bool = False,
+  render=plain,
+  **options: Any,
+) -> Task:
+  """A data set of the package, with the package's own scorer.
+
+  Args:
+    dataset: its name there.
+    seed: problem i is a function of (seed, i). Different seeds share no (seed, i), unlike in the
+      package itself, where problem i of seed s is problem i - 1 of seed s + 1.
+    size: number of problems, at most 2**24.
+    system_prompt: first message; None: none.
+    extract: which part of the response is the answer, a name in `lcrl.tasks.extract`. Scorers pay
+      partial credit for an answer that merely contains the right one.
+    difficulty: metadata that counts difficulty, such as "num_terms"; None: the first number that
+      the data set itself calls difficulty, or 0.
+    threshold: least score of a correct answer.
+    allow_evaluating_scorer: admits data sets whose scorers may evaluate the response as code.
+    render: how a budget shows in the prompt.
+    **options: of the data set, such as min_terms and max_terms.
+  """
+  import reasoning_gym as package
+
+  if dataset not in package.factory.DATASETS:
+    offered = ", ".join(sorted(package.factory.DATASETS))
+    raise ValueError(f"reasoning_gym has no data set {dataset!r}; it has {offered}.")
+  if dataset not in ALLOWED:
+    what = f"The scorer of {dataset} may evaluate responses as code"
+    if not allow_evaluating_scorer:
+      raise ValueError(f"{what}; task.allow_evaluating_scorer=True admits it.")
+    warnings.warn(f"{what}, in a process with limits.", stacklevel=2)
+  if not (seed >= 0 and 0 < size <= 1 << _SIZE_BITS):
+    raise ValueError(f"seed must be at least 0 and size in 1..2**24, got {seed} and {size}.")
+  try:
+    problems = package.create_dataset(dataset, seed=seed << _SIZE_BITS, size=size, **options)
+  except (AssertionError, TypeError) as why:
+    raise ValueError(f"reasoning_gym's {dataset} does not take {options}: {why}") from why
+  score = functools.partial(
+    extractors.score_extracted,
+    extract=resolve(extractors, {"fn": extract}, field="task.extract"),
+    score=problems.score_answer,
+  )
+  prompts = _Problems(problems, system_prompt, difficulty)
+  return Task(f"reasoning_gym {dataset}", prompts, score, threshold, render)
