@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import enum
 from collections.abc import Callable
-from typing import Any, Generic, NamedTuple, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar, dataclass_transform
 
 import jax
 
@@ -27,6 +27,7 @@ class Outcome(enum.IntEnum):
   CRASH = 4  # the verifier died or raised
 
 
+@dataclass_transform(frozen_default=True)
 def _record(cls):
   """A frozen dataclass that is a pytree; every field is a child."""
   cls = dataclasses.dataclass(frozen=True)(cls)

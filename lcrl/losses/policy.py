@@ -1,0 +1,248 @@
+"""Slot 5: policy losses of the GRPO family, one value a token, and the stages that sum them.
+
+A loss is a token surrogate times `batch.weights` (losses/weights.py), which carry all
+normalisation. A stage may multiply the surrogate by importance weights (`correction`) and add a
+`kl` penalty; both are named in the config like any function: `kl=dict(fn="k3", beta=1e-3)`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from lcrl.losses import correction as _correction
+from lcrl.losses import drpo as _drpo
+from lcrl.losses import kl as _kl
+from lcrl.losses.correction import *  # noqa: F403
+from lcrl.losses.drpo import *  # noqa: F403
+from lcrl.losses.kl import *  # noqa: F403
+from lcrl.masked import as_float, masked_mean
+from lcrl.types import Stage
+
+__all__ = [
+  *_correction.__all__,
+  *_drpo.__all__,
+  *_kl.__all__,
+  "SurrogateFractions",
+  "cispo",
+  "cispo_loss",
+  "clipped_surrogate",
+  "clipped_surrogate_loss",
+  "sequence_clipped_surrogate",
+  "sequence_ratio",
+  "surrogate_fractions",
+  "token_ratio",
+]
+
+Array = jax.Array
+Ratio = Callable[[Array, Array, Array], Array]
+
+
+def token_ratio(log_probs: Array, old_log_probs: Array, mask: Array) -> Array:
+  """exp(log_prob - old_log_prob) of every token, 1 where masked. [..., T] each -> [..., T]."""
+  return jnp.exp(_kl.log_ratio(log_probs, old_log_probs, mask))
+
+
+def sequence_ratio(log_probs: Array, old_log_probs: Array, mask: Array) -> Array:
+  """GSPO's ratio: the geometric mean of a response's token ratios, at each of its tokens.
+
+    s = exp(mean over tokens (log_prob - old_log_prob))
+
+  Source: GSPO, Zheng et al. 2025, arXiv:2507.18071. [..., T] each -> [..., T], 1 where masked.
+  """
+  log_ratio = _kl.log_ratio(log_probs, old_log_probs, mask)
+  return jnp.where(mask, jnp.exp(masked_mean(log_ratio, mask, -1, keepdims=True)), 1.0)
+
+
+def clipped_surrogate_loss(
+  log_probs: Array,
+  old_log_probs: Array,
+  advantages: Array,
+  mask: Array,
+  *,
+  clip_low: float = 0.2,
+  clip_high: float = 0.2,
+  dual_clip: float | None = None,
+  ratio_cap: float | None = None,
+  ratio: Ratio = token_ratio,
+) -> Array:
+  """PPO's clipped objective, negated, with the range open upwards and a bound below.
+
+    loss = max(-ratio * A, -clip(ratio, 1 - clip_low, 1 + clip_high) * A)
+
+  Where A < 0 that grows with the ratio without end. `dual_clip` bounds it by -dual_clip * A, with
+  gradient 0 beyond; `ratio_cap` replaces the first ratio by min(ratio, ratio_cap).
+
+  Source: PPO, arXiv:1707.06347; clip_high > clip_low is DAPO's clip-higher, arXiv:2503.14476;
+  dual_clip as in verl (3.0), arXiv:1912.09729; ratio_cap as `delta` in TRL. `ratio=sequence_ratio`
+  is GSPO, whose weights are `sequence_mean`, and LUSPO with weights `sequence_sum`.
+
+  Args:
+    log_probs, old_log_probs: [..., T], of the sampled tokens.
+    advantages: [...] or [..., T].
+    mask: [..., T] bool, sampled tokens.
+  Returns: [..., T] float, 0 where masked.
+
+  >>> log_probs, old = jnp.log(jnp.array([0.6, 0.1])), jnp.log(jnp.array([0.4, 0.2]))
+  >>> print(clipped_surrogate_loss(log_probs, old, jnp.array(1.0), jnp.ones(2, bool)))
+  [-1.2 -0.5]
+  """
+  free, clipped, bound = _branches(
+    ratio(log_probs, old_log_probs, mask),
+    _targets(advantages, mask),
+    clip_low=clip_low,
+    clip_high=clip_high,
+    dual_clip=dual_clip,
+    ratio_cap=ratio_cap,
+  )
+  return jnp.where(mask, jnp.minimum(jnp.maximum(free, clipped), bound), 0.0)
+
+
+class SurrogateFractions(NamedTuple):
+  """What clipping did: shares of tokens, and the k1 estimate of KL(old || policy)."""
+
+  clipped: Array  # [], the clipped branch was the larger
+  dual_clipped: Array  # [], the dual clip bound a token of negative advantage
+  old_kl: Array  # [], mean of old_log_prob - log_prob
+
+
+def surrogate_fractions(
+  log_probs: Array,
+  old_log_probs: Array,
+  advantages: Array,
+  mask: Array,
+  *,
+  clip_low: float = 0.2,
+  clip_high: float = 0.2,
+  dual_clip: float | None = None,
+  ratio_cap: float | None = None,
+  ratio: Ratio = token_ratio,
+) -> SurrogateFractions:
+  """Diagnostics of `clipped_surrogate_loss` with the same arguments: means over sampled tokens."""
+  free, clipped, bound = _branches(
+    ratio(log_probs, old_log_probs, mask),
+    _targets(advantages, mask),
+    clip_low=clip_low,
+    clip_high=clip_high,
+    dual_clip=dual_clip,
+    ratio_cap=ratio_cap,
+  )
+  return SurrogateFractions(
+    clipped=masked_mean(clipped > free, mask),
+    dual_clipped=masked_mean(jnp.maximum(free, clipped) > bound, mask),
+    old_kl=-masked_mean(_kl.log_ratio(log_probs, old_log_probs, mask), mask),
+  )
+
+
+def _branches(ratios, advantages, *, clip_low, clip_high, dual_clip, ratio_cap):
+  """The two branches, larger is used, and the dual clip's bound on them. [..., T] each."""
+  if dual_clip is not None and not dual_clip > 1:
+    raise ValueError(f"dual_clip must exceed 1, got {dual_clip}.")
+  free = ratios if ratio_cap is None else jnp.minimum(ratios, ratio_cap)
+  clipped = jnp.clip(ratios, 1.0 - clip_low, 1.0 + clip_high)
+  if dual_clip is None:
+    bound = jnp.full_like(advantages, jnp.inf)
+  else:
+    bound = jnp.where(advantages < 0, -dual_clip * advantages, jnp.inf)
+  return -free * advantages, -clipped * advantages, bound
+
+
+def cispo_loss(
+  log_probs: Array,
+  old_log_probs: Array,
+  advantages: Array,
+  mask: Array,
+  *,
+  lower: float = 0.0,
+  upper: float = 5.0,
+) -> Array:
+  """REINFORCE weighted by a clipped ratio without gradient: clipped tokens still teach.
+
+    loss = -stop_gradient(clip(ratio, lower, upper)) * A * log_prob
+
+  Source: MiniMax-M1, arXiv:2506.13585. The bounds are absolute ratios: TRL clips above only (5.0,
+  as in ScaleRL), verl to [1 - eps_low, 1 + eps_high]. The value is not comparable with the
+  surrogates'; compare gradients. [..., T], [..., T], [...] or [..., T], [..., T] -> [..., T].
+  """
+  ratios = token_ratio(log_probs, old_log_probs, mask)
+  scale = jax.lax.stop_gradient(jnp.clip(ratios, lower, upper)) * _targets(advantages, mask)
+  return jnp.where(mask, -scale * jnp.where(mask, as_float(log_probs), 0.0), 0.0)
+
+
+def _targets(advantages, mask):
+  """Advantages [...] or [..., T] as [..., 1] or [..., T], without a gradient."""
+  advantages = jax.lax.stop_gradient(as_float(advantages))
+  if advantages.shape == mask.shape[:-1]:
+    return advantages[..., None]
+  if advantages.shape != mask.shape:
+    raise ValueError(
+      f"advantages must be {mask.shape[:-1]} or {mask.shape} for this mask, got {advantages.shape}."
+    )
+  return jnp.where(mask, advantages, 0.0)
+
+
+def _stage(token_loss, kl, correction) -> Stage:
+  """Sum of weights * (correction * token_loss + kl)."""
+
+  def apply(state, scores, batch):
+    mask, log_probs = batch.rollouts.mask, scores.log_probs
+    old = jax.lax.stop_gradient(log_probs) if batch.old_log_probs is None else batch.old_log_probs
+    losses = token_loss(log_probs, old, batch.advantages, mask)
+    if correction is not None:
+      losses = losses * correction(old, batch.rollouts.sampler_log_probs, mask)
+    if kl is not None:
+      losses = losses + kl(log_probs, batch.ref_log_probs, mask)
+    return jnp.sum(batch.weights * losses), state
+
+  return Stage(init=lambda: (), apply=apply, needs=() if kl is None else ("ref",))
+
+
+def clipped_surrogate(
+  *,
+  clip_low: float = 0.2,
+  clip_high: float = 0.2,
+  dual_clip: float | None = None,
+  ratio_cap: float | None = None,
+  kl: _kl.TokenKL | None = None,
+  correction: _correction.Correction | None = None,
+) -> Stage:
+  """`clipped_surrogate_loss` of token ratios: PPO, GRPO, DAPO."""
+
+  def token_loss(*arrays):
+    return clipped_surrogate_loss(
+      *arrays, clip_low=clip_low, clip_high=clip_high, dual_clip=dual_clip, ratio_cap=ratio_cap
+    )
+
+  return _stage(token_loss, kl, correction)
+
+
+def sequence_clipped_surrogate(
+  *,
+  clip_low: float = 3e-4,
+  clip_high: float = 4e-4,
+  kl: _kl.TokenKL | None = None,
+  correction: _correction.Correction | None = None,
+) -> Stage:
+  """`clipped_surrogate_loss` of sequence ratios: GSPO with weights `sequence_mean`, LUSPO
+  (arXiv:2602.05261; clip 2e-3, 2.5e-3) with `sequence_sum` or, scaled down, `fixed_length`."""
+
+  def token_loss(*arrays):
+    return clipped_surrogate_loss(
+      *arrays, clip_low=clip_low, clip_high=clip_high, ratio=sequence_ratio
+    )
+
+  return _stage(token_loss, kl, correction)
+
+
+def cispo(
+  *,
+  lower: float = 0.0,
+  upper: float = 5.0,
+  kl: _kl.TokenKL | None = None,
+  correction: _correction.Correction | None = None,
+) -> Stage:
+  """`cispo_loss`; the paper's weights are `token_mean`."""
+  return _stage(lambda *arrays: cispo_loss(*arrays, lower=lower, upper=upper), kl, correction)

@@ -1,0 +1,102 @@
+"""Slot 5b: how much each token counts. The loss is the sum of weights times token losses.
+
+`weigh(mask, keep)` is taken once a step from the whole batch, so that cutting the batch into pieces
+changes nothing. This choice decides how response length enters the gradient: a token's weight may
+depend on its own response's length (`sequence_mean`), on everybody's (`token_mean`) or on nobody's
+(`fixed_length`). Rows that do not train have weight 0.
+"""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+
+from lcrl.masked import as_float
+
+__all__ = ["fixed_length", "fixed_total", "sequence_mean", "sequence_sum", "token_mean"]
+
+
+def _tokens(mask: jax.Array, keep: jax.Array) -> jax.Array:
+  if mask.shape[:-1] != keep.shape:
+    raise ValueError(f"mask must be keep's shape and a token axis, got {mask.shape}, {keep.shape}.")
+  return as_float(mask & keep[..., None])
+
+
+def _share(tokens: jax.Array, total) -> jax.Array:
+  return tokens / jnp.maximum(total, 1)
+
+
+def token_mean(mask: jax.Array, keep: jax.Array) -> jax.Array:
+  """Every token counts the same: 1 / number of tokens. Long responses outweigh short ones.
+
+  Source: DAPO, Yu et al. 2025, arXiv:2503.14476.
+
+  Args:
+    mask: [..., T] bool, sampled tokens.
+    keep: [...] bool, rows that train.
+  Returns: [..., T] float weights, summing to 1.
+
+  >>> print(token_mean(jnp.array([[True, True], [True, False]]), jnp.array([True, True])))
+  [[0.33333334 0.33333334]
+   [0.33333334 0.        ]]
+  """
+  tokens = _tokens(mask, keep)
+  return _share(tokens, jnp.sum(tokens))
+
+
+def sequence_mean(mask: jax.Array, keep: jax.Array, *, count_empty: bool = False) -> jax.Array:
+  """Every response counts the same and its tokens share the count: 1 / (rows * length).
+
+  A token of a long response weighs less: right answers are drawn to be short, wrong ones long
+  (arXiv:2503.20783). Source: GRPO, arXiv:2402.03300, as in verl; `count_empty` counts kept rows
+  without a token among the rows, as TRL does.
+
+  Args:
+    mask: [..., T] bool, sampled tokens.
+    keep: [...] bool, rows that train.
+  Returns: [..., T] float weights, summing to 1 over rows that hold a token.
+
+  >>> print(sequence_mean(jnp.array([[True, True], [True, False]]), jnp.array([True, True])))
+  [[0.25 0.25]
+   [0.5  0.  ]]
+  """
+  tokens = _tokens(mask, keep)
+  lengths = jnp.sum(tokens, -1, keepdims=True)
+  return _share(_share(tokens, lengths), jnp.sum(keep if count_empty else lengths > 0))
+
+
+def sequence_sum(mask: jax.Array, keep: jax.Array) -> jax.Array:
+  """Every token weighs 1 / rows that hold a token: the mean over responses of token sums.
+
+  With a sequence-level surrogate this is LUSPO (arXiv:2602.05261). [..., T], [...] -> [..., T].
+
+  >>> print(sequence_sum(jnp.array([[True, True], [True, False]]), jnp.array([True, True])))
+  [[0.5 0.5]
+   [0.5 0. ]]
+  """
+  tokens = _tokens(mask, keep)
+  return _share(tokens, jnp.sum(jnp.any(tokens > 0, -1)))
+
+
+def fixed_length(mask: jax.Array, keep: jax.Array, *, length: float) -> jax.Array:
+  """Every token weighs 1 / (kept rows * length), whatever was sampled. [..., T], [...] -> [..., T].
+
+  Source: Dr. GRPO, Liu et al. 2025, arXiv:2503.20783; `length` is the generation cap.
+
+  >>> print(fixed_length(jnp.array([[True, True], [True, False]]), jnp.ones(2, bool), length=4))
+  [[0.125 0.125]
+   [0.125 0.   ]]
+  """
+  if not length > 0:
+    raise ValueError(f"length must be positive, got {length}.")
+  return _share(_tokens(mask, keep) / length, jnp.sum(keep))
+
+
+def fixed_total(mask: jax.Array, keep: jax.Array, *, total: float) -> jax.Array:
+  """Every token weighs 1 / total: verl's `seq-mean-token-sum-norm`. [..., T], [...] -> [..., T].
+
+  The loss then grows with the number of responses; `fixed_length` does not.
+  """
+  if not total > 0:
+    raise ValueError(f"total must be positive, got {total}.")
+  return _tokens(mask, keep) / total

@@ -1,0 +1,144 @@
+"""What the verdict alone is worth, prices for length that compare with nothing, and composition."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+
+from lcrl.masked import as_float
+from lcrl.types import Outcome, Rollouts, Stage
+
+__all__ = [
+  "correctness",
+  "length_penalty",
+  "length_penalty_reward",
+  "soft_overlong",
+  "soft_overlong_reward",
+  "verdict_reward",
+]
+
+
+def same_shape(**arrays: jax.Array) -> None:
+  """Raises ValueError, with names and shapes, unless all shapes are equal."""
+  if len({array.shape for array in arrays.values()}) > 1:
+    shapes = ", ".join(f"{name} {array.shape}" for name, array in arrays.items())
+    raise ValueError(f"arrays must share a shape, got {shapes}.")
+
+
+def verdict_reward(
+  correct: jax.Array,
+  unread: jax.Array | None = None,
+  *,
+  right: float = 1.0,
+  wrong: float = 0.0,
+  bad_format: float = 0.0,
+) -> jax.Array:
+  """One number for a right answer, one for a wrong one, one where no answer could be read.
+
+  Args:
+    correct: [...] bool or 0/1.
+    unread: [...] bool, where no answer could be read; None if that counts as wrong.
+  Returns: [...] float.
+
+  >>> print(verdict_reward(jnp.array([True, False]), wrong=-0.5))
+  [ 1.  -0.5]
+  """
+  rewards = as_float(jnp.where(correct.astype(bool), right, wrong))
+  return rewards if unread is None else jnp.where(unread, bad_format, rewards)
+
+
+def correctness(
+  *, right: float = 1.0, wrong: float = 0.0, bad_format: float | None = None
+) -> Stage:
+  """`verdict_reward`; `bad_format=None` counts an unreadable answer as wrong.
+
+  LASER: right 1, wrong -0.5, bad_format -1.
+  """
+
+  def apply(state, r: Rollouts):
+    if bad_format is None:
+      return verdict_reward(r.correct, right=right, wrong=wrong), state
+    unread = r.outcome == Outcome.BAD_FORMAT
+    reward = partial(verdict_reward, right=right, wrong=wrong, bad_format=bad_format)
+    return reward(r.correct, unread), state
+
+  return Stage(init=lambda: (), apply=apply)
+
+
+def shaped(
+  base: Stage | None,
+  shape: Callable[[jax.Array, Rollouts], jax.Array],
+  needs: tuple[str, ...] = (),
+) -> Stage:
+  """The stage whose reward is `shape(rewards of base, rollouts)`; the state is the base's."""
+  base = correctness() if base is None else base
+
+  def apply(state, r: Rollouts):
+    rewards, state = base.apply(state, r)
+    return shape(rewards, r), state
+
+  return base._replace(apply=apply, needs=(*base.needs, *needs))
+
+
+def length_penalty_reward(rewards: jax.Array, lengths: jax.Array, *, alpha: float) -> jax.Array:
+  """A price for every token, right or wrong: r - alpha * length. [...], [...] -> [...].
+
+  The naive form, here to be compared with: a wrong answer gains by being short, and once tokens
+  cost more than answers pay, the policy says nothing.
+
+  >>> print(length_penalty_reward(jnp.array([1.0, 0.0]), jnp.array([32, 64]), alpha=1 / 128))
+  [ 0.75 -0.5 ]
+  """
+  same_shape(rewards=rewards, lengths=lengths)
+  return as_float(rewards) - alpha * as_float(lengths)
+
+
+def length_penalty(*, alpha: float, base: Stage | None = None) -> Stage:
+  """`length_penalty_reward`."""
+  return shaped(base, lambda rewards, r: length_penalty_reward(rewards, r.lengths, alpha=alpha))
+
+
+def soft_overlong_reward(
+  rewards: jax.Array,
+  lengths: jax.Array,
+  *,
+  max_length: int,
+  buffer: int,
+  factor: float = 1.0,
+  floor: float = -1.0,
+) -> jax.Array:
+  """A penalty that grows from 0 to `factor` over the last `buffer` tokens before `max_length`.
+
+    r + factor * clip((max_length - buffer - length) / buffer, floor, 0)
+
+  Source: DAPO, arXiv:2503.14476 (20480, 4096), as in TRL. verl and LUSPO (factor 0.3) have no
+  floor, `floor=-inf`; below the cap it makes no difference. [...], [...] -> [...].
+
+  >>> zero, lengths = jnp.zeros(3), jnp.array([80, 90, 150])
+  >>> print(soft_overlong_reward(zero, lengths, max_length=100, buffer=20))
+  [ 0.  -0.5 -1. ]
+  """
+  same_shape(rewards=rewards, lengths=lengths)
+  if not 0 <= buffer <= max_length:
+    raise ValueError(f"buffer must be between 0 and max_length={max_length}, got {buffer}.")
+  # Without a buffer the penalty is a step: any excess, at least one token, reaches the floor.
+  slack = (max_length - buffer - as_float(lengths)) / max(buffer, 1)
+  return as_float(rewards) + factor * jnp.clip(slack, floor, 0.0)
+
+
+def soft_overlong(
+  *,
+  max_length: int,
+  buffer: int,
+  factor: float = 1.0,
+  floor: float = -1.0,
+  base: Stage | None = None,
+) -> Stage:
+  """`soft_overlong_reward`, right and wrong answers alike."""
+  reward = partial(
+    soft_overlong_reward, max_length=max_length, buffer=buffer, factor=factor, floor=floor
+  )
+  return shaped(base, lambda rewards, r: reward(rewards, r.lengths))
