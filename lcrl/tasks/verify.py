@@ -131,6 +131,10 @@ class Verifier:
     workers = min(os.cpu_count() or 1, 8) if workers is None else workers
     if workers < 1 or not deadline > 0:
       raise ValueError(f"workers and deadline must be positive, got {workers} and {deadline}.")
+    try:
+      score = pickle.dumps(task.score)
+    except (pickle.PicklingError, AttributeError, TypeError) as why:
+      raise ValueError(f"The scorer of {task.name} has no name to import it by: {why}") from why
     self.guards: tuple[str, ...] = ()  # what holds a worker back on this machine
     self._task, self._wanted, self._deadline = task, workers, deadline
     self._setup = _frame(
