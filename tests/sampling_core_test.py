@@ -35,7 +35,7 @@ def rows():
 
 def run(model, rows, **options):
   policy, params = model
-  options = dict(max_tokens=N, end_ids=END) | options
+  options = {"max_tokens": N, "end_ids": END} | options
   return jax.jit(partial(sample, policy, **options))(params, *rows)
 
 
@@ -158,10 +158,10 @@ def test_vmap_over_seeds_keeps_a_scalar_predicate(model, rows):
 
 def test_errors_name_the_value(model, rows):
   for options, text in (
-    (dict(max_tokens=0), "max_tokens must be at least 1, got 0"),
-    (dict(slots=0), "slots must be at least 1"),
-    (dict(slots=2, group=2), "exclude a group"),
-    (dict(group=5), "group must divide the 12 rows, got 5"),
+    ({"max_tokens": 0}, "max_tokens must be at least 1, got 0"),
+    ({"slots": 0}, "slots must be at least 1"),
+    ({"slots": 2, "group": 2}, "exclude a group"),
+    ({"group": 5}, "group must divide the 12 rows, got 5"),
   ):
     with pytest.raises(ValueError, match=text):
       run(model, rows, **options)

@@ -1,0 +1,165 @@
+"""From rows to rollouts: assembly, buckets, meshes, bad input."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from lcrl import policies
+from lcrl.data.rows import Rows
+from lcrl.mesh import make_mesh, to_global
+from lcrl.sampling.engine import make_engine
+from lcrl.types import Budget, Outcome
+
+B, G, LIMIT, V, PAD, END = 8, 2, 20, 16, 15, (1,)
+
+
+@pytest.fixture(scope="module")
+def model():
+  policy = policies.make(policies.tiny(V, hidden_size=32, layers=1, head_dim=8, mlp_size=32))
+  return policy, jax.jit(policy.init)(jax.random.key(0))
+
+
+def make_rows(longest=6, seed=0):
+  rng = np.random.default_rng(seed)
+  lengths = np.repeat(rng.integers(1, longest + 1, (B, 1)), G, axis=1).astype(np.int32)
+  lengths[0] = longest
+  tokens = np.repeat(rng.integers(2, V, (B, 1, LIMIT)), G, axis=1).astype(np.int32)
+  tokens = np.where(np.arange(LIMIT) < lengths[..., None], tokens, PAD)
+  index = np.arange(B, dtype=np.int32)
+  return Rows(tokens, lengths, np.zeros((B, G), np.int32), index, index + 100, index % 3)
+
+
+def make_budget(cap=8):
+  caps = np.broadcast_to(np.int32(cap), (B, G))
+  return Budget(target=caps, cap=caps, level=caps * 0)
+
+
+def engine_of(policy, **options):
+  return make_engine(policy, **({"max_tokens": 24, "end_ids": END, "pad_id": PAD} | options))
+
+
+def check(rows, rollouts, starts=None, prompts=None):
+  """Prompt, response, padding; masks, lengths and log-probs fit."""
+  starts = rows.lengths if starts is None else starts
+  prompts = rows.tokens if prompts is None else prompts
+  r = jax.tree.map(np.asarray, rollouts)
+  for b in range(B):
+    for g in range(G):
+      start, end = starts[b, g], starts[b, g] + r.lengths[b, g]
+      np.testing.assert_array_equal(r.tokens[b, g, :start], prompts[b, g, :start])
+      np.testing.assert_array_equal(np.flatnonzero(r.mask[b, g]), np.arange(start, end))
+      assert (r.tokens[b, g, end:] == PAD).all()
+      assert (r.tokens[b, g, end - 1] in END) != r.truncated[b, g]
+  assert (r.sampler_log_probs[r.mask] < 0).all()
+  assert not r.sampler_log_probs[~r.mask].any()
+
+
+def test_rows_become_rollouts(model):
+  policy, params = model
+  rows, key = make_rows(), jax.random.key(1)
+  caps = np.arange(B * G, dtype=np.int32).reshape(B, G) % 9 + 1
+  out = engine_of(policy).generate(params, rows, make_budget(caps), key)
+  assert out.tokens.shape == (B, G, 16 + 16)
+  check(rows, out)
+  assert (out.lengths <= caps).all()
+  assert (out.lengths == 1).any()
+  assert (np.asarray(out.outcome) == Outcome.WRONG).all()
+  assert out.outcome.dtype == jnp.int8
+  assert not out.correct.any()
+  assert out.valid.all()
+  np.testing.assert_array_equal(out.prompt_ids, rows.prompt_ids)
+  np.testing.assert_array_equal(out.budget.cap, caps)
+  groups = np.asarray(out.tokens)
+  assert (groups[:, 0] != groups[:, 1]).any(-1).sum() > B / 2  # own randomness in a group
+
+  # The same tokens with a queue, with single prefills, and for some of the prompts.
+  queued = engine_of(policy, slots=3).generate(params, rows, make_budget(caps), key)
+  np.testing.assert_array_equal(queued.tokens, out.tokens)
+  half = jax.tree.map(lambda x: x[1::2], rows)
+  half = engine_of(policy).generate(
+    params, half, jax.tree.map(lambda x: x[1::2], make_budget(caps)), key
+  )
+  np.testing.assert_array_equal(half.tokens[..., : out.tokens.shape[-1]], out.tokens[1::2])
+
+
+def test_trains_on_another_prompt_and_forced_prefix(model):
+  policy, params = model
+  rows = make_rows()
+  train = np.roll(rows.tokens, 3, axis=0)
+  lengths = np.roll(rows.lengths, 3, axis=0)
+  forced = np.minimum(1, rows.lengths)
+  other = dataclasses.replace(rows, forced=forced, train_tokens=train, train_lengths=lengths)
+  key = jax.random.key(1)
+  plain = engine_of(policy).generate(params, rows, make_budget(), key)
+  out = engine_of(policy).generate(params, other, make_budget(), key)
+  check(rows, out, lengths, train)
+  np.testing.assert_array_equal(
+    np.asarray(out.tokens)[np.asarray(out.mask)], np.asarray(plain.tokens)[np.asarray(plain.mask)]
+  )
+
+
+def test_compiles_once_a_bucket(model):
+  policy, params = model
+  traces = []
+
+  def decode(*args):
+    traces.append(args[1].shape)
+    return policy.decode(*args)
+
+  engine = engine_of(dataclasses.replace(policy, decode=decode))
+  shapes = set()
+  for step, (longest, cap) in enumerate([(3, 5), (16, 16), (9, 2), (5, 17), (17, 24), (20, 20)]):
+    rows = make_rows(longest, seed=step)
+    out = engine.generate(params, rows, make_budget(cap), jax.random.key(step))
+    shapes.add(out.tokens.shape[-1])
+    if len(shapes) == 1:
+      first = len(traces)
+  assert shapes == {16 + 16, 16 + 24, 20 + 24}
+  assert len(traces) == 3 * first
+
+
+@pytest.mark.parametrize("axes", [{"data": 4, "fsdp": 2}, {"data": 2, "fsdp": 2, "tensor": 2}])
+@pytest.mark.parametrize("slots", [None, 2])
+def test_eight_devices_equal_one(model, axes, slots):
+  policy, params = model
+  rows, key = make_rows(), jax.random.key(1)
+  caps = np.arange(B * G, dtype=np.int32).reshape(B, G) % 9 + 1  # shards end at different times
+  want = engine_of(policy).generate(params, rows, make_budget(caps), key)
+  mesh = make_mesh(**axes)
+  engine = engine_of(policy, mesh=mesh, slots=slots)
+  got = engine.generate(params, to_global(mesh, rows), to_global(mesh, make_budget(caps)), key)
+  np.testing.assert_array_equal(got.tokens, want.tokens)
+  np.testing.assert_array_equal(got.mask, want.mask)
+  np.testing.assert_allclose(got.sampler_log_probs, want.sampler_log_probs, atol=1e-5)
+  assert got.tokens.sharding.is_equivalent_to(to_global(mesh, rows).tokens.sharding, 3)
+
+
+def test_another_dtype_for_the_copy(model):
+  policy, params = model
+  engine = engine_of(policy, dtype="bfloat16")
+  assert engine.policy.init_cache(1, 2)[0]["k"].dtype == jnp.bfloat16
+  rows, key = make_rows(), jax.random.key(1)
+  out = engine.generate(params, rows, make_budget(), key)
+  check(rows, out)
+  assert out.sampler_log_probs.dtype == jnp.float32
+
+
+def test_bad_input(model):
+  policy, params = model
+  engine = engine_of(policy, mesh=make_mesh(data=8))
+  rows, key = make_rows(), jax.random.key(0)
+  for cap in (0, -3, 25):
+    with pytest.raises(ValueError, match=f"budget.cap must be from 1 to .*=24, got {cap}"):
+      engine.generate(params, rows, make_budget(cap), key)
+  with pytest.raises(ValueError, match="a prompt of 0 tokens"):
+    engine.generate(params, dataclasses.replace(rows, lengths=rows.lengths * 0), make_budget(), key)
+  few = jax.tree.map(lambda x: x[:6], (rows, make_budget()))
+  with pytest.raises(ValueError, match="6 prompts cannot be split over 8"):
+    engine.generate(params, *few, key)
+  with pytest.raises(ValueError, match="end_ids is empty"):
+    engine_of(policy, end_ids=())
+  with pytest.raises(ValueError, match="temperature must be at least 0, got -1"):
+    engine_of(policy, temperature=-1.0)
