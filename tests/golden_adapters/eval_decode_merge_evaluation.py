@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from lcrl.evaluation import laws, measures, pareto, verbosity
+from lcrl.evaluation import laws, length_controlled, measures, pareto, verbosity
 
 
 def pass_at_k(inputs, params):
@@ -44,6 +44,49 @@ def yap_index(inputs, params):
   scores = verbosity.yap_score(inputs["len_chars"], inputs["baseline_chars"])
   index, medians = verbosity.yap_index(scores, inputs["category"])
   return {"yap_score": scores, "category_median": medians, "yap_index": index}
+
+
+def alpaca_eval_lc_glm(inputs, params):
+  raw = length_controlled.win_rate(inputs["preference"])
+  minimal = params["glm"] == "length_controlled_minimal"
+  gamed = inputs["gamed"] and length_controlled.Gamed(
+    np.array(inputs["gamed"]["std_delta_len"]), np.array(inputs["gamed"]["preference"])
+  )
+  found = length_controlled.length_controlled_win_rate(
+    inputs["preference"],
+    inputs["len_output"],
+    inputs["len_baseline"],
+    None if minimal else inputs["instruction_difficulty"],
+    gamed,
+    strength=None if isinstance(params["C"], str) else params["C"],
+  )
+  names = ["np.tanh(std_delta_len)", "instruction_difficulty", "not_gamed_baseline.astype(float)"]
+  if minimal:
+    names.remove("instruction_difficulty")
+  weights = dict(zip(names, found.weights, strict=True))
+  return {
+    "win_rate": raw.rate,
+    "standard_error": raw.standard_error,
+    "n_wins": raw.wins,
+    "n_wins_base": raw.losses,
+    "n_draws": raw.draws,
+    "discrete_win_rate": raw.discrete_rate,
+    "chosen_C": found.strength,
+    **dict.fromkeys(("weights", "weights_exact"), weights),
+    **dict.fromkeys(("length_controlled_winrate", "length_controlled_winrate_exact"), found.rate),
+    **dict.fromkeys(("lc_standard_error", "lc_standard_error_exact"), found.standard_error),
+  }
+
+
+def alpaca_eval_lc_other_baseline(inputs, params):
+  fits = inputs["weights_model"], inputs["weights_baseline"]
+  rate = length_controlled.win_rate_against(*fits, inputs["instruction_difficulty"])
+  return {"winrate_fraction": rate / 100}
+
+
+def alpaca_eval_extreme_change(inputs, params):
+  limits = {"points": params["abs_diff"], "share": params["rel_diff"]}
+  return {"warn": length_controlled.extreme_change(inputs["raw"], inputs["lc"], **limits)}
 
 
 def wb_reward(inputs, params):
@@ -140,6 +183,9 @@ def cumulative_regret(inputs, params):
 ADAPTERS = {
   f"eval_decode_merge/{f.__name__}": f
   for f in (
+    alpaca_eval_lc_glm,
+    alpaca_eval_lc_other_baseline,
+    alpaca_eval_extreme_change,
     pass_at_k,
     accuracy_length_pareto,
     aes,
