@@ -32,6 +32,7 @@ _PACKAGES = {"lcrl": str(_TASKS.parent), "lcrl.tasks": str(_TASKS)}
 _ENVIRONMENT = ("PATH", "LD_LIBRARY_PATH", "HOME")  # what a worker inherits; keys and tokens stay
 _START = 120.0  # seconds that a worker may take to import the scorer
 _UNSCORED = {"bad format": Outcome.BAD_FORMAT, "crash": Outcome.CRASH}
+_TRIES = 3  # workers in a row that may fail to start
 _CHUNK = 64  # items a worker is given at a time, at most
 
 
@@ -88,14 +89,14 @@ class _Worker:
     with contextlib.suppress(OSError):  # it is dead or stuck: noticed when it is listened to
       self.channel.sendall(frame)
 
-  def lines(self) -> list:
-    """What it has said since; ValueError if it is gone or talks nonsense."""
+  def lines(self) -> list[bytes]:
+    """What it has said since; ValueError if it is gone."""
     self.since = time.monotonic()
     data = self.channel.recv(1 << 16)
     *lines, self.buffer = (self.buffer + data).split(b"\n")
     if not data or len(self.buffer) > 1 << 16:
       raise ValueError("no answer")
-    return [json.loads(line) for line in lines]
+    return lines
 
   def kill(self) -> int:
     """Ends it with everything it may have started. Its exit code."""
@@ -147,6 +148,7 @@ class Verifier:
       }
     )
     self._workers: list[_Worker] = []
+    self._stillborn = 0  # workers in a row that ended before they were ready
 
   def __enter__(self) -> Verifier:
     try:
@@ -204,7 +206,7 @@ class Verifier:
   def _hear(self, worker: _Worker, job: _Job) -> None:
     try:
       for line in worker.lines():
-        self._note(worker, job, line)
+        self._note(worker, job, json.loads(line))
     except (OSError, ValueError) as why:
       code = worker.kill()
       late = code in (-signal.SIGXCPU, -signal.SIGALRM)  # its own limits, before the deadline here
@@ -214,7 +216,7 @@ class Verifier:
   def _note(self, worker: _Worker, job: _Job, line: list) -> None:
     match line:
       case ["ready", list(guards)] if not worker.ready:
-        worker.ready, self.guards = True, tuple(guards)
+        worker.ready, self.guards, self._stillborn = True, tuple(guards), 0
       case ["failed", str(why)] if not worker.ready:
         raise RuntimeError(f"A worker cannot import the scorer of {self._task.name}: {why}")
       case [int(index), str(status), float(score), str(why)] if (
@@ -228,8 +230,9 @@ class Verifier:
 
   def _lose(self, worker: _Worker, job: _Job, why: str, outcome: Outcome) -> None:
     """The first item it owes is to blame; the others go back in line, at the front."""
-    if not worker.ready:
-      raise RuntimeError(f"A verifier worker did not start: {why}. {worker.last_words()}")
+    self._stillborn += not worker.ready
+    if self._stillborn > _TRIES:
+      raise RuntimeError(f"Verifier workers do not start: {why}. {worker.last_words()}")
     if worker.owed:
       job.verdicts[worker.owed.popleft()] = Verdict(0.0, outcome, why)
     job.todo.extendleft(reversed(worker.owed))

@@ -13,6 +13,7 @@ grant the rest, so the first line out names what is in force.
 
 import contextlib
 import ctypes
+import errno
 import json
 import logging
 import math
@@ -96,6 +97,8 @@ def _judge(score, response, reference, bad_format) -> tuple[str, float, str]:
       return "crash", 0.0, f"the score is {value}"
   except bad_format as why:
     return "bad format", 0.0, str(why)
+  except MemoryError:
+    os._exit(errno.ENOMEM)  # what fills it may stay: this process is lost
   except BaseException as why:
     return "crash", 0.0, f"{type(why).__name__}: {why!s:.200}"
   return "scored", value, ""

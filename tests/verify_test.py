@@ -1,0 +1,184 @@
+"""Whatever a response makes its scorer do, the others get their verdicts."""
+
+import functools
+import importlib
+import os
+import pathlib
+import socket
+import sys
+import time
+import warnings
+
+import pytest
+
+from lcrl.tasks import reasoning_gym
+from lcrl.tasks.task import Prompt, Task
+from lcrl.tasks.verify import Verdict, Verifier
+from lcrl.types import Outcome
+
+
+@pytest.fixture(scope="module")
+def hostile():
+  """tests/hostile.py under a name that a worker can import too."""
+  sys.path.insert(0, str(pathlib.Path(__file__).parent))
+  yield importlib.import_module("hostile")
+  sys.path.pop(0)
+
+
+def task(score, threshold=1.0) -> Task:
+  return Task("planted", [], score, threshold)
+
+
+def items(*texts: str) -> list[tuple[str, Prompt]]:
+  """Each text is right when it is its own place in the list."""
+  return [(text, Prompt(i, (), str(i))) for i, text in enumerate(texts)]
+
+
+@pytest.fixture(scope="module")
+def verifier(hostile):
+  with Verifier(task(hostile.obeys), workers=2, deadline=2.0, memory=1 << 29) as opened:
+    yield opened
+
+
+@pytest.mark.parametrize(
+  "response, outcome",
+  [
+    ("sleep", Outcome.TIMEOUT),
+    ("spin", Outcome.TIMEOUT),  # holds the interpreter's lock all the while
+    ("exit", Outcome.CRASH),
+    ("segfault", Outcome.CRASH),
+    ("grow", Outcome.CRASH),
+    ("raise", Outcome.CRASH),
+    ("nan", Outcome.CRASH),
+    ("babble", Outcome.CRASH),
+    ("no answer", Outcome.BAD_FORMAT),
+  ],
+)
+def test_the_run_goes_on(verifier, response, outcome):
+  texts = [str(i) for i in range(12)]
+  texts[3], texts[5] = response, "wrong"
+  start = time.monotonic()
+  verdicts = verifier.verify(items(*texts))
+  expected = [Outcome.OK] * 12
+  expected[3], expected[5] = outcome, Outcome.WRONG
+  assert [v.outcome for v in verdicts] == expected, verdicts[3]
+  assert verdicts[3].score == 0.0
+  assert verdicts[3].why
+  assert time.monotonic() - start < 20
+
+
+def test_every_worker_may_be_lost_at_once(verifier):
+  verdicts = verifier.verify(items("sleep", "exit", "2", "segfault", "sleep", "5"))
+  timeout, crash, ok = Outcome.TIMEOUT, Outcome.CRASH, Outcome.OK
+  assert [v.outcome for v in verdicts] == [timeout, crash, ok, crash, timeout, ok]
+
+
+def test_a_worker_lost_between_calls_costs_no_item(verifier):
+  for worker in verifier._workers:
+    worker.process.kill()
+    worker.process.wait()
+  assert [v.outcome for v in verifier.verify(items("0", "1", "2"))] == [Outcome.OK] * 3
+
+
+def test_many_items_in_order(verifier):
+  texts = [str(i) if i % 3 else "wrong" for i in range(2000)]
+  verdicts = verifier.verify(items(*texts))
+  assert [v.outcome for v in verdicts] == [
+    Outcome.OK if i % 3 else Outcome.WRONG for i in range(2000)
+  ]
+  assert verifier.verify([]) == []
+
+
+def test_text_arrives_as_it_is(verifier):
+  for text in ("\x00\n\r\u2028", "\ud800 lone", "é" * 200_000):
+    [verdict] = verifier.verify([(text, Prompt(0, (), text))])
+    assert verdict == Verdict(1.0, Outcome.OK)
+
+
+def test_workers_load_no_jax(verifier):
+  assert verifier.verify([("hostile", Prompt(0, (), ""))])[0].score == 0.0
+
+
+def test_threshold_parts_right_from_wrong(hostile):
+  with Verifier(task(hostile.obeys, threshold=0.5), workers=1) as verifier:
+    verdicts = verifier.verify(items("eval:0.4", "eval:0.5"))
+  assert verdicts == [Verdict(0.4, Outcome.WRONG), Verdict(0.5, Outcome.OK)]
+
+
+def test_a_planted_answer_writes_no_file(verifier, tmp_path):
+  kept = tmp_path / "kept"
+  kept.write_text("as it was")
+  plants = [
+    f"open({str(tmp_path / 'made')!r}, 'w')",
+    f"open({str(kept)!r}, 'a')",
+    f"os.remove({str(kept)!r})",
+    f"os.mkdir({str(tmp_path / 'made')!r})",
+    f"os.system('touch {tmp_path / 'made'}')",
+    f"os.truncate({str(kept)!r}, 0)",
+  ]
+  libc = "ctypes.CDLL(None)"  # native code does not meet the audit hook: the kernel has to refuse
+  native = [
+    f"{libc}.open(b'{tmp_path / 'made'}', {os.O_CREAT | os.O_WRONLY}, 0o644) or 0",
+    f"{libc}.unlink(b'{kept}')",
+    f"{libc}.system(b'touch {tmp_path / 'made'}')",
+    f"{libc}.truncate(b'{kept}', 0)",
+  ]
+  if any("landlock" in guard for guard in verifier.guards):
+    plants += native
+  for plant in plants:
+    verifier.verify(items(f"eval:{plant}"))
+    assert [path.name for path in tmp_path.iterdir()] == ["kept"], plant
+    assert kept.read_text() == "as it was", plant
+
+
+def test_a_planted_answer_reaches_no_network(verifier):
+  with socket.create_server(("127.0.0.1", 0)) as server:
+    server.setblocking(False)
+    port = server.getsockname()[1]
+    [verdict] = verifier.verify(items(f"eval:socket.create_connection(('127.0.0.1', {port}))"))
+    assert verdict.outcome == Outcome.CRASH
+    assert "PermissionError" in verdict.why
+    with pytest.raises(BlockingIOError):
+      server.accept()
+  if "network namespace" in verifier.guards:
+    interfaces = "eval:len(open('/proc/self/net/dev').readlines()) - 2"
+    assert verifier.verify(items(interfaces))[0].score <= 1  # the loopback, which is down
+
+
+def test_an_evaluating_scorer_of_reasoning_gym_is_held_back(tmp_path):
+  with pytest.warns(UserWarning, match="string_insertion may evaluate"):
+    evaluating = reasoning_gym("string_insertion", seed=0, size=2, allow_evaluating_scorer=True)
+  prompt, planted = evaluating.prompts[0], tmp_path / "planted"
+  answer = f"[open({str(planted)!r}, 'w').name]"
+  with warnings.catch_warnings(action="ignore"):  # of the file that stays open
+    evaluating.score(answer, prompt.reference)
+  assert planted.exists(), "the answer is evaluated; otherwise this test shows nothing"
+  planted.unlink()
+  with Verifier(evaluating, workers=1) as verifier:
+    good, bad = verifier.verify([(prompt.reference["answer"], prompt), (answer, prompt)])
+  assert (good.outcome, bad.outcome) == (Outcome.OK, Outcome.WRONG)
+  assert not planted.exists()
+
+
+def test_no_worker_no_run(hostile, monkeypatch, tmp_path):
+  with pytest.raises(ValueError, match="no name to import it by"):
+    Verifier(task(lambda response, reference: 0.0))
+  (tmp_path / "fleeting.py").write_text("def score(response, reference): return 0.0")
+  with monkeypatch.context() as patch:
+    patch.syspath_prepend(tmp_path)
+    fleeting = importlib.import_module("fleeting")
+  with pytest.raises(RuntimeError, match=r"cannot import the scorer of planted.*fleeting"):
+    Verifier(task(functools.partial(fleeting.score)), workers=1).__enter__()
+  monkeypatch.setattr(sys, "executable", "/bin/false")
+  with pytest.raises(RuntimeError, match=r"do not start.*exit code 1"):
+    Verifier(task(hostile.exact), workers=1).__enter__()
+
+
+def test_closing_ends_the_processes(hostile):
+  with Verifier(task(hostile.exact), workers=2) as verifier:
+    pids = [worker.process.pid for worker in verifier._workers]
+  for pid in pids:
+    with pytest.raises(ProcessLookupError):
+      os.kill(pid, 0)
+  with pytest.raises(RuntimeError, match="not open"):
+    verifier.verify(items("0"))
