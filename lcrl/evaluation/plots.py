@@ -132,15 +132,19 @@ def _draw_front(ax: Axes, x: np.ndarray, y: np.ndarray) -> np.ndarray:
 
 
 def pareto(path: str | os.PathLike, runs: Runs) -> None:
-  """Accuracy against mean tokens: one point a run, intervals both ways, the start, the front."""
+  """Accuracy against mean tokens: one point a run, intervals both ways, the start, the front.
+
+  `measure` will do for a summary: it has no start, and none is drawn.
+  """
   with matplotlib.rc_context(STYLE):
     figure = Figure(figsize=(6.4, 4.4))
     ax = figure.subplots()
-    starts = {(r["start"]["tokens"], r["start"]["accuracy"]): r["start"] for r in runs.values()}
+    starts = [run["start"] for run in runs.values() if "start" in run]
+    starts = list({(start["tokens"], start["accuracy"]): start for start in starts}.values())
     drawn = [(name, runs[name], colour) for name, colour in _colours(runs).items()]
     ink = [_draw_point(ax, run, colour, fmt="o") for _, run, colour in drawn]
-    ink += [_draw_point(ax, start, GREY, fmt="D", mfc="white") for start in starts.values()]
-    drawn += [("start" if i == 0 else "", s, GREY) for i, s in enumerate(starts.values())]
+    ink += [_draw_point(ax, start, GREY, fmt="D", mfc="white") for start in starts]
+    drawn += [("start" if i == 0 else "", s, GREY) for i, s in enumerate(starts)]
     named = [(p["tokens"], 100 * p["accuracy"], name, colour) for name, p, colour in drawn]
 
     ax.set(xlabel="mean tokens per answer", title="accuracy, %")

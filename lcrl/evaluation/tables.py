@@ -93,6 +93,10 @@ def _interval(e: Estimate) -> str:
   return f"{e.value:.1f}" if math.isnan(e.low) else f"{e.value:.1f} [{e.low:.1f}, {e.high:.1f}]"
 
 
+def _percent(point: Mapping[str, Any], key: str) -> str:
+  return _interval(Estimate(*(100 * x for x in estimate(point, key))))
+
+
 def signed(value: float | None, unit: str = "") -> str:
   """A change with its sign, a true minus; nothing for None.
 
@@ -133,14 +137,26 @@ def by_difficulty(runs: Runs) -> Cells:
   scale = {"truncated": 100}
   body = []
   for name, level, point in points:
-    accuracy, tokens = estimate(point, "accuracy"), estimate(point, "tokens")
     cells = [name, level, str(point.get("n", ""))]
-    cells += [_interval(Estimate(*(100 * x for x in accuracy))), _interval(tokens)]
+    cells += [_percent(point, "accuracy"), _interval(estimate(point, "tokens"))]
     for key in extras:
       value = point.get(key)
       cells.append("" if value is None else f"{scale.get(key, 1) * value:.1f}")
     body.append(cells)
   return ["run", "difficulty", "answers", "accuracy, %", "tokens", *extras.values()], body
+
+
+def budgets(found: Mapping[str, Mapping[str, Any]]) -> Cells:
+  """One model at several caps: cap -> `measure`, with any pass@k and its interval beside it."""
+  first = next(iter(found.values()))
+  ks = [key for key in first if key.startswith("pass@") and not key.endswith("_ci")]
+  body = []
+  for cap, point in found.items():
+    rates = [_percent(point, key) for key in ("accuracy", *ks)]
+    tokens = _interval(estimate(point, "tokens"))
+    body.append([cap, str(point["n"]), rates[0], tokens, f"{100 * point['truncated']:.1f}"])
+    body[-1] += rates[1:]
+  return ["budget", "answers", "accuracy, %", "tokens", "met the cap, %", *ks], body
 
 
 def to_markdown(cells: Cells) -> str:
