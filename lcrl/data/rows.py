@@ -63,7 +63,7 @@ def render_rows(
     limit: most tokens of prompt and forced prefix; a longer row is a ValueError.
   """
   target, level = np.asarray(budget.target), np.asarray(budget.level)
-  if not target.shape == level.shape or target.shape[0] != len(prompts) != len(index):
+  if target.shape != level.shape or not len(prompts) == len(index) == len(target):
     raise ValueError(
       f"{len(prompts)} prompts, {len(index)} indices and budgets of {target.shape} do not match."
     )
