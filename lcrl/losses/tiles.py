@@ -1,0 +1,199 @@
+"""Both passes of `log_probs`, one tile of logits at a time: some tokens by some of the vocabulary.
+
+The forward pass keeps running sums over the vocabulary and saves one log-normaliser a token; the
+backward pass computes each tile again. Hidden states are [R, S, D] here: R is never cut, so that it
+may be sharded over devices. Below, z = logits / temperature and p = softmax(z).
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+
+from lcrl.types import TokenScores
+
+_FLOOR = -1e30  # logit of an entry that does not count: exp is 0, and unlike -inf so is 0 * it
+
+
+class Settings(NamedTuple):
+  """Everything static."""
+
+  needs: tuple[str, ...]
+  temperature: float
+  soft_cap: float | None
+  token_chunk: int
+  vocab_chunk: int
+  vocab_size: int
+  mesh: Mesh | None = None  # None: not split by hand
+  vocab_axis: str | None = None
+  batch_axes: tuple[str, ...] = ()
+
+  def only(self, field: str, x):
+    return x if field in self.needs else None
+
+
+class Sums(NamedTuple):
+  """Sums over part of the vocabulary, [R, C] each."""
+
+  peak: jax.Array  # max z
+  total: jax.Array  # sum exp(z - peak)
+  logit: jax.Array  # the target's logit, or 0 while it has not come by
+  weighted: jax.Array | None  # sum (z - peak) exp(z - peak)
+  squares: jax.Array | None  # sum exp(z - peak)^2
+
+  def at(self, peak) -> Sums:
+    """The same sums relative to another peak."""
+    shift = self.peak - peak
+    scale = jnp.exp(shift)
+    weighted = None if self.weighted is None else scale * (self.weighted + shift * self.total)
+    squares = None if self.squares is None else scale**2 * self.squares
+    return Sums(peak, scale * self.total, self.logit, weighted, squares)
+
+
+def forward(how: Settings, hidden, head, targets, mask) -> tuple[TokenScores, jax.Array]:
+  """-> scores, log sum exp z; [R, S] each, 0 where masked."""
+  width, windows, columns, tiles = _cuts(how, hidden, head)
+  zeros = jnp.zeros(targets.shape, _wide(hidden))
+
+  def chunk(results, window):
+    h, target, kept = (_take(x, window[0], width) for x in (hidden, targets, mask))
+    h = jnp.where(kept[..., None], h, 0)
+
+    def tile(sums, window):
+      logits, _, counts, hit = _logits(how, h, head, target, columns, *window)
+      z = jnp.where(counts, logits / how.temperature, _FLOOR)
+      peak = jnp.maximum(sums.peak, z.max(-1))
+      z = z - peak[..., None]
+      e = jnp.exp(z)
+      weighted, squares = how.only("entropy", z * e), how.only("log_sum_sq", e * e)
+      terms = Sums(z, e, jnp.where(hit, logits, 0), weighted, squares)
+      sums = jax.tree.map(lambda old, new: old + new.sum(-1), sums.at(peak), terms)
+      return sums._replace(peak=peak), None
+
+    zero = jnp.zeros(kept.shape, zeros.dtype)
+    sums = Sums(zero + _FLOOR, zero, zero, how.only("entropy", zero), how.only("log_sum_sq", zero))
+    sums, _ = jax.lax.scan(tile, sums, tiles)
+    if how.vocab_axis:
+      peak = jax.lax.pmax(sums.peak, how.vocab_axis)
+      sums = jax.lax.psum(sums.at(peak), how.vocab_axis)._replace(peak=peak)
+
+    log_total = jnp.log(sums.total)
+    log_sum = sums.peak + log_total
+    scores = TokenScores(
+      sums.logit / how.temperature - log_sum,
+      None if sums.weighted is None else log_total - sums.weighted / sums.total,
+      None if sums.squares is None else jnp.log(sums.squares) - 2 * log_total,
+      how.only("logits_at", sums.logit),
+    )
+    put = lambda all_, x: jax.lax.dynamic_update_slice_in_dim(
+      all_, jnp.where(kept, x, 0), window[0], axis=1
+    )
+    return jax.tree.map(put, results, (scores, log_sum)), None
+
+  fields = (how.only(field, zeros) for field in ("entropy", "log_sum_sq", "logits_at"))
+  return jax.lax.scan(chunk, (TokenScores(zeros, *fields), zeros), windows)[0]
+
+
+def backward(how: Settings, hidden, head, targets, mask, scores, log_sum, g: TokenScores):
+  """-> gradients of hidden and head. With g the cotangents, H entropy and Q log_sum_sq,
+
+  d/dz = g_log_prob (hit - p) - g_H p (log p + H) + 2 g_Q (p^2 / exp(Q) - p)
+       = g_log_prob hit + p (a + b log p + c p)
+  """
+  width, windows, columns, tiles = _cuts(how, hidden, head)
+  wide = _wide(hidden)
+  zeros = jnp.zeros(targets.shape, wide)
+  a, b, c, at = -g.log_probs, zeros, zeros, zeros
+  if g.entropy is not None:
+    a, b = a - g.entropy * scores.entropy, -g.entropy
+  if g.log_sum_sq is not None:
+    a, c = a - 2 * g.log_sum_sq, 2 * g.log_sum_sq * jnp.exp(-scores.log_sum_sq)
+  if g.logits_at is not None:
+    at = g.logits_at
+  per_token = jnp.stack([a, b, c, at, g.log_probs, log_sum], axis=-1)
+
+  def chunk(carry, window):
+    dhidden, dhead = carry
+    start, seen = window
+    h, target, kept, rest = (_take(x, start, width) for x in (hidden, targets, mask, per_token))
+    fresh = (kept & (jnp.arange(width) >= seen)[None])[..., None]
+    h = jnp.where(fresh, h, 0)
+    a, b, c, at, hit_weight, log_sum = jnp.split(jnp.where(fresh, rest, 0), 6, axis=-1)
+
+    def tile(carry, window):
+      dh, dhead = carry
+      logits, piece, counts, hit = _logits(how, h, head, target, columns, *window)
+      log_p = jnp.where(counts, logits / how.temperature - log_sum, _FLOOR)
+      p = jnp.exp(log_p)
+      d = (jnp.where(hit, hit_weight, 0) + p * (a + b * log_p + c * p)) / how.temperature
+      d = d + jnp.where(hit, at, 0)
+      if how.soft_cap is not None:
+        d = d * (1 - (logits / how.soft_cap) ** 2)
+      d = jnp.where(counts, d, 0).astype(h.dtype)
+      dh = dh + jnp.einsum("rcv,dv->rcd", d, piece, preferred_element_type=wide)
+      more = jnp.einsum("rcd,rcv->dv", h, d, preferred_element_type=wide)
+      return (dh, _add(dhead, more, window[0])), None
+
+    (dh, dhead), _ = jax.lax.scan(tile, (jnp.zeros(h.shape, wide), dhead), tiles)
+    if how.vocab_axis:
+      dh = jax.lax.psum(dh, how.vocab_axis)
+    return (_add(dhidden, dh, start), dhead), None
+
+  # With one chunk of tokens on one device every column is complete at once: rounding then is exact.
+  once = len(windows[0]) == 1 and not how.batch_axes
+  dhead = jnp.zeros(head.shape, head.dtype if once else jnp.promote_types(head.dtype, wide))
+  (dhidden, dhead), _ = jax.lax.scan(chunk, (jnp.zeros_like(hidden), dhead), windows)
+  if how.batch_axes:
+    dhead = jax.lax.psum(dhead, how.batch_axes)
+  return dhidden, dhead.astype(head.dtype)
+
+
+def _logits(how: Settings, hidden, head, targets, columns: int, start, seen):
+  """Logits of a tile [R, C, columns], its part of head, which entries count here, and the hits."""
+  piece = _take(head, start, columns).astype(hidden.dtype)
+  logits = jnp.einsum("rcd,dv->rcv", hidden, piece, preferred_element_type=_wide(hidden))
+  if how.soft_cap is not None:
+    logits = how.soft_cap * jnp.tanh(logits / how.soft_cap)
+  first = jax.lax.axis_index(how.vocab_axis) * head.shape[1] if how.vocab_axis else 0
+  index = jnp.arange(columns)[None, None]
+  token = first + start + index
+  counts = (index >= seen) & (token < how.vocab_size)
+  return logits, piece, counts, counts & (token == targets[..., None])
+
+
+def _cuts(how: Settings, hidden, head):
+  """Chunks of tokens along S, tiles of the vocabulary along V (multiples of 128 if large)."""
+  tokens = windows(hidden.shape[1], max(1, how.token_chunk // hidden.shape[0]))
+  align = 1 if how.vocab_chunk % 128 else 128
+  return *tokens, *windows(head.shape[1], how.vocab_chunk, align=align)
+
+
+def windows(size: int, chunk: int, *, align: int = 1):
+  """Equal windows over an axis -> (width, (starts, positions that the window before has seen)).
+
+  >>> print(*windows(10, 4))
+  4 (array([0, 4, 6], dtype=int32), array([0, 0, 2], dtype=int32))
+  """
+  count = -(-size // chunk)
+  width = min(size, align * -(-size // (align * count)))
+  nominal = np.arange(count, dtype=np.int32) * np.int32(width)
+  starts = np.minimum(nominal, np.int32(size - width))
+  return width, (starts, nominal - starts)
+
+
+def _take(x, start, width: int):
+  return jax.lax.dynamic_slice_in_dim(x, start, width, axis=1)
+
+
+def _add(x, more, start):
+  """x with `more` added to a window."""
+  window = _take(x, start, more.shape[1]) + more.astype(x.dtype)
+  return jax.lax.dynamic_update_slice_in_dim(x, window, start, axis=1)
+
+
+def _wide(x):
+  return jnp.promote_types(x.dtype, jnp.float32)
