@@ -17,8 +17,7 @@ from absl import app, flags
 from lcrl.evaluation import plots, pool, read_summary, tables
 from lcrl.evaluation.summaries import Summary
 
-OUT = flags.DEFINE_string("out", None, "Folder for the comparison.", required=True)
-BASELINE = flags.DEFINE_string("baseline", "correctness", "The run that others are compared with.")
+FLAGS = flags.FLAGS
 
 PAGE = """<!doctype html>
 <html lang="en"><meta charset="utf-8"><title>Accuracy against tokens</title>
@@ -88,11 +87,13 @@ def compare(folders: Sequence[str], out: Path, *, baseline: str) -> str:
 
 def main(argv: Sequence[str]) -> None:
   try:
-    print(compare(argv[1:], Path(OUT.value), baseline=BASELINE.value))
+    print(compare(argv[1:], Path(FLAGS.out), baseline=FLAGS.baseline))
   except ValueError as error:
     raise SystemExit(f"compare: {error}") from None
-  print(f"\n{OUT.value}/compare.html")
+  print(f"\n{FLAGS.out}/compare.html")
 
 
 if __name__ == "__main__":
+  flags.DEFINE_string("out", None, "Folder for the comparison.", required=True)
+  flags.DEFINE_string("baseline", "correctness", "The run that others are compared with.")
   app.run(main)

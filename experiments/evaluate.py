@@ -30,18 +30,7 @@ from lcrl.training.loop import build_tokenizer, playing
 from lcrl.training.model import build_model
 from lcrl.training.settings import Settings, read
 
-CONFIG = config_flags.DEFINE_config_file("config", None, "Experiment, a file in configs/.")
-WORKDIR = flags.DEFINE_string("workdir", None, "Run folder, instead of a config.")
-STEP = flags.DEFINE_integer("step", None, "Which of its checkpoints; the newest if not given.")
-MODEL = flags.DEFINE_string("model", None, "Hugging Face folder, instead of the config's model.")
-BUDGETS = flags.DEFINE_list("budgets", None, "Caps in tokens; the config's max_tokens.")
-SAMPLES = flags.DEFINE_integer("samples", 1, "Answers to each prompt.")
-PASS_AT = flags.DEFINE_list("pass_at", None, "The k of pass@k; 1 and --samples.")
-PROMPTS = flags.DEFINE_integer("prompts", 128, "How many, from the first on.")
-BATCH = flags.DEFINE_integer("batch", 32, "Prompts that are sampled at a time.")
-TEMPERATURE = flags.DEFINE_float("temperature", None, "Of sampling; the config's.")
-SEED = flags.DEFINE_integer("seed", 0, "Of sampling.")
-OUT = flags.DEFINE_string("out", None, "Folder; the run's if there is one.")
+FLAGS = flags.FLAGS
 
 
 def at_budget(answers: Mapping[str, np.ndarray], cap: int, ks: Sequence[int]) -> dict[str, Any]:
@@ -50,10 +39,9 @@ def at_budget(answers: Mapping[str, np.ndarray], cap: int, ks: Sequence[int]) ->
   found = evaluation.measure(**{name: answers[name] for name in fields})
   samples, right = answers["valid"].sum(1), (answers["correct"] & answers["valid"]).sum(1)
   for k in ks:
-    chance = evaluation.mean_estimate(evaluation.pass_at_k(samples, right, k=k)[:, None])
-    found[f"pass@{k}"] = chance.value
-    ends = np.clip(chance[1:], 0, 1)
-    found[f"pass@{k}_ci"] = [None if np.isnan(end) else float(end) for end in ends]
+    p, *ends = evaluation.accuracy_estimate(evaluation.pass_at_k(samples, right, k=k)[:, None])
+    found[f"pass@{k}"] = p
+    found[f"pass@{k}_ci"] = [None if np.isnan(end) else end for end in ends]
   found["lengths"] = measures.length_summary(answers["lengths"][answers["valid"]], cap=cap)
   return found
 
@@ -129,37 +117,37 @@ def write(out: Path, found: Mapping[str, Any]) -> str:
 
 def read_flags() -> tuple[Settings, dict[str, Any]]:
   """The settings that the flags ask for, and the other arguments of `evaluate`."""
-  if (WORKDIR.value is None) == (CONFIG.value is None):
+  if (FLAGS.workdir is None) == (FLAGS.config is None):
     raise ValueError("name either --workdir or --config.")
-  workdir = None if WORKDIR.value is None else Path(WORKDIR.value)
-  settings = read(CONFIG.value.to_dict() if workdir is None else read_config(workdir))
-  if MODEL.value is not None:
+  workdir = None if FLAGS.workdir is None else Path(FLAGS.workdir)
+  settings = read(FLAGS.config.to_dict() if workdir is None else read_config(workdir))
+  if FLAGS.model is not None:
     if workdir is not None:
       raise ValueError("--model needs --config; --workdir brings its own model.")
-    settings = with_model(settings, MODEL.value)
-  budgets = [int(b) for b in BUDGETS.value or [settings.train.max_tokens]]
-  wrong = [v for v in (*budgets, SAMPLES.value, PROMPTS.value, BATCH.value) if v < 1]
+    settings = with_model(settings, FLAGS.model)
+  budgets = [int(b) for b in FLAGS.budgets or [settings.train.max_tokens]]
+  wrong = [v for v in (*budgets, FLAGS.samples, FLAGS.prompts, FLAGS.batch) if v < 1]
   if wrong:
     raise ValueError(f"budgets, samples, prompts and batch must be at least 1, got {wrong[0]}.")
   devices = jax.device_count()
-  settings = anywhere(settings, prompts=-(-BATCH.value // devices) * devices)
+  settings = anywhere(settings, prompts=-(-FLAGS.batch // devices) * devices)
   settings = dataclasses.replace(
     settings, train=dataclasses.replace(settings.train, max_tokens=max(budgets))
   )
-  if TEMPERATURE.value is not None:
-    sampling = dataclasses.replace(settings.sampling, temperature=TEMPERATURE.value)
+  if FLAGS.temperature is not None:
+    sampling = dataclasses.replace(settings.sampling, temperature=FLAGS.temperature)
     settings = dataclasses.replace(settings, sampling=sampling)
-  ks = [int(k) for k in PASS_AT.value or sorted({1, SAMPLES.value})]
-  if max(ks) > SAMPLES.value or min(ks) < 1:
-    raise ValueError(f"pass_at must lie between 1 and samples={SAMPLES.value}, got {ks}.")
+  ks = [int(k) for k in FLAGS.pass_at or [FLAGS.samples]]
+  if max(ks) > FLAGS.samples or min(ks) < 1:
+    raise ValueError(f"pass_at must lie between 1 and samples={FLAGS.samples}, got {ks}.")
   return settings, {
     "workdir": workdir,
-    "step": STEP.value,
+    "step": FLAGS.step,
     "budgets": budgets,
-    "samples": SAMPLES.value,
+    "samples": FLAGS.samples,
     "ks": ks,
-    "prompts": PROMPTS.value,
-    "seed": SEED.value,
+    "prompts": FLAGS.prompts,
+    "seed": FLAGS.seed,
   }
 
 
@@ -178,11 +166,23 @@ def main(_) -> None:
     found = evaluate(settings, **how)
   except ValueError as error:
     raise SystemExit(f"evaluate: {error}") from None
-  out = Path(OUT.value or WORKDIR.value or ".")
+  out = Path(FLAGS.out or FLAGS.workdir or ".")
   if jax.process_index() == 0:
     print(write(out, found))
     print(f"\n{out / 'evaluation.md'}")
 
 
 if __name__ == "__main__":
+  config_flags.DEFINE_config_file("config", None, "Experiment, a file in configs/.")
+  flags.DEFINE_string("workdir", None, "Run folder, instead of a config.")
+  flags.DEFINE_integer("step", None, "Which of its checkpoints; the newest if not given.")
+  flags.DEFINE_string("model", None, "Hugging Face folder, instead of the config's model.")
+  flags.DEFINE_list("budgets", None, "Caps in tokens; the config's max_tokens.")
+  flags.DEFINE_integer("samples", 1, "Answers to each prompt.")
+  flags.DEFINE_list("pass_at", None, "The k of pass@k; --samples.")
+  flags.DEFINE_integer("prompts", 128, "How many, from the first on.")
+  flags.DEFINE_integer("batch", 32, "Prompts that are sampled at a time.")
+  flags.DEFINE_float("temperature", None, "Of sampling; the config's.")
+  flags.DEFINE_integer("seed", 0, "Of sampling.")
+  flags.DEFINE_string("out", None, "Folder; the run's if there is one.")
   app.run(main)

@@ -20,9 +20,7 @@ from lcrl.training.checkpoint import Checkpoints
 from lcrl.training.model import Model, build_model
 from lcrl.training.settings import Mesh, Settings, read
 
-WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run.")
-OUT = flags.DEFINE_string("out", None, "Folder to write; made if absent.")
-STEP = flags.DEFINE_integer("step", None, "Which checkpoint; the newest valid one if not given.")
+FLAGS = flags.FLAGS
 
 # What a tokenizer may consist of, beside the model's own files.
 TOKENIZER_FILES = ("tokenizer*", "special_tokens_map.json", "vocab.*", "merges.txt")
@@ -82,12 +80,14 @@ def export(workdir: Path, out: Path, step: int | None = None) -> int:
 
 def main(_) -> None:
   try:
-    step = export(Path(WORKDIR.value), Path(OUT.value), STEP.value)
+    step = export(Path(FLAGS.workdir), Path(FLAGS.out), FLAGS.step)
   except ValueError as error:
     raise SystemExit(f"export: {error}") from None
-  print(f"step {step} of {WORKDIR.value} is in {OUT.value}")
+  print(f"step {step} of {FLAGS.workdir} is in {FLAGS.out}")
 
 
 if __name__ == "__main__":
-  flags.mark_flags_as_required(["workdir", "out"])
+  flags.DEFINE_string("workdir", None, "Folder of the run.", required=True)
+  flags.DEFINE_string("out", None, "Folder to write; made if absent.", required=True)
+  flags.DEFINE_integer("step", None, "Which checkpoint; the newest valid one if not given.")
   app.run(main)
