@@ -119,6 +119,8 @@ def read_flags() -> tuple[Settings, dict[str, Any]]:
   """The settings that the flags ask for, and the other arguments of `evaluate`."""
   if (FLAGS.workdir is None) == (FLAGS.config is None):
     raise ValueError("name either --workdir or --config.")
+  if FLAGS.workdir is None and FLAGS.out is None:
+    raise ValueError("name --out: without --workdir there is no folder to write to.")
   workdir = None if FLAGS.workdir is None else Path(FLAGS.workdir)
   settings = read(FLAGS.config.to_dict() if workdir is None else read_config(workdir))
   if FLAGS.model is not None:
@@ -166,7 +168,7 @@ def main(_) -> None:
     found = evaluate(settings, **how)
   except ValueError as error:
     raise SystemExit(f"evaluate: {error}") from None
-  out = Path(FLAGS.out or FLAGS.workdir or ".")
+  out = Path(FLAGS.out or FLAGS.workdir)
   if jax.process_index() == 0:
     print(write(out, found))
     print(f"\n{out / 'evaluation.md'}")

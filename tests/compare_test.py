@@ -23,7 +23,7 @@ def test_seeds_are_averaged_and_files_written(tmp_path):
   folders = sorted(str(p) for p in (tmp_path / "runs").iterdir())
   out = tmp_path / "out"
   compare(folders, out, baseline="correctness")
-  rows = list(csv.DictReader((out / "compare.csv").open()))
+  rows = list(csv.DictReader((out / "compare.csv").read_text().splitlines()))
   assert [row["run"] for row in rows] == ["correctness", "laser"]
   assert float(rows[1]["tokens"]) == 12.0
   assert rows[1]["seeds"] == "3"

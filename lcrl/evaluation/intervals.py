@@ -90,7 +90,7 @@ def accuracy_estimate(
   Source: Wilson 1927 with the effective sample size of Korn & Graubard 1998.
 
   Args:
-    correct: [B, G] bool, G answers to each of B prompts.
+    correct: [B, G] bool, or shares in [0, 1]: G answers to each of B prompts.
     valid: [B, G] bool, answers that count; all if None.
 
   >>> p, low, high = accuracy_estimate([[True, True]] * 20)
