@@ -10,11 +10,11 @@ from lcrl.tasks import scorers
 from lcrl.tasks.task import BadFormat
 from lcrl.tasks.verify import Verifier
 
-GSM8K = [
+GSM8K: list[dict] = [
   {"question": "A pen costs 2 and a book 5. Both?", "answer": "2 + 5 = <<2+5=7>>7\n#### 7"},
   {"question": "A thousand pairs of shoes?", "answer": "1000 * 2 = 2000\n#### 2,000"},
 ]
-MATH = [
+MATH: list[dict] = [
   {"problem": "Half of $\\frac{1}{2}$?", "answer": "\\frac{1}{4}", "level": 1},
   {"problem": "Solve $x^2 = 2$ for $x > 0$.", "answer": "\\sqrt{2}", "level": 3},
 ]

@@ -5,6 +5,7 @@ import inspect
 import sys
 import textwrap
 import types
+from typing import Any
 
 import pytest
 import reasoning_gym as package
@@ -32,7 +33,7 @@ HARMLESS = {  # the only modules, besides the package's own, that a clean scorer
 }
 
 
-def suspicions(cls: type) -> set[str]:
+def suspicions(cls: Any) -> set[str]:
   """What stands against the scorer of a data set, in all code that can be reached from it."""
   pending, seen, found = [cls.score_answer], set(), set()
   while pending:

@@ -6,6 +6,7 @@ from lcrl import tasks
 from lcrl.named import build
 from lcrl.tasks import extract
 from lcrl.tasks.task import Prompt, plain
+from lcrl.tasks.verify import Verifier
 
 PROMPT = Prompt(0, ({"role": "system", "content": "s"}, {"role": "user", "content": "q"}), "1")
 
@@ -57,3 +58,10 @@ def test_suffix_by_level():
   assert [render(PROMPT, 1, v).messages[-1]["content"] for v in (0, 1)] == ["q Short.", "q Long."]
   with pytest.raises(ValueError, match="level is 2; there are 2 templates"):
     render(PROMPT, 1, 2)
+
+
+def test_the_testbed_is_verified_in_workers():
+  task = build(tasks, {"fn": "arithmetic", "size": 8}, field="task")
+  with Verifier(task, workers=1) as verifier:
+    verdicts = verifier.verify([(text, Prompt(0, (), 7)) for text in ("a0+7=7#7", "#7", "#8", "#")])
+  assert [v.outcome.name for v in verdicts] == ["OK", "OK", "WRONG", "BAD_FORMAT"]

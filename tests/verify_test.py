@@ -5,6 +5,7 @@ import importlib
 import os
 import pathlib
 import socket
+import subprocess
 import sys
 import time
 import warnings
@@ -36,7 +37,7 @@ def items(*texts: str) -> list[tuple[str, Prompt]]:
 
 @pytest.fixture(scope="module")
 def verifier(hostile):
-  with Verifier(task(hostile.obeys), workers=2, deadline=2.0, memory=1 << 29) as opened:
+  with Verifier(task(hostile.obeys), workers=2, deadline=3.0, memory=1 << 28) as opened:
     yield opened
 
 
@@ -182,3 +183,33 @@ def test_closing_ends_the_processes(hostile):
       os.kill(pid, 0)
   with pytest.raises(RuntimeError, match="not open"):
     verifier.verify(items("0"))
+
+
+def test_orphans_end(hostile):
+  """Workers whose parent is killed end: the idle at once, the busy by their own timer."""
+  script = """if True:
+    import hostile, os, signal, threading
+    from lcrl.tasks.task import Prompt, Task
+    from lcrl.tasks.verify import Verifier
+    verifier = Verifier(Task("planted", [], hostile.obeys), workers=2, deadline=1.0).__enter__()
+    print(*(worker.process.pid for worker in verifier._workers), flush=True)
+    threading.Timer(0.5, lambda: os.kill(os.getpid(), signal.SIGKILL)).start()
+    verifier.verify([("sleep", Prompt(0, (), ""))])
+  """
+  environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+  done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True)
+  pids = done.stdout.split()
+  assert len(pids) == 2, done.stderr
+  deadline = time.monotonic() + 20
+  while any(running(int(pid)) for pid in pids):
+    assert time.monotonic() < deadline, "a worker outlives its parent"
+    time.sleep(0.1)
+
+
+def running(pid: int) -> bool:
+  try:
+    os.kill(pid, 0)
+  except ProcessLookupError:
+    return False
+  status = pathlib.Path(f"/proc/{pid}/stat")  # an orphan may wait for a lazy init to bury it
+  return not (status.exists() and status.read_text().rpartition(")")[2].split()[0] == "Z")

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Sequence
 from typing import Any, Protocol
 
 import jax
 import numpy as np
 
-from lcrl.tasks.task import Messages, Prompt, Rendered, Task
+from lcrl.tasks.task import Messages, Prompt, Task
 from lcrl.types import Budget
 
 
@@ -67,53 +68,43 @@ def render_rows(
     raise ValueError(
       f"{len(prompts)} prompts, {len(index)} indices and budgets of {target.shape} do not match."
     )
-  shape = target.shape
   views = [
-    [task.render(p, int(t), int(v)) for t, v in zip(*row, strict=True)]
-    for p, *row in zip(prompts, target, level, strict=True)
+    task.render(prompt, int(t), int(v))
+    for prompt, *row in zip(prompts, target, level, strict=True)
+    for t, v in zip(*row, strict=True)
   ]
-  cache: dict[str, list[int]] = {}
+  ids = np.array([prompt.id for prompt in prompts], np.int32)
+  encode = functools.cache(lambda text: tokenizer.encode(text) if text else [])
 
-  def encode(text: str) -> list[int]:
-    if text not in cache:
-      cache[text] = tokenizer.encode(text) if text else []
-    return cache[text]
+  def fill(messages: Sequence[Messages]) -> tuple[np.ndarray, np.ndarray]:
+    asked = (encode(tokenizer.render(m)) for m in messages)
+    rows = [a + encode(view.prefix) for a, view in zip(asked, views, strict=True)]
+    tokens, lengths = _pad(rows, np.repeat(ids, target.shape[1]), tokenizer.pad_id, limit)
+    return tokens.reshape(*target.shape, limit), lengths.reshape(target.shape)
 
-  def fill(messages) -> tuple[np.ndarray, np.ndarray]:
-    rows = [
-      (p.id, encode(tokenizer.render(messages(view))) + encode(view.prefix))
-      for p, group in zip(prompts, views, strict=True)
-      for view in group
-    ]
-    tokens, lengths = _pad(rows, tokenizer.pad_id, limit)
-    return tokens.reshape(*shape, limit), lengths.reshape(shape)
-
-  tokens, lengths = fill(lambda view: view.messages)
-  differs = any(view.train_messages is not None for group in views for view in group)
-  train = fill(_trained) if differs else (None, None)
+  tokens, lengths = fill([view.messages for view in views])
+  train: tuple = (None, None)
+  if any(view.train_messages is not None for view in views):
+    train = fill([view.train_messages or view.messages for view in views])
   return Rows(
     tokens,
     lengths,
-    np.array([[len(encode(v.prefix)) for v in group] for group in views], np.int32).reshape(shape),
+    np.array([len(encode(v.prefix)) for v in views], np.int32).reshape(target.shape),
     np.asarray(index, np.int32),
-    np.array([p.id for p in prompts], np.int32),
-    np.array([p.difficulty for p in prompts], np.int32),
+    ids,
+    np.array([prompt.difficulty for prompt in prompts], np.int32),
     *train,
   )
 
 
-def _trained(view: Rendered) -> Messages:
-  return view.messages if view.train_messages is None else view.train_messages
-
-
-def _pad(rows: Sequence[tuple[int, list[int]]], pad: int, limit: int):
-  """Rows of (prompt id, tokens) -> [N, limit] int32, [N] int32."""
+def _pad(rows: Sequence[list[int]], ids: Sequence[int] | np.ndarray, pad: int, limit: int):
+  """Rows of prompts `ids` -> tokens [N, limit] int32, lengths [N] int32."""
   tokens = np.full((len(rows), limit), pad, np.int32)
-  for i, (prompt_id, row) in enumerate(rows):
+  for out, row, prompt_id in zip(tokens, rows, ids, strict=True):
     if len(row) > limit:
       raise ValueError(f"Prompt {prompt_id} has {len(row)} tokens; the limit is {limit}.")
-    tokens[i, : len(row)] = row
-  return tokens, np.array([len(row) for _, row in rows], np.int32)
+    out[: len(row)] = row
+  return tokens, np.array([len(row) for row in rows], np.int32)
 
 
 def sft_rows(
@@ -123,8 +114,8 @@ def sft_rows(
   response and its end token."""
   asked = [tokenizer.encode(tokenizer.render(prompt.messages)) for prompt, _ in pairs]
   said = [[*tokenizer.encode(text), tokenizer.end_ids[0]] for _, text in pairs]
-  rows = [(p.id, a + s) for (p, _), a, s in zip(pairs, asked, said, strict=True)]
-  tokens, lengths = _pad(rows, tokenizer.pad_id, limit)
+  rows = [a + s for a, s in zip(asked, said, strict=True)]
+  tokens, lengths = _pad(rows, [prompt.id for prompt, _ in pairs], tokenizer.pad_id, limit)
   starts = np.array([len(a) for a in asked], np.int32)
   position = np.arange(limit)[None]
   return tokens, (position >= starts[:, None]) & (position < lengths[:, None])

@@ -9,7 +9,7 @@ from typing import Any
 
 from lcrl.named import resolve
 from lcrl.tasks import extract as extractors
-from lcrl.tasks.task import Prompt, Task, plain
+from lcrl.tasks.task import Prompt, Render, Task, plain
 
 
 def jsonl(
@@ -24,7 +24,7 @@ def jsonl(
   system_prompt: str | None = None,
   difficulty: str | None = None,
   threshold: float = 1.0,
-  render=plain,
+  render: Render = plain,
 ) -> Task:
   """A file of questions and answers. The layouts of
 

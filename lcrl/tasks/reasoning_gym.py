@@ -8,7 +8,7 @@ from typing import Any
 
 from lcrl.named import resolve
 from lcrl.tasks import extract as extractors
-from lcrl.tasks.task import Prompt, Task, plain
+from lcrl.tasks.task import Prompt, Render, Task, plain
 
 # Data sets whose scorers evaluate no text: neither `eval` nor a parser built on it, nor any library
 # that might hold one, can be reached from them. tests/tasks_reasoning_gym_test.py reads the
@@ -71,7 +71,7 @@ def reasoning_gym(
   difficulty: str | None = None,
   threshold: float = 1.0,
   allow_evaluating_scorer: bool = False,
-  render=plain,
+  render: Render = plain,
   **options: Any,
 ) -> Task:
   """A data set of the package, with the package's own scorer.

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
-from lcrl.tasks.task import Messages, Prompt, Rendered
-
-Render = Callable[[Prompt, int, int], Rendered]
+from lcrl.tasks.task import Messages, Prompt, Render, Rendered
 
 
 def suffix(templates: str | Sequence[str], *, train_plain: bool = False) -> Render:

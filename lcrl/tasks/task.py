@@ -43,6 +43,9 @@ class Prompts(Protocol):
   def __getitem__(self, index: int, /) -> Prompt: ...
 
 
+Render = Callable[[Prompt, int, int], Rendered]  # prompt, budget target, budget level
+
+
 def plain(prompt: Prompt, target: int, level: int) -> Rendered:
   """The prompt as it is, whatever the budget."""
   del target, level
@@ -62,4 +65,4 @@ class Task:
   prompts: Prompts
   score: Callable[[str, Any], float]
   threshold: float = 1.0
-  render: Callable[[Prompt, int, int], Rendered] = plain  # prompt, budget target, budget level
+  render: Render = plain

@@ -191,10 +191,12 @@ class Verifier:
     due = {w: w.since + (self._deadline if w.ready else _START) for w in self._workers if w.busy}
     channels: dict[Any, _Worker] = {worker.channel: worker for worker in due}
     wait = max(0.0, min(due.values()) - time.monotonic())
-    for channel in multiprocessing.connection.wait(list(channels), wait):
+    spoke = multiprocessing.connection.wait(list(channels), wait)
+    now = time.monotonic()
+    for channel in spoke:
       self._hear(channels.pop(channel), job)
     for worker in channels.values():
-      if due[worker] < time.monotonic():
+      if due[worker] < now:
         self._lose(worker, job, "the deadline passed", Outcome.TIMEOUT)
 
   def _feed(self, worker: _Worker, job: _Job) -> None:

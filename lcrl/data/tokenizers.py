@@ -1,0 +1,45 @@
+"""Text to tokens and back: what `tokenizer.fn` of a config may name."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable
+
+from lcrl.policies.chat import tokenizer as pretrained
+from lcrl.tasks.sums import Sums
+from lcrl.tasks.task import Messages
+
+__all__ = ["pretrained", "sums", "utf8"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Utf8:
+  """A token a byte, 256 for the end and 257 for padding. Needs no files: for tests and smoke runs.
+
+  >>> text = Utf8()
+  >>> text.decode([*text.encode("é2"), *text.end_ids])
+  'é2'
+  """
+
+  end_ids: tuple[int, ...] = (256,)
+  pad_id: int = 257
+
+  def encode(self, text: str) -> list[int]:
+    return list(text.encode())
+
+  def decode(self, tokens: Iterable[int]) -> str:
+    return bytes(t for t in tokens if t < 256).decode(errors="replace")
+
+  def render(self, messages: Messages) -> str:
+    """The contents, one below the other."""
+    return "".join(message["content"] + "\n" for message in messages)
+
+
+def utf8() -> Utf8:
+  """The tokenizer of bytes; a policy for it has vocab_size 258."""
+  return Utf8()
+
+
+def sums(**sizes) -> Sums:
+  """The tokenizer of the arithmetic testbed; the sizes are those of its task."""
+  return Sums(**sizes)
