@@ -1,0 +1,164 @@
+"""Models on disk: reads Hugging Face folders and GGUF files, writes Hugging Face folders.
+
+Only safetensors, GGUF and JSON: nothing that is read can run code.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+
+from lcrl.policies.gguf import read_gguf
+from lcrl.policies.hf_config import read_config, write_config
+from lcrl.policies.tensors import Tensors, assemble, disassemble
+from lcrl.policies.transformer import Policy, make
+
+PyTree = Any
+INDEX = "model.safetensors.index.json"
+
+
+class Source(NamedTuple):
+  """A policy, and where its parameters come from."""
+
+  policy: Policy
+  params: Callable[..., PyTree]  # key?, shardings? -> params
+
+
+def pretrained(
+  path: str | os.PathLike,
+  *,
+  dtype: str = "float32",
+  param_dtype: str = "float32",
+  remat: str = "none",
+  attention: str = "xla",
+) -> Source:
+  """The model in a Hugging Face folder or a GGUF file. Weights are read when params are asked for.
+
+  Args:
+    path: a folder with config.json and safetensors, or a file that ends in .gguf.
+    dtype: of the computation.
+    param_dtype: of the parameters.
+    remat: what the backward pass keeps, a name in `transformer.REMAT`.
+    attention: a back end, a name in `attention.BACKENDS`.
+  """
+  path = Path(path).expanduser()
+  raw, tensors = read_gguf(path) if path.suffix == ".gguf" and path.is_file() else _open(path)
+  config = read_config(raw, str(path), dtype=dtype, remat=remat, attention=attention)
+  policy = make(config)
+
+  def params(key=None, shardings: PyTree = None) -> PyTree:
+    del key
+    return assemble(policy, tensors, jnp.dtype(param_dtype), shardings)
+
+  return Source(policy, params)
+
+
+def load(path: str | os.PathLike, *, shardings: PyTree = None, **options: Any):
+  """(policy, params) of a Hugging Face folder or a GGUF file; the options are `pretrained`'s."""
+  source = pretrained(path, **options)
+  return source.policy, source.params(shardings=shardings)
+
+
+def save(
+  path: str | os.PathLike,
+  policy: Policy,
+  params: PyTree,
+  tokenizer=None,
+  *,
+  shard_bytes: int = 5 * 2**30,
+) -> None:
+  """Writes a Hugging Face folder that transformers reads to the same logits.
+
+  Files are written beside the folder and moved in when all are whole, so that a full disk leaves
+  what was there before.
+
+  Args:
+    path: the folder; an earlier model in it is replaced, other files stay.
+    policy, params: the model; tensors are written in the dtype of params.
+    tokenizer: a `Tokenizer` to save with it.
+    shard_bytes: files of safetensors are at most about this large.
+  """
+  path = Path(path).expanduser()
+  raw = write_config(policy.config)
+  raw["dtype"] = str(jax.tree.leaves(params)[0].dtype)
+  path.mkdir(parents=True, exist_ok=True)
+  with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}-") as staging:
+    written = Path(staging)
+    _write_tensors(written, policy, params, shard_bytes)
+    if tokenizer is not None:
+      tokenizer.save(written)
+    _write_json(written / "config.json", raw)
+    for old in path.glob("model*.safetensors*"):
+      old.unlink()
+    for new in written.iterdir():
+      os.replace(new, path / new.name)
+
+
+def read_json(path: Path) -> dict[str, Any]:
+  """Raises ValueError, with the file's name, where it is not JSON."""
+  try:
+    return json.loads(path.read_text(encoding="utf-8"))
+  except (json.JSONDecodeError, UnicodeDecodeError) as e:
+    raise ValueError(f"{path} is not JSON: {e}") from e
+
+
+def _write_json(path: Path, content: Any) -> None:
+  path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+
+
+def _open(folder: Path) -> tuple[dict[str, Any], Tensors]:
+  """(config.json, tensors) of a Hugging Face folder."""
+  if not folder.is_dir():
+    raise FileNotFoundError(
+      f"There is no model folder {folder} (names are not looked up in a hub)."
+    )
+  if not (folder / "config.json").is_file():
+    raise FileNotFoundError(f"{folder} is not a model folder: it has no config.json.")
+  if (folder / INDEX).is_file():
+    names = sorted(set(read_json(folder / INDEX)["weight_map"].values()))
+  else:
+    names = ["model.safetensors"]
+  files = [_open_tensors(folder / name) for name in names]
+  at = {name: file for file in files for name in file.keys()}  # noqa: SIM118
+  shapes = {name: tuple(file.get_slice(name).get_shape()) for name, file in at.items()}
+  read = lambda name, index: at[name].get_slice(name)[index]
+  return read_json(folder / "config.json"), Tensors(str(folder), shapes, read)
+
+
+def _open_tensors(path: Path):
+  if not path.is_file():
+    raise FileNotFoundError(f"{path} is missing: only safetensors are read.")
+  try:
+    return safe_open(path, framework="numpy")
+  except SafetensorError as e:
+    raise ValueError(f"{path} is not a whole safetensors file, was it cut short? {e}") from e
+
+
+def _write_tensors(folder: Path, policy: Policy, params: PyTree, shard_bytes: int) -> None:
+  shards: list[list[str]] = [[]]
+  sizes = [0]
+  fetch = {}
+  for name, size, get in disassemble(policy, params):
+    if sizes[-1] and sizes[-1] + size > shard_bytes:
+      shards.append([])
+      sizes.append(0)
+    shards[-1].append(name)
+    sizes[-1] += size
+    fetch[name] = get
+  where: dict[str, str] = {}
+  for i, names in enumerate(shards, 1):
+    file = f"model-{i:05d}-of-{len(shards):05d}.safetensors"
+    file = "model.safetensors" if len(shards) == 1 else file
+    save_file({name: fetch[name]() for name in names}, folder / file, {"format": "pt"})
+    where |= dict.fromkeys(names, file)
+  if len(shards) > 1:
+    _write_json(folder / INDEX, {"metadata": {"total_size": sum(sizes)}, "weight_map": where})

@@ -1,0 +1,138 @@
+"""The params tree as the named tensors of a Hugging Face folder, and back.
+
+A kernel is [in, out] here and [out, in] there; a stack of layers is one leaf here and one tensor
+per layer there.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from lcrl.policies.transformer import Policy
+
+PyTree = Any
+Index = tuple[slice, ...]
+
+_TOP = {
+  ("embed",): "model.embed_tokens.weight",
+  ("norm", "scale"): "model.norm.weight",
+  ("head",): "lm_head.weight",
+}
+_MODULES = {
+  "attention_norm": "input_layernorm",
+  "query": "self_attn.q_proj",
+  "key": "self_attn.k_proj",
+  "value": "self_attn.v_proj",
+  "query_norm": "self_attn.q_norm",
+  "key_norm": "self_attn.k_norm",
+  "out": "self_attn.o_proj",
+  "mlp_norm": "post_attention_layernorm",
+  "gate": "mlp.gate_proj",
+  "up": "mlp.up_proj",
+  "down": "mlp.down_proj",
+}
+
+
+class Tensors(NamedTuple):
+  """Named arrays that are read when asked for."""
+
+  where: str  # the file or folder, for errors
+  shapes: dict[str, tuple[int, ...]]
+  read: Callable[[str, Index], np.ndarray]
+
+
+@dataclasses.dataclass(frozen=True)
+class _Leaf:
+  """Where one leaf of the tree stands on disk."""
+
+  names: tuple[str, ...]  # one per layer, if stacked
+  stacked: bool
+  transposed: bool
+
+  def shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+    """That of each tensor on disk, from the leaf's."""
+    shape = shape[1:] if self.stacked else shape
+    return shape[::-1] if self.transposed else shape
+
+
+def assemble(policy: Policy, tensors: Tensors, dtype, shardings: PyTree = None) -> PyTree:
+  """Params from named tensors; with `shardings`, each process reads its own slices.
+
+  Raises:
+    ValueError: a tensor is missing, left over or of another shape; it names the tensor.
+  """
+  shapes = jax.eval_shape(policy.init, jax.random.key(0))
+  leaves = _leaves(policy)
+  expected = {
+    name: leaf.shape(x.shape)
+    for leaf, x in zip(jax.tree.leaves(leaves), jax.tree.leaves(shapes), strict=True)
+    for name in leaf.names
+  }
+  _check(expected, tensors, policy.config.tied)
+
+  def build(leaf, shape, sharding=None):
+    read = functools.partial(_read, tensors, leaf, np.dtype(dtype))
+    if sharding is None:
+      return jnp.asarray(read((slice(None),) * len(shape.shape)))
+    return jax.make_array_from_callback(shape.shape, sharding, read)
+
+  return jax.tree.map(build, leaves, shapes, *([] if shardings is None else [shardings]))
+
+
+def disassemble(policy: Policy, params: PyTree) -> Iterator[tuple[str, int, Callable]]:
+  """(name, bytes, function that fetches the tensor), in the order of the tree."""
+  leaves = jax.tree.leaves(_leaves(policy))
+  for leaf, x in zip(leaves, jax.tree.leaves(params), strict=True):
+    for layer, name in enumerate(leaf.names):
+      yield name, x.nbytes // len(leaf.names), functools.partial(_fetch, leaf, x, layer)
+
+
+def _leaves(policy: Policy) -> PyTree:
+  def locate(path, _):
+    keys = tuple(key.key for key in path)
+    transposed = keys[-1] in ("kernel", "head")
+    if keys in _TOP:
+      return _Leaf((_TOP[keys],), False, transposed)
+    _, module, leaf = keys
+    name = f"{_MODULES[module]}.{'bias' if leaf == 'bias' else 'weight'}"
+    names = tuple(f"model.layers.{i}.{name}" for i in range(policy.config.layers))
+    return _Leaf(names, True, transposed)
+
+  is_names = lambda x: isinstance(x, tuple)
+  return jax.tree_util.tree_map_with_path(locate, policy.axes, is_leaf=is_names)
+
+
+def _check(expected: dict[str, tuple[int, ...]], tensors: Tensors, tied: bool) -> None:
+  where, found = tensors.where, tensors.shapes
+  if missing := sorted(set(expected) - set(found)):
+    raise ValueError(f"{where}: tensor {missing[0]} is missing ({len(missing)} in all).")
+  spare = {_TOP["head",]} if tied else set()  # some folders keep a copy of the tied head
+  surplus = sorted(set(found) - set(expected) - spare)
+  if surplus := [name for name in surplus if not name.endswith("rotary_emb.inv_freq")]:
+    raise ValueError(f"{where}: tensor {surplus[0]} has no place in this model.")
+  for name, shape in expected.items():
+    if found[name] != shape:
+      raise ValueError(f"{where}: tensor {name} is {list(found[name])}, should be {list(shape)}.")
+
+
+def _read(tensors: Tensors, leaf: _Leaf, dtype, index: Index) -> np.ndarray:
+  """The part `index` of a leaf."""
+  names = leaf.names
+  if leaf.stacked:
+    names, index = names[index[0]], index[1:]
+  index = index[::-1] if leaf.transposed else index
+  parts = [tensors.read(name, index).astype(dtype) for name in names]
+  parts = [part.T for part in parts] if leaf.transposed else parts
+  return np.stack(parts) if leaf.stacked else parts[0]
+
+
+def _fetch(leaf: _Leaf, x: jax.Array, layer: int) -> np.ndarray:
+  part = np.asarray(x[layer] if leaf.stacked else x)
+  return np.ascontiguousarray(part.T if leaf.transposed else part)
