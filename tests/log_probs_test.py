@@ -61,26 +61,23 @@ def assert_close(got, expected, tolerance):
 
 
 @pytest.mark.parametrize(
-  "shape, knobs",
+  "shape, chunks, knobs",
   [
-    ((), {}),
-    ((7,), {"temperature": 0.6}),
-    ((3, 7), {"soft_cap": 2.0, "temperature": 1.3}),
-    ((2, 3, 5), {"vocab_size": 17}),
+    ((), (8192, 8192), {}),
+    ((7,), (1, 1), {"temperature": 0.6}),
+    ((3, 7), (6, 9), {"soft_cap": 2.0, "temperature": 1.3}),
+    ((2, 3, 5), (6, 8), {"vocab_size": 17}),
   ],
 )
-def test_equals_the_dense_twin_in_float64(shape, knobs):
+def test_equals_the_dense_twin_in_float64(shape, chunks, knobs):
   with jax.enable_x64(True):
-    args = example(shape, dtype=jnp.float64)
-    args = (*args[:2], args[2] % knobs.get("vocab_size", 23), args[3])
+    hidden, head, targets, mask = example(shape, dtype=jnp.float64)
+    args = hidden, head, targets % knobs.get("vocab_size", 23), mask
     expected = pull_back(functools.partial(dense_scores, **knobs), *args)
-    for chunks in (1, 1), (6, 9), (8192, 8192):
-      score = functools.partial(
-        score_tokens, needs=FIELDS, token_chunk=chunks[0], vocab_chunk=chunks[1], **knobs
-      )
-      got = pull_back(score, *args)
-      assert {x.dtype for x in jax.tree.leaves(got)} == {jnp.dtype("float64")}
-      assert_close(got, expected, 1e-11)
+    sizes = {"token_chunk": chunks[0], "vocab_chunk": chunks[1]}
+    got = pull_back(functools.partial(score_tokens, needs=FIELDS, **sizes, **knobs), *args)
+    assert {x.dtype for x in jax.tree.leaves(got)} == {jnp.dtype("float64")}
+    assert_close(got, expected, 1e-11)
 
 
 @pytest.mark.parametrize("field", FIELDS)
