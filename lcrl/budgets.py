@@ -7,12 +7,37 @@ is called once to sample and once more in `shape`, with the same key, where the 
 
 from __future__ import annotations
 
+import dataclasses
+import math
+from collections.abc import Callable
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 
+from lcrl.masked import as_float
 from lcrl.types import Budget, Stage
 
-__all__ = ["fixed", "uniform"]
+__all__ = [
+  "cosine_cycle",
+  "cosine_cycle_length",
+  "exponential_decay",
+  "exponential_decay_length",
+  "fixed",
+  "geometric_points",
+  "geometric_points_length",
+  "linear_points",
+  "linear_points_length",
+  "scheduled",
+  "stair",
+  "stair_cosine",
+  "stair_cosine_length",
+  "stair_length",
+  "uniform",
+  "uniform_level",
+]
+
+Schedule = Callable[[jax.Array], jax.Array]
 
 
 def _check(**limits: int) -> None:
@@ -49,9 +74,142 @@ def uniform(*, low: int, high: int, cap: int | None = None) -> Stage:
     raise ValueError(f"budget.low must not exceed budget.high, got {low} > {high}.")
 
   def apply(state, prompt_ids, *, step, key, group_size):
-    key = jax.random.fold_in(key, step)
-    keys = jax.vmap(lambda prompt: jax.random.fold_in(key, prompt))(prompt_ids)
-    target = jax.vmap(lambda k: jax.random.randint(k, (), low, high + 1))(keys)
-    return _budget(target, cap, group_size), state
+    return _budget(_draw(prompt_ids, step, key, low, high), cap, group_size), state
 
   return Stage(init=lambda: (), apply=apply)
+
+
+def _draw(prompt_ids, step, key, low, high):
+  """An integer from low to high for each prompt."""
+  key = jax.random.fold_in(key, step)
+  keys = jax.vmap(jax.random.fold_in, (None, 0))(key, prompt_ids)
+  return jax.vmap(lambda k: jax.random.randint(k, (), low, high + 1))(keys)
+
+
+def uniform_level(*, targets: tuple[int, ...], cap: int | None = None) -> Stage:
+  """One of several levels a group, each with its target, drawn afresh every step (TLDR)."""
+  _check(target=min(targets), cap=min(targets) if cap is None else cap)
+
+  def apply(state, prompt_ids, *, step, key, group_size):
+    level = _draw(prompt_ids, step, key, 0, len(targets) - 1)
+    budget = _budget(jnp.asarray(targets)[level], cap, group_size)
+    level = jnp.broadcast_to(level[:, None], budget.target.shape)
+    return dataclasses.replace(budget, level=level), state
+
+  return Stage(init=lambda: (), apply=apply)
+
+
+def scheduled(*, schedule: Schedule, cap: int | None = None) -> Stage:
+  """One target for everybody that depends on the step: `schedule`, cut to an integer, at least 1.
+
+  `schedule=dict(fn="exponential_decay", start=256, decay=0.7, interval=150)` is a curriculum. The
+  sampler stops at `cap`, or at the target if that is None.
+  """
+  _check(cap=1 if cap is None else cap)
+
+  def apply(state, prompt_ids, *, step, key, group_size):
+    del key
+    # The slack keeps a length that is whole, 87 say, from becoming 86 by rounding.
+    target = jnp.maximum(1, jnp.floor(schedule(step) + 1e-3)).astype(jnp.int32)
+    return _budget(jnp.broadcast_to(target, prompt_ids.shape), cap, group_size), state
+
+  return Stage(init=lambda: (), apply=apply)
+
+
+def exponential_decay_length(
+  step: jax.Array, *, start: float, decay: float, interval: int
+) -> jax.Array:
+  """max(1, start * decay^floor(step / interval)). [...] int -> [...] float.
+
+  Source: Train Long, Think Short, arXiv:2508.08940 (256, 0.7, 150).
+
+  >>> print(exponential_decay_length(jnp.array([0, 150, 300]), start=256, decay=0.5, interval=150))
+  [256. 128.  64.]
+  """
+  return jnp.maximum(1.0, start * decay ** as_float(step // interval))
+
+
+def geometric_points_length(
+  step: jax.Array, *, start: float, end: float, points: int, total: int
+) -> jax.Array:
+  """From start to end by one factor at each of `points` equally spaced steps of `total`.
+
+  start * (end / start)^(k / points) after the k-th point, at step k * floor(total / (points + 1)).
+  Source: arXiv:2508.08940. [...] int -> [...] float.
+  """
+  return start * (end / start) ** _points_passed(step, points, total)
+
+
+def linear_points_length(
+  step: jax.Array, *, start: float, end: float, points: int, total: int
+) -> jax.Array:
+  """From start to end by equal drops at the steps of `geometric_points_length`."""
+  return start + (end - start) * _points_passed(step, points, total)
+
+
+def _points_passed(step, points, total):
+  if not 1 <= points < total:
+    raise ValueError(f"points must be between 1 and total={total} - 1, got {points}.")
+  return as_float(jnp.minimum(step // (total // (points + 1)), points)) / points
+
+
+def cosine_cycle_length(step: jax.Array, *, low: float, high: float, period: int) -> jax.Array:
+  """A cosine that starts at `high` and is at `low` in the middle of each period.
+
+  Source: SIRI, arXiv:2509.25176 (8192, 16384, 640). [...] int -> [...] float.
+  """
+  return _between(low, high, jnp.cos(_phase(step, period)))
+
+
+def stair_length(step: jax.Array, *, low: float, high: float, period: int) -> jax.Array:
+  """`low` in the first half of each period, `high` in the second (SIRI; the order is our
+  choice)."""
+  return jnp.where(2 * (step % period) < period, low, high) * 1.0
+
+
+def stair_cosine_length(step: jax.Array, *, low: float, high: float, period: int) -> jax.Array:
+  """`high`, a cosine down, `low`, a cosine up, each a quarter of the period, centred on its start
+  (SIRI). [...] int -> [...] float."""
+  phase = _phase(step, period)
+  quarter = math.pi / 4
+  down = jnp.clip(phase, quarter, 3 * quarter) - quarter
+  up = jnp.clip(phase, 5 * quarter, 7 * quarter) - 5 * quarter
+  return _between(low, high, jnp.cos(2 * (down + up)))
+
+
+def _phase(step, period):
+  return 2 * math.pi / period * as_float(step % period)
+
+
+def _between(low, high, wave):
+  return (high + low) / 2 + (high - low) / 2 * wave
+
+
+def exponential_decay(*, start: float, decay: float, interval: int) -> Schedule:
+  """`exponential_decay_length`, for the argument `schedule`."""
+  return partial(exponential_decay_length, start=start, decay=decay, interval=interval)
+
+
+def geometric_points(*, start: float, end: float, points: int, total: int) -> Schedule:
+  """`geometric_points_length`, for the argument `schedule`."""
+  return partial(geometric_points_length, start=start, end=end, points=points, total=total)
+
+
+def linear_points(*, start: float, end: float, points: int, total: int) -> Schedule:
+  """`linear_points_length`, for the argument `schedule`."""
+  return partial(linear_points_length, start=start, end=end, points=points, total=total)
+
+
+def cosine_cycle(*, low: float, high: float, period: int) -> Schedule:
+  """`cosine_cycle_length`, for the argument `schedule`."""
+  return partial(cosine_cycle_length, low=low, high=high, period=period)
+
+
+def stair(*, low: float, high: float, period: int) -> Schedule:
+  """`stair_length`, for the argument `schedule`."""
+  return partial(stair_length, low=low, high=high, period=period)
+
+
+def stair_cosine(*, low: float, high: float, period: int) -> Schedule:
+  """`stair_cosine_length`, for the argument `schedule`."""
+  return partial(stair_cosine_length, low=low, high=high, period=period)

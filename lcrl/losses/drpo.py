@@ -31,7 +31,7 @@ def drpo_positive_weights(
 
   >>> right, keep = jnp.array([True, True, False]), jnp.ones(3, bool)
   >>> print(drpo_positive_weights(right, jnp.array([10, 20, 5]), keep, max_length=100))
-  [0.73105854 0.26894143 0.        ]
+  [0.7310586  0.26894143 0.        ]
   """
   positive = correct.astype(bool) & keep
   scores = 1.0 - as_float(lengths) / max_length

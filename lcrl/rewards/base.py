@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from lcrl.masked import as_float
-from lcrl.types import Outcome, Rollouts, Stage
+from lcrl.types import Outcome, PyTree, Rollouts, Stage
 
 __all__ = [
   "correctness",
@@ -81,6 +82,42 @@ def shaped(
     return shape(rewards, r), state
 
   return base._replace(apply=apply, needs=(*base.needs, *needs))
+
+
+class StateOver(NamedTuple):
+  """The state of a stage that has one beside its base's."""
+
+  own: PyTree
+  base: PyTree
+
+
+def shaped_with_state(
+  base: Stage | None,
+  init: Callable[[], PyTree],
+  shape: Callable[[PyTree, jax.Array, Rollouts], tuple[jax.Array, PyTree]],
+  *,
+  observe: Callable[[PyTree, Rollouts], PyTree] | None = None,
+  needs: tuple[str, ...] = (),
+) -> Stage:
+  """`shaped` with a state: `shape(own state, rewards of base, rollouts) -> rewards, own state`."""
+  base = correctness() if base is None else base
+
+  def apply(state: StateOver, r: Rollouts):
+    rewards, below = base.apply(state.base, r)
+    rewards, own = shape(state.own, rewards, r)
+    return rewards, StateOver(own, below)
+
+  def observe_both(state: StateOver, monitor: Rollouts):
+    own = observe(state.own, monitor) if observe else state.own
+    below = base.observe(state.base, monitor) if base.observe else state.base
+    return StateOver(own, below)
+
+  return Stage(
+    init=lambda: StateOver(init(), base.init()),
+    apply=apply,
+    needs=(*base.needs, *needs),
+    observe=observe_both if observe or base.observe else None,
+  )
 
 
 def length_penalty_reward(rewards: jax.Array, lengths: jax.Array, *, alpha: float) -> jax.Array:

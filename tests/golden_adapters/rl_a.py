@@ -9,10 +9,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from lcrl import advantages, filters, losses, rewards
+from lcrl import advantages, budgets, filters, losses, rewards
+from lcrl.merging.selective import selective_merge
 from tests.golden_adapters.groups import Groups, blocks
-
-VERL = {"log_ratio_limit": 20.0, "limit": 10.0}
 
 
 def adv_grpo(inputs, params):
@@ -354,6 +353,182 @@ def drpo(inputs, params):
   }
 
 
+LEVELS = ("low", "medium", "high")
+
+
+def laser_d_targets(inputs, params):
+  lengths = [jnp.array(inputs["monitor_lengths"][level], int) for level in LEVELS]
+  limits = (params["lower_bound"], params["upper_bound"], params["interval"])
+  thresholds = rewards.length_thresholds(*limits)
+  coverage = jnp.stack(
+    [rewards.length_coverage(x, jnp.ones(x.shape, bool), thresholds) for x in lengths]
+  )
+  down = params["round_method"] == "floor"
+  expected = rewards.expected_right(params["K"], round_down=down)
+  targets = rewards.covering_length(
+    coverage / params["expected_n_correct"], thresholds, expected, params["fallback_length"]
+  )
+  return {
+    "thresholds": thresholds,
+    "coverage": dict(zip(LEVELS, coverage, strict=True)),
+    "targets": dict(zip(LEVELS, targets, strict=True)),
+  }
+
+
+def _laser_d(inputs, params, **knobs):
+  groups = Groups(inputs["group_id"])
+  base, lengths = groups(inputs["base_reward"]), groups(inputs["lengths"])
+  levels = rewards.accuracy_level(base == 1, groups.valid)
+  by_level = jnp.array([params["targets"][level] for level in LEVELS])
+  targets = jnp.broadcast_to(by_level[levels][:, None], lengths.shape)
+  knobs = {"alpha": params["alpha"], "spared": base == -1, **knobs}
+  shaped = rewards.step_bonus_reward(base, base == 1, lengths, targets, **knobs)
+  return {"reward": groups.rows(shaped), "target_per_rollout": groups.rows(targets)}
+
+
+def laser_d(inputs, params):
+  return _laser_d(inputs, params)
+
+
+def laser_de(inputs, params):
+  return _laser_d(inputs, params, explore=params["alpha"])
+
+
+def curriculum_reward(inputs, params):
+  lengths, *flags = (
+    jnp.array(inputs[name], float) for name in ("lengths", "correct", "has_think", "has_answer")
+  )
+  targets = jnp.full(lengths.shape, params["L"])
+  knobs = {
+    "right": params["R_cor"],
+    "think": params["alpha_think"],
+    "answer": params["alpha_answer"],
+    "correct_weight": params["lambda_c"],
+    "length_weight": params["lambda_l"],
+    "format_weight": params["lambda_f"],
+  }
+  got = {}
+  for name in ("triangular", "band"):
+    score = getattr(rewards, name)(peak=params["R_max"])(lengths, targets)
+    total = rewards.curriculum_reward(flags[0], score, *flags[1:], **knobs)
+    got |= {name: score, f"total_{name}": total}
+  return got
+
+
+def _scheduled(schedule, steps):
+  stage = budgets.scheduled(schedule=schedule)
+  knobs = {"key": jax.random.key(0), "group_size": 1}
+  return [stage.apply((), jnp.zeros(1, int), step=s, **knobs)[0].target[0, 0] for s in steps]
+
+
+def curriculum_budget_exponential(inputs, params):
+  steps = jnp.array(inputs["step"])
+  knobs = {"start": params["B_0"], "decay": params["gamma"], "interval": params["T_interval"]}
+  schedule = budgets.exponential_decay(**knobs)
+  return {"budget": schedule(steps), "budget_int": _scheduled(schedule, steps)}
+
+
+def curriculum_budget_decay_points(inputs, params):
+  steps = jnp.array(inputs["step"])
+  knobs = {"start": params["S_0"], "end": params["S_f"]}
+  knobs |= {"points": params["n"], "total": params["total_steps"]}
+  return {
+    "exponential": budgets.geometric_points_length(steps, **knobs),
+    "linear": budgets.linear_points_length(steps, **knobs),
+  }
+
+
+def siri_length_schedule(inputs, params):
+  steps = jnp.array(inputs["step"])
+  knobs = {"low": params["L_min"], "high": params["L_max"], "period": params["T"]}
+  return {
+    "cosine": budgets.cosine_cycle_length(steps, **knobs),
+    "stair_compress_first": budgets.stair_length(steps, **knobs),
+    "stair_cosine": budgets.stair_cosine_length(steps, **knobs),
+  }
+
+
+def _unknown(history):
+  return jnp.array(jnp.inf if history is None else history, float)
+
+
+def _known(history):
+  return float(history) if np.isfinite(history) else None
+
+
+def hapo(inputs, params):
+  correct, lengths = jnp.array(inputs["correct"]), jnp.array(inputs["lengths"])
+  shortest, valid = _unknown(inputs["history_min"]), jnp.ones(lengths.shape, bool)
+  history = jnp.broadcast_to(shortest, lengths.shape)
+  weight, floor = params["w"], params["clip_correct"]
+  cosine = weight * rewards.cosine_history_score(correct, lengths, history, floor=floor)
+  linear = rewards.linear_history_score(
+    correct, lengths, history, floor=floor, tolerance=params["tolerance_ratio_linear"]
+  )
+  return {
+    "length_reward_cosine": cosine,
+    "length_reward_linear": weight * linear,
+    "reward_cosine": rewards.verdict_reward(correct) + cosine,
+    "new_history_min": _known(rewards.shortest_right_length(shortest, correct, lengths, valid)),
+  }
+
+
+def hapo_history_mean(inputs, params):
+  lengths = jnp.array(inputs["correct_lengths"], int)
+  correct = jnp.ones(lengths.shape, bool)
+  mean, count = _unknown(inputs["history_mean"]), jnp.array(inputs["history_count"])
+  mean, count = rewards.mean_right_length(mean, count, correct, lengths, correct)
+  return {"new_mean": _known(mean), "new_count": count}
+
+
+def hapo_repetition(inputs, params):
+  tokens = jnp.array(inputs["tokens"], int)
+  return {"reward": rewards.repetition_reward(tokens, jnp.ones(tokens.shape, bool), **params)}
+
+
+def tldr_reward(inputs, params):
+  lengths, levels = jnp.array(inputs["lengths"]), jnp.array(inputs["level"])
+  correct = jnp.array(inputs["correct"])
+  knobs = {"penalty_by_level": params["penalty_by_level"], "max_length": params["L_max"]}
+  return {"reward": rewards.level_penalty_reward(correct, correct, lengths, levels, **knobs)}
+
+
+def da_dler_budget(inputs, params):
+  correct = jnp.array(inputs["correct"])
+  thresholds, limits = params["thresholds"], params["lengths_hard_to_easy"]
+  valid = jnp.ones(correct.shape, bool)
+  limit = rewards.tiered_limit(correct, valid, thresholds=thresholds, limits=limits)
+  return {"accuracy": correct.mean(-1), "L_trunc": limit}
+
+
+def crf(inputs, params):
+  correct, scores = jnp.array(inputs["outcome_reward"]), jnp.array(inputs["conciseness"])
+  valid = jnp.ones(correct.shape, bool)
+  return {
+    "d_q": rewards.difficulty_factor(correct, valid),
+    "reward": rewards.conciseness_reward(correct, scores, valid, inputs["s"], **params),
+  }
+
+
+def pear(inputs, params):
+  entropy, end = jnp.array(inputs["entropy"], float), inputs["think_end_index"]
+  mask = jnp.ones(entropy.shape, bool)
+  thinking, answer = rewards.phase_entropy(entropy, mask, jnp.array(-1 if end is None else end))
+  gap = rewards.entropy_gap(thinking, answer, alpha=params["alpha"])
+  correct = jnp.array(inputs["correct"])
+  reward = rewards.pear_reward(correct, gap, scale=params["s"], wrong=params["r_fmt"])
+  return {"H_think": thinking, "H_answer": answer, "penalty": gap, "reward": reward}
+
+
+def dler_selective_merge(inputs, params):
+  base, tuned = ([jnp.array(x) for x in inputs[name]] for name in ("base", "tuned"))
+  knobs = {"fraction": params["keep_fraction"], "scale": params["scale"]}
+  return {
+    "merged_per_tensor": selective_merge(base, tuned, **knobs),
+    "merged_global": selective_merge(base, tuned, whole_model=True, **knobs),
+  }
+
+
 _ALL = [
   adv_grpo,
   adv_rloo,
@@ -379,5 +554,20 @@ _ALL = [
   dler_truncation_reward,
   siri_length_cap_reward,
   drpo,
+  laser_d_targets,
+  laser_d,
+  laser_de,
+  curriculum_reward,
+  curriculum_budget_exponential,
+  curriculum_budget_decay_points,
+  siri_length_schedule,
+  hapo,
+  hapo_history_mean,
+  hapo_repetition,
+  tldr_reward,
+  da_dler_budget,
+  crf,
+  pear,
+  dler_selective_merge,
 ]
 ADAPTERS = {f"rl_a/{adapter.__name__}": adapter for adapter in _ALL}
