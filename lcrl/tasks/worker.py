@@ -26,6 +26,7 @@ import sys
 import time
 import types
 import warnings
+from collections.abc import Callable
 
 _NEW_USER, _NEW_NET = 0x10000000, 0x40000000  # unshare(2)
 _NO_NEW_PRIVS = 38  # prctl(2)
@@ -96,7 +97,7 @@ def _judge(score, response, reference, bad_format) -> tuple[str, float, str]:
     if not math.isfinite(value):
       return "crash", 0.0, f"the score is {value}"
   except bad_format as why:
-    return "bad format", 0.0, str(why)
+    return "bad format", 0.0, f"{why!s:.200}"
   except MemoryError:
     os._exit(errno.ENOMEM)  # what fills it may stay: this process is lost
   except BaseException as why:
@@ -104,7 +105,8 @@ def _judge(score, response, reference, bad_format) -> tuple[str, float, str]:
   return "scored", value, ""
 
 
-def main() -> None:
+def _channel() -> tuple[Callable, Callable]:
+  """Takes the socket away from standard input and output: (receive a frame, send a line)."""
   fd = os.dup(0)
   inbox = os.fdopen(fd, "rb")
   nothing = os.open(os.devnull, os.O_RDWR)
@@ -118,20 +120,31 @@ def main() -> None:
   def send(*line):
     os.write(fd, json.dumps(line).encode() + b"\n")
 
-  setup = receive()
-  libc = ctypes.CDLL(None, use_errno=True)
-  in_force = _limit(AS=setup["memory"], NOFILE=128, CORE=0) + _unshare(libc)
+  return receive, send
+
+
+def _load(setup: dict) -> tuple[Callable, type[Exception]]:
+  """(scorer, BadFormat), imported as the parent would import them."""
   logging.disable()
   warnings.simplefilter("ignore")
   sys.dont_write_bytecode = True
   sys.path[:] = setup["path"]
   _stand_in(setup["packages"])
-  try:
-    from lcrl.tasks.task import BadFormat
+  from lcrl.tasks.task import BadFormat
 
-    score = pickle.loads(setup["score"])
+  return pickle.loads(setup["score"]), BadFormat
+
+
+def main() -> None:
+  receive, send = _channel()
+  setup = receive()
+  libc = ctypes.CDLL(None, use_errno=True)
+  in_force = _limit(AS=setup["memory"], NOFILE=128, CORE=0) + _unshare(libc)
+  try:
+    score, bad_format = _load(setup)
   except BaseException as why:
-    return send("failed", f"{type(why).__name__}: {why}")
+    send("failed", f"{type(why).__name__}: {why}")
+    return
   in_force += _limit(FSIZE=0) + _landlock(libc)  # libraries may write caches while they load
   sys.addaudithook(_refuse)
   send("ready", [*in_force, "audit hook"])
@@ -141,10 +154,9 @@ def main() -> None:
       cpu = math.ceil(time.process_time() + setup["deadline"]) + 1
       resource.setrlimit(resource.RLIMIT_CPU, (cpu, resource.RLIM_INFINITY))
       signal.setitimer(signal.ITIMER_REAL, 2 * setup["deadline"])  # its default action is death
-      line = _judge(score, response, reference, BadFormat)
+      line = _judge(score, response, reference, bad_format)
       signal.setitimer(signal.ITIMER_REAL, 0)
       send(index, *line)
-  return None
 
 
 if __name__ == "__main__":
