@@ -38,9 +38,9 @@ def plain() -> Control:
 
 
 def chain(*controls: Control) -> Control:
-  """Shapes from left to right; a token passes through every `take`, and stays forced once forced.
+  """Shapes logits and takes tokens from left to right: what forces tokens stands first.
 
-  Each control's `take` sees the logits of the policy, not what others made of them.
+  Every `take` sees the policy's own logits, not what other controls made of them.
   """
 
   def init(tokens, lengths):

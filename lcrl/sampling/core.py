@@ -135,7 +135,7 @@ def sample(
     tokens=jnp.where(written, state.tokens, 0),
     mask=state.mask,
     log_probs=state.log_probs,
-    lengths=written.sum(axis=-1),
+    lengths=written.sum(axis=-1, dtype=jnp.int32),
     truncated=~jnp.isin(state.tokens, jnp.array(end_ids)).any(axis=-1),
   )
 
@@ -173,9 +173,10 @@ def _write(job: _Job, s: Slots) -> Slots:
   noise = jax.vmap(lambda key, n: jax.random.gumbel(jax.random.fold_in(key, n), logits.shape[1:]))
   shaped = job.control.shape(s.control, logits)
   shaped += jnp.where(temperature > 0, noise(queue.keys[own], s.steps), 0.0)
-  sampled = jnp.argmax(shaped, axis=-1)
+  sampled = jnp.argmax(shaped, axis=-1).astype(jnp.int32)
   control, token, forced = job.control.take(s.control, logits, sampled)
   log_probs = jnp.take_along_axis(jax.nn.log_softmax(logits), token[:, None], axis=-1)[:, 0]
+  log_probs = jnp.where(forced, 0.0, log_probs).astype(jnp.float32)
 
   place = (s.row, s.steps)  # row R does not exist: dropped
   ended = jnp.isin(token, jnp.array(job.end_ids))
@@ -189,7 +190,7 @@ def _write(job: _Job, s: Slots) -> Slots:
     cache=cache,
     tokens=s.tokens.at[place].set(token, mode="drop"),
     mask=s.mask.at[place].set(~forced, mode="drop"),
-    log_probs=s.log_probs.at[place].set(jnp.where(forced, 0.0, log_probs), mode="drop"),
+    log_probs=s.log_probs.at[place].set(log_probs, mode="drop"),
   )
 
 
@@ -211,7 +212,7 @@ def _fill(job: _Job, s: Slots, batch: int) -> Slots:
     steps=put(s.steps, 0),
     control=jax.tree.map(lambda old, x: put(old, x[own]), s.control, queue.control),
     cache=jax.tree.map(first, s.cache, _prefill(job, tokens, lengths)),
-    waiting=s.waiting + starts.sum(),
+    waiting=s.waiting + starts.sum(dtype=jnp.int32),
   )
 
 
