@@ -10,7 +10,7 @@ from typing import Any, Protocol
 import jax
 import numpy as np
 
-from lcrl.tasks.task import Messages, Prompt, Task
+from lcrl.tasks.task import Messages, Prompt, Task, plain
 from lcrl.types import Budget
 
 
@@ -84,7 +84,7 @@ def render_rows(
 
   tokens, lengths = fill([view.messages for view in views])
   train: tuple = (None, None)
-  if any(view.train_messages is not None for view in views):
+  if task.render is not plain:  # a fact of the run, so that processes agree; views may differ
     train = fill([view.train_messages or view.messages for view in views])
   return Rows(
     tokens,
