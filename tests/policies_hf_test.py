@@ -1,0 +1,184 @@
+"""Model folders: the logits of transformers from its files, and the same files written back."""
+
+import functools
+import json
+import os
+import shutil
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import NamedSharding, PartitionSpec
+from safetensors.numpy import load_file
+
+from lcrl import policies
+from lcrl.policies import sources
+from lcrl.policies.hf_config import read_config, write_config
+
+MODELS = Path(__file__).parent / "fixtures" / "models"
+NAMES = sorted(folder.name for folder in MODELS.iterdir())
+
+
+@functools.cache
+def _load(name):
+  return policies.load(MODELS / name)
+
+
+def _tensors(folder):
+  return {k: v for file in folder.glob("*.safetensors") for k, v in load_file(file).items()}
+
+
+def _copy(name, tmp_path):
+  return Path(shutil.copytree(MODELS / name, tmp_path / name))
+
+
+def _edit_config(folder, **changes):
+  raw = json.loads((folder / "config.json").read_text())
+  (folder / "config.json").write_text(json.dumps(raw | changes))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_logits_are_those_of_transformers(name):
+  stored = np.load(MODELS / name / "logits.npz")
+  policy, params = _load(name)
+  got = policy.apply(params, jnp.asarray(stored["tokens"]))
+  assert np.ptp(stored["logits"]) > 1  # the fixture tells models apart
+  np.testing.assert_allclose(got, stored["logits"], rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_saving_gives_back_every_tensor_and_the_config(name, tmp_path):
+  policy, params = _load(name)
+  policies.save(tmp_path / "out", policy, params)
+  want, got = _tensors(MODELS / name), _tensors(tmp_path / "out")
+  assert want.keys() == got.keys()
+  for key in want:
+    np.testing.assert_array_equal(want[key], got[key])
+  again, _ = policies.load(tmp_path / "out")
+  assert again.config == policy.config
+
+
+def test_shards_replace_one_file_and_back(tmp_path):
+  policy, params = _load("qwen2")
+  (tmp_path / "notes.txt").write_text("mine")
+  for shard_bytes, files in ((20_000, 4), (2**30, 1)):
+    policies.save(tmp_path, policy, params, shard_bytes=shard_bytes)
+    assert len(list(tmp_path.glob("*.safetensors"))) == files
+    _, again = policies.load(tmp_path)
+    jax.tree.map(np.testing.assert_array_equal, again, params)
+  assert (tmp_path / "notes.txt").read_text() == "mine"
+
+
+def test_parameters_take_the_dtype_asked_for(tmp_path):
+  policy, params = policies.load(MODELS / "qwen3", param_dtype="bfloat16", dtype="bfloat16")
+  assert {x.dtype for x in jax.tree.leaves(params)} == {jnp.dtype("bfloat16")}
+  policies.save(tmp_path, policy, params)
+  assert json.loads((tmp_path / "config.json").read_text())["dtype"] == "bfloat16"
+  assert {str(x.dtype) for x in _tensors(tmp_path).values()} == {"bfloat16"}
+  assert policies.load(tmp_path)[0].config.dtype == "float32"
+
+
+def test_each_device_reads_its_own_slices():
+  source = sources.pretrained(MODELS / "llama3")
+  mesh = jax.make_mesh((2, 4), ("fsdp", "tensor"), axis_types=(jax.sharding.AxisType.Auto,) * 2)
+  rules = {"embed": "fsdp", "heads": "tensor", "kv_heads": "tensor", "mlp": "tensor"}
+  place = lambda names: NamedSharding(mesh, PartitionSpec(*map(rules.get, names)))
+  is_names = lambda x: isinstance(x, tuple)
+  shardings = jax.tree.map(place, source.policy.axes, is_leaf=is_names)
+  params = source.params(None, shardings)
+  assert params["layers"]["query"]["kernel"].sharding.shard_shape((2, 32, 32)) == (2, 16, 8)
+  jax.tree.map(np.testing.assert_array_equal, params, _load("llama3")[1])
+
+
+def test_fresh_policies_are_named_by_configs_too():
+  source = sources.fresh(vocab_size=8, layers=1)
+  assert source.params(jax.random.key(0))["embed"].shape == (8, 64)
+
+
+def test_old_spellings_of_config_json():
+  new = json.loads((MODELS / "llama3" / "config.json").read_text())
+  rope = dict(new["rope_parameters"])
+  old = {key: value for key, value in new.items() if key != "rope_parameters"}
+  old |= {"rope_theta": rope.pop("rope_theta"), "rope_scaling": rope}
+  assert read_config(old, "") == read_config(new, "")
+  linear = {"type": "linear", "factor": 2.0}
+  bare = {key: old[key] for key in ("model_type", "vocab_size", "hidden_size", "intermediate_size")}
+  bare |= {"num_hidden_layers": 2, "num_attention_heads": 4, "rope_scaling": linear}
+  config = read_config(bare, "")
+  assert config.rope == policies.Rope(theta=10_000.0, scaling="linear", factor=2.0)
+  assert (config.kv_heads, config.head_dim, config.windows, config.tied) == (4, 8, None, False)
+
+
+@pytest.mark.parametrize(
+  "changes, message",
+  [
+    ({"model_type": "gpt2"}, "unknown architecture 'gpt2', known are llama, mistral"),
+    ({"hidden_act": "gelu"}, "hidden_act='gelu' is not supported"),
+    ({"attention_bias": True}, "attention_bias=True is not supported"),
+    ({"quantization_config": {"bits": 4}}, "quantization_config="),
+    ({"rope_parameters": {"rope_type": "longrope"}}, "rope scaling 'longrope' is not one of"),
+    ({"rope_parameters": {"rope_type": "default", "mscale": 2.0}}, "mscale=2.0 is not supported"),
+    ({"rope_parameters": {"partial_rotary_factor": 0.5}}, "partial_rotary_factor=0.5"),
+    ({"hidden_size": None}, "hidden_size is missing"),
+    ({"num_hidden_layers": 3}, "tensor model.layers.2.input_layernorm.weight is missing"),
+    ({"num_hidden_layers": 1}, "tensor model.layers.1.input_layernorm.weight has no place"),
+    ({"vocab_size": 65}, r"embed_tokens.weight is \[64, 32\], should be \[65, 32\]"),
+  ],
+)
+def test_a_config_that_does_not_fit_is_named(changes, message, tmp_path):
+  folder = _copy("llama3", tmp_path)
+  _edit_config(folder, **changes)
+  with pytest.raises(ValueError, match=message):
+    policies.load(folder)
+
+
+def test_missing_files_are_named(tmp_path):
+  with pytest.raises(FileNotFoundError, match=r"no model folder .*/nowhere"):
+    policies.load(tmp_path / "nowhere")
+  with pytest.raises(FileNotFoundError, match=r"no config\.json"):
+    policies.load(tmp_path)
+  folder = _copy("llama2", tmp_path)
+  next(folder.glob("model-00002*")).unlink()
+  with pytest.raises(FileNotFoundError, match=r"model-00002-of-.*is missing"):
+    policies.load(folder)
+
+
+@pytest.mark.parametrize("keep", [20, 0.5, 0.999])
+def test_a_truncated_file_is_named(keep, tmp_path):
+  file = _copy("mistral", tmp_path) / "model.safetensors"
+  size = file.stat().st_size
+  os.truncate(file, keep if keep > 1 else int(size * keep))
+  with pytest.raises(ValueError, match=r"model.safetensors is not a whole safetensors file"):
+    policies.load(file.parent)
+
+
+def test_a_full_disk_while_saving_loses_nothing(tmp_path, monkeypatch):
+  policy, params = _load("qwen2")
+  policies.save(tmp_path / "model", policy, params)
+  before = _tensors(tmp_path / "model")
+
+  def no_space(*_, **__):
+    raise OSError(28, "No space left on device")
+
+  monkeypatch.setattr("lcrl.policies.hf.save_file", no_space)
+  with pytest.raises(OSError, match="No space left"):
+    policies.save(tmp_path / "model", policy, jax.tree.map(jnp.zeros_like, params))
+  jax.tree.map(np.testing.assert_array_equal, _tensors(tmp_path / "model"), before)
+  assert [p.name for p in tmp_path.iterdir()] == ["model"]
+
+
+@pytest.mark.parametrize(
+  "changes, message",
+  [
+    ({"qk_norm": True}, "A llama folder cannot hold qk_norm=True"),
+    ({"windows": (4, 4)}, r"A llama folder cannot hold windows=\(4, 4\)"),
+    ({"logit_softcap": 30.0}, "logit_softcap=30.0"),
+    ({"family": "qwen2", "qkv_bias": True, "windows": (4, 8)}, r"windows=\(4, 8\)"),
+    ({"family": "gpt2"}, "family='gpt2'"),
+  ],
+)
+def test_what_a_family_cannot_say_is_not_written(changes, message):
+  with pytest.raises(ValueError, match=message):
+    write_config(policies.tiny(8, **changes))
