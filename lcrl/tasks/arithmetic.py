@@ -32,19 +32,19 @@ __all__ = [
 
 
 class Problem(NamedTuple):
-  operands: jax.Array  # [K] int32, 0 from `count` on
-  count: jax.Array  # [] int32, the difficulty
+  operands: jax.Array  # [K] int32, 0 beyond the first `difficulty`
+  difficulty: jax.Array  # [] int32, how many there are
 
 
 def draw(sums: Sums, key: jax.Array, *, held_out: bool = False) -> Problem:
   """A random problem of uniform difficulty, from the training side or from the held-out side."""
   count_key, key = jax.random.split(key)
-  count = jax.random.randint(count_key, (), sums.fewest, sums.most + 1)
-  used = jnp.arange(sums.most) < count
+  difficulty = jax.random.randint(count_key, (), sums.fewest, sums.most + 1)
+  used = jnp.arange(sums.most) < difficulty
 
   def candidate(key):
     operands = jax.random.randint(key, (sums.most,), 0, 10**sums.digits)
-    return Problem(jnp.where(used, operands, 0), count)
+    return Problem(jnp.where(used, operands, 0), difficulty)
 
   def retry(carry):
     key, _ = jax.random.split(carry[0])
@@ -63,8 +63,8 @@ def rows(sums: Sums, ids: jax.Array, *, seed: int, held_out: bool = False) -> Pr
 
 
 def is_held_out(problem: Problem) -> jax.Array:
-  """A fixed quarter of all problems, by a hash of count and operands. -> [] bool."""
-  digest = problem.count.astype(jnp.uint32)
+  """A fixed quarter of all problems, by a hash. -> [] bool."""
+  digest = problem.difficulty.astype(jnp.uint32)
   for operand in problem.operands.astype(jnp.uint32):
     digest = (digest ^ operand) * jnp.uint32(0x9E3779B1)  # wraps
     digest ^= digest >> 15
@@ -85,7 +85,7 @@ def prompt(sums: Sums, problem: Problem) -> tuple[jax.Array, jax.Array]:
   """Tokens [P], padded on the right, and their number []."""
   index = jnp.arange(sums.most)
   pieces = jnp.concatenate([LABEL + index[:, None], _write(problem.operands, sums.digits)], axis=1)
-  used = (index < problem.count)[:, None]
+  used = (index < problem.difficulty)[:, None]
   return _packed(*_joined((pieces, used), (jnp.array([ASK]), True)), sums.prompt_length)
 
 
@@ -110,7 +110,7 @@ def demonstration(
     size_key, again_key = jax.random.split(key)
     size = 1 + jax.random.categorical(size_key, jnp.log(jnp.array(sizes)))
     index = done + slots
-    used = (slots < size) & (index < problem.count)
+    used = (slots < size) & (index < problem.difficulty)
     operands = jnp.where(used, problem.operands.at[index].get(mode="clip"), 0)
     new = answer(sums, Problem(jnp.append(operands, value), size))
     terms = jnp.concatenate([jnp.full((sums.per_step, 1), PLUS), _write(operands, sums.digits)], 1)
@@ -119,7 +119,7 @@ def demonstration(
       (terms, used[:, None]),
       (jnp.append(EQUALS, _write(new, sums.width)), True),
     )
-    there &= done < problem.count
+    there &= done < problem.difficulty
     again = there & jax.random.bernoulli(again_key, recheck)
     return (done + size, new), (jnp.stack([tokens, tokens]), jnp.stack([there, again]))
 
@@ -176,7 +176,7 @@ class _Prompts:
     answers = jax.vmap(functools.partial(answer, sums))(problems)
     tokens, lengths = jax.vmap(functools.partial(prompt, sums))(problems)
     self._sums = sums
-    self._columns = [np.asarray(x) for x in (tokens, lengths, answers, problems.count)]
+    self._columns = [np.asarray(x) for x in (tokens, lengths, answers, problems.difficulty)]
 
   def __len__(self) -> int:
     return len(self._columns[0])

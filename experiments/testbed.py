@@ -1,0 +1,209 @@
+"""The arithmetic testbed as one program: sample, verify, shape and update inside a `scan`.
+
+The functions are those of the host's loop (`lcrl.training`), keys included, so both paths give the
+same tokens and the same updates. Here no step returns to the host, and a whole study can be
+vmapped over seeds and coefficients. K steps, B prompts, G rollouts of each, T positions of a row.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from lcrl import recipes
+from lcrl.data.rows import Rows
+from lcrl.losses.weights import token_mean
+from lcrl.policies import Policy
+from lcrl.sampling.core import row_keys, sample
+from lcrl.sampling.engine import assemble
+from lcrl.tasks.arithmetic import answer, demonstration, draw, prompt, rows, verify
+from lcrl.tasks.sums import Sums
+from lcrl.training.collect import step_key
+from lcrl.training.scorer import make_scorer
+from lcrl.training.step import Weigh, shape, update
+from lcrl.types import Budget, Outcome, Recipe, Rollouts, Stage, TrainState
+
+PyTree = Any
+
+
+class Shown(NamedTuple):
+  """Rows to imitate."""
+
+  tokens: jax.Array  # [B, T] int32
+  mask: jax.Array  # [B, T] bool, the response
+
+
+class Curve(NamedTuple):
+  """What a scan of training steps shows, [K] each."""
+
+  accuracy: jax.Array
+  tokens: jax.Array
+  reward: jax.Array
+
+
+def show(
+  sums: Sums, key: jax.Array, *, batch: int, recheck: float, sizes: tuple[float, ...]
+) -> Shown:
+  """Fresh training problems with demonstrations (`lcrl.tasks.arithmetic.demonstration`)."""
+
+  def one(key):
+    problem_key, key = jax.random.split(key)
+    problem = draw(sums, problem_key)
+    asked, start = prompt(sums, problem)
+    said, length = demonstration(sums, key, problem, recheck=recheck, sizes=sizes)
+    at = jnp.arange(asked.size + said.size)
+    response = (at >= start) & (at < start + length)
+    said = said.at[at - start].get(mode="clip")
+    asked = jnp.pad(asked, (0, said.size - asked.size))
+    return Shown(jnp.where(response, said, asked), response)
+
+  return jax.vmap(one)(jax.random.split(key, batch))
+
+
+def imitate(
+  policy: Policy,
+  optimizer: optax.GradientTransformation,
+  start: tuple[PyTree, PyTree],
+  keys: jax.Array,
+  *,
+  sums: Sums,
+  batch: int,
+  recheck: float,
+  sizes: tuple[float, ...],
+) -> tuple[tuple[PyTree, PyTree], jax.Array]:
+  """Supervised steps, one a key: (params, optimizer state) -> the same, and losses [K]."""
+  score = make_scorer(policy)
+
+  def step(carry, key):
+    params, opt_state = carry
+    shown = show(sums, key, batch=batch, recheck=recheck, sizes=sizes)
+    weights = token_mean(shown.mask, jnp.ones(batch, bool))
+
+    def loss(params):
+      return -jnp.sum(weights * score(params, shown).log_probs)
+
+    value, grads = jax.value_and_grad(loss)(params)
+    changes, opt_state = optimizer.update(grads, opt_state, params)
+    return (optax.apply_updates(params, changes), opt_state), value
+
+  return jax.lax.scan(step, start, keys)
+
+
+def play(
+  policy: Policy,
+  params: PyTree,
+  prompt_ids: jax.Array,
+  index: jax.Array,
+  budget: Budget,
+  key: jax.Array,
+  *,
+  sums: Sums,
+  max_tokens: int,
+  data_seed: int = 0,
+  held_out: bool = False,
+) -> Rollouts:
+  """Verified rollouts of rows `prompt_ids` [B] of the data set, at `index` [B] of the stream."""
+  problems = rows(sums, prompt_ids, seed=data_seed, held_out=held_out)
+  tokens, lengths = jax.vmap(partial(prompt, sums))(problems)
+  group = budget.cap.shape[1]
+  spread = lambda x: jnp.repeat(x[:, None], group, axis=1)
+  asked = Rows(
+    tokens=spread(tokens),
+    lengths=spread(lengths),
+    forced=jnp.zeros_like(budget.cap),
+    index=index,
+    prompt_ids=prompt_ids,
+    difficulty=problems.difficulty,
+  )
+  flat = lambda x: x.reshape(-1, *x.shape[2:])
+  keys = row_keys(key, index, group)
+  samples = sample(
+    policy,
+    params,
+    *map(flat, (asked.tokens, asked.lengths, budget.cap, keys)),
+    max_tokens=max_tokens,
+    end_ids=sums.end_ids,
+    group=group,
+  )
+  answers = spread(jax.vmap(partial(answer, sums))(problems))
+  outcome = jax.vmap(partial(verify, sums))(samples.tokens, samples.lengths, flat(answers))
+  samples = jax.tree.map(lambda x: x.reshape(*answers.shape, *x.shape[1:]), samples)
+  rollouts = assemble(asked, budget, samples, pad_id=sums.pad_id)
+  outcome = outcome.reshape(answers.shape)
+  correct = outcome == Outcome.OK
+  return dataclasses.replace(
+    rollouts, scores=correct.astype(jnp.float32), correct=correct, outcome=outcome
+  )
+
+
+def initial(
+  params: PyTree, recipe: Recipe[Stage], optimizer: optax.GradientTransformation
+) -> TrainState:
+  """The state before the first step of `reinforce`."""
+  return TrainState(
+    step=jnp.int32(0),
+    params=params,
+    opt_state=optimizer.init(params),
+    recipe=recipes.init(recipe),
+    position=jnp.int32(0),
+    counters={"prompts": jnp.int32(0), "tokens": jnp.float32(0.0)},
+  )
+
+
+def reinforce(
+  policy: Policy,
+  recipe: Recipe[Stage],
+  optimizer: optax.GradientTransformation,
+  state: TrainState,
+  prompt_ids: jax.Array,
+  *,
+  sums: Sums,
+  group_size: int,
+  max_tokens: int,
+  seed: int | jax.Array,
+  data_seed: int = 0,
+  weigh: Weigh = token_mean,
+) -> tuple[TrainState, Curve]:
+  """Steps of reinforcement learning, one a row of `prompt_ids` [K, B].
+
+  The stages of `recipe` may hold traced coefficients, and `seed` may be traced.
+  """
+  score = make_scorer(policy)
+
+  def step(state: TrainState, ids):
+    key = step_key(seed, state.step)
+    index = state.position + jnp.arange(ids.size)
+    budget, _ = recipe.budget.apply(
+      state.recipe.budget, ids, step=state.step, key=key, group_size=group_size
+    )
+    rollouts = play(
+      policy,
+      state.params,
+      ids,
+      index,
+      budget,
+      key,
+      sums=sums,
+      max_tokens=max_tokens,
+      data_seed=data_seed,
+    )
+    batch, states = shape(recipe, state.recipe, rollouts, weigh=weigh, step=state.step, key=key)
+    state = dataclasses.replace(
+      state,
+      recipe=states,
+      position=state.position + ids.size,
+      counters={
+        "prompts": state.counters["prompts"] + ids.size,
+        "tokens": state.counters["tokens"] + rollouts.lengths.sum(),
+      },
+    )
+    state, _ = update(state, batch, score=score, recipe=recipe, weigh=weigh, optimizer=optimizer)
+    curve = Curve(rollouts.correct.mean(), rollouts.lengths.mean(), batch.rewards.mean())
+    return state, curve
+
+  return jax.lax.scan(step, state, prompt_ids)
