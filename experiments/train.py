@@ -11,6 +11,7 @@ MPI, Kubernetes) needs only --multihost; elsewhere name --coordinator, --process
 from __future__ import annotations
 
 import json
+import os
 
 import jax
 from absl import app, flags, logging
@@ -27,16 +28,15 @@ DETERMINISTIC = flags.DEFINE_bool("deterministic", False, "Bit-equal resume on a
 
 def main(_) -> None:
   logging.set_verbosity(logging.INFO)
+  if DETERMINISTIC.value:
+    flags_ = os.environ.get("XLA_FLAGS", "")
+    os.environ["XLA_FLAGS"] = f"{flags_} --xla_gpu_deterministic_ops=true"
   if MULTIHOST.value or COORDINATOR.value:
     jax.distributed.initialize(COORDINATOR.value, PROCESSES.value, PROCESS.value)
 
   from lcrl.training.loop import train  # after the start of jax.distributed
 
-  try:
-    summary = train(CONFIG.value.to_dict(), WORKDIR.value)
-  except ValueError as error:  # of the config or the data: the message says all
-    logging.error("%s", error)
-    raise SystemExit(2) from error
+  summary = train(CONFIG.value.to_dict(), WORKDIR.value)
   if jax.process_index() == 0:
     print(json.dumps({key: summary[key] for key in ("accuracy", "tokens", "start")}))
     print(f"Results are in {WORKDIR.value}")

@@ -12,7 +12,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from lcrl.masked import as_float, masked_mean, masked_std, masked_sum, standardize
+from lcrl.masked import as_float, centre, masked_std, masked_sum, standardize
 from lcrl.types import Stage
 
 __all__ = [
@@ -75,10 +75,7 @@ def group_centered_advantage(
   [ 0.5 -0.5  0. ]
   """
   _check(rewards, keep)
-  mean = masked_mean(rewards, keep, -1, keepdims=True)
-  if lone_raw:
-    mean = jnp.where(jnp.sum(keep, -1, keepdims=True) == 1, 0.0, mean)
-  return jnp.where(keep, as_float(rewards) - mean, 0.0)
+  return centre(rewards, keep, lone_raw=lone_raw)
 
 
 def leave_one_out_advantage(
@@ -152,7 +149,7 @@ def _stage(advantage: Callable[..., jax.Array], over_valid: bool, **knobs) -> St
     among = rollouts.valid if over_valid else keep
     return jnp.where(keep, advantage(rewards, among, **knobs), 0.0), state
 
-  return Stage(init=lambda: (), apply=apply)
+  return Stage(init=lambda: (), apply=apply, needs=("group",))
 
 
 def group_normalized(
@@ -201,7 +198,7 @@ def reinforce_baseline(*, per_token: bool = True, ddof: int = 1, eps: float = 1e
     counts = jnp.where(keep, rollouts.lengths if per_token else 1, 0)
     return whitened(centered, counts, ddof=ddof, eps=eps), state
 
-  return Stage(init=lambda: (), apply=apply)
+  return Stage(init=lambda: (), apply=apply, needs=("group",))
 
 
 def reinforce(*, gamma: float = 1.0, ddof: int = 1, eps: float = 1e-8) -> Stage:

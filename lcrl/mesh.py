@@ -49,7 +49,7 @@ def batch_shards(mesh: Mesh) -> int:
 
 
 def check_divides(mesh: Mesh, *, prompts: int, pieces: int = 1) -> None:
-  """Raises ValueError unless every piece of a batch gives every shard the same number of prompts."""
+  """Raises ValueError unless every piece of a batch gives every shard as many prompts."""
   if prompts % (batch_shards(mesh) * pieces):
     raise ValueError(
       "train.prompts must be a multiple of mesh.data * mesh.fsdp * train.micro_batches * "

@@ -104,7 +104,7 @@ class Stage(NamedTuple):
 
   init: Callable[[], PyTree]  # () -> state
   apply: Callable  # (state, *inputs) -> (output, new state)
-  needs: tuple[str, ...] = ()  # signals, score fields, "ref": checked before the run starts
+  needs: tuple[str, ...] = ()  # signals, score fields, "ref", "group" (more than one rollout)
   observe: Callable | None = None  # (state, monitor rollouts) -> state, every few steps
   coupled: bool = False  # a loss that does not add over pieces of the batch
 

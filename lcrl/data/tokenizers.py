@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterable
 
-from lcrl.policies.chat import tokenizer as pretrained
+from lcrl.policies.vocabulary import tokenizer as pretrained
 from lcrl.tasks.sums import Sums
 from lcrl.tasks.task import Messages
 

@@ -114,7 +114,7 @@ def build_model(settings: Settings, *, devices=None) -> Model:
     shardings=shardings,
     abstract=abstract,
     initial=initial,
-    shape=jax.jit(partial(shape, recipe, weigh=weigh)),
+    shape=jax.jit(partial(shape, recipe, weigh=weigh), out_shardings=(None, whole)),
     update=jax.jit(step, donate_argnums=0, out_shardings=(shardings, whole)),
     score=jax.jit(partial(score_all, score, pieces=s.train.micro_batches)),
     needs_reference="ref" in wanted,

@@ -71,14 +71,14 @@ def learn(model: Model, state: TrainState, shaped: Shaped) -> tuple[TrainState, 
   state, found = model.update(dataclasses.replace(state, recipe=shaped.states), shaped.batch)
   tokens = float(shaped.seen["lengths"][shaped.seen["valid"]].sum())
   prompts = shaped.rounds * model.settings.train.prompts
-  state = dataclasses.replace(
-    state,
-    position=jnp.int32(shaped.position),
-    counters={
+  moved = {
+    "position": jnp.int32(shaped.position),
+    "counters": {
       "prompts": state.counters["prompts"] + prompts,
       "tokens": state.counters["tokens"] + tokens,
     },
-  )
+  }
+  state = dataclasses.replace(state, **jax.device_put(moved, replicated(model.mesh)))
   metrics: Metrics = {name: jax.tree.map(np.asarray, metric) for name, metric in found.items()}
   seconds = time.perf_counter() - start
   metrics |= {

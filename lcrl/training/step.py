@@ -106,7 +106,7 @@ def update_metrics(loss, grads, scores, batch: Batch) -> dict[str, Mean]:
   gap = jnp.where(mask, scores.log_probs - sampler, 0.0)
   metrics = {
     "loss": Mean(loss, 1.0),
-    "grad_norm": Mean(optax.global_norm(grads), 1.0),
+    "grad_norm": Mean(optax.tree.norm(grads), 1.0),
     "sampler_gap": Mean(jnp.abs(gap).sum(), tokens),  # mean |log-prob of scorer - of sampler|
     "sampler_kl": Mean(-gap.sum(), tokens),  # k1 estimate of KL(sampler || policy)
     "surprise": Mean(-masked_sum(scores.log_probs, mask), tokens),

@@ -1,0 +1,158 @@
+"""A run as a whole: it resumes as if it had never stopped, and refuses what it cannot do."""
+
+import copy
+import json
+import os
+import signal
+
+import jax
+import numpy as np
+import pytest
+
+from lcrl.training import loop, phases
+from lcrl.training.checkpoint import Checkpoints
+from lcrl.training.model import build_model
+from lcrl.training.settings import read
+
+CONFIG = {
+  "seed": 3,
+  "budget": {"fn": "fixed", "target": 12, "cap": 16},
+  "reward": {"fn": "length_penalty", "alpha": 0.02},  # differs between rollouts from the start
+  "filter": {"fn": "keep_all"},
+  "advantage": {"fn": "group_normalized"},
+  "loss": {"fn": "clipped_surrogate"},
+  "weights": {"fn": "token_mean"},
+  "policy": {"fn": "fresh", "vocab_size": 20, "hidden_size": 16, "layers": 1, "mlp_size": 16},
+  "tokenizer": {"fn": "sums"},
+  "task": {"fn": "arithmetic", "size": 64, "seed": 0},
+  "sampling": {"temperature": 1.0},
+  "optimizer": {"fn": "adamw", "learning_rate": 1e-2},
+  "mesh": {"data": 1, "fsdp": 1},
+  "train": {"steps": 4, "prompts": 4, "group_size": 4, "max_tokens": 16, "max_prompt_tokens": 9},
+  "eval": {"prompts": 6},
+  "checkpoint": {"every": 2, "keep": 9},
+  "verify": {"workers": 1},
+}
+
+
+def changed(**fields):
+  """CONFIG with "section__field" set; None removes it."""
+  config = copy.deepcopy(CONFIG)
+  for name, value in fields.items():
+    *sections, field = name.split("__")
+    place = config
+    for section in sections:
+      place = place[section]
+    if value is None:
+      del place[field]
+    else:
+      place[field] = value
+  return config
+
+
+@pytest.fixture(autouse=True)
+def one_device(monkeypatch):
+  monkeypatch.setattr(jax, "devices", lambda *_: jax.local_devices()[:1])
+
+
+def final_state(workdir, config=CONFIG):
+  return Checkpoints(workdir / "checkpoints").restore(build_model(read(config)).abstract)[1]
+
+
+def lines(path):
+  return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+  patch = pytest.MonkeyPatch()
+  patch.setattr(jax, "devices", lambda *_: jax.local_devices()[:1])
+  workdir = tmp_path_factory.mktemp("whole")
+  loop.train(CONFIG, workdir)
+  patch.undo()
+  return workdir
+
+
+def test_a_run_leaves_what_it_promises(whole):
+  summary = json.loads((whole / "summary.json").read_text())
+  assert {"accuracy", "tokens", "start", "by_difficulty", "wall_s", "device"} <= summary.keys()
+  steps = [line["step"] for line in lines(whole / "metrics.jsonl") if "loss" in line]
+  assert steps == [1, 2, 3, 4]
+  samples = [row for part in sorted((whole / "samples").iterdir()) for row in lines(part)]
+  assert len(samples) == 4 * 4
+  assert {"prompt", "response", "reward", "advantage", "correct", "target"} <= samples[0].keys()
+  assert samples[0]["prompt"].endswith("?")
+  assert "length" in json.loads((whole / "config.json").read_text())["reward"]
+  assert list((whole / "events").iterdir())
+
+
+def test_resume_equals_never_stopping(whole, tmp_path):
+  start = build_model(read(CONFIG)).initial()
+  moved = jax.tree.map(lambda a, b: abs(a - b).max(), start.params, final_state(whole).params)
+  assert min(jax.tree.leaves(moved)) > 1e-3
+  loop.train(changed(train__steps=2), tmp_path)
+  loop.train(CONFIG, tmp_path)
+  jax.tree.map(np.testing.assert_array_equal, final_state(tmp_path), final_state(whole))
+  timeless = lambda row: {k: v for k, v in row.items() if "time" not in k and "per_s" not in k}
+  rows = [
+    [timeless(r) for r in lines(w / "metrics.jsonl") if "loss" in r] for w in (tmp_path, whole)
+  ]
+  assert rows[0] == rows[1]
+
+
+def test_sigterm_saves_and_the_run_goes_on(whole, tmp_path, monkeypatch):
+  learn = phases.learn
+
+  def learn_and_ask(model, state, shaped):
+    result = learn(model, state, shaped)
+    if int(result[0].step) == 3:
+      os.kill(os.getpid(), signal.SIGTERM)
+    return result
+
+  monkeypatch.setattr(loop, "learn", learn_and_ask)
+  loop.train(CONFIG, tmp_path)
+  assert int(final_state(tmp_path).step) == 3
+  monkeypatch.undo()
+  monkeypatch.setattr(jax, "devices", lambda *_: jax.local_devices()[:1])
+  loop.train(CONFIG, tmp_path)
+  jax.tree.map(np.testing.assert_array_equal, final_state(tmp_path), final_state(whole))
+
+
+def test_another_config_in_the_workdir_is_refused(whole):
+  with pytest.raises(ValueError, match=r"another config: reward\.alpha, seed differ"):
+    loop.train(changed(reward__alpha=0.1, seed=4), whole)
+
+
+def test_nothing_is_compiled_twice(tmp_path):
+  model = build_model(read(CONFIG))
+  with loop.playing(model, loop.build_tokenizer(read(CONFIG)), CONFIG["task"], "task") as played:
+    roll, state = phases.make_roll(model, *played), model.initial()
+    for _ in range(3):
+      state, _ = phases.learn(model, state, roll(state))
+  assert model.update._cache_size() == 1
+  assert model.shape._cache_size() == 1
+
+
+@pytest.mark.parametrize(
+  "fields, message",
+  [
+    ({"rewards": {}}, "unknown config section"),
+    ({"reward": None}, "no section"),
+    ({"train__step": 1}, r"unknown config field train\.step"),
+    ({"train__steps": None}, r"lacks train\.steps"),
+    ({"reward__fn": "lazer"}, r"reward\.fn='lazer' is not one of"),
+    ({"reward__beta": 1.0}, r"reward\.beta is not an argument of length_penalty"),
+    ({"reward__fn": "length_penalty_reward", "reward__alpha": None}, r"reward\.rewards is missing"),
+    ({"budget__target": 0}, r"budget\.target must be at least 1, got 0"),
+    ({"train__group_size": 1}, r"train\.group_size must be at least 2.*got 1"),
+    ({"train__prompts": 3, "train__micro_batches": 2}, r"train\.prompts must be a multiple"),
+    ({"sampling__temperature": 0.0}, r"temperature must be above 0"),
+    ({"policy": {"fn": "pretrained", "path": "/no/such/folder"}}, "/no/such/folder"),
+    ({"tokenizer": None}, "needs a section tokenizer"),
+    ({"run": "sing"}, "run='sing'"),
+    ({"train__max_prompt_tokens": 4}, r"Prompt \d+ has \d+ tokens; the limit is 4"),
+  ],
+)
+def test_bad_configs_are_refused_by_name(fields, message, tmp_path):
+  with pytest.raises((ValueError, FileNotFoundError), match=message):
+    loop.train(changed(**fields), tmp_path)

@@ -1,0 +1,159 @@
+"""Scores are those of the model, and pieces never change a gradient, whatever the loss."""
+
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from lcrl import advantages, budgets, filters, policies, recipes, rewards
+from lcrl.losses import policy as losses
+from lcrl.losses.weights import fixed_length, sequence_mean, token_mean
+from lcrl.mesh import batch_sharding, make_mesh, param_shardings
+from lcrl.training.scorer import join, make_scorer, split, value_and_grad
+from lcrl.training.step import shape, update
+from lcrl.types import Recipe, TrainState
+from tests.rollouts import random_rollouts
+
+POLICY = policies.make(
+  policies.tiny(vocab_size=16, hidden_size=16, head_dim=4, layers=2, mlp_size=16)
+)
+PARAMS = POLICY.init(jax.random.key(1))
+LOSSES = {
+  "surrogate": lambda: losses.clipped_surrogate(clip_low=0.2, clip_high=0.28),
+  "drpo": lambda: losses.drpo(max_length=9.0, delta=-1.0, beta=1.0),  # outside the trust region
+}
+
+
+def make_recipe(loss):
+  return Recipe(
+    budget=budgets.fixed(target=9),
+    reward=rewards.step_bonus(alpha=0.5),
+    filter=filters.keep_all(),
+    advantage=advantages.group_normalized(),
+    loss=loss,
+  )
+
+
+def make_batch(recipe, weigh=token_mean, **sizes):
+  batch, _ = shape(
+    recipe,
+    recipes.init(recipe),
+    random_rollouts(**sizes),
+    weigh=weigh,
+    step=jnp.int32(0),
+    key=jax.random.key(0),
+  )
+  return dataclasses.replace(batch, old_log_probs=batch.rollouts.sampler_log_probs)
+
+
+def test_scores_are_teacher_forced_log_probs():
+  rollouts = random_rollouts()
+  got = make_scorer(POLICY, temperature=0.7)(PARAMS, rollouts).log_probs
+  logits = POLICY.apply(PARAMS, rollouts.tokens) / 0.7
+  want = jnp.take_along_axis(
+    jax.nn.log_softmax(logits)[..., :-1, :], rollouts.tokens[..., 1:, None], axis=-1
+  )[..., 0]
+  want = jnp.where(rollouts.mask[..., 1:], want, 0.0)
+  np.testing.assert_allclose(got[..., 1:], want, atol=1e-5)
+  assert not got[..., 0].any()
+
+
+def test_split_and_join_are_inverse():
+  x = {"a": jnp.arange(24).reshape(8, 3)}
+  np.testing.assert_array_equal(join(split(x, 4))["a"], x["a"])
+  with pytest.raises(ValueError, match="got 3 for 8"):
+    split(x, 3)
+
+
+@pytest.mark.parametrize(
+  "weigh", [token_mean, sequence_mean, functools.partial(fixed_length, length=9)]
+)
+@pytest.mark.parametrize("name", LOSSES)
+def test_micro_batches_equal_one_batch(name, weigh):
+  recipe = make_recipe(LOSSES[name]())
+  batch, score = make_batch(recipe, weigh), make_scorer(POLICY)
+
+  @functools.partial(jax.jit, static_argnums=0)
+  def run(pieces):
+    value, _, scores, grads = value_and_grad(
+      recipe.loss, recipe.loss.init(), score, PARAMS, batch, micro_batches=pieces
+    )
+    return value, scores.log_probs, grads
+
+  whole = run(1)
+  assert optax.tree.norm(whole[2]) > 1e-3
+  for pieces in (2, 4):
+    jax.tree.map(
+      lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6), whole, run(pieces)
+    )
+
+
+def test_a_coupled_loss_taken_for_additive_would_differ():
+  """The test above can fail: DRPO summed over pieces is another loss."""
+  recipe = make_recipe(LOSSES["drpo"]())
+  batch, score = make_batch(recipe), make_scorer(POLICY)
+  wrong = recipe.loss._replace(coupled=False)
+  gradient = lambda loss, pieces: value_and_grad(
+    loss, loss.init(), score, PARAMS, batch, micro_batches=pieces
+  )[3]
+  right, summed = gradient(recipe.loss, 1), gradient(wrong, 4)
+  gap = optax.tree.norm(jax.tree.map(jnp.subtract, right, summed))
+  assert gap > 0.1 * optax.tree.norm(right)
+
+
+def make_update(recipe, weigh=token_mean, **pieces):
+  optimizer = optax.sgd(0.1)
+  state = TrainState(
+    step=jnp.int32(0),
+    params=PARAMS,
+    opt_state=optimizer.init(PARAMS),
+    recipe=recipes.init(recipe),
+    position=jnp.int32(0),
+    counters={},
+  )
+  step = functools.partial(
+    update, score=make_scorer(POLICY), recipe=recipe, weigh=weigh, optimizer=optimizer, **pieces
+  )
+  return state, jax.jit(step)
+
+
+@pytest.mark.parametrize("name", LOSSES)
+@pytest.mark.parametrize("axes", [{"data": 8, "fsdp": 1}, {"data": 2, "fsdp": 2, "tensor": 2}])
+def test_eight_devices_equal_one(name, axes):
+  recipe = make_recipe(LOSSES[name]())
+  batch = make_batch(recipe, prompts=8)
+  state, step = make_update(recipe)
+  want, want_metrics = step(state, batch)
+
+  mesh = make_mesh(**axes)
+  at = param_shardings(mesh, POLICY.axes, PARAMS)
+  spread = dataclasses.replace(state, params=jax.device_put(PARAMS, at))
+  got, metrics = step(spread, jax.device_put(batch, batch_sharding(mesh)))
+  jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), got.params, want.params)
+  np.testing.assert_allclose(metrics["loss"].total, want_metrics["loss"].total, rtol=1e-5)
+
+
+def test_two_updates_train_on_disjoint_halves():
+  recipe = make_recipe(LOSSES["surrogate"]())
+  batch = dataclasses.replace(make_batch(recipe), old_log_probs=None)
+  state, step = make_update(recipe, updates=2)
+  got, _ = step(state, batch)
+
+  score = make_scorer(POLICY)
+  old = score(PARAMS, batch.rollouts).log_probs
+  state, once = make_update(recipe)
+  for half in (0, 1):
+    part = jax.tree.map(lambda x: x[half::2], dataclasses.replace(batch, old_log_probs=old))  # noqa: B023
+    part = dataclasses.replace(part, weights=token_mean(part.rollouts.mask, part.keep))
+    state, _ = once(state, part)
+  jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), got.params, state.params)
+  assert got.step == 1
+
+
+def test_mesh_errors_name_the_numbers():
+  with pytest.raises(ValueError, match=r"'data': 3.*8 devices"):
+    make_mesh(data=3, fsdp=1)
