@@ -1,0 +1,58 @@
+"""Models and chats against transformers, live and in both directions.
+
+Run     make test-parity, or pytest tests/parity/policies_parity.py where torch is installed
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import transformers
+
+from lcrl import policies
+from tests.fixtures.make import MODELS, logits, make_chat, random_model
+from tests.fixtures.templates import CONVERSATIONS
+
+pytestmark = pytest.mark.parity
+TOKENS = np.random.default_rng(1).integers(0, 64, (3, 40))
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_lcrl_reads_what_transformers_writes(name, tmp_path):
+  model = random_model(name, seed=1)
+  model.save_pretrained(tmp_path, max_shard_size="30KB")
+  policy, params = policies.load(tmp_path)
+  got = policy.apply(params, jnp.asarray(TOKENS))
+  np.testing.assert_allclose(got, logits(model, TOKENS), rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_transformers_reads_what_lcrl_writes(name, tmp_path):
+  random_model(name).save_pretrained(tmp_path / "theirs")
+  policy, params = policies.load(tmp_path / "theirs")
+  rng = np.random.default_rng(2)
+  noise = lambda x: jnp.asarray(rng.normal(0.0, 0.3, x.shape), x.dtype)
+  params = jax.tree.map(noise, params)
+  policies.save(tmp_path / "ours", policy, params, shard_bytes=30_000)
+  model, report = transformers.AutoModelForCausalLM.from_pretrained(
+    tmp_path / "ours", output_loading_info=True
+  )
+  assert not any(report[key] for key in ("missing_keys", "unexpected_keys", "mismatched_keys"))
+  got = policy.apply(params, jnp.asarray(TOKENS))
+  assert np.ptp(got) > 1
+  np.testing.assert_allclose(got, logits(model.eval(), TOKENS), rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", CONVERSATIONS)
+def test_transformers_reads_the_tokenizers_that_lcrl_writes(name, tmp_path):
+  make_chat(name, tmp_path / "theirs")
+  ours = policies.tokenizer(tmp_path / "theirs")
+  ours.save(tmp_path / "ours")
+  theirs = transformers.AutoTokenizer.from_pretrained(tmp_path / "ours")
+  for conversation in CONVERSATIONS[name][2]:
+    options = {"add_generation_prompt": True} | conversation
+    messages = options.pop("messages")
+    text = ours.render(messages, **options)
+    assert text == theirs.apply_chat_template(messages, tokenize=False, **options)
+    assert ours.encode(text) == theirs.encode(text, add_special_tokens=False)
+  assert theirs.eos_token_id == ours.end_ids[0]
