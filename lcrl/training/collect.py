@@ -103,7 +103,7 @@ class Collector:
     return take(pool, order, trains[order])
 
 
-def step_key(seed: int, step: int) -> jax.Array:
+def step_key(seed: int | jax.Array, step: int | jax.Array) -> jax.Array:
   """The key that all randomness of a step derives from."""
   return jax.random.fold_in(jax.random.key(seed), step)
 
