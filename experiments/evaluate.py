@@ -17,7 +17,7 @@ from typing import Any
 
 import jax
 import numpy as np
-from absl import app, flags
+from absl import app, flags, logging
 from ml_collections import config_flags
 
 from experiments.export import anywhere, read_config, restore
@@ -26,6 +26,7 @@ from lcrl.evaluation import measures, plots, tables
 from lcrl.evaluation.run import play_all
 from lcrl.named import build
 from lcrl.policies import sources
+from lcrl.training.checkpoint import CheckpointError
 from lcrl.training.loop import build_tokenizer, playing
 from lcrl.training.model import build_model
 from lcrl.training.settings import Settings, read
@@ -115,58 +116,61 @@ def write(out: Path, found: Mapping[str, Any]) -> str:
   return table
 
 
-def read_flags() -> tuple[Settings, dict[str, Any]]:
+def read_flags(given: Any) -> tuple[Settings, dict[str, Any]]:
   """The settings that the flags ask for, and the other arguments of `evaluate`."""
-  if (FLAGS.workdir is None) == (FLAGS.config is None):
+  if (given.workdir is None) == (given.config is None):
     raise ValueError("name either --workdir or --config.")
-  if FLAGS.workdir is None and FLAGS.out is None:
+  if given.workdir is None and given.out is None:
     raise ValueError("name --out: without --workdir there is no folder to write to.")
-  workdir = None if FLAGS.workdir is None else Path(FLAGS.workdir)
-  settings = read(FLAGS.config.to_dict() if workdir is None else read_config(workdir))
-  if FLAGS.model is not None:
+  workdir = None if given.workdir is None else Path(given.workdir)
+  settings = read(given.config.to_dict() if workdir is None else read_config(workdir))
+  if given.model is not None:
     if workdir is not None:
       raise ValueError("--model needs --config; --workdir brings its own model.")
-    settings = with_model(settings, FLAGS.model)
-  budgets = [int(b) for b in FLAGS.budgets or [settings.train.max_tokens]]
-  wrong = [v for v in (*budgets, FLAGS.samples, FLAGS.prompts, FLAGS.batch) if v < 1]
+    settings = with_model(settings, given.model)
+  budgets = [int(b) for b in given.budgets or [settings.train.max_tokens]]
+  wrong = [v for v in (*budgets, given.samples, given.prompts, given.batch) if v < 1]
   if wrong:
     raise ValueError(f"budgets, samples, prompts and batch must be at least 1, got {wrong[0]}.")
-  devices = jax.device_count()
-  settings = anywhere(settings, prompts=-(-FLAGS.batch // devices) * devices)
+  devices = len(jax.devices())
+  settings = anywhere(settings, prompts=-(-given.batch // devices) * devices)
   settings = dataclasses.replace(
     settings, train=dataclasses.replace(settings.train, max_tokens=max(budgets))
   )
-  if FLAGS.temperature is not None:
-    sampling = dataclasses.replace(settings.sampling, temperature=FLAGS.temperature)
+  if given.temperature is not None:
+    sampling = dataclasses.replace(settings.sampling, temperature=given.temperature)
     settings = dataclasses.replace(settings, sampling=sampling)
-  ks = [int(k) for k in FLAGS.pass_at or [FLAGS.samples]]
-  if max(ks) > FLAGS.samples or min(ks) < 1:
-    raise ValueError(f"pass_at must lie between 1 and samples={FLAGS.samples}, got {ks}.")
+  ks = [int(k) for k in given.pass_at or [given.samples]]
+  if max(ks) > given.samples or min(ks) < 1:
+    raise ValueError(f"pass_at must lie between 1 and samples={given.samples}, got {ks}.")
   return settings, {
     "workdir": workdir,
-    "step": FLAGS.step,
+    "step": given.step,
     "budgets": budgets,
-    "samples": FLAGS.samples,
+    "samples": given.samples,
     "ks": ks,
-    "prompts": FLAGS.prompts,
-    "seed": FLAGS.seed,
+    "prompts": given.prompts,
+    "seed": given.seed,
   }
 
 
 def with_model(settings: Settings, folder: str) -> Settings:
-  """The same config with the model and the tokenizer of a Hugging Face folder."""
+  """The same config with the model of a Hugging Face folder, and with its tokenizer unless the
+  config's own needs no files."""
   old = settings.built["policy"]
   kept = old if old["fn"] == "pretrained" else {}
   built = {**settings.built, "policy": {**kept, "fn": "pretrained", "path": folder}}
-  built.pop("tokenizer", None)
+  if built.get("tokenizer", {}).get("fn") == "pretrained":
+    del built["tokenizer"]
   return dataclasses.replace(settings, built=built)
 
 
 def main(_) -> None:
+  logging.set_verbosity(logging.WARNING)
   try:
-    settings, how = read_flags()
+    settings, how = read_flags(FLAGS)
     found = evaluate(settings, **how)
-  except ValueError as error:
+  except (ValueError, OSError, CheckpointError) as error:
     raise SystemExit(f"evaluate: {error}") from None
   out = Path(FLAGS.out or FLAGS.workdir)
   if jax.process_index() == 0:

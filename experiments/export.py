@@ -7,24 +7,19 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import shutil
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import jax
-from absl import app, flags
+from absl import app, flags, logging
 
 from lcrl import policies
-from lcrl.training.checkpoint import Checkpoints
+from lcrl.training.checkpoint import CheckpointError, Checkpoints
+from lcrl.training.loop import build_tokenizer
 from lcrl.training.model import Model, build_model
 from lcrl.training.settings import Mesh, Settings, read
 
 FLAGS = flags.FLAGS
-
-# What a tokenizer may consist of, beside the model's own files.
-TOKENIZER_FILES = ("tokenizer*", "special_tokens_map.json", "vocab.*", "merges.txt")
-TOKENIZER_FILES += ("added_tokens.json", "chat_template*", "generation_config.json")
 
 
 def read_config(workdir: Path) -> dict[str, Any]:
@@ -56,32 +51,22 @@ def restore(workdir: Path, model: Model, step: int | None = None) -> tuple[int, 
   return found[0], found[1].params
 
 
-def copy_tokenizer(config: Mapping[str, Any], out: Path) -> list[str]:
-  """Copies the files of the tokenizer that the run used; returns their names."""
-  source = {**config["policy"], **config.get("tokenizer", {})}.get("path")
-  folder = Path(source) if source else None
-  if folder is None or not folder.is_dir():
-    return []
-  files = sorted({path for pattern in TOKENIZER_FILES for path in folder.glob(pattern)})
-  return [shutil.copy2(path, out).name for path in files if path.is_file()]
-
-
 def export(workdir: Path, out: Path, step: int | None = None) -> int:
-  """Writes the folder; returns the step of the checkpoint."""
-  config = read_config(workdir)
-  model = build_model(anywhere(read(config), prompts=jax.device_count()))
+  """Writes the folder, the tokenizer in it if it came from one; returns the checkpoint's step."""
+  settings = read(read_config(workdir))
+  model = build_model(anywhere(settings, prompts=len(jax.devices())))
+  tokenizer = build_tokenizer(settings)
   step, params = restore(workdir, model, step)
-  out.mkdir(parents=True, exist_ok=True)
-  policies.save(out, model.policy, params)
-  if not copy_tokenizer(config, out):
-    print("The run has no tokenizer folder: none was copied.")
+  saved = tokenizer if isinstance(tokenizer, policies.Tokenizer) else None
+  policies.save(out, model.policy, params, saved)
   return step
 
 
 def main(_) -> None:
+  logging.set_verbosity(logging.WARNING)
   try:
     step = export(Path(FLAGS.workdir), Path(FLAGS.out), FLAGS.step)
-  except ValueError as error:
+  except (ValueError, OSError, CheckpointError) as error:
     raise SystemExit(f"export: {error}") from None
   print(f"step {step} of {FLAGS.workdir} is in {FLAGS.out}")
 

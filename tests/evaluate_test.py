@@ -1,10 +1,29 @@
 """experiments.evaluate: what it measures at a budget, what it writes, and whole commands."""
 
 import json
+import types
 
+import jax
 import numpy as np
+import pytest
 
-from experiments.evaluate import at_budget, write
+from experiments import evaluate as command
+from experiments.evaluate import at_budget, evaluate, read_flags, write
+from experiments.export import export
+from tests.export_test import CONFIG, save_run
+
+
+@pytest.fixture(autouse=True)
+def one_device(monkeypatch):
+  monkeypatch.setattr(jax, "devices", lambda *_: jax.local_devices()[:1])
+
+
+def flags(config=None, **given):
+  """What the command line says, with its defaults."""
+  names = "workdir step model budgets pass_at temperature"
+  said = {"prompts": 6, "batch": 4, "seed": 0, "samples": 2, "out": "out", **given}
+  said["config"] = config and types.SimpleNamespace(to_dict=lambda: config)
+  return types.SimpleNamespace(**{**dict.fromkeys(names.split()), **said})
 
 
 def answers(right, lengths, cap):
@@ -51,3 +70,43 @@ def test_what_is_written(tmp_path):
   text = (tmp_path / "out" / "evaluation.md").read_text()
   assert "| 8 tokens | 1 | 8 |" in text
   assert (tmp_path / "out" / "evaluation.png").stat().st_size > 10_000
+
+
+def test_an_exported_model_answers_like_its_checkpoint(tmp_path, monkeypatch):
+  """And a larger budget continues the answers of a smaller one."""
+  played, play_all = [], command.play_all
+
+  def spy(*arguments, **how):
+    played.append(play_all(*arguments, **how))
+    return played[-1]
+
+  monkeypatch.setattr(command, "play_all", spy)
+  save_run(tmp_path / "run")
+  export(tmp_path / "run", tmp_path / "model")
+  budgets = ["5", "16"]
+  settings, how = read_flags(flags(workdir=str(tmp_path / "run"), budgets=budgets))
+  run = evaluate(settings, **how)
+  short, long = (answers["lengths"] for answers in played)
+  assert long.max() > 5
+  np.testing.assert_array_equal(short, np.minimum(long, 5))
+  assert run["step"] == 1
+  assert run["budgets"]["5"]["n"] == 12
+  settings, how = read_flags(flags(config=CONFIG, model=str(tmp_path / "model"), budgets=budgets))
+  assert evaluate(settings, **how)["budgets"] == run["budgets"]
+
+
+@pytest.mark.parametrize(
+  ("given", "message"),
+  [
+    ({}, "either --workdir or --config"),
+    ({"config": CONFIG, "workdir": "run"}, "either --workdir or --config"),
+    ({"config": CONFIG, "out": None}, "name --out"),
+    ({"workdir": "/no/such/run"}, "/no/such/run is not a run folder"),
+    ({"config": CONFIG, "budgets": ["16", "0"]}, "at least 1, got 0"),
+    ({"config": CONFIG, "pass_at": ["3"]}, r"between 1 and samples=2, got \[3\]"),
+    ({"config": {**CONFIG, "speed": 1}}, "speed"),
+  ],
+)
+def test_bad_flags_are_named(given, message):
+  with pytest.raises(ValueError, match=message):
+    read_flags(flags(**given))

@@ -1,0 +1,85 @@
+"""experiments.export: the folder holds the policy; what cannot be exported is named."""
+
+import json
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from experiments.export import export
+from lcrl import policies
+from lcrl.training.checkpoint import CheckpointError, Checkpoints
+from lcrl.training.model import build_model
+from lcrl.training.settings import read
+
+CHAT = Path(__file__).parent / "fixtures" / "chats" / "chatml"
+
+CONFIG = {
+  "seed": 3,
+  "budget": {"fn": "fixed", "target": 12, "cap": 16},
+  "reward": {"fn": "correctness"},
+  "filter": {"fn": "keep_all"},
+  "advantage": {"fn": "group_normalized"},
+  "loss": {"fn": "clipped_surrogate"},
+  "weights": {"fn": "token_mean"},
+  "policy": {"fn": "fresh", "vocab_size": 20, "hidden_size": 16, "layers": 1, "mlp_size": 16},
+  "tokenizer": {"fn": "sums"},
+  "task": {"fn": "arithmetic", "size": 64, "seed": 0},
+  "sampling": {"temperature": 1.0},
+  "optimizer": {"fn": "adamw", "learning_rate": 1e-2},
+  "mesh": {"data": 1, "fsdp": 1},
+  "train": {"steps": 4, "prompts": 4, "group_size": 4, "max_tokens": 16, "max_prompt_tokens": 9},
+  "verify": {"workers": 1},
+}
+
+
+@pytest.fixture(autouse=True)
+def one_device(monkeypatch):
+  monkeypatch.setattr(jax, "devices", lambda *_: jax.local_devices()[:1])
+
+
+def save_run(workdir, config=CONFIG, steps=(1,)):
+  """A run folder as if the run had stopped after its last step; returns (policy, params)."""
+  workdir.mkdir()
+  (workdir / "config.json").write_text(json.dumps({"config": config, "reward": ""}))
+  model = build_model(read(config))
+  state = model.initial()
+  checkpoints = Checkpoints(workdir / "checkpoints")
+  for step in steps:
+    checkpoints.save(step, state)
+  checkpoints.close()
+  return model.policy, state.params
+
+
+def test_the_folder_holds_the_policy(tmp_path):
+  policy, params = save_run(tmp_path / "run", steps=(1, 3))
+  assert export(tmp_path / "run", tmp_path / "out") == 3
+  loaded, weights = policies.load(tmp_path / "out")
+  tokens = np.arange(14, dtype=np.int32).reshape(2, 7)
+  np.testing.assert_array_equal(loaded.apply(weights, tokens), policy.apply(params, tokens))
+
+
+def test_a_tokenizer_with_files_goes_along(tmp_path):
+  policy = {**CONFIG["policy"], "vocab_size": policies.tokenizer(CHAT).vocab_size}
+  told = {**CONFIG, "policy": policy, "tokenizer": {"fn": "pretrained", "path": str(CHAT)}}
+  save_run(tmp_path / "run", told)
+  export(tmp_path / "run", tmp_path / "out")
+  messages = [{"role": "user", "content": "1 + 1 = ?"}]
+  old, new = policies.tokenizer(CHAT), policies.tokenizer(tmp_path / "out")
+  assert new.encode(new.render(messages)) == old.encode(old.render(messages))
+
+
+def test_what_cannot_be_exported_is_named(tmp_path):
+  with pytest.raises(ValueError, match=r"none is not a run folder: it has no config\.json"):
+    export(tmp_path / "none", tmp_path / "out")
+  save_run(tmp_path / "early", steps=())
+  with pytest.raises(ValueError, match="early holds no checkpoint"):
+    export(tmp_path / "early", tmp_path / "out")
+  (tmp_path / "early" / "config.json").write_text("{")
+  with pytest.raises(ValueError, match=r"config\.json is not the config of a run"):
+    export(tmp_path / "early", tmp_path / "out")
+  save_run(tmp_path / "run")
+  with pytest.raises(CheckpointError, match="run/checkpoints/7"):
+    export(tmp_path / "run", tmp_path / "out", step=7)
+  assert not (tmp_path / "out").exists()
