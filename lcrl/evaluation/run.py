@@ -45,7 +45,10 @@ def play_all(
   """
   if not prompts:
     raise ValueError("there are no prompts to evaluate on.")
-  full = lambda value: np.full((batch, samples), value, np.int32)
+
+  def full(value: int) -> Any:
+    return np.full((batch, samples), value, np.int32)
+
   budget = Budget(full(cap if target is None else target), full(cap), full(level))
   gather = jax.jit(lambda x: x, out_shardings=replicated(player.mesh))
   parts: list[dict[str, np.ndarray]] = []
