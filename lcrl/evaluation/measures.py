@@ -31,7 +31,7 @@ def _point(correct, lengths, valid, truncated, shortest) -> dict[str, Any]:
     "accuracy": accuracy.value,
     "accuracy_ci": [_finite(accuracy.low), _finite(accuracy.high)],
     "tokens": tokens.value,
-    "tokens_ci": [_finite(tokens.low), _finite(tokens.high)],
+    "tokens_ci": [_finite(max(tokens.low, 0.0)), _finite(tokens.high)],
     "n": int(valid.sum()),
     "tokens_right": _mean(lengths[right]),
     "tokens_wrong": _mean(lengths[wrong]),

@@ -49,7 +49,8 @@ def verdict(name: str, run: Mapping[str, Any], reference: Mapping[str, Any], oth
     more = "more" if change > 0 else "fewer"
     length = f"{abs(change):.0f} % {more} tokens than {other} ({spent:.1f} against {before:.1f})"
   points = 100 * gap.value
-  accuracy = f"{abs(points):.1f} points {'above' if points >= 0 else 'below'} it"
+  side = "above" if points > 0 else "below"
+  accuracy = f"{abs(points):.1f} points {side} it" if abs(points) >= 0.05 else "level with it"
   if gap.low == gap.low:
     ends = f"{tables.signed(100 * gap.low)} to {tables.signed(100 * gap.high)}"
     noise = "within" if gap.low <= 0 <= gap.high else "beyond"
@@ -107,7 +108,7 @@ def write_report(
   plots.pareto(folder / "pareto.png", runs)
   table = tables.overview(tables.rows(runs, baseline=baseline), baseline=baseline)
   several = any(isinstance(run["seed"], list) for run in runs.values())
-  source = "over seeds" if several else "over prompts, whose answers are alike"
+  source = "over seeds" if several else "over prompts"
   text = [
     f"# {title}",
     tables.to_markdown(table),
