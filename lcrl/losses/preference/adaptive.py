@@ -1,0 +1,155 @@
+"""What a batch, or the run so far, does to a pair loss: weights, scales and margins of pairs.
+
+All but WPO couple the batch, and all are without gradient. Running moments are explicit state.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from lcrl.losses.preference.sequences import aligned, mean_weights, sequence_log_probs
+from lcrl.masked import as_float, masked_mean
+
+__all__ = [
+  "Moments",
+  "dynamic_beta",
+  "lmpo_margins",
+  "typical_pairs",
+  "updated_moments",
+  "wpo_weights",
+]
+
+Array = jax.Array
+
+
+class Moments(NamedTuple):
+  """Exponentially averaged moments of a value over the batches so far."""
+
+  mean: Array  # [] float
+  std: Array  # [] float
+
+
+def updated_moments(moments: Moments, values: Array, *, decay: float = 0.9) -> Moments:
+  """decay * old + (1 - decay) * (mean, sample deviation) of values [N]; kept as is for N < 2.
+
+  >>> moments = updated_moments(Moments(jnp.zeros(()), jnp.zeros(())), jnp.array([1.0, 3.0]))
+  >>> print(moments.mean.round(3), moments.std.round(3))
+  0.2 0.141
+  """
+  values = jax.lax.stop_gradient(as_float(values))
+  if values.size < 2:
+    return moments
+  mean, std = jnp.mean(values), jnp.std(values, ddof=1)
+  mix = lambda old, new: decay * old + (1 - decay) * new
+  return Moments(mix(moments.mean, mean), mix(moments.std, std))
+
+
+def typical_pairs(key: Array, margins: Array, moments: Moments, *, drop: float = 0.2) -> Array:
+  """beta-DPO's filter: floor(N (1 - drop)) pairs, drawn without replacement by how usual they are.
+
+  A pair's weight is exp(-((h - mean) / std)^2 / 2); all are alike while std is 0.
+
+  Source: arXiv:2407.08639. Args: margins [N], h of the pairs; moments of h. Returns: [N] bool.
+  """
+  if not 0 <= drop < 1:
+    raise ValueError(f"drop must be in [0, 1), got {drop}.")
+  h = jax.lax.stop_gradient(as_float(margins))
+  std = jnp.where(moments.std > 0, moments.std, jnp.inf)
+  log_weights = -(((h - moments.mean) / std) ** 2) / 2
+  noisy = log_weights + jax.random.gumbel(key, h.shape, h.dtype)  # top-k of these is the draw
+  rank = jnp.argsort(jnp.argsort(-noisy))
+  return rank < int(h.size * (1 - drop))
+
+
+def dynamic_beta(
+  margins: Array,
+  keep: Array,
+  moments: Moments,
+  *,
+  beta: float = 0.1,
+  scale: float = 0.6,
+  least: float = 1e-3,
+) -> Array:
+  """beta-DPO's beta for this batch: larger where margins are larger than they used to be.
+
+    max(beta * (1 + scale * (mean of kept h - running mean)), least)
+
+  Use: moments = updated_moments(moments, h); keep = typical_pairs(...); then `dpo_loss` of the kept
+  pairs with this beta. Source: beta-DPO, arXiv:2407.08639.
+
+  Args: margins [N], h of the pairs; keep [N] bool; moments of h, this batch included. Returns: [].
+  """
+  h = jax.lax.stop_gradient(as_float(margins))
+  return jnp.maximum(beta * (1 + scale * (masked_mean(h, keep) - moments.mean)), least)
+
+
+def wpo_weights(
+  chosen_log_probs: Array,
+  rejected_log_probs: Array,
+  chosen_log_sum_sq: Array,
+  rejected_log_sum_sq: Array,
+  chosen_mask: Array,
+  rejected_mask: Array,
+  *,
+  most: float | None = 1.0,
+) -> Array:
+  """How much each pair looks like the policy's own samples; multiplies any pair loss.
+
+    w = w(chosen) * w(rejected), w(y) = exp(mean over tokens (log_prob - log sum p^2))
+
+  Source: WPO, arXiv:2406.11827, which bounds w by 1; TRL does not (`most=None`).
+
+  Args:
+    *_log_probs, *_log_sum_sq: [..., T], fields of `TokenScores`.
+    *_mask: [..., T] bool.
+  Returns: [...], no gradient.
+  """
+  log_weight = sequence_log_probs(
+    as_float(chosen_log_probs) - chosen_log_sum_sq, mean_weights(chosen_mask)
+  ) + sequence_log_probs(
+    as_float(rejected_log_probs) - rejected_log_sum_sq, mean_weights(rejected_mask)
+  )
+  weights = jnp.exp(jax.lax.stop_gradient(log_weight))
+  return weights if most is None else jnp.minimum(weights, most)
+
+
+def lmpo_margins(
+  chosen_means: Array,
+  rejected_means: Array,
+  chosen_lengths: Array,
+  rejected_lengths: Array,
+  moments: Moments,
+  *,
+  weight: float = 0.2,
+  power: int = 5,
+  decay: float = 0.9,
+) -> tuple[Array, Moments]:
+  """LMPO's length-aware addition to SimPO's scaled margin: a standardised score of the pair.
+
+    p = exp(mean * (chosen length + rejected length) / (2 * length)) of either side
+    m = (1 - p_chosen) (1 - (p_chosen - p_rejected)^power) / 2
+    term = weight * (m - running mean) / running deviation
+
+  The loss is `simpo_loss(margin=gamma + term / beta)`. Source: LMPO, arXiv:2502.14643, from its
+  formula (the published code does not run).
+
+  Args: means and lengths [N]; moments of m before this batch. Returns: term [N], moments.
+  """
+  chosen, rejected, chosen_lengths, rejected_lengths = jax.lax.stop_gradient(
+    aligned(
+      chosen_means=chosen_means,
+      rejected_means=rejected_means,
+      chosen_lengths=chosen_lengths,
+      rejected_lengths=rejected_lengths,
+    )
+  )
+  half = (chosen_lengths + rejected_lengths) / 2
+  p_chosen = jnp.exp(chosen * half / jnp.maximum(chosen_lengths, 1))
+  p_rejected = jnp.exp(rejected * half / jnp.maximum(rejected_lengths, 1))
+  m = (1 - p_chosen) * (1 - (p_chosen - p_rejected) ** power) / 2
+  moments = updated_moments(moments, m, decay=decay)
+  deviation = jnp.where(moments.std > 0, moments.std, jnp.inf)
+  return weight * (m - moments.mean) / deviation, moments
