@@ -41,8 +41,10 @@ def test_greedy_decoding_of_64_tokens(pair):
   theirs, (policy, params), tokenizer = pair
   ids = tokenizer.encode(tokenizer.render([{"role": "user", "content": QUESTION}]))
   with torch.no_grad():
-    options = {"max_new_tokens": 64, "min_new_tokens": 64, "do_sample": False}
-    want = theirs.generate(torch.tensor([ids]), eos_token_id=None, **options)[0, len(ids) :]
+    asked = torch.tensor([ids])
+    options = {"max_new_tokens": 64, "do_sample": False, "eos_token_id": None}
+    seen = torch.ones_like(asked)  # else it hides <|im_end|>, which is the padding token, too
+    want = theirs.generate(asked, attention_mask=seen, **options)[0, len(ids) :]
   params = policy.unstack(params)
   cache = policy.init_cache(1, len(ids) + 64)
   hidden, cache = policy.prefill(params, jnp.asarray([ids]), jnp.array([len(ids)]), cache)
