@@ -41,13 +41,13 @@ class Result(NamedTuple):
 def check(key: str, entry: Mapping[str, Any]) -> Result:
   """Runs every case of one entry; a case passes when all its outputs do."""
   faults, worst = [], 0.0
-  for case in entry["cases"]:
+  for number, case in enumerate(entry["cases"]):
     try:
       got = ADAPTERS[key](case["inputs"], case.get("params", {}))
       for name, expected in case["expected"].items():
         worst = max(worst, compare(got[name], expected, entry["rtol"], entry["atol"]))
     except Exception as error:  # a missing adapter, output or a raised error fails the case
-      faults.append(f"{case['name']}: {type(error).__name__}: {error}")
+      faults.append(f"{case.get('name', number)}: {type(error).__name__}: {error}")
   total = len(entry["cases"])
   return Result(total - len(faults), total, worst, faults)
 

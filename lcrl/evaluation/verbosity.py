@@ -5,12 +5,14 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 __all__ = [
   "length_instruction",
+  "length_label",
   "length_score",
   "meets_length",
   "ruler_scores",
@@ -98,18 +100,39 @@ def length_score(required: ArrayLike, words: ArrayLike) -> np.ndarray:
   return 100 * np.maximum(0, 1 - miss)
 
 
-# Ruler's targets: level, and the ends (open, closed) of a precise and of a flexible match.
-RULER: dict[str, tuple[int, tuple[float, float], tuple[float, float]]] = {
-  "10": (0, (0, 20), (0, 20)),
-  "30": (0, (20, 40), (20, 40)),
-  "50": (0, (40, 60), (40, 60)),
-  "80": (0, (70, 90), (60, 100)),
-  "150": (1, (130, 170), (100, 200)),
-  "300": (1, (280, 320), (200, 400)),
-  "500": (1, (450, 550), (400, 600)),
-  "700": (2, (630, 770), (600, 800)),
-  ">800": (2, (800, math.inf), (800, math.inf)),
+class Target(NamedTuple):
+  """A length that Ruler asks for, and its ranges of words, each open below and closed above."""
+
+  level: int
+  precise: tuple[float, float]
+  flexible: tuple[float, float]
+  training: tuple[float, float]  # of the responses that get this label
+
+
+RULER = {
+  "10": Target(0, (0, 20), (0, 20), (5, 15)),
+  "30": Target(0, (20, 40), (20, 40), (25, 35)),
+  "50": Target(0, (40, 60), (40, 60), (45, 55)),
+  "80": Target(0, (70, 90), (60, 100), (75, 85)),
+  "150": Target(1, (130, 170), (100, 200), (135, 155)),  # lopsided in the official code
+  "300": Target(1, (280, 320), (200, 400), (295, 305)),
+  "500": Target(1, (450, 550), (400, 600), (495, 505)),
+  "700": Target(2, (630, 770), (600, 800), (695, 705)),
+  ">800": Target(2, (800, math.inf), (800, math.inf), (800, math.inf)),
 }
+
+
+def length_label(words: int) -> str | None:
+  """Ruler's meta length token for a training response; None where it has none and is dropped.
+
+  >>> length_label(298), length_label(310)
+  ('[MLT:300]', None)
+  """
+  for name, target in RULER.items():
+    low, high = target.training
+    if low < words <= high:
+      return f"[MLT:{name}]"
+  return None
 
 
 def meets_length(target: str, words: int, *, flexible: bool = False) -> bool:
@@ -122,8 +145,7 @@ def meets_length(target: str, words: int, *, flexible: bool = False) -> bool:
   """
   if target not in RULER:
     raise ValueError(f"target must be one of {', '.join(RULER)}, got {target!r}.")
-  _, precise, loose = RULER[target]
-  low, high = loose if flexible else precise
+  low, high = RULER[target].flexible if flexible else RULER[target].precise
   return low < words <= high
 
 
@@ -144,7 +166,7 @@ def ruler_scores(targets: Sequence[str], words: Sequence[int]) -> dict:
     raise ValueError(f"targets and words must pair up, got {len(targets)} and {len(words)}.")
   levels: dict[int, list[int]] = {}
   for i, target in enumerate(targets):
-    levels.setdefault(RULER[target][0], []).append(i)
+    levels.setdefault(RULER[target].level, []).append(i)
   by_level = {level: percent(rows) for level, rows in sorted(levels.items())}
   return {"all": percent(list(range(len(words)))), "by_level": by_level}
 

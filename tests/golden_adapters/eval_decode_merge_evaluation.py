@@ -129,6 +129,10 @@ def tlg_word_count(inputs, params):
   }
 
 
+def mlt_assign(inputs, params):
+  return {"mlt": [verbosity.length_label(words) for words in inputs["words"]]}
+
+
 def longbench_write_sl(inputs, params):
   return {"score": verbosity.length_score(inputs["required"], inputs["response"])}
 
@@ -196,6 +200,7 @@ ADAPTERS = {
     wb_score,
     tlg_match,
     tlg_word_count,
+    mlt_assign,
     longbench_write_sl,
     length_instruction,
     pass_until,
