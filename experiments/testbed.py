@@ -85,7 +85,7 @@ def imitate(
     weights = token_mean(shown.mask, jnp.ones(batch, bool))
 
     def loss(params):
-      return -jnp.sum(weights * score(params, shown).log_probs)
+      return -jnp.sum(weights * score(params, shown).log_probs)  # type: ignore[arg-type]
 
     value, grads = jax.value_and_grad(loss)(params)
     changes, opt_state = optimizer.update(grads, opt_state, params)
