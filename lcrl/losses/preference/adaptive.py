@@ -5,6 +5,7 @@ All but WPO couple the batch, and all are without gradient. Running moments are 
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import jax
@@ -36,8 +37,8 @@ def updated_moments(moments: Moments, values: Array, *, decay: float = 0.9) -> M
   """decay * old + (1 - decay) * (mean, sample deviation) of values [N]; kept as is for N < 2.
 
   >>> moments = updated_moments(Moments(jnp.zeros(()), jnp.zeros(())), jnp.array([1.0, 3.0]))
-  >>> print(moments.mean.round(3), moments.std.round(3))
-  0.2 0.141
+  >>> print(f"{moments.mean:.3f} {moments.std:.3f}")
+  0.200 0.141
   """
   values = jax.lax.stop_gradient(as_float(values))
   if values.size < 2:
@@ -61,7 +62,7 @@ def typical_pairs(key: Array, margins: Array, moments: Moments, *, drop: float =
   log_weights = -(((h - moments.mean) / std) ** 2) / 2
   noisy = log_weights + jax.random.gumbel(key, h.shape, h.dtype)  # top-k of these is the draw
   rank = jnp.argsort(jnp.argsort(-noisy))
-  return rank < int(h.size * (1 - drop))
+  return rank < math.floor(h.size * (1 - drop) + 1e-9)
 
 
 def dynamic_beta(

@@ -24,10 +24,11 @@ def logistic_link(margins: Array, *, label_smoothing: float = 0.0) -> Array:
   Source: DPO, arXiv:2305.18290; eps > 0 is conservative DPO (Mitchell 2023). TRL from 0.29 has no
   smoothing here.
 
-  >>> print(logistic_link(jnp.array([0.0, 2.0])).round(3))
-  [0.693 0.127]
+  >>> print(f"{logistic_link(jnp.array(0.0)):.3f}")  # log 2
+  0.693
   """
-  _check_smoothing(label_smoothing, 0.5)
+  if not 0 <= label_smoothing <= 0.5:
+    raise ValueError(f"label_smoothing must be in [0, 1/2], got {label_smoothing}.")
   z = as_float(margins)
   wrong = -jax.nn.log_sigmoid(-z)
   return (1 - label_smoothing) * -jax.nn.log_sigmoid(z) + label_smoothing * wrong
@@ -40,10 +41,11 @@ def robust_link(margins: Array, *, label_smoothing: float = 0.1) -> Array:
 
   Source: robust DPO, arXiv:2403.00409.
 
-  >>> print(robust_link(jnp.array([0.0, 2.0])).round(3))
-  [ 0.693 -0.123]
+  >>> print(f"{robust_link(jnp.array(2.0)):.3f}")
+  -0.123
   """
-  _check_smoothing(label_smoothing, 0.4999)
+  if not 0 <= label_smoothing < 0.5:
+    raise ValueError(f"label_smoothing must be in [0, 1/2), got {label_smoothing}.")
   z = as_float(margins)
   right, wrong = -jax.nn.log_sigmoid(z), -jax.nn.log_sigmoid(-z)
   return ((1 - label_smoothing) * right - label_smoothing * wrong) / (1 - 2 * label_smoothing)
@@ -65,11 +67,11 @@ def exo_link(margins: Array, *, label_smoothing: float = 1e-3) -> Array:
 
   Source: EXO, arXiv:2402.00856, its pairwise form; eps > 0.
 
-  >>> print(exo_link(jnp.array([0.0, 8.0])).round(3))
-  [2.761 0.   ]
+  >>> print(f"{exo_link(jnp.array(0.0)):.3f}")
+  2.761
   """
   if not 0 < label_smoothing < 1:
-    raise ValueError(f"label_smoothing must be inside 0..1, got {label_smoothing}.")
+    raise ValueError(f"label_smoothing must be in (0, 1), got {label_smoothing}.")
   z = as_float(margins)
   right = jax.nn.sigmoid(z) * (jax.nn.log_sigmoid(z) - jnp.log1p(-label_smoothing))
   return right + jax.nn.sigmoid(-z) * (jax.nn.log_sigmoid(-z) - jnp.log(label_smoothing))
@@ -80,17 +82,13 @@ def discopop_link(margins: Array, *, temperature: float = 0.05) -> Array:
 
     loss = -(1 - m) log sigmoid(z) + m exp(-z),  m = sigmoid(z / temperature)
 
+  Found by search, and not monotone: by default it rises for z from -0.12 to 0.07.
   Source: DiscoPOP, arXiv:2406.08414.
 
-  >>> print(discopop_link(jnp.array([0.0, 2.0])).round(3))
-  [0.847 0.135]
+  >>> print(f"{discopop_link(jnp.array(2.0)):.3f}")  # exp(-2)
+  0.135
   """
   z = as_float(margins)
   blend = jax.nn.log_sigmoid(z / temperature)  # m exp(-z) in one exponent: exp(-z) may overflow
   logistic = jax.nn.sigmoid(-z / temperature) * -jax.nn.log_sigmoid(z)
   return logistic + jnp.exp(blend - z)
-
-
-def _check_smoothing(value: float, most: float) -> None:
-  if not 0 <= value <= most:
-    raise ValueError(f"label_smoothing must be in 0..{most}, got {value}.")

@@ -6,13 +6,14 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 
 from lcrl.losses.preference.links import logistic_link
-from lcrl.losses.preference.sequences import aligned, sequence_log_probs
+from lcrl.losses.preference.sequences import aligned, check_positive, sequence_log_probs
 
 __all__ = ["combined_loss", "cpo_loss", "nll_loss", "orpo_loss", "simpo_loss", "slic_loss"]
 
@@ -37,9 +38,10 @@ def simpo_loss(
 
   Source: SimPO, Meng et al. 2024, arXiv:2405.14734. [...] each -> [...].
 
-  >>> print(simpo_loss(jnp.array([-1.0]), jnp.array([-1.25])).round(3))
-  [0.693]
+  >>> print(simpo_loss(jnp.array([-1.0]), jnp.array([-1.5]), link=jnp.negative))
+  [-0.5]
   """
+  check_positive(beta=beta)
   chosen, rejected = aligned(chosen_means=chosen_means, rejected_means=rejected_means)
   return link(beta * (chosen - rejected - margin))
 
@@ -52,6 +54,7 @@ def cpo_loss(
   The paper adds `nll_loss` of the chosen answers, weight 1. Source: CPO, arXiv:2401.08417.
   [...] each -> [...].
   """
+  check_positive(beta=beta)
   chosen, rejected = aligned(chosen_sums=chosen_sums, rejected_sums=rejected_sums)
   return link(beta * (chosen - rejected))
 
@@ -106,4 +109,4 @@ def combined_loss(*terms: tuple[float, Array]) -> Array:
   if not terms:
     raise ValueError("combined_loss needs at least one (weight, loss).")
   losses = aligned(**{f"loss {i}": loss for i, (_, loss) in enumerate(terms)})
-  return sum(weight * loss for (weight, _), loss in zip(terms, losses, strict=True))
+  return functools.reduce(jnp.add, [w * x for (w, _), x in zip(terms, losses, strict=True)])

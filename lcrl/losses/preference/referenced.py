@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from lcrl.losses.preference.links import logistic_link
-from lcrl.losses.preference.sequences import aligned
+from lcrl.losses.preference.sequences import aligned, check_positive
 
 __all__ = [
   "aot_loss",
@@ -33,7 +33,8 @@ Array = jax.Array
 Link = Callable[[Array], Array]
 
 
-def _ratios(chosen_log_ratios: Array, rejected_log_ratios: Array) -> list[Array]:
+def _ratios(chosen_log_ratios: Array, rejected_log_ratios: Array, **scales) -> list[Array]:
+  check_positive(**scales)
   return aligned(chosen_log_ratios=chosen_log_ratios, rejected_log_ratios=rejected_log_ratios)
 
 
@@ -57,10 +58,10 @@ def dpo_loss(
     link: loss of a scaled margin.
   Returns: [...].
 
-  >>> print(dpo_loss(jnp.array([0.0, 10.0]), jnp.zeros(2)).round(3))
-  [0.693 0.313]
+  >>> print(f"{dpo_loss(jnp.array(10.0), jnp.array(0.0)):.3f}")
+  0.313
   """
-  u, v = _ratios(chosen_log_ratios, rejected_log_ratios)
+  u, v = _ratios(chosen_log_ratios, rejected_log_ratios, beta=beta)
   return link(beta * (u - v))
 
 
@@ -81,6 +82,7 @@ def r_dpo_loss(
   alpha * length saturates the link for answers that differ by hundreds of tokens.
   Source: R-DPO, Park et al. 2024, arXiv:2403.19159. [...] each -> [...].
   """
+  check_positive(beta=beta)
   u, v, chosen, rejected = aligned(
     chosen_log_ratios=chosen_log_ratios,
     rejected_log_ratios=rejected_log_ratios,
@@ -99,7 +101,7 @@ def ipo_loss(chosen_log_ratios: Array, rejected_log_ratios: Array, *, tau: float
   >>> print(ipo_loss(jnp.array([5.0]), jnp.array([0.0]), tau=0.1))
   [0.]
   """
-  u, v = _ratios(chosen_log_ratios, rejected_log_ratios)
+  u, v = _ratios(chosen_log_ratios, rejected_log_ratios, tau=tau)
   return (u - v - 1 / (2 * tau)) ** 2
 
 
@@ -132,7 +134,7 @@ def dpop_loss(
 
   Source: DPO-Positive (Smaug), arXiv:2402.13228. [...] each -> [...].
   """
-  u, v = _ratios(chosen_log_ratios, rejected_log_ratios)
+  u, v = _ratios(chosen_log_ratios, rejected_log_ratios, beta=beta)
   return link(beta * (u - v - penalty * jnp.maximum(0.0, -u)))
 
 
@@ -141,7 +143,7 @@ def nca_loss(chosen_log_ratios: Array, rejected_log_ratios: Array, *, beta: floa
 
   Holds the chosen answer's likelihood up. Source: NCA, arXiv:2402.05369; Light-R1's loss at 0.3.
   """
-  u, v = _ratios(chosen_log_ratios, rejected_log_ratios)
+  u, v = _ratios(chosen_log_ratios, rejected_log_ratios, beta=beta)
   log_s = jax.nn.log_sigmoid
   return -log_s(beta * u) - (log_s(-beta * u) + log_s(-beta * v)) / 2
 
@@ -158,7 +160,7 @@ def bco_loss(
   The paper's shift is the running mean of all rewards; TRL's pair form has none.
   Source: BCO, arXiv:2404.04656. [...] each -> [...].
   """
-  u, v = _ratios(chosen_log_ratios, rejected_log_ratios)
+  u, v = _ratios(chosen_log_ratios, rejected_log_ratios, beta=beta)
   return -jax.nn.log_sigmoid(beta * u - shift) - jax.nn.log_sigmoid(shift - beta * v)
 
 
@@ -169,7 +171,7 @@ def apo_zero_loss(
 
   Source: APO, arXiv:2408.06266. [...] each -> [...].
   """
-  u, v = _ratios(chosen_log_ratios, rejected_log_ratios)
+  u, v = _ratios(chosen_log_ratios, rejected_log_ratios, beta=beta)
   return jax.nn.sigmoid(-beta * u) + jax.nn.sigmoid(beta * v)
 
 
@@ -180,7 +182,7 @@ def apo_down_loss(
 
   Source: APO, arXiv:2408.06266. [...] each -> [...].
   """
-  u, v = _ratios(chosen_log_ratios, rejected_log_ratios)
+  u, v = _ratios(chosen_log_ratios, rejected_log_ratios, beta=beta)
   return jax.nn.sigmoid(beta * u) + jax.nn.sigmoid(-beta * (u - v))
 
 
@@ -199,6 +201,7 @@ def sppo_loss(
   Source: SPPO, Wu et al. 2024, arXiv:2405.00675. With one comparison, p_rejected = 1 - p_chosen.
   [...] each -> [...].
   """
+  check_positive(beta=beta)
   u, v, p_chosen, p_rejected = aligned(
     chosen_log_ratios=chosen_log_ratios,
     rejected_log_ratios=rejected_log_ratios,
@@ -212,7 +215,7 @@ def sppo_hard_loss(
   chosen_log_ratios: Array, rejected_log_ratios: Array, *, beta: float = 1e-3
 ) -> Array:
   """(u - 1 / (2 beta))^2 + (v + 1 / (2 beta))^2: win rates 1 and 0, and no half (TRL's form)."""
-  u, v = _ratios(chosen_log_ratios, rejected_log_ratios)
+  u, v = _ratios(chosen_log_ratios, rejected_log_ratios, beta=beta)
   return (u - 0.5 / beta) ** 2 + (v + 0.5 / beta) ** 2
 
 
@@ -228,8 +231,9 @@ def aot_loss(
 
   Source: AOT, arXiv:2406.05882. [N] each -> [N].
 
-  >>> print(aot_loss(jnp.array([3.0, 1.0]), jnp.array([1.0, 3.0])).round(3))
-  [0.693 0.693]
+  >>> print(aot_loss(jnp.array([3.0, 1.0]), jnp.array([1.0, 4.0]), beta=1.0, link=jnp.negative))
+  [-0.  1.]
   """
+  check_positive(beta=beta)
   values, baselines = aligned(values=values, baselines=baselines)
   return link(beta * (jnp.sort(values) - jnp.sort(baselines)))

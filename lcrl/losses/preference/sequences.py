@@ -35,6 +35,13 @@ def aligned(**arrays: Array) -> list[Array]:
   return [as_float(x) for x in arrays.values()]
 
 
+def check_positive(**numbers: float | Array) -> None:
+  """A ValueError that names the first Python number that is not positive; arrays pass."""
+  for name, value in numbers.items():
+    if isinstance(value, (int, float)) and not value > 0:
+      raise ValueError(f"{name} must be positive, got {value}.")
+
+
 def sequence_log_probs(log_probs: Array, weights: Array) -> Array:
   """Weighted sum over tokens; what has weight 0 is not looked at. [..., T] each -> [...].
 

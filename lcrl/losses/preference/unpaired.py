@@ -5,7 +5,7 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
-from lcrl.losses.preference.sequences import aligned
+from lcrl.losses.preference.sequences import aligned, check_positive
 
 __all__ = ["kto_baseline", "kto_loss"]
 
@@ -46,6 +46,7 @@ def kto_loss(
   >>> print(kto_loss(jnp.array([0.0, 0.0]), 0.0, jnp.array([True, False])))
   [0.5 0.5]
   """
+  check_positive(beta=beta)
   r, sign = aligned(log_ratios=log_ratios, desirable=jnp.where(desirable, 1.0, -1.0))
   weight = jnp.where(desirable, desirable_weight, undesirable_weight)
   return weight * jax.nn.sigmoid(-sign * beta * (r - jax.lax.stop_gradient(baseline)))
