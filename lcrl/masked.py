@@ -61,6 +61,24 @@ def masked_std(x, mask, axis: Axis = None, *, ddof: int = 0, keepdims: bool = Fa
   return jnp.where(var > 0, jnp.sqrt(jnp.where(var > 0, var, 1.0)), 0.0)
 
 
+def centre(x, mask, *, lone_raw: bool = False) -> jax.Array:
+  """x minus its mean along the last axis, 0 where masked and exactly 0 where all values are equal.
+
+  A value alone is its own mean and becomes 0; `lone_raw` takes mean 0 for it, as verl does.
+
+  >>> print(centre(jnp.array([1.0, 9.0, 3.0]), jnp.array([True, False, True])))
+  [-1.  0.  1.]
+  """
+  x, mask = jnp.broadcast_arrays(as_float(x), mask)
+  x = jnp.where(mask, x, 0.0)
+  # The mean of equal numbers may round to another number; that of equal zeros does not.
+  shifted = x - jnp.max(jnp.where(mask, x, -jnp.inf), -1, keepdims=True, initial=-1e30)
+  centred = shifted - masked_mean(shifted, mask, -1, keepdims=True)
+  if lone_raw:
+    centred = jnp.where(jnp.sum(mask, -1, keepdims=True) == 1, x, centred)
+  return jnp.where(mask, centred, 0.0)
+
+
 def standardize(
   x, mask, *, ddof: int = 1, eps: float = 1e-6, var_eps=0.0, min_std=0.0, lone_raw: bool = False
 ) -> jax.Array:
@@ -69,22 +87,16 @@ def standardize(
     z = (x - mean) / (max(sqrt(var + var_eps), min_std) + eps)
 
   The three stabilisers are those found in released code; most add `eps` to the deviation and leave
-  the others at 0. A value alone in its group is its own mean and gets 0; `lone_raw` takes mean 0
-  and deviation 1 for it instead, as verl does.
+  the others at 0. `lone_raw` takes mean 0 and deviation 1 for a value alone in its group.
 
   >>> print(standardize(jnp.array([1.0, 9.0, 3.0]), jnp.array([True, False, True]), eps=0.0))
   [-0.70710677  0.          0.70710677]
   """
-  x = as_float(x)
-  x, mask = jnp.broadcast_arrays(jnp.where(mask, x, 0.0), mask)
-  if var_eps:
-    std = jnp.sqrt(masked_var(x, mask, -1, ddof=ddof, keepdims=True) + var_eps)
-  else:
-    std = masked_std(x, mask, -1, ddof=ddof, keepdims=True)
-  mean = masked_mean(x, mask, -1, keepdims=True)
+  centred = centre(x, mask)
+  var = masked_var(centred, mask, -1, ddof=ddof, keepdims=True) + var_eps
+  std = jnp.where(var > 0, jnp.sqrt(jnp.where(var > 0, var, 1.0)), 0.0)
   if lone_raw:
-    lone = jnp.sum(mask, -1, keepdims=True) == 1
-    mean, std = jnp.where(lone, 0.0, mean), jnp.where(lone, 1.0, std)
+    centred = centre(x, mask, lone_raw=True)
+    std = jnp.where(jnp.sum(mask, -1, keepdims=True) == 1, 1.0, std)
   divisor = jnp.maximum(std, min_std) + eps
-  # A constant group has numerator 0; a divisor of 0 must not turn that into nan.
-  return jnp.where(mask, (x - mean) / jnp.where(divisor > 0, divisor, 1.0), 0.0)
+  return centred / jnp.where(divisor > 0, divisor, 1.0)

@@ -163,7 +163,7 @@ def tiered_limit(
       f"limits must be one more than thresholds, got {len(limits)} and {len(thresholds)}."
     )
   accuracy = masked_mean(correct, valid, -1)
-  tier = jnp.sum(accuracy[..., None] >= jnp.asarray(thresholds) - 1e-6, -1)
+  tier = sum((accuracy >= t - 1e-6).astype(jnp.int32) for t in thresholds)
   return jnp.asarray(limits, jnp.int32)[tier]
 
 

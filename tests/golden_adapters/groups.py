@@ -27,7 +27,7 @@ class Groups:
 
   def rows(self, grouped):
     """[B, G, ...] -> [N, ...]."""
-    return np.asarray(grouped)[self._group, self._slot]
+    return grouped[self._group, self._slot]
 
 
 def blocks(rows, size):

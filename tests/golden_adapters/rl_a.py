@@ -67,7 +67,7 @@ def adv_batch_norm(inputs, params):
 
 def adv_reinforce_pp(inputs, params):
   lengths = jnp.array(inputs["lengths"])
-  mask = jnp.arange(lengths.max()) < lengths[:, None]
+  mask = jnp.arange(max(inputs["lengths"]))[None] < lengths[:, None]
   r = jnp.array(inputs["rewards"], float)
   returns = advantages.discounted_return(r, mask, gamma=params["gamma"])
   adv = advantages.whitened(returns, mask, ddof=params["ddof"], eps=params["eps_inside_rsqrt"])
@@ -111,8 +111,12 @@ def _arrays(inputs):
 def _sum(loss, weigh, inputs):
   """Loss and gradient of the sum of weights times token losses."""
   log_probs, old, adv, mask = _arrays(inputs)
-  weights = weigh(mask, jnp.ones(mask.shape[0], bool))
-  return jax.value_and_grad(lambda x: jnp.sum(weights * loss(x, old, adv, mask)))(log_probs)
+
+  def total(log_probs):
+    weights = weigh(mask, jnp.ones(mask.shape[0], bool))
+    return jnp.sum(weights * loss(log_probs, old, adv, mask))
+
+  return jax.value_and_grad(total)(log_probs)
 
 
 def loss_ppo_dual_clip(inputs, params):
@@ -240,9 +244,9 @@ def soft_overlong_punishment(inputs, params):
 
 def dynamic_sampling(inputs, params):
   groups = Groups(inputs["group_id"])
-  keep = filters.nonconstant_groups(groups(inputs["metric"]), groups.valid)
+  keep = np.asarray(filters.nonconstant_groups(groups(inputs["metric"]), groups.valid))
   return {
-    "kept_groups": groups.labels[np.asarray(keep).any(-1)],
+    "kept_groups": groups.labels[keep.any(-1)],
     "kept_rollouts": np.flatnonzero(groups.rows(keep)),
   }
 
@@ -251,7 +255,7 @@ def grpo_lambda(inputs, params):
   lengths, correct = jnp.array(inputs["lengths"]), jnp.array(inputs["correct"]) > 0
   valid = jnp.ones(correct.shape, bool)
   easy = rewards.easiest_groups(correct, valid, share=params["lam"])
-  got = {"group_accuracy": correct.mean(-1), "top_groups": np.flatnonzero(easy)}
+  got = {"group_accuracy": correct.mean(-1), "top_groups": easy}
   for name, ddof in {"population": 0, "sample": 1}.items():
     got[f"reward_{name}_std"] = rewards.grpo_lambda_reward(
       correct,
@@ -469,7 +473,7 @@ def hapo(inputs, params):
     "length_reward_cosine": cosine,
     "length_reward_linear": weight * linear,
     "reward_cosine": rewards.verdict_reward(correct) + cosine,
-    "new_history_min": _known(rewards.shortest_right_length(shortest, correct, lengths, valid)),
+    "new_history_min": rewards.shortest_right_length(shortest, correct, lengths, valid),
   }
 
 
@@ -478,7 +482,7 @@ def hapo_history_mean(inputs, params):
   correct = jnp.ones(lengths.shape, bool)
   mean, count = _unknown(inputs["history_mean"]), jnp.array(inputs["history_count"])
   mean, count = rewards.mean_right_length(mean, count, correct, lengths, correct)
-  return {"new_mean": _known(mean), "new_count": count}
+  return {"new_mean": mean, "new_count": count}
 
 
 def hapo_repetition(inputs, params):
@@ -570,4 +574,25 @@ _ALL = [
   pear,
   dler_selective_merge,
 ]
-ADAPTERS = {f"rl_a/{adapter.__name__}": adapter for adapter in _ALL}
+
+
+# What only numpy can say: indices of unknown number, None for a history that is not there.
+_FINISH = {
+  "top_groups": np.flatnonzero,
+  "new_history_min": _known,
+  "new_mean": _known,
+}
+
+
+def _compiled(adapter):
+  """One program a case: op by op, compiling takes most of the time."""
+
+  def call(inputs, params):
+    got = jax.jit(lambda: adapter(inputs, params))()
+    return {name: _FINISH.get(name, lambda x: x)(value) for name, value in got.items()}
+
+  return call
+
+
+ADAPTERS = {f"rl_a/{adapter.__name__}": _compiled(adapter) for adapter in _ALL}
+ADAPTERS["rl_a/dynamic_sampling"] = dynamic_sampling
