@@ -185,7 +185,8 @@ def test_errors_name_the_value(params, rows):
   for options, text in (
     ({"max_tokens": 0}, "max_tokens must be at least 1, got 0"),
     ({"slots": 0}, "slots must be at least 1"),
-    ({"slots": 2, "group": 2}, "exclude a group"),
+    ({"refill": -1, "slots": 2}, "refill must be at least 1, got -1"),
+    ({"slots": 2, "group": 2}, "group must be 1, got 2"),
     ({"group": 5}, "group must divide the 12 rows, got 5"),
   ):
     with pytest.raises(ValueError, match=text):

@@ -45,7 +45,7 @@ class Slots(NamedTuple):
   position: jax.Array  # [S] int32, where that token stands
   steps: jax.Array  # [S] int32, response tokens written
   control: PyTree  # leaves [S, ...]
-  cache: PyTree  # leaves [S, P + N, ...]
+  cache: PyTree  # leaves [S, ...], P + N positions
   waiting: jax.Array  # [] int32, the first row that still waits
   tokens: jax.Array  # [R, N] int32, -1 where nothing is written
   mask: jax.Array  # [R, N] bool
@@ -104,8 +104,11 @@ def sample(
   rows = len(tokens)
   if max_tokens < 1:
     raise ValueError(f"max_tokens must be at least 1, got {max_tokens}.")
-  if slots is not None and (slots < 1 or group != 1):
-    raise ValueError(f"slots must be at least 1 and exclude a group, got {slots} and {group}.")
+  for name, value in (("slots", slots), ("refill", refill)):
+    if value is not None and value < 1:
+      raise ValueError(f"{name} must be at least 1, got {value}.")
+  if slots is not None and group != 1:
+    raise ValueError(f"a queue of rows prefills each alone: group must be 1, got {group}.")
   if group < 1 or rows % group:
     raise ValueError(f"group must divide the {rows} rows, got {group}.")
   control = control or plain()
@@ -204,14 +207,14 @@ def _fill(job: _Job, s: Slots, batch: int) -> Slots:
   own = jnp.minimum(new, rows - 1)
   put = lambda old, x: old.at[slots].set(x, mode="drop")
   tokens, lengths = queue.tokens[own], queue.lengths[own]
-  first = lambda old, x: old.at[slots, : x.shape[1]].set(x, mode="drop")
+  cache = _prefill(job, tokens, lengths, s.tokens.shape[1])
   return s._replace(
     row=put(s.row, new),
     token=put(s.token, _last(tokens, lengths)),
     position=put(s.position, lengths - 1),
     steps=put(s.steps, 0),
     control=jax.tree.map(lambda old, x: put(old, x[own]), s.control, queue.control),
-    cache=jax.tree.map(first, s.cache, _prefill(job, tokens, lengths)),
+    cache=jax.tree.map(put, s.cache, cache),
     waiting=s.waiting + starts.sum(dtype=jnp.int32),
   )
 
@@ -237,20 +240,19 @@ def _nobody(job: _Job, size: int, max_tokens: int) -> Slots:
 def _everyone(job: _Job, group: int, max_tokens: int) -> Slots:
   """Every row in a slot of its own, one prefill a group."""
   queue, rows = job.queue, len(job.queue.caps)
-  cache = _prefill(job, queue.tokens[::group], queue.lengths[::group])
-  room = lambda x: jnp.pad(x, [(0, 0), (0, max_tokens)] + [(0, 0)] * (x.ndim - 2))
+  cache = _prefill(job, queue.tokens[::group], queue.lengths[::group], max_tokens)
   return _nobody(job, rows, max_tokens)._replace(
     row=jnp.arange(rows, dtype=jnp.int32),
     token=_last(queue.tokens, queue.lengths),
     position=queue.lengths - 1,
-    cache=jax.tree.map(lambda x: room(jnp.repeat(x, group, axis=0)), cache),
+    cache=jax.tree.map(lambda x: jnp.repeat(x, group, axis=0), cache),
     waiting=jnp.int32(rows),
   )
 
 
-def _prefill(job: _Job, tokens, lengths) -> PyTree:
-  """Caches of some prompts, leaves [r, P, ...]."""
-  empty = job.policy.init_cache(*tokens.shape)
+def _prefill(job: _Job, tokens, lengths, max_tokens: int) -> PyTree:
+  """Caches of some prompts, with room for their responses."""
+  empty = job.policy.init_cache(len(tokens), tokens.shape[1] + max_tokens)
   return job.policy.prefill(job.params, tokens, lengths, empty)[1]
 
 
