@@ -28,10 +28,17 @@ def get_config(mode: str = "full") -> config_dict.ConfigDict:
     seed=1,
     size=100_000,
     max_terms=3,
+    max_digits=2,
     extract="last_number",
   )
   c.eval_task = dict(
-    fn="reasoning_gym", dataset="chain_sum", seed=2, size=1_000, max_terms=3, extract="last_number"
+    fn="reasoning_gym",
+    dataset="chain_sum",
+    seed=2,
+    size=1_000,
+    max_terms=3,
+    max_digits=2,
+    extract="last_number",
   )
   c.sampling = dict(temperature=1.0)
   c.optimizer = dict(fn="adamw", learning_rate=2e-5)
