@@ -11,7 +11,8 @@ def shrink(c: config_dict.ConfigDict) -> config_dict.ConfigDict:
   c.policy = dict(fn="fresh", vocab_size=258)
   c.tokenizer = dict(fn="utf8")
   c.task = dict(fn="reasoning_gym", dataset="chain_sum", seed=0, size=64, max_digits=1)
-  c.pop("eval_task", None)
+  if "eval_task" in c:
+    del c.eval_task
   c.mesh = dict(data=1, fsdp=1)
   c.sampling = dict(temperature=1.0)
   c.train.update(

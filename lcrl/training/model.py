@@ -67,7 +67,7 @@ def build_model(settings: Settings, *, devices=None) -> Model:
   policy = source.policy
   optimizer = build(optimizers, s.built["optimizer"], field="optimizer")
   fields = tuple(name for name in wanted if name in SCORE_FIELDS)
-  score = make_scorer(policy, needs=fields, temperature=s.sampling.temperature)
+  score = make_scorer(policy, needs=fields, temperature=s.sampling.temperature, mesh=mesh)
 
   def start(params) -> TrainState:
     return TrainState(

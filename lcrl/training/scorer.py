@@ -9,12 +9,14 @@ Either way the number of pieces never changes the gradient, only the memory.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import Mesh
 
-from lcrl.losses.log_probs import score_tokens
+from lcrl.losses.log_probs import score_tokens, score_tokens_sharded
 from lcrl.types import Batch, Rollouts, Stage, TokenScores
 
 PyTree = Any
@@ -22,7 +24,12 @@ Score = Callable[[PyTree, Rollouts], TokenScores]
 
 
 def make_scorer(
-  policy, *, needs: tuple[str, ...] = (), temperature: float = 1.0, **chunks
+  policy,
+  *,
+  needs: tuple[str, ...] = (),
+  temperature: float = 1.0,
+  mesh: Mesh | None = None,
+  **chunks,
 ) -> Score:
   """score(params, rollouts) -> TokenScores, [B, G, T] each, without ever holding [B, G, T, V].
 
@@ -30,17 +37,23 @@ def make_scorer(
     policy: a `policies.Policy`.
     needs: score fields besides log_probs: "entropy", "log_sum_sq", "logits_at".
     temperature: that of the sampler, so that both speak of the same distribution.
+    mesh: where rows and parameters lie; of several devices, each scores its rows by its columns.
     **chunks: token_chunk, vocab_chunk of `score_tokens`.
   """
   fields = tuple(dict.fromkeys(("log_probs", *needs)))
+  vocab_size, parts = policy.config.vocab_size, 1
+  take_scores: Callable[..., TokenScores] = score_tokens
+  if mesh is not None and mesh.size > 1:
+    take_scores, parts = partial(score_tokens_sharded, mesh=mesh), mesh.shape["tensor"]
 
   def score(params, rollouts):
     hidden = policy.hidden(params, rollouts.tokens)
-    scores = score_tokens(
+    scores = take_scores(
       hidden,
-      policy.head(params),
+      jnp.pad(policy.head(params), ((0, 0), (0, -vocab_size % parts))),
       jnp.roll(rollouts.tokens, -1, axis=-1),
       jnp.roll(rollouts.mask, -1, axis=-1).at[..., -1].set(False),
+      vocab_size=vocab_size,
       needs=fields,
       temperature=temperature,
       soft_cap=policy.config.logit_softcap,

@@ -1,0 +1,221 @@
+"""Will a run fit its devices, and how fast could it be at best?
+
+Compiles the programs of a step for any devices, those of a described topology included, and takes
+memory from the compiler. Floating-point operations and memory traffic are analytic, because a
+compiler counts the body of a loop once.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.stages import Compiled
+
+from lcrl.data.rows import Rows
+from lcrl.mesh import batch_sharding, batch_shards, replicated
+from lcrl.policies import Config
+from lcrl.sampling import engine as sampling
+from lcrl.training.collectives import sent_bytes
+from lcrl.training.model import Model
+from lcrl.types import Budget, Rollouts
+
+PyTree = Any
+GIB = 2.0**30
+
+
+class Program(NamedTuple):
+  """One compiled program of a step. Bytes are those of one device."""
+
+  arguments: int
+  outputs: int  # those that do not take the place of an argument
+  temporaries: int
+  beside: int  # parameters and optimizer state that lie there while it runs
+  flops: float  # of all devices
+  traffic: float  # from and to memory, at least
+  sent: float  # to other devices
+
+  @property
+  def peak(self) -> int:
+    return self.arguments + self.outputs + self.temporaries + self.beside
+
+
+class Chip(NamedTuple):
+  """What one device can do, by its data sheet."""
+
+  memory: float  # bytes
+  flops: float  # in bfloat16, a second
+  bandwidth: float  # bytes of memory a second
+  links: float  # bytes to other devices a second
+
+  def seconds(self, program: Program, devices: int) -> float:
+    """The roofline: computing, memory and links, each at its peak and all at the same time."""
+    computing = program.flops / devices / self.flops
+    return max(computing, program.traffic / self.bandwidth, program.sent / self.links)
+
+
+CHIPS = {  # by device_kind
+  "TPU v5 lite": Chip(16 * GIB, 197e12, 819e9, 200e9),
+  "TPU v5": Chip(95 * GIB, 459e12, 2765e9, 600e9),
+  "TPU v6 lite": Chip(32 * GIB, 918e12, 1640e9, 448e9),
+  "TPU7x": Chip(96 * GIB, 1153e12, 3690e9, 600e9),  # a chip of 192 GiB is two devices
+  "NVIDIA H100 80GB HBM3": Chip(80 * GIB, 989e12, 3350e9, 450e9),
+  "NVIDIA H200": Chip(141 * GIB, 989e12, 4800e9, 450e9),
+}
+
+
+def measure(model: Model, *, tokens: float | None = None) -> dict[str, Program]:
+  """The programs of a step in their order: copy, sample, shape, (reference,) update.
+
+  Args:
+    model: on any devices; nothing is allocated there.
+    tokens: of the longest response in a batch, as long as which all decode; None: the most.
+  """
+  tokens = model.settings.train.max_tokens if tokens is None else tokens
+  params, state = device_bytes(model.abstract.params), device_bytes(model.abstract)
+  used = {"copy": params, "reference": params, "update": state}
+  frozen = params if model.needs_reference else 0
+  found = {}
+  for name, compiled in compile_step(model).items():
+    memory = compiled.memory_analysis()
+    moved = memory.argument_size_in_bytes + memory.output_size_in_bytes
+    found[name] = Program(
+      arguments=memory.argument_size_in_bytes,
+      outputs=memory.output_size_in_bytes - memory.alias_size_in_bytes,
+      temporaries=memory.temp_size_in_bytes,
+      beside=state + (0 if name == "reference" else frozen) - used.get(name, 0),
+      flops=flops(model, tokens).get(name, 0.0),
+      traffic=moved + traffic(model, tokens).get(name, 0.0),
+      sent=sum(sent_bytes(compiled.as_text(), trips=tokens).values()),
+    )
+  return found
+
+
+def compile_step(model: Model) -> dict[str, Compiled]:
+  """The programs that the loop runs in a step, for the longest prompts and responses."""
+  s, done = model.settings, {}
+
+  def compile_(name: str, function, *args, **kwargs) -> PyTree:
+    """What the function returns, without values."""
+    lowered = function.lower(*args, **kwargs)
+    done[name] = lowered.compile()
+    return jax.tree.map(_like, lowered.out_info, done[name].output_shardings)
+
+  engine = sampling.make_engine(
+    model.policy,
+    max_tokens=s.train.max_tokens,
+    end_ids=(0,),
+    pad_id=0,
+    temperature=s.sampling.temperature,
+    slots=s.sampling.slots,
+    dtype=s.sampling.dtype,
+    mesh=model.mesh,
+  )
+  rows, rollouts = abstract_batch(model)
+  key = _like(jax.eval_shape(jax.random.key, 0), replicated(model.mesh))
+  copy = compile_("copy", sampling._prepare, engine, model.abstract.params)
+  lengths = {"prompt": s.train.max_prompt_tokens, "new": s.train.max_tokens}
+  compile_(
+    "sample", sampling._generate, engine, copy, rows, rollouts.budget, key,
+    **lengths, share=s.sampling.slots is None,
+  )  # fmt: skip
+  at = {"step": model.abstract.step, "key": key}
+  batch, _ = compile_("shape", model.shape, model.abstract.recipe, rollouts, **at)
+  if model.needs_reference:
+    reference = compile_("reference", model.score, model.abstract.params, rollouts)
+    batch = dataclasses.replace(batch, ref_log_probs=reference)
+  compile_("update", model.update, model.abstract, batch)
+  return done
+
+
+def abstract_batch(model: Model) -> tuple[Rows, Rollouts]:
+  """Shapes and shardings of what the sampler takes and of what it gives."""
+  train, at = model.settings.train, batch_sharding(model.mesh)
+  prompts, group = train.prompts, train.group_size
+
+  def array(dtype, *more: int, by=(prompts, group)):
+    return jax.ShapeDtypeStruct((*by, *more), dtype, sharding=at)
+
+  number, numbers = array(jnp.int32), array(jnp.int32, by=(prompts,))
+  tokens = train.max_prompt_tokens + train.max_tokens
+  rollouts = Rollouts(
+    tokens=array(jnp.int32, tokens),
+    mask=array(jnp.bool, tokens),
+    sampler_log_probs=array(jnp.float32, tokens),
+    lengths=number,
+    truncated=array(jnp.bool),
+    scores=array(jnp.float32),
+    correct=array(jnp.bool),
+    outcome=array(jnp.int8),
+    valid=array(jnp.bool),
+    prompt_ids=numbers,
+    difficulty=numbers,
+    budget=Budget(number, number, number),
+    signals={},
+  )
+  asked = array(jnp.int32, train.max_prompt_tokens)
+  return Rows(asked, number, number, numbers, numbers, numbers), rollouts
+
+
+def flops(model: Model, tokens: float) -> dict[str, float]:
+  """Floating-point operations of all devices. Per token of rows of T, with N weights in the
+  matrices of the layers, L layers of H heads of size h, D hidden size, V vocabulary:
+
+    a forward pass   F = 2 N + 4 T H h L      the head   E = 2 D V
+    the update       3 F + 4 E                3 F + 3 E is the usual 6 N and attention; the head is
+                                              computed again going back, and so is what remat drops
+    decoding         F + E, T the length of the cache
+
+  Attention counts the whole square: the XLA back end computes what it masks.
+  """
+  s, c = model.settings, model.policy.config
+  asked, length = s.train.max_prompt_tokens, s.train.max_prompt_tokens + s.train.max_tokens
+  rows = s.train.prompts * s.train.group_size
+  read = s.train.prompts if s.sampling.slots is None else rows
+  attention = lambda span: 4 * span * c.heads * c.head_dim * c.layers
+  forward = lambda span: 2 * layer_weights(c) * c.layers + attention(span)
+  head = 2 * c.hidden_size * c.vocab_size
+  again = {"none": 0, "dots": attention(length), "full": forward(length)}[c.remat]
+  coupled = model.recipe.loss.coupled and s.train.micro_batches > 1
+  passes = int(coupled) + int(s.train.updates > 1)  # forward only, before the update
+  score = rows * length * (forward(length) + head)
+  return {
+    "sample": read * asked * forward(asked) + rows * tokens * (forward(length) + head),
+    "reference": score,
+    "update": rows * length * (3 * forward(length) + again + 4 * head) + passes * score,
+  }
+
+
+def traffic(model: Model, tokens: float) -> dict[str, float]:
+  """Bytes that a device must read besides arguments and results: weights once a pass over a
+  micro-batch, and weights and cache once a token while decoding."""
+  s, c, shape = model.settings, model.policy.config, model.mesh.shape
+  weights = layer_weights(c) * c.layers + c.hidden_size * c.vocab_size
+  width = lambda dtype: jnp.dtype(dtype).itemsize / shape["tensor"]
+  rows = s.train.prompts * s.train.group_size / batch_shards(model.mesh)
+  length = s.train.max_prompt_tokens + s.train.max_tokens
+  cache = rows * length * 2 * c.kv_heads * c.head_dim * c.layers
+  passes = s.train.updates * s.train.micro_batches * (2 if c.remat == "none" else 3)
+  return {
+    "sample": tokens * (weights + cache) * width(s.sampling.dtype or c.dtype),
+    "reference": s.train.micro_batches * weights * width(c.dtype),
+    "update": passes * weights * width(c.dtype),
+  }
+
+
+def layer_weights(c: Config) -> int:
+  """Numbers in the matrices of one layer."""
+  return c.hidden_size * (2 * (c.heads + c.kv_heads) * c.head_dim + 3 * c.mlp_size)
+
+
+def device_bytes(tree: PyTree) -> int:
+  """Bytes of abstract arrays on one device of their shardings."""
+  size = lambda x: math.prod(x.sharding.shard_shape(x.shape)) * x.dtype.itemsize
+  return sum(map(size, jax.tree.leaves(tree)))
+
+
+def _like(x, sharding) -> jax.ShapeDtypeStruct:
+  return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding)
