@@ -28,7 +28,7 @@ def get_config(mode: str = "full") -> config_dict.ConfigDict:
     seed=1,
     size=100_000,
     max_terms=3,
-    max_digits=2,
+    max_digits=1,
     extract="last_number",
   )
   c.eval_task = dict(
@@ -37,7 +37,7 @@ def get_config(mode: str = "full") -> config_dict.ConfigDict:
     seed=2,
     size=1_000,
     max_terms=3,
-    max_digits=2,
+    max_digits=1,
     extract="last_number",
   )
   c.sampling = dict(temperature=1.0)
