@@ -1,5 +1,6 @@
 """Controls alone, and inside the sampler."""
 
+import itertools
 from functools import partial
 
 import jax
@@ -8,7 +9,7 @@ import numpy as np
 import pytest
 
 from lcrl import policies
-from lcrl.sampling import controls, mirostat, steering
+from lcrl.sampling import controls, mirostat, speculative, steering
 from lcrl.sampling.core import row_keys, sample
 
 V, R, N = 16, 6, 12
@@ -175,3 +176,13 @@ def test_bad_knobs_are_named():
   ):
     with pytest.raises(ValueError, match=text):
       make()
+
+
+def test_best_acceptance_is_the_best_of_all_sets():
+  target, draft = np.random.default_rng(0).dirichlet(np.ones(5), (2, 20)).astype(np.float32)
+  sets = np.array(list(itertools.product([0, 1], repeat=5)))
+  for n in (1, 3):
+    want = 1 + (target @ sets.T - (draft @ sets.T) ** n).min(axis=-1)
+    got = speculative.best_acceptance(target, draft, drafts=n)
+    np.testing.assert_allclose(got, want, atol=1e-5)
+    assert (speculative.recursive_acceptance(target, draft, drafts=n) <= got + 1e-5).all()

@@ -119,6 +119,16 @@ def specdec_stop(inputs, params):
   }
 
 
+def multi_draft_acceptance(inputs, params):
+  dists = jnp.array(inputs["p_target"]), jnp.array(inputs["q_draft"])
+  drafts = params["n_drafts"]
+  return {
+    "optimal_iid": speculative.best_acceptance(*dists, drafts=drafts),
+    "recursive_rejection_iid": speculative.recursive_acceptance(*dists, drafts=drafts),
+    "greedy_draft": speculative.greedy_acceptance(*dists, drafts=drafts),
+  }
+
+
 ADAPTERS = {
   f"eval_decode_merge/{f.__name__}": f
   for f in (
@@ -130,5 +140,6 @@ ADAPTERS = {
     eos_ramp,
     rule_based_adapter,
     specdec_stop,
+    multi_draft_acceptance,
   )
 } | {"rl_a/ts_end_of_thinking": ts_end_of_thinking}
