@@ -1,8 +1,9 @@
 """Slot 4: what a rollout is worth compared with its group, or with the batch.
 
 Group statistics run along the last axis, over the rollouts that `keep` selects; the others get 0.
-A rollout alone in its group has nothing to be compared with. Like verl, and unlike TRL, these
-functions then keep its raw reward (`lone_raw=True`); a run refuses groups of one.
+A rollout alone in its group has nothing to be compared with. Like verl, and unlike TRL, the bare
+functions keep its raw reward (`lone_raw=True`). A run refuses groups of one, and a rollout that
+the filter left alone gets 0 from the stages unless they are told otherwise.
 """
 
 from __future__ import annotations
@@ -158,7 +159,7 @@ def group_normalized(
   eps: float = 1e-6,
   var_eps: float = 0.0,
   min_std: float = 0.0,
-  lone_raw: bool = True,
+  lone_raw: bool = False,
   over_valid: bool = False,
 ) -> Stage:
   """`group_normalized_advantage` of what the filter kept; with `over_valid`, of the whole group,
@@ -174,12 +175,12 @@ def group_normalized(
   )
 
 
-def group_centered(*, lone_raw: bool = True, over_valid: bool = False) -> Stage:
+def group_centered(*, lone_raw: bool = False, over_valid: bool = False) -> Stage:
   """`group_centered_advantage` of what the filter kept, or of the whole group (`over_valid`)."""
   return _stage(group_centered_advantage, over_valid, lone_raw=lone_raw)
 
 
-def leave_one_out(*, lone_raw: bool = True, over_valid: bool = False) -> Stage:
+def leave_one_out(*, lone_raw: bool = False, over_valid: bool = False) -> Stage:
   """`leave_one_out_advantage` of what the filter kept, or of the whole group (`over_valid`)."""
   return _stage(leave_one_out_advantage, over_valid, lone_raw=lone_raw)
 
@@ -194,7 +195,7 @@ def reinforce_baseline(*, per_token: bool = True, ddof: int = 1, eps: float = 1e
   or with each rollout counted once (`per_token=False`)."""
 
   def apply(state, rewards, keep, rollouts):
-    centered = group_centered_advantage(rewards, keep)
+    centered = group_centered_advantage(rewards, keep, lone_raw=False)
     counts = jnp.where(keep, rollouts.lengths if per_token else 1, 0)
     return whitened(centered, counts, ddof=ddof, eps=eps), state
 

@@ -188,7 +188,7 @@ def _stage(token_loss, kl, correction) -> Stage:
   """Sum of weights * (correction * token_loss + kl)."""
 
   def apply(state, scores, batch):
-    mask, log_probs = batch.rollouts.mask, scores.log_probs
+    mask, log_probs = batch.rollouts.mask & batch.keep[..., None], scores.log_probs
     old = jax.lax.stop_gradient(log_probs) if batch.old_log_probs is None else batch.old_log_probs
     losses = token_loss(log_probs, old, batch.advantages, mask)
     if correction is not None:

@@ -1,0 +1,81 @@
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from lcrl import advantages
+from tests.rollouts import random_rollouts
+
+GROUP = [
+  advantages.group_normalized_advantage,
+  advantages.group_centered_advantage,
+  advantages.leave_one_out_advantage,
+  advantages.batch_scaled_advantage,
+]
+KEEP = jnp.array([[True] * 5, [True, True, True, False, False]])
+
+
+def rewards(seed):
+  return jax.random.normal(jax.random.key(seed), (2, 5))
+
+
+@pytest.mark.parametrize("advantage", GROUP)
+@settings(max_examples=5, deadline=None)
+@given(seed=st.integers(0, 2**16), shift=st.floats(-100, 100))
+def test_a_constant_added_to_all_rewards_of_a_group_changes_nothing(advantage, seed, shift):
+  shifts = jnp.array([[shift], [0.0]]) if advantage is not GROUP[-1] else shift
+  got = advantage(rewards(seed) + shifts, KEEP)
+  np.testing.assert_allclose(got, advantage(rewards(seed), KEEP), rtol=2e-3, atol=2e-3)
+  np.testing.assert_allclose(got.sum(-1), 0, atol=1e-4)
+
+
+@pytest.mark.parametrize("advantage", GROUP)
+def test_equal_rewards_give_exactly_zero(advantage):
+  # In float32 the mean of seven times 1.2 is not 1.2: dividing that error by eps would give 0.1.
+  got = advantage(jnp.full((3, 7), 1.2), jnp.ones((3, 7), bool))
+  assert not np.any(got)
+
+
+@pytest.mark.parametrize("advantage", GROUP[:3])
+def test_a_lone_rollout(advantage):
+  keep = jnp.array([[True, False]])
+  reward = jnp.array([[0.5, jnp.nan]])
+  np.testing.assert_allclose(advantage(reward, keep), [[0.5, 0.0]], rtol=1e-5)
+  assert not np.any(advantage(reward, keep, lone_raw=False))
+
+
+def test_shapes_must_agree():
+  with pytest.raises(ValueError, match=r"\(2, 5\), \(2,\)"):
+    advantages.group_normalized_advantage(rewards(0), KEEP[:, 0])
+
+
+def shape(stage, keep, values):
+  r = dataclasses.replace(random_rollouts(prompts=2, group=5), valid=jnp.ones((2, 5), bool))
+  return np.asarray(stage.apply(stage.init(), values, keep, r)[0]), r
+
+
+def test_over_valid_takes_the_mean_over_the_whole_group():
+  values = jnp.array([[1.0, 0.0, 0.0, 0.0, 0.0]] * 2)
+  keep = jnp.array([[True, True, False, False, False]] * 2)
+  kept, _ = shape(advantages.group_centered(), keep, values)
+  whole, _ = shape(advantages.group_centered(over_valid=True), keep, values)
+  np.testing.assert_allclose(kept[0], [0.5, -0.5, 0, 0, 0])
+  np.testing.assert_allclose(whole[0], [0.8, -0.2, 0, 0, 0], rtol=1e-6)
+
+
+@pytest.mark.parametrize("per_token", [True, False])
+def test_whitening_has_mean_zero_and_variance_one_in_its_own_count(per_token):
+  got, r = shape(advantages.reinforce_baseline(per_token=per_token), KEEP, rewards(1))
+  counts = np.where(KEEP, r.lengths if per_token else 1, 0)
+  np.testing.assert_allclose((got * counts).sum(), 0, atol=1e-4)
+  np.testing.assert_allclose((got**2 * counts).sum(), counts.sum() - 1, rtol=1e-4)
+
+
+def test_returns_to_go_are_per_token():
+  got, r = shape(advantages.reinforce(gamma=0.5), KEEP, rewards(2))
+  assert got.shape == r.mask.shape
+  assert not np.any(got[~np.asarray(r.mask & KEEP[..., None])])

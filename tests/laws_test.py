@@ -1,0 +1,255 @@
+"""Laws that every stage of every slot obeys. A new method joins by one row of TABLE."""
+
+import dataclasses
+import inspect
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from lcrl import advantages, budgets, filters, losses, rewards
+from lcrl.losses import policy
+from lcrl.named import build
+from lcrl.types import Batch, TokenScores
+from tests.rollouts import random_rollouts
+
+SLOTS = {
+  "budget": budgets,
+  "reward": rewards,
+  "filter": filters,
+  "advantage": advantages,
+  "loss": policy,
+}
+LASER = dict(fn="correctness", right=1.0, wrong=-0.5, bad_format=-1.0)
+K3 = dict(fn="k3", beta=0.1)
+TABLE = [
+  ("budget", dict(fn="fixed", target=5)),
+  ("budget", dict(fn="uniform", low=2, high=9, cap=12)),
+  ("budget", dict(fn="uniform_level", targets=(4, 8))),
+  ("budget", dict(fn="scheduled", schedule=dict(fn="cosine_cycle", low=2, high=9, period=8))),
+  ("budget", dict(fn="scheduled", schedule=dict(fn="stair_cosine", low=2, high=9, period=8))),
+  ("reward", LASER),
+  ("reward", dict(fn="length_penalty", alpha=0.01)),
+  ("reward", dict(fn="soft_overlong", max_length=8, buffer=4, base=dict(fn="hapo", rows=4))),
+  ("reward", dict(fn="exact_length")),
+  ("reward", dict(fn="max_length")),
+  ("reward", dict(fn="step_bonus", explore=0.5, base=LASER)),
+  ("reward", dict(fn="truncation", late_scale=0.1)),
+  ("reward", dict(fn="sigmoid_length")),
+  ("reward", dict(fn="kimi")),
+  ("reward", dict(fn="grpo_lambda", share=0.5)),
+  ("reward", dict(fn="laser_d", lower=2, upper=9, interval=2, base=LASER)),
+  ("reward", dict(fn="tiered_truncation", limits=(8, 4))),
+  ("reward", dict(fn="curriculum", score=dict(fn="band"))),
+  ("reward", dict(fn="hapo", rows=4)),
+  ("reward", dict(fn="hapo_mean", rows=4, score=dict(fn="linear_history"))),
+  ("reward", dict(fn="repetition_penalty", ngram=2)),
+  ("reward", dict(fn="level_penalty", penalty_by_level=(0.0, 0.5), max_length=8)),
+  ("reward", dict(fn="conciseness", anneal_steps=10)),
+  ("reward", dict(fn="pear")),
+  ("reward", dict(fn="answer_truncation")),
+  ("filter", dict(fn="keep_all")),
+  ("filter", dict(fn="mixed_correctness")),
+  ("filter", dict(fn="nonconstant_reward")),
+  ("filter", dict(fn="untruncated", base=dict(fn="mixed_correctness"))),
+  ("advantage", dict(fn="group_normalized")),
+  ("advantage", dict(fn="group_centered", over_valid=True)),
+  ("advantage", dict(fn="leave_one_out")),
+  ("advantage", dict(fn="batch_scaled")),
+  ("advantage", dict(fn="reinforce_baseline")),
+  ("advantage", dict(fn="reinforce", gamma=0.9)),
+  ("loss", dict(fn="clipped_surrogate", dual_clip=3.0, kl=K3, correction=dict(fn="truncated"))),
+  ("loss", dict(fn="sequence_clipped_surrogate", correction=dict(fn="rejected"))),
+  ("loss", dict(fn="cispo", kl=dict(fn="k2", beta=0.1))),
+  ("loss", dict(fn="drpo", max_length=9)),
+]
+IDS = [f"{slot}-{spec['fn']}" for slot, spec in TABLE]
+
+
+def inputs(seed, dtype=jnp.float32):
+  """Everything that any stage reads, with a ragged group and every signal."""
+  r = random_rollouts(seed)
+  keys = jax.random.split(jax.random.key(seed + 1), 6)
+  flags = jax.random.bernoulli(keys[0], 0.5, r.correct.shape)
+  noise = lambda key: jnp.where(r.mask, jax.random.normal(key, r.mask.shape, dtype), 0)
+  target = jax.random.randint(keys[1], r.lengths.shape, 3, 9)
+  r = dataclasses.replace(
+    r,
+    valid=r.valid.at[1, 2:].set(False),
+    sampler_log_probs=-jnp.abs(noise(keys[2])),
+    scores=r.scores.astype(dtype),
+    outcome=jnp.where(r.correct, 0, 1 + flags).astype(jnp.int8),
+    budget=dataclasses.replace(r.budget, target=target, level=flags.astype(jnp.int32)),
+    signals={
+      "has_think": flags,
+      "has_answer": ~flags,
+      "conciseness": jax.random.uniform(keys[3], flags.shape, dtype),
+      "entropy": jnp.abs(noise(keys[4])),
+      "think_end": r.lengths // 2 - 1,
+      "answer_length": r.lengths - 1,
+    },
+  )
+  keep = r.valid.at[0, 0].set(False)
+  values = jax.random.normal(keys[5], r.lengths.shape, dtype)
+  old, ref = r.sampler_log_probs + noise(keys[0]) / 4, r.sampler_log_probs + noise(keys[1])
+  weights = losses.token_mean(r.mask, keep)
+  batch = Batch(r, values, keep, values, weights, old.astype(dtype), ref.astype(dtype))
+  return batch, (old + noise(keys[2]) / 4).astype(dtype)
+
+
+def calls(slot, stage):
+  """(state, batch, log_probs) -> (output, new state), whatever the slot."""
+
+  def budget(state, batch, log_probs):
+    r = batch.rollouts
+    knobs = dict(step=jnp.array(3), key=jax.random.key(0), group_size=r.lengths.shape[1])
+    out, state = stage.apply(state, r.prompt_ids, **knobs)
+    return jnp.stack([out.target, out.cap, out.level], -1), state
+
+  def advantage(state, batch, log_probs):
+    return stage.apply(state, batch.rewards, batch.keep, batch.rollouts)
+
+  def loss(state, batch, log_probs):
+    return stage.apply(state, TokenScores(log_probs), batch)
+
+  return {
+    "budget": budget,
+    "reward": lambda state, batch, log_probs: stage.apply(state, batch.rollouts),
+    "filter": lambda state, batch, log_probs: stage.apply(state, batch.rewards, batch.rollouts),
+    "advantage": advantage,
+    "loss": loss,
+  }[slot]
+
+
+@pytest.mark.parametrize("slot", SLOTS)
+def test_the_table_has_every_stage(slot):
+  module = SLOTS[slot]
+  makers = {
+    name
+    for name in module.__all__
+    if callable(getattr(module, name))
+    and inspect.signature(getattr(module, name)).return_annotation == "Stage"
+  }
+  assert makers == {spec["fn"] for s, spec in TABLE if s == slot}
+
+
+def rows(batch):
+  """Which outputs count: those of real rows."""
+  return np.asarray(batch.rollouts.valid)
+
+
+@pytest.mark.parametrize("slot, spec", TABLE, ids=IDS)
+def test_common_laws(slot, spec):
+  stage = build(SLOTS[slot], spec, field=slot)
+  assert set(stage.needs) <= {"ref", "group", *inputs(0)[0].rollouts.signals}
+  call = jax.jit(calls(slot, stage))
+  batch, log_probs = inputs(0)
+  state = stage.init()
+  out, new = call(state, batch, log_probs)
+  real = rows(batch) if out.ndim else ()
+
+  # State keeps structure, shapes and types, and is finite or what it was.
+  assert jax.tree.structure(new) == jax.tree.structure(state)
+  for a, b in zip(jax.tree.leaves(state), jax.tree.leaves(new), strict=True):
+    assert (a.shape, a.dtype) == (b.shape, b.dtype)
+    assert not np.any(np.isnan(b))
+
+  # Shape, type, finite.
+  assert out.dtype == {"budget": jnp.int32, "filter": bool}.get(slot, jnp.float32)
+  assert out.shape[:2] == (() if slot == "loss" else batch.keep.shape)
+  assert np.all(np.isfinite(out[real]))
+  if slot in ("filter", "advantage"):
+    hidden = ~batch.rollouts.valid if slot == "filter" else ~batch.keep
+    assert not np.any(out[hidden])
+
+  # Nothing behind a mask or in an invalid row matters.
+  junk, junk_log_probs = garbage(batch, log_probs, slot, spec.get("over_valid", False))
+  got, got_new = call(state, junk, junk_log_probs)
+  np.testing.assert_array_equal(got[real], out[real])
+  jax.tree.map(np.testing.assert_array_equal, got_new, new)
+
+  # Order inside a group does not matter.
+  order = jnp.array([2, 0, 3, 1])
+  moved, moved_log_probs = jax.tree.map(lambda x: permuted(x, batch, order), (batch, log_probs))
+  got, got_new = call(state, moved, moved_log_probs)
+  if slot != "budget":
+    want = out[:, order] if out.ndim else out
+    np.testing.assert_allclose(
+      got[rows(moved) if out.ndim else ()],
+      want[rows(moved) if out.ndim else ()],
+      rtol=1e-5,
+      atol=1e-6,
+    )
+    close = lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5)
+    jax.tree.map(close, got_new, new)
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float64"])
+@pytest.mark.parametrize("slot, spec", TABLE, ids=IDS)
+def test_vmapped_in_other_types(slot, spec, dtype):
+  with jax.enable_x64(dtype == "float64"):
+    stage = build(SLOTS[slot], spec, field=slot)
+    stack = lambda *xs: jnp.stack(xs)
+    batches = jax.tree.map(stack, inputs(0, jnp.dtype(dtype)), inputs(7, jnp.dtype(dtype)))
+    states = jax.tree.map(stack, stage.init(), stage.init())
+    out, new = jax.jit(jax.vmap(calls(slot, stage)))(states, *batches)
+    if slot not in ("budget", "filter"):
+      assert out.dtype == (jnp.float64 if dtype == "float64" else jnp.float32)
+    assert [x.dtype for x in jax.tree.leaves(new)] == [x.dtype for x in jax.tree.leaves(states)]
+    batch = jax.tree.map(lambda x: x[1], batches[0])
+    real = rows(batch) if out.ndim > 1 else ()
+    assert np.all(np.isfinite(out[1][real]))
+    if dtype == "float64":
+      want, _ = calls(slot, stage)(stage.init(), batch, batches[1][1])
+      np.testing.assert_allclose(out[1][real], want[real], rtol=1e-9, atol=1e-12)
+
+
+def garbage(batch, log_probs, slot, over_valid=False):
+  """The same batch with nan and nonsense in invalid rows and behind the mask."""
+  r = batch.rollouts
+  bad_row = ~r.valid
+  off = (~batch.keep if slot == "loss" else bad_row)[..., None] | ~r.mask
+  fill = lambda x, where: jnp.where(
+    where, jnp.array(jnp.nan if jnp.issubdtype(x.dtype, jnp.floating) else 7).astype(x.dtype), x
+  )
+  signals = {k: fill(v, off if v.ndim == 3 else bad_row) for k, v in r.signals.items()}
+  junk = dataclasses.replace(
+    r,
+    tokens=fill(r.tokens, off),
+    sampler_log_probs=fill(r.sampler_log_probs, off),
+    lengths=jnp.where(bad_row, 999, r.lengths),
+    correct=r.correct ^ bad_row,
+    truncated=r.truncated ^ bad_row,
+    scores=fill(r.scores, bad_row),
+    signals=signals,
+  )
+  hidden = bad_row if slot == "filter" or over_valid else ~batch.keep
+  batch = dataclasses.replace(
+    batch,
+    rollouts=junk,
+    rewards=fill(batch.rewards, hidden),
+    old_log_probs=fill(batch.old_log_probs, off),
+    ref_log_probs=fill(batch.ref_log_probs, off),
+  )
+  return batch, fill(log_probs, off)
+
+
+def permuted(x, batch, order):
+  return x[:, order] if x.shape[:2] == batch.keep.shape else x
+
+
+@pytest.mark.parametrize(
+  "spec", [spec for slot, spec in TABLE if slot == "loss"], ids=lambda s: s["fn"]
+)
+def test_loss_gradient_stops_at_the_mask(spec):
+  stage = build(policy, spec, field="loss")
+  batch, log_probs = inputs(3)
+  grad = jax.jit(jax.grad(lambda x, b: stage.apply((), TokenScores(x), b)[0]))
+  want = grad(log_probs, batch)
+  trains = np.asarray(batch.rollouts.mask & batch.keep[..., None])
+  assert np.all(np.isfinite(want))
+  assert not np.any(np.asarray(want)[~trains])
+  assert np.count_nonzero(want) > trains.sum() // 4
+  junk, junk_log_probs = garbage(batch, log_probs, "loss")
+  np.testing.assert_array_equal(grad(junk_log_probs, junk), want)
