@@ -100,6 +100,7 @@ def save(
     for old in path.glob("model*.safetensors*"):
       old.unlink()
     for new in written.iterdir():
+      new.chmod(0o644)  # safetensors writes 0600
       os.replace(new, path / new.name)
 
 
