@@ -53,11 +53,12 @@ def _write(path, name, *, quantize=None, tokenizer=None, raw_type=None, divisors
   out.add_layer_norm_rms_eps(raw["rms_norm_eps"])
   out.add_key_length(raw.get("head_dim", raw["hidden_size"] // heads))
   out.add_rope_freq_base(theta or raw["rope_parameters"]["rope_theta"])
-  if (factor := raw["rope_parameters"].get("factor")) and divisors is None:
-    out.add_rope_scaling_type(gguf.RopeScalingType.YARN)
-    out.add_rope_scaling_factor(factor)
-    length = raw["rope_parameters"]["original_max_position_embeddings"]
-    out.add_rope_scaling_orig_ctx_len(length)
+  rope = raw["rope_parameters"]
+  if "factor" in rope and divisors is None:
+    out.add_rope_scaling_type(gguf.RopeScalingType(rope["rope_type"]))
+    out.add_rope_scaling_factor(rope["factor"])
+    if length := rope.get("original_max_position_embeddings"):
+      out.add_rope_scaling_orig_ctx_len(length)
   if tokenizer:
     tokenizer(out)
   for key, value in load_file(folder / "model.safetensors").items():
@@ -79,7 +80,7 @@ def _write(path, name, *, quantize=None, tokenizer=None, raw_type=None, divisors
   return path
 
 
-@pytest.mark.parametrize("name", ["smollm2", "qwen2", "qwen3"])
+@pytest.mark.parametrize("name", ["llama_linear", "qwen2", "qwen3"])
 def test_logits_are_those_of_the_folder(name, tmp_path):
   stored = np.load(FIXTURES / "models" / name / "logits.npz")
   policy, params = policies.load(_write(tmp_path / "model.gguf", name))
