@@ -105,7 +105,7 @@ def test_a_coupled_loss_taken_for_additive_would_differ():
   assert gap > 0.1 * optax.tree.norm(right)
 
 
-def make_update(recipe, weigh=token_mean, **pieces):
+def make_update(recipe, weigh=token_mean, mesh=None, **pieces):
   optimizer = optax.sgd(0.1)
   state = TrainState(
     step=jnp.int32(0),
@@ -116,7 +116,12 @@ def make_update(recipe, weigh=token_mean, **pieces):
     counters={},
   )
   step = functools.partial(
-    update, score=make_scorer(POLICY), recipe=recipe, weigh=weigh, optimizer=optimizer, **pieces
+    update,
+    score=make_scorer(POLICY, mesh=mesh),
+    recipe=recipe,
+    weigh=weigh,
+    optimizer=optimizer,
+    **pieces,
   )
   return state, jax.jit(step)
 
@@ -132,9 +137,19 @@ def test_eight_devices_equal_one(name, axes):
   mesh = make_mesh(**axes)
   at = param_shardings(mesh, POLICY.axes, PARAMS)
   spread = dataclasses.replace(state, params=jax.device_put(PARAMS, at))
+  _, step = make_update(recipe, mesh=mesh)
   got, metrics = step(spread, jax.device_put(batch, batch_sharding(mesh)))
   jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), got.params, want.params)
   np.testing.assert_allclose(metrics["loss"].total, want_metrics["loss"].total, rtol=1e-5)
+
+
+def test_a_vocabulary_that_does_not_divide_is_split_all_the_same():
+  policy = policies.make(dataclasses.replace(POLICY.config, vocab_size=13))
+  params, mesh = policy.init(jax.random.key(1)), make_mesh(data=2, tensor=4, fsdp=1)
+  rollouts = random_rollouts(vocab=13)
+  scores = lambda params, mesh: make_scorer(policy, mesh=mesh)(params, rollouts).log_probs
+  want, got = scores(params, None), jax.jit(scores, static_argnums=1)(params, mesh)
+  np.testing.assert_allclose(got, want, atol=1e-5)
 
 
 def test_two_updates_train_on_disjoint_halves():

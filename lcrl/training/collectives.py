@@ -13,6 +13,7 @@ KINDS = {
   "all-to-all": (1, 0),
   "collective-permute": (1, 0),
 }
+Instruction = tuple[str, str, str, str]
 _HEADER = re.compile(r"(?:ENTRY )?%([\w.-]+) \(.*\{$")
 _INSTRUCTION = re.compile(r"\s+(?:ROOT )?%([\w.-]+) = (.*?) ([a-z][\w-]*)\((.*)")
 _CALLED = re.compile(r"(?:calls|body|to_apply|\w+_computations?)=\{?(%[\w.-]+(?:, %[\w.-]+)*)")
@@ -54,9 +55,9 @@ def sent_bytes(hlo: str, *, trips: float) -> dict[str, float]:
   return total
 
 
-def _computations(hlo: str) -> Iterator[tuple[str, list[tuple[str, str, str, str]]]]:
+def _computations(hlo: str) -> Iterator[tuple[str, list[Instruction]]]:
   """(name, its instructions as (type of the result, kind, operands and attributes, name))."""
-  name, found = "", []
+  name, found = "", list[Instruction]()
   for line in hlo.splitlines():
     if header := _HEADER.match(line):
       name, found = header[1], []

@@ -80,7 +80,7 @@ def measure(model: Model, *, tokens: float | None = None) -> dict[str, Program]:
   frozen = params if model.needs_reference else 0
   found = {}
   for name, compiled in compile_step(model).items():
-    memory = compiled.memory_analysis()
+    memory: Any = compiled.memory_analysis()
     moved = memory.argument_size_in_bytes + memory.output_size_in_bytes
     found[name] = Program(
       arguments=memory.argument_size_in_bytes,
@@ -89,7 +89,7 @@ def measure(model: Model, *, tokens: float | None = None) -> dict[str, Program]:
       beside=state + (0 if name == "reference" else frozen) - used.get(name, 0),
       flops=flops(model, tokens).get(name, 0.0),
       traffic=moved + traffic(model, tokens).get(name, 0.0),
-      sent=sum(sent_bytes(compiled.as_text(), trips=tokens).values()),
+      sent=sum(sent_bytes(compiled.as_text() or "", trips=tokens).values()),
     )
   return found
 
@@ -162,12 +162,14 @@ def abstract_batch(model: Model) -> tuple[Rows, Rollouts]:
 
 def flops(model: Model, tokens: float) -> dict[str, float]:
   """Floating-point operations of all devices. Per token of rows of T, with N weights in the
-  matrices of the layers, L layers of H heads of size h, D hidden size, V vocabulary:
+  matrices of L layers, H heads of size h, D hidden size, F the MLP's, V vocabulary:
 
-    a forward pass   F = 2 N + 4 T H h L      the head   E = 2 D V
-    the update       3 F + 4 E                3 F + 3 E is the usual 6 N and attention; the head is
-                                              computed again going back, and so is what remat drops
-    decoding         F + E, T the length of the cache
+    a forward pass   f = 2 N + 4 T H h L      the head   e = 2 D V
+    the update       3 f + 4 e + again        3 f + 3 e is the usual 6 N and attention; the head is
+                                              computed again going back, and so is what remat drops:
+                                              all but the last product, f - 2 D F L
+    decoding         f + e                    T is the length of the cache
+    prefill          f                        of the last layer only keys and values
 
   Attention counts the whole square: the XLA back end computes what it masks.
   """
@@ -175,17 +177,22 @@ def flops(model: Model, tokens: float) -> dict[str, float]:
   asked, length = s.train.max_prompt_tokens, s.train.max_prompt_tokens + s.train.max_tokens
   rows = s.train.prompts * s.train.group_size
   read = s.train.prompts if s.sampling.slots is None else rows
-  attention = lambda span: 4 * span * c.heads * c.head_dim * c.layers
-  forward = lambda span: 2 * layer_weights(c) * c.layers + attention(span)
+  layer = 2 * layer_weights(c)
+  attention = lambda span: 4 * span * c.heads * c.head_dim
+  forward = (layer + attention(length)) * c.layers
   head = 2 * c.hidden_size * c.vocab_size
-  again = {"none": 0, "dots": attention(length), "full": forward(length)}[c.remat]
+  last = 2 * c.hidden_size * c.mlp_size
+  dropped = {"none": 0, "dots": attention(length), "full": layer + attention(length) - last}
+  keys = 4 * c.hidden_size * c.kv_heads * c.head_dim
+  prefill = (layer + attention(asked)) * (c.layers - 1) + keys
   coupled = model.recipe.loss.coupled and s.train.micro_batches > 1
   passes = int(coupled) + int(s.train.updates > 1)  # forward only, before the update
-  score = rows * length * (forward(length) + head)
+  score = rows * length * (forward + head)
+  again = dropped[c.remat] * c.layers
   return {
-    "sample": read * asked * forward(asked) + rows * tokens * (forward(length) + head),
+    "sample": read * asked * prefill + rows * tokens * (forward + head),
     "reference": score,
-    "update": rows * length * (3 * forward(length) + again + 4 * head) + passes * score,
+    "update": rows * length * (3 * forward + 4 * head + again) + passes * score,
   }
 
 
