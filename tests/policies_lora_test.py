@@ -1,0 +1,49 @@
+"""Low-rank adapters: start as nothing, add a low-rank change, leave the params alone."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from lcrl import policies
+from lcrl.policies import lora
+
+
+def _make():
+  policy = policies.make(policies.tiny(16, hidden_size=32, layers=2, mlp_size=48))
+  return policy, policy.init(jax.random.key(0))
+
+
+def test_adapters_start_as_nothing_and_then_add_their_product():
+  policy, params = _make()
+  adapters, axes = lora.init(jax.random.key(1), policy, rank=2)
+  jax.tree.map(np.testing.assert_array_equal, lora.merge(params, adapters, alpha=8.0), params)
+  jax.tree.map(lambda x, names: np.testing.assert_equal(x.ndim, len(names)), adapters, axes)
+  adapters = jax.tree.map(lambda x: x + 0.1, adapters)
+  merged = lora.merge(params, adapters, alpha=8.0)
+  for name, adapter in adapters.items():
+    change = merged["layers"][name]["kernel"] - params["layers"][name]["kernel"]
+    want = 4 * np.einsum("lir,lro->lio", adapter["a"], adapter["b"])
+    np.testing.assert_allclose(change, want, atol=1e-5)
+  np.testing.assert_array_equal(merged["embed"], params["embed"])
+
+
+def test_only_the_adapters_learn():
+  policy, params = _make()
+  adapters, _ = lora.init(jax.random.key(1), policy, rank=2, targets=("value", "down"))
+
+  def loss(params, adapters):
+    return jnp.sum(policy.apply(lora.merge(params, adapters, alpha=2.0), jnp.arange(5)) ** 2)
+
+  frozen, learned = jax.jit(jax.grad(loss, argnums=(0, 1)))(params, adapters)
+  assert all(not np.any(x) for x in jax.tree.leaves(frozen))
+  assert all(np.any(adapter["b"]) for adapter in learned.values())
+
+
+@pytest.mark.parametrize(
+  "options, message",
+  [({"rank": 0}, "rank=0"), ({"rank": 1, "targets": ("norm",)}, "targets has 'norm'")],
+)
+def test_bad_arguments_are_named(options, message):
+  with pytest.raises(ValueError, match=message):
+    lora.init(jax.random.key(0), _make()[0], **options)
