@@ -10,7 +10,6 @@ import pytest
 from lcrl.losses import preference as pref
 
 BETA = 0.3
-RNG = np.random.default_rng(0)
 
 
 def prefix(lengths, width):
@@ -19,8 +18,9 @@ def prefix(lengths, width):
 
 def pairs(n=6, width=7):
   """Policy and reference log-probs of both sides, and masks of unequal lengths >= 1."""
-  log_probs = [jnp.asarray(-RNG.exponential(size=(n, width)), jnp.float32) for _ in range(4)]
-  masks = [prefix(RNG.integers(1, width + 1, n), width) for _ in range(2)]
+  rng = np.random.default_rng(0)
+  log_probs = [jnp.asarray(-rng.exponential(size=(n, width)), jnp.float32) for _ in range(4)]
+  masks = [prefix(rng.integers(1, width + 1, n), width) for _ in range(2)]
   return (*log_probs, *masks)
 
 
@@ -133,7 +133,7 @@ def test_padding_is_invisible_and_untouched(name):
 @pytest.mark.parametrize("name", TOKEN_LOSSES)
 def test_an_empty_side_and_extreme_pairs_stay_finite(name):
   args = pairs()
-  scale = jnp.array([0.0, 1.0, 1e-6, 50.0, 1.0, 1.0])[:, None]
+  scale = jnp.array([0.0, 1e3, 1e-6, 50.0, 1.0, 1.0])[:, None]
   masks = args[4] & (jnp.arange(6) != 4)[:, None], args[5] & (jnp.arange(6) != 5)[:, None]
   total = lambda chosen, *rest: TOKEN_LOSSES[name](chosen, *rest).sum()
   grads = jax.jit(jax.grad(total, argnums=(0, 1)))(*(scale * x for x in args[:4]), *masks)
@@ -203,6 +203,11 @@ def test_r_dpo_trains_long_chosen_answers_less():
   np.testing.assert_allclose(pull[1], 0.05, rtol=1e-6)  # equal lengths: DPO's beta / 2
 
 
+def test_an_empty_side_weighs_nothing():
+  for weigh in (pref.mean_weights, pref.batch_mean_weights, pref.common_length_weights):
+    assert (weigh(jnp.zeros((2, 3), bool), jnp.ones((2, 3), bool)) == 0).all()
+
+
 def test_desensitized_weights_count_tokens_of_the_mask():
   mask = jnp.array([False, True, True, False, True, True])  # a prompt, and tool output inside
   other = jnp.array([True, True, True, False, False, False])
@@ -213,7 +218,7 @@ def test_desensitized_weights_count_tokens_of_the_mask():
 
 
 def test_sampled_weights_draw_as_many_as_the_shorter_side_has():
-  mask, other = prefix(RNG.integers(1, 12, 50), 12), prefix(RNG.integers(1, 12, 50), 12)
+  mask, other = (prefix(x, 12) for x in np.random.default_rng(0).integers(1, 12, (2, 50)))
   keys = jax.random.split(jax.random.key(3), 50)
   weights = pref.sampled_weights(keys, mask, other)
   assert not (weights * ~mask).any()

@@ -61,7 +61,6 @@ def forward(how: Settings, hidden, head, targets, mask) -> tuple[TokenScores, ja
 
   def chunk(results, window):
     h, target, kept = (_take(x, window[0], width) for x in (hidden, targets, mask))
-    h = jnp.where(kept[..., None], h, 0)
 
     def tile(sums, window):
       logits, _, counts, hit = _logits(how, h, head, target, columns, *window)
