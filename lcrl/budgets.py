@@ -83,7 +83,7 @@ def _draw(prompt_ids, step, key, low, high):
   """An integer from low to high for each prompt."""
   key = jax.random.fold_in(key, step)
   keys = jax.vmap(jax.random.fold_in, (None, 0))(key, prompt_ids)
-  return jax.vmap(lambda k: jax.random.randint(k, (), low, high + 1))(keys)
+  return jax.vmap(lambda k: jax.random.randint(k, (), low, high + 1, jnp.int32))(keys)
 
 
 def uniform_level(*, targets: tuple[int, ...], cap: int | None = None) -> Stage:

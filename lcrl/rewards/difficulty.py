@@ -61,7 +61,7 @@ def length_coverage(lengths: jax.Array, mask: jax.Array, thresholds: jax.Array) 
 
   [..., N], [..., N], [K] -> [..., K].
   """
-  within = lengths[..., None, :] <= thresholds[:, None]
+  within = lengths[..., None, :] <= jnp.expand_dims(thresholds, (*range(lengths.ndim - 1), -1))
   return masked_mean(within, mask[..., None, :], -1)
 
 
@@ -132,8 +132,8 @@ def laser_d(
 
   def observe(state, monitor: Rollouts):
     level = accuracy_level(monitor.correct, monitor.valid, strict=True)
-    chosen = (level == jnp.arange(3)[:, None])[..., None] & monitor.valid
-    lengths = jnp.broadcast_to(monitor.lengths, chosen.shape)
+    chosen = (level[None] == jnp.arange(3)[:, None])[..., None] & monitor.valid[None]
+    lengths = jnp.broadcast_to(monitor.lengths[None], chosen.shape)
     coverage = length_coverage(lengths.reshape(3, -1), chosen.reshape(3, -1), thresholds)
     expected = expected_right(monitor.lengths.shape[1], round_down=round_down)
     fallback = jnp.where(state.longest > 0, state.longest, _longest(monitor))
