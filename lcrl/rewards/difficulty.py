@@ -61,8 +61,8 @@ def length_coverage(lengths: jax.Array, mask: jax.Array, thresholds: jax.Array) 
 
   [..., N], [..., N], [K] -> [..., K].
   """
-  within = lengths[..., None, :] <= jnp.expand_dims(thresholds, (*range(lengths.ndim - 1), -1))
-  return masked_mean(within, mask[..., None, :], -1)
+  share = lambda threshold: masked_mean(lengths <= threshold, mask, -1)
+  return jax.vmap(share, out_axes=-1)(thresholds)
 
 
 def expected_right(samples: int, *, round_down: bool = False) -> jax.Array:
@@ -70,10 +70,8 @@ def expected_right(samples: int, *, round_down: bool = False) -> jax.Array:
 
   The paper rounds up; all released scripts round down, which asks for more coverage.
   """
-  third = (
-    [samples // 3, 2 * samples // 3] if round_down else [-(-samples // 3), -(-2 * samples // 3)]
-  )
-  return jnp.array([1, *third])
+  up = 0 if round_down else 2
+  return jnp.array([1, (samples + up) // 3, (2 * samples + up) // 3])
 
 
 def covering_length(
