@@ -6,6 +6,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import AxisType, NamedSharding
+from jax.sharding import PartitionSpec as P
 
 from lcrl.losses import preference as pref
 
@@ -138,6 +140,27 @@ def test_an_empty_side_and_extreme_pairs_stay_finite(name):
   total = lambda chosen, *rest: TOKEN_LOSSES[name](chosen, *rest).sum()
   grads = jax.jit(jax.grad(total, argnums=(0, 1)))(*(scale * x for x in args[:4]), *masks)
   assert all(np.isfinite(grad).all() for grad in grads)
+
+
+def test_rows_sharded_explicitly_give_the_same_losses():
+  mesh = jax.make_mesh((2,), ("data",), axis_types=(AxisType.Explicit,))
+  names = TOKEN_LOSSES.keys() - {"aot"}  # sorts the batch
+
+  @jax.jit
+  def losses(args):
+    keys = jax.random.split(jax.random.key(0), 6)
+    sampled = partial(pref.sampled_weights, keys)
+    return {name: TOKEN_LOSSES[name](*args) for name in names} | {
+      "sampo": referenced(pref.dpo_loss, sampled)(*args)
+    }
+
+  args = pairs()
+  expected = losses(args)
+  with jax.set_mesh(mesh):
+    got = losses(jax.device_put(args, NamedSharding(mesh, P("data"))))
+  for name, loss in got.items():
+    assert loss.sharding.spec == P("data"), name
+    np.testing.assert_allclose(loss, expected[name], rtol=1e-5, atol=1e-6, err_msg=name)
 
 
 FALLING = REFERENCED.keys() - {"apo_down", "aot", "dpo_discopop"}
