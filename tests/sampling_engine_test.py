@@ -10,7 +10,9 @@ import pytest
 from lcrl import policies
 from lcrl.data.rows import Rows
 from lcrl.mesh import make_mesh, to_global
+from lcrl.sampling.controls import chain
 from lcrl.sampling.engine import make_engine
+from lcrl.sampling.steering import budget_forcing, token_bias
 from lcrl.types import Budget, Outcome
 
 B, G, LIMIT, V, PAD, END = 8, 2, 20, 16, 15, (1,)
@@ -41,15 +43,13 @@ def engine_of(policy, **options):
   return make_engine(policy, **({"max_tokens": 24, "end_ids": END, "pad_id": PAD} | options))
 
 
-def check(rows, rollouts, starts=None, prompts=None):
+def check(rows, rollouts):
   """Prompt, response, padding; masks, lengths and log-probs fit."""
-  starts = rows.lengths if starts is None else starts
-  prompts = rows.tokens if prompts is None else prompts
   r = jax.tree.map(np.asarray, rollouts)
   for b in range(B):
     for g in range(G):
-      start, end = starts[b, g], starts[b, g] + r.lengths[b, g]
-      np.testing.assert_array_equal(r.tokens[b, g, :start], prompts[b, g, :start])
+      start, end = rows.lengths[b, g], rows.lengths[b, g] + r.lengths[b, g]
+      np.testing.assert_array_equal(r.tokens[b, g, :start], rows.tokens[b, g, :start])
       np.testing.assert_array_equal(np.flatnonzero(r.mask[b, g]), np.arange(start, end))
       assert (r.tokens[b, g, end:] == PAD).all()
       assert (r.tokens[b, g, end - 1] in END) != r.truncated[b, g]
@@ -75,27 +75,30 @@ def test_rows_become_rollouts(model):
   groups = np.asarray(out.tokens)
   assert (groups[:, 0] != groups[:, 1]).any(-1).sum() > B / 2  # own randomness in a group
 
-  # The same tokens with a queue, with single prefills, and for some of the prompts.
-  queued = engine_of(policy, slots=3).generate(params, rows, make_budget(caps), key)
-  np.testing.assert_array_equal(queued.tokens, out.tokens)
-  half = jax.tree.map(lambda x: x[1::2], rows)
-  half = engine_of(policy).generate(
-    params, half, jax.tree.map(lambda x: x[1::2], make_budget(caps)), key
-  )
+  # The same tokens with a queue, and for some of the prompts.
+  budget, queue = make_budget(caps), engine_of(policy, slots=3)
+  np.testing.assert_array_equal(queue.generate(params, rows, budget, key).tokens, out.tokens)
+  half = jax.tree.map(lambda x: x[1::2], (rows, budget))
+  half = engine_of(policy).generate(params, *half, key)
   np.testing.assert_array_equal(half.tokens[..., : out.tokens.shape[-1]], out.tokens[1::2])
 
+  # A group of different prompts cannot share a prefill.
+  roll = lambda x: np.stack([x[:, 0], np.roll(x[:, 1], 1, axis=0)], axis=1)
+  mixed = dataclasses.replace(rows, tokens=roll(rows.tokens), lengths=roll(rows.lengths))
+  got = engine_of(policy).generate(params, mixed, budget, key)
+  check(mixed, got)
+  np.testing.assert_array_equal(got.tokens, queue.generate(params, mixed, budget, key).tokens)
 
-def test_trains_on_another_prompt_and_forced_prefix(model):
+
+def test_trains_on_another_prompt(model):
+  """It may be longer than the one sampled from; the responses stay."""
   policy, params = model
-  rows = make_rows()
-  train = np.roll(rows.tokens, 3, axis=0)
-  lengths = np.roll(rows.lengths, 3, axis=0)
-  forced = np.minimum(1, rows.lengths)
-  other = dataclasses.replace(rows, forced=forced, train_tokens=train, train_lengths=lengths)
-  key = jax.random.key(1)
+  rows, train, key = make_rows(), make_rows(18, seed=5), jax.random.key(1)
+  other = dataclasses.replace(rows, train_tokens=train.tokens, train_lengths=train.lengths)
   plain = engine_of(policy).generate(params, rows, make_budget(), key)
   out = engine_of(policy).generate(params, other, make_budget(), key)
-  check(rows, out, lengths, train)
+  assert out.tokens.shape[-1] == LIMIT + 16
+  check(train, out)
   np.testing.assert_array_equal(
     np.asarray(out.tokens)[np.asarray(out.mask)], np.asarray(plain.tokens)[np.asarray(plain.mask)]
   )
@@ -137,14 +140,21 @@ def test_eight_devices_equal_one(model, axes, slots):
   assert got.tokens.sharding.is_equivalent_to(to_global(mesh, rows).tokens.sharding, 3)
 
 
-def test_another_dtype_for_the_copy(model):
+def test_dtype_of_the_copy_and_control(model):
+  """The second token is forced: it is in the row and not in the mask."""
   policy, params = model
-  engine = engine_of(policy, dtype="bfloat16")
+  control = chain(token_bias({3: -100.0}), budget_forcing(3, max_thinking_tokens=1))
+  engine = engine_of(policy, dtype="bfloat16", control=control)
   assert engine.policy.init_cache(1, 2)[0]["k"].dtype == jnp.bfloat16
-  rows, key = make_rows(), jax.random.key(1)
-  out = engine.generate(params, rows, make_budget(), key)
-  check(rows, out)
-  assert out.sampler_log_probs.dtype == jnp.float32
+  rows = make_rows()
+  out = jax.tree.map(np.asarray, engine.generate(params, rows, make_budget(4), jax.random.key(1)))
+  second = np.arange(out.tokens.shape[-1]) == rows.lengths[..., None] + 1
+  long = out.lengths > 1
+  assert (out.tokens[second & long[..., None]] == 3).all()
+  assert not out.mask[second].any()
+  np.testing.assert_array_equal(out.mask.sum(-1), out.lengths)
+  assert 3 in out.lengths  # of a cap of 4
+  assert out.sampler_log_probs.dtype == np.float32
 
 
 def test_bad_input(model):
