@@ -122,7 +122,9 @@ def whitened(
   """
   counts, mask = as_float(counts), counts > 0
   total = jnp.maximum(jnp.sum(counts), 1.0)
-  centered = jnp.where(mask, as_float(values) - masked_sum(values * counts, mask) / total, 0.0)
+  # Shifted, so that equal values come out as exactly 0: their mean may round to another number.
+  values = as_float(values) - jnp.max(jnp.where(mask, as_float(values), -jnp.inf), initial=-1e30)
+  centered = jnp.where(mask, values - masked_sum(values * counts, mask) / total, 0.0)
   var = jnp.sum(centered**2 * counts) / jnp.maximum(total - ddof, 1.0)
   return centered * jax.lax.rsqrt(jnp.where(var + eps > 0, var + eps, 1.0))
 

@@ -1,7 +1,8 @@
-"""Flat arrays with a group label a row <-> padded groups [B, G]."""
+"""What adapters share: flat arrays with a group label a row <-> padded groups [B, G], and jit."""
 
 from __future__ import annotations
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -33,3 +34,16 @@ class Groups:
 def blocks(rows, size):
   """Consecutive groups of one size: [N] -> [N / size, size]; None becomes nan."""
   return jnp.asarray(np.asarray(rows, float).reshape(-1, size))
+
+
+def compiled(adapter, **finish):
+  """The adapter as one program a case: op by op, compiling takes most of the time.
+
+  `finish` names outputs that only numpy can finish: indices of unknown number, None for inf.
+  """
+
+  def call(inputs, params):
+    got = jax.jit(lambda: adapter(inputs, params))()
+    return {name: finish.get(name, lambda x: x)(value) for name, value in got.items()}
+
+  return call
