@@ -98,12 +98,17 @@ def to_global(mesh: Mesh, local: PyTree) -> PyTree:
   return jax.tree.map(lambda x: jax.make_array_from_process_local_data(sharding, x), local)
 
 
-def local_slice(rows: int) -> slice:
-  """This process's share of `rows` rows of a batch, the same for every process."""
-  count, process = jax.process_count(), jax.process_index()
-  if rows % count:
-    raise ValueError(f"{rows} rows cannot be shared evenly by {count} processes.")
-  return slice(process * rows // count, (process + 1) * rows // count)
+def everywhere(mesh: Mesh, values: PyTree) -> PyTree:
+  """Values that every process knows -> global arrays, whole on every device."""
+  put = lambda x: jax.make_array_from_process_local_data(replicated(mesh), np.asarray(x))
+  return jax.tree.map(put, values)
+
+
+def local_rows(mesh: Mesh, rows: int) -> np.ndarray:
+  """Which of `rows` rows of a batch this process holds, in order. Processes that share a row, as
+  parts of one tensor group do, hold it each."""
+  parts = batch_sharding(mesh).addressable_devices_indices_map((rows,))
+  return np.unique([i for (part,) in parts.values() for i in range(rows)[part]])
 
 
 def to_local(array: jax.Array) -> np.ndarray:

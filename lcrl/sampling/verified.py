@@ -12,7 +12,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from lcrl.data.rows import Rows, render_rows
-from lcrl.mesh import local_slice, to_global, to_local
+from lcrl.mesh import local_rows, to_global, to_local
 from lcrl.tasks.task import Prompt, Task
 from lcrl.types import Budget, Rollouts
 
@@ -45,15 +45,14 @@ class Player:
       budget: numpy, [B, G] each, on every process.
       key: of this step.
     """
-    mine = local_slice(len(prompts))
+    mine = local_rows(self.mesh, len(prompts))
+    own = [prompts[i] for i in mine]
     budget = jax.tree.map(lambda x: np.asarray(x)[mine], budget)
-    rows = render_rows(
-      self.task, self.tokenizer, prompts[mine], budget, index[mine], limit=self.prompt_limit
-    )
+    rows = render_rows(self.task, self.tokenizer, own, budget, index[mine], limit=self.prompt_limit)
     sampled = self.engine.generate(
       params, to_global(self.mesh, rows), to_global(self.mesh, budget), key
     )
-    return self._verify(sampled, prompts[mine], rows)
+    return self._verify(sampled, own, rows)
 
   def _verify(self, rollouts, prompts, rows: Rows) -> tuple[Rollouts, list[list[str]]]:
     texts = self._texts(rollouts, rows)

@@ -17,6 +17,7 @@ from typing import Any
 
 import jax
 import orbax.checkpoint as ocp
+from orbax.checkpoint import multihost
 
 PyTree = Any
 
@@ -43,7 +44,7 @@ class Checkpoints:
     place = self._folder / str(step)
     if jax.process_index() == 0:
       shutil.rmtree(place, ignore_errors=True)  # remains of a save that never became valid
-    _barrier(f"clear {place}")
+    _meet(f"clear {step}")
     try:
       self._saver.save(place / "state", state)
     except Exception as error:
@@ -93,6 +94,7 @@ class Checkpoints:
   def _finish(self, step: int) -> None:
     try:
       self._saver.wait_until_finished()
+      _meet(f"written {step}")  # the first process moves the files of all to their places
       write_manifest(self._folder / str(step))
       for old in self.steps()[: -self._keep] if jax.process_index() == 0 else []:
         shutil.rmtree(self._folder / str(old), ignore_errors=True)
@@ -148,8 +150,6 @@ def _checksum(path: pathlib.Path) -> str:
     return hashlib.file_digest(file, "blake2b").hexdigest()
 
 
-def _barrier(name: str) -> None:
-  if jax.process_count() > 1:
-    from jax.experimental import multihost_utils
-
-    multihost_utils.sync_global_devices(name)
+def _meet(key: str) -> None:
+  """Waits until every process is here; unlike a collective, from any thread."""
+  multihost.get_barrier_sync_fn()(key=key, timeout_ms=600_000)

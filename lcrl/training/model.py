@@ -13,7 +13,14 @@ import optax
 from jax.sharding import Mesh
 
 from lcrl import recipes
-from lcrl.mesh import check_divides, make_mesh, optimizer_shardings, param_shardings, replicated
+from lcrl.mesh import (
+  batch_sharding,
+  check_divides,
+  make_mesh,
+  optimizer_shardings,
+  param_shardings,
+  replicated,
+)
 from lcrl.named import build
 from lcrl.policies import Policy, sources
 from lcrl.training import optimizers
@@ -80,7 +87,7 @@ def build_model(settings: Settings, *, devices=None) -> Model:
     )
 
   params = jax.eval_shape(policy.init, jax.random.key(0))
-  whole = replicated(mesh)
+  whole, rows = replicated(mesh), batch_sharding(mesh)
   split = param_shardings(mesh, policy.axes, params)
   shapes = jax.eval_shape(start, params)
   shardings = dataclasses.replace(
@@ -114,8 +121,8 @@ def build_model(settings: Settings, *, devices=None) -> Model:
     shardings=shardings,
     abstract=abstract,
     initial=initial,
-    shape=jax.jit(partial(shape, recipe, weigh=weigh), out_shardings=(None, whole)),
+    shape=jax.jit(partial(shape, recipe, weigh=weigh), out_shardings=(rows, whole)),
     update=jax.jit(step, donate_argnums=0, out_shardings=(shardings, whole)),
-    score=jax.jit(partial(score_all, score, pieces=s.train.micro_batches)),
+    score=jax.jit(partial(score_all, score, pieces=s.train.micro_batches), out_shardings=rows),
     needs_reference="ref" in wanted,
   )

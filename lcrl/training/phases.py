@@ -5,14 +5,14 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from lcrl import data
-from lcrl.mesh import replicated
+from lcrl.mesh import everywhere, replicated
 from lcrl.sampling.verified import Player
 from lcrl.tasks.task import Task
 from lcrl.training.collect import Collector, ask_budget, step_key
@@ -71,14 +71,12 @@ def learn(model: Model, state: TrainState, shaped: Shaped) -> tuple[TrainState, 
   state, found = model.update(dataclasses.replace(state, recipe=shaped.states), shaped.batch)
   tokens = float(shaped.seen["lengths"][shaped.seen["valid"]].sum())
   prompts = shaped.rounds * model.settings.train.prompts
-  moved = {
-    "position": jnp.int32(shaped.position),
-    "counters": {
-      "prompts": state.counters["prompts"] + prompts,
-      "tokens": state.counters["tokens"] + tokens,
-    },
+  counters = {
+    "prompts": np.asarray(state.counters["prompts"]) + np.int32(prompts),
+    "tokens": np.asarray(state.counters["tokens"]) + np.float32(tokens),
   }
-  state = dataclasses.replace(state, **jax.device_put(moved, replicated(model.mesh)))
+  moved = {"position": np.int32(shaped.position), "counters": counters}
+  state = dataclasses.replace(state, **everywhere(model.mesh, moved))
   metrics: Metrics = {name: jax.tree.map(np.asarray, metric) for name, metric in found.items()}
   seconds = time.perf_counter() - start
   metrics |= {
@@ -100,7 +98,7 @@ def make_monitor(model: Model, task: Task, player: Player) -> Callable[[TrainSta
   prompts = [task.prompts[i] for i in range(min(s.monitor.prompts, len(task.prompts)))]
   index = np.arange(len(prompts), dtype=np.int32)
 
-  @jax.jit
+  @partial(jax.jit, out_shardings=replicated(model.mesh))
   def observe(states, rollouts):
     pairs = zip(watchers, states, strict=True)
     return type(states)(*(w(state, rollouts) if w else state for w, state in pairs))

@@ -1,0 +1,121 @@
+"""Two processes train as one does: same tokens, same parameters, whatever lies on which."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from lcrl.training import loop
+from lcrl.training.checkpoint import Checkpoints
+from lcrl.training.model import build_model
+from lcrl.training.settings import read
+from tests.loop_test import changed
+
+REPOSITORY = Path(__file__).parent.parent
+FLAGS = "--xla_force_host_platform_device_count=1 --xla_backend_optimization_level=0"
+CONFIG = changed(
+  train__steps=2,
+  train__group_size=2,
+  train__max_rounds=2,
+  train__max_tokens=4,
+  budget__cap=4,
+  eval__prompts=4,
+  filter={"fn": "nonconstant_reward"},  # drops groups of equal length, so that rounds are refilled
+  mesh={"data": 1, "fsdp": 2},  # rows and parameters are split over the processes
+)
+SHARED_ROWS = """
+import sys
+import jax
+import numpy as np
+jax.distributed.initialize(sys.argv[1], 2, int(sys.argv[2]))
+from lcrl.mesh import everywhere, local_rows, make_mesh, to_global, to_local
+for axes, count in (({"tensor": 2}, 4), ({"data": 2, "fsdp": 1}, 2)):
+  mesh = make_mesh(**axes)
+  rows = local_rows(mesh, 4)
+  assert len(rows) == count, rows
+  whole = to_global(mesh, rows)
+  assert whole.shape == (4,)
+  np.testing.assert_array_equal(to_local(whole), rows)
+  assert int(jax.jit(lambda x, y: x.sum() + y)(whole, everywhere(mesh, 1))) == 7
+"""
+
+
+@pytest.fixture(autouse=True)
+def two_devices(monkeypatch):
+  monkeypatch.setattr(jax, "devices", lambda *_: jax.local_devices()[:2])
+
+
+def run_two(command):
+  """Runs `command(address, process)` as two processes of one device each."""
+  with socket.socket() as free:
+    free.bind(("localhost", 0))
+    address = f"localhost:{free.getsockname()[1]}"
+  runs = [
+    subprocess.Popen(
+      [sys.executable, *command(address, process)],
+      cwd=REPOSITORY,
+      env={**os.environ, "XLA_FLAGS": FLAGS, "JAX_PLATFORMS": "cpu"},
+      stdout=subprocess.PIPE,
+      stderr=subprocess.STDOUT,
+      text=True,
+    )
+    for process in range(2)
+  ]
+  try:
+    said = [run.communicate(timeout=400)[0] for run in runs]
+  finally:
+    for run in runs:
+      run.kill()
+  assert [run.returncode for run in runs] == [0, 0], "\n".join(said)
+
+
+def state(workdir):
+  return Checkpoints(workdir / "checkpoints").restore(build_model(read(CONFIG)).abstract)[1]
+
+
+def numbers(workdir):
+  """What the run measured, without clocks."""
+  rows = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+  timed = lambda name: "time" in name or "per_s" in name
+  return [{name: x for name, x in row.items() if not timed(name)} for row in rows]
+
+
+def responses(workdir):
+  """The sampled rows of each step, in the order of the batch."""
+  (part,) = (workdir / "samples").iterdir()
+  rows = [json.loads(line) for line in part.read_text().splitlines()]
+  return [[(r["prompt"], r["response"]) for r in rows if r["step"] == step] for step in (1, 2)]
+
+
+def test_two_processes_train_as_one(tmp_path):
+  one, two, module = tmp_path / "one", tmp_path / "two", tmp_path / "config.py"
+  module.write_text(
+    "from ml_collections import config_dict\n"
+    f"def get_config():\n  return config_dict.ConfigDict({CONFIG!r})\n"
+  )
+  loop.train(CONFIG, one)
+  train = ["-m", "experiments.train", f"--config={module}", f"--workdir={two}", "--processes=2"]
+  run_two(lambda address, i: [*train, f"--coordinator={address}", f"--process={i}"])
+
+  want, got = state(one), state(two)
+  start = build_model(read(CONFIG)).initial().params
+  moved = jax.tree.map(lambda a, b: abs(a - b).max(), start, want.params)
+  assert min(jax.tree.leaves(moved)) > 1e-3
+  jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), got.params, want.params)
+  assert got.counters == want.counters
+  assert got.position == want.position > 2 * 4, "no round was refilled"
+  for mine, theirs in zip(responses(two), responses(one), strict=True):
+    assert mine == theirs[:2]  # half of the groups lie on the first process
+  for mine, theirs in zip(numbers(two), numbers(one), strict=True):
+    assert mine == pytest.approx(theirs, abs=1e-5)
+  assert (two / "summary.json").is_file()
+
+
+def test_processes_may_share_rows():
+  run_two(lambda address, i: ["-c", SHARED_ROWS, address, str(i)])
