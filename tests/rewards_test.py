@@ -110,11 +110,12 @@ def test_verdicts_have_their_numbers():
 def test_history_is_of_the_prompt_is_read_before_it_is_written_and_skips_padding():
   stage = rewards.hapo(rows=4)
   # Prompt 2 twice in one batch: both groups see no history, the shorter right answer stays.
-  first = rollouts([[1, 1], [1, 0]], [[6, 9], [5, 1]], prompt_ids=[2, 2])
+  first = rollouts([[1, 0], [1, 1]], [[5, 1], [6, 9]], prompt_ids=[2, 2])
   padded = rollouts([[1, 0], [1, 1]], [[4, 4], [1, 1]], prompt_ids=[3, 0])
   padded = dataclasses.replace(padded, valid=jnp.array([[True, True], [False, False]]))
-  (a, _), state = run(stage, first, padded)
-  np.testing.assert_array_equal(a, [[1, 1], [1, 0]])
+  longer = rollouts([[1, 1]], [[7, 8]], prompt_ids=[2])
+  (a, *_), state = run(stage, first, padded, longer)
+  np.testing.assert_array_equal(a, [[1, 0], [1, 1]])
   np.testing.assert_array_equal(state.own, [np.inf, np.inf, 5, 4])
   beyond = rollouts([[1, 0]], [[3, 3]], prompt_ids=[9])
   out, after = stage.apply(state, beyond)  # a row that the state does not have: no history

@@ -7,6 +7,7 @@ normalisation. A stage may multiply the surrogate by importance weights (`correc
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -41,20 +42,29 @@ Array = jax.Array
 Ratio = Callable[[Array, Array, Array], Array]
 
 
-def token_ratio(log_probs: Array, old_log_probs: Array, mask: Array) -> Array:
-  """exp(log_prob - old_log_prob) of every token, 1 where masked. [..., T] each -> [..., T]."""
-  return jnp.exp(_kl.log_ratio(log_probs, old_log_probs, mask))
+def token_ratio(
+  log_probs: Array, old_log_probs: Array, mask: Array, *, log_limit: float = math.inf
+) -> Array:
+  """exp(log_prob - old_log_prob) of every token, 1 where masked. [..., T] each -> [..., T].
+
+  verl clamps the exponent at `log_limit=20`, with gradient 0 beyond.
+  """
+  log_ratio = _kl.log_ratio(log_probs, old_log_probs, mask)
+  return jnp.exp(jnp.clip(log_ratio, -log_limit, log_limit))
 
 
-def sequence_ratio(log_probs: Array, old_log_probs: Array, mask: Array) -> Array:
+def sequence_ratio(
+  log_probs: Array, old_log_probs: Array, mask: Array, *, log_limit: float = math.inf
+) -> Array:
   """GSPO's ratio: the geometric mean of a response's token ratios, at each of its tokens.
 
     s = exp(mean over tokens (log_prob - old_log_prob))
 
-  Source: GSPO, Zheng et al. 2025, arXiv:2507.18071. [..., T] each -> [..., T], 1 where masked.
+  Source: GSPO, Zheng et al. 2025, arXiv:2507.18071; verl clamps the exponent at `log_limit=10`.
+  [..., T] each -> [..., T], 1 where masked.
   """
-  log_ratio = _kl.log_ratio(log_probs, old_log_probs, mask)
-  return jnp.where(mask, jnp.exp(masked_mean(log_ratio, mask, -1, keepdims=True)), 1.0)
+  mean = masked_mean(_kl.log_ratio(log_probs, old_log_probs, mask), mask, -1, keepdims=True)
+  return jnp.where(mask, jnp.exp(jnp.clip(mean, -log_limit, log_limit)), 1.0)
 
 
 def clipped_surrogate_loss(

@@ -119,7 +119,8 @@ def _sum(loss, weigh, inputs):
 
 def loss_ppo_dual_clip(inputs, params):
   knobs = {"clip_low": params["clip_low"], "clip_high": params["clip_high"]}
-  knobs["dual_clip"] = params["dual_clip_c"]
+  knobs |= {"dual_clip": params["dual_clip_c"]}
+  knobs |= {"ratio": partial(losses.token_ratio, log_limit=20.0)}
   loss = partial(losses.clipped_surrogate_loss, **knobs)
   value, grad = _sum(loss, WEIGHTS[params["loss_agg_mode"]], inputs)
   clipped, dual, kl = losses.surrogate_fractions(*_arrays(inputs), **knobs)
@@ -133,7 +134,7 @@ def loss_ppo_dual_clip(inputs, params):
 
 
 def loss_gspo(inputs, params):
-  knobs = {"ratio": losses.sequence_ratio, **params}
+  knobs = {"ratio": partial(losses.sequence_ratio, log_limit=10.0), **params}
   loss = partial(losses.clipped_surrogate_loss, **knobs)
   value, grad = _sum(loss, losses.sequence_mean, inputs)
   clipped = losses.surrogate_fractions(*_arrays(inputs), **knobs).clipped
