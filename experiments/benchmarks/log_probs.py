@@ -67,10 +67,10 @@ def measure(score) -> dict[str, float]:
     start = time.perf_counter()
     jax.block_until_ready(step(*args))
     times.append(1e3 * (time.perf_counter() - start))
-  return {
-    "median_ms": statistics.median(times[2:]),
-    "temp_gib": step.memory_analysis().temp_size_in_bytes / 2**30,
-  }
+  result = {"median_ms": statistics.median(times[2:])}
+  if memory := step.memory_analysis():
+    result["temp_gib"] = memory.temp_size_in_bytes / 2**30
+  return result
 
 
 def main(argv):
