@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 from absl import app, flags
 from tqdm import tqdm
 
@@ -99,20 +100,25 @@ def recipe(c: Coefficients) -> Recipe[Stage]:
   )
 
 
+def _teacher(sizes: Sizes) -> optax.GradientTransformation:
+  return optimizers.adamw(learning_rate=4e-3, warmup=sizes.imitation // 15, decay=sizes.imitation)
+
+
+@partial(jax.jit, static_argnames="sizes")
+def _imitate(carry, keys, sizes: Sizes):
+  return testbed.imitate(
+    POLICY, _teacher(sizes), carry, keys, sums=SUMS, batch=sizes.batch, **WORKING
+  )
+
+
 def imitate(seed: int, sizes: Sizes) -> PyTree:
   """The params from which all three rewards start."""
   init_key, key = jax.random.split(jax.random.key(seed))
-  optimizer = optimizers.adamw(
-    learning_rate=4e-3, warmup=sizes.imitation // 15, decay=sizes.imitation
-  )
-  run = jax.jit(
-    partial(testbed.imitate, POLICY, optimizer, sums=SUMS, batch=sizes.batch, **WORKING)
-  )
   params = POLICY.init(init_key)
-  carry = params, optimizer.init(params)
+  carry = params, _teacher(sizes).init(params)
   with progress(f"seed {seed}, imitation", sizes.imitation) as advance:
     for keys in parts(jax.random.split(key, sizes.imitation), sizes):
-      carry, loss = run(carry, keys)
+      carry, loss = _imitate(carry, keys, sizes)
       advance(len(keys), f"loss {loss[-1]:.3f}")
   return carry[0]
 
@@ -233,19 +239,22 @@ def demo(seeds: Sequence[int], sizes: Sizes, folder: Path) -> str:
     command=f"make demo SEEDS={len(seeds)} SEED={seeds[0]}",
     curves=curves,
   )
-  answers = found[0][2]
-  about = ABOUT.format(
+  report.write_text(f"{report.read_text()}\n{_about(sizes, found[0][2])}")
+  return tables.to_markdown(tables.overview([*rows.values()], baseline="correctness"))
+
+
+def _about(sizes: Sizes, answers: dict[str, str]) -> str:
+  shortest = [str(SUMS.shortest_length(d)) for d in range(SUMS.fewest, SUMS.most + 1)]
+  return ABOUT.format(
     **sizes._asdict(),
     recheck=WORKING["recheck"],
     problem=answers["start"].partition("?")[0] + "?",
     bonus=REWARDS["laser"].bonus,
     price=REWARDS["naive"].price,
     target=TARGET,
-    shortest=", ".join(str(SUMS.shortest_length(d)) for d in range(SUMS.fewest, SUMS.most + 1)),
+    shortest=", ".join(shortest),
     answers="\n".join(f"{name:12} {answer}" for name, answer in answers.items()),
   )
-  report.write_text(report.read_text() + "\n" + about)
-  return tables.to_markdown(tables.overview([*rows.values()], baseline="correctness"))
 
 
 def _stacked(curves: Sequence[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
