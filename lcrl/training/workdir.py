@@ -14,12 +14,15 @@ from typing import Any
 import jax
 
 from lcrl import evaluation, rewards
+from lcrl.evaluation.report import write_report
 from lcrl.named import resolve
 from lcrl.training.metrics import Metrics, Writer, drop_after, values
 from lcrl.training.samples import Samples
 from lcrl.training.settings import Settings
 from lcrl.training.watch import CollapseAlarm, Facts, preflight, step_metrics
 from lcrl.types import Batch
+
+CURVES = ("step", "accuracy", "tokens")
 
 
 class Workdir:
@@ -102,21 +105,35 @@ class Workdir:
     )
 
   def finish(self) -> dict[str, Any]:
-    """summary.json and report.md from what the folder holds; the summary on every process."""
-    lines = [json.loads(line) for line in self._evaluations.read_text().splitlines()]
-    seconds = [json.loads(line) for line in (self.path / "metrics.jsonl").read_text().splitlines()]
+    """summary.json and report.md from what the folder holds. Returns the summary, or nothing on
+    a process that does not write."""
+    if not self._writes:
+      return {}
+    lines = _json_lines(self._evaluations)
+    steps = [line for line in _json_lines(self.path / "metrics.jsonl") if "time/step" in line]
     summary = evaluation.summary(
       lines[-1],
       lines[0],
       reward=self._config["reward"]["fn"],
       seed=self._settings.seed,
-      wall_s=sum(line.get("time/step", 0.0) for line in seconds),
+      wall_s=sum(line["time/step"] for line in steps),
       device=evaluation.device(),
       commit=evaluation.commit(),
     )
-    if self._writes:
-      evaluation.write_json(self.path / "summary.json", summary)
+    evaluation.write_json(self.path / "summary.json", summary)
+    name = summary["reward"]
+    write_report(
+      self.path,
+      {name: summary},
+      title=f"{name}, {len(steps)} steps",
+      command=f"python -m experiments.train {' '.join(sys.argv[1:])}",
+      curves={name: {key: [line[key] for line in lines] for key in CURVES}},
+    )
     return summary
+
+
+def _json_lines(path: pathlib.Path) -> list[dict[str, Any]]:
+  return [json.loads(line) for line in path.read_text().splitlines()]
 
 
 def differing(a: Any, b: Any, at: str = "") -> set[str]:
