@@ -1,0 +1,44 @@
+"""DAPO: clip-higher, token mean, useless groups replaced, a soft price on overlong answers.
+
+Source  arXiv:2503.14476 (cap 20,480 of which 4,096 are the soft zone, 512 prompts x 16, no KL)
+Data    questions with answers as JSON lines in data/dapo_math.jsonl
+Run     python -m experiments.train --config=configs/dapo.py --workdir=$WORKDIR
+Smoke   the same with --config=configs/dapo.py:smoke (one CPU, under a minute)
+Result  not run yet
+"""
+
+from ml_collections import config_dict
+
+from configs.smoke import shrink
+
+
+def get_config(mode: str = "full") -> config_dict.ConfigDict:
+  c = config_dict.ConfigDict({"seed": 0})
+  c.budget = dict(fn="fixed", target=20480)
+  c.reward = dict(
+    fn="soft_overlong", max_length=20480, buffer=4096, base=dict(fn="correctness", wrong=-1.0)
+  )
+  c.filter = dict(fn="mixed_correctness")
+  c.advantage = dict(fn="group_normalized")
+  c.loss = dict(fn="clipped_surrogate", clip_low=0.2, clip_high=0.28)
+  c.weights = dict(fn="token_mean")
+  c.policy = dict(fn="pretrained", path="models/Qwen2.5-32B", dtype="bfloat16", remat="full")
+  c.task = dict(fn="jsonl", path="data/dapo_math.jsonl", question="problem", answer="answer")
+  c.sampling = dict(temperature=1.0, dtype="bfloat16")
+  c.optimizer = dict(fn="adamw", learning_rate=1e-6, warmup=20)
+  c.mesh = dict(data=1, fsdp=-1)
+  c.train = dict(
+    steps=5000,
+    prompts=512,
+    group_size=16,
+    max_tokens=20480,
+    max_prompt_tokens=2048,
+    micro_batches=32,
+    max_rounds=10,
+  )
+  c.eval = dict(every=100, prompts=512)
+  if mode == "smoke":
+    shrink(c).budget = dict(fn="fixed", target=16)
+    c.reward.update(max_length=16, buffer=8)
+    c.train.max_rounds = 2
+  return c

@@ -1,0 +1,46 @@
+"""Efficient reasoning: among right answers of a prompt, the shorter ones earn more.
+
+Source  arXiv:2502.04463 (Arora and Zanette; alpha 0.05 to 0.4; RLOO; lr 5e-6)
+Data    questions with answers as JSON lines, such as DeepScaleR's, in data/deepscaler.jsonl
+Run     python -m experiments.train --config=configs/efficient_reasoning.py --workdir=$WORKDIR
+Smoke   the same with --config=configs/efficient_reasoning.py:smoke (one CPU, under a minute)
+Result  not run yet
+"""
+
+from ml_collections import config_dict
+
+from configs.smoke import shrink
+
+
+def get_config(mode: str = "full") -> config_dict.ConfigDict:
+  c = config_dict.ConfigDict({"seed": 0})
+  c.budget = dict(fn="fixed", target=32000)
+  c.reward = dict(fn="sigmoid_length", alpha=0.1)
+  c.filter = dict(fn="keep_all")
+  c.advantage = dict(fn="leave_one_out")
+  c.loss = dict(fn="clipped_surrogate")
+  c.weights = dict(fn="token_mean")
+  c.policy = dict(
+    fn="pretrained", path="models/DeepSeek-R1-Distill-Qwen-1.5B", dtype="bfloat16", remat="full"
+  )
+  c.task = dict(fn="jsonl", path="data/deepscaler.jsonl", question="problem", answer="answer")
+  c.sampling = dict(temperature=1.0, dtype="bfloat16")
+  c.optimizer = dict(fn="adamw", learning_rate=5e-6)
+  c.mesh = dict(data=1, fsdp=-1)
+  c.train = dict(
+    steps=100,
+    prompts=32,
+    group_size=8,
+    max_tokens=32000,
+    max_prompt_tokens=1024,
+    micro_batches=16,
+  )
+  c.eval = dict(every=100, prompts=512)
+  if mode == "smoke":
+    shrink(c).budget = dict(fn="fixed", target=16)
+  return c
+
+
+def sweep(add):
+  for alpha in (0.05, 0.1, 0.2, 0.4):
+    add({"reward.alpha": alpha})

@@ -1,0 +1,45 @@
+"""L1-Exact: a right answer in exactly as many tokens as the prompt asks for.
+
+Source  arXiv:2503.04697 (LCPO-Exact; alpha 3e-4, targets 100 to 4000, 4,096 new tokens)
+Data    questions with answers as JSON lines, such as DeepScaleR's, in data/deepscaler.jsonl
+Run     python -m experiments.train --config=configs/l1_exact.py --workdir=$WORKDIR
+Smoke   the same with --config=configs/l1_exact.py:smoke (one CPU, under a minute)
+Result  not run yet
+"""
+
+from ml_collections import config_dict
+
+from configs.smoke import shrink
+
+ASK = " Think for {target} tokens."
+
+
+def get_config(mode: str = "full") -> config_dict.ConfigDict:
+  c = config_dict.ConfigDict({"seed": 0})
+  c.budget = dict(fn="uniform", low=100, high=4000, cap=4096)
+  c.reward = dict(fn="exact_length", alpha=3e-4)
+  c.filter = dict(fn="keep_all")
+  c.advantage = dict(fn="group_normalized")
+  c.loss = dict(fn="clipped_surrogate")
+  c.weights = dict(fn="sequence_mean")
+  c.policy = dict(
+    fn="pretrained", path="models/DeepSeek-R1-Distill-Qwen-1.5B", dtype="bfloat16", remat="full"
+  )
+  c.task = dict(
+    fn="jsonl",
+    path="data/deepscaler.jsonl",
+    question="problem",
+    answer="answer",
+    render=dict(fn="suffix", templates=ASK),
+  )
+  c.sampling = dict(temperature=0.6, dtype="bfloat16")
+  c.optimizer = dict(fn="adamw", learning_rate=1e-6)
+  c.mesh = dict(data=1, fsdp=-1)
+  c.train = dict(
+    steps=700, prompts=128, group_size=16, max_tokens=4096, max_prompt_tokens=1024, micro_batches=16
+  )
+  c.eval = dict(every=100, prompts=512)
+  if mode == "smoke":
+    shrink(c).budget = dict(fn="uniform", low=4, high=12, cap=16)
+    c.task.render = dict(fn="suffix", templates=ASK)
+  return c
