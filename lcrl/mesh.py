@@ -7,6 +7,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.experimental.mesh_utils import create_device_mesh
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
@@ -27,7 +28,8 @@ RULES = {
 def make_mesh(
   *, data: int = 1, fsdp: int = -1, tensor: int = 1, sequence: int = 1, devices=None
 ) -> Mesh:
-  """A mesh of all devices; one axis may be -1 and takes what the others leave.
+  """A mesh of all devices, neighbours on it wired as such where the hardware has a grid; one axis
+  may be -1 and takes what the others leave.
 
   Raises:
     ValueError: the product of the axes is not the number of devices.
@@ -40,7 +42,8 @@ def make_mesh(
     raise ValueError(f"mesh {sizes} does not cover {devices.size} devices exactly.")
   for name in free:
     sizes[name] = devices.size // fixed
-  return Mesh(devices.reshape(tuple(sizes.values())), AXES, axis_types=(AxisType.Auto,) * len(AXES))
+  near = create_device_mesh(tuple(sizes.values()), devices, allow_split_physical_axes=True)
+  return Mesh(near, AXES, axis_types=(AxisType.Auto,) * len(AXES))
 
 
 def batch_shards(mesh: Mesh) -> int:

@@ -29,20 +29,27 @@ CONFIG = changed(
   filter={"fn": "nonconstant_reward"},  # drops groups of equal length, so that rounds are refilled
   mesh={"data": 1, "fsdp": 2},  # rows and parameters are split over the processes
 )
-SHARED_ROWS = """
-import sys
+ROWS = """
+import os, sys
+os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=2"
 import jax
 import numpy as np
-jax.distributed.initialize(sys.argv[1], 2, int(sys.argv[2]))
-from lcrl.mesh import everywhere, local_rows, make_mesh, to_global, to_local
-for axes, count in (({"tensor": 2}, 4), ({"data": 2, "fsdp": 1}, 2)):
-  mesh = make_mesh(**axes)
-  rows = local_rows(mesh, 4)
-  assert len(rows) == count, rows
-  whole = to_global(mesh, rows)
-  assert whole.shape == (4,)
-  np.testing.assert_array_equal(to_local(whole), rows)
-  assert int(jax.jit(lambda x, y: x.sum() + y)(whole, everywhere(mesh, 1))) == 7
+from lcrl import mesh
+process = int(sys.argv[2])
+jax.distributed.initialize(sys.argv[1], 2, process)
+apart = np.array(jax.devices())[[0, 2, 3, 1]]  # as a grid of chips may order them
+for shape, rows in (
+  ((4, 1, 1, 1), [[0, 1, 6, 7], [2, 3, 4, 5]]),
+  ((2, 1, 2, 1), [[*range(8)], [*range(8)]]),  # both processes hold parts of both tensor groups
+):
+  grid = jax.sharding.Mesh(apart.reshape(shape), mesh.AXES)
+  own = mesh.local_rows(grid, 8)
+  assert own.tolist() == rows[process], own
+  whole = mesh.to_global(grid, own)
+  assert whole.shape == (8,)
+  np.testing.assert_array_equal(mesh.to_local(whole), own)
+  weigh = jax.jit(lambda x, y: (x * np.arange(8)).sum() + y)
+  assert int(weigh(whole, mesh.everywhere(grid, 1))) == 141
 """
 
 
@@ -117,5 +124,5 @@ def test_two_processes_train_as_one(tmp_path):
   assert (two / "summary.json").is_file()
 
 
-def test_processes_may_share_rows():
-  run_two(lambda address, i: ["-c", SHARED_ROWS, address, str(i)])
+def test_rows_lie_where_the_mesh_says():
+  run_two(lambda address, i: ["-c", ROWS, address, str(i)])
