@@ -14,9 +14,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from lcrl.masked import masked_sum
 from lcrl.mesh import batch_sharding, replicated
 from lcrl.sampling.verified import Player
 from lcrl.tasks.task import Prompt
+from lcrl.training.metrics import Mean, Metrics, merge
 from lcrl.types import Budget, Recipe, Rollouts, Stage
 
 PyTree = Any
@@ -29,6 +31,7 @@ class Collected:
   rollouts: Rollouts
   position: int  # in the data stream, after them
   rounds: int
+  metrics: Metrics  # of all that was sampled, where groups were chosen among it
 
 
 class Collector:
@@ -42,7 +45,7 @@ class Collector:
     group_size: G.
     max_rounds: 1: every group goes into the batch, those that the filter drops with keep False.
       More: groups that the filter drops whole are replaced by others, as DAPO's dynamic sampling
-      (arXiv:2503.14476) does; the batch is short (`valid` False) if the rounds run out.
+      (arXiv:2503.14476) does; if the rounds run out, dropped ones fill the batch and do not train.
     seed: of the run.
   """
 
@@ -60,13 +63,14 @@ class Collector:
     self._stream, self._player, self._recipe = stream, player, recipe
     self._prompts, self._group_size, self._max_rounds = prompts, group_size, max_rounds
     self._seed = seed
-    self._rows, self._whole = batch_sharding(player.mesh), replicated(player.mesh)
-    self._trains = jax.jit(self._would_train, out_shardings=self._whole)
+    self._look = jax.jit(self._would_train, out_shardings=replicated(player.mesh))
+    self._take = jax.jit(take, out_shardings=batch_sharding(player.mesh))
 
   def __call__(self, params: PyTree, states: Recipe[PyTree], step: int, position: int) -> Collected:
     key = step_key(self._seed, step)
     pool: list[Rollouts] = []
-    trains: list[np.ndarray] = []
+    trains: list[bool] = []
+    metrics: Metrics = {}
     for _ in range(self._max_rounds):
       index = np.arange(position, position + self._prompts, dtype=np.int32)
       prompts = [self._stream(i) for i in index.tolist()]
@@ -76,31 +80,31 @@ class Collector:
       rollouts, _ = self._player.play(params, prompts, index, budget, key)
       position += self._prompts
       pool.append(rollouts)
-      if self._max_rounds > 1:
-        trains.append(np.asarray(self._trains(states, rollouts)))
-        if np.concatenate(trains).sum() >= self._prompts:
-          break
-    if self._max_rounds > 1:
-      rollouts = self._choose(pool, np.concatenate(trains))
-    return Collected(rollouts, position, len(pool))
+      if self._max_rounds == 1:
+        return Collected(rollouts, position, 1, metrics)
+      keep, sampled = jax.tree.map(np.asarray, self._look(states, rollouts))
+      trains += keep.tolist()
+      metrics = merge(metrics, sampled)
+      if sum(trains) >= self._prompts:
+        break
+    first = np.argsort(~np.array(trains), stable=True)[: self._prompts]  # those that train
+    return Collected(self._take(pool, first), position, len(pool), metrics)
 
-  def _would_train(self, states, rollouts):
+  def _would_train(self, states, rollouts: Rollouts) -> tuple[jax.Array, Metrics]:
+    """Which groups [B] the filter leaves anything of, and what all of them were like."""
     rewards, _ = self._recipe.reward.apply(states.reward, rollouts)
     keep, _ = self._recipe.filter.apply(states.filter, rewards, rollouts)
-    return keep.any(axis=-1)
+    count = rollouts.valid.sum()
+    return keep.any(axis=-1), {
+      "sampled/accuracy": Mean(masked_sum(rollouts.correct, rollouts.valid), count),
+      "sampled/length": Mean(masked_sum(rollouts.lengths, rollouts.valid), count),
+    }
 
-  def _choose(self, pool: list[Rollouts], trains: np.ndarray) -> Rollouts:
-    """The first groups that train; if they are too few, others that are not valid."""
-    order = np.argsort(~trains, stable=True)[: self._prompts]
 
-    def take(pool, order, valid):
-      widest = max(r.tokens.shape[-1] for r in pool)
-      pool = [pad_rows(r, widest) for r in pool]
-      chosen = jax.tree.map(lambda *xs: jnp.concatenate(xs)[order], *pool)
-      return dataclasses.replace(chosen, valid=chosen.valid & valid[:, None])
-
-    take = jax.jit(take, out_shardings=self._rows)
-    return take(pool, order, trains[order])
+def take(pool: list[Rollouts], groups: jax.Array) -> Rollouts:
+  """The given groups of all rollouts in the pool, one after the other."""
+  widest = max(r.tokens.shape[-1] for r in pool)
+  return jax.tree.map(lambda *xs: jnp.concatenate(xs)[groups], *(pad_rows(r, widest) for r in pool))
 
 
 def step_key(seed: int | jax.Array, step: int | jax.Array) -> jax.Array:

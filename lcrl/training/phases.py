@@ -33,6 +33,7 @@ class Shaped(NamedTuple):
   seen: Facts
   position: int
   rounds: int
+  metrics: Metrics  # of all that was sampled, where groups were chosen among it
   seconds: float  # of sampling and verifying
 
 
@@ -60,7 +61,9 @@ def make_roll(model: Model, task: Task, player: Player) -> Callable[[TrainState]
     if reference is not None:
       batch = dataclasses.replace(batch, ref_log_probs=model.score(reference, rollouts))
     seen = {name: np.asarray(x) for name, x in look(batch).items()}
-    return Shaped(batch, states, seen, collected.position, collected.rounds, seconds)
+    return Shaped(
+      batch, states, seen, collected.position, collected.rounds, collected.metrics, seconds
+    )
 
   return roll
 
@@ -79,7 +82,7 @@ def learn(model: Model, state: TrainState, shaped: Shaped) -> tuple[TrainState, 
   state = dataclasses.replace(state, **everywhere(model.mesh, moved))
   metrics: Metrics = {name: jax.tree.map(np.asarray, metric) for name, metric in found.items()}
   seconds = time.perf_counter() - start
-  metrics |= {
+  metrics |= shaped.metrics | {
     "rounds": Sum(shaped.rounds),
     "time/sample": Sum(shaped.seconds),
     "time/update": Sum(seconds),

@@ -1,0 +1,72 @@
+"""Collecting: groups that cannot teach are replaced, in the order of the stream."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from lcrl import advantages, budgets, filters, recipes, rewards
+from lcrl.losses import policy as losses
+from lcrl.mesh import make_mesh
+from lcrl.tasks.task import Prompt
+from lcrl.training.collect import Collector
+from lcrl.training.metrics import values
+from lcrl.types import Recipe
+from tests.rollouts import random_rollouts
+
+RECIPE = Recipe(
+  budget=budgets.fixed(target=9),
+  reward=rewards.correctness(),
+  filter=filters.mixed_correctness(),
+  advantage=advantages.group_normalized(),
+  loss=losses.clipped_surrogate(),
+)
+
+
+@dataclasses.dataclass
+class OneInFour:
+  """Plays so that every fourth prompt of the stream has right and wrong answers; the rest fail."""
+
+  mesh = make_mesh(data=2, fsdp=1, devices=jax.devices()[:2])
+
+  def play(self, params, prompts, index, budget, key):
+    played = random_rollouts(prompts=len(prompts), length=12 if index[0] else 10)
+    mixed = (index % 4 == 3)[:, None] & (np.arange(4) < 2)[None]
+    ids = jnp.array([p.id for p in prompts], jnp.int32)
+    return dataclasses.replace(played, correct=jnp.array(mixed), prompt_ids=ids), []
+
+
+def collect(max_rounds):
+  collector = Collector(
+    lambda position: Prompt(100 + position, (), None),
+    OneInFour(),
+    RECIPE,
+    prompts=4,
+    group_size=4,
+    max_rounds=max_rounds,
+  )
+  return collector(None, recipes.init(RECIPE), 0, 0)
+
+
+def test_one_round_takes_what_comes():
+  got = collect(1)
+  assert (got.rounds, got.position, got.metrics) == (1, 4, {})
+  np.testing.assert_array_equal(got.rollouts.prompt_ids, [100, 101, 102, 103])
+
+
+def test_rounds_go_on_until_enough_groups_train():
+  got = collect(9)
+  assert (got.rounds, got.position) == (4, 16)
+  np.testing.assert_array_equal(got.rollouts.prompt_ids, [103, 107, 111, 115])
+  assert got.rollouts.tokens.shape == (4, 4, 12)  # the first round's rows were shorter
+  assert values(got.metrics)["sampled/accuracy"] == pytest.approx(1 / 8)
+
+
+def test_a_short_batch_is_filled_with_groups_that_do_not_train():
+  got = collect(2)
+  assert (got.rounds, got.position) == (2, 8)
+  np.testing.assert_array_equal(got.rollouts.prompt_ids, [103, 107, 100, 101])
+  keep, _ = RECIPE.filter.apply((), jnp.zeros((4, 4)), got.rollouts)
+  np.testing.assert_array_equal(keep.any(-1), [True, True, False, False])
