@@ -18,7 +18,7 @@ from absl import app, flags, logging
 from ml_collections import config_flags
 
 CONFIG = config_flags.DEFINE_config_file("config", None, "Experiment, a file in configs/.")
-WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run; made if absent.")
+WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run; made if absent.", required=True)
 MULTIHOST = flags.DEFINE_bool("multihost", False, "One of several processes of one run.")
 COORDINATOR = flags.DEFINE_string("coordinator", None, "host:port of the first process.")
 PROCESSES = flags.DEFINE_integer("processes", None, "How many there are.")
@@ -43,5 +43,5 @@ def main(_) -> None:
 
 
 if __name__ == "__main__":
-  flags.mark_flags_as_required(["config", "workdir"])
+  flags.mark_flag_as_required("config")
   app.run(main)

@@ -111,7 +111,7 @@ def local_rows(mesh: Mesh, rows: int) -> np.ndarray:
   """Which of `rows` rows of a batch this process holds, in order. Processes that share a row, as
   parts of one tensor group do, hold it each."""
   parts = batch_sharding(mesh).addressable_devices_indices_map((rows,))
-  return np.unique([i for (part,) in parts.values() for i in range(rows)[part]])
+  return np.unique([i for part in parts.values() if part for i in range(rows)[part[0]]])
 
 
 def to_local(array: jax.Array) -> np.ndarray:

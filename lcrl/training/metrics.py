@@ -15,13 +15,13 @@ import numpy as np
 
 class Mean(NamedTuple):
   total: jax.Array | float
-  count: jax.Array | float
+  weight: jax.Array | float
 
   def merge(self, other: Mean) -> Mean:
-    return Mean(self.total + other.total, self.count + other.count)
+    return Mean(self.total + other.total, self.weight + other.weight)
 
   def value(self) -> float:
-    return float(self.total) / float(self.count) if float(self.count) else math.nan
+    return float(self.total) / float(self.weight) if float(self.weight) else math.nan
 
 
 class Sum(NamedTuple):
@@ -38,7 +38,7 @@ class Max(NamedTuple):
   largest: jax.Array | float
 
   def merge(self, other: Max) -> Max:
-    return Max(np.maximum(self.largest, other.largest))
+    return Max(max(self.largest, other.largest))
 
   def value(self) -> float:
     return float(self.largest)

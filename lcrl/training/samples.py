@@ -36,7 +36,7 @@ class Samples:
     )
     part = self._folder / f"{(step - 1) // self._every * self._every + 1:08d}.jsonl"
     with part.open("a") as file:
-      for b in dict.fromkeys(np.asarray(groups).tolist()):
+      for b in dict.fromkeys(groups):
         file.write(json.dumps({"step": step, **self._row(local, b, g=0)}) + "\n")
 
   def _row(self, local, b: int, g: int) -> dict[str, Any]:

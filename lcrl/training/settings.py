@@ -136,9 +136,7 @@ def section(cls: type[T], values: Mapping[str, Any], name: str) -> T:
 
 
 def _check(s: Settings) -> None:
-  positive = ("steps", "prompts", "group_size", "max_tokens", "max_prompt_tokens")
-  positive += ("micro_batches", "updates", "max_rounds")
-  values = {f"train.{name}": getattr(s.train, name) for name in positive}
+  values = {f"train.{name}": value for name, value in dataclasses.asdict(s.train).items()}
   values |= {"checkpoint.every": s.checkpoint.every, "verify.workers": s.verify.workers}
   values |= {"eval.prompts": s.eval.prompts, "eval.samples": s.eval.samples}
   for name, value in values.items():
