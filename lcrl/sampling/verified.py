@@ -69,11 +69,13 @@ class Player:
     return dataclasses.replace(rollouts, **to_global(self.mesh, judged)), texts
 
   def _texts(self, rollouts, rows: Rows) -> list[list[str]]:
-    """What the verifier reads: forced prefix and sampled tokens, without the end token."""
+    """What the verifier reads: everything after the prompt up to the last sampled token, forced
+    tokens included, the end token not."""
     lengths = rows.lengths if rows.train_lengths is None else rows.train_lengths
     starts = np.asarray(lengths) - np.asarray(rows.forced)
-    ends = np.asarray(lengths) + to_local(rollouts.lengths) - ~to_local(rollouts.truncated)
-    tokens = to_local(rollouts.tokens)
+    mask, tokens = to_local(rollouts.mask), to_local(rollouts.tokens)
+    written = np.where(mask.any(-1), mask.shape[-1] - mask[..., ::-1].argmax(-1), starts)
+    ends = written - ~to_local(rollouts.truncated)
     return [
       [self.tokenizer.decode(row[a:b].tolist()) for row, a, b in zip(*group, strict=True)]
       for group in zip(tokens, starts, ends, strict=True)

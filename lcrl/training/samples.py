@@ -31,9 +31,8 @@ class Samples:
     """The first rollout of `count` groups, evenly spread over the batch."""
     r = batch.rollouts
     local = jax.tree.map(to_local, {"tokens": r.tokens, "mask": r.mask, **_numbers(batch)})
-    groups = (
-      np.linspace(0, len(local["tokens"]) - 1, self._count).astype(int) if self._count else []
-    )
+    last = len(local["tokens"]) - 1
+    groups = [int(b) for b in np.linspace(0, last, self._count)]
     part = self._folder / f"{(step - 1) // self._every * self._every + 1:08d}.jsonl"
     with part.open("a") as file:
       for b in dict.fromkeys(groups):
