@@ -1,0 +1,146 @@
+"""Rewards for a response that says how it thinks: easy or hard, long or short."""
+
+from __future__ import annotations
+
+import math
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+
+from lcrl.masked import as_float, masked_mean
+from lcrl.rewards.base import same_shape, shaped
+from lcrl.types import Rollouts, Stage
+
+__all__ = [
+  "adactrl",
+  "adactrl_reward",
+  "calibration_score",
+  "easy_length_score",
+  "mode_accuracy",
+  "mode_is_preferred",
+  "preferred_mode",
+  "preferred_mode_reward",
+]
+
+NO_TAG, EASY, HARD = 0, 1, 2
+
+
+def easy_length_score(
+  correct: jax.Array, lengths: jax.Array, tags: jax.Array, valid: jax.Array
+) -> jax.Array:
+  """(1 + cos(pi * length / longest of the group)) / 2 if right and tagged easy, 0 otherwise.
+
+  `tags`: 0 none, 1 easy, 2 hard. [..., G] each -> [..., G].
+
+  >>> tags, valid = jnp.array([1, 2, 1]), jnp.ones(3, bool)
+  >>> print(easy_length_score(jnp.ones(3), jnp.array([5, 5, 10]), tags, valid).round(3))
+  [0.5 0.  0. ]
+  """
+  same_shape(correct=correct, lengths=lengths, tags=tags, valid=valid)
+  lengths = as_float(lengths)
+  longest = jnp.max(jnp.where(valid, lengths, 1.0), -1, keepdims=True)
+  score = 0.5 * (1.0 + jnp.cos(math.pi * lengths / longest))
+  return jnp.where(correct.astype(bool) & (tags == EASY), score, 0.0)
+
+
+def calibration_score(
+  correct: jax.Array, tags: jax.Array, valid: jax.Array, *, threshold: float = 0.625
+) -> jax.Array:
+  """1 if the tag says what the group's accuracy says, 0 if it does not, -1 without a tag.
+
+  Easy is an accuracy above the threshold. [..., G] each -> [..., G].
+  """
+  same_shape(correct=correct, tags=tags, valid=valid)
+  easy = masked_mean(correct, valid, -1, keepdims=True) > threshold
+  fits = tags == jnp.where(easy, EASY, HARD)
+  return jnp.where(tags == NO_TAG, -1.0, as_float(fits))
+
+
+def adactrl_reward(
+  correct: jax.Array,
+  lengths: jax.Array,
+  tags: jax.Array,
+  valid: jax.Array,
+  *,
+  threshold: float = 0.625,
+  length_weight: float = 0.5,
+  calibration_weight: float = 0.5,
+) -> jax.Array:
+  """1 or -1 for the verdict, plus weighted `easy_length_score` and `calibration_score`.
+
+  Source: AdaCtrl, arXiv:2505.18822, and its code, without the overlong term (`soft_overlong`).
+  [..., G] each -> [..., G].
+  """
+  outcome = jnp.where(correct.astype(bool), 1.0, -1.0)
+  short = easy_length_score(correct, lengths, tags, valid)
+  fit = calibration_score(correct, tags, valid, threshold=threshold)
+  return as_float(outcome) + length_weight * short + calibration_weight * fit
+
+
+def adactrl(
+  *, threshold: float = 0.625, length_weight: float = 0.5, calibration_weight: float = 0.5
+) -> Stage:
+  """`adactrl_reward`; the signal `tag` [B, G] says 0 none, 1 easy, 2 hard."""
+  reward = partial(
+    adactrl_reward,
+    threshold=threshold,
+    length_weight=length_weight,
+    calibration_weight=calibration_weight,
+  )
+
+  def shape(rewards, r: Rollouts):
+    return reward(r.correct, r.lengths, r.signals["tag"], r.valid)
+
+  return shaped(None, shape, needs=("tag",))
+
+
+def mode_accuracy(correct: jax.Array, mode: jax.Array, valid: jax.Array) -> jax.Array:
+  """Share of right answers among the group's rollouts in the mode. [..., G] each -> [...]."""
+  return masked_mean(correct, valid & mode, -1)
+
+
+def mode_is_preferred(
+  correct: jax.Array, long: jax.Array, valid: jax.Array, *, threshold: float = 0.3
+) -> jax.Array:
+  """Rollouts in the mode that their group should use: long if more accurate by over `threshold`.
+
+  [..., G] each -> [..., G] bool.
+  """
+  same_shape(correct=correct, long=long, valid=valid)
+  gain = mode_accuracy(correct, long, valid) - mode_accuracy(correct, ~long, valid)
+  return long == (gain > threshold)[..., None]
+
+
+def preferred_mode_reward(
+  correct: jax.Array,
+  long: jax.Array,
+  valid: jax.Array,
+  *,
+  threshold: float = 0.3,
+  right: float = 1.0,
+  wrong: float = -1.0,
+  bonus: float = 0.5,
+) -> jax.Array:
+  """The verdict's value, and a bonus for a right answer in the preferred mode.
+
+  Source: the structure of Adaptive Deep Reasoning, arXiv:2505.20101; every constant is ours and
+  unverified. [..., G] each -> [..., G].
+
+  >>> right, long = jnp.array([1, 1, 1, 0]), jnp.array([True, True, False, False])
+  >>> print(preferred_mode_reward(right, long, jnp.ones(4, bool)))
+  [ 1.5  1.5  1.  -1. ]
+  """
+  preferred = mode_is_preferred(correct, long, valid, threshold=threshold)
+  earned = jnp.where(preferred, right + bonus, right)
+  return as_float(jnp.where(correct.astype(bool), earned, wrong))
+
+
+def preferred_mode(
+  *, threshold: float = 0.3, right: float = 1.0, wrong: float = -1.0, bonus: float = 0.5
+) -> Stage:
+  """`preferred_mode_reward` where `budget.level` 1 asked for long thinking and 0 for short."""
+  reward = partial(
+    preferred_mode_reward, threshold=threshold, right=right, wrong=wrong, bonus=bonus
+  )
+  return shaped(None, lambda rewards, r: reward(r.correct, r.budget.level == 1, r.valid))

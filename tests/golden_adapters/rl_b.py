@@ -1,0 +1,5 @@
+"""The second list of length-controlled methods."""
+
+from tests.golden_adapters import rl_b_rewards
+
+ADAPTERS = rl_b_rewards.ADAPTERS
