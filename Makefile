@@ -61,3 +61,16 @@ smollm2: install
 
 smollm2-parity: .venv-parity/installed
 	.venv-parity/bin/python -m pytest -s tests/parity/smollm2_parity.py
+
+# The real step for 16 chips that nobody has to own: memory a chip, by the TPU compiler.
+.venv-tpu/installed: setup.py
+	$(PYTHON) -m venv .venv-tpu
+	.venv-tpu/bin/$(PIP) -e '.[train]' 'jax[tpu]==0.10.2'
+	touch $@
+
+fit-tpu: .venv-tpu/installed
+	.venv-tpu/bin/python -m experiments.fit --topology=v5e:4x4 --model=smollm2-135m \
+		--config=configs/smollm2_chain_sum_laser.py
+
+notebooks: install
+	$(RUN) -m pytest -m notebook tests/colab_test.py

@@ -37,6 +37,15 @@ def obeys(response, reference):
   return acts.get(response, lambda: exact(response, reference))()
 
 
+def by_length(response, reference):
+  """Hangs on long responses, dies on short ones."""
+  if len(response) > 14:
+    time.sleep(1e6)
+  if len(response) < 7:
+    os._exit(3)
+  return exact(response, reference)
+
+
 def bad_format():
   raise BadFormat("nothing there")
 

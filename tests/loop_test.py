@@ -1,14 +1,19 @@
 """A run as a whole: it resumes as if it had never stopped, and refuses what it cannot do."""
 
 import copy
+import dataclasses
+import importlib
 import json
 import os
+import pathlib
 import signal
+import types
 
 import jax
 import numpy as np
 import pytest
 
+from lcrl import tasks
 from lcrl.training import loop, phases
 from lcrl.training.checkpoint import Checkpoints
 from lcrl.training.model import build_model
@@ -131,6 +136,23 @@ def test_nothing_is_compiled_twice(tmp_path):
       state, _ = phases.learn(model, state, roll(state))
   assert model.update._cache_size() == 1
   assert model.shape._cache_size() == 1
+
+
+def test_a_verifier_that_hangs_or_dies_is_counted_and_the_run_goes_on(tmp_path, monkeypatch):
+  monkeypatch.syspath_prepend(pathlib.Path(__file__).parent)  # workers look there, too
+  hostile = importlib.import_module("hostile")
+  hostile_tasks = types.ModuleType("hostile_tasks")
+  hostile_tasks.__all__ = ["sums"]
+  hostile_tasks.sums = lambda: dataclasses.replace(
+    tasks.arithmetic(size=64), score=hostile.by_length
+  )
+  monkeypatch.setattr(loop, "tasks", hostile_tasks)
+  loop.train(changed(task={"fn": "sums"}, train__steps=2, verify__deadline=0.5), tmp_path)
+  steps = [row for row in lines(tmp_path / "metrics.jsonl") if "loss" in row]
+  assert len(steps) == 2
+  assert sum(row["outcome/timeout"] for row in steps) > 0
+  assert sum(row["outcome/crash"] for row in steps) > 0
+  assert sum(row["outcome/wrong"] for row in steps) > 0
 
 
 @pytest.mark.parametrize(
