@@ -58,7 +58,7 @@ SMALL = Sizes(imitation=4, batch=8, steps=4, prompts=2, group_size=4, judged=8, 
 REWARDS = {
   "correctness": Coefficients(),
   "laser": Coefficients(bonus=0.5),
-  "naive": Coefficients(price=0.01),
+  "naive": Coefficients(price=0.02),
 }
 TARGET = 23  # tokens: four operands, two of them in the first step, and no re-check
 SUMS = Sums()
@@ -69,7 +69,7 @@ ABOUT = """## What was compared
 
 A problem is a sum modulo 10 of 2 to 4 digits, `{problem}`. A step of the working copies a label,
 the running value and one to three operands, gives the new value, and may stand twice. What was
-imitated is right and long: mostly one operand a step, {recheck:.0%} of the steps twice. Then
+imitated is right and long: mostly one operand a step, {recheck:.0f} % of the steps twice. Then
 {steps} steps of GRPO, {prompts} prompts a step with {group_size} answers each, with one of three
 rewards:
 
@@ -181,7 +181,9 @@ def measured(r: Rollouts) -> dict[str, Any]:
   )
 
 
-def one_seed(seed: int, sizes: Sizes, folder: Path) -> tuple[dict, dict, dict]:
+def one_seed(
+  seed: int, sizes: Sizes, folder: Path, origin: dict[str, str]
+) -> tuple[dict, dict, dict]:
   """Summaries, curves and an example answer of each reward; also written below the folder."""
   start = imitate(seed, sizes)
   policies.save(folder / "start" / f"seed{seed}", POLICY, start)
@@ -199,8 +201,7 @@ def one_seed(seed: int, sizes: Sizes, folder: Path) -> tuple[dict, dict, dict]:
       reward=name,
       seed=seed,
       wall_s=seconds,
-      device=evaluation.device(),
-      commit=evaluation.commit(),
+      **origin,
     )
     home = folder / name / f"seed{seed}"
     home.mkdir(parents=True, exist_ok=True)
@@ -219,7 +220,8 @@ def example(r: Rollouts) -> str:
 
 def demo(seeds: Sequence[int], sizes: Sizes, folder: Path) -> str:
   """Runs everything, writes the folder, and returns what to print."""
-  found = [one_seed(seed, sizes, folder) for seed in seeds]
+  origin = {"device": evaluation.device(), "commit": evaluation.commit()}
+  found = [one_seed(seed, sizes, folder, origin) for seed in seeds]
   runs = {name: evaluation.pool([summaries[name] for summaries, _, _ in found]) for name in REWARDS}
   curves = {name: _stacked([c[name] for _, c, _ in found]) for name in REWARDS}
   rows = {row["run"]: row for row in tables.rows(runs, baseline="correctness")}
@@ -247,7 +249,7 @@ def _about(sizes: Sizes, answers: dict[str, str]) -> str:
   shortest = [str(SUMS.shortest_length(d)) for d in range(SUMS.fewest, SUMS.most + 1)]
   return ABOUT.format(
     **sizes._asdict(),
-    recheck=WORKING["recheck"],
+    recheck=100 * WORKING["recheck"],
     problem=answers["start"].partition("?")[0] + "?",
     bonus=REWARDS["laser"].bonus,
     price=REWARDS["naive"].price,
