@@ -24,6 +24,7 @@ SLOTS = {
 }
 LASER = dict(fn="correctness", right=1.0, wrong=-0.5, bad_format=-1.0)
 K3 = dict(fn="k3", beta=0.1)
+RESTARTS = dict(low=0.0, high=0.6, warmup=30, period=40)
 TABLE = [
   ("budget", dict(fn="fixed", target=5)),
   ("budget", dict(fn="uniform", low=2, high=9, cap=12)),
@@ -75,6 +76,11 @@ TABLE = [
   ("advantage", dict(fn="batch_scaled")),
   ("advantage", dict(fn="reinforce_baseline")),
   ("advantage", dict(fn="reinforce", gamma=0.9)),
+  ("advantage", dict(fn="canon_length", mu=dict(fn="accuracy_mix"), alpha=0.9)),
+  ("advantage", dict(fn="canon_entropy", mu=dict(fn="cosine_restarts", **RESTARTS))),
+  ("advantage", dict(fn="budget_subgroup", max_length=8)),
+  ("advantage", dict(fn="qglas")),
+  ("advantage", dict(fn="component_average", signals=("conciseness",))),
   ("loss", dict(fn="clipped_surrogate", dual_clip=3.0, kl=K3, correction=dict(fn="truncated"))),
   ("loss", dict(fn="sequence_clipped_surrogate", correction=dict(fn="rejected"))),
   ("loss", dict(fn="cispo", kl=dict(fn="k2", beta=0.1))),

@@ -117,7 +117,7 @@ def dense_repetition_reward(
     pad = [(0, 0)] * (starts.ndim - 1) + [(1, 0)]
     previous = jnp.pad(last, pad, constant_values=-ngram - 1)[..., :-1]
     starts = starts & (place - previous > ngram)
-  return jnp.where(_covered(starts, ngram), as_float(penalty), 0.0)
+  return as_float(jnp.where(_covered(starts, ngram), penalty, 0.0))
 
 
 def repetition_penalty(

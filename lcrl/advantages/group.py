@@ -1,10 +1,4 @@
-"""Slot 4: what a rollout is worth compared with its group, or with the batch.
-
-Group statistics run along the last axis, over the rollouts that `keep` selects; the others get 0.
-A rollout alone in its group has nothing to be compared with. Like verl, and unlike TRL, the bare
-functions keep its raw reward (`lone_raw=True`). A run refuses groups of one, and a rollout that
-the filter left alone gets 0 from the stages unless they are told otherwise.
-"""
+"""A reward compared with its group's, or with the batch's: GRPO, Dr. GRPO, RLOO, REINFORCE++."""
 
 from __future__ import annotations
 
@@ -58,7 +52,7 @@ def group_normalized_advantage(
   >>> print(group_normalized_advantage(jnp.array([1.0, 0.0, 0.5, 9.0]), keep, eps=0.0))
   [ 1. -1.  0.  0.]
   """
-  _check(rewards, keep)
+  check_shapes(rewards, keep)
   return standardize(
     rewards, keep, ddof=ddof, eps=eps, var_eps=var_eps, min_std=min_std, lone_raw=lone_raw
   )
@@ -75,7 +69,7 @@ def group_centered_advantage(
   >>> print(group_centered_advantage(jnp.array([1.0, 0.0, 0.5]), jnp.ones(3, bool)))
   [ 0.5 -0.5  0. ]
   """
-  _check(rewards, keep)
+  check_shapes(rewards, keep)
   return centre(rewards, keep, lone_raw=lone_raw)
 
 
@@ -142,12 +136,12 @@ def discounted_return(rewards: jax.Array, mask: jax.Array, *, gamma: float = 1.0
   return jnp.where(mask, as_float(rewards)[..., None] * gamma ** as_float(to_come), 0.0)
 
 
-def _check(rewards, keep):
+def check_shapes(rewards, keep):
   if rewards.shape != keep.shape:
     raise ValueError(f"rewards and keep must share a shape, got {rewards.shape}, {keep.shape}.")
 
 
-def _stage(advantage: Callable[..., jax.Array], over_valid: bool, **knobs) -> Stage:
+def group_stage(advantage: Callable[..., jax.Array], over_valid: bool, **knobs) -> Stage:
   def apply(state, rewards, keep, rollouts):
     among = rollouts.valid if over_valid else keep
     return jnp.where(keep, advantage(rewards, among, **knobs), 0.0), state
@@ -166,7 +160,7 @@ def group_normalized(
 ) -> Stage:
   """`group_normalized_advantage` of what the filter kept; with `over_valid`, of the whole group,
   so that a rollout whose loss is masked (DAPO's overlong filter) still sets the group's mean."""
-  return _stage(
+  return group_stage(
     group_normalized_advantage,
     over_valid,
     ddof=ddof,
@@ -179,17 +173,17 @@ def group_normalized(
 
 def group_centered(*, lone_raw: bool = False, over_valid: bool = False) -> Stage:
   """`group_centered_advantage` of what the filter kept, or of the whole group (`over_valid`)."""
-  return _stage(group_centered_advantage, over_valid, lone_raw=lone_raw)
+  return group_stage(group_centered_advantage, over_valid, lone_raw=lone_raw)
 
 
 def leave_one_out(*, lone_raw: bool = False, over_valid: bool = False) -> Stage:
   """`leave_one_out_advantage` of what the filter kept, or of the whole group (`over_valid`)."""
-  return _stage(leave_one_out_advantage, over_valid, lone_raw=lone_raw)
+  return group_stage(leave_one_out_advantage, over_valid, lone_raw=lone_raw)
 
 
 def batch_scaled(*, ddof: int = 1, eps: float = 1e-4, over_valid: bool = False) -> Stage:
   """`batch_scaled_advantage` of what the filter kept, or of the whole group (`over_valid`)."""
-  return _stage(batch_scaled_advantage, over_valid, ddof=ddof, eps=eps)
+  return group_stage(batch_scaled_advantage, over_valid, ddof=ddof, eps=eps)
 
 
 def reinforce_baseline(*, per_token: bool = True, ddof: int = 1, eps: float = 1e-8) -> Stage:

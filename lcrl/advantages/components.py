@@ -1,0 +1,71 @@
+"""Several rewards, each made comparable before they are mixed."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+
+from lcrl.masked import as_float, standardize
+from lcrl.types import Rollouts, Stage
+
+__all__ = [
+  "component_advantages",
+  "component_average",
+  "component_average_advantage",
+  "constrained_advantage",
+]
+
+
+def component_advantages(
+  components: jax.Array, keep: jax.Array, *, ddof: int = 1, eps: float = 1e-6
+) -> jax.Array:
+  """Each component in standard deviations of its group, 0 where it does not vary.
+
+  [K, ..., G], [..., G] -> [K, ..., G].
+  """
+  return standardize(components, jnp.broadcast_to(keep, components.shape), ddof=ddof, eps=eps)
+
+
+def component_average_advantage(
+  components: jax.Array, keep: jax.Array, *, ddof: int = 1, eps: float = 1e-6
+) -> jax.Array:
+  """The mean of `component_advantages`: no reward wins by its scale.
+
+  Source: LongWriter-Zero, arXiv:2506.18841, from secondary notes. [K, ..., G], [..., G] ->
+  [..., G].
+
+  >>> components = jnp.array([[1.0, 0.0], [300.0, 0.0]])
+  >>> print(component_average_advantage(components, jnp.ones(2, bool)).round(3))
+  [ 0.707 -0.707]
+  """
+  return jnp.mean(component_advantages(components, keep, ddof=ddof, eps=eps), 0)
+
+
+def component_average(*, signals: tuple[str, ...], ddof: int = 1, eps: float = 1e-6) -> Stage:
+  """`component_average_advantage` of the reward and of the signals named, [B, G] each."""
+
+  def apply(state, rewards, keep, r: Rollouts):
+    components = jnp.stack([as_float(rewards), *(as_float(r.signals[name]) for name in signals)])
+    return component_average_advantage(components, keep, ddof=ddof, eps=eps), state
+
+  return Stage(init=lambda: (), apply=apply, needs=("group", *signals))
+
+
+def constrained_advantage(
+  main: jax.Array,
+  components: jax.Array,
+  multipliers: jax.Array,
+  mask: jax.Array,
+  *,
+  ddof: int = 1,
+  eps: float = 1e-8,
+) -> jax.Array:
+  """(K - sum of multipliers) * main + sum of multiplier * component, each standardised before.
+
+  For squashed multipliers (`rewards.update_multipliers`): what a constraint does not claim stays
+  with the main advantage, in the paper that of the KL penalty.
+  Source: Constrained RLHF, arXiv:2310.04373. [N], [K, N], [K], [N] -> [N].
+  """
+  parts = component_advantages(jnp.concatenate([main[None], components]), mask, ddof=ddof, eps=eps)
+  weights = jnp.concatenate([len(components) - jnp.sum(multipliers, keepdims=True), multipliers])
+  return jnp.sum(weights[:, None] * parts, 0)
