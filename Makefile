@@ -73,4 +73,4 @@ fit-tpu: .venv-tpu/installed
 		--config=configs/smollm2_chain_sum_laser.py
 
 notebooks: install
-	$(RUN) -m pytest -m notebook tests/colab_test.py
+	$(VENV)/bin/jupyter-execute colab/*.ipynb
