@@ -33,6 +33,7 @@ __all__ = [
   "stair_cosine",
   "stair_cosine_length",
   "stair_length",
+  "subgroups",
   "uniform",
   "uniform_level",
 ]
@@ -95,6 +96,23 @@ def uniform_level(*, targets: tuple[int, ...], cap: int | None = None) -> Stage:
     budget = _budget(jnp.asarray(targets)[level], cap, group_size)
     level = jnp.broadcast_to(level[:, None], budget.target.shape)
     return dataclasses.replace(budget, level=level), state
+
+  return Stage(init=lambda: (), apply=apply)
+
+
+def subgroups(*, targets: tuple[int, ...], cap: int | None = None) -> Stage:
+  """A group shared out among targets, with as many levels: rollout i of G gets i * K // G.
+
+  Source: HBPO, arXiv:2507.15844 (512, 1024, 2048, 2560); the same for every prompt and step.
+  """
+  _check(target=min(targets), cap=min(targets) if cap is None else cap)
+
+  def apply(state, prompt_ids, *, step, key, group_size):
+    del step, key
+    level = jnp.arange(group_size, dtype=jnp.int32) * len(targets) // group_size
+    level = jnp.broadcast_to(level, (*prompt_ids.shape, group_size))
+    target = jnp.asarray(targets, jnp.int32)[level]
+    return Budget(target, target if cap is None else jnp.full_like(target, cap), level), state
 
   return Stage(init=lambda: (), apply=apply)
 

@@ -8,23 +8,39 @@ reward it drops almost nothing.
 
 from __future__ import annotations
 
+import dataclasses
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
 import jax
 import jax.numpy as jnp
+import numpy as np
 
-from lcrl.masked import as_float
-from lcrl.types import Stage
+from lcrl.masked import as_float, masked_mean, masked_quantile, masked_std
+from lcrl.types import Rollouts, Stage
 
 __all__ = [
+  "adaptive_shortest",
+  "cropped",
+  "difficulty_count",
   "keep_all",
+  "lowest",
   "mixed_correctness",
+  "most_efficient",
   "nonconstant_groups",
   "nonconstant_reward",
+  "outlier_kept_length",
+  "oversampling_factor",
+  "prompts_to_sample",
+  "shortest",
   "untruncated",
 ]
 
 
-def nonconstant_groups(metric: jax.Array, valid: jax.Array) -> jax.Array:
-  """The rollouts of groups whose metric varies; a group of one rollout is kept, as in verl.
+def nonconstant_groups(metric: jax.Array, valid: jax.Array, *, keep_lone: bool = True) -> jax.Array:
+  """The rollouts of groups whose metric varies; a group of one rollout is kept, as in verl,
+  unless `keep_lone=False`.
 
   Tests max > min: the floating-point deviation of equal values need not be 0.
   Source: DAPO's dynamic sampling, arXiv:2503.14476.
@@ -42,7 +58,8 @@ def nonconstant_groups(metric: jax.Array, valid: jax.Array) -> jax.Array:
   metric = as_float(metric)
   high = jnp.max(jnp.where(valid, metric, -jnp.inf), -1, keepdims=True)
   low = jnp.min(jnp.where(valid, metric, jnp.inf), -1, keepdims=True)
-  return valid & ((high > low) | (jnp.sum(valid, -1, keepdims=True) == 1))
+  lone = jnp.sum(valid, -1, keepdims=True) == 1
+  return valid & ((high > low) | (lone & keep_lone))
 
 
 def _stage(keep) -> Stage:
@@ -76,3 +93,150 @@ def untruncated(*, base: Stage | None = None) -> Stage:
     return keep & ~r.truncated, state
 
   return base._replace(apply=apply)
+
+
+def lowest(metric: jax.Array, valid: jax.Array, count: jax.Array | int) -> jax.Array:
+  """The `count` rollouts of a group with the lowest metric, ties in order of sampling.
+
+  Source: GFPO, arXiv:2508.09726: by length, or by -reward / length; its advantage is
+  `group_normalized` with ddof 0. [..., G], [..., G], [...] or a number -> [..., G] bool.
+
+  >>> print(lowest(jnp.array([5, 2, 3, 2]), jnp.ones(4, bool), 2))
+  [False  True False  True]
+  """
+  order = jnp.argsort(jnp.where(valid, as_float(metric), jnp.inf), -1, stable=True)
+  count = jnp.broadcast_to(jnp.asarray(count), valid.shape[:-1])[..., None]
+  return valid & (jnp.argsort(order, -1) < count)
+
+
+def shortest(*, count: int) -> Stage:
+  """GFPO: the `count` shortest rollouts of each group, right or wrong."""
+  return _stage(lambda rewards, r: lowest(r.lengths, r.valid, count))
+
+
+def most_efficient(*, count: int) -> Stage:
+  """GFPO: the `count` rollouts with the highest reward per token.
+
+  Of negative rewards that takes the longest responses first.
+  """
+  return _stage(lambda rewards, r: lowest(-as_float(rewards) / r.lengths, r.valid, count))
+
+
+def difficulty_count(
+  mean_rewards: jax.Array,
+  history: jax.Array,
+  seen: jax.Array,
+  *,
+  counts: tuple[int, int, int, int] = (8, 8, 6, 4),
+  warmup: int = 1,
+) -> jax.Array:
+  """How many rollouts to keep by the quartile of a prompt's mean reward, from hardest to easiest.
+
+  The first of `counts` while the history holds fewer than `warmup` means. Source: adaptive GFPO,
+  which keeps a t-digest where this takes exact quartiles. [...], [N], [N] bool -> [...] int32.
+  """
+  limits = [masked_quantile(history, seen, q) for q in (0.25, 0.5, 0.75)]
+  quartile = sum((as_float(mean_rewards) >= limit).astype(jnp.int32) for limit in limits)
+  kept = jnp.asarray(counts, jnp.int32)[quartile]
+  return jnp.where(jnp.sum(seen) < warmup, counts[0], kept)
+
+
+class MeanRewards(NamedTuple):
+  ring: jax.Array  # [window] float32, mean rewards of past prompts
+  filled: jax.Array  # [] int32, how many were ever written
+
+
+def adaptive_shortest(
+  *, counts: tuple[int, int, int, int] = (8, 8, 6, 4), window: int = 4096, warmup: int = 256
+) -> Stage:
+  """`shortest` with `difficulty_count` as the count. State: the last `window` mean rewards."""
+
+  def init():
+    return MeanRewards(jnp.zeros(window, jnp.float32), jnp.zeros((), jnp.int32))
+
+  def apply(state, rewards, r: Rollouts):
+    means, real = masked_mean(rewards, r.valid, -1), jnp.any(r.valid, -1)
+    seen = jnp.arange(window) < state.filled
+    count = difficulty_count(means, state.ring, seen, counts=counts, warmup=warmup)
+    place = (state.filled + jnp.cumsum(real) - 1) % window
+    ring = state.ring.at[jnp.where(real, place, window)].set(
+      means.astype(state.ring.dtype), mode="drop"
+    )
+    state = MeanRewards(ring, state.filled + jnp.sum(real, dtype=jnp.int32))
+    return lowest(r.lengths, r.valid, count), state
+
+  return Stage(init=init, apply=apply)
+
+
+def outlier_kept_length(
+  rewards: jax.Array,
+  lengths: jax.Array,
+  valid: jax.Array,
+  *,
+  alpha: float = 3.0,
+  success: float = 1.0,
+  margin: float = 32,
+) -> jax.Array:
+  """How many tokens a rollout keeps: outliers among the solved are cut at mean + alpha * std.
+
+  Only in groups of which at least `success` have reward 1, and only what is at least `margin`
+  longer (below 1: that share of its length, at least 16). The cut ones are verified again: most
+  lose their answer and become the group's only wrong ones. Source: DOT, arXiv:2601.03969, and its
+  code. No value exceeds (G - 1) / sqrt(G) sample deviations: alpha 3 needs groups of 11.
+  [..., G] each -> [..., G] int32.
+
+  >>> lengths = jnp.array([100, 120, 90, 110, 300, 105])
+  >>> print(outlier_kept_length(jnp.ones(6), lengths, jnp.ones(6, bool), alpha=1.0))
+  [100 120  90 110 217 105]
+  """
+  solved = jnp.abs(as_float(rewards) - 1.0) < 1e-6
+  eligible = masked_mean(solved, valid, -1, keepdims=True) >= success - 1e-6
+  std = masked_std(lengths, valid, -1, ddof=1, keepdims=True)
+  cutoff = jnp.floor(masked_mean(lengths, valid, -1, keepdims=True) + alpha * std)
+  least = jnp.maximum(jnp.floor(as_float(lengths) * margin), 16) if 0 < margin < 1 else margin
+  excess = as_float(lengths) - cutoff
+  cut = valid & eligible & (excess > 0) & (excess >= least)
+  return jnp.where(cut, cutoff, as_float(lengths)).astype(jnp.int32)
+
+
+def cropped(r: Rollouts, kept_lengths: jax.Array) -> Rollouts:
+  """Only the first `kept_lengths` sampled tokens of each rollout; its verdict is not renewed."""
+  mask = r.mask & (jnp.cumsum(r.mask, -1) <= kept_lengths[..., None])
+  lengths = jnp.sum(mask, -1, dtype=r.lengths.dtype)
+  return dataclasses.replace(
+    r,
+    mask=mask,
+    sampler_log_probs=jnp.where(mask, r.sampler_log_probs, 0.0),
+    lengths=lengths,
+    truncated=r.truncated | (lengths < r.lengths),
+  )
+
+
+def oversampling_factor(
+  history: Sequence[tuple[int, int]],
+  *,
+  window: int = 20,
+  initial: float = 1.5,
+  low: float = 1.2,
+  high: float = 5.0,
+) -> float:
+  """How many times the batch to sample, so that enough groups pass the filter in one round.
+
+    clip((1 + std) / mean, low, high) of the pass rates of the last `window` steps
+
+  `history` holds (sampled, passed) a step, oldest first. Source: DOT's code. Host side.
+
+  >>> oversampling_factor([(192, 96)])
+  2.0
+  """
+  if not history:
+    return initial
+  rates = np.array([passed / sampled for sampled, passed in history[-window:]])
+  if rates.mean() == 0:
+    return high
+  return float(np.clip((1 + rates.std()) / rates.mean(), low, high))
+
+
+def prompts_to_sample(prompts: int, factor: float) -> int:
+  """The batch times the factor, rounded down."""
+  return math.floor(prompts * factor)

@@ -29,6 +29,7 @@ TABLE = [
   ("budget", dict(fn="fixed", target=5)),
   ("budget", dict(fn="uniform", low=2, high=9, cap=12)),
   ("budget", dict(fn="uniform_level", targets=(4, 8))),
+  ("budget", dict(fn="subgroups", targets=(4, 8))),
   ("budget", dict(fn="scheduled", schedule=dict(fn="cosine_cycle", low=2, high=9, period=8))),
   ("budget", dict(fn="scheduled", schedule=dict(fn="stair_cosine", low=2, high=9, period=8))),
   ("reward", LASER),
@@ -70,6 +71,9 @@ TABLE = [
   ("filter", dict(fn="mixed_correctness")),
   ("filter", dict(fn="nonconstant_reward")),
   ("filter", dict(fn="untruncated", base=dict(fn="mixed_correctness"))),
+  ("filter", dict(fn="shortest", count=2)),
+  ("filter", dict(fn="most_efficient", count=2)),
+  ("filter", dict(fn="adaptive_shortest", counts=(3, 2, 2, 1), window=6, warmup=2)),
   ("advantage", dict(fn="group_normalized")),
   ("advantage", dict(fn="group_centered", over_valid=True)),
   ("advantage", dict(fn="leave_one_out")),
@@ -84,6 +88,7 @@ TABLE = [
   ("loss", dict(fn="clipped_surrogate", dual_clip=3.0, kl=K3, correction=dict(fn="truncated"))),
   ("loss", dict(fn="sequence_clipped_surrogate", correction=dict(fn="rejected"))),
   ("loss", dict(fn="cispo", kl=dict(fn="k2", beta=0.1))),
+  ("loss", dict(fn="kl_cov", share=0.2)),
   ("loss", dict(fn="drpo", max_length=9)),
 ]
 IDS = [f"{slot}-{spec['fn']}" for slot, spec in TABLE]

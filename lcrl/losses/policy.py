@@ -17,9 +17,11 @@ import jax.numpy as jnp
 from lcrl.losses import correction as _correction
 from lcrl.losses import drpo as _drpo
 from lcrl.losses import kl as _kl
+from lcrl.losses import kl_cov as _kl_cov
 from lcrl.losses.correction import *  # noqa: F403
 from lcrl.losses.drpo import *  # noqa: F403
 from lcrl.losses.kl import *  # noqa: F403
+from lcrl.losses.kl_cov import *  # noqa: F403
 from lcrl.masked import as_float, masked_mean
 from lcrl.types import Stage
 
@@ -27,6 +29,7 @@ __all__ = [
   *_correction.__all__,
   *_drpo.__all__,
   *_kl.__all__,
+  *_kl_cov.__all__,
   "SurrogateFractions",
   "cispo",
   "cispo_loss",

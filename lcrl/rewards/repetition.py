@@ -112,7 +112,7 @@ def dense_repetition_reward(
   """
   starts = repeated_starts(tokens, mask, ngram=ngram)
   if first_only:
-    place = jnp.arange(starts.shape[-1])
+    place = jnp.broadcast_to(jnp.arange(starts.shape[-1]), starts.shape)
     last = jax.lax.cummax(jnp.where(starts, place, -ngram - 1), axis=starts.ndim - 1)
     pad = [(0, 0)] * (starts.ndim - 1) + [(1, 0)]
     previous = jnp.pad(last, pad, constant_values=-ngram - 1)[..., :-1]

@@ -26,7 +26,7 @@ def canon_length(inputs, params):
 def _entropies(inputs, groups):
   """Rewards and mean token entropies."""
   entropy, lengths = groups(inputs["token_entropy"]), groups(inputs["lengths"])
-  sampled = jnp.arange(entropy.shape[-1]) < lengths[..., None]
+  sampled = jnp.arange(entropy.shape[-1])[None, None] < lengths[..., None]
   return groups(inputs["rewards"]), masked_mean(entropy, sampled, -1)
 
 

@@ -1,0 +1,57 @@
+"""Group tree optimisation: a draft model for speculative decoding learns from its decoding trees.
+
+Source: GTO, arXiv:2509.22134, from secondary notes. The loss is `clipped_surrogate_loss` on the
+branch that the current tree expects to be longest, with the frozen draft's log-probs as the old
+ones, weights `sequence_mean`, and `sequence_ratio` or `branch_ratio`; which of the two, its clip
+and its weight beside the token loss are unverified.
+"""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+
+from lcrl.losses.kl import log_ratio
+from lcrl.masked import as_float, standardize
+
+__all__ = ["branch_ratio", "expected_accepted_length", "tree_advantage", "tree_reward"]
+
+
+def expected_accepted_length(probs: jax.Array, mask: jax.Array) -> jax.Array:
+  """Tokens of a branch that the target model is expected to accept: sum_j prod_{k <= j} p_k.
+
+  [..., T], [..., T] -> [...].
+
+  >>> print(expected_accepted_length(jnp.array([0.5, 0.5, 9.0]), jnp.array([True, True, False])))
+  0.75
+  """
+  accepted = jnp.cumprod(jnp.where(mask, as_float(probs), 1.0), -1)
+  return jnp.sum(jnp.where(mask, accepted, 0.0), -1)
+
+
+def tree_reward(lengths: jax.Array, present: jax.Array, *, eta: float = 1.0) -> jax.Array:
+  """log(sum over branches of exp(eta * expected length)) / eta, a soft maximum.
+
+  It grows with the number of branches: compare trees of equal size. [..., N], [..., N] -> [...].
+  """
+  return jax.nn.logsumexp(jnp.where(present, eta * as_float(lengths), -jnp.inf), -1) / eta
+
+
+def tree_advantage(
+  rewards: jax.Array, ref_rewards: jax.Array, *, ddof: int = 1, eps: float = 1e-6
+) -> jax.Array:
+  """Standardised gain over the frozen draft's tree, among adjacent positions of a sequence.
+
+  [..., M], [..., M] -> [..., M]; 0 where all gain the same.
+  """
+  gains = as_float(rewards) - as_float(ref_rewards)
+  return standardize(gains, jnp.ones(gains.shape, bool), ddof=ddof, eps=eps)
+
+
+def branch_ratio(log_probs: jax.Array, old_log_probs: jax.Array, mask: jax.Array) -> jax.Array:
+  """The probability ratio of a whole branch, at each of its tokens; 1 where masked.
+
+  [..., T] each -> [..., T].
+  """
+  total = jnp.sum(log_ratio(log_probs, old_log_probs, mask), -1, keepdims=True)
+  return jnp.where(mask, jnp.exp(total), 1.0)
