@@ -1,7 +1,7 @@
 """Trains what a config describes, or goes on where it stopped.
 
   python -m experiments.train --config=configs/laser.py --workdir=runs/laser
-  python -m experiments.train --config=configs/laser.py:smoke --workdir=/tmp/smoke
+  python -m experiments.train --config=configs/laser.py:smoke --workdir=runs/smoke
   python -m experiments.train --config=configs/laser.py --config.reward.alpha=0.2 --workdir=...
 
 On several hosts, start the same command on each. A cluster that JAX knows (Cloud TPU, Slurm, Open
