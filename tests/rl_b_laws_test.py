@@ -34,6 +34,8 @@ REWARDS = {
   "shorter": lambda c, n: rewards.shorter_better_reward(c, n, ALL, apply_to_incorrect=False),
 }
 
+REWARDS = {name: jax.jit(reward) for name, reward in REWARDS.items()}
+
 
 @pytest.mark.parametrize("name", REWARDS)
 @few
