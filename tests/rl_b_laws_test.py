@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from lcrl import advantages, filters, losses, rewards
@@ -96,6 +96,7 @@ def scan_repetition(tokens, ngram, first_only):
 @pytest.mark.parametrize("first_only", [False, True])
 @settings(max_examples=8, deadline=None)
 @given(tokens=st.lists(st.integers(0, 2), min_size=12, max_size=12), length=st.integers(0, 12))
+@example(tokens=[0, 1, 0, 2, 0, 1, 1, 0, 0, 0, 0, 0], length=8)  # repeated again exactly at the end
 def test_dense_repetition_is_the_scan(first_only, tokens, length):
   mask = jnp.arange(12) < length
   got = rewards.dense_repetition_reward(
@@ -229,11 +230,12 @@ def test_the_price_of_length_climbs_while_answers_are_long():
 
 def test_acoer_weight_follows_accuracy():
   stage = rewards.acoer(alpha=1.0, interval=2, share=0.5, decay=0.5)
-  state = stage.init()
+  state, weights = stage.init(), []
   for correct in [(True, True), (True, True), (True, False), (False, False)]:
     _, state = stage.apply(state, rollouts_of([8, 8], correct))
+    weights.append(float(state.weight))
   # Up by 2 % after the first two steps, down by 5 % after the next two.
-  np.testing.assert_allclose(state.weight, 1.02 * 0.95, rtol=1e-6)
+  np.testing.assert_allclose(weights, [1.0, 1.02, 1.02, 1.02 * 0.95], rtol=1e-6)
   np.testing.assert_allclose(state.length, 8.0)
 
 
