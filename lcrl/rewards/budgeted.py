@@ -64,7 +64,7 @@ def hbpo(
   alpha: float = 1 / 4096,
   plateau: bool = True,
 ) -> Stage:
-  """`hbpo_reward` by `budget.target`; its budget is `subgroups`, its advantage `budget_subgroup`."""
+  """`hbpo_reward` by `budget.target`; goes with `subgroups` and `budget_subgroup`."""
   reward = partial(hbpo_reward, max_length=max_length, beta=beta, alpha=alpha, plateau=plateau)
   return shaped(None, lambda rewards, r: reward(r.correct, r.lengths, r.budget.target))
 
