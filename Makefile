@@ -26,7 +26,6 @@ demo: install
 
 test: lint types
 	$(RUN) -m pytest -n 2 --dist loadfile
-	$(RUN) -m tests.goldens tests/golden/*.json
 
 lint: install
 	$(RUN) -m ruff format --check .
