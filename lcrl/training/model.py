@@ -61,8 +61,10 @@ def build_model(settings: Settings, *, devices=None) -> Model:
   s = settings
   recipe, weigh = recipes.from_config(s.slots)
   wanted = recipes.needs(recipe)
-  if unknown := set(wanted) - {"group", "ref", *SCORE_FIELDS}:
-    raise ValueError(f"the recipe needs {sorted(unknown)}, which nothing here supplies.")
+  signals = {name for stage in recipe[:-1] for name in stage.needs}
+  missing = (signals | set(recipe.loss.needs) - set(SCORE_FIELDS)) - {"group", "ref"}
+  if missing:
+    raise ValueError(f"the recipe needs {sorted(missing)}, which nothing here supplies.")
   if "group" in wanted and s.train.group_size < 2:
     raise ValueError(
       f"train.group_size must be at least 2: advantage.fn={s.slots['advantage']['fn']!r} compares "
@@ -73,7 +75,7 @@ def build_model(settings: Settings, *, devices=None) -> Model:
   source = build(sources, s.built["policy"], field="policy")
   policy = source.policy
   optimizer = build(optimizers, s.built["optimizer"], field="optimizer")
-  fields = tuple(name for name in wanted if name in SCORE_FIELDS)
+  fields = tuple(name for name in recipe.loss.needs if name in SCORE_FIELDS)
   score = make_scorer(policy, needs=fields, temperature=s.sampling.temperature, mesh=mesh)
 
   def start(params) -> TrainState:
