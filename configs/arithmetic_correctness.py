@@ -3,7 +3,7 @@
 Policy  `make demo` leaves it in runs/demo/start: a small decoder that imitates long workings
 Run     python -m experiments.train --config=configs/arithmetic_correctness.py --workdir=$WORKDIR
 Smoke   the same with --config=configs/arithmetic_correctness.py:smoke (one CPU, under a minute)
-Result  the same program as `make demo`, which reports it
+Result  experiments/studies/demo: three seeds of `make demo`, the same steps in one program
 """
 
 from ml_collections import config_dict
