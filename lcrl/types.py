@@ -49,8 +49,8 @@ class Rollouts:
   """Sampled and verified responses. Length counts sampled tokens, the end token included."""
 
   tokens: jax.Array  # [B, G, T] int32, prompt then response, right-padded
-  mask: jax.Array  # [B, G, T] bool, tokens that the policy sampled (no prompt, forced, padding)
-  sampler_log_probs: jax.Array  # [B, G, T] float32, 0 where masked
+  mask: jax.Array  # [B, G, T] bool, tokens that count: sampled, or forced by a prefix that trains
+  sampler_log_probs: jax.Array  # [B, G, T] float32, 0 where masked or not drawn as it stands
   lengths: jax.Array  # [B, G] int32, mask.sum(-1)
   truncated: jax.Array  # [B, G] bool, reached the cap without an end token
   scores: jax.Array  # [B, G] float32, the verifier's own number
@@ -60,7 +60,7 @@ class Rollouts:
   prompt_ids: jax.Array  # [B] int32, row of the data set
   difficulty: jax.Array  # [B] int32, as the task counts it
   budget: Budget
-  signals: dict[str, jax.Array]  # [B, ...], what only some methods need
+  signals: dict[str, jax.Array]  # [B], [B, G] or [B, G, T], what only some methods need
 
 
 @_record
@@ -107,6 +107,7 @@ class Stage(NamedTuple):
   needs: tuple[str, ...] = ()  # signals, score fields, "ref", "group" (more than one rollout)
   observe: Callable | None = None  # (state, monitor rollouts) -> state, every few steps
   coupled: bool = False  # a loss that does not add over pieces of the batch
+  rows: int = 0  # rows of the data set that its state has room for; 0: it has none for any
 
 
 S = TypeVar("S")

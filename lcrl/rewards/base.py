@@ -117,6 +117,7 @@ def shaped_with_state(
     apply=apply,
     needs=(*base.needs, *needs),
     observe=observe_both if observe or base.observe else None,
+    rows=base.rows,
   )
 
 

@@ -150,7 +150,7 @@ def hapo(
     history = history.at[r.prompt_ids].min(shortest.astype(history.dtype), mode="drop")
     return rewards + terms, history
 
-  return shaped_with_state(base, init, shape)
+  return shaped_with_state(base, init, shape)._replace(rows=rows)
 
 
 class RightLengths(NamedTuple):
@@ -179,7 +179,7 @@ def hapo_mean(
     count = state.answers.at[r.prompt_ids].add(jnp.sum(right, -1, dtype=jnp.int32), mode="drop")
     return rewards + terms, RightLengths(total, count)
 
-  return shaped_with_state(base, init, shape)
+  return shaped_with_state(base, init, shape)._replace(rows=rows)
 
 
 def _of_prompts(history, r: Rollouts):

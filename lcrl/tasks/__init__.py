@@ -1,8 +1,22 @@
-"""Prompts and verifiers: text in, verdict out, on the host. A config names a task by `fn`."""
+"""Prompts and verifiers: text in, verdict out, on the host. A config names a task by `fn`, and how
+budgets show (`task.render`) and what is read off responses (`task.signals`) likewise."""
 
 from lcrl.tasks.arithmetic import arithmetic
 from lcrl.tasks.jsonl import jsonl
 from lcrl.tasks.reasoning_gym import reasoning_gym
-from lcrl.tasks.render import suffix
+from lcrl.tasks.render import prefix, suffix, system
+from lcrl.tasks.signals import answer_span, opening_tag, patterns, several, think_tags
 
-__all__ = ["arithmetic", "jsonl", "reasoning_gym", "suffix"]
+__all__ = [
+  "answer_span",
+  "arithmetic",
+  "jsonl",
+  "opening_tag",
+  "patterns",
+  "prefix",
+  "reasoning_gym",
+  "several",
+  "suffix",
+  "system",
+  "think_tags",
+]

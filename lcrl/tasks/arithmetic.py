@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from lcrl.tasks.sums import ANSWER, ASK, END, EQUALS, LABEL, PAD, PLUS, ZERO, Sums, score
-from lcrl.tasks.task import Prompt, Task
+from lcrl.tasks.task import Prompt, Render, Signals, Task, plain
 from lcrl.types import Outcome
 
 __all__ = [
@@ -197,6 +197,8 @@ def arithmetic(
   size: int = 8192,
   seed: int = 0,
   held_out: bool = False,
+  render: Render = plain,
+  signals: Signals | None = None,
 ) -> Task:
   """Sums as a task; the fields of `Sums` are its tokenizer's, too.
 
@@ -205,6 +207,8 @@ def arithmetic(
     size: rows of the data set; problems may repeat.
     seed: of the data set.
     held_out: rows from the quarter of all problems that are never trained on.
+    render: how a budget shows (`lcrl.tasks.render`).
+    signals: what is read off responses (`lcrl.tasks.signals`).
 
   >>> prompt = arithmetic(size=1).prompts[0]
   >>> prompt.messages[0]["content"], prompt.reference, prompt.difficulty
@@ -214,4 +218,5 @@ def arithmetic(
     raise ValueError(f"size must be at least 1, got {size}.")
   sums = Sums(fewest, most, digits, modulus, per_step)
   prompts = _Prompts(sums, size, seed, held_out)
-  return Task("arithmetic", prompts, functools.partial(score, width=sums.width))
+  judge = functools.partial(score, width=sums.width)
+  return Task("arithmetic", prompts, judge, render=render, signals=signals)

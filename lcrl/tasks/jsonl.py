@@ -9,7 +9,7 @@ from typing import Any
 
 from lcrl.named import resolve
 from lcrl.tasks import extract as extractors
-from lcrl.tasks.task import Prompt, Render, Task, plain
+from lcrl.tasks.task import Prompt, Render, Signals, Task, plain
 
 
 def jsonl(
@@ -25,6 +25,7 @@ def jsonl(
   difficulty: str | None = None,
   threshold: float = 1.0,
   render: Render = plain,
+  signals: Signals | None = None,
 ) -> Task:
   """A file of questions and answers. The layouts of
 
@@ -42,7 +43,8 @@ def jsonl(
     system_prompt: first message; None: none.
     difficulty: field that holds a whole number; None: 0.
     threshold: least score of a correct answer.
-    render: how a budget shows in the prompt.
+    render: how a budget shows (`lcrl.tasks.render`).
+    signals: what is read off responses (`lcrl.tasks.signals`).
   """
   from lcrl.tasks import scorers
 
@@ -65,7 +67,7 @@ def jsonl(
     extract=resolve(extractors, {"fn": extract}, field="task.extract"),
     score=resolve(scorers, {"fn": verifier}, field="task.verifier"),
   )
-  return Task(pathlib.Path(path).name, prompts, score, threshold, render)
+  return Task(pathlib.Path(path).name, prompts, score, threshold, render, signals)
 
 
 def read_jsonl(path: str) -> list[tuple[int, dict[str, Any]]]:

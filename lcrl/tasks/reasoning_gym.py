@@ -8,7 +8,7 @@ from typing import Any
 
 from lcrl.named import resolve
 from lcrl.tasks import extract as extractors
-from lcrl.tasks.task import Prompt, Render, Task, plain
+from lcrl.tasks.task import Prompt, Render, Signals, Task, plain
 
 # Data sets whose scorers evaluate no text: neither `eval` nor a parser built on it, nor any library
 # that might hold one, can be reached from them. tests/tasks_reasoning_gym_test.py reads the
@@ -72,6 +72,7 @@ def reasoning_gym(
   threshold: float = 1.0,
   allow_evaluating_scorer: bool = False,
   render: Render = plain,
+  signals: Signals | None = None,
   **options: Any,
 ) -> Task:
   """A data set of the package, with the package's own scorer.
@@ -88,7 +89,8 @@ def reasoning_gym(
       the data set itself calls difficulty, or 0.
     threshold: least score of a correct answer.
     allow_evaluating_scorer: admits data sets whose scorers may evaluate the response as code.
-    render: how a budget shows in the prompt.
+    render: how a budget shows (`lcrl.tasks.render`).
+    signals: what is read off responses (`lcrl.tasks.signals`).
     **options: of the data set, such as min_terms and max_terms.
   """
   import reasoning_gym as package
@@ -113,4 +115,4 @@ def reasoning_gym(
     score=problems.score_answer,
   )
   prompts = _Problems(problems, system_prompt, difficulty)
-  return Task(f"reasoning_gym {dataset}", prompts, score, threshold, render)
+  return Task(f"reasoning_gym {dataset}", prompts, score, threshold, render, signals)

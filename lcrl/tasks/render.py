@@ -1,33 +1,82 @@
-"""How a budget shows in a prompt: (prompt, target, level) -> Rendered."""
+"""How a budget shows to the policy: (prompt, target, level) -> Rendered.
+
+`templates` is one text for every level, or one for each; "{target}" in it becomes the target.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from lcrl.tasks.task import Messages, Prompt, Render, Rendered
 
+Templates = str | Sequence[str]
 
-def suffix(templates: str | Sequence[str], *, train_plain: bool = False) -> Render:
-  """Adds to the last message what the budget's level says, "{target}" being its target.
 
-  Source: L1 (arXiv:2503.04697) asks " Think for {target} tokens."; one template is used at every
-  level, several are indexed by it.
+def suffix(templates: Templates, *, train_plain: bool = False) -> Render:
+  """Adds the text to the last message.
+
+  Source: L1 (arXiv:2503.04697) asks " Think for {target} tokens."; TLDR has a word for each level;
+  Adaptive Deep Reasoning asks for one of two modes and trains without the instruction.
 
   Args:
-    templates: one text, or one for each level.
+    templates: as above.
     train_plain: trains on the prompt without the addition.
   """
-  texts = [templates] if isinstance(templates, str) else list(templates)
+  say = _says(templates)
 
   def render(prompt: Prompt, target: int, level: int) -> Rendered:
-    if len(texts) > 1 and not 0 <= level < len(texts):
-      raise ValueError(f"The budget's level is {level}; there are {len(texts)} templates.")
-    text = texts[level if len(texts) > 1 else 0].replace("{target}", str(target))
     return Rendered(
-      _add(prompt.messages, text), train_messages=prompt.messages if train_plain else None
+      _add(prompt.messages, say(target, level)),
+      train_messages=prompt.messages if train_plain else None,
     )
 
   return render
+
+
+def system(templates: Templates) -> Render:
+  """Adds the text to the system message, or makes it one.
+
+  Source: ThinkPrune (arXiv:2504.01296) states the generation limit there.
+  """
+  say = _says(templates)
+
+  def render(prompt: Prompt, target: int, level: int) -> Rendered:
+    text = say(target, level)
+    if prompt.messages[0]["role"] != "system":
+      return Rendered(({"role": "system", "content": text}, *prompt.messages))
+    return Rendered((*_add(prompt.messages[:1], text), *prompt.messages[1:]))
+
+  return render
+
+
+def prefix(templates: Templates, *, counts: bool = False) -> Render:
+  """Forces the response to begin with the text.
+
+  Source: HBPO (arXiv:2507.15844) states the budget there and lets it count; AdaCtrl's user puts
+  "[Easy]" or "[Hard]" there (arXiv:2505.18822).
+
+  Args:
+    templates: as above.
+    counts: the forced tokens train like sampled ones and count in lengths and caps; otherwise they
+      only stand there, as the prompt does.
+  """
+  say = _says(templates)
+
+  def render(prompt: Prompt, target: int, level: int) -> Rendered:
+    return Rendered(prompt.messages, prefix=say(target, level), prefix_counts=counts)
+
+  return render
+
+
+def _says(templates: Templates) -> Callable[[int, int], str]:
+  texts = [templates] if isinstance(templates, str) else list(templates)
+
+  def say(target: int, level: int) -> str:
+    if len(texts) > 1 and not 0 <= level < len(texts):
+      raise ValueError(f"The budget's level is {level}; there are {len(texts)} templates.")
+    return texts[level if len(texts) > 1 else 0].replace("{target}", str(target))
+
+  return say
 
 
 def _add(messages: Messages, text: str) -> Messages:

@@ -6,8 +6,9 @@ scorer lives in a module whose imports are light (no jax; `BadFormat` from here 
 
 from __future__ import annotations
 
+import bisect
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 Messages = tuple[dict[str, str], ...]  # each {"role": ..., "content": ...}
@@ -33,6 +34,7 @@ class Rendered:
 
   messages: Messages  # to sample from
   prefix: str = ""  # forced start of the response
+  prefix_counts: bool = False  # it trains, and its tokens count in lengths and caps
   train_messages: Messages | None = None  # to train on; None: the same
 
 
@@ -52,6 +54,39 @@ def plain(prompt: Prompt, target: int, level: int) -> Rendered:
   return Rendered(prompt.messages)
 
 
+@dataclasses.dataclass(frozen=True)
+class Response:
+  """One response as signals read it. A token counts if the policy sampled it or a forced prefix
+  that trains holds it: `Rollouts.mask`."""
+
+  text: str  # what the verifier reads: forced tokens included, the end token not
+  tokens: Sequence[int]  # forced ones and the end token included
+  counts: Sequence[bool]  # which of them count
+  decode: Callable[[Sequence[int]], str]
+
+  def counted(self, tokens: int) -> int:
+    """How many of the first `tokens` count."""
+    return int(sum(self.counts[:tokens]))
+
+  def reaching(self, reached: Callable[[str], bool]) -> int | None:
+    """The fewest tokens whose text has `reached` it, None if all of them have not.
+
+    By bisection: what a prefix has reached, longer ones should have, too.
+    """
+    if not reached(self.text):
+      return None
+    tokens = range(len(self.tokens))
+    return bisect.bisect_left(tokens, True, key=lambda n: reached(self.decode(self.tokens[:n])))
+
+
+@dataclasses.dataclass(frozen=True)
+class Signals:
+  """What some methods need of a response besides its verdict, read from its text and tokens."""
+
+  dtypes: Mapping[str, type]  # name of each signal -> int, bool or float
+  read: Callable[[Response], Mapping[str, float]]  # one value for each of the names
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class Task:
   """Prompts and their verdicts.
@@ -66,3 +101,4 @@ class Task:
   score: Callable[[str, Any], float]
   threshold: float = 1.0
   render: Render = plain
+  signals: Signals | None = None

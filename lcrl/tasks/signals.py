@@ -1,0 +1,100 @@
+"""What a task reads off a response besides its verdict: `task.signals=dict(fn=...)`.
+
+Each becomes a [B, G] array of `rollouts.signals`. Tokens are those that count: sampled ones, and
+forced ones that train. Imports no jax.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+
+from lcrl.named import resolve
+from lcrl.tasks import extract as extractors
+from lcrl.tasks.task import Response, Signals
+
+
+def think_tags(*, open: str = "", close: str = "</think>") -> Signals:
+  """Where thinking ends: think_end, think_length (int) and has_think (bool).
+
+  think_end is the place among the tokens that count of the one with which the first `close` is
+  complete, -1 without one. think_length counts up to there, `close` included; without one all is
+  thinking. has_think: `close` stands there, and `open` before it ("" if the template has opened).
+  """
+
+  def read(response: Response) -> Mapping[str, float]:
+    before, closing, _ = response.text.partition(close)
+    end = response.reaching(lambda text: close in text)
+    counted = response.counted(len(response.tokens) if end is None else end)
+    return {
+      "think_end": -1 if end is None else counted - 1,
+      "think_length": counted,
+      "has_think": bool(closing) and open in before,
+    }
+
+  return Signals({"think_end": int, "think_length": int, "has_think": bool}, read)
+
+
+def answer_span(*, extract: str = "boxed") -> Signals:
+  """Where the answer ends: answer_length (int), and has_answer (bool) if there is one to read.
+
+  answer_length counts tokens until `extract`, a name in `lcrl.tasks.extract`, finds what it finds
+  in the whole response; without an answer, all of them.
+  """
+  find = resolve(extractors, {"fn": extract}, field="task.signals.extract")
+
+  def read(response: Response) -> Mapping[str, float]:
+    answer = find(response.text)
+    end = None
+    if answer is not None:
+      end = response.reaching(lambda text: find(text) == answer)
+    return {
+      "answer_length": response.counted(len(response.tokens) if end is None else end),
+      "has_answer": answer is not None,
+    }
+
+  return Signals({"answer_length": int, "has_answer": bool}, read)
+
+
+def opening_tag(*, tags: Sequence[str] = ("[Easy]", "[Hard]"), name: str = "tag") -> Signals:
+  """With which of `tags` the response opens, in any case: 1 for the first, 0 for none (int).
+
+  Source: AdaCtrl, arXiv:2505.18822: exactly the first characters, forced ones included.
+  """
+
+  def read(response: Response) -> Mapping[str, float]:
+    opens = (response.text[: len(tag)].lower() == tag.lower() for tag in tags)
+    return {name: next((i for i, there in enumerate(opens, start=1) if there), 0)}
+
+  return Signals({name: int}, read)
+
+
+def patterns(**expressions: str) -> Signals:
+  """A flag (bool) for each regular expression: whether it matches anywhere in the text.
+
+  In place of the rules that a model verifies in AutoRule, arXiv:2506.15651.
+  """
+  compiled = {name: re.compile(text, re.DOTALL) for name, text in expressions.items()}
+
+  def read(response: Response) -> Mapping[str, float]:
+    return {name: bool(rule.search(response.text)) for name, rule in compiled.items()}
+
+  return Signals(dict.fromkeys(compiled, bool), read)
+
+
+def several(**parts: Signals) -> Signals:
+  """All signals of the parts: `several(think=dict(fn="think_tags"), tag=dict(fn="opening_tag"))`.
+
+  Raises:
+    ValueError: two parts supply the same signal.
+  """
+  dtypes: dict[str, type] = {}
+  for part, signals in parts.items():
+    if twice := dtypes.keys() & signals.dtypes.keys():
+      raise ValueError(f"task.signals.{part} supplies {sorted(twice)}, as another part does.")
+    dtypes |= signals.dtypes
+
+  def read(response: Response) -> Mapping[str, float]:
+    return {name: x for part in parts.values() for name, x in part.read(response).items()}
+
+  return Signals(dtypes, read)
