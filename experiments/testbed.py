@@ -8,6 +8,7 @@ vmapped over seeds and coefficients. K steps, B prompts, G rollouts of each, T p
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -22,13 +23,15 @@ from lcrl.policies import Policy
 from lcrl.sampling.core import row_keys, sample
 from lcrl.sampling.engine import assemble
 from lcrl.tasks.arithmetic import answer, demonstration, draw, prompt, rows, verify
-from lcrl.tasks.sums import Sums
+from lcrl.tasks.sums import ZERO, Sums
 from lcrl.training.collect import step_key
 from lcrl.training.scorer import make_scorer
 from lcrl.training.step import Weigh, shape, update
-from lcrl.types import Budget, Outcome, Recipe, Rollouts, Stage, TrainState
+from lcrl.types import Batch, Budget, Outcome, Recipe, Rollouts, Stage, TrainState
 
 PyTree = Any
+# What becomes of sampled rollouts before they are shaped, and their log-probs if it knows them.
+Read = Callable[[PyTree, Rollouts], tuple[Rollouts, jax.Array | None]]
 
 
 class Shown(NamedTuple):
@@ -46,15 +49,34 @@ class Curve(NamedTuple):
   reward: jax.Array
 
 
+def curve(batch: Batch) -> Curve:
+  """One step of it."""
+  rollouts = batch.rollouts
+  return Curve(rollouts.correct.mean(), rollouts.lengths.mean(), batch.rewards.mean())
+
+
 def show(
-  sums: Sums, key: jax.Array, *, batch: int, recheck: float, sizes: tuple[float, ...]
+  sums: Sums,
+  key: jax.Array,
+  *,
+  batch: int,
+  recheck: float,
+  sizes: tuple[float, ...],
+  levels: int = 0,
 ) -> Shown:
-  """Fresh training problems with demonstrations (`lcrl.tasks.arithmetic.demonstration`)."""
+  """Fresh training problems with demonstrations (`lcrl.tasks.arithmetic.demonstration`).
+
+  A digit below `levels`, if that is not 0, stands before every prompt and means nothing yet.
+  """
 
   def one(key):
     problem_key, key = jax.random.split(key)
     problem = draw(sums, problem_key)
     asked, start = prompt(sums, problem)
+    if levels:
+      key, level_key = jax.random.split(key)
+      asked = jnp.append(ZERO + jax.random.randint(level_key, (1,), 0, levels), asked)
+      start = start + 1
     said, length = demonstration(sums, key, problem, recheck=recheck, sizes=sizes)
     at = jnp.arange(asked.size + said.size)
     response = (at >= start) & (at < start + length)
@@ -75,13 +97,14 @@ def imitate(
   batch: int,
   recheck: float,
   sizes: tuple[float, ...],
+  levels: int = 0,
 ) -> tuple[tuple[PyTree, PyTree], jax.Array]:
   """Supervised steps, one a key: (params, optimizer state) -> the same, and losses [K]."""
   score = make_scorer(policy)
 
   def step(carry, key):
     params, opt_state = carry
-    shown = show(sums, key, batch=batch, recheck=recheck, sizes=sizes)
+    shown = show(sums, key, batch=batch, recheck=recheck, sizes=sizes, levels=levels)
     weights = token_mean(shown.mask, jnp.ones(batch, bool))
 
     def loss(params):
@@ -104,17 +127,24 @@ def play(
   *,
   sums: Sums,
   max_tokens: int,
-  data_seed: int = 0,
+  data_seed: int | jax.Array = 0,
   held_out: bool = False,
+  shows_level: bool = False,
 ) -> Rollouts:
-  """Verified rollouts of rows `prompt_ids` [B] of the data set, at `index` [B] of the stream."""
+  """Verified rollouts of rows `prompt_ids` [B] of the data set, at `index` [B] of the stream.
+
+  With `shows_level` the digit `budget.level` stands before the prompt: so a budget can be told.
+  """
   problems = rows(sums, prompt_ids, seed=data_seed, held_out=held_out)
-  tokens, lengths = jax.vmap(partial(prompt, sums))(problems)
   group = budget.cap.shape[1]
   spread = lambda x: jnp.repeat(x[:, None], group, axis=1)
+  tokens, lengths = map(spread, jax.vmap(partial(prompt, sums))(problems))
+  if shows_level:
+    tokens = jnp.concatenate([ZERO + budget.level[..., None], tokens], axis=-1)
+    lengths = lengths + 1
   asked = Rows(
-    tokens=spread(tokens),
-    lengths=spread(lengths),
+    tokens=tokens,
+    lengths=lengths,
     forced=jnp.zeros_like(budget.cap),
     index=index,
     prompt_ids=prompt_ids,
@@ -128,17 +158,29 @@ def play(
     *map(flat, (asked.tokens, asked.lengths, budget.cap, keys)),
     max_tokens=max_tokens,
     end_ids=sums.end_ids,
-    group=group,
+    group=1 if shows_level else group,
   )
   answers = spread(jax.vmap(partial(answer, sums))(problems))
-  outcome = jax.vmap(partial(verify, sums))(samples.tokens, samples.lengths, flat(answers))
   samples = jax.tree.map(lambda x: x.reshape(*answers.shape, *x.shape[1:]), samples)
-  rollouts = assemble(asked, budget, samples, pad_id=sums.pad_id)
-  outcome = outcome.reshape(answers.shape)
+  return judged(assemble(asked, budget, samples, pad_id=sums.pad_id), answers, sums=sums)
+
+
+def judged(rollouts: Rollouts, answers: jax.Array, *, sums: Sums) -> Rollouts:
+  """The rollouts with the verifier's verdicts; `answers` [B, G] are the right ones."""
+  said, lengths = responses(rollouts)
+  outcome = jax.vmap(jax.vmap(partial(verify, sums)))(said, lengths, answers)
   correct = outcome == Outcome.OK
   return dataclasses.replace(
     rollouts, scores=correct.astype(jnp.float32), correct=correct, outcome=outcome
   )
+
+
+def responses(rollouts: Rollouts) -> tuple[jax.Array, jax.Array]:
+  """Sampled tokens [B, G, T], moved to the left, and their number [B, G]."""
+  start = jnp.argmax(rollouts.mask, axis=-1, keepdims=True)
+  at = start + jax.lax.broadcasted_iota(jnp.int32, (1, 1, rollouts.tokens.shape[-1]), 2)
+  last = rollouts.tokens.shape[-1] - 1
+  return jnp.take_along_axis(rollouts.tokens, jnp.minimum(at, last), axis=-1), rollouts.lengths
 
 
 def initial(
@@ -166,12 +208,17 @@ def reinforce(
   group_size: int,
   max_tokens: int,
   seed: int | jax.Array,
-  data_seed: int = 0,
+  data_seed: int | jax.Array = 0,
   weigh: Weigh = token_mean,
-) -> tuple[TrainState, Curve]:
+  updates: int = 1,
+  read: Read = lambda params, rollouts: (rollouts, None),
+  watch: Callable[[Batch], Any] = curve,
+  shows_level: bool = False,
+) -> tuple[TrainState, Any]:
   """Steps of reinforcement learning, one a row of `prompt_ids` [K, B].
 
-  The stages of `recipe` may hold traced coefficients, and `seed` may be traced.
+  The stages of `recipe` may hold traced coefficients, and the seeds may be traced. `read` may add
+  signals and revise what was sampled; `watch` says what is kept of every step's batch.
   """
   score = make_scorer(policy)
 
@@ -191,19 +238,30 @@ def reinforce(
       sums=sums,
       max_tokens=max_tokens,
       data_seed=data_seed,
+      shows_level=shows_level,
     )
+    sampled = rollouts.lengths.sum()
+    rollouts, old_log_probs = read(state.params, rollouts)
     batch, states = shape(recipe, state.recipe, rollouts, weigh=weigh, step=state.step, key=key)
+    batch = dataclasses.replace(batch, old_log_probs=old_log_probs)
     state = dataclasses.replace(
       state,
       recipe=states,
       position=state.position + ids.size,
       counters={
         "prompts": state.counters["prompts"] + ids.size,
-        "tokens": state.counters["tokens"] + rollouts.lengths.sum(),
+        "tokens": state.counters["tokens"] + sampled,
       },
     )
-    state, _ = update(state, batch, score=score, recipe=recipe, weigh=weigh, optimizer=optimizer)
-    curve = Curve(rollouts.correct.mean(), rollouts.lengths.mean(), batch.rewards.mean())
-    return state, curve
+    state, _ = update(
+      state,
+      batch,
+      score=score,
+      recipe=recipe,
+      weigh=weigh,
+      optimizer=optimizer,
+      updates=updates,
+    )
+    return state, watch(batch)
 
   return jax.lax.scan(step, state, prompt_ids)

@@ -56,7 +56,7 @@ def draw(sums: Sums, key: jax.Array, *, held_out: bool = False) -> Problem:
   return jax.lax.while_loop(on_the_wrong_side, retry, (key, candidate(key)))[1]
 
 
-def rows(sums: Sums, ids: jax.Array, *, seed: int, held_out: bool = False) -> Problem:
+def rows(sums: Sums, ids: jax.Array, *, seed: int | jax.Array, held_out: bool = False) -> Problem:
   """Rows `ids` [B] of an endless data set, whatever else is drawn: leaves [B, ...]."""
   keys = jax.vmap(lambda i: jax.random.fold_in(jax.random.key(seed), i))(ids)
   return jax.vmap(functools.partial(draw, sums, held_out=held_out))(keys)
