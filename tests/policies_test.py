@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from lcrl import policies
-from lcrl.policies.attention import BACKENDS, attention
+from lcrl.policies.attention import BACKENDS, Spans, attention, segment_spans, triton, xla
 
 VARIANTS = {
   "llama": {},
@@ -75,7 +75,7 @@ def test_a_window_hides_what_is_older():
   np.testing.assert_array_equal(changed, (np.arange(12) >= 4) & (np.arange(12) <= 8))
 
 
-@pytest.mark.parametrize("remat", ["full", "dots"])
+@pytest.mark.parametrize("remat", ["full", "dots", "attention"])
 def test_remat_changes_no_gradient(remat):
   policy, params = _make()
   loss = lambda policy: lambda p: jnp.sum(policy.apply(p, _tokens(2, 6)) ** 2)
@@ -159,8 +159,11 @@ def test_the_cache_is_updated_in_place():
 
 def test_attention_back_ends_refuse_by_name():
   q, k = jnp.zeros((1, 4, 2, 8)), jnp.zeros((1, 4, 1, 8))
-  with pytest.raises(ValueError, match="'cudnn' does not support float32, segment ids, soft-cap"):
-    attention(q, k, k, segments=jnp.zeros((1, 4), int), softcap=1.0, backend="cudnn")
+  spans = segment_spans(jnp.zeros((1, 4), int))
+  with pytest.raises(ValueError, match="'cudnn' does not support float32, .*segment ids, soft-cap"):
+    attention(q, k, k, spans=spans, softcap=1.0, backend="cudnn")
+  with pytest.raises(ValueError, match="'triton' does not support float32, head size 8"):
+    attention(q, k, k, spans=spans, window=3, softcap=1.0, backend="triton")
   with pytest.raises(ValueError, match=r"Unknown attention back end 'flash': xla, cudnn"):
     attention(q, k, k, backend="flash")
   assert "segment ids" in BACKENDS["xla"].supports
@@ -169,7 +172,7 @@ def test_attention_back_ends_refuse_by_name():
 def test_attention_equals_the_definition():
   q, k, v = (jax.random.normal(jax.random.key(i), (6, n, 4)) for i, n in enumerate((9, 3, 3)))
   segments = jnp.array([1, 1, 1, 1, 2, 2])
-  got = attention(q, k, v, segments=segments, window=3, softcap=2.0)
+  got = attention(q, k, v, spans=segment_spans(segments), window=3, softcap=2.0)
   for t in range(6):
     for n in range(9):
       seen = [s for s in range(t + 1) if segments[s] == segments[t] and t - s < 3]
@@ -186,7 +189,7 @@ def test_attention_equals_the_definition():
     ({"head_dim": 7}, "head_dim=7"),
     ({"windows": (4,)}, "windows has 1 entries for layers=2"),
     ({"dtype": "int32"}, "dtype='int32'"),
-    ({"remat": "some"}, "'some': none, full, dots"),
+    ({"remat": "some"}, "'some': none, dots, attention, full"),
   ],
 )
 def test_bad_configs_are_named(overrides, message):

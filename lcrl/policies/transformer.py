@@ -1,7 +1,6 @@
 """The decoder as a record of pure functions.
 
-Training scans over stacked layers and rematerialises. Decoding unrolls them over one cache each: a
-stacked cache inside a scan would be copied for every token.
+Training scans over stacked layers and rematerialises; `decoding` unrolls them.
 """
 
 from __future__ import annotations
@@ -15,17 +14,27 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from lcrl.policies.attention import attention
+from lcrl.policies import cache, decoding
+from lcrl.policies.attention import attention, segment_spans
 from lcrl.policies.block import Block, Norm, at_least_float32, rotation
+from lcrl.policies.cache import Cache
 from lcrl.policies.config import Config
 
 PyTree = Any
-Cache = tuple[dict[str, jax.Array], ...]  # per layer k, v: [rows, length, kv_heads, head_dim]
 
-REMAT: dict[str, Callable[[Callable], Callable]] = {
-  "none": lambda f: f,
-  "full": jax.checkpoint,
-  "dots": partial(jax.checkpoint, policy=jax.checkpoint_policies.dots_with_no_batch_dims_saveable),
+
+def _of_attention(primitive, *_, **params) -> bool:
+  """Is this what attention leaves for the way back?"""
+  return params.get("name") == "attention" or primitive.name.startswith("dot_product_attention_fwd")
+
+
+_dots = jax.checkpoint_policies.dots_with_no_batch_dims_saveable
+_dots_too = jax.checkpoint_policies.save_from_both_policies(_dots, _of_attention)
+REMAT: dict[str, Callable[[Callable], Callable]] = {  # by what the backward pass does not redo
+  "none": lambda f: f,  # anything
+  "dots": partial(jax.checkpoint, policy=_dots_too),  # products and attention
+  "attention": partial(jax.checkpoint, policy=_of_attention),
+  "full": jax.checkpoint,  # it redoes all
 }
 
 
@@ -43,9 +52,10 @@ class Policy:
   head: Callable[[PyTree], jax.Array]  # params -> [D, V]
   apply: Callable[..., jax.Array]  # as hidden -> logits [..., T, V] in float32 or wider
   unstack: Callable[[PyTree], PyTree]  # params -> the same for decoding: once a rollout
+  copy_axes: Callable[[PyTree], PyTree]  # what `unstack` gives -> its axes
   init_cache: Callable[..., Cache]  # rows, length, dtype? -> Cache
-  prefill: Callable[..., tuple[jax.Array, Cache]]  # params, tokens [R, P], lengths [R], cache
-  decode: Callable[..., tuple[jax.Array, Cache]]  # params, tokens [R], positions [R], cache
+  prefill: Callable[..., tuple[jax.Array, Cache]]  # see `decoding.prefill`
+  decode: Callable[..., tuple[jax.Array, Cache]]  # see `decoding.decode`
 
 
 def make(config: Config) -> Policy:
@@ -57,6 +67,8 @@ def make(config: Config) -> Policy:
   >>> policy.apply(params, jnp.arange(6)).shape
   (6, 16)
   """
+  if config.decoding not in decoding.ATTEND:
+    raise ValueError(f"Unknown decoding {config.decoding!r}: {', '.join(decoding.ATTEND)}.")
   if config.remat not in REMAT:
     raise ValueError(f"Unknown remat policy {config.remat!r}: {', '.join(REMAT)}.")
   boxed = jax.eval_shape(partial(_init_boxed, config), jax.random.key(0))
@@ -77,10 +89,11 @@ def make(config: Config) -> Policy:
     hidden=jax.jit(partial(_hidden, config)),
     head=_head,
     apply=jax.jit(apply),
-    unstack=jax.jit(partial(_unstack, config)),
-    init_cache=partial(_init_cache, config),
-    prefill=jax.jit(partial(_prefill, config)),
-    decode=jax.jit(partial(_decode, config)),
+    unstack=jax.jit(partial(decoding.unstack, config)),
+    copy_axes=partial(decoding.copy_axes, axes),
+    init_cache=partial(cache.init_cache, config),
+    prefill=jax.jit(partial(decoding.prefill, config)),
+    decode=jax.jit(partial(decoding.decode, config)),
   )
 
 
@@ -113,7 +126,8 @@ def _hidden(c: Config, params, tokens, positions=None, segment_ids=None):
   if positions is None:
     positions = jax.lax.broadcasted_iota(jnp.int32, tokens.shape, tokens.ndim - 1)
   turn = rotation(c, positions)
-  options = {"segments": segment_ids, "softcap": c.attention_softcap, "backend": c.attention}
+  spans = None if segment_ids is None else segment_spans(segment_ids)
+  options = {"spans": spans, "softcap": c.attention_softcap, "backend": c.attention}
   windows, uniform = _windows(c)
 
   def layer(x, inputs):
@@ -123,62 +137,14 @@ def _hidden(c: Config, params, tokens, positions=None, segment_ids=None):
     return Block(c).apply({"params": params}, x, turn, attend)
 
   x = _embed(c, params, tokens)
-  x, _ = jax.lax.scan(REMAT[c.remat](layer), x, (params["layers"], windows))
+  layers = jax.tree.map(partial(_compute_dtype, c), params["layers"])  # once, not in each pass
+  x, _ = jax.lax.scan(REMAT[c.remat](layer), x, (layers, windows))
   return Norm(c.norm_eps).apply({"params": params["norm"]}, x)
 
 
-def _prefill(c: Config, params, tokens, lengths, cache):
-  """Reads right-padded prompts. Padding comes after every real token, so it is never seen."""
-  positions = jax.lax.broadcasted_iota(jnp.int32, tokens.shape, 1)
-
-  def attend(slot, window, q, k, v):
-    write = lambda old, new: old.at[:, : new.shape[1]].set(new.astype(old.dtype))
-    slot = {"k": write(slot["k"], k), "v": write(slot["v"], v)}
-    out = attention(q, k, v, window=window, softcap=c.attention_softcap, backend=c.attention)
-    return out, slot
-
-  x, cache = _through_caches(c, params, tokens, positions, cache, attend)
-  last = jnp.maximum(lengths - 1, 0)[:, None, None]
-  return jnp.take_along_axis(x, last, axis=1)[:, 0], cache
-
-
-def _decode(c: Config, params, tokens, positions, cache):
-  """One token a row: writes it at its position and attends to what stands there and before."""
-  rows = jnp.arange(tokens.shape[0])
-
-  def attend(slot, window, q, k, v):
-    write = lambda old, new: old.at[rows, positions].set(new[:, 0].astype(old.dtype))
-    slot = {"k": write(slot["k"], k), "v": write(slot["v"], v)}
-    k, v = (slot[name].astype(q.dtype) for name in ("k", "v"))
-    index = positions[:, None]
-    return attention(q, k, v, index=index, window=window, softcap=c.attention_softcap), slot
-
-  x, cache = _through_caches(c, params, tokens[:, None], positions[:, None], cache, attend)
-  return x[:, 0], cache
-
-
-def _through_caches(c: Config, params, tokens, positions, cache, attend):
-  """All layers, unrolled. `attend(slot, window, q, k, v) -> (values, slot)`."""
-  turn = rotation(c, positions)
-  windows = c.windows or (None,) * c.layers
-  x, slots = _embed(c, params, tokens), []
-  for layer, slot, window in zip(params["layers"], cache, windows, strict=True):
-    x, slot = Block(c).apply({"params": layer}, x, turn, partial(attend, slot, window))
-    slots.append(slot)
-  return Norm(c.norm_eps).apply({"params": params["norm"]}, x), tuple(slots)
-
-
-def _init_cache(c: Config, rows: int, length: int, dtype=None) -> Cache:
-  shape = (rows, length, c.kv_heads, c.head_dim)
-  zeros = lambda: jnp.zeros(shape, dtype or c.dtype)
-  return tuple({"k": zeros(), "v": zeros()} for _ in range(c.layers))
-
-
-def _unstack(c: Config, params):
-  """Layers as a tuple; matrices in the dtype of the computation, vectors in their own."""
-  layers = [jax.tree.map(lambda x: x[i], params["layers"]) for i in range(c.layers)]  # noqa: B023
-  cast = lambda x: x.astype(c.dtype) if x.ndim > 1 else x
-  return jax.tree.map(cast, params | {"layers": tuple(layers)})
+def _compute_dtype(c: Config, stacked):
+  """Matrices of stacked layers in the dtype of the computation; vectors in their own."""
+  return stacked.astype(c.dtype) if stacked.ndim > 2 else stacked
 
 
 def _embed(c: Config, params, tokens):

@@ -1,0 +1,87 @@
+"""Attention: one function, several back ends, each of which says what it can do.
+
+Shapes: T queries of N heads, S keys of K heads, N a multiple of K, head size H. What a query may
+see is an interval of keys: from the first of its segment, or of its window, to itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+
+from lcrl.policies.attention import cudnn, splash, triton, xla
+from lcrl.policies.attention.spans import Spans, Window, segment_spans
+
+__all__ = ["BACKENDS", "Backend", "Spans", "attention", "segment_spans"]
+
+
+class Backend(NamedTuple):
+  """An implementation, and what it supports besides causal attention."""
+
+  attend: Callable
+  supports: frozenset[str]
+
+
+def attention(
+  q: jax.Array,
+  k: jax.Array,
+  v: jax.Array,
+  *,
+  index: jax.Array | None = None,
+  spans: Spans | None = None,
+  window: Window = None,
+  softcap: float | None = None,
+  backend: str = "xla",
+) -> jax.Array:
+  """Causal softmax attention, q k^T / sqrt(H), each group of N / K heads sharing keys and values.
+
+  Args:
+    q: [..., T, N, H]. k, v: [..., S, K, H].
+    index: [..., T] int, where each query stands among the keys; None: query t is key t.
+    spans: `segment_spans` of [..., S] segment ids: a query sees only keys of its own segment.
+    window: a query sees the last `window` keys, itself included; None: all. May be traced.
+    softcap: logits become softcap * tanh(logits / softcap).
+    backend: a name in BACKENDS.
+  Returns: [..., T, N, H] in q's dtype.
+  """
+  if backend not in BACKENDS:
+    raise ValueError(f"Unknown attention back end {backend!r}: {', '.join(BACKENDS)}.")
+  if index is not None and spans is not None:
+    raise ValueError("index and spans exclude each other: packed rows have all queries as keys.")
+  asked = {
+    "offset queries": index is not None,
+    "segment ids": spans is not None,
+    "grouped queries": q.shape[-2] != k.shape[-2],
+    "window": window is not None,
+    "window per layer": isinstance(window, jax.Array),
+    "soft-cap": softcap is not None,
+    f"head size {q.shape[-1]}": q.shape[-1] not in (64, 128),
+    str(q.dtype): True,
+  }
+  supports = BACKENDS[backend].supports
+  missing = {name for name, on in asked.items() if on} - supports
+  if "any head size" in supports:
+    missing -= {f"head size {q.shape[-1]}"}
+  if missing:
+    raise ValueError(
+      f"Attention back end {backend!r} does not support {', '.join(sorted(missing))}."
+    )
+  attend = BACKENDS[backend].attend
+  return attend(q, k, v, index=index, spans=spans, window=window, softcap=softcap)
+
+
+_HALF = {"bfloat16", "float16"}
+_ALL = {"grouped queries", "window", "window per layer", "segment ids", "soft-cap"}
+BACKENDS = {
+  "xla": Backend(
+    xla.attend,
+    frozenset(_ALL | _HALF | {"float32", "float64", "offset queries", "any head size"}),
+  ),
+  "cudnn": Backend(cudnn.attend, frozenset(_HALF | {"grouped queries", "window"})),
+  "triton": Backend(triton.attend, frozenset(_ALL | _HALF)),
+  "splash": Backend(
+    splash.attend, frozenset({"bfloat16", "float32", "grouped queries", "segment ids", "window"})
+  ),
+}

@@ -1,0 +1,15 @@
+"""NVIDIA's own kernel: the fastest where every row is one segment, which is all that it takes."""
+
+from __future__ import annotations
+
+import jax
+
+
+def attend(q, k, v, *, index, spans, window, softcap):
+  del index, spans, softcap  # refused before
+  flat = [x.reshape(-1, *x.shape[-3:]) for x in (q, k, v)]
+  local = None if window is None else (window - 1, 0)
+  out = jax.nn.dot_product_attention(
+    *flat, is_causal=True, local_window_size=local, implementation="cudnn"
+  )
+  return out.reshape(q.shape)
