@@ -35,7 +35,7 @@ class OneInFour:
     played = random_rollouts(prompts=len(prompts), length=12 if index[0] else 10)
     mixed = (index % 4 == 3)[:, None] & (np.arange(4) < 2)[None]
     ids = jnp.array([p.id for p in prompts], jnp.int32)
-    return dataclasses.replace(played, correct=jnp.array(mixed), prompt_ids=ids), []
+    return dataclasses.replace(played, correct=jnp.array(mixed), prompt_ids=ids)
 
 
 def collect(max_rounds):

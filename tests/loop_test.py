@@ -130,8 +130,9 @@ def test_another_config_in_the_workdir_is_refused(whole):
 
 def test_nothing_is_compiled_twice(tmp_path):
   model = build_model(read(CONFIG))
-  with loop.playing(model, loop.build_tokenizer(read(CONFIG)), CONFIG["task"], "task") as played:
-    roll, state = phases.make_roll(model, *played), model.initial()
+  with loop.playing(model, loop.build_tokenizer(read(CONFIG)), CONFIG["task"], "task") as (task, player):
+    roll = phases.make_roll(model, task, phases.make_rounds(model, player))
+    state = model.initial()
     for _ in range(3):
       state, _ = phases.learn(model, state, roll(state))
   assert model.update._cache_size() == 1
@@ -167,7 +168,7 @@ def test_a_verifier_that_hangs_or_dies_is_counted_and_the_run_goes_on(tmp_path, 
     ({"reward__fn": "length_penalty_reward", "reward__alpha": None}, r"reward\.rewards is missing"),
     ({"budget__target": 0}, r"budget\.target must be at least 1, got 0"),
     ({"train__group_size": 1}, r"train\.group_size must be at least 2.*got 1"),
-    ({"reward": {"fn": "pear"}}, r"needs \['entropy', 'think_end'\], which nothing here supplies"),
+    ({"reward": {"fn": "pear"}}, r"reward needs \['think_end'\], which nothing here supplies"),
     ({"train__prompts": 3, "train__micro_batches": 2}, r"train\.prompts must be a multiple"),
     ({"sampling__temperature": 0.0}, r"temperature must be above 0"),
     ({"policy": {"fn": "pretrained", "path": "/no/such/folder"}}, "/no/such/folder"),

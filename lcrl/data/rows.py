@@ -42,6 +42,7 @@ class Rows:
   difficulty: Any  # [B] int32, as the task counts it
   train_tokens: Any = None  # [B, G, P] int32, the row to train on; None: `tokens`
   train_lengths: Any = None  # [B, G] int32, its prompt and forced prefix
+  counts: Any = None  # [B, G] int32, forced tokens that count as sampled; None: none do
 
 
 def render_rows(
@@ -83,13 +84,16 @@ def render_rows(
     return tokens.reshape(*target.shape, limit), lengths.reshape(target.shape)
 
   tokens, lengths = fill([view.messages for view in views])
-  train: tuple = (None, None)
+  forced = np.array([len(encode(v.prefix)) for v in views], np.int32)
+  train: tuple = (None, None, None)
   if task.render is not plain:  # a fact of the run, so that processes agree; views may differ
-    train = fill([view.train_messages or view.messages for view in views])
+    counts = np.where([view.prefix_counts for view in views], forced, 0).astype(np.int32)
+    asked = [view.train_messages or view.messages for view in views]
+    train = (*fill(asked), counts.reshape(target.shape))
   return Rows(
     tokens,
     lengths,
-    np.array([len(encode(v.prefix)) for v in views], np.int32).reshape(target.shape),
+    forced.reshape(target.shape),
     np.asarray(index, np.int32),
     ids,
     np.array([prompt.difficulty for prompt in prompts], np.int32),

@@ -46,7 +46,7 @@ class Engine:
       key: of this step; `rows.index` is folded in.
     Returns: Rollouts with T = P + N, the buckets of the longest prompt and of the largest cap.
     """
-    facts = jax.tree.map(int, _facts(self, rows, budget.cap))
+    facts = jax.tree.map(int, _facts(self, rows, _caps(rows, budget)))
     self._check(rows, budget, facts)
     return _generate(
       self,
@@ -64,7 +64,10 @@ class Engine:
       raise ValueError(f"rows are {rows.lengths.shape} and budgets {budget.cap.shape}.")
     if facts["least"] < 1 or facts["most"] > self.max_tokens:
       wrong = facts["least"] if facts["least"] < 1 else facts["most"]
-      raise ValueError(f"budget.cap must be from 1 to max_tokens={self.max_tokens}, got {wrong}.")
+      raise ValueError(
+        f"budget.cap must be from 1 to max_tokens={self.max_tokens}, got {wrong} when forced "
+        "tokens that count are taken off."
+      )
     if facts["shortest"] < 1:
       raise ValueError("a prompt of 0 tokens: there is nothing to continue.")
     if self.mesh is not None and rows.tokens.shape[0] % batch_shards(self.mesh):
@@ -111,6 +114,11 @@ def make_engine(
   return Engine(policy, max_tokens, tuple(end_ids), pad_id, temperature, control, slots, mesh)
 
 
+def _caps(rows: Rows, budget: Budget):
+  """[B, G], tokens that may be sampled: forced ones that count use up their share of the cap."""
+  return budget.cap if rows.counts is None else budget.cap - rows.counts
+
+
 def _bucket(length: int, limit: int) -> int:
   return min(max(SHORTEST, 1 << (length - 1).bit_length()), limit)
 
@@ -140,9 +148,7 @@ def _prepare(engine: Engine, params: PyTree) -> PyTree:
   copy = policy.unstack(params)
   if mesh is None:
     return copy
-  is_names = lambda x: isinstance(x, tuple) and all(isinstance(name, str) for name in x)
-  layer = jax.tree.map(lambda names: names[1:], policy.axes["layers"], is_leaf=is_names)
-  shardings = param_shardings(mesh, policy.axes | {"layers": (layer,) * len(copy["layers"])}, copy)
+  shardings = param_shardings(mesh, policy.copy_axes(copy), copy)
   keep = lambda s: NamedSharding(mesh, P(*(a if a == "tensor" else None for a in s.spec)))
   return _constrain(copy, jax.tree.map(keep, shardings))
 
@@ -162,7 +168,7 @@ def _generate(engine, params, rows, budget, key, *, prompt: int, new: int, share
       axis_names={"data", "fsdp"},
       check_vma=False,
     )
-  samples = run(params, key, rows.tokens, rows.lengths, budget.cap, rows.index)
+  samples = run(params, key, rows.tokens, rows.lengths, _caps(rows, budget), rows.index)
   rollouts = assemble(rows, budget, samples, pad_id=engine.pad_id)
   return rollouts if engine.mesh is None else _constrain(rollouts, batch_sharding(engine.mesh))
 
@@ -203,14 +209,16 @@ def assemble(rows: Rows, budget: Budget, samples: Samples, *, pad_id: int) -> Ro
   prompt, at = at < starts, at - starts
   written = (at >= 0) & (at < samples.lengths[..., None])
   take = lambda x: jnp.take_along_axis(x, jnp.clip(at, 0, new - 1), axis=-1)
-  mask = written & take(samples.mask)
+  drawn = written & take(samples.mask)
+  counts = 0 if rows.counts is None else jnp.asarray(rows.counts)[..., None]
+  mask = drawn | (prompt & (at >= -counts))
   tokens = jnp.pad(tokens, ((0, 0), (0, 0), (0, new)))
   tokens = jnp.where(prompt, tokens, jnp.where(written, take(samples.tokens), pad_id))
   shape = starts.shape[:2]
   return Rollouts(
     tokens=tokens,
     mask=mask,
-    sampler_log_probs=jnp.where(mask, take(samples.log_probs), 0.0),
+    sampler_log_probs=jnp.where(drawn, take(samples.log_probs), 0.0),
     lengths=mask.sum(axis=-1, dtype=jnp.int32),
     truncated=samples.truncated,
     scores=jnp.zeros(shape, jnp.float32),

@@ -8,13 +8,17 @@ from collections.abc import Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
 from lcrl.data.rows import Rows, render_rows
 from lcrl.mesh import local_rows, to_global, to_local
-from lcrl.tasks.task import Prompt, Task
+from lcrl.sampling.core import row_keys
+from lcrl.tasks.task import Prompt, Response, Task
 from lcrl.types import Budget, Rollouts
+
+DRAWN = 2**31 - 1  # folded into the key of a round where `answered` folds its salts
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,8 +39,8 @@ class Player:
     index: np.ndarray,
     budget: Budget,
     key: jax.Array,
-  ) -> tuple[Rollouts, list[list[str]]]:
-    """Verified rollouts of all `prompts` as global arrays, and this process's response texts.
+  ) -> tuple[Rollouts, Referee]:
+    """Verified rollouts of all `prompts` as global arrays, and who judges them if they change.
 
     Args:
       params: of the policy, wherever they lie.
@@ -49,34 +53,126 @@ class Player:
     own = [prompts[i] for i in mine]
     budget = jax.tree.map(lambda x: np.asarray(x)[mine], budget)
     rows = render_rows(self.task, self.tokenizer, own, budget, index[mine], limit=self.prompt_limit)
+    return self.play_rows(params, own, rows, budget, key)
+
+  def play_rows(
+    self, params: Any, prompts: Sequence[Prompt], rows: Rows, budget: Budget, key: jax.Array
+  ) -> tuple[Rollouts, Referee]:
+    """`play` of this process's own prompts, rows and budgets."""
     sampled = self.engine.generate(
       params, to_global(self.mesh, rows), to_global(self.mesh, budget), key
     )
-    return self._verify(sampled, own, rows)
+    referee = Referee(self, params, prompts, rows, key)
+    verdicts = referee.verdicts(jax.tree.map(to_local, sampled))
+    return dataclasses.replace(sampled, **to_global(self.mesh, verdicts)), referee
 
-  def _verify(self, rollouts, prompts, rows: Rows) -> tuple[Rollouts, list[list[str]]]:
-    texts = self._texts(rollouts, rows)
-    requests = [(text, p) for row, p in zip(texts, prompts, strict=True) for text in row]
-    verdicts = self.verifier.verify(requests)
-    shape = len(texts), len(texts[0])
-    scores = np.array([v.score for v in verdicts], np.float32).reshape(shape)
-    outcome = np.array([v.outcome for v in verdicts], np.int8).reshape(shape)
-    judged = {
-      "scores": scores,
-      "correct": scores >= self.task.threshold,
-      "outcome": outcome,
-    }
-    return dataclasses.replace(rollouts, **to_global(self.mesh, judged)), texts
 
-  def _texts(self, rollouts, rows: Rows) -> list[list[str]]:
-    """What the verifier reads: everything after the prompt up to the last sampled token, forced
-    tokens included, the end token not."""
+@dataclasses.dataclass(frozen=True, eq=False)
+class Referee:
+  """Judges one round of rollouts as often as they are revised, reads them, has them continued.
+
+  Everything here is this process's share: b prompts, numpy arrays.
+  """
+
+  player: Player
+  params: Any
+  prompts: Sequence[Prompt]  # b of them
+  rows: Rows  # what was sampled from
+  key: jax.Array
+
+  @property
+  def starts(self) -> np.ndarray:
+    """[b, G] where responses begin in their rows, forced prefixes included."""
+    rows = self.rows
     lengths = rows.lengths if rows.train_lengths is None else rows.train_lengths
-    starts = np.asarray(lengths) - np.asarray(rows.forced)
-    mask, tokens = to_local(rollouts.mask), to_local(rollouts.tokens)
-    written = np.where(mask.any(-1), mask.shape[-1] - mask[..., ::-1].argmax(-1), starts)
-    ends = written - ~to_local(rollouts.truncated)
+    return np.asarray(lengths) - np.asarray(rows.forced)
+
+  def responses(self, r: Rollouts) -> list[list[Response]]:
+    """[b][G]: everything after the prompt up to the last token that counts."""
+    mask = r.mask
+    ends = np.where(mask.any(-1), mask.shape[-1] - mask[..., ::-1].argmax(-1), self.starts)
+    decode = self.player.tokenizer.decode
+
+    def response(tokens, mask, start, end, truncated) -> Response:
+      tokens, mask = tokens[start:end].tolist(), mask[start:end].tolist()
+      text = decode(tokens if truncated else tokens[:-1])
+      return Response(text, tokens, mask, decode)
+
     return [
-      [self.tokenizer.decode(row[a:b].tolist()) for row, a, b in zip(*group, strict=True)]
-      for group in zip(tokens, starts, ends, strict=True)
+      [response(*fields) for fields in zip(*group, strict=True)]
+      for group in zip(r.tokens, mask, self.starts, ends, r.truncated, strict=True)
     ]
+
+  def verdicts(self, r: Rollouts, changed: np.ndarray | None = None) -> dict[str, np.ndarray]:
+    """The fields scores, correct and outcome, [b, G] each; anew where `changed`, or everywhere."""
+    changed = np.ones(r.lengths.shape, bool) if changed is None else changed
+    places = [tuple(place) for place in np.argwhere(changed)]
+    responses = self.responses(r)
+    found = self.player.verifier.verify(
+      [(responses[b][g].text, self.prompts[b]) for b, g in places]
+    )
+    scores, outcome = np.array(r.scores), np.array(r.outcome)
+    for place, verdict in zip(places, found, strict=True):
+      scores[place], outcome[place] = verdict.score, verdict.outcome
+    correct = np.where(changed, scores >= self.player.task.threshold, r.correct)
+    return {"scores": scores, "correct": correct, "outcome": outcome}
+
+  def judged(self, r: Rollouts, changed: np.ndarray) -> Rollouts:
+    """`r` with new verdicts where `changed` [b, G]."""
+    return dataclasses.replace(r, **self.verdicts(r, changed))
+
+  def signals(self, r: Rollouts) -> dict[str, np.ndarray]:
+    """What the task reads off the responses, [b, G] each."""
+    source = self.player.task.signals
+    if source is None:
+      return {}
+    read = [[source.read(response) for response in group] for group in self.responses(r)]
+    kinds = {int: np.int32, bool: np.bool_, float: np.float32}
+    return {
+      name: np.array([[one[name] for one in group] for group in read], kinds[kind])
+      for name, kind in source.dtypes.items()
+    }
+
+  def drawn(self, among: int) -> np.ndarray:
+    """[b, G] int, below `among`: a number for each rollout, whichever process holds it."""
+    index, group = jnp.asarray(self.rows.index), self.starts.shape[1]
+    keys = row_keys(jax.random.fold_in(self.key, DRAWN), index, group)
+    return np.asarray(jax.vmap(jax.vmap(lambda k: jax.random.randint(k, (), 0, among)))(keys))
+
+  def answered(
+    self, r: Rollouts, kept: np.ndarray, *, force: str, samples: int, cap: int, salt: int
+  ) -> np.ndarray:
+    """[b, G] float32, the share of `samples` right answers when each response is broken off.
+
+    Args:
+      r: the rollouts.
+      kept: [b, G] tokens of the response, forced ones included, that stand.
+      force: text put behind them, such as the end of thinking.
+      samples: continuations of each.
+      cap: tokens of a continuation, at most.
+      salt: makes the randomness of this call its own.
+    """
+    player, shape = self.player, self.starts.shape
+    ending = player.tokenizer.encode(force)
+    limit = player.prompt_limit + player.engine.max_tokens + len(ending)
+    starts, kept = self.starts.repeat(samples, -1), np.asarray(kept, np.int32).repeat(samples, -1)
+    tokens = np.full((*starts.shape, limit), player.tokenizer.pad_id, np.int32)
+    for place in np.ndindex(*starts.shape):
+      until = starts[place] + kept[place]
+      tokens[place][:until] = r.tokens[place[0], place[1] // samples, :until]
+      tokens[place][until : until + len(ending)] = ending
+    forced = kept + np.int32(len(ending))
+    rows = dataclasses.replace(
+      self.rows,
+      tokens=tokens,
+      lengths=starts + forced,
+      forced=forced,
+      train_tokens=None,
+      train_lengths=None,
+      counts=None,
+    )
+    full = lambda value: np.full(starts.shape, value, np.int32)
+    budget = Budget(full(cap), full(cap), full(0))
+    key = jax.random.fold_in(self.key, salt)
+    played, _ = player.play_rows(self.params, self.prompts, rows, budget, key)
+    return to_local(played.correct).reshape(*shape, samples).mean(-1, dtype=np.float32)

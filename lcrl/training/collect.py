@@ -16,9 +16,9 @@ import numpy as np
 
 from lcrl.masked import masked_sum
 from lcrl.mesh import batch_sharding, replicated
-from lcrl.sampling.verified import Player
 from lcrl.tasks.task import Prompt
 from lcrl.training.metrics import Mean, Metrics, merge
+from lcrl.training.rounds import Rounds
 from lcrl.types import Budget, Recipe, Rollouts, Stage
 
 PyTree = Any
@@ -39,7 +39,7 @@ class Collector:
 
   Args:
     stream: position -> Prompt.
-    player: plays prompts.
+    rounds: plays prompts.
     recipe: its budget is asked; its reward and filter say which groups would train.
     prompts: B, groups per step.
     group_size: G.
@@ -52,7 +52,7 @@ class Collector:
   def __init__(
     self,
     stream: Callable[[int], Prompt],
-    player: Player,
+    rounds: Rounds,
     recipe: Recipe[Stage],
     *,
     prompts: int,
@@ -60,11 +60,11 @@ class Collector:
     max_rounds: int = 1,
     seed: int = 0,
   ):
-    self._stream, self._player, self._recipe = stream, player, recipe
+    self._stream, self._rounds, self._recipe = stream, rounds, recipe
     self._prompts, self._group_size, self._max_rounds = prompts, group_size, max_rounds
     self._seed = seed
-    self._look = jax.jit(self._would_train, out_shardings=replicated(player.mesh))
-    self._take = jax.jit(take, out_shardings=batch_sharding(player.mesh))
+    self._look = jax.jit(self._would_train, out_shardings=replicated(rounds.mesh))
+    self._take = jax.jit(take, out_shardings=batch_sharding(rounds.mesh))
 
   def __call__(self, params: PyTree, states: Recipe[PyTree], step: int, position: int) -> Collected:
     key = step_key(self._seed, step)
@@ -77,7 +77,7 @@ class Collector:
       budget = ask_budget(
         self._recipe, states, prompts, step=step, key=key, group_size=self._group_size
       )
-      rollouts, _ = self._player.play(params, prompts, index, budget, key)
+      rollouts = self._rounds.play(params, prompts, index, budget, key)
       position += self._prompts
       pool.append(rollouts)
       if self._max_rounds == 1:
@@ -137,9 +137,8 @@ def ask_budget(
 def pad_rows(rollouts: Rollouts, length: int) -> Rollouts:
   """Rollouts with rows of `length` positions; every [B, G, T] field is padded with zeros."""
   short = rollouts.tokens.shape[-1]
-  shape = rollouts.tokens.shape
 
   def pad(x):
-    return jnp.pad(x, ((0, 0), (0, 0), (0, length - short))) if x.shape == shape else x
+    return jnp.pad(x, ((0, 0), (0, 0), (0, length - short))) if x.ndim == 3 else x
 
   return rollouts if short == length else jax.tree.map(pad, rollouts)

@@ -125,7 +125,7 @@ def compile_step(model: Model) -> dict[str, Compiled]:
   at = {"step": model.abstract.step, "key": key}
   batch, _ = compile_("shape", model.shape, model.abstract.recipe, rollouts, **at)
   if model.needs_reference:
-    reference = compile_("reference", model.score, model.abstract.params, rollouts)
+    reference = compile_("reference", model.measure, model.abstract.params, rollouts)
     batch = dataclasses.replace(batch, ref_log_probs=reference)
   compile_("update", model.update, model.abstract, batch)
   return done

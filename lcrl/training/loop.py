@@ -24,7 +24,7 @@ from lcrl.tasks.verify import Verifier
 from lcrl.training.checkpoint import Checkpoints
 from lcrl.training.collect import step_key
 from lcrl.training.model import Model, build_model
-from lcrl.training.phases import APART, learn, make_monitor, make_roll
+from lcrl.training.phases import APART, learn, make_monitor, make_roll, make_rounds
 from lcrl.training.settings import Settings, read
 from lcrl.training.workdir import Workdir
 
@@ -40,6 +40,7 @@ def train(config: Mapping[str, Any], workdir: str | os.PathLike) -> dict[str, An
   model, tokenizer = build_model(settings), build_tokenizer(settings)
   with contextlib.ExitStack() as stack:
     task, player = stack.enter_context(playing(model, tokenizer, settings.built["task"], "task"))
+    rounds = make_rounds(model, player)
     judge = stack.enter_context(judging(model, tokenizer, task, player))
     checkpoints = stack.enter_context(
       contextlib.closing(Checkpoints(out.path / "checkpoints", keep=settings.checkpoint.keep))
@@ -52,7 +53,7 @@ def train(config: Mapping[str, Any], workdir: str | os.PathLike) -> dict[str, An
       out.evaluated(0, judge(state.params))
 
     stopped = stack.enter_context(watching_for_sigterm())
-    roll, monitor = make_roll(model, task, player), make_monitor(model, task, player)
+    roll, monitor = make_roll(model, task, rounds), make_monitor(model, task, rounds)
     for step in range(first + 1, last + 1):
       state = monitor(state)
       shaped = roll(state)

@@ -47,7 +47,8 @@ class Model:
   initial: Callable[[], TrainState]
   shape: Callable[..., Any]  # states, rollouts, step, key -> batch, states
   update: Callable[..., Any]  # state, batch -> state, metrics; the state is donated
-  score: Callable[..., Any]  # params, rollouts -> log-probs [B, G, T]
+  measure: Callable[..., Any]  # params, rollouts -> TokenScores with the fields `measured`
+  measured: tuple[str, ...]  # score fields that stages before the loss need as signals
   needs_reference: bool
 
 
@@ -61,10 +62,8 @@ def build_model(settings: Settings, *, devices=None) -> Model:
   s = settings
   recipe, weigh = recipes.from_config(s.slots)
   wanted = recipes.needs(recipe)
-  signals = {name for stage in recipe[:-1] for name in stage.needs}
-  missing = (signals | set(recipe.loss.needs) - set(SCORE_FIELDS)) - {"group", "ref"}
-  if missing:
-    raise ValueError(f"the recipe needs {sorted(missing)}, which nothing here supplies.")
+  if missing := set(recipe.loss.needs) - {*SCORE_FIELDS, "group", "ref"}:
+    raise ValueError(f"the loss needs {sorted(missing)}, which nothing here supplies.")
   if "group" in wanted and s.train.group_size < 2:
     raise ValueError(
       f"train.group_size must be at least 2: advantage.fn={s.slots['advantage']['fn']!r} compares "
@@ -76,7 +75,10 @@ def build_model(settings: Settings, *, devices=None) -> Model:
   policy = source.policy
   optimizer = build(optimizers, s.built["optimizer"], field="optimizer")
   fields = tuple(name for name in recipe.loss.needs if name in SCORE_FIELDS)
-  score = make_scorer(policy, needs=fields, temperature=s.sampling.temperature, mesh=mesh)
+  signals = {name for stage in recipe[:-1] for name in stage.needs}
+  measured = tuple(name for name in SCORE_FIELDS if name in signals)
+  make_score = partial(make_scorer, policy, temperature=s.sampling.temperature, mesh=mesh)
+  score = make_score(needs=fields)
 
   def start(params) -> TrainState:
     return TrainState(
@@ -125,6 +127,10 @@ def build_model(settings: Settings, *, devices=None) -> Model:
     initial=initial,
     shape=jax.jit(partial(shape, recipe, weigh=weigh), out_shardings=(rows, whole)),
     update=jax.jit(step, donate_argnums=0, out_shardings=(shardings, whole)),
-    score=jax.jit(partial(score_all, score, pieces=s.train.micro_batches), out_shardings=rows),
+    measure=jax.jit(
+      partial(score_all, make_score(needs=measured), pieces=s.train.micro_batches),
+      out_shardings=rows,
+    ),
+    measured=measured,
     needs_reference="ref" in wanted,
   )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -13,11 +13,14 @@ import numpy as np
 
 from lcrl import data
 from lcrl.mesh import everywhere, replicated
+from lcrl.named import build
 from lcrl.sampling.verified import Player
 from lcrl.tasks.task import Task
+from lcrl.training import revise
 from lcrl.training.collect import Collector, ask_budget, step_key
 from lcrl.training.metrics import Mean, Metrics, Sum
 from lcrl.training.model import Model
+from lcrl.training.rounds import Provider, Rounds, scorer_signals
 from lcrl.training.watch import Facts, facts
 from lcrl.types import Batch, Recipe, TrainState
 
@@ -37,13 +40,27 @@ class Shaped(NamedTuple):
   seconds: float  # of sampling and verifying
 
 
-def make_roll(model: Model, task: Task, player: Player) -> Callable[[TrainState], Shaped]:
+def make_rounds(model: Model, player: Player, providers: Sequence[Provider] = ()) -> Rounds:
+  """How rounds are played.
+
+  Raises:
+    ValueError: a stage needs what neither they nor the `providers` supply.
+  """
+  spec = model.settings.revise
+  revision = None if spec is None else build(revise, spec, field="revise")
+  own = (scorer_signals(model),) if model.measured else ()
+  rounds = Rounds(player, revision, (*own, *providers))
+  rounds.check(model.recipe)
+  return rounds
+
+
+def make_roll(model: Model, task: Task, rounds: Rounds) -> Callable[[TrainState], Shaped]:
   """state -> Shaped: the phases collect and shape. The state stays as it is."""
   s = model.settings
   stream = data.prompts(task, seed=s.seed)
   collect = Collector(
     lambda position: stream[position],
-    player,
+    rounds,
     model.recipe,
     prompts=s.train.prompts,
     group_size=s.train.group_size,
@@ -57,9 +74,14 @@ def make_roll(model: Model, task: Task, player: Player) -> Callable[[TrainState]
     start, step = time.perf_counter(), int(state.step)
     collected = collect(state.params, state.recipe, step, int(state.position))
     rollouts, seconds = collected.rollouts, time.perf_counter() - start
+    signals = dict(rollouts.signals)
+    old = signals.pop("old_log_probs", None)
+    rollouts = dataclasses.replace(rollouts, signals=signals)
     batch, states = model.shape(state.recipe, rollouts, step=state.step, key=step_key(s.seed, step))
+    batch = dataclasses.replace(batch, old_log_probs=old)
     if reference is not None:
-      batch = dataclasses.replace(batch, ref_log_probs=model.score(reference, rollouts))
+      scores = model.measure(reference, rollouts)
+      batch = dataclasses.replace(batch, ref_log_probs=scores.log_probs)
     seen = {name: np.asarray(x) for name, x in look(batch).items()}
     return Shaped(
       batch, states, seen, collected.position, collected.rounds, collected.metrics, seconds
@@ -92,7 +114,7 @@ def learn(model: Model, state: TrainState, shaped: Shaped) -> tuple[TrainState, 
   return state, metrics
 
 
-def make_monitor(model: Model, task: Task, player: Player) -> Callable[[TrainState], TrainState]:
+def make_monitor(model: Model, task: Task, rounds: Rounds) -> Callable[[TrainState], TrainState]:
   """Every `monitor.every` steps, shows stages that observe rollouts of a fixed set of prompts."""
   s, recipe = model.settings, model.recipe
   watchers = [stage.observe for stage in recipe]
@@ -114,7 +136,7 @@ def make_monitor(model: Model, task: Task, player: Player) -> Callable[[TrainSta
     budget = ask_budget(
       recipe, state.recipe, prompts, step=step, key=key, group_size=s.train.group_size
     )
-    rollouts, _ = player.play(state.params, prompts, index, budget, key)
+    rollouts = rounds.play(state.params, prompts, index, budget, key, revised=False)
     return dataclasses.replace(state, recipe=observe(state.recipe, rollouts))
 
   return monitor

@@ -91,6 +91,7 @@ class Settings:
   slots: dict[str, Any]
   built: dict[str, Any]
   eval_task: dict[str, Any] | None  # None: the training task
+  revise: dict[str, Any] | None  # what the host does to rollouts; None: nothing
   train: Train
   sampling: Sampling
   verify: Verify
@@ -103,8 +104,18 @@ class Settings:
 
 def read(config: Mapping[str, Any]) -> Settings:
   """Raises ValueError for a missing or unknown section, field, or a value out of range."""
-  optional = {"tokenizer", "eval_task", "run", "verify", "eval", "monitor", "checkpoint", "log"}
-  known = {*SLOTS, *BUILT, *SECTIONS, "seed", "run", "eval_task"}
+  optional = {
+    "tokenizer",
+    "eval_task",
+    "revise",
+    "run",
+    "verify",
+    "eval",
+    "monitor",
+    "checkpoint",
+    "log",
+  }
+  known = {*SLOTS, *BUILT, *SECTIONS, "seed", "run", "eval_task", "revise"}
   if unknown := config.keys() - known:
     raise ValueError(f"unknown config section {sorted(unknown)}; there are {sorted(known)}.")
   if missing := known - optional - config.keys():
@@ -118,6 +129,7 @@ def read(config: Mapping[str, Any]) -> Settings:
     slots={name: config[name] for name in SLOTS},
     built={name: config[name] for name in BUILT if name in config},
     eval_task=config.get("eval_task"),
+    revise=config.get("revise"),
     **{name: section(cls, config.get(name, {}), name) for name, cls in SECTIONS.items()},
   )
   _check(settings)

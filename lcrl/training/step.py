@@ -13,7 +13,7 @@ import optax
 from lcrl.masked import masked_sum
 from lcrl.training.metrics import Mean
 from lcrl.training.scorer import Score, join, split, value_and_grad
-from lcrl.types import Batch, Recipe, Rollouts, Stage, TrainState
+from lcrl.types import Batch, Recipe, Rollouts, Stage, TokenScores, TrainState
 
 PyTree = Any
 Weigh = Callable[[jax.Array, jax.Array], jax.Array]
@@ -76,7 +76,7 @@ def update(
   else:
     if batch.old_log_probs is None:
       old = score_all(score, state.params, batch.rollouts, pieces=updates * micro_batches)
-      batch = dataclasses.replace(batch, old_log_probs=old)
+      batch = dataclasses.replace(batch, old_log_probs=old.log_probs)
     parts = split(batch, updates)
     parts = dataclasses.replace(parts, weights=jax.vmap(weigh)(parts.rollouts.mask, parts.keep))
     carry, metrics = jax.lax.scan(one, carry, parts)
@@ -93,9 +93,9 @@ def update(
   return new, metrics
 
 
-def score_all(score: Score, params: PyTree, rollouts: Rollouts, *, pieces: int = 1) -> jax.Array:
-  """Log-probs [B, G, T] of the rows under `params`, without a gradient, in `pieces`."""
-  scores = jax.lax.map(lambda piece: score(params, piece).log_probs, split(rollouts, pieces))
+def score_all(score: Score, params: PyTree, rollouts: Rollouts, *, pieces: int = 1) -> TokenScores:
+  """Scores of the rows under `params`, without a gradient, in `pieces`."""
+  scores = jax.lax.map(lambda piece: score(params, piece), split(rollouts, pieces))
   return jax.lax.stop_gradient(join(scores))
 
 

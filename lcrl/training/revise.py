@@ -1,0 +1,223 @@
+"""What the host may do to rollouts between sampling and `shape`: `revise=dict(fn=...)` of a config.
+
+A revision gets one process's share of a round as numpy arrays, groups whole, and a referee that
+judges again what it changed. It comes before signals are read, entropy is measured and groups are
+chosen, so that all of them see the revised responses. A factory's docstring names the signals that
+it supplies; they stand before a task's of the same name.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import re
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from lcrl.filters import cropped, outlier_kept_length
+from lcrl.named import resolve
+from lcrl.rewards.difficulty import tiered_limit
+from lcrl.sampling.verified import Referee
+from lcrl.tasks import extract as extractors
+from lcrl.tasks.task import Response
+from lcrl.types import Rollouts
+
+__all__ = ["crop_thinking", "cut_outliers", "cut_to_target", "cut_to_tier", "force_answers"]
+
+
+class Revision(NamedTuple):
+  apply: Callable[[Rollouts, Referee], Rollouts]
+  supplies: tuple[str, ...] = ()  # signals
+
+
+def cut(r: Rollouts, kept: np.ndarray, referee: Referee) -> Rollouts:
+  """The first `kept` [b, G] tokens that count; those that lost some are verified again."""
+  short = jax.tree.map(np.asarray, cropped(r, jnp.asarray(kept)))
+  return referee.judged(short, short.lengths < r.lengths)
+
+
+def cut_outliers(*, alpha: float = 3.0, success: float = 1.0, margin: float = 32) -> Revision:
+  """Cuts far too long responses of solved groups: `outlier_kept_length` (DOT).
+
+  Most of them lose their answer and become the only wrong ones of their group. The filter that goes
+  with it is `nonconstant_reward`.
+  """
+
+  def apply(r: Rollouts, referee: Referee) -> Rollouts:
+    group = r.lengths.shape[1]
+    if alpha >= (group - 1) / math.sqrt(group):
+      raise ValueError(
+        f"revise.alpha={alpha} never cuts in groups of {group}: no value lies further than "
+        f"(G - 1) / sqrt(G) = {(group - 1) / math.sqrt(group):.2f} deviations from the mean."
+      )
+    knobs = dict(alpha=alpha, success=success, margin=margin)
+    kept = outlier_kept_length(*map(jnp.asarray, (r.correct, r.lengths, r.valid)), **knobs)
+    return cut(r, np.asarray(kept), referee)
+
+  return Revision(apply)
+
+
+def cut_to_target(*, keep_tail: bool = False) -> Revision:
+  """The verdict is that of the first `budget.target` tokens, where sampling went on to the cap.
+
+  Source: SIRI, arXiv:2509.25176: right if the answer can be read from the first L tokens.
+
+  Args:
+    keep_tail: the tokens behind the target train, too; otherwise they are cut off.
+  """
+
+  def apply(r: Rollouts, referee: Referee) -> Rollouts:
+    short = cut(r, r.budget.target, referee)
+    if not keep_tail:
+      return short
+    return dataclasses.replace(r, scores=short.scores, correct=short.correct, outcome=short.outcome)
+
+  return Revision(apply)
+
+
+def cut_to_tier(
+  *, thresholds: tuple[float, ...] = (0.5,), limits: tuple[int, ...] = (4000, 2000)
+) -> Revision:
+  """Cuts each group at the `tiered_limit` of its accuracy, which becomes its target and cap.
+
+  Source: DA-DLER, arXiv:2510.15110; accuracy is measured at the cap that was sampled to.
+  """
+
+  def apply(r: Rollouts, referee: Referee) -> Rollouts:
+    verdicts = jnp.asarray(r.correct), jnp.asarray(r.valid)
+    limit = np.asarray(tiered_limit(*verdicts, thresholds=thresholds, limits=limits))
+    limit = np.minimum(limit[:, None], r.budget.cap).astype(np.int32)
+    budget = dataclasses.replace(r.budget, target=limit, cap=limit)
+    return dataclasses.replace(cut(r, limit, referee), budget=budget)
+
+  return Revision(apply)
+
+
+def crop_thinking(*, extract: str = "boxed", close: str = "</think>") -> Revision:
+  """Takes out of a right response what it thinks after it has reached its answer.
+
+  Source: LC-R1, arXiv:2506.14755, where a small model says how much is needed. Stand-in: up to the
+  first place in the thinking where the final answer stands by itself. Tokens that move have 0 for
+  `sampler_log_probs`: nobody drew them after what now precedes them.
+
+  Signals: needed, tokens up to that place, 0 if there is none or the answer is wrong; think_length,
+  tokens of the thinking before anything was taken out (all of it without an end). [B, G] int32.
+
+  Args:
+    extract: where the final answer is, a name in `lcrl.tasks.extract`.
+    close: ends the thinking.
+  """
+  find = resolve(extractors, {"fn": extract}, field="revise.extract")
+
+  def apply(r: Rollouts, referee: Referee) -> Rollouts:
+    # All are tokens of the response: the last one needed, where the tag begins.
+    needed, first, last = (np.zeros(r.lengths.shape, np.int32) for _ in range(3))
+    whole = r.lengths.copy()
+    for b, group in enumerate(referee.responses(r)):
+      for g, response in enumerate(group):
+        thinking, closing, _ = response.text.partition(close)
+        if not closing:
+          continue
+        border = _tokens_to(response, len(thinking) + 1) - 1
+        whole[b, g] = response.counted(border)
+        reached = _stands_alone(find(response.text), thinking) if r.correct[b, g] else None
+        if reached is not None:
+          at = _tokens_to(response, reached)
+          needed[b, g] = response.counted(at)
+          first[b, g], last[b, g] = at, max(at, border)
+    shorter = _taken_out(r, first, last, referee)
+    signals = {"needed": needed, "think_length": whole}
+    shorter = dataclasses.replace(shorter, signals=r.signals | signals)
+    return referee.judged(shorter, first < last)
+
+  return Revision(apply, supplies=("needed", "think_length"))
+
+
+def _tokens_to(response: Response, characters: int) -> int:
+  """The fewest tokens that write so many characters."""
+  found = response.reaching(lambda text: len(text) >= characters)
+  return len(response.tokens) if found is None else found
+
+
+def _stands_alone(answer: str | None, text: str) -> int | None:
+  """How many characters of the text reach the end of the answer where it first is no part of a
+  longer word or number."""
+  found = re.search(rf"(?<!\w){re.escape(answer)}(?!\w)", text) if answer else None
+  return found.end() if found else None
+
+
+def _taken_out(r: Rollouts, first: np.ndarray, last: np.ndarray, referee: Referee) -> Rollouts:
+  """Responses without their tokens from `first` up to `last` [b, G]; what follows moves up."""
+  at = np.arange(r.tokens.shape[-1])
+  gap, moved = (last - first)[..., None], at >= (referee.starts + first)[..., None]
+  source = np.where(moved, at + gap, at)
+  there = source < len(at)
+  take = lambda x: np.take_along_axis(x, np.minimum(source, len(at) - 1), -1)
+  mask = take(r.mask) & there
+  moved = moved & (gap > 0)
+  return dataclasses.replace(
+    r,
+    tokens=np.where(there, take(r.tokens), referee.player.tokenizer.pad_id).astype(np.int32),
+    mask=mask,
+    sampler_log_probs=np.where(moved | ~mask, 0, r.sampler_log_probs).astype(np.float32),
+    lengths=mask.sum(-1, dtype=np.int32),
+  )
+
+
+def force_answers(
+  *,
+  force: str,
+  cap: int,
+  episodes: int = 4,
+  samples: int = 8,
+  close: str = "</think>",
+  separator: str = "\n\n",
+) -> Revision:
+  """What one episode of the thinking adds to the chance of a right answer; the response stays.
+
+  The thinking is broken off before and after an episode, drawn for each rollout; `samples` answers
+  are sampled from either place, and the shares of right ones are the values. Source: MRT,
+  arXiv:2503.07572, which publishes no sampling of prefixes; one episode a rollout is ours.
+
+  Signals: value_before and value_after, [B, G] float32.
+
+  Args:
+    force: put where thinking is broken off; it ends the thinking and begins an answer.
+    cap: tokens of an answer, at most.
+    episodes: of a response; its pieces between separators are shared out among them.
+    samples: answers from each place.
+    close: ends the thinking; a response without it is all thinking.
+    separator: stands between pieces.
+  """
+  if episodes < 1 or samples < 1:
+    raise ValueError(f"episodes and samples must be at least 1, got {episodes} and {samples}.")
+
+  def apply(r: Rollouts, referee: Referee) -> Rollouts:
+    borders = np.array(
+      [
+        [_borders(response, close, separator, episodes) for response in group]
+        for group in referee.responses(r)
+      ],
+      np.int32,
+    )
+    drawn = referee.drawn(episodes)
+    values = {}
+    for salt, name in enumerate(("value_before", "value_after")):
+      kept = np.take_along_axis(borders, drawn[..., None] + salt, -1)[..., 0]
+      values[name] = referee.answered(r, kept, force=force, samples=samples, cap=cap, salt=salt)
+    return dataclasses.replace(r, signals=r.signals | values)
+
+  return Revision(apply, supplies=("value_before", "value_after"))
+
+
+def _borders(response: Response, close: str, separator: str, episodes: int) -> list[int]:
+  """Tokens of the response up to the start of the first episode and to the end of each."""
+  thinking = response.text.partition(close)[0]
+  ends = [found.end() for found in re.finditer(re.escape(separator), thinking)]
+  ends = [0, *(end for end in ends if end < len(thinking)), len(thinking)]
+  chosen = [ends[j * (len(ends) - 1) // episodes] for j in range(episodes + 1)]
+  return [_tokens_to(response, characters) for characters in chosen]

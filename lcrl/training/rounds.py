@@ -1,0 +1,111 @@
+"""A round of rollouts with everything that the recipe needs: sampled, verified, revised, read.
+
+What a stage `needs` comes from one of three places, and a run whose stages need more than these
+supply does not start: the task's signals (text), the revision (text and further sampling), and
+providers, which see the policy's parameters and the final rows: the scorer's entropy, or a reward
+model with parameters of its own.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+
+from lcrl.mesh import to_global, to_local
+from lcrl.sampling.verified import Player, Referee
+from lcrl.tasks.task import Prompt
+from lcrl.training.model import Model
+from lcrl.training.revise import Revision
+from lcrl.types import Budget, Recipe, Rollouts, Stage
+
+PyTree = Any
+OTHER_NEEDS = {"group", "ref"}  # no signals
+
+
+class Provider(NamedTuple):
+  """Signals that a model gives. `read(params of the policy, rollouts) -> name -> [B, G] or
+  [B, G, T]`, on global arrays; a reward model ignores the parameters and closes over its own."""
+
+  names: tuple[str, ...]
+  read: Callable[[PyTree, Rollouts], dict[str, jax.Array]]
+
+
+def scorer_signals(model: Model) -> Provider:
+  """What stages before the loss need of the scorer: entropy and its like, under the old policy.
+
+  With several updates a step the same pass gives the old log-probs, as "old_log_probs".
+  """
+  names = model.measured
+
+  def read(params: PyTree, rollouts: Rollouts) -> dict[str, jax.Array]:
+    scores = model.measure(params, rollouts)
+    found = {name: getattr(scores, name) for name in names}
+    if model.settings.train.updates > 1:
+      found["old_log_probs"] = scores.log_probs
+    return found
+
+  return Provider(names, read)
+
+
+@dataclasses.dataclass(frozen=True)
+class Rounds:
+  """Plays rounds. The fields are alike on every process."""
+
+  player: Player
+  revision: Revision | None = None
+  providers: Sequence[Provider] = ()
+
+  @property
+  def mesh(self) -> Mesh:
+    return self.player.mesh
+
+  def check(self, recipe: Recipe[Stage]) -> None:
+    """Raises ValueError, by name, for a signal that a stage needs and nothing here supplies, and
+    for a state with fewer rows than the data set."""
+    task = self.player.task
+    supplied = {name for provider in self.providers for name in provider.names}
+    supplied |= set(task.signals.dtypes) if task.signals else set()
+    supplied |= set(self.revision.supplies) if self.revision else set()
+    for slot, stage in recipe._asdict().items():
+      if slot != "loss" and (missing := set(stage.needs) - supplied - OTHER_NEEDS):
+        raise ValueError(
+          f"{slot} needs {sorted(missing)}, which nothing here supplies: task.signals, revise and "
+          f"the scorer give {sorted(supplied)}."
+        )
+      if 0 < stage.rows < len(task.prompts):
+        raise ValueError(
+          f"{slot}.rows is {stage.rows}, but the data set has {len(task.prompts)} rows."
+        )
+
+  def play(
+    self,
+    params: PyTree,
+    prompts: Sequence[Prompt],
+    index: np.ndarray,
+    budget: Budget,
+    key: jax.Array,
+    *,
+    revised: bool = True,
+  ) -> Rollouts:
+    """`Player.play`, then revision (unless `revised` is False), signals and providers."""
+    rollouts, referee = self.player.play(params, prompts, index, budget, key)
+    if self.revision is not None and revised:
+      mine = self.revision.apply(jax.tree.map(to_local, rollouts), referee)
+      rollouts = to_global(self.mesh, _with_signals(mine, referee))
+    elif self.player.task.signals is not None:
+      mine = _with_signals(jax.tree.map(to_local, rollouts), referee)
+      rollouts = dataclasses.replace(rollouts, signals=to_global(self.mesh, mine.signals))
+    found: dict[str, jax.Array] = {}
+    for provider in self.providers:
+      found |= provider.read(params, rollouts)
+    return dataclasses.replace(rollouts, signals=rollouts.signals | found)
+
+
+def _with_signals(r: Rollouts, referee: Referee) -> Rollouts:
+  """The task's signals beside those of the revision, which stand first."""
+  return dataclasses.replace(r, signals=referee.signals(r) | r.signals)
