@@ -22,6 +22,7 @@ from lcrl.types import Rollouts, Stage
 
 __all__ = [
   "adaptive_shortest",
+  "all_right",
   "cropped",
   "difficulty_count",
   "keep_all",
@@ -79,6 +80,12 @@ def mixed_correctness() -> Stage:
 def nonconstant_reward() -> Stage:
   """Drops groups whose shaped rewards are all equal: their advantage would be 0 anyway."""
   return _stage(lambda rewards, r: nonconstant_groups(rewards, r.valid))
+
+
+def all_right() -> Stage:
+  """Only groups that are right throughout: what a length term trains on (ConciseR's second stage,
+  should mixed groups be dropped there)."""
+  return _stage(lambda rewards, r: r.valid & jnp.all(r.correct | ~r.valid, -1, keepdims=True))
 
 
 def untruncated(*, base: Stage | None = None) -> Stage:

@@ -12,7 +12,8 @@ from typing import Any
 def resolve(module: ModuleType, spec: Mapping[str, Any], *, field: str) -> Callable[..., Any]:
   """The function `spec["fn"]` of `module.__all__`, with the other keys of `spec` bound to it.
 
-  A value that is itself a mapping with "fn" is built first, from the same module.
+  A value that is itself a mapping with "fn", or a sequence of such, is built first, from the same
+  module.
 
   Raises:
     ValueError: no "fn", a name that the module does not offer, or an argument that the function
@@ -26,9 +27,7 @@ def resolve(module: ModuleType, spec: Mapping[str, Any], *, field: str) -> Calla
     raise ValueError(f"{field}.fn={name!r} is not one of {offered}.")
   function = getattr(module, name)
   arguments = {
-    key: build(module, value, field=f"{field}.{key}") if _is_spec(value) else value
-    for key, value in spec.items()
-    if key != "fn"
+    key: _built(module, value, field=f"{field}.{key}") for key, value in spec.items() if key != "fn"
   }
   parameters = inspect.signature(function).parameters
   if not any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
@@ -49,6 +48,14 @@ def build(module: ModuleType, spec: Mapping[str, Any], *, field: str) -> Any:
     if required and name not in given:
       raise ValueError(f"{field}.{name} is missing: {spec['fn']} has no default for it.")
   return function()
+
+
+def _built(module: ModuleType, value: Any, *, field: str) -> Any:
+  if _is_spec(value):
+    return build(module, value, field=field)
+  if isinstance(value, list | tuple) and value and all(map(_is_spec, value)):
+    return tuple(build(module, x, field=f"{field}[{i}]") for i, x in enumerate(value))
+  return value
 
 
 def _is_spec(value: Any) -> bool:

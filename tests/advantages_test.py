@@ -79,3 +79,32 @@ def test_returns_to_go_are_per_token():
   got, r = shape(advantages.reinforce(gamma=0.5), KEEP, rewards(2))
   assert got.shape == r.mask.shape
   assert not np.any(got[~np.asarray(r.mask & KEEP[..., None])])
+
+
+def spoken(tokens, **signals):
+  """One group of two responses of four tokens after a prompt of one."""
+  r = random_rollouts(prompts=1, group=2, length=5, prompt_length=1)
+  mask = jnp.broadcast_to(jnp.arange(5) > 0, (1, 2, 5))
+  return dataclasses.replace(
+    r, tokens=jnp.array([tokens]), mask=mask, correct=jnp.array([[True, False]]), signals=signals
+  )
+
+
+def test_repetition_is_discounted_by_itself():
+  r = spoken([[0, 5, 5, 5, 6], [0, 1, 2, 3, 4]])
+  stage = advantages.multi_discount(ngram=2, penalty=-1.0, gamma=0.5)
+  got, _ = stage.apply((), jnp.array([[1.0, 0.0]]), jnp.ones((1, 2), bool), r)
+  # The second "5 5" covers the second and third 5; 0.5 from the group's mean of the verdicts.
+  np.testing.assert_allclose(got[0, 0], [0, 0.5 - 0.75, 0.5 - 1.5, 0.5 - 1, 0.5])
+  np.testing.assert_allclose(got[0, 1], [0, -0.5, -0.5, -0.5, -0.5])
+
+
+def test_only_the_token_that_ends_thinking_gets_the_compression():
+  signals = dict(needed=[[1, 1]], think_length=[[2, 2]], think_end=[[1, 1]])
+  signals = {name: jnp.array(x) for name, x in signals.items()}
+  r = spoken([[0, 1, 2, 3, 4]] * 2, **signals)
+  stage = advantages.thinking_compression(weight=2.0, base=advantages.raw())
+  got, _ = stage.apply((), jnp.array([[1.0, 0.25]]), jnp.ones((1, 2), bool), r)
+  # 1 - needed / (thought + 1e-4) is a half, twice; a wrong answer gets none.
+  np.testing.assert_allclose(got[0, 0], [0, 1, 2, 1, 1], atol=1e-3)
+  np.testing.assert_allclose(got[0, 1], [0, 0.25, 0.25, 0.25, 0.25])

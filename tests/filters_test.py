@@ -40,3 +40,9 @@ def test_untruncated_drops_cut_rollouts_of_what_its_base_keeps():
   stage = filters.untruncated(base=filters.mixed_correctness())
   got, _ = stage.apply(stage.init(), CORRECT * 1.0, r)
   np.testing.assert_array_equal(got, [[0, 0, 0], [0, 0, 0], [0, 1, 1], [1, 0, 0]])
+
+
+def test_all_right_keeps_what_a_length_term_trains_on():
+  np.testing.assert_array_equal(
+    keep(filters.all_right()), [[1, 1, 1], [0, 0, 0], [0, 0, 0], [1, 0, 0]]
+  )

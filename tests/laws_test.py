@@ -24,6 +24,12 @@ SLOTS = {
 }
 LASER = dict(fn="correctness", right=1.0, wrong=-0.5, bad_format=-1.0)
 K3 = dict(fn="k3", beta=0.1)
+LAGRANGIAN = dict(
+  fn="lagrangian",
+  main=dict(fn="kl_penalty", beta=1.0, base=dict(fn="correctness", right=0.0)),
+  components=[dict(fn="correctness"), dict(fn="length_penalty", alpha=0.1)],
+  targets=[0.5, -1.0],
+)
 RESTARTS = dict(low=0.0, high=0.6, warmup=30, period=40)
 TABLE = [
   ("budget", dict(fn="fixed", target=5)),
@@ -67,8 +73,13 @@ TABLE = [
   ("reward", dict(fn="preferred_mode")),
   ("reward", dict(fn="rule_fraction", rules=("has_think", "has_answer"))),
   ("reward", dict(fn="length_dual", target=5, base=dict(fn="hapo", rows=4))),
+  ("reward", dict(fn="kl_penalty", beta=0.1)),
+  ("reward", LAGRANGIAN),
+  ("reward", dict(fn="mrt")),
+  ("reward", dict(fn="o1_pruner", low=-2.0, high=4.0)),
   ("filter", dict(fn="keep_all")),
   ("filter", dict(fn="mixed_correctness")),
+  ("filter", dict(fn="all_right")),
   ("filter", dict(fn="nonconstant_reward")),
   ("filter", dict(fn="untruncated", base=dict(fn="mixed_correctness"))),
   ("filter", dict(fn="shortest", count=2)),
@@ -78,6 +89,9 @@ TABLE = [
   ("advantage", dict(fn="group_centered", over_valid=True)),
   ("advantage", dict(fn="leave_one_out")),
   ("advantage", dict(fn="batch_scaled")),
+  ("advantage", dict(fn="raw")),
+  ("advantage", dict(fn="multi_discount", ngram=2, base=dict(fn="reinforce", gamma=0.9))),
+  ("advantage", dict(fn="thinking_compression")),
   ("advantage", dict(fn="reinforce_baseline")),
   ("advantage", dict(fn="reinforce", gamma=0.9)),
   ("advantage", dict(fn="canon_length", mu=dict(fn="accuracy_mix"), alpha=0.9)),
@@ -87,7 +101,9 @@ TABLE = [
   ("advantage", dict(fn="component_average", signals=("conciseness",))),
   ("loss", dict(fn="clipped_surrogate", dual_clip=3.0, kl=K3, correction=dict(fn="truncated"))),
   ("loss", dict(fn="sequence_clipped_surrogate", correction=dict(fn="rejected"))),
-  ("loss", dict(fn="cispo", kl=dict(fn="k2", beta=0.1))),
+  ("loss", dict(fn="cispo", kl=dict(fn="k2", beta=0.1), entropy_bonus=0.1)),
+  ("loss", dict(fn="sapo")),
+  ("loss", dict(fn="mode_switch", threshold=0.0, base=dict(fn="clipped_surrogate"))),
   ("loss", dict(fn="kl_cov", share=0.2)),
   ("loss", dict(fn="drpo", max_length=9)),
 ]
@@ -116,6 +132,11 @@ def inputs(seed):
       "think_end": r.lengths // 2 - 1,
       "tag": target % 3,
       "answer_length": r.lengths - 1,
+      "think_length": jnp.maximum(r.lengths // 2, 1),
+      "needed": r.lengths // 4,
+      "ref_log_probs": noise(keys[2]),
+      "value_before": jax.random.uniform(keys[4], flags.shape),
+      "value_after": jax.random.uniform(keys[5], flags.shape),
     },
   )
   keep = r.valid.at[0, 0].set(False)
@@ -124,6 +145,11 @@ def inputs(seed):
   weights = losses.token_mean(r.mask, keep)
   batch = Batch(r, values, keep, values, weights, old, ref)
   return batch, old + noise(keys[2]) / 4
+
+
+def scored(log_probs):
+  """Token scores of which every field depends on the log-probs."""
+  return TokenScores(log_probs, entropy=-log_probs, logits_at=2 * log_probs)
 
 
 def calls(slot, stage):
@@ -139,7 +165,7 @@ def calls(slot, stage):
     return stage.apply(state, batch.rewards, batch.keep, batch.rollouts)
 
   def loss(state, batch, log_probs):
-    return stage.apply(state, TokenScores(log_probs), batch)
+    return stage.apply(state, scored(log_probs), batch)
 
   return {
     "budget": budget,
@@ -170,7 +196,8 @@ def rows(batch):
 @pytest.mark.parametrize("slot, spec", TABLE, ids=IDS)
 def test_common_laws(slot, spec):
   stage = build(SLOTS[slot], spec, field=slot)
-  assert set(stage.needs) <= {"ref", "group", *inputs(0)[0].rollouts.signals}
+  fields = ("entropy", "logits_at") if slot == "loss" else ()
+  assert set(stage.needs) <= {"ref", "group", *fields, *inputs(0)[0].rollouts.signals}
   call = jax.jit(calls(slot, stage))
   batch, log_probs = inputs(0)
   state = stage.init()
@@ -282,7 +309,7 @@ def permuted(x, batch, order):
 def test_loss_gradient_stops_at_the_mask(spec):
   stage = build(policy, spec, field="loss")
   batch, log_probs = inputs(3)
-  grad = jax.jit(jax.grad(lambda x, b: stage.apply((), TokenScores(x), b)[0]))
+  grad = jax.jit(jax.grad(lambda x, b: stage.apply((), scored(x), b)[0]))
   want = grad(log_probs, batch)
   trains = np.asarray(batch.rollouts.mask & batch.keep[..., None])
   assert np.all(np.isfinite(want))

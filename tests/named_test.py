@@ -22,6 +22,8 @@ SHOP.__all__ = ["both", "scale"]
 
 def test_builds_with_arguments_and_nested_functions():
   assert build(SHOP, {"fn": "both", "a": {"fn": "scale", "by": 3}, "b": 4}, field="x") == 7
+  several = {"fn": "both", "a": [{"fn": "scale", "by": 3}, {"fn": "scale", "by": 4}], "b": (9,)}
+  assert build(SHOP, several, field="x") == (3, 4, 9)
   assert resolve(SHOP, {"fn": "scale", "by": 3}, field="x")(5) == 15
 
 
@@ -33,6 +35,7 @@ def test_builds_with_arguments_and_nested_functions():
     ({"fn": "scale", "bye": 3}, r"x\.bye is not an argument of scale"),
     ({"fn": "scale"}, r"x\.by is missing"),
     ({"fn": "both", "a": {"fn": "no"}}, r"x\.a\.fn='no'"),
+    ({"fn": "both", "a": [{"fn": "scale", "by": 3}, {"fn": "no"}]}, r"x\.a\[1\]\.fn='no'"),
   ],
 )
 def test_errors_name_the_field(spec, message):

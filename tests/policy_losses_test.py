@@ -168,3 +168,47 @@ def test_drpo_never_pushes_a_right_answer_down():
   grad = jax.grad(loss)(r.sampler_log_probs)  # on policy: no penalty
   assert np.all(grad[r.correct] <= 0)
   assert np.all(grad[~r.correct] >= 0)
+
+
+def test_sapo_fades_and_never_ends():
+  # At ratio 1 the gradient is -A; far off it is 4 sigmoid'(tau (ratio - 1)) * ratio * -A, not 0.
+  def grad(log_ratio, advantage):
+    loss = lambda x: losses.sapo_loss(x, jnp.zeros((1, 1)), jnp.array([advantage]), ONE).sum()
+    return float(jax.grad(loss)(jnp.full((1, 1), log_ratio))[0, 0])
+
+  np.testing.assert_allclose([grad(0.0, 2.0), grad(0.0, -2.0)], [-2.0, 2.0], rtol=1e-6)
+  ratio, gate = 3.0, 1 / (1 + np.exp(-1.05 * 2.0))
+  want = 4 * gate * (1 - gate) * ratio
+  np.testing.assert_allclose(grad(np.log(ratio), -1.0), want, rtol=1e-5)
+  assert 0 < -grad(np.log(9.0), 1.0) < 0.1
+
+
+def test_entropy_bonus_counts_tokens_as_the_weights_do():
+  r = random_rollouts(4)
+  scores = TokenScores(r.sampler_log_probs, entropy=jnp.full(r.mask.shape, 2.0))
+  value = lambda **knobs: losses.cispo(**knobs).apply((), scores, batch_of(r))[0]
+  np.testing.assert_allclose(value(entropy_bonus=0.1), value() - 0.2, rtol=1e-5)
+  assert losses.cispo(entropy_bonus=0.1).needs == ("entropy",)
+
+
+def test_mode_switch_reads_the_opening_token_of_each_mode():
+  r = random_rollouts(5, prompts=2)
+  long = jnp.array([1, 1, 0, 0])
+  level = jnp.broadcast_to(long, (2, 4))
+  # Long is right and short is not in the first group, so long is preferred; second: all right.
+  correct = jnp.array([long > 0, long >= 0])
+  r = dataclasses.replace(
+    r, correct=correct, budget=dataclasses.replace(r.budget, level=level), scores=0.5 + 0 * r.scores
+  )
+  logits = jnp.broadcast_to(10.0 * jnp.arange(12.0), r.mask.shape)  # prompts have 3 tokens
+  logits = logits.at[:, :, 3].set(jnp.array([[2.0, 4.0, 1.0, 0.0], [5.0, 5.0, 0.0, 0.0]]))
+  base = losses.clipped_surrogate()
+  assert losses.mode_switch(base=base).coupled
+  scores = TokenScores(r.sampler_log_probs, logits_at=logits)
+  value = lambda pair: losses.mode_switch(base=base, weight=2.0, pair=pair).apply(
+    (), scores, batch_of(r)
+  )
+  # Differences 3 - 0.5 and 0 - 5: the hinge at margin 4 gives 1.5 and 9; advantages are all 0.
+  np.testing.assert_allclose(value(losses.hinge(margin=4.0))[0], 2 * (1.5 + 9) / 2, rtol=1e-5)
+  want = np.log1p(np.exp([-2.5, 5.0])).sum()
+  np.testing.assert_allclose(value(losses.logistic())[0], want, rtol=1e-5)

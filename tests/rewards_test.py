@@ -236,3 +236,47 @@ def test_pear_leaves_the_tag_out_and_floors():
 def test_shapes_must_agree():
   with pytest.raises(ValueError, match=r"rewards \(2,\), lengths \(2,\), targets \(3,\)"):
     rewards.exact_length_reward(jnp.ones(2), jnp.ones(2), jnp.ones(3))
+
+
+def test_multipliers_rise_while_a_component_is_short_of_its_target():
+  stage = rewards.lagrangian(
+    main=rewards.correctness(right=0.0),
+    components=(rewards.correctness(), rewards.length_penalty(alpha=0.1)),
+    targets=(0.9, -0.4),
+    momentum=0.0,
+    max_norm=9.0,
+  )
+  r = rollouts([[True, False, True, False]], [[2, 4, 6, 8]])
+  (first, second), _ = run(stage, r, r)
+  # The start is all main reward, 0 everywhere. J = (0.5, 0.5 - 0.5 = 0): J - target is -0.4
+  # for the verdict and 0.4 for length, so raw becomes 0.04 and -0.04, squashed by tanh.
+  np.testing.assert_allclose(first, 0, atol=1e-6)
+  verdict = np.array([1, -1, 1, -1]) * np.sqrt(3) / 2
+  lengths = 0.1 * np.array([2, 4, 6, 8]) - np.array([1, 0, 1, 0])  # length_penalty holds a verdict
+  length = (lengths.mean() - lengths) / lengths.std(ddof=1)
+  np.testing.assert_allclose(second[0], np.tanh(0.04) * (verdict - length), rtol=1e-4)
+  with pytest.raises(ValueError, match="targets must be one a component, got 1 for 2"):
+    rewards.lagrangian(
+      main=rewards.correctness(), components=[rewards.correctness()] * 2, targets=[1]
+    )
+
+
+def test_o1_pruner_compares_with_its_own_group():
+  r = rollouts([[True, True, False]], [[10, 20, 30]])
+  (got,), _ = run(rewards.o1_pruner(accuracy_weight=3.0, high=1.5), r)
+  # mean length 20, two thirds right: 20/10 - 1 + 1 = 2 clipped to 1.5, 0 + 1, -1/3 - 2.
+  np.testing.assert_allclose(got, [[1.5, 1.0, -7 / 3]], rtol=1e-5)
+
+
+def test_kl_in_the_reward_and_progress_read_their_signals():
+  r = rollouts([[True, False]], [[2, 3]])
+  ref = r.sampler_log_probs - 0.5
+  signals = dict(
+    ref_log_probs=jnp.where(r.mask, ref, jnp.nan),
+    value_before=jnp.array([[0.25, 0.5]]),
+    value_after=jnp.array([[0.75, 0.0]]),
+  )
+  r = dataclasses.replace(r, signals=signals)
+  (got,), _ = run(rewards.mrt(alpha=1.0, base=rewards.kl_penalty(beta=0.1)), r)
+  tokens = np.asarray(r.mask.sum(-1))
+  np.testing.assert_allclose(got, [[1.5, -0.5]] - 0.05 * tokens, rtol=1e-5)

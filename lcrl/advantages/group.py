@@ -20,6 +20,7 @@ __all__ = [
   "group_normalized_advantage",
   "leave_one_out",
   "leave_one_out_advantage",
+  "raw",
   "reinforce",
   "reinforce_baseline",
   "whitened",
@@ -184,6 +185,15 @@ def leave_one_out(*, lone_raw: bool = False, over_valid: bool = False) -> Stage:
 def batch_scaled(*, ddof: int = 1, eps: float = 1e-4, over_valid: bool = False) -> Stage:
   """`batch_scaled_advantage` of what the filter kept, or of the whole group (`over_valid`)."""
   return group_stage(batch_scaled_advantage, over_valid, ddof=ddof, eps=eps)
+
+
+def raw() -> Stage:
+  """The reward as it is, for rewards that have been compared already (O1-Pruner, `lagrangian`)."""
+
+  def apply(state, rewards, keep, rollouts):
+    return jnp.where(keep, as_float(rewards), 0.0), state
+
+  return Stage(init=lambda: (), apply=apply)
 
 
 def reinforce_baseline(*, per_token: bool = True, ddof: int = 1, eps: float = 1e-8) -> Stage:

@@ -2,13 +2,11 @@
 
 from lcrl.losses import draft_tree as _draft_tree
 from lcrl.losses import log_probs as _log_probs
-from lcrl.losses import mode_switch as _mode_switch
 from lcrl.losses import policy as _policy
 from lcrl.losses import preference as _preference
 from lcrl.losses import weights as _weights
 from lcrl.losses.draft_tree import *  # noqa: F403
 from lcrl.losses.log_probs import *  # noqa: F403
-from lcrl.losses.mode_switch import *  # noqa: F403
 from lcrl.losses.policy import *  # noqa: F403
 from lcrl.losses.preference import *  # noqa: F403
 from lcrl.losses.weights import *  # noqa: F403
@@ -16,7 +14,6 @@ from lcrl.losses.weights import *  # noqa: F403
 __all__ = [
   *_draft_tree.__all__,
   *_log_probs.__all__,
-  *_mode_switch.__all__,
   *_policy.__all__,
   *_preference.__all__,
   *_weights.__all__,

@@ -1,8 +1,9 @@
 """Slot 5: policy losses of the GRPO family, one value a token, and the stages that sum them.
 
 A loss is a token surrogate times `batch.weights` (losses/weights.py), which carry all
-normalisation. A stage may multiply the surrogate by importance weights (`correction`) and add a
-`kl` penalty; both are named in the config like any function: `kl=dict(fn="k3", beta=1e-3)`.
+normalisation. A stage may multiply the surrogate by importance weights (`correction`), add a `kl`
+penalty and subtract an `entropy_bonus` times the tokens' entropy; the first two are named in the
+config like any function: `kl=dict(fn="k3", beta=1e-3)`.
 """
 
 from __future__ import annotations
@@ -18,10 +19,12 @@ from lcrl.losses import correction as _correction
 from lcrl.losses import drpo as _drpo
 from lcrl.losses import kl as _kl
 from lcrl.losses import kl_cov as _kl_cov
+from lcrl.losses import mode_switch as _mode_switch
 from lcrl.losses.correction import *  # noqa: F403
 from lcrl.losses.drpo import *  # noqa: F403
 from lcrl.losses.kl import *  # noqa: F403
 from lcrl.losses.kl_cov import *  # noqa: F403
+from lcrl.losses.mode_switch import *  # noqa: F403
 from lcrl.masked import as_float, masked_mean
 from lcrl.types import Stage
 
@@ -30,11 +33,14 @@ __all__ = [
   *_drpo.__all__,
   *_kl.__all__,
   *_kl_cov.__all__,
+  *_mode_switch.__all__,
   "SurrogateFractions",
   "cispo",
   "cispo_loss",
   "clipped_surrogate",
   "clipped_surrogate_loss",
+  "sapo",
+  "sapo_loss",
   "sequence_clipped_surrogate",
   "sequence_ratio",
   "surrogate_fractions",
@@ -185,6 +191,31 @@ def cispo_loss(
   return jnp.where(mask, -scale * jnp.where(mask, as_float(log_probs), 0.0), 0.0)
 
 
+def sapo_loss(
+  log_probs: Array,
+  old_log_probs: Array,
+  advantages: Array,
+  mask: Array,
+  *,
+  tau_up: float = 1.0,
+  tau_down: float = 1.05,
+) -> Array:
+  """A soft gate in place of the clip: the gradient fades as the ratio leaves 1, and never ends.
+
+    loss = -4 / tau * sigmoid(tau * (ratio - 1)) * A;  tau_up where A > 0, tau_down elsewhere
+
+  Source: SAPO, as in TRL; weights `sequence_mean`. At ratio 1 the gradient is that of -ratio * A.
+  [..., T], [..., T], [...] or [..., T], [..., T] -> [..., T].
+
+  >>> zero = jnp.zeros(1)
+  >>> print(sapo_loss(zero, zero, jnp.array(0.5), jnp.ones(1, bool)))
+  [-1.]
+  """
+  ratios, targets = token_ratio(log_probs, old_log_probs, mask), _targets(advantages, mask)
+  tau = jnp.where(targets > 0, tau_up, tau_down)
+  return jnp.where(mask, -4.0 / tau * jax.nn.sigmoid(tau * (ratios - 1.0)) * targets, 0.0)
+
+
 def _targets(advantages, mask):
   """Advantages [...] or [..., T] as [..., 1] or [..., T], without a gradient."""
   advantages = jax.lax.stop_gradient(as_float(advantages))
@@ -197,8 +228,8 @@ def _targets(advantages, mask):
   return jnp.where(mask, advantages, 0.0)
 
 
-def _stage(token_loss, kl, correction) -> Stage:
-  """Sum of weights * (correction * token_loss + kl)."""
+def _stage(token_loss, kl, correction, entropy_bonus) -> Stage:
+  """Sum of weights * (correction * token_loss + kl - entropy_bonus * entropy)."""
 
   def apply(state, scores, batch):
     mask, log_probs = batch.rollouts.mask & batch.keep[..., None], scores.log_probs
@@ -208,9 +239,12 @@ def _stage(token_loss, kl, correction) -> Stage:
       losses = losses * correction(old, batch.rollouts.sampler_log_probs, mask)
     if kl is not None:
       losses = losses + kl(log_probs, batch.ref_log_probs, mask)
+    if entropy_bonus:
+      losses = losses - entropy_bonus * jnp.where(mask, as_float(scores.entropy), 0.0)
     return jnp.sum(batch.weights * losses), state
 
-  return Stage(init=lambda: (), apply=apply, needs=() if kl is None else ("ref",))
+  needs = [name for name, asked in (("ref", kl is not None), ("entropy", entropy_bonus)) if asked]
+  return Stage(init=lambda: (), apply=apply, needs=tuple(needs))
 
 
 def clipped_surrogate(
@@ -221,6 +255,7 @@ def clipped_surrogate(
   ratio_cap: float | None = None,
   kl: _kl.TokenKL | None = None,
   correction: _correction.Correction | None = None,
+  entropy_bonus: float = 0.0,
 ) -> Stage:
   """`clipped_surrogate_loss` of token ratios: PPO, GRPO, DAPO."""
 
@@ -229,7 +264,7 @@ def clipped_surrogate(
       *arrays, clip_low=clip_low, clip_high=clip_high, dual_clip=dual_clip, ratio_cap=ratio_cap
     )
 
-  return _stage(token_loss, kl, correction)
+  return _stage(token_loss, kl, correction, entropy_bonus)
 
 
 def sequence_clipped_surrogate(
@@ -238,6 +273,7 @@ def sequence_clipped_surrogate(
   clip_high: float = 4e-4,
   kl: _kl.TokenKL | None = None,
   correction: _correction.Correction | None = None,
+  entropy_bonus: float = 0.0,
 ) -> Stage:
   """`clipped_surrogate_loss` of sequence ratios: GSPO with weights `sequence_mean`, LUSPO
   (arXiv:2602.05261; clip 2e-3, 2.5e-3) with `sequence_sum` or, scaled down, `fixed_length`."""
@@ -247,7 +283,7 @@ def sequence_clipped_surrogate(
       *arrays, clip_low=clip_low, clip_high=clip_high, ratio=sequence_ratio
     )
 
-  return _stage(token_loss, kl, correction)
+  return _stage(token_loss, kl, correction, entropy_bonus)
 
 
 def cispo(
@@ -256,6 +292,25 @@ def cispo(
   upper: float = 5.0,
   kl: _kl.TokenKL | None = None,
   correction: _correction.Correction | None = None,
+  entropy_bonus: float = 0.0,
 ) -> Stage:
   """`cispo_loss`; the paper's weights are `token_mean`."""
-  return _stage(lambda *arrays: cispo_loss(*arrays, lower=lower, upper=upper), kl, correction)
+  return _stage(
+    lambda *arrays: cispo_loss(*arrays, lower=lower, upper=upper), kl, correction, entropy_bonus
+  )
+
+
+def sapo(
+  *,
+  tau_up: float = 1.0,
+  tau_down: float = 1.05,
+  kl: _kl.TokenKL | None = None,
+  correction: _correction.Correction | None = None,
+  entropy_bonus: float = 0.0,
+) -> Stage:
+  """`sapo_loss`."""
+
+  def token_loss(*arrays):
+    return sapo_loss(*arrays, tau_up=tau_up, tau_down=tau_down)
+
+  return _stage(token_loss, kl, correction, entropy_bonus)

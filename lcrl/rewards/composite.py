@@ -11,6 +11,7 @@ from lcrl.types import Rollouts, Stage
 
 __all__ = [
   "cumulative_regret",
+  "mrt",
   "multiplicative_reward",
   "progress",
   "progress_reward",
@@ -76,6 +77,17 @@ def progress_reward(rewards: jax.Array, values: jax.Array, *, alpha: float = 0.2
   1.25
   """
   return as_float(rewards) + alpha * jnp.sum(progress(values), -1)
+
+
+def mrt(*, alpha: float = 0.2, base: Stage | None = None) -> Stage:
+  """`progress_reward` of one sampled prefix; the signals `value_before` and `value_after`, [B, G],
+  are the shares of forced answers that are right at the start and at the end of its episode."""
+
+  def shape(rewards, r: Rollouts):
+    values = jnp.stack([r.signals["value_before"], r.signals["value_after"]], -1)
+    return progress_reward(rewards, values, alpha=alpha)
+
+  return shaped(base, shape, needs=("value_before", "value_after"))
 
 
 def cumulative_regret(values: jax.Array, *, oracle: float = 1.0) -> jax.Array:

@@ -6,17 +6,28 @@ batch. With several updates a batch the same violation counts several times: div
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from lcrl.masked import as_float, masked_mean
-from lcrl.rewards.base import same_shape, shaped_with_state
-from lcrl.types import Rollouts, Stage
+from lcrl.masked import as_float, masked_mean, standardize
+from lcrl.rewards.base import same_shape, shaped, shaped_with_state
+from lcrl.types import PyTree, Rollouts, Stage
 
-__all__ = ["Multipliers", "dual_price", "length_dual", "priced_reward", "update_multipliers"]
+__all__ = [
+  "Multipliers",
+  "component_mix",
+  "dual_price",
+  "kl_penalty",
+  "kl_penalty_reward",
+  "lagrangian",
+  "length_dual",
+  "priced_reward",
+  "update_multipliers",
+]
 
 
 class Multipliers(NamedTuple):
@@ -98,3 +109,107 @@ def length_dual(
     return priced_reward(rewards, r.lengths, price, scale=scale), new
 
   return shaped_with_state(base, lambda: jnp.zeros((), jnp.float32), shape)
+
+
+def kl_penalty_reward(
+  rewards: jax.Array,
+  log_probs: jax.Array,
+  ref_log_probs: jax.Array,
+  mask: jax.Array,
+  *,
+  beta: float,
+) -> jax.Array:
+  """r - beta * sum over tokens of (log_prob - ref_log_prob): the KL penalty in the reward.
+
+  The k1 estimate, whose expectation over responses is KL(policy || ref). Source: PPO for language
+  models, arXiv:1909.08593. [...], [..., T] three times -> [...].
+
+  >>> mask = jnp.array([True, False])
+  >>> print(kl_penalty_reward(jnp.array(1.0), -jnp.ones(2), -2 * jnp.ones(2), mask, beta=0.25))
+  0.75
+  """
+  same_shape(log_probs=log_probs, ref_log_probs=ref_log_probs, mask=mask)
+  gap = jnp.where(mask, as_float(log_probs), 0.0) - jnp.where(mask, as_float(ref_log_probs), 0.0)
+  return as_float(rewards) - beta * jnp.sum(gap, -1)
+
+
+def kl_penalty(*, beta: float, base: Stage | None = None) -> Stage:
+  """`kl_penalty_reward` under the sampler's log-probs; the signal `ref_log_probs` is [B, G, T]."""
+
+  def shape(rewards, r: Rollouts):
+    ref = r.signals["ref_log_probs"]
+    return kl_penalty_reward(rewards, r.sampler_log_probs, ref, r.mask, beta=beta)
+
+  return shaped(base, shape, needs=("ref_log_probs",))
+
+
+def component_mix(
+  main: jax.Array, components: jax.Array, multipliers: jax.Array, valid: jax.Array
+) -> jax.Array:
+  """(N - sum of multipliers) * main + sum of multiplier * component, in deviations of the batch.
+
+  What the constraints do not claim stays with the main reward. [B, G], [N, B, G], [N], [B, G] ->
+  [B, G]. Source: as above; there main is the negated KL, and advantages of critics are mixed
+  (`advantages.constrained_advantage`).
+  """
+  flat = jnp.concatenate([main[None], components]).reshape(len(components) + 1, -1)
+  mask = jnp.broadcast_to(valid.reshape(-1), flat.shape)
+  parts = standardize(flat, mask, eps=1e-8).reshape(-1, *valid.shape)
+  weights = jnp.concatenate([len(components) - jnp.sum(multipliers, keepdims=True), multipliers])
+  return jnp.sum(weights[:, None, None] * parts, 0)
+
+
+class LagrangianState(NamedTuple):
+  multipliers: Multipliers
+  main: PyTree  # the states of the rewards that are mixed
+  components: tuple[PyTree, ...]
+
+
+def lagrangian(
+  *,
+  components: Sequence[Stage],
+  targets: Sequence[float],
+  main: Stage,
+  two_sided: bool = True,
+  start: float = 0.0,
+  learning_rate: float = 0.1,
+  momentum: float = 0.1,
+  max_norm: float = 0.5,
+) -> Stage:
+  """`component_mix`, with multipliers that hold each component's mean at its target
+  (`two_sided`) or above it (`update_multipliers`).
+
+  Rewards come out comparable over the batch: the advantage is `raw` or `group_centered`. The batch
+  is paid with the multipliers before it. The paper draws the raw multipliers' start from
+  N(0, 0.01).
+  """
+  if len(components) != len(targets):
+    raise ValueError(
+      f"targets must be one a component, got {len(targets)} for {len(components)} components."
+    )
+  squash = jnp.tanh if two_sided else jax.nn.sigmoid
+  step = partial(
+    update_multipliers,
+    squash=squash,
+    learning_rate=learning_rate,
+    momentum=momentum,
+    max_norm=max_norm,
+  )
+  stages = (main, *components)
+
+  def init():
+    raw = jnp.full(len(targets), start, jnp.float32)
+    first, *rest = (stage.init() for stage in stages)
+    return LagrangianState(Multipliers(raw, jnp.zeros_like(raw)), first, tuple(rest))
+
+  def apply(state: LagrangianState, r: Rollouts):
+    pairs = zip(stages, (state.main, *state.components), strict=True)
+    rewards, new = zip(*(stage.apply(below, r) for stage, below in pairs), strict=True)
+    components = jnp.stack([as_float(x) for x in rewards[1:]])
+    mixed = component_mix(rewards[0], components, squash(state.multipliers.raw), r.valid)
+    means = jax.vmap(masked_mean, (0, None))(components, r.valid)
+    multipliers = step(state.multipliers, means, jnp.asarray(targets, means.dtype))
+    multipliers = jax.tree.map(lambda x: x.astype(jnp.float32), multipliers)
+    return mixed, LagrangianState(multipliers, new[0], new[1:])
+
+  return Stage(init, apply, needs=tuple(name for stage in stages for name in stage.needs))

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from lcrl.masked import as_float, masked_mean
 from lcrl.rewards.base import same_shape, shaped
 from lcrl.rewards.target import exact_length_reward
-from lcrl.types import Stage
+from lcrl.types import Rollouts, Stage
 
 __all__ = [
   "alp",
@@ -23,6 +23,7 @@ __all__ = [
   "gr3_reward",
   "lcr1",
   "lcr1_reward",
+  "o1_pruner",
   "o1_pruner_reward",
   "sampled_optimal_length",
   "shorter_better",
@@ -244,3 +245,20 @@ def o1_pruner_reward(
   accuracy = jnp.mean(as_float(ref_correct), -1, keepdims=True)
   shorter = mean / as_float(lengths) - 1.0
   return jnp.clip(shorter + accuracy_weight * (as_float(correct) - accuracy), low, high)
+
+
+def o1_pruner(
+  *, accuracy_weight: float = 2.0, low: float = -math.inf, high: float = math.inf
+) -> Stage:
+  """`o1_pruner_reward` with the group as its own reference samples; its advantage is `raw`.
+
+  The paper samples them once, from the model before training; here they are those of the policy
+  that sampled. Padding rows take no part.
+  """
+
+  def shape(rewards, r: Rollouts):
+    correct, lengths = (masked_mean(x, r.valid, -1, keepdims=True) for x in (r.correct, r.lengths))
+    return reward(r.correct, jnp.maximum(r.lengths, 1), correct, lengths)
+
+  reward = partial(o1_pruner_reward, accuracy_weight=accuracy_weight, low=low, high=high)
+  return shaped(None, shape)
