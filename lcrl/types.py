@@ -75,6 +75,11 @@ class Batch:
   old_log_probs: jax.Array | None = None  # [B, G, T]; None: one update, the policy's own, stopped
   ref_log_probs: jax.Array | None = None  # [B, G, T]; only if a stage needs "ref"
 
+  @property
+  def scored(self) -> Rollouts:
+    """What the policy scores."""
+    return self.rollouts
+
 
 @_record
 class TokenScores:
@@ -116,6 +121,23 @@ class Pairs:
 
 
 @_record
+class PairBatch:
+  """What a preference loss trains on: pairs with everything that the trainer derived from them."""
+
+  pairs: Pairs
+  weights: jax.Array  # [B] float32, share of each pair in the mean over pairs
+  token_weights: jax.Array  # [B, T] float32, share of side 0's tokens in a likelihood term
+  keys: jax.Array  # [B] random keys, one a pair
+  ref_log_probs: jax.Array | None = None  # [B, G, T]; only if the loss needs "ref"
+  previous_log_probs: jax.Array | None = None  # [B, G, T]; only if the loss needs "previous"
+
+  @property
+  def scored(self) -> Pairs:
+    """What the policy scores."""
+    return self.pairs
+
+
+@_record
 class TrainState:
   """Everything that changes between steps: donated, sharded, saved and restored whole."""
 
@@ -137,6 +159,7 @@ class Stage(NamedTuple):
   observe: Callable | None = None  # (state, monitor rollouts) -> state, every few steps
   coupled: bool = False  # a loss that does not add over pieces of the batch
   rows: int = 0  # rows of the data set that its state has room for; 0: it has none for any
+  rewards: Callable | None = None  # of a preference loss: (scores, batch) -> [B, 2], for logs
 
 
 S = TypeVar("S")

@@ -88,7 +88,7 @@ def value_and_grad(
   if micro_batches == 1:
 
     def objective(params):
-      scores = score(params, batch.rollouts)
+      scores = score(params, batch.scored)
       value, new_state = loss.apply(state, scores, batch)
       return value, (new_state, scores)
 
@@ -101,7 +101,7 @@ def value_and_grad(
 def _additive(loss, state, score, params, batch, pieces):
   def add_piece(carry, piece):
     def objective(params):
-      scores = score(params, piece.rollouts)
+      scores = score(params, piece.scored)
       return loss.apply(state, scores, piece)[0], scores
 
     (value, scores), grads = jax.value_and_grad(objective, has_aux=True)(params)
@@ -113,14 +113,14 @@ def _additive(loss, state, score, params, batch, pieces):
 
 
 def _coupled(loss, state, score, params, batch, pieces):
-  scores = join(jax.lax.map(lambda piece: score(params, piece.rollouts), pieces))
+  scores = join(jax.lax.map(lambda piece: score(params, piece.scored), pieces))
   (value, state), cotangents = jax.value_and_grad(
     lambda scores: loss.apply(state, scores, batch), has_aux=True
   )(scores)
 
   def add_piece(grads, xs):
     piece, cotangent = xs
-    _, pull_back = jax.vjp(lambda params: score(params, piece.rollouts), params)
+    _, pull_back = jax.vjp(lambda params: score(params, piece.scored), params)
     return jax.tree.map(jnp.add, grads, *pull_back(cotangent)), None
 
   cut = split(cotangents, jax.tree.leaves(pieces)[0].shape[0])
