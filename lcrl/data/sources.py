@@ -1,0 +1,164 @@
+"""Preference pairs and answers as tokens: what `data.fn` of a config may name.
+
+Nothing is dropped or cut in silence: every row is kept, or skipped and counted, or an error that
+names file and line; every cut is counted by side.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json as _json
+from collections import Counter
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import grain
+import jinja2
+import numpy as np
+
+from lcrl.data.layouts import Pair, UnpairedTurns, read_answer, read_pair
+from lcrl.data.readers import Rows, json, jsonl, parquet
+from lcrl.data.rows import Tokenizer
+from lcrl.tasks.task import Messages
+
+__all__ = ["json", "jsonl", "pairs", "parquet", "responses"]
+
+SKIPS = ("unpaired_turns", "empty_side", "identical_sides", "full_prompt")
+SIDES = {1: ("answer",), 2: ("chosen", "rejected")}
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Encoded:
+  """A prompt and its answers as tokens."""
+
+  id: int  # row of the data set
+  prompt: np.ndarray  # [P] int32
+  sides: tuple[np.ndarray, ...]  # int32 each, end token included unless the answer was cut
+  scores: tuple[float, ...] = ()  # of the sides; (): none
+  reference: np.ndarray | None = None  # [Q] int32, the prompt of the reference model, if another
+  signals: dict[str, Any] = dataclasses.field(default_factory=dict)  # arrays [...] or numbers
+
+  @property
+  def lengths(self) -> list[int]:
+    """Tokens of each row, prompt and answer."""
+    return [len(self.prompt) + len(side) for side in self.sides]
+
+
+class Split(NamedTuple):
+  train: list[Encoded]
+  held_out: list[Encoded]
+  report: dict[str, int]  # what became of the rows
+
+
+def pairs(
+  tokenizer: Tokenizer,
+  *,
+  rows: Rows,
+  window: int,
+  max_prompt_tokens: int | None = None,
+  held_out: float = 0.0,
+) -> Split:
+  """Chosen and rejected answers, in any layout of `lcrl.data.layouts`.
+
+  Args:
+    tokenizer: of the policy; its chat template renders the prompt.
+    rows: of a file; in a config `dict(fn="jsonl", path=...)`, or json, or parquet.
+    window: most tokens of prompt and answer; an answer is cut there and then has no end token.
+    max_prompt_tokens: of a longer prompt the last ones remain; None: prompts are never cut.
+    held_out: share of the prompts to hold out, by a hash of the prompt: all pairs of one prompt
+      fall on one side, whatever the order and the rest of the file.
+  """
+  return _encode_all(read_pair, tokenizer, rows, window, max_prompt_tokens, held_out)
+
+
+def responses(
+  tokenizer: Tokenizer,
+  *,
+  rows: Rows,
+  window: int,
+  max_prompt_tokens: int | None = None,
+  held_out: float = 0.0,
+) -> Split:
+  """Answers to imitate; the arguments are those of `pairs`."""
+  return _encode_all(read_answer, tokenizer, rows, window, max_prompt_tokens, held_out)
+
+
+def fingerprint(encoded: Sequence[Encoded]) -> str:
+  """Changes when an id or a token does: the key of what was computed from the data."""
+  digest = hashlib.sha256()
+  for one in encoded:
+    other = () if one.reference is None else (one.reference,)
+    for part in (np.array([one.id, len(one.prompt), *one.lengths]), one.prompt, *one.sides, *other):
+      digest.update(np.asarray(part, np.int64).tobytes())
+  return digest.hexdigest()
+
+
+def _encode_all(
+  read: Callable, tokenizer, rows: Rows, window, max_prompt_tokens, held_out
+) -> Split:
+  if not 0 <= held_out < 1:
+    raise ValueError(f"held_out must be in [0, 1), got {held_out}.")
+  if not 0 < (max_prompt_tokens or 1) < window:
+    raise ValueError(
+      f"max_prompt_tokens must be between 1 and window - 1, got {max_prompt_tokens} and {window}."
+    )
+
+  def encode(item):
+    number, (where, row) = item
+    try:
+      pair = read(row)
+      one, seen = encode_pair(tokenizer, pair, number, window, max_prompt_tokens)
+    except UnpairedTurns:
+      return None, {"unpaired_turns"}, False
+    except (ValueError, jinja2.TemplateError) as why:
+      raise ValueError(f"{where}: {why}") from why
+    return one, seen, _hash(pair.messages) < held_out
+
+  done = list(grain.MapDataset.source(list(enumerate(rows))).map(encode))
+  kept = [(one, apart) for one, _, apart in done if one is not None]
+  counts = Counter(what for _, seen, _ in done for what in seen)
+  sides = SIDES[len(kept[0][0].sides)] if kept else ()
+  train = [one for one, apart in kept if not apart]
+  report = {"read": len(rows), "kept": len(kept), "train": len(train)}
+  report["held_out"] = len(kept) - len(train)
+  report |= {f"skipped_{name}": counts[name] for name in SKIPS}
+  report |= {f"cut_{name}": counts[f"cut_{name}"] for name in ("prompt", *sides)}
+  if not train:
+    raise ValueError(f"nothing is left to train on: {report}.")
+  return Split(train, [one for one, apart in kept if apart], report)
+
+
+def encode_pair(
+  tokenizer: Tokenizer, pair: Pair, id: int, window: int, max_prompt_tokens: int | None = None
+) -> tuple[Encoded | None, set[str]]:
+  """The tokens, or None for a pair that cannot train; and why, or what was cut."""
+  if not all(side.strip() for side in pair.sides):
+    return None, {"empty_side"}
+  encode_prompt = lambda messages: tokenizer.encode(tokenizer.render(messages))
+  whole = encode_prompt(pair.messages)
+  prompt = whole[-max_prompt_tokens:] if max_prompt_tokens else whole
+  room = window - len(prompt)
+  if room < 1:
+    return None, {"full_prompt"}
+  whole_sides = [[*tokenizer.encode(side), tokenizer.end_ids[0]] for side in pair.sides]
+  sides = [side[:room] for side in whole_sides]
+  if len(sides) == 2 and sides[0] == sides[1]:  # as they are, or for being cut
+    return None, {"identical_sides"}
+  cut = {"cut_prompt"} if len(prompt) < len(whole) else set()
+  names = SIDES[len(sides)]
+  cut |= {f"cut_{n}" for n, s, w in zip(names, sides, whole_sides, strict=True) if s != w}
+  reference = None
+  if pair.reference is not None:
+    reference = np.array(encode_prompt(pair.reference), np.int32)
+    if len(reference) + max(map(len, sides)) > window:
+      return None, {"full_prompt"}
+  arrays = [np.array(ids, np.int32) for ids in (prompt, *sides)]
+  return Encoded(id, arrays[0], tuple(arrays[1:]), pair.scores, reference), cut
+
+
+def _hash(messages: Messages) -> float:
+  """A number in [0, 1) that only the prompt decides."""
+  text = _json.dumps(messages, sort_keys=True, ensure_ascii=False)
+  digest = hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()
+  return int.from_bytes(digest[:8], "big") / 2**64
