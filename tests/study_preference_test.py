@@ -1,0 +1,142 @@
+"""The study of preference losses: its pairs, its losses, what it measures, its report."""
+
+import dataclasses
+from types import SimpleNamespace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from experiments.studies.preference import twin, twin_report
+from tests.rollouts import random_rollouts
+
+SIZES = twin.SMALL._replace(pairs=8, steps=3, points=2, learning_rate=0.01)
+
+
+def linear(params, rows):
+  """A policy whose log-prob of a token is a number of its own: scores in no time."""
+  return SimpleNamespace(log_probs=jnp.where(rows.mask, params[rows.tokens], 0.0))
+
+
+@pytest.fixture
+def scorer(monkeypatch):
+  monkeypatch.setattr(twin, "SCORE", linear)
+
+
+def pairs_of(chosen, rejected, width=6):
+  """One pair of two answers, of token 1 and of token 2, after no prompt."""
+  mask = np.arange(width) < np.array([chosen, rejected])[:, None]
+  tokens = np.where(mask, [[1], [2]], 0)
+  return twin.Pairs(*(jnp.array(x)[None] for x in (tokens, mask, np.zeros(mask.shape), True)))
+
+
+def wanted(kind, right, lengths):
+  """Pairs (i, j) of one prompt that the kind's name allows, by their gain in length."""
+  every = [(i, j) for i in range(len(right)) for j in range(len(right)) if right[i]]
+  gap = {(i, j): int(lengths[i] - lengths[j]) for i, j in every}
+  both, mixed = ([p for p in every if right[p[1]] == side] for side in (True, False))
+  return {
+    "long over short": {p: gap[p] for p in both if gap[p] > 0},
+    "short over long": {p: -gap[p] for p in both if gap[p] < 0},
+    "right over wrong": dict.fromkeys(mixed, 0),
+    "right over wrong, equal lengths": {p: 0 for p in mixed if gap[p] == 0},
+    "right, long over wrong, short": {p: gap[p] for p in mixed if gap[p] > 0},
+  }[kind]
+
+
+@pytest.mark.parametrize("kind", twin.KINDS)
+def test_pairs_are_what_their_kind_says(kind):
+  r = random_rollouts(prompts=24, group=5)
+  got = twin.paired(twin.KINDS[kind], r)
+  for b in range(24):
+    fit = wanted(kind, r.correct[b], r.lengths[b])
+    assert bool(got.valid[b]) == bool(fit)
+    if fit:
+      i, j = max(fit, key=fit.get)  # the first of the largest
+      np.testing.assert_array_equal(got.tokens[b], r.tokens[b, jnp.array([i, j])])
+      np.testing.assert_array_equal(got.mask[b], r.mask[b, jnp.array([i, j])])
+      np.testing.assert_array_equal(got.ref[b], r.sampler_log_probs[b, jnp.array([i, j])])
+  assert got.valid.sum() > 0
+
+
+def test_length_alone_tells_the_losses_apart():
+  params, key = jnp.array([0.0, -0.3, -1.1]), jax.random.key(0)
+
+  def values(pairs):
+    log_probs = linear(params, pairs).log_probs
+    return {name: float(f(log_probs, pairs, key)[0]) for name, f in twin.LOSSES.items()}
+
+  equal, unequal = values(pairs_of(4, 4)), values(pairs_of(5, 2))
+  sums = ("DPO", "R-DPO", "LD-DPO", "SamPO")
+  assert len({round(equal[name], 6) for name in sums}) == 1
+  assert len({round(value, 4) for value in unequal.values()}) == len(unequal)
+  # h = -0.3 * 5 + 1.1 * 2 = 0.7, and DPO's beta is 0.1: log(1 + exp(-0.07)).
+  assert unequal["DPO"] == pytest.approx(np.log1p(np.exp(-0.07)), rel=1e-5)
+  # Three of the chosen tokens lie beyond the rejected side: they count 0.3 each.
+  assert unequal["LD-DPO"] == pytest.approx(np.log1p(np.exp(-0.1 * (-0.3 * 2.9 + 2.2))), rel=1e-5)
+  assert unequal["R-DPO"] == pytest.approx(np.log1p(np.exp(-0.07 - 0.1 * 3)), rel=1e-5)
+
+
+@pytest.mark.parametrize("loss", range(len(twin.LOSSES)))
+def test_learning_raises_the_chosen_side_and_measures_at_every_point(scorer, loss):
+  good = pairs_of(4, 3)
+  nothing = jax.tree.map(lambda x: jnp.zeros_like(x), good)._replace(ref=good.ref * jnp.nan)
+  pairs = jax.tree.map(lambda *x: jnp.concatenate(x), nothing, good)  # one is none, and is nan
+  points = twin.learn(
+    jnp.zeros(3), pairs, jnp.int32(loss), lambda params, _: params, jax.random.key(0), SIZES
+  )
+  assert points.shape == (SIZES.points + 1, 3)
+  np.testing.assert_array_equal(points[0], 0.0)
+  # Adam moves by about the learning rate a step, whatever the gradient's size.
+  moved = SIZES.learning_rate * SIZES.steps * np.arange(SIZES.points + 1)
+  np.testing.assert_allclose(points[:, 1], moved, rtol=0.1)
+  np.testing.assert_allclose(points[:, 2], -moved, rtol=0.1)
+
+
+def test_measures_of_a_policy_that_likes_every_token_more(scorer, monkeypatch):
+  start = -jnp.arange(16.0) / 8
+  probe = random_rollouts(prompts=6, group=5)
+  probe = dataclasses.replace(probe, sampler_log_probs=linear(start, probe).log_probs)
+  own = random_rollouts(seed=3, prompts=6, group=5)
+  own = dataclasses.replace(own, sampler_log_probs=linear(start + 0.25, own).log_probs)
+  monkeypatch.setattr(twin, "play", lambda *_, **__: own)
+  for kind, agreement in (("long over short", 1.0), ("short over long", 0.0)):
+    pairs = twin.paired(twin.KINDS[kind], probe)
+    point = twin.measure(start, probe, pairs, start + 0.25, jax.random.key(0))
+    assert point.accuracy == pytest.approx(float(own.correct.mean()))
+    assert point.tokens == pytest.approx(float(own.lengths.mean()))
+    assert point.kl == pytest.approx(0.25 * float(own.lengths.mean()), rel=1e-5)
+    assert point.slope == pytest.approx(0.25, rel=1e-4)
+    assert point.correlation == pytest.approx(1.0, rel=1e-4)
+    assert point.agreement == agreement
+    means = np.array(probe.sampler_log_probs.sum(-1) / probe.lengths) + 0.25
+    centred = [x - x.mean(-1, keepdims=True) for x in (means, np.array(probe.lengths))]
+    expected = np.corrcoef(*(x.ravel() for x in centred))[0, 1]
+    assert point.mean_correlation == pytest.approx(expected, abs=1e-4)
+
+
+def test_the_report_says_what_the_numbers_say(tmp_path):
+  start, end = np.full((2, 1), 20.0), np.array([[30.0], [31.0]])
+  point = {name: np.hstack([start, end]).tolist() for name in twin.Point._fields}
+  found = {
+    "sizes": SIZES._asdict(),
+    "seeds": [0, 1],
+    "steps": [0, 6],
+    "device": "CPU",
+    "commit": "abc",
+    "seconds": 1.0,
+    "kinds": {
+      kind: {
+        "pairs": {"pairs": [7, 9], "chosen": [5.0, 6.0], "rejected": [4.0, 3.0]},
+        "losses": dict.fromkeys(twin.LOSSES, point),
+      }
+      for kind in twin.KINDS
+    },
+  }
+  twin_report.write(tmp_path, found)
+  text = (tmp_path / "twin.md").read_text()
+  assert "start spends 20.0 tokens" in " ".join(text.split())
+  assert text.count("8 pairs a seed; chosen 5.5 tokens, rejected 3.5.") == len(twin.KINDS)
+  assert text.count("| 30.5 [30.0, 31.0] |") == len(twin.KINDS) * len(twin.LOSSES)
+  assert (tmp_path / "twin.png").read_bytes().startswith(b"\x89PNG")
