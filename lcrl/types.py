@@ -148,6 +148,7 @@ class TrainState:
   position: jax.Array  # [] int32, prompts taken from the data
   counters: dict[str, jax.Array]  # [] each, totals since the start
   pending: PyTree = None  # rollouts sampled one step ahead
+  passed: jax.Array | None = None  # [window, 2] int32, groups sampled and trained on, a step each
 
 
 class Stage(NamedTuple):

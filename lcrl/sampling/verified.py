@@ -18,6 +18,7 @@ from lcrl.sampling.core import row_keys
 from lcrl.tasks.task import Prompt, Response, Task
 from lcrl.types import Budget, Rollouts
 
+Share = Any  # Rollouts of this process only, numpy arrays
 DRAWN = 2**31 - 1  # folded into the key of a round where `answered` folds its salts
 
 
@@ -87,7 +88,7 @@ class Referee:
     lengths = rows.lengths if rows.train_lengths is None else rows.train_lengths
     return np.asarray(lengths) - np.asarray(rows.forced)
 
-  def responses(self, r: Rollouts) -> list[list[Response]]:
+  def responses(self, r: Share) -> list[list[Response]]:
     """[b][G]: everything after the prompt up to the last token that counts."""
     mask = r.mask
     ends = np.where(mask.any(-1), mask.shape[-1] - mask[..., ::-1].argmax(-1), self.starts)
@@ -103,7 +104,7 @@ class Referee:
       for group in zip(r.tokens, mask, self.starts, ends, r.truncated, strict=True)
     ]
 
-  def verdicts(self, r: Rollouts, changed: np.ndarray | None = None) -> dict[str, np.ndarray]:
+  def verdicts(self, r: Share, changed: np.ndarray | None = None) -> dict[str, np.ndarray]:
     """The fields scores, correct and outcome, [b, G] each; anew where `changed`, or everywhere."""
     changed = np.ones(r.lengths.shape, bool) if changed is None else changed
     places = [tuple(place) for place in np.argwhere(changed)]
@@ -117,11 +118,11 @@ class Referee:
     correct = np.where(changed, scores >= self.player.task.threshold, r.correct)
     return {"scores": scores, "correct": correct, "outcome": outcome}
 
-  def judged(self, r: Rollouts, changed: np.ndarray) -> Rollouts:
+  def judged(self, r: Share, changed: np.ndarray) -> Share:
     """`r` with new verdicts where `changed` [b, G]."""
     return dataclasses.replace(r, **self.verdicts(r, changed))
 
-  def signals(self, r: Rollouts) -> dict[str, np.ndarray]:
+  def signals(self, r: Share) -> dict[str, np.ndarray]:
     """What the task reads off the responses, [b, G] each."""
     source = self.player.task.signals
     if source is None:
@@ -140,7 +141,7 @@ class Referee:
     return np.asarray(jax.vmap(jax.vmap(lambda k: jax.random.randint(k, (), 0, among)))(keys))
 
   def answered(
-    self, r: Rollouts, kept: np.ndarray, *, force: str, samples: int, cap: int, salt: int
+    self, r: Share, kept: np.ndarray, *, force: str, samples: int, cap: int, salt: int
   ) -> np.ndarray:
     """[b, G] float32, the share of `samples` right answers when each response is broken off.
 
@@ -171,8 +172,8 @@ class Referee:
       train_lengths=None,
       counts=None,
     )
-    full = lambda value: np.full(starts.shape, value, np.int32)
-    budget = Budget(full(cap), full(cap), full(0))
+    limits: Any = np.full(starts.shape, cap, np.int32)
+    budget = Budget(limits, limits, limits * 0)
     key = jax.random.fold_in(self.key, salt)
     played, _ = player.play_rows(self.params, self.prompts, rows, budget, key)
     return to_local(played.correct).reshape(*shape, samples).mean(-1, dtype=np.float32)

@@ -14,8 +14,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from lcrl.filters import oversampling_factor, prompts_to_sample
 from lcrl.masked import masked_sum
-from lcrl.mesh import batch_sharding, replicated
+from lcrl.mesh import batch_sharding, batch_shards, replicated
 from lcrl.tasks.task import Prompt
 from lcrl.training.metrics import Mean, Metrics, merge
 from lcrl.training.rounds import Rounds
@@ -31,6 +32,7 @@ class Collected:
   rollouts: Rollouts
   position: int  # in the data stream, after them
   rounds: int
+  passed: tuple[int, int]  # groups sampled, and those of them that train
   metrics: Metrics  # of all that was sampled, where groups were chosen among it
 
 
@@ -46,6 +48,8 @@ class Collector:
     max_rounds: 1: every group goes into the batch, those that the filter drops with keep False.
       More: groups that the filter drops whole are replaced by others, as DAPO's dynamic sampling
       (arXiv:2503.14476) does; if the rounds run out, dropped ones fill the batch and do not train.
+    predict: a round takes more prompts than the batch, as many as past steps say that it needs
+      (DOT, arXiv:2601.03969), rounded up to half batches so that few shapes are compiled.
     seed: of the run.
   """
 
@@ -58,37 +62,56 @@ class Collector:
     prompts: int,
     group_size: int,
     max_rounds: int = 1,
+    predict: bool = False,
     seed: int = 0,
   ):
     self._stream, self._rounds, self._recipe = stream, rounds, recipe
     self._prompts, self._group_size, self._max_rounds = prompts, group_size, max_rounds
-    self._seed = seed
+    self._predict, self._seed = predict, seed
     self._look = jax.jit(self._would_train, out_shardings=replicated(rounds.mesh))
     self._take = jax.jit(take, out_shardings=batch_sharding(rounds.mesh))
 
-  def __call__(self, params: PyTree, states: Recipe[PyTree], step: int, position: int) -> Collected:
-    key = step_key(self._seed, step)
+  def __call__(
+    self,
+    params: PyTree,
+    states: Recipe[PyTree],
+    step: int,
+    position: int,
+    passed: Sequence[tuple[int, int]] = (),
+  ) -> Collected:
+    """`passed`: groups sampled and those of them that train, of past steps."""
+    key, count = step_key(self._seed, step), self._count(passed)
     pool: list[Rollouts] = []
     trains: list[bool] = []
     metrics: Metrics = {}
     for _ in range(self._max_rounds):
-      index = np.arange(position, position + self._prompts, dtype=np.int32)
+      index = np.arange(position, position + count, dtype=np.int32)
       prompts = [self._stream(i) for i in index.tolist()]
       budget = ask_budget(
         self._recipe, states, prompts, step=step, key=key, group_size=self._group_size
       )
       rollouts = self._rounds.play(params, prompts, index, budget, key)
-      position += self._prompts
+      position += count
       pool.append(rollouts)
-      if self._max_rounds == 1:
-        return Collected(rollouts, position, 1, metrics)
+      if self._max_rounds == 1 and not self._predict:
+        return Collected(rollouts, position, 1, (count, count), metrics)
       keep, sampled = jax.tree.map(np.asarray, self._look(states, rollouts))
       trains += keep.tolist()
       metrics = merge(metrics, sampled)
       if sum(trains) >= self._prompts:
         break
     first = np.argsort(~np.array(trains), stable=True)[: self._prompts]  # those that train
-    return Collected(self._take(pool, first), position, len(pool), metrics)
+    found = len(trains), sum(trains)
+    return Collected(self._take(pool, first), position, len(pool), found, metrics)
+
+  def _count(self, passed: Sequence[tuple[int, int]]) -> int:
+    """Prompts of a round."""
+    if not self._predict:
+      return self._prompts
+    wanted = prompts_to_sample(self._prompts, oversampling_factor(passed, window=len(passed)))
+    shards = batch_shards(self._rounds.mesh)
+    unit = -(-self._prompts // (2 * shards)) * shards
+    return -(-wanted // unit) * unit
 
   def _would_train(self, states, rollouts: Rollouts) -> tuple[jax.Array, Metrics]:
     """Which groups [B] the filter leaves anything of, and what all of them were like."""

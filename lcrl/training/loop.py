@@ -57,7 +57,8 @@ def train(config: Mapping[str, Any], workdir: str | os.PathLike) -> dict[str, An
     for step in range(first + 1, last + 1):
       state = monitor(state)
       shaped = roll(state)
-      out.shaped(step, shaped.batch, shaped.seen, rounds=shaped.rounds, seconds=shaped.seconds)
+      rounds_played = shaped.collected.rounds
+      out.shaped(step, shaped.batch, shaped.seen, rounds=rounds_played, seconds=shaped.seconds)
       state, metrics = learn(model, state, shaped)
       out.learned(step, metrics)
       if step == last or (settings.eval.every and step % settings.eval.every == 0):

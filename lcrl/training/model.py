@@ -15,6 +15,7 @@ from jax.sharding import Mesh
 from lcrl import recipes
 from lcrl.mesh import (
   batch_sharding,
+  batch_shards,
   check_divides,
   make_mesh,
   optimizer_shardings,
@@ -24,6 +25,7 @@ from lcrl.mesh import (
 from lcrl.named import build
 from lcrl.policies import Policy, sources
 from lcrl.training import optimizers
+from lcrl.training.packed import PackedScore, PackedUpdate
 from lcrl.training.scorer import make_scorer
 from lcrl.training.settings import Settings
 from lcrl.training.step import score_all, shape, update
@@ -60,7 +62,7 @@ def build_model(settings: Settings, *, devices=None) -> Model:
     devices: of the mesh; None: all here. Those of a described topology will do for compiling.
   """
   s = settings
-  recipe, weigh = recipes.from_config(s.slots)
+  recipe, weigh = recipes.from_config(s.slots, updates=s.train.updates)
   wanted = recipes.needs(recipe)
   if missing := set(recipe.loss.needs) - {*SCORE_FIELDS, "group", "ref"}:
     raise ValueError(f"the loss needs {sorted(missing)}, which nothing here supplies.")
@@ -88,6 +90,7 @@ def build_model(settings: Settings, *, devices=None) -> Model:
       recipe=recipes.init(recipe),
       position=jnp.int32(0),
       counters={"prompts": jnp.int32(0), "tokens": jnp.float32(0.0)},
+      passed=jnp.zeros((s.train.window, 2), jnp.int32) if s.train.window else None,
     )
 
   params = jax.eval_shape(policy.init, jax.random.key(0))
@@ -116,6 +119,18 @@ def build_model(settings: Settings, *, devices=None) -> Model:
     micro_batches=s.train.micro_batches,
     updates=s.train.updates,
   )
+  update_ = jax.jit(
+    step, donate_argnums=0, out_shardings=(shardings, whole), static_argnames="sizes"
+  )
+  score_ = jax.jit(
+    partial(score_all, score, pieces=s.train.micro_batches),
+    out_shardings=rows,
+    static_argnames="sizes",
+  )
+  if s.train.pack is not None:
+    cut = {"width": s.train.pack, "shards": batch_shards(mesh), "pieces": s.train.micro_batches}
+    update_ = PackedUpdate(update_, mesh, cut | {"parts": s.train.updates})
+    score_ = PackedScore(score_, mesh, cut)
   return Model(
     settings=s,
     mesh=mesh,

@@ -17,7 +17,7 @@ from lcrl.named import build
 from lcrl.sampling.verified import Player
 from lcrl.tasks.task import Task
 from lcrl.training import revise
-from lcrl.training.collect import Collector, ask_budget, step_key
+from lcrl.training.collect import Collected, Collector, ask_budget, step_key
 from lcrl.training.metrics import Mean, Metrics, Sum
 from lcrl.training.model import Model
 from lcrl.training.rounds import Provider, Rounds, scorer_signals
@@ -34,9 +34,7 @@ class Shaped(NamedTuple):
   batch: Batch
   states: Recipe[PyTree]
   seen: Facts
-  position: int
-  rounds: int
-  metrics: Metrics  # of all that was sampled, where groups were chosen among it
+  collected: Collected
   seconds: float  # of sampling and verifying
 
 
@@ -65,6 +63,7 @@ def make_roll(model: Model, task: Task, rounds: Rounds) -> Callable[[TrainState]
     prompts=s.train.prompts,
     group_size=s.train.group_size,
     max_rounds=s.train.max_rounds,
+    predict=s.train.window > 0,
     seed=s.seed,
   )
   look = jax.jit(facts, out_shardings=replicated(model.mesh))
@@ -72,7 +71,9 @@ def make_roll(model: Model, task: Task, rounds: Rounds) -> Callable[[TrainState]
 
   def roll(state: TrainState) -> Shaped:
     start, step = time.perf_counter(), int(state.step)
-    collected = collect(state.params, state.recipe, step, int(state.position))
+    passed = [] if state.passed is None else np.asarray(state.passed).tolist()
+    passed = [(sampled, trained) for sampled, trained in passed if sampled]
+    collected = collect(state.params, state.recipe, step, int(state.position), passed)
     rollouts, seconds = collected.rollouts, time.perf_counter() - start
     signals = dict(rollouts.signals)
     old = signals.pop("old_log_probs", None)
@@ -83,9 +84,7 @@ def make_roll(model: Model, task: Task, rounds: Rounds) -> Callable[[TrainState]
       scores = model.measure(reference, rollouts)
       batch = dataclasses.replace(batch, ref_log_probs=scores.log_probs)
     seen = {name: np.asarray(x) for name, x in look(batch).items()}
-    return Shaped(
-      batch, states, seen, collected.position, collected.rounds, collected.metrics, seconds
-    )
+    return Shaped(batch, states, seen, collected, seconds)
 
   return roll
 
@@ -95,17 +94,21 @@ def learn(model: Model, state: TrainState, shaped: Shaped) -> tuple[TrainState, 
   start = time.perf_counter()
   state, found = model.update(dataclasses.replace(state, recipe=shaped.states), shaped.batch)
   tokens = float(shaped.seen["lengths"][shaped.seen["valid"]].sum())
-  prompts = shaped.rounds * model.settings.train.prompts
+  collected = shaped.collected
+  prompts = collected.position - int(state.position)
   counters = {
     "prompts": np.asarray(state.counters["prompts"]) + np.int32(prompts),
     "tokens": np.asarray(state.counters["tokens"]) + np.float32(tokens),
   }
-  moved = {"position": np.int32(shaped.position), "counters": counters}
+  moved: dict[str, Any] = {"position": np.int32(collected.position), "counters": counters}
+  if state.passed is not None:
+    now = np.array([collected.passed], np.int32)
+    moved["passed"] = np.concatenate([np.asarray(state.passed)[1:], now])
   state = dataclasses.replace(state, **everywhere(model.mesh, moved))
   metrics: Metrics = {name: jax.tree.map(np.asarray, metric) for name, metric in found.items()}
   seconds = time.perf_counter() - start
-  metrics |= shaped.metrics | {
-    "rounds": Sum(shaped.rounds),
+  metrics |= collected.metrics | {
+    "rounds": Sum(collected.rounds),
     "time/sample": Sum(shaped.seconds),
     "time/update": Sum(seconds),
     "time/step": Sum(shaped.seconds + seconds),

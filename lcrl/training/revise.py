@@ -21,20 +21,19 @@ import numpy as np
 from lcrl.filters import cropped, outlier_kept_length
 from lcrl.named import resolve
 from lcrl.rewards.difficulty import tiered_limit
-from lcrl.sampling.verified import Referee
+from lcrl.sampling.verified import Referee, Share
 from lcrl.tasks import extract as extractors
 from lcrl.tasks.task import Response
-from lcrl.types import Rollouts
 
 __all__ = ["crop_thinking", "cut_outliers", "cut_to_target", "cut_to_tier", "force_answers"]
 
 
 class Revision(NamedTuple):
-  apply: Callable[[Rollouts, Referee], Rollouts]
+  apply: Callable[[Share, Referee], Share]
   supplies: tuple[str, ...] = ()  # signals
 
 
-def cut(r: Rollouts, kept: np.ndarray, referee: Referee) -> Rollouts:
+def cut(r: Share, kept: np.ndarray, referee: Referee) -> Share:
   """The first `kept` [b, G] tokens that count; those that lost some are verified again."""
   short = jax.tree.map(np.asarray, cropped(r, jnp.asarray(kept)))
   return referee.judged(short, short.lengths < r.lengths)
@@ -47,15 +46,19 @@ def cut_outliers(*, alpha: float = 3.0, success: float = 1.0, margin: float = 32
   with it is `nonconstant_reward`.
   """
 
-  def apply(r: Rollouts, referee: Referee) -> Rollouts:
+  def apply(r: Share, referee: Referee) -> Share:
     group = r.lengths.shape[1]
     if alpha >= (group - 1) / math.sqrt(group):
       raise ValueError(
         f"revise.alpha={alpha} never cuts in groups of {group}: no value lies further than "
         f"(G - 1) / sqrt(G) = {(group - 1) / math.sqrt(group):.2f} deviations from the mean."
       )
-    knobs = dict(alpha=alpha, success=success, margin=margin)
-    kept = outlier_kept_length(*map(jnp.asarray, (r.correct, r.lengths, r.valid)), **knobs)
+    kept = outlier_kept_length(
+      *map(jnp.asarray, (r.correct, r.lengths, r.valid)),
+      alpha=alpha,
+      success=success,
+      margin=margin,
+    )
     return cut(r, np.asarray(kept), referee)
 
   return Revision(apply)
@@ -70,7 +73,7 @@ def cut_to_target(*, keep_tail: bool = False) -> Revision:
     keep_tail: the tokens behind the target train, too; otherwise they are cut off.
   """
 
-  def apply(r: Rollouts, referee: Referee) -> Rollouts:
+  def apply(r: Share, referee: Referee) -> Share:
     short = cut(r, r.budget.target, referee)
     if not keep_tail:
       return short
@@ -87,10 +90,10 @@ def cut_to_tier(
   Source: DA-DLER, arXiv:2510.15110; accuracy is measured at the cap that was sampled to.
   """
 
-  def apply(r: Rollouts, referee: Referee) -> Rollouts:
+  def apply(r: Share, referee: Referee) -> Share:
     verdicts = jnp.asarray(r.correct), jnp.asarray(r.valid)
-    limit = np.asarray(tiered_limit(*verdicts, thresholds=thresholds, limits=limits))
-    limit = np.minimum(limit[:, None], r.budget.cap).astype(np.int32)
+    tiers = np.asarray(tiered_limit(*verdicts, thresholds=thresholds, limits=limits))
+    limit = np.minimum(tiers[:, None], r.budget.cap).astype(np.int32)
     budget = dataclasses.replace(r.budget, target=limit, cap=limit)
     return dataclasses.replace(cut(r, limit, referee), budget=budget)
 
@@ -113,7 +116,7 @@ def crop_thinking(*, extract: str = "boxed", close: str = "</think>") -> Revisio
   """
   find = resolve(extractors, {"fn": extract}, field="revise.extract")
 
-  def apply(r: Rollouts, referee: Referee) -> Rollouts:
+  def apply(r: Share, referee: Referee) -> Share:
     # All are tokens of the response: the last one needed, where the tag begins.
     needed, first, last = (np.zeros(r.lengths.shape, np.int32) for _ in range(3))
     whole = r.lengths.copy()
@@ -150,7 +153,7 @@ def _stands_alone(answer: str | None, text: str) -> int | None:
   return found.end() if found else None
 
 
-def _taken_out(r: Rollouts, first: np.ndarray, last: np.ndarray, referee: Referee) -> Rollouts:
+def _taken_out(r: Share, first: np.ndarray, last: np.ndarray, referee: Referee) -> Share:
   """Responses without their tokens from `first` up to `last` [b, G]; what follows moves up."""
   at = np.arange(r.tokens.shape[-1])
   gap, moved = (last - first)[..., None], at >= (referee.starts + first)[..., None]
@@ -196,7 +199,7 @@ def force_answers(
   if episodes < 1 or samples < 1:
     raise ValueError(f"episodes and samples must be at least 1, got {episodes} and {samples}.")
 
-  def apply(r: Rollouts, referee: Referee) -> Rollouts:
+  def apply(r: Share, referee: Referee) -> Share:
     borders = np.array(
       [
         [_borders(response, close, separator, episodes) for response in group]

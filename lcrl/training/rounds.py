@@ -17,7 +17,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from lcrl.mesh import to_global, to_local
-from lcrl.sampling.verified import Player, Referee
+from lcrl.sampling.verified import Player, Referee, Share
 from lcrl.tasks.task import Prompt
 from lcrl.training.model import Model
 from lcrl.training.revise import Revision
@@ -106,6 +106,6 @@ class Rounds:
     return dataclasses.replace(rollouts, signals=rollouts.signals | found)
 
 
-def _with_signals(r: Rollouts, referee: Referee) -> Rollouts:
+def _with_signals(r: Share, referee: Referee) -> Share:
   """The task's signals beside those of the revision, which stand first."""
   return dataclasses.replace(r, signals=referee.signals(r) | r.signals)

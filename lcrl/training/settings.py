@@ -20,8 +20,10 @@ class Train:
   max_tokens: int  # of a response, at most
   max_prompt_tokens: int = 1024
   micro_batches: int = 1  # pieces that go through the model one after the other
+  pack: int | None = None  # tokens of a packed row, of several rollouts; None: a row a rollout
   updates: int = 1  # optimizer steps a batch, each on its own part of it
   max_rounds: int = 1  # of sampling, to replace groups that the filter drops
+  window: int = 0  # steps whose pass rates say how many prompts a round takes; 0: `prompts` always
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,7 +90,7 @@ class Settings:
 
   run: str
   seed: int
-  slots: dict[str, Any]
+  slots: dict[str, Any]  # and "then", what takes their place later
   built: dict[str, Any]
   eval_task: dict[str, Any] | None  # None: the training task
   revise: dict[str, Any] | None  # what the host does to rollouts; None: nothing
@@ -108,6 +110,7 @@ def read(config: Mapping[str, Any]) -> Settings:
     "tokenizer",
     "eval_task",
     "revise",
+    "then",
     "run",
     "verify",
     "eval",
@@ -115,7 +118,7 @@ def read(config: Mapping[str, Any]) -> Settings:
     "checkpoint",
     "log",
   }
-  known = {*SLOTS, *BUILT, *SECTIONS, "seed", "run", "eval_task", "revise"}
+  known = {*SLOTS, *BUILT, *SECTIONS, "seed", "run", "eval_task", "revise", "then"}
   if unknown := config.keys() - known:
     raise ValueError(f"unknown config section {sorted(unknown)}; there are {sorted(known)}.")
   if missing := known - optional - config.keys():
@@ -126,7 +129,7 @@ def read(config: Mapping[str, Any]) -> Settings:
   settings = Settings(
     run=run,
     seed=int(config["seed"]),
-    slots={name: config[name] for name in SLOTS},
+    slots={name: config[name] for name in (*SLOTS, "then") if name in config},
     built={name: config[name] for name in BUILT if name in config},
     eval_task=config.get("eval_task"),
     revise=config.get("revise"),
@@ -149,10 +152,22 @@ def section(cls: type[T], values: Mapping[str, Any], name: str) -> T:
 
 def _check(s: Settings) -> None:
   values = {f"train.{name}": value for name, value in dataclasses.asdict(s.train).items()}
+  del values["train.window"]
   values |= {"checkpoint.every": s.checkpoint.every, "verify.workers": s.verify.workers}
   values |= {"eval.prompts": s.eval.prompts, "eval.samples": s.eval.samples}
   for name, value in values.items():
-    if value < 1:
+    if value is not None and value < 1:
       raise ValueError(f"{name} must be at least 1, got {value}.")
+  for i, phase in enumerate(s.slots.get("then") or ()):
+    if phase.get("at", 0) >= s.train.steps:
+      raise ValueError(
+        f"then[{i}].at must be below train.steps={s.train.steps}, got {phase['at']}."
+      )
+  longest = s.train.max_prompt_tokens + s.train.max_tokens
+  if s.train.pack is not None and s.train.pack < longest:
+    raise ValueError(
+      "train.pack must hold a whole rollout, train.max_prompt_tokens + train.max_tokens = "
+      f"{longest} tokens, got {s.train.pack}."
+    )
   if s.sampling.temperature <= 0:
     raise ValueError(f"sampling.temperature must be above 0, got {s.sampling.temperature}.")
