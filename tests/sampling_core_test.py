@@ -10,6 +10,7 @@ import pytest
 from jax.extend.core import jaxprs_in_params
 
 from lcrl import policies
+from lcrl.sampling import core
 from lcrl.sampling.core import row_keys, sample
 
 V, R, P, N, END = 24, 12, 7, 10, (1, 2)
@@ -125,11 +126,33 @@ def test_keys_decide(params, rows):
   assert (np.asarray(other.tokens) != want.tokens).any(-1).sum() > R / 2
 
 
-def test_one_prefill_a_group(params, rows):
+@pytest.mark.parametrize("slots,refill", [(None, None), (5, None), (7, 6)])
+def test_one_prefill_a_group(params, rows, slots, refill):
   tokens, lengths, caps, keys = rows
   rows = (jnp.repeat(tokens[::3], 3, axis=0), jnp.repeat(lengths[::3], 3, axis=0), caps, keys)
-  want, got = run(params, rows), run(params, rows, group=3)
+  want, got = run(params, rows), run(params, rows, group=3, slots=slots, refill=refill)
   np.testing.assert_array_equal(got.tokens, want.tokens)
+  np.testing.assert_allclose(got.log_probs, want.log_probs, atol=1e-5)
+
+
+def test_a_growing_cache_equals_a_big_one(params, rows, monkeypatch):
+  """Caches of 3, 5 and 10 places, rows with caps on both sides of each."""
+  want = run(params, rows, growing=False)
+  monkeypatch.setattr(core, "SHORTEST", 2)
+  assert core._spans(N) == [3, 5, 10]
+  got = jax.jit(sampler.__wrapped__())(params, rows, 1.0)
+  np.testing.assert_array_equal(got.tokens, want.tokens)
+  np.testing.assert_allclose(got.log_probs, want.log_probs, atol=1e-5)
+
+
+@pytest.mark.parametrize("slots", [None, 5])
+def test_an_int8_cache_is_nearly_exact(params, rows, slots):
+  """The largest error of a log-prob is 1 / 127 of a key's size, not 0 and not a wrong token's."""
+  out = run(params, rows, cache_dtype="int8", slots=slots)
+  want = teacher_forced(params, *rows[:2], out.tokens, jnp.ones(()))
+  want = jnp.take_along_axis(want, out.tokens[..., None], axis=2)[..., 0]
+  error = np.abs(np.where(out.mask, out.log_probs - want, 0.0)).max()
+  assert 1e-5 < error < 0.05
 
 
 def test_samples_follow_the_distribution(params):
@@ -175,10 +198,11 @@ def test_the_loop_copies_no_cache(params, rows):
   text = compiled(slots=5).lower(params, rows, jnp.ones(())).compile().as_text()
   inside = text[: text.index("\nENTRY ")]
   c = POLICY.config
-  shape = re.escape(f"f32[5,{P + N},{c.kv_heads},{c.head_dim}]")
-  assert re.search(shape, inside)
-  copied = re.findall(rf"\n.*= {shape}\S* (?:copy|copy-start)\(.*", inside)
-  assert not copied, copied
+  for length in (P, N):  # of the prompts and of the responses
+    shape = re.escape(f"f32[5,{c.kv_heads},{length},{c.head_dim}]")
+    assert re.search(shape, inside)
+    copied = re.findall(rf"\n.*= {shape}\S* (?:copy|copy-start)\(.*", inside)
+    assert not copied, copied
 
 
 def test_errors_name_the_value(params, rows):
@@ -186,7 +210,7 @@ def test_errors_name_the_value(params, rows):
     ({"max_tokens": 0}, "max_tokens must be at least 1, got 0"),
     ({"slots": 0}, "slots must be at least 1"),
     ({"refill": -1, "slots": 2}, "refill must be at least 1, got -1"),
-    ({"slots": 2, "group": 2}, "group must be 1, got 2"),
+    ({"slots": 2, "group": 3}, "slots must be at least the group of 3, got 2"),
     ({"group": 5}, "group must divide the 12 rows, got 5"),
   ):
     with pytest.raises(ValueError, match=text):

@@ -108,9 +108,9 @@ def test_compiles_once_a_bucket(model):
   policy, params = model
   traces = []
 
-  def decode(*args):
+  def decode(*args, **options):
     traces.append(args[1].shape)
-    return policy.decode(*args)
+    return policy.decode(*args, **options)
 
   engine = engine_of(dataclasses.replace(policy, decode=decode))
   shapes = set()

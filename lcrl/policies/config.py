@@ -90,6 +90,7 @@ class Config:
   dtype: str = "float32"  # of the computation; parameters have their own
   remat: str = "none"  # what the backward pass keeps: none (all), full (nothing), dots
   attention: str = "xla"  # a name in attention.BACKENDS
+  decoding: str = "xla"  # a name in decoding.ATTEND
 
   def __post_init__(self):
     if self.heads % self.kv_heads:

@@ -1,7 +1,8 @@
 """Sampling on the device: rows wait in a queue, slots decode them token by token.
 
 Everything here is pure and may be jitted, scanned and vmapped. S slots, R rows, P prompt positions,
-N response positions, V vocabulary.
+N response positions, V vocabulary. A slot's keys lie in two places: those of its prompt, which may
+be common to a group, and its own, from the last prompt token on.
 """
 
 from __future__ import annotations
@@ -11,9 +12,13 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from lcrl.policies.cache import Prompts
 from lcrl.sampling.controls import Control, plain
+from lcrl.sampling.draw import draw, log_probs, tile
 
 PyTree = Any
+SHORTEST = 64  # the shortest cache of responses
+GROWTHS = 3  # how often it may double
 
 
 class Samples(NamedTuple):
@@ -45,8 +50,10 @@ class Slots(NamedTuple):
   position: jax.Array  # [S] int32, where that token stands
   steps: jax.Array  # [S] int32, response tokens written
   control: PyTree  # leaves [S, ...]
-  cache: PyTree  # leaves [S, ...], P + N positions
+  prompts: Prompts  # of all slots, or of the groups where nobody waits
+  cache: PyTree  # leaves [S, ...], of the last prompt token and the response
   waiting: jax.Array  # [] int32, the first row that still waits
+  clock: jax.Array  # [] int32, tokens written since all slots began together
   tokens: jax.Array  # [R, N] int32, -1 where nothing is written
   mask: jax.Array  # [R, N] bool
   log_probs: jax.Array  # [R, N] float32
@@ -78,13 +85,15 @@ def sample(
   slots: int | None = None,
   refill: int | None = None,
   group: int = 1,
+  cache_dtype: str | None = None,
+  growing: bool = True,
 ) -> Samples:
   """Samples a response to every row.
 
-  Token n of a row is argmax(logits / temperature + Gumbel noise from fold_in(the row's key, n)), so
-  what a row says depends neither on its neighbours nor on its slot. `log_probs` are those of
-  softmax(logits / temperature), before any control; at temperature 0, which takes the argmax, those
-  of softmax(logits).
+  Token n of a row is drawn from softmax(logits / temperature) with Gumbel noise from fold_in(the
+  row's key, n), so what a row says depends neither on its neighbours nor on its slot. `log_probs`
+  are those of softmax(logits / temperature), before any control; at temperature 0, which takes the
+  argmax, those of softmax(logits).
 
   Args:
     policy: `lcrl.policies.Policy`, or another record with the same decode functions.
@@ -98,8 +107,12 @@ def sample(
     temperature: [] or [R], at least 0.
     control: what else changes the distribution (`lcrl.sampling.controls`).
     slots: how many rows decode at once while the others wait; None: all, and there is no queue.
-    refill: how many rows are prefilled together when slots are free; None: an eighth of the slots.
-    group: this many neighbouring rows have the same prompt and share one prefill; without slots.
+    refill: how many rows start together when slots are free; None: an eighth of the slots. At least
+      and a multiple of `group`.
+    group: this many neighbouring rows have the same prompt and share one prefill.
+    cache_dtype: of keys and values, "int8" with a scale each; None: the policy's.
+    growing: without slots, the cache is as long as the responses so far, in powers of 2, for a
+      policy that reads all of its cache.
   """
   rows = len(tokens)
   if max_tokens < 1:
@@ -107,10 +120,10 @@ def sample(
   for name, value in (("slots", slots), ("refill", refill)):
     if value is not None and value < 1:
       raise ValueError(f"{name} must be at least 1, got {value}.")
-  if slots is not None and group != 1:
-    raise ValueError(f"a queue of rows prefills each alone: group must be 1, got {group}.")
   if group < 1 or rows % group:
     raise ValueError(f"group must divide the {rows} rows, got {group}.")
+  if slots is not None and slots < group:
+    raise ValueError(f"slots must be at least the group of {group}, got {slots}.")
   control = control or plain()
   if not isinstance(params["layers"], tuple):
     params = policy.unstack(params)
@@ -122,16 +135,20 @@ def sample(
     temperature=jnp.broadcast_to(jnp.asarray(temperature, jnp.float32), (rows,)),
     control=control.init(tokens, lengths),
   )
-  job = _Job(policy, params, policy.head(params), control, end_ids, queue)
+  job = _Job(policy, params, policy.head(params), control, end_ids, queue, group, cache_dtype)
   if slots is None:
-    state = _decode(job, _everyone(job, group, max_tokens), refill=0)
+    spans = _spans(max_tokens) if growing else [max_tokens]
+    state = _everyone(job, spans[0], max_tokens)
+    for span in spans:
+      state = _decode(job, state._replace(cache=_grow(state.cache, span)), refill=0)
   else:
     size = min(slots, rows)
     refill = min(refill or -(-size // 8), size)
+    refill = max(refill - refill % group, group)
     state = jax.lax.while_loop(
       lambda s: _any((s.row < rows).any() | (s.waiting < rows)),
       lambda s: _decode(job, _fill(job, s, refill), refill),
-      _nobody(job, size, max_tokens),
+      _nobody(job, size, max_tokens, max_tokens),
     )
   written = state.tokens >= 0
   return Samples(
@@ -152,34 +169,58 @@ class _Job(NamedTuple):
   control: Control
   end_ids: tuple[int, ...]
   queue: Queue
+  group: int
+  cache_dtype: str | None
+
+
+def _spans(max_tokens: int) -> list[int]:
+  """Lengths of a growing cache: doubles, the last one max_tokens."""
+  spans = [max_tokens]
+  while len(spans) <= GROWTHS and spans[0] >= 2 * SHORTEST:
+    spans.insert(0, -(-spans[0] // 2))
+  return spans
+
+
+def _grow(cache: PyTree, span: int) -> PyTree:
+  """The cache with room for `span` keys a row."""
+  more = lambda x: [(0, span - n if axis == 2 else 0) for axis, n in enumerate(x.shape)]
+  return jax.tree.map(lambda x: x if x.shape[2] == span else jnp.pad(x, more(x)), cache)
 
 
 def _decode(job: _Job, s: Slots, refill: int) -> Slots:
-  """Writes tokens until no slot is busy, or until `refill` waiting rows could start."""
+  """Writes tokens until no slot is busy, until `refill` waiting rows could start, or until the cache
+  is full; `refill` 0: nobody waits."""
+  span = jax.tree.leaves(s.cache)[0].shape[2]
 
   def go_on(s: Slots):
     busy = s.row < len(job.queue.caps)
+    if not refill:
+      return _any(busy.any() & (s.clock < span))
     waiting = len(job.queue.caps) - s.waiting
     full = (waiting == 0) | ((~busy).sum() < jnp.minimum(refill, waiting))
     return _any(busy.any() & full)
 
-  return jax.lax.while_loop(go_on, lambda s: _write(job, s), s)
+  return jax.lax.while_loop(go_on, lambda s: _write(job, s, together=not refill), s)
 
 
-def _write(job: _Job, s: Slots) -> Slots:
+def _write(job: _Job, s: Slots, together: bool) -> Slots:
   """One token in every slot."""
   queue, rows = job.queue, len(job.queue.caps)
-  hidden, cache = job.policy.decode(job.params, s.token, s.position, s.cache)
+  hidden, cache = job.policy.decode(
+    job.params,
+    s.token,
+    s.position,
+    s.cache,
+    at=s.clock if together else s.steps,
+    live=s.row < rows,
+    prompts=s.prompts,
+  )
   own = jnp.minimum(s.row, rows - 1)
-  temperature = queue.temperature[own][:, None]
-  logits = _logits(job, hidden) / jnp.where(temperature > 0, temperature, 1.0)
-  noise = jax.vmap(lambda key, n: jax.random.gumbel(jax.random.fold_in(key, n), logits.shape[1:]))
-  shaped = job.control.shape(s.control, logits)
-  shaped += jnp.where(temperature > 0, noise(queue.keys[own], s.steps), 0.0)
-  sampled = jnp.argmax(shaped, axis=-1).astype(jnp.int32)
+  temperature = queue.temperature[own]
+  logits = _logits(job, hidden) / jnp.where(temperature > 0, temperature, 1.0)[:, None]
+  keys = jax.vmap(jax.random.fold_in)(queue.keys[own], s.steps)
+  sampled = draw(tile(job.control.shape(s.control, logits)), keys, temperature <= 0)
   control, token, forced = job.control.take(s.control, logits, sampled)
-  log_probs = jnp.take_along_axis(jax.nn.log_softmax(logits), token[:, None], axis=-1)[:, 0]
-  log_probs = jnp.where(forced, 0.0, log_probs).astype(jnp.float32)
 
   place = (s.row, s.steps)  # row R does not exist: dropped
   ended = jnp.isin(token, jnp.array(job.end_ids))
@@ -191,9 +232,12 @@ def _write(job: _Job, s: Slots) -> Slots:
     steps=s.steps + stays,
     control=control,
     cache=cache,
+    clock=s.clock + 1,
     tokens=s.tokens.at[place].set(token, mode="drop"),
     mask=s.mask.at[place].set(~forced, mode="drop"),
-    log_probs=s.log_probs.at[place].set(log_probs, mode="drop"),
+    log_probs=s.log_probs.at[place].set(
+      jnp.where(forced, 0.0, log_probs(logits, token)), mode="drop"
+    ),
   )
 
 
@@ -207,53 +251,56 @@ def _fill(job: _Job, s: Slots, batch: int) -> Slots:
   own = jnp.minimum(new, rows - 1)
   put = lambda old, x: old.at[slots].set(x, mode="drop")
   tokens, lengths = queue.tokens[own], queue.lengths[own]
-  cache = _prefill(job, tokens, lengths, s.tokens.shape[1])
+  prompts = _prefill(job, tokens[:: job.group], lengths[:: job.group])
+  each = jax.tree.map(lambda x: jnp.repeat(x, job.group, axis=0), prompts)
   return s._replace(
     row=put(s.row, new),
     token=put(s.token, _last(tokens, lengths)),
     position=put(s.position, lengths - 1),
     steps=put(s.steps, 0),
     control=jax.tree.map(lambda old, x: put(old, x[own]), s.control, queue.control),
-    cache=jax.tree.map(put, s.cache, cache),
+    prompts=jax.tree.map(put, s.prompts, each),
     waiting=s.waiting + starts.sum(dtype=jnp.int32),
   )
 
 
-def _nobody(job: _Job, size: int, max_tokens: int) -> Slots:
+def _nobody(job: _Job, size: int, span: int, max_tokens: int) -> Slots:
   """All slots free, all rows waiting."""
   rows, prompt = job.queue.tokens.shape
   zeros = jnp.zeros((size,), jnp.int32)
+  empty = lambda length: job.policy.init_cache(size, length, job.cache_dtype)
   return Slots(
     row=zeros + rows,
     token=zeros,
     position=zeros,
     steps=zeros,
     control=jax.tree.map(lambda x: x[:size], job.queue.control),
-    cache=job.policy.init_cache(size, prompt + max_tokens),
+    prompts=Prompts(zeros, empty(prompt)),
+    cache=empty(span),
     waiting=jnp.int32(0),
+    clock=jnp.int32(0),
     tokens=jnp.full((rows, max_tokens), -1, jnp.int32),
     mask=jnp.zeros((rows, max_tokens), bool),
     log_probs=jnp.zeros((rows, max_tokens), jnp.float32),
   )
 
 
-def _everyone(job: _Job, group: int, max_tokens: int) -> Slots:
+def _everyone(job: _Job, span: int, max_tokens: int) -> Slots:
   """Every row in a slot of its own, one prefill a group."""
   queue, rows = job.queue, len(job.queue.caps)
-  cache = _prefill(job, queue.tokens[::group], queue.lengths[::group], max_tokens)
-  return _nobody(job, rows, max_tokens)._replace(
+  return _nobody(job, rows, span, max_tokens)._replace(
     row=jnp.arange(rows, dtype=jnp.int32),
     token=_last(queue.tokens, queue.lengths),
     position=queue.lengths - 1,
-    cache=jax.tree.map(lambda x: jnp.repeat(x, group, axis=0), cache),
+    prompts=_prefill(job, queue.tokens[:: job.group], queue.lengths[:: job.group]),
     waiting=jnp.int32(rows),
   )
 
 
-def _prefill(job: _Job, tokens, lengths, max_tokens: int) -> PyTree:
-  """Caches of some prompts, with room for their responses."""
-  empty = job.policy.init_cache(len(tokens), tokens.shape[1] + max_tokens)
-  return job.policy.prefill(job.params, tokens, lengths, empty)[1]
+def _prefill(job: _Job, tokens, lengths) -> Prompts:
+  """What the loop reads of some prompts; it reads their last tokens itself."""
+  empty = job.policy.init_cache(*tokens.shape, job.cache_dtype)
+  return Prompts(lengths - 1, job.policy.prefill(job.params, tokens, lengths, empty)[1])
 
 
 def _last(tokens, lengths):

@@ -13,6 +13,7 @@ from jax.sharding import PartitionSpec as P
 from lcrl import policies
 from lcrl.data.rows import Rows
 from lcrl.mesh import BATCH, batch_sharding, batch_shards, param_shardings, replicated
+from lcrl.policies.triton_decode import refusal
 from lcrl.sampling.controls import Control
 from lcrl.sampling.core import PyTree, Samples, row_keys, sample
 from lcrl.types import Budget, Outcome, Rollouts
@@ -31,6 +32,7 @@ class Engine:
   temperature: float
   control: Control | None
   slots: int | None
+  cache_dtype: str | None
   mesh: Mesh | None
 
   def generate(self, params: PyTree, rows: Rows, budget: Budget, key: jax.Array) -> Rollouts:
@@ -56,7 +58,7 @@ class Engine:
       key,
       prompt=_bucket(facts["longest"], rows.tokens.shape[-1]),
       new=_bucket(facts["most"], self.max_tokens),
-      share=bool(facts["shared"]) and self.slots is None,
+      share=bool(facts["shared"]) and (self.slots is None or self.slots >= rows.lengths.shape[1]),
     )
 
   def _check(self, rows: Rows, budget: Budget, facts: dict[str, int]) -> None:
@@ -87,6 +89,8 @@ def make_engine(
   control: Control | None = None,
   slots: int | None = None,
   dtype: str | None = None,
+  cache_dtype: str | None = None,
+  decoding: str | None = None,
   mesh: Mesh | None = None,
 ) -> Engine:
   """An engine for one policy.
@@ -99,7 +103,9 @@ def make_engine(
     temperature: at least 0; 0 takes the most likely token.
     control: what else changes the distribution (`lcrl.sampling.controls`).
     slots: rows that decode at once on a data shard while others wait; None: all.
-    dtype: of the sampler's copy of the parameters and of its cache; None: the policy's.
+    dtype: of the sampler's copy of the parameters; None: the policy's.
+    cache_dtype: of keys and values, "int8" with a scale each; None: as `dtype`.
+    decoding: a name in `policies.decoding.ATTEND`; None: the fastest that this mesh can run.
     mesh: rows are split over data and fsdp, every such shard samples at its own pace; parameters
       are gathered over fsdp and stay split over tensor. None: no mesh.
   """
@@ -109,9 +115,21 @@ def make_engine(
     raise ValueError(f"temperature must be at least 0, got {temperature}.")
   if not end_ids:
     raise ValueError("end_ids is empty: no response would ever end.")
-  if dtype is not None and dtype != policy.config.dtype:
-    policy = policies.make(dataclasses.replace(policy.config, dtype=dtype))
-  return Engine(policy, max_tokens, tuple(end_ids), pad_id, temperature, control, slots, mesh)
+  config = dataclasses.replace(policy.config, dtype=dtype or policy.config.dtype)
+  config = dataclasses.replace(config, decoding=decoding or _fastest(config, mesh))
+  if config != policy.config:
+    policy = policies.make(config)
+  return Engine(
+    policy, max_tokens, tuple(end_ids), pad_id, temperature, control, slots, cache_dtype, mesh
+  )
+
+
+def _fastest(config: policies.Config, mesh: Mesh | None) -> str:
+  """The kernel for NVIDIA where it can serve the model; it runs on whole heads only."""
+  device = jax.devices()[0] if mesh is None else mesh.devices.flat[0]
+  whole = mesh is None or mesh.shape["tensor"] == 1
+  able = "NVIDIA" in device.device_kind and whole and refusal(config) is None
+  return "triton" if able else "xla"
 
 
 def _caps(rows: Rows, budget: Budget):
@@ -187,6 +205,8 @@ def _sample(engine: Engine, new: int, share: bool, params, key, tokens, lengths,
     control=engine.control,
     slots=engine.slots,
     group=group if share else 1,
+    cache_dtype=engine.cache_dtype,
+    growing=engine.policy.config.decoding == "xla",
   )
   return jax.tree.map(lambda x: x.reshape(prompts, group, *x.shape[1:]), samples)
 

@@ -1,0 +1,164 @@
+"""Reading prompts and writing tokens: the decoder as the sampler runs it.
+
+The sampler's copy of the parameters has one tree a layer, query, key and value in one matrix, gate
+and up in another: a token is a few small products, and each costs a launch. Layers are unrolled: a
+stacked cache inside a scan would be copied for every token. `Block` is the same layer for training.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import linen as nn
+
+from lcrl.policies import cache as plain
+from lcrl.policies import triton_decode
+from lcrl.policies.attention import attention
+from lcrl.policies.block import Norm, rotate, rotation
+from lcrl.policies.cache import Cache, Prompts, write_prompts
+from lcrl.policies.config import Config
+
+PyTree = Any
+ATTEND: dict[str, Callable] = {"xla": plain.attend, "triton": triton_decode.attend}
+
+# Logical axes of a layer of the copy: K key heads, each with its queries, its key and its value.
+_AXES = {
+  "attention_norm": {"scale": ("norm",)},
+  "mlp_norm": {"scale": ("norm",)},
+  "query_norm": {"scale": ("norm",)},
+  "key_norm": {"scale": ("norm",)},
+  "qkv": {"kernel": ("embed", "kv_heads", "part", "size"), "bias": ("kv_heads", "part", "size")},
+  "gate_up": {"kernel": ("embed", "part", "mlp")},
+  "out": {"kernel": ("heads", "embed")},
+  "down": {"kernel": ("mlp", "embed")},
+}
+
+
+def unstack(c: Config, params: PyTree) -> PyTree:
+  """The sampler's copy: matrices in the dtype of the computation, vectors in their own."""
+  layers = [_fuse(c, jax.tree.map(lambda x: x[i], params["layers"])) for i in range(c.layers)]  # noqa: B023
+  cast = lambda x: x.astype(c.dtype) if x.ndim > 1 else x
+  return jax.tree.map(cast, params | {"layers": tuple(layers)})
+
+
+def _fuse(c: Config, layer: PyTree) -> PyTree:
+  kept = {name: x for name, x in layer.items() if name in _AXES}
+
+  def heads(name: str):
+    x = jnp.concatenate(
+      [
+        layer[part][name].reshape(*layer[part][name].shape[:-1], c.kv_heads, -1, c.head_dim)
+        for part in ("query", "key", "value")
+      ],
+      axis=-2,
+    )
+    return x.astype(c.dtype)
+
+  qkv = {name: heads(name) for name in layer["query"]}
+  both = jnp.stack([layer["gate"]["kernel"], layer["up"]["kernel"]], axis=1)
+  return kept | {"qkv": qkv, "gate_up": {"kernel": both}}
+
+
+def copy_axes(axes: PyTree, copy: PyTree) -> PyTree:
+  """Logical axis names for each leaf of `copy`, from those of the parameters."""
+  layer = {name: {leaf: _AXES[name][leaf] for leaf in x} for name, x in copy["layers"][0].items()}
+  return axes | {"layers": (layer,) * len(copy["layers"])}
+
+
+def prefill(c: Config, params, tokens, lengths, cache: Cache) -> tuple[jax.Array, Cache]:
+  """Reads right-padded prompts. Padding comes after every real token, so it is never seen.
+
+  Args:
+    params: from `unstack`.
+    tokens: [B, P]. lengths: [B].
+    cache: B rows with room for P tokens or more.
+  Returns: the state of each last token [B, D], and the cache.
+  """
+  turn = rotation(c, jax.lax.broadcasted_iota(jnp.int32, tokens.shape, 1))
+
+  def attend(window, slot, qkv):
+    q, k, v = rotate(_queries(qkv), turn), rotate(qkv[..., -2, :], turn), qkv[..., -1, :]
+    options = {"window": window, "softcap": c.attention_softcap, "backend": c.attention}
+    return attention(q, k, v, **options), write_prompts(slot, k, v)
+
+  x, cache = _through(c, params, tokens, cache, attend)
+  last = jnp.maximum(lengths - 1, 0)[:, None, None]
+  return jnp.take_along_axis(x, last, axis=1)[:, 0], cache
+
+
+def decode(
+  c: Config,
+  params,
+  tokens: jax.Array,
+  positions: jax.Array,
+  cache: Cache,
+  *,
+  at: jax.Array | None = None,
+  live: jax.Array | None = None,
+  prompts: Prompts | None = None,
+) -> tuple[jax.Array, Cache]:
+  """One token a row: writes its key and value, and attends to them and to all before.
+
+  Args:
+    params: from `unstack`.
+    tokens: [R].
+    positions: [R], where the tokens stand in their rows.
+    cache: R rows.
+    at: where they go in the cache, [] or [R]; None: `positions`.
+    live: [R] bool, rows whose result is read; None: all.
+    prompts: what stands before the cache begins; R is a multiple of their number.
+  Returns: states [R, D], and the cache.
+  """
+  at = positions if at is None else at
+  live = jnp.ones(tokens.shape, bool) if live is None else live
+  turn = rotation(c, positions[:, None])
+  read = iter(prompts.layers if prompts else (None,) * c.layers)
+  seen = prompts and prompts.lengths
+
+  def attend(window, slot, qkv):
+    return ATTEND[c.decoding](c, qkv, turn, slot, at, live, next(read), seen, window)
+
+  return _through(c, params, tokens, cache, attend)
+
+
+def _through(c: Config, params, tokens, cache, attend):
+  """All layers and the last norm. `attend(window, slot, qkv) -> (values, slot)`."""
+  windows = c.windows or (None,) * c.layers
+  x, slots = params["embed"][tokens].astype(c.dtype), []
+  for layer, slot, window in zip(params["layers"], cache, windows, strict=True):
+    x, slot = _layer(c, layer, x, partial(attend, window, slot))
+    slots.append(slot)
+  return _norm(c, params["norm"], x), tuple(slots)
+
+
+def _layer(c: Config, params, x, attend):
+  """[..., D] -> [..., D], and what `attend(qkv [..., K, G + 2, H])` keeps."""
+  y = _norm(c, params["attention_norm"], x)
+  qkv = jnp.einsum("...d,dkch->...kch", y, params["qkv"]["kernel"])
+  if "bias" in params["qkv"]:
+    bias = params["qkv"]["bias"]
+    qkv += bias.reshape((1,) * (qkv.ndim - bias.ndim) + bias.shape)
+  if c.qk_norm:
+    q = _norm(c, params["query_norm"], qkv[..., :-2, :])
+    k = _norm(c, params["key_norm"], qkv[..., -2:-1, :])
+    qkv = jnp.concatenate([q, k, qkv[..., -1:, :]], axis=-2)
+  values, kept = attend(qkv)
+  x += values.reshape(*x.shape[:-1], -1) @ params["out"]["kernel"]
+  y = _norm(c, params["mlp_norm"], x)
+  gate_up = jnp.einsum("...d,dcf->...cf", y, params["gate_up"]["kernel"])
+  gated = nn.silu(gate_up[..., 0, :]) * gate_up[..., 1, :]
+  return x + gated @ params["down"]["kernel"], kept
+
+
+def _norm(c: Config, params, x):
+  return Norm(c.norm_eps).apply({"params": params}, x)
+
+
+def _queries(qkv):
+  """[..., K, G + 2, H] -> [..., K G, H]."""
+  q = qkv[..., :-2, :]
+  return q.reshape(*q.shape[:-3], -1, q.shape[-1])

@@ -1,0 +1,218 @@
+"""Attention of one new token a row, as one Triton kernel: turns the query and the key, writes key and
+value into the cache, reads the live part of it and nothing behind. `cache.attend` is its plain twin.
+
+A program serves one key head of a few neighbouring rows with a common prompt, so that the prompt is
+read once for all of them. Its queries fill the 16 rows that a tensor core wants.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+from jax.experimental import pallas as pl
+from jax.experimental.pallas import triton as plgpu
+
+from lcrl.policies.cache import Slot
+from lcrl.policies.config import Config
+
+_LOW = -1e30  # a logit that never counts; -inf - -inf is nan
+
+
+@dataclasses.dataclass(frozen=True)
+class Tiles:
+  """How the work is cut."""
+
+  rows: int  # queries of a tensor core's product, at least 16
+  keys: int = 64  # read at once
+  warps: int = 4
+  stages: int = 3  # blocks of keys on their way
+
+
+TILES = Tiles(rows=16)
+
+
+def refusal(c: Config) -> str | None:
+  """Why this model cannot decode here, or None."""
+  if c.attention_softcap is not None:
+    return "soft-cap"
+  if c.head_dim < 32 or c.head_dim & (c.head_dim - 1):
+    return f"head_dim={c.head_dim}"
+  if jnp.dtype(c.dtype).itemsize != 2:
+    return c.dtype
+  return None
+
+
+def attend(
+  c: Config,
+  qkv: jax.Array,
+  turn: tuple[jax.Array, jax.Array],
+  slot: Slot,
+  at: jax.Array,
+  live: jax.Array,
+  prompt: Slot | None,
+  seen: jax.Array | None,
+  window: int | None,
+  *,
+  tiles: Tiles = TILES,
+  interpret: bool = False,
+) -> tuple[jax.Array, Slot]:
+  """As `cache.attend`. Rows that are not live read nothing and write to place 0."""
+  rows, heads, parts, size = qkv.shape
+  group = parts - 2
+  if prompt is None or seen is None:
+    prompt, seen = {}, jnp.zeros((rows,), jnp.int32)
+  share = rows // len(seen)
+  per = max(n for n in (1, 2, 4, 8, 16) if not share % n and (n == 1 or n * group <= tiles.rows))
+  at = jnp.where(live, jnp.broadcast_to(at, (rows,)), -1).astype(jnp.int32)
+  names = tuple(slot)
+  kernel = functools.partial(
+    _kernel,
+    per=per,
+    share=share,
+    group=group,
+    size=size,
+    window=window,
+    tiles=dataclasses.replace(tiles, rows=max(tiles.rows, pl.next_power_of_2(per * group))),
+    names=names,
+    prompted=bool(prompt),
+  )
+  inputs = [at, seen, *(x.reshape(rows, size // 2) for x in turn), qkv]
+  inputs += [prompt[name] for name in names if prompt]
+  first = len(inputs)
+  out, *new = pl.pallas_call(
+    kernel,
+    grid=(rows // per, heads),
+    out_shape=[
+      jax.ShapeDtypeStruct((rows, heads, group, size), qkv.dtype),
+      *(jax.ShapeDtypeStruct(slot[name].shape, slot[name].dtype) for name in names),
+    ],
+    input_output_aliases={first + i: 1 + i for i in range(len(names))},
+    compiler_params=plgpu.CompilerParams(num_warps=tiles.warps, num_stages=tiles.stages),
+    interpret=interpret,
+    name="decode_attention",
+  )(*inputs, *(slot[name] for name in names))
+  return out, dict(zip(names, new, strict=True))
+
+
+def _kernel(*refs, per, share, group, size, window, tiles, names, prompted):
+  at, seen, cos, sin, qkv, *rest = refs
+  many = len(names)
+  prompt = dict(zip(names, rest[:many], strict=True)) if prompted else {}
+  old = dict(zip(names, rest[-2 * many - 1 : -many - 1], strict=True))
+  out, new = rest[-many - 1], dict(zip(names, rest[-many:], strict=True))
+  first, head = pl.program_id(0) * per, pl.program_id(1)
+
+  lane = jnp.minimum(jnp.arange(tiles.rows), per * group - 1)  # a query; the last one fills up
+  row = first + lane // group
+  half = jnp.arange(size // 2)
+
+  def turned(part):
+    """Halves of the queries or keys of all lanes, turned, in float32."""
+    a, b = (
+      _take(qkv, row, head, part, columns).astype(jnp.float32)
+      for columns in (half, half + size // 2)
+    )
+    c, s = _take(cos, row, half), _take(sin, row, half)
+    return (a * c - b * s).astype(qkv.dtype), (b * c + a * s).astype(qkv.dtype)
+
+  place = plgpu.load(at.at[row])
+  q = turned(lane % group)
+  k = turned(lane * 0 + group)
+  v = _take(qkv, row, head, lane * 0 + group + 1, jnp.arange(size))
+  k, v = _write(new, k, v, row, head, jnp.maximum(place, 0))
+
+  scale = size**-0.5
+  product = lambda a, b: jnp.sum(a.astype(jnp.float32) * b.astype(jnp.float32), axis=1)
+  carry = (
+    (product(q[0], k[0]) + product(q[1], k[1])) * scale,
+    jnp.ones(tiles.rows),
+    v.astype(jnp.float32),
+  )
+
+  def read(kept, index, carry, lo, hi, distance_from, mine):
+    """Goes on with keys [lo, hi) of `kept[index]`; `mine` says which lanes they are for."""
+
+    def block(i, carry):
+      top, total, values = carry
+      key = i * tiles.keys + jnp.arange(tiles.keys)
+      inside = key < hi
+      fetch = functools.partial(_take, mask=inside[:, None])
+      columns = (half, half + size // 2)
+      ks = [fetch(kept["k"], index, head, key, cols).astype(qkv.dtype) for cols in columns]
+      logits = pl.dot(q[0], ks[0], trans_b=True) + pl.dot(q[1], ks[1], trans_b=True)
+      logits = logits * scale
+      if "k_scale" in kept:
+        logits *= plgpu.load(kept["k_scale"].at[index, head, key], mask=inside, other=0.0)[None]
+      visible = inside[None] & mine[:, None]
+      if window is not None:
+        visible &= distance_from[:, None] - key[None] < window
+      logits = jnp.where(visible, logits, _LOW)
+      above = jnp.maximum(top, logits.max(axis=1))
+      shrink = jnp.exp(top - above)
+      weights = jnp.exp(logits - above[:, None])
+      total = total * shrink + weights.sum(axis=1)
+      if "v_scale" in kept:
+        weights *= plgpu.load(kept["v_scale"].at[index, head, key], mask=inside, other=0.0)[None]
+      vs = fetch(kept["v"], index, head, key, jnp.arange(size)).astype(qkv.dtype)
+      return above, total, values * shrink[:, None] + pl.dot(weights.astype(qkv.dtype), vs)
+
+    return jax.lax.fori_loop(lo // tiles.keys, pl.cdiv(hi, tiles.keys), block, carry)
+
+  # A row that is not live has place -1 and reads nothing; one that lives lets all read the prompt.
+  own = [at[first + r] for r in range(per)]
+  if prompted:
+    length = seen[first // share]
+    most = functools.reduce(jnp.maximum, own)
+    least = 0 if window is None else jnp.maximum(length - window, 0)
+    hi = jnp.where(most < 0, 0, length)
+    carry = read(prompt, first // share, carry, least, hi, length + place, row >= 0)
+  for r in range(per):
+    least = 0 if window is None else jnp.maximum(own[r] - window, 0)
+    carry = read(old, first + r, carry, least, own[r], place, row == first + r)
+  _, total, values = carry
+  values = (values / total[:, None]).astype(out.dtype)
+  plgpu.store(out.at[_at(row, head, lane % group, jnp.arange(size))], values)
+
+
+def _at(*index):
+  """An index of rows and columns: arrays before the last are rows, the last is columns."""
+  *leading, columns = index
+  return (*(i[:, None] if getattr(i, "ndim", 0) else i for i in leading), columns[None])
+
+
+def _take(ref, *index, mask=None):
+  return plgpu.load(ref.at[_at(*index)], mask=mask, other=None if mask is None else 0)
+
+
+def _write(new, k, v, row, head, place):
+  """Stores keys (in halves) and values; gives them as they read back. Lanes of one row write the
+  same to the same place."""
+  halves = [jnp.arange(x.shape[1]) + i * x.shape[1] for i, x in enumerate(k)]
+
+  def put(name, x, columns):
+    plgpu.store(new[name].at[_at(row, head, place, columns)], x.astype(new[name].dtype))
+
+  if "k_scale" in new:
+    top = functools.reduce(jnp.maximum, (jnp.abs(x).max(axis=1) for x in k)).astype(jnp.float32)
+    scales = {"k": top / 127, "v": jnp.abs(v).max(axis=1).astype(jnp.float32) / 127}
+    for name, scale in scales.items():
+      plgpu.store(new[f"{name}_scale"].at[row, head, place], scale)
+    whole = lambda x, s: _round(x.astype(jnp.float32) / jnp.where(s > 0, s, 1.0)[:, None])
+    codes = [whole(x, scales["k"]) for x in k], whole(v, scales["v"])
+  else:
+    scales, codes = {}, (k, v)
+  for x, columns in zip(codes[0], halves, strict=True):
+    put("k", x, columns)
+  put("v", codes[1], jnp.arange(v.shape[1]))
+  if not scales:
+    return k, v
+  back = lambda x, s: (x * s[:, None]).astype(k[0].dtype)
+  return [back(x, scales["k"]) for x in codes[0]], back(codes[1], scales["v"])
+
+
+def _round(x):
+  """To the nearest integer; halves away from 0."""
+  return jnp.trunc(x + jnp.where(x < 0, -0.5, 0.5))
