@@ -20,7 +20,7 @@ from lcrl.training import revise
 from lcrl.training.collect import Collected, Collector, ask_budget, step_key
 from lcrl.training.metrics import Mean, Metrics, Sum
 from lcrl.training.model import Model
-from lcrl.training.rounds import Provider, Rounds, scorer_signals
+from lcrl.training.rounds import Provider, Rounds, reference_scores, scorer_signals
 from lcrl.training.watch import Facts, facts
 from lcrl.types import Batch, Recipe, TrainState
 
@@ -46,8 +46,9 @@ def make_rounds(model: Model, player: Player, providers: Sequence[Provider] = ()
   """
   spec = model.settings.revise
   revision = None if spec is None else build(revise, spec, field="revise")
-  own = (scorer_signals(model),) if model.measured else ()
-  rounds = Rounds(player, revision, (*own, *providers))
+  reference = reference_scores(model) if model.needs_reference else None
+  own = scorer_signals(model, reference)
+  rounds = Rounds(player, revision, (*own, *providers), reference)
   rounds.check(model.recipe)
   return rounds
 
@@ -67,7 +68,6 @@ def make_roll(model: Model, task: Task, rounds: Rounds) -> Callable[[TrainState]
     seed=s.seed,
   )
   look = jax.jit(facts, out_shardings=replicated(model.mesh))
-  reference = model.initial().params if model.needs_reference else None
 
   def roll(state: TrainState) -> Shaped:
     start, step = time.perf_counter(), int(state.step)
@@ -79,10 +79,10 @@ def make_roll(model: Model, task: Task, rounds: Rounds) -> Callable[[TrainState]
     old = signals.pop("old_log_probs", None)
     rollouts = dataclasses.replace(rollouts, signals=signals)
     batch, states = model.shape(state.recipe, rollouts, step=state.step, key=step_key(s.seed, step))
-    batch = dataclasses.replace(batch, old_log_probs=old)
-    if reference is not None:
-      scores = model.measure(reference, rollouts)
-      batch = dataclasses.replace(batch, ref_log_probs=scores.log_probs)
+    ref = signals.get("ref_log_probs")
+    if ref is None and rounds.reference is not None:
+      ref = rounds.reference(rollouts)
+    batch = dataclasses.replace(batch, old_log_probs=old, ref_log_probs=ref)
     seen = {name: np.asarray(x) for name, x in look(batch).items()}
     return Shaped(batch, states, seen, collected, seconds)
 

@@ -25,6 +25,7 @@ from lcrl.types import Budget, Recipe, Rollouts, Stage
 
 PyTree = Any
 OTHER_NEEDS = {"group", "ref"}  # no signals
+REF = "ref_log_probs"
 
 
 class Provider(NamedTuple):
@@ -35,21 +36,34 @@ class Provider(NamedTuple):
   read: Callable[[PyTree, Rollouts], dict[str, jax.Array]]
 
 
-def scorer_signals(model: Model) -> Provider:
-  """What stages before the loss need of the scorer: entropy and its like, under the old policy.
+Reference = Callable[[Rollouts], jax.Array]
 
-  With several updates a step the same pass gives the old log-probs, as "old_log_probs".
+
+def reference_scores(model: Model) -> Reference:
+  """rollouts -> log-probs [B, G, T] under the policy that the run started from."""
+  params = model.initial().params
+  return lambda rollouts: model.measure(params, rollouts).log_probs
+
+
+def scorer_signals(model: Model, reference: Reference | None) -> list[Provider]:
+  """What stages before the loss need of the scorer: entropy and its like, under the old policy, and
+  "ref_log_probs".
+
+  With several updates a step the pass for the former gives the old log-probs, too, as
+  "old_log_probs".
   """
-  names = model.measured
 
   def read(params: PyTree, rollouts: Rollouts) -> dict[str, jax.Array]:
     scores = model.measure(params, rollouts)
-    found = {name: getattr(scores, name) for name in names}
+    found = {name: getattr(scores, name) for name in model.measured}
     if model.settings.train.updates > 1:
       found["old_log_probs"] = scores.log_probs
     return found
 
-  return Provider(names, read)
+  providers = [Provider(model.measured, read)] if model.measured else []
+  if reference is not None and any(REF in stage.needs for stage in model.recipe):
+    providers.append(Provider((REF,), lambda _, rollouts: {REF: reference(rollouts)}))
+  return providers
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,6 +73,7 @@ class Rounds:
   player: Player
   revision: Revision | None = None
   providers: Sequence[Provider] = ()
+  reference: Reference | None = None
 
   @property
   def mesh(self) -> Mesh:
