@@ -147,5 +147,5 @@ def build_model(settings: Settings, *, devices=None) -> Model:
       out_shardings=rows,
     ),
     measured=measured,
-    needs_reference="ref" in wanted,
+    needs_reference="ref" in wanted or "ref_log_probs" in signals,
   )
