@@ -1,0 +1,1 @@
+"""Every length method on sums with a known shortest working, from a good and a weak start."""

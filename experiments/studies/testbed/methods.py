@@ -1,0 +1,302 @@
+"""The methods: each a choice of stages by name, and the values of its main coefficient.
+
+A stage takes one number, the swept coefficient or a constant; which slot gets which stands here.
+Lengths are those of the testbed: a right answer needs 11 to 31 tokens and starts at about 45.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+
+from experiments.studies.testbed import stages
+from lcrl import advantages, budgets, filters, rewards
+from lcrl.losses import policy as losses
+from lcrl.losses import weights
+from lcrl.tasks.sums import Sums
+
+SLOTS = ("budget", "revise", "reward", "filter", "advantage", "loss", "weights")
+L1_TARGETS = (15, 25, 35, 45, 60)
+HBPO_TARGETS = (15, 25, 40, 60)
+LEVELS = 5  # digits that may stand before a prompt
+EIGHT = Sums(fewest=2, most=8)
+
+
+@dataclasses.dataclass(frozen=True)
+class Setup:
+  """What stages need to know of the run, all static."""
+
+  sums: Sums = EIGHT
+  cap: int = 80  # tokens of a response
+  steps: int = 96
+  rows: int = 384  # of the training set
+
+
+class Method(NamedTuple):
+  name: str
+  source: str
+  coefficient: str  # what the swept value is
+  values: tuple[float, ...]
+  slots: Mapping[str, Any]  # slot -> stage of the coefficient, or (stage, its constant)
+  levels: int = 1  # shown before the prompts when it is judged
+  then: Mapping[str, Any] | None = None  # slots that change after that share of the steps
+  note: str = ""
+
+
+def stage_tables(s: Setup) -> dict[str, dict[str, Callable[[Any], Any]]]:
+  """slot -> name -> function of one number, which may be traced."""
+  schedule = lambda make, cap=None: (
+    lambda v: budgets.scheduled(schedule=lambda step: make(v, step), cap=cap)
+  )
+  constant = lambda v, step: v + 0.0 * step
+  falling = lambda v, step: budgets.exponential_decay_length(
+    step, start=60.0, decay=(v / 60.0) ** 0.25, interval=-(-s.steps // 5)
+  )
+  stairs = lambda v, step: v * jnp.array([1.8, 1.35, 1.0])[jnp.minimum(3 * step // s.steps, 2)]
+  cosine = lambda v, step: budgets.cosine_cycle_length(
+    step, low=v, high=s.cap, period=max(1, s.steps // 3)
+  )
+  laser_d = lambda explore: (
+    lambda v: stages.magnified(
+      rewards.laser_d(
+        lower=8 * stages.UNIT,
+        upper=s.cap * stages.UNIT,
+        interval=2 * stages.UNIT,
+        initial=s.cap * stages.UNIT,
+        alpha=v,
+        explore=explore,
+      )
+    )
+  )
+  return {
+    "budget": {
+      "open": lambda v: budgets.fixed(target=s.cap),
+      "target": schedule(constant, s.cap),
+      "cap": schedule(constant),
+      "falling": schedule(falling, s.cap),
+      "stairs": schedule(stairs),
+      "cosine": schedule(cosine),
+      "asked": lambda v: budgets.uniform_level(targets=L1_TARGETS, cap=s.cap),
+      "subgroups": lambda v: budgets.subgroups(targets=HBPO_TARGETS, cap=s.cap),
+      "three levels": lambda v: budgets.uniform_level(targets=(s.cap,) * 3),
+    },
+    "revise": {
+      "none": lambda v: stages.as_sampled,
+      "outliers cut": lambda v: stages.outliers_cut(alpha=v, sums=s.sums),
+      "waste cut": lambda v: stages.waste_cut(sums=s.sums),
+    },
+    "reward": {
+      "correctness": lambda v: rewards.correctness(),
+      "length_penalty": lambda v: rewards.length_penalty(alpha=v),
+      "soft_overlong": lambda v: rewards.soft_overlong(max_length=s.cap, buffer=40, factor=v),
+      "step_bonus": lambda v: rewards.step_bonus(alpha=v),
+      "laser_d": laser_d(0.0),
+      "laser_de": laser_d(0.5),
+      "sigmoid_length": lambda v: rewards.sigmoid_length(alpha=v),
+      "grpo_lambda": lambda v: rewards.grpo_lambda(alpha=v),
+      "kimi": lambda v: rewards.kimi(alpha=v),
+      "alp": lambda v: rewards.alp(beta=v),
+      "gr3": lambda v: rewards.gr3(alpha=v),
+      "shorter_better": lambda v: rewards.shorter_better(beta=v),
+      "lcr1": lambda v: rewards.lcr1(alpha=v),
+      "conciser": lambda v: rewards.conciser(max_length=s.cap),
+      "o1_pruner": lambda v: stages.o1_pruner(accuracy_weight=v),
+      "hapo": lambda v: rewards.hapo(rows=s.rows, weight=v),
+      "hapo_mean": lambda v: rewards.hapo_mean(rows=s.rows, weight=v),
+      "truncation": lambda v: rewards.truncation(),
+      "tiered_truncation": lambda v: rewards.tiered_truncation(limits=(48, v)),
+      "answer_truncation": lambda v: rewards.answer_truncation(),
+      "curriculum": lambda v: rewards.curriculum(),
+      "level_penalty": lambda v: rewards.level_penalty(
+        penalty_by_level=(v, v / 2, 0.0), max_length=s.cap
+      ),
+      "conciseness": lambda v: rewards.conciseness(alpha=v, anneal_steps=s.steps),
+      "pear": lambda v: rewards.pear(alpha=v),
+      "format_length": lambda v: rewards.format_length(max_length=v),
+      "cosine_length": lambda v: rewards.cosine_length(max_length=s.cap, margin=2, wrong=(-v, 0.0)),
+      "length_dual": lambda v: rewards.length_dual(target=v),
+      "rule_fraction": lambda v: rewards.rule_fraction(rules=("brief", "unrepeated"), weight=v),
+      "exact_length": lambda v: rewards.exact_length(alpha=v),
+      "max_length": lambda v: rewards.max_length(alpha=v),
+      "grlc": lambda v: rewards.grlc(think_weight=v, answer_weight=v),
+      "acoer": lambda v: rewards.acoer(alpha=v, shortest=10.0, interval=max(1, s.steps // 8)),
+      "hbpo": lambda v: rewards.hbpo(max_length=s.cap, beta=v, alpha=1 / s.cap),
+    },
+    "filter": {
+      "keep_all": lambda v: filters.keep_all(),
+      "mixed_correctness": lambda v: filters.mixed_correctness(),
+      "nonconstant_reward": lambda v: filters.nonconstant_reward(),
+      "untruncated": lambda v: filters.untruncated(base=filters.mixed_correctness()),
+      "shortest": lambda v: filters.shortest(count=v),
+      "most_efficient": lambda v: filters.most_efficient(count=v),
+      "adaptive_shortest": lambda v: filters.adaptive_shortest(
+        counts=(6, 6, 4, v), window=s.rows, warmup=16
+      ),
+    },
+    "advantage": {
+      "group_normalized": lambda v: advantages.group_normalized(),
+      "over_valid": lambda v: advantages.group_normalized(over_valid=True),
+      "group_centered": lambda v: advantages.group_centered(),
+      "leave_one_out": lambda v: advantages.leave_one_out(),
+      "reinforce": lambda v: advantages.reinforce(),
+      "reinforce_baseline": lambda v: advantages.reinforce_baseline(),
+      "population": lambda v: advantages.group_normalized(ddof=0),
+      "canon_length": lambda v: advantages.canon_length(mu=1.0, alpha=v),
+      "canon_entropy": lambda v: advantages.canon_entropy(mu=1.0, alpha=v),
+      "qglas": lambda v: advantages.qglas(beta_min=v / 2, beta_max=v),
+      "budget_subgroup": lambda v: advantages.budget_subgroup(max_length=s.cap, beta=v),
+      "compressed": lambda v: stages.compressed(weight=1.0),
+      "repetition_discounted": lambda v: stages.repetition_discounted(penalty=0.05),
+      "in_range": lambda v: stages.in_range(low=11, high=v, max_length=s.cap),
+    },
+    "loss": {
+      "clipped": lambda v: losses.clipped_surrogate(),
+      "clip_higher": lambda v: losses.clipped_surrogate(clip_low=0.2, clip_high=v),
+      "sequence_clipped": lambda v: losses.sequence_clipped_surrogate(
+        clip_low=0.75 * v, clip_high=v
+      ),
+      "cispo": lambda v: losses.cispo(upper=v),
+      "corrected": lambda v: losses.clipped_surrogate(correction=losses.truncated(high=v)),
+      "kl_cov": lambda v: losses.kl_cov(),
+      "drpo": lambda v: losses.drpo(max_length=s.cap, temperature=v),
+      "disco": lambda v: losses.drpo(max_length=s.cap, temperature=None),
+    },
+    "weights": {
+      "token_mean": lambda v: weights.token_mean,
+      "sequence_mean": lambda v: weights.sequence_mean,
+      "sequence_sum": lambda v: weights.sequence_sum,
+      "fixed_length": lambda v: partial(weights.fixed_length, length=s.cap),
+    },
+  }
+
+
+DEFAULTS: dict[str, Any] = {
+  "budget": "open",
+  "revise": "none",
+  "reward": "correctness",
+  "filter": "keep_all",
+  "advantage": "group_normalized",
+  "loss": ("clip_higher", 0.28),
+  "weights": "token_mean",
+}
+RATES = ("learning rate, times the others'", (0.5, 1.0, 2.0))
+TARGETS = (20.0, 28.0, 36.0)
+
+
+def _method(name, source, coefficient, values, levels=1, then=None, note="", **slots) -> Method:
+  return Method(name, source, coefficient, values, {**DEFAULTS, **slots}, levels, then, note)
+
+
+CORE = (
+  _method("grpo", "2402.03300", *RATES, loss="clipped", weights="sequence_mean"),
+  _method("naive", "r - alpha * length", "alpha", (0.003, 0.01, 0.03), reward="length_penalty"),
+  _method(
+    "laser", "2505.15612", "target", TARGETS, budget="target", reward=("step_bonus", 0.5)
+  ),
+  _method("hard_cap", "one limit of ThinkPrune", "cap", TARGETS, budget="cap"),
+  _method("token_mean", "GRPO with token_mean", *RATES),
+  _method("dr_grpo", "2503.20783", *RATES, advantage="group_centered", weights="fixed_length"),
+  _method(
+    "curriculum", "2508.08940", "last target", TARGETS, budget="falling", reward="curriculum",
+    note="the prompt does not show the budget",
+  ),
+  _method(
+    "fixed_target", "curriculum's reward, no schedule", "target", TARGETS,
+    budget="target", reward="curriculum",
+  ),
+  _method("efficient_reasoning", "2502.04463", "alpha", (0.1, 0.2, 0.4),
+          reward="sigmoid_length", advantage="leave_one_out"),
+  _method("drpo", "2510.04474", "temperature", (0.03, 0.1, 0.3), loss="drpo"),
+  _method("gr3", "2603.10535", "alpha", (0.1, 0.33, 1.0), reward="gr3"),
+  _method("dler", "2510.15110", "cap", TARGETS, budget="cap", reward="truncation",
+          filter="mixed_correctness", advantage="reinforce_baseline"),
+)  # fmt: skip
+ADAPTIVE = (
+  _method("laser_d", "2505.15612", "alpha", (0.25, 0.5, 1.0), reward="laser_d"),
+  _method("laser_de", "2505.15612", "alpha", (0.25, 0.5, 1.0), reward="laser_de"),
+  _method("hapo", "2505.11225", "weight", (0.3, 0.6, 1.0), reward="hapo"),
+  _method("hapo_mean", "2505.11225, mean history", "weight", (0.3, 0.6, 1.0), reward="hapo_mean"),
+  _method("grpo_lambda", "2505.18086", "alpha", (0.1, 0.2, 0.4), reward="grpo_lambda"),
+  _method("kimi", "2501.12599", "alpha", (0.2, 0.5, 1.0), reward="kimi"),
+  _method("alp", "2506.05256", "beta", (0.003, 0.01, 0.03), reward="alp"),
+  _method("shorter_better", "2504.21370", "beta", (0.005, 0.02, 0.05), reward="shorter_better"),
+  _method("lcr1", "2506.14755", "alpha", (0.3, 1.0, 2.0), reward="lcr1",
+          revise="waste cut", advantage="compressed"),
+  _method("dot", "2601.03969", "alpha", (1.0, 1.5, 2.0), revise="outliers cut",
+          filter="nonconstant_reward", loss="kl_cov", weights="sequence_mean",
+          note="alpha 3 cannot fire in groups of 8; no predictive oversampling"),
+  _method("qglas", "QGLAS 2026", "beta_max", (0.3, 0.6, 1.2), advantage="qglas"),
+  _method("grlc", "Nemotron 3 Nano", "weights", (0.25, 0.5, 1.0), reward="grlc"),
+  _method("acoer", "2606.22716", "alpha", (0.25, 0.5, 1.0), reward="acoer"),
+  _method("gfpo_shortest", "2508.09726", "kept of 8", (2.0, 4.0, 6.0),
+          filter="shortest", advantage="population"),
+  _method("gfpo_efficiency", "2508.09726", "kept of 8", (2.0, 4.0, 6.0),
+          filter="most_efficient", advantage="population"),
+  _method("gfpo_adaptive", "2508.09726", "kept of the easiest", (2.0, 3.0, 4.0),
+          filter="adaptive_shortest", advantage="population"),
+)  # fmt: skip
+LIMITS = (
+  _method("da_dler", "2510.15110", "easy limit", (16.0, 24.0, 32.0), budget=("cap", 48.0),
+          reward="tiered_truncation", filter="mixed_correctness", advantage="reinforce_baseline"),
+  _method("thinkprune", "2504.01296", "last limit", TARGETS, budget="stairs", reward="truncation",
+          note="the prompt does not show the limit"),
+  _method("siri", "2509.25176", "lowest limit", TARGETS, budget="cosine",
+          reward="answer_truncation"),
+  _method("l1_exact", "2503.04697", "alpha", (0.005, 0.01, 0.02), LEVELS, budget="asked",
+          reward="exact_length", weights="sequence_mean"),
+  _method("l1_max", "2503.04697", "alpha", (0.01, 0.02, 0.05), LEVELS, budget="asked",
+          reward="max_length", weights="sequence_mean"),
+  _method("hbpo", "2507.15844", "beta", (1.0, 2.0, 4.0), 4, budget="subgroups", reward="hbpo",
+          advantage="budget_subgroup"),
+  _method("tldr", "2505.07961, formula ours", "penalty of the short level", (0.2, 0.5, 1.0), 3,
+          budget="three levels", reward="level_penalty"),
+  _method("length_dual", "2310.04373 in spirit", "target", TARGETS, reward="length_dual"),
+  _method("longwriter_range", "2506.18841, range not judged", "high", TARGETS,
+          advantage="in_range"),
+  _method("cosine_length", "2502.03373", "price of a wrong answer of no tokens", (1.0, 3.0, 10.0),
+          reward="cosine_length", advantage="repetition_discounted"),
+  _method("format_length", "2505.19439", "max_length", (40.0, 60.0, 80.0), reward="format_length",
+          note="never reads the verdict"),
+  _method("soft_overlong", "DAPO's term alone", "factor", (0.5, 1.0, 2.0), reward="soft_overlong"),
+)  # fmt: skip
+OTHERS = (
+  _method("rloo", "2402.14740", *RATES, advantage="leave_one_out"),
+  _method("reinforce_pp", "2501.03262", *RATES, advantage="reinforce"),
+  _method("reinforce_pp_baseline", "2501.03262", *RATES, advantage="reinforce_baseline"),
+  _method("dapo", "2503.14476", "clip_high", (0.2, 0.28, 0.4), reward=("soft_overlong", 1.0),
+          filter="untruncated", advantage="over_valid", loss="clip_higher",
+          note="dropped groups are not refilled"),
+  _method("gspo", "2507.18071", "clip_high", (4e-4, 4e-3, 4e-2), loss="sequence_clipped",
+          weights="sequence_mean"),
+  _method("luspo", "2602.05261", "clip_high", (2.5e-3, 1e-2, 5e-2), loss="sequence_clipped",
+          weights="sequence_sum"),
+  _method("cispo", "2506.13585", "upper", (1.5, 2.0, 5.0), loss="cispo"),
+  _method("tis", "truncated importance sampling", "high", (1.0, 2.0, 4.0), loss="corrected",
+          note="sampler and scorer are one model here: nothing to correct but rounding"),
+  _method("disco", "2505.12366", *RATES, loss="disco"),
+  _method("canon_length", "2509.23962", "alpha", (0.5, 0.8, 0.95), advantage="canon_length",
+          weights="fixed_length"),
+  _method("canon_entropy", "2509.23962", "alpha", (0.5, 0.8, 0.95), advantage="canon_entropy",
+          weights="fixed_length"),
+  _method("conciser", "2505.21178", "share of stage 1", (0.25, 0.5, 0.75),
+          filter="mixed_correctness", then={"reward": "conciser", "filter": "keep_all"}),
+  _method("pear", "2510.08026", "alpha", (0.5, 1.0, 2.0), reward="pear"),
+  _method("crf", "2511.09158, no reward model", "alpha", (0.1, 0.3, 1.0), reward="conciseness",
+          note="share of tokens that repeat nothing stands in for the conciseness model"),
+  _method("autorule", "2506.15651, two fixed rules", "weight", (0.2, 0.5, 1.0),
+          reward="rule_fraction", note="brief, and no step twice: stand-ins for a model's rules"),
+  _method("o1_pruner", "2501.12570", "accuracy weight", (1.0, 2.0, 5.0), reward="o1_pruner",
+          loss=("sequence_clipped", 0.2), weights="sequence_mean",
+          note="fresh samples every step, where the paper trains once on drawn ones"),
+)  # fmt: skip
+METHODS = {m.name: m for m in (*CORE, *ADAPTIVE, *LIMITS, *OTHERS)}
+NOT_APPLICABLE = {
+  "AdaCtrl, Adaptive Deep Reasoning": "a response would have to name its mode; none does",
+  "MRT": "values of prefixes need rollouts of their own, a program of another shape",
+  "GTO": "it trains draft models for speculative decoding",
+  "Dataset Decomposition": "it is about pre-training data",
+}

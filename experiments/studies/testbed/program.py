@@ -1,0 +1,292 @@
+"""One program for every method: lanes of equal shape, a method in each, told apart by numbers.
+
+L lanes (a method, a coefficient, a start and a seed each), K steps, B prompts, G rollouts of each.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from experiments import testbed
+from experiments.studies.testbed import stages
+from experiments.studies.testbed.methods import LEVELS, SLOTS, Method, Setup, stage_tables
+from lcrl import policies
+from lcrl.masked import masked_mean
+from lcrl.tasks.arithmetic import answer, rows
+from lcrl.training import optimizers
+from lcrl.training.collect import step_key
+from lcrl.training.scorer import make_scorer
+from lcrl.types import Batch, Budget, PyTree, Recipe, Rollouts, TrainState
+
+MONITOR = 1_000_000  # the first row of the monitor set: rows that are never trained on
+
+
+@dataclasses.dataclass(frozen=True)
+class Sizes:
+  """How much of everything, all static."""
+
+  setup: Setup = dataclasses.field(default_factory=Setup)
+  hidden: int = 128
+  layers: int = 3
+  prompts: int = 16
+  group: int = 8
+  updates: int = 2  # optimizer steps on each batch
+  rate: float = 3e-4
+  block: int = 12  # steps between two looks at the monitor set
+  monitor: int = 16  # prompts
+  judged: int = 1024  # held-out prompts
+  imitation: int = 3000  # supervised steps
+  shown: int = 128  # demonstrations a step
+  chunk: int = 75  # supervised steps between two snapshots
+  drawn: int = 4  # answers of the start policy to each training prompt, for O1-Pruner
+
+
+SMALL = Sizes(
+  setup=Setup(cap=24, steps=2, rows=8),
+  hidden=32,
+  layers=1,
+  prompts=2,
+  group=4,
+  block=1,
+  monitor=2,
+  judged=32,
+  imitation=4,
+  shown=8,
+  chunk=2,
+  drawn=2,
+)
+
+
+class Lane(NamedTuple):
+  """One run. The first axis of `choice` and `value` is before and after the step `turn`."""
+
+  choice: jax.Array  # [2, slots] int32, which stage
+  value: jax.Array  # [2, slots] float32, its number
+  turn: jax.Array  # [] int32
+  rate: jax.Array  # [] float32, times the study's learning rate
+  levels: jax.Array  # [] int32, digits shown when it is judged
+  seed: jax.Array  # [] int32
+  ref_correct: jax.Array  # [rows, drawn] bool, of the start policy
+  ref_lengths: jax.Array  # [rows, drawn] int32
+
+
+class Seen(NamedTuple):
+  """One step, by difficulty [D]: counts."""
+
+  answers: jax.Array
+  right: jax.Array
+  tokens: jax.Array
+  pushed: jax.Array  # right answers whose mean advantage is negative
+
+
+class Judged(NamedTuple):
+  correct: jax.Array  # [N] bool
+  lengths: jax.Array  # [N] int32
+  difficulty: jax.Array  # [N] int32
+  level: jax.Array  # [N] int32, the digit that was shown
+
+
+def policy(sizes: Sizes) -> policies.Policy:
+  return policies.make(
+    policies.tiny(
+      vocab_size=len(sizes.setup.sums.symbols),
+      hidden_size=sizes.hidden,
+      head_dim=sizes.hidden // 4,
+      mlp_size=3 * sizes.hidden,
+      layers=sizes.layers,
+    )
+  )
+
+
+def lane(method: Method, value: float, seed: int, names: dict[str, list[str]], refs, steps: int):
+  """The run as numbers; `names` lists the stages of every slot, in order."""
+  later = {**method.slots, **(method.then or {})}
+  phases = [[_stage(slots[slot], value) for slot in SLOTS] for slots in (method.slots, later)]
+  return Lane(
+    choice=np.array(
+      [[names[s].index(n) for s, (n, _) in zip(SLOTS, p, strict=True)] for p in phases], np.int32
+    ),
+    value=np.array([[v for _, v in p] for p in phases], np.float32),
+    turn=np.int32(round(value * steps) if method.then else steps),
+    rate=np.float32(value if method.coefficient.startswith("learning rate") else 1.0),
+    levels=np.int32(method.levels),
+    seed=np.int32(seed),
+    ref_correct=np.asarray(refs[0]),
+    ref_lengths=np.asarray(refs[1]),
+  )
+
+
+def _stage(entry: Any, value: float) -> tuple[str, float]:
+  return (entry, value) if isinstance(entry, str) else entry
+
+
+def used(methods: Sequence[Method]) -> dict[str, list[str]]:
+  """slot -> names of the stages that any of the methods needs."""
+  tables = [table for m in methods for table in (m.slots, {**m.slots, **(m.then or {})})]
+  return {s: sorted({_stage(t[s], 0.0)[0] for t in tables}) for s in SLOTS}
+
+
+def stack(lanes: Sequence[PyTree]) -> PyTree:
+  return jax.tree.map(lambda *xs: jnp.stack(xs), *lanes)
+
+
+class Program(NamedTuple):
+  """The compiled parts; all but the first take L lanes at once."""
+
+  imitate: Callable  # (carry of S seeds, keys [S, K]) -> carry, losses
+  begin: Callable  # lanes, params -> states
+  train: Callable  # lanes, states, ids [block, B] -> states, Seen [L, block, D]
+  judge: Callable  # params, levels [L] -> Judged [L, N]
+  draw: Callable  # params, seeds [L] -> correct, lengths [L, rows, drawn]
+
+
+def build(sizes: Sizes, names: dict[str, list[str]]) -> Program:
+  setup, model = sizes.setup, policy(sizes)
+  tables = stage_tables(setup)
+  play = partial(testbed.play, model, sums=setup.sums, max_tokens=setup.cap, shows_level=True)
+  score = make_scorer(model, needs=("entropy",))
+
+  def choose(slot: int, which, value):
+    name = SLOTS[slot]
+    options = [tables[name][option](value[slot]) for option in names[name]]
+    return options, which[slot]
+
+  def stages_of(lane: Lane, phase):
+    take = partial(choose, which=lane.choice[phase], value=lane.value[phase])
+    picked = {name: take(slot) for slot, name in enumerate(SLOTS)}
+    options, index = picked.pop("advantage")
+    picked["advantage"] = [stages.tokenwise(option) for option in options], index
+    revise, weigh = picked.pop("revise"), picked.pop("weights")
+    recipe = Recipe(**{name: stages.chosen(*pair) for name, pair in picked.items()})
+    every = lambda pair: lambda *xs: stages.pick([f(*xs) for f in pair[0]], pair[1])
+    return recipe, every(revise), every(weigh)
+
+  def optimizer_of(lane: Lane):
+    return optax.chain(optimizers.adamw(learning_rate=1.0), optax.scale(sizes.rate * lane.rate))
+
+  def begin(lane: Lane, params) -> TrainState:
+    return testbed.initial(params, stages_of(lane, 0)[0], optimizer_of(lane))
+
+  def train(lane: Lane, state: TrainState, ids):
+    recipe, revise, weigh = stages_of(lane, (state.step >= lane.turn).astype(jnp.int32))
+    answers = _answers(setup, lane.seed)
+
+    def read(params, r: Rollouts):
+      thought = stages.signals(r, setup.sums)["think_end"]
+      r = revise(r, jnp.broadcast_to(answers[r.prompt_ids][:, None], r.correct.shape))
+      scores = jax.lax.stop_gradient(score(params, r))
+      told = {
+        **stages.signals(r, setup.sums),
+        "thought": thought,
+        "entropy": scores.entropy,
+        "ref_correct": lane.ref_correct[r.prompt_ids],
+        "ref_lengths": lane.ref_lengths[r.prompt_ids],
+      }
+      return dataclasses.replace(r, signals=told), scores.log_probs
+
+    monitor_ids = MONITOR + jnp.arange(sizes.monitor)
+    key = jax.random.fold_in(step_key(lane.seed, state.step), MONITOR)
+    monitor = play(
+      state.params, monitor_ids, monitor_ids, _open(setup, sizes.monitor, sizes.group), key,
+      data_seed=lane.seed,
+    )  # fmt: skip
+    observe = recipe.reward.observe
+    assert observe is not None
+    rewarding = observe(state.recipe.reward, monitor)
+    state = dataclasses.replace(state, recipe=state.recipe._replace(reward=rewarding))
+    return testbed.reinforce(
+      model,
+      recipe,
+      optimizer_of(lane),
+      state,
+      ids,
+      sums=setup.sums,
+      group_size=sizes.group,
+      max_tokens=setup.cap,
+      seed=lane.seed,
+      data_seed=lane.seed,
+      weigh=weigh,
+      updates=sizes.updates,
+      read=read,
+      watch=partial(seen, setup=setup),
+      shows_level=True,
+    )
+
+  def judge(params, levels) -> Judged:
+    ids = jnp.arange(sizes.judged)
+    budget = _open(setup, sizes.judged, 1)
+    level = (ids // 7 % levels).astype(jnp.int32)
+    budget = dataclasses.replace(budget, level=level[:, None])
+    r = play(params, ids, ids, budget, jax.random.key(0), held_out=True)
+    return Judged(r.correct[:, 0], r.lengths[:, 0], r.difficulty, level)
+
+  def draw(params, seed):
+    ids = jnp.arange(setup.rows)
+    budget = _open(setup, setup.rows, sizes.drawn)
+    r = play(params, ids, ids, budget, jax.random.key(1), data_seed=seed)
+    return r.correct, r.lengths
+
+  def imitate(carry, keys):
+    return testbed.imitate(
+      model,
+      teacher(sizes),
+      carry,
+      keys,
+      sums=setup.sums,
+      batch=sizes.shown,
+      recheck=0.5,
+      sizes=(0.6, 0.3, 0.1),
+      levels=LEVELS,
+    )
+
+  return Program(
+    imitate=jax.jit(jax.vmap(imitate)),
+    begin=jax.jit(jax.vmap(begin)),
+    train=jax.jit(jax.vmap(train, in_axes=(0, 0, None)), donate_argnums=1),
+    judge=jax.jit(jax.vmap(judge)),
+    draw=jax.jit(jax.vmap(draw)),
+  )
+
+
+def teacher(sizes: Sizes) -> optax.GradientTransformation:
+  return optimizers.adamw(
+    learning_rate=2e-3, warmup=max(1, sizes.imitation // 15), decay=sizes.imitation
+  )
+
+
+def seen(batch: Batch, *, setup: Setup) -> Seen:
+  r = batch.rollouts
+  advantage = masked_mean(batch.advantages, r.mask, -1)
+  pushed = r.correct & batch.keep & (advantage < 0)
+  place = r.difficulty - setup.sums.fewest
+  size = setup.sums.most - setup.sums.fewest + 1
+  count = lambda x: jnp.zeros(size).at[place].add(x.sum(-1).astype(jnp.float32))
+  return Seen(count(r.valid), count(r.correct), count(r.lengths), count(pushed))
+
+
+def prompt_ids(sizes: Sizes) -> np.ndarray:
+  """[steps, B]: every epoch in an order of its own, the same for every run."""
+  rng = np.random.default_rng(0)
+  needed = sizes.setup.steps * sizes.prompts
+  epochs = -(-needed // sizes.setup.rows)
+  ids = np.concatenate([rng.permutation(sizes.setup.rows) for _ in range(epochs)])[:needed]
+  return ids.reshape(sizes.setup.steps, sizes.prompts).astype(np.int32)
+
+
+def _answers(setup: Setup, seed) -> jax.Array:
+  """[rows], the right ones of the training set."""
+  problems = rows(setup.sums, jnp.arange(setup.rows), seed=seed)
+  return jax.vmap(partial(answer, setup.sums))(problems)
+
+
+def _open(setup: Setup, prompts: int, group: int) -> Budget:
+  cap = jnp.full((prompts, group), setup.cap, jnp.int32)
+  return Budget(target=cap, cap=cap, level=jnp.zeros_like(cap))

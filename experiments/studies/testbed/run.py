@@ -1,0 +1,289 @@
+"""Runs the study: start policies first, then every method, a few at a time, written as it goes.
+
+  python -m experiments.studies.testbed.run --workdir=runs/testbed --deadline_seconds=540
+  python -m experiments.studies.testbed.run --workdir=runs/more --resume=runs/testbed
+
+The folder gets starts.npz and starts.json, and results.jsonl, one line a run.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import shutil
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from absl import app, flags
+
+from experiments.studies.testbed import methods as listed
+from experiments.studies.testbed import program
+from experiments.studies.testbed.methods import METHODS, Method
+from experiments.studies.testbed.program import SMALL, Judged, Program, Seen, Sizes
+from lcrl import evaluation
+
+FLAGS = flags.FLAGS
+WANTED = {"weak": 0.5, "good": 0.9}  # accuracy of the snapshots from which runs start
+
+
+class Run(NamedTuple):
+  method: Method
+  value: float
+  start: str
+  seed: int
+
+  @property
+  def key(self) -> tuple:
+    return self.method.name, self.value, self.start, self.seed
+
+
+def log(text: str) -> None:
+  print(f"[{time.perf_counter() - BEGUN:6.1f} s] {text}", flush=True)
+
+
+BEGUN = time.perf_counter()
+
+
+# -- Start policies: one course of imitation a seed; two of its snapshots.
+
+
+def learn_starts(built: Program, sizes: Sizes, seeds: Sequence[int]) -> dict[str, Any]:
+  """start -> params [S, ...]: the snapshots whose held-out accuracy comes nearest `WANTED`."""
+  keys = jnp.stack([jax.random.key(seed) for seed in seeds])
+  split = jax.vmap(lambda key: jax.random.split(key, sizes.imitation + 1))(keys)
+  params = jax.vmap(program.policy(sizes).init)(split[:, 0])
+  carry = params, jax.vmap(program.teacher(sizes).init)(params)
+  snapshots, accuracy = [], []
+  for begin in range(0, sizes.imitation, sizes.chunk):
+    carry, loss = built.imitate(carry, split[:, 1 + begin : 1 + begin + sizes.chunk])
+    judged = built.judge(carry[0], jnp.full(len(seeds), listed.LEVELS))
+    snapshots.append(jax.tree.map(np.asarray, carry[0]))
+    accuracy.append(np.asarray(judged.correct).mean(1))
+    step, last = begin + sizes.chunk, np.asarray(loss)[:, -1].mean()
+    log(f"imitation step {step}: loss {last:.3f}, right {np.round(accuracy[-1], 3)}")
+  accuracy = np.array(accuracy)  # [snapshots, S]
+  starts = {}
+  for name, wanted in WANTED.items():
+    best = np.argmin(np.abs(accuracy - wanted), axis=0)
+    chosen = [jax.tree.map(lambda x, s=s: x[s], snapshots[b]) for s, b in enumerate(best)]
+    starts[name] = jax.tree.map(lambda *xs: np.stack(xs), *chosen)
+    right = accuracy[best, range(len(seeds))]
+    log(f"start {name}: after {(best + 1) * sizes.chunk} steps, right {right}")
+  return starts
+
+
+def save_starts(path: Path, starts: dict[str, Any]) -> None:
+  flat = {}
+  for name, params in starts.items():
+    for at, leaf in jax.tree_util.tree_leaves_with_path(params):
+      flat[name + jax.tree_util.keystr(at)] = np.asarray(leaf)
+  np.savez(path, **flat)
+
+
+def load_starts(path: Path, sizes: Sizes) -> dict[str, Any]:
+  shapes = jax.eval_shape(program.policy(sizes).init, jax.random.key(0))
+  with np.load(path) as flat:
+    return {
+      name: jax.tree_util.tree_map_with_path(
+        lambda at, _, n=name: flat[n + jax.tree_util.keystr(at)], shapes
+      )
+      for name in WANTED
+    }
+
+
+def measured(judged: Judged, sizes: Sizes) -> dict[str, Any]:
+  shortest = [sizes.setup.sums.shortest_length(int(d)) for d in judged.difficulty]
+  return evaluation.measure(
+    judged.correct[:, None],
+    judged.lengths[:, None],
+    judged.difficulty,
+    truncated=judged.lengths[:, None] >= sizes.setup.cap,
+    shortest=shortest,
+  )
+
+
+def point(m: dict[str, Any]) -> dict[str, Any]:
+  """What is kept of a measurement: six numbers, by difficulty as columns."""
+  keys = ("accuracy", "tokens", "tokens_right", "tokens_wrong", "excess_tokens", "truncated")
+  small = lambda x: None if x is None else round(float(x), 4)
+  levels = m["by_difficulty"]
+  columns = {k: [small(levels[d][k]) for d in levels] for k in (*keys[:2], "excess_tokens")}
+  return {**{k: small(m[k]) for k in keys}, "by_difficulty": {"difficulty": [*levels], **columns}}
+
+
+def starts_json(
+  built: Program, starts: dict[str, Any], sizes: Sizes, seeds: Sequence[int]
+) -> dict[str, Any]:
+  """Measurements of the start policies, and how often they are right at each length."""
+  found: dict[str, Any] = {}
+  for name, params in starts.items():
+    judged = jax.tree.map(np.asarray, built.judge(params, jnp.ones(len(seeds), jnp.int32)))
+    for place, seed in enumerate(seeds):
+      one = Judged(*(x[place] for x in judged))
+      counts: Counter = Counter()
+      for difficulty, length, right in zip(one.difficulty, one.lengths, one.correct, strict=True):
+        counts[int(difficulty), int(length), bool(right)] += 1
+      table = sorted({(d, n) for d, n, _ in counts})
+      by_length = [[d, n, counts[d, n, True], counts[d, n, False]] for d, n in table]
+      found[f"{name}/{seed}"] = {**point(measured(one, sizes)), "by_length": by_length}
+      log(f"start {name}, seed {seed}: {found[f'{name}/{seed}']}"[:400])
+  return found
+
+
+# -- Runs.
+
+
+def runs(names: Sequence[str], seeds: Sequence[int]) -> Iterator[Run]:
+  for name in names:
+    method = METHODS[name]
+    for value, start, seed in itertools.product(method.values, WANTED, seeds):
+      yield Run(method, value, start, seed)
+
+
+def train(
+  built: Program,
+  sizes: Sizes,
+  group: Sequence[Run],
+  starts: dict[str, Any],
+  refs: dict[tuple[str, int], Any],
+  names: dict[str, list[str]],
+  seeds: Sequence[int],
+) -> list[dict[str, Any]]:
+  """The runs of one group of lanes, as results."""
+  steps = sizes.setup.steps
+  lanes = program.stack(
+    [program.lane(r.method, r.value, r.seed, names, refs[r.start, r.seed], steps) for r in group]
+  )
+  at = [seeds.index(r.seed) for r in group]
+  params = program.stack(
+    [jax.tree.map(lambda x, i=i: x[i], starts[r.start]) for r, i in zip(group, at, strict=True)]
+  )
+  states = built.begin(lanes, params)
+  ids, curves, watched = program.prompt_ids(sizes), [], []
+  blocks = range(0, steps, sizes.block)
+  for number, begin in enumerate(blocks):
+    states, happened = built.train(lanes, states, ids[begin : begin + sizes.block])
+    watched.append(jax.tree.map(lambda x: np.asarray(x).sum(1), happened))  # [L, D]
+    if number % 2 or begin + sizes.block >= steps:
+      judged = jax.tree.map(np.asarray, built.judge(states.params, lanes.levels))
+      curves.append((begin + sizes.block, judged))
+  return [_result(run, i, curves, watched, sizes) for i, run in enumerate(group)]
+
+
+def _result(run: Run, i: int, curves, watched: Sequence[Seen], sizes: Sizes) -> dict[str, Any]:
+  m = run.method
+  final = Judged(*(x[i] for x in curves[-1][1]))
+  last = watched[-2:]  # the last quarter of training, or all of it
+  right, pushed = (sum(getattr(w, k)[i] for w in last) for k in ("right", "pushed"))
+  share = lambda a, b: [round(float(x / y), 4) if y else None for x, y in zip(a, b, strict=True)]
+  total = lambda key: [getattr(w, key)[i].sum() for w in watched]
+  compares = m.slots["loss"] not in ("drpo", "disco")  # these do not use advantages
+  found = {
+    "method": m.name,
+    "coefficient": m.coefficient,
+    "value": run.value,
+    "start": run.start,
+    "seed": run.seed,
+    **point(measured(final, sizes)),
+    "pushed_down": share([pushed.sum()], [right.sum()])[0] if compares else None,
+    "pushed_down_by_difficulty": share(pushed, right) if compares else None,
+    "curve": [
+      [step, round(float(j.correct[i].mean()), 4), round(float(j.lengths[i].mean()), 2)]
+      for step, j in curves
+    ],
+    "training": {
+      "accuracy": share(total("right"), total("answers")),
+      "tokens": share(total("tokens"), total("answers")),
+      "pushed_down": share(total("pushed"), total("right")),
+    },
+  }
+  if m.levels > 1:
+    mean = lambda x, n: round(float(x[final.level == n].mean()), 4)
+    found["by_level"] = [[mean(final.correct, n), mean(final.lengths, n)] for n in range(m.levels)]
+  return found
+
+
+def study(
+  folder: Path,
+  sizes: Sizes,
+  *,
+  names: Sequence[str],
+  seeds: Sequence[int],
+  lanes: int,
+  deadline: float,
+  resume: Path | None,
+) -> None:
+  """Everything, as far as the deadline (seconds from now) allows."""
+  folder.mkdir(parents=True, exist_ok=True)
+  if resume and resume != folder:
+    for name in ("starts.npz", "starts.json", "results.jsonl"):
+      if (resume / name).exists():
+        shutil.copyfile(resume / name, folder / name)
+  results = folder / "results.jsonl"
+  lines = results.read_text().splitlines() if results.exists() else []
+  done = {(r["method"], r["value"], r["start"], r["seed"]) for r in map(json.loads, lines)}
+  waiting = [run for run in runs(names, seeds) if run.key not in done]
+  stages = program.used([METHODS[name] for name in names])
+  built = program.build(sizes, stages)
+  log(f"{evaluation.device()}, {len(waiting)} runs, {len(done)} done, {lanes} at once")
+  if (folder / "starts.npz").exists():
+    starts = load_starts(folder / "starts.npz", sizes)
+  else:
+    starts = learn_starts(built, sizes, seeds)
+    save_starts(folder / "starts.npz", starts)
+    evaluation.write_json(folder / "starts.json", starts_json(built, starts, sizes, seeds))
+  refs = {}
+  for name, params in starts.items():
+    drawn = [np.asarray(x) for x in built.draw(params, jnp.array(seeds))]
+    refs |= {(name, seed): [x[i] for x in drawn] for i, seed in enumerate(seeds)}
+  longest = 0.0
+  for begin in range(0, len(waiting), lanes):
+    clock = time.perf_counter()
+    if clock - BEGUN + longest > deadline:
+      log(f"stopped before the deadline; {len(waiting) - begin} runs wait")
+      break
+    group = waiting[begin : begin + lanes]
+    padded = (group * lanes)[:lanes]  # one shape, one compilation
+    found = train(built, sizes, padded, starts, refs, stages, seeds)[: len(group)]
+    with results.open("a") as file:
+      file.writelines(json.dumps(r) + "\n" for r in found)
+    took = time.perf_counter() - clock
+    longest = took if begin else 0.6 * took  # the first also compiles
+    for name in dict.fromkeys(r.method.name for r in group):
+      own = [r for r in found if r["method"] == name]
+      mean = {k: np.mean([r[k] for r in own]) for k in ("accuracy", "tokens")}
+      log(f"{name}: right {mean['accuracy']:.3f}, tokens {mean['tokens']:.1f}")
+    log(f"{len(group)} runs in {took:.1f} s")
+
+
+def main(_) -> None:
+  chosen = FLAGS.methods or list(METHODS)
+  unknown = [name for name in chosen if name not in METHODS]
+  if unknown:
+    raise app.UsageError(f"--methods: no {', '.join(unknown)} among {', '.join(METHODS)}.")
+  study(
+    Path(FLAGS.workdir),
+    SMALL if FLAGS.smoke else Sizes(),
+    names=chosen,
+    seeds=range(FLAGS.seeds),
+    lanes=FLAGS.lanes,
+    deadline=FLAGS.deadline_seconds,
+    resume=Path(FLAGS.resume) if FLAGS.resume else None,
+  )
+
+
+if __name__ == "__main__":
+  flags.DEFINE_string("workdir", "runs/testbed", "Folder of the results; made if absent.")
+  flags.DEFINE_string("resume", None, "Folder of an earlier call: its starts and results count.")
+  flags.DEFINE_list("methods", [], "Which; all if empty.")
+  flags.DEFINE_integer("seeds", 3, "How many.", lower_bound=1)
+  flags.DEFINE_integer("lanes", 72, "Runs at once.", lower_bound=1)
+  flags.DEFINE_float("deadline_seconds", 540, "Begins no group that would end after this.")
+  flags.DEFINE_bool("smoke", False, "A few steps of everything, to see that it runs.")
+  app.run(main)
