@@ -1,8 +1,8 @@
 """Keys and values that decoding keeps, and attention over them. The plain twin of `triton_decode`.
 
-A row's keys lie in two places: those of its prompt, which `share` neighbouring rows have in common,
-and its own, which grow by one a token. R rows, B = R / share prompts, K key heads, G queries of each,
-head size H.
+A row's keys lie in two places: those of its prompt, which R / B neighbouring rows have in common,
+and its own, which grow by one a token. R rows, B prompts, K key heads, G queries of each, head size
+H.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ def quantize(x: jax.Array) -> tuple[jax.Array, jax.Array]:
 
 def write_prompts(slot: Slot, k: jax.Array, v: jax.Array) -> Slot:
   """Keys and values [B, P, K, H] to the first P places."""
-  new = pack(*(x.swapaxes(1, 2) for x in (k, v)), slot)
+  new = pack(k.swapaxes(1, 2), v.swapaxes(1, 2), slot)
   return {name: old.at[:, :, : k.shape[1]].set(new[name]) for name, old in slot.items()}
 
 
@@ -105,30 +105,41 @@ def attend(
   del live  # computed like the others
   q = rotate(qkv[:, :, :-2], turn)
   slot = write(slot, rotate(qkv[:, :, -2:-1], turn)[:, :, 0], qkv[:, :, -1], at)
-  rows, heads, group, size = q.shape
   k, v = _read(slot, q.dtype)
-  wide = jnp.promote_types(q.dtype, jnp.float32)
-  at = jnp.broadcast_to(at, (rows,))[:, None]
-  distance = at - jnp.arange(k.shape[2])[None]
-  logits = [
-    _mask(jnp.einsum("rkgh,rkjh->rkgj", q, k, preferred_element_type=wide), distance, c, window)
-  ]
+  at, own = jnp.broadcast_to(at, q.shape[:1])[:, None], k.shape[2]
+  distance = at - jnp.arange(own)[None]
+  logits = [_mask(_product(q, k), distance, c, window)]
   if prompt is not None and seen is not None:
-    prompts = len(seen)
-    apart = q.reshape(prompts, -1, heads, group, size)
-    pk, pv = _read(prompt, q.dtype)
-    products = jnp.einsum("bskgh,bkph->bskgp", apart, pk, preferred_element_type=wide)
-    index = jnp.arange(pk.shape[2])[None]
-    read = jnp.repeat(seen, rows // prompts)[:, None]
-    distance = jnp.where(index < read, read + at - index, -1)
-    logits.append(_mask(products.reshape(rows, heads, group, -1), distance, c, window))
+    keys, more = _read(prompt, q.dtype)
+    products = _apart(_product(_together(q, len(seen)), keys), len(q))
+    index, read = jnp.arange(keys.shape[2])[None], jnp.repeat(seen, len(q) // len(seen))[:, None]
+    logits.append(_mask(products, jnp.where(index < read, read + at - index, -1), c, window))
   probs = jax.nn.softmax(jnp.concatenate(logits, axis=-1), axis=-1).astype(q.dtype)
-  values = jnp.einsum("rkgj,rkjh->rkgh", probs[..., : k.shape[2]], v, preferred_element_type=wide)
-  if prompt is not None:
-    apart = probs[..., k.shape[2] :].reshape(prompts, -1, heads, group, pk.shape[2])
-    more = jnp.einsum("bskgp,bkph->bskgh", apart, pv, preferred_element_type=wide)
-    values += more.reshape(values.shape)
+  values = _product(probs[..., :own], v.swapaxes(2, 3))
+  if prompt is not None and seen is not None:
+    probs = _together(probs[..., own:], len(seen))
+    values += _apart(_product(probs, more.swapaxes(2, 3)), len(q))
   return values.astype(q.dtype), slot
+
+
+def _product(x, y):
+  """[R, K, M, I], [R, K, J, I] -> [R, K, M, J] in float32 or wider."""
+  wide = jnp.promote_types(x.dtype, jnp.float32)
+  return jnp.einsum("rkmi,rkji->rkmj", x, y, preferred_element_type=wide)
+
+
+def _together(x, prompts: int):
+  """[R, K, G, X] -> [B, K, R / B G, X]: all queries of a prompt."""
+  _, heads, group, size = x.shape
+  x = x.reshape(prompts, -1, heads, group, size).swapaxes(1, 2)
+  return x.reshape(prompts, heads, -1, size)
+
+
+def _apart(x, rows: int):
+  """The inverse of `_together`."""
+  prompts, heads, _, size = x.shape
+  x = x.reshape(prompts, heads, rows // prompts, -1, size).swapaxes(1, 2)
+  return x.reshape(rows, heads, -1, size)
 
 
 def _read(slot: Slot, dtype) -> tuple[jax.Array, jax.Array]:

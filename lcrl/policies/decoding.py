@@ -26,7 +26,7 @@ PyTree = Any
 ATTEND: dict[str, Callable] = {"xla": plain.attend, "triton": triton_decode.attend}
 
 # Logical axes of a layer of the copy: K key heads, each with its queries, its key and its value.
-_AXES = {
+_AXES: dict[str, dict[str, tuple[str, ...]]] = {
   "attention_norm": {"scale": ("norm",)},
   "mlp_norm": {"scale": ("norm",)},
   "query_norm": {"scale": ("norm",)},

@@ -1,5 +1,5 @@
-"""Attention of one new token a row, as one Triton kernel: turns the query and the key, writes key and
-value into the cache, reads the live part of it and nothing behind. `cache.attend` is its plain twin.
+"""Attention of one new token a row, as one Triton kernel: turns query and key, writes key and value
+into the cache, reads the live part of it and nothing behind. `cache.attend` is its plain twin.
 
 A program serves one key head of a few neighbouring rows with a common prompt, so that the prompt is
 read once for all of them. Its queries fill the 16 rows that a tensor core wants.

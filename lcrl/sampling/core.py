@@ -188,8 +188,8 @@ def _grow(cache: PyTree, span: int) -> PyTree:
 
 
 def _decode(job: _Job, s: Slots, refill: int) -> Slots:
-  """Writes tokens until no slot is busy, until `refill` waiting rows could start, or until the cache
-  is full; `refill` 0: nobody waits."""
+  """Writes tokens until no slot is busy, until `refill` waiting rows could start, or until the
+  cache is full; `refill` 0: nobody waits."""
   span = jax.tree.leaves(s.cache)[0].shape[2]
 
   def go_on(s: Slots):

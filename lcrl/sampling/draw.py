@@ -41,7 +41,7 @@ def draw(tiles: jax.Array, keys: jax.Array, greedy: jax.Array) -> jax.Array:
     keys: [S] typed keys, of this token.
     greedy: [S] bool, rows that take the largest logit (of equal ones the first).
   """
-  (rows, count, width), greedy = tiles.shape, greedy[:, None]
+  (count, width), greedy = tiles.shape[1:], greedy[:, None]
   noise = jax.vmap(lambda key: jax.random.gumbel(key, (count + width,), tiles.dtype))(keys)
   top, mass = masses(tiles)
   one = jnp.argmax(jnp.where(greedy, top, mass + noise[:, :count]), axis=-1)
