@@ -5,14 +5,13 @@ All but WPO couple the batch, and all are without gradient. Running moments are 
 
 from __future__ import annotations
 
-import math
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from lcrl.losses.preference.sequences import aligned, mean_weights, sequence_log_probs
-from lcrl.masked import as_float, masked_mean
+from lcrl.masked import as_float, masked_mean, masked_std
 
 __all__ = [
   "Moments",
@@ -33,27 +32,34 @@ class Moments(NamedTuple):
   std: Array  # [] float
 
 
-def updated_moments(moments: Moments, values: Array, *, decay: float = 0.9) -> Moments:
-  """decay * old + (1 - decay) * (mean, sample deviation) of values [N]; kept as is for N < 2.
+def updated_moments(
+  moments: Moments, values: Array, mask: Array | None = None, *, decay: float = 0.9
+) -> Moments:
+  """decay * old + (1 - decay) * (mean, sample deviation) of values [N] where mask [N].
+
+  Kept as is for fewer than two values.
 
   >>> moments = updated_moments(Moments(jnp.zeros(()), jnp.zeros(())), jnp.array([1.0, 3.0]))
   >>> print(f"{moments.mean:.3f} {moments.std:.3f}")
   0.200 0.141
   """
   values = jax.lax.stop_gradient(as_float(values))
-  if values.size < 2:
-    return moments
-  mean, std = jnp.mean(values), jnp.std(values, ddof=1)
-  mix = lambda old, new: decay * old + (1 - decay) * new
+  mask = jnp.ones(values.shape, bool) if mask is None else mask
+  several = jnp.sum(mask) > 1
+  mix = lambda old, new: jnp.where(several, decay * old + (1 - decay) * new, old)
+  mean, std = masked_mean(values, mask), masked_std(values, mask, ddof=1)
   return Moments(mix(moments.mean, mean), mix(moments.std, std))
 
 
-def typical_pairs(key: Array, margins: Array, moments: Moments, *, drop: float = 0.2) -> Array:
+def typical_pairs(
+  key: Array, margins: Array, moments: Moments, mask: Array | None = None, *, drop: float = 0.2
+) -> Array:
   """beta-DPO's filter: floor(N (1 - drop)) pairs, drawn without replacement by how usual they are.
 
   A pair's weight is exp(-((h - mean) / std)^2 / 2); all are alike while std is 0.
 
-  Source: arXiv:2407.08639. Args: margins [N], h of the pairs; moments of h. Returns: [N] bool.
+  Source: arXiv:2407.08639. Args: margins [N], h of the pairs; moments of h; mask [N], the N pairs
+  that there are (all if None). Returns: [N] bool.
   """
   if not 0 <= drop < 1:
     raise ValueError(f"drop must be in [0, 1), got {drop}.")
@@ -61,8 +67,9 @@ def typical_pairs(key: Array, margins: Array, moments: Moments, *, drop: float =
   std = jnp.where(moments.std > 0, moments.std, jnp.inf)
   log_weights = -(((h - moments.mean) / std) ** 2) / 2
   noisy = log_weights + jax.random.gumbel(key, h.shape, h.dtype)  # top-k of these is the draw
-  rank = jnp.argsort(jnp.argsort(-noisy))
-  return rank < math.floor(h.size * (1 - drop) + 1e-9)
+  mask = jnp.ones(h.shape, bool) if mask is None else mask
+  rank = jnp.argsort(jnp.argsort(jnp.where(mask, -noisy, jnp.inf)))
+  return mask & (rank < jnp.floor(jnp.sum(mask) * (1 - drop) + 1e-6))
 
 
 def dynamic_beta(
@@ -123,6 +130,7 @@ def lmpo_margins(
   chosen_lengths: Array,
   rejected_lengths: Array,
   moments: Moments,
+  mask: Array | None = None,
   *,
   weight: float = 0.2,
   power: int = 5,
@@ -137,7 +145,8 @@ def lmpo_margins(
   The loss is `simpo_loss(margin=gamma + term / beta)`. Source: LMPO, arXiv:2502.14643, from its
   formula (the published code does not run).
 
-  Args: means and lengths [N]; moments of m before this batch. Returns: term [N], moments.
+  Args: means and lengths [N]; moments of m before this batch; mask [N], the pairs that there are.
+  Returns: term [N], moments.
   """
   chosen, rejected, chosen_lengths, rejected_lengths = jax.lax.stop_gradient(
     aligned(
@@ -151,6 +160,6 @@ def lmpo_margins(
   p_chosen = jnp.exp(chosen * half / jnp.maximum(chosen_lengths, 1))
   p_rejected = jnp.exp(rejected * half / jnp.maximum(rejected_lengths, 1))
   m = (1 - p_chosen) * (1 - (p_chosen - p_rejected) ** power) / 2
-  moments = updated_moments(moments, m, decay=decay)
+  moments = updated_moments(moments, m, mask, decay=decay)
   deviation = jnp.where(moments.std > 0, moments.std, jnp.inf)
   return weight * (m - moments.mean) / deviation, moments

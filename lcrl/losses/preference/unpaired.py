@@ -6,19 +6,21 @@ import jax
 import jax.numpy as jnp
 
 from lcrl.losses.preference.sequences import aligned, check_positive
+from lcrl.masked import masked_mean
 
 __all__ = ["kto_baseline", "kto_loss"]
 
 Array = jax.Array
 
 
-def kto_baseline(kl_log_ratios: Array) -> Array:
+def kto_baseline(kl_log_ratios: Array, mask: Array | None = None) -> Array:
   """max(0, mean log-ratio) of prompts with answers to other prompts, no gradient. [N] -> [].
 
   The mean is over the whole batch: the clamp of parts is not the part of the clamp.
   """
   (ratios,) = aligned(kl_log_ratios=kl_log_ratios)
-  return jnp.maximum(0.0, jnp.mean(jax.lax.stop_gradient(ratios)))
+  mask = jnp.ones(ratios.shape, bool) if mask is None else mask
+  return jnp.maximum(0.0, masked_mean(jax.lax.stop_gradient(ratios), mask))
 
 
 def kto_loss(
