@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import partial
 from typing import Any
 
 import jax
@@ -63,14 +62,17 @@ def pack(
     fit = first_fit([totals[cell] for cell in cells], row_tokens)
     bins.append([[cells[i] for i in row] for row in fit])
   rows = pieces * round_up(max(map(len, bins)), multiple)
-  zeros = partial(np.zeros, dtype=np.int32)
-  out: Any = Packed(
-    tokens=np.full((rows, row_tokens), pad_id, np.int32),
-    mask=np.zeros((rows, row_tokens), bool),
-    positions=zeros((rows, row_tokens)),
-    segments=zeros((rows, row_tokens)),
-    row=zeros(totals.shape),
-    start=zeros(totals.shape),
+
+  def blank(shape: tuple[int, ...], value=0, dtype=np.int32) -> Any:
+    return np.full(shape, value, dtype)
+
+  out = Packed(
+    tokens=blank((rows, row_tokens), pad_id),
+    mask=blank((rows, row_tokens), False, bool),
+    positions=blank((rows, row_tokens)),
+    segments=blank((rows, row_tokens)),
+    row=blank(totals.shape),
+    start=blank(totals.shape),
   )
   for piece, laid in enumerate(bins):
     for r, cells in enumerate(laid):
@@ -78,9 +80,13 @@ def pack(
       for segment, cell in enumerate(cells, start=1):
         length = totals[cell]
         here = r * pieces + piece, slice(at, at + length)
-        out.tokens[here], out.mask[here] = tokens[cell][:length], mask[cell][:length]
-        out.positions[here], out.segments[here] = np.arange(length), segment
-        out.row[cell], out.start[cell] = r, at
+        for field, value in (
+          (out.tokens, tokens[cell][:length]),
+          (out.mask, mask[cell][:length]),
+          (out.positions, np.arange(length)),
+          (out.segments, segment),
+        ):
+          field[here] = value
         at += length
   return out
 
