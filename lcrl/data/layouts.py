@@ -45,10 +45,9 @@ class UnpairedTurns(Exception):
 def read_pair(row: Row) -> Pair:
   """A row with a chosen and a rejected answer -> Pair.
 
-  >>> read_pair({"instruction": "Add.", "input": "1, 2", "chosen": "3", "rejected": "I say 3."})
-  ... # doctest: +NORMALIZE_WHITESPACE
-  Pair(messages=({'role': 'user', 'content': 'Add.\n\n1, 2'},), sides=('3', 'I say 3.'),
-       scores=(), reference=None)
+  >>> pair = read_pair({"instruction": "Add.", "input": "1, 2", "output": "3", "rejected": "4"})
+  >>> pair.messages[0]["content"].split(), pair.sides
+  (['Add.', '1,', '2'], ('3', '4'))
   """
   names = _columns(row, ("chosen", "output"), ("rejected",))
   sides = [_messages(row[name], name, "assistant") for name in names]

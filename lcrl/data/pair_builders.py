@@ -1,0 +1,221 @@
+"""Which samples of a prompt to contrast: what `pairing.fn` of a config may name.
+
+Every builder is a pure function of the samples of one prompt -> (chosen, rejected) indices; none
+where the samples show no contrast. Ties go to the first sample. Host side.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from lcrl.data.selection import Pairs, long2short_pairs, tops_selection
+from lcrl.losses.preference import cdr_reward, mean_weights, sum_weights
+from lcrl.tasks.task import Messages
+
+__all__ = [
+  "best_vs_random",
+  "best_vs_worst",
+  "density_ratio",
+  "long2short",
+  "reference_scored",
+  "refined_vs_first",
+  "right_vs_wrong",
+  "short_vs_long_context",
+  "shortest_vs_longest",
+  "tops",
+]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Samples:
+  """N answers to one prompt, as a rollout or a scorer gives them."""
+
+  lengths: Any  # [N] int, tokens, end token included
+  correct: Any  # [N] bool
+  scores: Any  # [N] float, of a reward model, a judge or a verifier; larger is better
+  texts: Sequence[str] = ()  # N, or none where no builder reads them
+  prompt_id: int = 0
+  signals: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # arrays [N, ...], texts
+
+  def signal(self, name: str) -> Any:
+    if name not in self.signals:
+      raise ValueError(f"the samples have no signal {name!r}; there are {[*self.signals]}.")
+    return self.signals[name]
+
+
+def long2short(samples: Samples, *, ratio: float = 1.5) -> Pairs:
+  """The shortest right answer against longer wrong ones and right ones `ratio` times as long.
+
+  Source: Kimi k1.5, arXiv:2501.12599.
+  """
+  return long2short_pairs(samples.correct, samples.lengths, ratio=ratio)
+
+
+def shortest_vs_longest(samples: Samples, *, ratio: float = 1.0) -> Pairs:
+  """The shortest right answer against the longest right one, if more than `ratio` times as long."""
+  right = np.flatnonzero(samples.correct)
+  if not right.size:
+    return []
+  lengths = np.asarray(samples.lengths)[right]
+  short, long = lengths.argmin(), lengths.argmax()
+  return [(int(right[short]), int(right[long]))] if lengths[long] > ratio * lengths[short] else []
+
+
+def tops(samples: Samples) -> Pairs:
+  """The shortest right answer against the longest wrong one and a wrong one shorter than it.
+
+  Source: TOPS, arXiv:2502.18080.
+  """
+  return tops_selection(samples.correct, samples.lengths).pairs
+
+
+def right_vs_wrong(samples: Samples) -> Pairs:
+  """Each wrong answer of the policy against a right one, of a teacher where there are such.
+
+  The signal `teacher` [N] bool marks answers that the policy did not sample; without it all are its
+  own. Right answers take turns. Source: semi-on-policy DPO of Light-R1, arXiv:2503.10460; how it
+  matches several answers is not published (ours).
+  """
+  right = np.asarray(samples.correct, bool)
+  teacher = np.asarray(samples.signals.get("teacher", np.zeros(right.shape)), bool)
+  chosen = np.flatnonzero(right & teacher) if teacher.any() else np.flatnonzero(right)
+  wrong = np.flatnonzero(~right & ~teacher)
+  if not chosen.size:
+    return []
+  return [(int(chosen[i % chosen.size]), int(w)) for i, w in enumerate(wrong)]
+
+
+def best_vs_worst(
+  samples: Samples, *, min_gap: float = 0.0, length_margin: int | None = None
+) -> Pairs:
+  """The best score against the worst, among answers that do not let length explain the gap.
+
+  Args:
+    min_gap: the scores differ by more than it.
+    length_margin: the rejected answer is at most so many tokens shorter than the chosen one, so
+      that longer is not what is learnt; the worst such answer is taken. None: any, as in SPPO
+      (arXiv:2405.00675).
+  """
+  scores, lengths = np.asarray(samples.scores, float), np.asarray(samples.lengths)
+  best = int(scores.argmax())
+  allowed = scores < scores[best] - min_gap
+  if length_margin is not None:
+    allowed &= lengths[best] - lengths <= length_margin
+  if not allowed.any():
+    return []
+  return [(best, int(np.where(allowed, scores, np.inf).argmin()))]
+
+
+def best_vs_random(samples: Samples, *, seed: int = 0) -> Pairs:
+  """The best score against one of the others at random, that of the prompt's id and the seed.
+
+  Source: LongWriter, arXiv:2408.07055, whose scores are how well the length that was asked for is
+  followed (`lcrl.evaluation.verbosity.length_score`); from memory, no code is released.
+  """
+  scores = np.asarray(samples.scores, float)
+  best = int(scores.argmax())
+  others = np.flatnonzero(scores < scores[best])
+  if not others.size:
+    return []
+  return [(best, int(np.random.default_rng((seed, samples.prompt_id)).choice(others)))]
+
+
+def density_ratio(
+  samples: Samples,
+  *,
+  per_token: bool = False,
+  min_gap: float = 0.0,
+  length_margin: int | None = None,
+) -> Pairs:
+  """Best against worst by how much likelier a strong model finds an answer than a weak one.
+
+  Reads the signals strong_log_probs, weak_log_probs [N, T] and mask [N, T]. `per_token` takes the
+  mean instead of the sum, which grows with length. Source: CDR, see `cdr_reward`.
+  """
+  ratios = cdr_reward(
+    samples.signal("strong_log_probs"),
+    samples.signal("weak_log_probs"),
+    samples.signal("mask"),
+    weigh=mean_weights if per_token else sum_weights,
+  )
+  scored = dataclasses.replace(samples, scores=np.asarray(ratios))
+  return best_vs_worst(scored, min_gap=min_gap, length_margin=length_margin)
+
+
+def unigram_f1(text: str, reference: str) -> float:
+  """Share of words in common, the harmonic mean of both sides.
+
+  >>> unigram_f1("The cat sat", "the cat ran off")
+  0.5714285714285714
+  """
+  words, expected = (Counter(re.findall(r"\w+", t.lower())) for t in (text, reference))
+  return 2 * (words & expected).total() / max(1, words.total() + expected.total())
+
+
+def reference_scored(
+  samples: Samples,
+  *,
+  score: Callable[[str, str], float] = unigram_f1,
+  min_gap: float = 0.0,
+  length_margin: int | None = None,
+) -> Pairs:
+  """Best against worst by a score that sees a reference text, here what a user wrote.
+
+  Reads the signal `reference`, one text. Source: PUGC, whose score is a reward model's;
+  `unigram_f1` needs no model.
+  """
+  reference = samples.signal("reference")
+  scores = np.array([score(text, reference) for text in samples.texts])
+  scored = dataclasses.replace(samples, scores=scores)
+  return best_vs_worst(scored, min_gap=min_gap, length_margin=length_margin)
+
+
+def short_vs_long_context(samples: Samples) -> Pairs:
+  """Each answer from the short context against one from the whole document, in turn.
+
+  Reads the signal `long_context` [N] bool. The pair trains on the long prompt, and the reference
+  model reads the short one (`Pair.reference`). Source: LongPO, arXiv:2502.13922.
+  """
+  long = np.asarray(samples.signal("long_context"), bool)
+  both = np.flatnonzero(~long).tolist(), np.flatnonzero(long).tolist()
+  return list(zip(*both, strict=False))
+
+
+def refined_vs_first(samples: Samples, *, min_gap: float = 0.0) -> Pairs:
+  """Each refined answer against the one that it refines, if it scores better.
+
+  Reads the signal `refines` [N] int, the index of that one, -1 for a first answer. Train on it
+  twice: as an answer to the prompt, and as one to `refinement_prompt`. Source: EVOLVE,
+  arXiv:2502.05605, from memory.
+  """
+  scores = np.asarray(samples.scores, float)
+  refines = enumerate(np.asarray(samples.signal("refines")).tolist())
+  return [(i, j) for i, j in refines if j >= 0 and scores[i] - scores[j] > min_gap]
+
+
+def refinement_prompt(messages: Messages, first: str, instruction: str) -> Messages:
+  """The prompt, the first answer, and the request to do better.
+
+  >>> [m["role"] for m in refinement_prompt(({"role": "user", "content": "?"},), "5", "Again.")]
+  ['user', 'assistant', 'user']
+  """
+  answered = {"role": "assistant", "content": first}
+  return (*messages, answered, {"role": "user", "content": instruction})
+
+
+def win_rates(scores: Sequence[float] | np.ndarray) -> np.ndarray:
+  """How often an answer beats one drawn from all, itself among them: mean_j sigmoid(s_i - s_j).
+
+  Source: SPPO, arXiv:2405.00675, and its code.
+
+  >>> print(win_rates([0.0, 0.0, 40.0]).round(3))
+  [0.333 0.333 0.833]
+  """
+  scores = np.asarray(scores, float)
+  return (0.5 * (1 + np.tanh((scores[:, None] - scores[None]) / 2))).mean(1)
