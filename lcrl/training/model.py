@@ -79,7 +79,9 @@ def build_model(settings: Settings, *, devices=None) -> Model:
   fields = tuple(name for name in recipe.loss.needs if name in SCORE_FIELDS)
   signals = {name for stage in recipe[:-1] for name in stage.needs}
   measured = tuple(name for name in SCORE_FIELDS if name in signals)
-  make_score = partial(make_scorer, policy, temperature=s.sampling.temperature, mesh=mesh)
+  make_score = partial(
+    make_scorer, policy, temperature=s.sampling.temperature, mesh=mesh, pack=s.train.pack
+  )
   score = make_score(needs=fields)
 
   def start(params) -> TrainState:
@@ -122,15 +124,15 @@ def build_model(settings: Settings, *, devices=None) -> Model:
   update_ = jax.jit(
     step, donate_argnums=0, out_shardings=(shardings, whole), static_argnames="sizes"
   )
-  score_ = jax.jit(
-    partial(score_all, score, pieces=s.train.micro_batches),
+  measure = jax.jit(
+    partial(score_all, make_score(needs=measured), pieces=s.train.micro_batches),
     out_shardings=rows,
     static_argnames="sizes",
   )
   if s.train.pack is not None:
     cut = {"width": s.train.pack, "shards": batch_shards(mesh), "pieces": s.train.micro_batches}
     update_ = PackedUpdate(update_, mesh, cut | {"parts": s.train.updates})
-    score_ = PackedScore(score_, mesh, cut)
+    measure = PackedScore(measure, mesh, cut)
   return Model(
     settings=s,
     mesh=mesh,
@@ -141,11 +143,8 @@ def build_model(settings: Settings, *, devices=None) -> Model:
     abstract=abstract,
     initial=initial,
     shape=jax.jit(partial(shape, recipe, weigh=weigh), out_shardings=(rows, whole)),
-    update=jax.jit(step, donate_argnums=0, out_shardings=(shardings, whole)),
-    measure=jax.jit(
-      partial(score_all, make_score(needs=measured), pieces=s.train.micro_batches),
-      out_shardings=rows,
-    ),
+    update=update_,
+    measure=measure,
     measured=measured,
     needs_reference="ref" in wanted or "ref_log_probs" in signals,
   )

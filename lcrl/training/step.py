@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import jax
@@ -12,6 +13,7 @@ import optax
 
 from lcrl.masked import masked_sum
 from lcrl.training.metrics import Mean
+from lcrl.training.packing import Sizes
 from lcrl.training.scorer import Score, join, split, value_and_grad
 from lcrl.types import Batch, Recipe, Rollouts, Stage, TokenScores, TrainState
 
@@ -54,12 +56,15 @@ def update(
   optimizer: optax.GradientTransformation,
   micro_batches: int = 1,
   updates: int = 1,
+  sizes: Sizes | None = None,
 ) -> tuple[TrainState, dict[str, Mean]]:
   """One step: `updates` optimizer steps on as many disjoint parts of the batch.
 
   Each part goes through the model in `micro_batches` pieces, which changes no gradient. With more
-  than one part the old log-probs are computed before the first.
+  than one part the old log-probs are computed before the first. `sizes`: of a batch `arranged` for
+  packed rows.
   """
+  score = score if sizes is None else partial(score, sizes=sizes)
 
   def one(carry, part):
     params, opt_state, loss_state = carry
@@ -93,8 +98,16 @@ def update(
   return new, metrics
 
 
-def score_all(score: Score, params: PyTree, rollouts: Rollouts, *, pieces: int = 1) -> TokenScores:
-  """Scores of the rows under `params`, without a gradient, in `pieces`."""
+def score_all(
+  score: Score,
+  params: PyTree,
+  rollouts: Rollouts,
+  *,
+  pieces: int = 1,
+  sizes: Sizes | None = None,
+) -> TokenScores:
+  """Scores of the rows under `params`, without a gradient, in `pieces`. `sizes`: as in `update`."""
+  score = score if sizes is None else partial(score, sizes=sizes)
   scores = jax.lax.map(lambda piece: score(params, piece), split(rollouts, pieces))
   return jax.lax.stop_gradient(join(scores))
 
