@@ -1,4 +1,5 @@
-"""The core needs only JAX; `lcrl[train]` adds what a run needs, `lcrl[test]` what tests need."""
+"""The core needs only JAX; `lcrl[train]` adds what a run needs, `lcrl[test]` what tests need;
+`lcrl[parquet]` reads Parquet files."""
 
 from setuptools import find_packages, setup
 
@@ -19,6 +20,7 @@ TRAIN = [
   "reasoning-gym>=0.1.25",
   "math-verify[antlr4_13_2]>=0.9.0",
 ]
+PARQUET = ["pyarrow>=21"]
 TEST = [
   "pytest>=8",
   "pytest-xdist>=3.6",
@@ -37,5 +39,5 @@ setup(
   python_requires=">=3.11",
   packages=find_packages(include=["lcrl", "lcrl.*", "experiments", "experiments.*", "configs"]),
   install_requires=["jax>=0.10.2", "numpy>=2.0"],
-  extras_require={"train": TRAIN, "test": TRAIN + TEST},
+  extras_require={"train": TRAIN, "parquet": PARQUET, "test": TRAIN + PARQUET + TEST},
 )

@@ -1,0 +1,235 @@
+"""Bad rows are errors with file and line, or counted; cuts are counted; splits hold."""
+
+import json
+import sys
+
+import numpy as np
+import pytest
+
+from lcrl.data import sources
+from lcrl.data.sources import fingerprint
+from lcrl.data.tokenizers import utf8
+from lcrl.named import resolve
+
+
+def plain(prompt="ask", chosen="good", rejected="bad", **others):
+  return dict(prompt=prompt, chosen=chosen, rejected=rejected, **others)
+
+
+def write(path, rows) -> str:
+  path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+  return str(path)
+
+
+def load(path, *, fn="pairs", reader="jsonl", window=64, **options):
+  spec = dict(fn=fn, rows=dict(fn=reader, path=str(path)), window=window, **options)
+  return resolve(sources, spec, field="data")(utf8())
+
+
+def test_tokens(tmp_path):
+  split = load(write(tmp_path / "a.jsonl", [plain(), plain(prompt="x", score_chosen=1)]))
+  first = split.train[0]
+  assert bytes(first.prompt.tolist()) == b"ask\n"
+  assert [side.tolist() for side in first.sides] == [[*b"good", 256], [*b"bad", 256]]
+  assert [one.id for one in split.train] == [0, 1]
+  assert split.report == dict(
+    read=2,
+    kept=2,
+    train=2,
+    held_out=0,
+    skipped_unpaired_turns=0,
+    skipped_empty_side=0,
+    skipped_identical_sides=0,
+    skipped_full_prompt=0,
+    cut_prompt=0,
+    cut_chosen=0,
+    cut_rejected=0,
+  )
+
+
+def test_readers_agree(tmp_path):
+  rows = [plain(prompt=f"é{i}") for i in range(3)]
+  (tmp_path / "a.json").write_text(json.dumps(rows))
+  listed = load(tmp_path / "a.json", reader="json").train
+  assert fingerprint(listed) == fingerprint(load(write(tmp_path / "a.jsonl", rows)).train)
+
+
+def test_fingerprint_sees_every_token(tmp_path):
+  prints = {
+    fingerprint(load(write(tmp_path / "a.jsonl", rows)).train)
+    for rows in (
+      [plain()],
+      [plain(), plain()],
+      [plain(chosen="goof")],
+      [plain(prompt="asl")],
+      [plain(prompt="as", chosen="kgood")],
+      [plain(chosen="goodb", rejected="ad")],
+      [plain(reference_prompt="a")],
+    )
+  }
+  assert len(prints) == 7
+
+
+def test_skips_are_counted(tmp_path):
+  turns = [{"role": "user", "content": "?"}]
+  rows = [
+    plain(),
+    plain(chosen=""),
+    plain(rejected=" \n"),
+    plain(rejected=None),
+    plain(rejected="good"),
+    plain(prompt="p" * 63),
+    plain(reference_prompt="p" * 60),
+    dict(chosen=turns, rejected=turns),
+  ]
+  split = load(write(tmp_path / "a.jsonl", rows))
+  assert [one.id for one in split.train] == [0]
+  counts = {name: n for name, n in split.report.items() if n}
+  assert counts == dict(
+    read=8,
+    kept=1,
+    train=1,
+    skipped_empty_side=3,
+    skipped_identical_sides=1,
+    skipped_full_prompt=2,
+    skipped_unpaired_turns=1,
+  )
+
+
+def test_cuts_are_counted_by_side(tmp_path):
+  rows = [
+    plain(chosen="g" * 99),
+    plain(rejected="b" * 12),  # with the prompt and the end exactly 17
+    plain(chosen="g" * 20, rejected="b" * 20),
+    plain(chosen="g" * 13 + "o", rejected="g" * 13 + "x"),  # alike once cut
+    plain(prompt="0123456789"),
+  ]
+  split = load(write(tmp_path / "a.jsonl", rows), window=17, max_prompt_tokens=6)
+  counts = {name: n for name, n in split.report.items() if n}
+  assert counts == dict(
+    read=5,
+    kept=4,
+    train=4,
+    cut_chosen=2,
+    cut_rejected=1,
+    cut_prompt=1,
+    skipped_identical_sides=1,
+  )
+  assert [[len(side) for side in one.sides] for one in split.train] == [
+    [13, 4],
+    [5, 13],
+    [13, 13],
+    [5, 4],
+  ]
+  ends = [[int(side[-1]) == 256 for side in one.sides] for one in split.train]
+  assert ends == [[False, True], [True, True], [False, False], [True, True]]
+  assert bytes(split.train[-1].prompt.tolist()) == b"56789\n"
+
+
+def test_answers_have_one_side(tmp_path):
+  split = load(write(tmp_path / "a.jsonl", [dict(prompt="a", completion="b" * 99)]), fn="responses")
+  assert [len(side) for side in split.train[0].sides] == [62]
+  assert split.report["cut_answer"] == 1
+
+
+def test_held_out_by_prompt(tmp_path):
+  rows = [plain(prompt=f"ask {i // 2}", chosen=f"good {i}") for i in range(400)]
+  split = load(write(tmp_path / "a.jsonl", rows), held_out=0.25)
+  apart = {one.id for one in split.held_out}
+  assert all((i ^ 1) in apart for i in apart), "both pairs of a prompt"
+  assert 60 < len(apart) < 140
+  again = load(write(tmp_path / "b.jsonl", rows[:100][::-1]), held_out=0.25)
+  assert {99 - one.id for one in again.held_out} == {i for i in apart if i < 100}
+  assert split.report["held_out"] == len(apart)
+  assert split.report["train"] == 400 - len(apart)
+
+
+def test_nothing_left(tmp_path):
+  with pytest.raises(ValueError, match=r"nothing is left to train on: .*'skipped_empty_side': 1"):
+    load(write(tmp_path / "a.jsonl", [plain(chosen="")]))
+
+
+def test_missing_columns_name_file_and_line(tmp_path):
+  path = write(tmp_path / "a.jsonl", [plain(), dict(prompt="?", good="3")])
+  with pytest.raises(ValueError, match=r"a\.jsonl, line 2: no column chosen .* prompt, good\."):
+    load(path)
+
+
+@pytest.mark.parametrize("reader", ["json", "jsonl"])
+def test_not_utf8(tmp_path, reader):
+  text = json.dumps(plain())
+  whole = f"[{text},\n{text}]" if reader == "json" else f"{text}\n{text}"
+  head, tail = whole.encode().rsplit(b"good", 1)
+  (tmp_path / "a").write_bytes(head + b"g\xff\xfed" + tail)
+  with pytest.raises(ValueError, match=r"a, line 2: 'utf-8' codec can't decode byte 0xff"):
+    load(tmp_path / "a", reader=reader)
+
+
+def test_broken_json(tmp_path):
+  (tmp_path / "a.jsonl").write_text(json.dumps(plain()) + '\n\n{"prompt": "x", "cho')
+  with pytest.raises(ValueError, match=r"a\.jsonl, line 3: Unterminated string"):
+    load(tmp_path / "a.jsonl")
+  (tmp_path / "a.json").write_text('[{"prompt": "x"},\n{"prompt" "y"}]')
+  with pytest.raises(ValueError, match=r"a\.json: Expecting ':' delimiter: line 2"):
+    load(tmp_path / "a.json", reader="json")
+
+
+@pytest.mark.parametrize(
+  "text, message",
+  [("{}", "an array of objects"), ("[]", "holds no rows"), ("[{}, 3]", "row 2: an object .* 3")],
+)
+def test_not_an_array_of_objects(tmp_path, text, message):
+  (tmp_path / "a.json").write_text(text)
+  with pytest.raises(ValueError, match=message):
+    load(tmp_path / "a.json", reader="json")
+
+
+def test_impossible_options(tmp_path):
+  path = write(tmp_path / "a.jsonl", [plain()])
+  with pytest.raises(ValueError, match=r"held_out must be in \[0, 1\), got 1"):
+    load(path, held_out=1.0)
+  with pytest.raises(ValueError, match=r"max_prompt_tokens .* got 64 and 64"):
+    load(path, max_prompt_tokens=64)
+
+
+def test_a_template_that_refuses_names_the_line(tmp_path):
+  class Strict:
+    pad_id, end_ids = 0, (1,)
+    encode = staticmethod(list)
+
+    def render(self, messages):
+      raise ValueError("no system message, please")
+
+  spec = dict(fn="jsonl", path=write(tmp_path / "a.jsonl", [plain()]))
+  rows = resolve(sources, spec, field="data.rows")()
+  with pytest.raises(ValueError, match="line 1: no system message"):
+    sources.pairs(Strict(), rows=rows, window=8)
+
+
+def test_parquet(tmp_path):
+  arrow = pytest.importorskip("pyarrow", reason="lcrl[test] brings it")
+  from pyarrow import parquet
+
+  ask, say = ({"role": role, "content": role} for role in ("user", "assistant"))
+  other = {"role": "assistant", "content": "no"}
+  rows = [dict(prompt="user", chosen=[ask, say], rejected=[ask, other], score_chosen=2.0)] * 3
+  parquet.write_table(arrow.Table.from_pylist(rows), tmp_path / "a.parquet")
+  listed = load(write(tmp_path / "a.jsonl", rows)).train
+  assert fingerprint(load(tmp_path / "a.parquet", reader="parquet").train) == fingerprint(listed)
+
+  text = arrow.array([b"ok", b"\xff"]).view(arrow.string())
+  columns = dict(prompt=text, chosen=text, rejected=text)
+  parquet.write_table(arrow.table(columns), tmp_path / "b.parquet")
+  with pytest.raises(ValueError, match=r"b\.parquet, row 2: .*can't decode byte 0xff"):
+    load(tmp_path / "b.parquet", reader="parquet")
+
+
+def test_parquet_without_its_library(monkeypatch):
+  monkeypatch.setitem(sys.modules, "pyarrow", None)
+  with pytest.raises(ImportError, match=r"a\.parquet: Parquet needs pyarrow: .*lcrl\[parquet\]"):
+    load("a.parquet", reader="parquet")
+
+
+def test_arrays_are_compact(tmp_path):
+  one = load(write(tmp_path / "a.jsonl", [plain()])).train[0]
+  assert {x.dtype for x in (one.prompt, *one.sides)} == {np.dtype(np.int32)}
