@@ -1,34 +1,25 @@
 """The study of preference losses: its pairs, its losses, what it measures, its report."""
 
-import dataclasses
-from types import SimpleNamespace
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments.studies.preference import twin, twin_report
+from experiments.studies.preference import contrast, report
+from lcrl.training import optimizers
 from tests.rollouts import random_rollouts
-
-SIZES = twin.SMALL._replace(pairs=8, steps=3, points=2, learning_rate=0.01)
 
 
 def linear(params, rows):
   """A policy whose log-prob of a token is a number of its own: scores in no time."""
-  return SimpleNamespace(log_probs=jnp.where(rows.mask, params[rows.tokens], 0.0))
-
-
-@pytest.fixture
-def scorer(monkeypatch):
-  monkeypatch.setattr(twin, "SCORE", linear)
+  return jnp.where(rows.mask, params[rows.tokens], 0.0)
 
 
 def pairs_of(chosen, rejected, width=6):
   """One pair of two answers, of token 1 and of token 2, after no prompt."""
   mask = np.arange(width) < np.array([chosen, rejected])[:, None]
   tokens = np.where(mask, [[1], [2]], 0)
-  return twin.Pairs(*(jnp.array(x)[None] for x in (tokens, mask, np.zeros(mask.shape), True)))
+  return contrast.Pairs(*(jnp.array(x)[None] for x in (tokens, mask, np.zeros(mask.shape), True)))
 
 
 def wanted(kind, right, lengths):
@@ -45,10 +36,10 @@ def wanted(kind, right, lengths):
   }[kind]
 
 
-@pytest.mark.parametrize("kind", twin.KINDS)
+@pytest.mark.parametrize("kind", contrast.KINDS)
 def test_pairs_are_what_their_kind_says(kind):
   r = random_rollouts(prompts=24, group=5)
-  got = twin.paired(twin.KINDS[kind], r)
+  got = contrast.paired(contrast.KINDS[kind], r, r.sampler_log_probs)
   for b in range(24):
     fit = wanted(kind, r.correct[b], r.lengths[b])
     assert bool(got.valid[b]) == bool(fit)
@@ -64,8 +55,8 @@ def test_length_alone_tells_the_losses_apart():
   params, key = jnp.array([0.0, -0.3, -1.1]), jax.random.key(0)
 
   def values(pairs):
-    log_probs = linear(params, pairs).log_probs
-    return {name: float(f(log_probs, pairs, key)[0]) for name, f in twin.LOSSES.items()}
+    log_probs = linear(params, pairs)
+    return {name: float(f(log_probs, pairs, key)[0]) for name, f in contrast.LOSSES.items()}
 
   equal, unequal = values(pairs_of(4, 4)), values(pairs_of(5, 2))
   sums = ("DPO", "R-DPO", "LD-DPO", "SamPO")
@@ -78,39 +69,45 @@ def test_length_alone_tells_the_losses_apart():
   assert unequal["R-DPO"] == pytest.approx(np.log1p(np.exp(-0.07 - 0.1 * 3)), rel=1e-5)
 
 
-@pytest.mark.parametrize("loss", range(len(twin.LOSSES)))
-def test_learning_raises_the_chosen_side_and_measures_at_every_point(scorer, loss):
+@pytest.mark.parametrize("pieces", [1, 2])
+@pytest.mark.parametrize("loss", range(len(contrast.LOSSES)))
+def test_learning_raises_the_chosen_side_of_valid_pairs(loss, pieces):
   good = pairs_of(4, 3)
   nothing = jax.tree.map(lambda x: jnp.zeros_like(x), good)._replace(ref=good.ref * jnp.nan)
   pairs = jax.tree.map(lambda *x: jnp.concatenate(x), nothing, good)  # one is none, and is nan
-  points = twin.learn(
-    jnp.zeros(3), pairs, jnp.int32(loss), lambda params, _: params, jax.random.key(0), SIZES
+  optimizer = optimizers.adamw(learning_rate=0.01)
+  start = jnp.zeros(3)
+  params, _ = contrast.learn(
+    linear,
+    optimizer,
+    contrast.LOSSES,
+    (start, optimizer.init(start)),
+    pairs,
+    jnp.int32(loss),
+    jax.random.key(0),
+    steps=5,
+    size=8,
+    pieces=pieces,
   )
-  assert points.shape == (SIZES.points + 1, 3)
-  np.testing.assert_array_equal(points[0], 0.0)
   # Adam moves by about the learning rate a step, whatever the gradient's size.
-  moved = SIZES.learning_rate * SIZES.steps * np.arange(SIZES.points + 1)
-  np.testing.assert_allclose(points[:, 1], moved, rtol=0.1)
-  np.testing.assert_allclose(points[:, 2], -moved, rtol=0.1)
+  np.testing.assert_allclose(params, [0.0, 0.05, -0.05], rtol=0.1)
 
 
-def test_measures_of_a_policy_that_likes_every_token_more(scorer, monkeypatch):
+def test_measures_of_a_policy_that_likes_every_token_more():
   start = -jnp.arange(16.0) / 8
   probe = random_rollouts(prompts=6, group=5)
-  probe = dataclasses.replace(probe, sampler_log_probs=linear(start, probe).log_probs)
   own = random_rollouts(seed=3, prompts=6, group=5)
-  own = dataclasses.replace(own, sampler_log_probs=linear(start + 0.25, own).log_probs)
-  monkeypatch.setattr(twin, "play", lambda *_, **__: own)
+  on_own, on_probe = linear(start, own), linear(start, probe)
   for kind, agreement in (("long over short", 1.0), ("short over long", 0.0)):
-    pairs = twin.paired(twin.KINDS[kind], probe)
-    point = twin.measure(start, probe, pairs, start + 0.25, jax.random.key(0))
+    held = contrast.paired(contrast.KINDS[kind], probe, on_probe)
+    point = contrast.measure(linear, start + 0.25, own, on_own, probe, on_probe, held)
     assert point.accuracy == pytest.approx(float(own.correct.mean()))
     assert point.tokens == pytest.approx(float(own.lengths.mean()))
     assert point.kl == pytest.approx(0.25 * float(own.lengths.mean()), rel=1e-5)
     assert point.slope == pytest.approx(0.25, rel=1e-4)
     assert point.correlation == pytest.approx(1.0, rel=1e-4)
     assert point.agreement == agreement
-    means = np.array(probe.sampler_log_probs.sum(-1) / probe.lengths) + 0.25
+    means = np.array(on_probe.sum(-1) / probe.lengths) + 0.25
     centred = [x - x.mean(-1, keepdims=True) for x in (means, np.array(probe.lengths))]
     expected = np.corrcoef(*(x.ravel() for x in centred))[0, 1]
     assert point.mean_correlation == pytest.approx(expected, abs=1e-4)
@@ -118,25 +115,25 @@ def test_measures_of_a_policy_that_likes_every_token_more(scorer, monkeypatch):
 
 def test_the_report_says_what_the_numbers_say(tmp_path):
   start, end = np.full((2, 1), 20.0), np.array([[30.0], [31.0]])
-  point = {name: np.hstack([start, end]).tolist() for name in twin.Point._fields}
+  point = {name: np.hstack([start, end]).tolist() for name in contrast.Point._fields}
+  unjudged = {name: values for name, values in point.items() if name != "accuracy"}
+  pairs = {"pairs": [7, 9], "chosen": [5.0, 6.0], "rejected": [4.0, 3.0]}
   found = {
-    "sizes": SIZES._asdict(),
+    "sizes": {"pairs": 8},
     "seeds": [0, 1],
     "steps": [0, 6],
     "device": "CPU",
     "commit": "abc",
     "seconds": 1.0,
     "kinds": {
-      kind: {
-        "pairs": {"pairs": [7, 9], "chosen": [5.0, 6.0], "rejected": [4.0, 3.0]},
-        "losses": dict.fromkeys(twin.LOSSES, point),
-      }
-      for kind in twin.KINDS
+      "judged": {"pairs": pairs, "losses": {"DPO": point, "SimPO": point}},
+      "unjudged": {"pairs": pairs, "losses": {"DPO": unjudged}},
     },
   }
-  twin_report.write(tmp_path, found)
-  text = (tmp_path / "twin.md").read_text()
-  assert "start spends 20.0 tokens" in " ".join(text.split())
-  assert text.count("8 pairs a seed; chosen 5.5 tokens, rejected 3.5.") == len(twin.KINDS)
-  assert text.count("| 30.5 [30.0, 31.0] |") == len(twin.KINDS) * len(twin.LOSSES)
-  assert (tmp_path / "twin.png").read_bytes().startswith(b"\x89PNG")
+  report.write(tmp_path, "small", "A title", "a command", found)
+  text = (tmp_path / "small.md").read_text()
+  assert text.count("8 pairs a seed; chosen 5.5 tokens, rejected 3.5.") == 2
+  assert text.count("| DPO | 30.5 [30.0, 31.0] |") == 2
+  assert "| start | 20.0 | 2000.0 |  |  |  | 20.00 |  |" in text
+  assert text.count("right, %") == 1
+  assert (tmp_path / "small.png").read_bytes().startswith(b"\x89PNG")

@@ -7,14 +7,11 @@ answer to a prompt over the shortest right one, the reverse, and a right one ove
 they come, of equal length, and a long one over a short one). Six losses learn from each kind of
 pairs, everything else equal, and the folder gets what they did to length, accuracy, KL and the
 implicit reward. Seeds, kinds and losses are one compiled program.
-
-N prompts, G answers to each, T positions of a row.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -22,24 +19,34 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 from absl import app, flags
 
 from experiments import testbed
-from experiments.studies.preference import twin_report
+from experiments.studies.preference import report
+from experiments.studies.preference.contrast import (
+  KINDS,
+  LOSSES,
+  Pairs,
+  Point,
+  learn,
+  measure,
+  paired,
+)
 from lcrl import evaluation, policies
-from lcrl.losses import preference as losses
-from lcrl.masked import centre, masked_mean
+from lcrl.masked import masked_mean
 from lcrl.tasks.sums import Sums
 from lcrl.training import optimizers
 from lcrl.training.scorer import make_scorer
 from lcrl.types import Budget, PyTree, Rollouts
 
+FLAGS = flags.FLAGS
 Array = jax.Array
+TITLE = "Preference losses on sums with long and short workings"
+COMMAND = "python -m experiments.studies.preference.twin --out=experiments/studies/preference"
 SUMS = Sums()
 WORKING: Any = {"recheck": 0.5, "sizes": (0.6, 0.3, 0.1)}  # what is imitated
 POLICY = policies.make(policies.tiny(vocab_size=len(SUMS.symbols)))
-SCORE: Callable = make_scorer(POLICY)
+SCORER: Any = make_scorer(POLICY)
 
 
 class Sizes(NamedTuple):
@@ -60,86 +67,9 @@ class Sizes(NamedTuple):
 SMALL = Sizes(4, 8, 8, 4, 2, 1, 2, 4, 2)
 
 
-class Pairs(NamedTuple):
-  """One pair a prompt, the chosen row first."""
-
-  tokens: Array  # [N, 2, T] int32
-  mask: Array  # [N, 2, T] bool
-  ref: Array  # [N, 2, T] log-probs of the start
-  valid: Array  # [N] bool, False where the prompt has no such pair
-
-
-class Point(NamedTuple):
-  """What is measured of a policy, [] each."""
-
-  accuracy: Array
-  tokens: Array
-  kl: Array  # nats an answer, of the policy to the start
-  slope: Array  # of log policy / start against length, nats a token, within prompts
-  correlation: Array  # of the same two
-  mean_correlation: Array  # of SimPO's reward, the mean log-prob, with length
-  agreement: Array  # share of held-out pairs whose chosen side gained more than the other
-
-
-# Which answer over which: verdicts and lengths of both -> (is a pair, how good a one), [N, G, G].
-KINDS: dict[str, Callable[[Array, Array, Array], tuple[Array, Array]]] = {
-  "long over short": lambda right, other, gap: (right & other & (gap > 0), gap),
-  "short over long": lambda right, other, gap: (right & other & (gap < 0), -gap),
-  "right over wrong": lambda right, other, gap: (right & ~other, 0 * gap),
-  "right over wrong, equal lengths": lambda right, other, gap: (right & ~other & (gap == 0), gap),
-  "right, long over wrong, short": lambda right, other, gap: (right & ~other & (gap > 0), gap),
-}
-
-
-def paired(kind: Callable, r: Rollouts) -> Pairs:
-  """The best pair of each prompt; the first of equals. The start's own log-probs are kept."""
-  here, there = r.correct[:, :, None], r.correct[:, None, :]
-  ok, value = kind(here, there, r.lengths[:, :, None] - r.lengths[:, None, :])
-  best = jnp.argmax(jnp.where(ok, value, -jnp.inf).reshape(len(ok), -1), axis=-1)
-  both = jnp.stack(jnp.unravel_index(best, ok.shape[1:]), axis=-1)[..., None]
-  take = lambda x: jnp.take_along_axis(x, both, axis=1)
-  return Pairs(take(r.tokens), take(r.mask), take(r.sampler_log_probs), ok.any((1, 2)))
-
-
-def _ratios(weigh: Callable, log_probs: Array, pairs: Pairs) -> list[Array]:
-  return [
-    losses.sequence_log_ratios(
-      log_probs[:, side],
-      pairs.ref[:, side],
-      weigh(pairs.mask[:, side], pairs.mask[:, 1 - side]),
-    )
-    for side in (0, 1)
-  ]
-
-
-def _dpo(log_probs, pairs, key, *, weigh=losses.sum_weights, beta=0.1):
-  return losses.dpo_loss(*_ratios(weigh, log_probs, pairs), beta=beta)
-
-
-def _r_dpo(log_probs, pairs, key):
-  u, v = _ratios(losses.sum_weights, log_probs, pairs)
-  chosen, rejected = pairs.mask.sum(-1).T
-  return losses.r_dpo_loss(u, v, chosen, rejected, beta=0.1, alpha=0.1)
-
-
-def _sampo(log_probs, pairs, key):
-  keys = jax.random.split(key, len(log_probs))
-  return _dpo(log_probs, pairs, key, weigh=partial(losses.sampled_weights, keys))
-
-
-def _simpo(log_probs, pairs, key):
-  means = losses.sequence_log_probs(log_probs, losses.mean_weights(pairs.mask))
-  return losses.simpo_loss(means[:, 0], means[:, 1], beta=2.5, margin=0.2)
-
-
-LOSSES: dict[str, Callable[[Array, Pairs, Array], Array]] = {
-  "DPO": _dpo,
-  "R-DPO": _r_dpo,
-  "LD-DPO": partial(_dpo, weigh=partial(losses.desensitized_weights, alpha=0.3)),
-  "SamPO": _sampo,
-  "LN-DPO": partial(_dpo, weigh=losses.mean_weights, beta=2.5),
-  "SimPO": _simpo,
-}
+def score(params: PyTree, rows: Any) -> Array:
+  """Log-probs of the rows' tokens, 0 where masked."""
+  return SCORER(params, rows).log_probs
 
 
 def imitate(key: Array, sizes: Sizes) -> PyTree:
@@ -178,60 +108,6 @@ def play(params: PyTree, key: Array, prompts: int, answers: int, *, held_out: bo
   )
 
 
-def measure(start: PyTree, probe: Rollouts, pairs: Pairs, params: PyTree, key: Array) -> Point:
-  """A policy on fresh answers of its own, on the start's answers `probe`, on held-out pairs."""
-  own = play(params, key, *probe.lengths.shape, held_out=True)
-  gain = own.sampler_log_probs - SCORE(start, own).log_probs
-  log_probs = SCORE(params, probe).log_probs
-  ratios = jnp.sum(log_probs - probe.sampler_log_probs, -1)
-  means = losses.sequence_log_probs(log_probs, losses.mean_weights(probe.mask))
-  within = lambda x: centre(x, probe.valid)
-  lengths, ratios, means = within(probe.lengths), within(ratios), within(means)
-  dot = lambda x, y: jnp.sum(x * y)
-  alike = lambda x, y: dot(x, y) / jnp.sqrt(jnp.maximum(dot(x, x) * dot(y, y), 1e-12))
-  u, v = _ratios(losses.sum_weights, SCORE(params, pairs).log_probs, pairs)
-  return Point(
-    accuracy=own.correct.mean(),
-    tokens=own.lengths.mean(),
-    kl=jnp.mean(jnp.sum(gain, -1)),
-    slope=dot(lengths, ratios) / jnp.maximum(dot(lengths, lengths), 1e-12),
-    correlation=alike(lengths, ratios),
-    mean_correlation=alike(lengths, means),
-    agreement=masked_mean(u > v, pairs.valid),
-  )
-
-
-def learn(start: PyTree, pairs: Pairs, loss: Array, look: Callable, key: Array, sizes: Sizes):
-  """Points [K + 1] of a policy that learns from `pairs` with the loss of index `loss` []."""
-  optimizer = optimizers.adamw(learning_rate=sizes.learning_rate)
-  chance = pairs.valid / jnp.maximum(pairs.valid.sum(), 1)
-
-  def step(carry, key):
-    params, opt_state = carry
-    draw_key, key = jax.random.split(key)
-    drawn = jax.random.choice(draw_key, len(chance), (sizes.pairs,), p=chance)
-    some = jax.tree.map(lambda x: x[drawn], pairs)
-
-    def mean_loss(params):
-      log_probs = SCORE(params, some).log_probs
-      return jnp.stack([f(log_probs, some, key).mean() for f in LOSSES.values()])[loss]
-
-    grads = jax.grad(mean_loss)(params)
-    changes, opt_state = optimizer.update(grads, opt_state, params)
-    return optax.apply_updates(params, changes), opt_state
-
-  def advance(carry, part):
-    i, key = part
-    point = look(carry[0], key)
-    count = jnp.where(i < sizes.points, sizes.steps, 0)  # nothing is left to measure after the last
-    one = lambda j, carry: step(carry, jax.random.fold_in(key, j))
-    return jax.lax.fori_loop(0, count, one, carry), point
-
-  keys = jax.random.split(key, sizes.points + 1)
-  parts = jnp.arange(sizes.points + 1), keys
-  return jax.lax.scan(advance, (start, optimizer.init(start)), parts)[1]
-
-
 @partial(jax.jit, static_argnums=1)
 def study(seed: Array, sizes: Sizes) -> tuple[Point, dict[str, Array]]:
   """One seed: points [kinds, losses, K + 1], and what each kind of pairs is like, [kinds]."""
@@ -239,14 +115,30 @@ def study(seed: Array, sizes: Sizes) -> tuple[Point, dict[str, Array]]:
   start = imitate(keys[0], sizes)
   answers = play(start, keys[1], sizes.prompts, sizes.group_size, held_out=False)
   probe = play(start, keys[2], sizes.judged, sizes.answers, held_out=True)
-  stack = lambda r: jax.tree.map(lambda *x: jnp.stack(x), *(paired(f, r) for f in KINDS.values()))
+  optimizer = optimizers.adamw(learning_rate=sizes.learning_rate)
+  stack = lambda r: jax.tree.map(
+    lambda *x: jnp.stack(x), *(paired(f, r, r.sampler_log_probs) for f in KINDS.values())
+  )
   pairs, held = stack(answers), stack(probe)
 
-  def one(pairs, held, loss):
-    return learn(start, pairs, loss, partial(measure, start, probe, held), keys[3], sizes)
+  def run(pairs: Pairs, held: Pairs, loss: Array) -> Point:
+    def advance(carry, part):
+      i, key = part
+      own = play(carry[0], key, sizes.judged, sizes.answers, held_out=True)
+      start_own, start_probe = score(start, own), probe.sampler_log_probs
+      point = measure(score, carry[0], own, start_own, probe, start_probe, held)
+      steps = jnp.where(i < sizes.points, sizes.steps, 0)  # after the last nothing is measured
+      carry = learn(
+        score, optimizer, LOSSES, carry, pairs, loss, key, steps=steps, size=sizes.pairs
+      )
+      return carry, point
 
-  each_loss = jax.vmap(one, in_axes=(None, None, 0))
-  points = jax.vmap(each_loss, in_axes=(0, 0, None))(pairs, held, jnp.arange(len(LOSSES)))
+    many = sizes.points + 1
+    parts = jnp.arange(many), jax.random.split(keys[3], many)
+    return jax.lax.scan(advance, (start, optimizer.init(start)), parts)[1]
+
+  each_loss = lambda both: jax.vmap(partial(run, *both))(jnp.arange(len(LOSSES)))
+  points = jax.lax.map(each_loss, (pairs, held))
   lengths = masked_mean(pairs.mask.sum(-1), pairs.valid[..., None], axis=1)
   facts = {"pairs": pairs.valid.sum(-1), "chosen": lengths[:, 0], "rejected": lengths[:, 1]}
   return points, facts
@@ -284,12 +176,11 @@ def main(_) -> None:
   folder = Path(FLAGS.out)
   folder.mkdir(parents=True, exist_ok=True)
   evaluation.write_json(folder / "twin.json", found)
-  twin_report.write(folder, found)
+  report.write(folder, "twin", TITLE, COMMAND, found)
   print((folder / "twin.md").read_text())
 
 
 if __name__ == "__main__":
-  FLAGS = flags.FLAGS
   flags.DEFINE_string("out", None, "Folder of twin.json, twin.md and twin.png.", required=True)
   flags.DEFINE_integer("seeds", 3, "How many seeds.", lower_bound=1)
   flags.DEFINE_integer("seed", 0, "The first of them.")
