@@ -17,10 +17,13 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from lcrl.losses.log_probs import score_tokens, score_tokens_sharded
-from lcrl.types import Batch, Rollouts, Stage, TokenScores
+from lcrl.mesh import BATCH
+from lcrl.training import packing
+from lcrl.training.packing import Packed, Sizes
+from lcrl.types import Batch, Stage, TokenScores
 
 PyTree = Any
-Score = Callable[[PyTree, Rollouts], TokenScores]
+Score = Callable[..., TokenScores]  # params, rollouts
 
 
 def make_scorer(
@@ -29,6 +32,7 @@ def make_scorer(
   needs: tuple[str, ...] = (),
   temperature: float = 1.0,
   mesh: Mesh | None = None,
+  pack: int | None = None,
   **chunks,
 ) -> Score:
   """score(params, rollouts) -> TokenScores, [B, G, T] each, without ever holding [B, G, T, V].
@@ -38,30 +42,48 @@ def make_scorer(
     needs: score fields besides log_probs: "entropy", "log_sum_sq", "logits_at".
     temperature: that of the sampler, so that both speak of the same distribution.
     mesh: where rows and parameters lie; of several devices, each scores its rows by its columns.
+    pack: width of packed rows; score then takes `sizes`, and rollouts that `arrange` has placed.
     **chunks: token_chunk, vocab_chunk of `score_tokens`.
   """
   fields = tuple(dict.fromkeys(("log_probs", *needs)))
   vocab_size, parts = policy.config.vocab_size, 1
   take_scores: Callable[..., TokenScores] = score_tokens
+  local = lambda f: f
   if mesh is not None and mesh.size > 1:
     take_scores, parts = partial(score_tokens_sharded, mesh=mesh), mesh.shape["tensor"]
+    # each device does its own rows; none needs to see another's
+    local = partial(jax.shard_map, mesh=mesh, in_specs=BATCH, out_specs=BATCH, check_vma=False)
 
-  def score(params, rollouts):
-    hidden = policy.hidden(params, rollouts.tokens)
-    scores = take_scores(
+  def judge(params, hidden, targets, kept):
+    return take_scores(
       hidden,
       jnp.pad(policy.head(params), ((0, 0), (0, -vocab_size % parts))),
-      jnp.roll(rollouts.tokens, -1, axis=-1),
-      jnp.roll(rollouts.mask, -1, axis=-1).at[..., -1].set(False),
+      targets,
+      kept,
       vocab_size=vocab_size,
       needs=fields,
       temperature=temperature,
       soft_cap=policy.config.logit_softcap,
       **chunks,
     )
+
+  def score(params, rollouts):
+    hidden = policy.hidden(params, rollouts.tokens)
+    after = jnp.roll(rollouts.mask, -1, axis=-1).at[..., -1].set(False)
+    scores = judge(params, hidden, jnp.roll(rollouts.tokens, -1, axis=-1), after)
     return jax.tree.map(lambda x: jnp.roll(x, 1, axis=-1), scores)  # t scores tokens[t]
 
-  return score
+  def score_packed(params, rollouts, *, sizes: Sizes):
+    rows: Packed = local(partial(packing.pack, sizes=sizes, width=pack))(
+      rollouts.tokens, rollouts.mask, rollouts.signals[packing.PLACE]
+    )
+    hidden = policy.hidden(params, rows.tokens, rows.positions, rows.segments)
+    pick = lambda x, before: x.reshape(-1, x.shape[-1])[before[0]][None]
+    scores = judge(params, local(pick)(hidden, rows.before), rows.targets, rows.kept)
+    back = lambda x: local(packing.unpack)(x, rollouts.mask, rows.fits)
+    return jax.tree.map(back, scores)
+
+  return score if pack is None else score_packed
 
 
 def split(batch: PyTree, pieces: int) -> PyTree:

@@ -1,0 +1,161 @@
+"""One update, on made-up rollouts: time, tokens a second, share of the peak, memory.
+
+python -m experiments.benchmarks.update --shape=smollm2-135m --prompts=64 --group=8 --asked=96 --new=96
+python -m experiments.benchmarks.update --shape=qwen2.5-0.5b --prompts=4 --asked=96 --new=4000 \
+    --runs=dots/cudnn/4/0,dots/triton/4/4096
+
+A run is remat/attention/micro-batches/width of packed rows (0: not packed). Prints one JSON line for
+each. Model flops are 6 N a token (N weights in matrices, the head once) and 6 L^2 heads head_dim a
+layer for the causal attention of a sequence of L tokens; nothing for what is computed again.
+"""
+
+import dataclasses
+import json
+import statistics
+import time
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from absl import app, flags
+
+from experiments.benchmarks.profiles import profile
+from experiments.benchmarks.shapes import Work, config, machine
+from lcrl.training.fit import CHIPS, layer_weights
+from lcrl.training.model import Model, build_model
+from lcrl.training.packing import used_lengths
+from lcrl.training.settings import read
+from lcrl.types import Batch, Budget, Rollouts
+
+_SHAPE = flags.DEFINE_string("shape", "smollm2-135m", "sizes of the model, by name")
+_LAYERS = flags.DEFINE_integer("layers", None, "fewer layers than the shape has")
+_PROMPTS = flags.DEFINE_integer("prompts", 64, "groups a step")
+_GROUP = flags.DEFINE_integer("group", 8, "rollouts of a group")
+_ASKED = flags.DEFINE_integer("asked", 96, "tokens of a prompt")
+_NEW = flags.DEFINE_integer("new", 96, "tokens of a response, at most")
+_HEAVY = flags.DEFINE_bool("heavy", False, "log-normal lengths of mean new / 4, else all `new`")
+_DTYPE = flags.DEFINE_string("dtype", "bfloat16", "of the computation")
+_ENTROPY = flags.DEFINE_bool("entropy", False, "the entropy too, of the same forward pass")
+_RUNS = flags.DEFINE_list("runs", ["dots/cudnn/8/0"], "remat/attention/micro-batches/width, each")
+_REPEATS = flags.DEFINE_integer("repeats", 5, "timed steps after two others")
+_PROFILE = flags.DEFINE_bool("profile", False, "says where the time goes")
+
+
+def model_of(remat: str, attention: str, pieces: int, width: int) -> Model:
+  changes = {"layers": _LAYERS.value} if _LAYERS.value else {}
+  c = config(_SHAPE.value, dtype=_DTYPE.value, remat=remat, attention=attention, **changes)
+  fields = {f.name: getattr(c, f.name) for f in dataclasses.fields(c)}
+  loss = {"fn": "clipped_surrogate", "clip_low": 0.2, "clip_high": 0.28}
+  settings = read(
+    {
+      "seed": 0,
+      "budget": {"fn": "fixed", "target": _NEW.value},
+      "reward": {"fn": "correctness"},
+      "filter": {"fn": "keep_all"},
+      "advantage": {"fn": "group_normalized"},
+      "loss": loss | ({"entropy_bonus": 0.01} if _ENTROPY.value else {}),
+      "weights": {"fn": "token_mean"},
+      "policy": {"fn": "fresh", **fields},
+      "task": {},
+      "sampling": {},
+      "optimizer": {"fn": "adamw", "learning_rate": 1e-6, "clip_norm": 1.0},
+      "mesh": {},
+      "train": {
+        "steps": 1,
+        "prompts": _PROMPTS.value,
+        "group_size": _GROUP.value,
+        "max_tokens": _NEW.value,
+        "max_prompt_tokens": _ASKED.value,
+        "micro_batches": pieces,
+        "pack": width or None,
+      },
+    }
+  )
+  return build_model(settings)
+
+
+def made_up(vocab: int) -> Batch:
+  """Prompts and responses of random tokens, with advantages of either sign."""
+  rng = np.random.default_rng(0)
+  shape, length = (_PROMPTS.value, _GROUP.value), _ASKED.value + _NEW.value
+  lengths = Work(*shape, _ASKED.value, _NEW.value, _HEAVY.value).lengths()
+  place = np.arange(length)
+  mask = (place >= _ASKED.value) & (place < _ASKED.value + lengths[..., None])
+  rewards = rng.integers(0, 2, shape).astype(np.float32)
+  numbers = jnp.asarray(lengths, jnp.int32)
+  rollouts = Rollouts(
+    tokens=jnp.asarray(rng.integers(0, vocab, (*shape, length)), jnp.int32),
+    mask=jnp.asarray(mask),
+    sampler_log_probs=jnp.zeros((*shape, length)),
+    lengths=numbers,
+    truncated=jnp.zeros(shape, bool),
+    scores=jnp.asarray(rewards),
+    correct=jnp.asarray(rewards > 0),
+    outcome=jnp.zeros(shape, jnp.int8),
+    valid=jnp.ones(shape, bool),
+    prompt_ids=jnp.arange(shape[0], dtype=jnp.int32),
+    difficulty=jnp.zeros(shape[0], jnp.int32),
+    budget=Budget(numbers, numbers, numbers),
+    signals={},
+  )
+  weights = jnp.asarray(mask / mask.sum(), jnp.float32)
+  advantages = jnp.asarray(rewards - rewards.mean())
+  return Batch(rollouts, rollouts.scores, jnp.ones(shape, bool), advantages, weights)
+
+
+def flops(model: Model, lengths: np.ndarray) -> float:
+  """What an update of sequences of these lengths takes at least."""
+  c = model.policy.config
+  weights = layer_weights(c) * c.layers + c.hidden_size * c.vocab_size
+  lengths = lengths.astype(float)
+  attention = 6 * c.layers * c.heads * c.head_dim * (lengths**2).sum()
+  return 6 * weights * lengths.sum() + attention
+
+
+def measure(remat: str, attention: str, pieces: int, width: int) -> dict[str, float]:
+  model = model_of(remat, attention, pieces, width)
+  batch = made_up(model.policy.config.vocab_size)
+  lengths = np.asarray(used_lengths(batch.rollouts.mask))
+  state = model.initial()
+  times, first = [], {}
+  for step in range(2 + _REPEATS.value):
+    start = time.perf_counter()
+    state, metrics = model.update(state, batch)
+    jax.block_until_ready((state, metrics))
+    times.append(time.perf_counter() - start)
+    first = first or {n: float(metrics[n].total) for n in ("loss", "grad_norm")}
+  seconds, device = statistics.median(times[2:]), jax.devices()[0]
+  result = {
+    "seconds": seconds,
+    "first_seconds": times[0],
+    "tokens_per_s": lengths.sum() / seconds,
+    "padding": 1 - lengths.sum() / (lengths.size * batch.rollouts.tokens.shape[-1]),
+    **first,
+  }
+  if chip := CHIPS.get(device.device_kind):
+    result["mfu"] = flops(model, lengths) / seconds / chip.flops
+  if memory := device.memory_stats():
+    result["peak_gib"] = memory["peak_bytes_in_use"] / 2**30  # of the process so far
+  if _PROFILE.value:
+    result |= {"profile": profile(lambda: model.update(state, batch)[1], top=40)}
+  return result
+
+
+def main(argv):
+  del argv
+  common = {
+    **machine(),
+    **{f.name: f.value for f in (_SHAPE, _PROMPTS, _GROUP, _ASKED, _NEW, _HEAVY, _ENTROPY)},
+  }
+  for run in _RUNS.value:
+    remat, attention, pieces, width = run.split("/")
+    try:
+      result = measure(remat, attention, int(pieces), int(width))
+    except jax.errors.JaxRuntimeError as error:  # out of memory is a result
+      result = {"error": str(error)[:300]}
+    print(json.dumps({**common, "run": run, **result}), flush=True)
+    jax.clear_caches()
+
+
+if __name__ == "__main__":
+  app.run(main)

@@ -1,0 +1,77 @@
+"""The programs of a step on packed rows: arrange on the device, read the sizes, run the program."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+
+from lcrl.mesh import batch_sharding, replicated
+from lcrl.training.packing import PLACE, Sizes, arrange, rounded
+from lcrl.types import TokenScores
+
+PyTree = Any
+
+
+def arranged(batch: PyTree, **cut) -> tuple[PyTree, jax.Array, jax.Array]:
+  """A batch in the order of `arrange(mask, **cut)`, its places among the signals; order; sizes."""
+  order, place, sizes = arrange(scored(batch).mask, **cut)
+  return jax.tree.map(lambda x: x[order], placed(batch, place)), order, sizes
+
+
+def scored(batch: PyTree) -> PyTree:
+  """The rows themselves, of a batch or of rows."""
+  return getattr(batch, "scored", batch)
+
+
+def placed(batch: PyTree, place: Any) -> PyTree:
+  rows = scored(batch)
+  new = dataclasses.replace(rows, signals=rows.signals | {PLACE: place})
+  if rows is batch:
+    return new
+  [field] = [f.name for f in dataclasses.fields(batch) if getattr(batch, f.name) is rows]
+  return dataclasses.replace(batch, **{field: new})
+
+
+class _Packed:
+  """A jitted program (x, batch, sizes) as one of (x, batch)."""
+
+  def __init__(self, run: Callable[..., Any], mesh: Mesh, cut: dict[str, int]):
+    whole = replicated(mesh)
+    self.run, self.cut = run, cut
+    self.arrange = jax.jit(
+      partial(arranged, **cut), out_shardings=(batch_sharding(mesh), whole, whole)
+    )
+
+  def lower(self, x: PyTree, batch: Any):
+    """The program of the largest sizes that there can be, for abstract arrays."""
+    like = scored(batch).tokens
+    *groups, length = like.shape
+    place = jax.ShapeDtypeStruct((*groups, 2), jnp.int32, sharding=like.sharding)
+    rows = groups[0] * groups[1] // (self.cut["shards"] * self.cut["pieces"])
+    rows //= self.cut.get("parts", 1)
+    most = Sizes(-(-rows // (self.cut["width"] // length)), rows * (length - 1))
+    return self.run.lower(x, placed(batch, place), sizes=rounded(most))
+
+
+class PackedUpdate(_Packed):
+  """state, batch -> state, metrics. The order of groups is nothing to an update."""
+
+  def __call__(self, state: PyTree, batch: PyTree):
+    batch, _, sizes = self.arrange(batch)
+    return self.run(state, batch, sizes=rounded(Sizes(*np.asarray(sizes).tolist())))
+
+
+class PackedScore(_Packed):
+  """params, rollouts -> TokenScores in the order of the rollouts."""
+
+  def __call__(self, params: PyTree, rollouts: PyTree) -> TokenScores:
+    rollouts, order, sizes = self.arrange(rollouts)
+    scores = self.run(params, rollouts, sizes=rounded(Sizes(*np.asarray(sizes).tolist())))
+    return jax.tree.map(lambda x: x[jnp.argsort(order)], scores)

@@ -1,0 +1,101 @@
+"""Packed rows: nothing overlaps, nothing is lost, and gradients are those of padded rows."""
+
+import dataclasses
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from lcrl.training import packing
+from lcrl.training.packed import arranged
+from lcrl.training.packing import Sizes, arrange, first_fit, pack, rounded
+from lcrl.training.scorer import make_scorer, split, value_and_grad
+from tests.rollouts import random_rollouts
+from tests.scorer_test import LOSSES, PARAMS, POLICY, make_batch, make_recipe
+
+WIDTH = 16
+
+
+def test_first_fit_overlaps_nothing_and_wastes_little():
+  rng = np.random.default_rng(0)
+  lengths = jnp.asarray(rng.integers(0, 65, 200))
+  row, start = map(np.asarray, first_fit(lengths, 64))
+  taken = np.zeros((row.max() + 1, 64), int)
+  for r, s, n in zip(row, start, np.asarray(lengths), strict=True):
+    assert s + n <= 64
+    taken[r, s : s + n] += 1
+  assert taken.max() == 1
+  assert taken.mean() > 0.95
+
+
+@pytest.mark.parametrize("shards, pieces, parts", [(1, 1, 1), (2, 2, 1), (2, 1, 2), (1, 2, 2)])
+def test_dealing_keeps_parts_and_evens_out_pieces(shards, pieces, parts):
+  rng = np.random.default_rng(0)
+  lengths = np.sort(rng.integers(1, 33, 32))[:, None]  # all long groups at one end
+  place_ = np.arange(33)
+  mask = jnp.asarray((place_ <= lengths[..., None]) & (place_ > 0))
+  order, place, sizes = arrange(mask, width=33, shards=shards, pieces=pieces, parts=parts)
+  assert sorted(order.tolist()) == list(range(32))
+  np.testing.assert_array_equal(order % parts, np.arange(32) % parts)
+  tokens = mask[order].sum((1, 2)).reshape(shards, -1)
+  loads = [split(split(s, parts)[p], pieces).sum(1) for s in tokens for p in range(parts)]
+  assert np.max(loads) < 1.1 * np.mean(loads)
+  assert sizes[1] == np.max(loads)
+  assert sizes[0] == 1 + place[..., 0].max()
+
+
+def test_sizes_are_few_and_never_too_small():
+  for n in range(1, 3000):
+    rows, tokens = rounded(Sizes(n, n))
+    assert n <= rows <= max(n + 1, 1.25 * n)
+    assert n <= tokens <= max(n + 255, 1.25 * n + 256)
+  assert len({rounded(Sizes(n, 1)).rows for n in range(1, 1025)}) < 40
+
+
+def test_a_row_holds_its_rollouts():
+  tokens = jnp.arange(1, 13).reshape(1, 3, 4)
+  mask = jnp.array([[[0, 1, 0, 0], [0, 0, 1, 1], [0, 0, 0, 0]]], bool)
+  _, place, _ = arrange(mask, width=8)
+  rows = pack(tokens, mask, place, sizes=Sizes(1, 4), width=8)
+  np.testing.assert_array_equal(rows.tokens[0, :6], [5, 6, 7, 8, 1, 2])
+  np.testing.assert_array_equal(rows.positions[0, :6], [0, 1, 2, 3, 0, 1])
+  np.testing.assert_array_equal(rows.targets[0, :3], [2, 7, 8])
+  np.testing.assert_array_equal(rows.before[0, :3], [4, 1, 2])
+  assert len(set(rows.segments[0].tolist())) == 4  # two rollouts, two tokens alone
+  assert not pack(tokens, mask, place, sizes=Sizes(1, 2), width=8).fits[0]
+
+
+@pytest.mark.parametrize("name", LOSSES)
+@pytest.mark.parametrize("pieces", [1, 2])
+def test_packed_gradients_equal_padded_ones(name, pieces):
+  recipe = make_recipe(LOSSES[name]())
+  batch = make_batch(recipe)
+  run = partial(
+    value_and_grad, recipe.loss, recipe.loss.init(), params=PARAMS, micro_batches=pieces
+  )
+  want = run(make_scorer(POLICY), batch=batch)
+  packed, _, sizes = arranged(batch, width=WIDTH, pieces=pieces)
+  score = partial(make_scorer(POLICY, pack=WIDTH), sizes=rounded(Sizes(*sizes.tolist())))
+  got = run(score, batch=packed)
+  assert rounded(Sizes(*sizes.tolist())).rows < 16 / pieces
+  close = partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-6)
+  jax.tree.map(close, (got[0], got[3]), (want[0], want[3]))
+
+
+def test_garbage_behind_the_last_sampled_token_is_not_seen():
+  rollouts = random_rollouts()
+  score = make_scorer(POLICY, pack=WIDTH)
+
+  def run(rollouts):
+    _, place, _ = arrange(rollouts.mask, width=WIDTH)
+    placed = dataclasses.replace(rollouts, signals={packing.PLACE: place})
+    return score(PARAMS, placed, sizes=Sizes(16, 256)).log_probs
+
+  beyond = jnp.arange(12)[None, None] >= packing.used_lengths(rollouts.mask)[..., None]
+  other = dataclasses.replace(rollouts, tokens=jnp.where(beyond, 7, rollouts.tokens))
+  np.testing.assert_array_equal(run(rollouts), run(other))
+  np.testing.assert_allclose(
+    run(rollouts), make_scorer(POLICY)(PARAMS, rollouts).log_probs * rollouts.mask, atol=1e-5
+  )
