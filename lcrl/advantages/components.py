@@ -42,13 +42,16 @@ def component_average_advantage(
 
 
 def component_average(*, signals: tuple[str, ...], ddof: int = 1, eps: float = 1e-6) -> Stage:
-  """`component_average_advantage` of the reward and of the signals named, [B, G] each."""
+  """`component_average_advantage` of the reward and of the signals named, [B, G] each; "scores" is
+  the verifier's own number."""
+  needs = tuple(name for name in signals if name != "scores")
 
   def apply(state, rewards, keep, r: Rollouts):
-    components = jnp.stack([as_float(rewards), *(as_float(r.signals[name]) for name in signals)])
+    read = r.signals | {"scores": r.scores}
+    components = jnp.stack([as_float(rewards), *(as_float(read[name]) for name in signals)])
     return component_average_advantage(components, keep, ddof=ddof, eps=eps), state
 
-  return Stage(init=lambda: (), apply=apply, needs=("group", *signals))
+  return Stage(init=lambda: (), apply=apply, needs=("group", *needs))
 
 
 def constrained_advantage(

@@ -174,10 +174,12 @@ def tiered_truncation(
   """The reward counts within the group's `tiered_limit`: DA-DLER, arXiv:2510.15110.
 
   Sampling goes to the longest limit, accuracy is measured there, and rewards are cut afterwards.
+  What the cap cut is unfinished, and counts as longer than it got.
   """
 
   def shape(rewards, r: Rollouts):
     limit = tiered_limit(r.correct, r.valid, thresholds=thresholds, limits=limits)
-    return truncated_reward(rewards, r.lengths, jnp.broadcast_to(limit[:, None], rewards.shape))
+    limits = jnp.broadcast_to(limit[:, None], rewards.shape)
+    return truncated_reward(rewards, r.lengths + r.truncated, limits)
 
   return shaped(base, shape)

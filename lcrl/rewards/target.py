@@ -151,6 +151,7 @@ def step_bonus(
 
 
 def truncation(*, late: float = 0.0, late_scale: float = 0.0, base: Stage | None = None) -> Stage:
-  """`truncated_reward` against `budget.target` (DLER)."""
+  """`truncated_reward` against `budget.target` (DLER, ThinkPrune); what the cap cut is unfinished,
+  and counts as longer than it got."""
   reward = partial(truncated_reward, late=late, late_scale=late_scale)
-  return shaped(base, lambda rewards, r: reward(rewards, r.lengths, r.budget.target))
+  return shaped(base, lambda rewards, r: reward(rewards, r.lengths + r.truncated, r.budget.target))

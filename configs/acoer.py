@@ -1,0 +1,51 @@
+"""Acoer: a budget that follows the average right answer down, and a weight that follows accuracy.
+
+Source  arXiv:2606.22716, secondary notes, unverified (k 5, share 0.85, +2 % and -5 % a hundred
+        steps); the averages' decay is ours
+Tier    A
+Data    questions with answers as JSON lines, such as DeepScaleR's, in data/deepscaler.jsonl
+Run     python -m experiments.train --config=configs/acoer.py --workdir=$WORKDIR
+Smoke   the same with --config=configs/acoer.py:smoke (one CPU, under a minute)
+Result  not run yet
+"""
+
+from ml_collections import config_dict
+
+from configs.smoke import shrink
+
+
+def get_config(mode: str = "full") -> config_dict.ConfigDict:
+  c = config_dict.ConfigDict({"seed": 0})
+  c.budget = dict(fn="fixed", target=16384)
+  c.reward = dict(fn="acoer", alpha=0.5, shortest=256.0, share=0.85, interval=100)
+  c.filter = dict(fn="keep_all")
+  c.advantage = dict(fn="group_normalized")
+  c.loss = dict(fn="clipped_surrogate")
+  c.weights = dict(fn="token_mean")
+  c.policy = dict(
+    fn="pretrained", path="models/DeepSeek-R1-Distill-Qwen-1.5B", dtype="bfloat16", remat="full"
+  )
+  c.task = dict(
+    fn="jsonl", path="data/deepscaler.jsonl", question="problem", answer="answer", extract="boxed"
+  )
+  c.sampling = dict(temperature=1.0, dtype="bfloat16")
+  c.optimizer = dict(fn="adamw", learning_rate=1e-6)
+  c.mesh = dict(data=1, fsdp=-1)
+  c.train = dict(
+    steps=1000,
+    prompts=128,
+    group_size=8,
+    max_tokens=16384,
+    max_prompt_tokens=1024,
+    micro_batches=16,
+  )
+  c.eval = dict(every=100, prompts=512)
+  if mode == "smoke":
+    shrink(c).budget = dict(fn="fixed", target=16)
+    c.reward.update(shortest=2.0, interval=1)
+  return c
+
+
+def sweep(add):
+  for alpha in (0.25, 0.5, 1.0):
+    add({"reward.alpha": alpha})

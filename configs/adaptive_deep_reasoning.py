@@ -1,0 +1,64 @@
+"""Adaptive Deep Reasoning: half a group thinks long, half short, and learns which pays.
+
+Source  arXiv:2505.20101, abstract and sampling step only. Stand-in: every constant, the threshold
+        and the form of the mode-switch loss are ours
+Tier    B
+Data    MATH's train split as JSON lines in data/math.jsonl
+Run     python -m experiments.train --config=configs/adaptive_deep_reasoning.py --workdir=$WORKDIR
+Smoke   the same with --config=configs/adaptive_deep_reasoning.py:smoke (one CPU, under a minute)
+Result  not run yet
+"""
+
+from ml_collections import config_dict
+
+from configs.smoke import shrink
+
+MODES = (" Answer with short reasoning.", " Think step by step at length before you answer.")
+
+
+def get_config(mode: str = "full") -> config_dict.ConfigDict:
+  c = config_dict.ConfigDict({"seed": 0})
+  c.budget = dict(fn="subgroups", targets=(1024, 8192), cap=8192)
+  c.reward = dict(fn="preferred_mode", threshold=0.3, bonus=0.5)
+  c.filter = dict(fn="keep_all")
+  c.advantage = dict(fn="group_normalized")
+  c.loss = dict(
+    fn="mode_switch",
+    weight=0.1,
+    threshold=0.3,
+    pair=dict(fn="hinge", margin=1.0),
+    base=dict(fn="clipped_surrogate", clip_low=0.2, clip_high=0.28),
+  )
+  c.weights = dict(fn="token_mean")
+  c.policy = dict(
+    fn="pretrained", path="models/Qwen2.5-7B-Instruct", dtype="bfloat16", remat="full"
+  )
+  c.task = dict(
+    fn="jsonl",
+    path="data/math.jsonl",
+    question="problem",
+    answer="answer",
+    difficulty="level",
+    extract="boxed",
+    render=dict(fn="suffix", templates=MODES, train_plain=True),
+  )
+  c.sampling = dict(temperature=1.0, dtype="bfloat16")
+  c.optimizer = dict(fn="adamw", learning_rate=1e-6)
+  c.mesh = dict(data=1, fsdp=-1)
+  c.train = dict(
+    steps=1000,
+    prompts=128,
+    group_size=16,
+    max_tokens=8192,
+    max_prompt_tokens=1024,
+    micro_batches=16,
+  )
+  c.eval = dict(every=100, prompts=512)
+  if mode == "smoke":
+    shrink(c).budget.update(targets=(8, 16), cap=16)
+  return c
+
+
+def sweep(add):
+  for weight in (0.0, 0.1, 1.0):
+    add({"loss.weight": weight})

@@ -1,0 +1,45 @@
+"""ALP: tokens cost more where more of the group is right.
+
+Source  arXiv:2506.05256, secondary notes (beta 1e-7, 512 prompts, 16 samples, 100 steps); that its
+        N counts tokens is our reading; wrong answers pay, too
+Tier    A
+Data    questions with answers as JSON lines, such as DeepScaleR's, in data/deepscaler.jsonl
+Run     python -m experiments.train --config=configs/alp.py --workdir=$WORKDIR
+Smoke   the same with --config=configs/alp.py:smoke (one CPU, under a minute)
+Result  not run yet
+"""
+
+from ml_collections import config_dict
+
+from configs.smoke import shrink
+
+
+def get_config(mode: str = "full") -> config_dict.ConfigDict:
+  c = config_dict.ConfigDict({"seed": 0})
+  c.budget = dict(fn="fixed", target=8192)
+  c.reward = dict(fn="alp", beta=1e-7)
+  c.filter = dict(fn="nonconstant_reward")
+  c.advantage = dict(fn="group_normalized")
+  c.loss = dict(fn="clipped_surrogate")
+  c.weights = dict(fn="token_mean")
+  c.policy = dict(
+    fn="pretrained", path="models/DeepScaleR-1.5B-Preview", dtype="bfloat16", remat="full"
+  )
+  c.task = dict(
+    fn="jsonl", path="data/deepscaler.jsonl", question="problem", answer="answer", extract="boxed"
+  )
+  c.sampling = dict(temperature=1.0, dtype="bfloat16")
+  c.optimizer = dict(fn="adamw", learning_rate=1e-6)
+  c.mesh = dict(data=1, fsdp=-1)
+  c.train = dict(
+    steps=100, prompts=512, group_size=16, max_tokens=8192, max_prompt_tokens=1024, micro_batches=64
+  )
+  c.eval = dict(every=100, prompts=512)
+  if mode == "smoke":
+    shrink(c).budget = dict(fn="fixed", target=16)
+  return c
+
+
+def sweep(add):
+  for beta in (1e-8, 1e-7, 1e-6):
+    add({"reward.beta": beta})

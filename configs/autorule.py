@@ -1,0 +1,54 @@
+"""AutoRule: a learned or verified reward, plus the share of explicit rules that a response keeps.
+
+Source  arXiv:2506.15651, abstract and README. Stand-in: regular expressions where a model verifies
+        extracted rules, a verdict where a reward model scores
+Tier    B
+Data    GSM8K's train split as JSON lines in data/gsm8k.jsonl
+Run     python -m experiments.train --config=configs/autorule.py --workdir=$WORKDIR
+Smoke   the same with --config=configs/autorule.py:smoke (one CPU, under a minute)
+Result  not run yet
+"""
+
+from ml_collections import config_dict
+
+from configs.smoke import shrink
+
+
+def get_config(mode: str = "full") -> config_dict.ConfigDict:
+  c = config_dict.ConfigDict({"seed": 0})
+  c.budget = dict(fn="fixed", target=1024)
+  c.reward = dict(fn="rule_fraction", rules=("shows_steps", "one_answer", "no_hedging"), weight=1.0)
+  c.filter = dict(fn="keep_all")
+  c.advantage = dict(fn="group_normalized")
+  c.loss = dict(fn="clipped_surrogate")
+  c.weights = dict(fn="token_mean")
+  c.policy = dict(
+    fn="pretrained", path="models/Qwen2.5-1.5B-Instruct", dtype="bfloat16", remat="full"
+  )
+  c.task = dict(
+    fn="jsonl",
+    path="data/gsm8k.jsonl",
+    reference="after_hashes",
+    extract="last_number",
+    signals=dict(
+      fn="patterns",
+      shows_steps=r"=",
+      one_answer=r"^(?!.*answer is.*answer is)",
+      no_hedging=r"^(?!.*(perhaps|maybe|not sure))",
+    ),
+  )
+  c.sampling = dict(temperature=1.0, dtype="bfloat16")
+  c.optimizer = dict(fn="adamw", learning_rate=1e-6)
+  c.mesh = dict(data=1, fsdp=-1)
+  c.train = dict(
+    steps=1000, prompts=64, group_size=8, max_tokens=1024, max_prompt_tokens=1024, micro_batches=8
+  )
+  c.eval = dict(every=100, prompts=512)
+  if mode == "smoke":
+    shrink(c).budget = dict(fn="fixed", target=16)
+  return c
+
+
+def sweep(add):
+  for weight in (0.0, 0.5, 1.0):
+    add({"reward.weight": weight})

@@ -1,0 +1,55 @@
+"""CANON by entropy: uncertain against certain responses of a group, first within the halves.
+
+Source  arXiv:2509.23962 and its code (mu follows the batch's accuracy, alpha 1; 512 x 16, mini-
+        batch 32)
+Tier    A
+Data    MATH's train split as JSON lines in data/math.jsonl
+Run     python -m experiments.train --config=configs/canon_entropy.py --workdir=$WORKDIR
+Smoke   the same with --config=configs/canon_entropy.py:smoke (one CPU, under a minute)
+Result  not run yet
+"""
+
+from ml_collections import config_dict
+
+from configs.smoke import shrink
+
+
+def get_config(mode: str = "full") -> config_dict.ConfigDict:
+  c = config_dict.ConfigDict({"seed": 0})
+  c.budget = dict(fn="fixed", target=8192)
+  c.reward = dict(fn="correctness")
+  c.filter = dict(fn="keep_all")
+  c.advantage = dict(fn="canon_entropy", mu=dict(fn="accuracy_mix"), alpha=1.0)
+  c.loss = dict(fn="clipped_surrogate", clip_low=0.2, clip_high=0.28)
+  c.weights = dict(fn="fixed_length", length=8192)
+  c.policy = dict(fn="pretrained", path="models/Qwen2.5-Math-7B", dtype="bfloat16", remat="full")
+  c.task = dict(
+    fn="jsonl",
+    path="data/math.jsonl",
+    question="problem",
+    answer="answer",
+    difficulty="level",
+    extract="boxed",
+  )
+  c.sampling = dict(temperature=1.0, dtype="bfloat16")
+  c.optimizer = dict(fn="adamw", learning_rate=1e-6, warmup=5, weight_decay=0.1)
+  c.mesh = dict(data=1, fsdp=-1)
+  c.train = dict(
+    steps=150,
+    prompts=512,
+    group_size=16,
+    max_tokens=8192,
+    max_prompt_tokens=1024,
+    micro_batches=2,
+    updates=16,
+  )
+  c.eval = dict(every=100, prompts=512)
+  if mode == "smoke":
+    shrink(c).budget = dict(fn="fixed", target=16)
+    c.weights.length = 16
+  return c
+
+
+def sweep(add):
+  for alpha in (0.9, 1.0):
+    add({"advantage.alpha": alpha})

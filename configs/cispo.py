@@ -1,0 +1,49 @@
+"""CISPO: the ratio is clipped as a weight, so that clipped tokens still teach.
+
+Source  arXiv:2506.13585; the bound is TRL's and ScaleRL's, 5 as an absolute ratio and none below;
+        verl clips to 1 - 0.2 and 1 + 0.28
+Tier    A
+Data    questions with answers as JSON lines in data/dapo_math.jsonl
+Run     python -m experiments.train --config=configs/cispo.py --workdir=$WORKDIR
+Smoke   the same with --config=configs/cispo.py:smoke (one CPU, under a minute)
+Result  not run yet
+"""
+
+from ml_collections import config_dict
+
+from configs.smoke import shrink
+
+
+def get_config(mode: str = "full") -> config_dict.ConfigDict:
+  c = config_dict.ConfigDict({"seed": 0})
+  c.budget = dict(fn="fixed", target=8192)
+  c.reward = dict(fn="correctness")
+  c.filter = dict(fn="keep_all")
+  c.advantage = dict(fn="group_normalized")
+  c.loss = dict(fn="cispo", upper=5.0)
+  c.weights = dict(fn="token_mean")
+  c.policy = dict(fn="pretrained", path="models/Qwen2.5-7B", dtype="bfloat16", remat="full")
+  c.task = dict(
+    fn="jsonl", path="data/dapo_math.jsonl", question="problem", answer="answer", extract="boxed"
+  )
+  c.sampling = dict(temperature=1.0, dtype="bfloat16")
+  c.optimizer = dict(fn="adamw", learning_rate=1e-6)
+  c.mesh = dict(data=1, fsdp=-1)
+  c.train = dict(
+    steps=1000,
+    prompts=128,
+    group_size=16,
+    max_tokens=8192,
+    max_prompt_tokens=1024,
+    micro_batches=16,
+    updates=4,
+  )
+  c.eval = dict(every=100, prompts=512)
+  if mode == "smoke":
+    shrink(c).budget = dict(fn="fixed", target=16)
+  return c
+
+
+def sweep(add):
+  for upper in (1.28, 2.0, 5.0):
+    add({"loss.upper": upper})

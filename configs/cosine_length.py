@@ -1,0 +1,57 @@
+"""Demystifying Long CoT: right answers earn more if short, wrong ones if long; repetition costs.
+
+Source  arXiv:2502.03373 and its code (512 x 16, cap 14,336, exceed -10, n-gram 40 at -0.05
+        discounted by 0.99, lr 5e-7, KL 0.01); it has a critic where this has the group's mean
+Tier    A
+Data    MATH's train split as JSON lines in data/math.jsonl
+Run     python -m experiments.train --config=configs/cosine_length.py --workdir=$WORKDIR
+Smoke   the same with --config=configs/cosine_length.py:smoke (one CPU, under a minute)
+Result  not run yet
+"""
+
+from ml_collections import config_dict
+
+from configs.smoke import shrink
+
+
+def get_config(mode: str = "full") -> config_dict.ConfigDict:
+  c = config_dict.ConfigDict({"seed": 0})
+  c.budget = dict(fn="fixed", target=14336)
+  c.reward = dict(
+    fn="cosine_length", max_length=14336, right=(2.0, 1.0), wrong=(-10.0, 0.0), exceed=-10.0
+  )
+  c.filter = dict(fn="keep_all")
+  c.advantage = dict(fn="multi_discount", ngram=40, penalty=-0.05, gamma=0.99)
+  c.loss = dict(fn="clipped_surrogate", kl=dict(fn="k3", beta=0.01))
+  c.weights = dict(fn="token_mean")
+  c.policy = dict(fn="pretrained", path="models/Llama-3.1-8B", dtype="bfloat16", remat="full")
+  c.task = dict(
+    fn="jsonl",
+    path="data/math.jsonl",
+    question="problem",
+    answer="answer",
+    difficulty="level",
+    extract="boxed",
+  )
+  c.sampling = dict(temperature=1.0, dtype="bfloat16")
+  c.optimizer = dict(fn="adamw", learning_rate=5e-7)
+  c.mesh = dict(data=1, fsdp=-1)
+  c.train = dict(
+    steps=1000,
+    prompts=512,
+    group_size=16,
+    max_tokens=14336,
+    max_prompt_tokens=1024,
+    micro_batches=32,
+  )
+  c.eval = dict(every=100, prompts=512)
+  if mode == "smoke":
+    shrink(c).budget = dict(fn="fixed", target=16)
+    c.reward.update(max_length=16, margin=2)
+    c.advantage.ngram = 2
+  return c
+
+
+def sweep(add):
+  for penalty in (0.0, -0.05, -0.2):
+    add({"advantage.penalty": penalty})

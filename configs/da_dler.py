@@ -1,0 +1,53 @@
+"""DA-DLER: groups that are mostly right get half the length, measured under the longer cap.
+
+Source  arXiv:2510.15110 (4,000 and 2,000 at accuracy 0.5; 150 steps from a DLER checkpoint);
+        equality and where accuracy is measured are ours; not in the public code
+Tier    A
+Data    questions with answers as JSON lines, such as DeepScaleR's, in data/deepscaler.jsonl
+Run     python -m experiments.train --config=configs/da_dler.py --workdir=$WORKDIR
+Smoke   the same with --config=configs/da_dler.py:smoke (one CPU, under a minute)
+Result  not run yet
+"""
+
+from ml_collections import config_dict
+
+from configs.smoke import shrink
+
+
+def get_config(mode: str = "full") -> config_dict.ConfigDict:
+  c = config_dict.ConfigDict({"seed": 0})
+  c.budget = dict(fn="fixed", target=4000)
+  c.reward = dict(fn="truncation")
+  c.filter = dict(fn="mixed_correctness")
+  c.advantage = dict(fn="reinforce_baseline")
+  c.loss = dict(fn="clipped_surrogate", clip_low=0.2, clip_high=0.28, kl=dict(fn="k2", beta=5e-4))
+  c.weights = dict(fn="token_mean")
+  c.revise = dict(fn="cut_to_tier", thresholds=(0.5,), limits=(4000, 2000))
+  c.policy = dict(fn="pretrained", path="models/DLER-R1-1.5B", dtype="bfloat16", remat="full")
+  c.task = dict(
+    fn="jsonl", path="data/deepscaler.jsonl", question="problem", answer="answer", extract="boxed"
+  )
+  c.sampling = dict(temperature=1.0, dtype="bfloat16")
+  c.optimizer = dict(fn="adamw", learning_rate=1e-6)
+  c.mesh = dict(data=1, fsdp=-1)
+  c.train = dict(
+    steps=150,
+    prompts=512,
+    group_size=16,
+    max_tokens=4000,
+    max_prompt_tokens=1024,
+    micro_batches=16,
+    updates=8,
+    max_rounds=4,
+  )
+  c.eval = dict(every=100, prompts=512)
+  if mode == "smoke":
+    shrink(c).budget = dict(fn="fixed", target=16)
+    c.revise.limits = (16, 8)
+    c.train.max_rounds = 2
+  return c
+
+
+def sweep(add):
+  for limits in ((4000, 2000), (4000, 1000)):
+    add({"revise.limits": limits})

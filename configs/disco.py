@@ -1,0 +1,52 @@
+"""DisCO: right answers attracted alike, wrong ones pushed by a soft maximum, inside a trust region.
+
+Source  arXiv:2505.12366 (log-likelihood scores; tau 10, delta 1e-4, beta 1e3, cap 8,192, lr 2e-6),
+        and DRPO's code without length
+Tier    A
+Data    questions with answers as JSON lines, such as DeepScaleR's, in data/deepscaler.jsonl
+Run     python -m experiments.train --config=configs/disco.py --workdir=$WORKDIR
+Smoke   the same with --config=configs/disco.py:smoke (one CPU, under a minute)
+Result  not run yet
+"""
+
+from ml_collections import config_dict
+
+from configs.smoke import shrink
+
+
+def get_config(mode: str = "full") -> config_dict.ConfigDict:
+  c = config_dict.ConfigDict({"seed": 0})
+  c.budget = dict(fn="fixed", target=8192)
+  c.reward = dict(fn="correctness")
+  c.filter = dict(fn="keep_all")
+  c.advantage = dict(fn="group_normalized")
+  c.loss = dict(fn="drpo", max_length=8192, temperature=None, tau=10.0, delta=1e-4, beta=1e3)
+  c.weights = dict(fn="token_mean")
+  c.policy = dict(
+    fn="pretrained", path="models/DeepSeek-R1-Distill-Qwen-1.5B", dtype="bfloat16", remat="full"
+  )
+  c.task = dict(
+    fn="jsonl", path="data/deepscaler.jsonl", question="problem", answer="answer", extract="boxed"
+  )
+  c.sampling = dict(temperature=0.6, dtype="bfloat16")
+  c.optimizer = dict(fn="adamw", learning_rate=2e-6)
+  c.mesh = dict(data=1, fsdp=-1)
+  c.train = dict(
+    steps=1000,
+    prompts=128,
+    group_size=8,
+    max_tokens=8192,
+    max_prompt_tokens=1024,
+    micro_batches=16,
+    updates=4,
+  )
+  c.eval = dict(every=100, prompts=512)
+  if mode == "smoke":
+    shrink(c).budget = dict(fn="fixed", target=16)
+    c.loss.max_length = 16
+  return c
+
+
+def sweep(add):
+  for tau in (1.0, 10.0, 30.0):
+    add({"loss.tau": tau})

@@ -1,0 +1,55 @@
+"""DOT: far too long right answers of solved groups are cut and judged again: mostly wrong.
+
+Source  arXiv:2601.03969 and its code (128 x 32, alpha 3, margin 32, KL-Cov 0.002, four updates,
+        pass rates of 20 steps choose how much to sample)
+Tier    A
+Data    questions with answers as JSON lines, such as DeepScaleR's, in data/deepscaler.jsonl
+Run     python -m experiments.train --config=configs/dot.py --workdir=$WORKDIR
+Smoke   the same with --config=configs/dot.py:smoke (one CPU, under a minute)
+Result  not run yet
+"""
+
+from ml_collections import config_dict
+
+from configs.smoke import shrink
+
+
+def get_config(mode: str = "full") -> config_dict.ConfigDict:
+  c = config_dict.ConfigDict({"seed": 0})
+  c.budget = dict(fn="fixed", target=8192)
+  c.reward = dict(fn="correctness")
+  c.filter = dict(fn="nonconstant_reward")
+  c.advantage = dict(fn="group_normalized")
+  c.loss = dict(fn="kl_cov", share=0.002, beta=1.0)
+  c.weights = dict(fn="sequence_mean")
+  c.revise = dict(fn="cut_outliers", alpha=3.0, success=1.0, margin=32)
+  c.policy = dict(
+    fn="pretrained", path="models/DeepSeek-R1-Distill-Qwen-1.5B", dtype="bfloat16", remat="full"
+  )
+  c.task = dict(
+    fn="jsonl", path="data/deepscaler.jsonl", question="problem", answer="answer", extract="boxed"
+  )
+  c.sampling = dict(temperature=1.0, dtype="bfloat16")
+  c.optimizer = dict(fn="adamw", learning_rate=1e-6)
+  c.mesh = dict(data=1, fsdp=-1)
+  c.train = dict(
+    steps=1000,
+    prompts=128,
+    group_size=32,
+    max_tokens=8192,
+    max_prompt_tokens=4096,
+    micro_batches=8,
+    updates=4,
+    window=20,
+  )
+  c.eval = dict(every=100, prompts=512)
+  if mode == "smoke":
+    shrink(c).budget = dict(fn="fixed", target=16)
+    c.revise.update(alpha=1.0, margin=1)
+    c.train.window = 2
+  return c
+
+
+def sweep(add):
+  for alpha in (2.0, 3.0, 4.0):
+    add({"revise.alpha": alpha})

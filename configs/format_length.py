@@ -1,0 +1,49 @@
+"""Format and length as surrogate signals: no answers needed, half the context is best.
+
+Source  arXiv:2505.19439, text and code (turn 0.5 of 3,072 tokens, G 8, batch 128, temperature 0.6,
+        KL 0.001); the code has two format flags of half a point
+Tier    A
+Data    questions with answers as JSON lines, such as DeepScaleR's, in data/deepscaler.jsonl
+Run     python -m experiments.train --config=configs/format_length.py --workdir=$WORKDIR
+Smoke   the same with --config=configs/format_length.py:smoke (one CPU, under a minute)
+Result  not run yet
+"""
+
+from ml_collections import config_dict
+
+from configs.smoke import shrink
+
+
+def get_config(mode: str = "full") -> config_dict.ConfigDict:
+  c = config_dict.ConfigDict({"seed": 0})
+  c.budget = dict(fn="fixed", target=3072)
+  c.reward = dict(fn="format_length", max_length=3072, turn=0.5)
+  c.filter = dict(fn="keep_all")
+  c.advantage = dict(fn="group_normalized")
+  c.loss = dict(fn="clipped_surrogate", kl=dict(fn="k3", beta=1e-3))
+  c.weights = dict(fn="token_mean")
+  c.policy = dict(fn="pretrained", path="models/Qwen2.5-Math-7B", dtype="bfloat16", remat="full")
+  c.task = dict(
+    fn="jsonl",
+    path="data/deepscaler.jsonl",
+    question="problem",
+    answer="answer",
+    extract="boxed",
+    signals=dict(fn="answer_span", extract="boxed"),
+  )
+  c.sampling = dict(temperature=0.6, dtype="bfloat16")
+  c.optimizer = dict(fn="adamw", learning_rate=1e-6)
+  c.mesh = dict(data=1, fsdp=-1)
+  c.train = dict(
+    steps=1000, prompts=16, group_size=8, max_tokens=3072, max_prompt_tokens=1024, micro_batches=4
+  )
+  c.eval = dict(every=100, prompts=512)
+  if mode == "smoke":
+    shrink(c).budget = dict(fn="fixed", target=16)
+    c.reward.max_length = 16
+  return c
+
+
+def sweep(add):
+  for turn in (0.25, 0.5, 0.75):
+    add({"reward.turn": turn})

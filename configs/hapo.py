@@ -1,0 +1,46 @@
+"""HAPO: a response against the shortest right answer that its prompt ever got.
+
+Source  arXiv:2505.11225 and its code (weight 1, cosine, 2,000 prompts, 5 epochs, temperature 0.7, 2
+        samples; KL 0.04 from memory); the history is in the checkpoint, which the code loses
+Tier    A
+Data    questions with answers as JSON lines, such as DeepScaleR's, in data/deepscaler.jsonl
+Run     python -m experiments.train --config=configs/hapo.py --workdir=$WORKDIR
+Smoke   the same with --config=configs/hapo.py:smoke (one CPU, under a minute)
+Result  not run yet
+"""
+
+from ml_collections import config_dict
+
+from configs.smoke import shrink
+
+
+def get_config(mode: str = "full") -> config_dict.ConfigDict:
+  c = config_dict.ConfigDict({"seed": 0})
+  c.budget = dict(fn="fixed", target=32768)
+  c.reward = dict(fn="hapo", rows=2000, weight=1.0, score=dict(fn="cosine_history"))
+  c.filter = dict(fn="keep_all")
+  c.advantage = dict(fn="group_normalized", eps=1e-4)
+  c.loss = dict(fn="clipped_surrogate", kl=dict(fn="k3", beta=0.04))
+  c.weights = dict(fn="sequence_mean")
+  c.policy = dict(
+    fn="pretrained", path="models/DeepSeek-R1-Distill-Qwen-1.5B", dtype="bfloat16", remat="full"
+  )
+  c.task = dict(
+    fn="jsonl", path="data/deepscaler.jsonl", question="problem", answer="answer", extract="boxed"
+  )
+  c.sampling = dict(temperature=0.7, dtype="bfloat16")
+  c.optimizer = dict(fn="adamw", learning_rate=1e-6)
+  c.mesh = dict(data=1, fsdp=-1)
+  c.train = dict(
+    steps=310, prompts=32, group_size=2, max_tokens=32768, max_prompt_tokens=1024, micro_batches=16
+  )
+  c.eval = dict(every=100, prompts=512)
+  if mode == "smoke":
+    shrink(c).budget = dict(fn="fixed", target=16)
+    c.reward.rows = c.task.size
+  return c
+
+
+def sweep(add):
+  for weight in (0.25, 0.5, 1.0):
+    add({"reward.weight": weight})

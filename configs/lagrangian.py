@@ -1,0 +1,53 @@
+"""Lagrangian length control: multipliers hold verdict and length at targets, KL has the rest.
+
+Source  arXiv:2310.04373 and its code (tanh, SGD 0.1, momentum 0.1, norm 0.5); there METEOR and
+        intent of dialogues with critics, here verdict and length of answers, targets ours
+Tier    A
+Data    GSM8K's train split as JSON lines in data/gsm8k.jsonl
+Run     python -m experiments.train --config=configs/lagrangian.py --workdir=$WORKDIR
+Smoke   the same with --config=configs/lagrangian.py:smoke (one CPU, under a minute)
+Result  not run yet
+"""
+
+from ml_collections import config_dict
+
+from configs.smoke import shrink
+
+
+def get_config(mode: str = "full") -> config_dict.ConfigDict:
+  c = config_dict.ConfigDict({"seed": 0})
+  c.budget = dict(fn="fixed", target=1024)
+  c.reward = dict(
+    fn="lagrangian",
+    main=dict(fn="kl_penalty", beta=1.0, base=dict(fn="correctness", right=0.0)),
+    components=[
+      dict(fn="correctness"),
+      dict(fn="length_penalty", alpha=1 / 256, base=dict(fn="correctness", right=0.0)),
+    ],
+    targets=[0.8, -1.0],
+  )
+  c.filter = dict(fn="keep_all")
+  c.advantage = dict(fn="group_centered")
+  c.loss = dict(fn="clipped_surrogate")
+  c.weights = dict(fn="token_mean")
+  c.policy = dict(
+    fn="pretrained", path="models/Qwen2.5-1.5B-Instruct", dtype="bfloat16", remat="full"
+  )
+  c.task = dict(
+    fn="jsonl", path="data/gsm8k.jsonl", reference="after_hashes", extract="last_number"
+  )
+  c.sampling = dict(temperature=1.0, dtype="bfloat16")
+  c.optimizer = dict(fn="adamw", learning_rate=1e-6)
+  c.mesh = dict(data=1, fsdp=-1)
+  c.train = dict(
+    steps=1000, prompts=64, group_size=8, max_tokens=1024, max_prompt_tokens=1024, micro_batches=8
+  )
+  c.eval = dict(every=100, prompts=512)
+  if mode == "smoke":
+    shrink(c).budget = dict(fn="fixed", target=16)
+  return c
+
+
+def sweep(add):
+  for targets in ([0.8, -0.5], [0.8, -1.0], [0.8, -2.0]):
+    add({"reward.targets": targets})

@@ -1,0 +1,52 @@
+"""LC-R1: right answers lose what they think once the answer is there; stopping pays.
+
+Source  arXiv:2506.14755 and its code (G 6, lr 3e-6, weight 1); a small model there says where the
+        answer is reached, here the first place where it stands; its code also pays short wrong
+        answers (apply_to_incorrect=True, eps=1e-4)
+Tier    A
+Data    questions with answers as JSON lines, such as DeepScaleR's, in data/deepscaler.jsonl
+Run     python -m experiments.train --config=configs/lcr1.py --workdir=$WORKDIR
+Smoke   the same with --config=configs/lcr1.py:smoke (one CPU, under a minute)
+Result  not run yet
+"""
+
+from ml_collections import config_dict
+
+from configs.smoke import shrink
+
+
+def get_config(mode: str = "full") -> config_dict.ConfigDict:
+  c = config_dict.ConfigDict({"seed": 0})
+  c.budget = dict(fn="fixed", target=8192)
+  c.reward = dict(fn="lcr1", alpha=1.0, base=dict(fn="correctness", right=2.0))
+  c.filter = dict(fn="keep_all")
+  c.advantage = dict(fn="thinking_compression", weight=1.0)
+  c.loss = dict(fn="clipped_surrogate")
+  c.weights = dict(fn="token_mean")
+  c.revise = dict(fn="crop_thinking", extract="boxed")
+  c.policy = dict(
+    fn="pretrained", path="models/DeepSeek-R1-Distill-Qwen-1.5B", dtype="bfloat16", remat="full"
+  )
+  c.task = dict(
+    fn="jsonl",
+    path="data/deepscaler.jsonl",
+    question="problem",
+    answer="answer",
+    extract="boxed",
+    signals=dict(fn="think_tags"),
+  )
+  c.sampling = dict(temperature=1.0, dtype="bfloat16")
+  c.optimizer = dict(fn="adamw", learning_rate=3e-6)
+  c.mesh = dict(data=1, fsdp=-1)
+  c.train = dict(
+    steps=300, prompts=32, group_size=6, max_tokens=8192, max_prompt_tokens=1024, micro_batches=16
+  )
+  c.eval = dict(every=100, prompts=512)
+  if mode == "smoke":
+    shrink(c).budget = dict(fn="fixed", target=16)
+  return c
+
+
+def sweep(add):
+  for weight in (0.0, 1.0):
+    add({"advantage.weight": weight})

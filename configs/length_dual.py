@@ -1,0 +1,46 @@
+"""A price for length that climbs while the mean length is above its target, and falls below it.
+
+Source  projected dual ascent in the manner of arXiv:2310.04373; the rule, its step and its target
+        are ours
+Tier    A
+Data    GSM8K's train split as JSON lines in data/gsm8k.jsonl
+Run     python -m experiments.train --config=configs/length_dual.py --workdir=$WORKDIR
+Smoke   the same with --config=configs/length_dual.py:smoke (one CPU, under a minute)
+Result  not run yet
+"""
+
+from ml_collections import config_dict
+
+from configs.smoke import shrink
+
+
+def get_config(mode: str = "full") -> config_dict.ConfigDict:
+  c = config_dict.ConfigDict({"seed": 0})
+  c.budget = dict(fn="fixed", target=1024)
+  c.reward = dict(fn="length_dual", target=128, step_size=0.1, max_price=1.0)
+  c.filter = dict(fn="keep_all")
+  c.advantage = dict(fn="group_centered")
+  c.loss = dict(fn="clipped_surrogate")
+  c.weights = dict(fn="token_mean")
+  c.policy = dict(
+    fn="pretrained", path="models/Qwen2.5-1.5B-Instruct", dtype="bfloat16", remat="full"
+  )
+  c.task = dict(
+    fn="jsonl", path="data/gsm8k.jsonl", reference="after_hashes", extract="last_number"
+  )
+  c.sampling = dict(temperature=1.0, dtype="bfloat16")
+  c.optimizer = dict(fn="adamw", learning_rate=1e-6)
+  c.mesh = dict(data=1, fsdp=-1)
+  c.train = dict(
+    steps=1000, prompts=64, group_size=8, max_tokens=1024, max_prompt_tokens=1024, micro_batches=8
+  )
+  c.eval = dict(every=100, prompts=512)
+  if mode == "smoke":
+    shrink(c).budget = dict(fn="fixed", target=16)
+    c.reward.target = 8
+  return c
+
+
+def sweep(add):
+  for target in (64, 128, 256):
+    add({"reward.target": target})

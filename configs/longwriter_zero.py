@@ -1,0 +1,55 @@
+"""LongWriter-Zero: length, format and the writing itself, each standardised before the mix.
+
+Source  arXiv:2506.18841, secondary notes. Stand-in: one range in tokens where a judge gives one in
+        words, answer tags for the format, a verdict for the writing model
+Tier    B
+Data    GSM8K's train split as JSON lines in data/gsm8k.jsonl
+Run     python -m experiments.train --config=configs/longwriter_zero.py --workdir=$WORKDIR
+Smoke   the same with --config=configs/longwriter_zero.py:smoke (one CPU, under a minute)
+Result  not run yet
+"""
+
+from ml_collections import config_dict
+
+from configs.smoke import shrink
+
+
+def get_config(mode: str = "full") -> config_dict.ConfigDict:
+  c = config_dict.ConfigDict({"seed": 0})
+  c.budget = dict(fn="fixed", target=14000)
+  c.reward = dict(fn="length_range", low=200, high=400, max_length=14000)
+  c.filter = dict(fn="keep_all")
+  c.advantage = dict(fn="component_average", signals=("scores", "has_answer"))
+  c.loss = dict(fn="clipped_surrogate")
+  c.weights = dict(fn="token_mean")
+  c.policy = dict(
+    fn="pretrained", path="models/Qwen2.5-7B-Instruct", dtype="bfloat16", remat="full"
+  )
+  c.task = dict(
+    fn="jsonl",
+    path="data/gsm8k.jsonl",
+    reference="after_hashes",
+    extract="answer_tag",
+    signals=dict(fn="answer_span", extract="answer_tag"),
+  )
+  c.sampling = dict(temperature=0.8, dtype="bfloat16")
+  c.optimizer = dict(fn="adamw", learning_rate=1e-6)
+  c.mesh = dict(data=1, fsdp=-1)
+  c.train = dict(
+    steps=1000,
+    prompts=32,
+    group_size=32,
+    max_tokens=14000,
+    max_prompt_tokens=1024,
+    micro_batches=16,
+  )
+  c.eval = dict(every=100, prompts=512)
+  if mode == "smoke":
+    shrink(c).budget = dict(fn="fixed", target=16)
+    c.reward.update(low=4, high=8, max_length=16)
+  return c
+
+
+def sweep(add):
+  for high in (300, 400, 800):
+    add({"reward.high": high})

@@ -1,0 +1,61 @@
+"""LUSPO: GSPO's loss times the response's length, so that no token counts less in a long one.
+
+Source  arXiv:2602.05261 (clip 2e-3 and 2.5e-3, 128 x 8, mini-batch 16, cap 32,768, warm-up 20;
+        format 0.5, overlong 0.3; top-p 0.7 is not set here)
+Tier    A
+Data    questions with answers as JSON lines in data/dapo_math.jsonl
+Run     python -m experiments.train --config=configs/luspo.py --workdir=$WORKDIR
+Smoke   the same with --config=configs/luspo.py:smoke (one CPU, under a minute)
+Result  not run yet
+"""
+
+from ml_collections import config_dict
+
+from configs.smoke import shrink
+
+
+def get_config(mode: str = "full") -> config_dict.ConfigDict:
+  c = config_dict.ConfigDict({"seed": 0})
+  c.budget = dict(fn="fixed", target=32768)
+  c.reward = dict(
+    fn="soft_overlong",
+    max_length=32768,
+    buffer=4096,
+    factor=0.3,
+    base=dict(fn="rule_fraction", rules=("has_answer",), weight=0.5),
+  )
+  c.filter = dict(fn="keep_all")
+  c.advantage = dict(fn="group_normalized")
+  c.loss = dict(fn="sequence_clipped_surrogate", clip_low=2e-3, clip_high=2.5e-3)
+  c.weights = dict(fn="sequence_sum")
+  c.policy = dict(fn="pretrained", path="models/Qwen2.5-7B", dtype="bfloat16", remat="full")
+  c.task = dict(
+    fn="jsonl",
+    path="data/dapo_math.jsonl",
+    question="problem",
+    answer="answer",
+    extract="boxed",
+    signals=dict(fn="answer_span", extract="boxed"),
+  )
+  c.sampling = dict(temperature=1.0, dtype="bfloat16")
+  c.optimizer = dict(fn="adamw", learning_rate=1e-6, warmup=20)
+  c.mesh = dict(data=1, fsdp=-1)
+  c.train = dict(
+    steps=1000,
+    prompts=128,
+    group_size=8,
+    max_tokens=32768,
+    max_prompt_tokens=1024,
+    micro_batches=16,
+    updates=8,
+  )
+  c.eval = dict(every=100, prompts=512)
+  if mode == "smoke":
+    shrink(c).budget = dict(fn="fixed", target=16)
+    c.reward.update(max_length=16, buffer=8)
+  return c
+
+
+def sweep(add):
+  for clip_high in (4e-4, 2.5e-3):
+    add({"loss.clip_high": clip_high})

@@ -1,0 +1,54 @@
+"""MRT: an episode of thinking earns by how much it adds to the chance of a right answer given now.
+
+Source  arXiv:2503.07572, whose bonus is in no released code. Stand-in: one episode a response,
+        values of 8 forced answers, alpha 0.2, all ours
+Tier    B
+Data    questions with answers as JSON lines, such as DeepScaleR's, in data/deepscaler.jsonl
+Run     python -m experiments.train --config=configs/mrt.py --workdir=$WORKDIR
+Smoke   the same with --config=configs/mrt.py:smoke (one CPU, under a minute)
+Result  not run yet
+"""
+
+from ml_collections import config_dict
+
+from configs.smoke import shrink
+
+FORCE = "\n\nTime is up. I answer with what I have.\n</think>\n\n"
+
+
+def get_config(mode: str = "full") -> config_dict.ConfigDict:
+  c = config_dict.ConfigDict({"seed": 0})
+  c.budget = dict(fn="fixed", target=16384)
+  c.reward = dict(fn="mrt", alpha=0.2)
+  c.filter = dict(fn="keep_all")
+  c.advantage = dict(fn="group_normalized")
+  c.loss = dict(fn="clipped_surrogate", clip_low=0.2, clip_high=0.28)
+  c.weights = dict(fn="token_mean")
+  c.revise = dict(fn="force_answers", force=FORCE, cap=256, episodes=4, samples=8)
+  c.policy = dict(
+    fn="pretrained", path="models/DeepSeek-R1-Distill-Qwen-1.5B", dtype="bfloat16", remat="full"
+  )
+  c.task = dict(
+    fn="jsonl",
+    path="data/deepscaler.jsonl",
+    question="problem",
+    answer="answer",
+    extract="boxed",
+    signals=dict(fn="think_tags"),
+  )
+  c.sampling = dict(temperature=1.0, dtype="bfloat16")
+  c.optimizer = dict(fn="adamw", learning_rate=1e-6)
+  c.mesh = dict(data=1, fsdp=-1)
+  c.train = dict(
+    steps=1000, prompts=64, group_size=4, max_tokens=16384, max_prompt_tokens=1024, micro_batches=16
+  )
+  c.eval = dict(every=100, prompts=512)
+  if mode == "smoke":
+    shrink(c).budget = dict(fn="fixed", target=16)
+    c.revise.update(force="!", cap=4, samples=2)
+  return c
+
+
+def sweep(add):
+  for alpha in (0.0, 0.2, 1.0):
+    add({"reward.alpha": alpha})

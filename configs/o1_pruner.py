@@ -1,0 +1,57 @@
+"""O1-Pruner: shorter and righter than reference samples of the same prompt.
+
+Source  arXiv:2501.12570 and its code (lambda 2, clip 0.2, rewards within -2 and 4); there the
+        reference samples are drawn once, before training, and two of them train; here each step's
+        group is its own reference
+Tier    A
+Data    MATH's train split as JSON lines in data/math.jsonl
+Run     python -m experiments.train --config=configs/o1_pruner.py --workdir=$WORKDIR
+Smoke   the same with --config=configs/o1_pruner.py:smoke (one CPU, under a minute)
+Result  not run yet
+"""
+
+from ml_collections import config_dict
+
+from configs.smoke import shrink
+
+
+def get_config(mode: str = "full") -> config_dict.ConfigDict:
+  c = config_dict.ConfigDict({"seed": 0})
+  c.budget = dict(fn="fixed", target=4096)
+  c.reward = dict(fn="o1_pruner", accuracy_weight=2.0, low=-2.0, high=4.0)
+  c.filter = dict(fn="keep_all")
+  c.advantage = dict(fn="raw")
+  c.loss = dict(fn="sequence_clipped_surrogate", clip_low=0.2, clip_high=0.2)
+  c.weights = dict(fn="sequence_mean")
+  c.policy = dict(
+    fn="pretrained", path="models/Qwen2.5-7B-Instruct", dtype="bfloat16", remat="full"
+  )
+  c.task = dict(
+    fn="jsonl",
+    path="data/math.jsonl",
+    question="problem",
+    answer="answer",
+    difficulty="level",
+    extract="boxed",
+  )
+  c.sampling = dict(temperature=1.0, dtype="bfloat16")
+  c.optimizer = dict(fn="adamw", learning_rate=1e-6)
+  c.mesh = dict(data=1, fsdp=-1)
+  c.train = dict(
+    steps=200,
+    prompts=64,
+    group_size=16,
+    max_tokens=4096,
+    max_prompt_tokens=1024,
+    micro_batches=16,
+    updates=4,
+  )
+  c.eval = dict(every=100, prompts=512)
+  if mode == "smoke":
+    shrink(c).budget = dict(fn="fixed", target=16)
+  return c
+
+
+def sweep(add):
+  for accuracy_weight in (1.0, 2.0, 5.0):
+    add({"reward.accuracy_weight": accuracy_weight})

@@ -1,0 +1,49 @@
+"""PEAR: a right answer pays for thinking with more entropy than it answers with.
+
+Source  arXiv:2510.08026 (GSM8K, 128 prompts, lr 1e-6, alpha 1), formulas from secondary notes; the
+        scale and what a wrong answer earns are not published, 1 and 0 here
+Tier    A
+Data    GSM8K's train split as JSON lines in data/gsm8k.jsonl
+Run     python -m experiments.train --config=configs/pear.py --workdir=$WORKDIR
+Smoke   the same with --config=configs/pear.py:smoke (one CPU, under a minute)
+Result  not run yet
+"""
+
+from ml_collections import config_dict
+
+from configs.smoke import shrink
+
+
+def get_config(mode: str = "full") -> config_dict.ConfigDict:
+  c = config_dict.ConfigDict({"seed": 0})
+  c.budget = dict(fn="fixed", target=8192)
+  c.reward = dict(fn="pear", alpha=1.0, scale=1.0, wrong=0.0)
+  c.filter = dict(fn="keep_all")
+  c.advantage = dict(fn="group_normalized")
+  c.loss = dict(fn="clipped_surrogate")
+  c.weights = dict(fn="token_mean")
+  c.policy = dict(
+    fn="pretrained", path="models/DeepSeek-R1-Distill-Qwen-1.5B", dtype="bfloat16", remat="full"
+  )
+  c.task = dict(
+    fn="jsonl",
+    path="data/gsm8k.jsonl",
+    reference="after_hashes",
+    extract="last_number",
+    signals=dict(fn="think_tags"),
+  )
+  c.sampling = dict(temperature=1.0, dtype="bfloat16")
+  c.optimizer = dict(fn="adamw", learning_rate=1e-6)
+  c.mesh = dict(data=1, fsdp=-1)
+  c.train = dict(
+    steps=290, prompts=128, group_size=8, max_tokens=8192, max_prompt_tokens=1024, micro_batches=16
+  )
+  c.eval = dict(every=100, prompts=512)
+  if mode == "smoke":
+    shrink(c).budget = dict(fn="fixed", target=16)
+  return c
+
+
+def sweep(add):
+  for alpha in (0.0, 0.5, 1.0, 2.0):
+    add({"reward.alpha": alpha})

@@ -1,0 +1,48 @@
+"""QGLAS: quality sets an advantage's sign, length only the size of the positive ones.
+
+Source  "Quality Determines Direction, Length Shapes Magnitude", 2026 (beta 0.3 to 0.6, cap 0.5;
+        ddof of the deviation is not given); sizes are ours
+Tier    A
+Data    questions with answers as JSON lines, such as DeepScaleR's, in data/deepscaler.jsonl
+Run     python -m experiments.train --config=configs/qglas.py --workdir=$WORKDIR
+Smoke   the same with --config=configs/qglas.py:smoke (one CPU, under a minute)
+Result  not run yet
+"""
+
+from ml_collections import config_dict
+
+from configs.smoke import shrink
+
+
+def get_config(mode: str = "full") -> config_dict.ConfigDict:
+  c = config_dict.ConfigDict({"seed": 0})
+  c.budget = dict(fn="fixed", target=16384)
+  c.reward = dict(fn="correctness")
+  c.filter = dict(fn="keep_all")
+  c.advantage = dict(fn="qglas", beta_min=0.3, beta_max=0.6, cap=0.5)
+  c.loss = dict(fn="clipped_surrogate")
+  c.weights = dict(fn="token_mean")
+  c.policy = dict(fn="pretrained", path="models/Qwen3-4B", dtype="bfloat16", remat="full")
+  c.task = dict(
+    fn="jsonl", path="data/deepscaler.jsonl", question="problem", answer="answer", extract="boxed"
+  )
+  c.sampling = dict(temperature=1.0, dtype="bfloat16")
+  c.optimizer = dict(fn="adamw", learning_rate=1e-6)
+  c.mesh = dict(data=1, fsdp=-1)
+  c.train = dict(
+    steps=1000,
+    prompts=64,
+    group_size=16,
+    max_tokens=16384,
+    max_prompt_tokens=1024,
+    micro_batches=16,
+  )
+  c.eval = dict(every=100, prompts=512)
+  if mode == "smoke":
+    shrink(c).budget = dict(fn="fixed", target=16)
+  return c
+
+
+def sweep(add):
+  for beta_max in (0.3, 0.6, 1.2):
+    add({"advantage.beta_max": beta_max})

@@ -1,0 +1,49 @@
+"""SAPO: a soft gate on the ratio in place of the clip.
+
+Source  TRL's loss_type sapo (tau 1 up, 1.05 down; sequence mean); the paper's run is not in our
+        sources, sizes are GSPO's
+Tier    A
+Data    questions with answers as JSON lines in data/dapo_math.jsonl
+Run     python -m experiments.train --config=configs/sapo.py --workdir=$WORKDIR
+Smoke   the same with --config=configs/sapo.py:smoke (one CPU, under a minute)
+Result  not run yet
+"""
+
+from ml_collections import config_dict
+
+from configs.smoke import shrink
+
+
+def get_config(mode: str = "full") -> config_dict.ConfigDict:
+  c = config_dict.ConfigDict({"seed": 0})
+  c.budget = dict(fn="fixed", target=8192)
+  c.reward = dict(fn="correctness")
+  c.filter = dict(fn="keep_all")
+  c.advantage = dict(fn="group_normalized")
+  c.loss = dict(fn="sapo", tau_up=1.0, tau_down=1.05)
+  c.weights = dict(fn="sequence_mean")
+  c.policy = dict(fn="pretrained", path="models/Qwen3-8B-Base", dtype="bfloat16", remat="full")
+  c.task = dict(
+    fn="jsonl", path="data/dapo_math.jsonl", question="problem", answer="answer", extract="boxed"
+  )
+  c.sampling = dict(temperature=1.0, dtype="bfloat16")
+  c.optimizer = dict(fn="adamw", learning_rate=1e-6)
+  c.mesh = dict(data=1, fsdp=-1)
+  c.train = dict(
+    steps=1000,
+    prompts=128,
+    group_size=8,
+    max_tokens=8192,
+    max_prompt_tokens=1024,
+    micro_batches=16,
+    updates=4,
+  )
+  c.eval = dict(every=100, prompts=512)
+  if mode == "smoke":
+    shrink(c).budget = dict(fn="fixed", target=16)
+  return c
+
+
+def sweep(add):
+  for tau_down in (1.0, 1.05, 1.5):
+    add({"loss.tau_down": tau_down})

@@ -1,0 +1,45 @@
+"""ShorterBetter: a price for each token of distance from the group's shortest right answer.
+
+Source  arXiv:2504.21370 and its code (alpha 2, beta 1e-3, G 4, 5,000 tokens, KL 0.001); wrong
+        answers pay the distance, too
+Tier    A
+Data    questions with answers as JSON lines, such as DeepScaleR's, in data/deepscaler.jsonl
+Run     python -m experiments.train --config=configs/shorter_better.py --workdir=$WORKDIR
+Smoke   the same with --config=configs/shorter_better.py:smoke (one CPU, under a minute)
+Result  not run yet
+"""
+
+from ml_collections import config_dict
+
+from configs.smoke import shrink
+
+
+def get_config(mode: str = "full") -> config_dict.ConfigDict:
+  c = config_dict.ConfigDict({"seed": 0})
+  c.budget = dict(fn="fixed", target=5000)
+  c.reward = dict(fn="shorter_better", alpha=2.0, beta=1e-3)
+  c.filter = dict(fn="keep_all")
+  c.advantage = dict(fn="group_normalized")
+  c.loss = dict(fn="clipped_surrogate", kl=dict(fn="k3", beta=1e-3))
+  c.weights = dict(fn="token_mean")
+  c.policy = dict(
+    fn="pretrained", path="models/DeepSeek-R1-Distill-Qwen-1.5B", dtype="bfloat16", remat="full"
+  )
+  c.task = dict(
+    fn="jsonl", path="data/deepscaler.jsonl", question="problem", answer="answer", extract="boxed"
+  )
+  c.sampling = dict(temperature=1.0, dtype="bfloat16")
+  c.optimizer = dict(fn="adamw", learning_rate=1e-6)
+  c.mesh = dict(data=1, fsdp=-1)
+  c.train = dict(
+    steps=300, prompts=64, group_size=4, max_tokens=5000, max_prompt_tokens=1024, micro_batches=16
+  )
+  c.eval = dict(every=100, prompts=512)
+  if mode == "smoke":
+    shrink(c).budget = dict(fn="fixed", target=16)
+  return c
+
+
+def sweep(add):
+  for beta in (3e-4, 1e-3, 3e-3):
+    add({"reward.beta": beta})

@@ -1,0 +1,52 @@
+"""SIRI: the generation limit swings between 8k and 16k; what was cut off is judged as it stands.
+
+Source  arXiv:2509.25176 (cosine, 8,192 to 16,384, period 640, three cycles, clip 0.2 and 0.28, no
+        KL; 32 samples is our reading); caps are per row, so a schedule compiles once a bucket
+Tier    A
+Data    questions with answers as JSON lines, such as DeepScaleR's, in data/deepscaler.jsonl
+Run     python -m experiments.train --config=configs/siri.py --workdir=$WORKDIR
+Smoke   the same with --config=configs/siri.py:smoke (one CPU, under a minute)
+Result  not run yet
+"""
+
+from ml_collections import config_dict
+
+from configs.smoke import shrink
+
+
+def get_config(mode: str = "full") -> config_dict.ConfigDict:
+  c = config_dict.ConfigDict({"seed": 0})
+  c.budget = dict(
+    fn="scheduled", schedule=dict(fn="cosine_cycle", low=8192, high=16384, period=640)
+  )
+  c.reward = dict(fn="correctness")
+  c.filter = dict(fn="keep_all")
+  c.advantage = dict(fn="group_normalized")
+  c.loss = dict(fn="clipped_surrogate", clip_low=0.2, clip_high=0.28)
+  c.weights = dict(fn="token_mean")
+  c.policy = dict(
+    fn="pretrained", path="models/DeepSeek-R1-Distill-Qwen-1.5B", dtype="bfloat16", remat="full"
+  )
+  c.task = dict(
+    fn="jsonl", path="data/deepscaler.jsonl", question="problem", answer="answer", extract="boxed"
+  )
+  c.sampling = dict(temperature=1.0, dtype="bfloat16")
+  c.optimizer = dict(fn="adamw", learning_rate=1e-6)
+  c.mesh = dict(data=1, fsdp=-1)
+  c.train = dict(
+    steps=1920,
+    prompts=128,
+    group_size=32,
+    max_tokens=16384,
+    max_prompt_tokens=1024,
+    micro_batches=32,
+  )
+  c.eval = dict(every=100, prompts=512)
+  if mode == "smoke":
+    shrink(c).budget.schedule.update(low=8, high=16, period=4)
+  return c
+
+
+def sweep(add):
+  for period in (320, 480, 640):
+    add({"budget.schedule.period": period})

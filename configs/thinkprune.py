@@ -1,0 +1,57 @@
+"""ThinkPrune: right and finished within a limit that is stated, and falls twice.
+
+Source  arXiv:2504.01296 and its code (KL 0.001); each limit there starts from the best checkpoint
+        of the last, here it follows on; words of the prompt are ours
+Tier    A
+Data    questions with answers as JSON lines, such as DeepScaleR's, in data/deepscaler.jsonl
+Run     python -m experiments.train --config=configs/thinkprune.py --workdir=$WORKDIR
+Smoke   the same with --config=configs/thinkprune.py:smoke (one CPU, under a minute)
+Result  not run yet
+"""
+
+from ml_collections import config_dict
+
+from configs.smoke import shrink
+
+LIMIT = "Your answer, thinking included, must fit into {target} tokens."
+
+
+def get_config(mode: str = "full") -> config_dict.ConfigDict:
+  c = config_dict.ConfigDict({"seed": 0})
+  c.budget = dict(fn="fixed", target=4000)
+  c.reward = dict(fn="truncation")
+  c.filter = dict(fn="keep_all")
+  c.advantage = dict(fn="group_normalized")
+  c.loss = dict(fn="clipped_surrogate", kl=dict(fn="k3", beta=1e-3))
+  c.weights = dict(fn="token_mean")
+  c.then = [
+    dict(at=200, budget=dict(fn="fixed", target=3000)),
+    dict(at=400, budget=dict(fn="fixed", target=2000)),
+  ]
+  c.policy = dict(
+    fn="pretrained", path="models/DeepSeek-R1-Distill-Qwen-1.5B", dtype="bfloat16", remat="full"
+  )
+  c.task = dict(
+    fn="jsonl",
+    path="data/deepscaler.jsonl",
+    question="problem",
+    answer="answer",
+    extract="boxed",
+    render=dict(fn="system", templates=LIMIT),
+  )
+  c.sampling = dict(temperature=1.0, dtype="bfloat16")
+  c.optimizer = dict(fn="adamw", learning_rate=1e-6)
+  c.mesh = dict(data=1, fsdp=-1)
+  c.train = dict(
+    steps=600, prompts=128, group_size=8, max_tokens=4000, max_prompt_tokens=1024, micro_batches=16
+  )
+  c.eval = dict(every=100, prompts=512)
+  if mode == "smoke":
+    shrink(c).budget = dict(fn="fixed", target=16)
+    c.then = [dict(at=1, budget=dict(fn="fixed", target=12))]
+  return c
+
+
+def sweep(add):
+  for beta in (0.0, 1e-3):
+    add({"loss.kl.beta": beta})

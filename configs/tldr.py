@@ -1,0 +1,54 @@
+"""TLDR: a word in the prompt says how long to think, and each level has its price for length.
+
+Source  arXiv:2505.07961, abstract only. Stand-in: the penalty's formula and its sizes are ours, so
+        nothing here speaks of the paper
+Tier    B
+Data    MATH's train split as JSON lines in data/math.jsonl
+Run     python -m experiments.train --config=configs/tldr.py --workdir=$WORKDIR
+Smoke   the same with --config=configs/tldr.py:smoke (one CPU, under a minute)
+Result  not run yet
+"""
+
+from ml_collections import config_dict
+
+from configs.smoke import shrink
+
+WORDS = (" Think briefly.", " Think moderately long.", " Think as long as you need.")
+
+
+def get_config(mode: str = "full") -> config_dict.ConfigDict:
+  c = config_dict.ConfigDict({"seed": 0})
+  c.budget = dict(fn="uniform_level", targets=(512, 1024, 4096), cap=4096)
+  c.reward = dict(fn="level_penalty", penalty_by_level=(1.0, 0.5, 0.0), max_length=4096)
+  c.filter = dict(fn="keep_all")
+  c.advantage = dict(fn="group_normalized")
+  c.loss = dict(fn="clipped_surrogate")
+  c.weights = dict(fn="token_mean")
+  c.policy = dict(
+    fn="pretrained", path="models/Qwen2.5-1.5B-Instruct", dtype="bfloat16", remat="full"
+  )
+  c.task = dict(
+    fn="jsonl",
+    path="data/math.jsonl",
+    question="problem",
+    answer="answer",
+    difficulty="level",
+    extract="boxed",
+    render=dict(fn="suffix", templates=WORDS),
+  )
+  c.sampling = dict(temperature=1.0, dtype="bfloat16")
+  c.optimizer = dict(fn="adamw", learning_rate=1e-6)
+  c.mesh = dict(data=1, fsdp=-1)
+  c.train = dict(
+    steps=500, prompts=128, group_size=8, max_tokens=4096, max_prompt_tokens=1024, micro_batches=16
+  )
+  c.eval = dict(every=100, prompts=512)
+  if mode == "smoke":
+    shrink(c).budget.update(targets=(4, 8, 16), cap=16)
+    c.reward.max_length = 16
+  return c
+
+
+def sweep(add):
+  for penalty_by_level in ((0.5, 0.25, 0.0), (1.0, 0.5, 0.0)):
+    add({"reward.penalty_by_level": penalty_by_level})

@@ -1,0 +1,71 @@
+"""Train Long, Think Short: a budget in the prompt that shrinks from 256 to 87 tokens over training.
+
+Source  arXiv:2508.08940 (256, 0.7 every 150 steps; triangular score); the main weights are not
+        given, these are its ablation's; instruction in our words
+Tier    A
+Data    GSM8K's train split as JSON lines in data/gsm8k.jsonl
+Run     python -m experiments.train --config=configs/train_long_think_short.py --workdir=$WORKDIR
+Smoke   the same with --config=configs/train_long_think_short.py:smoke (one CPU, under a minute)
+Result  not run yet
+"""
+
+from ml_collections import config_dict
+
+from configs.smoke import shrink
+
+ASK = (
+  " Reason inside <think> and </think>, answer inside <answer> and </answer>; use exactly {target}"
+  " tokens."
+)
+
+
+def get_config(mode: str = "full") -> config_dict.ConfigDict:
+  c = config_dict.ConfigDict({"seed": 0})
+  c.budget = dict(
+    fn="scheduled",
+    schedule=dict(fn="exponential_decay", start=256, decay=0.7, interval=150),
+    cap=1024,
+  )
+  c.reward = dict(
+    fn="curriculum",
+    score=dict(fn="triangular"),
+    correct_weight=0.6,
+    length_weight=0.3,
+    format_weight=0.1,
+  )
+  c.filter = dict(fn="keep_all")
+  c.advantage = dict(fn="group_normalized")
+  c.loss = dict(fn="clipped_surrogate")
+  c.weights = dict(fn="token_mean")
+  c.policy = dict(
+    fn="pretrained", path="models/Qwen2.5-7B-Instruct", dtype="bfloat16", remat="full"
+  )
+  c.task = dict(
+    fn="jsonl",
+    path="data/gsm8k.jsonl",
+    reference="after_hashes",
+    extract="answer_tag",
+    render=dict(fn="suffix", templates=ASK),
+    signals=dict(
+      fn="several",
+      think=dict(fn="think_tags", open="<think>"),
+      answer=dict(fn="answer_span", extract="answer_tag"),
+    ),
+  )
+  c.sampling = dict(temperature=1.0, dtype="bfloat16")
+  c.optimizer = dict(fn="adamw", learning_rate=1e-6)
+  c.mesh = dict(data=1, fsdp=-1)
+  c.train = dict(
+    steps=600, prompts=32, group_size=8, max_tokens=1024, max_prompt_tokens=1024, micro_batches=16
+  )
+  c.eval = dict(every=100, prompts=512)
+  if mode == "smoke":
+    shrink(c).budget.schedule.update(start=16, interval=1)
+    c.budget.cap = 16
+    c.train.max_prompt_tokens = 256
+  return c
+
+
+def sweep(add):
+  for length_weight in (0.3, 0.6):
+    add({"reward.length_weight": length_weight})
