@@ -27,8 +27,8 @@ from lcrl.evaluation.run import play_all
 from lcrl.named import build
 from lcrl.policies import sources
 from lcrl.training.checkpoint import CheckpointError
-from lcrl.training.loop import build_tokenizer, playing
 from lcrl.training.model import build_model
+from lcrl.training.playing import build_tokenizer, playing
 from lcrl.training.settings import Settings, read
 
 FLAGS = flags.FLAGS

@@ -15,8 +15,8 @@ from absl import app, flags, logging
 
 from lcrl import policies
 from lcrl.training.checkpoint import CheckpointError, Checkpoints
-from lcrl.training.loop import build_tokenizer
 from lcrl.training.model import Model, build_model
+from lcrl.training.playing import build_tokenizer
 from lcrl.training.settings import Mesh, Settings, read
 
 FLAGS = flags.FLAGS

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from lcrl import tasks
-from lcrl.training import loop, phases
+from lcrl.training import loop, phases, playing, rl
 from lcrl.training.checkpoint import Checkpoints
 from lcrl.training.model import build_model
 from lcrl.training.settings import read
@@ -114,7 +114,7 @@ def test_sigterm_saves_and_the_run_goes_on(whole, tmp_path, monkeypatch):
       os.kill(os.getpid(), signal.SIGTERM)
     return result
 
-  monkeypatch.setattr(loop, "learn", learn_and_ask)
+  monkeypatch.setattr(rl, "learn", learn_and_ask)
   loop.train(CONFIG, tmp_path)
   assert int(final_state(tmp_path).step) == 3
   monkeypatch.undo()
@@ -130,7 +130,10 @@ def test_another_config_in_the_workdir_is_refused(whole):
 
 def test_nothing_is_compiled_twice(tmp_path):
   model = build_model(read(CONFIG))
-  with loop.playing(model, loop.build_tokenizer(read(CONFIG)), CONFIG["task"], "task") as (task, player):
+  with playing.playing(model, playing.build_tokenizer(read(CONFIG)), CONFIG["task"], "task") as (
+    task,
+    player,
+  ):
     roll = phases.make_roll(model, task, phases.make_rounds(model, player))
     state = model.initial()
     for _ in range(3):
@@ -147,7 +150,7 @@ def test_a_verifier_that_hangs_or_dies_is_counted_and_the_run_goes_on(tmp_path, 
   hostile_tasks.sums = lambda: dataclasses.replace(
     tasks.arithmetic(size=64), score=hostile.by_length
   )
-  monkeypatch.setattr(loop, "tasks", hostile_tasks)
+  monkeypatch.setattr(playing, "tasks", hostile_tasks)
   loop.train(changed(task={"fn": "sums"}, train__steps=2, verify__deadline=0.5), tmp_path)
   steps = [row for row in lines(tmp_path / "metrics.jsonl") if "loss" in row]
   assert len(steps) == 2

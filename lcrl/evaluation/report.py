@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -90,6 +90,7 @@ def write_report(
   command: str,
   curves: Mapping[str, Mapping[str, Any]] | None = None,
   baseline: str = "correctness",
+  sections: Sequence[str] = (),
 ) -> Path:
   """Writes report.md and its plots into `folder`; returns the path of report.md.
 
@@ -100,6 +101,7 @@ def write_report(
     command: what to type to get the same.
     curves: for `plots.curves`; no such plot if None.
     baseline: the run that others are compared with, where it is among them.
+    sections: more Markdown, before the last section.
   """
   if not runs:
     raise ValueError("there are no runs to report.")
@@ -123,7 +125,7 @@ def write_report(
   if curves:
     plots.curves(folder / "curves.png", curves)
     text += ["## Training", "![accuracy and tokens by step](curves.png)"]
-  text += ["## How to get this again", *_origin(runs, command)]
+  text += [*sections, "## How to get this again", *_origin(runs, command)]
   path = folder / "report.md"
   path.write_text("\n\n".join(text) + "\n", encoding="utf-8")
   return path

@@ -1,0 +1,78 @@
+"""From config sections to who plays prompts: tokenizer, task, engine, verifier, evaluation."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+from lcrl import tasks
+from lcrl.data import tokenizers
+from lcrl.evaluation.run import evaluate
+from lcrl.named import build
+from lcrl.sampling.engine import make_engine
+from lcrl.sampling.verified import Player
+from lcrl.tasks.task import Task
+from lcrl.tasks.verify import Verifier
+from lcrl.training.collect import step_key
+from lcrl.training.phases import APART
+
+
+def build_tokenizer(s: Any) -> Any:
+  """The one that the section tokenizer names, else that of the policy's folder."""
+  spec = s.built.get("tokenizer")
+  if spec is None:
+    if "path" not in s.built["policy"]:
+      raise ValueError(
+        "the config needs a section tokenizer: its policy has no path to take it of."
+      )
+    spec = {"fn": "pretrained", "path": s.built["policy"]["path"]}
+  return build(tokenizers, spec, field="tokenizer")
+
+
+@contextlib.contextmanager
+def playing(
+  model: Any, tokenizer: Any, spec: Mapping[str, Any], field: str
+) -> Iterator[tuple[Task, Player]]:
+  """The task that a config section names and a player of it, while its verifier runs."""
+  s = model.settings
+  task = build(tasks, spec, field=field)
+  engine = make_engine(
+    model.policy,
+    max_tokens=s.train.max_tokens,
+    end_ids=tokenizer.end_ids,
+    pad_id=tokenizer.pad_id,
+    temperature=s.sampling.temperature,
+    slots=s.sampling.slots,
+    dtype=s.sampling.dtype,
+    mesh=model.mesh,
+  )
+  verify = s.verify
+  with Verifier(
+    task, workers=verify.workers, deadline=verify.deadline, memory=verify.memory
+  ) as verifier:
+    yield (
+      task,
+      Player(task, tokenizer, engine, verifier, model.mesh, s.train.max_prompt_tokens),
+    )
+
+
+@contextlib.contextmanager
+def judging(
+  model: Any, tokenizer: Any, task: Task, player: Player
+) -> Iterator[Callable[[Any], dict[str, Any]]]:
+  """params -> `evaluate` of them on the evaluation prompts: `eval_task`'s, else the task's own."""
+  s = model.settings
+  with contextlib.ExitStack() as stack:
+    if s.eval_task is not None:
+      task, player = stack.enter_context(playing(model, tokenizer, s.eval_task, "eval_task"))
+    prompts = [task.prompts[i] for i in range(min(s.eval.prompts, len(task.prompts)))]
+    yield lambda params: evaluate(
+      player,
+      params,
+      prompts,
+      samples=s.eval.samples,
+      cap=s.train.max_tokens,
+      batch=s.train.prompts,
+      key=step_key(s.seed, APART),
+    )

@@ -1,0 +1,115 @@
+"""run="rl": a step plays prompts, shapes their rollouts and learns from them."""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+import logging
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from lcrl import evaluation, rewards
+from lcrl.named import resolve
+from lcrl.training.metrics import values
+from lcrl.training.model import build_model
+from lcrl.training.phases import learn, make_monitor, make_roll, make_rounds
+from lcrl.training.playing import build_tokenizer, judging, playing
+from lcrl.training.run import Judged, Run, Step
+from lcrl.training.samples import Samples
+from lcrl.training.settings import Settings
+from lcrl.training.watch import CollapseAlarm, preflight, step_metrics
+from lcrl.training.workdir import Workdir
+from lcrl.types import TrainState
+
+
+@contextlib.contextmanager
+def begin(settings: Settings, out: Workdir) -> Iterator[Run]:
+  """The run that `settings` describe, writing to `out`."""
+  s = settings
+  reward = resolve(rewards, s.slots["reward"], field="reward")
+  out.describe(reward=inspect.getdoc(reward.func))  # type: ignore[attr-defined]
+  model, tokenizer = build_model(s), build_tokenizer(s)
+  with contextlib.ExitStack() as stack:
+    task, player = stack.enter_context(playing(model, tokenizer, s.built["task"], "task"))
+    rounds = make_rounds(model, player)
+    evaluate = stack.enter_context(judging(model, tokenizer, task, player))
+
+    def steps_from(first: int) -> Callable[[TrainState], Step]:
+      roll, monitor = make_roll(model, task, rounds), make_monitor(model, task, rounds)
+      watch = Watch(out, tokenizer, s, first)
+
+      def take(state: TrainState) -> Step:
+        state = monitor(state)
+        shaped = roll(state)
+        watch.shaped(int(state.step) + 1, shaped)
+        state, metrics = learn(model, state, shaped)
+        numbers = watch.numbers | values(metrics)
+        return Step(state, numbers, line(numbers) if numbers else "")
+
+      return take
+
+    yield Run(
+      steps=s.train.steps,
+      checkpoint=s.checkpoint,
+      evaluate_every=s.eval.every,
+      abstract=model.abstract,
+      initial=model.initial,
+      judge=lambda params: judged(evaluate(params)),
+      steps_from=steps_from,
+      finish=lambda: finish(out, s.slots["reward"]["fn"], s.seed),
+    )
+
+
+class Watch:
+  """What is said of rollouts before an update: numbers, samples, alarms, a check of the run."""
+
+  def __init__(self, out: Workdir, tokenizer: Any, s: Settings, first: int):
+    self.numbers: dict[str, float] = {}
+    self._out, self._alarm, self._fresh = out, CollapseAlarm(), True
+    if out.writes:
+      every, count = s.checkpoint.every, s.log.samples
+      self._samples = Samples(out.path, tokenizer, step=first, every=every, count=count)
+
+  def shaped(self, step: int, shaped) -> None:
+    if not self._out.writes:
+      return
+    numbers = values(step_metrics(shaped.seen))
+    self._samples.write(step, shaped.batch)
+    if self._fresh:
+      rounds, seconds = shaped.collected.rounds, shaped.seconds
+      block, warnings = preflight(shaped.seen, rounds=rounds, sampling_s=seconds)
+      self._out.note(block)
+      for warning in warnings:
+        logging.warning("%s", warning)
+      self._fresh = False
+    if self._alarm(numbers["accuracy"], numbers["length/mean"]):
+      logging.warning("step %d: accuracy and length are collapsing together.", step)
+    self.numbers = numbers | {"alarm/collapse": float(self._alarm.rung)}
+
+
+def line(numbers: dict[str, float]) -> str:
+  return (
+    f"right {numbers['accuracy']:6.1%}  tokens {numbers['length/mean']:7.1f}  "
+    f"reward {numbers['reward']:7.3f}  {numbers['time/step']:.2f} s"
+  )
+
+
+def judged(found: dict[str, Any]) -> Judged:
+  numbers = {f"eval/{name}": found[name] for name in ("accuracy", "tokens", "truncated")}
+  return Judged(found, numbers, f"right {found['accuracy']:.1%}, {found['tokens']:.1f} tokens")
+
+
+def finish(out: Workdir, reward: str, seed: int) -> dict[str, Any]:
+  """summary.json and report.md from what the folder holds."""
+  lines, steps = out.evaluations(), out.steps()
+  summary = evaluation.summary(
+    lines[-1],
+    lines[0],
+    reward=reward,
+    seed=seed,
+    wall_s=sum(step["time/step"] for step in steps),
+    device=evaluation.device(),
+    commit=evaluation.commit(),
+  )
+  out.report(summary, title=f"{reward}, {len(steps)} steps", curves=lines)
+  return summary

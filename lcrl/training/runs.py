@@ -1,0 +1,33 @@
+"""What `run` of a config may name. A new kind of run is a line here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+from functools import partial
+from typing import Any, NamedTuple
+
+from lcrl.training import rl, settings
+from lcrl.training.run import Run
+from lcrl.training.workdir import Workdir
+
+Begin = Callable[[Workdir], AbstractContextManager[Run]]
+
+
+class Kind(NamedTuple):
+  settings: Callable[[Mapping[str, Any]], Any]  # reads a config; ValueError if it is not one
+  begin: Callable[[Any, Workdir], AbstractContextManager[Run]]
+
+  def read(self, config: Mapping[str, Any]) -> Begin:
+    return partial(self.begin, self.settings(config))
+
+
+RUNS = {"rl": Kind(settings.read, rl.begin)}
+
+
+def kind(config: Mapping[str, Any]) -> Kind:
+  """The kind of run that `config` asks for; "rl" if it does not say."""
+  name = config.get("run", "rl")
+  if name not in RUNS:
+    raise ValueError(f"run={name!r} is not one of {', '.join(RUNS)}.")
+  return RUNS[name]
