@@ -11,6 +11,7 @@ import dataclasses
 import functools
 import sys
 from collections.abc import Callable, Sequence
+from itertools import zip_longest
 from typing import Any
 
 import grain
@@ -56,6 +57,7 @@ def packed(
   plan = functools.partial(stratified, totals.sum(1), size)
 
   def padded(chosen: np.ndarray) -> tuple[Pairs, np.ndarray]:
+    chosen = chosen[dealt(totals[chosen].sum(1), pieces)]
     return pad([encoded[i] for i in chosen], size, window, pad_id)
 
   if row_tokens is None:
@@ -140,6 +142,20 @@ def stratified(totals: np.ndarray, size: int, order: np.ndarray) -> list[np.ndar
   by_length = np.argsort(totals[dealt], kind="stable").reshape(size, full)
   classes = dealt[np.sort(by_length, axis=1)]  # each in the shuffled order
   return [*classes.T, *([rest] if rest.size else [])]
+
+
+def dealt(totals: np.ndarray, pieces: int) -> np.ndarray:
+  """An order in which every pieces-th pair makes micro-batches of like total length.
+
+  >>> dealt(np.array([9, 5, 1, 4]), 2)
+  array([0, 1, 2, 3])
+  """
+  members: list[list[int]] = [[] for _ in range(pieces)]
+  room = [len(range(piece, len(totals), pieces)) for piece in range(pieces)]
+  load = lambda piece: totals[members[piece]].sum()
+  for i in np.argsort(-totals, kind="stable").tolist():
+    members[min((p for p in range(pieces) if len(members[p]) < room[p]), key=load)].append(i)
+  return np.array([i for turn in zip_longest(*members) for i in turn if i is not None])
 
 
 def grouped(bucket: np.ndarray, size: int, order: np.ndarray) -> list[np.ndarray]:

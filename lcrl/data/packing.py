@@ -87,6 +87,7 @@ def pack(
           (out.segments, segment),
         ):
           field[here] = value
+        out.row[cell], out.start[cell] = r, at
         at += length
   return out
 
