@@ -92,7 +92,9 @@ def stage_tables(s: Setup) -> dict[str, dict[str, Callable[[Any], Any]]]:
     "reward": {
       "correctness": lambda v: rewards.correctness(),
       "length_penalty": lambda v: rewards.length_penalty(alpha=v),
-      "soft_overlong": lambda v: rewards.soft_overlong(max_length=s.cap, buffer=40, factor=v),
+      "soft_overlong": lambda v: rewards.soft_overlong(
+        max_length=s.cap, buffer=s.cap // 2, factor=v
+      ),
       "step_bonus": lambda v: rewards.step_bonus(alpha=v),
       "laser_d": laser_d(0.0),
       "laser_de": laser_d(0.5),
@@ -198,7 +200,10 @@ CORE = (
     "laser", "2505.15612", "target", TARGETS, budget="target", reward=("step_bonus", 0.5)
   ),
   _method("hard_cap", "one limit of ThinkPrune", "cap", TARGETS, budget="cap"),
-  _method("token_mean", "GRPO with token_mean", *RATES),
+  _method("token_mean", "GRPO with token_mean", *RATES, loss="clipped"),
+  _method(
+    "fixed_length", "GRPO with fixed_length", *RATES, loss="clipped", weights="fixed_length"
+  ),
   _method("dr_grpo", "2503.20783", *RATES, advantage="group_centered", weights="fixed_length"),
   _method(
     "curriculum", "2508.08940", "last target", TARGETS, budget="falling", reward="curriculum",

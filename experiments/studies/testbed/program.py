@@ -21,6 +21,7 @@ from experiments.studies.testbed.methods import LEVELS, SLOTS, Method, Setup, st
 from lcrl import policies
 from lcrl.masked import masked_mean
 from lcrl.tasks.arithmetic import answer, rows
+from lcrl.tasks.sums import Sums
 from lcrl.training import optimizers
 from lcrl.training.collect import step_key
 from lcrl.training.scorer import make_scorer
@@ -44,13 +45,14 @@ class Sizes:
   monitor: int = 16  # prompts
   judged: int = 1024  # held-out prompts
   imitation: int = 3000  # supervised steps
+  teach: float = 2e-3  # their learning rate
   shown: int = 128  # demonstrations a step
   chunk: int = 75  # supervised steps between two snapshots
   drawn: int = 4  # answers of the start policy to each training prompt, for O1-Pruner
 
 
 SMALL = Sizes(
-  setup=Setup(cap=24, steps=2, rows=8),
+  setup=Setup(sums=Sums(fewest=2, most=3), cap=24, steps=2, rows=8),
   hidden=32,
   layers=1,
   prompts=2,
@@ -258,7 +260,7 @@ def build(sizes: Sizes, names: dict[str, list[str]]) -> Program:
 
 def teacher(sizes: Sizes) -> optax.GradientTransformation:
   return optimizers.adamw(
-    learning_rate=2e-3, warmup=max(1, sizes.imitation // 15), decay=sizes.imitation
+    learning_rate=sizes.teach, warmup=max(1, sizes.imitation // 15), decay=sizes.imitation
   )
 
 

@@ -1,0 +1,320 @@
+"""Makes README.md, tables.md, results.json and the plots from what `run` wrote.
+
+python -m experiments.studies.testbed.report --workdir=runs/testbed
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import numpy as np
+from absl import app, flags
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from experiments.studies.testbed.claims import Results, Starts, verdicts
+from experiments.studies.testbed.methods import (
+  ADAPTIVE,
+  CORE,
+  LIMITS,
+  METHODS,
+  NOT_APPLICABLE,
+  OTHERS,
+  Method,
+)
+from experiments.studies.testbed.program import Sizes
+from lcrl.evaluation import accuracy_efficiency_score, on_front, seed_estimate
+from lcrl.evaluation.plots import COLOURS, GREY, STYLE
+from lcrl.evaluation.tables import signed
+
+FLAGS = flags.FLAGS
+HOME = Path(__file__).parent
+STARTS = ("good", "weak")
+FAMILIES = {
+  "compared in the claims": CORE,
+  "adaptive": ADAPTIVE,
+  "budgets and limits": LIMITS,
+  "others": OTHERS,
+}
+ABOUT = """# Every length method on sums whose shortest working is known
+
+A problem is a sum modulo 10 of 2 to 8 digits; a response is a working of steps that each take one
+to three operands and may stand twice (`lcrl.tasks.sums`). A decoder of {parameters:.2f} M
+parameters first imitates long workings; of that course two snapshots are the starts. Then {steps}
+steps of {prompts} prompts with {group} answers each, {updates} optimizer updates a step, learning
+rate {rate:g}, cap {cap} tokens, {rows} training problems. {judged} problems that were never
+trained on judge every run, answers sampled at temperature 1. Seeds: {seeds}, each with a start of
+its own. Only the method differs between runs: all of them are lanes of one compiled program.
+
+| start | right | tokens | above the shortest | right by terms ({terms}) |
+|---|---|---|---|---|
+{starts}
+
+## What papers claim, and what is seen here
+
+The rules stand in `claims.py` and were written before there were results. A difference counts if
+its 95 % interval over starts and seeds excludes 0; numbers in brackets are that interval.
+
+{claims}
+
+## Accuracy against tokens
+
+![accuracy against tokens](pareto.png)
+
+Every point is a method at one coefficient, the mean of its seeds. A label is a method on the front.
+
+## Methods
+
+Each at the coefficient with the highest AES (arXiv:2501.12570) against the start, good and weak
+starts averaged: a choice made on the same problems, so slightly flattering to all. Intervals are
+over seeds. "vs. GRPO" is against correctness-only GRPO from the same starts; "pushed down" is the
+share of right answers with a negative advantage in the last quarter of training. All coefficients,
+by difficulty too, are in [tables.md](tables.md); single runs with curves in
+[results.json](results.json).
+
+{table}
+
+Notes: {notes}
+
+Not applicable here: {missing}
+
+## Again
+
+    python -m experiments.studies.testbed.run --workdir=runs/testbed --deadline_seconds=540
+    python -m experiments.studies.testbed.report --workdir=runs/testbed
+
+A run that met its deadline is continued by the same command; `--resume` takes another folder.
+"""
+
+
+def read(folder: Path) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+  lines = (folder / "results.jsonl").read_text().splitlines()
+  return [json.loads(line) for line in lines], json.loads((folder / "starts.json").read_text())
+
+
+def group(results: Results) -> dict[tuple[str, float, str], list[Mapping[str, Any]]]:
+  """(method, value, start) -> its seeds."""
+  found: dict[tuple[str, float, str], list[Mapping[str, Any]]] = {}
+  for r in results:
+    found.setdefault((r["method"], r["value"], r["start"]), []).append(r)
+  return found
+
+
+def mean(rows: Sequence[Mapping[str, Any]], key: str) -> float:
+  values = [r[key] for r in rows if r[key] is not None]
+  return float(np.mean(values)) if values else float("nan")
+
+
+def interval(rows: Sequence[Mapping[str, Any]], key: str, scale: float = 1.0) -> str:
+  """The mean with half its interval over seeds."""
+  value, _, high = seed_estimate([scale * r[key] for r in rows])
+  return f"{value:.1f}" if high != high else f"{value:.1f} ± {high - value:.1f}"
+
+
+def start_of(starts: Starts, rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+  """Accuracy and tokens from which these runs began."""
+  own = [starts[f"{r['start']}/{r['seed']}"] for r in rows]
+  return {key: mean(own, key) for key in ("accuracy", "tokens")}
+
+
+def score(starts: Starts, rows: Sequence[Mapping[str, Any]]) -> float:
+  base = start_of(starts, rows)
+  return accuracy_efficiency_score(
+    mean(rows, "accuracy"), mean(rows, "tokens"), base["accuracy"], base["tokens"]
+  )
+
+
+def cells(rows: Sequence[Mapping[str, Any]], grpo, starts: Starts) -> list[str]:
+  """Accuracy, tokens, both against the start and against GRPO, tokens above the shortest, pushed
+  down."""
+  base = start_of(starts, rows)
+  accuracy, tokens = mean(rows, "accuracy"), mean(rows, "tokens")
+  pushed = mean(rows, "pushed_down")
+  against = "-"
+  if grpo:
+    points = 100 * (accuracy - mean(grpo, "accuracy"))
+    against = f"{signed(points)}, {signed(100 * (tokens / mean(grpo, 'tokens') - 1))} %"
+  return [
+    interval(rows, "accuracy", 100),
+    interval(rows, "tokens"),
+    f"{signed(100 * (accuracy - base['accuracy']))}, "
+    f"{signed(100 * (tokens / base['tokens'] - 1))} %",
+    against,
+    f"{mean(rows, 'excess_tokens'):.1f}",
+    "-" if pushed != pushed else f"{100 * pushed:.1f} %",
+  ]
+
+
+def line(values: Sequence[str]) -> str:
+  return f"| {' | '.join(values)} |"
+
+
+def header(values: Sequence[str]) -> list[str]:
+  return [line(values), "|" + "---|" * len(values)]
+
+
+COLUMNS = ("right, %", "tokens", "vs. start", "vs. GRPO", "above the shortest", "pushed down")
+
+
+def condensed(results: Results, starts: Starts) -> str:
+  groups = group(results)
+  lines = header(["method", "source", "coefficient", "start", *COLUMNS])
+  for method in METHODS.values():
+    tried = {
+      v: [groups[method.name, v, s] for s in STARTS if (method.name, v, s) in groups]
+      for v in method.values
+    }
+    tried = {v: rows for v, rows in tried.items() if rows}
+    if not tried:
+      continue
+    best = max(tried, key=lambda v: np.mean([score(starts, rows) for rows in tried[v]]))
+    for rows in tried[best]:
+      start = rows[0]["start"]
+      grpo = groups.get(("grpo", 1.0, start))
+      first = [method.name, _source(method), f"{method.coefficient} {best:g}"]
+      names = first if rows is tried[best][0] else ["", "", ""]
+      lines.append(line([*names, start, *cells(rows, grpo, starts)]))
+  return "\n".join(lines)
+
+
+def full(results: Results, starts: Starts) -> str:
+  """Every coefficient, with accuracy and tokens by difficulty."""
+  groups = group(results)
+  out = ["# All coefficients", ""]
+  for start in STARTS:
+    out += [f"## From the {start} start", ""]
+    out += header(["method", "value", *COLUMNS, "right by terms, %", "tokens by terms"])
+    for method in METHODS.values():
+      for value in method.values:
+        rows = groups.get((method.name, value, start))
+        if not rows:
+          continue
+        grpo = groups.get(("grpo", 1.0, start))
+        by = [
+          " ".join(f"{scale * x:.0f}" for x in _columns(rows, key))
+          for key, scale in (("accuracy", 100), ("tokens", 1))
+        ]
+        out.append(line([method.name, f"{value:g}", *cells(rows, grpo, starts), *by]))
+    out.append("")
+  told = [r for r in results if "by_level" in r]
+  if told:
+    out += ["## Budgets that the prompt shows", ""]
+    out += header(["method", "value", "start", "right at each level, %", "tokens at each level"])
+    for (name, value, start), rows in group(told).items():
+      levels = np.mean([r["by_level"] for r in rows], axis=0)
+      by = [" ".join(f"{scale * x:.0f}" for x in levels[:, i]) for i, scale in ((0, 100), (1, 1))]
+      out.append(line([name, f"{value:g}", start, *by]))
+  return "\n".join(out).rstrip() + "\n"
+
+
+def _columns(rows: Sequence[Mapping[str, Any]], key: str) -> np.ndarray:
+  return np.mean([r["by_difficulty"][key] for r in rows], axis=0)
+
+
+def _source(method: Method) -> str:
+  return f"arXiv:{method.source}" if method.source[:4].isdigit() else method.source
+
+
+def pareto(path: Path, results: Results, starts: Starts) -> None:
+  """One panel a start: every configuration, the front with names, the start, GRPO."""
+  groups = group(results)
+  with matplotlib.rc_context(STYLE):
+    figure = Figure(figsize=(11, 5.4))
+    for ax, start in zip(figure.subplots(1, 2), STARTS, strict=True):
+      named = [key for key in groups if key[2] == start]
+      x, y = (np.array([mean(groups[k], v) for k in named]) for v in ("tokens", "accuracy"))
+      _panel(ax, [key[0] for key in named], x, 100 * y)
+      begun = [s for unit, s in starts.items() if unit.startswith(start)]
+      at = mean(begun, "tokens"), 100 * mean(begun, "accuracy")
+      ax.plot(*at, "D", color=GREY, mfc="white", ms=8)
+      ax.annotate("start", at, (7, 5), textcoords="offset points", color=GREY)
+      ax.set(xlabel="mean tokens per answer", title=f"accuracy, %, from the {start} start")
+      ax.set_xlim(left=0)
+      ax.set_ylim(-3, 103)
+    figure.axes[0].legend(frameon=False, fontsize=9, loc="lower left", bbox_to_anchor=(0.3, 0.0))
+    figure.savefig(path)
+
+
+def _panel(ax: Axes, names: Sequence[str], x: np.ndarray, y: np.ndarray) -> None:
+  for (family, methods), colour in zip(FAMILIES.items(), COLOURS, strict=False):
+    own = np.isin(names, [m.name for m in methods])
+    ax.plot(x[own], y[own], "o", ms=4, color=colour, alpha=0.75, label=family)
+  if not len(x):
+    return
+  front = np.flatnonzero(on_front(y, x))
+  front = front[np.argsort(x[front])]
+  ax.step(x[front], y[front], where="post", color=GREY, ls=(0, (4, 3)), lw=1.0)
+  written: set[str] = set()
+  lowest = 0.0
+  for i in front[::-1]:
+    if names[i] not in written and y[i] > 20:
+      written.add(names[i])
+      lowest -= 11
+      ax.annotate(
+        names[i], (x[i], y[i]), (14, lowest), textcoords="offset points", fontsize=7.5,
+        arrowprops={"arrowstyle": "-", "lw": 0.4, "color": GREY},
+      )  # fmt: skip
+
+
+def readme(results: Results, starts: Starts, sizes: Sizes, parameters: float) -> str:
+  setup = sizes.setup
+  rows = []
+  for name in STARTS:
+    own = [s for unit, s in starts.items() if unit.startswith(name)]
+    by = " ".join(f"{100 * a:.0f}" for a in _columns(own, "accuracy"))
+    excess = f"{mean(own, 'excess_tokens'):.1f}"
+    rows.append(line([name, interval(own, "accuracy", 100), interval(own, "tokens"), excess, by]))
+  claims = header(["claim", "verdict", "numbers", "rule"])
+  claims += [
+    line([v.claim, f"**{v.verdict}**", v.numbers, v.rule]) for v in verdicts(results, starts)
+  ]
+  return ABOUT.format(
+    parameters=parameters / 1e6,
+    steps=setup.steps,
+    prompts=sizes.prompts,
+    group=sizes.group,
+    updates=sizes.updates,
+    rate=sizes.rate,
+    cap=setup.cap,
+    rows=setup.rows,
+    judged=sizes.judged,
+    seeds=len({r["seed"] for r in results}),
+    terms=f"{setup.sums.fewest} to {setup.sums.most}",
+    starts="\n".join(rows),
+    claims="\n".join(claims),
+    table=condensed(results, starts),
+    notes="; ".join(f"{m.name}: {m.note}" for m in METHODS.values() if m.note) + ".",
+    missing="; ".join(f"{name} ({why})" for name, why in NOT_APPLICABLE.items()) + ".",
+  )
+
+
+def write(folder: Path, home: Path, sizes: Sizes) -> None:
+  """All files of the report into `home`."""
+  import jax
+
+  from experiments.studies.testbed.program import policy
+
+  results, starts = read(folder)
+  shapes = jax.eval_shape(policy(sizes).init, jax.random.key(0))
+  parameters = sum(x.size for x in jax.tree.leaves(shapes))
+  home.mkdir(parents=True, exist_ok=True)
+  (home / "README.md").write_text(readme(results, starts, sizes, parameters))
+  (home / "tables.md").write_text(full(results, starts))
+  lines = ",\n".join(json.dumps(r, separators=(",", ":")) for r in results)
+  (home / "results.json").write_text(f"[\n{lines}\n]\n")
+  (home / "starts.json").write_text(json.dumps(starts, separators=(",", ":")) + "\n")
+  pareto(home / "pareto.png", results, starts)
+
+
+def main(_) -> None:
+  write(Path(FLAGS.workdir), Path(FLAGS.home), Sizes())
+
+
+if __name__ == "__main__":
+  flags.DEFINE_string("workdir", "runs/testbed", "Folder that `run` wrote.")
+  flags.DEFINE_string("home", str(HOME), "Folder of the report.")
+  app.run(main)

@@ -1,0 +1,316 @@
+"""The study's program: a lane is the method run alone, and the claims' rules decide as written."""
+
+import dataclasses
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from experiments import testbed
+from experiments.studies.testbed import claims, program, report, run, stages
+from experiments.studies.testbed.methods import METHODS, SLOTS, Setup, stage_tables
+from lcrl import advantages, budgets, filters, losses, rewards
+from lcrl.losses import policy as policy_losses
+from lcrl.tasks.sums import Sums
+from lcrl.training import optimizers
+from lcrl.types import Budget, Outcome, Recipe, Rollouts
+
+SUMS = Sums(fewest=2, most=3)
+SIZES = dataclasses.replace(
+  program.SMALL,
+  setup=Setup(sums=SUMS, cap=16, steps=2, rows=8),
+  prompts=4,
+  monitor=2,
+  judged=16,
+)
+TRIED = ("laser_d", "hapo", "drpo", "conciser")
+
+
+@pytest.fixture(scope="module")
+def built():
+  names = program.used([METHODS[name] for name in TRIED])
+  return program.build(SIZES, names), names
+
+
+@pytest.fixture(scope="module")
+def params():
+  """Knows that a response is "#", some digit and the end: short, and right now and then."""
+  policy = program.policy(SIZES)
+  said = jnp.array(SUMS.encode("#" + "0123456789"[0] + "."))
+  optimizer = optax.adam(2e-2)
+
+  def loss(params, key):
+    digits = jax.random.randint(key, (16, 19), 0, 24)
+    digit = jax.random.randint(key, (16, 1), 6, 16)
+    answer = jnp.concatenate(
+      [jnp.full((16, 1), 2), jnp.full((16, 1), said[0]), digit, jnp.full((16, 1), said[2])], 1
+    )
+    row = jnp.concatenate([digits, answer], 1)
+    logits = jax.nn.log_softmax(policy.apply(params, row))[:, -4:-1]
+    return -jnp.take_along_axis(logits, answer[:, 1:, None], -1).mean()
+
+  @jax.jit
+  def train(params, keys):
+    def step(carry, key):
+      params, state = carry
+      changes, state = optimizer.update(jax.grad(loss)(params, key), state)
+      return (optax.apply_updates(params, changes), state), None
+
+    return jax.lax.scan(step, (params, optimizer.init(params)), keys)[0][0]
+
+  return train(policy.init(jax.random.key(0)), jax.random.split(jax.random.key(1), 150))
+
+
+@pytest.fixture(scope="module")
+def lanes_trained(built, params):
+  """One block of training of every tried method, its second value and seed 1."""
+  program_, names = built
+  refs = np.zeros((8, 2), bool), np.ones((8, 2), np.int32)
+  lanes = program.stack(
+    [program.lane(METHODS[n], METHODS[n].values[1], 1, names, refs, 2) for n in TRIED]
+  )
+  states = program_.begin(lanes, program.stack([params] * len(TRIED)))
+  ids = program.prompt_ids(SIZES)
+  return program_.train(lanes, states, ids[:1]), lanes
+
+
+RECIPES = {
+  "laser_d": lambda s: dict(
+    reward=stages.magnified(
+      rewards.laser_d(lower=8 * 128, upper=16 * 128, interval=2 * 128, initial=16 * 128, alpha=0.5)
+    )
+  ),
+  "hapo": lambda s: dict(reward=rewards.hapo(rows=s.rows, weight=0.6)),
+  "drpo": lambda s: dict(loss=policy_losses.drpo(max_length=s.cap, temperature=0.1)),
+  "conciser": lambda s: dict(filter=filters.mixed_correctness()),
+}
+
+
+@pytest.mark.parametrize("name", TRIED)
+def test_a_lane_is_the_method_alone(name, params, lanes_trained):
+  (states, seen), _ = lanes_trained
+  setup = SIZES.setup
+  recipe = Recipe(
+    budget=budgets.fixed(target=setup.cap),
+    reward=rewards.correctness(),
+    filter=filters.keep_all(),
+    advantage=advantages.group_normalized(),
+    loss=policy_losses.clipped_surrogate(clip_low=0.2, clip_high=0.28),
+  )._replace(**RECIPES[name](setup))
+  optimizer = optimizers.adamw(learning_rate=SIZES.rate)
+  state = testbed.initial(params, recipe, optimizer)
+  if recipe.reward.observe:
+    ids = program.MONITOR + jnp.arange(2)
+    cap = jnp.full((2, SIZES.group), setup.cap)
+    monitor = testbed.play(
+      program.policy(SIZES), params, ids, ids, Budget(cap, cap, jnp.zeros_like(cap)),
+      jax.random.fold_in(jax.random.fold_in(jax.random.key(1), 0), program.MONITOR),
+      sums=SUMS, max_tokens=setup.cap, data_seed=1, shows_level=True,
+    )  # fmt: skip
+    reward = recipe.reward.observe(state.recipe.reward, monitor)
+    state = dataclasses.replace(state, recipe=state.recipe._replace(reward=reward))
+  alone, _ = jax.jit(
+    lambda state, ids: testbed.reinforce(
+      program.policy(SIZES), recipe, optimizer, state, ids,
+      sums=SUMS, group_size=SIZES.group, max_tokens=setup.cap, seed=1, data_seed=1,
+      weigh=losses.token_mean, updates=SIZES.updates, shows_level=True,
+    )
+  )(state, program.prompt_ids(SIZES)[:1])  # fmt: skip
+  place = TRIED.index(name)
+  assert 0 < seen.right[place].sum() < seen.answers[place].sum()
+  for a, b in zip(jax.tree.leaves(states.params), jax.tree.leaves(alone.params), strict=True):
+    np.testing.assert_allclose(a[place], b, rtol=1e-4, atol=2e-6)
+
+
+def test_methods_differ_in_their_lanes(lanes_trained):
+  (states, _), lanes = lanes_trained
+  embed = np.asarray(states.params["embed"])
+  assert all(np.abs(embed[0] - other).max() > 1e-6 for other in embed[2:])
+  assert lanes.turn.tolist() == [2, 2, 2, 1]  # ConciseR's second stage begins halfway
+  reward = SLOTS.index("reward")
+  assert lanes.choice[3, 0, reward] != lanes.choice[3, 1, reward]
+
+
+def test_every_method_names_stages_that_exist():
+  tables = stage_tables(Setup())
+  for method in METHODS.values():
+    assert len(method.values) >= 3
+    for slot in SLOTS:
+      for entry in (method.slots[slot], {**method.slots, **(method.then or {})}[slot]):
+        assert (entry if isinstance(entry, str) else entry[0]) in tables[slot]
+
+
+def rollouts(texts, difficulty, answers, cap=40):
+  """One group: the level digit and a "?" are the prompt."""
+  tokens = np.zeros((1, len(texts), cap + 2), np.int32)
+  mask = np.zeros(tokens.shape, bool)
+  for i, text in enumerate(texts):
+    row = Sums(most=8).encode("0?" + text)
+    tokens[0, i, : len(row)] = row
+    mask[0, i, 2 : len(row)] = True
+  lengths = jnp.asarray(mask.sum(-1))
+  zeros = jnp.zeros_like(lengths)
+  r = Rollouts(
+    tokens=jnp.asarray(tokens), mask=jnp.asarray(mask),
+    sampler_log_probs=-1.0 * jnp.asarray(mask), lengths=lengths, truncated=zeros > 0,
+    scores=zeros * 1.0, correct=zeros > 0, outcome=zeros, valid=zeros == 0,
+    prompt_ids=jnp.zeros(1, int), difficulty=jnp.array([difficulty]),
+    budget=Budget(zeros, zeros, zeros), signals={},
+  )  # fmt: skip
+  answers = jnp.full(lengths.shape, answers)
+  return testbed.judged(r, answers, sums=Sums(most=8)), answers
+
+
+def test_signals_read_the_tokens():
+  r, _ = rollouts(["a0+3+5=8a0+3+5=8c8+9=7#7.", "a0+3=3", "#7."], 3, 7)
+  told = stages.signals(r, Sums(most=8))
+  assert r.outcome.tolist() == [[Outcome.OK, Outcome.BAD_FORMAT, Outcome.OK]]
+  assert told["think_end"].tolist() == [[22, -1, 0]]
+  assert told["answer_length"].tolist() == [[24, 6, 2]]
+  assert told["needed"].tolist() == [[22, 0, 0]]
+  assert told["unrepeated"].tolist() == [[False, True, True]]
+  assert told["has_think"].tolist() == [[True, False, False]]
+
+
+def test_waste_is_cut_and_the_answer_stays():
+  texts = ["a0+3+5=8c8+9=7c8+9=7#7.", "a0+3+5=8c8+9=7c8+9=7#6.", "a0+3+5=8c8+9=7#7."]
+  r, answers = rollouts(texts, 3, 7)
+  cut = stages.waste_cut(sums=Sums(most=8))(r, answers)
+  said = [
+    Sums(most=8).decode(np.asarray(cut.tokens[0, i])[np.asarray(cut.mask[0, i])]) for i in range(3)
+  ]
+  assert said == ["a0+3+5=8c8+9=7#7.", texts[1], texts[2]]  # a wrong answer keeps its waste
+  assert cut.correct.tolist() == [[True, False, True]]
+  assert cut.tokens[0, 0, :2].tolist() == r.tokens[0, 0, :2].tolist()
+
+
+def test_outliers_lose_their_verdict():
+  long = "a0+3=3a0+3=3a0+3=3b3+4=7#7."
+  r, answers = rollouts(["#7."] * 5 + [long], 2, 7)
+  cut = stages.outliers_cut(alpha=1.0, sums=Sums(most=8))(r, answers)
+  assert cut.correct.tolist() == [[True] * 5 + [False]]
+  r, answers = rollouts(["#6.", "#7.", "#7.", "#7.", "#7.", long], 2, 7)
+  same = stages.outliers_cut(alpha=1.0, sums=Sums(most=8))(r, answers)
+  assert same.lengths.tolist() == r.lengths.tolist()  # only groups that are all right
+
+
+# -- Claims on results whose verdict is known.
+
+
+def result(method, value, accuracy, tokens, start="good", seed=0, **more):
+  columns = {"difficulty": ["2"], "accuracy": [accuracy], "tokens": [tokens]}
+  found = dict(
+    method=method, value=value, start=start, seed=seed, accuracy=accuracy, tokens=tokens,
+    tokens_right=tokens, tokens_wrong=tokens, excess_tokens=5.0, pushed_down=0.0,
+    by_difficulty=columns,
+  )  # fmt: skip
+  return found | more
+
+
+STARTS = {
+  f"{start}/{seed}": {
+    "accuracy": 0.9,
+    "tokens": 40.0 + seed,
+    "excess_tokens": 20.0,
+    "by_difficulty": {"accuracy": [0.9]},
+    "by_length": [[5, n, int(100 - (n - 30) ** 2), int((n - 30) ** 2)] for n in range(20, 41)],
+  }
+  for start in ("good", "weak")
+  for seed in range(3)
+}
+UNITS = [(start, seed) for start in ("good", "weak") for seed in range(3)]
+
+
+def runs_of(method, values, accuracy, tokens, **more):
+  return [
+    result(method, v, accuracy(i) + 0.001 * u[1], tokens(i) + u[1], *u, **more)
+    for u in UNITS
+    for i, v in enumerate(values)
+  ]
+
+
+def test_collapse_needs_the_naive_form_alone():
+  naive = runs_of("naive", (0.01, 0.03), lambda i: (0.8, 0.1)[i], lambda i: 2.0)
+  gated = runs_of("laser", (20, 28), lambda i: 0.8, lambda i: 20.0)
+  assert claims.naive_collapses(naive + gated, STARTS).verdict == claims.REPRODUCED
+  fallen = runs_of("gr3", (1,), lambda i: 0.1, lambda i: 5.0)
+  assert claims.naive_collapses(naive + gated + fallen, STARTS).verdict == claims.NOT
+  held = runs_of("naive", (0.01, 0.03), lambda i: 0.8, lambda i: 20.0)
+  assert claims.naive_collapses(held + gated, STARTS).verdict == claims.NOT
+  assert claims.naive_collapses(gated, STARTS).verdict == claims.UNTESTABLE
+
+
+def test_differences_need_an_interval_beyond_zero():
+  better = runs_of("curriculum", (20, 28), lambda i: 0.9, lambda i: 20.0)
+  worse = runs_of("fixed_target", (20, 28), lambda i: 0.8, lambda i: 20.0)
+  assert claims.curriculum_beats_fixed(better + worse, STARTS).verdict == claims.REPRODUCED
+  swapped = [r | {"method": "fixed_target"} for r in better]
+  swapped += [r | {"method": "curriculum"} for r in worse]
+  assert claims.curriculum_beats_fixed(swapped, STARTS).verdict == claims.NOT
+  assert claims.curriculum_beats_fixed(better, STARTS).verdict == claims.UNTESTABLE
+  noisy = [r | {"accuracy": 0.8 + 0.2 * (-1) ** r["seed"]} for r in worse]
+  assert claims.curriculum_beats_fixed(better + noisy, STARTS).verdict == claims.NOT
+
+
+def test_the_other_rules():
+  laser = runs_of("laser", (20, 28), lambda i: 0.8 + 0.1 * i, lambda i: 20.0 + 8 * i)
+  cap = runs_of("hard_cap", (20, 28), lambda i: 0.5 + 0.1 * i, lambda i: 20.0 + 8 * i)
+  assert claims.step_bonus_beats_cap(laser + cap, STARTS).verdict == claims.REPRODUCED
+  longer = runs_of("grpo", (1.0,), lambda i: 0.9, lambda i: 50.0, tokens_wrong=60.0)
+  shorter = runs_of("grpo", (1.0,), lambda i: 0.9, lambda i: 30.0, tokens_wrong=60.0)
+  assert claims.correctness_lengthens(longer, STARTS).verdict == claims.REPRODUCED
+  assert claims.correctness_lengthens(shorter, STARTS).verdict == claims.NOT
+  even = runs_of("fixed_length", (1.0,), lambda i: 0.9, lambda i: 50.0, tokens_wrong=50.0)
+  assert claims.sequence_mean_biases(longer + even, STARTS).verdict == claims.REPRODUCED
+  flat = {
+    unit: s | {"by_length": [[5, n, 2 * n, 100 - 2 * n] for n in range(20, 41)]}
+    for unit, s in STARTS.items()
+  }
+  assert claims.inverted_u([], STARTS).verdict == claims.REPRODUCED
+  assert claims.inverted_u([], flat).verdict == claims.NOT
+
+
+def test_the_report_holds_every_run(tmp_path):
+  found = runs_of("grpo", (0.5, 1.0, 2.0), lambda i: 0.9, lambda i: 40.0)
+  found += runs_of("laser", (20.0, 28.0, 36.0), lambda i: 0.7 + 0.1 * i, lambda i: 20.0 + 8 * i)
+  (tmp_path / "results.jsonl").write_text("".join(json.dumps(r) + "\n" for r in found))
+  (tmp_path / "starts.json").write_text(json.dumps(STARTS))
+  report.write(tmp_path, tmp_path / "home", program.Sizes())
+  text = (tmp_path / "home" / "README.md").read_text()
+  assert "| laser | arXiv:2505.15612 | target 28 | good | 80.1 ± 0.2 | 29.0 ± 2.5 |" in text
+  tables = (tmp_path / "home" / "tables.md").read_text()
+  assert tables.count("| laser |") == 6
+  assert len(json.loads((tmp_path / "home" / "results.json").read_text())) == len(found)
+  assert (tmp_path / "home" / "pareto.png").stat().st_size > 10_000
+
+
+def test_a_second_call_goes_on(tmp_path, monkeypatch):
+  """The first call stops at its deadline, the second runs the rest and repeats nothing."""
+  ran = []
+
+  def pretend(built, sizes, group, *_):
+    ran.extend(r.key for r in group)
+    return [dict(result(r.method.name, r.value, 0.5, 9, r.start, r.seed)) for r in group]
+
+  class Fake:
+    judge = draw = staticmethod(lambda *_: (jnp.zeros((1, 1)), jnp.zeros((1, 1))))
+
+  monkeypatch.setattr(run, "train", pretend)
+  monkeypatch.setattr(program, "build", lambda *_: Fake)
+  monkeypatch.setattr(run, "learn_starts", lambda *_: {"good": {}, "weak": {}})
+  monkeypatch.setattr(run, "starts_json", lambda *_: {})
+  monkeypatch.setattr(run, "load_starts", lambda *_: {"good": {}, "weak": {}})
+  call = dict(names=["grpo"], seeds=[0], lanes=4)
+  run.study(tmp_path / "a", SIZES, **call, deadline=-1.0, resume=None)
+  assert not ran
+  run.study(tmp_path / "a", SIZES, **call, deadline=1e9, resume=None)
+  assert len(ran) >= 6
+  before = len(ran)
+  run.study(tmp_path / "b", SIZES, **call, deadline=1e9, resume=tmp_path / "a")
+  assert len(ran) == before
+  lines = (tmp_path / "b" / "results.jsonl").read_text().splitlines()
+  keys = [(r["method"], r["value"], r["start"], r["seed"]) for r in map(json.loads, lines)]
+  assert len(keys) == len(set(keys)) == 6
