@@ -25,13 +25,13 @@ _LOW = -1e30  # a logit that never counts; -inf - -inf is nan
 class Tiles:
   """How the work is cut."""
 
-  rows: int  # queries of a tensor core's product, at least 16
+  queries: int = 16  # at most, where a program serves more than one row
   keys: int = 64  # read at once
   warps: int = 4
   stages: int = 3  # blocks of keys on their way
 
 
-TILES = Tiles(rows=16)
+TILES = Tiles()
 
 
 def refusal(c: Config) -> str | None:
@@ -65,7 +65,7 @@ def attend(
   if prompt is None or seen is None:
     prompt, seen = {}, jnp.zeros((rows,), jnp.int32)
   share = rows // len(seen)
-  per = max(n for n in (1, 2, 4, 8, 16) if not share % n and (n == 1 or n * group <= tiles.rows))
+  per = max(n for n in (1, 2, 4, 8, 16) if not share % n and (n == 1 or n * group <= tiles.queries))
   at = jnp.where(live, jnp.broadcast_to(at, (rows,)), -1).astype(jnp.int32)
   names = tuple(slot)
   kernel = functools.partial(
@@ -75,7 +75,7 @@ def attend(
     group=group,
     size=size,
     window=window,
-    tiles=dataclasses.replace(tiles, rows=max(tiles.rows, pl.next_power_of_2(per * group))),
+    tiles=tiles,
     names=names,
     prompted=bool(prompt),
   )
@@ -105,7 +105,8 @@ def _kernel(*refs, per, share, group, size, window, tiles, names, prompted):
   out, new = rest[-many - 1], dict(zip(names, rest[-many:], strict=True))
   first, head = pl.program_id(0) * per, pl.program_id(1)
 
-  lane = jnp.minimum(jnp.arange(tiles.rows), per * group - 1)  # a query; the last one fills up
+  lanes = max(16, pl.next_power_of_2(per * group))
+  lane = jnp.minimum(jnp.arange(lanes), per * group - 1)  # a query; the last one fills up
   row = first + lane // group
   half = jnp.arange(size // 2)
 
@@ -128,7 +129,7 @@ def _kernel(*refs, per, share, group, size, window, tiles, names, prompted):
   product = lambda a, b: jnp.sum(a.astype(jnp.float32) * b.astype(jnp.float32), axis=1)
   carry = (
     (product(q[0], k[0]) + product(q[1], k[1])) * scale,
-    jnp.ones(tiles.rows),
+    jnp.ones(lanes),
     v.astype(jnp.float32),
   )
 

@@ -177,13 +177,14 @@ def _generate(engine, params, rows, budget, key, *, prompt: int, new: int, share
   rows = dataclasses.replace(rows, tokens=cut(rows.tokens), train_tokens=cut(rows.train_tokens))
   run = partial(_sample, engine, new, share)
   if engine.mesh is not None:
-    # A queue and a loop for each shard; the tensor axis is left to the compiler.
+    # A queue and a loop for each shard; a tensor axis is left to the compiler.
+    split = engine.mesh.shape["tensor"] > 1
     run = jax.shard_map(
       run,
       mesh=engine.mesh,
       in_specs=(P(), P(), BATCH, BATCH, BATCH, BATCH),
       out_specs=BATCH,
-      axis_names={"data", "fsdp"},
+      axis_names={"data", "fsdp"} if split else set(engine.mesh.axis_names),
       check_vma=False,
     )
   samples = run(params, key, rows.tokens, rows.lengths, _caps(rows, budget), rows.index)

@@ -1,0 +1,125 @@
+"""The Triton kernel of decoding against its plain twin: largest difference, and time of one call.
+
+python -m experiments.benchmarks.decode_attention
+python -m experiments.benchmarks.decode_attention --shape=qwen2.5-1.5b --rows=256 --group=8 \
+  --asked=128 --length=512 --at=256
+
+Prints one JSON line a variant: microseconds a call, and the share of the memory bandwidth that
+reading every live key and value once would need.
+"""
+
+import dataclasses
+import json
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+from absl import app, flags
+
+from experiments.benchmarks import shapes
+from lcrl.policies import cache as plain
+from lcrl.policies import triton_decode
+from lcrl.policies.block import rotation
+from lcrl.policies.triton_decode import Tiles
+from lcrl.training.fit import CHIPS
+
+_SHAPE = flags.DEFINE_string("shape", "smollm2-135m", "a model by name")
+_ROWS = flags.DEFINE_integer("rows", 512, "rows that decode")
+_GROUP = flags.DEFINE_integer("group", 8, "rows with a common prompt")
+_ASKED = flags.DEFINE_integer("asked", 96, "tokens of a prompt")
+_LENGTH = flags.DEFINE_integer("length", 96, "places of a row's own cache")
+_AT = flags.DEFINE_integer("at", 48, "own keys that are live")
+_CALLS = flags.DEFINE_integer("calls", 200, "calls in a timed loop")
+_CACHE = flags.DEFINE_list("cache_dtypes", ["", "int8"], "of keys and values; empty: bfloat16")
+_INTERPRET = flags.DEFINE_bool("interpret", False, "runs the kernel without a GPU, slowly")
+
+TILES = [
+  Tiles(),
+  Tiles(queries=1),
+  Tiles(queries=32),
+  Tiles(keys=32),
+  Tiles(keys=128),
+  Tiles(warps=2),
+  Tiles(warps=1),
+  Tiles(warps=8),
+  Tiles(stages=1),
+  Tiles(stages=4),
+  Tiles(queries=1, warps=1, keys=32),
+  Tiles(queries=1, warps=2),
+]
+
+
+def main(argv):
+  del argv
+  c = shapes.config(_SHAPE.value, dtype="bfloat16")
+  chip = CHIPS.get(jax.devices()[0].device_kind)
+  for cache_dtype in _CACHE.value:
+    call, slot, bytes_ = inputs(c, cache_dtype or None)
+    want = call(plain.attend, slot)
+    variants = {"xla": plain.attend} | {
+      json.dumps(dataclasses.asdict(t)): partial(
+        triton_decode.attend, tiles=t, interpret=_INTERPRET.value
+      )
+      for t in TILES
+    }
+    for name, attend in variants.items():
+      result = {"cache": cache_dtype or c.dtype, "variant": name}
+      try:
+        got = call(attend, slot)
+        differ = lambda a, b: jnp.abs(a.astype(jnp.float32) - b.astype(jnp.float32)).max()
+        result["differs"] = [float(differ(a, b)) for a, b in zip(*map(leaves, (got, want)))]
+        micro = 1e6 * shapes.timed(partial(loop(call, attend), slot), 3)["seconds"] / _CALLS.value
+        result["us"] = round(micro, 2)
+        if chip:
+          result["of_bandwidth"] = round(bytes_ / chip.bandwidth * 1e6 / micro, 3)
+      except Exception as error:  # noqa: BLE001  a kernel that does not compile is a result
+        result["error"] = f"{type(error).__name__}: {error}"[:300]
+      print(json.dumps(result), flush=True)
+  print(json.dumps(shapes.machine() | {f.name: f.value for f in (_SHAPE, _ROWS, _GROUP, _AT)}))
+
+
+def leaves(result):
+  values, slot = result
+  return [values, *(slot[name] for name in sorted(slot))]
+
+
+def inputs(c, cache_dtype):
+  """(call(attend, slot), slot, bytes of live keys and values)."""
+  rows, prompts = _ROWS.value, _ROWS.value // _GROUP.value
+  keys = iter(jax.random.split(jax.random.key(0), 8))
+  normal = lambda *shape: jax.random.normal(next(keys), shape, jnp.bfloat16)
+  like = plain.init_cache(c, 1, 1, cache_dtype)[0]
+
+  def filled(count, length):
+    shape = (count, c.kv_heads, length, c.head_dim)
+    return plain.pack(normal(*shape), normal(*shape), like)
+
+  slot, prompt = filled(rows, _LENGTH.value), filled(prompts, _ASKED.value)
+  qkv = normal(rows, c.kv_heads, c.heads // c.kv_heads + 2, c.head_dim)
+  at = jnp.full(rows, _AT.value, jnp.int32)
+  seen = jnp.full(prompts, _ASKED.value, jnp.int32)
+  turn = rotation(c, (at + _ASKED.value)[:, None])
+  live = jnp.ones(rows, bool)
+
+  @partial(jax.jit, static_argnums=0)
+  def call(attend, slot):
+    return attend(c, qkv, turn, slot, at, live, prompt, seen, None)
+
+  width = 1 if cache_dtype else 2
+  live_keys = rows * _AT.value + prompts * _ASKED.value
+  return call, slot, live_keys * 2 * c.kv_heads * c.head_dim * width
+
+
+def loop(call, attend):
+  """Calls one after the other, the cache carried in place."""
+
+  @jax.jit
+  def run(slot):
+    step = lambda _, slot: call(attend, slot)[1]
+    return jax.lax.fori_loop(0, _CALLS.value, step, slot)
+
+  return run
+
+
+if __name__ == "__main__":
+  app.run(main)

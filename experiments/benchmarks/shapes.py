@@ -1,0 +1,124 @@
+"""What the benchmarks measure: models by name with random weights, rows of tokens, and floors."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.metadata
+import statistics
+import time
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from lcrl import policies
+from lcrl.data.rows import Rows
+from lcrl.policies.config import Config
+from lcrl.policies.shapes import SHAPES
+from lcrl.training.fit import CHIPS, layer_weights
+from lcrl.types import Budget
+
+# 5.9 million parameters, for two CPU cores.
+LAPTOP = Config(8192, 256, 4, 8, 2, 32, 1024, norm_eps=1e-5)
+
+
+class Work(NamedTuple):
+  """What a step samples: B prompts, G rollouts of each."""
+
+  prompts: int
+  group: int
+  asked: int  # tokens of a prompt
+  limit: int  # no response is longer
+  heavy: bool = False  # lengths are log-normal with a mean of limit / 4, else all at the limit
+
+  @property
+  def rows(self) -> int:
+    return self.prompts * self.group
+
+  def lengths(self, seed: int = 0) -> np.ndarray:
+    """[B, G] int32, how long each response gets: its cap, where nothing else ends it."""
+    shape = (self.prompts, self.group)
+    if not self.heavy:
+      return np.full(shape, self.limit, np.int32)
+    sigma = 1.0
+    draws = np.random.default_rng(seed).lognormal(
+      np.log(self.limit / 4) - sigma**2 / 2, sigma, shape
+    )
+    return np.clip(draws.round(), 1, self.limit).astype(np.int32)
+
+
+def config(shape: str, *, dtype: str, **changes: Any) -> Config:
+  """The configuration of a name in SHAPES or of "laptop"."""
+  known = SHAPES | {"laptop": LAPTOP}
+  if shape not in known:
+    raise ValueError(f"Unknown shape {shape!r}: {', '.join(known)}.")
+  return dataclasses.replace(known[shape], dtype=dtype, **changes)
+
+
+def random_params(policy: policies.Policy, dtype: str, seed: int = 0) -> Any:
+  """Matrices in `dtype`: what a sampler reads."""
+  cast = lambda x: x.astype(dtype) if x.ndim > 1 else x
+  return jax.jit(lambda key: jax.tree.map(cast, policy.init(key)))(jax.random.key(seed))
+
+
+def make_rows(work: Work, vocab: int, seed: int = 0) -> tuple[Rows, Budget]:
+  """Random prompts, the same within a group."""
+  rng, shape = np.random.default_rng(seed), (work.prompts, work.group)
+  tokens = np.broadcast_to(
+    rng.integers(0, vocab, (work.prompts, 1, work.asked)), (*shape, work.asked)
+  )
+  index = np.arange(work.prompts, dtype=np.int32)
+  full = lambda value: np.full(shape, value, np.int32)
+  caps = work.lengths(seed)
+  rows = Rows(tokens.astype(np.int32), full(work.asked), full(0), index, index, index)
+  return rows, Budget(caps, caps, full(0))
+
+
+def sampling_floor(
+  c: Config, work: Work, *, rows: int, shared: bool, cache_bytes: int = 2
+) -> float | None:
+  """Seconds that memory alone needs: the weights once a token of the longest row, and every row's
+  keys and values once a token of its own.
+
+  Args:
+    c: the model, in 2-byte weights.
+    work: what is sampled.
+    rows: that decode at once.
+    shared: the keys of a prompt are read once for its group.
+    cache_bytes: of a number in the cache.
+  Returns: None on a device whose bandwidth is not known.
+  """
+  chip = CHIPS.get(jax.devices()[0].device_kind)
+  if chip is None:
+    return None
+  weights = 2 * (layer_weights(c) * c.layers + c.hidden_size * c.vocab_size)
+  key = 2 * c.kv_heads * c.head_dim * c.layers * cache_bytes
+  lengths = work.lengths().astype(np.float64)
+  own = (lengths * (lengths + 1) / 2).sum()
+  asked = work.asked * (lengths.max(axis=1) if shared else lengths).sum()
+  steps = max(lengths.sum() / rows, lengths.max())
+  return float(steps * weights + key * (own + asked)) / chip.bandwidth
+
+
+def timed(f: Callable[[], Any], repeats: int) -> dict[str, Any]:
+  """The first call and the median of the next, in seconds."""
+  times = []
+  for _ in range(1 + repeats):
+    start = time.perf_counter()
+    jax.block_until_ready(f())
+    times.append(time.perf_counter() - start)
+  median = statistics.median(times[1:])
+  return {"seconds": median, "first_s": times[0], "all_s": [round(t, 4) for t in times[1:]]}
+
+
+def machine() -> dict[str, Any]:
+  """Where and with what this was measured."""
+  device = jax.devices()[0]
+  versions = {}
+  for name in ("jax", "jaxlib", "flax", "jax-cuda12-plugin", "jax-cuda13-plugin"):
+    try:
+      versions[name] = importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+      continue
+  return {"device": device.device_kind, "devices": jax.device_count(), "versions": versions}
