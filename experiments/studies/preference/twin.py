@@ -137,8 +137,9 @@ def study(seed: Array, sizes: Sizes) -> tuple[Point, dict[str, Array]]:
     parts = jnp.arange(many), jax.random.split(keys[3], many)
     return jax.lax.scan(advance, (start, optimizer.init(start)), parts)[1]
 
-  each_loss = lambda both: jax.vmap(partial(run, *both))(jnp.arange(len(LOSSES)))
-  points = jax.lax.map(each_loss, (pairs, held))
+  each_loss = jax.vmap(run, in_axes=(None, None, 0))
+  all_losses = jnp.arange(len(LOSSES))
+  points = jax.lax.map(lambda both: each_loss(both[0], both[1], all_losses), (pairs, held))
   lengths = masked_mean(pairs.mask.sum(-1), pairs.valid[..., None], axis=1)
   facts = {"pairs": pairs.valid.sum(-1), "chosen": lengths[:, 0], "rejected": lengths[:, 1]}
   return points, facts
