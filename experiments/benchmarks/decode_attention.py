@@ -11,6 +11,7 @@ reading every live key and value once would need.
 import dataclasses
 import json
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -63,16 +64,18 @@ def main(argv):
       for t in TILES
     }
     for name, attend in variants.items():
-      result = {"cache": cache_dtype or c.dtype, "variant": name}
+      result: dict[str, Any] = {"cache": cache_dtype or c.dtype, "variant": name}
       try:
         got = call(attend, slot)
         differ = lambda a, b: jnp.abs(a.astype(jnp.float32) - b.astype(jnp.float32)).max()
-        result["differs"] = [float(differ(a, b)) for a, b in zip(*map(leaves, (got, want)))]
+        result["differs"] = [
+          float(differ(a, b)) for a, b in zip(leaves(got), leaves(want), strict=True)
+        ]
         micro = 1e6 * shapes.timed(partial(loop(call, attend), slot), 3)["seconds"] / _CALLS.value
         result["us"] = round(micro, 2)
         if chip:
           result["of_bandwidth"] = round(bytes_ / chip.bandwidth * 1e6 / micro, 3)
-      except Exception as error:  # noqa: BLE001  a kernel that does not compile is a result
+      except Exception as error:  # a kernel that does not compile is a result
         result["error"] = f"{type(error).__name__}: {error}"[:300]
       print(json.dumps(result), flush=True)
   print(json.dumps(shapes.machine() | {f.name: f.value for f in (_SHAPE, _ROWS, _GROUP, _AT)}))

@@ -56,8 +56,8 @@ def main(argv):
 
 def measure(name: str, work: shapes.Work) -> dict:
   """Times of a variant, in all ways that the flags ask for."""
-  decoding, _, cache_dtype = name.partition("+")
-  cache_dtype = cache_dtype or None
+  decoding, _, asked = name.partition("+")
+  cache_dtype = asked or None
   c = shapes.config(_SHAPE.value, dtype=_DTYPE.value)
   policy = policies.make(c)
   params = shapes.random_params(policy, _DTYPE.value)

@@ -72,7 +72,7 @@ def make_rows(work: Work, vocab: int, seed: int = 0) -> tuple[Rows, Budget]:
   full = lambda value: np.full(shape, value, np.int32)
   caps = work.lengths(seed)
   rows = Rows(tokens.astype(np.int32), full(work.asked), full(0), index, index, index)
-  return rows, Budget(caps, caps, full(0))
+  return rows, Budget(*map(jax.numpy.asarray, (caps, caps, full(0))))
 
 
 def sampling_floor(
