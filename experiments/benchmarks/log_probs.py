@@ -1,18 +1,22 @@
 """Log-probs in tiles against dense logits: time and memory of one forward and backward pass.
 
 python -m experiments.benchmarks.log_probs                                     # the H100 yardstick
+python -m experiments.benchmarks.log_probs --shape=qwen2.5-0.5b --tiles=8192x8192,8192x16384
 python -m experiments.benchmarks.log_probs --tokens=512 --hidden=64 --vocab=4096 --dtype=float32
 
-Prints one JSON line. `temp_gib` is scratch memory: beyond inputs, weights and results.
+Prints one JSON line. `temp_gib` is scratch memory: beyond inputs, weights and results. Peers: dense
+logits, and the bare product with the head, forward and back, that no method can undercut.
 """
 
+import functools
 import json
-import statistics
-import time
 
 import jax
 import jax.numpy as jnp
 from absl import app, flags
+
+from experiments.benchmarks.profiles import profile
+from experiments.benchmarks.shapes import config, machine, timed
 
 from lcrl.losses.log_probs import score_tokens
 
@@ -20,21 +24,23 @@ _TOKENS = flags.DEFINE_integer("tokens", 8192, "tokens to score")
 _HIDDEN = flags.DEFINE_integer("hidden", 4096, "width of the hidden states")
 _VOCAB = flags.DEFINE_integer("vocab", 151_936, "vocabulary size")
 _DTYPE = flags.DEFINE_string("dtype", "bfloat16", "of hidden states and head")
-_TOKEN_CHUNK = flags.DEFINE_integer("token_chunk", 8192, "tokens in a tile")
-_VOCAB_CHUNK = flags.DEFINE_integer("vocab_chunk", 8192, "vocabulary entries in a tile")
+_SHAPE = flags.DEFINE_string("shape", None, "a model whose width and vocabulary to take")
+_TILES = flags.DEFINE_list("tiles", ["8192x8192"], "tokens by vocabulary entries of a tile, each")
 _NEEDS = flags.DEFINE_list("needs", ["log_probs"], "score fields to compute")
-_REPEATS = flags.DEFINE_integer("repeats", 10, "timed calls after two warm-up calls")
-_VARIANTS = flags.DEFINE_list("variants", ["tiled", "dense", "product"], "what to measure")
+_REPEATS = flags.DEFINE_integer("repeats", 10, "timed calls after the first")
+_PEERS = flags.DEFINE_list("peer", ["dense", "product"], "what to compare with")
+_PROFILE = flags.DEFINE_bool("profile", False, "says where the time goes")
 
 
-def tiled(hidden, head, targets):
+def tiled(hidden, head, targets, *, tile: str):
+  tokens, entries = map(int, tile.split("x"))
   scores = score_tokens(
     hidden,
     head,
     targets,
     needs=tuple(_NEEDS.value),
-    token_chunk=_TOKEN_CHUNK.value,
-    vocab_chunk=_VOCAB_CHUNK.value,
+    token_chunk=tokens,
+    vocab_chunk=entries,
   )
   return sum(jnp.sum(x) for x in jax.tree.leaves(scores))
 
@@ -51,42 +57,43 @@ def product(hidden, head, targets):
   return jnp.sum(jnp.dot(hidden, head) ** 2)
 
 
-def measure(score) -> dict[str, float]:
+def measure(score, width: int, vocab: int) -> dict[str, float]:
   """Median milliseconds and compiler's scratch memory of score's value and both gradients."""
   dtype = jnp.dtype(_DTYPE.value)
   keys = jax.random.split(jax.random.key(0), 3)
   normal = jax.jit(jax.random.normal, static_argnums=(1, 2))
   args = (
-    normal(keys[0], (_TOKENS.value, _HIDDEN.value), dtype),
-    normal(keys[1], (_HIDDEN.value, _VOCAB.value), dtype) * _HIDDEN.value**-0.5,
-    jax.random.randint(keys[2], (_TOKENS.value,), 0, _VOCAB.value),
+    normal(keys[0], (_TOKENS.value, width), dtype),
+    normal(keys[1], (width, vocab), dtype) * width**-0.5,
+    jax.random.randint(keys[2], (_TOKENS.value,), 0, vocab),
   )
   step = jax.jit(jax.value_and_grad(score, argnums=(0, 1))).lower(*args).compile()
-  times = []
-  for _ in range(2 + _REPEATS.value):
-    start = time.perf_counter()
-    jax.block_until_ready(step(*args))
-    times.append(1e3 * (time.perf_counter() - start))
-  result = {"median_ms": statistics.median(times[2:])}
+  result = {"median_ms": 1e3 * timed(lambda: step(*args), _REPEATS.value)["seconds"]}
   if memory := step.memory_analysis():
     result["temp_gib"] = memory.temp_size_in_bytes / 2**30
+  if _PROFILE.value:
+    result["profile"] = profile(lambda: step(*args))
   return result
 
 
 def main(argv):
   del argv
-  result = {
-    "device": jax.devices()[0].device_kind,
-    "jax": jax.__version__,
-    **{f.name: f.value for f in (_TOKENS, _HIDDEN, _VOCAB, _DTYPE, _TOKEN_CHUNK, _VOCAB_CHUNK)},
-    "needs": _NEEDS.value,
-  }
-  variants = {f.__name__: f for f in (tiled, dense, product)}
-  for name in _VARIANTS.value:
+  width, vocab = _HIDDEN.value, _VOCAB.value
+  if _SHAPE.value:
+    shape = config(_SHAPE.value, dtype=_DTYPE.value)
+    width, vocab = shape.hidden_size, shape.vocab_size
+  result = machine() | {"tokens": _TOKENS.value, "hidden": width, "vocab": vocab}
+  result |= {"dtype": _DTYPE.value, "needs": _NEEDS.value}
+  variants = {f"tiled {tile}": functools.partial(tiled, tile=tile) for tile in _TILES.value}
+  variants |= {f.__name__: f for f in (dense, product) if f.__name__ in _PEERS.value}
+  for name, score in variants.items():
     try:
-      result[name] = measure(variants[name])
+      result[name] = measure(score, width, vocab)
     except jax.errors.JaxRuntimeError as error:  # out of memory is a result
       result[name] = {"error": str(error).splitlines()[0]}
+  if "dense" in variants:
+    best = min(result[name].get("median_ms", float("inf")) for name in variants if " " in name)
+    result["dense_over_tiled"] = result["dense"].get("median_ms", float("nan")) / best
   print(json.dumps(result))
 
 

@@ -1,10 +1,10 @@
 """One update, on made-up rollouts: time, tokens a second, share of the peak, memory.
 
-python -m experiments.benchmarks.update --shape=smollm2-135m --prompts=64 --group=8 --asked=96 --new=96
+python -m experiments.benchmarks.update    # the 135 M shape, 64 x 8 rollouts of 96 + 96 tokens
 python -m experiments.benchmarks.update --shape=qwen2.5-0.5b --prompts=4 --asked=96 --new=4000 \
     --runs=dots/cudnn/4/0,dots/triton/4/4096
 
-A run is remat/attention/micro-batches/width of packed rows (0: not packed). Prints one JSON line for
+A run is remat/attention/micro-batches/width of packed rows (0: not packed), a JSON line
 each. Model flops are 6 N a token (N weights in matrices, the head once) and 6 L^2 heads head_dim a
 layer for the causal attention of a sequence of L tokens; nothing for what is computed again.
 """
@@ -118,7 +118,7 @@ def measure(remat: str, attention: str, pieces: int, width: int) -> dict[str, fl
   lengths = np.asarray(used_lengths(batch.rollouts.mask))
   state = model.initial()
   times, first = [], {}
-  for step in range(2 + _REPEATS.value):
+  for _ in range(2 + _REPEATS.value):
     start = time.perf_counter()
     state, metrics = model.update(state, batch)
     jax.block_until_ready((state, metrics))
@@ -151,7 +151,7 @@ def main(argv):
     remat, attention, pieces, width = run.split("/")
     try:
       result = measure(remat, attention, int(pieces), int(width))
-    except jax.errors.JaxRuntimeError as error:  # out of memory is a result
+    except (ValueError, RuntimeError) as error:  # out of memory, or refused, is a result
       result = {"error": str(error)[:300]}
     print(json.dumps({**common, "run": run, **result}), flush=True)
     jax.clear_caches()
