@@ -16,14 +16,15 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
+from lcrl.data.packing import unpack
 from lcrl.losses.log_probs import score_tokens, score_tokens_sharded
 from lcrl.mesh import BATCH
 from lcrl.training import packing
 from lcrl.training.packing import Packed, Sizes
-from lcrl.types import Batch, Stage, TokenScores
+from lcrl.types import Batch, PairBatch, Pairs, Stage, TokenScores
 
 PyTree = Any
-Score = Callable[..., TokenScores]  # params, rollouts
+Score = Callable[..., TokenScores]  # params, rollouts or pairs
 
 
 def make_scorer(
@@ -68,9 +69,16 @@ def make_scorer(
     )
 
   def score(params, rollouts):
-    hidden = policy.hidden(params, rollouts.tokens)
-    after = jnp.roll(rollouts.mask, -1, axis=-1).at[..., -1].set(False)
-    scores = judge(params, hidden, jnp.roll(rollouts.tokens, -1, axis=-1), after)
+    laid = rollouts.packed if isinstance(rollouts, Pairs) else None
+    if laid is None:
+      return score_rows(params, rollouts.tokens, rollouts.mask)
+    scores = score_rows(params, laid.tokens, laid.mask, laid.positions, laid.segments)
+    return jax.tree.map(lambda x: unpack(x, laid, rollouts.mask), scores)
+
+  def score_rows(params, tokens, mask, *places):
+    hidden = policy.hidden(params, tokens, *places)
+    after = jnp.roll(mask, -1, axis=-1).at[..., -1].set(False)
+    scores = judge(params, hidden, jnp.roll(tokens, -1, axis=-1), after)
     return jax.tree.map(lambda x: jnp.roll(x, 1, axis=-1), scores)  # t scores tokens[t]
 
   def score_packed(params, rollouts, *, sizes: Sizes):
@@ -104,7 +112,13 @@ def join(pieces: PyTree) -> PyTree:
 
 
 def value_and_grad(
-  loss: Stage, state: PyTree, score: Score, params: PyTree, batch: Batch, *, micro_batches: int
+  loss: Stage,
+  state: PyTree,
+  score: Score,
+  params: PyTree,
+  batch: Batch | PairBatch,
+  *,
+  micro_batches: int,
 ) -> tuple[jax.Array, PyTree, TokenScores, PyTree]:
   """-> (loss [], new loss state, scores of the whole batch, gradient like params)."""
   if micro_batches == 1:

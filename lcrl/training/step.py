@@ -57,13 +57,15 @@ def update(
   micro_batches: int = 1,
   updates: int = 1,
   sizes: Sizes | None = None,
+  measure: Callable[..., dict[str, Mean]] | None = None,
 ) -> tuple[TrainState, dict[str, Mean]]:
   """One step: `updates` optimizer steps on as many disjoint parts of the batch.
 
   Each part goes through the model in `micro_batches` pieces, which changes no gradient. With more
   than one part the old log-probs are computed before the first. `sizes`: of a batch `arranged` for
-  packed rows.
+  packed rows. `measure`: what to say of it; `update_metrics`.
   """
+  measure = measure or update_metrics
   score = score if sizes is None else partial(score, sizes=sizes)
 
   def one(carry, part):
@@ -73,7 +75,7 @@ def update(
     )
     changes, opt_state = optimizer.update(grads, opt_state, params)
     carry = optax.apply_updates(params, changes), opt_state, loss_state
-    return carry, update_metrics(loss, grads, scores, part)
+    return carry, measure(loss, grads, scores, part)
 
   carry = state.params, state.opt_state, state.recipe.loss
   if updates == 1:
