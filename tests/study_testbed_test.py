@@ -16,9 +16,10 @@ from lcrl import advantages, budgets, filters, losses, rewards
 from lcrl.losses import policy as policy_losses
 from lcrl.tasks.sums import Sums
 from lcrl.training import optimizers
-from lcrl.types import Budget, Outcome, Recipe, Rollouts
+from lcrl.types import Budget, Outcome, Recipe, Rollouts, TokenScores
 
-SUMS = Sums(fewest=2, most=3)
+SUMS, EIGHT = Sums(fewest=2, most=3), Sums(most=8)
+JUDGED = jax.jit(testbed.judged, static_argnames="sums")
 SIZES = dataclasses.replace(
   program.SMALL,
   setup=Setup(sums=SUMS, cap=16, steps=2, rows=8),
@@ -26,6 +27,7 @@ SIZES = dataclasses.replace(
   monitor=2,
   judged=16,
 )
+PLAY = ("sums", "max_tokens", "shows_level")
 TRIED = ("laser_d", "hapo", "drpo", "conciser")
 
 
@@ -83,13 +85,11 @@ RECIPES = {
       rewards.laser_d(lower=8 * 128, upper=16 * 128, interval=2 * 128, initial=16 * 128, alpha=0.5)
     )
   ),
-  "hapo": lambda s: dict(reward=rewards.hapo(rows=s.rows, weight=0.6)),
   "drpo": lambda s: dict(loss=policy_losses.drpo(max_length=s.cap, temperature=0.1)),
-  "conciser": lambda s: dict(filter=filters.mixed_correctness()),
 }
 
 
-@pytest.mark.parametrize("name", TRIED)
+@pytest.mark.parametrize("name", RECIPES)
 def test_a_lane_is_the_method_alone(name, params, lanes_trained):
   (states, seen), _ = lanes_trained
   setup = SIZES.setup
@@ -105,7 +105,8 @@ def test_a_lane_is_the_method_alone(name, params, lanes_trained):
   if recipe.reward.observe:
     ids = program.MONITOR + jnp.arange(2)
     cap = jnp.full((2, SIZES.group), setup.cap)
-    monitor = testbed.play(
+    play = jax.jit(testbed.play, static_argnums=0, static_argnames=PLAY)
+    monitor = play(
       program.policy(SIZES), params, ids, ids, Budget(cap, cap, jnp.zeros_like(cap)),
       jax.random.fold_in(jax.random.fold_in(jax.random.key(1), 0), program.MONITOR),
       sums=SUMS, max_tokens=setup.cap, data_seed=1, shows_level=True,
@@ -148,7 +149,7 @@ def rollouts(texts, difficulty, answers, cap=40):
   tokens = np.zeros((1, len(texts), cap + 2), np.int32)
   mask = np.zeros(tokens.shape, bool)
   for i, text in enumerate(texts):
-    row = Sums(most=8).encode("0?" + text)
+    row = EIGHT.encode("0?" + text)
     tokens[0, i, : len(row)] = row
     mask[0, i, 2 : len(row)] = True
   lengths = jnp.asarray(mask.sum(-1))
@@ -161,12 +162,12 @@ def rollouts(texts, difficulty, answers, cap=40):
     budget=Budget(zeros, zeros, zeros), signals={},
   )  # fmt: skip
   answers = jnp.full(lengths.shape, answers)
-  return testbed.judged(r, answers, sums=Sums(most=8)), answers
+  return JUDGED(r, answers, sums=EIGHT), answers
 
 
 def test_signals_read_the_tokens():
   r, _ = rollouts(["a0+3+5=8a0+3+5=8c8+9=7#7.", "a0+3=3", "#7."], 3, 7)
-  told = stages.signals(r, Sums(most=8))
+  told = jax.jit(stages.signals, static_argnums=1)(r, EIGHT)
   assert r.outcome.tolist() == [[Outcome.OK, Outcome.BAD_FORMAT, Outcome.OK]]
   assert told["think_end"].tolist() == [[22, -1, 0]]
   assert told["answer_length"].tolist() == [[24, 6, 2]]
@@ -178,10 +179,8 @@ def test_signals_read_the_tokens():
 def test_waste_is_cut_and_the_answer_stays():
   texts = ["a0+3+5=8c8+9=7c8+9=7#7.", "a0+3+5=8c8+9=7c8+9=7#6.", "a0+3+5=8c8+9=7#7."]
   r, answers = rollouts(texts, 3, 7)
-  cut = stages.waste_cut(sums=Sums(most=8))(r, answers)
-  said = [
-    Sums(most=8).decode(np.asarray(cut.tokens[0, i])[np.asarray(cut.mask[0, i])]) for i in range(3)
-  ]
+  cut = jax.jit(stages.waste_cut(sums=EIGHT))(r, answers)
+  said = [EIGHT.decode(np.asarray(cut.tokens[0, i])[np.asarray(cut.mask[0, i])]) for i in range(3)]
   assert said == ["a0+3+5=8c8+9=7#7.", texts[1], texts[2]]  # a wrong answer keeps its waste
   assert cut.correct.tolist() == [[True, False, True]]
   assert cut.tokens[0, 0, :2].tolist() == r.tokens[0, 0, :2].tolist()
@@ -190,11 +189,30 @@ def test_waste_is_cut_and_the_answer_stays():
 def test_outliers_lose_their_verdict():
   long = "a0+3=3a0+3=3a0+3=3b3+4=7#7."
   r, answers = rollouts(["#7."] * 5 + [long], 2, 7)
-  cut = stages.outliers_cut(alpha=1.0, sums=Sums(most=8))(r, answers)
+  revise = jax.jit(stages.outliers_cut(alpha=1.0, sums=EIGHT))
+  cut = revise(r, answers)
   assert cut.correct.tolist() == [[True] * 5 + [False]]
   r, answers = rollouts(["#6.", "#7.", "#7.", "#7.", "#7.", long], 2, 7)
-  same = stages.outliers_cut(alpha=1.0, sums=Sums(most=8))(r, answers)
+  same = revise(r, answers)
   assert same.lengths.tolist() == r.lengths.tolist()  # only groups that are all right
+
+
+def test_a_step_is_worth_what_it_adds():
+  """The policy answers 8 with a chance that grows with the number of digits it has seen."""
+  r, answers = rollouts(["a0+3=3b3+5=8#8.", "#8.", "a0+3"], 2, 8)
+
+  def score(params, rows):
+    digits = jnp.cumsum((rows.tokens >= 6) & (rows.tokens < 16), -1)
+    said = jnp.all((rows.tokens == 14) | ~rows.mask)  # what is scored is the right answer
+    log_probs = jnp.where(rows.mask & said, jnp.log(digits / 10.0), -99.0)
+    return TokenScores(jnp.where(rows.mask, log_probs, 7.0))
+
+  values = stages.prefix_values(score, None, r, answers, EIGHT)
+  # Digits before the answer and itself: level, then 0, 3, 3. The second response has no step.
+  np.testing.assert_allclose(values[0], [[0.2, 0.5], [0.2, 0.2], [0.2, 0.2]], rtol=1e-5)
+  later = dataclasses.replace(r, prompt_ids=r.prompt_ids + 1)  # its second step: 3, 5, 8 more
+  values = stages.prefix_values(score, None, later, answers, EIGHT)
+  np.testing.assert_allclose(values[0, 0], [0.5, 0.8], rtol=1e-5)
 
 
 # -- Claims on results whose verdict is known.
@@ -280,7 +298,7 @@ def test_the_report_holds_every_run(tmp_path):
   (tmp_path / "starts.json").write_text(json.dumps(STARTS))
   report.write(tmp_path, tmp_path / "home", program.Sizes())
   text = (tmp_path / "home" / "README.md").read_text()
-  assert "| laser | arXiv:2505.15612 | target 28 | good | 80.1 ± 0.2 | 29.0 ± 2.5 |" in text
+  assert "| laser | arXiv:2505.15612 | target 36 | good | 90.1 ± 0.2 | 37.0 ± 2.5 |" in text
   tables = (tmp_path / "home" / "tables.md").read_text()
   assert tables.count("| laser |") == 6
   assert len(json.loads((tmp_path / "home" / "results.json").read_text())) == len(found)
@@ -291,7 +309,7 @@ def test_a_second_call_goes_on(tmp_path, monkeypatch):
   """The first call stops at its deadline, the second runs the rest and repeats nothing."""
   ran = []
 
-  def pretend(built, sizes, group, *_):
+  def pretend(compiled, sizes, group, *_):
     ran.extend(r.key for r in group)
     return [dict(result(r.method.name, r.value, 0.5, 9, r.start, r.seed)) for r in group]
 
@@ -301,8 +319,9 @@ def test_a_second_call_goes_on(tmp_path, monkeypatch):
   monkeypatch.setattr(run, "train", pretend)
   monkeypatch.setattr(program, "build", lambda *_: Fake)
   monkeypatch.setattr(run, "learn_starts", lambda *_: {"good": {}, "weak": {}})
+  monkeypatch.setattr(run, "save_starts", lambda *_: None)
   monkeypatch.setattr(run, "starts_json", lambda *_: {})
-  monkeypatch.setattr(run, "load_starts", lambda *_: {"good": {}, "weak": {}})
+  monkeypatch.setattr(run.Compiled, "_compile", lambda *_: None)
   call = dict(names=["grpo"], seeds=[0], lanes=4)
   run.study(tmp_path / "a", SIZES, **call, deadline=-1.0, resume=None)
   assert not ran

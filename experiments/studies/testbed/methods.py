@@ -124,6 +124,7 @@ def stage_tables(s: Setup) -> dict[str, dict[str, Callable[[Any], Any]]]:
       "rule_fraction": lambda v: rewards.rule_fraction(rules=("brief", "unrepeated"), weight=v),
       "exact_length": lambda v: rewards.exact_length(alpha=v),
       "max_length": lambda v: rewards.max_length(alpha=v),
+      "progress": lambda v: stages.progress(alpha=v),
       "grlc": lambda v: rewards.grlc(think_weight=v, answer_weight=v),
       "acoer": lambda v: rewards.acoer(alpha=v, shortest=10.0, interval=max(1, s.steps // 8)),
       "hbpo": lambda v: rewards.hbpo(max_length=s.cap, beta=v, alpha=1 / s.cap),
@@ -298,10 +299,19 @@ OTHERS = (
           loss=("sequence_clipped", 0.2), weights="sequence_mean",
           note="fresh samples every step, where the paper trains once on drawn ones"),
 )  # fmt: skip
-METHODS = {m.name: m for m in (*CORE, *ADAPTIVE, *LIMITS, *OTHERS)}
+PROBING = (
+  _method(
+    "mrt",
+    "2503.07572, one step a response",
+    "alpha",
+    (0.2, 0.5, 1.0),
+    reward="progress",
+    note="values of prefixes are read off the policy: the answer is one token",
+  ),
+)  # its values cost two passes more, so it is a program of its own
+METHODS = {m.name: m for m in (*CORE, *ADAPTIVE, *LIMITS, *OTHERS, *PROBING)}
 NOT_APPLICABLE = {
   "AdaCtrl, Adaptive Deep Reasoning": "a response would have to name its mode; none does",
-  "MRT": "values of prefixes need rollouts of their own, a program of another shape",
   "GTO": "it trains draft models for speculative decoding",
   "Dataset Decomposition": "it is about pre-training data",
 }

@@ -156,14 +156,11 @@ def build(sizes: Sizes, names: dict[str, list[str]]) -> Program:
   play = partial(testbed.play, model, sums=setup.sums, max_tokens=setup.cap, shows_level=True)
   score = make_scorer(model, needs=("entropy",))
 
-  def choose(slot: int, which, value):
-    name = SLOTS[slot]
-    options = [tables[name][option](value[slot]) for option in names[name]]
-    return options, which[slot]
-
   def stages_of(lane: Lane, phase):
-    take = partial(choose, which=lane.choice[phase], value=lane.value[phase])
-    picked = {name: take(slot) for slot, name in enumerate(SLOTS)}
+    picked = {}
+    for slot, name in enumerate(SLOTS):
+      value, index = lane.value[phase, slot], lane.choice[phase, slot]
+      picked[name] = [tables[name][option](value) for option in names[name]], index
     options, index = picked.pop("advantage")
     picked["advantage"] = [stages.tokenwise(option) for option in options], index
     revise, weigh = picked.pop("revise"), picked.pop("weights")
@@ -183,9 +180,15 @@ def build(sizes: Sizes, names: dict[str, list[str]]) -> Program:
 
     def read(params, r: Rollouts):
       thought = stages.signals(r, setup.sums)["think_end"]
-      r = revise(r, jnp.broadcast_to(answers[r.prompt_ids][:, None], r.correct.shape))
+      right = jnp.broadcast_to(answers[r.prompt_ids][:, None], r.correct.shape)
+      r = revise(r, right)
       scores = jax.lax.stop_gradient(score(params, r))
+      probed = {}
+      if "progress" in names["reward"]:
+        values = stages.prefix_values(score, params, r, right, setup.sums)
+        probed = {"values": jax.lax.stop_gradient(values)}
       told = {
+        **probed,
         **stages.signals(r, setup.sums),
         "thought": thought,
         "entropy": scores.entropy,

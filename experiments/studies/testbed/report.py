@@ -24,6 +24,7 @@ from experiments.studies.testbed.methods import (
   METHODS,
   NOT_APPLICABLE,
   OTHERS,
+  PROBING,
   Method,
 )
 from experiments.studies.testbed.program import Sizes
@@ -38,7 +39,7 @@ FAMILIES = {
   "compared in the claims": CORE,
   "adaptive": ADAPTIVE,
   "budgets and limits": LIMITS,
-  "others": OTHERS,
+  "others": (*OTHERS, *PROBING),
 }
 ABOUT = """# Every length method on sums whose shortest working is known
 

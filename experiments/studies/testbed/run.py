@@ -14,6 +14,7 @@ import shutil
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -29,6 +30,7 @@ from experiments.studies.testbed.program import SMALL, Judged, Program, Seen, Si
 from lcrl import evaluation
 
 FLAGS = flags.FLAGS
+STARTS = ("starts.npz", "starts.json")
 WANTED = {"weak": 0.5, "good": 0.9}  # accuracy of the snapshots from which runs start
 
 
@@ -147,15 +149,15 @@ def runs(names: Sequence[str], seeds: Sequence[int]) -> Iterator[Run]:
 
 
 def train(
-  built: Program,
+  compiled: Compiled,
   sizes: Sizes,
   group: Sequence[Run],
   starts: dict[str, Any],
   refs: dict[tuple[str, int], Any],
-  names: dict[str, list[str]],
   seeds: Sequence[int],
 ) -> list[dict[str, Any]]:
   """The runs of one group of lanes, as results."""
+  built, names = compiled.built, compiled.names
   steps = sizes.setup.steps
   lanes = program.stack(
     [program.lane(r.method, r.value, r.seed, names, refs[r.start, r.seed], steps) for r in group]
@@ -168,7 +170,7 @@ def train(
   ids, curves, watched = program.prompt_ids(sizes), [], []
   blocks = range(0, steps, sizes.block)
   for number, begin in enumerate(blocks):
-    states, happened = built.train(lanes, states, ids[begin : begin + sizes.block])
+    states, happened = compiled.train(lanes, states, ids[begin : begin + sizes.block])
     watched.append(jax.tree.map(lambda x: np.asarray(x).sum(1), happened))  # [L, D]
     if number % 2 or begin + sizes.block >= steps:
       judged = jax.tree.map(np.asarray, built.judge(states.params, lanes.levels))
@@ -219,42 +221,93 @@ def study(
   deadline: float,
   resume: Path | None,
 ) -> None:
-  """Everything, as far as the deadline (seconds from now) allows."""
+  """Everything, as far as the deadline (seconds from the start of the process) allows."""
   folder.mkdir(parents=True, exist_ok=True)
   if resume and resume != folder:
-    for name in ("starts.npz", "starts.json", "results.jsonl"):
+    for name in (*STARTS, "results.jsonl"):
       if (resume / name).exists():
         shutil.copyfile(resume / name, folder / name)
   results = folder / "results.jsonl"
   lines = results.read_text().splitlines() if results.exists() else []
   done = {(r["method"], r["value"], r["start"], r["seed"]) for r in map(json.loads, lines)}
   waiting = [run for run in runs(names, seeds) if run.key not in done]
-  stages = program.used([METHODS[name] for name in names])
-  built = program.build(sizes, stages)
+  probing = {m.name for m in listed.PROBING}
+  queues = [[r for r in waiting if (r.method.name in probing) == late] for late in (False, True)]
   log(f"{evaluation.device()}, {len(waiting)} runs, {len(done)} done, {lanes} at once")
-  if (folder / "starts.npz").exists():
-    starts = load_starts(folder / "starts.npz", sizes)
-  else:
-    starts = learn_starts(built, sizes, seeds)
-    save_starts(folder / "starts.npz", starts)
-    evaluation.write_json(folder / "starts.json", starts_json(built, starts, sizes, seeds))
-  refs = {}
-  for name, params in starts.items():
-    drawn = [np.asarray(x) for x in built.draw(params, jnp.array(seeds))]
-    refs |= {(name, seed): [x[i] for x in drawn] for i, seed in enumerate(seeds)}
+  with ThreadPoolExecutor() as pool:  # compilation takes other cores than imitation
+    ready = [Compiled(q, sizes, min(lanes, len(q)), pool) for q in queues if q]
+    if not ready:
+      return
+    starts = _starts(ready[0].built, folder, sizes, seeds)
+    refs = {}
+    for name, params in starts.items():
+      drawn = [np.asarray(x) for x in ready[0].built.draw(params, jnp.array(seeds))]
+      refs |= {(name, seed): [x[i] for x in drawn] for i, seed in enumerate(seeds)}
+    for compiled in ready:
+      _go(compiled, sizes, starts, refs, seeds, results, deadline)
+
+
+class Compiled:
+  """A program for a queue of runs, `lanes` at once; `train` compiles in the pool."""
+
+  def __init__(self, queue: Sequence[Run], sizes: Sizes, lanes: int, pool: ThreadPoolExecutor):
+    self.queue, self.lanes = queue, lanes
+    self.names = program.used([r.method for r in queue])
+    self.built = program.build(sizes, self.names)
+    self._train = pool.submit(self._compile, sizes)
+
+  def _compile(self, sizes: Sizes):
+    shape = sizes.setup.rows, sizes.drawn
+    refs = np.zeros(shape, bool), np.zeros(shape, np.int32)
+    first = self.queue[0]
+    lane = program.lane(first.method, first.value, 0, self.names, refs, sizes.setup.steps)
+    wide = lambda x: jax.ShapeDtypeStruct((self.lanes, *x.shape), x.dtype)
+    lanes = jax.tree.map(wide, lane)
+    params = jax.tree.map(wide, jax.eval_shape(program.policy(sizes).init, jax.random.key(0)))
+    states = jax.eval_shape(self.built.begin, lanes, params)
+    lowered = self.built.train.lower(lanes, states, program.prompt_ids(sizes)[: sizes.block])
+    log(f"a program of {self.lanes} lanes is traced")
+    compiled = lowered.compile()
+    log("and compiled")
+    return compiled
+
+  def train(self, *arrays):
+    return self._train.result()(*arrays)
+
+
+def _starts(built: Program, folder: Path, sizes: Sizes, seeds: Sequence[int]) -> dict[str, Any]:
+  """Start policies, from the folder if it has them."""
+  if all((folder / name).exists() for name in STARTS):
+    return load_starts(folder / STARTS[0], sizes)
+  starts = learn_starts(built, sizes, seeds)
+  save_starts(folder / STARTS[0], starts)
+  evaluation.write_json(folder / STARTS[1], starts_json(built, starts, sizes, seeds))
+  return starts
+
+
+def _go(
+  compiled: Compiled,
+  sizes: Sizes,
+  starts: dict[str, Any],
+  refs: dict[tuple[str, int], Any],
+  seeds: Sequence[int],
+  results: Path,
+  deadline: float,
+) -> None:
+  """The queue, group after group, while the next would end before the deadline."""
   longest = 0.0
-  for begin in range(0, len(waiting), lanes):
+  for begin in range(0, len(compiled.queue), compiled.lanes):
     clock = time.perf_counter()
     if clock - BEGUN + longest > deadline:
-      log(f"stopped before the deadline; {len(waiting) - begin} runs wait")
+      log(f"stopped before the deadline; {len(compiled.queue) - begin} runs wait")
       break
-    group = waiting[begin : begin + lanes]
-    padded = (group * lanes)[:lanes]  # one shape, one compilation
-    found = train(built, sizes, padded, starts, refs, stages, seeds)[: len(group)]
+    group = compiled.queue[begin : begin + compiled.lanes]
+    padded = (list(group) * compiled.lanes)[: compiled.lanes]  # one shape, one compilation
+    found = train(compiled, sizes, padded, starts, refs, seeds)[: len(group)]
     with results.open("a") as file:
       file.writelines(json.dumps(r) + "\n" for r in found)
     took = time.perf_counter() - clock
-    longest = took if begin else 0.6 * took  # the first also compiles
+    longest = max(longest, took if begin else 0.5 * took)  # the first also waits for the compiler
     for name in dict.fromkeys(r.method.name for r in group):
       own = [r for r in found if r["method"] == name]
       mean = {k: np.mean([r[k] for r in own]) for k in ("accuracy", "tokens")}

@@ -20,8 +20,9 @@ from lcrl.advantages import (
   group_normalized_advantage,
   multi_discount_return,
 )
-from lcrl.masked import as_float
-from lcrl.tasks.sums import ANSWER, EQUALS, LABEL, PLUS, Sums
+from lcrl.masked import as_float, masked_sum
+from lcrl.tasks.sums import ANSWER, EQUALS, LABEL, PLUS, ZERO, Sums
+from lcrl.training.scorer import Score
 from lcrl.types import Outcome, PyTree, Rollouts, Stage
 
 UNIT = 128  # a token here stands for that many of a language model's
@@ -124,6 +125,13 @@ def repetition_discounted(*, penalty: float, gamma: float = 0.9, ngram: int = 6)
   return _stateless(apply)
 
 
+def progress(*, alpha: float) -> Stage:
+  """MRT: the verdict, and what one step of the working adds to the chance of a right answer."""
+  return _stateless(
+    lambda r: rewards.progress_reward(as_float(r.correct), r.signals["values"], alpha=alpha)
+  )
+
+
 def in_range(*, low: int, high: float, max_length: float) -> Stage:
   """LongWriter-Zero: advantages of the verdict and of a length range, averaged; one range for all
   stands in for the judge's."""
@@ -176,6 +184,36 @@ def needed(said: jax.Array, lengths: jax.Array, difficulty: jax.Array, sums: Sum
   covers = there & (first + taken >= difficulty[..., None])
   end = jnp.argmax(covers, -1) + 1 + sums.width
   return jnp.where(jnp.any(covers, -1), end, 0)
+
+
+def prefix_values(
+  score: Score, params: PyTree, r: Rollouts, answers: jax.Array, sums: Sums
+) -> jax.Array:
+  """Chance of the right answer, given at once, before and after one step of each response.
+
+  Rollout g of prompt i takes step i + g, modulo its steps. [B, G, 2]; equal without a step.
+  """
+  if sums.width != 1:
+    raise ValueError(f"answers must have one digit, got {sums.width}.")
+  said, lengths = testbed.responses(r)
+  at = jax.lax.broadcasted_iota(jnp.int32, said.shape, 2)
+  ends = (said == EQUALS) & (at + 1 < lengths[..., None])
+  count = jnp.cumsum(ends, -1)
+  steps = count[..., -1]
+  place = r.prompt_ids[:, None] + jnp.arange(steps.shape[1])[None]
+  after = jnp.where(steps > 0, place % jnp.maximum(steps, 1) + 1, 0)
+  after = jnp.stack([jnp.maximum(after - 1, 0), after], -1)  # the number of steps that are kept
+  here = ends[:, :, None] & (count[:, :, None] == after[..., None])
+  kept = jnp.where(after > 0, jnp.argmax(here, -1) + 1 + sums.width, 0)
+  start = jnp.argmax(r.mask, -1)
+  place = at[:, :, None] - (start[..., None] + kept)[..., None]  # [B, G, 2, T], from the cut on
+  tokens = jnp.where(place == 0, ANSWER, jnp.broadcast_to(r.tokens[:, :, None], place.shape))
+  tokens = jnp.where(place == 1, ZERO + answers[..., None, None], tokens)
+  mask = place == 1
+  rows = testbed.Shown(jnp.where(place > 1, sums.pad_id, tokens), mask)
+  flat = jax.tree.map(lambda x: x.reshape(x.shape[0], -1, x.shape[-1]), rows)
+  log_probs = score(params, flat).log_probs.reshape(place.shape)  # type: ignore[arg-type]
+  return jnp.where(mask.any(-1), jnp.exp(masked_sum(log_probs, mask, -1)), 0.0)
 
 
 # -- What changes rollouts after they were verified, and verifies them again.
