@@ -1,22 +1,19 @@
-"""Every pair once an epoch, in few shapes, with little padding; packed rows change no number."""
+"""Every pair once an epoch, in few shapes, with little padding."""
 
-import dataclasses
+import math
 
 import grain
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from lcrl.data import batches
-from lcrl.data.packing import first_fit, pack, unpack
 from lcrl.data.sources import Encoded
 from lcrl.named import resolve
-from lcrl.policies import config, transformer
-from lcrl.training.scorer import join, split
+from lcrl.training import packing
 
 END, PAD = 1, 0
-KINDS = {"packed": {}, "bucketed": dict(lengths=(64, 128, 256))}
+KINDS = {"stratified": {}, "bucketed": dict(lengths=(64, 128, 256))}
 
 
 def make_pairs(count, *, seed=0, sides=2, longest=256, median=24.0, **others) -> list[Encoded]:
@@ -34,7 +31,7 @@ def make_pairs(count, *, seed=0, sides=2, longest=256, median=24.0, **others) ->
   ]
 
 
-def stream(pairs, *, fn="packed", size=8, window=256, seed=0, **options):
+def stream(pairs, *, fn="stratified", size=8, window=256, seed=0, **options):
   build = resolve(batches, dict(fn=fn, size=size, **options), field="batches")
   return build(pairs, window=window, pad_id=PAD, seed=seed)
 
@@ -99,7 +96,7 @@ def test_a_step_depends_on_the_seed_and_nothing_else(fn):
 def test_processes_share_a_batch():
   batch = stream(make_pairs(43), shards=2)[0]
   halves = [batches.part(batch, process, 2) for process in range(2)]
-  assert halves[0].packed.tokens.shape[0] == batch.packed.tokens.shape[0] // 2
+  assert halves[0].tokens.shape[0] == 4
   jax.tree.map(
     lambda a, b, c: np.testing.assert_array_equal(np.concatenate([a, b]), c), *halves, batch
   )
@@ -112,17 +109,33 @@ def test_it_is_a_grain_data_set():
   jax.tree.map(np.testing.assert_array_equal, next(rest), batch_of[3])
 
 
-@pytest.mark.parametrize("options", [{}, dict(pieces=4), dict(shards=8), dict(shards=4, pieces=2)])
-@pytest.mark.parametrize("longest, median", [(2048, 150.0), (512, 40.0)])
-def test_little_padding_in_few_shapes(longest, median, options):
-  pairs = make_pairs(1024, longest=longest, median=median)
-  batch_of = stream(pairs, size=64, window=longest, **options)
-  epoch = [batch_of[k] for k in range(16)]
-  shapes = {batch.packed.tokens.shape for batch in epoch}
-  assert len(shapes) <= 4
-  assert np.mean([batches.padding(batch) for batch in epoch]) < 0.1
-  plain = [batches.padding(dataclasses.replace(batch, packed=None)) for batch in epoch]
-  assert np.mean(plain) > 0.5
+@pytest.mark.parametrize(
+  "longest, median, width, cut",
+  [(2048, 150, 2048, {}), (512, 40, 768, dict(pieces=4)), (2048, 150, 2048, dict(shards=4))],
+)
+def test_packed_rows_hold_little_padding_in_few_sizes(longest, median, width, cut):
+  batch_of = stream(make_pairs(512, longest=longest, median=median), size=64, window=longest, **cut)
+  needed = jax.jit(lambda mask: packing.arrange(mask, width=width, **cut)[2])
+  sizes, shares = set(), []
+  for k in range(8):
+    mask = batch_of[k].mask
+    size = packing.rounded(packing.Sizes(*np.asarray(needed(mask)).tolist()))
+    used = int(packing.used_lengths(mask).sum())
+    shares.append(1 - used / (size.rows * width * math.prod(cut.values())))
+    sizes.add(size)
+  assert len(sizes) <= 4
+  assert np.mean(shares) < 0.1
+  assert batches.padding(batch_of[0]) > 0.5  # without packing
+
+
+def test_batches_hold_about_the_same_number_of_tokens():
+  pairs = make_pairs(512)
+  totals = np.array([sum(one.lengths) for one in pairs])
+  batch_of = stream(pairs, size=32)
+  spread = lambda ids: np.std([totals[i].sum() for i in ids]) / totals.mean() / 32
+  ids = [batch_of[k].pair_ids for k in range(16)]
+  assert spread(ids) < 0.03
+  assert spread(np.arange(512).reshape(16, 32)) > 0.06  # at random
 
 
 def test_padding_counts_positions():
@@ -132,9 +145,6 @@ def test_padding_counts_positions():
   batch = stream([one], fn="bucketed", size=1, lengths=(4, 10))[0]
   assert batch.tokens.tolist() == [[[5, 6, 7, 1], [5, 6, 1, PAD]]]
   assert batches.padding(batch) == 1 / 8
-  batch = stream([one], size=1, row_tokens=14)[0]
-  assert batch.packed.tokens.tolist() == [[5, 6, 7, 1, 5, 6, 1, *[PAD] * 7]]
-  assert batches.padding(batch) == 0.5
 
 
 def test_buckets_hold_pairs_of_like_length():
@@ -161,72 +171,15 @@ def test_answers_without_a_contrast_and_reference_prompts():
     assert np.flatnonzero(mask[b, 0]).tolist() == list(range(2, 2 + len(said)))
 
 
-def test_first_fit_holds_all_and_overfills_none():
-  lengths = np.random.default_rng(0).integers(1, 65, 300)
-  bins = first_fit(lengths, 64)
-  assert sorted(i for b in bins for i in b) == list(range(300))
-  assert max(lengths[b].sum() for b in bins) <= 64
-  assert lengths.sum() / (64 * len(bins)) > 0.95
-
-
-def test_packed_rows_give_the_same_scores_and_gradients():
-  policy = transformer.make(
-    config.tiny(vocab_size=32, hidden_size=16, head_dim=4, layers=2, mlp_size=16)
-  )
-  params = policy.init(jax.random.key(0))
-  batch = stream(make_pairs(7, longest=24, median=4.0), window=24, row_tokens=32, pieces=2)[0]
-  weights = jax.random.normal(jax.random.key(1), batch.mask.shape)
-
-  def logits_of(params, tokens, *places):  # [..., T], nan at the first position
-    logits = policy.apply(params, tokens, *places)[..., :-1, :]
-    found = jnp.take_along_axis(logits, tokens[..., 1:, None], -1)[..., 0]
-    return jnp.pad(found, ((0, 0),) * (found.ndim - 1) + ((1, 0),), constant_values=jnp.nan)
-
-  def padded(params, batch):
-    return jnp.where(batch.mask, logits_of(params, batch.tokens), 0)
-
-  def packed(params, batch):
-    def piece(batch):
-      p = batch.packed
-      return unpack(logits_of(params, p.tokens, p.positions, p.segments), p, batch.mask)
-
-    return join(jax.lax.map(piece, split(batch, 2)))
-
-  def run(score):
-    weighted = lambda params: (jnp.sum(score(params, batch) * weights), score(params, batch))
-    return jax.jit(jax.grad(weighted, has_aux=True))(params)
-
-  got, want = run(packed), run(padded)
-  jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4), got, want)
-  assert np.abs(want[0]["embed"]).max() > 0.1
-
-
 def test_what_does_not_fit_is_named():
   pairs = make_pairs(9)
   longest = max(max(one.lengths) for one in pairs)
   for options, message in (
     (dict(size=6, shards=4), "batches.size must be a multiple of .* 4, got 6"),
     (dict(window=20), f"window is 20; a pair needs {longest}"),
-    (dict(row_tokens=20), f"row_tokens is 20; a pair needs {longest}"),
     (dict(fn="bucketed", lengths=(9, 20)), f"lengths end at 20; a pair needs {longest}"),
   ):
     with pytest.raises(ValueError, match=message):
       stream(pairs, **options)
   with pytest.raises(ValueError, match="no pairs"):
     stream([])
-  with pytest.raises(ValueError, match="a sequence of 9 tokens does not fit rows of 8"):
-    first_fit([9], 8)
-
-
-def test_pack_keeps_pieces_apart():
-  tokens = np.arange(1, 25).reshape(4, 2, 3)
-  packed = pack(
-    tokens, tokens > 0, np.full((4, 2), 3), row_tokens=6, pad_id=PAD, pieces=2, multiple=2
-  )
-  assert packed.tokens.shape == (4, 6)
-  for piece in range(2):
-    rows = packed.tokens[piece::2]
-    for b in (piece, piece + 2):
-      for g in range(2):
-        at = packed.start[b, g]
-        assert rows[packed.row[b, g], at : at + 3].tolist() == tokens[b, g].tolist()

@@ -7,41 +7,37 @@ every restart reads the same stream.
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import sys
 from collections.abc import Callable, Sequence
-from itertools import zip_longest
 from typing import Any
 
 import grain
 import jax
 import numpy as np
 
-from lcrl.data.packing import first_fit, pack, round_up
 from lcrl.data.sources import Encoded
 from lcrl.types import Pairs
 
-__all__ = ["bucketed", "packed"]
+__all__ = ["bucketed", "stratified"]
 
 Plan = Callable[[np.ndarray], list[np.ndarray]]  # shuffled pairs of an epoch -> pairs of each batch
 
 
-def packed(
+def stratified(
   encoded: Sequence[Encoded],
   *,
   size: int,
   window: int,
   pad_id: int,
   seed: int,
-  row_tokens: int | None = None,
   shards: int = 1,
   pieces: int = 1,
 ) -> grain.MapDataset:
-  """step -> Pairs of T = window, with `packed` rows of which little is padding.
+  """step -> Pairs of T = window, for a scorer that packs rows.
 
-  Every batch takes one pair, at random, of each of `size` classes of like length. So batches need
-  about the same number of rows, and a run compiles a program or two.
+  Every batch takes one pair, at random, of each of `size` classes of like length. So all batches
+  hold about the same number of tokens, and a run compiles a program or two.
 
   Args:
     encoded: of `lcrl.data.sources`.
@@ -49,28 +45,14 @@ def packed(
     window: T.
     pad_id: of the tokenizer.
     seed: of the order.
-    row_tokens: L; None: such that the rows of the usual batch are full.
-    shards: devices along the batch; B and R are multiples of shards * pieces.
-    pieces: micro-batches; each is packed apart.
+    shards: devices along the batch.
+    pieces: micro-batches; size is a multiple of shards * pieces.
   """
-  totals, longest = _check(encoded, size, window, shards * pieces)
-  plan = functools.partial(stratified, totals.sum(1), size)
-
-  def padded(chosen: np.ndarray) -> tuple[Pairs, np.ndarray]:
-    chosen = chosen[dealt(totals[chosen].sum(1), pieces)]
-    return pad([encoded[i] for i in chosen], size, window, pad_id)
-
-  if row_tokens is None:
-    trials = [padded(chosen)[1] for chosen in plan(np.arange(len(encoded)))[:8]]
-    row_tokens = _row_tokens(trials, longest, pieces, shards)
-  elif row_tokens < longest:
-    raise ValueError(f"row_tokens is {row_tokens}; a pair needs {longest}.")
-  rows: dict[str, Any] = dict(row_tokens=row_tokens, pad_id=pad_id, pieces=pieces, multiple=shards)
+  totals = _check(encoded, size, window, shards * pieces).sum(1)
+  plan = functools.partial(one_of_each_class, totals, size)
 
   def batch(chosen: np.ndarray) -> Pairs:
-    pairs, lengths = padded(chosen)
-    laid = pack(pairs.tokens, pairs.mask, lengths, **rows)
-    return dataclasses.replace(pairs, packed=laid)
+    return pad([encoded[i] for i in chosen], size, window, pad_id)
 
   return _stream(len(encoded), plan, batch, seed)
 
@@ -92,18 +74,18 @@ def bucketed(
 
   Args:
     lengths: T of each bucket; the last holds every pair.
-    The others are those of `packed`.
+    The others are those of `stratified`.
   """
-  totals, longest = _check(encoded, size, window, shards * pieces)
+  longest = _check(encoded, size, window, shards * pieces).max(1)
   edges = np.array(sorted(lengths))
-  if edges[-1] < longest:
-    raise ValueError(f"lengths end at {edges[-1]}; a pair needs {longest}.")
-  bucket = np.searchsorted(edges, totals.max(1))
-  plan = functools.partial(grouped, bucket, size)
+  if edges[-1] < longest.max():
+    raise ValueError(f"lengths end at {edges[-1]}; a pair needs {longest.max()}.")
+  bucket = np.searchsorted(edges, longest)
+  plan = functools.partial(of_one_bucket, bucket, size)
 
   def batch(chosen: np.ndarray) -> Pairs:
     length = int(edges[bucket[chosen].max()])
-    return pad([encoded[i] for i in chosen], size, length, pad_id)[0]
+    return pad([encoded[i] for i in chosen], size, length, pad_id)
 
   return _stream(len(encoded), plan, batch, seed)
 
@@ -114,9 +96,7 @@ def per_epoch(count: int, size: int) -> int:
 
 
 def padding(pairs: Pairs) -> float:
-  """Share of the positions that the model reads for nothing."""
-  if pairs.packed is not None:
-    return float(1 - np.mean(pairs.packed.segments > 0))
+  """Share of the positions that a model reads for nothing when rows are not packed."""
   mask = np.asarray(pairs.mask)
   totals = np.where(mask.any(-1), mask.shape[-1] - mask[..., ::-1].argmax(-1), 0)
   return float(1 - totals.sum() / mask.size)
@@ -131,10 +111,10 @@ def part(pairs: Pairs, process: int, count: int) -> Pairs:
   return jax.tree.map(cut, pairs)
 
 
-def stratified(totals: np.ndarray, size: int, order: np.ndarray) -> list[np.ndarray]:
+def one_of_each_class(totals: np.ndarray, size: int, order: np.ndarray) -> list[np.ndarray]:
   """Batches of one pair of each of `size` classes of like length; what does not fill one is last.
 
-  >>> stratified(np.array([9, 1, 8, 2, 7]), 2, np.arange(5))
+  >>> one_of_each_class(np.array([9, 1, 8, 2, 7]), 2, np.arange(5))
   [array([1, 0]), array([3, 2]), array([4])]
   """
   full = len(order) // size
@@ -144,24 +124,10 @@ def stratified(totals: np.ndarray, size: int, order: np.ndarray) -> list[np.ndar
   return [*classes.T, *([rest] if rest.size else [])]
 
 
-def dealt(totals: np.ndarray, pieces: int) -> np.ndarray:
-  """An order in which every pieces-th pair makes micro-batches of like total length.
-
-  >>> dealt(np.array([9, 5, 1, 4]), 2)
-  array([0, 1, 2, 3])
-  """
-  members: list[list[int]] = [[] for _ in range(pieces)]
-  room = [len(range(piece, len(totals), pieces)) for piece in range(pieces)]
-  load = lambda piece: totals[members[piece]].sum()
-  for i in np.argsort(-totals, kind="stable").tolist():
-    members[min((p for p in range(pieces) if len(members[p]) < room[p]), key=load)].append(i)
-  return np.array([i for turn in zip_longest(*members) for i in turn if i is not None])
-
-
-def grouped(bucket: np.ndarray, size: int, order: np.ndarray) -> list[np.ndarray]:
+def of_one_bucket(bucket: np.ndarray, size: int, order: np.ndarray) -> list[np.ndarray]:
   """Batches of one bucket each, in the order in which they fill; what does not fill one goes up.
 
-  >>> grouped(np.array([0, 1, 0, 1, 1]), 2, np.arange(5))
+  >>> of_one_bucket(np.array([0, 1, 0, 1, 1]), 2, np.arange(5))
   [array([0, 2]), array([1, 3]), array([4])]
   """
   filled: list[tuple[int, np.ndarray]] = []
@@ -175,9 +141,8 @@ def grouped(bucket: np.ndarray, size: int, order: np.ndarray) -> list[np.ndarray
   return [*batches, *([order[waiting]] if waiting.size else [])]
 
 
-def pad(chosen: Sequence[Encoded], size: int, length: int, pad_id: int) -> tuple[Pairs, np.ndarray]:
-  """Pairs of B = size, T = length, the last ones not valid if there are fewer; and [B, G] tokens
-  of each row."""
+def pad(chosen: Sequence[Encoded], size: int, length: int, pad_id: int) -> Pairs:
+  """Pairs of B = size, T = length; the last ones are not valid if there are fewer."""
   shape = (size, len(chosen[0].sides))
   count = len(chosen)
   signals: dict[str, Any] = {}
@@ -185,7 +150,7 @@ def pad(chosen: Sequence[Encoded], size: int, length: int, pad_id: int) -> tuple
   pair_ids: Any = np.full(size, -1, np.int32)
   valid: Any = np.arange(size) < count
   prompts = [one.prompt for one in chosen]
-  tokens, mask, totals = _rows(prompts, chosen, (*shape, length), pad_id)
+  tokens, mask = _rows(prompts, chosen, (*shape, length), pad_id)
   for name, value in chosen[0].signals.items():
     values = np.stack([np.asarray(one.signals[name]) for one in chosen])
     signals[name] = np.zeros((size, *np.shape(value)), values.dtype)
@@ -193,7 +158,7 @@ def pad(chosen: Sequence[Encoded], size: int, length: int, pad_id: int) -> tuple
   if chosen[0].reference is not None:
     references = [one.reference for one in chosen if one.reference is not None]
     shown = _rows(references, chosen, (*shape, length), pad_id)
-    signals["reference_tokens"], signals["reference_mask"] = shown[:2]
+    signals["reference_tokens"], signals["reference_mask"] = shown
   for b, one in enumerate(chosen):
     scores[b] = one.scores or np.nan
   pair_ids[:count] = [one.id for one in chosen]
@@ -205,54 +170,32 @@ def pad(chosen: Sequence[Encoded], size: int, length: int, pad_id: int) -> tuple
     pair_ids=pair_ids,
     scores=scores,
     signals=signals,
-  ), totals
+  )
 
 
 def _rows(
   prompts: Sequence[np.ndarray], chosen: Sequence[Encoded], shape: tuple[int, ...], pad_id: int
-) -> tuple[Any, Any, np.ndarray]:
-  """tokens, mask [B, G, T] and totals [B, G] of prompts, each with the sides of its pair."""
+) -> tuple[Any, Any]:
+  """tokens, mask [B, G, T] of prompts, each with the sides of its pair."""
   tokens, mask = np.full(shape, pad_id, np.int32), np.zeros(shape, bool)
-  totals = np.zeros(shape[:2], np.int32)
   for b, (prompt, one) in enumerate(zip(prompts, chosen, strict=True)):
     for g, side in enumerate(one.sides):
-      totals[b, g] = end = len(prompt) + len(side)
+      end = len(prompt) + len(side)
       tokens[b, g, :end] = np.concatenate([prompt, side])
       mask[b, g, len(prompt) : end] = True
-  return tokens, mask, totals
+  return tokens, mask
 
 
-def _row_tokens(batches: Sequence[np.ndarray], longest: int, pieces: int, shards: int) -> int:
-  """L, up to twice the longest row or 1,024, that packs these batches in the fewest positions."""
-  least = round_up(longest, 128)
-
-  def positions(length: int) -> int:
-    rows = (_rows_of_a_piece(lengths, length, pieces) for lengths in batches)
-    return sum(round_up(count, shards) * length for count in rows)
-
-  candidates = range(least, max(2 * least, 1024) + 1, round_up(least // 16, 128))
-  return min(candidates, key=positions)
-
-
-def _rows_of_a_piece(lengths: np.ndarray, row_tokens: int, pieces: int) -> int:
-  """Rows of the fullest micro-batch, of [B, G] sequences."""
-  laid = (first_fit(lengths[piece::pieces].ravel(), row_tokens) for piece in range(pieces))
-  return max(map(len, laid))
-
-
-def _check(
-  encoded: Sequence[Encoded], size: int, window: int, multiple: int
-) -> tuple[np.ndarray, int]:
-  """[N, G] tokens of each row and the most of them."""
+def _check(encoded: Sequence[Encoded], size: int, window: int, multiple: int) -> np.ndarray:
+  """[N, G] tokens of each row."""
   if not encoded:
     raise ValueError("there are no pairs to make batches of.")
   if size < 1 or size % multiple:
     raise ValueError(f"batches.size must be a multiple of shards * pieces, {multiple}, got {size}.")
-  totals = np.array([one.lengths for one in encoded])
-  longest = int(totals.max())
-  if longest > window:
-    raise ValueError(f"window is {window}; a pair needs {longest}.")
-  return totals, longest
+  lengths = np.array([one.lengths for one in encoded])
+  if lengths.max() > window:
+    raise ValueError(f"window is {window}; a pair needs {lengths.max()}.")
+  return lengths
 
 
 def _stream(
