@@ -38,10 +38,15 @@ class Samples:
 
   lengths: Any  # [N] int, tokens, end token included
   correct: Any  # [N] bool
-  scores: Any  # [N] float, of a reward model, a judge or a verifier; larger is better
+  scores: Any  # [N] float, of a reward model, a judge or a verifier; nan: not scored, not paired
   texts: Sequence[str] = ()  # N, or none where no builder reads them
   prompt_id: int = 0
   signals: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # arrays [N, ...], texts
+
+  def __post_init__(self):
+    counts = [len(x) for x in (self.lengths, self.correct, self.scores, self.texts or self.lengths)]
+    if len(set(counts)) > 1 or not counts[0]:
+      raise ValueError(f"lengths, correct, scores and texts must be equally many, got {counts}.")
 
   def signal(self, name: str) -> Any:
     if name not in self.signals:
@@ -102,8 +107,8 @@ def best_vs_worst(
       that longer is not what is learnt; the worst such answer is taken. None: any, as in SPPO
       (arXiv:2405.00675).
   """
-  scores, lengths = np.asarray(samples.scores, float), np.asarray(samples.lengths)
-  best = int(scores.argmax())
+  lengths = np.asarray(samples.lengths)
+  scores, best = _best(samples)
   allowed = scores < scores[best] - min_gap
   if length_margin is not None:
     allowed &= lengths[best] - lengths <= length_margin
@@ -112,14 +117,18 @@ def best_vs_worst(
   return [(best, int(np.where(allowed, scores, np.inf).argmin()))]
 
 
+def _best(samples: Samples) -> tuple[np.ndarray, int]:
+  scores = np.asarray(samples.scores, float)
+  return scores, int(np.where(np.isnan(scores), -np.inf, scores).argmax())
+
+
 def best_vs_random(samples: Samples, *, seed: int = 0) -> Pairs:
   """The best score against one of the others at random, that of the prompt's id and the seed.
 
   Source: LongWriter, arXiv:2408.07055, whose scores are how well the length that was asked for is
   followed (`lcrl.evaluation.verbosity.length_score`); from memory, no code is released.
   """
-  scores = np.asarray(samples.scores, float)
-  best = int(scores.argmax())
+  scores, best = _best(samples)
   others = np.flatnonzero(scores < scores[best])
   if not others.size:
     return []
