@@ -13,8 +13,9 @@ B prompts, G answers to each, T positions of a row.
 
 from __future__ import annotations
 
+import itertools
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -28,7 +29,6 @@ from experiments.studies.preference import contrast, report
 from experiments.studies.preference.contrast import KINDS, LOSSES, Pairs, Point
 from lcrl import evaluation, policies, tasks
 from lcrl.data import readers, sources
-from lcrl.data.batches import pad
 from lcrl.data.layouts import read_pair
 from lcrl.losses import preference as losses
 from lcrl.masked import masked_mean
@@ -211,9 +211,15 @@ def instructions(lab: Lab, params: PyTree, path: str, key: jax.Array) -> dict[st
 
   def laid(encoded: Sequence[sources.Encoded], count: int) -> Pairs:
     some = [one for one in encoded if len(one.prompt) <= sizes.prompt_tokens][:count]
-    pairs, _ = pad(some, count, sizes.window, lab.tokenizer.pad_id)
-    pairs = jax.tree.map(jnp.asarray, pairs)
-    return Pairs(pairs.tokens, pairs.mask, jnp.zeros(pairs.tokens.shape), pairs.valid)
+    tokens = np.full((count, 2, sizes.window), lab.tokenizer.pad_id, np.int32)
+    mask = np.zeros(tokens.shape, bool)
+    for b, one in enumerate(some):
+      for g, side in enumerate(one.sides):
+        begin, end = len(one.prompt), len(one.prompt) + len(side)
+        tokens[b, g, :end] = [*one.prompt, *side]
+        mask[b, g, begin:end] = True
+    arrays = tokens, mask, np.zeros(mask.shape, np.float32), mask.any((1, 2))
+    return Pairs(*(jnp.asarray(x) for x in arrays))
 
   train, held = laid(found.train, sizes.prompts), laid(found.held_out, sizes.judged)
   start = lab.imitate(params, train, key)
@@ -257,33 +263,33 @@ def sums(lab: Lab, params: PyTree, key: jax.Array) -> dict[str, Any]:
   return found
 
 
-def study(
-  policy: Policy, params: PyTree, tokenizer: Any, path: str, sizes: Sizes, seed: int
-) -> dict[str, Any]:
-  """Everything that was measured, in the form of the twin's."""
-  clock = time.perf_counter()
-  lab, key = Lab(policy, tokenizer, sizes), jax.random.key(seed)
-  kinds = instructions(lab, params, path, key) | sums(lab, params, key)
-  return {
-    "sizes": sizes._asdict(),
-    "seeds": [seed],
-    "steps": [i * sizes.steps for i in range(sizes.points + 1)],
-    "device": evaluation.device(),
-    "commit": evaluation.commit(),
-    "seconds": time.perf_counter() - clock,
-    "kinds": kinds,
-  }
+def study(lab: Lab, params: PyTree, path: str, seeds: range) -> Iterator[dict[str, Any]]:
+  """All that was measured, in the form of the twin's: once a seed, of the seeds so far."""
+  clock, kinds = time.perf_counter(), []
+  joined = lambda *seeds: [*itertools.chain(*seeds)]
+  join_seeds = partial(jax.tree.map, joined, is_leaf=lambda x: isinstance(x, list))
+  for seed in seeds:
+    key = jax.random.key(seed)
+    kinds.append(instructions(lab, params, path, key) | sums(lab, params, key))
+    yield {
+      "sizes": lab.sizes._asdict(),
+      "seeds": [*range(seeds.start, seed + 1)],
+      "steps": [i * lab.sizes.steps for i in range(lab.sizes.points + 1)],
+      "device": evaluation.device(),
+      "commit": evaluation.commit(),
+      "seconds": time.perf_counter() - clock,
+      "kinds": join_seeds(*kinds),
+    }
 
 
 def main(_) -> None:
   policy, params = policies.load(FLAGS.policy, dtype="bfloat16", remat="full")
-  tokenizer = policies.tokenizer(FLAGS.policy)
-  sizes = SMALL if FLAGS.smoke else Sizes()
-  found = study(policy, params, tokenizer, FLAGS.data, sizes, FLAGS.seed)
+  lab = Lab(policy, policies.tokenizer(FLAGS.policy), SMALL if FLAGS.smoke else Sizes())
   folder = Path(FLAGS.out)
   folder.mkdir(parents=True, exist_ok=True)
-  evaluation.write_json(folder / "smollm2.json", found)
-  report.write(folder, "smollm2", TITLE, COMMAND, found)
+  for found in study(lab, params, FLAGS.data, range(FLAGS.seed, FLAGS.seed + FLAGS.seeds)):
+    evaluation.write_json(folder / "smollm2.json", found)
+    report.write(folder, "smollm2", TITLE, COMMAND, found)
   print((folder / "smollm2.md").read_text())
 
 
@@ -291,6 +297,7 @@ if __name__ == "__main__":
   flags.DEFINE_string("policy", None, "GGUF file or model folder.", required=True)
   flags.DEFINE_string("data", None, "JSON array of Alpaca-style pairs.", required=True)
   flags.DEFINE_string("out", None, "Folder of smollm2.json, .md and .png.", required=True)
-  flags.DEFINE_integer("seed", 0, "Of all randomness.")
+  flags.DEFINE_integer("seeds", 1, "How many seeds; what is done is written after each.")
+  flags.DEFINE_integer("seed", 0, "The first of them.")
   flags.DEFINE_bool("smoke", False, "A little of everything, to see that it runs.")
   app.run(main)
