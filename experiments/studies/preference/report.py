@@ -10,6 +10,7 @@ import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 
+from experiments.studies.preference.contrast import LOSSES
 from lcrl.evaluation import tables
 from lcrl.evaluation.plots import COLOURS, STYLE
 
@@ -45,8 +46,13 @@ def _row(name: str, points: Mapping[str, Any], at: int) -> list[str]:
   return cells
 
 
+def _ordered(losses: Mapping[str, Any]) -> dict[str, Any]:
+  """The losses as `contrast` lists them, then whatever else there is."""
+  return {name: losses[name] for name in (*LOSSES, *losses) if name in losses}
+
+
 def _table(kind: str, found: Mapping[str, Any]) -> str:
-  losses = found["losses"]
+  losses = _ordered(found["losses"])
   first = next(iter(losses.values()))
   header = ["loss", *(heading for name, (heading, *_) in COLUMNS.items() if name in first)]
   body = [_row("start", first, 0), *(_row(loss, points, -1) for loss, points in losses.items())]
@@ -78,18 +84,18 @@ def draw(path: Path, found: Mapping[str, Any]) -> None:
     panels = figure.subplots(2, len(kinds), squeeze=False)
     for column, (kind, one) in zip(panels.T, kinds.items(), strict=True):
       column[0].set_title(kind.replace(", ", ",\n"))
-      column[1].set_xlabel("KL to the start, nats")
-      for colour, (loss, points) in zip(COLOURS, one["losses"].items(), strict=False):
+      for colour, (loss, points) in zip(COLOURS, _ordered(one["losses"]).items(), strict=False):
         kl = np.maximum(np.array(points["kl"]), 0)
         for ax, key, scale in zip(column, ("tokens", "accuracy"), (1, 100), strict=True):
           values = scale * np.array(points.get(key, np.full_like(kl, np.nan)))
           if len(kl) > 1:
             ax.plot(kl.T, values.T, color=colour, lw=0.7, alpha=0.3)
           ax.plot(kl.mean(0), values.mean(0), "o-", ms=3.5, color=colour, label=loss)
-      if "accuracy" not in next(iter(one["losses"].values())):
-        column[1].set_axis_off()
-    panels[0, 0].set_ylabel("tokens an answer")
-    panels[1, 0].set_ylabel("right, %")
+      judged = "accuracy" in next(iter(one["losses"].values()))
+      column[0].set_ylabel("tokens an answer")
+      column[1].set_ylabel("right, %")
+      column[1].set_visible(judged)
+      column[int(judged)].set_xlabel("KL to the start, nats")
     handles, names = panels[0, 0].get_legend_handles_labels()
     figure.legend(handles, names, loc="outside lower center", ncols=len(names), frameon=False)
     figure.savefig(path)
