@@ -320,6 +320,7 @@ def test_a_second_call_goes_on(tmp_path, monkeypatch):
   monkeypatch.setattr(program, "build", lambda *_: Fake)
   monkeypatch.setattr(run, "learn_starts", lambda *_: {"good": {}, "weak": {}})
   monkeypatch.setattr(run, "save_starts", lambda *_: None)
+  monkeypatch.setattr(run, "load_starts", lambda *_: {"good": {}, "weak": {}})
   monkeypatch.setattr(run, "starts_json", lambda *_: {})
   monkeypatch.setattr(run.Compiled, "_compile", lambda *_: None)
   call = dict(names=["grpo"], seeds=[0], lanes=4)

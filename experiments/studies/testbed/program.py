@@ -70,14 +70,14 @@ SMALL = Sizes(
 class Lane(NamedTuple):
   """One run. The first axis of `choice` and `value` is before and after the step `turn`."""
 
-  choice: jax.Array  # [2, slots] int32, which stage
-  value: jax.Array  # [2, slots] float32, its number
-  turn: jax.Array  # [] int32
-  rate: jax.Array  # [] float32, times the study's learning rate
-  levels: jax.Array  # [] int32, digits shown when it is judged
-  seed: jax.Array  # [] int32
-  ref_correct: jax.Array  # [rows, drawn] bool, of the start policy
-  ref_lengths: jax.Array  # [rows, drawn] int32
+  choice: Any  # [2, slots] int32, which stage
+  value: Any  # [2, slots] float32, its number
+  turn: Any  # [] int32
+  rate: Any  # [] float32, times the study's learning rate
+  levels: Any  # [] int32, digits shown when it is judged
+  seed: Any  # [] int32
+  ref_correct: Any  # [rows, drawn] bool, of the start policy
+  ref_lengths: Any  # [rows, drawn] int32
 
 
 class Seen(NamedTuple):
@@ -141,11 +141,11 @@ def stack(lanes: Sequence[PyTree]) -> PyTree:
 
 
 class Program(NamedTuple):
-  """The compiled parts; all but the first take L lanes at once."""
+  """The jitted parts; all but the first take L lanes at once."""
 
   imitate: Callable  # (carry of S seeds, keys [S, K]) -> carry, losses
   begin: Callable  # lanes, params -> states
-  train: Callable  # lanes, states, ids [block, B] -> states, Seen [L, block, D]
+  train: Any  # lanes, states, ids [block, B] -> states, Seen [L, block, D]
   judge: Callable  # params, levels [L] -> Judged [L, N]
   draw: Callable  # params, seeds [L] -> correct, lengths [L, rows, drawn]
 
@@ -183,11 +183,11 @@ def build(sizes: Sizes, names: dict[str, list[str]]) -> Program:
       right = jnp.broadcast_to(answers[r.prompt_ids][:, None], r.correct.shape)
       r = revise(r, right)
       scores = jax.lax.stop_gradient(score(params, r))
-      probed = {}
+      probed: dict[str, Any] = {}
       if "progress" in names["reward"]:
         values = stages.prefix_values(score, params, r, right, setup.sums)
         probed = {"values": jax.lax.stop_gradient(values)}
-      told = {
+      told: dict[str, Any] = {
         **probed,
         **stages.signals(r, setup.sums),
         "thought": thought,

@@ -61,15 +61,15 @@ def learn_starts(built: Program, sizes: Sizes, seeds: Sequence[int]) -> dict[str
   split = jax.vmap(lambda key: jax.random.split(key, sizes.imitation + 1))(keys)
   params = jax.vmap(program.policy(sizes).init)(split[:, 0])
   carry = params, jax.vmap(program.teacher(sizes).init)(params)
-  snapshots, accuracy = [], []
+  snapshots, shares = [], []
   for begin in range(0, sizes.imitation, sizes.chunk):
     carry, loss = built.imitate(carry, split[:, 1 + begin : 1 + begin + sizes.chunk])
     judged = built.judge(carry[0], jnp.full(len(seeds), listed.LEVELS))
     snapshots.append(jax.tree.map(np.asarray, carry[0]))
-    accuracy.append(np.asarray(judged.correct).mean(1))
+    shares.append(np.asarray(judged.correct).mean(1))
     step, last = begin + sizes.chunk, np.asarray(loss)[:, -1].mean()
-    log(f"imitation step {step}: loss {last:.3f}, right {np.round(accuracy[-1], 3)}")
-  accuracy = np.array(accuracy)  # [snapshots, S]
+    log(f"imitation step {step}: loss {last:.3f}, right {np.round(shares[-1], 3)}")
+  accuracy = np.array(shares)  # [snapshots, S]
   starts = {}
   for name, wanted in WANTED.items():
     best = np.argmin(np.abs(accuracy - wanted), axis=0)
@@ -81,10 +81,11 @@ def learn_starts(built: Program, sizes: Sizes, seeds: Sequence[int]) -> dict[str
 
 
 def save_starts(path: Path, starts: dict[str, Any]) -> None:
-  flat = {}
+  """In half precision; runs start from what `load_starts` reads, whether saved now or earlier."""
+  flat: dict[str, Any] = {}
   for name, params in starts.items():
     for at, leaf in jax.tree_util.tree_leaves_with_path(params):
-      flat[name + jax.tree_util.keystr(at)] = np.asarray(leaf)
+      flat[name + jax.tree_util.keystr(at)] = np.asarray(leaf, np.float16)
   np.savez(path, **flat)
 
 
@@ -93,7 +94,7 @@ def load_starts(path: Path, sizes: Sizes) -> dict[str, Any]:
   with np.load(path) as flat:
     return {
       name: jax.tree_util.tree_map_with_path(
-        lambda at, _, n=name: flat[n + jax.tree_util.keystr(at)], shapes
+        lambda at, _, n=name: flat[n + jax.tree_util.keystr(at)].astype(np.float32), shapes
       )
       for name in WANTED
     }
@@ -112,11 +113,15 @@ def measured(judged: Judged, sizes: Sizes) -> dict[str, Any]:
 
 def point(m: dict[str, Any]) -> dict[str, Any]:
   """What is kept of a measurement: six numbers, by difficulty as columns."""
+  digits = {"accuracy": 4, "truncated": 4}
+  small = lambda key, x, less=0: None if x is None else round(float(x), digits.get(key, 2) - less)
   keys = ("accuracy", "tokens", "tokens_right", "tokens_wrong", "excess_tokens", "truncated")
-  small = lambda x: None if x is None else round(float(x), 4)
   levels = m["by_difficulty"]
-  columns = {k: [small(levels[d][k]) for d in levels] for k in (*keys[:2], "excess_tokens")}
-  return {**{k: small(m[k]) for k in keys}, "by_difficulty": {"difficulty": [*levels], **columns}}
+  columns = {k: [small(k, levels[d][k], 1) for d in levels] for k in (*keys[:2], keys[4])}
+  return {
+    **{k: small(k, m[k]) for k in keys},
+    "by_difficulty": {"difficulty": [*levels], **columns},
+  }
 
 
 def starts_json(
@@ -183,7 +188,7 @@ def _result(run: Run, i: int, curves, watched: Sequence[Seen], sizes: Sizes) -> 
   final = Judged(*(x[i] for x in curves[-1][1]))
   last = watched[-2:]  # the last quarter of training, or all of it
   right, pushed = (sum(getattr(w, k)[i] for w in last) for k in ("right", "pushed"))
-  share = lambda a, b: [round(float(x / y), 4) if y else None for x, y in zip(a, b, strict=True)]
+  share = lambda a, b: [round(float(x / y), 3) if y else None for x, y in zip(a, b, strict=True)]
   total = lambda key: [getattr(w, key)[i].sum() for w in watched]
   compares = m.slots["loss"] not in ("drpo", "disco")  # these do not use advantages
   found = {
@@ -239,7 +244,7 @@ def study(
     if not ready:
       return
     starts = _starts(ready[0].built, folder, sizes, seeds)
-    refs = {}
+    refs: dict[tuple[str, int], Any] = {}
     for name, params in starts.items():
       drawn = [np.asarray(x) for x in ready[0].built.draw(params, jnp.array(seeds))]
       refs |= {(name, seed): [x[i] for x in drawn] for i, seed in enumerate(seeds)}
@@ -277,11 +282,12 @@ class Compiled:
 
 def _starts(built: Program, folder: Path, sizes: Sizes, seeds: Sequence[int]) -> dict[str, Any]:
   """Start policies, from the folder if it has them."""
-  if all((folder / name).exists() for name in STARTS):
-    return load_starts(folder / STARTS[0], sizes)
-  starts = learn_starts(built, sizes, seeds)
-  save_starts(folder / STARTS[0], starts)
-  evaluation.write_json(folder / STARTS[1], starts_json(built, starts, sizes, seeds))
+  params, numbers = (folder / name for name in STARTS)
+  if not params.exists():
+    save_starts(params, learn_starts(built, sizes, seeds))
+  starts = load_starts(params, sizes)
+  if not numbers.exists():
+    evaluation.write_json(numbers, starts_json(built, starts, sizes, seeds))
   return starts
 
 
