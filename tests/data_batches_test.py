@@ -1,16 +1,14 @@
 """Every pair once an epoch, in few shapes, with little padding."""
 
-import math
-
 import grain
 import jax
 import numpy as np
 import pytest
 
+from experiments.benchmarks.pair_padding import packed_padding
 from lcrl.data import batches
 from lcrl.data.sources import Encoded
 from lcrl.named import resolve
-from lcrl.training import packing
 
 END, PAD = 1, 0
 KINDS = {"stratified": {}, "bucketed": dict(lengths=(64, 128, 256))}
@@ -115,16 +113,9 @@ def test_it_is_a_grain_data_set():
 )
 def test_packed_rows_hold_little_padding_in_few_sizes(longest, median, width, cut):
   batch_of = stream(make_pairs(512, longest=longest, median=median), size=64, window=longest, **cut)
-  needed = jax.jit(lambda mask: packing.arrange(mask, width=width, **cut)[2])
-  sizes, shares = set(), []
-  for k in range(8):
-    mask = batch_of[k].mask
-    size = packing.rounded(packing.Sizes(*np.asarray(needed(mask)).tolist()))
-    used = int(packing.used_lengths(mask).sum())
-    shares.append(1 - used / (size.rows * width * math.prod(cut.values())))
-    sizes.add(size)
-  assert len(sizes) <= 4
-  assert np.mean(shares) < 0.1
+  found = packed_padding(batch_of, 8, width=width, **cut)
+  assert len(found["sizes"]) <= 4
+  assert found["padding"] < 0.1
   assert batches.padding(batch_of[0]) > 0.5  # without packing
 
 

@@ -1,0 +1,76 @@
+"""How much of what a model reads of a file of pairs is padding, and in how many shapes; CPU only.
+
+  python -m experiments.benchmarks.pair_padding --path=pairs.jsonl --tokenizer=FOLDER_OR_GGUF \
+      --window=1024 --size=64 --widths=1024,2048
+
+A JSON line for padded rows, one for each width of packed rows (`train.pack`), and one for rows in
+buckets of `--lengths`. The counts are those of one epoch, its last, smaller batch included.
+"""
+
+import json
+import math
+
+import jax
+import numpy as np
+from absl import app, flags
+
+from lcrl.data import batches, sources, tokenizers
+from lcrl.named import build, resolve
+from lcrl.training.packing import Sizes, arrange, rounded, used_lengths
+
+_PATH = flags.DEFINE_string("path", None, "file of pairs", required=True)
+_READER = flags.DEFINE_string("reader", "jsonl", "jsonl, json or parquet")
+_TOKENIZER = flags.DEFINE_string("tokenizer", None, "folder or GGUF file", required=True)
+_WINDOW = flags.DEFINE_integer("window", 1024, "most tokens of prompt and answer")
+_SIZE = flags.DEFINE_integer("size", 64, "pairs a step")
+_WIDTHS = flags.DEFINE_list("widths", ["1024"], "tokens of a packed row, each")
+_LENGTHS = flags.DEFINE_list("lengths", [], "of the buckets")
+_SHARDS = flags.DEFINE_integer("shards", 1, "devices along the batch")
+_PIECES = flags.DEFINE_integer("pieces", 1, "micro-batches")
+
+
+def packed_padding(stream, steps: int, *, width: int, **cut: int) -> dict:
+  """Share of padding over the first `steps` batches in packed rows, and the sizes they need."""
+  needed = jax.jit(lambda mask: arrange(mask, width=width, **cut)[2])
+  sizes, used, read = set(), 0, 0
+  for step in range(steps):
+    mask = stream[step].mask
+    size = rounded(Sizes(*np.asarray(needed(mask)).tolist()))
+    sizes.add(size)
+    used += int(used_lengths(mask).sum())
+    read += size.rows * width * math.prod(cut.values())
+  return {"width": width, "padding": 1 - used / read, "sizes": sorted(sizes)}
+
+
+def main(_):
+  rows = build(sources, {"fn": _READER.value, "path": _PATH.value}, field="rows")
+  named = {"fn": "pretrained", "path": _TOKENIZER.value}
+  vocabulary = build(tokenizers, named, field="tokenizer")
+  split = sources.pairs(vocabulary, rows=rows, window=_WINDOW.value)
+  lengths = np.array([one.lengths for one in split.train])
+  spread = {f"p{q}": float(np.percentile(lengths, q)) for q in (50, 90, 99, 100)}
+  print(json.dumps({**split.report, "tokens": spread}))
+  cut = {"shards": _SHARDS.value, "pieces": _PIECES.value}
+  steps = batches.per_epoch(len(split.train), _SIZE.value)
+
+  def stream(**spec):
+    make = resolve(batches, spec | {"size": _SIZE.value}, field="batches")
+    return make(split.train, window=_WINDOW.value, pad_id=vocabulary.pad_id, seed=0, **cut)
+
+  def padded(data) -> dict:
+    epoch = [data[step] for step in range(steps)]
+    read = [batch.mask.size for batch in epoch]
+    share = np.average([batches.padding(batch) for batch in epoch], weights=read)
+    return {"padding": float(share), "lengths": sorted({b.mask.shape[-1] for b in epoch})}
+
+  data = stream(fn="stratified")
+  print(json.dumps({"rows": "padded"} | padded(data)))
+  for width in map(int, _WIDTHS.value):
+    print(json.dumps({"rows": "packed"} | packed_padding(data, steps, width=width, **cut)))
+  if _LENGTHS.value:
+    data = stream(fn="bucketed", lengths=[*map(int, _LENGTHS.value)])
+    print(json.dumps({"rows": "bucketed"} | padded(data)))
+
+
+if __name__ == "__main__":
+  app.run(main)
