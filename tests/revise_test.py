@@ -1,0 +1,184 @@
+"""Revisions: what is cut, what is verified again, and what is only read."""
+
+import dataclasses
+import types
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from lcrl.data import tokenizers
+from lcrl.data.rows import Rows
+from lcrl.mesh import make_mesh
+from lcrl.named import build
+from lcrl.sampling.core import Samples
+from lcrl.sampling.engine import assemble
+from lcrl.sampling.verified import Player
+from lcrl.tasks.task import Prompt, Task
+from lcrl.training import revise
+from lcrl.types import Budget
+from tests.methods_resume_test import Here
+
+WORDS = tokenizers.utf8()
+ASKED, LIMIT, MOST = "ask", 8, 40
+
+
+def says(response, reference):
+  """Right if the answer's digit stands anywhere."""
+  return float(reference in response)
+
+
+class Scripted:
+  """An engine that says what it is told, by row."""
+
+  max_tokens = MOST
+
+  def __init__(self, say, mesh):
+    self.say, self.mesh, self.caps = say, mesh, []
+
+  def generate(self, params, rows, budget, key):
+    shape = rows.lengths.shape
+    said = np.full((*shape, MOST), WORDS.pad_id, np.int32)
+    lengths, truncated = np.zeros(shape, np.int32), np.zeros(shape, bool)
+    rows = jax.tree.map(np.asarray, rows)
+    self.caps.append(int(budget.cap.max()))
+    for b, g in np.ndindex(*shape):
+      text = self.say(WORDS.decode(rows.tokens[b, g, : rows.lengths[b, g]]), b, g)
+      tokens = [*WORDS.encode(text.removesuffix("...")), *WORDS.end_ids]
+      truncated[b, g] = text.endswith("...")
+      lengths[b, g] = len(tokens) - truncated[b, g]
+      said[b, g, : lengths[b, g]] = tokens[: lengths[b, g]]
+    there = np.arange(MOST) < lengths[..., None]
+    samples = Samples(said, there, np.where(there, -0.5, 0).astype(np.float32), lengths, truncated)
+    return assemble(rows, budget, jax.tree.map(jnp.asarray, samples), pad_id=WORDS.pad_id)
+
+
+def played(texts, *, target=MOST, references="8", say=None):
+  """(rollouts on the host, referee) of groups of responses; "..." at the end: cut at the cap."""
+  mesh = make_mesh(data=1, fsdp=1, devices=jax.devices()[:1])
+  task = Task("t", [], says)
+  script = lambda row, b, g: texts[b][g] if row == ASKED else say(row)
+  player = Player(task, WORDS, Scripted(script, mesh), Here(task), mesh, LIMIT)
+  shape = len(texts), len(texts[0])
+  full = lambda value: np.full(shape, value, np.int32)
+  ask = [*WORDS.encode(ASKED), *[WORDS.pad_id] * (LIMIT - len(ASKED))]
+  number = np.arange(shape[0], dtype=np.int32)
+  tokens = np.broadcast_to(np.array(ask, np.int32), (*shape, LIMIT))
+  rows = Rows(tokens, full(len(ASKED)), full(0), number, number, number)
+  prompts = [Prompt(i, (), reference) for i, reference in enumerate(references)]
+  budget = Budget(full(target), full(MOST), full(0))
+  rollouts, referee = player.play_rows(None, prompts, rows, budget, jax.random.key(0))
+  player.verifier.asked.clear()
+  return jax.tree.map(np.asarray, rollouts), referee
+
+
+def revised(spec, texts, **how):
+  """(before, after, responses after, what the verifier was asked again)."""
+  before, referee = played(texts, **how)
+  after = build(revise, spec, field="revise").apply(before, referee)
+  now = [[response.text for response in group] for group in referee.responses(after)]
+  check_rows(after)
+  return before, after, now, [text for text, _ in referee.player.verifier.asked]
+
+
+def check_rows(r):
+  np.testing.assert_array_equal(r.lengths, r.mask.sum(-1))
+  assert not r.sampler_log_probs[~r.mask].any()
+
+
+def test_an_outlier_of_a_solved_group_is_cut_and_verified_again():
+  # lengths 3, 3, 3, 11: mean 5, deviation 4; cut at floor(5 + 0.5 * 4) = 7
+  texts = [["08", "80", "88", "123456789 8"[:10]], ["00", "80", "88", "123456789."]]
+  spec = dict(fn="cut_outliers", alpha=0.5, margin=2)
+  before, after, now, asked = revised(spec, texts, references="88")
+  assert before.lengths.tolist() == [[3, 3, 3, 11], [3, 3, 3, 11]]
+  assert now == [["08", "80", "88", "1234567"], texts[1]]  # the second group is not solved
+  assert asked == ["1234567"]
+  assert after.correct.tolist() == [[True, True, True, False], [False, True, True, True]]
+  assert after.truncated.tolist() == [[False, False, False, True], [False] * 4]
+  kept = dataclasses.replace(after, correct=before.correct)
+  for name in ("tokens", "budget", "prompt_ids", "correct"):
+    jax.tree.map(np.testing.assert_array_equal, getattr(kept, name), getattr(before, name))
+
+
+def test_a_cut_that_can_never_happen_is_refused():
+  with pytest.raises(ValueError, match=r"revise\.alpha=3\.0 never cuts in groups of 4"):
+    revised(dict(fn="cut_outliers"), [["8", "8", "8", "8"]])
+
+
+def test_the_verdict_of_the_first_tokens():
+  texts = [["8 ...", "11 8", "12345..."]]
+  before, after, now, asked = revised(dict(fn="cut_to_target"), texts, target=3)
+  assert now == [["8 ", "11 ", "123"]]
+  assert asked == ["11 ", "123"]  # the first one was short enough
+  assert after.correct.tolist() == [[True, False, False]]
+  before, after, now, _ = revised(dict(fn="cut_to_target", keep_tail=True), texts, target=3)
+  assert now == [["8 ", "11 8", "12345"]]
+  assert after.correct.tolist() == [[True, False, False]]
+  np.testing.assert_array_equal(after.mask, before.mask)
+
+
+def test_an_easy_group_gets_the_shorter_cap():
+  texts = [["08", "123458"], ["00", "12345..."]]
+  spec = dict(fn="cut_to_tier", limits=(5, 3))
+  _, after, now, asked = revised(spec, texts, references="88")
+  assert now == [["08", "123"], ["00", "12345"]]
+  assert asked == ["123"]
+  assert after.budget.target.tolist() == after.budget.cap.tolist() == [[3, 3], [5, 5]]
+
+
+def test_thinking_behind_the_answer_is_taken_out():
+  spec = dict(fn="crop_thinking", extract="last_number", close="</t>")
+  # 18 is no 8; a wrong answer and one without thinking stay
+  texts = [["18 a 8, so 8 it is</t>8!", "no 7</t>7", "8", "x</t>8", "a8</t> 8..."]]
+  before, after, now, asked = revised(spec, texts)
+  assert now == [["18 a 8</t>8!", *texts[0][1:4], "a8</t> 8"]]
+  assert asked == ["18 a 8</t>8!"]
+  assert after.signals["needed"].tolist() == [[6, 0, 0, 0, 0]]
+  assert after.signals["think_length"].tolist() == [[18, 4, 2, 1, 2]]
+  assert after.correct.tolist() == before.correct.tolist() == [[True, False, True, True, True]]
+  drawn = after.sampler_log_probs[0, 0][after.mask[0, 0]]
+  np.testing.assert_array_equal(drawn < 0, [True] * 6 + [False] * 7)  # what moved was not drawn so
+  np.testing.assert_array_equal(after.tokens[0, 1:], before.tokens[0, 1:])
+  np.testing.assert_array_equal(after.mask[0, 1:], before.mask[0, 1:])
+
+
+def test_the_value_of_an_episode_is_what_forced_answers_earn():
+  """Right for sure where the 8 has been thought of, and else by chance: every second answer."""
+  answers = iter("81" * 99)
+
+  def say(row):
+    assert row.endswith("</t>#")
+    return next(answers)
+
+  texts = [["a|b|8|c</t>8", "a|8</t>8", "8</t>1", "a|b|c|d"]]
+  spec = dict(
+    fn="force_answers", force="</t>#", cap=3, episodes=4, samples=2, close="</t>", separator="|"
+  )
+  before, after, _, asked = revised(spec, texts, say=say)
+  jax.tree.map(np.testing.assert_array_equal, dataclasses.replace(after, signals={}), before)
+  thoughts = [text.split("</t>")[0] for text in asked]
+  assert all(t in texts[0][g // 2 % 4] for g, t in enumerate(thoughts))
+  want = np.array([1 if "8" in t else 0.5 for t in thoughts[::2]]).reshape(2, 4)
+  got = np.concatenate([after.signals["value_before"], after.signals["value_after"]])
+  np.testing.assert_array_equal(got, want)
+  ends = np.array([len(t) for t in thoughts[::2]]).reshape(2, 4)
+  assert (ends[0] <= ends[1]).all()
+  assert (ends[0] < ends[1]).any()
+
+
+def test_borders_share_out_the_pieces():
+  texts = [["a|bb|ccc|dddd|</t>8", "no piece", "a|b</t>"]]
+  r, referee = played(texts)
+  borders = [revise._borders(x, "</t>", "|", 2) for x in referee.responses(r)[0]]
+  assert borders == [[0, 5, 14], [0, 0, 8], [0, 2, 3]]
+
+
+def test_what_is_drawn_does_not_depend_on_where_rows_lie():
+  _, referee = played([["8", "8"]] * 4, references="8888")
+  whole = referee.drawn(1000)
+  half = dataclasses.replace(referee.rows, index=referee.rows.index[2:], forced=np.zeros((2, 2)))
+  part = types.SimpleNamespace(rows=half, key=referee.key, starts=referee.starts[2:])
+  np.testing.assert_array_equal(type(referee).drawn(part, 1000), whole[2:])
+  assert len(np.unique(whole)) > 4
