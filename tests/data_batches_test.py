@@ -129,6 +129,15 @@ def test_batches_hold_about_the_same_number_of_tokens():
   assert spread(np.arange(512).reshape(16, 32)) > 0.06  # at random
 
 
+def test_the_shortest_pair_is_anywhere_in_an_epoch():
+  pairs = make_pairs(64)
+  shortest = np.argmin([sum(one.lengths) for one in pairs])
+  batch_of = stream(pairs)
+  places = [k % 8 for k in range(48) if shortest in batch_of[k].pair_ids]
+  assert len(places) == 6
+  assert len(set(places)) > 2
+
+
 def test_padding_counts_positions():
   one = Encoded(
     0, np.array([5, 6], np.int32), (np.array([7, 1], np.int32), np.array([1], np.int32))

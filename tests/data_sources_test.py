@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from lcrl.data import sources
-from lcrl.data.sources import fingerprint
+from lcrl.data.sources import Encoded, fingerprint
 from lcrl.data.tokenizers import utf8
 from lcrl.named import resolve
 
@@ -54,20 +54,23 @@ def test_readers_agree(tmp_path):
   assert fingerprint(listed) == fingerprint(load(write(tmp_path / "a.jsonl", rows)).train)
 
 
-def test_fingerprint_sees_every_token(tmp_path):
-  prints = {
-    fingerprint(load(write(tmp_path / "a.jsonl", rows)).train)
-    for rows in (
-      [plain()],
-      [plain(), plain()],
-      [plain(chosen="goof")],
-      [plain(prompt="asl")],
-      [plain(prompt="as", chosen="kgood")],
-      [plain(chosen="goodb", rejected="ad")],
-      [plain(reference_prompt="a")],
-    )
-  }
-  assert len(prints) == 7
+def test_fingerprint_sees_ids_tokens_and_borders():
+  def one(prompt=(1, 2), chosen=(3, 4), rejected=(5,), id=0, reference=None):
+    sides = tuple(np.array(side, np.int32) for side in (chosen, rejected))
+    reference = None if reference is None else np.array(reference)
+    return Encoded(id, np.array(prompt, np.int32), sides, reference=reference)
+
+  others = [
+    one(id=1),
+    one(prompt=(1, 3)),
+    one(prompt=(1, 2, 3), chosen=(4,)),
+    one(chosen=(3,), rejected=(4, 5)),
+    one(rejected=(6,)),
+    one(reference=(1,)),
+  ]
+  prints = [fingerprint(found) for found in ([one()], [one(), one()], *([x] for x in others))]
+  assert len(set(prints)) == 8
+  assert fingerprint([one()]) == prints[0]
 
 
 def test_skips_are_counted(tmp_path):
