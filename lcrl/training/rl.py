@@ -44,7 +44,7 @@ def begin(settings: Settings, out: Workdir) -> Iterator[Run]:
         watch.shaped(int(state.step) + 1, shaped)
         state, metrics = learn(model, state, shaped)
         numbers = watch.numbers | values(metrics)
-        return Step(state, numbers, line(numbers) if numbers else "")
+        return Step(state, numbers, line(numbers) if watch.numbers else "")
 
       return take
 
