@@ -277,6 +277,9 @@ def test_the_other_rules():
   laser = runs_of("laser", (20, 28), lambda i: 0.8 + 0.1 * i, lambda i: 20.0 + 8 * i)
   cap = runs_of("hard_cap", (20, 28), lambda i: 0.5 + 0.1 * i, lambda i: 20.0 + 8 * i)
   assert claims.step_bonus_beats_cap(laser + cap, STARTS).verdict == claims.REPRODUCED
+  assert claims.step_bonus_beats_cap(cap + cap, STARTS).verdict == claims.UNTESTABLE
+  apart = [r | {"tokens": r["tokens"] + 20} for r in cap]
+  assert claims.step_bonus_beats_cap(laser + apart, STARTS).verdict == claims.UNTESTABLE
   longer = runs_of("grpo", (1.0,), lambda i: 0.9, lambda i: 50.0, tokens_wrong=60.0)
   shorter = runs_of("grpo", (1.0,), lambda i: 0.9, lambda i: 30.0, tokens_wrong=60.0)
   assert claims.correctness_lengthens(longer, STARTS).verdict == claims.REPRODUCED
@@ -296,6 +299,7 @@ def test_the_report_holds_every_run(tmp_path):
   found += runs_of("laser", (20.0, 28.0, 36.0), lambda i: 0.7 + 0.1 * i, lambda i: 20.0 + 8 * i)
   (tmp_path / "results.jsonl").write_text("".join(json.dumps(r) + "\n" for r in found))
   (tmp_path / "starts.json").write_text(json.dumps(STARTS))
+  (tmp_path / "origin.json").write_text(json.dumps({"device": "a chip", "commit": "abc"}))
   report.write(tmp_path, tmp_path / "home", program.Sizes())
   text = (tmp_path / "home" / "README.md").read_text()
   assert "| laser | arXiv:2505.15612 | target 36 | good | 90.1 ± 0.2 | 37.0 ± 2.5 |" in text

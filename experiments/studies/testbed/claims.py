@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from lcrl.evaluation import hypervolume, seed_estimate
+from lcrl.evaluation import seed_estimate
 from lcrl.evaluation.laws import quadratic_peak
 
 REPRODUCED, NOT, UNTESTABLE = "reproduced", "not reproduced", "not testable"
@@ -89,29 +89,35 @@ def naive_collapses(results: Results, starts: Starts) -> Verdict:
 
 
 def step_bonus_beats_cap(results: Results, starts: Starts) -> Verdict:
-  claim = "A step bonus (LASER) trades accuracy for tokens better than a hard cap"
+  claim = "A step bonus (LASER) is righter than a hard cap at equal tokens"
   rule = (
-    "The area under accuracy by tokens (hypervolume of the three targets; reference 0 and the "
-    "start's tokens) is larger for laser than for hard_cap."
+    "Accuracy of laser minus that of hard_cap, each interpolated over tokens between its three "
+    "targets and the run without any (token_mean), averaged over the tokens that both cover."
   )
-
-  def areas(name):
-    found = {}
-    for unit, start in starts.items():
-      own = [r for r in of(results, name) if f"{r['start']}/{r['seed']}" == unit]
-      if own:
-        found[unit] = hypervolume(
-          [r["accuracy"] for r in own],
-          [r["tokens"] for r in own],
-          ref_accuracy=0.0,
-          ref_length=start["tokens"],
-          normalised=True,
-        )
-    return found
-
-  verdict, words = _decide(areas("laser"), areas("hard_cap"))
+  free = [r for r in of(results, "token_mean") if r["value"] == 1.0]
+  gaps = {}
+  for unit in starts:
+    lines = []
+    for name in ("laser", "hard_cap"):
+      own = [r for r in (*of(results, name), *free) if f"{r['start']}/{r['seed']}" == unit]
+      lines.append(np.array(sorted((r["tokens"], r["accuracy"]) for r in own)).reshape(-1, 2))
+    gap = _gap(*lines)
+    if gap is not None:
+      gaps[unit] = gap
+  verdict, words = _decide(gaps, dict.fromkeys(gaps, 0.0))
   points = "; ".join(_points(results, name) for name in ("laser", "hard_cap"))
   return Verdict(claim, rule, verdict, f"{words}; {points}")
+
+
+def _gap(first: np.ndarray, second: np.ndarray) -> float | None:
+  """Mean height of one line of (x, y) over another where both are; None where they never are."""
+  if len(first) < 2 or len(second) < 2:
+    return None
+  low, high = max(first[0, 0], second[0, 0]), min(first[-1, 0], second[-1, 0])
+  if low >= high:
+    return None
+  at = np.linspace(low, high, 50)
+  return float(np.mean(np.interp(at, *first.T) - np.interp(at, *second.T)))
 
 
 def curriculum_beats_fixed(results: Results, starts: Starts) -> Verdict:

@@ -44,10 +44,10 @@ class Sizes:
   block: int = 12  # steps between two looks at the monitor set
   monitor: int = 16  # prompts
   judged: int = 1024  # held-out prompts
-  imitation: int = 3000  # supervised steps
+  imitation: int = 3600  # supervised steps
   teach: float = 2e-3  # their learning rate
   shown: int = 128  # demonstrations a step
-  chunk: int = 75  # supervised steps between two snapshots
+  chunk: int = 60  # supervised steps between two snapshots
   drawn: int = 4  # answers of the start policy to each training prompt, for O1-Pruner
 
 
@@ -102,6 +102,7 @@ def policy(sizes: Sizes) -> policies.Policy:
       vocab_size=len(sizes.setup.sums.symbols),
       hidden_size=sizes.hidden,
       head_dim=sizes.hidden // 4,
+      kv_heads=1,
       mlp_size=3 * sizes.hidden,
       layers=sizes.layers,
     )

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import jax
 import matplotlib
 import numpy as np
 from absl import app, flags
@@ -27,7 +28,7 @@ from experiments.studies.testbed.methods import (
   PROBING,
   Method,
 )
-from experiments.studies.testbed.program import Sizes
+from experiments.studies.testbed.program import Sizes, policy
 from lcrl.evaluation import accuracy_efficiency_score, on_front, seed_estimate
 from lcrl.evaluation.plots import COLOURS, GREY, STYLE
 from lcrl.evaluation.tables import signed
@@ -35,6 +36,7 @@ from lcrl.evaluation.tables import signed
 FLAGS = flags.FLAGS
 HOME = Path(__file__).parent
 STARTS = ("good", "weak")
+NUMBERS = ("starts", "origin")
 FAMILIES = {
   "compared in the claims": CORE,
   "adaptive": ADAPTIVE,
@@ -50,6 +52,7 @@ steps of {prompts} prompts with {group} answers each, {updates} optimizer update
 rate {rate:g}, cap {cap} tokens, {rows} training problems. {judged} problems that were never
 trained on judge every run, answers sampled at temperature 1. Seeds: {seeds}, each with a start of
 its own. Only the method differs between runs: all of them are lanes of one compiled program.
+{runs} runs on {device}, commit {commit}.
 
 | start | right | tokens | above the shortest | right by terms ({terms}) |
 |---|---|---|---|---|
@@ -92,9 +95,11 @@ A run that met its deadline is continued by the same command; `--resume` takes a
 """
 
 
-def read(folder: Path) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+def read(folder: Path) -> tuple[list[dict[str, Any]], dict[str, Any], dict[str, str]]:
+  """Results, starts, and where they were made."""
   lines = (folder / "results.jsonl").read_text().splitlines()
-  return [json.loads(line) for line in lines], json.loads((folder / "starts.json").read_text())
+  starts, origin = (json.loads((folder / f"{name}.json").read_text()) for name in NUMBERS)
+  return [json.loads(line) for line in lines], starts, origin
 
 
 def group(results: Results) -> dict[tuple[str, float, str], list[Mapping[str, Any]]]:
@@ -249,19 +254,18 @@ def _panel(ax: Axes, names: Sequence[str], x: np.ndarray, y: np.ndarray) -> None
   front = np.flatnonzero(on_front(y, x))
   front = front[np.argsort(x[front])]
   ax.step(x[front], y[front], where="post", color=GREY, ls=(0, (4, 3)), lw=1.0)
-  written: set[str] = set()
-  lowest = 0.0
-  for i in front[::-1]:
-    if names[i] not in written and y[i] > 20:
-      written.add(names[i])
-      lowest -= 11
-      ax.annotate(
-        names[i], (x[i], y[i]), (14, lowest), textcoords="offset points", fontsize=7.5,
-        arrowprops={"arrowstyle": "-", "lw": 0.4, "color": GREY},
-      )  # fmt: skip
+  first = {names[i]: i for i in front[::-1] if y[i] > 20}  # the shortest of each method
+  for place, (name, i) in enumerate(sorted(first.items(), key=lambda pair: y[pair[1]])):
+    ax.annotate(
+      name, (x[i], y[i]), (0.02, 0.97 - 0.045 * (len(first) - 1 - place)),
+      textcoords="axes fraction", fontsize=8, va="center",
+      arrowprops={"arrowstyle": "-", "lw": 0.4, "color": GREY},
+    )  # fmt: skip
 
 
-def readme(results: Results, starts: Starts, sizes: Sizes, parameters: float) -> str:
+def readme(
+  results: Results, starts: Starts, origin: Mapping[str, str], sizes: Sizes, parameters: float
+) -> str:
   setup = sizes.setup
   rows = []
   for name in STARTS:
@@ -274,6 +278,8 @@ def readme(results: Results, starts: Starts, sizes: Sizes, parameters: float) ->
     line([v.claim, f"**{v.verdict}**", v.numbers, v.rule]) for v in verdicts(results, starts)
   ]
   return ABOUT.format(
+    **origin,
+    runs=len(results),
     parameters=parameters / 1e6,
     steps=setup.steps,
     prompts=sizes.prompts,
@@ -295,19 +301,16 @@ def readme(results: Results, starts: Starts, sizes: Sizes, parameters: float) ->
 
 def write(folder: Path, home: Path, sizes: Sizes) -> None:
   """All files of the report into `home`."""
-  import jax
-
-  from experiments.studies.testbed.program import policy
-
-  results, starts = read(folder)
+  results, starts, origin = read(folder)
   shapes = jax.eval_shape(policy(sizes).init, jax.random.key(0))
   parameters = sum(x.size for x in jax.tree.leaves(shapes))
   home.mkdir(parents=True, exist_ok=True)
-  (home / "README.md").write_text(readme(results, starts, sizes, parameters))
+  (home / "README.md").write_text(readme(results, starts, origin, sizes, parameters))
   (home / "tables.md").write_text(full(results, starts))
   lines = ",\n".join(json.dumps(r, separators=(",", ":")) for r in results)
   (home / "results.json").write_text(f"[\n{lines}\n]\n")
-  (home / "starts.json").write_text(json.dumps(starts, separators=(",", ":")) + "\n")
+  for name, numbers in zip(NUMBERS, (starts, origin), strict=True):
+    (home / f"{name}.json").write_text(json.dumps(numbers, separators=(",", ":")) + "\n")
   pareto(home / "pareto.png", results, starts)
 
 

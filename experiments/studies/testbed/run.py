@@ -3,7 +3,7 @@
   python -m experiments.studies.testbed.run --workdir=runs/testbed --deadline_seconds=540
   python -m experiments.studies.testbed.run --workdir=runs/more --resume=runs/testbed
 
-The folder gets starts.npz and starts.json, and results.jsonl, one line a run.
+The folder gets starts.npz, starts.json, origin.json, and results.jsonl, one line a run.
 """
 
 from __future__ import annotations
@@ -177,7 +177,7 @@ def train(
   for number, begin in enumerate(blocks):
     states, happened = compiled.train(lanes, states, ids[begin : begin + sizes.block])
     watched.append(jax.tree.map(lambda x: np.asarray(x).sum(1), happened))  # [L, D]
-    if number % 2 or begin + sizes.block >= steps:
+    if number % 4 == 3 or begin + sizes.block >= steps:
       judged = jax.tree.map(np.asarray, built.judge(states.params, lanes.levels))
       curves.append((begin + sizes.block, judged))
   return [_result(run, i, curves, watched, sizes) for i, run in enumerate(group)]
@@ -238,7 +238,9 @@ def study(
   waiting = [run for run in runs(names, seeds) if run.key not in done]
   probing = {m.name for m in listed.PROBING}
   queues = [[r for r in waiting if (r.method.name in probing) == late] for late in (False, True)]
-  log(f"{evaluation.device()}, {len(waiting)} runs, {len(done)} done, {lanes} at once")
+  origin = {"device": evaluation.device(), "commit": evaluation.commit()}
+  evaluation.write_json(folder / "origin.json", origin)
+  log(f"{origin}, {len(waiting)} runs, {len(done)} done, {lanes} at once")
   with ThreadPoolExecutor() as pool:  # compilation takes other cores than imitation
     ready = [Compiled(q, sizes, min(lanes, len(q)), pool) for q in queues if q]
     if not ready:
