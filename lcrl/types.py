@@ -92,21 +92,6 @@ class TokenScores:
 
 
 @_record
-class Packed:
-  """The rows of `Pairs` laid end to end, so that a model reads few padding tokens.
-
-  R rows of L positions. Row r belongs to micro-batch r % pieces, as pair b does to b % pieces.
-  """
-
-  tokens: jax.Array  # [R, L] int32
-  mask: jax.Array  # [R, L] bool, tokens of a response
-  positions: jax.Array  # [R, L] int32, from 0 in every sequence
-  segments: jax.Array  # [R, L] int32, which sequence; 0 is padding
-  row: jax.Array  # [B, G] int32, where a side lies, among the rows of its micro-batch
-  start: jax.Array  # [B, G] int32, and at which position it begins
-
-
-@_record
 class Pairs:
   """Answers to imitate or to contrast. G = 2: side 0 is chosen, side 1 rejected. G = 1: SFT."""
 
@@ -117,7 +102,6 @@ class Pairs:
   pair_ids: jax.Array  # [B] int32, row of the data set; -1 where not valid
   scores: jax.Array  # [B, G] float32, what the data say a side is worth; nan where they do not
   signals: dict[str, jax.Array]  # [B, ...], what only some methods need
-  packed: Packed | None = None
 
 
 @_record
