@@ -16,7 +16,8 @@ def _make():
 
 def test_adapters_start_as_nothing_and_then_add_their_product():
   policy, params = _make()
-  adapters, axes = lora.init(jax.random.key(1), policy, rank=2)
+  init, axes = lora.adapters(policy, rank=2)
+  adapters = init(jax.random.key(1))
   jax.tree.map(np.testing.assert_array_equal, lora.merge(params, adapters, alpha=8.0), params)
   jax.tree.map(lambda x, names: np.testing.assert_equal(x.ndim, len(names)), adapters, axes)
   adapters = jax.tree.map(lambda x: x + 0.1, adapters)
@@ -30,7 +31,8 @@ def test_adapters_start_as_nothing_and_then_add_their_product():
 
 def test_only_the_adapters_learn():
   policy, params = _make()
-  adapters, _ = lora.init(jax.random.key(1), policy, rank=2, targets=("value", "down"))
+  init, _ = lora.adapters(policy, rank=2, targets=("value", "down"))
+  adapters = init(jax.random.key(1))
 
   def loss(params, adapters):
     return jnp.sum(policy.apply(lora.merge(params, adapters, alpha=2.0), jnp.arange(5)) ** 2)
@@ -46,4 +48,4 @@ def test_only_the_adapters_learn():
 )
 def test_bad_arguments_are_named(options, message):
   with pytest.raises(ValueError, match=message):
-    lora.init(jax.random.key(0), _make()[0], **options)
+    lora.adapters(_make()[0], **options)

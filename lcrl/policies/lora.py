@@ -17,37 +17,45 @@ PyTree = Any
 EVERYWHERE = ("query", "key", "value", "out", "gate", "up", "down")
 
 
-def init(key: jax.Array, policy: Policy, *, rank: int, targets: Sequence[str] = EVERYWHERE):
-  """(adapters, their logical axes) for the kernels of `targets`; they change nothing yet.
+def adapters(policy: Policy, *, rank: int, targets: Sequence[str] = EVERYWHERE):
+  """(init, axes) of adapters for the kernels of `targets`: key -> adapters, their logical axes.
 
   Adapters hold, per target, a: [layers, in, rank], normal with variance 1 / in, and b: [layers,
-  rank, out], zero.
+  rank, out], zero; so that at first they change nothing. They are float32 whatever the kernels are.
 
   >>> from lcrl.policies import make, tiny
-  >>> adapters, axes = init(jax.random.key(0), make(tiny(16)), rank=4, targets=("query",))
-  >>> adapters["query"]["a"].shape, axes["query"]["b"]
+  >>> init, axes = adapters(make(tiny(16)), rank=4, targets=("query",))
+  >>> init(jax.random.key(0))["query"]["a"].shape, axes["query"]["b"]
   ((2, 64, 4), ('layers', 'rank', 'heads'))
   """
   if unknown := [name for name in targets if name not in EVERYWHERE]:
     raise ValueError(f"targets has {unknown[0]!r}, which is not one of {', '.join(EVERYWHERE)}.")
   if rank < 1:
     raise ValueError(f"rank={rank} must be at least 1.")
-  layers = jax.eval_shape(policy.init, key)["layers"]
-  adapters, axes = {}, {}
-  for name, name_key in zip(targets, jax.random.split(key, len(targets)), strict=True):
-    kernel, (_, rows, columns) = layers[name]["kernel"], policy.axes["layers"][name]["kernel"]
-    depth, wide, out = kernel.shape
-    a = jax.random.normal(name_key, (depth, wide, rank), kernel.dtype) * wide**-0.5
-    adapters[name] = {"a": a, "b": jnp.zeros((depth, rank, out), kernel.dtype)}
-    axes[name] = {"a": ("layers", rows, "rank"), "b": ("layers", "rank", columns)}
-  return adapters, axes
+  layers = jax.eval_shape(policy.init, jax.random.key(0))["layers"]
+  shapes = {name: layers[name]["kernel"].shape for name in targets}
+
+  def init(key: jax.Array) -> PyTree:
+    keys = jax.random.split(key, len(targets))
+    start = {}
+    for (name, (depth, wide, out)), its_key in zip(shapes.items(), keys, strict=True):
+      a = jax.random.normal(its_key, (depth, wide, rank), jnp.float32) * wide**-0.5
+      start[name] = {"a": a, "b": jnp.zeros((depth, rank, out), jnp.float32)}
+    return start
+
+  kernels = {name: policy.axes["layers"][name]["kernel"] for name in targets}
+  axes = {
+    name: {"a": ("layers", rows, "rank"), "b": ("layers", "rank", columns)}
+    for name, (_, rows, columns) in kernels.items()
+  }
+  return init, axes
 
 
-def merge(params: PyTree, adapters: PyTree, *, alpha: float) -> PyTree:
+def merge(params: PyTree, adapted: PyTree, *, alpha: float) -> PyTree:
   """Params with the adapters added; no gradient reaches `params`."""
   params = jax.lax.stop_gradient(params)
   layers = dict(params["layers"])
-  for name, adapter in adapters.items():
+  for name, adapter in adapted.items():
     a, b, kernel = adapter["a"], adapter["b"], layers[name]["kernel"]
     change = (alpha / a.shape[-1]) * (a @ b)
     layers[name] = layers[name] | {"kernel": kernel + change.astype(kernel.dtype)}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 from lcrl.training.settings import Checkpoint
@@ -20,11 +20,12 @@ class Step(NamedTuple):
 
 
 class Judged(NamedTuple):
-  """One evaluation: all of it, the numbers that metrics.jsonl gets, and a line."""
+  """One evaluation: all of it, the numbers that metrics.jsonl gets, a line, and some answers."""
 
   found: dict[str, Any]
   numbers: dict[str, float]
   line: str
+  answers: Sequence[dict[str, Any]] = ()
 
 
 class Run(NamedTuple):

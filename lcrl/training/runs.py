@@ -8,6 +8,10 @@ from functools import partial
 from typing import Any, NamedTuple
 
 from lcrl.training import rl, settings
+from lcrl.training.iterative import run as iterative
+from lcrl.training.iterative.settings import read as read_iterative
+from lcrl.training.pairs import run as on_pairs
+from lcrl.training.pairs.settings import read as read_on_pairs
 from lcrl.training.run import Run
 from lcrl.training.workdir import Workdir
 
@@ -22,7 +26,14 @@ class Kind(NamedTuple):
     return partial(self.begin, self.settings(config))
 
 
-RUNS = {"rl": Kind(settings.read, rl.begin)}
+ON_PAIRS = Kind(read_on_pairs, on_pairs.begin)
+ITERATIVE = Kind(read_iterative, iterative.begin)
+RUNS = {
+  "rl": Kind(settings.read, rl.begin),
+  "preference": ON_PAIRS,
+  "sft": ON_PAIRS,
+  "iterative": ITERATIVE,
+}
 
 
 def kind(config: Mapping[str, Any]) -> Kind:

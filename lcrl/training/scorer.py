@@ -16,12 +16,11 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
-from lcrl.data.packing import unpack
 from lcrl.losses.log_probs import score_tokens, score_tokens_sharded
 from lcrl.mesh import BATCH
 from lcrl.training import packing
 from lcrl.training.packing import Packed, Sizes
-from lcrl.types import Batch, PairBatch, Pairs, Stage, TokenScores
+from lcrl.types import Batch, PairBatch, Stage, TokenScores
 
 PyTree = Any
 Score = Callable[..., TokenScores]  # params, rollouts or pairs
@@ -69,16 +68,9 @@ def make_scorer(
     )
 
   def score(params, rollouts):
-    laid = rollouts.packed if isinstance(rollouts, Pairs) else None
-    if laid is None:
-      return score_rows(params, rollouts.tokens, rollouts.mask)
-    scores = score_rows(params, laid.tokens, laid.mask, laid.positions, laid.segments)
-    return jax.tree.map(lambda x: unpack(x, laid, rollouts.mask), scores)
-
-  def score_rows(params, tokens, mask, *places):
-    hidden = policy.hidden(params, tokens, *places)
-    after = jnp.roll(mask, -1, axis=-1).at[..., -1].set(False)
-    scores = judge(params, hidden, jnp.roll(tokens, -1, axis=-1), after)
+    hidden = policy.hidden(params, rollouts.tokens)
+    after = jnp.roll(rollouts.mask, -1, axis=-1).at[..., -1].set(False)
+    scores = judge(params, hidden, jnp.roll(rollouts.tokens, -1, axis=-1), after)
     return jax.tree.map(lambda x: jnp.roll(x, 1, axis=-1), scores)  # t scores tokens[t]
 
   def score_packed(params, rollouts, *, sizes: Sizes):

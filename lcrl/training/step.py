@@ -48,10 +48,10 @@ def shape(
 
 def update(
   state: TrainState,
-  batch: Batch,
+  batch: Any,
   *,
   score: Score,
-  recipe: Recipe[Stage],
+  recipe: Any,
   weigh: Weigh,
   optimizer: optax.GradientTransformation,
   micro_batches: int = 1,
@@ -59,7 +59,7 @@ def update(
   sizes: Sizes | None = None,
   measure: Callable[..., dict[str, Mean]] | None = None,
 ) -> tuple[TrainState, dict[str, Mean]]:
-  """One step: `updates` optimizer steps on as many disjoint parts of the batch.
+  """One step: `updates` optimizer steps on as many disjoint parts of the batch, or one on pairs.
 
   Each part goes through the model in `micro_batches` pieces, which changes no gradient. With more
   than one part the old log-probs are computed before the first. `sizes`: of a batch `arranged` for

@@ -46,10 +46,13 @@ class Workdir:
   @contextlib.contextmanager
   def open(self, first: int, last: int) -> Iterator[None]:
     """For the steps after `first`; what was written past it is dropped."""
-    self._evaluations = self.path / "evaluations.jsonl"
+    self._evaluations, self._answers = (
+      self.path / f"{x}.jsonl" for x in ("evaluations", "answers")
+    )
     with contextlib.ExitStack() as stack:
       if self.writes:
         drop_after(self._evaluations, first)
+        drop_after(self._answers, first)
         self._metrics = stack.enter_context(contextlib.closing(Writer(self.path, step=first)))
         self._bar = stack.enter_context(Progress(first, last))
       yield
@@ -68,8 +71,10 @@ class Workdir:
   def evaluated(self, step: int, judged: Judged) -> None:
     if not self.writes:
       return
-    with self._evaluations.open("a") as file:
-      file.write(json.dumps({"step": step, **judged.found}) + "\n")
+    for place, rows in ((self._evaluations, [judged.found]), (self._answers, judged.answers)):
+      if rows:
+        with place.open("a") as file:
+          file.writelines(json.dumps({"step": step, **row}) + "\n" for row in rows)
     self._metrics.write(step, judged.numbers)
     self.note(f"evaluation at step {step}: {judged.line}")
 

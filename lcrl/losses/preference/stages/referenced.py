@@ -157,11 +157,11 @@ def rpo(*, beta: float = 0.1, link: Map | None = None, likelihood: float = 0.005
 def longpo(*, beta: float = 0.01, weight: float = 0.01, link: Map | None = None) -> Stage:
   """Likelihood plus DPO whose reference read a short context. Source: arXiv:2502.13922.
 
-  The data carry the short rows as signals short_tokens and short_mask.
+  The data show the reference the short prompt: signals reference_tokens and reference_mask.
   """
   terms = {"dpo": dpo(beta=beta, link=link), "nll": nll()}
   stage = combined(by={"dpo": weight, "nll": 1.0}, **terms)
-  return stage._replace(needs=(*stage.needs, "short_tokens", "short_mask"))
+  return stage._replace(needs=(*stage.needs, "reference_tokens"))
 
 
 def wpo(*, beta: float = 0.01, link: Map | None = None, most: float | None = 1.0) -> Stage:

@@ -1,0 +1,147 @@
+"""Evaluation of runs on pairs: held-out pairs, the policy's own answers, and a task if there is."""
+
+from __future__ import annotations
+
+import contextlib
+import math
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from lcrl import evaluation
+from lcrl.data.batches import per_epoch
+from lcrl.data.sources import Encoded
+from lcrl.evaluation.intervals import Estimate, accuracy_estimate, mean_estimate
+from lcrl.training import playing
+from lcrl.training.pairs import measures
+from lcrl.training.pairs.model import Model
+from lcrl.training.pairs.references import Reference
+from lcrl.training.pairs.sampled import make_sampler
+from lcrl.training.pairs.settings import Settings
+from lcrl.training.run import Judged
+from lcrl.training.workdir import Workdir
+
+PyTree = Any
+ACCURACY = {  # what summary.json calls accuracy
+  "task": "right answers to the task",
+  "preference": "held-out pairs whose chosen side has the higher implicit reward",
+  "sft": "geometric mean probability of the tokens of held-out answers",
+}
+
+
+@contextlib.contextmanager
+def judging(
+  model: Model,
+  base: PyTree,
+  reference: Reference,
+  tokenizer: Any,
+  held_out: Sequence[Encoded],
+  stream: Any,
+) -> Iterator[Callable[[PyTree], Judged]]:
+  """What judges the params that train. `stream` holds the pairs `held_out` once an epoch."""
+  s = model.settings
+  count = per_epoch(len(held_out), s.built["batches"]["size"])
+  sample = make_sampler(model, tokenizer, held_out)
+  with contextlib.ExitStack() as stack:
+    on_task = None
+    if (spec := s.built.get("task")) is not None:
+      task, player = stack.enter_context(playing.playing(model, tokenizer, spec, "task"))
+      on_task = stack.enter_context(playing.judging(model, tokenizer, task, player))
+
+    def look(params: PyTree) -> dict[str, np.ndarray]:
+      seen = []
+      for i in range(count):
+        pairs = stream[i]
+        placed = model.place(pairs)
+        batch = model.derive(placed, reference(pairs, placed), 0)
+        seen.append(model.say(model.score(params, placed), batch))
+      return jax.tree.map(lambda *xs: np.concatenate([np.asarray(x) for x in xs]), *seen)
+
+    def judge(trained: PyTree) -> Judged:
+      params = model.whole(base, trained)
+      seen, answers = look(params), sample(params)
+      lengths = mean_estimate(answers.lengths)
+      sampled = point("tokens", lengths) | {"truncated": float(answers.truncated.mean())}
+      found = on_task(params) if on_task else point("accuracy", accuracy(s, seen)) | sampled
+      found = {"by_difficulty": {}} | found
+      found |= {"pairs": measures.numbers(seen), "sampled": sampled}
+      texts = [{"prompt": p, "response": r} for p, r in answers.texts]
+      return Judged(found, plain(found), line(found), texts)
+
+    yield judge
+
+
+def accuracy(s: Settings, seen: dict[str, np.ndarray]) -> Estimate:
+  """What a run without a task calls accuracy: see `ACCURACY`."""
+  if s.run == "sft":
+    shares = np.exp(-seen["surprise"][:, 0])
+  else:
+    shares = (1 + np.sign(seen["rewards"][:, 0] - seen["rewards"][:, 1])) / 2
+  return accuracy_estimate(shares[:, None], seen["valid"][:, None])
+
+
+def point(name: str, estimate: Estimate) -> dict[str, Any]:
+  finite = lambda x: float(x) if math.isfinite(x) else None
+  return {name: estimate.value, f"{name}_ci": [finite(estimate.low), finite(estimate.high)]}
+
+
+def plain(found: dict[str, Any]) -> dict[str, float]:
+  """The numbers for metrics.jsonl."""
+  numbers = {f"eval/{name}": found[name] for name in ("accuracy", "tokens", "truncated")}
+  numbers |= {f"eval/sampled/{name}": found["sampled"][name] for name in ("tokens", "truncated")}
+  numbers |= {f"eval/pairs/{name}": x for name, x in found["pairs"].items() if x is not None}
+  return numbers
+
+
+def line(found: dict[str, Any]) -> str:
+  return (
+    f"accuracy {found['accuracy']:.1%}, surprise {found['pairs']['surprise']:.3f}, "
+    f"own answers {found['sampled']['tokens']:.1f} tokens"
+  )
+
+
+def summarise(out: Workdir, s: Settings, data: dict[str, Any]) -> dict[str, Any]:
+  """summary.json and report.md from what the folder holds."""
+  lines, steps = out.evaluations(), out.steps()
+  start, final = lines[0], lines[-1]
+  summary = evaluation.summary(
+    final,
+    start,
+    reward=s.built["loss"]["fn"],
+    seed=s.seed,
+    wall_s=sum(step["time/step"] for step in steps),
+    device=evaluation.device(),
+    commit=evaluation.commit(),
+  )
+  summary |= {
+    "accuracy_of": ACCURACY["task" if "task" in s.built else s.run],
+    "pairs": {"start": start["pairs"], "final": final["pairs"]},
+    "sampled": {"start": start["sampled"], "final": final["sampled"]},
+    "data": data,
+  }
+  words = [
+    f"Accuracy is the share of {summary['accuracy_of']}.",
+    "## Pairs and length",
+    table(summary),
+    "## Data",
+    ", ".join(f"{name.replace('_', ' ')} {n}" for name, n in data.items() if name != "padding")
+    + f"; {data['padding']:.1%} of the positions that the model reads are padding.",
+  ]
+  title = f"{s.run} with {summary['reward']}, {len(steps)} steps"
+  out.report(summary, title=title, curves=lines, sections=words)
+  return summary
+
+
+def table(summary: dict[str, Any]) -> str:
+  """Before and after, on held-out pairs and in the policy's own answers, as Markdown."""
+  rows = {
+    name: [summary["pairs"][when][name] for when in ("start", "final")]
+    for name in summary["pairs"]["final"]
+  }
+  for name in ("tokens", "truncated"):
+    rows[f"sampled {name}"] = [summary["sampled"][when][name] for when in ("start", "final")]
+  cell = lambda x: "-" if x is None else f"{x:.4g}"
+  body = [f"| {name.replace('_', ' ')} | {cell(a)} | {cell(b)} |" for name, (a, b) in rows.items()]
+  return "\n".join(["| | before | after |", "|---|---:|---:|", *body])

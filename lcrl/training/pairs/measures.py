@@ -1,0 +1,111 @@
+"""What a run on pairs watches: who wins, by how much, and what length has to do with it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from lcrl.masked import masked_mean, masked_sum
+from lcrl.training.metrics import Mean
+from lcrl.types import PairBatch, Stage, TokenScores
+
+Array = jax.Array
+
+
+def compare(rewards: Array, lengths: Array, valid: Array) -> dict[str, Array]:
+  """Pairs under the rewards that a policy implies.
+
+    accuracy                    share of pairs whose chosen side has the higher reward, a tie half
+    margin, margin_per_token    mean of r_c - r_w, and of r_c / length - r_w / length
+    reward_length_correlation   Pearson, reward against length, over all answers
+    margin_length_correlation   r_c - r_w against the difference of lengths, over pairs
+    longer_preferred            share of pairs of unlike length whose longer side is preferred
+
+  A correlation is nan where nothing varies.
+
+  Args: rewards, lengths [N, 2]; valid [N] bool.
+  """
+  lengths = lengths.astype(rewards.dtype)
+  margin, longer = rewards[:, 0] - rewards[:, 1], lengths[:, 0] - lengths[:, 1]
+  per_token = rewards / jnp.maximum(lengths, 1)
+  wins = (1 + jnp.sign(margin)) / 2
+  both = jnp.broadcast_to(valid[:, None], rewards.shape)
+  return {
+    "accuracy": masked_mean(wins, valid),
+    "margin": masked_mean(margin, valid),
+    "margin_per_token": masked_mean(per_token[:, 0] - per_token[:, 1], valid),
+    "reward_length_correlation": correlation(rewards, lengths, both),
+    "margin_length_correlation": correlation(margin, longer, valid),
+    "longer_preferred": masked_mean((1 + jnp.sign(margin * longer)) / 2, valid & (longer != 0)),
+    "chosen_reward": masked_mean(rewards[:, 0], valid),
+    "rejected_reward": masked_mean(rewards[:, 1], valid),
+    "chosen_length": masked_mean(lengths[:, 0], valid),
+    "rejected_length": masked_mean(lengths[:, 1], valid),
+  }
+
+
+def correlation(x: Array, y: Array, mask: Array) -> Array:
+  """Pearson's, over where mask is; nan where either is constant.
+
+  >>> x = jnp.array([1.0, 2.0, 4.0, 9.0])
+  >>> print(f"{correlation(x, -x, x < 9):.2f}")
+  -1.00
+  """
+  x, y = (jnp.where(mask, v - masked_mean(v, mask), 0.0) for v in (x, y))
+  return jnp.sum(x * y) / jnp.sqrt(jnp.sum(x**2) * jnp.sum(y**2))
+
+
+def say(stage: Stage, scores: TokenScores, batch: PairBatch) -> dict[str, Array]:
+  """What of each side [B, G] an evaluation keeps: rewards, surprise a token, lengths, valid."""
+  pairs = batch.pairs
+  sides = min(pairs.mask.shape[1], 2)
+  mask = pairs.mask[:, :sides]
+  assert stage.rewards is not None
+  return {
+    "rewards": stage.rewards(scores, batch),
+    "surprise": -masked_mean(scores.log_probs[:, :sides], mask, -1),
+    "lengths": mask.sum(-1),
+    "valid": pairs.valid,
+  }
+
+
+def update_measure(stage: Stage):
+  """(loss, grads, scores, batch) -> the metrics of a step."""
+
+  def measure(loss, grads, scores: TokenScores, batch: PairBatch) -> dict[str, Mean]:
+    mask = batch.pairs.mask[:, 0]
+    metrics = {
+      "loss": Mean(loss, 1.0),
+      "grad_norm": Mean(optax.tree.norm(grads), 1.0),
+      "surprise": Mean(-masked_sum(scores.log_probs[:, 0], mask), mask.sum()),
+      "pairs": Mean(batch.pairs.valid.sum(), 1.0),
+      "tokens": Mean(batch.pairs.mask.sum(), 1.0),
+    }
+    seen = say(stage, scores, batch)
+    if seen["lengths"].shape[1] == 1:
+      return metrics | {
+        "length": Mean(masked_sum(seen["lengths"][:, 0], seen["valid"]), seen["valid"].sum())
+      }
+    found = compare(seen["rewards"], seen["lengths"], seen["valid"])
+    return metrics | {f"pairs/{name}": Mean(x, 1.0) for name, x in found.items()}
+
+  return measure
+
+
+def numbers(seen: dict[str, np.ndarray]) -> dict[str, Any]:
+  """An evaluation's `say` of all pairs, as JSON numbers; None where nothing varies."""
+  valid = seen["valid"]
+  found: dict[str, Any] = {
+    "surprise": masked_mean(seen["surprise"][:, 0], valid),
+    "pairs": valid.sum(),
+  }
+  if seen["lengths"].shape[1] == 2:
+    found |= compare(*(jnp.asarray(seen[name]) for name in ("rewards", "lengths", "valid")))
+  else:
+    found["length"] = masked_mean(seen["lengths"][:, 0], valid)
+  plain = {name: float(x) for name, x in found.items()}
+  return {name: x if np.isfinite(x) else None for name, x in plain.items()}

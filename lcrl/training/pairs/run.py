@@ -1,0 +1,170 @@
+"""run="preference" and run="sft": a step takes a batch of pairs and learns from it."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import inspect
+import time
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from lcrl.data import batches, sources
+from lcrl.data.sources import Encoded, fingerprint
+from lcrl.mesh import batch_shards, everywhere
+from lcrl.named import build, resolve
+from lcrl.training.metrics import Metrics, Sum, values
+from lcrl.training.model import SCORE_FIELDS
+from lcrl.training.pairs import references
+from lcrl.training.pairs.judge import judging, summarise
+from lcrl.training.pairs.mismatched import mismatched
+from lcrl.training.pairs.model import LOSSES, TRAINER, Model, build_model
+from lcrl.training.pairs.settings import Settings
+from lcrl.training.playing import build_tokenizer
+from lcrl.training.run import Run, Step
+from lcrl.training.watch import device_memory
+from lcrl.training.workdir import Workdir
+from lcrl.types import Pairs, TrainState
+
+PyTree = Any
+SIDES = {"preference": 2, "sft": 1}
+PREFLIGHT = 4  # batches that are looked at before the first step
+
+
+class Data(NamedTuple):
+  train: list[Encoded]
+  held_out: list[Encoded]
+  report: dict[str, int]
+  batches: Callable[[Sequence[Encoded]], Any]  # encoded -> step -> Pairs, numpy
+
+
+@contextlib.contextmanager
+def begin(settings: Settings, out: Workdir) -> Iterator[Run]:
+  """The run that `settings` describe, writing to `out`."""
+  s = settings
+  loss = resolve(LOSSES[s.run], s.built["loss"], field="loss")
+  out.describe(loss=inspect.getdoc(loss.func))  # type: ignore[attr-defined]
+  model, tokenizer = build_model(s), build_tokenizer(s)
+  data = read_data(model, tokenizer)
+  base = model.base()
+  reference = make_reference(model, base, data, out)
+  stream = data.batches(data.train)
+  padding = float(np.mean([model.padding(stream[i]) for i in range(PREFLIGHT)]))
+  report = data.report | {"padding": padding}
+  held_out = data.held_out[: s.eval.pairs]
+  parts = judging(model, base, reference, tokenizer, held_out, data.batches(held_out))
+  with parts as judge:
+
+    def steps_from(first: int) -> Callable[[TrainState], Step]:
+      out.note(preflight(report, stream))
+      return partial(take, model, model.learner(base), reference, stream)
+
+    yield Run(
+      steps=s.train.steps,
+      checkpoint=s.checkpoint,
+      evaluate_every=s.eval.every,
+      abstract=model.abstract,
+      initial=model.initial,
+      judge=judge,
+      steps_from=steps_from,
+      finish=lambda: summarise(out, s, report),
+    )
+
+
+def read_data(model: Model, tokenizer: Any) -> Data:
+  """The pairs that the section data names, as tokens.
+
+  Raises:
+    ValueError: there is none to hold out, they are not what the run or its loss needs.
+  """
+  s, stage = model.settings, model.stage
+  spec = s.built["data"]
+  split = resolve(sources, spec, field="data")(tokenizer)
+  if len(split.train[0].sides) != SIDES[s.run]:
+    raise ValueError(
+      f"data.fn={spec['fn']!r} gives {len(split.train[0].sides)} answers a prompt; "
+      f"run={s.run!r} learns from {SIDES[s.run]}."
+    )
+  if not split.held_out:
+    raise ValueError(f"data.held_out leaves nothing to evaluate on: {split.report}.")
+  make = partial(
+    resolve(batches, s.built["batches"], field="batches"),
+    window=spec["window"],
+    pad_id=tokenizer.pad_id,
+    seed=s.seed,
+    shards=batch_shards(model.mesh),
+    pieces=s.train.micro_batches,
+  )
+  parts = split.train, split.held_out
+  if "mismatched" in stage.needs:
+    parts = mismatched(split.train, spec["window"]), mismatched(split.held_out, spec["window"])
+  data = Data(*parts, split.report, make)
+  supplied = {*TRAINER, *SCORE_FIELDS, *make(data.train)[0].signals}
+  if missing := set(stage.needs) - supplied:
+    raise ValueError(f"the loss needs {sorted(missing)}, which neither data nor trainer supply.")
+  return data
+
+
+def make_reference(model: Model, base: PyTree, data: Data, out: Workdir) -> references.Reference:
+  """(pairs as numpy, pairs on the mesh) -> log-probs [B, G, T], or None for a loss without."""
+  if "ref" not in model.stage.needs:
+    return lambda *_: None
+  pairs = [*data.train, *data.held_out]
+
+  def passes() -> Iterator[Pairs]:
+    stream = data.batches(pairs)
+    size = model.settings.built["batches"]["size"]
+    return (stream[i] for i in range(batches.per_epoch(len(pairs), size)))
+
+  make = build(references, model.settings.built["reference"], field="reference")
+  return make(references.Subject(model, base, fingerprint(pairs), passes, out.path))
+
+
+def take(
+  model: Model,
+  update: Callable[..., Any],
+  reference: references.Reference,
+  stream: Any,
+  state: TrainState,
+) -> Step:
+  """One step on the next batch; the state is used up."""
+  start, step = time.perf_counter(), int(state.step)
+  pairs = stream[step]
+  placed = model.place(pairs)
+  counted = int(pairs.valid.sum()), int(pairs.mask.sum())
+  counters = {
+    "pairs": np.asarray(state.counters["pairs"]) + np.int32(counted[0]),
+    "tokens": np.asarray(state.counters["tokens"]) + np.float32(counted[1]),
+  }
+  batch = model.derive(placed, reference(pairs, placed), state.step)
+  state, found = update(state, batch)
+  moved = {"position": np.int32(step + 1), "counters": counters}
+  state = dataclasses.replace(state, **everywhere(model.mesh, moved))
+  metrics: Metrics = {name: jax.tree.map(np.asarray, metric) for name, metric in found.items()}
+  seconds = time.perf_counter() - start
+  numbers = values(metrics | {"time/step": Sum(seconds)})
+  return Step(state, numbers | {"tokens_per_s": counted[1] / seconds}, line(numbers))
+
+
+def line(numbers: dict[str, float]) -> str:
+  text = f"loss {numbers['loss']:7.4f}  surprise {numbers['surprise']:6.3f}"
+  if "pairs/accuracy" in numbers:
+    text += f"  pairs {numbers['pairs/accuracy']:6.1%}  margin {numbers['pairs/margin']:8.3f}"
+  return f"{text}  {numbers['time/step']:.2f} s"
+
+
+def preflight(report: dict[str, Any], stream: Any) -> str:
+  """What the data say about the run, before it goes on."""
+  first = [stream[i] for i in range(PREFLIGHT)]
+  lengths = np.concatenate([x.lengths[x.valid] for x in first]).mean(0)
+  lines = {
+    "rows": ", ".join(f"{name} {n}" for name, n in report.items() if n and name != "padding"),
+    "lengths": " and ".join(f"{n:.1f}" for n in lengths) + " tokens an answer",
+    "padding": f"{report['padding']:.1%} of the positions that the model reads",
+    "memory": device_memory() or "not reported by this device",
+  }
+  return "\n".join(f"  {name:<12} {text}" for name, text in lines.items())

@@ -1,0 +1,82 @@
+"""Answers of the policy itself to prompts of the data: what training does to their length."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from lcrl.data.rows import Rows
+from lcrl.data.sources import Encoded
+from lcrl.mesh import local_rows, replicated, to_global, to_local
+from lcrl.sampling.engine import make_engine
+from lcrl.training.collect import step_key
+from lcrl.training.pairs.model import Model
+from lcrl.training.phases import APART
+from lcrl.types import Budget
+
+PyTree = Any
+
+
+class Answers(NamedTuple):
+  lengths: np.ndarray  # [N, samples] int
+  truncated: np.ndarray  # [N, samples] bool
+  texts: list[tuple[str, str]]  # prompt and first answer of some prompts that lie here
+
+
+def make_sampler(
+  model: Model, tokenizer: Any, encoded: Sequence[Encoded]
+) -> Callable[[PyTree], Answers]:
+  """params of the policy -> its answers to the prompts of `encoded`, always with the same keys."""
+  s, mesh = model.settings, model.mesh
+  limit, batch = s.train.max_prompt_tokens, s.train.prompts
+  prompts = [one.prompt for one in encoded if len(one.prompt) <= limit][: s.eval.prompts]
+  if not prompts:
+    raise ValueError(f"no prompt is as short as train.max_prompt_tokens={limit}.")
+  engine = make_engine(
+    model.policy,
+    max_tokens=s.train.max_tokens,
+    end_ids=tokenizer.end_ids,
+    pad_id=tokenizer.pad_id,
+    temperature=s.sampling.temperature,
+    slots=s.sampling.slots,
+    dtype=s.sampling.dtype,
+    mesh=mesh,
+  )
+  gather = jax.jit(lambda x: x, out_shardings=replicated(mesh))
+  key = step_key(s.seed, APART)
+  mine = local_rows(mesh, batch)
+
+  def rows(start: int) -> Rows:
+    index = np.arange(start, start + batch, dtype=np.int32)[mine]
+    chosen = [prompts[i % len(prompts)] for i in index.tolist()]
+    tokens = np.full((len(chosen), s.eval.samples, limit), tokenizer.pad_id, np.int32)
+    for row, prompt in zip(tokens, chosen, strict=True):
+      row[:, : len(prompt)] = prompt
+    lengths = np.array([[len(p)] * s.eval.samples for p in chosen], np.int32)
+    zeros = np.zeros(len(chosen), np.int32)
+    return Rows(tokens, lengths, np.zeros_like(lengths), index, zeros, zeros)
+
+  def sample(params: PyTree) -> Answers:
+    lengths, truncated = [], []
+    texts: list[tuple[str, str]] = []
+    for start in range(0, len(prompts), batch):
+      here = rows(start)
+      full: Any = np.full(here.lengths.shape, s.train.max_tokens, np.int32)
+      budget = Budget(full, full, np.zeros_like(full))
+      rollouts = engine.generate(params, to_global(mesh, here), to_global(mesh, budget), key)
+      whole = gather({"lengths": rollouts.lengths, "truncated": rollouts.truncated})
+      lengths.append(np.asarray(whole["lengths"]))
+      truncated.append(np.asarray(whole["truncated"]))
+      if len(texts) < s.log.samples:
+        tokens, counts = to_local(rollouts.tokens), to_local(rollouts.lengths)
+        for row, p, n in zip(tokens[:, 0], here.lengths[:, 0], counts[:, 0], strict=True):
+          texts.append(
+            (tokenizer.decode(row[:p].tolist()), tokenizer.decode(row[p : p + n].tolist()))
+          )
+    every = [np.concatenate(x)[: len(prompts)] for x in (lengths, truncated)]
+    return Answers(every[0], every[1], texts[: s.log.samples])
+
+  return sample

@@ -1,0 +1,116 @@
+"""A run on pairs as a whole: it learns, resumes as if it had never stopped, and refuses by name."""
+
+import copy
+import json
+
+import jax
+import numpy as np
+import pytest
+
+from lcrl.training import loop
+from lcrl.training.checkpoint import Checkpoints
+from lcrl.training.pairs.model import build_model
+from lcrl.training.pairs.settings import read
+
+CONFIG = {
+  "run": "preference",
+  "seed": 3,
+  "loss": {"fn": "dpo", "beta": 0.5},
+  "reference": {"fn": "shared"},
+  "lora": {"rank": 2, "alpha": 4.0, "targets": ("query", "down")},
+  "data": {"fn": "pairs", "rows": {"fn": "jsonl", "path": ""}, "window": 32, "held_out": 0.25},
+  "batches": {"fn": "stratified", "size": 4},
+  "policy": {"fn": "fresh", "vocab_size": 258, "hidden_size": 16, "layers": 1, "mlp_size": 16},
+  "tokenizer": {"fn": "utf8"},
+  "sampling": {"temperature": 1.0},
+  "optimizer": {"fn": "adamw", "learning_rate": 3e-2},
+  "mesh": {"data": 1, "fsdp": 1},
+  "train": {"steps": 4, "max_tokens": 16, "max_prompt_tokens": 16, "prompts": 4, "pack": 64},
+  "eval": {"pairs": 8, "prompts": 4},
+  "checkpoint": {"every": 2, "keep": 9},
+}
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_device():
+  patch = pytest.MonkeyPatch()
+  patch.setattr(jax, "devices", lambda *_: jax.local_devices()[:1])
+  yield
+  patch.undo()
+
+
+@pytest.fixture(scope="module")
+def rows(tmp_path_factory):
+  """Prompts that ask for a letter; the chosen answer is that letter, the rejected one drags."""
+  path = tmp_path_factory.mktemp("data") / "pairs.jsonl"
+  letters = [chr(ord("a") + i % 26) * (1 + i // 26) for i in range(40)]
+  lines = [{"prompt": f"say {x}", "chosen": x, "rejected": "well " * 2 + x} for x in letters]
+  path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+  return str(path)
+
+
+def changed(rows, **fields):
+  """CONFIG with "section__field" set; None removes it."""
+  config = copy.deepcopy(CONFIG)
+  config["data"]["rows"]["path"] = rows
+  for name, value in fields.items():
+    *sections, field = name.split("__")
+    place = config
+    for section in sections:
+      place = place[section]
+    if value is None:
+      place.pop(field, None)
+    else:
+      place[field] = value
+  return config
+
+
+def final_state(workdir, config):
+  return Checkpoints(workdir / "checkpoints").restore(build_model(read(config)).abstract)[1]
+
+
+def lines(path):
+  return [json.loads(line) for line in path.read_text().splitlines()]
+
+
+@pytest.fixture(scope="module")
+def whole(rows, tmp_path_factory):
+  workdir = tmp_path_factory.mktemp("whole")
+  loop.train(changed(rows), workdir)
+  return workdir
+
+
+def test_a_run_leaves_what_it_promises(whole, rows):
+  summary = json.loads((whole / "summary.json").read_text())
+  start, final = (summary["pairs"][when] for when in ("start", "final"))
+  assert start["accuracy"] == 0.5 and start["margin"] == 0.0  # the policy is its reference
+  assert start["reward_length_correlation"] is None
+  assert final["accuracy"] == 1.0 and final["margin"] > 0 and final["margin_per_token"] > 0
+  assert final["reward_length_correlation"] < -0.5 and final["longer_preferred"] == 0.0
+  assert final["chosen_length"] == 2 and final["rejected_length"] == 12  # end tokens included
+  assert summary["accuracy"] == 1.0 and summary["start"]["accuracy"] == 0.5
+  assert summary["tokens"] == summary["sampled"]["final"]["tokens"] > 0
+  assert summary["data"]["held_out"] >= 8 and 0 < summary["data"]["padding"] < 1
+  report = (whole / "report.md").read_text()
+  assert "| reward length correlation | - |" in report and "| sampled tokens |" in report
+  steps = [row for row in lines(whole / "metrics.jsonl") if "loss" in row]
+  assert [row["step"] for row in steps] == [1, 2, 3, 4]
+  assert steps[0]["loss"] == pytest.approx(np.log(2)) and steps[-1]["loss"] < 0.6
+  assert {row["step"] for row in lines(whole / "answers.jsonl")} == {0, 4}
+  assert "config" in json.loads((whole / "config.json").read_text())
+  state = final_state(whole, changed(rows))
+  assert set(state.params) == {"query", "down"}  # adapters alone are trained and saved
+  assert int(state.position) == 4 and int(state.counters["pairs"]) == 16
+
+
+def test_resume_equals_never_stopping(whole, rows, tmp_path):
+  loop.train(changed(rows, train__steps=2), tmp_path)
+  loop.train(changed(rows), tmp_path)
+  config = changed(rows)
+  want, got = final_state(whole, config), final_state(tmp_path, config)
+  jax.tree.map(np.testing.assert_array_equal, got, want)
+  numbers = [
+    [{k: v for k, v in row.items() if "time" not in k and "per_s" not in k} for row in rows_]
+    for rows_ in (lines(workdir / "metrics.jsonl") for workdir in (whole, tmp_path))
+  ]
+  assert numbers[0] == [row for row in numbers[1] if row["step"] != 2 or "loss" in row]
