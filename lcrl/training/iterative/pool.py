@@ -1,0 +1,180 @@
+"""One round: the policy's answers with their scores and log-probs, and the pairs that they make.
+
+A pool is part of the training state. So a run that stops between two steps of a round goes on with
+the same pairs, and the policy that answered need not be kept. N prompts, G answers to each.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from lcrl import budgets, data, rewards
+from lcrl.data import pair_builders
+from lcrl.data.pair_builders import Samples, win_rates
+from lcrl.data.sources import Encoded
+from lcrl.mesh import everywhere, replicated
+from lcrl.named import build, resolve
+from lcrl.sampling.verified import Player
+from lcrl.tasks.task import Task
+from lcrl.training.collect import ask_budget, pad_rows, step_key
+from lcrl.training.iterative import anchors
+from lcrl.training.iterative.settings import Settings
+from lcrl.training.pairs.model import Model
+from lcrl.training.rounds import Rounds
+from lcrl.types import PyTree, Stage, TrainState
+
+COMPARED = {"ref": "ref_log_probs", "previous": "previous_log_probs"}  # a loss's need -> signal
+Pairing = Callable[[Samples], list[tuple[int, int]]]
+
+
+class Stages(NamedTuple):
+  """What scores a round: stages, or their states."""
+
+  budget: Any
+  reward: Any
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True)
+class Pool:
+  """A round's answers; the same on every process."""
+
+  tokens: Any  # [N, G, T] int32
+  mask: Any  # [N, G, T] bool
+  truncated: Any  # [N, G] bool
+  correct: Any  # [N, G] bool
+  rewards: Any  # [N, G] float32
+  prompt_ids: Any  # [N] int32
+  signals: dict[str, Any]  # log-probs that the loss compares with, [N, G, T] float32 each
+  states: Stages  # of the stages, after this round
+
+
+def stages(s: Settings) -> Stages:
+  """Raises ValueError for a section that names what its slot does not have."""
+  found = Stages(
+    build(budgets, s.round["budget"], field="budget"),
+    build(rewards, s.round["reward"], field="reward"),
+  )
+  for slot, stage in found._asdict().items():
+    if not isinstance(stage, Stage):
+      raise ValueError(f"{slot}.fn={s.round[slot]['fn']!r} is a bare function, not a stage.")
+  return found
+
+
+def empty(s: Settings, model: Model) -> Pool:
+  """What stands in the state before the first round, in the shape of every round."""
+  t = s.train
+  window = t.max_prompt_tokens + t.max_tokens
+  groups, rows = (t.prompts, t.group_size), (t.prompts, t.group_size, window)
+  pool = Pool(
+    tokens=np.zeros(rows, np.int32),
+    mask=np.zeros(rows, bool),
+    truncated=np.zeros(groups, bool),
+    correct=np.zeros(groups, bool),
+    rewards=np.zeros(groups, np.float32),
+    prompt_ids=np.zeros(t.prompts, np.int32),
+    signals={
+      name: np.zeros(rows, np.float32)
+      for need, name in COMPARED.items()
+      if need in model.stage.needs
+    },
+    states=Stages(*(stage.init() for stage in stages(s))),
+  )
+  return everywhere(model.mesh, jax.tree.map(np.asarray, pool))
+
+
+def anchored(s: Settings, model: Model) -> dict[str, anchors.Anchor]:
+  """Names of the log-probs that the loss compares with -> whose they are."""
+  found = {}
+  if "ref" in model.stage.needs:
+    reference = build(anchors, s.pairs.built["reference"], field="reference")
+    found[COMPARED["ref"]] = reference(model)
+  if "previous" in model.stage.needs:
+    found[COMPARED["previous"]] = anchors.latest()(model)
+  return found
+
+
+def make_round(s: Settings, model: Model, task: Task, player: Player, base: PyTree):
+  """state -> the pool of the round that begins there."""
+  scoring, rounds = stages(s), Rounds(player)
+  rounds.check(scoring)  # type: ignore[arg-type]
+  stream = data.prompts(task, seed=s.pairs.seed)
+  count, group_size = s.train.prompts, s.train.group_size
+  window = s.train.max_prompt_tokens + s.train.max_tokens
+  said_by = lambda params, rows: model.score(params, rows).log_probs
+  reward, whose = jax.jit(scoring.reward.apply), anchored(s, model)
+  gather = jax.jit(lambda x: x, out_shardings=replicated(model.mesh))
+
+  def begin(state: TrainState) -> Pool:
+    step, position = int(state.step), int(state.position)
+    key, states = step_key(s.pairs.seed, step), state.pending.states
+    index = np.arange(position, position + count, dtype=np.int32)
+    prompts = [stream[i] for i in index.tolist()]
+    how = {"step": step, "key": key, "group_size": group_size}
+    budget = ask_budget(scoring, states, prompts, **how)  # type: ignore[arg-type]
+    params = model.whole(base, state.params)
+    played = pad_rows(rounds.play(params, prompts, index, budget, key), window)
+    values, reward_state = reward(states.reward, played)
+    _, budget_state = scoring.budget.apply(
+      states.budget, played.prompt_ids, **how | {"step": jnp.int32(step)}
+    )
+    pool = Pool(
+      tokens=played.tokens,
+      mask=played.mask,
+      truncated=played.truncated,
+      correct=played.correct,
+      rewards=values.astype(jnp.float32),
+      prompt_ids=played.prompt_ids,
+      signals={name: said_by(anchor(params), played) for name, anchor in whose.items()},
+      states=Stages(budget_state, reward_state),
+    )
+    return gather(pool)
+
+  return begin
+
+
+def pairing(s: Settings) -> Pairing:
+  """What chooses the pairs of a prompt."""
+  return resolve(pair_builders, s.round["pairing"], field="pairing")
+
+
+def pairs_of(pool: Pool, choose: Pairing) -> list[Encoded]:
+  """The pairs of a round, in the order of their prompts; answers alike make none.
+
+  Their signals: how often each side beats an answer of its group (`win_rates`), and the pool's.
+  """
+  p, found = on_host(pool), list[Encoded]()
+  lengths = p.mask.sum(-1)
+  for b, prompt_id in enumerate(p.prompt_ids.tolist()):
+    rates = win_rates(p.rewards[b])
+    samples = Samples(lengths[b], p.correct[b], p.rewards[b], prompt_id=prompt_id)
+    for both in choose(samples):
+      sides = [p.tokens[b, g][_span(p.mask[b, g])] for g in both]
+      prompts = [p.tokens[b, g][: _span(p.mask[b, g]).start] for g in both]
+      if not np.array_equal(*prompts):
+        raise ValueError(f"the answers to prompt {prompt_id} do not begin alike: no pair.")
+      if np.array_equal(*sides):
+        continue
+      take = list(both)
+      signals = {name: x[b, take] for name, x in p.signals.items()}
+      signals["win_rates"] = rates[take].astype(np.float32)
+      scores = tuple(p.rewards[b, take].tolist())
+      found.append(Encoded(len(found), prompts[0], tuple(sides), scores, signals=signals))
+  return found
+
+
+def on_host(pool: Pool) -> Pool:
+  """The same in numpy."""
+  return jax.tree.map(np.asarray, pool)
+
+
+def _span(mask: np.ndarray) -> slice:
+  """From the first token of a response to its last."""
+  at = np.flatnonzero(mask)
+  return slice(int(at[0]), int(at[-1]) + 1)

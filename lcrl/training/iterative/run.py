@@ -1,0 +1,147 @@
+"""run="iterative": every `train.updates` steps the policy answers anew, then it learns."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import inspect
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+
+import jax
+import numpy as np
+
+from lcrl.data import batches
+from lcrl.data.sources import Encoded
+from lcrl.mesh import batch_shards, everywhere
+from lcrl.named import resolve
+from lcrl.training import rl
+from lcrl.training.iterative import pool as pools
+from lcrl.training.iterative.pool import Pool
+from lcrl.training.iterative.settings import Settings
+from lcrl.training.metrics import values
+from lcrl.training.model import SCORE_FIELDS
+from lcrl.training.pairs.model import LOSSES, Model, build_model
+from lcrl.training.playing import build_tokenizer, judging, playing
+from lcrl.training.run import Run, Step
+from lcrl.training.workdir import Workdir
+from lcrl.types import Pairs, PyTree, TrainState
+
+SUPPLIED = {"ref", "previous", "weights", "win_rates", *SCORE_FIELDS}
+
+
+@contextlib.contextmanager
+def begin(settings: Settings, out: Workdir) -> Iterator[Run]:
+  """The run that `settings` describe, writing to `out`."""
+  s = settings.pairs
+  loss = resolve(LOSSES[s.run], s.built["loss"], field="loss")
+  out.describe(loss=inspect.getdoc(loss.func))  # type: ignore[attr-defined]
+  model, tokenizer = build_model(s), build_tokenizer(s)
+  if missing := set(model.stage.needs) - SUPPLIED:
+    raise ValueError(f"the loss needs {sorted(missing)}, which no round supplies.")
+  base = model.base()
+  with contextlib.ExitStack() as stack:
+    task, player = stack.enter_context(playing(model, tokenizer, s.built["task"], "task"))
+    evaluate = stack.enter_context(judging(model, tokenizer, task, player))
+    start_round = pools.make_round(settings, model, task, player, base)
+    first_pool = lambda: pools.empty(settings, model)
+
+    yield Run(
+      steps=s.train.steps,
+      checkpoint=s.checkpoint,
+      evaluate_every=s.eval.every,
+      abstract=dataclasses.replace(model.abstract, pending=_abstract(first_pool())),
+      initial=lambda: dataclasses.replace(model.initial(), pending=first_pool()),
+      judge=lambda trained: rl.judged(evaluate(model.whole(base, trained))),
+      steps_from=lambda first: Steps(settings, model, base, start_round, tokenizer.pad_id),
+      finish=lambda: rl.finish(out, s.built["loss"]["fn"], s.seed),
+    )
+
+
+class Steps:
+  """state -> the next step. What is remembered of a round, the pool in the state gives again."""
+
+  def __init__(
+    self,
+    settings: Settings,
+    model: Model,
+    base: PyTree,
+    start_round: Callable[[TrainState], Pool],
+    pad_id: int,
+  ):
+    s = settings.pairs
+    self._settings, self._model, self._update = settings, model, model.learner(base)
+    self._start_round, self._choose = start_round, pools.pairing(settings)
+    self._batches = partial(
+      resolve(batches, s.built["batches"], field="batches"),
+      window=s.train.max_prompt_tokens + s.train.max_tokens,
+      pad_id=pad_id,
+      shards=batch_shards(model.mesh),
+      pieces=s.train.micro_batches,
+    )
+    self._round, self._pairs = -1, list[Encoded]()
+
+  def __call__(self, state: TrainState) -> Step:
+    clock, train = time.perf_counter(), self._settings.train
+    number, at = divmod(int(state.step), train.updates)
+    if at == 0:
+      pool, position = self._start_round(state), int(state.position) + train.prompts
+      moved = everywhere(self._model.mesh, {"position": np.int32(position)})
+      state = dataclasses.replace(state, pending=pool, **moved)
+    sampled = time.perf_counter() - clock
+    if number != self._round:
+      self._round, self._pairs = number, pools.pairs_of(state.pending, self._choose)
+    state, numbers = self._learn(state, number, at)
+    numbers |= said(state.pending) | {
+      "round": float(number),
+      "round/pairs": float(len(self._pairs)),
+      "time/sample": sampled,
+      "time/step": time.perf_counter() - clock,
+    }
+    return Step(state, numbers, line(numbers))
+
+  def _learn(self, state: TrainState, number: int, at: int) -> tuple[TrainState, dict[str, float]]:
+    """An update on batch `at` of the round; a round without a pair leaves the policy as it is."""
+    model, pool = self._model, state.pending
+    if not self._pairs:
+      moved = everywhere(model.mesh, {"step": np.asarray(state.step) + np.int32(1)})
+      return dataclasses.replace(state, **moved), {}
+    pairs: Pairs = self._batches(self._pairs, seed=self._settings.pairs.seed + number)[at]
+    cut = {name: pairs.signals[name][..., : pairs.tokens.shape[-1]] for name in pool.signals}
+    placed = model.place(dataclasses.replace(pairs, signals=pairs.signals | cut))
+    batch = model.derive(placed, placed.signals.get("ref_log_probs"), state.step)
+    batch = dataclasses.replace(batch, previous_log_probs=placed.signals.get("previous_log_probs"))
+    counters = {
+      "pairs": np.asarray(state.counters["pairs"]) + np.int32(pairs.valid.sum()),
+      "tokens": np.asarray(state.counters["tokens"]) + np.float32(pairs.mask.sum()),
+    }
+    state, found = self._update(dataclasses.replace(state, pending=None), batch)
+    moved = everywhere(model.mesh, {"counters": counters})
+    return dataclasses.replace(state, pending=pool, **moved), values(jax.device_get(found))
+
+
+def said(pool: Pool) -> dict[str, float]:
+  """What a round's answers are like."""
+  p = pools.on_host(pool)
+  return {
+    "accuracy": float(p.correct.mean()),
+    "length/mean": float(p.mask.sum(-1).mean()),
+    "truncated": float(p.truncated.mean()),
+    "reward": float(p.rewards.mean()),
+  }
+
+
+def line(numbers: dict[str, float]) -> str:
+  text = (
+    f"right {numbers['accuracy']:6.1%}  tokens {numbers['length/mean']:7.1f}  "
+    f"{numbers['round/pairs']:.0f} pairs"
+  )
+  if "loss" in numbers:
+    text += f"  loss {numbers['loss']:7.4f}  won {numbers['pairs/accuracy']:6.1%}"
+  return f"{text}  {numbers['time/step']:.2f} s"
+
+
+def _abstract(tree: PyTree) -> PyTree:
+  """Shapes, dtypes and shardings."""
+  return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), tree)
