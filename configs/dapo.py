@@ -1,6 +1,7 @@
 """DAPO: clip-higher, token mean, useless groups replaced, a soft price on overlong answers.
 
 Source  arXiv:2503.14476 (cap 20,480 of which 4,096 are the soft zone, 512 prompts x 16, no KL)
+Tier    A
 Data    questions with answers as JSON lines in data/dapo_math.jsonl
 Run     python -m experiments.train --config=configs/dapo.py --workdir=$WORKDIR
 Smoke   the same with --config=configs/dapo.py:smoke (one CPU, under a minute)

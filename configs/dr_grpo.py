@@ -1,6 +1,7 @@
 """Dr. GRPO: no division by length or by the group's spread, so length has no say in the gradient.
 
 Source  arXiv:2503.20783 (G 8, no KL, tokens divided by the cap of 3,000)
+Tier    A
 Data    questions with answers as JSON lines, such as DeepScaleR's, in data/deepscaler.jsonl
 Run     python -m experiments.train --config=configs/dr_grpo.py --workdir=$WORKDIR
 Smoke   the same with --config=configs/dr_grpo.py:smoke (one CPU, under a minute)

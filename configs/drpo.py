@@ -1,6 +1,7 @@
 """DRPO: length moves weight between right answers only, so none of them is ever pushed down.
 
 Source  arXiv:2510.04474 (temperature 0.1, tau 10, delta 1e-4, beta 1e3, cap 8,192, lr 2e-6)
+Tier    A
 Data    questions with answers as JSON lines, such as DeepScaleR's, in data/deepscaler.jsonl
 Run     python -m experiments.train --config=configs/drpo.py --workdir=$WORKDIR
 Smoke   the same with --config=configs/drpo.py:smoke (one CPU, under a minute)
@@ -40,7 +41,6 @@ def get_config(mode: str = "full") -> config_dict.ConfigDict:
   if mode == "smoke":
     shrink(c).budget = dict(fn="fixed", target=16)
     c.loss.max_length = 16
-    c.train.updates = 1
   return c
 
 

@@ -1,6 +1,7 @@
 """Efficient reasoning: among right answers of a prompt, the shorter ones earn more.
 
 Source  arXiv:2502.04463 (Arora and Zanette; alpha 0.05 to 0.4; RLOO; lr 5e-6)
+Tier    A
 Data    questions with answers as JSON lines, such as DeepScaleR's, in data/deepscaler.jsonl
 Run     python -m experiments.train --config=configs/efficient_reasoning.py --workdir=$WORKDIR
 Smoke   the same with --config=configs/efficient_reasoning.py:smoke (one CPU, under a minute)

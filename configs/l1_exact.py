@@ -1,6 +1,7 @@
 """L1-Exact: a right answer in exactly as many tokens as the prompt asks for.
 
 Source  arXiv:2503.04697 (LCPO-Exact; alpha 3e-4, targets 100 to 4000, 4,096 new tokens)
+Tier    A
 Data    questions with answers as JSON lines, such as DeepScaleR's, in data/deepscaler.jsonl
 Run     python -m experiments.train --config=configs/l1_exact.py --workdir=$WORKDIR
 Smoke   the same with --config=configs/l1_exact.py:smoke (one CPU, under a minute)
@@ -41,5 +42,4 @@ def get_config(mode: str = "full") -> config_dict.ConfigDict:
   c.eval = dict(every=100, prompts=512)
   if mode == "smoke":
     shrink(c).budget = dict(fn="uniform", low=4, high=12, cap=16)
-    c.task.render = dict(fn="suffix", templates=ASK)
   return c

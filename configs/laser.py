@@ -1,6 +1,7 @@
 """LASER: a bonus for a right answer that ends by a target well below the cap.
 
 Source  arXiv:2505.15612 (alpha 0.5, targets 2,048 to 8,192; right +1, wrong -0.5, unread -1)
+Tier    A
 Data    questions with answers as JSON lines, such as DeepScaleR's, in data/deepscaler.jsonl
 Run     python -m experiments.train --config=configs/laser.py --workdir=$WORKDIR
 Smoke   the same with --config=configs/laser.py:smoke (one CPU, under a minute)
@@ -20,7 +21,13 @@ def get_config(mode: str = "full") -> config_dict.ConfigDict:
   )
   c.filter = dict(fn="keep_all")
   c.advantage = dict(fn="group_normalized")
-  c.loss = dict(fn="clipped_surrogate", clip_low=0.2, clip_high=0.28, kl=dict(fn="k3", beta=1e-3))
+  c.loss = dict(
+    fn="clipped_surrogate",
+    clip_low=0.2,
+    clip_high=0.28,
+    kl=dict(fn="k3", beta=1e-3),
+    entropy_bonus=1e-3,
+  )
   c.weights = dict(fn="token_mean")
   c.policy = dict(
     fn="pretrained", path="models/DeepSeek-R1-Distill-Qwen-1.5B", dtype="bfloat16", remat="full"
@@ -41,6 +48,7 @@ def get_config(mode: str = "full") -> config_dict.ConfigDict:
   c.eval = dict(every=100, prompts=512)
   if mode == "smoke":
     shrink(c).budget = dict(fn="fixed", target=8, cap=16)
+    c.train.updates = 2
   return c
 
 

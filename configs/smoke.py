@@ -21,7 +21,7 @@ def shrink(c: config_dict.ConfigDict) -> config_dict.ConfigDict:
     prompts=4,
     group_size=4,
     max_tokens=16,
-    max_prompt_tokens=128,
+    max_prompt_tokens=256,
     micro_batches=1,
     updates=1,
   )

@@ -1,5 +1,7 @@
 """Every config is complete, and runs in its smoke mode from the command line's entry point."""
 
+import contextlib
+import functools
 import importlib
 import inspect
 import json
@@ -8,9 +10,9 @@ import pathlib
 import jax
 import pytest
 
-from lcrl import recipes
-from lcrl.training import loop
-from lcrl.training.settings import read
+from lcrl.evaluation import report
+from lcrl.policies import sources
+from lcrl.training import loop, playing, runs
 
 FOLDER = pathlib.Path(__file__).parent.parent / "configs"
 NAMES = sorted(p.stem for p in FOLDER.glob("*.py") if p.stem not in ("__init__", "smoke"))
@@ -21,6 +23,30 @@ def one_device(monkeypatch):
   monkeypatch.setattr(jax, "devices", lambda *_: jax.local_devices()[:1])
 
 
+@pytest.fixture(scope="module", autouse=True)
+def shared():
+  """What all smoke runs would make alike is made once: policy, sampler and verifier. The plots,
+  which have their own tests, are left out."""
+  with pytest.MonkeyPatch.context() as patch, contextlib.ExitStack() as stack:
+    start = playing.Verifier
+
+    @functools.cache
+    def started(name, knobs):
+      return stack.enter_context(start(tasks[name], **dict(knobs)))
+
+    def verifier(task, **knobs):
+      tasks.setdefault(task.name, task)
+      return contextlib.nullcontext(started(task.name, tuple(knobs.items())))
+
+    tasks = {}
+    patch.setattr(playing, "Verifier", verifier)
+    patch.setattr(playing, "make_engine", functools.cache(playing.make_engine))
+    patch.setattr(sources, "fresh", functools.cache(sources.fresh))
+    for plot in ("pareto", "by_difficulty", "curves"):
+      patch.setattr(report.plots, plot, lambda *_, **__: None)
+    yield
+
+
 def module(name):
   return importlib.import_module(f"configs.{name}")
 
@@ -28,8 +54,7 @@ def module(name):
 @pytest.mark.parametrize("name", NAMES)
 def test_full_config_names_what_exists(name):
   config = module(name).get_config().to_dict()
-  settings = read(config)
-  recipes.from_config(settings.slots)
+  runs.kind(config).read(config)
   doc = inspect.getdoc(module(name))
   for part in ("Run ", "Smoke ", "Result "):
     assert part in doc, f"the docstring of configs/{name}.py has no line {part!r}"

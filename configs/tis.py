@@ -4,8 +4,8 @@ Source  Yao et al. 2025, "Your efficient RL framework secretly brings you off-po
         cap 2 as in verl, a weight a token; GRPO otherwise
 Tier    A
 Data    questions with answers as JSON lines in data/dapo_math.jsonl
-Run     python -m experiments.train --config=configs/importance_sampling.py --workdir=$WORKDIR
-Smoke   the same with --config=configs/importance_sampling.py:smoke (one CPU, under a minute)
+Run     python -m experiments.train --config=configs/tis.py --workdir=$WORKDIR
+Smoke   the same with --config=configs/tis.py:smoke (one CPU, under a minute)
 Result  not run yet
 """
 

@@ -4,8 +4,8 @@ Source  arXiv:2508.08940 (256, 0.7 every 150 steps; triangular score); the main 
         given, these are its ablation's; instruction in our words
 Tier    A
 Data    GSM8K's train split as JSON lines in data/gsm8k.jsonl
-Run     python -m experiments.train --config=configs/train_long_think_short.py --workdir=$WORKDIR
-Smoke   the same with --config=configs/train_long_think_short.py:smoke (one CPU, under a minute)
+Run     python -m experiments.train --config=configs/curriculum.py --workdir=$WORKDIR
+Smoke   the same with --config=configs/curriculum.py:smoke (one CPU, under a minute)
 Result  not run yet
 """
 
@@ -62,7 +62,6 @@ def get_config(mode: str = "full") -> config_dict.ConfigDict:
   if mode == "smoke":
     shrink(c).budget.schedule.update(start=16, interval=1)
     c.budget.cap = 16
-    c.train.max_prompt_tokens = 256
   return c
 
 

@@ -1,10 +1,11 @@
-"""GFPO by token efficiency: train on the responses with the most reward a token.
+"""GFPO: sample more, train on the shortest of each group.
 
-Source  arXiv:2508.09726 (8 of 24); of negative rewards it takes the longest responses first
+Source  arXiv:2508.09726 (8 of 24, lr 1e-7, KL 1e-3, entropy 1e-3, 100 steps); its printed
+        normaliser counts the tokens of all samples, this one those that train
 Tier    A
 Data    questions with answers as JSON lines, such as DeepScaleR's, in data/deepscaler.jsonl
-Run     python -m experiments.train --config=configs/gfpo_efficient.py --workdir=$WORKDIR
-Smoke   the same with --config=configs/gfpo_efficient.py:smoke (one CPU, under a minute)
+Run     python -m experiments.train --config=configs/gfpo_shortest.py --workdir=$WORKDIR
+Smoke   the same with --config=configs/gfpo_shortest.py:smoke (one CPU, under a minute)
 Result  not run yet
 """
 
@@ -17,7 +18,7 @@ def get_config(mode: str = "full") -> config_dict.ConfigDict:
   c = config_dict.ConfigDict({"seed": 0})
   c.budget = dict(fn="fixed", target=32768)
   c.reward = dict(fn="correctness")
-  c.filter = dict(fn="most_efficient", count=8)
+  c.filter = dict(fn="shortest", count=8)
   c.advantage = dict(fn="group_normalized", ddof=0)
   c.loss = dict(fn="clipped_surrogate", kl=dict(fn="k3", beta=1e-3), entropy_bonus=1e-3)
   c.weights = dict(fn="token_mean")
