@@ -24,12 +24,12 @@ from experiments.export import anywhere, read_config, restore
 from lcrl import evaluation
 from lcrl.evaluation import measures, plots, tables
 from lcrl.evaluation.run import play_all
+from lcrl.mesh import param_shardings
 from lcrl.named import build
 from lcrl.policies import sources
+from lcrl.training import runs
 from lcrl.training.checkpoint import CheckpointError
-from lcrl.training.model import build_model
 from lcrl.training.playing import build_tokenizer, playing
-from lcrl.training.settings import Settings, read
 
 FLAGS = flags.FLAGS
 
@@ -48,7 +48,7 @@ def at_budget(answers: Mapping[str, np.ndarray], cap: int, ks: Sequence[int]) ->
 
 
 def evaluate(
-  settings: Settings,
+  settings: Any,
   *,
   workdir: Path | None,
   step: int | None,
@@ -60,13 +60,19 @@ def evaluate(
 ) -> dict[str, Any]:
   """Everything that evaluation.json holds. `settings.train` says batch and largest budget."""
   started = time.perf_counter()
-  model, tokenizer = build_model(settings), build_tokenizer(settings)
+  spec = settings.eval_task or settings.built.get("task")
+  if spec is None:
+    raise ValueError("the config has no section task to evaluate on.")
+  model, tokenizer = runs.RUNS[settings.run].model(settings), build_tokenizer(settings)
   if workdir is None:
     source = build(sources, settings.built["policy"], field="policy")
-    params = source.params(jax.random.key(settings.seed), model.shardings.params)
+    key, shapes = (
+      jax.random.key(settings.seed),
+      jax.eval_shape(model.policy.init, jax.random.key(0)),
+    )
+    params = source.params(key, param_shardings(model.mesh, model.policy.axes, shapes))
   else:
     step, params = restore(workdir, model, step)
-  spec = settings.eval_task or settings.built["task"]
   with playing(model, tokenizer, spec, "task") as (task, player):
     chosen = [task.prompts[i] for i in range(min(prompts, len(task.prompts)))]
     found = {}
@@ -116,14 +122,15 @@ def write(out: Path, found: Mapping[str, Any]) -> str:
   return table
 
 
-def read_flags(given: Any) -> tuple[Settings, dict[str, Any]]:
+def read_flags(given: Any) -> tuple[Any, dict[str, Any]]:
   """The settings that the flags ask for, and the other arguments of `evaluate`."""
   if (given.workdir is None) == (given.config is None):
     raise ValueError("name either --workdir or --config.")
   if given.workdir is None and given.out is None:
     raise ValueError("name --out: without --workdir there is no folder to write to.")
   workdir = None if given.workdir is None else Path(given.workdir)
-  settings = read(given.config.to_dict() if workdir is None else read_config(workdir))
+  config = given.config.to_dict() if workdir is None else read_config(workdir)
+  settings = runs.kind(config).settings(config)
   if given.model is not None:
     if workdir is not None:
       raise ValueError("--model needs --config; --workdir brings its own model.")
@@ -154,7 +161,7 @@ def read_flags(given: Any) -> tuple[Settings, dict[str, Any]]:
   }
 
 
-def with_model(settings: Settings, folder: str) -> Settings:
+def with_model(settings: Any, folder: str) -> Any:
   """The same config with the model of a Hugging Face folder, and with its tokenizer unless the
   config's own needs no files."""
   old = settings.built["policy"]

@@ -14,10 +14,10 @@ import jax
 from absl import app, flags, logging
 
 from lcrl import policies
+from lcrl.training import runs
 from lcrl.training.checkpoint import CheckpointError, Checkpoints
-from lcrl.training.model import Model, build_model
 from lcrl.training.playing import build_tokenizer
-from lcrl.training.settings import Mesh, Settings, read
+from lcrl.training.settings import Mesh
 
 FLAGS = flags.FLAGS
 
@@ -33,14 +33,16 @@ def read_config(workdir: Path) -> dict[str, Any]:
     raise ValueError(f"{place} is not the config of a run: {error!r}.") from None
 
 
-def anywhere(settings: Settings, *, prompts: int) -> Settings:
+def anywhere(settings: Any, *, prompts: int) -> Any:
   """The same policy on the devices here, however many trained it; `prompts` rows at a time."""
-  train = dataclasses.replace(settings.train, prompts=prompts, micro_batches=1, updates=1)
+  new = {"prompts": prompts, "micro_batches": 1, "updates": 1}
+  known = {name: value for name, value in new.items() if hasattr(settings.train, name)}
+  train = dataclasses.replace(settings.train, **known)
   return dataclasses.replace(settings, mesh=Mesh(), train=train)
 
 
-def restore(workdir: Path, model: Model, step: int | None = None) -> tuple[int, Any]:
-  """(step, params) of a checkpoint of the run."""
+def restore(workdir: Path, model: Any, step: int | None = None) -> tuple[int, Any]:
+  """(step, params of the policy) of a checkpoint of the run; adapters are merged in."""
   checkpoints = Checkpoints(workdir / "checkpoints")
   try:
     found = checkpoints.restore(model.abstract, step)
@@ -48,13 +50,15 @@ def restore(workdir: Path, model: Model, step: int | None = None) -> tuple[int, 
     checkpoints.close()
   if found is None:
     raise ValueError(f"{workdir} holds no checkpoint.")
-  return found[0], found[1].params
+  return found[0], model.policy_params(found[1].params)
 
 
 def export(workdir: Path, out: Path, step: int | None = None) -> int:
   """Writes the folder, the tokenizer in it if it came from one; returns the checkpoint's step."""
-  settings = read(read_config(workdir))
-  model = build_model(anywhere(settings, prompts=len(jax.devices())))
+  config = read_config(workdir)
+  kind = runs.kind(config)
+  settings = kind.settings(config)
+  model = kind.model(anywhere(settings, prompts=len(jax.devices())))
   tokenizer = build_tokenizer(settings)
   step, params = restore(workdir, model, step)
   saved = tokenizer if isinstance(tokenizer, policies.Tokenizer) else None

@@ -1,5 +1,6 @@
 """experiments.export: the folder holds the policy; what cannot be exported is named."""
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -11,6 +12,8 @@ from experiments.export import export
 from lcrl import policies
 from lcrl.training.checkpoint import CheckpointError, Checkpoints
 from lcrl.training.model import build_model
+from lcrl.training.pairs.model import build_model as build_pair_model
+from lcrl.training.pairs.settings import read as read_pairs
 from lcrl.training.settings import read
 
 CHAT = Path(__file__).parent / "fixtures" / "chats" / "chatml"
@@ -83,3 +86,33 @@ def test_what_cannot_be_exported_is_named(tmp_path):
   with pytest.raises(CheckpointError, match="run/checkpoints/7"):
     export(tmp_path / "run", tmp_path / "out", step=7)
   assert not (tmp_path / "out").exists()
+
+
+def test_adapters_are_merged_into_the_folder(tmp_path):
+  config = {
+    name: x for name, x in CONFIG.items() if name in ("seed", "policy", "tokenizer", "mesh")
+  }
+  config |= {
+    "run": "preference",
+    "loss": {"fn": "simpo"},
+    "lora": {"rank": 2, "alpha": 8.0, "targets": ("query", "down")},
+    "data": {"fn": "pairs", "rows": {"fn": "jsonl", "path": "nowhere"}, "window": 16},
+    "batches": {"fn": "stratified", "size": 2},
+    "optimizer": CONFIG["optimizer"],
+    "train": {"steps": 4, "max_tokens": 16},
+  }
+  workdir = tmp_path / "run"
+  workdir.mkdir()
+  (workdir / "config.json").write_text(json.dumps({"config": config}))
+  model = build_pair_model(read_pairs(config))
+  state = model.initial()
+  moved = jax.tree.map(lambda x: x + 0.1, state.params)
+  checkpoints = Checkpoints(workdir / "checkpoints")
+  checkpoints.save(1, dataclasses.replace(state, params=moved))
+  checkpoints.close()
+  assert export(workdir, tmp_path / "out") == 1
+  loaded, weights = policies.load(tmp_path / "out")
+  tokens = np.arange(14, dtype=np.int32).reshape(2, 7)
+  want = model.policy.apply(model.policy_params(moved), tokens)
+  np.testing.assert_array_equal(loaded.apply(weights, tokens), want)
+  assert np.abs(want - model.policy.apply(model.start(), tokens)).max() > 1e-3

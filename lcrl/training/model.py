@@ -53,6 +53,10 @@ class Model:
   measured: tuple[str, ...]  # score fields that stages before the loss need as signals
   needs_reference: bool
 
+  def policy_params(self, trained: PyTree) -> PyTree:
+    """What the policy acts with, of what trains."""
+    return trained
+
 
 def build_model(settings: Settings, *, devices=None) -> Model:
   """The part of a run that needs no task: everything that is compiled.

@@ -21,15 +21,16 @@ Begin = Callable[[Workdir], AbstractContextManager[Run]]
 class Kind(NamedTuple):
   settings: Callable[[Mapping[str, Any]], Any]  # reads a config; ValueError if it is not one
   begin: Callable[[Any, Workdir], AbstractContextManager[Run]]
+  model: Callable[[Any], Any]  # of settings; it has policy, mesh, abstract and policy_params
 
   def read(self, config: Mapping[str, Any]) -> Begin:
     return partial(self.begin, self.settings(config))
 
 
-ON_PAIRS = Kind(read_on_pairs, on_pairs.begin)
-ITERATIVE = Kind(read_iterative, iterative.begin)
+ON_PAIRS = Kind(read_on_pairs, on_pairs.begin, on_pairs.build_model)
+ITERATIVE = Kind(read_iterative, iterative.begin, on_pairs.build_model)
 RUNS = {
-  "rl": Kind(settings.read, rl.begin),
+  "rl": Kind(settings.read, rl.begin, rl.build_model),
   "preference": ON_PAIRS,
   "sft": ON_PAIRS,
   "iterative": ITERATIVE,

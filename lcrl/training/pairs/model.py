@@ -69,6 +69,10 @@ class Model:
   say: Callable[..., dict[str, jax.Array]]  # scores, batch -> `measures.say`, on every device
   padding: Callable[[Pairs], float]  # share of the positions that the model reads for nothing
 
+  def policy_params(self, trained: PyTree) -> PyTree:
+    """What the policy acts with, of what trains."""
+    return self.whole(self.base(), trained)
+
   def place(self, pairs: Pairs) -> Pairs:
     """Pairs of the whole batch, numpy on every process -> global arrays."""
     mine = lambda x: np.asarray(x)[local_rows(self.mesh, len(x))]
