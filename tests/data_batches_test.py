@@ -171,6 +171,15 @@ def test_answers_without_a_contrast_and_reference_prompts():
     assert np.flatnonzero(mask[b, 0]).tolist() == list(range(2, 2 + len(said)))
 
 
+def test_a_bucket_holds_the_rows_of_the_reference_model_too():
+  pairs = make_pairs(9, longest=32, median=4, reference=np.full(60, 9, np.int32))
+  batch = stream(pairs, fn="bucketed", lengths=(32, 64, 128), window=128)[0]
+  longest = max(one.longest for one in pairs)
+  assert 64 < longest <= batch.tokens.shape[-1] == 128
+  with pytest.raises(ValueError, match=f"window is 64; a pair needs {longest}"):
+    stream(pairs, window=64)
+
+
 def test_what_does_not_fit_is_named():
   pairs = make_pairs(9)
   longest = max(max(one.lengths) for one in pairs)

@@ -50,8 +50,10 @@ def test_equal_sides_are_still_a_pair():
 
 
 def test_a_text_that_quotes_a_transcript_is_one_message():
-  text = "They wrote:\n\nHuman: hi\n\nAssistant: ho"
-  assert read_pair(dict(prompt=text, chosen="3", rejected="4")).messages[0]["content"] == text
+  text, said = "They wrote:\n\nHuman: hi\n\nAssistant: ho", "Assistant: 3\n\nHuman: why?"
+  pair = read_pair(dict(prompt=text, chosen=said, rejected="4"))
+  assert pair.messages[0]["content"] == text
+  assert pair.sides[0] == said
 
 
 def test_scores_system_and_reference():

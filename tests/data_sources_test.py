@@ -12,6 +12,18 @@ from lcrl.data.tokenizers import utf8
 from lcrl.named import resolve
 
 
+class OnlyText:
+  """A tokenizer that does not look at what it gets."""
+
+  pad_id, end_ids = 0, (1,)
+
+  def encode(self, text):
+    return [2 + ord(c) % 7 for c in text]
+
+  def render(self, messages):
+    return messages[0]["content"]
+
+
 def plain(prompt="ask", chosen="good", rejected="bad", **others):
   return dict(prompt=prompt, chosen=chosen, rejected=rejected, **others)
 
@@ -168,6 +180,13 @@ def test_not_utf8(tmp_path, reader):
     load(tmp_path / "a", reader=reader)
 
 
+@pytest.mark.parametrize("column", ["prompt", "chosen"])
+def test_half_a_character(tmp_path, column):
+  path = write(tmp_path / "a.jsonl", [plain(), plain() | {column: "\ud800"}])
+  with pytest.raises(ValueError, match=r"line 2: 'utf-8' codec can't encode character"):
+    sources.pairs(OnlyText(), rows=sources.jsonl(path), window=64)
+
+
 def test_broken_json(tmp_path):
   (tmp_path / "a.jsonl").write_text(json.dumps(plain()) + '\n\n{"prompt": "x", "cho')
   with pytest.raises(ValueError, match=r"a\.jsonl, line 3: Unterminated string"):
@@ -193,20 +212,28 @@ def test_impossible_options(tmp_path):
     load(path, held_out=1.0)
   with pytest.raises(ValueError, match=r"max_prompt_tokens .* got 64 and 64"):
     load(path, max_prompt_tokens=64)
+  with pytest.raises(ValueError, match=r"max_prompt_tokens .* got 0 and 64"):
+    load(path, max_prompt_tokens=0)
 
 
-def test_a_template_that_refuses_names_the_line(tmp_path):
+def test_what_a_template_refuses_names_the_line(tmp_path):
   class Strict:
     pad_id, end_ids = 0, (1,)
     encode = staticmethod(list)
 
     def render(self, messages):
-      raise ValueError("no system message, please")
+      if messages[0]["content"]:
+        raise ValueError("no words, please")
+      return ""
 
-  spec = dict(fn="jsonl", path=write(tmp_path / "a.jsonl", [plain()]))
-  rows = resolve(sources, spec, field="data.rows")()
-  with pytest.raises(ValueError, match="line 1: no system message"):
-    sources.pairs(Strict(), rows=rows, window=8)
+  def read(row):
+    rows = sources.jsonl(write(tmp_path / "a.jsonl", [row]))
+    return sources.pairs(Strict(), rows=rows, window=8)
+
+  with pytest.raises(ValueError, match="line 1: no words"):
+    read(plain())
+  with pytest.raises(ValueError, match="line 1: the prompt has no tokens"):
+    read(plain(prompt=""))
 
 
 def test_parquet(tmp_path):

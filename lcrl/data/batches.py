@@ -48,7 +48,8 @@ def stratified(
     shards: devices along the batch.
     pieces: micro-batches; size is a multiple of shards * pieces.
   """
-  totals = _check(encoded, size, window, shards * pieces).sum(1)
+  _check(encoded, size, window, shards * pieces)
+  totals = np.array([sum(one.lengths) for one in encoded])
   plan = functools.partial(one_of_each_class, totals, size)
 
   def batch(chosen: np.ndarray) -> Pairs:
@@ -76,7 +77,8 @@ def bucketed(
     lengths: T of each bucket; the last holds every pair.
     The others are those of `stratified`.
   """
-  longest = _check(encoded, size, window, shards * pieces).max(1)
+  _check(encoded, size, window, shards * pieces)
+  longest = np.array([one.longest for one in encoded])
   edges = np.array(sorted(lengths))
   if edges[-1] < longest.max():
     raise ValueError(f"lengths end at {edges[-1]}; a pair needs {longest.max()}.")
@@ -186,16 +188,13 @@ def _rows(
   return tokens, mask
 
 
-def _check(encoded: Sequence[Encoded], size: int, window: int, multiple: int) -> np.ndarray:
-  """[N, G] tokens of each row."""
+def _check(encoded: Sequence[Encoded], size: int, window: int, multiple: int) -> None:
   if not encoded:
     raise ValueError("there are no pairs to make batches of.")
   if size < 1 or size % multiple:
     raise ValueError(f"batches.size must be a multiple of shards * pieces, {multiple}, got {size}.")
-  lengths = np.array([one.lengths for one in encoded])
-  if lengths.max() > window:
-    raise ValueError(f"window is {window}; a pair needs {lengths.max()}.")
-  return lengths
+  if (longest := max(one.longest for one in encoded)) > window:
+    raise ValueError(f"window is {window}; a pair needs {longest}.")
 
 
 def _stream(

@@ -107,7 +107,7 @@ def _messages(value: Any, name: str, role: str) -> Messages:
   if value is None or isinstance(value, str):
     text = value or ""
     turns = _TURN.split(text if text.startswith("\n\n") else f"\n\n{text}")
-    if turns[0].strip() or len(turns) == 1:
+    if turns[0].strip() or turns[1:2] != ["Human"]:
       return ({"role": role, "content": text},)
     return tuple(
       {"role": _ROLES[who], "content": said.strip()}

@@ -44,6 +44,12 @@ class Encoded:
     """Tokens of each row, prompt and answer."""
     return [len(self.prompt) + len(side) for side in self.sides]
 
+  @property
+  def longest(self) -> int:
+    """Tokens of the longest row, those of the reference model among them."""
+    prompts = [self.prompt] if self.reference is None else [self.prompt, self.reference]
+    return max(map(len, prompts)) + max(map(len, self.sides))
+
 
 class Split(NamedTuple):
   train: list[Encoded]
@@ -99,7 +105,7 @@ def _encode_all(
 ) -> Split:
   if not 0 <= held_out < 1:
     raise ValueError(f"held_out must be in [0, 1), got {held_out}.")
-  if not 0 < (max_prompt_tokens or 1) < window:
+  if not 0 < (1 if max_prompt_tokens is None else max_prompt_tokens) < window:
     raise ValueError(
       f"max_prompt_tokens must be between 1 and window - 1, got {max_prompt_tokens} and {window}."
     )
@@ -135,8 +141,12 @@ def encode_pair(
   """The tokens, or None for a pair that cannot train; and why, or what was cut."""
   if not all(side.strip() for side in pair.sides):
     return None, {"empty_side"}
+  for text in (*pair.sides, *(message["content"] for message in pair.messages)):
+    text.encode()  # raises for half a surrogate pair, which JSON can spell and no tokenizer reads
   encode_prompt = lambda messages: tokenizer.encode(tokenizer.render(messages))
   whole = encode_prompt(pair.messages)
+  if not whole:
+    raise ValueError("the prompt has no tokens; the first of an answer needs one before it.")
   prompt = whole[-max_prompt_tokens:] if max_prompt_tokens else whole
   room = window - len(prompt)
   if room < 1:
@@ -160,5 +170,5 @@ def encode_pair(
 def _hash(messages: Messages) -> float:
   """A number in [0, 1) that only the prompt decides."""
   text = _json.dumps(messages, sort_keys=True, ensure_ascii=False)
-  digest = hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()
+  digest = hashlib.sha256(text.encode()).digest()
   return int.from_bytes(digest[:8], "big") / 2**64
