@@ -15,7 +15,7 @@ import pytest
 from lcrl import recipes, tasks
 from lcrl.data import tokenizers
 from lcrl.named import build
-from lcrl.sampling.engine import make_engine
+from lcrl.sampling.engine import _generate, make_engine
 from lcrl.sampling.verified import Player
 from lcrl.tasks.verify import Verdict
 from lcrl.training import phases
@@ -118,6 +118,12 @@ METHODS = {
     filter=dict(fn="mixed_correctness"),
     train=dict(max_rounds=3),
   ),
+  "mrt": dict(
+    reward=dict(fn="mrt"),
+    revise=dict(
+      fn="force_answers", force="#", cap=4, episodes=2, samples=2, close="#", separator="="
+    ),
+  ),
   "hapo_mean": dict(task=TWO_STEPS, reward=dict(fn="hapo_mean", rows=8)),
   "acoer": dict(reward=dict(fn="acoer", interval=1)),
   "length_dual": dict(reward=dict(fn="length_dual", target=4, step_size=0.5)),
@@ -219,3 +225,21 @@ def test_every_stage_with_a_state_is_here():
     bare = {key: value for key, value in spec.items() if key != "base" or slot == "loss"}
     if jax.tree.leaves(build(SLOTS[slot], bare, field=slot).init()):
       assert spec["fn"] in named, f"{slot}.fn={spec['fn']!r} has a state: it needs a row above"
+
+
+def test_a_schedule_of_lengths_compiles_a_few_programs():
+  """Eight caps, three buckets (64, 32, 16): as many programs, not one a step."""
+  model = build_model(read(CONFIG))
+  wide = make_engine(
+    model.policy, max_tokens=64, end_ids=WORDS.end_ids, pad_id=WORDS.pad_id, mesh=model.mesh
+  )
+  shrinking = dict(fn="geometric_points", start=60, end=6, points=7, total=8)
+  run = Run(wide, budget=dict(fn="scheduled", schedule=shrinking), train=dict(max_tokens=64))
+  before = _generate._cache_size()
+  _, batches = run.steps(run.model.initial(), 8)
+  caps = [int(b.rollouts.budget.cap.max()) for b in batches]
+  assert len(set(caps)) == 8
+  assert len({b.rollouts.tokens.shape for b in batches}) == 3
+  assert _generate._cache_size() - before == 3
+  assert run.model.shape._cache_size() == 3
+  assert run.model.update._cache_size() == 3

@@ -1,4 +1,8 @@
-"""Two processes train as one does: same tokens, same parameters, whatever lies on which."""
+"""Two processes train as one does: same tokens, same parameters, whatever lies on which.
+
+Everything that happens on the host, or before groups are chosen, takes part: rounds are refilled,
+responses are cut and verified again, rules are read off them, entropy is measured.
+"""
 
 import json
 import os
@@ -24,9 +28,13 @@ CONFIG = changed(
   train__group_size=2,
   train__max_rounds=2,
   train__max_tokens=4,
-  budget__cap=4,
   eval__prompts=4,
-  filter={"fn": "nonconstant_reward"},  # drops groups of equal length, so that rounds are refilled
+  budget={"fn": "fixed", "target": 3, "cap": 4},
+  task={"fn": "arithmetic", "size": 64, "signals": {"fn": "patterns", "digit": "[0-9]"}},
+  revise={"fn": "cut_to_target"},
+  reward__base={"fn": "rule_fraction", "rules": ("digit",)},
+  filter={"fn": "nonconstant_reward"},  # drops groups of equal reward, so that rounds are refilled
+  advantage={"fn": "canon_entropy"},
   mesh={"data": 1, "fsdp": 2},  # rows and parameters are split over the processes
 )
 ROWS = """
