@@ -23,7 +23,8 @@ JUDGED = jax.jit(testbed.judged, static_argnames="sums")
 SIZES = dataclasses.replace(
   program.SMALL,
   setup=Setup(sums=SUMS, cap=16, steps=2, rows=8),
-  prompts=4,
+  prompts=8,
+  group=8,
   monitor=2,
   judged=16,
 )

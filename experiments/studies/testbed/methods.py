@@ -196,7 +196,8 @@ def _method(name, source, coefficient, values, levels=1, then=None, note="", **s
 
 CORE = (
   _method("grpo", "2402.03300", *RATES, loss="clipped", weights="sequence_mean"),
-  _method("naive", "r - alpha * length", "alpha", (0.003, 0.01, 0.03), reward="length_penalty"),
+  _method("naive", "r - alpha * length", "alpha", (0.003, 0.01, 0.03, 0.1),
+          reward="length_penalty"),
   _method(
     "laser", "2505.15612", "target", TARGETS, budget="target", reward=("step_bonus", 0.5)
   ),
