@@ -43,3 +43,8 @@ def get_config(mode: str = "full") -> config_dict.ConfigDict:
     c.reward.update(max_length=16, buffer=8)
     c.train.max_rounds = 2
   return c
+
+
+def sweep(add):
+  for clip_high in (0.2, 0.28, 0.4):
+    add({"loss.clip_high": clip_high})

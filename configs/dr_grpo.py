@@ -39,3 +39,8 @@ def get_config(mode: str = "full") -> config_dict.ConfigDict:
     shrink(c).budget = dict(fn="fixed", target=16)
     c.weights.length = 16
   return c
+
+
+def sweep(add):
+  for learning_rate in (3e-7, 1e-6, 3e-6):
+    add({"optimizer.learning_rate": learning_rate})

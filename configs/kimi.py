@@ -40,3 +40,8 @@ def get_config(mode: str = "full") -> config_dict.ConfigDict:
     shrink(c).budget = dict(fn="fixed", target=16)
     c.then[0].update(at=1)
   return c
+
+
+def sweep(add):
+  for alpha in (0.2, 0.4, 1.0):
+    add({"then": [dict(at=100, reward=dict(fn="kimi", alpha=alpha))]})

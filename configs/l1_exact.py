@@ -43,3 +43,8 @@ def get_config(mode: str = "full") -> config_dict.ConfigDict:
   if mode == "smoke":
     shrink(c).budget = dict(fn="uniform", low=4, high=12, cap=16)
   return c
+
+
+def sweep(add):
+  for alpha in (1e-4, 3e-4, 1e-3):
+    add({"reward.alpha": alpha})

@@ -1,4 +1,4 @@
-"""A price for length that climbs while the mean length is above its target, and falls below it.
+"""Length dual: a price for length that climbs while the mean length is above its target.
 
 Source  projected dual ascent in the manner of arXiv:2310.04373; the rule, its step and its target
         are ours

@@ -18,6 +18,10 @@ FOLDER = pathlib.Path(__file__).parent.parent / "configs"
 NAMES = sorted(p.stem for p in FOLDER.glob("*.py") if p.stem not in ("__init__", "smoke"))
 
 
+def module(name):
+  return importlib.import_module(f"configs.{name}")
+
+
 @pytest.fixture(autouse=True)
 def one_device(monkeypatch):
   monkeypatch.setattr(jax, "devices", lambda *_: jax.local_devices()[:1])
@@ -47,10 +51,6 @@ def shared():
     yield
 
 
-def module(name):
-  return importlib.import_module(f"configs.{name}")
-
-
 @pytest.mark.parametrize("name", NAMES)
 def test_full_config_names_what_exists(name):
   config = module(name).get_config().to_dict()
@@ -59,6 +59,29 @@ def test_full_config_names_what_exists(name):
   for part in ("Run ", "Smoke ", "Result "):
     assert part in doc, f"the docstring of configs/{name}.py has no line {part!r}"
   assert f"configs/{name}.py" in doc
+  if "Tier    B" in doc:
+    assert "Stand-in: " in doc
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if hasattr(module(name), "sweep")])
+def test_a_sweep_changes_fields_that_are_there(name):
+  points = []
+  module(name).sweep(points.append)
+  assert len(points) >= 2
+  for point in points:
+    config = module(name).get_config().to_dict()
+    for field, value in point.items():
+      *sections, last = field.split(".")
+      place = functools.reduce(lambda place, key: place[key], sections, config)
+      assert last in place, field
+      place[last] = value
+    runs.kind(config).read(config)
+
+
+def test_every_method_sweeps_its_main_coefficient():
+  assert not [
+    n for n in NAMES if "Tier" in inspect.getdoc(module(n)) and not hasattr(module(n), "sweep")
+  ]
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -1,0 +1,235 @@
+"""The table of methods in the README, read off the code: `python -m experiments.methods` writes it.
+
+A config whose docstring has a line `Tier` is a method. The docstring gives name, paper and tier;
+the sections give the functions; the golden numbers are those whose adapters call these functions;
+what was measured is read from the testbed study, whose methods have the configs' names.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import importlib
+import inspect
+import json
+import pathlib
+import re
+import types
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any
+
+import numpy as np
+
+from lcrl import losses, recipes
+from lcrl.losses import policy, weights
+from lcrl.training import revise
+
+ROOT = pathlib.Path(__file__).parent.parent
+MARKS = "<!-- methods: python -m experiments.methods -->\n", "<!-- end of methods -->\n"
+SECTIONS = {**recipes.SLOTS._asdict(), "weights": weights, "revise": revise}
+UNNAMED = 0.2  # a function that more of the configs name than this tells nothing of a method
+TELLS_LITTLE = {f"weights.{name}" for name in weights.__all__}
+MOST_GOLDENS = 9
+TOOLS = ("lcrl.losses.draft_tree", "lcrl.data.bucketing")  # tier C: no config
+TESTBED = ROOT / "experiments" / "studies" / "testbed"
+
+
+@dataclasses.dataclass(frozen=True)
+class Method:
+  name: str
+  tier: str
+  source: str
+  functions: Mapping[str, Callable]  # as the config names them, "rewards.step_bonus"
+  place: str  # its config, or its module
+  goldens: tuple[str, ...]
+
+  @property
+  def paper(self) -> str:
+    """A link; without one a title in quotes, or what stands before the first comma or bracket."""
+    if found := re.search(r"arXiv:(\d{4}\.\d{5})", self.source):
+      return f"[{found[1]}](https://arxiv.org/abs/{found[1]})"
+    quoted, start = re.findall(r'"([^"]*)"|([^(;,]*)', self.source)[0]
+    return (quoted or start).strip()
+
+
+def methods() -> list[Method]:
+  """Those with a config, by tier and name, then the tools."""
+  found = {path.stem: importlib.import_module(f"configs.{path.stem}") for path in _configs()}
+  docs = {name: doc for name, module in found.items() if "Tier" in (doc := _lines(module))}
+  named = {name: dict(_named(found[name].get_config().to_dict())) for name in docs}
+  uses = Counter(function for functions in named.values() for function in functions)
+  usual = {function for function, count in uses.items() if count > UNNAMED * len(named)}
+  rows = []
+  for name, doc in docs.items():
+    functions = {k: f for k, f in named[name].items() if k not in usual}
+    if not functions.keys() - TELLS_LITTLE:
+      functions = {k: f for k, f in named[name].items() if k.startswith(("advantages", "losses"))}
+    rows.append(
+      Method(
+        doc["title"].partition(":")[0],
+        doc["Tier"],
+        doc["Source"],
+        functions,
+        f"configs/{name}.py",
+        _goldens(f for k, f in functions.items() if k not in TELLS_LITTLE),
+      )
+    )
+  for name in TOOLS:
+    module = importlib.import_module(name)
+    own = (f for f in _public() if f.__module__ == name)
+    functions = {f.__name__: f for f in sorted(own, key=lambda f: f.__name__)}
+    title, _, text = (module.__doc__ or "").partition(":")
+    source = text.partition("Source: ")[2]
+    place = name.replace(".", "/") + ".py"
+    rows.append(Method(title, "C", source, functions, place, _goldens(functions.values())))
+  return sorted(rows, key=lambda row: (row.tier, row.name.lower()))
+
+
+def _configs() -> list[pathlib.Path]:
+  return sorted(path for path in (ROOT / "configs").glob("*.py") if path.stem != "__init__")
+
+
+def _lines(module: types.ModuleType) -> dict[str, str]:
+  """The docstring's first line, "title", and its labelled lines."""
+  title, _, rest = (module.__doc__ or "").partition("\n\n")
+  joined = re.sub(r"\n +", " ", rest)
+  pairs = (line.split(maxsplit=1) for line in joined.splitlines() if line.strip())
+  return {"title": title, **dict(pairs)}
+
+
+def _named(config: Mapping[str, Any]) -> Iterator[tuple[str, Callable]]:
+  """Every function that a method's sections name, at any depth."""
+  phases = [config, *config.get("then", ())]
+  for section, module in SECTIONS.items():
+    for phase in phases:
+      for name in _names(phase.get(section)):
+        function = getattr(module, name)
+        home = "losses" if module is policy else module.__name__.rpartition(".")[2]
+        yield f"{home}.{name}", function
+
+
+def _names(spec: Any) -> Iterator[str]:
+  if isinstance(spec, Mapping):
+    if "fn" in spec:
+      yield spec["fn"]
+    for value in spec.values():
+      yield from _names(value)
+  elif isinstance(spec, list | tuple):
+    for value in spec:
+      yield from _names(value)
+
+
+def _goldens(functions: Iterable[Callable]) -> tuple[str, ...]:
+  """Golden entries whose adapter calls one of the functions, or the bare function behind it. Those
+  that stand behind many entries say nothing."""
+  called = _called_by_goldens()
+  shared = Counter(g for names in called.values() for g in names)
+  wanted = {g for f in functions for g in _calls(f) if shared[g] <= MOST_GOLDENS}
+  return tuple(sorted(key for key, names in called.items() if names & wanted))
+
+
+@functools.cache
+def _called_by_goldens() -> dict[str, set[Callable]]:
+  from tests.goldens import ADAPTERS
+
+  return {key: _calls(f) for key, f in ADAPTERS.items() if key.startswith("rl_")}
+
+
+def _calls(function: Callable) -> set[Callable]:
+  """The public functions that `function` mentions, itself or by helpers, itself included."""
+  seen: set[Callable] = set()
+  near = {function}
+  while near:
+    seen |= near
+    through = {f for f in near if f is function or f not in _public()}
+    near = {g for f in through for g in _mentioned(f)} - seen
+  return seen & _public()
+
+
+@functools.cache
+def _public() -> set[Callable]:
+  """What the slots, the losses and the tools of tier C offer."""
+  modules = [*SECTIONS.values(), losses, *map(importlib.import_module, TOOLS)]
+  found = {vars(m).get(name) for m in modules for name in getattr(m, "__all__", vars(m))}
+  return {f for f in found if inspect.isfunction(f) and not f.__name__.startswith("_")}
+
+
+def _mentioned(f: Callable) -> Iterator[Callable]:
+  """The project's functions that its code, inner functions included, and its closure refer to."""
+  if not inspect.isfunction(f):
+    return
+  names = set(_code_names(f.__code__))
+  modules = [f.__globals__[n] for n in names if inspect.ismodule(f.__globals__.get(n))]
+  for place in (f.__globals__, *(vars(m) for m in modules if m.__name__.startswith("lcrl"))):
+    found = (place.get(name) for name in names)
+    yield from (g for g in found if getattr(g, "__module__", "").startswith(("lcrl", "tests")))
+  yield from (c.cell_contents for c in f.__closure__ or () if inspect.isfunction(c.cell_contents))
+
+
+def _code_names(code: types.CodeType) -> Iterator[str]:
+  yield from code.co_names
+  for constant in code.co_consts:
+    if isinstance(constant, types.CodeType):
+      yield from _code_names(constant)
+
+
+def _measured() -> dict[str, str]:
+  """Method -> accuracy and tokens on the testbed, from the good start and from the weak one, at the
+  coefficient of the best score; nothing before the study has results."""
+  from experiments.studies.testbed import report
+
+  if not (TESTBED / "results.json").exists():
+    return {}
+  results, starts = (json.loads((TESTBED / f"{n}.json").read_text()) for n in ("results", "starts"))
+  best: dict[str, tuple[float, str]] = {}
+  groups = report.group(results)
+  for name, value in {key[:2] for key in groups}:
+    rows = [groups[name, value, s] for s in report.STARTS if (name, value, s) in groups]
+    score = np.mean([report.score(starts, seeds) for seeds in rows])
+    text = "; ".join(
+      f"{100 * report.mean(seeds, 'accuracy'):.1f} % at {report.mean(seeds, 'tokens'):.1f}"
+      for seeds in rows
+    )
+    best[name] = max(best.get(name, (-np.inf, "")), (float(score), text))
+  return {name: text for name, (_, text) in best.items()}
+
+
+def table() -> str:
+  """Markdown; links lead from the repository's root."""
+  measured = _measured()
+  lines = [
+    "| method | tier | paper | functions | config | golden numbers | testbed |",
+    "|---|---|---|---|---|---|---|",
+  ]
+  for m in methods():
+    functions = [f"[`{n}`]({_home(f)})" for n, f in m.functions.items()]
+    stem = pathlib.Path(m.place).stem
+    goldens = ", ".join(f"`{key}`" for key in m.goldens) or "none"
+    cells = (
+      m.name,
+      m.tier,
+      m.paper,
+      ", ".join(functions),
+      f"[`{stem}`]({m.place})" if m.tier != "C" else "none",
+      goldens,
+      measured.get(stem, "not run"),
+    )
+    lines.append(f"| {' | '.join(cells)} |")
+  return "\n".join(lines) + "\n"
+
+
+def _home(function: Callable) -> str:
+  return str(pathlib.Path(inspect.getfile(function)).relative_to(ROOT))
+
+
+def updated(readme: str) -> str:
+  """The README with the table between its marks."""
+  before, rest = readme.split(MARKS[0])
+  _, after = rest.split(MARKS[1])
+  return before + MARKS[0] + "\n" + table() + "\n" + MARKS[1] + after
+
+
+if __name__ == "__main__":
+  path = ROOT / "README.md"
+  path.write_text(updated(path.read_text()))
