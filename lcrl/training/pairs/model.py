@@ -64,6 +64,7 @@ class Model:
   initial: Callable[[], TrainState]
   whole: Callable[[PyTree, PyTree], PyTree]  # base, trained -> params of the policy
   derive: Callable[..., PairBatch]  # pairs, reference's log-probs, step -> what the loss sees
+  learn: Callable[..., Any]  # base, state, batch -> state, metrics, jitted; the state is donated
   learner: Callable[[PyTree], Callable[..., Any]]  # base -> (state, batch -> state, metrics)
   score: Callable[..., TokenScores]  # params of the policy, pairs -> scores [B, G, T]
   say: Callable[..., dict[str, jax.Array]]  # scores, batch -> `measures.say`, on every device
@@ -172,6 +173,7 @@ def build_model(settings: Settings, *, devices=None) -> Model:
     initial=initial,
     whole=whole_of if s.lora is None else jax.jit(whole_of, out_shardings=split),
     derive=jax.jit(partial(derive, weigh, key), out_shardings=rows),
+    learn=learn_,
     learner=learner,
     score=score_,
     say=jax.jit(partial(measures.say, stage), out_shardings=whole),

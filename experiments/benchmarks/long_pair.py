@@ -1,0 +1,119 @@
+"""One preference step on a pair of long answers: memory and time, with random weights.
+
+python -m experiments.benchmarks.long_pair --attention=cudnn              # 2 x 32k tokens, one H100
+python -m experiments.benchmarks.long_pair --shape=laptop --length=512 --dtype=float32 --repeats=1
+
+Prints one JSON line, and writes it to --out. `compiled_gib` is what the compiler sets aside for the
+step: arguments, results and scratch; `peak_gib` is what the device saw in use, where it says.
+"""
+
+import dataclasses
+import json
+import pathlib
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from absl import app, flags
+
+from experiments.benchmarks.shapes import config, machine, timed
+from lcrl.training.pairs.model import Model, build_model
+from lcrl.training.pairs.settings import read
+from lcrl.types import Pairs
+
+_SHAPE = flags.DEFINE_string("shape", "qwen2.5-0.5b", "a name in lcrl.policies.shapes, or laptop")
+_LENGTH = flags.DEFINE_integer("length", 32768, "tokens of a side, prompt and answer")
+_PROMPT = flags.DEFINE_integer("prompt", 512, "of these, the prompt's")
+_PAIRS = flags.DEFINE_integer("pairs", 1, "pairs of a step")
+_PIECES = flags.DEFINE_integer("micro_batches", 1, "pieces of a step, of whole pairs")
+_LOSS = flags.DEFINE_string("loss", "dpo", "a loss; its reference is log-probs that are there")
+_RANK = flags.DEFINE_integer("lora_rank", 0, "of adapters; 0: the whole model trains")
+_ATTENTION = flags.DEFINE_string("attention", "xla", "back end")
+_REMAT = flags.DEFINE_string("remat", "full", "what the backward pass keeps")
+_DTYPE = flags.DEFINE_string("dtype", "bfloat16", "of the computation; parameters are float32")
+_REPEATS = flags.DEFINE_integer("repeats", 5, "timed steps after the first")
+_OUT = flags.DEFINE_string("out", None, "a folder for long_pair.json")
+
+
+def model() -> Model:
+  changes = dict(attention=_ATTENTION.value, remat=_REMAT.value, max_length=_LENGTH.value)
+  shape = config(_SHAPE.value, dtype=_DTYPE.value, **changes)
+  sizes = {f.name: getattr(shape, f.name) for f in dataclasses.fields(shape)}
+  sections = {
+    "run": "preference",
+    "seed": 0,
+    "loss": {"fn": _LOSS.value},
+    "data": {"fn": "pairs", "rows": None, "window": _LENGTH.value},
+    "batches": {"fn": "bucketed", "size": _PAIRS.value, "lengths": (_LENGTH.value,)},
+    "policy": {"fn": "fresh", **sizes},
+    "optimizer": {"fn": "adamw", "learning_rate": 1e-6},
+    "mesh": {"data": 1, "fsdp": 1},
+    "train": {"steps": 1, "max_tokens": 1, "micro_batches": _PIECES.value},
+  }
+  if _RANK.value:
+    sections["lora"] = {"rank": _RANK.value, "alpha": 2.0 * _RANK.value}
+  if _LOSS.value == "dpo":
+    sections["reference"] = {"fn": "cached"}
+  return build_model(read(sections), devices=jax.devices()[:1])
+
+
+def pairs(vocab: int) -> Pairs:
+  """Random answers that fill their rows."""
+  shape = (_PAIRS.value, 2, _LENGTH.value)
+  mask = np.broadcast_to(np.arange(_LENGTH.value) >= _PROMPT.value, shape)
+  rng = np.random.default_rng(0)
+  return Pairs(
+    tokens=rng.integers(0, vocab, shape, dtype=np.int32),
+    mask=mask,
+    lengths=mask.sum(-1, dtype=np.int32),
+    valid=np.ones(shape[0], bool),
+    pair_ids=np.arange(shape[0], dtype=np.int32),
+    scores=np.full(shape[:2], np.nan, np.float32),
+    signals={},
+  )
+
+
+def measure() -> dict:
+  made = model()
+  state, base = made.initial(), made.base()
+  placed = made.place(pairs(made.policy.config.vocab_size))
+  ref = jnp.zeros(placed.mask.shape) if "ref" in made.stage.needs else None
+  batch = made.derive(placed, ref, 0)
+  step = made.learn.lower(base, state, batch).compile()
+  found: dict = {}
+  if memory := step.memory_analysis():
+    used = memory.argument_size_in_bytes + memory.output_size_in_bytes + memory.temp_size_in_bytes
+    found["compiled_gib"] = (used - memory.alias_size_in_bytes) / 2**30
+    found["scratch_gib"] = memory.temp_size_in_bytes / 2**30
+
+  def once():
+    nonlocal state
+    state, metrics = step(base, state, batch)
+    return metrics["loss"]
+
+  found |= timed(once, _REPEATS.value)
+  found["tokens_per_s"] = 2 * _PAIRS.value * _LENGTH.value / found["seconds"]
+  found["loss_value"] = float(once().total)
+  peak = (jax.devices()[0].memory_stats() or {}).get("peak_bytes_in_use")
+  return found if peak is None else found | {"peak_gib": peak / 2**30}
+
+
+def main(argv) -> None:
+  del argv
+  asked = {name: flags.FLAGS[name].value for name in ("shape", "length", "pairs", "loss", "dtype")}
+  asked |= {name: flags.FLAGS[name].value for name in ("attention", "remat", "lora_rank")}
+  result = machine() | asked
+  try:
+    result |= measure()
+  except jax.errors.JaxRuntimeError as error:  # out of memory is a result
+    result["error"] = str(error).splitlines()[0]
+  line = json.dumps(result)
+  print(line)
+  if _OUT.value:
+    folder = pathlib.Path(_OUT.value)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "long_pair.json").write_text(line + "\n")
+
+
+if __name__ == "__main__":
+  app.run(main)
