@@ -62,6 +62,12 @@ class Rollouts:
   budget: Budget
   signals: dict[str, jax.Array]  # [B], [B, G] or [B, G, T], what only some methods need
 
+  @property
+  def drawn(self) -> jax.Array:
+    """[B, G, T] bool, tokens that the sampler chose as they stand: not those that a prefix forced
+    or that moved when the response was cropped. Only they can be compared with the sampler."""
+    return self.mask & (self.sampler_log_probs < 0)
+
 
 @_record
 class Batch:

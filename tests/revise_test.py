@@ -10,6 +10,8 @@ import pytest
 
 from lcrl.data import tokenizers
 from lcrl.data.rows import Rows
+from lcrl.losses import policy as losses
+from lcrl.losses.correction import truncated_importance
 from lcrl.mesh import make_mesh
 from lcrl.named import build
 from lcrl.sampling.core import Samples
@@ -17,8 +19,9 @@ from lcrl.sampling.engine import assemble
 from lcrl.sampling.verified import Player
 from lcrl.tasks.task import Prompt, Task
 from lcrl.training import revise
-from lcrl.types import Budget
+from lcrl.types import Batch, Budget, TokenScores
 from tests.methods_resume_test import Here
+from tests.rollouts import random_rollouts
 
 WORDS = tokenizers.utf8()
 ASKED, LIMIT, MOST = "ask", 8, 40
@@ -182,3 +185,19 @@ def test_what_is_drawn_does_not_depend_on_where_rows_lie():
   part = types.SimpleNamespace(rows=half, key=referee.key, starts=referee.starts[2:])
   np.testing.assert_array_equal(type(referee).drawn(part, 1000), whole[2:])
   assert len(np.unique(whole)) > 4
+
+
+def test_tokens_that_were_not_drawn_are_not_corrected():
+  r = random_rollouts()
+  ones = jnp.ones_like(r.lengths, jnp.float32)
+  score = lambda r, log_probs, **loss: losses.clipped_surrogate(**loss).apply(
+    (),
+    TokenScores(log_probs),
+    Batch(r, ones, r.valid, ones, r.mask * 1.0),
+  )[0]
+  forced = r.mask & (jnp.cumsum(r.mask, -1) == 1)
+  moved = dataclasses.replace(r, sampler_log_probs=jnp.where(forced, 0, r.sampler_log_probs))
+  np.testing.assert_array_equal(moved.drawn, r.mask & ~forced)
+  twice = jnp.where(r.mask, r.sampler_log_probs + jnp.log(2.0), 0)  # ratios of 2, forced ones of 1
+  got = score(moved, twice, correction=lambda *x: truncated_importance(*x, high=9.0))
+  np.testing.assert_allclose(got, -(2 * (r.mask & ~forced).sum() + forced.sum()), rtol=1e-5)

@@ -236,7 +236,9 @@ def _stage(token_loss, kl, correction, entropy_bonus) -> Stage:
     old = jax.lax.stop_gradient(log_probs) if batch.old_log_probs is None else batch.old_log_probs
     losses = token_loss(log_probs, old, batch.advantages, mask)
     if correction is not None:
-      losses = losses * correction(old, batch.rollouts.sampler_log_probs, mask)
+      drawn = mask & batch.rollouts.drawn
+      ratios = correction(old, batch.rollouts.sampler_log_probs, drawn)
+      losses = losses * jnp.where(drawn, ratios, 1.0)
     if kl is not None:
       losses = losses + kl(log_probs, batch.ref_log_probs, mask)
     if entropy_bonus:

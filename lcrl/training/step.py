@@ -116,14 +116,14 @@ def score_all(
 
 def update_metrics(loss, grads, scores, batch: Batch) -> dict[str, Mean]:
   """What only the update knows: loss, gradient, entropy, how far sampler and scorer differ."""
-  mask, sampler = batch.rollouts.mask, batch.rollouts.sampler_log_probs
-  tokens = mask.sum()
-  gap = jnp.where(mask, scores.log_probs - sampler, 0.0)
+  mask, drawn = batch.rollouts.mask, batch.rollouts.drawn
+  tokens, compared = mask.sum(), drawn.sum()
+  gap = jnp.where(drawn, scores.log_probs - batch.rollouts.sampler_log_probs, 0.0)
   metrics = {
     "loss": Mean(loss, 1.0),
     "grad_norm": Mean(optax.tree.norm(grads), 1.0),
-    "sampler_gap": Mean(jnp.abs(gap).sum(), tokens),  # mean |log-prob of scorer - of sampler|
-    "sampler_kl": Mean(-gap.sum(), tokens),  # k1 estimate of KL(sampler || policy)
+    "sampler_gap": Mean(jnp.abs(gap).sum(), compared),  # mean |log-prob of scorer - of sampler|
+    "sampler_kl": Mean(-gap.sum(), compared),  # k1 estimate of KL(sampler || policy)
     "surprise": Mean(-masked_sum(scores.log_probs, mask), tokens),
   }
   if scores.entropy is not None:
