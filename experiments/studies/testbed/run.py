@@ -258,12 +258,17 @@ class Compiled:
   """A program for a queue of runs, `lanes` at once; `train` compiles in the pool."""
 
   def __init__(self, queue: Sequence[Run], sizes: Sizes, lanes: int, pool: ThreadPoolExecutor):
-    self.queue, self.lanes = queue, lanes
+    self.queue, self.sizes, self.lanes, self._pool = queue, sizes, lanes, pool
     self.names = program.used([r.method for r in queue])
     self.built = program.build(sizes, self.names)
-    self._train = pool.submit(self._compile, sizes)
+    self._train = pool.submit(self._compile)
 
-  def _compile(self, sizes: Sizes):
+  def half(self, queue: Sequence[Run]) -> Compiled:
+    """The same for fewer lanes."""
+    return Compiled(queue, self.sizes, self.lanes // 2, self._pool)
+
+  def _compile(self):
+    sizes = self.sizes
     shape = sizes.setup.rows, sizes.drawn
     refs = np.zeros(shape, bool), np.zeros(shape, np.int32)
     first = self.queue[0]
@@ -307,11 +312,17 @@ def _go(
   for begin in range(0, len(compiled.queue), compiled.lanes):
     clock = time.perf_counter()
     if clock - BEGUN + longest > deadline:
-      log(f"stopped before the deadline; {len(compiled.queue) - begin} runs wait")
-      break
+      return log(f"stopped before the deadline; {len(compiled.queue) - begin} runs wait")
     group = compiled.queue[begin : begin + compiled.lanes]
     padded = (list(group) * compiled.lanes)[: compiled.lanes]  # one shape, one compilation
-    found = train(compiled, sizes, padded, starts, refs, seeds)[: len(group)]
+    try:
+      found = train(compiled, sizes, padded, starts, refs, seeds)[: len(group)]
+    except jax.errors.JaxRuntimeError as error:
+      if "RESOURCE_EXHAUSTED" not in str(error) or compiled.lanes == 1:
+        raise
+      log(f"{compiled.lanes} lanes do not fit: half as many")
+      fewer = compiled.half(compiled.queue[begin:])
+      return _go(fewer, sizes, starts, refs, seeds, results, deadline)
     with results.open("a") as file:
       file.writelines(json.dumps(r) + "\n" for r in found)
     took = time.perf_counter() - clock
@@ -321,6 +332,7 @@ def _go(
       mean = {k: np.mean([r[k] for r in own]) for k in ("accuracy", "tokens")}
       log(f"{name}: right {mean['accuracy']:.3f}, tokens {mean['tokens']:.1f}")
     log(f"{len(group)} runs in {took:.1f} s")
+  return None
 
 
 def main(_) -> None:
