@@ -89,7 +89,7 @@ def test_rows():
 
 def test_rows_follow_target_and_level():
   def render(prompt, target, level):
-    return Rendered(ask(f"{target}"), "ab" * level, ask("t") if level else None)
+    return Rendered(ask(f"{target}"), "ab" * level, train_messages=ask("t") if level else None)
 
   asked = Budget(np.array([[3, 40]]), np.array([[8, 8]]), np.array([[0, 1]]))
   task = make_task(render=render)
