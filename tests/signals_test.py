@@ -1,5 +1,6 @@
 """Signals: places count tokens that count, and what is read agrees with those who use it."""
 
+import dataclasses
 import types
 
 import jax.numpy as jnp
@@ -104,11 +105,19 @@ def test_several_signals_and_rules():
     )
 
 
-@given(st.lists(st.text("ab#", max_size=4), min_size=1, max_size=12), st.integers(0, 12))
-def test_bisection_finds_what_a_scan_finds(pieces, forced):
-  got = response(*pieces, forced=forced, ended=False)
-  scan = [n for n in range(len(pieces) + 1) if "#" in "".join(pieces[:n])]
-  assert got.reaching(lambda text: "#" in text) == (scan[0] if scan else None)
+@given(st.lists(st.text("ab#", max_size=9), min_size=1, max_size=20), st.integers(-1, 60))
+def test_guessing_finds_what_a_scan_finds(pieces, characters):
+  got = response(*pieces, ended=False)
+  written = [n for n in range(len(pieces) + 1) if len("".join(pieces[:n])) >= characters]
+  assert got.tokens_to(characters) == min(written, default=len(pieces))
+
+
+@pytest.mark.parametrize("lengths", [[1] * 2000 + [500] * 48, [3] * 2048])
+def test_guesses_are_few(lengths):
+  got, asked = response(*("a" * n for n in lengths)), []
+  count = lambda tokens: asked.append(len(tokens)) or got.decode(tokens)
+  dataclasses.replace(got, decode=count).tokens_to(len(got.text) // 2)
+  assert len(asked) < 2 * 11
 
 
 def rounds(signals=None, providers=(), rows=8):

@@ -6,6 +6,7 @@ forced ones that train. Imports no jax.
 
 from __future__ import annotations
 
+import bisect
 import re
 from collections.abc import Mapping, Sequence
 
@@ -24,10 +25,10 @@ def think_tags(*, open: str = "", close: str = "</think>") -> Signals:
 
   def read(response: Response) -> Mapping[str, float]:
     before, closing, _ = response.text.partition(close)
-    end = response.reaching(lambda text: close in text)
-    counted = response.counted(len(response.tokens) if end is None else end)
+    whole = len(response.tokens)
+    counted = response.counted(response.tokens_to(len(before + close)) if closing else whole)
     return {
-      "think_end": -1 if end is None else counted - 1,
+      "think_end": counted - 1 if closing else -1,
       "think_length": counted,
       "has_think": bool(closing) and open in before,
     }
@@ -44,14 +45,13 @@ def answer_span(*, extract: str = "boxed") -> Signals:
   find = resolve(extractors, {"fn": extract}, field="task.signals.extract")
 
   def read(response: Response) -> Mapping[str, float]:
-    answer = find(response.text)
-    end = None
+    text = response.text
+    answer, end = find(text), len(response.tokens)
     if answer is not None:
-      end = response.reaching(lambda text: find(text) == answer)
-    return {
-      "answer_length": response.counted(len(response.tokens) if end is None else end),
-      "has_answer": answer is not None,
-    }
+      characters = range(len(text) + 1)  # once it reads the answer, it goes on to read it
+      end = bisect.bisect_left(characters, True, key=lambda n: find(text[:n]) == answer)
+      end = response.tokens_to(end)
+    return {"answer_length": response.counted(end), "has_answer": answer is not None}
 
   return Signals({"answer_length": int, "has_answer": bool}, read)
 

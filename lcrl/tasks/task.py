@@ -6,7 +6,6 @@ scorer lives in a module whose imports are light (no jax; `BadFormat` from here 
 
 from __future__ import annotations
 
-import bisect
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
@@ -68,15 +67,25 @@ class Response:
     """How many of the first `tokens` count."""
     return int(sum(self.counts[:tokens]))
 
-  def reaching(self, reached: Callable[[str], bool]) -> int | None:
-    """The fewest tokens whose text has `reached` it, None if all of them have not.
+  def tokens_to(self, characters: int) -> int:
+    """The fewest tokens that write so many characters; all of them if none do.
 
-    By bisection: what a prefix has reached, longer ones should have, too.
+    Each guess decodes a prefix, so it is a good one: in proportion to what is known, every second
+    time, and in the middle, so that no text needs many.
     """
-    if not reached(self.text):
-      return None
-    tokens = range(len(self.tokens))
-    return bisect.bisect_left(tokens, True, key=lambda n: reached(self.decode(self.tokens[:n])))
+    low, high, below, above = 0, len(self.tokens), 0, len(self.text)
+    if not 0 < characters <= above:
+      return 0 if characters <= 0 else high
+    share = 0.5
+    while high - low > 1:
+      share = (characters - below) / (above - below) if share == 0.5 else 0.5
+      guess = min(max(low + round(share * (high - low)), low + 1), high - 1)
+      written = len(self.decode(self.tokens[:guess]))
+      if written < characters:
+        low, below = guess, written
+      else:
+        high, above = guess, written
+    return high
 
 
 @dataclasses.dataclass(frozen=True)

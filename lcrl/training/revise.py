@@ -125,11 +125,11 @@ def crop_thinking(*, extract: str = "boxed", close: str = "</think>") -> Revisio
         thinking, closing, _ = response.text.partition(close)
         if not closing:
           continue
-        border = _tokens_to(response, len(thinking) + 1) - 1
+        border = response.tokens_to(len(thinking) + 1) - 1
         whole[b, g] = response.counted(border)
         reached = _stands_alone(find(response.text), thinking) if r.correct[b, g] else None
         if reached is not None:
-          at = _tokens_to(response, reached)
+          at = response.tokens_to(reached)
           needed[b, g] = response.counted(at)
           first[b, g], last[b, g] = at, max(at, border)
     shorter = _taken_out(r, first, last, referee)
@@ -138,12 +138,6 @@ def crop_thinking(*, extract: str = "boxed", close: str = "</think>") -> Revisio
     return referee.judged(shorter, first < last)
 
   return Revision(apply, supplies=("needed", "think_length"))
-
-
-def _tokens_to(response: Response, characters: int) -> int:
-  """The fewest tokens that write so many characters."""
-  found = response.reaching(lambda text: len(text) >= characters)
-  return len(response.tokens) if found is None else found
 
 
 def _stands_alone(answer: str | None, text: str) -> int | None:
@@ -223,4 +217,4 @@ def _borders(response: Response, close: str, separator: str, episodes: int) -> l
   ends = [found.end() for found in re.finditer(re.escape(separator), thinking)]
   ends = [0, *(end for end in ends if end < len(thinking)), len(thinking)]
   chosen = [ends[j * (len(ends) - 1) // episodes] for j in range(episodes + 1)]
-  return [_tokens_to(response, characters) for characters in chosen]
+  return [response.tokens_to(characters) for characters in chosen]
