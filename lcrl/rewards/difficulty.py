@@ -179,7 +179,7 @@ def tiered_truncation(
 
   def shape(rewards, r: Rollouts):
     limit = tiered_limit(r.correct, r.valid, thresholds=thresholds, limits=limits)
-    limits = jnp.broadcast_to(limit[:, None], rewards.shape)
-    return truncated_reward(rewards, r.lengths + r.truncated, limits)
+    limit = jnp.broadcast_to(limit[:, None], rewards.shape)
+    return truncated_reward(rewards, r.lengths + r.truncated, limit)
 
   return shaped(base, shape)
