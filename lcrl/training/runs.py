@@ -28,7 +28,7 @@ class Kind(NamedTuple):
 
 
 ON_PAIRS = Kind(read_on_pairs, on_pairs.begin, on_pairs.build_model)
-ITERATIVE = Kind(read_iterative, iterative.begin, on_pairs.build_model)
+ITERATIVE = Kind(read_iterative, iterative.begin, iterative.build_model)
 RUNS = {
   "rl": Kind(settings.read, rl.begin, rl.build_model),
   "preference": ON_PAIRS,

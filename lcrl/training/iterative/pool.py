@@ -27,7 +27,7 @@ from lcrl.training.iterative import anchors
 from lcrl.training.iterative.settings import Settings
 from lcrl.training.pairs.model import Model
 from lcrl.training.rounds import Rounds
-from lcrl.types import PyTree, Stage, TrainState
+from lcrl.types import PyTree, TrainState
 
 COMPARED = {"ref": "ref_log_probs", "previous": "previous_log_probs"}  # a loss's need -> signal
 Pairing = Callable[[Samples], list[tuple[int, int]]]
@@ -56,34 +56,26 @@ class Pool:
 
 
 def stages(s: Settings) -> Stages:
-  """Raises ValueError for a section that names what its slot does not have."""
-  found = Stages(
-    build(budgets, s.round["budget"], field="budget"),
-    build(rewards, s.round["reward"], field="reward"),
+  """What the sections budget and reward name."""
+  return Stages(
+    build(budgets, s.built["budget"], field="budget"),
+    build(rewards, s.built["reward"], field="reward"),
   )
-  for slot, stage in found._asdict().items():
-    if not isinstance(stage, Stage):
-      raise ValueError(f"{slot}.fn={s.round[slot]['fn']!r} is a bare function, not a stage.")
-  return found
 
 
 def empty(s: Settings, model: Model) -> Pool:
   """What stands in the state before the first round, in the shape of every round."""
-  t = s.train
-  window = t.max_prompt_tokens + t.max_tokens
-  groups, rows = (t.prompts, t.group_size), (t.prompts, t.group_size, window)
+  groups = (s.round.prompts, s.round.group_size)
+  rows = (*groups, s.window)
+  needs = [need for need in COMPARED if need in model.stage.needs]
   pool = Pool(
     tokens=np.zeros(rows, np.int32),
     mask=np.zeros(rows, bool),
     truncated=np.zeros(groups, bool),
     correct=np.zeros(groups, bool),
     rewards=np.zeros(groups, np.float32),
-    prompt_ids=np.zeros(t.prompts, np.int32),
-    signals={
-      name: np.zeros(rows, np.float32)
-      for need, name in COMPARED.items()
-      if need in model.stage.needs
-    },
+    prompt_ids=np.zeros(groups[0], np.int32),
+    signals={COMPARED[need]: np.zeros(rows, np.float32) for need in needs},
     states=Stages(*(stage.init() for stage in stages(s))),
   )
   return everywhere(model.mesh, jax.tree.map(np.asarray, pool))
@@ -93,7 +85,7 @@ def anchored(s: Settings, model: Model) -> dict[str, anchors.Anchor]:
   """Names of the log-probs that the loss compares with -> whose they are."""
   found = {}
   if "ref" in model.stage.needs:
-    reference = build(anchors, s.pairs.built["reference"], field="reference")
+    reference = build(anchors, s.built["reference"], field="reference")
     found[COMPARED["ref"]] = reference(model)
   if "previous" in model.stage.needs:
     found[COMPARED["previous"]] = anchors.latest()(model)
@@ -104,22 +96,20 @@ def make_round(s: Settings, model: Model, task: Task, player: Player, base: PyTr
   """state -> the pool of the round that begins there."""
   scoring, rounds = stages(s), Rounds(player)
   rounds.check(scoring)  # type: ignore[arg-type]
-  stream = data.prompts(task, seed=s.pairs.seed)
-  count, group_size = s.train.prompts, s.train.group_size
-  window = s.train.max_prompt_tokens + s.train.max_tokens
+  stream = data.prompts(task, seed=s.seed)
   said_by = lambda params, rows: model.score(params, rows).log_probs
   reward, whose = jax.jit(scoring.reward.apply), anchored(s, model)
   gather = jax.jit(lambda x: x, out_shardings=replicated(model.mesh))
 
   def begin(state: TrainState) -> Pool:
     step, position = int(state.step), int(state.position)
-    key, states = step_key(s.pairs.seed, step), state.pending.states
-    index = np.arange(position, position + count, dtype=np.int32)
+    key, states = step_key(s.seed, step), state.pending.states
+    index = np.arange(position, position + s.round.prompts, dtype=np.int32)
     prompts = [stream[i] for i in index.tolist()]
-    how = {"step": step, "key": key, "group_size": group_size}
+    how = {"step": step, "key": key, "group_size": s.round.group_size}
     budget = ask_budget(scoring, states, prompts, **how)  # type: ignore[arg-type]
     params = model.whole(base, state.params)
-    played = pad_rows(rounds.play(params, prompts, index, budget, key), window)
+    played = pad_rows(rounds.play(params, prompts, index, budget, key), s.window)
     values, reward_state = reward(states.reward, played)
     _, budget_state = scoring.budget.apply(
       states.budget, played.prompt_ids, **how | {"step": jnp.int32(step)}
@@ -141,7 +131,7 @@ def make_round(s: Settings, model: Model, task: Task, player: Player, base: PyTr
 
 def pairing(s: Settings) -> Pairing:
   """What chooses the pairs of a prompt."""
-  return resolve(pair_builders, s.round["pairing"], field="pairing")
+  return resolve(pair_builders, s.built["pairing"], field="pairing")
 
 
 def pairs_of(pool: Pool, choose: Pairing) -> list[Encoded]:

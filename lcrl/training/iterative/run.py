@@ -8,12 +8,13 @@ import inspect
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
+from typing import Any
 
 import jax
 import numpy as np
 
 from lcrl.data import batches
-from lcrl.data.sources import Encoded
+from lcrl.losses.preference import stages
 from lcrl.mesh import batch_shards, everywhere
 from lcrl.named import resolve
 from lcrl.training import rl
@@ -22,7 +23,8 @@ from lcrl.training.iterative.pool import Pool
 from lcrl.training.iterative.settings import Settings
 from lcrl.training.metrics import values
 from lcrl.training.model import SCORE_FIELDS
-from lcrl.training.pairs.model import LOSSES, Model, build_model
+from lcrl.training.pairs import model as on_pairs
+from lcrl.training.pairs.model import Model
 from lcrl.training.playing import build_tokenizer, judging, playing
 from lcrl.training.run import Run, Step
 from lcrl.training.workdir import Workdir
@@ -31,30 +33,39 @@ from lcrl.types import Pairs, PyTree, TrainState
 SUPPLIED = {"ref", "previous", "weights", "win_rates", *SCORE_FIELDS}
 
 
+def build_model(settings: Settings) -> Model:
+  """The model of a run on pairs, with a pool in its state."""
+  model = on_pairs.build_model(dataclasses.replace(settings, run="preference"))
+  if missing := set(model.stage.needs) - SUPPLIED:
+    raise ValueError(f"the loss needs {sorted(missing)}, which no round supplies.")
+  pool = pools.empty(settings, model)
+  return dataclasses.replace(
+    model,
+    abstract=dataclasses.replace(model.abstract, pending=_abstract(pool)),
+    initial=lambda: dataclasses.replace(model.initial(), pending=pool),
+  )
+
+
 @contextlib.contextmanager
 def begin(settings: Settings, out: Workdir) -> Iterator[Run]:
   """The run that `settings` describe, writing to `out`."""
-  s = settings.pairs
-  loss = resolve(LOSSES[s.run], s.built["loss"], field="loss")
+  s = settings
+  loss = resolve(stages, s.built["loss"], field="loss")
   out.describe(loss=inspect.getdoc(loss.func))  # type: ignore[attr-defined]
   model, tokenizer = build_model(s), build_tokenizer(s)
-  if missing := set(model.stage.needs) - SUPPLIED:
-    raise ValueError(f"the loss needs {sorted(missing)}, which no round supplies.")
   base = model.base()
   with contextlib.ExitStack() as stack:
     task, player = stack.enter_context(playing(model, tokenizer, s.built["task"], "task"))
     evaluate = stack.enter_context(judging(model, tokenizer, task, player))
-    start_round = pools.make_round(settings, model, task, player, base)
-    first_pool = lambda: pools.empty(settings, model)
-
+    start_round = pools.make_round(s, model, task, player, base)
     yield Run(
       steps=s.train.steps,
       checkpoint=s.checkpoint,
       evaluate_every=s.eval.every,
-      abstract=dataclasses.replace(model.abstract, pending=_abstract(first_pool())),
-      initial=lambda: dataclasses.replace(model.initial(), pending=first_pool()),
+      abstract=model.abstract,
+      initial=model.initial,
       judge=lambda trained: rl.judged(evaluate(model.whole(base, trained))),
-      steps_from=lambda first: Steps(settings, model, base, start_round, tokenizer.pad_id),
+      steps_from=lambda first: Steps(s, model, base, start_round, tokenizer.pad_id),
       finish=lambda: rl.finish(out, s.built["loss"]["fn"], s.seed),
     )
 
@@ -70,44 +81,47 @@ class Steps:
     start_round: Callable[[TrainState], Pool],
     pad_id: int,
   ):
-    s = settings.pairs
-    self._settings, self._model, self._update = settings, model, model.learner(base)
-    self._start_round, self._choose = start_round, pools.pairing(settings)
+    s = settings
+    self._settings, self._model, self._update = s, model, model.learner(base)
+    self._start_round, self._choose = start_round, pools.pairing(s)
     self._batches = partial(
       resolve(batches, s.built["batches"], field="batches"),
-      window=s.train.max_prompt_tokens + s.train.max_tokens,
+      window=s.window,
       pad_id=pad_id,
       shards=batch_shards(model.mesh),
       pieces=s.train.micro_batches,
     )
-    self._round, self._pairs = -1, list[Encoded]()
+    self._stream: Any = None
+    self._round, self._count = -1, 0
 
   def __call__(self, state: TrainState) -> Step:
-    clock, train = time.perf_counter(), self._settings.train
-    number, at = divmod(int(state.step), train.updates)
+    clock, s = time.perf_counter(), self._settings
+    number, at = divmod(int(state.step), s.round.updates)
     if at == 0:
-      pool, position = self._start_round(state), int(state.position) + train.prompts
+      pool, position = self._start_round(state), int(state.position) + s.round.prompts
       moved = everywhere(self._model.mesh, {"position": np.int32(position)})
       state = dataclasses.replace(state, pending=pool, **moved)
     sampled = time.perf_counter() - clock
     if number != self._round:
-      self._round, self._pairs = number, pools.pairs_of(state.pending, self._choose)
-    state, numbers = self._learn(state, number, at)
+      pairs = pools.pairs_of(state.pending, self._choose)
+      self._stream = self._batches(pairs, seed=s.seed + number) if pairs else None
+      self._round, self._count = number, len(pairs)
+    state, numbers = self._learn(state, at)
     numbers |= said(state.pending) | {
       "round": float(number),
-      "round/pairs": float(len(self._pairs)),
+      "round/pairs": float(self._count),
       "time/sample": sampled,
       "time/step": time.perf_counter() - clock,
     }
     return Step(state, numbers, line(numbers))
 
-  def _learn(self, state: TrainState, number: int, at: int) -> tuple[TrainState, dict[str, float]]:
+  def _learn(self, state: TrainState, at: int) -> tuple[TrainState, dict[str, float]]:
     """An update on batch `at` of the round; a round without a pair leaves the policy as it is."""
     model, pool = self._model, state.pending
-    if not self._pairs:
+    if self._stream is None:
       moved = everywhere(model.mesh, {"step": np.asarray(state.step) + np.int32(1)})
       return dataclasses.replace(state, **moved), {}
-    pairs: Pairs = self._batches(self._pairs, seed=self._settings.pairs.seed + number)[at]
+    pairs: Pairs = self._stream[at]
     cut = {name: pairs.signals[name][..., : pairs.tokens.shape[-1]] for name in pool.signals}
     placed = model.place(dataclasses.replace(pairs, signals=pairs.signals | cut))
     batch = model.derive(placed, placed.signals.get("ref_log_probs"), state.step)

@@ -10,29 +10,27 @@ from lcrl.training import settings
 from lcrl.training.pairs import settings as pairs
 from lcrl.training.settings import section
 
-ROUND = ("task", "budget", "reward", "pairing")  # what a round does
-NAMED = (*ROUND, "loss", "batches", "policy", "optimizer")  # sections whose fn names what to build
+# Sections whose fn names what to build.
+NAMED = ("task", "budget", "reward", "pairing", "loss", "batches", "policy", "optimizer")
 OPTIONAL = ("weights", "reference", "lora", "tokenizer", "eval_task")
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
-class Train(pairs.Train):
-  """As in a run on pairs; `prompts` is what a round answers."""
+@dataclasses.dataclass(frozen=True)
+class Round:
+  prompts: int  # that are answered
+  group_size: int  # answers to each
+  updates: int  # steps that learn from them
 
-  group_size: int  # answers to each prompt
-  updates: int  # steps a round
 
-
-SECTIONS: dict[str, type] = {**pairs.SECTIONS, "train": Train, "eval": settings.Evaluate}
+SECTIONS: dict[str, type] = {**pairs.SECTIONS, "eval": settings.Evaluate, "round": Round}
 
 
 @dataclasses.dataclass(frozen=True)
-class Settings:
-  """A whole config, read."""
+class Settings(pairs.Settings):
+  """A whole config, read; to the model it is one of a run on pairs."""
 
-  train: Train
-  round: dict[str, Any]  # the sections of ROUND
-  pairs: pairs.Settings  # the same run as one on pairs: its model, updates and evaluations
+  round: Round
+  window: int  # positions of a round's rows
 
 
 def read(config: Mapping[str, Any]) -> Settings:
@@ -40,26 +38,23 @@ def read(config: Mapping[str, Any]) -> Settings:
   known = {*NAMED, *OPTIONAL, *SECTIONS, "seed", "run"}
   if unknown := config.keys() - known:
     raise ValueError(f"unknown config section {sorted(unknown)}; there are {sorted(known)}.")
-  if missing := {*NAMED, "train", "mesh", "seed"} - config.keys():
+  if missing := {*NAMED, "train", "round", "mesh", "seed"} - config.keys():
     raise ValueError(f"the config has no section {sorted(missing)}.")
   found: dict[str, Any] = {
     name: section(cls, config.get(name, {}), name) for name, cls in SECTIONS.items()
   }
-  for name in ("train", "eval", "checkpoint"):
+  for name in ("train", "round", "eval", "checkpoint"):
     for field, value in dataclasses.asdict(found[name]).items():
       if value is not None and value < 1 and (name, field) != ("eval", "every"):
         raise ValueError(f"{name}.{field} must be at least 1, got {value}.")
-  if found["train"].group_size < 2:
-    raise ValueError("train.group_size must be at least 2: a pair takes two answers, got 1.")
+  if found["round"].group_size < 2:
+    raise ValueError("round.group_size must be at least 2: a pair takes two answers, got 1.")
   built = {name: config[name] for name in (*NAMED, *OPTIONAL) if name in config and name != "lora"}
   return Settings(
-    train=found["train"],
-    round={name: config[name] for name in ROUND},
-    pairs=pairs.Settings(
-      run="preference",
-      seed=int(config["seed"]),
-      built=built,
-      lora=section(pairs.Lora, config["lora"], "lora") if "lora" in config else None,
-      **found | {"eval": pairs.Evaluate(**dataclasses.asdict(found["eval"]))},
-    ),
+    run=config["run"],
+    seed=int(config["seed"]),
+    built=built,
+    lora=section(pairs.Lora, config["lora"], "lora") if "lora" in config else None,
+    window=found["train"].max_prompt_tokens + found["train"].max_tokens,
+    **found | {"eval": pairs.Evaluate(**dataclasses.asdict(found["eval"]))},
   )

@@ -1,0 +1,188 @@
+"""Iterative runs: rounds of answers, pairs and updates; stopped anywhere, they go on bit-equal."""
+
+import copy
+import dataclasses
+import itertools
+
+import jax
+import numpy as np
+import pytest
+
+from lcrl.data import pair_builders
+from lcrl.training.checkpoint import Checkpoints
+from lcrl.training.iterative import pool as pools
+from lcrl.training.iterative.pool import Pool
+from lcrl.training.iterative.run import begin, build_model
+from lcrl.training.iterative.settings import read
+from lcrl.training.workdir import Workdir
+
+STEPS, UPDATES = 6, 3  # two rounds
+CONFIG = {
+  "run": "iterative",
+  "seed": 3,
+  "budget": {"fn": "fixed", "target": 12, "cap": 16},
+  "reward": {"fn": "length_penalty", "alpha": 0.02},  # differs between answers from the start
+  "pairing": {"fn": "best_vs_worst"},
+  "loss": {"fn": "inpo"},  # it compares with both: the first policy, and that of the round
+  "reference": {"fn": "start"},
+  "batches": {"fn": "stratified", "size": 2},
+  "policy": {"fn": "fresh", "vocab_size": 20, "hidden_size": 16, "layers": 1, "mlp_size": 16},
+  "tokenizer": {"fn": "sums"},
+  "task": {"fn": "arithmetic", "size": 64, "seed": 0},
+  "optimizer": {"fn": "adamw", "learning_rate": 1e-2},
+  "mesh": {"data": 1, "fsdp": 1},
+  "round": {"prompts": 4, "group_size": 4, "updates": UPDATES},
+  "train": {"steps": STEPS, "prompts": 4, "max_tokens": 16, "max_prompt_tokens": 9},
+  "eval": {"prompts": 4},
+  "checkpoint": {"every": 1, "keep": 9},
+  "verify": {"workers": 1},
+}
+
+
+def changed(**fields):
+  """CONFIG with sections replaced; None removes one, train and round are changed by field."""
+  config = copy.deepcopy(CONFIG)
+  for name, value in fields.items():
+    config[name] = config[name] | value if name in ("train", "round") else value
+  return {name: value for name, value in config.items() if value is not None}
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_device():
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(jax, "devices", lambda *_: jax.local_devices()[:1])
+    yield
+
+
+@pytest.fixture(scope="module")
+def started(tmp_path_factory):
+  """A run, the checkpoints of all its steps, and their states."""
+  folder = tmp_path_factory.mktemp("run")
+  with begin(read(CONFIG), Workdir(folder, CONFIG)) as run:
+    checkpoints, take, state = (
+      Checkpoints(folder / "kept", keep=9),
+      run.steps_from(0),
+      run.initial(),
+    )
+    states = [on_host(state)]
+    for step in range(1, STEPS + 1):
+      state, numbers, line = take(state)
+      checkpoints.save(step, state)
+      states.append(on_host(state))
+      assert "pairs" in line
+      assert numbers["round/pairs"] > 1
+    checkpoints.wait()
+    yield run, checkpoints, states
+
+
+def on_host(tree):
+  return jax.tree.map(np.array, tree)
+
+
+def assert_equal(a, b):
+  jax.tree.map(np.testing.assert_array_equal, a, b)
+
+
+@pytest.mark.parametrize("stop", range(1, STEPS))
+def test_stopped_at_any_step_it_goes_on_bit_equal(started, stop):
+  run, checkpoints, states = started
+  _, state = checkpoints.restore(run.abstract, stop)
+  assert_equal(on_host(state), states[stop])
+  take = run.steps_from(stop)
+  for _ in range(stop, STEPS):
+    state = take(state).state
+  assert_equal(on_host(state), states[STEPS])
+
+
+def test_a_round_keeps_its_answers_and_the_next_has_new_ones(started):
+  _, _, states = started
+  first, second = states[1].pending, states[UPDATES + 1].pending
+  for step in range(1, UPDATES + 1):
+    assert_equal(states[step].pending, first)
+    assert states[step].position == CONFIG["round"]["prompts"]
+  assert (first.tokens != second.tokens).any()
+  assert states[STEPS].position == 2 * CONFIG["round"]["prompts"]
+  assert not np.intersect1d(first.prompt_ids, second.prompt_ids).size
+  for a, b in itertools.pairwise(states):
+    assert (a.params["embed"] != b.params["embed"]).any()
+    assert b.counters["pairs"] == a.counters["pairs"] + 2
+
+
+def test_log_probs_are_those_of_the_start_and_of_the_round(started):
+  _, _, states = started
+  model = build_model(read(CONFIG))
+  for at in (0, UPDATES):
+    pool = states[at + 1].pending
+    for name, params in (("ref", states[0].params), ("previous", states[at].params)):
+      expected = model.score(params, pool).log_probs
+      np.testing.assert_allclose(pool.signals[f"{name}_log_probs"], expected, rtol=1e-5, atol=1e-6)
+  gap = pool.signals["ref_log_probs"] - pool.signals["previous_log_probs"]
+  assert np.abs(gap).max() > 0.01
+
+
+def test_a_round_without_a_pair_leaves_the_policy_as_it_is(started):
+  run, checkpoints, states = started
+  take = run.steps_from(UPDATES)
+  take._choose = lambda samples: []
+  state, numbers, _ = take(checkpoints.restore(run.abstract, UPDATES)[1])
+  assert numbers["round/pairs"] == 0
+  assert state.step == UPDATES + 1
+  assert_equal(on_host(state.params), states[UPDATES].params)
+  assert_equal(on_host(state.pending), states[UPDATES + 1].pending)
+
+
+def test_pairs_of_a_pool():
+  # A prompt of 2 tokens, then answers; the last two are the same, and the first is the best.
+  rows = np.array([[[8, 9, 1, 2, 0], [8, 9, 3, 0, 0], [8, 9, 4, 4, 4], [8, 9, 4, 4, 4]]], np.int32)
+  mask = rows % 8 > 0
+  mask[..., 1] = False
+  rewards = np.array([[3.0, 2.0, 1.0, 0.0]], np.float32)
+  correct = np.zeros((1, 4), bool)
+  signals = {"ref_log_probs": np.arange(20.0).reshape(1, 4, 5)}
+  states = pools.Stages((), ())
+  pool = Pool(rows, mask, correct, correct, rewards, np.array([7], np.int32), signals, states)
+  seen = []
+
+  def choose(samples):
+    seen.append(samples)
+    return [(2, 3), *pair_builders.best_vs_worst(samples)]
+
+  [pair] = pools.pairs_of(pool, choose)
+  assert (seen[0].prompt_id, seen[0].lengths.tolist()) == (7, [2, 1, 3, 3])
+  assert pair.prompt.tolist() == [8, 9]
+  assert [side.tolist() for side in pair.sides] == [[1, 2], [4, 4, 4]]
+  assert pair.scores == (3.0, 0.0)
+  np.testing.assert_array_equal(pair.signals["ref_log_probs"], signals["ref_log_probs"][0, [0, 3]])
+  expected = pair_builders.win_rates(rewards[0])[[0, 3]]
+  np.testing.assert_allclose(pair.signals["win_rates"], expected, rtol=1e-6)
+
+  moved = dataclasses.replace(
+    pool, tokens=rows + np.eye(1, 5, dtype=np.int32) * [[0], [0], [0], [1]]
+  )
+  with pytest.raises(ValueError, match="prompt 7 do not begin alike"):
+    pools.pairs_of(moved, choose)
+
+
+@pytest.mark.parametrize(
+  ("fields", "message"),
+  [
+    ({"pairing": None}, r"no section \['pairing'\]"),
+    ({"data": {}}, r"unknown config section \['data'\]"),
+    ({"round": {"group_size": 1}}, "round.group_size must be at least 2"),
+    ({"round": {"updates": 0}}, "round.updates must be at least 1, got 0"),
+    ({"train": {"window": 2}}, "train.window"),
+    ({"reference": None}, "section reference"),
+    ({"loss": {"fn": "kto"}}, r"needs \['mismatched'\], which no round supplies"),
+    ({"reward": {"fn": "length_penalty_reward"}}, "reward.rewards is missing"),
+    ({"reward": {"fn": "adactrl"}}, "reward needs"),
+    ({"pairing": {"fn": "worst"}}, "pairing.fn='worst' is not one of"),
+    ({"reference": {"fn": "latest", "beta": 1}}, "reference.beta is not an argument"),
+  ],
+)
+def test_what_cannot_be_is_refused_by_name(tmp_path, fields, message):
+  config = changed(**fields)
+  with (
+    pytest.raises(ValueError, match=message),
+    begin(read(config), Workdir(tmp_path, config)) as run,
+  ):
+    run.steps_from(0)
