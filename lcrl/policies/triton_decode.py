@@ -26,7 +26,7 @@ class Tiles:
   """How the work is cut."""
 
   queries: int = 16  # at most, where a program serves more than one row
-  keys: int = 64  # read at once
+  keys: int = 128  # read at once, of all its rows together
   warps: int = 4
   stages: int = 3  # blocks of keys on their way
 
@@ -133,46 +133,56 @@ def _kernel(*refs, per, share, group, size, window, tiles, names, prompted):
     v.astype(jnp.float32),
   )
 
-  def read(kept, index, carry, lo, hi, distance_from, mine):
-    """Goes on with keys [lo, hi) of `kept[index]`; `mine` says which lanes they are for."""
+  def read(kept, index, key, bound, mine, distance_from, lo, hi, carry):
+    """Goes on with blocks [lo, hi) of `kept[index]`: keys `key(i)` below `bound`; `mine` [lanes,
+    keys] says which lanes they are for."""
 
     def block(i, carry):
       top, total, values = carry
-      key = i * tiles.keys + jnp.arange(tiles.keys)
-      inside = key < hi
+      keys = key(i)
+      inside = keys < bound
       fetch = functools.partial(_take, mask=inside[:, None])
       columns = (half, half + size // 2)
-      ks = [fetch(kept["k"], index, head, key, cols).astype(qkv.dtype) for cols in columns]
-      logits = pl.dot(q[0], ks[0], trans_b=True) + pl.dot(q[1], ks[1], trans_b=True)
+      ks = [fetch(kept["k"], index, head, keys, cols).astype(qkv.dtype) for cols in columns]
+      logits = plgpu.dot(q[0], ks[0].T) + plgpu.dot(q[1], ks[1].T)
       logits = logits * scale
       if "k_scale" in kept:
-        logits *= plgpu.load(kept["k_scale"].at[index, head, key], mask=inside, other=0.0)[None]
-      visible = inside[None] & mine[:, None]
+        logits *= plgpu.load(kept["k_scale"].at[index, head, keys], mask=inside, other=0.0)[None]
+      visible = inside[None] & mine
       if window is not None:
-        visible &= distance_from[:, None] - key[None] < window
+        visible &= distance_from[:, None] - keys[None] < window
       logits = jnp.where(visible, logits, _LOW)
       above = jnp.maximum(top, logits.max(axis=1))
       shrink = jnp.exp(top - above)
       weights = jnp.exp(logits - above[:, None])
       total = total * shrink + weights.sum(axis=1)
       if "v_scale" in kept:
-        weights *= plgpu.load(kept["v_scale"].at[index, head, key], mask=inside, other=0.0)[None]
-      vs = fetch(kept["v"], index, head, key, jnp.arange(size)).astype(qkv.dtype)
-      return above, total, values * shrink[:, None] + pl.dot(weights.astype(qkv.dtype), vs)
+        weights *= plgpu.load(kept["v_scale"].at[index, head, keys], mask=inside, other=0.0)[None]
+      vs = fetch(kept["v"], index, head, keys, jnp.arange(size)).astype(qkv.dtype)
+      return above, total, values * shrink[:, None] + plgpu.dot(weights.astype(qkv.dtype), vs)
 
-    return jax.lax.fori_loop(lo // tiles.keys, pl.cdiv(hi, tiles.keys), block, carry)
+    return jax.lax.fori_loop(lo, hi, block, carry)
 
   # A row that is not live has place -1 and reads nothing; one that lives lets all read the prompt.
   own = [at[first + r] for r in range(per)]
+  most = functools.reduce(jnp.maximum, own)
+  count = jnp.arange(tiles.keys)
   if prompted:
     length = seen[first // share]
-    most = functools.reduce(jnp.maximum, own)
-    least = 0 if window is None else jnp.maximum(length - window, 0)
-    hi = jnp.where(most < 0, 0, length)
-    carry = read(prompt, first // share, carry, least, hi, length + place, row >= 0)
-  for r in range(per):
-    least = 0 if window is None else jnp.maximum(own[r] - window, 0)
-    carry = read(old, first + r, carry, least, own[r], place, row == first + r)
+    least = 0 if window is None else jnp.maximum(length - window, 0) // tiles.keys
+    hi = jnp.where(most < 0, 0, pl.cdiv(length, tiles.keys))
+    key, everyone = lambda i: i * tiles.keys + count, jnp.ones((lanes, tiles.keys), bool)
+    far = length + place
+    carry = read(prompt, first // share, key, length, everyone, far, least, hi, carry)
+  # A block of own keys has as many of each row: the rows wait for memory together.
+  each = tiles.keys // per
+  index, some = first + count // each, count % each
+  bound = plgpu.load(at.at[index])
+  fewest = functools.reduce(jnp.minimum, own)
+  least = 0 if window is None else jnp.maximum(fewest - window, 0) // each
+  mine = row[:, None] == index[None]
+  hi = pl.cdiv(jnp.maximum(most, 0), each)
+  carry = read(old, index, lambda i: i * each + some, bound, mine, place, least, hi, carry)
   _, total, values = carry
   values = (values / total[:, None]).astype(out.dtype)
   plgpu.store(out.at[_at(row, head, lane % group, jnp.arange(size))], values)
