@@ -185,13 +185,14 @@ def build(sizes: Sizes, names: dict[str, list[str]]) -> Program:
       r = revise(r, right)
       scores = jax.lax.stop_gradient(score(params, r))
       probed: dict[str, Any] = {}
-      if "progress" in names["reward"]:
+      if "mrt" in names["reward"]:
         values = stages.prefix_values(score, params, r, right, setup.sums)
-        probed = {"values": jax.lax.stop_gradient(values)}
+        before, after = jnp.moveaxis(jax.lax.stop_gradient(values), -1, 0)
+        probed = {"value_before": before, "value_after": after}
       told: dict[str, Any] = {
         **probed,
         **stages.signals(r, setup.sums),
-        "thought": thought,
+        "think_length": thought,
         "entropy": scores.entropy,
         "ref_correct": lane.ref_correct[r.prompt_ids],
         "ref_lengths": lane.ref_lengths[r.prompt_ids],

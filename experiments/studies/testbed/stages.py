@@ -14,12 +14,7 @@ import jax.numpy as jnp
 
 from experiments import testbed
 from lcrl import filters, rewards
-from lcrl.advantages import (
-  component_average_advantage,
-  group_centered_advantage,
-  group_normalized_advantage,
-  multi_discount_return,
-)
+from lcrl.advantages import component_average_advantage
 from lcrl.masked import as_float, masked_sum
 from lcrl.tasks.sums import ANSWER, EQUALS, LABEL, PLUS, ZERO, Sums
 from lcrl.training.scorer import Score
@@ -97,38 +92,6 @@ def o1_pruner(*, accuracy_weight: float) -> Stage:
       low=-2.0,
       high=4.0,
     )
-  )
-
-
-def compressed(*, weight: float) -> Stage:
-  """LC-R1: centred rewards, and at the "#" alone the reward for thinking no longer than needed."""
-
-  def apply(reward, keep, r: Rollouts):
-    centred = group_centered_advantage(reward, keep, lone_raw=False)
-    needed, thought = r.signals["needed"], r.signals["thought"]
-    bonus = rewards.compression_reward(r.correct, needed, thought, weight=weight)
-    place = jnp.cumsum(r.mask, -1) - 1 == r.signals["think_end"][..., None]
-    bonus = jnp.where(keep, bonus, 0.0)[..., None]
-    return jnp.where(r.mask, centred[..., None] + jnp.where(place, bonus, 0.0), 0.0)
-
-  return _stateless(apply)
-
-
-def repetition_discounted(*, penalty: float, gamma: float = 0.9, ngram: int = 6) -> Stage:
-  """Demystifying Long CoT: GRPO, and a penalty at repeated tokens with a discount of its own."""
-
-  def apply(reward, keep, r: Rollouts):
-    dense = rewards.dense_repetition_reward(r.tokens, r.mask, ngram=ngram, penalty=-penalty)
-    nearby = multi_discount_return(dense[..., None], r.mask & keep[..., None], gammas=(gamma,))
-    return group_normalized_advantage(reward, keep, lone_raw=False)[..., None] + nearby
-
-  return _stateless(apply)
-
-
-def progress(*, alpha: float) -> Stage:
-  """MRT: the verdict, and what one step of the working adds to the chance of a right answer."""
-  return _stateless(
-    lambda r: rewards.progress_reward(as_float(r.correct), r.signals["values"], alpha=alpha)
   )
 
 
