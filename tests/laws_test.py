@@ -31,52 +31,60 @@ LAGRANGIAN = dict(
   targets=[0.5, -1.0],
 )
 RESTARTS = dict(low=0.0, high=0.6, warmup=30, period=40)
-TABLE = [
+# What a reward does as its own response grows longer, others unchanged: of a right answer, and of a
+# wrong one, which never gains by being short unless it FALLS.
+FALLS, RISES, STILL, ANY = "falls", "rises", "still", "any"
+ROWS = [
   ("budget", dict(fn="fixed", target=5)),
   ("budget", dict(fn="uniform", low=2, high=9, cap=12)),
   ("budget", dict(fn="uniform_level", targets=(4, 8))),
   ("budget", dict(fn="subgroups", targets=(4, 8))),
   ("budget", dict(fn="scheduled", schedule=dict(fn="cosine_cycle", low=2, high=9, period=8))),
   ("budget", dict(fn="scheduled", schedule=dict(fn="stair_cosine", low=2, high=9, period=8))),
-  ("reward", LASER),
-  ("reward", dict(fn="length_penalty", alpha=0.01)),
-  ("reward", dict(fn="soft_overlong", max_length=8, buffer=4, base=dict(fn="hapo", rows=4))),
-  ("reward", dict(fn="exact_length")),
-  ("reward", dict(fn="max_length")),
-  ("reward", dict(fn="step_bonus", explore=0.5, base=LASER)),
-  ("reward", dict(fn="truncation", late_scale=0.1)),
-  ("reward", dict(fn="sigmoid_length")),
-  ("reward", dict(fn="kimi")),
-  ("reward", dict(fn="grpo_lambda", share=0.5)),
-  ("reward", dict(fn="laser_d", lower=2, upper=9, interval=2, base=LASER)),
-  ("reward", dict(fn="tiered_truncation", limits=(8, 4))),
-  ("reward", dict(fn="curriculum", score=dict(fn="band"))),
-  ("reward", dict(fn="hapo", rows=4)),
-  ("reward", dict(fn="hapo_mean", rows=4, score=dict(fn="linear_history"))),
-  ("reward", dict(fn="repetition_penalty", ngram=2)),
-  ("reward", dict(fn="level_penalty", penalty_by_level=(0.0, 0.5), max_length=8)),
-  ("reward", dict(fn="conciseness", anneal_steps=10)),
-  ("reward", dict(fn="pear")),
-  ("reward", dict(fn="answer_truncation")),
-  ("reward", dict(fn="cosine_length", max_length=9, margin=2)),
-  ("reward", dict(fn="format_length", max_length=9)),
-  ("reward", dict(fn="length_range", low=3, high=5, max_length=9)),
-  ("reward", dict(fn="shorter_better", beta=0.1)),
-  ("reward", dict(fn="alp", beta=0.01)),
-  ("reward", dict(fn="lcr1")),
-  ("reward", dict(fn="conciser", max_length=9)),
-  ("reward", dict(fn="gr3")),
-  ("reward", dict(fn="grlc", bonus=0.0)),  # the bonus goes to the first of equals
-  ("reward", dict(fn="hbpo", max_length=8)),
-  ("reward", dict(fn="acoer", interval=1)),
-  ("reward", dict(fn="adactrl")),
-  ("reward", dict(fn="preferred_mode")),
-  ("reward", dict(fn="rule_fraction", rules=("has_think", "has_answer"))),
-  ("reward", dict(fn="length_dual", target=5, base=dict(fn="hapo", rows=4))),
-  ("reward", dict(fn="kl_penalty", beta=0.1)),
-  ("reward", LAGRANGIAN),
-  ("reward", dict(fn="mrt")),
-  ("reward", dict(fn="o1_pruner", low=-2.0, high=4.0)),
+  ("reward", LASER, STILL, STILL),
+  ("reward", dict(fn="length_penalty", alpha=0.01), FALLS, FALLS),
+  (
+    "reward",
+    dict(fn="soft_overlong", max_length=8, buffer=4, base=dict(fn="hapo", rows=4)),
+    FALLS,
+    FALLS,
+  ),
+  ("reward", dict(fn="exact_length"), ANY, ANY),
+  ("reward", dict(fn="max_length"), FALLS, STILL),
+  ("reward", dict(fn="step_bonus", explore=0.5, base=LASER), FALLS, RISES),
+  ("reward", dict(fn="truncation", late_scale=0.1), FALLS, STILL),
+  ("reward", dict(fn="sigmoid_length"), FALLS, STILL),
+  ("reward", dict(fn="kimi"), FALLS, FALLS),
+  ("reward", dict(fn="grpo_lambda", share=0.5), FALLS, STILL),
+  ("reward", dict(fn="laser_d", lower=2, upper=9, interval=2, initial=5, base=LASER), FALLS, STILL),
+  ("reward", dict(fn="tiered_truncation", limits=(8, 4)), FALLS, STILL),
+  ("reward", dict(fn="curriculum", score=dict(fn="band")), FALLS, FALLS),
+  ("reward", dict(fn="hapo", rows=4), FALLS, FALLS),
+  ("reward", dict(fn="hapo_mean", rows=4, score=dict(fn="linear_history")), FALLS, FALLS),
+  ("reward", dict(fn="repetition_penalty", ngram=2), ANY, ANY),
+  ("reward", dict(fn="level_penalty", penalty_by_level=(0.2, 0.5), max_length=8), FALLS, FALLS),
+  ("reward", dict(fn="conciseness", anneal_steps=10), STILL, STILL),
+  ("reward", dict(fn="pear"), ANY, STILL),
+  ("reward", dict(fn="answer_truncation"), FALLS, STILL),
+  ("reward", dict(fn="cosine_length", max_length=9, margin=2), FALLS, ANY),
+  ("reward", dict(fn="format_length", max_length=9), ANY, ANY),
+  ("reward", dict(fn="length_range", low=3, high=5, max_length=9), ANY, ANY),
+  ("reward", dict(fn="shorter_better", beta=0.1), FALLS, ANY),
+  ("reward", dict(fn="alp", beta=0.01), FALLS, FALLS),
+  ("reward", dict(fn="lcr1"), FALLS, STILL),
+  ("reward", dict(fn="conciser", max_length=9), FALLS, STILL),
+  ("reward", dict(fn="gr3"), FALLS, STILL),
+  ("reward", dict(fn="grlc", bonus=0.0), FALLS, FALLS),  # the bonus goes to the first of equals
+  ("reward", dict(fn="hbpo", max_length=9), FALLS, STILL),
+  ("reward", dict(fn="acoer", interval=1), FALLS, STILL),
+  ("reward", dict(fn="adactrl"), FALLS, STILL),
+  ("reward", dict(fn="preferred_mode"), STILL, STILL),
+  ("reward", dict(fn="rule_fraction", rules=("has_think", "has_answer")), STILL, STILL),
+  ("reward", dict(fn="length_dual", target=3, base=dict(fn="hapo", rows=4)), FALLS, FALLS),
+  ("reward", dict(fn="kl_penalty", beta=0.1), ANY, ANY),
+  ("reward", LAGRANGIAN, ANY, ANY),
+  ("reward", dict(fn="mrt"), STILL, STILL),
+  ("reward", dict(fn="o1_pruner", low=-2.0, high=4.0), FALLS, FALLS),
   ("filter", dict(fn="keep_all")),
   ("filter", dict(fn="mixed_correctness")),
   ("filter", dict(fn="all_right")),
@@ -107,6 +115,7 @@ TABLE = [
   ("loss", dict(fn="kl_cov", share=0.2)),
   ("loss", dict(fn="drpo", max_length=9)),
 ]
+TABLE = [row[:2] for row in ROWS]
 IDS = [f"{slot}-{spec['fn']}" for slot, spec in TABLE]
 
 
@@ -317,3 +326,65 @@ def test_loss_gradient_stops_at_the_mask(spec):
   assert np.count_nonzero(want) > trains.sum() // 4
   junk, junk_log_probs = garbage(batch, log_probs, "loss")
   np.testing.assert_array_equal(grad(junk_log_probs, junk), want)
+
+
+# Rewards whose arguments decide whether wrong answers pay for length.
+VARIANTS = [
+  ("reward", dict(fn="alp", beta=0.01, apply_to_incorrect=False), FALLS, STILL),
+  ("reward", dict(fn="shorter_better", beta=0.1, apply_to_incorrect=False), FALLS, STILL),
+  ("reward", dict(fn="lcr1", apply_to_incorrect=True), FALLS, FALLS),
+  ("reward", dict(fn="step_bonus", base=LASER), FALLS, STILL),
+  ("reward", dict(fn="curriculum", length_weight=0.0), STILL, STILL),
+]
+
+
+REWARDS = [row for row in (*ROWS, *VARIANTS) if row[0] == "reward"]
+
+
+def of_length(r, length, right):
+  """The first rollout with another length and verdict, all of it thinking, of an easy tag."""
+  own = jnp.zeros(r.lengths.shape, bool).at[0, 0].set(True)
+  since = jnp.arange(r.mask.shape[-1])[None, None] - jnp.argmax(r.mask, -1, keepdims=True)
+  pick = lambda new, old: jnp.where(own, new, old)
+  signals = {name: pick(new, r.signals[name]) for name, new in (("think_end", -1), ("tag", 1))}
+  signals["answer_length"] = pick(length, r.signals["answer_length"])
+  return dataclasses.replace(
+    r,
+    mask=jnp.where(own[..., None], (since >= 0) & (since < length), r.mask),
+    lengths=pick(length, r.lengths),
+    correct=pick(right, r.correct),
+    outcome=pick(jnp.where(right, 0, 1), r.outcome).astype(jnp.int8),
+    truncated=pick(False, r.truncated),
+    signals=r.signals | signals,
+  )
+
+
+def test_rewards_follow_length_as_their_rows_say():
+  stages = [build(rewards, spec, field="reward") for _, spec, *_ in REWARDS]
+  before, lengths = inputs(7)[0].rollouts, jnp.arange(1, 10)
+  some, others = (inputs(seed)[0].rollouts for seed in (0, 3))
+  solved = dataclasses.replace(some, correct=jnp.ones_like(some.correct))
+
+  @jax.jit
+  def earned(stacked):
+    """One array a stage: [rollouts, right or wrong, lengths]."""
+    found = []
+    for stage in stages:
+      _, state = stage.apply(stage.init(), before)
+      own = lambda r, right, n, stage=stage, state=state: stage.apply(
+        state, of_length(r, n, right)
+      )[0][0, 0]
+      over_lengths = jax.vmap(own, (None, None, 0))
+      over_verdicts = jax.vmap(over_lengths, (None, 0, None))
+      table = jax.vmap(over_verdicts, (0, None, None))
+      found.append(table(stacked, jnp.array([True, False]), lengths))
+    return found
+
+  found = earned(jax.tree.map(lambda *xs: jnp.stack(xs), some, others, solved))
+  faults = []
+  for (_, spec, *claims), got in zip(REWARDS, found, strict=True):
+    for claim, steps in zip(claims, np.diff(got).swapaxes(0, 1), strict=True):
+      up, down = np.any(steps > 1e-6), np.any(steps < -1e-6)
+      if {FALLS: up or not down, RISES: down or not up, STILL: up or down, ANY: False}[claim]:
+        faults.append(f"{spec} does not {claim}: {steps}")
+  assert not faults, "\n".join(faults)

@@ -272,3 +272,45 @@ def test_pieces_cover_a_document_from_its_start(length, seed):
   assert [start for start, _ in cuts] == [0, *ends[:-1]][: len(cuts)]
   assert all(size == 2**k + 1 for k, found in pieces.items() for _, size in found)
   assert 0 <= length - (ends[-1] if ends else 0) < 2**4 + 1
+
+
+@few
+@given(lengths=LENGTHS)
+def test_hbpo_pays_the_budget_that_fits(lengths):
+  budgets = jnp.sort(jnp.array(lengths))[:, None] * 10  # 10 to 200
+  one = lambda length: rewards.hbpo_reward(
+    jnp.ones((6, 1)), jnp.full((6, 1), length), budgets, max_length=400, alpha=0.01
+  )[:, 0]
+  # Below every budget the smaller one pays more; beyond all of them the larger one.
+  assert np.all(np.diff(one(5)) <= 1e-6)
+  assert np.all(np.diff(one(300)) >= -1e-6)
+
+
+@few
+@given(lengths=LENGTHS, verdicts=VERDICTS, alpha=st.sampled_from([0.05, 0.4, 0.9]))
+def test_what_length_may_take_from_a_right_answer_has_a_limit(lengths, verdicts, alpha):
+  correct, lengths = jnp.array(verdicts), jnp.array(lengths)
+  wrong = np.asarray(~correct)
+  got = rewards.sigmoid_length_reward(correct, correct, lengths, ALL, alpha=alpha)
+  assert np.all((got[~wrong] > 1 - alpha) & (got[~wrong] < 1))
+  most = rewards.max_length_reward(correct, lengths, BUDGETS)
+  factors = jnp.stack([1 / (1 + lengths), jnp.ones(6)], -1)
+  soft = rewards.multiplicative_reward(correct, factors)
+  for rewarded in (got, most, soft):
+    assert not np.any(rewarded[wrong])
+
+
+@few
+@given(lengths=LENGTHS)
+def test_in_a_solved_group_every_linear_length_term_is_the_same_advantage(lengths):
+  lengths = jnp.array(lengths).at[0].set(21)  # they differ
+  linear = [
+    rewards.conciser_reward(ALL, ALL, lengths, ALL, max_length=64),
+    rewards.alp_reward(ALL, ALL, lengths, ALL, beta=0.5),
+    rewards.kimi_reward(ALL, ALL, lengths, ALL, alpha=0.4),
+    rewards.max_length_reward(ALL, lengths, jnp.full(6, 15), alpha=0.01),
+  ]
+  want = (lengths.mean() - lengths) / lengths.std(ddof=1)
+  for rewarded in linear:
+    got = advantages.group_normalized_advantage(rewarded, ALL, eps=0.0)
+    np.testing.assert_allclose(got, want, rtol=1e-3, atol=1e-4)
