@@ -3,18 +3,24 @@
 import copy
 import dataclasses
 import itertools
+import json
 
 import jax
 import numpy as np
 import pytest
 
-from lcrl.data import pair_builders
+from lcrl import tasks
+from lcrl.data import pair_builders, tokenizers
+from lcrl.sampling.verified import Player
+from lcrl.tasks.verify import Verdict
 from lcrl.training.checkpoint import Checkpoints
 from lcrl.training.iterative import pool as pools
 from lcrl.training.iterative.pool import Pool
 from lcrl.training.iterative.run import begin, build_model
 from lcrl.training.iterative.settings import read
+from lcrl.training.iterative.teacher import Teacher
 from lcrl.training.workdir import Workdir
+from lcrl.types import Outcome
 
 STEPS, UPDATES = 6, 3  # two rounds
 CONFIG = {
@@ -137,10 +143,10 @@ def test_pairs_of_a_pool():
   mask = rows % 8 > 0
   mask[..., 1] = False
   rewards = np.array([[3.0, 2.0, 1.0, 0.0]], np.float32)
-  correct = np.zeros((1, 4), bool)
+  no = np.zeros((1, 4), bool)
   signals = {"ref_log_probs": np.arange(20.0).reshape(1, 4, 5)}
   states = pools.Stages((), ())
-  pool = Pool(rows, mask, correct, correct, rewards, np.array([7], np.int32), signals, states)
+  pool = Pool(rows, mask, no, rewards, no, np.array([7], np.int32), signals, states)
   seen = []
 
   def choose(samples):
@@ -161,6 +167,47 @@ def test_pairs_of_a_pool():
   )
   with pytest.raises(ValueError, match="prompt 7 do not begin alike"):
     pools.pairs_of(moved, choose)
+
+
+class Here:
+  """Verifies in this process: right is what ends with the reference."""
+
+  def verify(self, items):
+    right = [float(text.endswith(str(prompt.reference))) for text, prompt in items]
+    return [Verdict(score, Outcome.OK if score else Outcome.WRONG) for score in right]
+
+
+def test_a_teachers_right_answer_is_chosen_over_the_policys_wrong_ones(tmp_path):
+  words = tokenizers.sums()
+  task = tasks.arithmetic(size=3)
+  asked = [prompt.messages[0]["content"] for prompt in task.prompts]
+  said = [f"#{task.prompts[0].reference}", "#x".replace("x", "+" * 30), None]  # the second is long
+  lines = [{"prompt": a, "response": b} for a, b in zip(asked, said, strict=True) if b]
+  (tmp_path / "answers.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+  player = Player(task, words, None, Here(), None, 9)
+  spec = {"fn": "jsonl", "path": str(tmp_path / "answers.jsonl")}
+
+  # Two answers of the policy's own to each prompt, all wrong.
+  rows, mask = np.zeros((3, 2, 20), np.int32), np.zeros((3, 2, 20), bool)
+  for b, text in enumerate(asked):
+    start = len(words.encode(text))
+    rows[b, :, : start + 2] = [*words.encode(text), 3, 1]
+    rows[b, 1, start] = 4
+    mask[b, :, start : start + 2] = True
+  no, ids = np.zeros((3, 2), bool), np.arange(3, dtype=np.int32)
+  own = Pool(rows, mask, no, np.zeros((3, 2), np.float32), no, ids, {}, pools.Stages((), ()))
+  pool = Teacher(spec, player).joined(own, [task.prompts[i] for i in range(3)])
+  assert pool.teacher.tolist() == [[False, False, True], [False] * 3, [False] * 3]
+  assert pool.correct.tolist() == pool.teacher.tolist()
+  assert pool.rewards[0].tolist() == [0, 0, 1]
+  pairs = pools.pairs_of(pool, pair_builders.right_vs_wrong)
+  assert [words.decode(pair.prompt) for pair in pairs] == [asked[0]] * 2
+  assert [words.decode(side) for side in pairs[0].sides] == [f"{said[0]}.", "#."]
+  assert [words.decode(side) for side in pairs[1].sides] == [f"{said[0]}.", "+."]
+
+  (tmp_path / "answers.jsonl").write_text('{"prompt": "a1?", "response": "#1"}\n')
+  with pytest.raises(ValueError, match="answers none of the task's prompts"):
+    Teacher(spec, player)
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,8 @@
 """One round: the policy's answers with their scores and log-probs, and the pairs that they make.
 
 A pool is part of the training state. So a run that stops between two steps of a round goes on with
-the same pairs, and the policy that answered need not be kept. N prompts, G answers to each.
+the same pairs, and the policy that answered need not be kept. N prompts, G answers to each, a
+teacher's among them where the run has one.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from lcrl.tasks.task import Task
 from lcrl.training.collect import ask_budget, pad_rows, step_key
 from lcrl.training.iterative import anchors
 from lcrl.training.iterative.settings import Settings
+from lcrl.training.iterative.teacher import Teacher
 from lcrl.training.pairs.model import Model
 from lcrl.training.rounds import Rounds
 from lcrl.types import PyTree, TrainState
@@ -47,9 +49,9 @@ class Pool:
 
   tokens: Any  # [N, G, T] int32
   mask: Any  # [N, G, T] bool
-  truncated: Any  # [N, G] bool
   correct: Any  # [N, G] bool
   rewards: Any  # [N, G] float32
+  teacher: Any  # [N, G] bool, answers that the policy did not sample
   prompt_ids: Any  # [N] int32
   signals: dict[str, Any]  # log-probs that the loss compares with, [N, G, T] float32 each
   states: Stages  # of the stages, after this round
@@ -65,15 +67,15 @@ def stages(s: Settings) -> Stages:
 
 def empty(s: Settings, model: Model) -> Pool:
   """What stands in the state before the first round, in the shape of every round."""
-  groups = (s.round.prompts, s.round.group_size)
+  groups = (s.round.prompts, s.round.group_size + ("teacher" in s.built))
   rows = (*groups, s.window)
   needs = [need for need in COMPARED if need in model.stage.needs]
   pool = Pool(
     tokens=np.zeros(rows, np.int32),
     mask=np.zeros(rows, bool),
-    truncated=np.zeros(groups, bool),
     correct=np.zeros(groups, bool),
     rewards=np.zeros(groups, np.float32),
+    teacher=np.zeros(groups, bool),
     prompt_ids=np.zeros(groups[0], np.int32),
     signals={COMPARED[need]: np.zeros(rows, np.float32) for need in needs},
     states=Stages(*(stage.init() for stage in stages(s))),
@@ -96,6 +98,7 @@ def make_round(s: Settings, model: Model, task: Task, player: Player, base: PyTr
   """state -> the pool of the round that begins there."""
   scoring, rounds = stages(s), Rounds(player)
   rounds.check(scoring)  # type: ignore[arg-type]
+  teacher = Teacher(s.built["teacher"], player) if "teacher" in s.built else None
   stream = data.prompts(task, seed=s.seed)
   said_by = lambda params, rows: model.score(params, rows).log_probs
   reward, whose = jax.jit(scoring.reward.apply), anchored(s, model)
@@ -114,17 +117,23 @@ def make_round(s: Settings, model: Model, task: Task, player: Player, base: PyTr
     _, budget_state = scoring.budget.apply(
       states.budget, played.prompt_ids, **how | {"step": jnp.int32(step)}
     )
-    pool = Pool(
-      tokens=played.tokens,
-      mask=played.mask,
-      truncated=played.truncated,
-      correct=played.correct,
-      rewards=values.astype(jnp.float32),
-      prompt_ids=played.prompt_ids,
-      signals={name: said_by(anchor(params), played) for name, anchor in whose.items()},
-      states=Stages(budget_state, reward_state),
+    pool = gather(
+      Pool(
+        tokens=played.tokens,
+        mask=played.mask,
+        correct=played.correct,
+        rewards=values.astype(jnp.float32),
+        teacher=jnp.zeros(values.shape, bool),
+        prompt_ids=played.prompt_ids,
+        signals={},
+        states=Stages(budget_state, reward_state),
+      )
     )
-    return gather(pool)
+    if teacher is not None:
+      pool = everywhere(model.mesh, teacher.joined(on_host(pool), prompts))
+    rows = dataclasses.replace(pool, states=Stages((), ()))
+    signals = {name: said_by(anchor(params), rows) for name, anchor in whose.items()}
+    return dataclasses.replace(pool, signals=gather(signals))
 
   return begin
 
@@ -142,19 +151,22 @@ def pairs_of(pool: Pool, choose: Pairing) -> list[Encoded]:
   p, found = on_host(pool), list[Encoded]()
   lengths = p.mask.sum(-1)
   for b, prompt_id in enumerate(p.prompt_ids.tolist()):
-    rates = win_rates(p.rewards[b])
-    samples = Samples(lengths[b], p.correct[b], p.rewards[b], prompt_id=prompt_id)
+    there = np.flatnonzero(lengths[b])  # a teacher's answer may be missing
+    values = p.rewards[b, there]
+    rates, signals = win_rates(values), {"teacher": p.teacher[b, there]}
+    samples = Samples(lengths[b, there], p.correct[b, there], values, (), prompt_id, signals)
     for both in choose(samples):
-      sides = [p.tokens[b, g][_span(p.mask[b, g])] for g in both]
-      prompts = [p.tokens[b, g][: _span(p.mask[b, g]).start] for g in both]
+      take = there[list(both)]
+      spans = [_span(p.mask[b, g]) for g in take]
+      sides = [p.tokens[b, g, span] for g, span in zip(take, spans, strict=True)]
+      prompts = [p.tokens[b, g, : span.start] for g, span in zip(take, spans, strict=True)]
       if not np.array_equal(*prompts):
         raise ValueError(f"the answers to prompt {prompt_id} do not begin alike: no pair.")
       if np.array_equal(*sides):
         continue
-      take = list(both)
-      signals = {name: x[b, take] for name, x in p.signals.items()}
-      signals["win_rates"] = rates[take].astype(np.float32)
       scores = tuple(p.rewards[b, take].tolist())
+      signals = {name: x[b, take] for name, x in p.signals.items()}
+      signals["win_rates"] = rates[list(both)].astype(np.float32)
       found.append(Encoded(len(found), prompts[0], tuple(sides), scores, signals=signals))
   return found
 

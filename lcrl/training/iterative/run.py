@@ -136,14 +136,12 @@ class Steps:
 
 
 def said(pool: Pool) -> dict[str, float]:
-  """What a round's answers are like."""
+  """What a round's own answers are like, and the share of prompts with a teacher's."""
   p = pools.on_host(pool)
-  return {
-    "accuracy": float(p.correct.mean()),
-    "length/mean": float(p.mask.sum(-1).mean()),
-    "truncated": float(p.truncated.mean()),
-    "reward": float(p.rewards.mean()),
-  }
+  own, numbers = p.mask.any(-1) & ~p.teacher, {}
+  for name, x in (("accuracy", p.correct), ("length/mean", p.mask.sum(-1)), ("reward", p.rewards)):
+    numbers[name] = float(x[own].mean())
+  return numbers | ({"teacher": float(p.teacher.sum(-1).mean())} if p.teacher.any() else {})
 
 
 def line(numbers: dict[str, float]) -> str:

@@ -1,0 +1,74 @@
+"""Answers that the policy did not sample, beside its own: the right side of semi-on-policy pairs.
+
+Source: Light-R1, arXiv:2503.10460, where a stronger model's right answers are chosen over the
+policy's own wrong ones.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from lcrl.data import readers
+from lcrl.data.layouts import read_answer
+from lcrl.named import build
+from lcrl.sampling.verified import Player
+from lcrl.tasks.task import Messages, Prompt
+
+
+class Teacher:
+  """One answer to a prompt, from a file of prompts and answers (`lcrl.data.layouts`)."""
+
+  def __init__(self, spec: Mapping[str, Any], player: Player):
+    """Raises ValueError if the file answers none of the task's first prompts."""
+    self._player, self._texts = player, dict[str, str]()
+    for where, row in build(readers, spec, field="teacher"):
+      try:
+        pair = read_answer(row)
+      except ValueError as why:
+        raise ValueError(f"{where}: {why}") from why
+      self._texts.setdefault(_key(pair.messages), pair.sides[0])
+    prompts = player.task.prompts
+    first = [prompts[i].messages for i in range(min(1024, len(prompts)))]
+    if not any(_key(messages) in self._texts for messages in first):
+      raise ValueError(f"teacher.path={spec.get('path')!r} answers none of the task's prompts.")
+
+  def joined(self, pool: Any, prompts: Sequence[Prompt]) -> Any:
+    """The pool, in numpy, with a column of this teacher's answers, verified; an empty one where
+    there is none, or none that the window holds."""
+    count, _, window = pool.tokens.shape
+    tokens = np.full((count, 1, window), self._player.tokenizer.pad_id, np.int32)
+    mask, scores = np.zeros((count, 1, window), bool), np.zeros((count, 1), np.float32)
+    texts: dict[int, str] = {}
+    for b, prompt in enumerate(prompts):
+      text = self._texts.get(_key(prompt.messages))
+      start = int(pool.mask[b, 0].argmax())
+      said = [] if text is None else [*self._player.tokenizer.encode(text), self._end]
+      if text is not None and start + len(said) <= window:
+        texts[b] = text
+        tokens[b, 0, :start] = pool.tokens[b, 0, :start]
+        tokens[b, 0, start : start + len(said)] = said
+        mask[b, 0, start : start + len(said)] = True
+    found = self._player.verifier.verify([(text, prompts[b]) for b, text in texts.items()])
+    scores[list(texts), 0] = [verdict.score for verdict in found]
+    column = {
+      "tokens": tokens,
+      "mask": mask,
+      "rewards": scores,
+      "correct": mask.any(-1) & (scores >= self._player.task.threshold),
+      "teacher": mask.any(-1),
+    }
+    both = {name: np.concatenate([getattr(pool, name), x], 1) for name, x in column.items()}
+    return dataclasses.replace(pool, **both)
+
+  @property
+  def _end(self) -> int:
+    return self._player.tokenizer.end_ids[0]
+
+
+def _key(messages: Messages) -> str:
+  return json.dumps(messages, sort_keys=True)
