@@ -14,7 +14,7 @@ from lcrl.losses import weights
 from lcrl.named import build, resolve
 from lcrl.types import Recipe, Stage
 
-__all__ = ["Recipe", "Stage", "from_config", "in_turn", "init", "needs"]
+__all__ = ["Recipe", "Stage", "from_config", "in_turn", "init", "needs", "signals"]
 
 Weigh = Callable[[jax.Array, jax.Array], jax.Array]
 SLOTS = Recipe(budget=budgets, reward=rewards, filter=filters, advantage=advantages, loss=losses)
@@ -137,6 +137,12 @@ def _alike(runs: Sequence[Callable], states) -> Sequence[Callable]:
 def init(recipe: Recipe[Stage]) -> Recipe[Any]:
   """The first state of every stage."""
   return Recipe(*(stage.init() for stage in recipe))
+
+
+def signals(recipe: Recipe[Stage]) -> tuple[str, ...]:
+  """The signals of rollouts that stages before the loss ask for, each once."""
+  names = (name for stage in recipe[:-1] for name in stage.needs)
+  return tuple(dict.fromkeys(name for name in names if name not in ("group", "ref")))
 
 
 def needs(recipe: Recipe[Stage]) -> tuple[str, ...]:

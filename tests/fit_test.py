@@ -179,3 +179,13 @@ def test_the_report_reads_as_it_counts(one):
 def test_unknown_topologies_are_named(name):
   with pytest.raises(ValueError, match=f"topology must be like v5e:4x4.*{name}"):
     command.describe(name)
+
+
+def test_passes_that_stages_need_are_programs_of_the_step():
+  config = CONFIG | {
+    "mesh": {},
+    "reward": {"fn": "pear"},
+    "loss": {"fn": "clipped_surrogate", "kl": {"fn": "k3", "beta": 0.1}},
+  }
+  found = fit.compile_step(build_model(read(config)))
+  assert list(found) == ["copy", "sample", "measure", "shape", "reference", "update"]

@@ -15,12 +15,13 @@ import jax
 import jax.numpy as jnp
 from jax.stages import Compiled
 
+from lcrl import recipes
 from lcrl.data.rows import Rows
 from lcrl.mesh import batch_sharding, batch_shards, replicated
 from lcrl.policies import Config
 from lcrl.sampling import engine as sampling
 from lcrl.training.collectives import sent_bytes
-from lcrl.training.model import Model
+from lcrl.training.model import REF, SCORE_FIELDS, Model
 from lcrl.types import Budget, Rollouts
 
 PyTree = Any
@@ -68,7 +69,7 @@ CHIPS = {  # by device_kind
 
 
 def measure(model: Model, *, tokens: float | None = None) -> dict[str, Program]:
-  """The programs of a step in their order: copy, sample, shape, (reference,) update.
+  """The programs of a step in their order: copy, sample, (measure,) shape, (reference,) update.
 
   Args:
     model: on any devices; nothing is allocated there.
@@ -76,7 +77,7 @@ def measure(model: Model, *, tokens: float | None = None) -> dict[str, Program]:
   """
   tokens = model.settings.train.max_tokens if tokens is None else tokens
   params, state = device_bytes(model.abstract.params), device_bytes(model.abstract)
-  used = {"copy": params, "reference": params, "update": state}
+  used = {"copy": params, "measure": params, "reference": params, "update": state}
   frozen = params if model.needs_reference else 0
   found = {}
   for name, compiled in compile_step(model).items():
@@ -123,10 +124,12 @@ def compile_step(model: Model) -> dict[str, Compiled]:
     **lengths, share=s.sampling.slots is None,
   )  # fmt: skip
   at = {"step": model.abstract.step, "key": key}
+  if model.measured:
+    compile_("measure", model.measure, model.abstract.params, rollouts)
   batch, _ = compile_("shape", model.shape, model.abstract.recipe, rollouts, **at)
   if model.needs_reference:
     reference = compile_("reference", model.measure, model.abstract.params, rollouts)
-    batch = dataclasses.replace(batch, ref_log_probs=reference)
+    batch = dataclasses.replace(batch, ref_log_probs=reference.log_probs)
   compile_("update", model.update, model.abstract, batch)
   return done
 
@@ -154,7 +157,10 @@ def abstract_batch(model: Model) -> tuple[Rows, Rollouts]:
     prompt_ids=numbers,
     difficulty=numbers,
     budget=Budget(number, number, number),
-    signals={},
+    signals={
+      name: array(jnp.float32, tokens) if name in (*SCORE_FIELDS, REF) else number
+      for name in recipes.signals(model.recipe)
+    },
   )
   asked = array(jnp.int32, train.max_prompt_tokens)
   return Rows(asked, number, number, numbers, numbers, numbers), rollouts
@@ -191,6 +197,7 @@ def flops(model: Model, tokens: float) -> dict[str, float]:
   again = dropped[c.remat] * c.layers
   return {
     "sample": read * asked * prefill + rows * tokens * (forward + head),
+    "measure": score,
     "reference": score,
     "update": rows * length * (3 * forward + 4 * head + again) + passes * score,
   }
@@ -206,9 +213,11 @@ def traffic(model: Model, tokens: float) -> dict[str, float]:
   length = s.train.max_prompt_tokens + s.train.max_tokens
   cache = rows * length * 2 * c.kv_heads * c.head_dim * c.layers
   passes = s.train.updates * s.train.micro_batches * (2 if c.remat == "none" else 3)
+  score = s.train.micro_batches * weights * width(c.dtype)
   return {
     "sample": tokens * (weights + cache) * width(s.sampling.dtype or c.dtype),
-    "reference": s.train.micro_batches * weights * width(c.dtype),
+    "measure": score,
+    "reference": score,
     "update": passes * weights * width(c.dtype),
   }
 

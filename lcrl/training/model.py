@@ -33,6 +33,7 @@ from lcrl.types import Recipe, Stage, TrainState
 
 PyTree = Any
 SCORE_FIELDS = ("entropy", "log_sum_sq", "logits_at")
+REF = "ref_log_probs"  # the signal; "ref" is the loss's name for them
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -81,7 +82,7 @@ def build_model(settings: Settings, *, devices=None) -> Model:
   policy = source.policy
   optimizer = build(optimizers, s.built["optimizer"], field="optimizer")
   fields = tuple(name for name in recipe.loss.needs if name in SCORE_FIELDS)
-  signals = {name for stage in recipe[:-1] for name in stage.needs}
+  signals = recipes.signals(recipe)
   measured = tuple(name for name in SCORE_FIELDS if name in signals)
   make_score = partial(
     make_scorer, policy, temperature=s.sampling.temperature, mesh=mesh, pack=s.train.pack
@@ -125,18 +126,18 @@ def build_model(settings: Settings, *, devices=None) -> Model:
     micro_batches=s.train.micro_batches,
     updates=s.train.updates,
   )
-  update_ = jax.jit(
+  update_: Callable[..., Any] = jax.jit(
     step, donate_argnums=0, out_shardings=(shardings, whole), static_argnames="sizes"
   )
-  measure = jax.jit(
+  measure: Callable[..., Any] = jax.jit(
     partial(score_all, make_score(needs=measured), pieces=s.train.micro_batches),
     out_shardings=rows,
     static_argnames="sizes",
   )
   if s.train.pack is not None:
     cut = {"width": s.train.pack, "shards": batch_shards(mesh), "pieces": s.train.micro_batches}
-    update_ = PackedUpdate(update_, mesh, cut | {"parts": s.train.updates})
-    measure = PackedScore(measure, mesh, cut)
+    update_ = PackedUpdate(update_, mesh, policy, cut | {"parts": s.train.updates})
+    measure = PackedScore(measure, mesh, policy, cut)
   return Model(
     settings=s,
     mesh=mesh,
@@ -150,5 +151,5 @@ def build_model(settings: Settings, *, devices=None) -> Model:
     update=update_,
     measure=measure,
     measured=measured,
-    needs_reference="ref" in wanted or "ref_log_probs" in signals,
+    needs_reference="ref" in wanted or REF in signals,
   )

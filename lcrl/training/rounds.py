@@ -16,16 +16,16 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
+from lcrl import recipes
 from lcrl.mesh import to_global, to_local
 from lcrl.sampling.verified import Player, Referee, Share
 from lcrl.tasks.task import Prompt
-from lcrl.training.model import Model
+from lcrl.training.model import REF, Model
 from lcrl.training.revise import Revision
 from lcrl.types import Budget, Recipe, Rollouts, Stage
 
 PyTree = Any
 OTHER_NEEDS = {"group", "ref"}  # no signals
-REF = "ref_log_probs"
 
 
 class Provider(NamedTuple):
@@ -61,7 +61,7 @@ def scorer_signals(model: Model, reference: Reference | None) -> list[Provider]:
     return found
 
   providers = [Provider(model.measured, read)] if model.measured else []
-  if reference is not None and any(REF in stage.needs for stage in model.recipe):
+  if reference is not None and REF in recipes.signals(model.recipe):
     providers.append(Provider((REF,), lambda _, rollouts: {REF: reference(rollouts)}))
   return providers
 
