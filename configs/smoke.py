@@ -1,4 +1,6 @@
-"""What a config becomes in its smoke mode: two steps of a tiny policy on sums, in seconds."""
+"""What a config becomes in its smoke mode: two steps of a tiny policy, in seconds."""
+
+import pathlib
 
 from ml_collections import config_dict
 
@@ -25,6 +27,45 @@ def shrink(c: config_dict.ConfigDict) -> config_dict.ConfigDict:
     micro_batches=1,
     updates=1,
   )
+  c.eval = dict(prompts=4)
+  c.checkpoint = dict(every=1, keep=1)
+  c.verify = dict(workers=1)
+  return c
+
+
+def shrink_pairs(
+  c: config_dict.ConfigDict, *, rows: str = "smoke_pairs.jsonl"
+) -> config_dict.ConfigDict:
+  """The same for runs on pairs, which take them from a file beside this one."""
+  c.policy = dict(fn="fresh", vocab_size=258)
+  c.tokenizer = dict(fn="utf8")
+  path = str(pathlib.Path(__file__).with_name(rows))
+  c.data = dict(fn=c.data.fn, rows=dict(fn="jsonl", path=path), window=96, held_out=0.25)
+  c.batches = dict(fn="stratified", size=4)
+  c.mesh = dict(data=1, fsdp=1)
+  c.sampling = dict(temperature=1.0)
+  c.train = dict(steps=2, max_tokens=16, max_prompt_tokens=64, prompts=4)
+  c.eval = dict(pairs=4, prompts=4)
+  c.checkpoint = dict(every=1, keep=1)
+  return c
+
+
+def shrink_rounds(c: config_dict.ConfigDict) -> config_dict.ConfigDict:
+  """The same for iterative runs. Answers score by their length, or a teacher's stand beside them:
+  a fresh policy is never right, and pairs need a contrast."""
+  c.policy = dict(fn="fresh", vocab_size=258)
+  c.tokenizer = dict(fn="utf8")
+  c.task = dict(fn="reasoning_gym", dataset="chain_sum", seed=0, size=64, max_digits=1)
+  c.budget = dict(fn="fixed", target=16)
+  c.reward = dict(fn="length_penalty", alpha=0.02)
+  if "teacher" in c:
+    path = str(pathlib.Path(__file__).with_name("smoke_answers.jsonl"))
+    c.teacher = dict(fn="jsonl", path=path)
+  c.batches = dict(fn="stratified", size=4)
+  c.mesh = dict(data=1, fsdp=1)
+  c.sampling = dict(temperature=1.0)
+  c.round = dict(prompts=4, group_size=4, updates=1)
+  c.train = dict(steps=2, prompts=4, max_tokens=16, max_prompt_tokens=256)
   c.eval = dict(prompts=4)
   c.checkpoint = dict(every=1, keep=1)
   c.verify = dict(workers=1)

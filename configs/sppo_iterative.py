@@ -1,0 +1,45 @@
+"""SPPO: each round the best of five answers against the worst, drawn to how often they win.
+
+Source  arXiv:2405.00675 and its code (beta 0.001, 5 answers, rate 5e-7); there three rounds of
+        20,000 prompts, scored by PairRM: here smaller rounds, scored by the verifier less a price
+        for length, since SPPO's answers grow from round to round
+Data    questions with answers as JSON lines, such as DeepScaleR's, in data/deepscaler.jsonl
+Run     python -m experiments.train --config=configs/sppo_iterative.py --workdir=$WORKDIR
+Smoke   the same with --config=configs/sppo_iterative.py:smoke (one CPU, under a minute)
+Result  not run yet
+"""
+
+from ml_collections import config_dict
+
+from configs.smoke import shrink_rounds
+
+
+def get_config(mode: str = "full") -> config_dict.ConfigDict:
+  c = config_dict.ConfigDict({"run": "iterative", "seed": 0})
+  c.task = dict(fn="jsonl", path="data/deepscaler.jsonl", question="problem", answer="answer")
+  c.budget = dict(fn="fixed", target=4096)
+  c.reward = dict(fn="length_penalty", alpha=1e-4)
+  c.pairing = dict(fn="best_vs_worst")
+  c.loss = dict(fn="sppo", beta=1e-3)
+  c.reference = dict(fn="latest")
+  c.policy = dict(
+    fn="pretrained", path="models/Qwen2.5-1.5B-Instruct", dtype="bfloat16", remat="full"
+  )
+  c.batches = dict(fn="stratified", size=64)
+  c.sampling = dict(temperature=1.0, dtype="bfloat16")
+  c.optimizer = dict(fn="adamw", learning_rate=5e-7)
+  c.mesh = dict(data=1, fsdp=-1)
+  c.round = dict(prompts=1024, group_size=5, updates=16)
+  c.train = dict(
+    steps=480, prompts=128, max_tokens=4096, max_prompt_tokens=1024, micro_batches=8, pack=8192
+  )
+  c.eval = dict(every=80, prompts=512)
+  c.checkpoint = dict(every=16, keep=1)
+  if mode == "smoke":
+    shrink_rounds(c)
+  return c
+
+
+def sweep(add):
+  for alpha in (0.0, 1e-4, 3e-4):
+    add({"reward.alpha": alpha})
