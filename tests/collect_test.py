@@ -38,7 +38,7 @@ class OneInFour:
     return dataclasses.replace(played, correct=jnp.array(mixed), prompt_ids=ids)
 
 
-def collect(max_rounds):
+def collect(max_rounds, passed=(), **how):
   collector = Collector(
     lambda position: Prompt(100 + position, (), None),
     OneInFour(),
@@ -46,8 +46,9 @@ def collect(max_rounds):
     prompts=4,
     group_size=4,
     max_rounds=max_rounds,
+    **how,
   )
-  return collector(None, recipes.init(RECIPE), 0, 0)
+  return collector(None, recipes.init(RECIPE), 0, 0, passed)
 
 
 def test_one_round_takes_what_comes():
@@ -70,3 +71,21 @@ def test_a_short_batch_is_filled_with_groups_that_do_not_train():
   np.testing.assert_array_equal(got.rollouts.prompt_ids, [103, 107, 100, 101])
   keep, _ = RECIPE.filter.apply((), jnp.zeros((4, 4)), got.rollouts)
   np.testing.assert_array_equal(keep.any(-1), [True, True, False, False])
+
+
+@pytest.mark.parametrize(
+  "passed, sampled, trained",
+  [
+    ([], 6, [103]),  # half as many again, before anything is known
+    ([(8, 2), (4, 1)], 16, [103, 107, 111, 115]),  # a quarter passes: four times as many
+    ([(16, 9)], 8, [103, 107]),  # 7.1, rounded down and then up to half batches
+    ([(8, 3)], 10, [103, 107]),  # 8 / 3 * 4 = 10.7, rounded down
+    ([(8, 0)], 20, [103, 107, 111, 115]),  # at most five times as many
+  ],
+)
+def test_past_rates_say_how_many_prompts_a_round_takes(passed, sampled, trained):
+  got = collect(1, passed, predict=True)
+  assert (got.rounds, got.position) == (1, sampled)
+  assert got.passed == (sampled, sampled // 4)
+  np.testing.assert_array_equal(got.rollouts.prompt_ids[: len(trained)], trained)
+  assert len(got.rollouts.prompt_ids) == 4

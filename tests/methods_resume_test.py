@@ -6,6 +6,7 @@ since a fresh policy is rarely right.
 
 import copy
 import dataclasses
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -243,3 +244,19 @@ def test_a_schedule_of_lengths_compiles_a_few_programs():
   assert _generate._cache_size() - before == 3
   assert run.model.shape._cache_size() == 3
   assert run.model.update._cache_size() == 3
+
+
+def test_entropy_is_that_of_the_policy_before_the_update(engine):
+  run = Run(engine, advantage=dict(fn="canon_entropy"), train=dict(updates=2, micro_batches=2))
+  state = run.model.initial()
+  batch = run.roll(state).batch
+  r = batch.rollouts
+  logits = run.model.policy.apply(state.params, r.tokens)[..., :-1, :]
+  log_probs = jax.nn.log_softmax(logits)
+  entropy = -(jnp.exp(log_probs) * log_probs).sum(-1)
+  chosen = jnp.take_along_axis(log_probs, r.tokens[..., 1:, None], -1)[..., 0]
+  mask = r.mask[..., 1:]
+  close = partial(np.testing.assert_allclose, atol=2e-5)
+  close(jnp.where(mask, entropy, 0), r.signals["entropy"][..., 1:])
+  close(jnp.where(mask, chosen, 0), batch.old_log_probs[..., 1:])
+  assert "old_log_probs" not in r.signals
