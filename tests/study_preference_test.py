@@ -1,11 +1,15 @@
 """The study of preference losses: its pairs, its losses, what it measures, its report."""
 
+from types import SimpleNamespace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments.studies.preference import contrast, report
+from experiments.studies.preference import contrast, report, smollm2
+from lcrl.data import tokenizers
+from lcrl.data.sources import Encoded
 from lcrl.training import optimizers
 from tests.rollouts import random_rollouts
 
@@ -69,8 +73,9 @@ def test_length_alone_tells_the_losses_apart():
   assert unequal["R-DPO"] == pytest.approx(np.log1p(np.exp(-0.07 - 0.1 * 3)), rel=1e-5)
 
 
-@pytest.mark.parametrize("pieces", [1, 2])
-@pytest.mark.parametrize("loss", range(len(contrast.LOSSES)))
+@pytest.mark.parametrize(
+  ("loss", "pieces"), [(0, 2), *((i, 1) for i in range(len(contrast.LOSSES)))]
+)
 def test_learning_raises_the_chosen_side_of_valid_pairs(loss, pieces):
   good = pairs_of(4, 3)
   nothing = jax.tree.map(lambda x: jnp.zeros_like(x), good)._replace(ref=good.ref * jnp.nan)
@@ -137,3 +142,55 @@ def test_the_report_says_what_the_numbers_say(tmp_path):
   assert "| start | 20.0 | 2000.0 |  |  |  | 20.00 |  |" in text
   assert text.count("right, %") == 1
   assert (tmp_path / "small.png").read_bytes().startswith(b"\x89PNG")
+
+
+class FakeLab:
+  """A laboratory whose policy is one number: an update adds the index of the loss to it."""
+
+  sizes = smollm2.SMALL._replace(points=2, steps=5)
+  tokenizer = tokenizers.utf8()
+
+  def __init__(self):
+    self.optimizer = optimizers.sgd(learning_rate=1.0)
+
+  def play(self, params, player, prompts, answers, key):
+    return random_rollouts(prompts=len(prompts), group=answers)
+
+  def score(self, params, rows):
+    return jnp.zeros(rows.mask.shape)
+
+  def measure(self, params, *_):
+    return contrast.Point(*[params] * len(contrast.Point._fields))
+
+  def learn(self, carry, pairs, loss, key, *, steps):
+    return carry[0] + loss * steps, carry[1]
+
+
+@pytest.mark.parametrize("judged", [True, False])
+def test_every_loss_starts_alike_and_is_measured_at_every_point(judged):
+  player = SimpleNamespace(verifier=None if judged else smollm2.Unjudged())
+  pairs, key = pairs_of(4, 3), jax.random.key(0)
+  question = smollm2.Question(player, [None] * 4)
+  found = smollm2.runs(FakeLab(), question, jnp.array(-1.0), jnp.array(0.0), pairs, pairs, key)
+  assert found["pairs"] == {"pairs": [1], "chosen": [4.0], "rejected": [3.0]}
+  for loss in contrast.LOSSES:
+    index = [*smollm2.HOW].index(loss)
+    assert found["losses"][loss]["tokens"] == [[0, 5 * index, 10 * index]]
+  assert found["losses"]["before SFT"]["tokens"] == [[-1]]
+  assert ("accuracy" in found["losses"]["DPO"]) == judged
+
+
+def test_pairs_as_rows_of_the_window():
+  ids = lambda *x: np.array(x, np.int32)
+  long = Encoded(1, ids(*range(9)), (ids(1), ids(2)))
+  short = Encoded(2, ids(8, 9), (ids(1, 2, 3), ids(4)))
+  sizes = smollm2.SMALL._replace(prompt_tokens=3, answer_tokens=3)
+  pairs = smollm2.laid([long, short], 2, sizes, 7)
+  assert pairs.tokens[0].tolist() == [[8, 9, 1, 2, 3, 7], [8, 9, 4, 7, 7, 7]]
+  assert pairs.mask[0].astype(int).tolist() == [[0, 0, 1, 1, 1, 0], [0, 0, 1, 0, 0, 0]]
+  assert pairs.valid.tolist() == [True, False]
+
+
+def test_imitation_looks_at_the_chosen_side_alone():
+  pairs, log_probs = pairs_of(4, 3), jnp.log(jnp.array([[[0.5] * 6, [0.1] * 6]]))
+  assert smollm2.imitation(log_probs, pairs).mean() == pytest.approx(np.log(2), rel=1e-6)

@@ -203,25 +203,29 @@ def runs(
   }
 
 
+def laid(encoded: Sequence[sources.Encoded], count: int, sizes: Sizes, pad_id: int) -> Pairs:
+  """The first `count` pairs whose prompts fit, and none where there are fewer; ref is 0."""
+  some = [one for one in encoded if len(one.prompt) <= sizes.prompt_tokens][:count]
+  tokens = np.full((count, 2, sizes.window), pad_id, np.int32)
+  mask = np.zeros(tokens.shape, bool)
+  for b, one in enumerate(some):
+    for g, side in enumerate(one.sides):
+      begin, end = len(one.prompt), len(one.prompt) + len(side)
+      tokens[b, g, :end] = [*one.prompt, *side]
+      mask[b, g, begin:end] = True
+  arrays = tokens, mask, np.zeros(mask.shape, np.float32), mask.any((1, 2))
+  return Pairs(*(jnp.asarray(x) for x in arrays))
+
+
 def instructions(lab: Lab, params: PyTree, path: str, key: jax.Array) -> dict[str, Any]:
   """Pairs of a public set; what has no place in the window is left out."""
   sizes, rows = lab.sizes, readers.json(path)
   found = sources.pairs(lab.tokenizer, rows=rows, window=sizes.window, held_out=0.1)
   logging.info("%s", found.report)
 
-  def laid(encoded: Sequence[sources.Encoded], count: int) -> Pairs:
-    some = [one for one in encoded if len(one.prompt) <= sizes.prompt_tokens][:count]
-    tokens = np.full((count, 2, sizes.window), lab.tokenizer.pad_id, np.int32)
-    mask = np.zeros(tokens.shape, bool)
-    for b, one in enumerate(some):
-      for g, side in enumerate(one.sides):
-        begin, end = len(one.prompt), len(one.prompt) + len(side)
-        tokens[b, g, :end] = [*one.prompt, *side]
-        mask[b, g, begin:end] = True
-    arrays = tokens, mask, np.zeros(mask.shape, np.float32), mask.any((1, 2))
-    return Pairs(*(jnp.asarray(x) for x in arrays))
-
-  train, held = laid(found.train, sizes.prompts), laid(found.held_out, sizes.judged)
+  pad_id = lab.tokenizer.pad_id
+  train = laid(found.train, sizes.prompts, sizes, pad_id)
+  held = laid(found.held_out, sizes.judged, sizes, pad_id)
   start = lab.imitate(params, train, key)
   train, held = (p._replace(ref=lab.score(start, p)) for p in (train, held))
   asked = [one for one in found.held_out if len(one.prompt) <= sizes.prompt_tokens]
