@@ -13,6 +13,7 @@ import pytest
 from lcrl.evaluation import report
 from lcrl.policies import sources
 from lcrl.training import loop, playing, runs
+from lcrl.training.pairs import sampled
 
 FOLDER = pathlib.Path(__file__).parent.parent / "configs"
 NAMES = sorted(p.stem for p in FOLDER.glob("*.py") if p.stem not in ("__init__", "smoke"))
@@ -44,7 +45,8 @@ def shared():
 
     tasks = {}
     patch.setattr(playing, "Verifier", verifier)
-    patch.setattr(playing, "make_engine", functools.cache(playing.make_engine))
+    for place in (playing, sampled):
+      patch.setattr(place, "make_engine", functools.cache(place.make_engine))
     patch.setattr(sources, "fresh", functools.cache(sources.fresh))
     for plot in ("pareto", "by_difficulty", "curves"):
       patch.setattr(report.plots, plot, lambda *_, **__: None)

@@ -1,0 +1,42 @@
+"""LD-DPO: what an answer has beyond the other's length counts less.
+
+Source  arXiv:2409.06411; the reference is discounted as the policy is (TRL from 0.29)
+Data    UltraFeedback-binarized (prompt, chosen, rejected), as Parquet
+Run     python -m experiments.train --config=configs/ld_dpo.py --workdir=$WORKDIR
+Smoke   the same with --config=configs/ld_dpo.py:smoke (one CPU, under a minute)
+Result  not run yet
+"""
+
+from ml_collections import config_dict
+
+from configs.smoke import shrink_pairs
+
+
+def get_config(mode: str = "full") -> config_dict.ConfigDict:
+  c = config_dict.ConfigDict({"run": "preference", "seed": 0})
+  c.loss = dict(fn="ld_dpo", beta=0.1, alpha=0.5)
+  c.reference = dict(fn="cached")
+  c.policy = dict(
+    fn="pretrained", path="models/Llama-3-Base-8B-SFT", dtype="bfloat16", remat="full"
+  )
+  c.data = dict(
+    fn="pairs",
+    rows=dict(fn="parquet", path="data/ultrafeedback_binarized.parquet"),
+    window=2048,
+    max_prompt_tokens=1800,
+    held_out=0.01,
+  )
+  c.batches = dict(fn="stratified", size=128)
+  c.sampling = dict(temperature=0.7, dtype="bfloat16")
+  c.optimizer = dict(fn="adamw", learning_rate=5e-7, warmup=48, decay=478)
+  c.mesh = dict(data=1, fsdp=-1)
+  c.train = dict(steps=478, max_tokens=1024, max_prompt_tokens=1800, micro_batches=16, pack=4096)
+  c.eval = dict(every=100, pairs=512, prompts=128)
+  if mode == "smoke":
+    shrink_pairs(c)
+  return c
+
+
+def sweep(add):
+  for value in (0.0, 0.25, 0.5, 0.75, 1.0):
+    add({"loss.alpha": value})

@@ -1,0 +1,41 @@
+"""Light-R1's semi-on-policy DPO: verified answers over the model's own wrong ones.
+
+Source  arXiv:2503.10460 (NCA, beta 0.3, constant rate, 32k tokens)
+Data    prompt, chosen (verified right, of a stronger model), rejected (the model's own, wrong)
+Run     python -m experiments.train --config=configs/light_r1.py --workdir=$WORKDIR
+Smoke   the same with --config=configs/light_r1.py:smoke (one CPU, under a minute)
+Result  not run yet
+"""
+
+from ml_collections import config_dict
+
+from configs.smoke import shrink_pairs
+
+
+def get_config(mode: str = "full") -> config_dict.ConfigDict:
+  c = config_dict.ConfigDict({"run": "preference", "seed": 0})
+  c.loss = dict(fn="nca", beta=0.3)
+  c.reference = dict(fn="cached")
+  c.policy = dict(
+    fn="pretrained",
+    path="models/Light-R1-SFT-stage2",
+    dtype="bfloat16",
+    remat="full",
+    attention="triton",
+  )
+  c.data = dict(
+    fn="pairs",
+    rows=dict(fn="jsonl", path="data/light_r1_dpo.jsonl"),
+    window=32768,
+    max_prompt_tokens=2048,
+    held_out=0.01,
+  )
+  c.batches = dict(fn="stratified", size=32)
+  c.sampling = dict(temperature=0.7, dtype="bfloat16")
+  c.optimizer = dict(fn="adamw", learning_rate=5e-7, clip_norm=1.0)
+  c.mesh = dict(data=1, fsdp=-1)
+  c.train = dict(steps=300, max_tokens=1024, max_prompt_tokens=2048, micro_batches=4, pack=65536)
+  c.eval = dict(every=100, pairs=512, prompts=128)
+  if mode == "smoke":
+    shrink_pairs(c)
+  return c

@@ -1,0 +1,44 @@
+"""LongPO: a model of short contexts teaches itself long ones.
+
+Source  arXiv:2502.13922 (AdamW in place of RMSprop)
+Data    prompt (long), reference_prompt (short), chosen (answers that), rejected (answers prompt)
+Run     python -m experiments.train --config=configs/longpo.py --workdir=$WORKDIR
+Smoke   the same with --config=configs/longpo.py:smoke (one CPU, under a minute)
+Result  not run yet
+"""
+
+from ml_collections import config_dict
+
+from configs.smoke import shrink_pairs
+
+
+def get_config(mode: str = "full") -> config_dict.ConfigDict:
+  c = config_dict.ConfigDict({"run": "preference", "seed": 0})
+  c.loss = dict(fn="longpo", beta=0.01, weight=0.01)
+  c.weights = dict(fn="sequence_mean")
+  c.reference = dict(fn="cached")
+  c.policy = dict(
+    fn="pretrained",
+    path="models/Mistral-7B-Instruct-v0.2",
+    dtype="bfloat16",
+    remat="full",
+    attention="triton",
+  )
+  c.data = dict(
+    fn="pairs",
+    rows=dict(fn="jsonl", path="data/longpo.jsonl"),
+    window=131072,
+    max_prompt_tokens=130048,
+    held_out=0.01,
+  )
+  c.batches = dict(fn="stratified", size=8)
+  c.sampling = dict(temperature=0.7, dtype="bfloat16")
+  c.optimizer = dict(fn="adamw", learning_rate=5e-7, warmup=100, decay=1000)
+  c.mesh = dict(data=1, fsdp=-1)
+  c.train = dict(
+    steps=1000, max_tokens=1024, max_prompt_tokens=130048, micro_batches=1, pack=262144
+  )
+  c.eval = dict(every=100, pairs=512, prompts=16)
+  if mode == "smoke":
+    shrink_pairs(c, rows="smoke_long_pairs.jsonl")
+  return c
