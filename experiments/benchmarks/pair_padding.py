@@ -1,10 +1,11 @@
 """How much of what a model reads of a file of pairs is padding, and in how many shapes; CPU only.
 
   python -m experiments.benchmarks.pair_padding --path=pairs.jsonl --tokenizer=FOLDER_OR_GGUF \
-      --window=1024 --size=64 --widths=1024,2048
+      --window=1024 --size=64
 
-A JSON line for padded rows, one for each width of packed rows (`train.pack`), and one for rows in
-buckets of `--lengths`. The counts are those of one epoch, its last, smaller batch included.
+A JSON line for padded rows, one for packed rows of each of `--widths`, and one for rows in buckets
+of `--lengths`. Without widths it tries those from the longest row to three times that, and prints
+the best: take it for `train.pack`. The counts are those of an epoch, its last batch included.
 """
 
 import json
@@ -23,7 +24,7 @@ _READER = flags.DEFINE_string("reader", "jsonl", "jsonl, json or parquet")
 _TOKENIZER = flags.DEFINE_string("tokenizer", None, "folder or GGUF file", required=True)
 _WINDOW = flags.DEFINE_integer("window", 1024, "most tokens of prompt and answer")
 _SIZE = flags.DEFINE_integer("size", 64, "pairs a step")
-_WIDTHS = flags.DEFINE_list("widths", ["1024"], "tokens of a packed row, each")
+_WIDTHS = flags.DEFINE_list("widths", [], "tokens of a packed row, each")
 _LENGTHS = flags.DEFINE_list("lengths", [], "of the buckets")
 _SHARDS = flags.DEFINE_integer("shards", 1, "devices along the batch")
 _PIECES = flags.DEFINE_integer("pieces", 1, "micro-batches")
@@ -65,8 +66,12 @@ def main(_):
 
   data = stream(fn="stratified")
   print(json.dumps({"rows": "padded"} | padded(data)))
-  for width in map(int, _WIDTHS.value):
-    print(json.dumps({"rows": "packed"} | packed_padding(data, steps, width=width, **cut)))
+  least = -(-int(lengths.max()) // 64) * 64
+  widths = [*map(int, _WIDTHS.value)] or range(least, max(3 * least, 1024) + 1, 64)
+  packed = [packed_padding(data, steps, width=width, **cut) for width in widths]
+  best = [] if _WIDTHS.value else [min(packed, key=lambda found: found["padding"])]
+  for found in best or packed:
+    print(json.dumps({"rows": "packed"} | found))
   if _LENGTHS.value:
     data = stream(fn="bucketed", lengths=[*map(int, _LENGTHS.value)])
     print(json.dumps({"rows": "bucketed"} | padded(data)))
