@@ -36,17 +36,17 @@ _INTERPRET = flags.DEFINE_bool("interpret", False, "runs the kernel without a GP
 
 TILES = [
   Tiles(),
-  Tiles(queries=1),
-  Tiles(queries=32),
-  Tiles(keys=32),
-  Tiles(keys=128),
+  Tiles(keys=64),
+  Tiles(keys=64, warps=2),
   Tiles(warps=2),
-  Tiles(warps=1),
   Tiles(warps=8),
+  Tiles(keys=256, warps=8),
+  Tiles(queries=8),
+  Tiles(queries=8, keys=64, warps=2),
+  Tiles(queries=32),
   Tiles(stages=1),
-  Tiles(stages=4),
-  Tiles(queries=1, warps=1, keys=32),
-  Tiles(queries=1, warps=2),
+  Tiles(stages=2),
+  Tiles(queries=1, keys=64, warps=2),
 ]
 
 

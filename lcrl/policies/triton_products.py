@@ -74,6 +74,8 @@ def _product(x, w, *, scale=None, eps=0.0, residual=None, gated=False, tiles, in
   """[R, D] x [D, N] -> [R, N], or [R, N / 2] where a gate stands before what it opens."""
   rows, width = len(x), w.shape[1] // (2 if gated else 1)
   tiles = dataclasses.replace(tiles, rows=min(tiles.rows, rows & -rows))
+  if width % tiles.columns or len(w) % tiles.depth:
+    raise ValueError(f"{tiles} do not divide a product of [{len(w)}, {width}].")
   kernel = functools.partial(
     _kernel,
     tiles=tiles,

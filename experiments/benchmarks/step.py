@@ -1,0 +1,187 @@
+"""A whole GRPO step split into its parts: sampling, verification, update. As `experiments.train`
+runs it, with random weights, tokens for text and a scorer in the real verifier's processes.
+
+python -m experiments.benchmarks.step --peer=tunix      # 64 x 8 rollouts of 96 + 96 tokens
+python -m experiments.benchmarks.step --update=none/xla/1/0 --shape=laptop --prompts=4 --group=4 \
+  --asked=64 --limit=128 --dtype=float32 --peer=tunix
+
+The peer does the same work first, in a process of its own. `--cache` names a folder of compiled
+programs: with a fresh one the first step is a cold one, run again it is a warm one. Prints one JSON
+line a library, then one with both and their ratio.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import statistics
+import time
+from typing import Any
+
+import jax
+import numpy as np
+from absl import app, flags
+
+from experiments.benchmarks import peers, shapes
+from lcrl.sampling.engine import Engine, make_engine
+from lcrl.sampling.verified import Player
+from lcrl.tasks.scorers import text
+from lcrl.tasks.task import Prompt, Task
+from lcrl.tasks.verify import Verifier
+from lcrl.training.model import build_model
+from lcrl.training.phases import learn, make_roll, make_rounds
+from lcrl.training.settings import read
+
+_UPDATE = flags.DEFINE_string(
+  "update", "dots/cudnn/8/0", "remat/attention/micro-batches/width of packed rows, 0: not packed"
+)
+_DECODING = flags.DEFINE_string("decoding", None, "of the sampler; None: the fastest here")
+_WORKERS = flags.DEFINE_integer("workers", 8, "processes of the verifier")
+_PEER = flags.DEFINE_enum("peer", None, ["tunix"], "another library, on the same work")
+_PEER_LIMIT = flags.DEFINE_integer("peer_timeout", 240, "seconds that it may take")
+_CACHE = flags.DEFINE_string("cache", None, "folder of compiled programs")
+FLAGS = flags.FLAGS  # shape, prompts, group, asked, limit, dtype, micro and repeats: of `peers`
+
+
+def main(argv):
+  del argv
+  work = {name: FLAGS[name].value for name in ("prompts", "group", "asked", "limit")}
+  common = {"shape": FLAGS.shape, "dtype": FLAGS.dtype, **work}
+  other = None
+  if _PEER.value:
+    options = {**common, "micro": FLAGS.micro, "repeats": FLAGS.repeats}
+    other = peers.in_a_process(options, timeout=_PEER_LIMIT.value)
+    print(json.dumps(other), flush=True)
+  if _CACHE.value:
+    jax.config.update("jax_compilation_cache_dir", _CACHE.value)
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
+  own = measure(shapes.Work(**work))
+  print(json.dumps(own), flush=True)
+  result = {**common, "update": _UPDATE.value, "own": own, "peer": other}
+  if other and "error" not in other:
+    parts = ("step_s", "sampling_s", "update_s", "first_step_s")
+    result["times_faster"] = {name: other[name] / own[name] for name in parts}
+  print(json.dumps(result), flush=True)
+
+
+def measure(work: shapes.Work) -> dict[str, Any]:
+  begin = time.perf_counter()
+  model = build_model(settings(work))
+  task = Task("copies", _Asked(work, model.policy.config.vocab_size), text)
+  tokens = _Tokens(model.policy.config.vocab_size)
+  engine = make_engine(
+    model.policy,
+    max_tokens=work.limit,
+    end_ids=tokens.end_ids,
+    pad_id=tokens.pad_id,
+    decoding=_DECODING.value,
+  )
+  with Verifier(task, workers=_WORKERS.value) as verifier:
+    timed = _Timed(engine)
+    player = Player(task, tokens, timed, verifier, model.mesh, work.asked)
+    rounds = make_rounds(model, player)
+    roll, state = make_roll(model, task, rounds), model.initial()
+    jax.block_until_ready(state.params)
+    ready, parts = time.perf_counter(), []
+    for _ in range(2 + FLAGS.repeats):
+      start = time.perf_counter()
+      shaped = roll(state)
+      rolled = time.perf_counter()
+      state, _ = learn(model, state, shaped)
+      jax.block_until_ready(state.params)
+      end = time.perf_counter()
+      parts.append(
+        {
+          "step_s": end - start,
+          "sampling_s": timed.seconds,
+          "verify_s": shaped.seconds - timed.seconds,
+          "shape_s": rolled - start - shaped.seconds,
+          "update_s": end - rolled,
+        }
+      )
+  memory = jax.devices()[0].memory_stats() or {}
+  return {
+    **shapes.machine(),
+    "decoding": engine.policy.config.decoding,
+    **{name: statistics.median(part[name] for part in parts[2:]) for name in parts[0]},
+    "first_step_s": parts[0]["step_s"],
+    "setup_s": ready - begin,
+    "first": {name: round(seconds, 3) for name, seconds in parts[0].items()},
+    "all_s": [round(part["step_s"], 4) for part in parts],
+    "peak_gib": memory.get("peak_bytes_in_use", 0) / 2**30 or None,
+    "response_tokens": float(shaped.seen["lengths"].sum()),
+  }
+
+
+def settings(work: shapes.Work):
+  """GRPO without KL, as the peer runs it."""
+  remat, attention, pieces, width = _UPDATE.value.split("/")
+  c = shapes.config(FLAGS.shape, dtype=FLAGS.dtype, remat=remat, attention=attention)
+  return read(
+    {
+      "seed": 0,
+      "budget": {"fn": "fixed", "target": work.limit},
+      "reward": {"fn": "correctness"},
+      "filter": {"fn": "keep_all"},
+      "advantage": {"fn": "group_normalized"},
+      "loss": {"fn": "clipped_surrogate", "clip_low": 0.2, "clip_high": 0.2},
+      "weights": {"fn": "token_mean"},
+      "policy": {"fn": "fresh", **{f.name: getattr(c, f.name) for f in dataclasses.fields(c)}},
+      "task": {},
+      "sampling": {},
+      "optimizer": {"fn": "adamw", "learning_rate": 1e-6, "clip_norm": 1.0},
+      "mesh": {},
+      "train": {
+        "steps": 2 + FLAGS.repeats,
+        "prompts": work.prompts,
+        "group_size": work.group,
+        "max_tokens": work.limit,
+        "max_prompt_tokens": work.asked,
+        "micro_batches": int(pieces),
+        "pack": int(width) or None,
+      },
+    }
+  )
+
+
+class _Asked:
+  """Prompts of random tokens, written as numbers."""
+
+  def __init__(self, work: shapes.Work, vocab: int):
+    rows = np.random.default_rng(0).integers(0, vocab, (work.prompts, work.asked))
+    self._texts = [" ".join(map(str, row)) for row in rows.tolist()]
+
+  def __len__(self) -> int:
+    return len(self._texts)
+
+  def __getitem__(self, index: int) -> Prompt:
+    return Prompt(index, ({"role": "user", "content": self._texts[index]},), "0 0")
+
+
+class _Tokens:
+  """Text is the numbers of the tokens, as for the peer."""
+
+  def __init__(self, vocab: int):
+    ids = peers.Ids(vocab)
+    self.encode, self.decode = ids.encode, ids.decode
+    self.end_ids, self.pad_id = (ids.eos_id(),), ids.pad_id()
+
+  def render(self, messages) -> str:
+    return messages[0]["content"]
+
+
+class _Timed:
+  """An engine and the seconds of its last call."""
+
+  def __init__(self, engine: Engine):
+    self._engine, self.max_tokens, self.seconds = engine, engine.max_tokens, 0.0
+
+  def generate(self, *args):
+    start = time.perf_counter()
+    rollouts = jax.block_until_ready(self._engine.generate(*args))
+    self.seconds = time.perf_counter() - start
+    return rollouts
+
+
+if __name__ == "__main__":
+  app.run(main)
