@@ -147,7 +147,7 @@ class Stage(NamedTuple):
   init: Callable[[], PyTree]  # () -> state
   apply: Callable  # (state, *inputs) -> (output, new state)
   needs: tuple[str, ...] = ()  # signals, score fields, "ref", "group" (more than one rollout)
-  observe: Callable | None = None  # (state, monitor rollouts) -> state, every few steps
+  observe: Callable | None = None  # (state, monitor rollouts, no signals) -> state, now and then
   coupled: bool = False  # a loss that does not add over pieces of the batch
   rows: int = 0  # rows of the data set that its state has room for; 0: it has none for any
   rewards: Callable | None = None  # of a preference loss: (scores, batch) -> [B, 2], for logs

@@ -89,3 +89,8 @@ def test_past_rates_say_how_many_prompts_a_round_takes(passed, sampled, trained)
   assert got.passed == (sampled, sampled // 4)
   np.testing.assert_array_equal(got.rollouts.prompt_ids[: len(trained)], trained)
   assert len(got.rollouts.prompt_ids) == 4
+
+
+def test_a_round_is_cut_into_micro_batches_on_every_shard():
+  got = collect(1, [(8, 3)], predict=True, multiple=2)  # 10 prompts would not do for 2 shards of 2
+  assert got.position == 12

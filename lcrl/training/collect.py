@@ -50,6 +50,7 @@ class Collector:
       (arXiv:2503.14476) does; if the rounds run out, dropped ones fill the batch and do not train.
     predict: a round takes more prompts than the batch, as many as past steps say that it needs
       (DOT, arXiv:2601.03969), rounded up to half batches so that few shapes are compiled.
+    multiple: every data shard of a round has a multiple of so many prompts.
     seed: of the run.
   """
 
@@ -63,11 +64,12 @@ class Collector:
     group_size: int,
     max_rounds: int = 1,
     predict: bool = False,
+    multiple: int = 1,
     seed: int = 0,
   ):
     self._stream, self._rounds, self._recipe = stream, rounds, recipe
     self._prompts, self._group_size, self._max_rounds = prompts, group_size, max_rounds
-    self._predict, self._seed = predict, seed
+    self._predict, self._multiple, self._seed = predict, multiple, seed
     self._look = jax.jit(self._would_train, out_shardings=replicated(rounds.mesh))
     self._take = jax.jit(take, out_shardings=batch_sharding(rounds.mesh))
 
@@ -109,8 +111,8 @@ class Collector:
     if not self._predict:
       return self._prompts
     wanted = prompts_to_sample(self._prompts, oversampling_factor(passed, window=len(passed)))
-    shards = batch_shards(self._rounds.mesh)
-    unit = -(-self._prompts // (2 * shards)) * shards
+    multiple = batch_shards(self._rounds.mesh) * self._multiple
+    unit = -(-self._prompts // (2 * multiple)) * multiple
     return -(-wanted // unit) * unit
 
   def _would_train(self, states, rollouts: Rollouts) -> tuple[jax.Array, Metrics]:

@@ -65,6 +65,7 @@ def make_roll(model: Model, task: Task, rounds: Rounds) -> Callable[[TrainState]
     group_size=s.train.group_size,
     max_rounds=s.train.max_rounds,
     predict=s.train.window > 0,
+    multiple=s.train.micro_batches,
     seed=s.seed,
   )
   look = jax.jit(facts, out_shardings=replicated(model.mesh))
@@ -118,7 +119,8 @@ def learn(model: Model, state: TrainState, shaped: Shaped) -> tuple[TrainState, 
 
 
 def make_monitor(model: Model, task: Task, rounds: Rounds) -> Callable[[TrainState], TrainState]:
-  """Every `monitor.every` steps, shows stages that observe rollouts of a fixed set of prompts."""
+  """Every `monitor.every` steps, shows stages that observe rollouts of a fixed set of prompts, as
+  they were sampled: not revised, without signals."""
   s, recipe = model.settings, model.recipe
   watchers = [stage.observe for stage in recipe]
   if not s.monitor.every or not any(watchers):
@@ -139,7 +141,7 @@ def make_monitor(model: Model, task: Task, rounds: Rounds) -> Callable[[TrainSta
     budget = ask_budget(
       recipe, state.recipe, prompts, step=step, key=key, group_size=s.train.group_size
     )
-    rollouts = rounds.play(state.params, prompts, index, budget, key, revised=False)
+    rollouts, _ = rounds.player.play(state.params, prompts, index, budget, key)
     return dataclasses.replace(state, recipe=observe(state.recipe, rollouts))
 
   return monitor

@@ -104,12 +104,10 @@ class Rounds:
     index: np.ndarray,
     budget: Budget,
     key: jax.Array,
-    *,
-    revised: bool = True,
   ) -> Rollouts:
-    """`Player.play`, then revision (unless `revised` is False), signals and providers."""
+    """`Player.play`, then revision, signals and providers."""
     rollouts, referee = self.player.play(params, prompts, index, budget, key)
-    if self.revision is not None and revised:
+    if self.revision is not None:
       mine = self.revision.apply(jax.tree.map(to_local, rollouts), referee)
       rollouts = to_global(self.mesh, _with_signals(mine, referee))
     elif self.player.task.signals is not None:
