@@ -91,7 +91,7 @@ RECIPES = {
 
 
 @pytest.mark.parametrize("name", RECIPES)
-def test_a_lane_is_the_method_alone(name, params, lanes_trained):
+def test_a_lane_is_the_method_alone(name, params, built, lanes_trained):
   (states, seen), _ = lanes_trained
   setup = SIZES.setup
   recipe = Recipe(
@@ -125,6 +125,19 @@ def test_a_lane_is_the_method_alone(name, params, lanes_trained):
   assert 0 < seen.right[place].sum() < seen.answers[place].sum()
   for a, b in zip(jax.tree.leaves(states.params), jax.tree.leaves(alone.params), strict=True):
     np.testing.assert_allclose(a[place], b, rtol=1e-4, atol=2e-6)
+
+  if name == "laser_d":
+    ours = states.recipe.reward[built[1]["reward"].index("laser_d")].own.targets[place]
+    assert ours.tolist() == alone.recipe.reward.own.targets.tolist() != [16 * 128] * 3
+
+
+def test_every_run_is_in_one_program():
+  waiting = list(run.runs(list(METHODS), [0, 1, 2]))
+  found = run.queues(waiting)
+  assert sorted(r.key for queue in found for r in queue) == sorted(r.key for r in waiting)
+  assert max(len({r.method.name for r in queue}) for queue in found) <= run.TOGETHER
+  assert [{r.method.name for r in queue} for queue in found][-1] == {"mrt"}
+  assert (run.even(366, 72), run.even(4, 72), run.even(72, 72)) == (61, 4, 72)
 
 
 def test_methods_differ_in_their_lanes(lanes_trained):

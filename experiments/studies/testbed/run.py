@@ -31,6 +31,7 @@ from lcrl import evaluation
 
 FLAGS = flags.FLAGS
 STARTS = ("starts.npz", "starts.json")
+TOGETHER = 20  # methods of one program
 WANTED = {"weak": 0.5, "good": 0.9}  # accuracy of the snapshots from which runs start
 
 
@@ -153,6 +154,25 @@ def runs(names: Sequence[str], seeds: Sequence[int]) -> Iterator[Run]:
       yield Run(method, value, start, seed)
 
 
+def queues(waiting: Sequence[Run]) -> list[list[Run]]:
+  """One a program: compilers work side by side on a few methods each, and probing ones apart."""
+  probing = {m.name for m in listed.PROBING}
+  names = list(dict.fromkeys(r.method.name for r in waiting if r.method.name not in probing))
+  parts = [names[i : i + TOGETHER] for i in range(0, len(names), TOGETHER)]
+  found = [[r for r in waiting if r.method.name in part] for part in (*parts, probing)]
+  return [queue for queue in found if queue]
+
+
+def even(total: int, most: int) -> int:
+  """At most that many at once, in as few groups, about as many in each.
+
+  >>> even(366, 72)
+  61
+  """
+  groups = -(-total // most)
+  return -(-total // groups)
+
+
 def train(
   compiled: Compiled,
   sizes: Sizes,
@@ -236,13 +256,11 @@ def study(
   lines = results.read_text().splitlines() if results.exists() else []
   done = {(r["method"], r["value"], r["start"], r["seed"]) for r in map(json.loads, lines)}
   waiting = [run for run in runs(names, seeds) if run.key not in done]
-  probing = {m.name for m in listed.PROBING}
-  queues = [[r for r in waiting if (r.method.name in probing) == late] for late in (False, True)]
   origin = {"device": evaluation.device(), "commit": evaluation.commit()}
   evaluation.write_json(folder / "origin.json", origin)
   log(f"{origin}, {len(waiting)} runs, {len(done)} done, {lanes} at once")
   with ThreadPoolExecutor() as pool:  # compilation takes other cores than imitation
-    ready = [Compiled(q, sizes, min(lanes, len(q)), pool) for q in queues if q]
+    ready = [Compiled(q, sizes, even(len(q), lanes), pool) for q in queues(waiting)]
     if not ready:
       return
     starts = _starts(ready[0].built, folder, sizes, seeds)
