@@ -42,6 +42,9 @@ def get_config(mode: str = "full") -> config_dict.ConfigDict:
     extract="boxed",
     render=dict(fn="suffix", templates=MODES, train_plain=True),
   )
+  c.eval_task = {
+    name: value for name, value in c.task.items() if name != "render"
+  }  # nobody names a mode
   c.sampling = dict(temperature=1.0, dtype="bfloat16")
   c.optimizer = dict(fn="adamw", learning_rate=1e-6)
   c.mesh = dict(data=1, fsdp=-1)

@@ -36,6 +36,9 @@ def get_config(mode: str = "full") -> config_dict.ConfigDict:
     extract="boxed",
     render=dict(fn="prefix", templates=OPEN, counts=True),
   )
+  c.eval_task = {
+    name: value for name, value in c.task.items() if name != "render"
+  }  # no opening is forced
   c.sampling = dict(temperature=1.0, dtype="bfloat16")
   c.optimizer = dict(fn="adamw", learning_rate=1e-6)
   c.mesh = dict(data=1, fsdp=-1)
