@@ -18,16 +18,27 @@ from tests.scorer_test import LOSSES, PARAMS, POLICY, make_batch, make_recipe
 WIDTH = 16
 
 
-def test_first_fit_overlaps_nothing_and_wastes_little():
+@pytest.mark.parametrize("group", [1, 4])
+def test_first_fit_overlaps_nothing_and_wastes_little(group):
   rng = np.random.default_rng(0)
-  lengths = jnp.asarray(rng.integers(0, 65, 200))
-  row, start = map(np.asarray, first_fit(lengths, 64))
-  taken = np.zeros((row.max() + 1, 64), int)
-  for r, s, n in zip(row, start, np.asarray(lengths), strict=True):
-    assert s + n <= 64
-    taken[r, s : s + n] += 1
-  assert taken.max() == 1
-  assert taken.mean() > 0.95
+  used = rng.integers(group > 1, 65 // group, (200, group))
+  shared = used.min(1) // 2
+  place = first_fit(jnp.asarray(used), jnp.asarray(shared), 64)
+  owner = np.full((1 + int(place.row.max()), 64), -1)
+  for g, i in np.ndindex(used.shape):
+    row, stem, start = (int(x[g, i]) for x in place[:3])
+    begins = owner[row, stem : stem + shared[g]]
+    assert (begins == g).all() or (begins == -1).all()
+    begins[:] = g
+    rest = owner[row, start : start + used[g, i] - shared[g]]
+    assert rest.size == used[g, i] - shared[g]
+    assert (rest == -1).all()
+    rest[:] = g
+  for g, i in np.ndindex(used.shape):  # a segment is in one piece
+    row, stem, start = (int(x[g, i]) for x in place[:3])
+    assert (owner[row, stem:start] == g).all()
+  assert (owner >= 0).mean() > 0.95
+  assert (owner >= 0).sum() < used.sum() or group == 1
 
 
 @pytest.mark.parametrize("shards, pieces, parts", [(1, 1, 1), (2, 2, 1), (2, 1, 2), (1, 2, 2)])
@@ -54,6 +65,20 @@ def test_sizes_are_few_and_never_too_small():
   assert len({rounded(Sizes(n, 1)).rows for n in range(1, 1025)}) < 40
 
 
+def test_a_prompt_stands_in_its_row_once():
+  tokens = jnp.array([[[7, 8, 1, 2], [7, 8, 3, 0], [7, 9, 0, 0]], [[4, 5, 6, 0]] * 3])
+  mask = jnp.zeros(tokens.shape, bool).at[:, :2, 2].set(True).at[0, 0, 3].set(True)
+  _, place, sizes = arrange(mask, tokens, width=8)
+  np.testing.assert_array_equal(sizes, [1, 5])
+  rows = pack(tokens, mask, place, sizes=Sizes(1, 5), width=8)
+  np.testing.assert_array_equal(rows.tokens[0], [7, 8, 1, 2, 3, 4, 5, 6])
+  np.testing.assert_array_equal(rows.positions[0], [0, 1, 2, 3, 2, 0, 1, 2])
+  np.testing.assert_array_equal(rows.branches[0], [0, 0, 1, 1, 2, 0, 0, 0])
+  np.testing.assert_array_equal(rows.segments[0], [0] * 5 + [5] * 3)
+  np.testing.assert_array_equal(rows.targets[0], [1, 2, 3, 6, 6])
+  np.testing.assert_array_equal(rows.before[0], [1, 2, 1, 6, 6])
+
+
 def test_a_row_holds_its_rollouts():
   tokens = jnp.arange(1, 13).reshape(1, 3, 4)
   mask = jnp.array([[[0, 1, 0, 0], [0, 0, 1, 1], [0, 0, 0, 0]]], bool)
@@ -67,16 +92,24 @@ def test_a_row_holds_its_rollouts():
   assert not pack(tokens, mask, place, sizes=Sizes(1, 2), width=8).fits[0]
 
 
+def with_prompts(batch):
+  """Groups that begin alike, with 3, 3, 5 and no tokens."""
+  first = batch.rollouts.tokens[:, :1]
+  alike = jnp.array([3, 3, 5, 0])[:, None, None] > jnp.arange(12)[None, None]
+  tokens = jnp.where(alike, first, batch.rollouts.tokens)
+  return dataclasses.replace(batch, rollouts=dataclasses.replace(batch.rollouts, tokens=tokens))
+
+
 @pytest.mark.parametrize("name", LOSSES)
-@pytest.mark.parametrize("pieces", [1, 2])
-def test_packed_gradients_equal_padded_ones(name, pieces):
+@pytest.mark.parametrize("pieces, share", [(1, True), (2, True), (2, False)])
+def test_packed_gradients_equal_padded_ones(name, pieces, share):
   recipe = make_recipe(LOSSES[name]())
-  batch = make_batch(recipe)
+  batch = with_prompts(make_batch(recipe))
   run = partial(
     value_and_grad, recipe.loss, recipe.loss.init(), params=PARAMS, micro_batches=pieces
   )
   want = run(make_scorer(POLICY), batch=batch)
-  packed, _, sizes = arranged(batch, width=WIDTH, pieces=pieces)
+  packed, _, sizes = arranged(batch, share=share, width=WIDTH, pieces=pieces)
   score = partial(make_scorer(POLICY, pack=WIDTH), sizes=rounded(Sizes(*sizes.tolist())))
   got = run(score, batch=packed)
   assert rounded(Sizes(*sizes.tolist())).rows < 16 / pieces
@@ -89,7 +122,7 @@ def test_garbage_behind_the_last_sampled_token_is_not_seen():
   score = make_scorer(POLICY, pack=WIDTH)
 
   def run(rollouts):
-    _, place, _ = arrange(rollouts.mask, width=WIDTH)
+    _, place, _ = arrange(rollouts.mask, rollouts.tokens, width=WIDTH)
     placed = dataclasses.replace(rollouts, signals={packing.PLACE: place})
     return score(PARAMS, placed, sizes=Sizes(16, 256)).log_probs
 

@@ -33,6 +33,8 @@ CASES = {  # features that a back end may refuse, and sizes: heads, kv heads, he
   "causal": ({}, (9, 3, 64)),
   "packed": ({"packed": True}, (9, 3, 64)),
   "wide": ({"packed": True}, (12, 2, 128)),
+  "branches": ({"packed": True, "branches": True}, (9, 3, 64)),
+  "wide branches": ({"packed": True, "branches": True, "window": 100}, (12, 2, 128)),
   "window": ({"packed": True, "window": 100}, (9, 3, 64)),
   "window alone": ({"window": 100}, (9, 3, 64)),
   "soft-cap": ({"packed": True, "window": 100, "softcap": 5.0}, (9, 3, 64)),
@@ -79,7 +81,10 @@ def check(backend: str) -> bool:
   for name, (features, sizes) in CASES.items():
     options = dict(features)
     if options.pop("packed", False):
-      options["spans"] = segment_spans(packed_ids(2, 1024, 150.0))
+      spans = segment_spans(ids := packed_ids(2, 1024, 150.0))
+      place = jnp.arange(1024)[None] - spans.first
+      branched = segment_spans(ids, place // 40) if options.pop("branches", False) else spans
+      options["spans"] = branched
     arrays = inputs(2, 1024, *sizes)
     try:
       got = both_passes(functools.partial(attention, backend=backend, **options))(*arrays)
@@ -133,14 +138,16 @@ def speed(shape: str, mean: float | None, programs: dict[str, Callable]) -> None
     print(json.dumps(result), flush=True)
 
 
-def tiles() -> dict[str, Callable]:
+def tiles(size: int) -> dict[str, Callable]:
   """Each kernel with each tile, the others as they are."""
 
   def attend(how, spans):
     return functools.partial(triton.attend, spans=spans, window=None, softcap=None, how=how)
 
   return {
-    f"{field} {tile}": functools.partial(attend, triton.Settings(**{field: triton.Tile(*tile)}))
+    f"{field} {tile}": functools.partial(
+      attend, triton.TUNED[size]._replace(**{field: triton.Tile(*tile)})
+    )
     for field, tile in itertools.product(("forward", "queries", "keys"), TILES)
   }
 
@@ -155,7 +162,7 @@ def main(argv):
     speed(shape, mean, {name: by(name) for name in names})
   if _TUNE.value:
     for shape in ("qwen2.5-0.5b", "qwen2.5-1.5b"):
-      speed(shape, None, tiles())
+      speed(shape, None, tiles(TIMED[shape][2]))
   sys.exit(not all(right))
 
 

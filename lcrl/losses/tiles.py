@@ -58,6 +58,7 @@ def forward(how: Settings, hidden, head, targets, mask) -> tuple[TokenScores, ja
   """-> scores, log sum exp z; [R, S] each, 0 where masked."""
   width, windows, columns, tiles = _cuts(how, hidden, head)
   zeros = jnp.zeros(targets.shape, _wide(hidden))
+  head = head.astype(hidden.dtype)  # once: in the loop it would keep the product from cuBLAS
 
   def chunk(results, window):
     h, target, kept = (_take(x, window[0], width) for x in (hidden, targets, mask))
@@ -104,7 +105,7 @@ def backward(how: Settings, hidden, head, targets, mask, scores, log_sum, g: Tok
        = g_log_prob hit + p (a + b log p + c p)
   """
   width, windows, columns, tiles = _cuts(how, hidden, head)
-  wide = _wide(hidden)
+  wide, dtype, head = _wide(hidden), head.dtype, head.astype(hidden.dtype)
   zeros = jnp.zeros(targets.shape, wide)
   a, b, c, at = -g.log_probs, zeros, zeros, zeros
   if g.entropy is not None:
@@ -144,16 +145,16 @@ def backward(how: Settings, hidden, head, targets, mask, scores, log_sum, g: Tok
 
   # With one chunk of tokens on one device every column is complete at once: rounding then is exact.
   once = len(windows[0]) == 1 and not how.batch_axes
-  dhead = jnp.zeros(head.shape, head.dtype if once else jnp.promote_types(head.dtype, wide))
+  dhead = jnp.zeros(head.shape, dtype if once else jnp.promote_types(dtype, wide))
   (dhidden, dhead), _ = jax.lax.scan(chunk, (jnp.zeros_like(hidden), dhead), windows)
   if how.batch_axes:
     dhead = jax.lax.psum(dhead, how.batch_axes)
-  return dhidden, dhead.astype(head.dtype)
+  return dhidden, dhead.astype(dtype)
 
 
 def _logits(how: Settings, hidden, head, targets, columns: int, start, seen):
   """Logits of a tile [R, C, columns], its part of head, which entries count here, and the hits."""
-  piece = _take(head, start, columns).astype(hidden.dtype)
+  piece = _take(head, start, columns)
   logits = jnp.einsum("rcd,dv->rcv", hidden, piece, preferred_element_type=_wide(hidden))
   if how.soft_cap is not None:
     logits = how.soft_cap * jnp.tanh(logits / how.soft_cap)

@@ -88,7 +88,8 @@ class Config:
   logit_softcap: float | None = None
   max_length: int = 2048
   dtype: str = "float32"  # of the computation; parameters have their own
-  remat: str = "none"  # what the backward pass keeps: none (all), full (nothing), dots
+  remat: str = "none"  # what the backward pass keeps: none (all), full (nothing), dots, attention
+  unroll: bool = False  # training without a scan: keeps without copies, compiles longer
   attention: str = "xla"  # a name in attention.BACKENDS
   decoding: str = "xla"  # a name in decoding.ATTEND
 

@@ -1,6 +1,6 @@
 """The decoder as a record of pure functions.
 
-Training scans over stacked layers and rematerialises; `decoding` unrolls them.
+Training scans over stacked layers, or unrolls them, and rematerialises; `decoding` unrolls them.
 """
 
 from __future__ import annotations
@@ -48,7 +48,8 @@ class Policy:
   config: Config
   axes: PyTree  # a tuple of logical axis names for each leaf of params
   init: Callable[[jax.Array], PyTree]  # key -> params, layers stacked along axis 0
-  hidden: Callable[..., jax.Array]  # params, tokens, positions?, segment_ids? -> [..., T, D]
+  # params, tokens, positions?, segment_ids?, branch_ids? (see `segment_spans`) -> [..., T, D]
+  hidden: Callable[..., jax.Array]
   head: Callable[[PyTree], jax.Array]  # params -> [D, V]
   apply: Callable[..., jax.Array]  # as hidden -> logits [..., T, V] in float32 or wider
   unstack: Callable[[PyTree], PyTree]  # params -> the same for decoding: once a rollout
@@ -121,25 +122,42 @@ def _map_boxes(f, tree):
   return jax.tree.map(f, tree, is_leaf=lambda x: isinstance(x, nn.LogicallyPartitioned))
 
 
-def _hidden(c: Config, params, tokens, positions=None, segment_ids=None):
+def _hidden(c: Config, params, tokens, positions=None, segment_ids=None, branch_ids=None):
   """Final-normed states [..., T, D]. Tokens of one segment are neighbours and see each other."""
   if positions is None:
     positions = jax.lax.broadcasted_iota(jnp.int32, tokens.shape, tokens.ndim - 1)
   turn = rotation(c, positions)
-  spans = None if segment_ids is None else segment_spans(segment_ids)
+  spans = None if segment_ids is None else segment_spans(segment_ids, branch_ids)
   options = {"spans": spans, "softcap": c.attention_softcap, "backend": c.attention}
-  windows, uniform = _windows(c)
 
-  def layer(x, inputs):
-    params, window = inputs
-    window = uniform if window is None else window
+  def layer(x, params, window):
     attend = lambda q, k, v: (attention(q, k, v, window=window, **options), None)
     return Block(c).apply({"params": params}, x, turn, attend)
 
   x = _embed(c, params, tokens)
   layers = jax.tree.map(partial(_compute_dtype, c), params["layers"])  # once, not in each pass
-  x, _ = jax.lax.scan(REMAT[c.remat](layer), x, (layers, windows))
+  x = (_unrolled if c.unroll else _scanned)(c, layer, x, layers)
   return Norm(c.norm_eps).apply({"params": params["norm"]}, x)
+
+
+def _scanned(c: Config, layer, x, layers):
+  windows, uniform = _windows(c)
+
+  def one(x, inputs):
+    params, window = inputs
+    return layer(x, params, uniform if window is None else window)
+
+  return jax.lax.scan(REMAT[c.remat](one), x, (layers, windows))[0]
+
+
+def _unrolled(c: Config, layer, x, layers):
+  windows = c.windows or (None,) * c.layers
+  run = {w: REMAT[c.remat](partial(layer, window=w)) for w in {*windows}}
+  split = lambda w: [y[0] for y in jax.lax.split(w, (1,) * c.layers)]  # goes back as one array
+  names = jax.tree.structure(layers)
+  for window, *params in zip(windows, *map(split, jax.tree.leaves(layers)), strict=True):
+    x, _ = run[window](x, names.unflatten(params))
+  return x
 
 
 def _compute_dtype(c: Config, stacked):

@@ -13,15 +13,21 @@ import numpy as np
 from jax.sharding import Mesh
 
 from lcrl.mesh import batch_sharding, replicated
+from lcrl.policies import Policy
+from lcrl.policies.attention import shares_prompts
 from lcrl.training.packing import PLACE, Sizes, arrange, rounded
 from lcrl.types import TokenScores
 
 PyTree = Any
 
 
-def arranged(batch: PyTree, **cut) -> tuple[PyTree, jax.Array, jax.Array]:
-  """A batch in the order of `arrange(mask, **cut)`, its places among the signals; order; sizes."""
-  order, place, sizes = arrange(scored(batch).mask, **cut)
+def arranged(batch: PyTree, *, share: bool, **cut) -> tuple[PyTree, jax.Array, jax.Array]:
+  """A batch in the order of `arrange(mask, **cut)`, its places among the signals; order; sizes.
+
+  `share`: rollouts of a group share what they begin with.
+  """
+  rows = scored(batch)
+  order, place, sizes = arrange(rows.mask, rows.tokens if share else None, **cut)
   return jax.tree.map(lambda x: x[order], placed(batch, place)), order, sizes
 
 
@@ -42,18 +48,18 @@ def placed(batch: PyTree, place: Any) -> PyTree:
 class _Packed:
   """A jitted program (x, batch, sizes) as one of (x, batch)."""
 
-  def __init__(self, run: Callable[..., Any], mesh: Mesh, cut: dict[str, int]):
-    whole = replicated(mesh)
+  def __init__(self, run: Callable[..., Any], mesh: Mesh, policy: Policy, cut: dict[str, int]):
+    whole, share = replicated(mesh), shares_prompts(policy.config.attention)
     self.run, self.cut = run, cut
     self.arrange = jax.jit(
-      partial(arranged, **cut), out_shardings=(batch_sharding(mesh), whole, whole)
+      partial(arranged, share=share, **cut), out_shardings=(batch_sharding(mesh), whole, whole)
     )
 
   def lower(self, x: PyTree, batch: Any):
     """The program of the largest sizes that there can be, for abstract arrays."""
     like = scored(batch).tokens
     *groups, length = like.shape
-    place = jax.ShapeDtypeStruct((*groups, 2), jnp.int32, sharding=like.sharding)
+    place = jax.ShapeDtypeStruct((*groups, 4), jnp.int32, sharding=like.sharding)
     rows = groups[0] * groups[1] // (self.cut["shards"] * self.cut["pieces"])
     rows //= self.cut.get("parts", 1)
     most = Sizes(-(-rows // (self.cut["width"] // length)), rows * (length - 1))

@@ -1,5 +1,9 @@
 """Packed rows: the tokens of several rollouts in one row, so that the model sees no padding.
 
+Rollouts of a group that begin alike share what they begin with: it stands in the row once, a stem,
+and the rest of each is a branch of it. With G rollouts of a prompt the model sees it once, not G
+times; gradients are the same.
+
 A plan is made on the device for each step. Its sizes are those of arrays, so the host reads them
 and rounds them up to one of few: programs are compiled once for each.
 """
@@ -12,7 +16,7 @@ import jax
 import jax.numpy as jnp
 
 UNIT = 256  # scored tokens come in multiples of it
-PLACE = "packed_place"  # the signal that holds row and start of each rollout, [B, G, 2] int32
+PLACE = "packed_place"  # the signal that holds a `Place`, [B, G, 4] int32
 
 
 class Sizes(NamedTuple):
@@ -22,12 +26,22 @@ class Sizes(NamedTuple):
   tokens: int  # scored
 
 
+class Place(NamedTuple):
+  """Where a rollout lies: token t at `stem` + t of the row, from the shared one on at `start`."""
+
+  row: jax.Array
+  stem: jax.Array
+  start: jax.Array
+  shared: jax.Array  # tokens of the stem
+
+
 class Packed(NamedTuple):
   """Rows of `width` tokens [rows, width], and what is scored of them [1, tokens]."""
 
   tokens: jax.Array
   positions: jax.Array  # in the rollout
-  segments: jax.Array  # which rollout; a number of its own where there is none
+  segments: jax.Array  # which stem and its branches; a number of its own where there is nothing
+  branches: jax.Array  # 0 in a stem, 1 + g in what follows it of rollout g
   before: jax.Array  # where among the rows' tokens the one before a sampled token is
   targets: jax.Array  # the sampled token
   kept: jax.Array  # bool, is there one
@@ -44,27 +58,62 @@ def used_lengths(mask: jax.Array) -> jax.Array:
   return jnp.max(jnp.where(mask, place + 1, 0), axis=-1)
 
 
-def first_fit(lengths: jax.Array, width: int) -> tuple[jax.Array, jax.Array]:
-  """Sequences, the longest first, each into the first row with room -> (row, start), [n] each.
+def shared_lengths(tokens: jax.Array, used: jax.Array) -> jax.Array:
+  """How many tokens all rollouts of a group begin with that use any. [B, G, T], [B, G] -> [B].
 
-  Needs at most 11/9 of the rows of the best packing, and a row (Johnson 1973).
-
-  >>> print(*first_fit(jnp.array([2, 5, 3, 4]), 8))
-  [1 0 0 1] [4 0 5 0]
+  >>> print(shared_lengths(jnp.array([[[5, 6, 7], [5, 6, 8], [9, 9, 9]]]), jnp.array([[3, 3, 0]])))
+  [2]
   """
-  order = jnp.argsort(-lengths)
+  longest = jnp.argmax(used, axis=1)[:, None, None]
+  same = tokens == jnp.take_along_axis(tokens, longest, axis=1)
+  place = jax.lax.broadcasted_iota(jnp.int32, tokens.shape, tokens.ndim - 1)
+  differs = ~same | (place >= used[..., None])
+  first = jnp.where(differs, place, tokens.shape[-1]).min(-1)
+  return jnp.where(used > 0, first, used.max(1, keepdims=True)).min(1)
 
-  def place(free, length):
-    row = jnp.argmax(free >= length)
-    return free.at[row].add(-length), (row, width - free[row])
 
-  found = jax.lax.scan(place, jnp.full(lengths.shape, width, jnp.int32), lengths[order])[1]
-  back = lambda x: jnp.zeros_like(order).at[order].set(x)
+def first_fit(used: jax.Array, shared: jax.Array, width: int) -> Place:
+  """Groups, the longest first, each rollout behind those of its group or, where there is no room,
+  behind a new stem in the first row with room. used [B, G], shared [B] -> `Place` of [B, G] each.
+
+  >>> place = first_fit(jnp.array([[4, 5], [3, 3]]), jnp.array([3, 0]), 8)
+  >>> print(*place.row, *place.stem, *place.start)
+  [0 0] [1 1] [0 0] [0 3] [5 3] [0 3]
+  """
+  groups = jnp.argsort(-(used - shared[:, None]).sum(1) - shared)
+  order = jnp.argsort(-used, axis=1)[groups]
+  flat = (groups[:, None] * used.shape[1] + order).reshape(-1)
+  stems = jnp.broadcast_to(shared[:, None], used.shape)
+  new = jnp.zeros(used.shape, bool).at[:, 0].set(True).reshape(-1)
+
+  def put(carry, one):
+    free, row, stem = carry
+    branch, shared, new = one
+    stays = ~new & (shared > 0) & (free[row] >= branch)
+    row = jnp.where(stays, row, jnp.argmax(free >= shared + branch))
+    begin = width - free[row]
+    stem = jnp.where(stays, stem, begin)
+    start = jnp.where(stays, begin, begin + shared)
+    free = free.at[row].set(width - start - branch)
+    return (free, row, stem), Place(row, stem, start, shared)
+
+  zero = jnp.zeros((), jnp.int32)
+  free = jnp.full(flat.shape, width, jnp.int32)
+  branches = jnp.maximum(used - stems, 0).reshape(-1)
+  inputs = (branches[flat], stems.reshape(-1)[flat], new)
+  found = jax.lax.scan(put, (free, zero, zero), inputs)[1]
+  back = lambda x: jnp.zeros_like(x).at[flat].set(x).reshape(used.shape)
   return jax.tree.map(back, found)
 
 
 def arrange(
-  mask: jax.Array, *, width: int, shards: int = 1, pieces: int = 1, parts: int = 1
+  mask: jax.Array,
+  tokens: jax.Array | None = None,
+  *,
+  width: int,
+  shards: int = 1,
+  pieces: int = 1,
+  parts: int = 1,
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
   """An order of the groups that gives devices and micro-batches alike, and where all will lie.
 
@@ -73,14 +122,17 @@ def arrange(
 
   Args:
     mask: [B, G, T] bool, the sampled tokens.
+    tokens: [B, G, T]; the rollouts of a group share what they begin with. None: they share nothing.
     width: of a packed row.
     shards: the batch is split into, along B.
     pieces: micro-batches of a part.
     parts: that are trained on one after the other.
-  Returns: order [B] int32; row and start of each rollout [B, G, 2] int32, in the old order; and
+  Returns: order [B] int32; the `Place` of each rollout [B, G, 4] int32, in the old order; and
     [2] int32, the `Sizes` that the largest piece needs.
   """
-  lengths, scored = used_lengths(mask), mask[..., 1:].sum((-1, -2))
+  used, scored = used_lengths(mask), mask[..., 1:].sum((-1, -2))
+  shared = jnp.zeros_like(used[:, 0]) if tokens is None else shared_lengths(tokens, used)
+  lengths = shared + jnp.maximum(used - shared[:, None], 0).sum(-1)
   groups, bins = mask.shape[0] // parts, shards * pieces
 
   def deal(totals):
@@ -91,15 +143,20 @@ def arrange(
     # `split` gives piece p of a shard its every pieces-th group
     return dealt.reshape(-1, shards, pieces).swapaxes(0, 1).reshape(-1)
 
-  order = jax.vmap(deal)(lengths.sum(-1).reshape(groups, parts).T)  # [parts, groups]
+  order = jax.vmap(deal)(lengths.reshape(groups, parts).T)  # [parts, groups]
   order = (order.T * parts + jnp.arange(parts)[None]).reshape(-1)
   binned = order.reshape(shards, groups // bins, pieces, parts).swapaxes(1, 3)
   binned = binned.reshape(bins * parts, -1)
-  fill = jax.vmap(lambda groups: first_fit(lengths[groups].reshape(-1), width))
-  row, start = fill(binned)
-  place = jnp.stack([row, start], axis=-1).reshape(-1, lengths.shape[1], 2)
+
+  def fill(groups):
+    if tokens is None:  # each rollout by itself
+      alone = used[groups].reshape(-1, 1)
+      return first_fit(alone, jnp.zeros_like(alone[:, 0]), width)
+    return first_fit(used[groups], shared[groups], width)
+
+  place = jnp.stack(jax.vmap(fill)(binned), axis=-1).reshape(-1, used.shape[1], 4)
+  sizes = jnp.stack([1 + jnp.max(place[..., 0]), jnp.max(scored[binned].sum(-1))])
   place = jnp.zeros_like(place).at[binned.reshape(-1)].set(place)
-  sizes = jnp.stack([1 + jnp.max(row), jnp.max(scored[binned].sum(-1))])
   return order.astype(jnp.int32), place.astype(jnp.int32), sizes.astype(jnp.int32)
 
 
@@ -120,13 +177,15 @@ def rounded(needed: Sizes) -> Sizes:
 def pack(
   tokens: jax.Array, mask: jax.Array, place: jax.Array, *, sizes: Sizes, width: int
 ) -> Packed:
-  """Tokens and mask [b, G, T] in packed rows, where `arrange` found their place [b, G, 2]."""
-  length = tokens.shape[-1]
+  """Tokens and mask [b, G, T] in packed rows, where `arrange` found their place [b, G, 4]."""
+  group, length = tokens.shape[1:]
   tokens, mask = (x.reshape(-1, length) for x in (tokens, mask))
-  row, start = place.reshape(-1, 2, 1).swapaxes(0, 1)
+  row, stem, start, shared = place.reshape(-1, 4, 1).swapaxes(0, 1)
   column, room = jnp.arange(length)[None], sizes.rows * width
-  used = column < used_lengths(mask)[:, None]
-  at = jnp.where(used, row * width + start + column, room)
+  inside = column < shared
+  at = row * width + column + jnp.where(inside, stem, start - shared)
+  at = jnp.where(column < used_lengths(mask)[:, None], at, room)
+  branch = jnp.where(inside, 0, 1 + jnp.arange(len(tokens))[:, None] % group)
 
   def put(x, empty):
     x, empty = jnp.broadcast_to(x, at.shape), jnp.broadcast_to(empty, (room,))
@@ -134,14 +193,15 @@ def pack(
 
   sampled = mask.at[:, 0].set(False).reshape(-1)  # nothing comes before the first token
   scored = jnp.nonzero(sampled, size=sizes.tokens, fill_value=at.size)[0]
-  take = lambda x, empty: x.reshape(-1).at[scored].get(mode="fill", fill_value=empty)
+  take = lambda x: x.reshape(-1).at[scored].get(mode="fill", fill_value=0)
   kept, fits = scored < at.size, (jnp.max(row) < sizes.rows) & (sampled.sum() <= sizes.tokens)
   return Packed(
     tokens=put(tokens, jnp.int32(0)),
     positions=put(column, jnp.int32(0)),
-    segments=put(jnp.arange(len(tokens))[:, None], -1 - jnp.arange(room)),
-    before=jnp.where(kept, take(at, 1) - 1, 0)[None],
-    targets=take(tokens, 0)[None],
+    segments=put(row * width + stem, -1 - jnp.arange(room)),
+    branches=put(branch, jnp.int32(0)),
+    before=take(jnp.roll(at, 1, axis=1))[None],
+    targets=take(tokens)[None],
     kept=kept[None],
     fits=fits[None],
   )

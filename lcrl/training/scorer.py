@@ -18,6 +18,7 @@ from jax.sharding import Mesh
 
 from lcrl.losses.log_probs import score_tokens, score_tokens_sharded
 from lcrl.mesh import BATCH
+from lcrl.policies.attention import shares_prompts
 from lcrl.training import packing
 from lcrl.training.packing import Packed, Sizes
 from lcrl.types import Batch, PairBatch, Stage, TokenScores
@@ -77,7 +78,8 @@ def make_scorer(
     rows: Packed = local(partial(packing.pack, sizes=sizes, width=pack))(
       rollouts.tokens, rollouts.mask, rollouts.signals[packing.PLACE]
     )
-    hidden = policy.hidden(params, rows.tokens, rows.positions, rows.segments)
+    branches = rows.branches if shares_prompts(policy.config.attention) else None
+    hidden = policy.hidden(params, rows.tokens, rows.positions, rows.segments, branches)
     pick = lambda x, before: x.reshape(-1, x.shape[-1])[before[0]][None]
     scores = judge(params, local(pick)(hidden, rows.before), rows.targets, rows.kept)
     back = lambda x: local(packing.unpack)(x, rollouts.mask, rows.fits)

@@ -1,7 +1,7 @@
 """Attention: one function, several back ends, each of which says what it can do.
 
 Shapes: T queries of N heads, S keys of K heads, N a multiple of K, head size H. What a query may
-see is an interval of keys: from the first of its segment, or of its window, to itself.
+see is in `spans`.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import jax
 from lcrl.policies.attention import cudnn, splash, triton, xla
 from lcrl.policies.attention.spans import Spans, Window, segment_spans
 
-__all__ = ["BACKENDS", "Backend", "Spans", "attention", "segment_spans"]
+__all__ = ["BACKENDS", "Backend", "Spans", "attention", "segment_spans", "shares_prompts"]
 
 
 class Backend(NamedTuple):
@@ -40,7 +40,8 @@ def attention(
   Args:
     q: [..., T, N, H]. k, v: [..., S, K, H].
     index: [..., T] int, where each query stands among the keys; None: query t is key t.
-    spans: `segment_spans` of [..., S] segment ids: a query sees only keys of its own segment.
+    spans: `segment_spans` of [..., S] segment ids, and of branches: a query sees only keys of its
+      own segment, and none of another branch.
     window: a query sees the last `window` keys, itself included; None: all. May be traced.
     softcap: logits become softcap * tanh(logits / softcap).
     backend: a name in BACKENDS.
@@ -53,6 +54,7 @@ def attention(
   asked = {
     "offset queries": index is not None,
     "segment ids": spans is not None,
+    "branches": spans is not None and spans.stem is not None,
     "grouped queries": q.shape[-2] != k.shape[-2],
     "window": window is not None,
     "window per layer": isinstance(window, jax.Array),
@@ -72,8 +74,13 @@ def attention(
   return attend(q, k, v, index=index, spans=spans, window=window, softcap=softcap)
 
 
+def shares_prompts(backend: str) -> bool:
+  """Can the sequences of a segment share a stem?"""
+  return "branches" in BACKENDS[backend].supports
+
+
 _HALF = {"bfloat16", "float16"}
-_ALL = {"grouped queries", "window", "window per layer", "segment ids", "soft-cap"}
+_ALL = {"grouped queries", "window", "window per layer", "segment ids", "branches", "soft-cap"}
 BACKENDS = {
   "xla": Backend(
     xla.attend,

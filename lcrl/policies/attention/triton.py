@@ -1,8 +1,9 @@
 """Flash attention in Pallas for NVIDIA GPUs: packed rows, grouped queries, windows, soft-cap.
 
-A query sees the keys from `first[t]` to t, both of which grow with t, so that a block of queries
-meets one run of blocks of keys and what lies outside costs nothing: rows packed of short segments
-take as long as the segments. Method: FlashAttention-2, arXiv:2307.08691, in three kernels.
+A query sees the keys from `first[t]` to t and those from `stem[t]` up to `fork[t]`, so that a block
+of queries meets two runs of blocks of keys and what lies outside costs nothing: rows packed of
+short segments take as long as the segments. Method: FlashAttention-2, arXiv:2307.08691, in three
+kernels.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from jax.ad_checkpoint import checkpoint_name
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import triton as gpu
 
-from lcrl.policies.attention.spans import Spans, Window, first_key, last_query
+from lcrl.policies.attention.spans import Spans, Window, last_query, seen_keys
 
 _FLOOR = -1e30  # logit of what is not seen
 _LOG2E = math.log2(math.e)
@@ -35,11 +36,17 @@ class Tile(NamedTuple):
 class Settings(NamedTuple):
   """Everything static."""
 
+  forward: Tile  # queries by keys
+  queries: Tile  # queries by keys: gradients of queries
+  keys: Tile  # keys by queries: gradients of keys and values
   softcap: float | None = None
   interpret: bool = False
-  forward: Tile = Tile(128, 64, 8, 3)  # queries by keys
-  keys: Tile = Tile(128, 64, 8, 2)  # keys by queries: gradients of keys and values
-  queries: Tile = Tile(128, 64, 8, 2)  # queries by keys: gradients of queries
+
+
+TUNED = {  # by head size, on an H100
+  64: Settings(Tile(128, 64, 8, 3), Tile(128, 64, 4, 3), Tile(64, 128, 4, 2)),
+  128: Settings(Tile(64, 64, 4, 3), Tile(128, 64, 8, 3), Tile(64, 64, 4, 2)),
+}
 
 
 def attend(
@@ -47,26 +54,29 @@ def attend(
 ):
   """See `attention`. `how`: `Settings`, for tests and for tuning."""
   del index  # refused before
-  how = (how or Settings())._replace(softcap=softcap)
+  how = (how or TUNED[q.shape[-1]])._replace(softcap=softcap)
   lead, length = q.shape[:-3], q.shape[-3]
   q_, k_, v_ = (x.reshape(-1, *x.shape[-3:]) for x in (q, k, v))
-  flat = None if spans is None else Spans(*(x.reshape(-1, length) for x in spans))
+  flat = jax.tree.map(lambda x: x.reshape(-1, length), spans)
   place = jnp.broadcast_to(jnp.arange(length, dtype=jnp.int32), (q_.shape[0], length))
-  first, last = first_key(place, flat, window), last_query(place, flat, window)
+  first, stem, fork = seen_keys(place, flat, window)
+  seen = jnp.stack([first, *((first, first) if stem is None else (stem, fork))], axis=1)
+  last = last_query(place, flat, window)
   more = -length % max(how.forward.own, how.keys.own, how.queries.own)
   if more:  # what is added sees itself alone
     q_, k_, v_ = (jnp.pad(x, ((0, 0), (0, more), (0, 0), (0, 0))) for x in (q_, k_, v_))
     added = jnp.broadcast_to(jnp.arange(length, length + more, dtype=jnp.int32), (len(q_), more))
-    first, last = (jnp.concatenate([x, added], axis=1) for x in (first, last))
-  return _attend(how, q_, k_, v_, first, last)[:, :length].reshape(*lead, *q.shape[-3:])
+    last = jnp.concatenate([last, added], axis=1)
+    seen = jnp.concatenate([seen, jnp.broadcast_to(added[:, None], (len(q_), 3, more))], axis=2)
+  return _attend(how, q_, k_, v_, seen, last)[:, :length].reshape(*lead, *q.shape[-3:])
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _attend(how: Settings, q, k, v, first, last):
-  return _forward(how, q, k, v, first, last)[0]
+def _attend(how: Settings, q, k, v, seen, last):
+  return _forward(how, q, k, v, seen, last)[0]
 
 
-def _forward(how: Settings, q, k, v, first, last):
+def _forward(how: Settings, q, k, v, seen, last):
   (rows, length, heads, size), tile = q.shape, how.forward
   group = heads // k.shape[2]
   mine, theirs = _block(tile.own, size), _whole(length, size, group)
@@ -75,19 +85,19 @@ def _forward(how: Settings, q, k, v, first, last):
     tile,
     _forward_kernel,
     (length // tile.own, heads, rows),
-    in_specs=[mine, theirs, theirs, _numbers(tile.own)],
+    in_specs=[mine, theirs, theirs, _triples(tile.own)],
     out_specs=[mine, _per_head(tile.own)],
     out_shape=[
       jax.ShapeDtypeStruct(q.shape, q.dtype),
       jax.ShapeDtypeStruct((rows, heads, length), jnp.float32),
     ],
-  )(q, k, v, first)
+  )(q, k, v, seen)
   out, norm = checkpoint_name(out, "attention"), checkpoint_name(norm, "attention")
-  return out, (q, k, v, first, last, out, norm)
+  return out, (q, k, v, seen, last, out, norm)
 
 
 def _backward(how: Settings, residuals, dout):
-  q, k, v, first, last, out, norm = residuals
+  q, k, v, seen, last, out, norm = residuals
   rows, length, heads, size = q.shape
   group = heads // k.shape[2]
   delta = jnp.sum(dout.astype(jnp.float32) * out.astype(jnp.float32), axis=-1).swapaxes(1, 2)
@@ -100,17 +110,17 @@ def _backward(how: Settings, residuals, dout):
     tile,
     _queries_kernel,
     (length // tile.own, heads, rows),
-    in_specs=[mine, theirs, theirs, _numbers(tile.own), mine, number, number],
+    in_specs=[mine, theirs, theirs, _triples(tile.own), mine, number, number],
     out_specs=mine,
     out_shape=every,
-  )(q, k, v, first, dout, norm, delta)
+  )(q, k, v, seen, dout, norm, delta)
 
   tile = how.keys
   whole, numbers = (
     _whole(length, size),
     pl.BlockSpec((None, None, length), lambda i, n, b: (b, n, 0)),
   )
-  firsts = pl.BlockSpec((None, length), lambda i, n, b: (b, 0))
+  triples = pl.BlockSpec((None, 3, length), lambda i, n, b: (b, 0, 0))
   dk, dv = _call(
     how,
     tile,
@@ -120,7 +130,7 @@ def _backward(how: Settings, residuals, dout):
       whole,
       _block(tile.own, size, group),
       _block(tile.own, size, group),
-      firsts,
+      triples,
       _numbers(tile.own),
       whole,
       numbers,
@@ -128,7 +138,7 @@ def _backward(how: Settings, residuals, dout):
     ],
     out_specs=[_block(tile.own, size)] * 2,
     out_shape=[every] * 2,
-  )(q, k, v, first, last, dout, norm, delta)
+  )(q, k, v, seen, last, dout, norm, delta)
 
   def shared(x):
     """Adds up what the heads of a group found for the keys that they share."""
@@ -141,17 +151,14 @@ def _backward(how: Settings, residuals, dout):
 _attend.defvjp(_forward, _backward)
 
 
-def _forward_kernel(q_ref, k_ref, v_ref, first_ref, out_ref, norm_ref, *, how: Settings):
-  own, other = how.forward[:2]
-  q, first = q_ref[...], first_ref[...]
-  place = pl.program_id(0) * own + jnp.arange(own)
+def _forward_kernel(q_ref, k_ref, v_ref, seen_ref, out_ref, norm_ref, *, how: Settings):
+  q = q_ref[...]
+  blocks, visit = _keys_of(how.forward, seen_ref)
 
   def body(j, carry):
     total, weighted, peak = carry
-    here = pl.ds(j * other, other)
+    here, seen = visit(j)
     logits, _ = _logits(how, gpu.dot(q, k_ref[here, :].T), q.shape[-1])
-    key = j * other + jnp.arange(other)
-    seen = (key[None, :] >= first[:, None]) & (key[None, :] <= place[:, None])
     logits = jnp.where(seen, logits, _FLOOR)
     higher = jnp.maximum(peak, jnp.max(logits, axis=1))
     shrink = jnp.exp2(peak - higher)
@@ -160,33 +167,29 @@ def _forward_kernel(q_ref, k_ref, v_ref, first_ref, out_ref, norm_ref, *, how: S
     weighted = weighted * shrink[:, None] + gpu.dot(p.astype(v.dtype), v)
     return total * shrink + jnp.sum(p, axis=1), weighted, higher
 
-  zero = jnp.zeros((own,), jnp.float32)
+  zero = jnp.zeros((q.shape[0],), jnp.float32)
   start = (zero, jnp.zeros(q.shape, jnp.float32), zero + _FLOOR)
-  total, weighted, peak = jax.lax.fori_loop(*_keys_of(how.forward, first), body, start)
+  total, weighted, peak = jax.lax.fori_loop(0, blocks, body, start)
   out_ref[...] = (weighted / total[:, None]).astype(out_ref.dtype)
   norm_ref[...] = peak + jnp.log2(total)
 
 
 def _queries_kernel(
-  q_ref, k_ref, v_ref, first_ref, dout_ref, norm_ref, delta_ref, dq_ref, *, how: Settings
+  q_ref, k_ref, v_ref, seen_ref, dout_ref, norm_ref, delta_ref, dq_ref, *, how: Settings
 ):
-  own, other = how.queries[:2]
-  q, dout, first = q_ref[...], dout_ref[...], first_ref[...]
-  norm, delta = norm_ref[...], delta_ref[...]
-  place = pl.program_id(0) * own + jnp.arange(own)
+  q, dout, norm, delta = q_ref[...], dout_ref[...], norm_ref[...], delta_ref[...]
+  blocks, visit = _keys_of(how.queries, seen_ref)
 
   def body(j, dq):
-    here = pl.ds(j * other, other)
+    here, seen = visit(j)
     k, v = k_ref[here, :], v_ref[here, :]
     logits, slope = _logits(how, gpu.dot(q, k.T), q.shape[-1])
-    key = j * other + jnp.arange(other)
-    seen = (key[None, :] >= first[:, None]) & (key[None, :] <= place[:, None])
     p = jnp.where(seen, jnp.exp2(logits - norm[:, None]), 0.0)
     d = p * (gpu.dot(dout, v.T) - delta[:, None]) * slope
     return dq + gpu.dot(d.astype(k.dtype), k)
 
   zero = jnp.zeros(q.shape, jnp.float32)
-  dq = jax.lax.fori_loop(*_keys_of(how.queries, first), body, zero)
+  dq = jax.lax.fori_loop(0, blocks, body, zero)
   dq_ref[...] = (dq * q.shape[-1] ** -0.5).astype(dq_ref.dtype)
 
 
@@ -194,7 +197,7 @@ def _keys_kernel(
   q_ref,
   k_ref,
   v_ref,
-  first_ref,
+  seen_ref,
   last_ref,
   dout_ref,
   norm_ref,
@@ -214,7 +217,7 @@ def _keys_kernel(
     q, dout = q_ref[here, :], dout_ref[here, :]
     logits, slope = _logits(how, gpu.dot(k, q.T), k.shape[-1])
     place = j * other + jnp.arange(other)
-    seen = (key[:, None] >= first_ref[here][None, :]) & (key[:, None] <= place[None, :])
+    seen = _seen(key[:, None], place[None, :], *(seen_ref[i, here][None, :] for i in range(3)))
     p = jnp.where(seen, jnp.exp2(logits - norm_ref[here][None, :]), 0.0)
     dv = dv + gpu.dot(p.astype(dout.dtype), dout)
     d = p * (gpu.dot(v, dout.T) - delta_ref[here][None, :]) * slope
@@ -236,10 +239,28 @@ def _logits(how: Settings, products, size: int):
   return bent * (how.softcap * _LOG2E), 1.0 - bent * bent
 
 
-def _keys_of(tile: Tile, first):
-  """Blocks of keys that this block of queries sees: [from, to)."""
-  end = (pl.program_id(0) + 1) * tile.own
-  return jax.lax.div(jnp.min(first), tile.other), jax.lax.div(end + tile.other - 1, tile.other)
+def _seen(key, place, first, stem, fork):
+  """Does the query at `place` see the key?"""
+  return ((key >= first) & (key <= place)) | ((key >= stem) & (key < fork))
+
+
+def _keys_of(tile: Tile, seen_ref):
+  """What this block of queries sees: so many blocks of keys, and j -> (the j-th, [own, other])."""
+  own, other = tile[:2]
+  place = pl.program_id(0) * own + jnp.arange(own)
+  first, stem, fork = (seen_ref[i, :] for i in range(3))
+  up = lambda n: jax.lax.div(n + other - 1, other)
+  begin, after = jax.lax.div(jnp.min(stem), other), up(jnp.max(fork))
+  ahead = jnp.maximum(after - begin, 0)  # blocks of stems; then those of branches
+  again = jnp.maximum(after, jax.lax.div(jnp.min(first), other))
+  end = up((pl.program_id(0) + 1) * own)
+
+  def visit(j):
+    start = jnp.where(j < ahead, begin + j, again + j - ahead) * other
+    key = start + jnp.arange(other)[None, :]
+    return pl.ds(start, other), _seen(key, *(x[:, None] for x in (place, first, stem, fork)))
+
+  return ahead + end - again, visit
 
 
 def _call(how: Settings, tile: Tile, kernel, grid, **specs):
@@ -264,6 +285,10 @@ def _whole(length: int, size: int, group: int = 1):
 
 def _numbers(own: int):
   return pl.BlockSpec((None, own), lambda i, n, b: (b, i))
+
+
+def _triples(own: int):
+  return pl.BlockSpec((None, 3, own), lambda i, n, b: (b, 0, i))
 
 
 def _per_head(own: int):

@@ -158,8 +158,8 @@ def build_model(settings: Settings, *, devices=None) -> Model:
   padding: Callable[[Pairs], float] = batches.padding
   if s.train.pack is not None:
     cut = {"width": s.train.pack, "shards": batch_shards(mesh), "pieces": pieces}
-    learner = lambda base: PackedUpdate(partial(learn_, base), mesh, cut)
-    score_ = PackedScore(score_, mesh, cut)
+    learner = lambda base: PackedUpdate(partial(learn_, base), mesh, policy, cut)
+    score_ = PackedScore(score_, mesh, policy, cut)
     padding = lambda pairs: packed_padding(pairs, **cut)
   return Model(
     settings=s,
