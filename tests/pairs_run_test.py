@@ -83,24 +83,34 @@ def whole(rows, tmp_path_factory):
 def test_a_run_leaves_what_it_promises(whole, rows):
   summary = json.loads((whole / "summary.json").read_text())
   start, final = (summary["pairs"][when] for when in ("start", "final"))
-  assert start["accuracy"] == 0.5 and start["margin"] == 0.0  # the policy is its reference
+  assert start["accuracy"] == 0.5
+  assert start["margin"] == 0.0
   assert start["reward_length_correlation"] is None
-  assert final["accuracy"] == 1.0 and final["margin"] > 0 and final["margin_per_token"] > 0
-  assert final["reward_length_correlation"] < -0.5 and final["longer_preferred"] == 0.0
-  assert final["chosen_length"] == 2 and final["rejected_length"] == 12  # end tokens included
-  assert summary["accuracy"] == 1.0 and summary["start"]["accuracy"] == 0.5
+  assert final["accuracy"] == 1.0
+  assert final["margin"] > 0
+  assert final["margin_per_token"] > 0
+  assert final["reward_length_correlation"] < -0.5
+  assert final["longer_preferred"] == 0.0
+  assert final["chosen_length"] == 2
+  assert final["rejected_length"] == 12
+  assert summary["accuracy"] == 1.0
+  assert summary["start"]["accuracy"] == 0.5
   assert summary["tokens"] == summary["sampled"]["final"]["tokens"] > 0
-  assert summary["data"]["held_out"] >= 8 and 0 < summary["data"]["padding"] < 1
+  assert summary["data"]["held_out"] >= 8
+  assert 0 < summary["data"]["padding"] < 1
   report = (whole / "report.md").read_text()
-  assert "| reward length correlation | - |" in report and "| sampled tokens |" in report
+  assert "| reward length correlation | - |" in report
+  assert "| sampled tokens |" in report
   steps = [row for row in lines(whole / "metrics.jsonl") if "loss" in row]
   assert [row["step"] for row in steps] == [1, 2, 3, 4]
-  assert steps[0]["loss"] == pytest.approx(np.log(2)) and steps[-1]["loss"] < 0.6
+  assert steps[0]["loss"] == pytest.approx(np.log(2))
+  assert steps[-1]["loss"] < 0.6
   assert {row["step"] for row in lines(whole / "answers.jsonl")} == {0, 4}
   assert "config" in json.loads((whole / "config.json").read_text())
   state = final_state(whole, changed(rows))
   assert set(state.params) == {"query", "down"}  # adapters alone are trained and saved
-  assert int(state.position) == 4 and int(state.counters["pairs"]) == 16
+  assert int(state.position) == 4
+  assert int(state.counters["pairs"]) == 16
 
 
 def test_resume_equals_never_stopping(whole, rows, tmp_path):

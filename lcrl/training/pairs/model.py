@@ -13,8 +13,6 @@ import numpy as np
 from jax.sharding import Mesh
 
 from lcrl.data import batches
-from lcrl.losses import weights as weightings
-from lcrl.losses.preference import stages
 from lcrl.mesh import (
   batch_sharding,
   batch_shards,
@@ -25,13 +23,14 @@ from lcrl.mesh import (
   replicated,
   to_global,
 )
-from lcrl.named import build, resolve
+from lcrl.named import build
 from lcrl.policies import Policy, lora, sources
 from lcrl.training import optimizers
 from lcrl.training.model import SCORE_FIELDS
 from lcrl.training.packed import PackedScore, PackedUpdate
 from lcrl.training.packing import Sizes, arrange, rounded, used_lengths
-from lcrl.training.pairs import imitation, measures
+from lcrl.training.pairs import measures
+from lcrl.training.pairs.losses import named_loss
 from lcrl.training.pairs.settings import Settings
 from lcrl.training.scorer import make_scorer
 from lcrl.training.step import score_all, update
@@ -39,8 +38,6 @@ from lcrl.types import PairBatch, Pairs, Stage, TokenScores, TrainState
 
 PyTree = Any
 S = TypeVar("S")
-LOSSES = {"preference": stages, "sft": imitation}
-TRAINER = {"ref", "weights", "mismatched"}  # what of a loss's needs the trainer sees to
 
 
 class Slots(NamedTuple, Generic[S]):
@@ -88,7 +85,7 @@ def build_model(settings: Settings, *, devices=None) -> Model:
     devices: of the mesh; None: all here.
   """
   s = settings
-  stage, weigh = named_loss(s)
+  stage, weigh = named_loss(s.run, s.built)
   mesh = make_mesh(**dataclasses.asdict(s.mesh), devices=devices)
   source = build(sources, s.built["policy"], field="policy")
   policy = source.policy
@@ -193,33 +190,8 @@ def derive(weigh, key: jax.Array, pairs: Pairs, ref, step) -> PairBatch:
   )
 
 
-def packed_padding(pairs: Pairs, *, width: int, **cut: int) -> float:
+def packed_padding(pairs: Pairs, *, width: int, **cut: Any) -> float:
   """Share of the positions of packed rows that hold no token."""
   used = used_lengths(pairs.mask).sum()
   rows = rounded(Sizes(*np.asarray(arrange(pairs.mask, width=width, **cut)[2]).tolist())).rows
   return float(1 - used / (rows * width * cut["shards"] * cut["pieces"]))
-
-
-def named_loss(s: Settings) -> tuple[Stage, Callable]:
-  """The stage that the section loss names, and the weighting of its likelihood term.
-
-  Raises:
-    ValueError: the loss needs a section that is missing, or one stands there that nothing reads.
-  """
-  stage = build(LOSSES[s.run], s.built["loss"], field="loss")
-  name = s.built["loss"]["fn"]
-  if not isinstance(stage, Stage):
-    raise ValueError(f"loss.fn={name!r} is a part of a loss, not a loss.")
-  if not stage.coupled and jax.tree.leaves(stage.init()):
-    raise ValueError(f"loss.fn={name!r} has a state, so it must be coupled.")
-  for need, section, why in (
-    ("weights", "weights", "a likelihood term"),
-    ("ref", "reference", "a reference"),
-  ):
-    if need in stage.needs and section not in s.built:
-      raise ValueError(f"loss.fn={name!r} has {why}: the config needs a section {section}.")
-    if need not in stage.needs and section in s.built:
-      raise ValueError(f"nothing reads the section {section}: loss.fn={name!r} has not {why}.")
-  if "weights" not in stage.needs:
-    return stage, lambda mask, keep: jnp.zeros(mask.shape)
-  return stage, resolve(weightings, s.built["weights"], field="weights")

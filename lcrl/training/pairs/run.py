@@ -21,8 +21,9 @@ from lcrl.training.metrics import Metrics, Sum, values
 from lcrl.training.model import SCORE_FIELDS
 from lcrl.training.pairs import references
 from lcrl.training.pairs.judge import judging, summarise
+from lcrl.training.pairs.losses import LOSSES, TRAINER
 from lcrl.training.pairs.mismatched import mismatched
-from lcrl.training.pairs.model import LOSSES, TRAINER, Model, build_model
+from lcrl.training.pairs.model import Model, build_model
 from lcrl.training.pairs.settings import Settings
 from lcrl.training.playing import build_tokenizer
 from lcrl.training.run import Run, Step

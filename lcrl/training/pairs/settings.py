@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
+from lcrl.training.pairs.losses import named_loss
 from lcrl.training.settings import Checkpoint, Log, Mesh, Sampling, Verify, section
 
 NAMED = ("loss", "data", "batches", "policy", "optimizer")  # sections whose fn names what to build
@@ -93,6 +94,7 @@ def read(config: Mapping[str, Any]) -> Settings:
 
 
 def _check(s: Settings) -> None:
+  named_loss(s.run, s.built)
   for name in ("train", "eval", "checkpoint"):
     for field, value in dataclasses.asdict(getattr(s, name)).items():
       if value is not None and value < 1 and (name, field) != ("eval", "every"):

@@ -1,0 +1,43 @@
+"""What the sections loss and weights of a config come to, and what a loss needs beside them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from lcrl.losses import weights
+from lcrl.losses.preference import stages
+from lcrl.named import build, resolve
+from lcrl.training.pairs import imitation
+from lcrl.types import Stage
+
+LOSSES = {"preference": stages, "sft": imitation}
+TRAINER = {"ref", "weights", "mismatched"}  # what of a loss's needs the trainer sees to
+
+
+def named_loss(run: str, built: Mapping[str, Any]) -> tuple[Stage, Callable]:
+  """The stage that the section loss names, and the weighting of its likelihood term.
+
+  Raises:
+    ValueError: the loss needs a section that is missing, or one stands there that nothing reads.
+  """
+  stage = build(LOSSES[run], built["loss"], field="loss")
+  name = built["loss"]["fn"]
+  if not isinstance(stage, Stage):
+    raise ValueError(f"loss.fn={name!r} is a part of a loss, not a loss.")
+  if not stage.coupled and jax.tree.leaves(stage.init()):
+    raise ValueError(f"loss.fn={name!r} has a state, so it must be coupled.")
+  for need, section, why in (
+    ("weights", "weights", "a likelihood term"),
+    ("ref", "reference", "a reference"),
+  ):
+    if need in stage.needs and section not in built:
+      raise ValueError(f"loss.fn={name!r} has {why}: the config needs a section {section}.")
+    if need not in stage.needs and section in built:
+      raise ValueError(f"nothing reads the section {section}: loss.fn={name!r} has not {why}.")
+  if "weights" not in stage.needs:
+    return stage, lambda mask, keep: jnp.zeros(mask.shape)
+  return stage, resolve(weights, built["weights"], field="weights")
