@@ -62,7 +62,7 @@ def one_device():
 
 @pytest.fixture(scope="module")
 def started(tmp_path_factory):
-  """A run, the checkpoints of all its steps, and their states."""
+  """A run, the checkpoints of all its steps, their states, and the pairs that it showed."""
   folder = tmp_path_factory.mktemp("run")
   with begin(read(CONFIG), Workdir(folder, CONFIG)) as run:
     checkpoints, take, state = (
@@ -78,7 +78,7 @@ def started(tmp_path_factory):
       assert "pairs" in line
       assert numbers["round/pairs"] > 1
     checkpoints.wait()
-    yield run, checkpoints, states
+    yield run, checkpoints, states, (folder / "pairs.jsonl").read_text()
 
 
 def on_host(tree):
@@ -91,7 +91,7 @@ def assert_equal(a, b):
 
 @pytest.mark.parametrize("stop", range(1, STEPS))
 def test_stopped_at_any_step_it_goes_on_bit_equal(started, stop):
-  run, checkpoints, states = started
+  run, checkpoints, states, _ = started
   _, state = checkpoints.restore(run.abstract, stop)
   assert_equal(on_host(state), states[stop])
   take = run.steps_from(stop)
@@ -100,8 +100,19 @@ def test_stopped_at_any_step_it_goes_on_bit_equal(started, stop):
   assert_equal(on_host(state), states[STEPS])
 
 
+def test_pairs_of_a_round_are_shown_once(started):
+  _, _, states, shown = started
+  lines = [json.loads(line) for line in shown.splitlines()]
+  assert [line["step"] for line in lines] == sorted(line["step"] for line in lines)
+  assert {line["step"] for line in lines} == {1, UPDATES + 1}
+  asked = tokenizers.sums().decode(states[1].pending.tokens[0, 0].tolist())
+  assert asked.startswith(lines[0]["prompt"])
+  assert lines[0]["scores"][0] > lines[0]["scores"][1]
+  assert len(lines[0]["chosen"]) < len(lines[0]["rejected"])
+
+
 def test_a_round_keeps_its_answers_and_the_next_has_new_ones(started):
-  _, _, states = started
+  _, _, states, _ = started
   first, second = states[1].pending, states[UPDATES + 1].pending
   for step in range(1, UPDATES + 1):
     assert_equal(states[step].pending, first)
@@ -115,7 +126,7 @@ def test_a_round_keeps_its_answers_and_the_next_has_new_ones(started):
 
 
 def test_log_probs_are_those_of_the_start_and_of_the_round(started):
-  _, _, states = started
+  _, _, states, _ = started
   model = build_model(read(CONFIG))
   for at in (0, UPDATES):
     pool = states[at + 1].pending
@@ -127,7 +138,7 @@ def test_log_probs_are_those_of_the_start_and_of_the_round(started):
 
 
 def test_a_round_without_a_pair_leaves_the_policy_as_it_is(started):
-  run, checkpoints, states = started
+  run, checkpoints, states, _ = started
   take = run.steps_from(UPDATES)
   take._choose = lambda samples: []
   state, numbers, _ = take(checkpoints.restore(run.abstract, UPDATES)[1])

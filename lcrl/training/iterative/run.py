@@ -5,8 +5,9 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import inspect
+import json
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any
 
@@ -14,6 +15,7 @@ import jax
 import numpy as np
 
 from lcrl.data import batches
+from lcrl.data.sources import Encoded
 from lcrl.losses.preference import stages
 from lcrl.mesh import batch_shards, everywhere
 from lcrl.named import resolve
@@ -21,7 +23,7 @@ from lcrl.training import rl
 from lcrl.training.iterative import pool as pools
 from lcrl.training.iterative.pool import Pool
 from lcrl.training.iterative.settings import Settings
-from lcrl.training.metrics import values
+from lcrl.training.metrics import drop_after, values
 from lcrl.training.model import SCORE_FIELDS
 from lcrl.training.pairs import model as on_pairs
 from lcrl.training.pairs.model import Model
@@ -65,7 +67,7 @@ def begin(settings: Settings, out: Workdir) -> Iterator[Run]:
       abstract=model.abstract,
       initial=model.initial,
       judge=lambda trained: rl.judged(evaluate(model.whole(base, trained))),
-      steps_from=lambda first: Steps(s, model, base, start_round, tokenizer.pad_id),
+      steps_from=lambda first: Steps(s, model, base, start_round, Shown(out, tokenizer, s, first)),
       finish=lambda: rl.finish(out, s.built["loss"]["fn"], s.seed),
     )
 
@@ -79,15 +81,15 @@ class Steps:
     model: Model,
     base: PyTree,
     start_round: Callable[[TrainState], Pool],
-    pad_id: int,
+    shown: Shown,
   ):
     s = settings
     self._settings, self._model, self._update = s, model, model.learner(base)
-    self._start_round, self._choose = start_round, pools.pairing(s)
+    self._start_round, self._choose, self._shown = start_round, pools.pairing(s), shown
     self._batches = partial(
       resolve(batches, s.built["batches"], field="batches"),
       window=s.window,
-      pad_id=pad_id,
+      pad_id=shown.tokenizer.pad_id,
       shards=batch_shards(model.mesh),
       pieces=s.train.micro_batches,
     )
@@ -106,6 +108,8 @@ class Steps:
       pairs = pools.pairs_of(state.pending, self._choose)
       self._stream = self._batches(pairs, seed=s.seed + number) if pairs else None
       self._round, self._count = number, len(pairs)
+      if at == 0:
+        self._shown.write(int(state.step) + 1, pairs)
     state, numbers = self._learn(state, at)
     numbers |= said(state.pending) | {
       "round": float(number),
@@ -133,6 +137,25 @@ class Steps:
     state, found = self._update(dataclasses.replace(state, pending=None), batch)
     moved = everywhere(model.mesh, {"counters": counters})
     return dataclasses.replace(state, pending=pool, **moved), values(jax.device_get(found))
+
+
+class Shown:
+  """pairs.jsonl: some pairs of every round as text, evenly spread over its prompts."""
+
+  def __init__(self, out: Workdir, tokenizer: Any, s: Settings, first: int):
+    self.tokenizer, self._count, self._writes = tokenizer, s.log.samples, out.writes
+    self._path = out.path / "pairs.jsonl"
+    if self._writes:
+      drop_after(self._path, first)
+
+  def write(self, step: int, pairs: Sequence[Encoded]) -> None:
+    if not self._writes:
+      return
+    with self._path.open("a") as file:
+      for pair in pairs[:: max(len(pairs) // self._count, 1)][: self._count]:
+        texts = [self.tokenizer.decode(ids.tolist()) for ids in (pair.prompt, *pair.sides)]
+        row = dict(zip(("prompt", "chosen", "rejected"), texts, strict=True))
+        file.write(json.dumps({"step": step, **row, "scores": pair.scores}) + "\n")
 
 
 def said(pool: Pool) -> dict[str, float]:

@@ -1,0 +1,53 @@
+"""Rounds of DPO on short sums with SmolLM2-135M: right within 8 tokens over right over wrong.
+
+Model   SmolLM2-135M-Instruct, `make smollm2` puts it into the cache
+Run     python -m experiments.train --config=configs/smollm2_chain_sum_rounds.py --workdir=$WORKDIR
+Smoke   the same with --config=configs/smollm2_chain_sum_rounds.py:smoke (one CPU, under a minute)
+Result  not run yet
+"""
+
+from ml_collections import config_dict
+
+from configs.smoke import shrink_rounds
+
+
+def get_config(mode: str = "full") -> config_dict.ConfigDict:
+  c = config_dict.ConfigDict({"run": "iterative", "seed": 0})
+  c.task = dict(
+    fn="reasoning_gym",
+    dataset="chain_sum",
+    seed=1,
+    size=100_000,
+    max_terms=3,
+    max_digits=1,
+    extract="last_number",
+  )
+  c.eval_task = dict(
+    fn="reasoning_gym",
+    dataset="chain_sum",
+    seed=2,
+    size=1_000,
+    max_terms=3,
+    max_digits=1,
+    extract="last_number",
+  )
+  c.budget = dict(fn="fixed", target=8, cap=96)
+  c.reward = dict(fn="step_bonus", alpha=0.5)
+  c.pairing = dict(fn="best_vs_worst")
+  c.loss = dict(fn="dpo", beta=0.1)
+  c.reference = dict(fn="latest")
+  c.policy = dict(
+    fn="pretrained", path="~/.cache/lcrl/smollm2-135m-instruct", dtype="bfloat16", remat="full"
+  )
+  c.batches = dict(fn="stratified", size=64)
+  c.sampling = dict(temperature=1.0)
+  c.optimizer = dict(fn="adamw", learning_rate=1e-5)
+  c.mesh = dict(data=-1, fsdp=1)
+  c.round = dict(prompts=512, group_size=8, updates=10)
+  c.train = dict(steps=100, prompts=128, max_tokens=96, max_prompt_tokens=96)
+  c.eval = dict(every=20, prompts=512)
+  c.checkpoint = dict(every=50, keep=1)
+  if mode == "smoke":
+    del c.eval_task
+    shrink_rounds(c)
+  return c
