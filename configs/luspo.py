@@ -1,7 +1,7 @@
 """LUSPO: GSPO's loss times the response's length, so that no token counts less in a long one.
 
 Source  arXiv:2602.05261 (clip 2e-3 and 2.5e-3, 128 x 8, mini-batch 16, cap 32,768, warm-up 20;
-        format 0.5, overlong 0.3; top-p 0.7 is not set here)
+        format 0.5, overlong 0.3; top-p 0.7)
 Tier    A
 Data    questions with answers as JSON lines in data/dapo_math.jsonl
 Run     python -m experiments.train --config=configs/luspo.py --workdir=$WORKDIR
@@ -37,7 +37,7 @@ def get_config(mode: str = "full") -> config_dict.ConfigDict:
     extract="boxed",
     signals=dict(fn="answer_span", extract="boxed"),
   )
-  c.sampling = dict(temperature=1.0, dtype="bfloat16")
+  c.sampling = dict(temperature=1.0, dtype="bfloat16", control=dict(fn="top_p", p=0.7))
   c.optimizer = dict(fn="adamw", learning_rate=1e-6, warmup=20)
   c.mesh = dict(data=1, fsdp=-1)
   c.train = dict(

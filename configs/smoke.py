@@ -17,7 +17,7 @@ def shrink(c: config_dict.ConfigDict) -> config_dict.ConfigDict:
   if "eval_task" in c:
     del c.eval_task
   c.mesh = dict(data=1, fsdp=1)
-  c.sampling = dict(temperature=1.0)
+  c.sampling = dict(temperature=1.0, control=c.sampling.get("control"))
   c.train.update(
     steps=2,
     prompts=4,

@@ -22,6 +22,7 @@ from lcrl.policies import Config
 from lcrl.sampling import engine as sampling
 from lcrl.training.collectives import sent_bytes
 from lcrl.training.model import REF, SCORE_FIELDS, Model
+from lcrl.training.playing import build_control
 from lcrl.types import Budget, Rollouts
 
 PyTree = Any
@@ -111,6 +112,7 @@ def compile_step(model: Model) -> dict[str, Compiled]:
     end_ids=(0,),
     pad_id=0,
     temperature=s.sampling.temperature,
+    control=build_control(s.sampling.control),
     slots=s.sampling.slots,
     dtype=s.sampling.dtype,
     mesh=model.mesh,

@@ -10,6 +10,8 @@ from lcrl import tasks
 from lcrl.data import tokenizers
 from lcrl.evaluation.run import evaluate
 from lcrl.named import build
+from lcrl.sampling import choices
+from lcrl.sampling.controls import Control
 from lcrl.sampling.engine import make_engine
 from lcrl.sampling.verified import Player
 from lcrl.tasks.task import Task
@@ -30,6 +32,11 @@ def build_tokenizer(s: Any) -> Any:
   return build(tokenizers, spec, field="tokenizer")
 
 
+def build_control(spec: Mapping[str, Any] | None) -> Control | None:
+  """What `sampling.control` names."""
+  return None if spec is None else build(choices, spec, field="sampling.control")
+
+
 @contextlib.contextmanager
 def playing(
   model: Any, tokenizer: Any, spec: Mapping[str, Any], field: str
@@ -43,6 +50,7 @@ def playing(
     end_ids=tokenizer.end_ids,
     pad_id=tokenizer.pad_id,
     temperature=s.sampling.temperature,
+    control=build_control(s.sampling.control),
     slots=s.sampling.slots,
     dtype=s.sampling.dtype,
     mesh=model.mesh,

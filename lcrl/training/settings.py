@@ -29,6 +29,7 @@ class Train:
 @dataclasses.dataclass(frozen=True)
 class Sampling:
   temperature: float = 1.0
+  control: Mapping[str, Any] | None = None  # what else shapes sampling (`lcrl.sampling.choices`)
   slots: int | None = None  # rows that decode at once; None: all
   dtype: str | None = None  # of the sampler's copy of the parameters; None: the policy's
 
