@@ -10,6 +10,7 @@ step: arguments, results and scratch; `peak_gib` is what the device saw in use, 
 import dataclasses
 import json
 import pathlib
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -62,15 +63,15 @@ def pairs(vocab: int) -> Pairs:
   shape = (_PAIRS.value, 2, _LENGTH.value)
   mask = np.broadcast_to(np.arange(_LENGTH.value) >= _PROMPT.value, shape)
   rng = np.random.default_rng(0)
-  return Pairs(
-    tokens=rng.integers(0, vocab, shape, dtype=np.int32),
-    mask=mask,
-    lengths=mask.sum(-1, dtype=np.int32),
-    valid=np.ones(shape[0], bool),
-    pair_ids=np.arange(shape[0], dtype=np.int32),
-    scores=np.full(shape[:2], np.nan, np.float32),
-    signals={},
-  )
+  fields: dict[str, Any] = {
+    "tokens": rng.integers(0, vocab, shape, dtype=np.int32),
+    "mask": mask,
+    "lengths": mask.sum(-1, dtype=np.int32),
+    "valid": np.ones(shape[0], bool),
+    "pair_ids": np.arange(shape[0], dtype=np.int32),
+    "scores": np.full(shape[:2], np.nan, np.float32),
+  }
+  return Pairs(**fields, signals={})
 
 
 def measure() -> dict:

@@ -61,7 +61,7 @@ class Model:
   initial: Callable[[], TrainState]
   whole: Callable[[PyTree, PyTree], PyTree]  # base, trained -> params of the policy
   derive: Callable[..., PairBatch]  # pairs, reference's log-probs, step -> what the loss sees
-  learn: Callable[..., Any]  # base, state, batch -> state, metrics, jitted; the state is donated
+  learn: Any  # base, state, batch -> state, metrics, jitted; the state is donated
   learner: Callable[[PyTree], Callable[..., Any]]  # base -> (state, batch -> state, metrics)
   score: Callable[..., TokenScores]  # params of the policy, pairs -> scores [B, G, T]
   say: Callable[..., dict[str, jax.Array]]  # scores, batch -> `measures.say`, on every device
