@@ -152,7 +152,7 @@ class Shown:
     if not self._writes:
       return
     with self._path.open("a") as file:
-      for pair in pairs[:: max(len(pairs) // self._count, 1)][: self._count]:
+      for pair in pairs[:: max(len(pairs) // max(self._count, 1), 1)][: self._count]:
         texts = [self.tokenizer.decode(ids.tolist()) for ids in (pair.prompt, *pair.sides)]
         row = dict(zip(("prompt", "chosen", "rejected"), texts, strict=True))
         file.write(json.dumps({"step": step, **row, "scores": pair.scores}) + "\n")
