@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import json
 import os
+import pathlib
 
 import jax
 from absl import app, flags, logging
@@ -28,6 +29,7 @@ DETERMINISTIC = flags.DEFINE_bool("deterministic", False, "Bit-equal resume on a
 
 def main(_) -> None:
   logging.set_verbosity(logging.INFO)
+  keep_programs()
   if DETERMINISTIC.value:
     flags_ = os.environ.get("XLA_FLAGS", "")
     os.environ["XLA_FLAGS"] = f"{flags_} --xla_gpu_deterministic_ops=true"
@@ -40,6 +42,13 @@ def main(_) -> None:
   if jax.process_index() == 0:
     print(json.dumps({key: summary[key] for key in ("accuracy", "tokens", "start")}))
     print(f"Results are in {WORKDIR.value}")
+
+
+def keep_programs() -> None:
+  """Compiled programs stay in the user's cache folder; JAX_COMPILATION_CACHE_DIR names another."""
+  if not jax.config.jax_compilation_cache_dir:
+    caches = pathlib.Path(os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache")
+    jax.config.update("jax_compilation_cache_dir", str(caches / "lcrl" / "programs"))
 
 
 if __name__ == "__main__":
