@@ -1,4 +1,4 @@
-"""What `sampling.control` of a config may name; `dict(fn="chained", controls=[...])` for several."""
+"""What `sampling.control` of a config may name; `chained` takes several."""
 
 from __future__ import annotations
 

@@ -15,6 +15,7 @@ from lcrl.sampling.engine import make_engine
 from lcrl.training.collect import step_key
 from lcrl.training.pairs.model import Model
 from lcrl.training.phases import APART
+from lcrl.training.playing import build_control
 from lcrl.types import Budget
 
 PyTree = Any
@@ -41,6 +42,7 @@ def make_sampler(
     end_ids=tokenizer.end_ids,
     pad_id=tokenizer.pad_id,
     temperature=s.sampling.temperature,
+    control=build_control(s.sampling.control),
     slots=s.sampling.slots,
     dtype=s.sampling.dtype,
     mesh=mesh,
