@@ -1,5 +1,7 @@
 """Every pair once an epoch, in few shapes, with little padding."""
 
+import dataclasses
+
 import grain
 import jax
 import numpy as np
@@ -66,7 +68,8 @@ def test_every_pair_once_an_epoch(fn):
 
 @pytest.mark.parametrize("fn", KINDS)
 def test_a_row_is_its_pair(fn):
-  pairs = make_pairs(19, signals={"weight": 2.0, "vector": np.arange(3.0)})
+  signals = lambda i: {"weight": 2.0 + i, "vector": np.full(3, i)}
+  pairs = [dataclasses.replace(one, signals=signals(one.id)) for one in make_pairs(19)]
   for step in range(3):
     batch = stream(pairs, fn=fn, **KINDS[fn])[step]
     for b in np.flatnonzero(batch.valid):
@@ -77,7 +80,9 @@ def test_a_row_is_its_pair(fn):
       assert batch.scores[b].tolist() == [1.0, 0.0]
     assert not batch.mask[~batch.valid].any()
     assert np.isnan(batch.scores[~batch.valid]).all()
-    assert batch.signals["weight"].tolist() == np.where(batch.valid, 2.0, 0.0).tolist()
+    weights = np.where(batch.valid, 2.0 + batch.pair_ids, 0.0)
+    assert batch.signals["weight"].tolist() == weights.tolist()
+    assert (batch.signals["vector"] == np.where(batch.valid, batch.pair_ids, 0)[:, None]).all()
     assert batch.signals["vector"].shape == (8, 3)
 
 

@@ -77,16 +77,16 @@ CASES = {
     {},
     [(1, 0), (3, 2)],
   ),
-  # 2 betters 0; 3 does not better 1; 4 betters 2
+  # 2 betters 0, 3 betters 2, 4 does not better 1; first answers better nothing
   "refined_vs_first": (
-    samples(scores=[1, 4, 2, 3, 5], refines=[-1, -1, 0, 1, 2]),
+    samples(scores=[1, 4, 2, 5, 3], refines=[-1, -1, 0, 2, 1]),
     {},
-    [(2, 0), (4, 2)],
+    [(2, 0), (3, 2)],
   ),
   "refined_vs_first gap": (
-    samples(scores=[1, 4, 2, 3, 5], refines=[-1, -1, 0, 1, 2]),
+    samples(scores=[1, 4, 2, 5, 3], refines=[-1, -1, 0, 2, 1]),
     dict(min_gap=1.0),
-    [(4, 2)],
+    [(3, 2)],
   ),
 }
 

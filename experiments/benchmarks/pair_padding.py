@@ -10,6 +10,7 @@ the best: take it for `train.pack`. The counts are those of an epoch, its last b
 
 import json
 import math
+from typing import Any
 
 import jax
 import numpy as np
@@ -30,7 +31,7 @@ _SHARDS = flags.DEFINE_integer("shards", 1, "devices along the batch")
 _PIECES = flags.DEFINE_integer("pieces", 1, "micro-batches")
 
 
-def packed_padding(stream, steps: int, *, width: int, **cut: int) -> dict:
+def packed_padding(stream, steps: int, *, width: int, **cut: Any) -> dict:
   """Share of padding over the first `steps` batches in packed rows, and the sizes they need."""
   needed = jax.jit(lambda mask: arrange(mask, width=width, **cut)[2])
   sizes, used, read = set(), 0, 0
