@@ -37,6 +37,7 @@ _STEPS = flags.DEFINE_integer("repeats", 3, "timed steps after two others")
 def tunix(work: dict[str, int], *, shape: str, dtype: str, micro: int, repeats: int) -> dict:
   """Times of Tunix's steps: from batch to batch, and from a batch to its rewards."""
   import jax
+  import numpy as np
   import optax
   from flax import nnx
   from orbax import checkpoint  # noqa: F401  before the stand-ins: it asks for what it can miss
@@ -107,7 +108,7 @@ def tunix(work: dict[str, int], *, shape: str, dtype: str, micro: int, repeats: 
     for _ in range(3 + repeats):
       jax.block_until_ready(nnx.state(cluster.actor_trainer.model))
       begins.append(time.perf_counter())
-      yield {"prompts": texts}
+      yield {"prompts": np.array(texts)}
 
   config = grpo_learner.GRPOConfig(num_generations=work["group"], num_iterations=1, beta=0.0)
   learner = grpo_learner.GRPOLearner(cluster, algo_config=config, reward_fns=reward)

@@ -32,7 +32,7 @@ _HEAVY = flags.DEFINE_bool("heavy", False, "lengths of heavy tail: slots against
 _SLOTS = flags.DEFINE_integer("slots", 512, "with --heavy: rows that decode at once")
 _DTYPE = flags.DEFINE_string("dtype", "bfloat16", "of weights and computation")
 _VARIANTS = flags.DEFINE_list(
-  "variants", ["xla", "triton", "triton+int8"], "decoding[+cache dtype]"
+  "variants", ["xla", "triton", "fused", "fused+int8"], "decoding[+cache dtype]"
 )
 _REPEATS = flags.DEFINE_integer("repeats", 3, "timed calls after the first")
 _PROFILE = flags.DEFINE_bool("profile", False, "adds the kernels of one call to each variant")
@@ -76,8 +76,8 @@ def measure(name: str, work: shapes.Work) -> dict:
       cache_dtype=cache_dtype,
     )
 
-  def report(run, at_once):
-    found = shapes.timed(run, _REPEATS.value)
+  def report(run, at_once, first=None):
+    found = shapes.timed(run, _REPEATS.value, first)
     found["tokens_per_s"] = tokens / found["seconds"]
     for shared in (False, True):
       floor = shapes.sampling_floor(c, work, rows=at_once, shared=shared, cache_bytes=bytes_)
@@ -97,7 +97,11 @@ def measure(name: str, work: shapes.Work) -> dict:
   parts = [jax.tree.map(lambda x: x[i : i + some], (rows, budget)) for i in starts]  # noqa: B023
   batch, queue = engine(None), engine(_SLOTS.value)
   found = {
-    "batches": report(lambda: [batch.generate(params, *p, key) for p in parts], _SLOTS.value),
+    "batches": report(
+      lambda: [batch.generate(params, *p, key) for p in parts],
+      _SLOTS.value,
+      first=lambda: batch.generate(params, *parts[0], key),
+    ),
     "slots": report(lambda: queue.generate(params, rows, budget, key), _SLOTS.value),
     "mean_length": tokens / work.rows,
   }

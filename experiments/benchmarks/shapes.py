@@ -101,12 +101,15 @@ def sampling_floor(
   return float(steps * weights + key * (own + asked)) / chip.bandwidth
 
 
-def timed(f: Callable[[], Any], repeats: int) -> dict[str, Any]:
-  """The first call and the median of the next, in seconds."""
+def timed(
+  f: Callable[[], Any], repeats: int, first: Callable[[], Any] | None = None
+) -> dict[str, Any]:
+  """The first call (of `first`, where that compiles as much), and the median of the next, in
+  seconds."""
   times = []
-  for _ in range(1 + repeats):
+  for call in [first or f] + [f] * repeats:
     start = time.perf_counter()
-    jax.block_until_ready(f())
+    jax.block_until_ready(call())
     times.append(time.perf_counter() - start)
   median = statistics.median(times[1:])
   return {"seconds": median, "first_s": times[0], "all_s": [round(t, 4) for t in times[1:]]}
