@@ -19,7 +19,7 @@ from lcrl.tasks.task import Prompt, Response, Task
 from lcrl.types import Budget, Rollouts
 
 Share = Any  # Rollouts of this process only, numpy arrays
-DRAWN = 2**31 - 1  # folded into the key of a round where `answered` folds its salts
+ANSWERED, DRAWN = 2**31 - 1, 2**31 - 2  # folded into a round's key for the referee's randomness
 
 
 @dataclasses.dataclass(frozen=True)
@@ -141,9 +141,11 @@ class Referee:
     return np.asarray(jax.vmap(jax.vmap(lambda k: jax.random.randint(k, (), 0, among)))(keys))
 
   def answered(
-    self, r: Share, kept: np.ndarray, *, force: str, samples: int, cap: int, salt: int
+    self, r: Share, kept: np.ndarray, *, force: str, samples: int, cap: int
   ) -> np.ndarray:
     """[b, G] float32, the share of `samples` right answers when each response is broken off.
+
+    The randomness is that of the round: two calls differ by what stands alone.
 
     Args:
       r: the rollouts.
@@ -151,7 +153,6 @@ class Referee:
       force: text put behind them, such as the end of thinking.
       samples: continuations of each.
       cap: tokens of a continuation, at most.
-      salt: makes the randomness of this call its own.
     """
     player, shape = self.player, self.starts.shape
     ending = player.tokenizer.encode(force)
@@ -174,6 +175,6 @@ class Referee:
     )
     limits: Any = np.full(starts.shape, cap, np.int32)
     budget = Budget(limits, limits, limits * 0)
-    key = jax.random.fold_in(self.key, salt)
+    key = jax.random.fold_in(self.key, ANSWERED)
     played, _ = player.play_rows(self.params, self.prompts, rows, budget, key)
     return to_local(played.correct).reshape(*shape, samples).mean(-1, dtype=np.float32)

@@ -116,25 +116,22 @@ def crop_thinking(*, extract: str = "boxed", close: str = "</think>") -> Revisio
   """
   find = resolve(extractors, {"fn": extract}, field="revise.extract")
 
+  def places(response: Response, right: bool) -> tuple[int, int, int, int]:
+    """The two signals, and the tokens of the response from which and up to which it is cropped."""
+    thinking, closing, _ = response.text.partition(close)
+    border = response.tokens_to(len(thinking) + 1) - 1 if closing else len(response.tokens)
+    end = _stands_alone(find(response.text), thinking) if right and closing else None
+    if end is None:
+      return 0, response.counted(border), 0, 0
+    reached = response.tokens_to(end)
+    return response.counted(reached), response.counted(border), reached, max(reached, border)
+
   def apply(r: Share, referee: Referee) -> Share:
-    # All are tokens of the response: the last one needed, where the tag begins.
-    needed, first, last = (np.zeros(r.lengths.shape, np.int32) for _ in range(3))
-    whole = r.lengths.copy()
-    for b, group in enumerate(referee.responses(r)):
-      for g, response in enumerate(group):
-        thinking, closing, _ = response.text.partition(close)
-        if not closing:
-          continue
-        border = response.tokens_to(len(thinking) + 1) - 1
-        whole[b, g] = response.counted(border)
-        reached = _stands_alone(find(response.text), thinking) if r.correct[b, g] else None
-        if reached is not None:
-          at = response.tokens_to(reached)
-          needed[b, g] = response.counted(at)
-          first[b, g], last[b, g] = at, max(at, border)
-    shorter = _taken_out(r, first, last, referee)
-    signals = {"needed": needed, "think_length": whole}
-    shorter = dataclasses.replace(shorter, signals=r.signals | signals)
+    pairs = zip(referee.responses(r), r.correct, strict=True)
+    found = [[places(*pair) for pair in zip(*group, strict=True)] for group in pairs]
+    needed, whole, first, last = np.moveaxis(np.array(found, np.int32), -1, 0)
+    signals = r.signals | {"needed": needed, "think_length": whole}
+    shorter = dataclasses.replace(_taken_out(r, first, last, referee), signals=signals)
     return referee.judged(shorter, first < last)
 
   return Revision(apply, supplies=("needed", "think_length"))
@@ -177,8 +174,9 @@ def force_answers(
   """What one episode of the thinking adds to the chance of a right answer; the response stays.
 
   The thinking is broken off before and after an episode, drawn for each rollout; `samples` answers
-  are sampled from either place, and the shares of right ones are the values. Source: MRT,
-  arXiv:2503.07572, which publishes no sampling of prefixes; one episode a rollout is ours.
+  are sampled from either place, with the same randomness, and the shares of right ones are the
+  values. Source: MRT, arXiv:2503.07572, which publishes no sampling of prefixes; one episode a
+  rollout is ours. An episode without tokens adds nothing.
 
   Signals: value_before and value_after, [B, G] float32.
 
@@ -203,9 +201,9 @@ def force_answers(
     )
     drawn = referee.drawn(episodes)
     values = {}
-    for salt, name in enumerate(("value_before", "value_after")):
-      kept = np.take_along_axis(borders, drawn[..., None] + salt, -1)[..., 0]
-      values[name] = referee.answered(r, kept, force=force, samples=samples, cap=cap, salt=salt)
+    for later, name in enumerate(("value_before", "value_after")):
+      kept = np.take_along_axis(borders, drawn[..., None] + later, -1)[..., 0]
+      values[name] = referee.answered(r, kept, force=force, samples=samples, cap=cap)
     return dataclasses.replace(r, signals=r.signals | values)
 
   return Revision(apply, supplies=("value_before", "value_after"))
