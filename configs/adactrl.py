@@ -13,6 +13,8 @@ from ml_collections import config_dict
 
 from configs.smoke import shrink
 
+BOXED = "{question}\nPut your final answer within \\boxed{}."
+
 
 def get_config(mode: str = "full") -> config_dict.ConfigDict:
   c = config_dict.ConfigDict({"seed": 0})
@@ -36,6 +38,7 @@ def get_config(mode: str = "full") -> config_dict.ConfigDict:
     question="problem",
     answer="answer",
     extract="boxed",
+    template=BOXED,
     signals=dict(fn="opening_tag", tags=("[Easy]", "[Hard]")),
   )
   c.sampling = dict(temperature=1.0, dtype="bfloat16")

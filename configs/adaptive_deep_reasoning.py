@@ -15,6 +15,8 @@ from configs.smoke import shrink
 
 MODES = (" Answer with short reasoning.", " Think step by step at length before you answer.")
 
+BOXED = "{question}\nPut your final answer within \\boxed{}."
+
 
 def get_config(mode: str = "full") -> config_dict.ConfigDict:
   c = config_dict.ConfigDict({"seed": 0})
@@ -40,6 +42,7 @@ def get_config(mode: str = "full") -> config_dict.ConfigDict:
     answer="answer",
     difficulty="level",
     extract="boxed",
+    template=BOXED,
     render=dict(fn="suffix", templates=MODES, train_plain=True),
   )
   c.eval_task = {

@@ -13,6 +13,8 @@ from ml_collections import config_dict
 
 from configs.smoke import shrink
 
+BOXED = "{question}\nPut your final answer within \\boxed{}."
+
 
 def get_config(mode: str = "full") -> config_dict.ConfigDict:
   c = config_dict.ConfigDict({"seed": 0})
@@ -26,7 +28,12 @@ def get_config(mode: str = "full") -> config_dict.ConfigDict:
     fn="pretrained", path="models/DeepScaleR-1.5B-Preview", dtype="bfloat16", remat="full"
   )
   c.task = dict(
-    fn="jsonl", path="data/deepscaler.jsonl", question="problem", answer="answer", extract="boxed"
+    fn="jsonl",
+    path="data/deepscaler.jsonl",
+    question="problem",
+    answer="answer",
+    extract="boxed",
+    template=BOXED,
   )
   c.sampling = dict(temperature=1.0, dtype="bfloat16")
   c.optimizer = dict(fn="adamw", learning_rate=1e-6)

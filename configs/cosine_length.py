@@ -13,6 +13,8 @@ from ml_collections import config_dict
 
 from configs.smoke import shrink
 
+BOXED = "{question}\nPut your final answer within \\boxed{}."
+
 
 def get_config(mode: str = "full") -> config_dict.ConfigDict:
   c = config_dict.ConfigDict({"seed": 0})
@@ -32,6 +34,7 @@ def get_config(mode: str = "full") -> config_dict.ConfigDict:
     answer="answer",
     difficulty="level",
     extract="boxed",
+    template=BOXED,
   )
   c.sampling = dict(temperature=1.0, dtype="bfloat16")
   c.optimizer = dict(fn="adamw", learning_rate=5e-7)

@@ -56,7 +56,7 @@ def get_config(mode: str = "full") -> config_dict.ConfigDict:
   c.optimizer = dict(fn="adamw", learning_rate=1e-6)
   c.mesh = dict(data=1, fsdp=-1)
   c.train = dict(
-    steps=600, prompts=32, group_size=8, max_tokens=1024, max_prompt_tokens=1024, micro_batches=16
+    steps=600, prompts=32, group_size=8, max_tokens=1024, max_prompt_tokens=1024, micro_batches=4
   )
   c.eval = dict(every=100, prompts=512)
   if mode == "smoke":

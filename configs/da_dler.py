@@ -13,6 +13,8 @@ from ml_collections import config_dict
 
 from configs.smoke import shrink
 
+BOXED = "{question}\nPut your final answer within \\boxed{}."
+
 
 def get_config(mode: str = "full") -> config_dict.ConfigDict:
   c = config_dict.ConfigDict({"seed": 0})
@@ -25,7 +27,12 @@ def get_config(mode: str = "full") -> config_dict.ConfigDict:
   c.revise = dict(fn="cut_to_tier", thresholds=(0.5,), limits=(4000, 2000))
   c.policy = dict(fn="pretrained", path="models/DLER-R1-1.5B", dtype="bfloat16", remat="full")
   c.task = dict(
-    fn="jsonl", path="data/deepscaler.jsonl", question="problem", answer="answer", extract="boxed"
+    fn="jsonl",
+    path="data/deepscaler.jsonl",
+    question="problem",
+    answer="answer",
+    extract="boxed",
+    template=BOXED,
   )
   c.sampling = dict(temperature=1.0, dtype="bfloat16")
   c.optimizer = dict(fn="adamw", learning_rate=1e-6)
@@ -36,7 +43,7 @@ def get_config(mode: str = "full") -> config_dict.ConfigDict:
     group_size=16,
     max_tokens=4000,
     max_prompt_tokens=1024,
-    micro_batches=16,
+    micro_batches=8,
     updates=8,
     max_rounds=4,
   )

@@ -34,7 +34,7 @@ def get_config(mode: str = "full") -> config_dict.ConfigDict:
     group_size=8,
     max_tokens=32000,
     max_prompt_tokens=1024,
-    micro_batches=16,
+    micro_batches=4,
   )
   c.eval = dict(every=100, prompts=512)
   if mode == "smoke":

@@ -13,6 +13,8 @@ from ml_collections import config_dict
 
 from configs.smoke import shrink
 
+BOXED = "{question}\nPut your final answer within \\boxed{}."
+
 
 def get_config(mode: str = "full") -> config_dict.ConfigDict:
   c = config_dict.ConfigDict({"seed": 0})
@@ -29,13 +31,14 @@ def get_config(mode: str = "full") -> config_dict.ConfigDict:
     question="problem",
     answer="answer",
     extract="boxed",
+    template=BOXED,
     signals=dict(fn="answer_span", extract="boxed"),
   )
   c.sampling = dict(temperature=0.6, dtype="bfloat16")
   c.optimizer = dict(fn="adamw", learning_rate=1e-6)
   c.mesh = dict(data=1, fsdp=-1)
   c.train = dict(
-    steps=1000, prompts=16, group_size=8, max_tokens=3072, max_prompt_tokens=1024, micro_batches=4
+    steps=1000, prompts=16, group_size=8, max_tokens=3072, max_prompt_tokens=1024, micro_batches=2
   )
   c.eval = dict(every=100, prompts=512)
   if mode == "smoke":

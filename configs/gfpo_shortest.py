@@ -1,7 +1,7 @@
 """GFPO: sample more, train on the shortest of each group.
 
-Source  arXiv:2508.09726 (8 of 24, lr 1e-7, KL 1e-3, entropy 1e-3, 100 steps); its printed
-        normaliser counts the tokens of all samples, this one those that train
+Source  arXiv:2508.09726 (there Phi-4-reasoning; 8 of 24, lr 1e-7, KL 1e-3, entropy 1e-3, 100
+        steps); its printed normaliser counts the tokens of all samples, this one those that train
 Tier    A
 Data    questions with answers as JSON lines, such as DeepScaleR's, in data/deepscaler.jsonl
 Run     python -m experiments.train --config=configs/gfpo_shortest.py --workdir=$WORKDIR
@@ -13,6 +13,8 @@ from ml_collections import config_dict
 
 from configs.smoke import shrink
 
+BOXED = "{question}\nPut your final answer within \\boxed{}."
+
 
 def get_config(mode: str = "full") -> config_dict.ConfigDict:
   c = config_dict.ConfigDict({"seed": 0})
@@ -22,15 +24,20 @@ def get_config(mode: str = "full") -> config_dict.ConfigDict:
   c.advantage = dict(fn="group_normalized", ddof=0)
   c.loss = dict(fn="clipped_surrogate", kl=dict(fn="k3", beta=1e-3), entropy_bonus=1e-3)
   c.weights = dict(fn="token_mean")
-  c.policy = dict(fn="pretrained", path="models/Phi-4-reasoning", dtype="bfloat16", remat="full")
+  c.policy = dict(fn="pretrained", path="models/Qwen3-4B", dtype="bfloat16", remat="full")
   c.task = dict(
-    fn="jsonl", path="data/deepscaler.jsonl", question="problem", answer="answer", extract="boxed"
+    fn="jsonl",
+    path="data/deepscaler.jsonl",
+    question="problem",
+    answer="answer",
+    extract="boxed",
+    template=BOXED,
   )
   c.sampling = dict(temperature=1.0, dtype="bfloat16")
   c.optimizer = dict(fn="adamw", learning_rate=1e-7)
   c.mesh = dict(data=1, fsdp=-1)
   c.train = dict(
-    steps=100, prompts=64, group_size=24, max_tokens=32768, max_prompt_tokens=1024, micro_batches=16
+    steps=100, prompts=64, group_size=24, max_tokens=32768, max_prompt_tokens=1024, micro_batches=8
   )
   c.eval = dict(every=100, prompts=512)
   if mode == "smoke":

@@ -13,6 +13,8 @@ from ml_collections import config_dict
 
 from configs.smoke import shrink
 
+BOXED = "{question}\nPut your final answer within \\boxed{}."
+
 
 def get_config(mode: str = "full") -> config_dict.ConfigDict:
   c = config_dict.ConfigDict({"seed": 0})
@@ -29,6 +31,7 @@ def get_config(mode: str = "full") -> config_dict.ConfigDict:
     question="problem",
     answer="answer",
     extract="boxed",
+    template=BOXED,
     signals=dict(fn="think_tags"),
   )
   c.sampling = dict(temperature=1.0, dtype="bfloat16")
@@ -40,7 +43,7 @@ def get_config(mode: str = "full") -> config_dict.ConfigDict:
     group_size=16,
     max_tokens=16384,
     max_prompt_tokens=1024,
-    micro_batches=16,
+    micro_batches=8,
   )
   c.eval = dict(every=100, prompts=512)
   if mode == "smoke":

@@ -13,6 +13,8 @@ from ml_collections import config_dict
 
 from configs.smoke import shrink
 
+BOXED = "{question}\nPut your final answer within \\boxed{}."
+
 
 def get_config(mode: str = "full") -> config_dict.ConfigDict:
   c = config_dict.ConfigDict({"seed": 0})
@@ -32,12 +34,13 @@ def get_config(mode: str = "full") -> config_dict.ConfigDict:
     answer="answer",
     difficulty="level",
     extract="boxed",
+    template=BOXED,
   )
   c.sampling = dict(temperature=1.0, dtype="bfloat16")
   c.optimizer = dict(fn="adamw", learning_rate=1e-6)
   c.mesh = dict(data=1, fsdp=-1)
   c.train = dict(
-    steps=1000, prompts=16, group_size=64, max_tokens=1024, max_prompt_tokens=1024, micro_batches=16
+    steps=1000, prompts=16, group_size=64, max_tokens=1024, max_prompt_tokens=1024, micro_batches=2
   )
   c.eval = dict(every=100, prompts=512)
   if mode == "smoke":

@@ -12,6 +12,8 @@ from ml_collections import config_dict
 
 from configs.smoke import shrink
 
+BOXED = "{question}\nPut your final answer within \\boxed{}."
+
 
 def get_config(mode: str = "full") -> config_dict.ConfigDict:
   c = config_dict.ConfigDict({"seed": 0})
@@ -23,7 +25,12 @@ def get_config(mode: str = "full") -> config_dict.ConfigDict:
   c.weights = dict(fn="sequence_mean")
   c.policy = dict(fn="pretrained", path="models/Qwen3-8B-Base", dtype="bfloat16", remat="full")
   c.task = dict(
-    fn="jsonl", path="data/dapo_math.jsonl", question="problem", answer="answer", extract="boxed"
+    fn="jsonl",
+    path="data/dapo_math.jsonl",
+    question="problem",
+    answer="answer",
+    extract="boxed",
+    template=BOXED,
   )
   c.sampling = dict(temperature=1.0, dtype="bfloat16")
   c.optimizer = dict(fn="adamw", learning_rate=1e-6)
@@ -34,7 +41,7 @@ def get_config(mode: str = "full") -> config_dict.ConfigDict:
     group_size=8,
     max_tokens=8192,
     max_prompt_tokens=1024,
-    micro_batches=16,
+    micro_batches=4,
     updates=4,
   )
   c.eval = dict(every=100, prompts=512)

@@ -16,6 +16,8 @@ from configs.smoke import shrink
 
 OPEN = "I will answer this question within {target} tokens.\n"
 
+BOXED = "{question}\nPut your final answer within \\boxed{}."
+
 
 def get_config(mode: str = "full") -> config_dict.ConfigDict:
   c = config_dict.ConfigDict({"seed": 0})
@@ -34,6 +36,7 @@ def get_config(mode: str = "full") -> config_dict.ConfigDict:
     question="problem",
     answer="answer",
     extract="boxed",
+    template=BOXED,
     render=dict(fn="prefix", templates=OPEN, counts=True),
   )
   c.eval_task = {
@@ -48,7 +51,7 @@ def get_config(mode: str = "full") -> config_dict.ConfigDict:
     group_size=16,
     max_tokens=4096,
     max_prompt_tokens=1024,
-    micro_batches=16,
+    micro_batches=2,
     updates=4,
   )
   c.eval = dict(every=100, prompts=512)

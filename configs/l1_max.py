@@ -15,6 +15,8 @@ from configs.smoke import shrink
 
 ASK = " Think for maximum {target} tokens."
 
+BOXED = "{question}\nPut your final answer within \\boxed{}."
+
 
 def get_config(mode: str = "full") -> config_dict.ConfigDict:
   c = config_dict.ConfigDict({"seed": 0})
@@ -31,6 +33,7 @@ def get_config(mode: str = "full") -> config_dict.ConfigDict:
     question="problem",
     answer="answer",
     extract="boxed",
+    template=BOXED,
     render=dict(fn="suffix", templates=ASK),
   )
   c.sampling = dict(temperature=0.6, dtype="bfloat16")

@@ -14,6 +14,8 @@ from ml_collections import config_dict
 
 from configs.smoke import shrink
 
+BOXED = "{question}\nPut your final answer within \\boxed{}."
+
 
 def get_config(mode: str = "full") -> config_dict.ConfigDict:
   c = config_dict.ConfigDict({"seed": 0})
@@ -33,13 +35,14 @@ def get_config(mode: str = "full") -> config_dict.ConfigDict:
     question="problem",
     answer="answer",
     extract="boxed",
+    template=BOXED,
     signals=dict(fn="think_tags"),
   )
   c.sampling = dict(temperature=1.0, dtype="bfloat16")
   c.optimizer = dict(fn="adamw", learning_rate=3e-6)
   c.mesh = dict(data=1, fsdp=-1)
   c.train = dict(
-    steps=300, prompts=32, group_size=6, max_tokens=8192, max_prompt_tokens=1024, micro_batches=16
+    steps=300, prompts=32, group_size=6, max_tokens=8192, max_prompt_tokens=1024, micro_batches=4
   )
   c.eval = dict(every=100, prompts=512)
   if mode == "smoke":

@@ -30,6 +30,7 @@ def get_config(mode: str = "full") -> config_dict.ConfigDict:
     path="data/gsm8k.jsonl",
     reference="after_hashes",
     extract="answer_tag",
+    template="{question} Put the answer inside <answer> and </answer>.",
     signals=dict(fn="answer_span", extract="answer_tag"),
   )
   c.sampling = dict(temperature=0.8, dtype="bfloat16")
@@ -41,7 +42,7 @@ def get_config(mode: str = "full") -> config_dict.ConfigDict:
     group_size=32,
     max_tokens=14000,
     max_prompt_tokens=1024,
-    micro_batches=16,
+    micro_batches=4,
   )
   c.eval = dict(every=100, prompts=512)
   if mode == "smoke":

@@ -13,6 +13,8 @@ from ml_collections import config_dict
 
 from configs.smoke import shrink
 
+BOXED = "{question}\nPut your final answer within \\boxed{}."
+
 
 def get_config(mode: str = "full") -> config_dict.ConfigDict:
   c = config_dict.ConfigDict({"seed": 0})
@@ -35,6 +37,7 @@ def get_config(mode: str = "full") -> config_dict.ConfigDict:
     question="problem",
     answer="answer",
     extract="boxed",
+    template=BOXED,
     signals=dict(fn="answer_span", extract="boxed"),
   )
   c.sampling = dict(temperature=1.0, dtype="bfloat16", control=dict(fn="top_p", p=0.7))
@@ -46,7 +49,7 @@ def get_config(mode: str = "full") -> config_dict.ConfigDict:
     group_size=8,
     max_tokens=32768,
     max_prompt_tokens=1024,
-    micro_batches=16,
+    micro_batches=2,
     updates=8,
   )
   c.eval = dict(every=100, prompts=512)

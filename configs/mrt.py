@@ -15,6 +15,8 @@ from configs.smoke import shrink
 
 FORCE = "\n\nTime is up. I answer with what I have.\n</think>\n\n"
 
+BOXED = "{question}\nPut your final answer within \\boxed{}."
+
 
 def get_config(mode: str = "full") -> config_dict.ConfigDict:
   c = config_dict.ConfigDict({"seed": 0})
@@ -34,13 +36,14 @@ def get_config(mode: str = "full") -> config_dict.ConfigDict:
     question="problem",
     answer="answer",
     extract="boxed",
+    template=BOXED,
     signals=dict(fn="think_tags"),
   )
   c.sampling = dict(temperature=1.0, dtype="bfloat16")
   c.optimizer = dict(fn="adamw", learning_rate=1e-6)
   c.mesh = dict(data=1, fsdp=-1)
   c.train = dict(
-    steps=1000, prompts=64, group_size=4, max_tokens=16384, max_prompt_tokens=1024, micro_batches=16
+    steps=1000, prompts=64, group_size=4, max_tokens=16384, max_prompt_tokens=1024, micro_batches=8
   )
   c.eval = dict(every=100, prompts=512)
   if mode == "smoke":

@@ -14,6 +14,8 @@ from ml_collections import config_dict
 
 from configs.smoke import shrink
 
+BOXED = "{question}\nPut your final answer within \\boxed{}."
+
 
 def get_config(mode: str = "full") -> config_dict.ConfigDict:
   c = config_dict.ConfigDict({"seed": 0})
@@ -33,6 +35,7 @@ def get_config(mode: str = "full") -> config_dict.ConfigDict:
     answer="answer",
     difficulty="level",
     extract="boxed",
+    template=BOXED,
   )
   c.sampling = dict(temperature=1.0, dtype="bfloat16")
   c.optimizer = dict(fn="adamw", learning_rate=1e-6)
@@ -43,7 +46,7 @@ def get_config(mode: str = "full") -> config_dict.ConfigDict:
     group_size=16,
     max_tokens=4096,
     max_prompt_tokens=1024,
-    micro_batches=16,
+    micro_batches=2,
     updates=4,
   )
   c.eval = dict(every=100, prompts=512)

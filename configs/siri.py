@@ -13,6 +13,8 @@ from ml_collections import config_dict
 
 from configs.smoke import shrink
 
+BOXED = "{question}\nPut your final answer within \\boxed{}."
+
 
 def get_config(mode: str = "full") -> config_dict.ConfigDict:
   c = config_dict.ConfigDict({"seed": 0})
@@ -28,7 +30,12 @@ def get_config(mode: str = "full") -> config_dict.ConfigDict:
     fn="pretrained", path="models/DeepSeek-R1-Distill-Qwen-1.5B", dtype="bfloat16", remat="full"
   )
   c.task = dict(
-    fn="jsonl", path="data/deepscaler.jsonl", question="problem", answer="answer", extract="boxed"
+    fn="jsonl",
+    path="data/deepscaler.jsonl",
+    question="problem",
+    answer="answer",
+    extract="boxed",
+    template=BOXED,
   )
   c.sampling = dict(temperature=1.0, dtype="bfloat16")
   c.optimizer = dict(fn="adamw", learning_rate=1e-6)
@@ -39,7 +46,7 @@ def get_config(mode: str = "full") -> config_dict.ConfigDict:
     group_size=32,
     max_tokens=16384,
     max_prompt_tokens=1024,
-    micro_batches=32,
+    micro_batches=16,
   )
   c.eval = dict(every=100, prompts=512)
   if mode == "smoke":

@@ -15,6 +15,8 @@ from configs.smoke import shrink
 
 LIMIT = "Your answer, thinking included, must fit into {target} tokens."
 
+BOXED = "{question}\nPut your final answer within \\boxed{}."
+
 
 def get_config(mode: str = "full") -> config_dict.ConfigDict:
   c = config_dict.ConfigDict({"seed": 0})
@@ -37,6 +39,7 @@ def get_config(mode: str = "full") -> config_dict.ConfigDict:
     question="problem",
     answer="answer",
     extract="boxed",
+    template=BOXED,
     render=dict(fn="system", templates=LIMIT),
   )
   c.sampling = dict(temperature=1.0, dtype="bfloat16")

@@ -15,6 +15,8 @@ from configs.smoke import shrink
 
 WORDS = (" Think briefly.", " Think moderately long.", " Think as long as you need.")
 
+BOXED = "{question}\nPut your final answer within \\boxed{}."
+
 
 def get_config(mode: str = "full") -> config_dict.ConfigDict:
   c = config_dict.ConfigDict({"seed": 0})
@@ -34,6 +36,7 @@ def get_config(mode: str = "full") -> config_dict.ConfigDict:
     answer="answer",
     difficulty="level",
     extract="boxed",
+    template=BOXED,
     render=dict(fn="suffix", templates=WORDS),
   )
   c.sampling = dict(temperature=1.0, dtype="bfloat16")

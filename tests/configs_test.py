@@ -29,6 +29,9 @@ def check(config):
   settings = runs.kind(config).settings(config)
   if config.get("run", "rl") == "rl":
     recipes.from_config(settings.slots)
+    if config["policy"]["fn"] == "pretrained":
+      t = settings.train
+      assert t.prompts % (8 * t.updates * t.micro_batches) == 0, "eight devices could not share it"
 
 
 @pytest.fixture(autouse=True)
