@@ -29,8 +29,8 @@ ROOT = pathlib.Path(__file__).parent.parent
 MARKS = "<!-- methods: python -m experiments.methods -->\n", "<!-- end of methods -->\n"
 SECTIONS = {**recipes.SLOTS._asdict(), "weights": weights, "revise": revise}
 UNNAMED = 0.2  # a function that more of the configs name than this tells nothing of a method
-TELLS_LITTLE = {f"weights.{name}" for name in weights.__all__}
-MOST_GOLDENS = 9
+TELLS_LITTLE = {f"weights.{name}" for name in weights.__all__}  # beside other functions
+MOST_GOLDENS = 9  # a function behind more of the entries than this tells nothing of a method
 TOOLS = ("lcrl.losses.draft_tree", "lcrl.data.bucketing")  # tier C: no config
 TESTBED = ROOT / "experiments" / "studies" / "testbed"
 
@@ -54,48 +54,48 @@ class Method:
 
 
 def methods() -> list[Method]:
-  """Those with a config, by tier and name, then the tools."""
-  found = {path.stem: importlib.import_module(f"configs.{path.stem}") for path in _configs()}
-  docs = {name: doc for name, module in found.items() if "Tier" in (doc := _lines(module))}
-  named = {name: dict(_named(found[name].get_config().to_dict())) for name in docs}
+  """Those with a config, and the tools, by tier and name."""
+  docs = {path.stem: _labelled(_module(path.stem)) for path in _configs()}
+  docs = {name: doc for name, doc in docs.items() if "Tier" in doc}
+  named = {name: dict(_named(_module(name).get_config().to_dict())) for name in docs}
   uses = Counter(function for functions in named.values() for function in functions)
   usual = {function for function, count in uses.items() if count > UNNAMED * len(named)}
-  rows = []
-  for name, doc in docs.items():
-    functions = {k: f for k, f in named[name].items() if k not in usual}
-    if not functions.keys() - TELLS_LITTLE:
-      functions = {k: f for k, f in named[name].items() if k.startswith(("advantages", "losses"))}
-    rows.append(
-      Method(
-        doc["title"].partition(":")[0],
-        doc["Tier"],
-        doc["Source"],
-        functions,
-        f"configs/{name}.py",
-        _goldens(f for k, f in functions.items() if k not in TELLS_LITTLE),
-      )
-    )
-  for name in TOOLS:
-    module = importlib.import_module(name)
-    own = (f for f in _public() if f.__module__ == name)
-    functions = {f.__name__: f for f in sorted(own, key=lambda f: f.__name__)}
-    title, _, text = (module.__doc__ or "").partition(":")
-    source = text.partition("Source: ")[2]
-    place = name.replace(".", "/") + ".py"
-    rows.append(Method(title, "C", source, functions, place, _goldens(functions.values())))
-  return sorted(rows, key=lambda row: (row.tier, row.name.lower()))
+  rows = [_method(name, doc, named[name], usual) for name, doc in docs.items()]
+  return sorted([*rows, *map(_tool, TOOLS)], key=lambda row: (row.tier, row.name.lower()))
+
+
+def _method(name, doc: Mapping[str, str], named: Mapping[str, Callable], usual: set[str]) -> Method:
+  own = {k: f for k, f in named.items() if k not in usual}
+  if not own.keys() - TELLS_LITTLE:
+    own = {k: f for k, f in named.items() if k.startswith(("advantages", "losses"))}
+  goldens = _goldens(f for k, f in own.items() if k not in TELLS_LITTLE)
+  title = doc["title"].partition(":")[0]
+  return Method(title, doc["Tier"], doc["Source"], own, f"configs/{name}.py", goldens)
+
+
+def _tool(name: str) -> Method:
+  module = importlib.import_module(name)
+  functions = {f.__name__: f for f in _public() if f.__module__ == name}
+  title, _, text = (module.__doc__ or "").partition(":")
+  source, place = text.partition("Source: ")[2], f"{name.replace('.', '/')}.py"
+  return Method(
+    title, "C", source, dict(sorted(functions.items())), place, _goldens(functions.values())
+  )
+
+
+def _module(config: str) -> types.ModuleType:
+  return importlib.import_module(f"configs.{config}")
 
 
 def _configs() -> list[pathlib.Path]:
   return sorted(path for path in (ROOT / "configs").glob("*.py") if path.stem != "__init__")
 
 
-def _lines(module: types.ModuleType) -> dict[str, str]:
-  """The docstring's first line, "title", and its labelled lines."""
+def _labelled(module: types.ModuleType) -> dict[str, str]:
+  """The docstring's first line, "title", and its lines "Label  text"; text may go on, indented."""
   title, _, rest = (module.__doc__ or "").partition("\n\n")
-  joined = re.sub(r"\n +", " ", rest)
-  pairs = (line.split(maxsplit=1) for line in joined.splitlines() if line.strip())
-  return {"title": title, **dict(pairs)}
+  lines = re.sub(r"\n +", " ", rest)
+  return {"title": title, **dict(re.findall(r"^([A-Z]\w+) +(.+)$", lines, re.MULTILINE))}
 
 
 def _named(config: Mapping[str, Any]) -> Iterator[tuple[str, Callable]]:
