@@ -3,7 +3,7 @@
 Source  arXiv:2505.11225 and its code (weight 1, cosine, 2,000 prompts, 5 epochs, temperature 0.7, 2
         samples; KL 0.04 from memory); the history is in the checkpoint, which the code loses
 Tier    A
-Data    2,000 questions with answers as JSON lines, such as DeepScaleR's, in data/deepscaler_2000.jsonl
+Data    2,000 questions with answers as JSON lines, as DeepScaleR's, in data/deepscaler_2000.jsonl
 Run     python -m experiments.train --config=configs/hapo.py --workdir=$WORKDIR
 Smoke   the same with --config=configs/hapo.py:smoke (one CPU, under a minute)
 Result  not run yet
