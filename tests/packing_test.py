@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from lcrl.mesh import batch_sharding, make_mesh, param_shardings
 from lcrl.training import packing
 from lcrl.training.packed import arranged
 from lcrl.training.packing import Sizes, arrange, first_fit, pack, rounded
@@ -113,6 +114,21 @@ def test_packed_gradients_equal_padded_ones(name, pieces, share):
   score = partial(make_scorer(POLICY, pack=WIDTH), sizes=rounded(Sizes(*sizes.tolist())))
   got = run(score, batch=packed)
   assert rounded(Sizes(*sizes.tolist())).rows < 16 / pieces
+  close = partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-6)
+  jax.tree.map(close, (got[0], got[3]), (want[0], want[3]))
+
+
+def test_packed_rows_on_eight_devices_equal_one():
+  recipe = make_recipe(LOSSES["surrogate"]())
+  batch = with_prompts(make_batch(recipe))
+  run = partial(value_and_grad, recipe.loss, recipe.loss.init(), micro_batches=1)
+  want = run(make_scorer(POLICY), PARAMS, batch)
+  mesh = make_mesh(data=2, fsdp=2, tensor=2)
+  packed, _, sizes = arranged(batch, share=True, width=WIDTH, shards=4)
+  sizes = rounded(Sizes(*sizes.tolist()))
+  score = partial(make_scorer(POLICY, mesh=mesh, pack=WIDTH), sizes=sizes)
+  params = jax.device_put(PARAMS, param_shardings(mesh, POLICY.axes, PARAMS))
+  got = jax.jit(partial(run, score))(params, jax.device_put(packed, batch_sharding(mesh)))
   close = partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-6)
   jax.tree.map(close, (got[0], got[3]), (want[0], want[3]))
 

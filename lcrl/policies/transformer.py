@@ -79,8 +79,8 @@ def make(config: Config) -> Policy:
   def init(key):
     return _map_boxes(lambda box: box.value, _init_boxed(config, key))
 
-  def apply(params, tokens, positions=None, segment_ids=None):
-    hidden = _hidden(config, params, tokens, positions, segment_ids)
+  def apply(params, tokens, positions=None, segment_ids=None, branch_ids=None):
+    hidden = _hidden(config, params, tokens, positions, segment_ids, branch_ids)
     return _logits(config, hidden, _head(params))
 
   return Policy(
@@ -128,7 +128,7 @@ def _hidden(c: Config, params, tokens, positions=None, segment_ids=None, branch_
     positions = jax.lax.broadcasted_iota(jnp.int32, tokens.shape, tokens.ndim - 1)
   turn = rotation(c, positions)
   spans = None if segment_ids is None else segment_spans(segment_ids, branch_ids)
-  options = {"spans": spans, "softcap": c.attention_softcap, "backend": c.attention}
+  options: dict[str, Any] = {"spans": spans, "softcap": c.attention_softcap, "backend": c.attention}
 
   def layer(x, params, window):
     attend = lambda q, k, v: (attention(q, k, v, window=window, **options), None)
@@ -154,9 +154,9 @@ def _unrolled(c: Config, layer, x, layers):
   windows = c.windows or (None,) * c.layers
   run = {w: REMAT[c.remat](partial(layer, window=w)) for w in {*windows}}
   split = lambda w: [y[0] for y in jax.lax.split(w, (1,) * c.layers)]  # goes back as one array
-  names = jax.tree.structure(layers)
-  for window, *params in zip(windows, *map(split, jax.tree.leaves(layers)), strict=True):
-    x, _ = run[window](x, names.unflatten(params))
+  leaves, names = jax.tree.flatten(layers)
+  for window, *params in zip(windows, *map(split, leaves), strict=True):
+    x, _ = run[window](x, jax.tree.unflatten(names, params))
   return x
 
 

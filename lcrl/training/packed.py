@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -48,7 +47,7 @@ def placed(batch: PyTree, place: Any) -> PyTree:
 class _Packed:
   """A jitted program (x, batch, sizes) as one of (x, batch)."""
 
-  def __init__(self, run: Callable[..., Any], mesh: Mesh, policy: Policy, cut: dict[str, int]):
+  def __init__(self, run: Any, mesh: Mesh, policy: Policy, cut: dict[str, int]):
     whole, share = replicated(mesh), shares_prompts(policy.config.attention)
     self.run, self.cut = run, cut
     self.arrange = jax.jit(

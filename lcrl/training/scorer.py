@@ -49,9 +49,11 @@ def make_scorer(
   fields = tuple(dict.fromkeys(("log_probs", *needs)))
   vocab_size, parts = policy.config.vocab_size, 1
   take_scores: Callable[..., TokenScores] = score_tokens
+  hidden_of: Callable[..., jax.Array] = policy.hidden
   local = lambda f: f
   if mesh is not None and mesh.size > 1:
     take_scores, parts = partial(score_tokens_sharded, mesh=mesh), mesh.shape["tensor"]
+    hidden_of = on_mesh(policy.hidden, mesh)
     # each device does its own rows; none needs to see another's
     local = partial(jax.shard_map, mesh=mesh, in_specs=BATCH, out_specs=BATCH, check_vma=False)
 
@@ -69,23 +71,33 @@ def make_scorer(
     )
 
   def score(params, rollouts):
-    hidden = policy.hidden(params, rollouts.tokens)
+    hidden = hidden_of(params, rollouts.tokens)
     after = jnp.roll(rollouts.mask, -1, axis=-1).at[..., -1].set(False)
     scores = judge(params, hidden, jnp.roll(rollouts.tokens, -1, axis=-1), after)
     return jax.tree.map(lambda x: jnp.roll(x, 1, axis=-1), scores)  # t scores tokens[t]
 
-  def score_packed(params, rollouts, *, sizes: Sizes):
-    rows: Packed = local(partial(packing.pack, sizes=sizes, width=pack))(
+  def score_packed(width: int, params, rollouts, *, sizes: Sizes):
+    rows: Packed = local(partial(packing.pack, sizes=sizes, width=width))(
       rollouts.tokens, rollouts.mask, rollouts.signals[packing.PLACE]
     )
     branches = rows.branches if shares_prompts(policy.config.attention) else None
-    hidden = policy.hidden(params, rows.tokens, rows.positions, rows.segments, branches)
+    hidden = hidden_of(params, rows.tokens, rows.positions, rows.segments, branches)
     pick = lambda x, before: x.reshape(-1, x.shape[-1])[before[0]][None]
     scores = judge(params, local(pick)(hidden, rows.before), rows.targets, rows.kept)
     back = lambda x: local(packing.unpack)(x, rollouts.mask, rows.fits)
     return jax.tree.map(back, scores)
 
-  return score if pack is None else score_packed
+  return score if pack is None else partial(score_packed, pack)
+
+
+def on_mesh(f: Callable, mesh: Mesh) -> Callable:
+  """`f`, that attention kernels in it know which rows and heads a device has."""
+
+  def run(*args):
+    with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
+      return f(*args)
+
+  return run
 
 
 def split(batch: PyTree, pieces: int) -> PyTree:

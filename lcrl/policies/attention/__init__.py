@@ -12,6 +12,7 @@ from typing import NamedTuple
 import jax
 
 from lcrl.policies.attention import cudnn, splash, triton, xla
+from lcrl.policies.attention.devices import per_device
 from lcrl.policies.attention.spans import Spans, Window, segment_spans
 
 __all__ = ["BACKENDS", "Backend", "Spans", "attention", "segment_spans", "shares_prompts"]
@@ -87,8 +88,9 @@ BACKENDS = {
     frozenset(_ALL | _HALF | {"float32", "float64", "offset queries", "any head size"}),
   ),
   "cudnn": Backend(cudnn.attend, frozenset(_HALF | {"grouped queries", "window"})),
-  "triton": Backend(triton.attend, frozenset(_ALL | _HALF)),
+  "triton": Backend(per_device(triton.attend), frozenset(_ALL | _HALF)),
   "splash": Backend(
-    splash.attend, frozenset({"bfloat16", "float32", "grouped queries", "segment ids", "window"})
+    per_device(splash.attend),
+    frozenset({"bfloat16", "float32", "grouped queries", "segment ids", "window"}),
   ),
 }

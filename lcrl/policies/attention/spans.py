@@ -72,7 +72,7 @@ def seen_keys(place: jax.Array, spans: Spans | None, window: Window) -> Seen:
   first, _, stem, fork = spans or (jnp.zeros_like(place), None, None, None)
   if window is None:
     return Seen(first, stem, fork)
-  if stem is not None:  # the branch continues the stem
+  if stem is not None and fork is not None:  # the branch continues the stem
     stem = jnp.maximum(stem, fork + (place - first) - window + 1)
   return Seen(jnp.maximum(first, place - window + 1), stem, fork)
 

@@ -60,7 +60,8 @@ def attend(
   flat = jax.tree.map(lambda x: x.reshape(-1, length), spans)
   place = jnp.broadcast_to(jnp.arange(length, dtype=jnp.int32), (q_.shape[0], length))
   first, stem, fork = seen_keys(place, flat, window)
-  seen = jnp.stack([first, *((first, first) if stem is None else (stem, fork))], axis=1)
+  stems = (first, first) if stem is None or fork is None else (stem, fork)
+  seen = jnp.stack([first, *stems], axis=1)
   last = last_query(place, flat, window)
   more = -length % max(how.forward.own, how.keys.own, how.queries.own)
   if more:  # what is added sees itself alone

@@ -1,0 +1,38 @@
+"""A kernel on a mesh: each device attends from its own rows with its own heads."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import jax
+from jax.sharding import PartitionSpec as P
+
+from lcrl.mesh import BATCH
+from lcrl.policies.attention.spans import Spans, Window
+
+
+def per_device(attend: Callable) -> Callable:
+  """`attend` of rows [R, ..., T, N, H], for a kernel that the compiler cannot split by itself.
+
+  R is split over the batch axes of the mesh in context (`jax.sharding.use_abstract_mesh`), heads
+  over its tensor axis where the kv heads divide; without a mesh it is `attend` itself.
+  """
+
+  def split(q, k, v, *, index, spans: Spans | None, window: Window, softcap: float | None):
+    mesh = jax.sharding.get_abstract_mesh()
+    if mesh.empty or mesh.size == 1:
+      return attend(q, k, v, index=index, spans=spans, window=window, softcap=softcap)
+    heads = None if k.shape[-2] % mesh.shape["tensor"] else "tensor"
+    rows = P(*BATCH, *(None,) * (q.ndim - 3), heads)
+    fixed = None if isinstance(window, jax.Array) else window
+    traced = window if isinstance(window, jax.Array) else None
+
+    def local(q, k, v, spans, traced):
+      window = fixed if traced is None else traced
+      return attend(q, k, v, index=None, spans=spans, window=window, softcap=softcap)
+
+    specs = (rows, rows, rows, BATCH, P())
+    run = jax.shard_map(local, in_specs=specs, out_specs=rows, check_vma=False)
+    return run(q, k, v, spans, traced)
+
+  return split

@@ -1,0 +1,106 @@
+"""The attention kernels, interpreted, against the plain twin: values and gradients."""
+
+import dataclasses
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from lcrl import policies
+from lcrl.mesh import make_mesh, replicated
+from lcrl.policies.attention import attention, segment_spans, triton, xla
+from lcrl.policies.attention.devices import per_device
+from lcrl.policies.attention.triton import Settings, Tile
+
+LENGTH = 40  # no multiple of a tile
+SEGMENTS = jnp.repeat(jnp.arange(3), jnp.array([5, 25, 10]))[None]
+BRANCHES = jnp.repeat(jnp.array([0, 0, 1, 2, 1, 3]), jnp.array([5, 8, 10, 7, 4, 6]))[None]
+SPANS = {
+  "whole rows": None,
+  "packed": segment_spans(SEGMENTS),
+  "branches": segment_spans(SEGMENTS, BRANCHES),  # the last segment has no stem
+}
+HOW = Settings(Tile(16, 8, 4, 2), Tile(8, 16, 4, 2), Tile(16, 8, 4, 2), interpret=True)
+
+
+def _both_passes(attend):
+  q, k, v, g = (
+    jax.random.normal(jax.random.key(i), (1, LENGTH, n, 8)) for i, n in enumerate((9, 3, 3, 9))
+  )
+
+  @jax.jit
+  def run(q, k, v):
+    out, back = jax.vjp(attend, q, k, v)
+    return out, *back(g)
+
+  return run(q, k, v)
+
+
+@pytest.mark.parametrize(
+  "rows, window, softcap",
+  [
+    ("whole rows", None, None),
+    ("packed", None, None),
+    ("branches", None, 3.0),
+    ("branches", 6, None),
+  ],
+)
+def test_triton_equals_the_twin(rows, window, softcap):
+  options = {"spans": SPANS[rows], "window": window, "softcap": softcap}
+  got = _both_passes(partial(triton.attend, how=HOW, **options))
+  want = _both_passes(partial(attention, **options))
+  for a, b in zip(got, want, strict=True):
+    np.testing.assert_allclose(a, b, atol=2e-5)
+
+
+@pytest.mark.parametrize("window", [None, 4])
+def test_branches_equal_rows_of_their_own(window):
+  """Two sequences that begin with the same three tokens, as one row and as two."""
+  policy = policies.make(policies.tiny(11, windows=None if window is None else (window, None)))
+  params = policy.init(jax.random.key(0))
+  tokens = jnp.array([[1, 2, 3, 4, 5, 6], [1, 2, 3, 7, 8, 9]])
+  want = policy.apply(params, tokens)
+  got = policy.apply(
+    params,
+    jnp.concatenate([tokens[0], tokens[1, 3:]]),
+    jnp.array([0, 1, 2, 3, 4, 5, 3, 4, 5]),
+    jnp.zeros(9, int),
+    jnp.array([0, 0, 0, 1, 1, 1, 2, 2, 2]),
+  )
+  np.testing.assert_allclose(got[:6], want[0], atol=3e-5)
+  np.testing.assert_allclose(got[6:], want[1, 3:], atol=3e-5)
+
+
+def test_unrolled_layers_are_the_scanned_ones():
+  config = policies.tiny(11, windows=(4, None), remat="dots")
+  tokens = jnp.arange(16).reshape(2, 8) % 11
+  params = policies.make(config).init(jax.random.key(0))
+
+  def gradient(config):
+    loss = lambda params: jnp.sum(policies.make(config).apply(params, tokens) ** 2)
+    return jax.grad(loss)(params)
+
+  got, want = gradient(dataclasses.replace(config, unroll=True)), gradient(config)
+  jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4), got, want)
+
+
+@pytest.mark.parametrize("traced", [False, True])
+def test_a_kernel_on_a_mesh_sees_its_own_rows_and_heads(traced):
+  mesh = make_mesh(data=2, fsdp=2, tensor=2)
+  whole = lambda x: jax.device_put(x, replicated(mesh))
+  q, k, v = (jax.random.normal(jax.random.key(i), (4, 16, n, 8)) for i, n in enumerate((4, 2, 2)))
+  spans = segment_spans(jnp.broadcast_to(jnp.arange(16)[None] // 6, (4, 16)))
+  window = whole(jnp.int32(4)) if traced else 4
+  shapes = []
+
+  def kernel(q, k, v, **options):
+    shapes.append((q.shape, k.shape))
+    return xla.attend(q, k, v, **options)
+
+  run = partial(per_device(kernel), index=None, window=window, softcap=None)
+  with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
+    got = jax.jit(lambda q, k, v, spans: run(q, k, v, spans=spans))(*whole((q, k, v, spans)))
+  np.testing.assert_allclose(got, attention(q, k, v, spans=spans, window=4), atol=1e-5)
+  assert shapes == [((1, 16, 2, 8), (1, 16, 1, 8))]
