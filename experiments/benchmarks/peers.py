@@ -24,6 +24,9 @@ from typing import Any, ClassVar
 
 from absl import app, flags
 
+from experiments.benchmarks import shapes
+from experiments.benchmarks.shapes import Work
+
 _SHAPE = flags.DEFINE_string("shape", "smollm2-135m", "a model by name")
 _PROMPTS = flags.DEFINE_integer("prompts", 64, "prompts")
 _GROUP = flags.DEFINE_integer("group", 8, "rollouts of each")
@@ -34,15 +37,13 @@ _MICRO = flags.DEFINE_integer("micro", 8, "prompts that go through its update to
 _STEPS = flags.DEFINE_integer("repeats", 3, "timed steps after two others")
 
 
-def tunix(work: dict[str, int], *, shape: str, dtype: str, micro: int, repeats: int) -> dict:
+def tunix(work: Work, *, shape: str, dtype: str, micro: int, repeats: int) -> dict[str, Any]:
   """Times of Tunix's steps: from batch to batch, and from a batch to its rewards."""
   import jax
   import numpy as np
   import optax
   from flax import nnx
   from orbax import checkpoint  # noqa: F401  before the stand-ins: it asks for what it can miss
-
-  from experiments.benchmarks import shapes
 
   sys.meta_path.append(_StandIns())
   from tunix.models.llama3 import model as llama
@@ -81,15 +82,15 @@ def tunix(work: dict[str, int], *, shape: str, dtype: str, micro: int, repeats: 
         actor_optimizer=optax.adamw(1e-6),
         eval_every_n_steps=1000,
         max_steps=1000,
-        mini_batch_size=work["prompts"],
+        mini_batch_size=work.prompts,
         train_micro_batch_size=micro,
-        rollout_micro_batch_size=work["prompts"],
-        compute_logps_micro_batch_size=work["prompts"],
+        rollout_micro_batch_size=work.prompts,
+        compute_logps_micro_batch_size=work.prompts,
       ),
       rollout_config=base_rollout.RolloutConfig(
-        max_tokens_to_generate=work["limit"],
-        max_prompt_length=work["asked"],
-        kv_cache_size=work["asked"] + work["limit"],
+        max_tokens_to_generate=work.limit,
+        max_prompt_length=work.asked,
+        kv_cache_size=work.asked + work.limit,
         temperature=1.0,
         top_p=1.0,
       ),
@@ -103,14 +104,14 @@ def tunix(work: dict[str, int], *, shape: str, dtype: str, micro: int, repeats: 
     return [float(len(text) % 2) for text in completions]
 
   def batches() -> Iterator[dict[str, Any]]:
-    rows, _ = shapes.make_rows(shapes.Work(**work), c.vocab_size - 1)
+    rows, _ = shapes.make_rows(work, c.vocab_size - 1)
     texts = [" ".join(str(token + 1) for token in group[0]) for group in rows.tokens]
     for _ in range(3 + repeats):
       jax.block_until_ready(nnx.state(cluster.actor_trainer.model))
       begins.append(time.perf_counter())
       yield {"prompts": np.array(texts)}
 
-  config = grpo_learner.GRPOConfig(num_generations=work["group"], num_iterations=1, beta=0.0)
+  config = grpo_learner.GRPOConfig(num_generations=work.group, num_iterations=1, beta=0.0)
   learner = grpo_learner.GRPOLearner(cluster, algo_config=config, reward_fns=reward)
   with mesh:
     learner.train(batches())
@@ -227,10 +228,11 @@ def in_a_process(options: dict[str, Any], *, timeout: float) -> dict:
 
 def main(argv):
   del argv
-  work = {"prompts": _PROMPTS.value, "group": _GROUP.value}
-  work |= {"asked": _ASKED.value, "limit": _LIMIT.value}
-  options = {"shape": _SHAPE.value, "dtype": _DTYPE.value, "micro": _MICRO.value}
-  print(json.dumps(tunix(work, **options, repeats=_STEPS.value)), flush=True)
+  work = Work(_PROMPTS.value, _GROUP.value, _ASKED.value, _LIMIT.value)
+  found = tunix(
+    work, shape=_SHAPE.value, dtype=_DTYPE.value, micro=_MICRO.value, repeats=_STEPS.value
+  )
+  print(json.dumps(found), flush=True)
 
 
 if __name__ == "__main__":

@@ -2,8 +2,8 @@
 runs it, with random weights, tokens for text and a scorer in the real verifier's processes.
 
 python -m experiments.benchmarks.step --peer=tunix      # 64 x 8 rollouts of 96 + 96 tokens
-python -m experiments.benchmarks.step --update=none/xla/1/0 --shape=laptop --prompts=4 --group=4 \
-  --asked=64 --limit=128 --dtype=float32 --peer=tunix
+python -m experiments.benchmarks.step --update=none/xla/1/0/scan --shape=laptop --prompts=4 \
+  --group=4 --asked=64 --limit=128 --micro=4 --dtype=float32 --peer=tunix
 
 The peer does the same work first, in a process of its own. `--cache` names a folder of compiled
 programs: with a fresh one the first step is a cold one, run again it is a warm one. Prints one JSON
@@ -33,7 +33,7 @@ from lcrl.training.phases import learn, make_roll, make_rounds
 from lcrl.training.settings import read
 
 _UPDATE = flags.DEFINE_string(
-  "update", "dots/cudnn/8/0", "remat/attention/micro-batches/width of packed rows, 0: not packed"
+  "update", "full/triton/1/3456/unroll", "how to train, as a run of `benchmarks.update` is written"
 )
 _DECODING = flags.DEFINE_string("decoding", None, "of the sampler; None: the fastest here")
 _WORKERS = flags.DEFINE_integer("workers", 8, "processes of the verifier")
@@ -115,8 +115,9 @@ def measure(work: shapes.Work) -> dict[str, Any]:
 
 def settings(work: shapes.Work):
   """GRPO without KL, as the peer runs it."""
-  remat, attention, pieces, width = _UPDATE.value.split("/")
-  c = shapes.config(FLAGS.shape, dtype=FLAGS.dtype, remat=remat, attention=attention)
+  remat, attention, pieces, width, layers = _UPDATE.value.split("/")
+  changes = {"remat": remat, "attention": attention, "unroll": layers == "unroll"}
+  c = shapes.config(FLAGS.shape, dtype=FLAGS.dtype, **changes)
   return read(
     {
       "seed": 0,
