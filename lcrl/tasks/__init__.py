@@ -5,11 +5,19 @@ from lcrl.tasks.arithmetic import arithmetic
 from lcrl.tasks.jsonl import jsonl
 from lcrl.tasks.reasoning_gym import reasoning_gym
 from lcrl.tasks.render import prefix, suffix, system
-from lcrl.tasks.signals import answer_span, opening_tag, patterns, several, think_tags
+from lcrl.tasks.signals import (
+  answer_span,
+  distinct_words,
+  opening_tag,
+  patterns,
+  several,
+  think_tags,
+)
 
 __all__ = [
   "answer_span",
   "arithmetic",
+  "distinct_words",
   "jsonl",
   "opening_tag",
   "patterns",

@@ -82,6 +82,23 @@ def patterns(**expressions: str) -> Signals:
   return Signals(dict.fromkeys(compiled, bool), read)
 
 
+def distinct_words(*, name: str = "conciseness") -> Signals:
+  """The share of the response's words that stand there for the first time, 1 without words (float).
+
+  In place of a model's score of conciseness: CRF, arXiv:2511.09158.
+
+  >>> from lcrl.tasks.task import Response
+  >>> distinct_words().read(Response("So it is so", (), (), str))
+  {'conciseness': 0.75}
+  """
+
+  def read(response: Response) -> Mapping[str, float]:
+    words = re.findall(r"\w+", response.text.lower())
+    return {name: len(set(words)) / len(words) if words else 1.0}
+
+  return Signals({name: float}, read)
+
+
 def several(**parts: Signals) -> Signals:
   """All signals of the parts: `several(think=dict(fn="think_tags"), tag=dict(fn="opening_tag"))`.
 
