@@ -13,6 +13,7 @@ from lcrl.training import packing
 from lcrl.training.packed import arranged
 from lcrl.training.packing import Sizes, arrange, first_fit, pack, rounded
 from lcrl.training.scorer import make_scorer, split, value_and_grad
+from lcrl.types import PairBatch, Pairs
 from tests.rollouts import random_rollouts
 from tests.scorer_test import LOSSES, PARAMS, POLICY, make_batch, make_recipe
 
@@ -131,6 +132,31 @@ def test_packed_rows_on_eight_devices_equal_one():
   got = jax.jit(partial(run, score))(params, jax.device_put(packed, batch_sharding(mesh)))
   close = partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-6)
   jax.tree.map(close, (got[0], got[3]), (want[0], want[3]))
+
+
+def test_pairs_pack_like_rollouts():
+  """Two sides that share a prompt, and a row that only fills the batch."""
+  rollouts = random_rollouts(prompts=3, group=2)
+  alike = jnp.arange(12)[None, None] < 3
+  mask = rollouts.mask & jnp.array([True, True, False])[:, None, None]
+  pairs = Pairs(
+    tokens=jnp.where(alike, rollouts.tokens[:, :1], rollouts.tokens),
+    mask=mask,
+    lengths=mask.sum(-1),
+    valid=mask.any((1, 2)),
+    pair_ids=jnp.arange(3),
+    scores=jnp.zeros((3, 2)),
+    signals={},
+  )
+  batch = PairBatch(pairs, jnp.ones(3), jnp.zeros((3, 12)), jax.random.split(jax.random.key(0), 3))
+  packed, order, sizes = arranged(batch, share=True, width=WIDTH)
+  shared = packed.scored.signals[packing.PLACE][..., 3]
+  np.testing.assert_array_equal(shared >= 3, packed.scored.valid[:, None] & jnp.ones((3, 2), bool))
+  score = make_scorer(POLICY, pack=WIDTH)
+  got = score(PARAMS, packed.scored, sizes=Sizes(*sizes.tolist())).log_probs
+  want = make_scorer(POLICY)(PARAMS, pairs).log_probs
+  np.testing.assert_allclose(got, want[order], atol=1e-5)
+  assert got.any()
 
 
 def test_garbage_behind_the_last_sampled_token_is_not_seen():
