@@ -23,14 +23,15 @@ def profile(f: Callable[[], Any], *, top: int = 20) -> dict[str, Any]:
       jax.block_until_ready(f())
     events = [e for path in pathlib.Path(folder).rglob("*.xplane.pb") for e in _kernels(path)]
   calls: collections.Counter[str] = collections.Counter()
-  spent: collections.Counter[str] = collections.Counter()
+  spent: dict[str, float] = collections.defaultdict(float)
   for name, _, nanoseconds in events:
     kind = re.sub(r"[._]?\d+", "", name)[:80]
     calls[kind] += 1
     spent[kind] += nanoseconds
   first = min((start for _, start, _ in events), default=0)
   last = max((start + length for _, start, length in events), default=0)
-  kinds = [[kind, calls[kind], round(t / 1e6, 3)] for kind, t in spent.most_common(top)]
+  longest = sorted(spent.items(), key=lambda kind: -kind[1])[:top]
+  kinds = [[kind, calls[kind], round(t / 1e6, 3)] for kind, t in longest]
   busy = sum(spent.values())
   return {"busy_ms": busy / 1e6, "span_ms": (last - first) / 1e6, "kinds": kinds}
 

@@ -45,8 +45,8 @@ FLAGS = flags.FLAGS  # shape, prompts, group, asked, limit, dtype, micro and rep
 
 def main(argv):
   del argv
-  work = {name: FLAGS[name].value for name in ("prompts", "group", "asked", "limit")}
-  common = {"shape": FLAGS.shape, "dtype": FLAGS.dtype, **work}
+  work = shapes.Work(FLAGS.prompts, FLAGS.group, FLAGS.asked, FLAGS.limit)
+  common = {name: FLAGS[name].value for name in ("shape", "dtype", *work._fields[:4])}
   other = None
   if _PEER.value:
     options = {**common, "micro": FLAGS.micro, "repeats": FLAGS.repeats}
@@ -55,7 +55,7 @@ def main(argv):
   if _CACHE.value:
     jax.config.update("jax_compilation_cache_dir", _CACHE.value)
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
-  own = measure(shapes.Work(**work))
+  own = measure(work)
   print(json.dumps(own), flush=True)
   result = {**common, "update": _UPDATE.value, "own": own, "peer": other}
   if other and "error" not in other:
