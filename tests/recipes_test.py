@@ -91,7 +91,7 @@ def test_budgets_advantages_and_losses_take_turns():
     np.testing.assert_allclose(got, want, atol=1e-7)
 
 
-TWO = {"fn": "length_dual", "target": 4, "base": {"fn": "correctness", "right": 2.0}}
+TWO = {"fn": "length_dual", "target": 1, "base": {"fn": "correctness", "right": 2.0}}
 STAGES = changed(
   reward={"fn": "length_penalty", "alpha": 0.02, "base": {"fn": "hapo", "rows": 64}},
   train__updates=2,
@@ -125,12 +125,11 @@ def test_a_run_resumes_across_the_border(stop, whole, tmp_path, monkeypatch):
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
-  patch = pytest.MonkeyPatch()
-  patch.setattr(jax, "devices", lambda *_: jax.local_devices()[:1])
   workdir = tmp_path_factory.mktemp("whole")
-  loop.train(STAGES, workdir)
-  patch.undo()
-  return final_state(workdir, STAGES)
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(jax, "devices", lambda *_: jax.local_devices()[:1])
+    loop.train(STAGES, workdir)
+    return final_state(workdir, STAGES)
 
 
 def test_every_slot_counts_steps_and_the_loss_its_updates(whole):
@@ -156,3 +155,16 @@ def test_every_slot_counts_steps_and_the_loss_its_updates(whole):
 def test_what_cannot_follow_is_refused_by_name(then, message):
   with pytest.raises(ValueError, match=message):
     recipes.from_config(read(changed(then=then)).slots)
+
+
+def test_a_loss_has_its_turn_after_steps_not_updates():
+  recipe, _ = recipes.from_config(read(STAGES).slots, updates=2)
+  r = random_rollouts()
+  batch = Batch(r, r.scores, r.valid, r.scores - 0.5, losses.token_mean(r.mask, r.valid))
+  pay = jax.jit(lambda state: recipe.loss.apply(state, TokenScores(r.sampler_log_probs), batch))
+  state, values = recipe.loss.init(), []
+  for _ in range(5):
+    value, state = pay(state)
+    values.append(float(value))
+  assert values[:4] == values[:1] * 4  # `at=2`: two steps of two updates
+  assert values[4] != values[0]
