@@ -124,3 +124,28 @@ def test_resume_equals_never_stopping(whole, rows, tmp_path):
     for rows_ in (lines(workdir / "metrics.jsonl") for workdir in (whole, tmp_path))
   ]
   assert numbers[0] == [row for row in numbers[1] if row["step"] != 2 or "loss" in row]
+
+
+def test_answers_are_learned_and_a_task_judges(rows, tmp_path):
+  """run="sft" of the whole model on padded rows, with a task that says what is right."""
+  changes = {
+    "run": "sft",
+    "loss": {"fn": "nll"},
+    "weights": {"fn": "token_mean"},
+    "reference": None,
+    "lora": None,
+    "data__fn": "responses",
+    "batches": {"fn": "bucketed", "size": 4, "lengths": (16, 32)},
+    "train__pack": None,
+    "task": {"fn": "reasoning_gym", "dataset": "chain_sum", "size": 8, "seed": 0, "max_digits": 1},
+    "train__max_prompt_tokens": 128,
+    "verify": {"workers": 1},
+  }
+  summary = loop.train(changed(rows, **changes), tmp_path)
+  start, final = (summary["pairs"][when] for when in ("start", "final"))
+  assert final["surprise"] < start["surprise"] - 0.1
+  assert final["length"] == 2
+  assert "accuracy" not in final
+  assert summary["accuracy_of"] == "right answers to the task"
+  assert summary["accuracy"] == 0.0
+  assert summary["tokens"] > 0

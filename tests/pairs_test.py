@@ -1,6 +1,7 @@
 """What runs on pairs are made of: measures, references, third sides; and what they refuse."""
 
 import dataclasses
+import functools
 import pathlib
 
 import jax
@@ -31,8 +32,8 @@ def encoded(count, *, seed=0):
 
 def padded(chosen, *, length=12, size=None):
   """Pairs of `chosen`, and rows that are not valid up to `size`."""
-  size = size or len(chosen)
-  tokens, mask = np.zeros((size, 2, length), np.int32), np.zeros((size, 2, length), bool)
+  shape = (size or len(chosen), len(chosen[0].sides), length)
+  size, tokens, mask = shape[0], np.zeros(shape, np.int32), np.zeros(shape, bool)
   for b, one in enumerate(chosen):
     for g, side in enumerate(one.sides):
       end = len(one.prompt) + len(side)
@@ -45,7 +46,7 @@ def padded(chosen, *, length=12, size=None):
     lengths=mask.sum(-1, dtype=np.int32),
     valid=np.arange(size) < len(chosen),
     pair_ids=np.array(ids, np.int32),
-    scores=np.full((size, 2), np.nan, np.float32),
+    scores=np.full(shape[:2], np.nan, np.float32),
     signals={},
   )
 
@@ -195,3 +196,36 @@ def test_an_unread_config_leaves_no_folder(rows, tmp_path):  # noqa: F811
   with pytest.raises(ValueError, match="nothing reads"):
     loop.train(changed(rows, loss={"fn": "simpo"}), tmp_path / "run")
   assert not pathlib.Path(tmp_path / "run").exists()
+
+
+def test_pieces_packing_and_devices_change_no_update(one_device):  # noqa: F811
+  """A coupled loss with a third side and a likelihood term, by one step of plain descent."""
+  fields = {
+    "loss": dict(fn="combined", kto=dict(fn="kto"), nll=dict(fn="nll"), by=dict(kto=1.0, nll=0.1)),
+    "weights": {"fn": "token_mean"},
+    "optimizer": {"fn": "sgd", "learning_rate": 1.0},
+    "policy__hidden_size": 32,
+    "data__window": 12,
+    "lora": None,
+    "reference": {"fn": "frozen"},
+  }
+  data = mismatched(encoded(6), window=12)
+  pairs = [padded(data, size=8)]
+
+  def after(devices=None, **changes):
+    model = build_model(read(changed("", **fields, **changes)), devices=devices)
+    state, placed = model.initial(), model.place(pairs[0])
+    ref = model.score(model.start(), placed).log_probs
+    state, metrics = model.learner(())(state, model.derive(placed, ref - 0.1 * placed.mask, 0))
+    return jax.tree.map(np.asarray, (state.params, metrics["loss"].total))
+
+  want = after(train__pack=None)
+  start = build_model(read(changed("", **fields))).start()
+  moved = jax.tree.map(lambda a, b: np.abs(a - b).max(), want[0], start)
+  assert min(jax.tree.leaves(moved)) > 1e-4
+  close = lambda got: jax.tree.map(
+    functools.partial(np.testing.assert_allclose, atol=2e-5), got, want
+  )
+  close(after(train__pack=24, train__micro_batches=2))
+  mesh = {"data": 2, "fsdp": 2, "tensor": 2}
+  close(after(devices=jax.local_devices(), train__pack=24, train__micro_batches=2, mesh=mesh))
