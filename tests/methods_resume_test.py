@@ -229,21 +229,21 @@ def test_every_stage_with_a_state_is_here():
 
 
 def test_a_schedule_of_lengths_compiles_a_few_programs():
-  """Eight caps, three buckets (64, 32, 16): as many programs, not one a step."""
+  """Six caps, two buckets (32 and 16): as many programs, not one a step."""
   model = build_model(read(CONFIG))
   wide = make_engine(
-    model.policy, max_tokens=64, end_ids=WORDS.end_ids, pad_id=WORDS.pad_id, mesh=model.mesh
+    model.policy, max_tokens=32, end_ids=WORDS.end_ids, pad_id=WORDS.pad_id, mesh=model.mesh
   )
-  shrinking = dict(fn="geometric_points", start=60, end=6, points=7, total=8)
-  run = Run(wide, budget=dict(fn="scheduled", schedule=shrinking), train=dict(max_tokens=64))
+  shrinking = dict(fn="geometric_points", start=30, end=6, points=5, total=6)
+  run = Run(wide, budget=dict(fn="scheduled", schedule=shrinking), train=dict(max_tokens=32))
   before = _generate._cache_size()
-  _, batches = run.steps(run.model.initial(), 8)
+  _, batches = run.steps(run.model.initial(), 6)
   caps = [int(b.rollouts.budget.cap.max()) for b in batches]
-  assert len(set(caps)) == 8
-  assert len({b.rollouts.tokens.shape for b in batches}) == 3
-  assert _generate._cache_size() - before == 3
-  assert run.model.shape._cache_size() == 3
-  assert run.model.update._cache_size() == 3
+  assert len(set(caps)) == 6
+  assert len({b.rollouts.tokens.shape for b in batches}) == 2
+  assert _generate._cache_size() - before == 2
+  assert run.model.shape._cache_size() == 2
+  assert run.model.update._cache_size() == 2
 
 
 def test_entropy_is_that_of_the_policy_before_the_update(engine):
