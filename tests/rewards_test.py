@@ -280,3 +280,21 @@ def test_kl_in_the_reward_and_progress_read_their_signals():
   (got,), _ = run(rewards.mrt(alpha=1.0, base=rewards.kl_penalty(beta=0.1)), r)
   tokens = np.asarray(r.mask.sum(-1))
   np.testing.assert_allclose(got, [[1.5, -0.5]] - 0.05 * tokens, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+  "stage", [rewards.truncation(), rewards.tiered_truncation(limits=(8, 8))], ids=["one", "tiers"]
+)
+def test_an_answer_that_the_cap_cut_is_not_finished_in_time(stage):
+  cut = jnp.array([[False, True, False]])
+  r = rollouts([[True, True, True]], [[8, 8, 9]], truncated=cut)
+  (got,), _ = run(stage, r)
+  np.testing.assert_array_equal(got, [[1.0, 0.0, 0.0]])
+
+
+def test_the_price_is_for_as_many_tokens_as_the_target_has():
+  r = rollouts([[True, False]], [[30, 10]])
+  (first, second), _ = run(rewards.length_dual(target=10, step_size=0.5), r, r)
+  np.testing.assert_array_equal(first, [[1.0, 0.0]])
+  # The mean of 20 is once the target too long: the price is 0.5 for each 10 tokens.
+  np.testing.assert_allclose(second, [[1.0 - 1.5, -0.5]], rtol=1e-6)
