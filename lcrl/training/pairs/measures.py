@@ -97,13 +97,20 @@ def update_measure(stage: Stage):
 
 
 def numbers(seen: dict[str, np.ndarray]) -> dict[str, Any]:
-  """An evaluation's `say` of all pairs, as JSON numbers; None where nothing varies."""
+  """An evaluation's `say` of all pairs, as JSON numbers; None where nothing varies.
+
+  likelihood_length_correlation, of an answer's mean log-prob with its length, is there before
+  training, too, when the rewards of a policy that is its own reference are all 0.
+  """
   valid = seen["valid"]
   found: dict[str, Any] = {
     "surprise": masked_mean(seen["surprise"][:, 0], valid),
     "pairs": valid.sum(),
   }
-  if seen["lengths"].shape[1] == 2:
+  lengths = jnp.asarray(seen["lengths"], jnp.float32)
+  every = jnp.broadcast_to(valid[:, None], lengths.shape)
+  found["likelihood_length_correlation"] = correlation(-seen["surprise"], lengths, every)
+  if lengths.shape[1] == 2:
     found |= compare(*(jnp.asarray(seen[name]) for name in ("rewards", "lengths", "valid")))
   else:
     found["length"] = masked_mean(seen["lengths"][:, 0], valid)

@@ -40,6 +40,10 @@ class Subject(NamedTuple):
   passes: Callable[[], Iterable[Pairs]]  # all pairs once, numpy
   folder: pathlib.Path  # of the run
 
+  def params(self) -> PyTree:
+    """The policy as it was before the first step."""
+    return self.model.start() if self.model.settings.lora is None else self.base
+
 
 def shared() -> Callable[[Subject], Reference]:
   """The policy with its adapters off."""
@@ -60,7 +64,7 @@ def frozen() -> Callable[[Subject], Reference]:
   """A copy of the policy as it was before the first step."""
 
   def make(subject: Subject) -> Reference:
-    params, score = subject.model.start(), scorer(subject.model)
+    params, score = subject.params(), scorer(subject.model)
     return lambda _, pairs: score(params, pairs)
 
   return make
@@ -78,7 +82,7 @@ def cached(*, folder: str | None = None) -> Callable[[Subject], Reference]:
 
   def make(subject: Subject) -> Reference:
     place = subject.folder / "reference" if folder is None else pathlib.Path(folder).expanduser()
-    params = subject.model.start()
+    params = subject.params()
     key = {"parameters": fingerprint(subject.model.policy.config, params), "pairs": subject.data}
     if not (place / "key.json").is_file():
       fill(place, key, subject, params)

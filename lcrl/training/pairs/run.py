@@ -114,15 +114,18 @@ def make_reference(model: Model, base: PyTree, data: Data, out: Workdir) -> refe
   """(pairs as numpy, pairs on the mesh) -> log-probs [B, G, T], or None for a loss without."""
   if "ref" not in model.stage.needs:
     return lambda *_: None
-  pairs = [*data.train, *data.held_out]
+  s, size = model.settings, model.settings.built["batches"]["size"]
+  judged, rest = data.held_out[: s.eval.pairs], data.held_out[s.eval.pairs :]
 
   def passes() -> Iterator[Pairs]:
-    stream = data.batches(pairs)
-    size = model.settings.built["batches"]["size"]
-    return (stream[i] for i in range(batches.per_epoch(len(pairs), size)))
+    # the batches of the evaluations as they are there: what is equal comes out equal to the bit
+    for pairs in filter(None, (data.train, judged, rest)):
+      stream = data.batches(pairs)
+      yield from (stream[i] for i in range(batches.per_epoch(len(pairs), size)))
 
-  make = build(references, model.settings.built["reference"], field="reference")
-  return make(references.Subject(model, base, fingerprint(pairs), passes, out.path))
+  make = build(references, s.built["reference"], field="reference")
+  key = fingerprint([*data.train, *data.held_out])
+  return make(references.Subject(model, base, key, passes, out.path))
 
 
 def take(
