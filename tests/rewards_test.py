@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lcrl import rewards
+from lcrl.advantages import constrained_advantage
 from lcrl.named import build
 from lcrl.types import Outcome
 from tests.rollouts import random_rollouts
@@ -298,3 +299,13 @@ def test_the_price_is_for_as_many_tokens_as_the_target_has():
   np.testing.assert_array_equal(first, [[1.0, 0.0]])
   # The mean of 20 is once the target too long: the price is 0.5 for each 10 tokens.
   np.testing.assert_allclose(second, [[1.0 - 1.5, -0.5]], rtol=1e-6)
+
+
+def test_component_mix_is_the_constrained_advantage_of_the_whole_batch():
+  parts = jax.random.normal(jax.random.key(0), (3, 2, 5))
+  valid = jnp.arange(5)[None] < jnp.array([[5], [3]])
+  multipliers = jnp.array([0.3, -0.2])
+  got = rewards.component_mix(parts[0], parts[1:], multipliers, valid)
+  flat = parts.reshape(3, -1)
+  want = constrained_advantage(flat[0], flat[1:], multipliers, valid.reshape(-1))
+  np.testing.assert_allclose(got.reshape(-1), want, atol=1e-6)
