@@ -6,7 +6,8 @@ since a fresh policy is rarely right.
 
 import copy
 import dataclasses
-from functools import partial
+import functools
+import importlib
 
 import jax
 import jax.numpy as jnp
@@ -189,8 +190,10 @@ SHOWS = {
 
 @pytest.fixture(scope="module")
 def engine():
-  """One for all methods, so that it is compiled once."""
+  """One for all methods, so that it is compiled once; and problems are made once."""
   patch = pytest.MonkeyPatch()
+  arithmetic = importlib.import_module("lcrl.tasks.arithmetic")
+  patch.setattr(arithmetic, "_Prompts", functools.cache(arithmetic._Prompts))
   patch.setattr(jax, "devices", lambda *_: jax.local_devices()[:1])
   model = build_model(read(CONFIG))
   yield make_engine(
@@ -256,7 +259,7 @@ def test_entropy_is_that_of_the_policy_before_the_update(engine):
   entropy = -(jnp.exp(log_probs) * log_probs).sum(-1)
   chosen = jnp.take_along_axis(log_probs, r.tokens[..., 1:, None], -1)[..., 0]
   mask = r.mask[..., 1:]
-  close = partial(np.testing.assert_allclose, atol=2e-5)
+  close = functools.partial(np.testing.assert_allclose, atol=2e-5)
   close(jnp.where(mask, entropy, 0), r.signals["entropy"][..., 1:])
   close(jnp.where(mask, chosen, 0), batch.old_log_probs[..., 1:])
   assert "old_log_probs" not in r.signals
