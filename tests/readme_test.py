@@ -1,6 +1,7 @@
 """What the README shows runs as pasted, and what it names exists."""
 
 import importlib.util
+import json
 import pathlib
 import re
 
@@ -33,6 +34,22 @@ def test_the_table_of_methods_is_what_the_code_says():
   ]
   assert rows["configs/tldr.py"].tier == "B"
   assert methods.updated(TEXT) == TEXT, "python -m experiments.methods brings the README up to date"
+
+
+def test_what_was_measured_is_the_best_coefficient_of_both_starts(tmp_path, monkeypatch):
+  def runs(value, accuracy):
+    for start, tokens in (("good", 15.0), ("weak", 18.0)):
+      for seed in (0, 1):
+        row = dict(method="laser", value=value, start=start, seed=seed)
+        yield row | dict(accuracy=accuracy + 0.01 * seed, tokens=tokens)
+
+  results = [*runs(8.0, 0.5), *runs(12.0, 0.9)]
+  starts = {f"{s}/{i}": dict(accuracy=0.9, tokens=30.0) for s in ("good", "weak") for i in (0, 1)}
+  for name, found in (("results", results), ("starts", starts)):
+    (tmp_path / f"{name}.json").write_text(json.dumps(found))
+  monkeypatch.setattr(methods, "TESTBED", tmp_path)
+  (row,) = (line for line in methods.table().splitlines() if line.startswith("| LASER |"))
+  assert row.endswith("| 90.5 % at 15.0; 90.5 % at 18.0 |")
 
 
 def test_links_and_commands_lead_somewhere():
