@@ -57,5 +57,5 @@ def get_config(mode: str = "full") -> config_dict.ConfigDict:
 
 
 def sweep(add):
-  for entropy_bonus in (0.0, 1e-3):
-    add({"loss.entropy_bonus": entropy_bonus})
+  for short_steps in (15, 30, 60):
+    add({"train.steps": 400 + short_steps})
