@@ -29,17 +29,31 @@ def test_adapters_start_as_nothing_and_then_add_their_product():
   np.testing.assert_array_equal(merged["embed"], params["embed"])
 
 
-def test_only_the_adapters_learn():
+@pytest.mark.parametrize("join", [lora.merge, lora.beside])
+def test_only_the_adapters_learn(join):
   policy, params = _make()
   init, _ = lora.adapters(policy, rank=2, targets=("value", "down"))
   adapters = init(jax.random.key(1))
 
   def loss(params, adapters):
-    return jnp.sum(policy.apply(lora.merge(params, adapters, alpha=2.0), jnp.arange(5)) ** 2)
+    return jnp.sum(policy.apply(join(params, adapters, alpha=2.0), jnp.arange(5)) ** 2)
 
   frozen, learned = jax.jit(jax.grad(loss, argnums=(0, 1)))(params, adapters)
   assert all(not np.any(x) for x in jax.tree.leaves(frozen))
   assert all(np.any(adapter["b"]) for adapter in learned.values())
+
+
+def test_beside_is_what_merged_says():
+  policy, params = _make()
+  init, _ = lora.adapters(policy, rank=2)
+  start = init(jax.random.key(1))
+  tokens = jnp.arange(5)
+  logits = lambda join, adapters: policy.apply(join(params, adapters, alpha=8.0), tokens)
+  plain = policy.apply(params, tokens)
+  np.testing.assert_array_equal(logits(lora.beside, start), plain)
+  moved = jax.tree.map(lambda x: x + 0.03, start)
+  np.testing.assert_allclose(logits(lora.beside, moved), logits(lora.merge, moved), atol=1e-4)
+  assert np.abs(logits(lora.beside, moved) - plain).max() > 0.1
 
 
 @pytest.mark.parametrize(

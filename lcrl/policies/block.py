@@ -40,6 +40,9 @@ class Dense(nn.Module):
     named: Any = nn.with_logical_partitioning(normal, self.names)
     kernel: jax.Array = self.param("kernel", named, (x.shape[-1], self.features), dtype)
     y = x @ kernel.astype(x.dtype)
+    if self.has_variable("params", "a"):  # adapters, see `lora.beside`
+      a, b = (self.get_variable("params", name).astype(x.dtype) for name in "ab")
+      y += x @ a @ b
     if self.bias:
       named = nn.with_logical_partitioning(nn.initializers.zeros, self.names[1:])
       bias: jax.Array = self.param("bias", named, (self.features,), dtype)

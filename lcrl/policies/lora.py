@@ -1,6 +1,6 @@
 """Low-rank adapters (arXiv:2106.09685) as a tree beside the params: kernel + alpha / rank * a b.
 
-Train the adapters through `merge`; the merged tree is an ordinary one, to sample from or to save.
+Train the adapters `beside` the params; `merge` gives an ordinary tree, to sample from or to save.
 """
 
 from __future__ import annotations
@@ -49,6 +49,20 @@ def adapters(policy: Policy, *, rank: int, targets: Sequence[str] = EVERYWHERE):
     for name, (_, rows, columns) in kernels.items()
   }
   return init, axes
+
+
+def beside(params: PyTree, adapted: PyTree, *, alpha: float) -> PyTree:
+  """Params whose layers hold the adapters, too, for `hidden` and `apply`: x kernel + x a b.
+
+  No kernel is changed or copied, and no gradient reaches `params`, so that the way back is as small
+  as the adapters are. The kernels may be bfloat16: a small change is not rounded away.
+  """
+  params = jax.lax.stop_gradient(params)
+  layers = dict(params["layers"])
+  for name, adapter in adapted.items():
+    a, b = adapter["a"], adapter["b"]
+    layers[name] = layers[name] | {"a": a, "b": (alpha / a.shape[-1]) * b}
+  return params | {"layers": layers}
 
 
 def merge(params: PyTree, adapted: PyTree, *, alpha: float) -> PyTree:

@@ -109,7 +109,8 @@ def numbers(seen: dict[str, np.ndarray]) -> dict[str, Any]:
   }
   lengths = jnp.asarray(seen["lengths"], jnp.float32)
   every = jnp.broadcast_to(valid[:, None], lengths.shape)
-  found["likelihood_length_correlation"] = correlation(-seen["surprise"], lengths, every)
+  likelihood = -jnp.asarray(seen["surprise"])
+  found["likelihood_length_correlation"] = correlation(likelihood, lengths, every)
   if lengths.shape[1] == 2:
     found |= compare(*(jnp.asarray(seen[name]) for name in ("rewards", "lengths", "valid")))
   else:

@@ -99,10 +99,10 @@ def build_model(settings: Settings, *, devices=None) -> Model:
   start = lambda: source.params(key, split)
   if s.lora is None:
     fresh, axes = policy.init, policy.axes
-    whole_of = lambda base, trained: trained
+    whole_of = beside = lambda base, trained: trained
   else:
     fresh, axes = lora.adapters(policy, rank=s.lora.rank, targets=s.lora.targets)
-    whole_of = partial(lora.merge, alpha=s.lora.alpha)
+    whole_of, beside = (partial(f, alpha=s.lora.alpha) for f in (lora.merge, lora.beside))
 
   def begin(trained) -> TrainState:
     return TrainState(
@@ -132,7 +132,7 @@ def build_model(settings: Settings, *, devices=None) -> Model:
     return jax.jit(begin, out_shardings=shardings)(first)
 
   def learn(base, state: TrainState, batch: PairBatch, **sizes):
-    own = lambda trained, rows, **sizes: score(whole_of(base, trained), rows, **sizes)
+    own = lambda trained, rows, **sizes: score(beside(base, trained), rows, **sizes)
     return update(
       state,
       batch,

@@ -55,7 +55,7 @@ def aot(*, beta: float = 0.01, link: Map | None = None, paired: bool = True) -> 
 
 class Shift(NamedTuple):
   mean: Array  # [] float, of all rewards so far
-  count: Array  # [] int32, of answers
+  answers: Array  # [] int32, how many
 
 
 def bco(*, beta: float = 0.1) -> Stage:
@@ -68,9 +68,9 @@ def bco(*, beta: float = 0.1) -> Stage:
   def apply(state: Shift, scores, batch):
     sides = ratios(scores, batch)
     rewards, here = implicit_reward(sides, beta=beta), batch.pairs.valid[:, None]
-    count = state.count + SIDES * here.sum()
-    total = state.mean * state.count + masked_sum(rewards, here)
-    state = Shift(total / jnp.maximum(count, 1), count)
+    answers = state.answers + SIDES * here.sum()
+    total = state.mean * state.answers + masked_sum(rewards, here)
+    state = Shift(total / jnp.maximum(answers, 1), answers)
     losses = bare.bco_loss(sides[:, 0], sides[:, 1], beta=beta, shift=state.mean)
     return mean_over_pairs(losses, batch), state
 
@@ -115,11 +115,12 @@ def lmpo(
 
   def apply(state: adaptive.Moments, scores, batch):
     chosen, rejected = values(scores, batch).T
-    lengths = batch.pairs.mask[:, :SIDES].sum(-1).T
+    lengths = batch.pairs.mask[:, :SIDES].sum(-1)
     term, state = adaptive.lmpo_margins(
       chosen,
       rejected,
-      *lengths,
+      lengths[:, 0],
+      lengths[:, 1],
       state,
       batch.pairs.valid,
       weight=weight,

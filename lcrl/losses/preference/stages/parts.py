@@ -207,16 +207,18 @@ def signal(batch: PairBatch, name: str) -> Array:
 
 def of_pairs(
   values: Values,
-  loss: Callable[[Array, Array, PairBatch], Array],
+  loss: Callable[..., Array],
   *,
   scale: float = 1.0,
   needs: tuple[str, ...] = (),
+  also: Callable[[PairBatch], Array] | None = None,
 ) -> Stage:
-  """loss(chosen values, rejected values, batch) -> [B], in the mean; scale * values are logged."""
+  """The mean of loss(chosen values, rejected values) [B]; scale * values are logged. `also` [B, 2]
+  gives the loss another two arguments."""
 
   def apply(state, scores, batch):
-    sides = values(scores, batch)
-    return mean_over_pairs(loss(sides[:, 0], sides[:, 1], batch), batch), state
+    sides = [values(scores, batch), *([] if also is None else [also(batch)])]
+    return mean_over_pairs(loss(*(x[:, i] for x in sides for i in range(SIDES))), batch), state
 
   rewards: Values = lambda scores, batch: implicit_reward(values(scores, batch), beta=scale)
   return Stage(init=lambda: (), apply=apply, needs=needs, rewards=rewards)

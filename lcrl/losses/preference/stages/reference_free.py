@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from lcrl.losses.preference import reference_free as bare
 from lcrl.losses.preference import rewards
 from lcrl.losses.preference.stages.parts import (
@@ -25,8 +27,7 @@ def simpo(
 
   `margin` is the paper's gamma / beta.
   """
-  knobs = {"beta": beta, "margin": margin, "link": link or logistic()}
-  loss = lambda chosen, rejected, batch: bare.simpo_loss(chosen, rejected, **knobs)
+  loss = partial(bare.simpo_loss, beta=beta, margin=margin, link=link or logistic())
   return with_likelihood(of_pairs(log_probs_of(means()), loss, scale=beta), likelihood)
 
 
@@ -46,21 +47,19 @@ def alphapo(
   """
   means_of = log_probs_of(means())
   values = lambda scores, batch: rewards.power_reward(means_of(scores, batch), alpha=alpha)
-  knobs = {"beta": beta, "margin": margin, "link": link or logistic()}
-  loss = lambda chosen, rejected, batch: bare.simpo_loss(chosen, rejected, **knobs)
+  loss = partial(bare.simpo_loss, beta=beta, margin=margin, link=link or logistic())
   return of_pairs(values, loss, scale=beta)
 
 
 def cpo(*, beta: float = 0.1, link: Map | None = None, likelihood: float = 1.0) -> Stage:
   """DPO with a uniform reference, plus likelihood: `cpo_loss`. Source: arXiv:2401.08417."""
-  knobs = {"beta": beta, "link": link or logistic()}
-  loss = lambda chosen, rejected, batch: bare.cpo_loss(chosen, rejected, **knobs)
+  loss = partial(bare.cpo_loss, beta=beta, link=link or logistic())
   return with_likelihood(of_pairs(log_probs_of(sums()), loss, scale=beta), likelihood)
 
 
 def orpo(*, weight: float = 0.1, likelihood: float = 1.0) -> Stage:
   """Likelihood plus a log odds ratio: `orpo_loss`. Source: arXiv:2403.07691."""
-  loss = lambda chosen, rejected, batch: bare.orpo_loss(chosen, rejected, weight=weight)
+  loss = partial(bare.orpo_loss, weight=weight)
   return with_likelihood(of_pairs(log_probs_of(means()), loss, scale=weight), likelihood)
 
 
@@ -69,5 +68,5 @@ def slic(*, margin: float = 1.0, likelihood: float = 0.1) -> Stage:
 
   Source: arXiv:2305.10425.
   """
-  loss = lambda chosen, rejected, batch: bare.slic_loss(chosen, rejected, margin=margin)
+  loss = partial(bare.slic_loss, margin=margin)
   return with_likelihood(of_pairs(log_probs_of(sums()), loss), likelihood)

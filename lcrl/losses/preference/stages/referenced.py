@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
+
 from lcrl.losses.preference import adaptive
 from lcrl.losses.preference import referenced as bare
 from lcrl.losses.preference import sequences as seq
@@ -46,9 +49,8 @@ __all__ = [
 ]
 
 
-def _of_ratios(bare_loss, tokens: Tokens | None = None, *, scale: float, **knobs) -> Stage:
-  """bare_loss(chosen log-ratios, rejected log-ratios, **knobs)."""
-  loss = lambda chosen, rejected, batch: bare_loss(chosen, rejected, **knobs)
+def _of_ratios(loss: Callable, tokens: Tokens | None = None, *, scale: float) -> Stage:
+  """The mean of loss(chosen log-ratios, rejected log-ratios)."""
   return of_pairs(log_ratios_of(tokens or sums()), loss, scale=scale, needs=("ref",))
 
 
@@ -74,8 +76,7 @@ def dpo(
   """
   ratios = log_ratios_of(tokens or sums(), ref_tokens)
   values = ratios if divergence is None else lambda scores, b: divergence(ratios(scores, b))
-  knobs = {"beta": beta, "link": link or logistic()}
-  loss = lambda chosen, rejected, batch: bare.dpo_loss(chosen, rejected, **knobs)
+  loss = partial(bare.dpo_loss, beta=beta, link=link or logistic())
   return of_pairs(values, loss, scale=beta, needs=("ref",))
 
 
@@ -107,45 +108,41 @@ def sampo(*, beta: float = 0.1, link: Map | None = None, two_draws: bool = False
 
 def r_dpo(*, beta: float = 0.1, alpha: float = 0.05, link: Map | None = None) -> Stage:
   """DPO with a price of alpha a token: `r_dpo_loss`. Source: arXiv:2403.19159."""
-  knobs = {"beta": beta, "alpha": alpha, "link": link or logistic()}
-
-  def loss(chosen, rejected, batch):
-    lengths = batch.pairs.mask[:, :SIDES].sum(-1)
-    return bare.r_dpo_loss(chosen, rejected, lengths[:, 0], lengths[:, 1], **knobs)
-
-  return of_pairs(log_ratios_of(sums()), loss, scale=beta, needs=("ref",))
+  loss = partial(bare.r_dpo_loss, beta=beta, alpha=alpha, link=link or logistic())
+  lengths = lambda batch: batch.pairs.mask[:, :SIDES].sum(-1)
+  return of_pairs(log_ratios_of(sums()), loss, scale=beta, needs=("ref",), also=lengths)
 
 
 def ipo(*, tau: float = 0.1, tokens: Tokens | None = None) -> Stage:
   """A margin to reach and not to exceed, of means as its authors have it; of `sums` as the paper
   prints it: `ipo_loss`. Source: arXiv:2310.12036."""
-  return _of_ratios(bare.ipo_loss, tokens or means(), scale=tau, tau=tau)
+  return _of_ratios(partial(bare.ipo_loss, tau=tau), tokens or means(), scale=tau)
 
 
 def nca(*, beta: float = 0.01) -> Stage:
   """Holds the chosen answer up: `nca_loss`. Source: arXiv:2402.05369; Light-R1 has beta 0.3."""
-  return _of_ratios(bare.nca_loss, scale=beta, beta=beta)
+  return _of_ratios(partial(bare.nca_loss, beta=beta), scale=beta)
 
 
 def bco_pair(*, beta: float = 0.1) -> Stage:
   """BCO without its running shift, TRL's pair form: `bco_loss`. Source: arXiv:2404.04656."""
-  return _of_ratios(bare.bco_loss, scale=beta, beta=beta)
+  return _of_ratios(partial(bare.bco_loss, beta=beta), scale=beta)
 
 
 def apo_zero(*, beta: float = 0.1) -> Stage:
   """Chosen up, rejected down: `apo_zero_loss`. Source: arXiv:2408.06266."""
-  return _of_ratios(bare.apo_zero_loss, scale=beta, beta=beta)
+  return _of_ratios(partial(bare.apo_zero_loss, beta=beta), scale=beta)
 
 
 def apo_down(*, beta: float = 0.1) -> Stage:
   """Both down, rejected further: `apo_down_loss`. Source: arXiv:2408.06266."""
-  return _of_ratios(bare.apo_down_loss, scale=beta, beta=beta)
+  return _of_ratios(partial(bare.apo_down_loss, beta=beta), scale=beta)
 
 
 def dpop(*, beta: float = 0.1, penalty: float = 50.0, link: Map | None = None) -> Stage:
   """DPO that minds a falling chosen likelihood: `dpop_loss`. Source: arXiv:2402.13228."""
-  knobs = {"beta": beta, "penalty": penalty, "link": link or logistic()}
-  return _of_ratios(bare.dpop_loss, scale=beta, **knobs)
+  loss = partial(bare.dpop_loss, beta=beta, penalty=penalty, link=link or logistic())
+  return _of_ratios(loss, scale=beta)
 
 
 def rpo(*, beta: float = 0.1, link: Map | None = None, likelihood: float = 0.005) -> Stage:
@@ -170,14 +167,13 @@ def wpo(*, beta: float = 0.01, link: Map | None = None, most: float | None = 1.0
   Source: arXiv:2406.11827.
   """
   plain, ratios = dpo(beta=beta), log_ratios_of(sums())
-  knobs = {"beta": beta, "link": link or logistic()}
+  loss = partial(bare.dpo_loss, beta=beta, link=link or logistic())
 
   def apply(state, scores, batch):
     fields = (scores.log_probs, scores.log_sum_sq, batch.pairs.mask)
     weights = adaptive.wpo_weights(*(x[:, i] for x in fields for i in range(SIDES)), most=most)
     sides = ratios(scores, batch)
-    losses = weights * bare.dpo_loss(sides[:, 0], sides[:, 1], **knobs)
-    return mean_over_pairs(losses, batch), state
+    return mean_over_pairs(weights * loss(sides[:, 0], sides[:, 1]), batch), state
 
   return plain._replace(apply=apply, needs=("ref", "log_sum_sq"))
 
@@ -187,17 +183,14 @@ def sppo(*, beta: float = 1e-3) -> Stage:
 
   Source: arXiv:2405.00675.
   """
-
-  def loss(chosen, rejected, batch):
-    wins = signal(batch, "win_rates")
-    return bare.sppo_loss(chosen, rejected, wins[:, 0], wins[:, 1], beta=beta)
-
-  return of_pairs(log_ratios_of(sums()), loss, scale=beta, needs=("ref", "win_rates"))
+  loss, wins = partial(bare.sppo_loss, beta=beta), lambda batch: signal(batch, "win_rates")
+  needs = ("ref", "win_rates")
+  return of_pairs(log_ratios_of(sums()), loss, scale=beta, needs=needs, also=wins)
 
 
 def sppo_hard(*, beta: float = 1e-3) -> Stage:
   """SPPO with win rates 1 and 0: `sppo_hard_loss`."""
-  return _of_ratios(bare.sppo_hard_loss, scale=beta, beta=beta)
+  return _of_ratios(partial(bare.sppo_hard_loss, beta=beta), scale=beta)
 
 
 def inpo(*, tau: float = 2.5e-3, eta: float = 7.5e-3) -> Stage:
@@ -217,5 +210,4 @@ def inpo(*, tau: float = 2.5e-3, eta: float = 7.5e-3) -> Stage:
     weights = weigh(batch.pairs.mask[:, :SIDES], batch.keys)
     return seq.sequence_log_ratios(scores.log_probs[:, :SIDES], mixed[:, :SIDES], weights)
 
-  loss = lambda chosen, rejected, batch: bare.ipo_loss(chosen, rejected, tau=eta)
-  return of_pairs(values, loss, scale=eta, needs=("ref", "previous"))
+  return of_pairs(values, partial(bare.ipo_loss, tau=eta), scale=eta, needs=("ref", "previous"))
