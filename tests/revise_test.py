@@ -201,3 +201,14 @@ def test_tokens_that_were_not_drawn_are_not_corrected():
   twice = jnp.where(r.mask, r.sampler_log_probs + jnp.log(2.0), 0)  # ratios of 2, forced ones of 1
   got = score(moved, twice, correction=lambda *x: truncated_importance(*x, high=9.0))
   np.testing.assert_allclose(got, -(2 * (r.mask & ~forced).sum() + forced.sum()), rtol=1e-5)
+
+
+def test_a_text_is_decoded_once():
+  r, referee = played([["one 8", "8..."]])
+  first = referee.responses(r)[0]
+  again = referee.responses(jax.tree.map(np.copy, r))[0]
+  assert all(x is y for x, y in zip(first, again, strict=True))
+  short = revise.cut(r, np.array([[3, 9]]), referee)
+  now = referee.responses(short)[0]
+  assert [x.text for x in now] == ["one", "8"]
+  assert now[1] is first[1]

@@ -30,8 +30,7 @@ def response(*pieces, forced=0, ended=True):
   """A token a piece, the first `forced` of which do not count; the last one ends it."""
   decode = lambda tokens: "".join(pieces[t] for t in tokens)
   tokens = list(range(len(pieces)))
-  text = decode(tokens[:-1] if ended else tokens)
-  return Response(text, tokens, [t >= forced for t in tokens], decode)
+  return Response(tokens, [t >= forced for t in tokens], ended, decode)
 
 
 def read(spec, *pieces, **how):

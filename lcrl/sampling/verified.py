@@ -80,6 +80,7 @@ class Referee:
   prompts: Sequence[Prompt]  # b of them
   rows: Rows  # what was sampled from
   key: jax.Array
+  seen: dict[tuple[int, int], Response] = dataclasses.field(default_factory=dict)  # decoded texts
 
   @property
   def starts(self) -> np.ndarray:
@@ -92,17 +93,18 @@ class Referee:
     """[b][G]: everything after the prompt up to the last token that counts."""
     mask = r.mask
     ends = np.where(mask.any(-1), mask.shape[-1] - mask[..., ::-1].argmax(-1), self.starts)
-    decode = self.player.tokenizer.decode
+    decode, starts = self.player.tokenizer.decode, self.starts
 
-    def response(tokens, mask, start, end, truncated) -> Response:
-      tokens, mask = tokens[start:end].tolist(), mask[start:end].tolist()
-      text = decode(tokens if truncated else tokens[:-1])
-      return Response(text, tokens, mask, decode)
+    def response(place) -> Response:
+      span = slice(starts[place], ends[place])
+      tokens, counts = r.tokens[place][span].tolist(), mask[place][span].tolist()
+      new = Response(tokens, counts, not r.truncated[place], decode)
+      if self.seen.get(place) != new:
+        self.seen[place] = new
+      return self.seen[place]
 
-    return [
-      [response(*fields) for fields in zip(*group, strict=True)]
-      for group in zip(r.tokens, mask, self.starts, ends, r.truncated, strict=True)
-    ]
+    prompts, group = r.lengths.shape
+    return [[response((b, g)) for g in range(group)] for b in range(prompts)]
 
   def verdicts(self, r: Share, changed: np.ndarray | None = None) -> dict[str, np.ndarray]:
     """The fields scores, correct and outcome, [b, G] each; anew where `changed`, or everywhere."""

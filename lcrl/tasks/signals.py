@@ -88,7 +88,7 @@ def distinct_words(*, name: str = "conciseness") -> Signals:
   In place of a model's score of conciseness: CRF, arXiv:2511.09158.
 
   >>> from lcrl.tasks.task import Response
-  >>> distinct_words().read(Response("So it is so", (), (), str))
+  >>> distinct_words().read(Response("So it is so", (), False, str))
   {'conciseness': 0.75}
   """
 

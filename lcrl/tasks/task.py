@@ -7,6 +7,7 @@ scorer lives in a module whose imports are light (no jax; `BadFormat` from here 
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
@@ -58,10 +59,15 @@ class Response:
   """One response as signals read it. A token counts if the policy sampled it or a forced prefix
   that trains holds it: `Rollouts.mask`."""
 
-  text: str  # what the verifier reads: forced tokens included, the end token not
   tokens: Sequence[int]  # forced ones and the end token included
   counts: Sequence[bool]  # which of them count
+  ended: bool  # the last one is an end token
   decode: Callable[[Sequence[int]], str]
+
+  @functools.cached_property
+  def text(self) -> str:
+    """What the verifier reads: forced tokens included, the end token not."""
+    return self.decode(self.tokens[:-1] if self.ended else self.tokens)
 
   def counted(self, tokens: int) -> int:
     """How many of the first `tokens` count."""
