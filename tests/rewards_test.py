@@ -278,9 +278,12 @@ def test_kl_in_the_reward_and_progress_read_their_signals():
     value_after=jnp.array([[0.75, 0.0]]),
   )
   r = dataclasses.replace(r, signals=signals)
-  (got,), _ = run(rewards.mrt(alpha=1.0, base=rewards.kl_penalty(beta=0.1)), r)
+  stage = rewards.mrt(alpha=1.0, base=rewards.kl_penalty(beta=0.1))
+  forced = r.sampler_log_probs.at[0, 0, 3].set(0.0)  # nobody drew the first token of the first
+  (got, less), _ = run(stage, r, dataclasses.replace(r, sampler_log_probs=forced))
   tokens = np.asarray(r.mask.sum(-1))
   np.testing.assert_allclose(got, [[1.5, -0.5]] - 0.05 * tokens, rtol=1e-5)
+  np.testing.assert_allclose(less, got + [[0.05, 0.0]], rtol=1e-5)
 
 
 @pytest.mark.parametrize(

@@ -134,11 +134,12 @@ def kl_penalty_reward(
 
 
 def kl_penalty(*, beta: float, base: Stage | None = None) -> Stage:
-  """`kl_penalty_reward` under the sampler's log-probs; the signal `ref_log_probs` is [B, G, T]."""
+  """`kl_penalty_reward` of the tokens that the sampler drew, under its log-probs; the signal
+  `ref_log_probs` is [B, G, T]."""
 
   def shape(rewards, r: Rollouts):
     ref = r.signals["ref_log_probs"]
-    return kl_penalty_reward(rewards, r.sampler_log_probs, ref, r.mask, beta=beta)
+    return kl_penalty_reward(rewards, r.sampler_log_probs, ref, r.drawn, beta=beta)
 
   return shaped(base, shape, needs=("ref_log_probs",))
 
