@@ -66,7 +66,9 @@ def shared():
 
 @pytest.mark.parametrize("name", NAMES)
 def test_full_config_names_what_exists(name):
-  check(module(name).get_config().to_dict())
+  config = module(name).get_config().to_dict()
+  check(config)
+  check(json.loads(json.dumps(config)))  # as a workdir keeps it
   doc = inspect.getdoc(module(name))
   for part in ("Run ", "Smoke ", "Result "):
     assert part in doc, f"the docstring of configs/{name}.py has no line {part!r}"
