@@ -3,6 +3,7 @@
   python -m experiments.train --config=configs/laser.py --workdir=runs/laser
   python -m experiments.train --config=configs/laser.py:smoke --workdir=runs/smoke
   python -m experiments.train --config=configs/laser.py --config.reward.alpha=0.2 --workdir=...
+  python -m experiments.train --config=configs/simpo.py --workdir=runs/simpo    # pairs, not rollouts
 
 On several hosts, start the same command on each. A cluster that JAX knows (Cloud TPU, Slurm, Open
 MPI, Kubernetes) needs only --multihost; elsewhere name --coordinator, --processes and --process.

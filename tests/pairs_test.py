@@ -175,6 +175,8 @@ SFT = {"run": "sft", "loss": {"fn": "nll"}, "weights": {"fn": "token_mean"}, "re
     ({"train__pack": 16}, r"train\.pack must hold a whole answer, data\.window = 32, got 16"),
     ({"verify": {"workers": 1}}, "nothing reads the section verify: the config has no task"),
     ({"batches__size": 3, "train__micro_batches": 2}, r"batches\.size must be a multiple.* got 3"),
+    ({"data__rows": None}, r"the config lacks data\.rows"),
+    ({"data__name": "x"}, r"data\.name is not an argument of pairs"),
     ({"data__held_out": 0.0}, r"data\.held_out leaves nothing to evaluate on"),
     (
       {"data__fn": "responses"},

@@ -99,7 +99,10 @@ def _check(s: Settings) -> None:
     for field, value in dataclasses.asdict(getattr(s, name)).items():
       if value is not None and value < 1 and (name, field) != ("eval", "every"):
         raise ValueError(f"{name}.{field} must be at least 1, got {value}.")
-  window = s.built["data"].get("window", 0)
+  for name, field in (("data", "rows"), ("data", "window"), ("batches", "size")):
+    if field not in s.built[name]:
+      raise ValueError(f"the config lacks {name}.{field}.")
+  window = s.built["data"]["window"]
   if s.train.pack is not None and s.train.pack < window:
     raise ValueError(
       f"train.pack must hold a whole answer, data.window = {window}, got {s.train.pack}."
