@@ -178,12 +178,12 @@ def test_borders_share_out_the_pieces():
   assert borders == [[0, 5, 14], [0, 0, 8], [0, 2, 3]]
 
 
-def test_what_is_drawn_does_not_depend_on_where_rows_lie():
+def test_what_is_chosen_does_not_depend_on_where_rows_lie():
   _, referee = played([["8", "8"]] * 4, references="8888")
-  whole = referee.drawn(1000)
+  whole = referee.chosen(1000)
   half = dataclasses.replace(referee.rows, index=referee.rows.index[2:], forced=np.zeros((2, 2)))
   part = types.SimpleNamespace(rows=half, key=referee.key, starts=referee.starts[2:])
-  np.testing.assert_array_equal(type(referee).drawn(part, 1000), whole[2:])
+  np.testing.assert_array_equal(type(referee).chosen(part, 1000), whole[2:])
   assert len(np.unique(whole)) > 4
 
 

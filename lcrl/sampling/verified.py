@@ -19,7 +19,7 @@ from lcrl.tasks.task import Prompt, Response, Task
 from lcrl.types import Budget, Rollouts
 
 Share = Any  # Rollouts of this process only, numpy arrays
-ANSWERED, DRAWN = 2**31 - 1, 2**31 - 2  # folded into a round's key for the referee's randomness
+ANSWERED, CHOSEN = 2**31 - 1, 2**31 - 2  # folded into a round's key for the referee's randomness
 
 
 @dataclasses.dataclass(frozen=True)
@@ -93,12 +93,13 @@ class Referee:
     """[b][G]: everything after the prompt up to the last token that counts."""
     mask = r.mask
     ends = np.where(mask.any(-1), mask.shape[-1] - mask[..., ::-1].argmax(-1), self.starts)
-    decode, starts = self.player.tokenizer.decode, self.starts
+    words, starts = self.player.tokenizer, self.starts
 
     def response(place) -> Response:
       span = slice(starts[place], ends[place])
       tokens, counts = r.tokens[place][span].tolist(), mask[place][span].tolist()
-      new = Response(tokens, counts, not r.truncated[place], decode)
+      ended = bool(tokens) and tokens[-1] in words.end_ids
+      new = Response(tokens, counts, ended, words.decode)
       if self.seen.get(place) != new:
         self.seen[place] = new
       return self.seen[place]
@@ -136,10 +137,10 @@ class Referee:
       for name, kind in source.dtypes.items()
     }
 
-  def drawn(self, among: int) -> np.ndarray:
+  def chosen(self, among: int) -> np.ndarray:
     """[b, G] int, below `among`: a number for each rollout, whichever process holds it."""
     index, group = jnp.asarray(self.rows.index), self.starts.shape[1]
-    keys = row_keys(jax.random.fold_in(self.key, DRAWN), index, group)
+    keys = row_keys(jax.random.fold_in(self.key, CHOSEN), index, group)
     return np.asarray(jax.vmap(jax.vmap(lambda k: jax.random.randint(k, (), 0, among)))(keys))
 
   def answered(

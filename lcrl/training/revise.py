@@ -199,10 +199,10 @@ def force_answers(
       ],
       np.int32,
     )
-    drawn = referee.drawn(episodes)
+    chosen = referee.chosen(episodes)
     values = {}
     for later, name in enumerate(("value_before", "value_after")):
-      kept = np.take_along_axis(borders, drawn[..., None] + later, -1)[..., 0]
+      kept = np.take_along_axis(borders, chosen[..., None] + later, -1)[..., 0]
       values[name] = referee.answered(r, kept, force=force, samples=samples, cap=cap)
     return dataclasses.replace(r, signals=r.signals | values)
 
