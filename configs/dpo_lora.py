@@ -18,7 +18,11 @@ def get_config(mode: str = "full") -> config_dict.ConfigDict:
   c.reference = dict(fn="shared")
   c.lora = dict(rank=16, alpha=32.0)
   c.policy = dict(
-    fn="pretrained", path="models/Llama-3-Base-8B-SFT", dtype="bfloat16", remat="full"
+    fn="pretrained",
+    path="models/Llama-3-Base-8B-SFT",
+    dtype="bfloat16",
+    param_dtype="bfloat16",
+    remat="full",
   )
   c.data = dict(
     fn="pairs",

@@ -122,6 +122,7 @@ def test_a_fingerprint_knows_every_parameter_and_no_mesh(model):
   rolled = params | {"embed": jnp.roll(params["embed"], 1, axis=0)}
   assert references.fingerprint(config, rolled) != first
   assert references.fingerprint(dataclasses.replace(config, norm_eps=1e-3), params) != first
+  assert references.fingerprint(dataclasses.replace(config, remat="full"), params) == first
 
 
 def test_a_reference_may_read_another_prompt(model):

@@ -72,5 +72,5 @@ def merge(params: PyTree, adapted: PyTree, *, alpha: float) -> PyTree:
   for name, adapter in adapted.items():
     a, b, kernel = adapter["a"], adapter["b"], layers[name]["kernel"]
     change = (alpha / a.shape[-1]) * (a @ b)
-    layers[name] = layers[name] | {"kernel": kernel + change.astype(kernel.dtype)}
+    layers[name] = layers[name] | {"kernel": (kernel + change).astype(kernel.dtype)}
   return params | {"layers": layers}

@@ -122,7 +122,7 @@ def summarise(out: Workdir, s: Settings, data: dict[str, Any]) -> dict[str, Any]
     "data": data,
   }
   words = [
-    f"Accuracy is the share of {summary['accuracy_of']}.",
+    f"Accuracy stands for: {summary['accuracy_of']}.",
     "## Pairs and length",
     table(summary),
     "## Data",

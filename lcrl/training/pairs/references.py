@@ -27,6 +27,7 @@ from lcrl.types import Pairs
 __all__ = ["cached", "frozen", "shared"]
 
 PyTree = Any
+HOW = ("remat", "unroll", "attention", "decoding")  # how a policy computes, not what it is
 # pairs: numpy, and on the mesh -> [B, G, T]; None for a loss without a reference
 Reference = Callable[[Pairs, Pairs], jax.Array | None]
 
@@ -171,7 +172,8 @@ def aligned_to(values: jax.Array, mask: jax.Array, other: jax.Array) -> jax.Arra
 
 def fingerprint(config: Any, params: PyTree) -> str:
   """Changes when the architecture or a parameter does, and not with how params lie on a mesh."""
-  digest = hashlib.sha256(repr(dataclasses.replace(config, remat="none")).encode())
+  names = [f.name for f in dataclasses.fields(config) if f.name not in HOW]
+  digest = hashlib.sha256(repr([(name, getattr(config, name)) for name in names]).encode())
   for path, leaf in jax.tree_util.tree_leaves_with_path(params):
     total = np.asarray(_checksum(leaf)).tolist()
     digest.update(repr((jax.tree_util.keystr(path), leaf.shape, str(leaf.dtype), total)).encode())
