@@ -10,11 +10,12 @@ import numpy as np
 import pytest
 
 from lcrl.data.sources import Encoded
+from lcrl.losses.weights import token_mean
 from lcrl.training import loop
 from lcrl.training.pairs import references
 from lcrl.training.pairs.measures import compare
 from lcrl.training.pairs.mismatched import mismatched
-from lcrl.training.pairs.model import build_model
+from lcrl.training.pairs.model import build_model, derive
 from lcrl.training.pairs.settings import read
 from lcrl.types import Pairs
 from tests.pairs_run_test import changed, one_device, rows  # noqa: F401
@@ -232,3 +233,18 @@ def test_pieces_packing_and_devices_change_no_update(one_device):  # noqa: F811
   close(after(train__pack=24, train__micro_batches=2))
   mesh = {"data": 2, "fsdp": 2, "tensor": 2}
   close(after(devices=jax.local_devices(), train__pack=24, train__micro_batches=2, mesh=mesh))
+
+
+def test_a_batch_knows_the_whole_and_draws_by_pair_and_step():
+  data = encoded(3)
+  at = lambda pairs, step: derive(token_mean, jax.random.key(0), pairs, None, step)
+  pairs = jax.tree.map(jnp.asarray, padded(data, size=4))
+  turned = jax.tree.map(jnp.asarray, padded(data[::-1], size=4))
+  batch = at(pairs, 5)
+  np.testing.assert_allclose(batch.weights, [1 / 3, 1 / 3, 1 / 3, 0])
+  tokens = sum(len(one.sides[0]) for one in data)
+  np.testing.assert_allclose(batch.token_weights, pairs.mask[:, 0] / tokens)
+  keys = jax.random.key_data(batch.keys)
+  np.testing.assert_array_equal(keys[:3][::-1], jax.random.key_data(at(turned, 5).keys)[:3])
+  assert (keys != jax.random.key_data(at(pairs, 6).keys)).any(-1).all()
+  assert len(np.unique(keys, axis=0)) == 4

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import inspect
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -53,16 +54,16 @@ def begin(settings: Settings, out: Workdir) -> Iterator[Run]:
   data = read_data(model, tokenizer)
   base = model.base()
   reference = make_reference(model, base, data, out)
-  stream = data.batches(data.train)
-  padding = float(np.mean([model.padding(stream[i]) for i in range(PREFLIGHT)]))
+  fetch = functools.lru_cache(maxsize=PREFLIGHT)(data.batches(data.train).__getitem__)
+  padding = float(np.mean([model.padding(fetch(i)) for i in range(PREFLIGHT)]))
   report = data.report | {"padding": padding}
   held_out = data.held_out[: s.eval.pairs]
   parts = judging(model, base, reference, tokenizer, held_out, data.batches(held_out))
   with parts as judge:
 
     def steps_from(first: int) -> Callable[[TrainState], Step]:
-      out.note(preflight(report, stream))
-      return partial(take, model, model.learner(base), reference, stream)
+      out.note(preflight(report, [fetch(i) for i in range(PREFLIGHT)]))
+      return partial(take, model, model.learner(base), reference, fetch)
 
     yield Run(
       steps=s.train.steps,
@@ -132,12 +133,12 @@ def take(
   model: Model,
   update: Callable[..., Any],
   reference: references.Reference,
-  stream: Any,
+  fetch: Callable[[int], Pairs],
   state: TrainState,
 ) -> Step:
-  """One step on the next batch; the state is used up."""
+  """One step on the next batch, which `fetch` remembers; the state is used up."""
   start, step = time.perf_counter(), int(state.step)
-  pairs = stream[step]
+  pairs = fetch(step)
   placed = model.place(pairs)
   counted = int(pairs.valid.sum()), int(pairs.mask.sum())
   counters = {
@@ -146,6 +147,7 @@ def take(
   }
   batch = model.derive(placed, reference(pairs, placed), state.step)
   state, found = update(state, batch)
+  fetch(step + 1)  # while the devices are busy
   moved = {"position": np.int32(step + 1), "counters": counters}
   state = dataclasses.replace(state, **everywhere(model.mesh, moved))
   metrics: Metrics = {name: jax.tree.map(np.asarray, metric) for name, metric in found.items()}
@@ -161,9 +163,8 @@ def line(numbers: dict[str, float]) -> str:
   return f"{text}  {numbers['time/step']:.2f} s"
 
 
-def preflight(report: dict[str, Any], stream: Any) -> str:
-  """What the data say about the run, before it goes on."""
-  first = [stream[i] for i in range(PREFLIGHT)]
+def preflight(report: dict[str, Any], first: Sequence[Pairs]) -> str:
+  """What the data and the first batches say about the run, before it goes on."""
   lengths = np.concatenate([x.lengths[x.valid] for x in first]).mean(0)
   lines = {
     "rows": ", ".join(f"{name} {n}" for name, n in report.items() if n and name != "padding"),

@@ -6,6 +6,9 @@
 costs (`logistic`, `hinge`, `robust`, `exo`, `discopop`), `divergence` what takes the place of the
 log-ratio. Every loss is the mean over the valid pairs of a batch. Losses with a `likelihood` add so
 much of `nll`; the config's section weights then says how its tokens count.
+
+Besides score fields and signals of the data, `needs` may hold "ref", "weights" (a likelihood term),
+"previous" (log-probs of the policy before this round) and "mismatched" (side 2, another's answer).
 """
 
 from lcrl.losses.preference.stages import batched, parts, reference_free, referenced
