@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import functools
 import inspect
+import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
@@ -63,6 +64,8 @@ def begin(settings: Settings, out: Workdir) -> Iterator[Run]:
 
     def steps_from(first: int) -> Callable[[TrainState], Step]:
       out.note(preflight(report, [fetch(i) for i in range(PREFLIGHT)]))
+      if padding > 0.2:
+        logging.warning("%.0f %% is padding: train.pack or batches.size do not fit.", 100 * padding)
       return partial(take, model, model.learner(base), reference, fetch)
 
     yield Run(
