@@ -248,3 +248,10 @@ def test_a_batch_knows_the_whole_and_draws_by_pair_and_step():
   np.testing.assert_array_equal(keys[:3][::-1], jax.random.key_data(at(turned, 5).keys)[:3])
   assert (keys != jax.random.key_data(at(pairs, 6).keys)).any(-1).all()
   assert len(np.unique(keys, axis=0)) == 4
+
+
+def test_a_run_that_never_began_does_not_hold_its_folder(rows, tmp_path):  # noqa: F811
+  for message in ("data.held_out leaves nothing", "learns from 2"):
+    fields = {"data__held_out": 0.0} if "held_out" in message else {"data__fn": "responses"}
+    with pytest.raises(ValueError, match=message):
+      loop.train(changed(rows, **fields), tmp_path)

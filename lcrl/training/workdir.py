@@ -29,7 +29,7 @@ class Workdir:
     self.path, self.writes = path, jax.process_index() == 0
     self._config = json.loads(json.dumps(config))
     place = path / "config.json"
-    if place.exists():
+    if place.exists() and (path / "metrics.jsonl").exists():  # else that run never began
       found = json.loads(place.read_text())["config"]
       changed = sorted(differing(found, self._config) - {"train.steps"})
       if changed:
