@@ -31,6 +31,7 @@ SECTIONS = {**recipes.SLOTS._asdict(), "weights": weights, "revise": revise}
 UNNAMED = 0.2  # a function that more of the configs name than this tells nothing of a method
 TELLS_LITTLE = {f"weights.{name}" for name in weights.__all__}  # beside other functions
 MOST_GOLDENS = 9  # a function behind more of the entries than this tells nothing of a method
+SHOWN_GOLDENS = 3
 TOOLS = ("lcrl.losses.draft_tree", "lcrl.data.bucketing")  # tier C: no config
 TESTBED = ROOT / "experiments" / "studies" / "testbed"
 
@@ -121,12 +122,13 @@ def _names(spec: Any) -> Iterator[str]:
 
 
 def _goldens(functions: Iterable[Callable]) -> tuple[str, ...]:
-  """Golden entries whose adapter calls one of the functions, or the bare function behind it. Those
-  that stand behind many entries say nothing."""
+  """Golden entries whose adapter calls one of the functions, or the bare function behind it: first
+  those that call little else. Functions that stand behind many entries say nothing."""
   called = _called_by_goldens()
   shared = Counter(g for names in called.values() for g in names)
   wanted = {g for f in functions for g in _calls(f) if shared[g] <= MOST_GOLDENS}
-  return tuple(sorted(key for key, names in called.items() if names & wanted))
+  share = {key: len(names & wanted) / len(names) for key, names in called.items() if names & wanted}
+  return tuple(sorted(share, key=lambda key: (-share[key], key)))
 
 
 @functools.cache
@@ -205,7 +207,9 @@ def table() -> str:
   for m in methods():
     functions = [f"[`{n}`]({_home(f)})" for n, f in m.functions.items()]
     stem = pathlib.Path(m.place).stem
-    goldens = ", ".join(f"`{key}`" for key in m.goldens) or "none"
+    goldens = ", ".join(f"`{key}`" for key in m.goldens[:SHOWN_GOLDENS]) or "none"
+    if more := len(m.goldens[SHOWN_GOLDENS:]):
+      goldens += f" and {more} more"
     cells = (
       m.name,
       m.tier,

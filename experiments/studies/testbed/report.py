@@ -229,7 +229,7 @@ def pareto(path: Path, results: Results, starts: Starts) -> None:
   """One panel a start: every configuration, the front with names, the start, GRPO."""
   groups = group(results)
   with matplotlib.rc_context(STYLE):
-    figure = Figure(figsize=(11, 5.4))
+    figure = Figure(figsize=(11, 5.8))
     for ax, start in zip(figure.subplots(1, 2), STARTS, strict=True):
       named = [key for key in groups if key[2] == start]
       x, y = (np.array([mean(groups[k], v) for k in named]) for v in ("tokens", "accuracy"))
@@ -241,7 +241,8 @@ def pareto(path: Path, results: Results, starts: Starts) -> None:
       ax.set(xlabel="mean tokens per answer", title=f"accuracy, %, from the {start} start")
       ax.set_xlim(left=0)
       ax.set_ylim(-3, 103)
-    figure.axes[0].legend(frameon=False, fontsize=9, loc="lower left", bbox_to_anchor=(0.3, 0.0))
+    handles, labels = figure.axes[0].get_legend_handles_labels()
+    figure.legend(handles, labels, frameon=False, fontsize=9, ncols=4, loc="outside lower center")
     figure.savefig(path)
 
 
