@@ -65,7 +65,7 @@ def write(folder: Path, name: str, title: str, command: str, found: Mapping[str,
   """<name>.md and <name>.png into `folder`, from what <name>.json holds."""
   seeds, steps, size = len(found["seeds"]), found["steps"][-1], found["sizes"]["pairs"]
   origin = (
-    f"{seeds} seeds, {steps} updates of {size} pairs; "
+    f"{seeds} seed{'s'[: seeds > 1]}, {steps} updates of {size} pairs; "
     f"{found['device']}, commit {found['commit']}, {found['seconds']:.0f} s with compiling. "
     "Cells hold the mean over seeds and, in brackets, the lowest and the highest."
   )
