@@ -9,7 +9,7 @@ import pytest
 
 from lcrl import policies
 from lcrl.policies import cache as plain
-from lcrl.policies import decoding, products, triton_decode, triton_products
+from lcrl.policies import triton_decode
 from lcrl.policies.block import rotation
 
 H, K, PLACES, ASKED = 32, 2, 70, 40
@@ -68,59 +68,15 @@ def test_attention_reads_nothing_behind_a_row():
   np.testing.assert_array_equal(np.asarray(got)[live], np.asarray(want)[live])
 
 
-def product_case(rows=48, dtype="bfloat16", hidden=128):
-  keys = iter(jax.random.split(jax.random.key(1), 6))
-  normal = lambda *shape: (jax.random.normal(next(keys), shape) * shape[0] ** -0.5).astype(dtype)
-  scale = 1 + jax.random.normal(next(keys), (hidden,)) / 4
-  x = normal(rows, hidden) * 30
-  return scale, x, normal(hidden, 2, 4, 32), normal(hidden, 2, 192), normal(192, hidden)
-
-
-@pytest.mark.parametrize("rows,tiles", [(48, (64, 64)), (64, (32, 32))])
-def test_products_equal_their_twins(rows, tiles):
-  """A norm's rounding differs: they scale before they divide."""
-  scale, x, qkv, gate_up, down = product_case(rows)
-  options = {"tiles": triton_products.Tiles(*tiles), "interpret": True}
-  wide = lambda y: np.asarray(y, np.float32)
-  pairs = [
-    (f(1e-5, scale, x, w, **options), g(1e-5, scale, x, w))
-    for f, g, w in (
-      (triton_products.read, products.read, qkv),
-      (triton_products.gate, products.gate, gate_up),
-    )
-  ]
-  y = pairs[1][1]
-  pairs.append((triton_products.add(x, y, down, **options), products.add(x, y, down)))
-  for got, want in pairs:
-    assert got.shape == want.shape
-    assert got.dtype == want.dtype
-    np.testing.assert_allclose(wide(got), wide(want), atol=0.02, rtol=0.02)
-
-
-@pytest.mark.parametrize(
-  "case", [{"dtype": "float32"}, {"rows": 6}, {"hidden": 96}, {"hidden": 1088}]
-)
-def test_products_leave_other_shapes_to_xla(case):
-  """A kernel that ran here would fail: there is no GPU."""
-  scale, x, qkv, gate_up, down = product_case(**case)
-  y = triton_products.gate(1e-5, scale, x, gate_up)
-  np.testing.assert_array_equal(y, products.gate(1e-5, scale, x, gate_up))
-  np.testing.assert_array_equal(
-    triton_products.read(1e-5, scale, x, qkv), products.read(1e-5, scale, x, qkv)
-  )
-  np.testing.assert_array_equal(triton_products.add(x, y, down), products.add(x, y, down))
-
-
 @pytest.mark.parametrize("cache_dtype", [None, "int8"])
-def test_a_token_is_five_kernels_a_layer(cache_dtype):
+def test_a_token_is_one_kernel_a_layer_and_its_products(cache_dtype):
   """Lowered for a GPU, which none needs to be there for."""
-  c = policies.tiny(64, hidden_size=128, head_dim=32, dtype="bfloat16", decoding="fused")
+  c = policies.tiny(64, hidden_size=128, head_dim=32, dtype="bfloat16", decoding="triton")
   policy = policies.make(c)
-  shapes = partial(jax.eval_shape, policy.init)(jax.random.key(0))
-  copy = jax.eval_shape(policy.unstack, shapes)
+  copy = jax.eval_shape(policy.unstack, jax.eval_shape(policy.init, jax.random.key(0)))
   cache = jax.eval_shape(partial(policy.init_cache, 32, 64, cache_dtype))
   row = jax.ShapeDtypeStruct((32,), jnp.int32)
-  lowered = policy.decode.trace(copy, row, row, cache).lower(lowering_platforms=("cuda",))
-  text = lowered.as_text()
-  assert text.count('kernel_name = "decode_product"') + text.count("decode_product") >= 4
-  assert decoding.PRODUCTS["fused"] is triton_products.TRITON
+  traced = jax.jit(policy.decode).trace(copy, row, row, cache)
+  text = traced.lower(lowering_platforms=("cuda",)).as_text()
+  assert text.count("stablehlo.custom_call") == c.layers
+  assert text.count("stablehlo.dot_general") == 4 * c.layers

@@ -48,6 +48,9 @@ TILES = [
   Tiles(stages=1),
   Tiles(stages=2),
   Tiles(queries=1, keys=64, warps=2),
+  Tiles(queries=1, keys=64, warps=1),
+  Tiles(queries=8, keys=32, warps=1),
+  Tiles(keys=32, warps=1),
 ]
 
 
@@ -56,7 +59,7 @@ def main(argv):
   c = shapes.config(_SHAPE.value, dtype="bfloat16")
   chip = CHIPS.get(jax.devices()[0].device_kind)
   for cache_dtype in _CACHE.value:
-    call, slot, bytes_ = inputs(c, cache_dtype or None)
+    call, slot, qkv, bytes_ = inputs(c, cache_dtype or None)
     variants = {"xla": plain.attend} | {
       json.dumps(dataclasses.astuple(t)): partial(
         triton_decode.attend, tiles=t, interpret=_INTERPRET.value
@@ -64,17 +67,17 @@ def main(argv):
       for t in TILES
     }
 
-    def build(attend, call=call, slot=slot):
+    def build(attend, call=call, slot=slot, qkv=qkv):
       """Once, and many times in a loop; or why it does not compile, which is a result."""
       try:
         f = partial(call, attend)
-        return [jax.jit(g).lower(slot).compile() for g in (f, partial(loop, f))]
+        return [jax.jit(g).lower(slot, qkv).compile() for g in (f, partial(loop, f))]
       except Exception as error:
         return f"{type(error).__name__}: {error}"[:200]
 
     with concurrent.futures.ThreadPoolExecutor() as pool:
       built = dict(zip(variants, pool.map(build, variants.values()), strict=True))
-    want = leaves(call(plain.attend, slot))
+    want = leaves(call(plain.attend, slot, qkv))
     for name, found in built.items():
       result: dict[str, Any] = {"cache": cache_dtype or c.dtype, "variant": name}
       if isinstance(found, str):
@@ -82,9 +85,9 @@ def main(argv):
       else:
         once, many = found
         differ = lambda a, b: jnp.abs(a.astype(jnp.float32) - b.astype(jnp.float32)).max()
-        got = leaves(once(slot))
+        got = leaves(once(slot, qkv))
         result["differs"] = [float(differ(a, b)) for a, b in zip(got, want, strict=True)]
-        micro = 1e6 * shapes.timed(partial(many, slot), 3)["seconds"] / _CALLS.value
+        micro = 1e6 * shapes.timed(partial(many, slot, qkv), 3)["seconds"] / _CALLS.value
         result["us"] = round(micro, 2)
         if chip:
           result["of_bandwidth"] = round(bytes_ / chip.bandwidth * 1e6 / micro, 3)
@@ -98,7 +101,7 @@ def leaves(result):
 
 
 def inputs(c, cache_dtype):
-  """(call(attend, slot), slot, bytes of live keys and values)."""
+  """(call(attend, slot, qkv), slot, qkv, bytes of live keys and values)."""
   rows, prompts = _ROWS.value, _ROWS.value // _GROUP.value
   keys = iter(jax.random.split(jax.random.key(0), 8))
   normal = lambda *shape: jax.random.normal(next(keys), shape, jnp.bfloat16)
@@ -116,17 +119,23 @@ def inputs(c, cache_dtype):
   live = jnp.ones(rows, bool)
 
   @partial(jax.jit, static_argnums=0)
-  def call(attend, slot):
+  def call(attend, slot, qkv):
     return attend(c, qkv, turn, slot, at, live, prompt, seen, None)
 
   width = 1 if cache_dtype else 2
   live_keys = rows * _AT.value + prompts * _ASKED.value
-  return call, slot, live_keys * 2 * c.kv_heads * c.head_dim * width
+  return call, slot, qkv, live_keys * 2 * c.kv_heads * c.head_dim * width
 
 
-def loop(call, slot):
-  """Calls one after the other, the cache carried in place."""
-  return jax.lax.fori_loop(0, _CALLS.value, lambda _, slot: call(slot)[1], slot)
+def loop(call, slot, qkv):
+  """Calls one after the other: the cache is carried in place, and values are the next queries."""
+
+  def step(_, carry):
+    slot, qkv = carry
+    values, slot = call(slot, qkv)
+    return slot, qkv.at[:, :, :-2].set(values)
+
+  return jax.lax.fori_loop(0, _CALLS.value, step, (slot, qkv))
 
 
 if __name__ == "__main__":

@@ -43,7 +43,6 @@ def tunix(work: Work, *, shape: str, dtype: str, micro: int, repeats: int) -> di
   import numpy as np
   import optax
   from flax import nnx
-  from orbax import checkpoint  # noqa: F401  before the stand-ins: it asks for what it can miss
 
   sys.meta_path.append(_StandIns())
   from tunix.models.llama3 import model as llama
@@ -136,6 +135,9 @@ def tunix(work: Work, *, shape: str, dtype: str, micro: int, repeats: int) -> di
   }
 
 
+_PEERS = ("tunix", "metrax", "perfetto", "clu")  # what may ask for stand-ins
+
+
 class Ids:
   """A tokenizer whose text is the numbers of the tokens. No token ends a response."""
 
@@ -159,13 +161,18 @@ class Ids:
 
 
 class _StandIns(importlib.abc.MetaPathFinder, importlib.abc.Loader):
-  """Empty modules for libraries that are not installed: the last to be asked."""
+  """Empty modules for libraries that the peer asks for and that are not installed: the last to be
+  asked. Other libraries see what there is: they know what they can miss."""
 
   made: ClassVar[list[str]] = []
 
   def find_spec(self, fullname, path=None, target=None):
+    frame: Any = sys._getframe(1)
+    while frame and frame.f_globals["__name__"].startswith("importlib"):
+      frame = frame.f_back
+    asks = frame.f_globals["__name__"].partition(".")[0] if frame else ""
     top = sys.modules.get(fullname.partition(".")[0])
-    if fullname in ("tunix", "metrax") or (top and not getattr(top, "stands_in", False)):
+    if asks not in _PEERS or (top and not getattr(top, "stands_in", False)):
       return None
     self.made.append(fullname)
     return importlib.machinery.ModuleSpec(fullname, self, is_package=True)

@@ -14,6 +14,7 @@ a variant, then one with all.
 import dataclasses
 import json
 import time
+from functools import partial
 
 import jax
 from absl import app, flags
@@ -21,6 +22,7 @@ from absl import app, flags
 from experiments.benchmarks import shapes
 from experiments.benchmarks.profiles import profile
 from lcrl import policies
+from lcrl.policies import decoding, triton_decode
 from lcrl.sampling.engine import make_engine
 
 _SHAPE = flags.DEFINE_string("shape", "smollm2-135m", "a model by name")
@@ -32,17 +34,21 @@ _HEAVY = flags.DEFINE_bool("heavy", False, "lengths of heavy tail: slots against
 _SLOTS = flags.DEFINE_integer("slots", 512, "with --heavy: rows that decode at once")
 _DTYPE = flags.DEFINE_string("dtype", "bfloat16", "of weights and computation")
 _VARIANTS = flags.DEFINE_list(
-  "variants", ["xla", "triton", "fused", "fused+int8"], "decoding[+cache dtype]"
+  "variants", ["xla", "triton", "triton+int8"], "decoding[+cache dtype]"
 )
 _REPEATS = flags.DEFINE_integer("repeats", 3, "timed calls after the first")
+_COMPILER = flags.DEFINE_list("compiler", [], "options of XLA, name=true or name=false")
+_TILES = flags.DEFINE_list("tiles", [], "of the Triton kernel: queries, keys, warps, stages")
 _PROFILE = flags.DEFINE_bool("profile", False, "adds the kernels of one call to each variant")
-_PEER = flags.DEFINE_string("peer", None, "tunix or transformers: the same work by another library")
 
 
 def main(argv):
   del argv
   work = shapes.Work(_PROMPTS.value, _GROUP.value, _ASKED.value, _LIMIT.value, _HEAVY.value)
   results = {}
+  if _TILES.value:
+    tiles = triton_decode.Tiles(*map(int, _TILES.value))
+    decoding.ATTEND["triton"] = partial(triton_decode.attend, tiles=tiles)
   for name in _VARIANTS.value:
     begin = time.perf_counter()
     try:
@@ -56,7 +62,7 @@ def main(argv):
 
 def measure(name: str, work: shapes.Work) -> dict:
   """Times of a variant, in all ways that the flags ask for."""
-  decoding, _, asked = name.partition("+")
+  way, _, asked = name.partition("+")
   cache_dtype = asked or None
   c = shapes.config(_SHAPE.value, dtype=_DTYPE.value)
   policy = policies.make(c)
@@ -72,8 +78,9 @@ def measure(name: str, work: shapes.Work) -> dict:
       end_ids=(c.vocab_size,),
       pad_id=0,
       slots=slots,
-      decoding=decoding,
+      decoding=way,
       cache_dtype=cache_dtype,
+      compiler=shapes.compiler_options(_COMPILER.value),
     )
 
   def report(run, at_once, first=None):
@@ -118,6 +125,8 @@ def _result(work: shapes.Work, results: dict) -> dict:
     "config": {name: c[name] for name in keep},
     "work": work._asdict(),
     "dtype": _DTYPE.value,
+    "compiler": _COMPILER.value,
+    "tiles": _TILES.value,
     "variants": results,
   }
 

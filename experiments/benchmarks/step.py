@@ -36,6 +36,7 @@ _UPDATE = flags.DEFINE_string(
   "update", "full/triton/1/3456/unroll", "how to train, as a run of `benchmarks.update` is written"
 )
 _DECODING = flags.DEFINE_string("decoding", None, "of the sampler; None: the fastest here")
+_COMPILER = flags.DEFINE_list("compiler", [], "options of XLA for sampling, name=true or =false")
 _WORKERS = flags.DEFINE_integer("workers", 8, "processes of the verifier")
 _PEER = flags.DEFINE_enum("peer", None, ["tunix"], "another library, on the same work")
 _PEER_LIMIT = flags.DEFINE_integer("peer_timeout", 240, "seconds that it may take")
@@ -57,7 +58,13 @@ def main(argv):
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
   own = measure(work)
   print(json.dumps(own), flush=True)
-  result = {**common, "update": _UPDATE.value, "own": own, "peer": other}
+  result = {
+    **common,
+    "update": _UPDATE.value,
+    "compiler": _COMPILER.value,
+    "own": own,
+    "peer": other,
+  }
   if other and "error" not in other:
     parts = ("step_s", "sampling_s", "update_s", "first_step_s")
     result["times_faster"] = {name: other[name] / own[name] for name in parts}
@@ -75,10 +82,11 @@ def measure(work: shapes.Work) -> dict[str, Any]:
     end_ids=tokens.end_ids,
     pad_id=tokens.pad_id,
     decoding=_DECODING.value,
+    compiler=shapes.compiler_options(_COMPILER.value),
   )
   with Verifier(task, workers=_WORKERS.value) as verifier:
-    timed = _Timed(engine)
-    player = Player(task, tokens, timed, verifier, model.mesh, work.asked)
+    timed, judge = _Timed(engine), _Judge(verifier)
+    player = Player(task, tokens, timed, judge, model.mesh, work.asked)
     rounds = make_rounds(model, player)
     roll, state = make_roll(model, task, rounds), model.initial()
     jax.block_until_ready(state.params)
@@ -95,6 +103,7 @@ def measure(work: shapes.Work) -> dict[str, Any]:
           "step_s": end - start,
           "sampling_s": timed.seconds,
           "verify_s": shaped.seconds - timed.seconds,
+          "verify_workers_s": judge.seconds,
           "shape_s": rolled - start - shaped.seconds,
           "update_s": end - rolled,
         }
@@ -146,17 +155,19 @@ def settings(work: shapes.Work):
 
 
 class _Asked:
-  """Prompts of random tokens, written as numbers."""
+  """Prompts of random tokens, written as numbers. As many as a data set has: to shuffle a few takes
+  longer."""
 
   def __init__(self, work: shapes.Work, vocab: int):
     rows = np.random.default_rng(0).integers(0, vocab, (work.prompts, work.asked))
     self._texts = [" ".join(map(str, row)) for row in rows.tolist()]
 
   def __len__(self) -> int:
-    return len(self._texts)
+    return 8192
 
   def __getitem__(self, index: int) -> Prompt:
-    return Prompt(index, ({"role": "user", "content": self._texts[index]},), "0 0")
+    text = self._texts[index % len(self._texts)]
+    return Prompt(index, ({"role": "user", "content": text},), "0 0")
 
 
 class _Tokens:
@@ -182,6 +193,20 @@ class _Timed:
     rollouts = jax.block_until_ready(self._engine.generate(*args))
     self.seconds = time.perf_counter() - start
     return rollouts
+
+
+class _Judge:
+  """A verifier and the seconds of its last call."""
+
+  def __init__(self, verifier: Verifier):
+    self._verifier, self.seconds = verifier, 0.0
+
+  def verify(self, items):
+    items = list(items)
+    start = time.perf_counter()
+    verdicts = self._verifier.verify(items)
+    self.seconds = time.perf_counter() - start
+    return verdicts
 
 
 if __name__ == "__main__":

@@ -13,23 +13,17 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from flax import linen as nn
 
 from lcrl.policies import cache as plain
 from lcrl.policies import triton_decode
 from lcrl.policies.attention import attention
-from lcrl.policies.block import rotate, rotation
+from lcrl.policies.block import Norm, rotate, rotation
 from lcrl.policies.cache import Cache, Prompts, write_prompts
 from lcrl.policies.config import Config
-from lcrl.policies.products import PLAIN, Products, norm
-from lcrl.policies.triton_products import TRITON
 
 PyTree = Any
-ATTEND: dict[str, Callable] = {
-  "xla": plain.attend,
-  "triton": triton_decode.attend,
-  "fused": triton_decode.attend,
-}
-PRODUCTS: dict[str, Products] = {"xla": PLAIN, "triton": PLAIN, "fused": TRITON}
+ATTEND: dict[str, Callable] = {"xla": plain.attend, "triton": triton_decode.attend}
 
 # Logical axes of a layer of the copy: K key heads, each with its queries, its key and its value.
 _AXES: dict[str, dict[str, tuple[str, ...]]] = {
@@ -138,24 +132,27 @@ def _through(c: Config, params, tokens, cache, attend):
   for layer, slot, window in zip(params["layers"], cache, windows, strict=True):
     x, slot = _layer(c, layer, x, partial(attend, window, slot))
     slots.append(slot)
-  return norm(c.norm_eps, params["norm"]["scale"], x), tuple(slots)
+  return _norm(c, params["norm"], x), tuple(slots)
 
 
 def _layer(c: Config, params, x, attend):
   """[..., D] -> [..., D], and what `attend(qkv [..., K, G + 2, H])` keeps."""
-  of, scale = PRODUCTS[c.decoding], lambda name: params[name]["scale"]
-  qkv = of.read(c.norm_eps, scale("attention_norm"), x, params["qkv"]["kernel"])
+  norm = lambda name, x: _norm(c, params[name], x)
+  qkv = jnp.einsum("...d,dkch->...kch", norm("attention_norm", x), params["qkv"]["kernel"])
   if "bias" in params["qkv"]:
     bias = params["qkv"]["bias"]
     qkv += bias.reshape((1,) * (qkv.ndim - bias.ndim) + bias.shape)
   if c.qk_norm:
-    q = norm(c.norm_eps, scale("query_norm"), qkv[..., :-2, :])
-    k = norm(c.norm_eps, scale("key_norm"), qkv[..., -2:-1, :])
+    q, k = norm("query_norm", qkv[..., :-2, :]), norm("key_norm", qkv[..., -2:-1, :])
     qkv = jnp.concatenate([q, k, qkv[..., -1:, :]], axis=-2)
   values, kept = attend(qkv)
-  x = of.add(x, values.reshape(*x.shape[:-1], -1), params["out"]["kernel"])
-  gated = of.gate(c.norm_eps, scale("mlp_norm"), x, params["gate_up"]["kernel"])
-  return of.add(x, gated, params["down"]["kernel"]), kept
+  x += values.reshape(*x.shape[:-1], -1) @ params["out"]["kernel"]
+  y = jnp.einsum("...d,dcf->...cf", norm("mlp_norm", x), params["gate_up"]["kernel"])
+  return x + (nn.silu(y[..., 0, :]) * y[..., 1, :]) @ params["down"]["kernel"], kept
+
+
+def _norm(c: Config, params, x):
+  return Norm(c.norm_eps).apply({"params": params}, x)
 
 
 def _queries(qkv):

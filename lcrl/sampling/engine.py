@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
+from collections.abc import Callable, Mapping
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -34,6 +37,7 @@ class Engine:
   slots: int | None
   cache_dtype: str | None
   mesh: Mesh | None
+  compiler: tuple[tuple[str, Any], ...] = ()
 
   def generate(self, params: PyTree, rows: Rows, budget: Budget, key: jax.Array) -> Rollouts:
     """One response to every row, not verified yet: every answer counts as wrong.
@@ -50,7 +54,7 @@ class Engine:
     """
     facts = jax.tree.map(int, _facts(self, rows, _caps(rows, budget)))
     self._check(rows, budget, facts)
-    return _generate(
+    return _program(self.compiler)(
       self,
       _prepare(self, params),
       rows,
@@ -92,6 +96,7 @@ def make_engine(
   cache_dtype: str | None = None,
   decoding: str | None = None,
   mesh: Mesh | None = None,
+  compiler: Mapping[str, Any] | None = None,
 ) -> Engine:
   """An engine for one policy.
 
@@ -108,6 +113,7 @@ def make_engine(
     decoding: a name in `policies.decoding.ATTEND`; None: the fastest that this mesh can run.
     mesh: rows are split over data and fsdp, every such shard samples at its own pace; parameters
       are gathered over fsdp and stay split over tensor. None: no mesh.
+    compiler: options of XLA for what samples.
   """
   if max_tokens < 1:
     raise ValueError(f"max_tokens must be at least 1, got {max_tokens}.")
@@ -120,7 +126,16 @@ def make_engine(
   if config != policy.config:
     policy = policies.make(config)
   return Engine(
-    policy, max_tokens, tuple(end_ids), pad_id, temperature, control, slots, cache_dtype, mesh
+    policy,
+    max_tokens,
+    tuple(end_ids),
+    pad_id,
+    temperature,
+    control,
+    slots,
+    cache_dtype,
+    mesh,
+    tuple(sorted((compiler or {}).items())),
   )
 
 
@@ -171,8 +186,7 @@ def _prepare(engine: Engine, params: PyTree) -> PyTree:
   return _constrain(copy, jax.tree.map(keep, shardings))
 
 
-@partial(jax.jit, static_argnums=0, static_argnames=("prompt", "new", "share"))
-def _generate(engine, params, rows, budget, key, *, prompt: int, new: int, share: bool):
+def _run(engine, params, rows, budget, key, *, prompt: int, new: int, share: bool):
   cut = lambda x: x if x is None else jnp.asarray(x)[..., :prompt]
   rows = dataclasses.replace(rows, tokens=cut(rows.tokens), train_tokens=cut(rows.train_tokens))
   run = partial(_sample, engine, new, share)
@@ -210,6 +224,16 @@ def _sample(engine: Engine, new: int, share: bool, params, key, tokens, lengths,
     growing=engine.policy.config.decoding == "xla",
   )
   return jax.tree.map(lambda x: x.reshape(prompts, group, *x.shape[1:]), samples)
+
+
+_STATIC: dict[str, Any] = {"static_argnums": 0, "static_argnames": ("prompt", "new", "share")}
+_generate = jax.jit(_run, **_STATIC)
+
+
+@functools.cache
+def _program(compiler: tuple[tuple[str, Any], ...]) -> Callable:
+  """`_generate` with these options of XLA."""
+  return jax.jit(_run, **_STATIC, compiler_options=dict(compiler)) if compiler else _generate
 
 
 def assemble(rows: Rows, budget: Budget, samples: Samples, *, pad_id: int) -> Rollouts:
