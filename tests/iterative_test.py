@@ -137,6 +137,23 @@ def test_log_probs_are_those_of_the_start_and_of_the_round(started):
   assert np.abs(gap).max() > 0.01
 
 
+def test_slices_packing_and_adapters_change_no_round(started, tmp_path):
+  _, _, states, _ = started
+  train = {"prompts": 2, "micro_batches": 2, "pack": 50}
+  config = changed(lora={"rank": 2, "alpha": 4.0}, train=train)
+  with begin(read(config), Workdir(tmp_path, config)) as run:
+    start = on_host(run.initial().params)
+    state, numbers, _ = run.steps_from(0)(run.initial())
+  got, want = state.pending, states[1].pending
+  assert_equal((got.tokens, got.rewards), (want.tokens, want.rewards))
+  close = lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5)
+  jax.tree.map(close, got.signals, want.signals)
+  assert numbers["pairs"] == 2
+  for name, adapter in state.params.items():  # at first a's gradient is 0, as b is
+    assert_equal(adapter["a"], start[name]["a"])
+    assert np.abs(adapter["b"]).max() > 0
+
+
 def test_a_round_without_a_pair_leaves_the_policy_as_it_is(started):
   run, checkpoints, states, _ = started
   take = run.steps_from(UPDATES)
@@ -227,6 +244,7 @@ def test_a_teachers_right_answer_is_chosen_over_the_policys_wrong_ones(tmp_path)
     ({"pairing": None}, r"no section \['pairing'\]"),
     ({"data": {}}, r"unknown config section \['data'\]"),
     ({"round": {"group_size": 1}}, "round.group_size must be at least 2"),
+    ({"round": {"prompts": 6}}, "round.prompts must be a multiple of train.prompts=4, got 6"),
     ({"round": {"updates": 0}}, "round.updates must be at least 1, got 0"),
     ({"train": {"window": 2}}, "train.window"),
     ({"reference": None}, "section reference"),

@@ -8,7 +8,9 @@ teacher's among them where the run has one.
 from __future__ import annotations
 
 import dataclasses
+import operator
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
@@ -22,7 +24,7 @@ from lcrl.data.sources import Encoded
 from lcrl.mesh import everywhere, replicated
 from lcrl.named import build, resolve
 from lcrl.sampling.verified import Player
-from lcrl.tasks.task import Task
+from lcrl.tasks.task import Prompt, Task
 from lcrl.training.collect import ask_budget, pad_rows, step_key
 from lcrl.training.iterative import anchors
 from lcrl.training.iterative.settings import Settings
@@ -95,14 +97,27 @@ def anchored(s: Settings, model: Model) -> dict[str, anchors.Anchor]:
 
 
 def make_round(s: Settings, model: Model, task: Task, player: Player, base: PyTree):
-  """state -> the pool of the round that begins there."""
+  """state -> the pool of the round that begins there, `train.prompts` prompts at a time."""
   scoring, rounds = stages(s), Rounds(player)
   rounds.check(scoring)  # type: ignore[arg-type]
   teacher = Teacher(s.built["teacher"], player) if "teacher" in s.built else None
   stream = data.prompts(task, seed=s.seed)
-  said_by = lambda params, rows: model.score(params, rows).log_probs
+  size = s.train.prompts
+  starts = range(0, s.round.prompts, size)
+  cut = jax.jit(partial(_part, size=size))
+  join = jax.jit(lambda parts: jax.tree.map(lambda *x: jnp.concatenate(x), *parts))
+  said_by = lambda params, rows: join([model.score(params, cut(rows, i)).log_probs for i in starts])
   reward, whose = jax.jit(scoring.reward.apply), anchored(s, model)
   gather = jax.jit(lambda x: x, out_shardings=replicated(model.mesh))
+
+  def play(params: PyTree, prompts: list[Prompt], index: np.ndarray, budget: Any, key: jax.Array):
+    played = []
+    for i in starts:
+      here = slice(i, i + size)
+      caps = jax.tree.map(operator.itemgetter(here), budget)
+      rollouts = rounds.play(params, prompts[here], index[here], caps, key)
+      played.append(pad_rows(rollouts, s.window))
+    return join(played)
 
   def begin(state: TrainState) -> Pool:
     step, position = int(state.step), int(state.position)
@@ -112,7 +127,7 @@ def make_round(s: Settings, model: Model, task: Task, player: Player, base: PyTr
     how = {"step": step, "key": key, "group_size": s.round.group_size}
     budget = ask_budget(scoring, states, prompts, **how)  # type: ignore[arg-type]
     params = model.whole(base, state.params)
-    played = pad_rows(rounds.play(params, prompts, index, budget, key), s.window)
+    played = play(params, prompts, index, budget, key)
     values, reward_state = reward(states.reward, played)
     _, budget_state = scoring.budget.apply(
       states.budget, played.prompt_ids, **how | {"step": jnp.int32(step)}
@@ -174,6 +189,11 @@ def pairs_of(pool: Pool, choose: Pairing) -> list[Encoded]:
 def on_host(pool: Pool) -> Pool:
   """The same in numpy."""
   return jax.tree.map(np.asarray, pool)
+
+
+def _part(tree: PyTree, start: jax.Array, *, size: int) -> PyTree:
+  """`size` of the first axis of every leaf, from `start` on."""
+  return jax.tree.map(lambda x: jax.lax.dynamic_slice_in_dim(x, start, size), tree)
 
 
 def _span(mask: np.ndarray) -> slice:

@@ -17,7 +17,7 @@ OPTIONAL = ("teacher", "weights", "reference", "lora", "tokenizer", "eval_task")
 
 @dataclasses.dataclass(frozen=True)
 class Round:
-  prompts: int  # that are answered
+  prompts: int  # that are answered, train.prompts at a time
   group_size: int  # answers to each
   updates: int  # steps that learn from them
 
@@ -49,6 +49,11 @@ def read(config: Mapping[str, Any]) -> Settings:
         raise ValueError(f"{name}.{field} must be at least 1, got {value}.")
   if found["round"].group_size < 2:
     raise ValueError("round.group_size must be at least 2: a pair takes two answers, got 1.")
+  if found["round"].prompts % found["train"].prompts:
+    raise ValueError(
+      f"round.prompts must be a multiple of train.prompts={found['train'].prompts}, "
+      f"got {found['round'].prompts}."
+    )
   built = {name: config[name] for name in (*NAMED, *OPTIONAL) if name in config and name != "lora"}
   return Settings(
     run=config["run"],
