@@ -1,11 +1,14 @@
 """CRF: a right answer earns more the more concise it is found, most of all in easy groups.
 
-Source  arXiv:2511.09158, from secondary sources. Stand-in: the share of words said for the first
-        time, where a 3B model scores; alpha and the schedule of the annealing are ours
+Source  arXiv:2511.09158, from secondary sources. Stand-in: a reward model of the scores that one
+        has (configs/conciseness_reward_model.py), where theirs is not published; alpha and the
+        schedule of the annealing are ours
 Tier    B
 Data    MATH's train split as JSON lines in data/math.jsonl
+First   a run of configs/conciseness_reward_model.py in runs/conciseness_reward_model
 Run     python -m experiments.train --config=configs/crf.py --workdir=$WORKDIR
-Smoke   the same with --config=configs/crf.py:smoke (one CPU, under a minute)
+Smoke   the same with --config=configs/crf.py:smoke (one CPU, under a minute); no
+        model scores there, but the share of words said for the first time
 Result  not run yet
 """
 
@@ -33,8 +36,8 @@ def get_config(mode: str = "full") -> config_dict.ConfigDict:
     difficulty="level",
     extract="boxed",
     template=BOXED,
-    signals=dict(fn="distinct_words"),
   )
+  c.learned = dict(conciseness=dict(path="runs/conciseness_reward_model"))
   c.sampling = dict(temperature=1.0, dtype="bfloat16")
   c.optimizer = dict(fn="adamw", learning_rate=1e-6)
   c.mesh = dict(data=1, fsdp=-1)
@@ -44,6 +47,8 @@ def get_config(mode: str = "full") -> config_dict.ConfigDict:
   c.eval = dict(every=100, prompts=512)
   if mode == "smoke":
     shrink(c).budget = dict(fn="fixed", target=16)
+    del c.learned
+    c.task.signals = dict(fn="distinct_words")
   return c
 
 

@@ -50,6 +50,17 @@ def shrink_pairs(
   return c
 
 
+def shrink_rewards(
+  c: config_dict.ConfigDict, *, rows: str = "smoke_pairs.jsonl"
+) -> config_dict.ConfigDict:
+  """The same for reward models, which write no answers."""
+  shrink_pairs(c, rows=rows)
+  del c.sampling
+  c.train = dict(steps=2)
+  c.eval = dict(pairs=8)
+  return c
+
+
 def shrink_rounds(c: config_dict.ConfigDict) -> config_dict.ConfigDict:
   """The same for iterative runs. Answers score by their length, or a teacher's stand beside them:
   a fresh policy is never right, and pairs need a contrast."""

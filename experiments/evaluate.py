@@ -20,7 +20,7 @@ import numpy as np
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from experiments.export import anywhere, read_config, restore
+from experiments.export import anywhere, restore
 from lcrl import evaluation
 from lcrl.evaluation import measures, plots, tables
 from lcrl.evaluation.run import play_all
@@ -30,6 +30,7 @@ from lcrl.policies import sources
 from lcrl.training import runs
 from lcrl.training.checkpoint import CheckpointError
 from lcrl.training.playing import build_tokenizer, playing
+from lcrl.training.workdir import read_config
 
 FLAGS = flags.FLAGS
 

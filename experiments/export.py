@@ -6,7 +6,6 @@ python -m experiments.export --workdir=runs/laser --out=exported [--step=100]
 from __future__ import annotations
 
 import dataclasses
-import json
 from pathlib import Path
 from typing import Any
 
@@ -18,19 +17,9 @@ from lcrl.training import runs
 from lcrl.training.checkpoint import CheckpointError, Checkpoints
 from lcrl.training.playing import build_tokenizer
 from lcrl.training.settings import Mesh
+from lcrl.training.workdir import read_config
 
 FLAGS = flags.FLAGS
-
-
-def read_config(workdir: Path) -> dict[str, Any]:
-  """The config with which a run was started."""
-  place = workdir / "config.json"
-  if not place.is_file():
-    raise ValueError(f"{workdir} is not a run folder: it has no config.json.")
-  try:
-    return json.loads(place.read_text(encoding="utf-8"))["config"]
-  except (json.JSONDecodeError, KeyError) as error:
-    raise ValueError(f"{place} is not the config of a run: {error!r}.") from None
 
 
 def anywhere(settings: Any, *, prompts: int) -> Any:

@@ -10,7 +10,7 @@ begin with. Which of these a row is shows in its columns and their types:
   plain                    prompt (or question), chosen, rejected, and perhaps system
 
 To imitate, `messages` that end with an answer serve too, and a prompt with completion, response,
-output or chosen.
+output or chosen, and perhaps score, a number that says what the answer is worth.
 """
 
 from __future__ import annotations
@@ -63,7 +63,8 @@ def read_answer(row: Row) -> Pair:
   """
   (name,) = _columns(row, ("completion", "response", "output", "messages", "chosen"))
   messages, answers = _split(row, [_messages(row[name], name, "assistant")])
-  return Pair(messages, answers)
+  scores = (float(row["score"]),) if row.get("score") is not None else ()
+  return Pair(messages, answers, scores)
 
 
 def _split(row: Row, sides: Sequence[Messages]) -> tuple[Messages, tuple[str, ...]]:

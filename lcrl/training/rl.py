@@ -8,12 +8,13 @@ import logging
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from lcrl import evaluation, rewards
+from lcrl import evaluation, recipes, rewards
 from lcrl.named import resolve
 from lcrl.training.metrics import values
 from lcrl.training.model import build_model
 from lcrl.training.phases import learn, make_monitor, make_roll, make_rounds
 from lcrl.training.playing import build_tokenizer, judging, playing
+from lcrl.training.reward_model.learned import providers
 from lcrl.training.run import Judged, Run, Step
 from lcrl.training.samples import Samples
 from lcrl.training.settings import Settings
@@ -31,7 +32,8 @@ def begin(settings: Settings, out: Workdir) -> Iterator[Run]:
   model, tokenizer = build_model(s), build_tokenizer(s)
   with contextlib.ExitStack() as stack:
     task, player = stack.enter_context(playing(model, tokenizer, s.built["task"], "task"))
-    rounds = make_rounds(model, player)
+    own = providers(s.learned, model, tokenizer, recipes.signals(model.recipe))
+    rounds = make_rounds(model, player, own)
     evaluate = stack.enter_context(judging(model, tokenizer, task, player))
 
     def steps_from(first: int) -> Callable[[TrainState], Step]:

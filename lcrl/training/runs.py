@@ -12,6 +12,8 @@ from lcrl.training.iterative import run as iterative
 from lcrl.training.iterative.settings import read as read_iterative
 from lcrl.training.pairs import run as on_pairs
 from lcrl.training.pairs.settings import read as read_on_pairs
+from lcrl.training.reward_model import run as reward_model
+from lcrl.training.reward_model.settings import read as read_reward_model
 from lcrl.training.run import Run
 from lcrl.training.workdir import Workdir
 
@@ -29,11 +31,13 @@ class Kind(NamedTuple):
 
 ON_PAIRS = Kind(read_on_pairs, on_pairs.begin, on_pairs.build_model)
 ITERATIVE = Kind(read_iterative, iterative.begin, iterative.build_model)
+REWARD_MODEL = Kind(read_reward_model, reward_model.begin, reward_model.build_model)
 RUNS = {
   "rl": Kind(settings.read, rl.begin, rl.build_model),
   "preference": ON_PAIRS,
   "sft": ON_PAIRS,
   "iterative": ITERATIVE,
+  "reward_model": REWARD_MODEL,
 }
 
 

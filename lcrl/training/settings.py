@@ -95,6 +95,7 @@ class Settings:
   built: dict[str, Any]
   eval_task: dict[str, Any] | None  # None: the training task
   revise: dict[str, Any] | None  # what the host does to rollouts; None: nothing
+  learned: dict[str, Any]  # signal -> the reward model that gives it
   train: Train
   sampling: Sampling
   verify: Verify
@@ -111,6 +112,7 @@ def read(config: Mapping[str, Any]) -> Settings:
     "tokenizer",
     "eval_task",
     "revise",
+    "learned",
     "then",
     "run",
     "verify",
@@ -119,7 +121,7 @@ def read(config: Mapping[str, Any]) -> Settings:
     "checkpoint",
     "log",
   }
-  known = {*SLOTS, *BUILT, *SECTIONS, "seed", "run", "eval_task", "revise", "then"}
+  known = {*SLOTS, *BUILT, *SECTIONS, "seed", "run", "eval_task", "revise", "learned", "then"}
   if unknown := config.keys() - known:
     raise ValueError(f"unknown config section {sorted(unknown)}; there are {sorted(known)}.")
   if missing := known - optional - config.keys():
@@ -134,6 +136,7 @@ def read(config: Mapping[str, Any]) -> Settings:
     built={name: config[name] for name in BUILT if name in config},
     eval_task=config.get("eval_task"),
     revise=config.get("revise"),
+    learned=config.get("learned", {}),
     **{name: section(cls, config.get(name, {}), name) for name, cls in SECTIONS.items()},
   )
   _check(settings)

@@ -107,6 +107,17 @@ class Workdir:
     )
 
 
+def read_config(workdir: pathlib.Path) -> dict[str, Any]:
+  """The config with which a run was started."""
+  place = workdir / "config.json"
+  if not place.is_file():
+    raise ValueError(f"{workdir} is not a run folder: it has no config.json.")
+  try:
+    return json.loads(place.read_text(encoding="utf-8"))["config"]
+  except (json.JSONDecodeError, KeyError) as error:
+    raise ValueError(f"{place} is not the config of a run: {error!r}.") from None
+
+
 def _json_lines(path: pathlib.Path) -> list[dict[str, Any]]:
   return [json.loads(line) for line in path.read_text().splitlines()]
 

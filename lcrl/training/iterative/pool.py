@@ -30,6 +30,7 @@ from lcrl.training.iterative import anchors
 from lcrl.training.iterative.settings import Settings
 from lcrl.training.iterative.teacher import Teacher
 from lcrl.training.pairs.model import Model
+from lcrl.training.reward_model.learned import providers
 from lcrl.training.rounds import Rounds
 from lcrl.types import PyTree, TrainState
 
@@ -98,7 +99,10 @@ def anchored(s: Settings, model: Model) -> dict[str, anchors.Anchor]:
 
 def make_round(s: Settings, model: Model, task: Task, player: Player, base: PyTree):
   """state -> the pool of the round that begins there, `train.prompts` prompts at a time."""
-  scoring, rounds = stages(s), Rounds(player)
+  scoring = stages(s)
+  needs = [name for stage in scoring for name in stage.needs]
+  own = providers(s.built.get("learned", {}), model, player.tokenizer, needs)
+  rounds = Rounds(player, providers=own)
   rounds.check(scoring)  # type: ignore[arg-type]
   teacher = Teacher(s.built["teacher"], player) if "teacher" in s.built else None
   stream = data.prompts(task, seed=s.seed)

@@ -12,7 +12,7 @@ from lcrl.training.settings import section
 
 # Sections whose fn names what to build.
 NAMED = ("task", "budget", "reward", "pairing", "loss", "batches", "policy", "optimizer")
-OPTIONAL = ("teacher", "weights", "reference", "lora", "tokenizer", "eval_task")
+OPTIONAL = ("teacher", "learned", "weights", "reference", "lora", "tokenizer", "eval_task")
 
 
 @dataclasses.dataclass(frozen=True)

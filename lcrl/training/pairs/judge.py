@@ -42,22 +42,13 @@ def judging(
 ) -> Iterator[Callable[[PyTree], Judged]]:
   """What judges the params that train. `stream` holds the pairs `held_out` once an epoch."""
   s = model.settings
-  count = per_epoch(len(held_out), s.built["batches"]["size"])
+  look = looker(model, reference, held_out, stream)
   sample = make_sampler(model, tokenizer, held_out)
   with contextlib.ExitStack() as stack:
     on_task = None
     if (spec := s.built.get("task")) is not None:
       task, player = stack.enter_context(playing.playing(model, tokenizer, spec, "task"))
       on_task = stack.enter_context(playing.judging(model, tokenizer, task, player))
-
-    def look(params: PyTree) -> dict[str, np.ndarray]:
-      seen = []
-      for i in range(count):
-        pairs = stream[i]
-        placed = model.place(pairs)
-        batch = model.derive(placed, reference(pairs, placed), 0)
-        seen.append(model.say(model.score(params, placed), batch))
-      return jax.tree.map(lambda *xs: np.concatenate([np.asarray(x) for x in xs]), *seen)
 
     def judge(trained: PyTree) -> Judged:
       params = model.whole(base, trained)
@@ -71,6 +62,24 @@ def judging(
       return Judged(found, plain(found), line(found), texts)
 
     yield judge
+
+
+def looker(
+  model: Model, reference: Reference, held_out: Sequence[Encoded], stream: Any
+) -> Callable[[PyTree], dict[str, np.ndarray]]:
+  """params -> what `model.say` says of all pairs of `held_out`."""
+  count = per_epoch(len(held_out), model.settings.built["batches"]["size"])
+
+  def look(params: PyTree) -> dict[str, np.ndarray]:
+    seen = []
+    for i in range(count):
+      pairs = stream[i]
+      placed = model.place(pairs)
+      batch = model.derive(placed, reference(pairs, placed), 0)
+      seen.append(model.say(model.score(params, placed), batch))
+    return jax.tree.map(lambda *xs: np.concatenate([np.asarray(x) for x in xs]), *seen)
+
+  return look
 
 
 def accuracy(s: Settings, seen: dict[str, np.ndarray]) -> Estimate:
@@ -124,24 +133,32 @@ def summarise(out: Workdir, s: Settings, data: dict[str, Any]) -> dict[str, Any]
   words = [
     f"Accuracy stands for: {summary['accuracy_of']}.",
     "## Pairs and length",
-    table(summary),
+    table(*(row["pairs"] | own(row["sampled"]) for row in (start, final))),
     "## Data",
-    ", ".join(f"{name.replace('_', ' ')} {n}" for name, n in data.items() if name != "padding")
-    + f"; {data['padding']:.1%} of the positions that the model reads are padding.",
+    words_of(data),
   ]
   title = f"{s.run} with {summary['reward']}, {len(steps)} steps"
   out.report(summary, title=title, curves=lines, sections=words)
   return summary
 
 
-def table(summary: dict[str, Any]) -> str:
-  """Before and after, on held-out pairs and in the policy's own answers, as Markdown."""
-  rows = {
-    name: [summary["pairs"][when][name] for when in ("start", "final")]
-    for name in summary["pairs"]["final"]
-  }
-  for name in ("tokens", "truncated"):
-    rows[f"sampled {name}"] = [summary["sampled"][when][name] for when in ("start", "final")]
+def own(sampled: dict[str, Any]) -> dict[str, Any]:
+  """Numbers of the policy's own answers, as the table calls them."""
+  return {f"sampled {name}": sampled[name] for name in ("tokens", "truncated")}
+
+
+def words_of(data: dict[str, Any]) -> str:
+  """What became of the rows, in words."""
+  counts = (f"{name.replace('_', ' ')} {n}" for name, n in data.items() if name != "padding")
+  return (
+    ", ".join(counts)
+    + f"; {data['padding']:.1%} of the positions that the model reads are padding."
+  )
+
+
+def table(start: dict[str, Any], final: dict[str, Any]) -> str:
+  """Numbers before and after, as Markdown."""
+  rows = {name: (start[name], final[name]) for name in final}
   cell = lambda x: "-" if x is None else f"{x:.4g}"
   body = [f"| {name.replace('_', ' ')} | {cell(a)} | {cell(b)} |" for name, (a, b) in rows.items()]
   return "\n".join(["| | before | after |", "|---|---:|---:|", *body])

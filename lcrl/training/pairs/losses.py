@@ -8,13 +8,13 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from lcrl.losses import weights
+from lcrl.losses import reward_model, weights
 from lcrl.losses.preference import stages
 from lcrl.named import build, resolve
 from lcrl.training.pairs import imitation
 from lcrl.types import Stage
 
-LOSSES = {"preference": stages, "sft": imitation}
+LOSSES = {"preference": stages, "sft": imitation, "reward_model": reward_model}
 TRAINER = {"ref", "weights", "mismatched"}  # what of a loss's needs the trainer sees to
 
 

@@ -25,6 +25,7 @@ from lcrl.mesh import (
 )
 from lcrl.named import build
 from lcrl.policies import Policy, lora, sources
+from lcrl.policies.hf import Source
 from lcrl.training import optimizers
 from lcrl.training.model import SCORE_FIELDS
 from lcrl.training.packed import PackedScore, PackedUpdate
@@ -34,7 +35,7 @@ from lcrl.training.pairs.losses import named_loss
 from lcrl.training.pairs.settings import Settings
 from lcrl.training.scorer import make_scorer
 from lcrl.training.step import score_all, update
-from lcrl.types import PairBatch, Pairs, Stage, TokenScores, TrainState
+from lcrl.types import PairBatch, Pairs, Stage, TrainState
 
 PyTree = Any
 S = TypeVar("S")
@@ -44,6 +45,21 @@ class Slots(NamedTuple, Generic[S]):
   """The recipe of a run on pairs: a stage, or its state."""
 
   loss: S
+
+
+class Form(NamedTuple):
+  """What kinds of runs on pairs make of a policy; the defaults are those of a policy that acts."""
+
+  source: Callable[[Source], Source] = lambda source: source
+  adapters: Callable[..., Any] = lora.adapters
+  merge: Callable[..., PyTree] = lora.merge
+  beside: Callable[..., PyTree] = lora.beside
+  make_scorer: Callable[..., Callable] = make_scorer
+  update_measure: Callable[[Stage], Callable] = measures.update_measure
+  say: Callable[..., dict[str, jax.Array]] = measures.say
+
+
+ACTING = Form()
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -63,7 +79,7 @@ class Model:
   derive: Callable[..., PairBatch]  # pairs, reference's log-probs, step -> what the loss sees
   learn: Any  # base, state, batch -> state, metrics, jitted; the state is donated
   learner: Callable[[PyTree], Callable[..., Any]]  # base -> (state, batch -> state, metrics)
-  score: Callable[..., TokenScores]  # params of the policy, pairs -> scores [B, G, T]
+  score: Callable[..., Any]  # params of the policy, pairs -> what `make_scorer`'s function gives
   say: Callable[..., dict[str, jax.Array]]  # scores, batch -> `measures.say`, on every device
   padding: Callable[[Pairs], float]  # share of the positions that the model reads for nothing
 
@@ -77,21 +93,22 @@ class Model:
     return to_global(self.mesh, jax.tree.map(mine, pairs))
 
 
-def build_model(settings: Settings, *, devices=None) -> Model:
+def build_model(settings: Settings, *, devices=None, form: Form = ACTING) -> Model:
   """The part of a run that needs no data: everything that is compiled.
 
   Args:
     settings: of the run.
     devices: of the mesh; None: all here.
+    form: of the kind of run.
   """
   s = settings
   stage, weigh = named_loss(s.run, s.built)
   mesh = make_mesh(**dataclasses.asdict(s.mesh), devices=devices)
-  source = build(sources, s.built["policy"], field="policy")
+  source = form.source(build(sources, s.built["policy"], field="policy"))
   policy = source.policy
   optimizer = build(optimizers, s.built["optimizer"], field="optimizer")
   fields = tuple(name for name in stage.needs if name in SCORE_FIELDS)
-  score = make_scorer(policy, needs=fields, mesh=mesh, pack=s.train.pack)
+  score = form.make_scorer(policy, needs=fields, mesh=mesh, pack=s.train.pack)
   pieces = s.train.micro_batches
   key = jax.random.key(s.seed)
 
@@ -101,8 +118,8 @@ def build_model(settings: Settings, *, devices=None) -> Model:
     fresh, axes = policy.init, policy.axes
     whole_of = beside = lambda base, trained: trained
   else:
-    fresh, axes = lora.adapters(policy, rank=s.lora.rank, targets=s.lora.targets)
-    whole_of, beside = (partial(f, alpha=s.lora.alpha) for f in (lora.merge, lora.beside))
+    fresh, axes = form.adapters(policy, rank=s.lora.rank, targets=s.lora.targets)
+    whole_of, beside = (partial(f, alpha=s.lora.alpha) for f in (form.merge, form.beside))
 
   def begin(trained) -> TrainState:
     return TrainState(
@@ -141,7 +158,7 @@ def build_model(settings: Settings, *, devices=None) -> Model:
       weigh=weigh,
       optimizer=optimizer,
       micro_batches=pieces,
-      measure=measures.update_measure(stage),
+      measure=form.update_measure(stage),
       **sizes,
     )
 
@@ -173,7 +190,7 @@ def build_model(settings: Settings, *, devices=None) -> Model:
     learn=learn_,
     learner=learner,
     score=score_,
-    say=jax.jit(partial(measures.say, stage), out_shardings=whole),
+    say=jax.jit(partial(form.say, stage), out_shardings=whole),
     padding=padding,
   )
 

@@ -1,4 +1,4 @@
-"""run="preference" and run="sft": a step takes a batch of pairs and learns from it."""
+"""A run on pairs, or on answers: a step takes a batch of them and learns from it."""
 
 from __future__ import annotations
 
@@ -26,15 +26,14 @@ from lcrl.training.pairs.judge import judging, summarise
 from lcrl.training.pairs.losses import LOSSES, TRAINER
 from lcrl.training.pairs.mismatched import mismatched
 from lcrl.training.pairs.model import Model, build_model
-from lcrl.training.pairs.settings import Settings
 from lcrl.training.playing import build_tokenizer
-from lcrl.training.run import Run, Step
+from lcrl.training.run import Judged, Run, Step
 from lcrl.training.watch import device_memory
 from lcrl.training.workdir import Workdir
 from lcrl.types import Pairs, TrainState
 
 PyTree = Any
-SIDES = {"preference": 2, "sft": 1}
+SIDES = {"preference": (2,), "sft": (1,), "reward_model": (1, 2)}
 PREFLIGHT = 4  # batches that are looked at before the first step
 
 
@@ -45,13 +44,24 @@ class Data(NamedTuple):
   batches: Callable[[Sequence[Encoded]], Any]  # encoded -> step -> Pairs, numpy
 
 
+class Parts(NamedTuple):
+  """What kinds of runs on pairs differ in."""
+
+  build_model: Callable[[Any], Model]
+  judging: Callable[..., contextlib.AbstractContextManager[Callable[[PyTree], Judged]]]
+  summarise: Callable[[Workdir, Any, dict[str, Any]], dict[str, Any]]
+
+
+ACTING = Parts(build_model, judging, summarise)
+
+
 @contextlib.contextmanager
-def begin(settings: Settings, out: Workdir) -> Iterator[Run]:
+def begin(settings: Any, out: Workdir, *, parts: Parts = ACTING) -> Iterator[Run]:
   """The run that `settings` describe, writing to `out`."""
   s = settings
   loss = resolve(LOSSES[s.run], s.built["loss"], field="loss")
   out.describe(loss=inspect.getdoc(loss.func))  # type: ignore[attr-defined]
-  model, tokenizer = build_model(s), build_tokenizer(s)
+  model, tokenizer = parts.build_model(s), build_tokenizer(s)
   data = read_data(model, tokenizer)
   base = model.base()
   reference = make_reference(model, base, data, out)
@@ -59,8 +69,8 @@ def begin(settings: Settings, out: Workdir) -> Iterator[Run]:
   padding = float(np.mean([model.padding(fetch(i)) for i in range(PREFLIGHT)]))
   report = data.report | {"padding": padding}
   held_out = data.held_out[: s.eval.pairs]
-  parts = judging(model, base, reference, tokenizer, held_out, data.batches(held_out))
-  with parts as judge:
+  stream = data.batches(held_out)
+  with parts.judging(model, base, reference, tokenizer, held_out, stream) as judge:
 
     def steps_from(first: int) -> Callable[[TrainState], Step]:
       out.note(preflight(report, [fetch(i) for i in range(PREFLIGHT)]))
@@ -76,7 +86,7 @@ def begin(settings: Settings, out: Workdir) -> Iterator[Run]:
       initial=model.initial,
       judge=judge,
       steps_from=steps_from,
-      finish=lambda: summarise(out, s, report),
+      finish=lambda: parts.summarise(out, s, report),
     )
 
 
@@ -89,10 +99,11 @@ def read_data(model: Model, tokenizer: Any) -> Data:
   s, stage = model.settings, model.stage
   spec = s.built["data"]
   split = resolve(sources, spec, field="data")(tokenizer)
-  if len(split.train[0].sides) != SIDES[s.run]:
+  sides, wanted = len(split.train[0].sides), SIDES[s.run]
+  if sides not in wanted:
     raise ValueError(
-      f"data.fn={spec['fn']!r} gives {len(split.train[0].sides)} answers a prompt; "
-      f"run={s.run!r} learns from {SIDES[s.run]}."
+      f"data.fn={spec['fn']!r} gives {sides} answers a prompt; "
+      f"run={s.run!r} learns from {' or '.join(map(str, wanted))}."
     )
   if not split.held_out:
     raise ValueError(f"data.held_out leaves nothing to evaluate on: {split.report}.")
@@ -109,6 +120,9 @@ def read_data(model: Model, tokenizer: Any) -> Data:
     parts = mismatched(split.train, spec["window"]), mismatched(split.held_out, spec["window"])
   data = Data(*parts, split.report, make)
   supplied = {*TRAINER, *SCORE_FIELDS, *make(data.train)[0].signals}
+  supplied |= {"rejected"} if sides == 2 else set()
+  if all(one.scores and np.isfinite(one.scores).all() for one in (*split.train, *split.held_out)):
+    supplied.add("scores")
   if missing := set(stage.needs) - supplied:
     raise ValueError(f"the loss needs {sorted(missing)}, which neither data nor trainer supply.")
   return data
@@ -160,7 +174,9 @@ def take(
 
 
 def line(numbers: dict[str, float]) -> str:
-  text = f"loss {numbers['loss']:7.4f}  surprise {numbers['surprise']:6.3f}"
+  text = f"loss {numbers['loss']:7.4f}"
+  if "surprise" in numbers:
+    text += f"  surprise {numbers['surprise']:6.3f}"
   if "pairs/accuracy" in numbers:
     text += f"  pairs {numbers['pairs/accuracy']:6.1%}  margin {numbers['pairs/margin']:8.3f}"
   return f"{text}  {numbers['time/step']:.2f} s"

@@ -94,6 +94,13 @@ def read(config: Mapping[str, Any]) -> Settings:
 
 
 def _check(s: Settings) -> None:
+  check(s)
+  if s.sampling.temperature <= 0:
+    raise ValueError(f"sampling.temperature must be above 0, got {s.sampling.temperature}.")
+
+
+def check(s: Any) -> None:
+  """What every run that learns from a data set of answers asks of its config."""
   named_loss(s.run, s.built)
   for name in ("train", "eval", "checkpoint"):
     for field, value in dataclasses.asdict(getattr(s, name)).items():
@@ -107,5 +114,3 @@ def _check(s: Settings) -> None:
     raise ValueError(
       f"train.pack must hold a whole answer, data.window = {window}, got {s.train.pack}."
     )
-  if s.sampling.temperature <= 0:
-    raise ValueError(f"sampling.temperature must be above 0, got {s.sampling.temperature}.")

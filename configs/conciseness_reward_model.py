@@ -1,0 +1,41 @@
+"""A model of conciseness: its reward of an answer is the score that the data give it.
+
+A run of `configs/crf.py` names this run's folder in its section `learned`.
+
+Source  CRM of arXiv:2511.09158, from secondary sources. Stand-in: any scores between 0 and 1 in the
+        file's column `score`; the paper's scored answers and its 3B model are not published
+Data    prompt, response and score as JSON lines in data/conciseness.jsonl
+Run     python -m experiments.train --config=configs/conciseness_reward_model.py --workdir=$WORKDIR
+Smoke   the same with --config=configs/conciseness_reward_model.py:smoke (one CPU, under a minute)
+Result  not run yet
+"""
+
+from ml_collections import config_dict
+
+from configs.smoke import shrink_rewards
+
+
+def get_config(mode: str = "full") -> config_dict.ConfigDict:
+  c = config_dict.ConfigDict({"run": "reward_model", "seed": 0})
+  c.loss = dict(fn="regression")
+  c.policy = dict(fn="pretrained", path="models/Qwen2.5-3B", dtype="bfloat16", remat="full")
+  c.data = dict(
+    fn="responses",
+    rows=dict(fn="jsonl", path="data/conciseness.jsonl"),
+    window=5120,
+    max_prompt_tokens=1024,
+    held_out=0.02,
+  )
+  c.batches = dict(fn="stratified", size=128)
+  c.optimizer = dict(fn="adamw", learning_rate=1e-5, warmup=50, decay=1000)
+  c.mesh = dict(data=1, fsdp=-1)
+  c.train = dict(steps=1000, micro_batches=16, pack=5120)
+  c.eval = dict(every=100, pairs=512)
+  if mode == "smoke":
+    shrink_rewards(c, rows="smoke_scores.jsonl")
+  return c
+
+
+def sweep(add):
+  for value in (5e-6, 1e-5, 2e-5):
+    add({"optimizer.learning_rate": value})

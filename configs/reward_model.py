@@ -1,0 +1,40 @@
+"""A reward model of pairs: the chosen answer's reward shall stand above the rejected one's.
+
+Source  arXiv:2203.02155; centring arXiv:2312.09244
+Data    UltraFeedback-binarized (prompt, chosen, rejected), as Parquet
+Run     python -m experiments.train --config=configs/reward_model.py --workdir=$WORKDIR
+Smoke   the same with --config=configs/reward_model.py:smoke (one CPU, under a minute)
+Result  not run yet
+"""
+
+from ml_collections import config_dict
+
+from configs.smoke import shrink_rewards
+
+
+def get_config(mode: str = "full") -> config_dict.ConfigDict:
+  c = config_dict.ConfigDict({"run": "reward_model", "seed": 0})
+  c.loss = dict(fn="pairwise", margin=0.0, centring=0.01)
+  c.policy = dict(
+    fn="pretrained", path="models/Llama-3-Base-8B-SFT", dtype="bfloat16", remat="full"
+  )
+  c.data = dict(
+    fn="pairs",
+    rows=dict(fn="parquet", path="data/ultrafeedback_binarized.parquet"),
+    window=2048,
+    max_prompt_tokens=1800,
+    held_out=0.01,
+  )
+  c.batches = dict(fn="stratified", size=128)
+  c.optimizer = dict(fn="adamw", learning_rate=5e-6, warmup=24, decay=478)
+  c.mesh = dict(data=1, fsdp=-1)
+  c.train = dict(steps=478, micro_batches=16, pack=4096)
+  c.eval = dict(every=100, pairs=512)
+  if mode == "smoke":
+    shrink_rewards(c)
+  return c
+
+
+def sweep(add):
+  for value in (0.0, 0.01, 0.1):
+    add({"loss.centring": value})

@@ -1,0 +1,130 @@
+"""One number an answer: kernel . h + bias, h the body's state at the answer's last token.
+
+The head is the leaf "reward" of a policy's params, and of its adapters. It begins as 0, so that at
+first every answer is worth the same.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh
+
+from lcrl.masked import as_float
+from lcrl.mesh import BATCH
+from lcrl.policies import Policy, lora
+from lcrl.policies.attention import shares_prompts
+from lcrl.policies.hf import Source
+from lcrl.training import packing
+from lcrl.training.packing import Packed, Sizes
+from lcrl.training.scorer import on_mesh
+
+PyTree = Any
+HEAD = "reward"
+AXES = {"kernel": (None,), "bias": ()}  # small: whole on every device
+
+
+def zero(policy: Policy) -> PyTree:
+  """The head before training."""
+  return {"kernel": jnp.zeros(policy.config.hidden_size), "bias": jnp.zeros(())}
+
+
+def with_head(source: Source) -> Source:
+  """The same policy with a head among its params."""
+  policy = source.policy
+
+  def params(key=None, shardings: PyTree = None) -> PyTree:
+    body, at = shardings, None
+    if shardings is not None:
+      body, at = {k: v for k, v in shardings.items() if k != HEAD}, shardings[HEAD]
+    head = jax.jit(lambda: zero(policy), out_shardings=at)()
+    return source.params(key, body) | {HEAD: head}
+
+  init = jax.jit(lambda key: policy.init(key) | {HEAD: zero(policy)})
+  axes = policy.axes | {HEAD: AXES}
+  return Source(dataclasses.replace(policy, axes=axes, init=init), params)
+
+
+def adapters(policy: Policy, **how) -> tuple[Callable[[jax.Array], PyTree], PyTree]:
+  """`lora.adapters`, and the head itself."""
+  init, axes = lora.adapters(policy, **how)
+  return lambda key: init(key) | {HEAD: zero(policy)}, axes | {HEAD: AXES}
+
+
+def merge(params: PyTree, adapted: PyTree, *, alpha: float) -> PyTree:
+  """`lora.merge`, with the trained head."""
+  return lora.merge(params, _body(adapted), alpha=alpha) | {HEAD: adapted[HEAD]}
+
+
+def beside(params: PyTree, adapted: PyTree, *, alpha: float) -> PyTree:
+  """`lora.beside`, with the trained head."""
+  return lora.beside(params, _body(adapted), alpha=alpha) | {HEAD: adapted[HEAD]}
+
+
+def _body(adapted: PyTree) -> PyTree:
+  return {name: x for name, x in adapted.items() if name != HEAD}
+
+
+def make_scorer(
+  policy: Policy, *, needs: tuple[str, ...] = (), mesh: Mesh | None = None, pack: int | None = None
+) -> Callable[..., jax.Array]:
+  """score(params, rows) -> rewards [B, G], 0 where a row has no answer.
+
+  Args:
+    policy: of `with_head`.
+    needs: score fields of a policy's tokens: there are none.
+    mesh: where rows and params lie.
+    pack: width of packed rows; score then takes `sizes`, and rows that `arrange` has placed.
+  """
+  if needs:
+    raise ValueError(f"a reward model gives no {', '.join(needs)}.")
+  hidden_of: Callable[..., jax.Array] = policy.hidden
+  local: Callable[[Callable], Callable] = lambda f: f
+  if mesh is not None and mesh.size > 1:
+    hidden_of = on_mesh(policy.hidden, mesh)
+    local = lambda f: jax.shard_map(f, mesh=mesh, in_specs=BATCH, out_specs=BATCH, check_vma=False)
+
+  def worth(params: PyTree, last: jax.Array, rows: Any) -> jax.Array:
+    head = params[HEAD]
+    rewards = jnp.sum(as_float(last) * _lift(head["kernel"], last.ndim), -1) + head["bias"]
+    return jnp.where(rows.mask.any(-1), rewards, 0.0)
+
+  def score(params: PyTree, rows: Any) -> jax.Array:
+    end = jnp.maximum(packing.used_lengths(rows.mask) - 1, 0)
+    pick = lambda hidden, end: jnp.take_along_axis(hidden, end[..., None, None], axis=-2)[..., 0, :]
+    return worth(params, local(pick)(hidden_of(params, rows.tokens), end), rows)
+
+  def score_packed(params: PyTree, rows: Any, *, sizes: Sizes) -> jax.Array:
+    assert pack is not None
+    place = rows.signals[packing.PLACE]
+    cut = lambda tokens, mask, place: packing.pack(tokens, mask, place, sizes=sizes, width=pack)
+    packed: Packed = local(cut)(rows.tokens, rows.mask, place)
+    branches = packed.branches if shares_prompts(policy.config.attention) else None
+    hidden = hidden_of(params, packed.tokens, packed.positions, packed.segments, branches)
+    pick = lambda hidden, at: hidden.reshape(-1, hidden.shape[-1])[at]
+    last = local(pick)(hidden, last_places(rows.mask, place, pack))
+    fits = jnp.all(packed.fits)
+    return jnp.where(fits, worth(params, last, rows), jnp.nan)
+
+  return score if pack is None else score_packed
+
+
+def last_places(mask: jax.Array, place: jax.Array, width: int) -> jax.Array:
+  """Where among the tokens of packed rows the last one of each answer stands. [B, G, T],
+  `packing.Place` [B, G, 4] -> [B, G].
+
+  >>> mask = jnp.array([[[False, True, True], [False, True, False]]])
+  >>> print(last_places(mask, jnp.array([[[0, 0, 0, 1], [2, 1, 3, 1]]]), 8))
+  [[ 2 19]]
+  """
+  end = jnp.maximum(packing.used_lengths(mask) - 1, 0)
+  row, stem, start, shared = jnp.moveaxis(place, -1, 0)
+  return row * width + end + jnp.where(end < shared, stem, start - shared)
+
+
+def _lift(kernel: jax.Array, ndim: int) -> jax.Array:
+  return kernel.reshape((1,) * (ndim - 1) + kernel.shape)

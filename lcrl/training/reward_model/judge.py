@@ -1,0 +1,83 @@
+"""Evaluation of a reward model on held-out answers, and what its folder says in the end."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+from lcrl import evaluation
+from lcrl.data.sources import Encoded
+from lcrl.training.pairs.judge import looker, point, table, words_of
+from lcrl.training.pairs.model import Model
+from lcrl.training.pairs.references import Reference
+from lcrl.training.reward_model import measures
+from lcrl.training.reward_model.settings import Settings
+from lcrl.training.run import Judged
+from lcrl.training.workdir import Workdir
+from lcrl.types import PyTree
+
+ACCURACY = "held-out answers in the right order: chosen above rejected, or as their scores are"
+TOKENS = "tokens of the held-out answers that it prefers"
+
+
+@contextlib.contextmanager
+def judging(
+  model: Model,
+  base: PyTree,
+  reference: Reference,
+  tokenizer: Any,
+  held_out: Sequence[Encoded],
+  stream: Any,
+) -> Iterator[Callable[[PyTree], Judged]]:
+  """What judges the params that train. `stream` holds the answers `held_out` once an epoch."""
+  del tokenizer  # it writes nothing
+  look = looker(model, reference, held_out, stream)
+
+  def judge(trained: PyTree) -> Judged:
+    seen = look(model.whole(base, trained))
+    found: dict[str, Any] = point("accuracy", measures.accuracy(seen))
+    found |= point("tokens", measures.preferred_length(seen)) | {"by_difficulty": {}}
+    numbers = measures.numbers(seen)
+    plain = {f"eval/{name}": found[name] for name in ("accuracy", "tokens")}
+    plain |= {f"eval/pairs/{name}": x for name, x in numbers.items() if x is not None}
+    return Judged(found | {"pairs": numbers}, plain, line(found, numbers))
+
+  yield judge
+
+
+def line(found: dict[str, Any], numbers: dict[str, Any]) -> str:
+  bias = numbers["reward_length_correlation"]
+  text = "no correlation" if bias is None else f"correlation {bias:+.2f}"
+  return f"accuracy {found['accuracy']:.1%}; rewards have {text} with length"
+
+
+def summarise(out: Workdir, s: Settings, data: dict[str, Any]) -> dict[str, Any]:
+  """summary.json and report.md from what the folder holds."""
+  lines, steps = out.evaluations(), out.steps()
+  start, final = lines[0], lines[-1]
+  summary = evaluation.summary(
+    final,
+    start,
+    reward=s.built["loss"]["fn"],
+    seed=s.seed,
+    wall_s=sum(step["time/step"] for step in steps),
+    device=evaluation.device(),
+    commit=evaluation.commit(),
+  )
+  summary |= {
+    "accuracy_of": ACCURACY,
+    "tokens_of": TOKENS,
+    "pairs": {"start": start["pairs"], "final": final["pairs"]},
+    "data": data,
+  }
+  words = [
+    f"Accuracy stands for: {ACCURACY}. Tokens: {TOKENS}.",
+    "## Rewards and length",
+    table(start["pairs"], final["pairs"]),
+    "## Data",
+    words_of(data),
+  ]
+  title = f"{s.run} with {summary['reward']}, {len(steps)} steps"
+  out.report(summary, title=title, curves=lines, sections=words)
+  return summary

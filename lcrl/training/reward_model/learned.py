@@ -1,0 +1,71 @@
+"""A trained reward model as a signal: the config section `learned` of a run that samples.
+
+  c.learned = dict(conciseness=dict(path="runs/conciseness"))    the folder of its run
+
+Each rollout then has signals["conciseness"], its reward under the newest checkpoint.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import pathlib
+from collections.abc import Collection, Mapping
+from typing import Any
+
+from lcrl.policies import Tokenizer
+from lcrl.training.checkpoint import CheckpointError, Checkpoints
+from lcrl.training.playing import build_tokenizer
+from lcrl.training.reward_model import run, settings
+from lcrl.training.rounds import Provider
+from lcrl.training.workdir import read_config
+
+
+def providers(
+  learned: Mapping[str, Mapping[str, Any]], model: Any, tokenizer: Any, needs: Collection[str]
+) -> list[Provider]:
+  """The signals that the section names, for rollouts of `model`'s policy.
+
+  Raises:
+    ValueError: by the name of the field; no stage `needs` a signal, a path holds no trained reward
+      model, or it reads other tokens.
+  """
+  found = []
+  for name, spec in learned.items():
+    if spec.keys() != {"path"}:
+      raise ValueError(f"learned.{name} takes a path and nothing else, got {sorted(spec)}.")
+    if name not in needs:
+      raise ValueError(f"nothing reads learned.{name}: the stages need {sorted(needs)}.")
+    try:
+      found.append(provider(name, pathlib.Path(spec["path"]).expanduser(), model, tokenizer))
+    except (ValueError, CheckpointError) as why:
+      raise ValueError(f"learned.{name}.path: {why}") from why
+  return found
+
+
+def provider(name: str, workdir: pathlib.Path, model: Any, tokenizer: Any) -> Provider:
+  """The reward model of a run's folder, laid out on the mesh of `model`, in pieces like its own."""
+  config = read_config(workdir)
+  if config.get("run") != "reward_model":
+    raise ValueError(f"{workdir} holds a run of {config.get('run', 'rl')!r}, no reward model.")
+  ours, its = model.settings, settings.read(config)
+  if not alike(build_tokenizer(its), tokenizer):
+    raise ValueError(f"the reward model in {workdir} has another vocabulary than the policy.")
+  cut = {name: getattr(ours.train, name) for name in ("micro_batches", "pack")}
+  train = dataclasses.replace(its.train, **cut)
+  scorer = run.build_model(dataclasses.replace(its, mesh=ours.mesh, train=train))
+  checkpoints = Checkpoints(workdir / "checkpoints")
+  try:
+    restored = checkpoints.restore(scorer.abstract)
+  finally:
+    checkpoints.close()
+  if restored is None:
+    raise ValueError(f"{workdir} holds no checkpoint.")
+  params = scorer.policy_params(restored[1].params)
+  return Provider((name,), lambda _, rollouts: {name: scorer.score(params, rollouts)})
+
+
+def alike(a: Any, b: Any) -> bool:
+  """Do two tokenizers number the same tokens alike?"""
+  if isinstance(a, Tokenizer) and isinstance(b, Tokenizer):
+    return a.core.get_vocab() == b.core.get_vocab()
+  return a == b

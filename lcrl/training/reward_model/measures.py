@@ -1,0 +1,116 @@
+"""What a run of a reward model watches: how rewards order answers, and how they go with length."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from lcrl.evaluation.intervals import Estimate, accuracy_estimate, mean_estimate
+from lcrl.masked import masked_mean
+from lcrl.training.metrics import Mean
+from lcrl.training.pairs.measures import compare, correlation
+from lcrl.types import PairBatch, Stage
+
+Array = jax.Array
+
+
+def say(stage: Stage, rewards: Array, batch: PairBatch) -> dict[str, Array]:
+  """What of each answer [B, G] an evaluation keeps: rewards, the data's scores, lengths, valid."""
+  del stage
+  pairs = batch.pairs
+  lengths = pairs.mask.sum(-1)
+  return {"rewards": rewards, "scores": pairs.scores, "lengths": lengths, "valid": pairs.valid}
+
+
+def look(rewards: Array, scores: Array, lengths: Array, valid: Array) -> dict[str, Array]:
+  """Answers under their rewards, and under the scores of the data if there are any.
+
+    reward_length_correlation   Pearson, over all answers
+    score_correlation           of rewards with the data's scores
+    score_length_correlation    of those with length: a bias that a model can learn
+    score_error                 root of the mean squared difference of rewards and scores
+
+  and of pairs what `pairs.measures.compare` gives, with `longer_chosen`, the share of pairs of
+  unlike length whose longer side is the chosen one: what `longer_preferred` would be if the model
+  were right.
+
+  Args: rewards, scores, lengths [N, G]; valid [N] bool.
+  """
+  lengths = lengths.astype(rewards.dtype)
+  every = jnp.broadcast_to(valid[:, None], rewards.shape)
+  scored = every & jnp.isfinite(scores)
+  scores = jnp.where(scored, scores, 0.0)
+  found = {
+    "reward": masked_mean(rewards, every),
+    "length": masked_mean(lengths, every),
+    "reward_length_correlation": correlation(rewards, lengths, every),
+    "score_correlation": correlation(rewards, scores, scored),
+    "score_length_correlation": correlation(scores, lengths, scored),
+    "score_error": jnp.where(
+      scored.any(), jnp.sqrt(masked_mean((rewards - scores) ** 2, scored)), jnp.nan
+    ),
+  }
+  if rewards.shape[1] == 2:
+    longer = jnp.sign(lengths[:, 0] - lengths[:, 1])
+    found["longer_chosen"] = masked_mean((1 + longer) / 2, valid & (longer != 0))
+    found |= compare(rewards, lengths, valid)
+  return found
+
+
+def update_measure(stage: Stage):
+  """(loss, grads, rewards, batch) -> the metrics of a step."""
+
+  def measure(loss, grads, rewards: Array, batch: PairBatch) -> dict[str, Mean]:
+    found = look(**say(stage, rewards, batch))
+    return {
+      "loss": Mean(loss, 1.0),
+      "grad_norm": Mean(optax.tree.norm(grads), 1.0),
+      "pairs": Mean(batch.pairs.valid.sum(), 1.0),
+      "tokens": Mean(batch.pairs.mask.sum(), 1.0),
+    } | {f"pairs/{name}": Mean(x, 1.0) for name, x in found.items()}
+
+  return measure
+
+
+def numbers(seen: dict[str, np.ndarray]) -> dict[str, Any]:
+  """An evaluation's `say` of all answers as JSON numbers; None where nothing varies."""
+  found = {name: float(x) for name, x in look(**jax.tree.map(jnp.asarray, seen)).items()}
+  return {name: x if np.isfinite(x) else None for name, x in found.items()}
+
+
+def accuracy(seen: dict[str, np.ndarray]) -> Estimate:
+  """How often answers stand in the right order, a tie half: the chosen one of a pair above the
+  rejected one; a single answer as the data's scores have it with every other one."""
+  rewards, scores = (seen[name][seen["valid"]] for name in ("rewards", "scores"))
+  if rewards.shape[1] == 2:
+    return accuracy_estimate((1 + np.sign(rewards[:, :1] - rewards[:, 1:])) / 2)
+  return accuracy_estimate(*concordance(rewards[:, 0], scores[:, 0]))
+
+
+def concordance(rewards: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+  """For each answer the share of the others, of unlike score, that it stands right to; and whether
+  there are any. [N], [N] -> [N, 1] each.
+
+  >>> shares, there = concordance(np.array([1.0, 2.0, 0.0]), np.array([0.0, 0.0, 1.0]))
+  >>> print(*shares[:, 0], there.all())
+  0.0 0.0 0.0 True
+  """
+  order = np.sign(scores[:, None] - scores)
+  right = (1 + np.sign(rewards[:, None] - rewards) * order) / 2
+  others = (order != 0).sum(1)
+  shares = np.where(order != 0, right, 0.0).sum(1) / np.maximum(others, 1)
+  return shares[:, None], others[:, None] > 0
+
+
+def preferred_length(seen: dict[str, np.ndarray]) -> Estimate:
+  """Tokens of the answers that it likes: the better side of a pair, the mean of both at a tie; of
+  single answers those that are not below the median."""
+  rewards, lengths = (seen[name][seen["valid"]] for name in ("rewards", "lengths"))
+  if rewards.shape[1] == 2:
+    best = rewards == rewards.max(1, keepdims=True)
+    return mean_estimate((lengths * best).sum(1, keepdims=True) / best.sum(1, keepdims=True))
+  return mean_estimate(lengths, rewards >= np.median(rewards))
