@@ -1,6 +1,7 @@
 """DAPO: clip-higher, token mean, useless groups replaced, a soft price on overlong answers.
 
-Source  arXiv:2503.14476 (cap 20,480 of which 4,096 are the soft zone, 512 prompts x 16, no KL)
+Source  arXiv:2503.14476 (cap 20,480 of which 4,096 are the soft zone, 512 prompts x 16, no KL; from
+        memory: 16 updates a batch, verdicts of 1 and -1)
 Tier    A
 Data    questions with answers as JSON lines in data/dapo_math.jsonl
 Run     python -m experiments.train --config=configs/dapo.py --workdir=$WORKDIR
@@ -11,6 +12,8 @@ Result  not run yet
 from ml_collections import config_dict
 
 from configs.smoke import shrink
+
+BOXED = "{question}\nPut your final answer within \\boxed{}."
 
 
 def get_config(mode: str = "full") -> config_dict.ConfigDict:
@@ -24,7 +27,14 @@ def get_config(mode: str = "full") -> config_dict.ConfigDict:
   c.loss = dict(fn="clipped_surrogate", clip_low=0.2, clip_high=0.28)
   c.weights = dict(fn="token_mean")
   c.policy = dict(fn="pretrained", path="models/Qwen2.5-32B", dtype="bfloat16", remat="full")
-  c.task = dict(fn="jsonl", path="data/dapo_math.jsonl", question="problem", answer="answer")
+  c.task = dict(
+    fn="jsonl",
+    path="data/dapo_math.jsonl",
+    question="problem",
+    answer="answer",
+    extract="boxed",
+    template=BOXED,
+  )
   c.sampling = dict(temperature=1.0, dtype="bfloat16")
   c.optimizer = dict(fn="adamw", learning_rate=1e-6, warmup=20)
   c.mesh = dict(data=1, fsdp=-1)
@@ -34,7 +44,8 @@ def get_config(mode: str = "full") -> config_dict.ConfigDict:
     group_size=16,
     max_tokens=20480,
     max_prompt_tokens=2048,
-    micro_batches=32,
+    micro_batches=4,
+    updates=16,
     max_rounds=10,
   )
   c.eval = dict(every=100, prompts=512)

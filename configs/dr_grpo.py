@@ -12,6 +12,8 @@ from ml_collections import config_dict
 
 from configs.smoke import shrink
 
+BOXED = "{question}\nPut your final answer within \\boxed{}."
+
 
 def get_config(mode: str = "full") -> config_dict.ConfigDict:
   c = config_dict.ConfigDict({"seed": 0})
@@ -22,7 +24,14 @@ def get_config(mode: str = "full") -> config_dict.ConfigDict:
   c.loss = dict(fn="clipped_surrogate")
   c.weights = dict(fn="fixed_length", length=3000)
   c.policy = dict(fn="pretrained", path="models/Qwen2.5-Math-7B", dtype="bfloat16", remat="full")
-  c.task = dict(fn="jsonl", path="data/deepscaler.jsonl", question="problem", answer="answer")
+  c.task = dict(
+    fn="jsonl",
+    path="data/deepscaler.jsonl",
+    question="problem",
+    answer="answer",
+    extract="boxed",
+    template=BOXED,
+  )
   c.sampling = dict(temperature=1.0, dtype="bfloat16")
   c.optimizer = dict(fn="adamw", learning_rate=1e-6)
   c.mesh = dict(data=1, fsdp=-1)

@@ -1,6 +1,7 @@
 """DRPO: length moves weight between right answers only, so none of them is ever pushed down.
 
-Source  arXiv:2510.04474 (temperature 0.1, tau 10, delta 1e-4, beta 1e3, cap 8,192, lr 2e-6)
+Source  arXiv:2510.04474 (temperature 0.1, tau 10, delta 1e-4, beta 1e3, cap 8,192, lr 2e-6); its
+        verdict also asks for the end of thinking
 Tier    A
 Data    questions with answers as JSON lines, such as DeepScaleR's, in data/deepscaler.jsonl
 Run     python -m experiments.train --config=configs/drpo.py --workdir=$WORKDIR
@@ -11,6 +12,8 @@ Result  not run yet
 from ml_collections import config_dict
 
 from configs.smoke import shrink
+
+BOXED = "{question}\nPut your final answer within \\boxed{}."
 
 
 def get_config(mode: str = "full") -> config_dict.ConfigDict:
@@ -24,7 +27,14 @@ def get_config(mode: str = "full") -> config_dict.ConfigDict:
   c.policy = dict(
     fn="pretrained", path="models/DeepSeek-R1-Distill-Qwen-1.5B", dtype="bfloat16", remat="full"
   )
-  c.task = dict(fn="jsonl", path="data/deepscaler.jsonl", question="problem", answer="answer")
+  c.task = dict(
+    fn="jsonl",
+    path="data/deepscaler.jsonl",
+    question="problem",
+    answer="answer",
+    extract="boxed",
+    template=BOXED,
+  )
   c.sampling = dict(temperature=0.6, dtype="bfloat16")
   c.optimizer = dict(fn="adamw", learning_rate=2e-6)
   c.mesh = dict(data=1, fsdp=-1)

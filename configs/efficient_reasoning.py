@@ -1,6 +1,7 @@
 """Efficient reasoning: among right answers of a prompt, the shorter ones earn more.
 
-Source  arXiv:2502.04463 (Arora and Zanette; alpha 0.05 to 0.4; RLOO; lr 5e-6)
+Source  arXiv:2502.04463 (Arora and Zanette; alpha 0.05 to 0.4; RLOO; 32 x 8; lr 5e-6); an answer
+        that does not end earns nothing
 Tier    A
 Data    questions with answers as JSON lines, such as DeepScaleR's, in data/deepscaler.jsonl
 Run     python -m experiments.train --config=configs/efficient_reasoning.py --workdir=$WORKDIR
@@ -12,11 +13,13 @@ from ml_collections import config_dict
 
 from configs.smoke import shrink
 
+BOXED = "{question}\nPut your final answer within \\boxed{}."
+
 
 def get_config(mode: str = "full") -> config_dict.ConfigDict:
   c = config_dict.ConfigDict({"seed": 0})
   c.budget = dict(fn="fixed", target=32000)
-  c.reward = dict(fn="sigmoid_length", alpha=0.1)
+  c.reward = dict(fn="truncation", base=dict(fn="sigmoid_length", alpha=0.1, eps=1e-7))
   c.filter = dict(fn="keep_all")
   c.advantage = dict(fn="leave_one_out")
   c.loss = dict(fn="clipped_surrogate")
@@ -24,7 +27,14 @@ def get_config(mode: str = "full") -> config_dict.ConfigDict:
   c.policy = dict(
     fn="pretrained", path="models/DeepSeek-R1-Distill-Qwen-1.5B", dtype="bfloat16", remat="full"
   )
-  c.task = dict(fn="jsonl", path="data/deepscaler.jsonl", question="problem", answer="answer")
+  c.task = dict(
+    fn="jsonl",
+    path="data/deepscaler.jsonl",
+    question="problem",
+    answer="answer",
+    extract="boxed",
+    template=BOXED,
+  )
   c.sampling = dict(temperature=1.0, dtype="bfloat16")
   c.optimizer = dict(fn="adamw", learning_rate=5e-6)
   c.mesh = dict(data=1, fsdp=-1)
@@ -44,4 +54,4 @@ def get_config(mode: str = "full") -> config_dict.ConfigDict:
 
 def sweep(add):
   for alpha in (0.05, 0.1, 0.2, 0.4):
-    add({"reward.alpha": alpha})
+    add({"reward.base.alpha": alpha})

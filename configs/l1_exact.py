@@ -1,6 +1,7 @@
 """L1-Exact: a right answer in exactly as many tokens as the prompt asks for.
 
-Source  arXiv:2503.04697 (LCPO-Exact; alpha 3e-4, targets 100 to 4000, 4,096 new tokens)
+Source  arXiv:2503.04697 (LCPO-Exact; alpha 3e-4, targets 100 to 4,000, 4,096 new tokens, KL 0.001,
+        700 steps from DeepScaleR)
 Tier    A
 Data    questions with answers as JSON lines, such as DeepScaleR's, in data/deepscaler.jsonl
 Run     python -m experiments.train --config=configs/l1_exact.py --workdir=$WORKDIR
@@ -14,6 +15,8 @@ from configs.smoke import shrink
 
 ASK = " Think for {target} tokens."
 
+BOXED = "{question}\nPut your final answer within \\boxed{}."
+
 
 def get_config(mode: str = "full") -> config_dict.ConfigDict:
   c = config_dict.ConfigDict({"seed": 0})
@@ -21,16 +24,18 @@ def get_config(mode: str = "full") -> config_dict.ConfigDict:
   c.reward = dict(fn="exact_length", alpha=3e-4)
   c.filter = dict(fn="keep_all")
   c.advantage = dict(fn="group_normalized")
-  c.loss = dict(fn="clipped_surrogate")
+  c.loss = dict(fn="clipped_surrogate", kl=dict(fn="k3", beta=1e-3))
   c.weights = dict(fn="sequence_mean")
   c.policy = dict(
-    fn="pretrained", path="models/DeepSeek-R1-Distill-Qwen-1.5B", dtype="bfloat16", remat="full"
+    fn="pretrained", path="models/DeepScaleR-1.5B-Preview", dtype="bfloat16", remat="full"
   )
   c.task = dict(
     fn="jsonl",
     path="data/deepscaler.jsonl",
     question="problem",
     answer="answer",
+    extract="boxed",
+    template=BOXED,
     render=dict(fn="suffix", templates=ASK),
   )
   c.sampling = dict(temperature=0.6, dtype="bfloat16")

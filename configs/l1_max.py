@@ -1,7 +1,8 @@
 """L1-Max: a right answer earns more the further it stays below the tokens that the prompt allows.
 
 Source  arXiv:2503.04697 (LCPO-Max; alpha 0.01, delta 0.5, targets 100 to 4,000, 4,500 new tokens,
-        120 steps from L1-Exact; lr 4e-6 in its script); its code halves the slope
+        120 steps from L1-Exact; lr 4e-6 in its script), where half of the prompts go on asking for
+        exact lengths, here none; its code halves the slope
 Tier    A
 Data    questions with answers as JSON lines, such as DeepScaleR's, in data/deepscaler.jsonl
 Run     python -m experiments.train --config=configs/l1_max.py --workdir=$WORKDIR

@@ -12,6 +12,8 @@ from ml_collections import config_dict
 
 from configs.smoke import shrink
 
+BOXED = "{question}\nPut your final answer within \\boxed{}."
+
 
 def get_config(mode: str = "full") -> config_dict.ConfigDict:
   c = config_dict.ConfigDict({"seed": 0})
@@ -32,7 +34,14 @@ def get_config(mode: str = "full") -> config_dict.ConfigDict:
   c.policy = dict(
     fn="pretrained", path="models/DeepSeek-R1-Distill-Qwen-1.5B", dtype="bfloat16", remat="full"
   )
-  c.task = dict(fn="jsonl", path="data/deepscaler.jsonl", question="problem", answer="answer")
+  c.task = dict(
+    fn="jsonl",
+    path="data/deepscaler.jsonl",
+    question="problem",
+    answer="answer",
+    extract="boxed",
+    template=BOXED,
+  )
   c.sampling = dict(temperature=0.6, dtype="bfloat16")
   c.optimizer = dict(fn="adamw", learning_rate=1e-6)
   c.mesh = dict(data=1, fsdp=-1)

@@ -1,8 +1,8 @@
 """LC-R1: right answers lose what they think once the answer is there; stopping pays.
 
-Source  arXiv:2506.14755 and its code (G 6, lr 3e-6, weight 1); a small model there says where the
-        answer is reached, here the first place where it stands; its code also pays short wrong
-        answers (apply_to_incorrect=True, eps=1e-4)
+Source  arXiv:2506.14755 and its code (G 6, lr 3e-6, weight 1; a point each for format and verdict);
+        a small model there says where the answer is reached, here the first place where it stands;
+        its code also pays short wrong answers (apply_to_incorrect=True, eps=1e-4)
 Tier    A
 Data    questions with answers as JSON lines, such as DeepScaleR's, in data/deepscaler.jsonl
 Run     python -m experiments.train --config=configs/lcr1.py --workdir=$WORKDIR
@@ -20,7 +20,7 @@ BOXED = "{question}\nPut your final answer within \\boxed{}."
 def get_config(mode: str = "full") -> config_dict.ConfigDict:
   c = config_dict.ConfigDict({"seed": 0})
   c.budget = dict(fn="fixed", target=8192)
-  c.reward = dict(fn="lcr1", alpha=1.0, base=dict(fn="correctness", right=2.0))
+  c.reward = dict(fn="lcr1", alpha=1.0, base=dict(fn="rule_fraction", rules=("has_think",)))
   c.filter = dict(fn="keep_all")
   c.advantage = dict(fn="thinking_compression", weight=1.0)
   c.loss = dict(fn="clipped_surrogate")
