@@ -35,3 +35,8 @@ def get_config(mode: str = "full") -> config_dict.ConfigDict:
   if mode == "smoke":
     shrink_pairs(c)
   return c
+
+
+def sweep(add):
+  for value in (0.05, 0.6):
+    add({"loss.scale": value})

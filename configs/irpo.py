@@ -36,3 +36,8 @@ def get_config(mode: str = "full") -> config_dict.ConfigDict:
   if mode == "smoke":
     shrink_pairs(c)
   return c
+
+
+def sweep(add):
+  for value in (0.1, 0.3, 1.0):
+    add({"loss.likelihood": value})

@@ -14,7 +14,7 @@ from configs.smoke import shrink_pairs
 
 def get_config(mode: str = "full") -> config_dict.ConfigDict:
   c = config_dict.ConfigDict({"run": "preference", "seed": 0})
-  c.loss = dict(fn="kto", beta=0.1)
+  c.loss = dict(fn="kto", beta=0.1, desirable_weight=1.0)
   c.reference = dict(fn="cached")
   c.policy = dict(
     fn="pretrained", path="models/Llama-3-Base-8B-SFT", dtype="bfloat16", remat="full"
@@ -35,3 +35,8 @@ def get_config(mode: str = "full") -> config_dict.ConfigDict:
   if mode == "smoke":
     shrink_pairs(c)
   return c
+
+
+def sweep(add):
+  for value in (1.0, 1.33):
+    add({"loss.desirable_weight": value})

@@ -39,3 +39,8 @@ def get_config(mode: str = "full") -> config_dict.ConfigDict:
   if mode == "smoke":
     shrink_pairs(c)
   return c
+
+
+def sweep(add):
+  for value in (0.1, 0.3):
+    add({"loss.beta": value})

@@ -25,7 +25,7 @@ def get_config(mode: str = "full") -> config_dict.ConfigDict:
   c.reference = dict(fn="start")
   c.policy = dict(fn="pretrained", path="models/Light-R1-14B-SFT", dtype="bfloat16", remat="full")
   c.batches = dict(fn="stratified", size=32)
-  c.sampling = dict(temperature=1.0, dtype="bfloat16")
+  c.sampling = dict(temperature=1.0, dtype="bfloat16", slots=8)
   c.optimizer = dict(fn="adamw", learning_rate=5e-7)
   c.mesh = dict(data=1, fsdp=-1)
   c.round = dict(prompts=512, group_size=4, updates=32)

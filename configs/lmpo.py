@@ -34,3 +34,8 @@ def get_config(mode: str = "full") -> config_dict.ConfigDict:
   if mode == "smoke":
     shrink_pairs(c)
   return c
+
+
+def sweep(add):
+  for value in (0.0, 0.2, 0.5):
+    add({"loss.weight": value})

@@ -1,6 +1,7 @@
 """LongPO: a model of short contexts teaches itself long ones.
 
-Source  arXiv:2502.13922 (AdamW in place of RMSprop)
+Source  arXiv:2502.13922 and its code (AdamW in place of RMSprop; set rope_theta to 1e7 in the
+        model folder's config.json, as there)
 Data    prompt (long), reference_prompt (short), chosen (answers that), rejected (answers prompt)
 Run     python -m experiments.train --config=configs/longpo.py --workdir=$WORKDIR
 Smoke   the same with --config=configs/longpo.py:smoke (one CPU, under a minute)
@@ -42,3 +43,8 @@ def get_config(mode: str = "full") -> config_dict.ConfigDict:
   if mode == "smoke":
     shrink_pairs(c, rows="smoke_long_pairs.jsonl")
   return c
+
+
+def sweep(add):
+  for value in (0.01, 0.1):
+    add({"loss.weight": value})

@@ -26,7 +26,7 @@ def get_config(mode: str = "full") -> config_dict.ConfigDict:
     fn="pretrained", path="models/Qwen2.5-1.5B-Instruct", dtype="bfloat16", remat="full"
   )
   c.batches = dict(fn="stratified", size=64)
-  c.sampling = dict(temperature=1.0, dtype="bfloat16")
+  c.sampling = dict(temperature=1.0, dtype="bfloat16", slots=128)
   c.optimizer = dict(fn="adamw", learning_rate=5e-7)
   c.mesh = dict(data=1, fsdp=-1)
   c.round = dict(prompts=1024, group_size=5, updates=16)

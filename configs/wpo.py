@@ -1,6 +1,6 @@
 """WPO: pairs count as much as they look like the policy's own.
 
-Source  arXiv:2406.11827
+Source  arXiv:2406.11827 and its code, which bounds weights by 1 (TRL does not)
 Data    UltraFeedback-binarized (prompt, chosen, rejected), as Parquet
 Run     python -m experiments.train --config=configs/wpo.py --workdir=$WORKDIR
 Smoke   the same with --config=configs/wpo.py:smoke (one CPU, under a minute)
@@ -14,7 +14,7 @@ from configs.smoke import shrink_pairs
 
 def get_config(mode: str = "full") -> config_dict.ConfigDict:
   c = config_dict.ConfigDict({"run": "preference", "seed": 0})
-  c.loss = dict(fn="wpo", beta=0.01)
+  c.loss = dict(fn="wpo", beta=0.01, most=1.0)
   c.reference = dict(fn="cached")
   c.policy = dict(
     fn="pretrained", path="models/Llama-3-Base-8B-SFT", dtype="bfloat16", remat="full"
@@ -35,3 +35,8 @@ def get_config(mode: str = "full") -> config_dict.ConfigDict:
   if mode == "smoke":
     shrink_pairs(c)
   return c
+
+
+def sweep(add):
+  for value in (1.0, None):
+    add({"loss.most": value})

@@ -206,6 +206,12 @@ def test_not_an_array_of_objects(tmp_path, text, message):
     load(tmp_path / "a.json", reader="json")
 
 
+def test_a_reference_prompt_stands_in_all_rows_or_in_none(tmp_path):
+  path = write(tmp_path / "a.jsonl", [plain(), plain(reference_prompt="short")])
+  with pytest.raises(ValueError, match="reference_prompt stands in 1 of 2 rows"):
+    load(path)
+
+
 def test_impossible_options(tmp_path):
   path = write(tmp_path / "a.jsonl", [plain()])
   with pytest.raises(ValueError, match=r"held_out must be in \[0, 1\), got 1"):

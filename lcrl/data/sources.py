@@ -124,6 +124,9 @@ def _encode_all(
   done = list(grain.MapDataset.source(list(enumerate(rows))).map(encode))
   kept = [(one, apart) for one, _, apart in done if one is not None]
   counts = Counter(what for _, seen, _ in done for what in seen)
+  shown = sum(one.reference is not None for one, _ in kept)
+  if 0 < shown < len(kept):
+    raise ValueError(f"reference_prompt stands in {shown} of {len(kept)} rows: in all or in none.")
   sides = SIDES[len(kept[0][0].sides)] if kept else ()
   train = [one for one, apart in kept if not apart]
   report = {"read": len(rows), "kept": len(kept), "train": len(train)}

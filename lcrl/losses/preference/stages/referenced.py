@@ -145,9 +145,9 @@ def dpop(*, beta: float = 0.1, penalty: float = 50.0, link: Map | None = None) -
   return _of_ratios(loss, scale=beta)
 
 
-def rpo(*, beta: float = 0.1, link: Map | None = None, likelihood: float = 0.005) -> Stage:
+def rpo(*, beta: float = 0.01, link: Map | None = None, likelihood: float = 0.005) -> Stage:
   """DPO plus likelihood: RPO (arXiv:2405.16436) with weights `token_mean`; iterative RPO
-  (arXiv:2404.19733) with `sequence_mean` and likelihood 1."""
+  (arXiv:2404.19733) with `sequence_mean`, beta 0.1 and likelihood 1."""
   return with_likelihood(dpo(beta=beta, link=link), likelihood)
 
 
