@@ -32,7 +32,7 @@ _ASKED = flags.DEFINE_integer("asked", 96, "tokens of a prompt")
 _LENGTH = flags.DEFINE_integer("length", 96, "places of a row's own cache")
 _AT = flags.DEFINE_integer("at", 48, "own keys that are live")
 _CALLS = flags.DEFINE_integer("calls", 200, "calls in a timed loop")
-_CACHE = flags.DEFINE_list("cache_dtypes", ["", "int8"], "of keys and values; empty: bfloat16")
+_CACHE = flags.DEFINE_list("cache_dtypes", ["bfloat16", "int8"], "of keys and values")
 _INTERPRET = flags.DEFINE_bool("interpret", False, "runs the kernel without a GPU, slowly")
 
 TILES = [
@@ -59,7 +59,7 @@ def main(argv):
   c = shapes.config(_SHAPE.value, dtype="bfloat16")
   chip = CHIPS.get(jax.devices()[0].device_kind)
   for cache_dtype in _CACHE.value:
-    call, slot, qkv, bytes_ = inputs(c, cache_dtype or None)
+    call, slot, qkv, bytes_ = inputs(c, cache_dtype)
     variants = {"xla": plain.attend} | {
       json.dumps(dataclasses.astuple(t)): partial(
         triton_decode.attend, tiles=t, interpret=_INTERPRET.value
@@ -79,7 +79,7 @@ def main(argv):
       built = dict(zip(variants, pool.map(build, variants.values()), strict=True))
     want = leaves(call(plain.attend, slot, qkv))
     for name, found in built.items():
-      result: dict[str, Any] = {"cache": cache_dtype or c.dtype, "variant": name}
+      result: dict[str, Any] = {"cache": cache_dtype, "variant": name}
       if isinstance(found, str):
         result["error"] = found
       else:
@@ -122,9 +122,8 @@ def inputs(c, cache_dtype):
   def call(attend, slot, qkv):
     return attend(c, qkv, turn, slot, at, live, prompt, seen, None)
 
-  width = 1 if cache_dtype else 2
   live_keys = rows * _AT.value + prompts * _ASKED.value
-  return call, slot, qkv, live_keys * 2 * c.kv_heads * c.head_dim * width
+  return call, slot, qkv, live_keys * 2 * c.kv_heads * c.head_dim * jnp.dtype(cache_dtype).itemsize
 
 
 def loop(call, slot, qkv):

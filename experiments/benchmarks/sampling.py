@@ -14,15 +14,14 @@ a variant, then one with all.
 import dataclasses
 import json
 import time
-from functools import partial
 
 import jax
+import jax.numpy as jnp
 from absl import app, flags
 
 from experiments.benchmarks import shapes
 from experiments.benchmarks.profiles import profile
 from lcrl import policies
-from lcrl.policies import decoding, triton_decode
 from lcrl.sampling.engine import make_engine
 
 _SHAPE = flags.DEFINE_string("shape", "smollm2-135m", "a model by name")
@@ -38,7 +37,6 @@ _VARIANTS = flags.DEFINE_list(
 )
 _REPEATS = flags.DEFINE_integer("repeats", 3, "timed calls after the first")
 _COMPILER = flags.DEFINE_list("compiler", [], "options of XLA, name=true or name=false")
-_TILES = flags.DEFINE_list("tiles", [], "of the Triton kernel: queries, keys, warps, stages")
 _PROFILE = flags.DEFINE_bool("profile", False, "adds the kernels of one call to each variant")
 
 
@@ -46,9 +44,6 @@ def main(argv):
   del argv
   work = shapes.Work(_PROMPTS.value, _GROUP.value, _ASKED.value, _LIMIT.value, _HEAVY.value)
   results = {}
-  if _TILES.value:
-    tiles = triton_decode.Tiles(*map(int, _TILES.value))
-    decoding.ATTEND["triton"] = partial(triton_decode.attend, tiles=tiles)
   for name in _VARIANTS.value:
     begin = time.perf_counter()
     try:
@@ -62,7 +57,7 @@ def main(argv):
 
 def measure(name: str, work: shapes.Work) -> dict:
   """Times of a variant, in all ways that the flags ask for."""
-  way, _, asked = name.partition("+")
+  decoding, _, asked = name.partition("+")
   cache_dtype = asked or None
   c = shapes.config(_SHAPE.value, dtype=_DTYPE.value)
   policy = policies.make(c)
@@ -78,7 +73,7 @@ def measure(name: str, work: shapes.Work) -> dict:
       end_ids=(c.vocab_size,),
       pad_id=0,
       slots=slots,
-      decoding=way,
+      decoding=decoding,
       cache_dtype=cache_dtype,
       compiler=shapes.compiler_options(_COMPILER.value),
     )
@@ -103,13 +98,19 @@ def measure(name: str, work: shapes.Work) -> dict:
   starts = range(0, work.prompts, some)
   parts = [jax.tree.map(lambda x: x[i : i + some], (rows, budget)) for i in starts]  # noqa: B023
   batch, queue = engine(None), engine(_SLOTS.value)
+  caps = jnp.ones_like(budget.cap).at[0, 0].set(work.limit)
+  short = dataclasses.replace(budget, cap=caps)  # of the same programs
   found = {
     "batches": report(
       lambda: [batch.generate(params, *p, key) for p in parts],
       _SLOTS.value,
       first=lambda: batch.generate(params, *parts[0], key),
     ),
-    "slots": report(lambda: queue.generate(params, rows, budget, key), _SLOTS.value),
+    "slots": report(
+      lambda: queue.generate(params, rows, budget, key),
+      _SLOTS.value,
+      first=lambda: queue.generate(params, rows, short, key),
+    ),
     "mean_length": tokens / work.rows,
   }
   found["ratio"] = found["batches"]["seconds"] / found["slots"]["seconds"]
@@ -126,7 +127,6 @@ def _result(work: shapes.Work, results: dict) -> dict:
     "work": work._asdict(),
     "dtype": _DTYPE.value,
     "compiler": _COMPILER.value,
-    "tiles": _TILES.value,
     "variants": results,
   }
 
