@@ -41,9 +41,10 @@ def _block(q, k, v, index, seen: Seen, softcap):
     mask |= (keys >= seen.stem[..., None]) & (keys < seen.fork[..., None])
   q = q.reshape(*lead, length, k.shape[-2], -1, size)
   wide = jnp.promote_types(q.dtype, jnp.float32)
-  logits = jnp.einsum("...tkgh,...skh->...kgts", q, k, preferred_element_type=wide) * size**-0.5
+  # in the order of the product: any other is a copy of all logits
+  logits = jnp.einsum("...tkgh,...skh->...ktgs", q, k, preferred_element_type=wide) * size**-0.5
   if softcap is not None:
     logits = softcap * jnp.tanh(logits / softcap)
-  logits = jnp.where(mask[..., None, None, :, :], logits, jnp.finfo(wide).min)
+  logits = jnp.where(mask[..., None, :, None, :], logits, jnp.finfo(wide).min)
   probs = jax.nn.softmax(logits, axis=-1).astype(v.dtype)
-  return jnp.einsum("...kgts,...skh->...tkgh", probs, v).reshape(*lead, length, heads, size)
+  return jnp.einsum("...ktgs,...skh->...tkgh", probs, v).reshape(*lead, length, heads, size)
