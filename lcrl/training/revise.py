@@ -12,10 +12,10 @@ import dataclasses
 import math
 import re
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from lcrl.filters import cropped, outlier_kept_length
@@ -28,6 +28,9 @@ from lcrl.tasks.task import Response
 __all__ = ["crop_thinking", "cut_outliers", "cut_to_target", "cut_to_tier", "force_answers"]
 
 
+crop = jax.jit(cropped)  # compiled whole, or every operation is, for every shape of a round
+
+
 class Revision(NamedTuple):
   apply: Callable[[Share, Referee], Share]
   supplies: tuple[str, ...] = ()  # signals
@@ -35,7 +38,7 @@ class Revision(NamedTuple):
 
 def cut(r: Share, kept: np.ndarray, referee: Referee) -> Share:
   """The first `kept` [b, G] tokens that count; those that lost some are verified again."""
-  short = jax.tree.map(np.asarray, cropped(r, jnp.asarray(kept)))
+  short = jax.tree.map(np.asarray, crop(r, kept))
   return referee.judged(short, short.lengths < r.lengths)
 
 
@@ -46,6 +49,8 @@ def cut_outliers(*, alpha: float = 3.0, success: float = 1.0, margin: float = 32
   with it is `nonconstant_reward`.
   """
 
+  keep = jax.jit(partial(outlier_kept_length, alpha=alpha, success=success, margin=margin))
+
   def apply(r: Share, referee: Referee) -> Share:
     group = r.lengths.shape[1]
     if alpha >= (group - 1) / math.sqrt(group):
@@ -53,13 +58,7 @@ def cut_outliers(*, alpha: float = 3.0, success: float = 1.0, margin: float = 32
         f"revise.alpha={alpha} never cuts in groups of {group}: no value lies further than "
         f"(G - 1) / sqrt(G) = {(group - 1) / math.sqrt(group):.2f} deviations from the mean."
       )
-    kept = outlier_kept_length(
-      *map(jnp.asarray, (r.correct, r.lengths, r.valid)),
-      alpha=alpha,
-      success=success,
-      margin=margin,
-    )
-    return cut(r, np.asarray(kept), referee)
+    return cut(r, np.asarray(keep(r.correct, r.lengths, r.valid)), referee)
 
   return Revision(apply)
 
@@ -90,10 +89,11 @@ def cut_to_tier(
   Source: DA-DLER, arXiv:2510.15110; accuracy is measured at the cap that was sampled to.
   """
 
+  tier = jax.jit(partial(tiered_limit, thresholds=thresholds, limits=limits))
+
   def apply(r: Share, referee: Referee) -> Share:
-    verdicts = jnp.asarray(r.correct), jnp.asarray(r.valid)
-    tiers = np.asarray(tiered_limit(*verdicts, thresholds=thresholds, limits=limits))
-    limit = np.minimum(tiers[:, None], r.budget.cap).astype(np.int32)
+    tiers = np.asarray(tier(r.correct, r.valid))[:, None]
+    limit = np.minimum(tiers, r.budget.cap).astype(np.int32)
     budget = dataclasses.replace(r.budget, target=limit, cap=limit)
     return dataclasses.replace(cut(r, limit, referee), budget=budget)
 
