@@ -131,7 +131,7 @@ def read_flags(given: Any) -> tuple[Any, dict[str, Any]]:
     raise ValueError("name --out: without --workdir there is no folder to write to.")
   workdir = None if given.workdir is None else Path(given.workdir)
   config = given.config.to_dict() if workdir is None else read_config(workdir)
-  settings = runs.kind(config).settings(config)
+  settings = runs.acting(config).settings(config)
   if given.model is not None:
     if workdir is not None:
       raise ValueError("--model needs --config; --workdir brings its own model.")

@@ -45,7 +45,7 @@ def restore(workdir: Path, model: Any, step: int | None = None) -> tuple[int, An
 def export(workdir: Path, out: Path, step: int | None = None) -> int:
   """Writes the folder, the tokenizer in it if it came from one; returns the checkpoint's step."""
   config = read_config(workdir)
-  kind = runs.kind(config)
+  kind = runs.acting(config)
   settings = kind.settings(config)
   model = kind.model(anywhere(settings, prompts=len(jax.devices())))
   tokenizer = build_tokenizer(settings)

@@ -24,6 +24,7 @@ class Kind(NamedTuple):
   settings: Callable[[Mapping[str, Any]], Any]  # reads a config; ValueError if it is not one
   begin: Callable[[Any, Workdir], AbstractContextManager[Run]]
   model: Callable[[Any], Any]  # of settings; it has policy, mesh, abstract and policy_params
+  acts: bool = True  # has it a policy that answers?
 
   def read(self, config: Mapping[str, Any]) -> Begin:
     return partial(self.begin, self.settings(config))
@@ -31,7 +32,7 @@ class Kind(NamedTuple):
 
 ON_PAIRS = Kind(read_on_pairs, on_pairs.begin, on_pairs.build_model)
 ITERATIVE = Kind(read_iterative, iterative.begin, iterative.build_model)
-REWARD_MODEL = Kind(read_reward_model, reward_model.begin, reward_model.build_model)
+REWARD_MODEL = Kind(read_reward_model, reward_model.begin, reward_model.build_model, acts=False)
 RUNS = {
   "rl": Kind(settings.read, rl.begin, rl.build_model),
   "preference": ON_PAIRS,
@@ -39,6 +40,14 @@ RUNS = {
   "iterative": ITERATIVE,
   "reward_model": REWARD_MODEL,
 }
+
+
+def acting(config: Mapping[str, Any]) -> Kind:
+  """`kind`, and a ValueError for one whose model answers nothing."""
+  found = kind(config)
+  if not found.acts:
+    raise ValueError(f"a run of {config['run']!r} has no policy that answers.")
+  return found
 
 
 def kind(config: Mapping[str, Any]) -> Kind:

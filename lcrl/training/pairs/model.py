@@ -18,7 +18,6 @@ from lcrl.mesh import (
   batch_shards,
   local_rows,
   make_mesh,
-  optimizer_shardings,
   param_shardings,
   replicated,
   to_global,
@@ -27,12 +26,12 @@ from lcrl.named import build
 from lcrl.policies import Policy, lora, sources
 from lcrl.policies.hf import Source
 from lcrl.training import optimizers
+from lcrl.training.layout import lay_out
 from lcrl.training.model import SCORE_FIELDS
 from lcrl.training.packed import PackedScore, PackedUpdate
 from lcrl.training.packing import Sizes, arrange, rounded, used_lengths
 from lcrl.training.pairs import measures
 from lcrl.training.pairs.losses import named_loss
-from lcrl.training.pairs.settings import Settings
 from lcrl.training.scorer import make_scorer
 from lcrl.training.step import score_all, update
 from lcrl.types import PairBatch, Pairs, Stage, TrainState
@@ -66,7 +65,7 @@ ACTING = Form()
 class Model:
   """The policy on its mesh. `base` is what does not train: () or, under adapters, the params."""
 
-  settings: Settings
+  settings: Any  # `pairs.settings.Settings`, or what has as much of them as the run needs
   mesh: Mesh
   policy: Policy
   stage: Stage
@@ -93,7 +92,7 @@ class Model:
     return to_global(self.mesh, jax.tree.map(mine, pairs))
 
 
-def build_model(settings: Settings, *, devices=None, form: Form = ACTING) -> Model:
+def build_model(settings: Any, *, devices=None, form: Form = ACTING) -> Model:
   """The part of a run that needs no data: everything that is compiled.
 
   Args:
@@ -107,19 +106,10 @@ def build_model(settings: Settings, *, devices=None, form: Form = ACTING) -> Mod
   source = form.source(build(sources, s.built["policy"], field="policy"))
   policy = source.policy
   optimizer = build(optimizers, s.built["optimizer"], field="optimizer")
-  fields = tuple(name for name in stage.needs if name in SCORE_FIELDS)
-  score = form.make_scorer(policy, needs=fields, mesh=mesh, pack=s.train.pack)
-  pieces = s.train.micro_batches
-  key = jax.random.key(s.seed)
-
+  key, whole = jax.random.key(s.seed), replicated(mesh)
   split = param_shardings(mesh, policy.axes, jax.eval_shape(policy.init, key))
   start = lambda: source.params(key, split)
-  if s.lora is None:
-    fresh, axes = policy.init, policy.axes
-    whole_of = beside = lambda base, trained: trained
-  else:
-    fresh, axes = form.adapters(policy, rank=s.lora.rank, targets=s.lora.targets)
-    whole_of, beside = (partial(f, alpha=s.lora.alpha) for f in (form.merge, form.beside))
+  trains = what_trains(form, policy, s.lora)
 
   def begin(trained) -> TrainState:
     return TrainState(
@@ -131,68 +121,85 @@ def build_model(settings: Settings, *, devices=None, form: Form = ACTING) -> Mod
       counters={"pairs": jnp.int32(0), "tokens": jnp.float32(0.0)},
     )
 
-  trained = jax.eval_shape(fresh, key)
-  whole, rows = replicated(mesh), batch_sharding(mesh)
-  laid = param_shardings(mesh, axes, trained)
-  shapes = jax.eval_shape(begin, trained)
-  shardings = dataclasses.replace(
-    jax.tree.map(lambda _: whole, shapes),
-    params=laid,
-    opt_state=optimizer_shardings(mesh, optimizer, trained, laid),
-  )
-  abstract = jax.tree.map(
-    lambda x, at: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=at), shapes, shardings
-  )
+  state = lay_out(mesh, optimizer, begin, trains.init, trains.axes)
 
   def initial() -> TrainState:
-    first = start() if s.lora is None else jax.jit(fresh, out_shardings=laid)(key)
-    return jax.jit(begin, out_shardings=shardings)(first)
+    first = start() if s.lora is None else jax.jit(trains.init, out_shardings=state.params)(key)
+    return jax.jit(begin, out_shardings=state.shardings)(first)
 
-  def learn(base, state: TrainState, batch: PairBatch, **sizes):
-    own = lambda trained, rows, **sizes: score(beside(base, trained), rows, **sizes)
-    return update(
-      state,
-      batch,
-      score=own,
-      recipe=Slots(stage),
-      weigh=weigh,
-      optimizer=optimizer,
-      micro_batches=pieces,
-      measure=form.update_measure(stage),
-      **sizes,
-    )
-
-  learn_: Any = jax.jit(
-    learn, donate_argnums=1, out_shardings=(shardings, whole), static_argnames="sizes"
+  fields = tuple(name for name in stage.needs if name in SCORE_FIELDS)
+  score = form.make_scorer(policy, needs=fields, mesh=mesh, pack=s.train.pack)
+  step = partial(
+    update,
+    recipe=Slots(stage),
+    weigh=weigh,
+    optimizer=optimizer,
+    micro_batches=s.train.micro_batches,
+    measure=form.update_measure(stage),
   )
-  score_: Any = jax.jit(
-    partial(score_all, score, pieces=pieces), out_shardings=rows, static_argnames="sizes"
-  )
-  learner: Callable[[PyTree], Any] = partial(partial, learn_)
-  padding: Callable[[Pairs], float] = batches.padding
-  if s.train.pack is not None:
-    cut = {"width": s.train.pack, "shards": batch_shards(mesh), "pieces": pieces}
-    learner = lambda base: PackedUpdate(partial(learn_, base), mesh, policy, cut)
-    score_ = PackedScore(score_, mesh, policy, cut)
-    padding = lambda pairs: packed_padding(pairs, **cut)
   return Model(
     settings=s,
     mesh=mesh,
     policy=policy,
     stage=stage,
-    shardings=shardings,
-    abstract=abstract,
+    shardings=state.shardings,
+    abstract=state.abstract,
     base=tuple if s.lora is None else start,
     start=start,
     initial=initial,
-    whole=whole_of if s.lora is None else jax.jit(whole_of, out_shardings=split),
-    derive=jax.jit(partial(derive, weigh, key), out_shardings=rows),
-    learn=learn_,
-    learner=learner,
-    score=score_,
+    whole=trains.whole if s.lora is None else jax.jit(trains.whole, out_shardings=split),
+    derive=jax.jit(partial(derive, weigh, key), out_shardings=batch_sharding(mesh)),
     say=jax.jit(partial(form.say, stage), out_shardings=whole),
-    padding=padding,
+    **programs(s.train, mesh, policy, score, partial(learn, trains, score, step), state.shardings),
   )
+
+
+class Trains(NamedTuple):
+  """What trains: the params of the policy, or adapters beside them."""
+
+  init: Callable[[jax.Array], PyTree]
+  axes: PyTree
+  whole: Callable[[PyTree, PyTree], PyTree]  # base, trained -> params to act with
+  beside: Callable[[PyTree, PyTree], PyTree]  # base, trained -> params to learn with
+
+
+def what_trains(form: Form, policy: Policy, adapters: Any) -> Trains:
+  """`adapters`: the section lora; None: all params train."""
+  if adapters is None:
+    itself = lambda base, trained: trained
+    return Trains(policy.init, policy.axes, itself, itself)
+  init, axes = form.adapters(policy, rank=adapters.rank, targets=adapters.targets)
+  whole, beside = (partial(f, alpha=adapters.alpha) for f in (form.merge, form.beside))
+  return Trains(init, axes, whole, beside)
+
+
+def learn(trains: Trains, score, step, base, state: TrainState, batch: PairBatch, **sizes):
+  """`step` of what trains, beside its base."""
+  own = lambda trained, rows, **sizes: score(trains.beside(base, trained), rows, **sizes)
+  return step(state, batch, score=own, **sizes)
+
+
+def programs(train: Any, mesh: Mesh, policy: Policy, score, learn, shardings: TrainState):
+  """The fields of a `Model` that depend on whether rows are packed."""
+  pieces = train.micro_batches
+  learn = jax.jit(
+    learn, donate_argnums=1, out_shardings=(shardings, replicated(mesh)), static_argnames="sizes"
+  )
+  score = jax.jit(
+    partial(score_all, score, pieces=pieces),
+    out_shardings=batch_sharding(mesh),
+    static_argnames="sizes",
+  )
+  if train.pack is None:
+    learner: Any = partial(partial, learn)
+    return {"learn": learn, "learner": learner, "score": score, "padding": batches.padding}
+  cut = {"width": train.pack, "shards": batch_shards(mesh), "pieces": pieces}
+  return {
+    "learn": learn,
+    "learner": lambda base: PackedUpdate(partial(learn, base), mesh, policy, cut),
+    "score": PackedScore(score, mesh, policy, cut),
+    "padding": partial(packed_padding, **cut),
+  }
 
 
 def derive(weigh, key: jax.Array, pairs: Pairs, ref, step) -> PairBatch:
