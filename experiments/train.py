@@ -3,7 +3,7 @@
   python -m experiments.train --config=configs/laser.py --workdir=runs/laser
   python -m experiments.train --config=configs/laser.py:smoke --workdir=runs/smoke
   python -m experiments.train --config=configs/laser.py --config.reward.alpha=0.2 --workdir=...
-  python -m experiments.train --config=configs/simpo.py --workdir=runs/simpo    # pairs, not rollouts
+  python -m experiments.train --config=configs/simpo.py --workdir=runs/simpo  # on pairs
 
 On several hosts, start the same command on each. A cluster that JAX knows (Cloud TPU, Slurm, Open
 MPI, Kubernetes) needs only --multihost; elsewhere name --coordinator, --processes and --process.
@@ -47,7 +47,7 @@ def main(_) -> None:
 
 def keep_programs() -> None:
   """Compiled programs stay in the user's cache folder; JAX_COMPILATION_CACHE_DIR names another."""
-  if not jax.config.jax_compilation_cache_dir:
+  if not jax.config.read("jax_compilation_cache_dir"):
     caches = pathlib.Path(os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache")
     jax.config.update("jax_compilation_cache_dir", str(caches / "lcrl" / "programs"))
 

@@ -14,6 +14,7 @@ import itertools
 import json
 import sys
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -29,7 +30,8 @@ _LENGTH = flags.DEFINE_integer("length", 4096, "tokens of a row")
 _REPEATS = flags.DEFINE_integer("repeats", 10, "timed calls after the first")
 _TUNE = flags.DEFINE_bool("tune", False, "times the kernels' tiles too")
 
-CASES = {  # features that a back end may refuse, and sizes: heads, kv heads, head size
+CASES: dict[str, tuple[dict[str, Any], tuple[int, int, int]]] = {
+  # features that a back end may refuse, and sizes: heads, kv heads, head size
   "causal": ({}, (9, 3, 64)),
   "packed": ({"packed": True}, (9, 3, 64)),
   "wide": ({"packed": True}, (12, 2, 128)),
@@ -141,13 +143,12 @@ def speed(shape: str, mean: float | None, programs: dict[str, Callable]) -> None
 def tiles(size: int) -> dict[str, Callable]:
   """Each kernel with each tile, the others as they are."""
 
-  def attend(how, spans):
+  def attend(field, tile, spans):
+    how = triton.TUNED[size]._replace(**{field: triton.Tile(*tile)})  # type: ignore[arg-type]
     return functools.partial(triton.attend, spans=spans, window=None, softcap=None, how=how)
 
   return {
-    f"{field} {tile}": functools.partial(
-      attend, triton.TUNED[size]._replace(**{field: triton.Tile(*tile)})
-    )
+    f"{field} {tile}": functools.partial(attend, field, tile)
     for field, tile in itertools.product(("forward", "queries", "keys"), TILES)
   }
 

@@ -10,6 +10,7 @@ logits, and the bare product with the head, forward and back, that no method can
 
 import functools
 import json
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -17,7 +18,6 @@ from absl import app, flags
 
 from experiments.benchmarks.profiles import profile
 from experiments.benchmarks.shapes import config, machine, timed
-
 from lcrl.losses.log_probs import score_tokens
 
 _TOKENS = flags.DEFINE_integer("tokens", 8192, "tokens to score")
@@ -84,7 +84,9 @@ def main(argv):
     width, vocab = shape.hidden_size, shape.vocab_size
   result = machine() | {"tokens": _TOKENS.value, "hidden": width, "vocab": vocab}
   result |= {"dtype": _DTYPE.value, "needs": _NEEDS.value}
-  variants = {f"tiled {tile}": functools.partial(tiled, tile=tile) for tile in _TILES.value}
+  variants: dict[str, Callable] = {
+    f"tiled {tile}": functools.partial(tiled, tile=tile) for tile in _TILES.value
+  }
   variants |= {f.__name__: f for f in (dense, product) if f.__name__ in _PEERS.value}
   for name, score in variants.items():
     try:

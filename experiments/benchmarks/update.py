@@ -14,6 +14,7 @@ import dataclasses
 import json
 import statistics
 import time
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -44,7 +45,7 @@ _PROFILE = flags.DEFINE_bool("profile", False, "says where the time goes")
 
 
 def model_of(remat: str, attention: str, pieces: int, width: int, layers: str) -> Model:
-  changes = {"layers": _LAYERS.value} if _LAYERS.value else {}
+  changes: dict[str, Any] = {"layers": _LAYERS.value} if _LAYERS.value else {}
   changes |= {"remat": remat, "attention": attention, "unroll": layers == "unroll"}
   c = config(_SHAPE.value, dtype=_DTYPE.value, **changes)
   fields = {f.name: getattr(c, f.name) for f in dataclasses.fields(c)}
@@ -117,13 +118,14 @@ def flops(model: Model, lengths: np.ndarray, shared: int) -> float:
   return 6 * weights * own(1) + 6 * c.layers * c.heads * c.head_dim * own(2)
 
 
-def measure(remat: str, attention: str, pieces: int, width: int, layers: str) -> dict[str, float]:
+def measure(remat: str, attention: str, pieces: int, width: int, layers: str) -> dict[str, Any]:
   model = model_of(remat, attention, pieces, width, layers)
   batch = made_up(model.policy.config.vocab_size)
   lengths = np.asarray(used_lengths(batch.rollouts.mask))
   shared = _ASKED.value if width and shares_prompts(attention) else 0
   state = model.initial()
-  times, first = [], {}
+  times: list[float] = []
+  first: dict[str, float] = {}
   for _ in range(2 + _REPEATS.value):
     start = time.perf_counter()
     state, metrics = model.update(state, batch)

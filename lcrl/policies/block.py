@@ -41,7 +41,8 @@ class Dense(nn.Module):
     kernel: jax.Array = self.param("kernel", named, (x.shape[-1], self.features), dtype)
     y = _product(x, kernel.astype(x.dtype))
     if self.has_variable("params", "a"):  # adapters, see `lora.beside`
-      a, b = (self.get_variable("params", name).astype(x.dtype) for name in "ab")
+      pair: list[jax.Array] = [self.get_variable("params", name) for name in "ab"]
+      a, b = (matrix.astype(x.dtype) for matrix in pair)
       y += _product(_product(x, a), b)
     if self.bias:
       named = nn.with_logical_partitioning(nn.initializers.zeros, self.names[1:])
