@@ -18,13 +18,12 @@ from lcrl.mesh import (
   batch_shards,
   check_divides,
   make_mesh,
-  optimizer_shardings,
-  param_shardings,
   replicated,
 )
 from lcrl.named import build
 from lcrl.policies import Policy, sources
 from lcrl.training import optimizers
+from lcrl.training.layout import lay_out
 from lcrl.training.packed import PackedScore, PackedUpdate
 from lcrl.training.scorer import make_scorer
 from lcrl.training.settings import Settings
@@ -69,13 +68,7 @@ def build_model(settings: Settings, *, devices=None) -> Model:
   s = settings
   recipe, weigh = recipes.from_config(s.slots, updates=s.train.updates)
   wanted = recipes.needs(recipe)
-  if missing := set(recipe.loss.needs) - {*SCORE_FIELDS, "group", "ref"}:
-    raise ValueError(f"the loss needs {sorted(missing)}, which nothing here supplies.")
-  if "group" in wanted and s.train.group_size < 2:
-    raise ValueError(
-      f"train.group_size must be at least 2: advantage.fn={s.slots['advantage']['fn']!r} compares "
-      f"a rollout with the others of its group, got {s.train.group_size}."
-    )
+  _check(s, recipe)
   mesh = make_mesh(**dataclasses.asdict(s.mesh), devices=devices)
   check_divides(mesh, prompts=s.train.prompts, pieces=s.train.micro_batches * s.train.updates)
   source = build(sources, s.built["policy"], field="policy")
@@ -100,22 +93,12 @@ def build_model(settings: Settings, *, devices=None) -> Model:
       passed=jnp.zeros((s.train.window, 2), jnp.int32) if s.train.window else None,
     )
 
-  params = jax.eval_shape(policy.init, jax.random.key(0))
+  state = lay_out(mesh, optimizer, start, policy.init, policy.axes)
   whole, rows = replicated(mesh), batch_sharding(mesh)
-  split = param_shardings(mesh, policy.axes, params)
-  shapes = jax.eval_shape(start, params)
-  shardings = dataclasses.replace(
-    jax.tree.map(lambda _: whole, shapes),
-    params=split,
-    opt_state=optimizer_shardings(mesh, optimizer, params, split),
-  )
-  abstract = jax.tree.map(
-    lambda x, at: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=at), shapes, shardings
-  )
 
   def initial() -> TrainState:
-    params = source.params(jax.random.key(s.seed), split)
-    return jax.jit(start, out_shardings=shardings)(params)
+    params = source.params(jax.random.key(s.seed), state.params)
+    return jax.jit(start, out_shardings=state.shardings)(params)
 
   step = partial(
     update,
@@ -127,7 +110,7 @@ def build_model(settings: Settings, *, devices=None) -> Model:
     updates=s.train.updates,
   )
   update_: Callable[..., Any] = jax.jit(
-    step, donate_argnums=0, out_shardings=(shardings, whole), static_argnames="sizes"
+    step, donate_argnums=0, out_shardings=(state.shardings, whole), static_argnames="sizes"
   )
   measure: Callable[..., Any] = jax.jit(
     partial(score_all, make_score(needs=measured), pieces=s.train.micro_batches),
@@ -144,8 +127,8 @@ def build_model(settings: Settings, *, devices=None) -> Model:
     policy=policy,
     recipe=recipe,
     optimizer=optimizer,
-    shardings=shardings,
-    abstract=abstract,
+    shardings=state.shardings,
+    abstract=state.abstract,
     initial=initial,
     shape=jax.jit(partial(shape, recipe, weigh=weigh), out_shardings=(rows, whole)),
     update=update_,
@@ -153,3 +136,14 @@ def build_model(settings: Settings, *, devices=None) -> Model:
     measured=measured,
     needs_reference="ref" in wanted or REF in signals,
   )
+
+
+def _check(s: Settings, recipe: Recipe[Stage]) -> None:
+  """Raises ValueError for what the recipe needs and the run has not."""
+  if missing := set(recipe.loss.needs) - {*SCORE_FIELDS, "group", "ref"}:
+    raise ValueError(f"the loss needs {sorted(missing)}, which nothing here supplies.")
+  if "group" in recipes.needs(recipe) and s.train.group_size < 2:
+    raise ValueError(
+      f"train.group_size must be at least 2: advantage.fn={s.slots['advantage']['fn']!r} compares "
+      f"a rollout with the others of its group, got {s.train.group_size}."
+    )
