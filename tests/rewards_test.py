@@ -9,7 +9,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lcrl import rewards
-from lcrl.advantages import constrained_advantage
 from lcrl.named import build
 from lcrl.types import Outcome
 from tests.rollouts import random_rollouts
@@ -304,11 +303,12 @@ def test_the_price_is_for_as_many_tokens_as_the_target_has():
   np.testing.assert_allclose(second, [[1.0 - 1.5, -0.5]], rtol=1e-6)
 
 
-def test_component_mix_is_the_constrained_advantage_of_the_whole_batch():
+def test_component_mix_sees_the_batch_as_one_and_no_padding():
   parts = jax.random.normal(jax.random.key(0), (3, 2, 5))
   valid = jnp.arange(5)[None] < jnp.array([[5], [3]])
   multipliers = jnp.array([0.3, -0.2])
-  got = rewards.component_mix(parts[0], parts[1:], multipliers, valid)
-  flat = parts.reshape(3, -1)
-  want = constrained_advantage(flat[0], flat[1:], multipliers, valid.reshape(-1))
-  np.testing.assert_allclose(got.reshape(-1), want, atol=1e-6)
+  got = rewards.component_mix(parts[0], jnp.where(valid, parts[1:], jnp.nan), multipliers, valid)
+  flat = np.asarray(parts)[:, valid]  # [3, 8]
+  scores = (flat - flat.mean(1, keepdims=True)) / flat.std(1, ddof=1, keepdims=True)
+  np.testing.assert_allclose(got[valid], np.array([1.9, 0.3, -0.2]) @ scores, atol=1e-5)
+  assert not got[~valid].any()

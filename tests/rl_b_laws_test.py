@@ -99,7 +99,7 @@ def scan_repetition(tokens, ngram, first_only):
 @example(tokens=[0, 1, 0, 2, 0, 1, 1, 0, 0, 0, 0, 0], length=8)  # repeated again exactly at the end
 def test_dense_repetition_is_the_scan(first_only, tokens, length):
   mask = jnp.arange(12) < length
-  got = rewards.dense_repetition_reward(
+  got = advantages.dense_repetition_reward(
     jnp.array(tokens), mask, ngram=2, penalty=-1.0, first_only=first_only
   )
   want = np.zeros(12)

@@ -12,7 +12,6 @@ __all__ = [
   "component_advantages",
   "component_average",
   "component_average_advantage",
-  "constrained_advantage",
 ]
 
 
@@ -52,23 +51,3 @@ def component_average(*, signals: tuple[str, ...], ddof: int = 1, eps: float = 1
     return component_average_advantage(components, keep, ddof=ddof, eps=eps), state
 
   return Stage(init=lambda: (), apply=apply, needs=("group", *needs))
-
-
-def constrained_advantage(
-  main: jax.Array,
-  components: jax.Array,
-  multipliers: jax.Array,
-  mask: jax.Array,
-  *,
-  ddof: int = 1,
-  eps: float = 1e-8,
-) -> jax.Array:
-  """(K - sum of multipliers) * main + sum of multiplier * component, each standardised before.
-
-  For squashed multipliers (`rewards.update_multipliers`): what a constraint does not claim stays
-  with the main advantage, in the paper that of the KL penalty.
-  Source: Constrained RLHF, arXiv:2310.04373. [N], [K, N], [K], [N] -> [N].
-  """
-  parts = component_advantages(jnp.concatenate([main[None], components]), mask, ddof=ddof, eps=eps)
-  weights = jnp.concatenate([len(components) - jnp.sum(multipliers, keepdims=True), multipliers])
-  return jnp.sum(weights[:, None] * parts, 0)

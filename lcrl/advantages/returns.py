@@ -9,11 +9,12 @@ import jax.numpy as jnp
 
 from lcrl.advantages.group import group_centered
 from lcrl.masked import as_float
-from lcrl.rewards.parts import compression_reward
-from lcrl.rewards.repetition import dense_repetition_reward
+from lcrl.ngrams import covered, repeated_starts
 from lcrl.types import Rollouts, Stage
 
 __all__ = [
+  "compression_reward",
+  "dense_repetition_reward",
   "generalized_advantage",
   "multi_discount",
   "multi_discount_return",
@@ -70,6 +71,34 @@ def generalized_advantage(
   return jnp.where(mask, _discounted_sum(surprise, gamma * lam), 0.0)
 
 
+def dense_repetition_reward(
+  tokens: jax.Array,
+  mask: jax.Array,
+  *,
+  ngram: int = 40,
+  penalty: float = -0.05,
+  first_only: bool = False,
+) -> jax.Array:
+  """`penalty` at every repeated token, to be discounted by itself (`multi_discount_return`).
+
+  With `first_only` an n-gram counts if it begins more than `ngram` after the last repeated one, so
+  that a long repeated run is punished once. Right and wrong answers alike.
+  Source: Demystifying Long CoT, arXiv:2502.03373. [..., T], [..., T] -> [..., T].
+
+  >>> tokens = jnp.array([5, 5, 5, 5])
+  >>> print(dense_repetition_reward(tokens, jnp.ones(4, bool), ngram=2, penalty=-1.0))
+  [ 0. -1. -1. -1.]
+  """
+  starts = repeated_starts(tokens, mask, ngram=ngram)
+  if first_only:
+    place = jnp.broadcast_to(jnp.arange(starts.shape[-1]), starts.shape)
+    last = jax.lax.cummax(jnp.where(starts, place, -ngram - 1), axis=starts.ndim - 1)
+    pad = [(0, 0)] * (starts.ndim - 1) + [(1, 0)]
+    previous = jnp.pad(last, pad, constant_values=-ngram - 1)[..., :-1]
+    starts = starts & (place - previous > ngram)
+  return as_float(jnp.where(covered(starts, ngram), penalty, 0.0))
+
+
 def multi_discount(
   *,
   ngram: int = 40,
@@ -92,6 +121,22 @@ def multi_discount(
     return multi_discount_return(rewards[..., None], r.mask, gammas=(gamma,))
 
   return _beside(base, channel)
+
+
+def compression_reward(
+  correct: jax.Array, needed: jax.Array, think_lengths: jax.Array, *, weight: float = 1.0
+) -> jax.Array:
+  """weight * (1 - needed / thinking) if right, -weight if the answer never appears, 0 if wrong.
+
+  `needed` thinking tokens reach the answer first, 0 if none do. For the advantage of the
+  end-of-thinking token alone. Source: LC-R1, arXiv:2506.14755, and its code (1e-4 beside the
+  length). [...] each -> [...].
+
+  >>> print(compression_reward(jnp.ones(2), jnp.array([0, 50]), jnp.array([100, 100])).round(3))
+  [-1.   0.5]
+  """
+  saved = 1.0 - as_float(needed) / (as_float(think_lengths) + 1e-4)
+  return jnp.where(correct.astype(bool), weight * jnp.where(needed > 0, saved, -1.0), 0.0)
 
 
 def thinking_compression(*, weight: float = 1.0, base: Stage | None = None) -> Stage:

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from lcrl.masked import as_float, masked_mean, masked_sum
-from lcrl.rewards.modes import mode_is_preferred
+from lcrl.modes import mode_is_preferred
 from lcrl.types import Stage
 
 __all__ = [

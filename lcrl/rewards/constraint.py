@@ -145,19 +145,24 @@ def kl_penalty(*, beta: float, base: Stage | None = None) -> Stage:
 
 
 def component_mix(
-  main: jax.Array, components: jax.Array, multipliers: jax.Array, valid: jax.Array
+  main: jax.Array,
+  components: jax.Array,
+  multipliers: jax.Array,
+  valid: jax.Array,
+  *,
+  ddof: int = 1,
+  eps: float = 1e-8,
 ) -> jax.Array:
-  """(N - sum of multipliers) * main + sum of multiplier * component, in deviations of the batch.
+  """(K - sum of multipliers) * main + sum of multiplier * component, in deviations of the batch.
 
-  What the constraints do not claim stays with the main reward. [B, G], [N, B, G], [N], [B, G] ->
-  [B, G]. Source: as above; there main is the negated KL, and advantages of critics are mixed
-  (`advantages.constrained_advantage`).
+  What the constraints do not claim stays with the main reward. Source: as above; there main is the
+  negated KL, and advantages of critics are mixed. [...], [K, ...], [K], [...] -> [...].
   """
   flat = jnp.concatenate([main[None], components]).reshape(len(components) + 1, -1)
   mask = jnp.broadcast_to(valid.reshape(-1), flat.shape)
-  parts = standardize(flat, mask, eps=1e-8).reshape(-1, *valid.shape)
+  parts = standardize(flat, mask, ddof=ddof, eps=eps)
   weights = jnp.concatenate([len(components) - jnp.sum(multipliers, keepdims=True), multipliers])
-  return jnp.sum(weights[:, None, None] * parts, 0)
+  return jnp.sum(weights[:, None] * parts, 0).reshape(valid.shape)
 
 
 class LagrangianState(NamedTuple):

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from lcrl.masked import as_float, masked_mean
+from lcrl.modes import mode_accuracy, mode_is_preferred
 from lcrl.rewards.base import same_shape, shaped
 from lcrl.types import Rollouts, Stage
 
@@ -95,23 +96,6 @@ def adactrl(
   return shaped(None, shape, needs=("tag",))
 
 
-def mode_accuracy(correct: jax.Array, mode: jax.Array, valid: jax.Array) -> jax.Array:
-  """Share of right answers among the group's rollouts in the mode. [..., G] each -> [...]."""
-  return masked_mean(correct, valid & mode, -1)
-
-
-def mode_is_preferred(
-  correct: jax.Array, long: jax.Array, valid: jax.Array, *, threshold: float = 0.3
-) -> jax.Array:
-  """Rollouts in the mode that their group should use: long if more accurate by over `threshold`.
-
-  [..., G] each -> [..., G] bool.
-  """
-  same_shape(correct=correct, long=long, valid=valid)
-  gain = mode_accuracy(correct, long, valid) - mode_accuracy(correct, ~long, valid)
-  return long == (gain > threshold)[..., None]
-
-
 def preferred_mode_reward(
   correct: jax.Array,
   long: jax.Array,
@@ -131,6 +115,7 @@ def preferred_mode_reward(
   >>> print(preferred_mode_reward(right, long, jnp.ones(4, bool)))
   [ 1.5  1.5  1.  -1. ]
   """
+  same_shape(correct=correct, long=long, valid=valid)
   preferred = mode_is_preferred(correct, long, valid, threshold=threshold)
   earned = jnp.where(preferred, right + bonus, right)
   return as_float(jnp.where(correct.astype(bool), earned, wrong))

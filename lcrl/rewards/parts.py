@@ -11,7 +11,7 @@ from lcrl.masked import as_float, centre, masked_quantile
 from lcrl.rewards.base import same_shape, shaped
 from lcrl.types import Rollouts, Stage
 
-__all__ = ["compression_reward", "grlc", "grlc_reward", "relative_shortness"]
+__all__ = ["grlc", "grlc_reward", "relative_shortness"]
 
 
 def relative_shortness(lengths: jax.Array, valid: jax.Array) -> jax.Array:
@@ -87,20 +87,3 @@ def grlc(
     return reward(rewards, thinking, r.lengths - thinking, r.valid)
 
   return shaped(base, shape, needs=("think_end",))
-
-
-def compression_reward(
-  correct: jax.Array, needed: jax.Array, think_lengths: jax.Array, *, weight: float = 1.0
-) -> jax.Array:
-  """weight * (1 - needed / thinking) if right, -weight if the answer never appears, 0 if wrong.
-
-  `needed` thinking tokens reach the answer first, 0 if none do. For the advantage of the
-  end-of-thinking token alone. Source: LC-R1, arXiv:2506.14755, and its code (1e-4 beside the
-  length). [...] each -> [...].
-
-  >>> print(compression_reward(jnp.ones(2), jnp.array([0, 50]), jnp.array([100, 100])).round(3))
-  [-1.   0.5]
-  """
-  same_shape(correct=correct, needed=needed, think_lengths=think_lengths)
-  saved = 1.0 - as_float(needed) / (as_float(think_lengths) + 1e-4)
-  return jnp.where(correct.astype(bool), weight * jnp.where(needed > 0, saved, -1.0), 0.0)

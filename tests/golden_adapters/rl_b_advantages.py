@@ -6,7 +6,7 @@ from functools import partial
 
 import jax.numpy as jnp
 
-from lcrl import advantages
+from lcrl import advantages, rewards
 from lcrl.masked import masked_mean
 from tests.golden_adapters.groups import Groups, compiled
 
@@ -94,7 +94,7 @@ def constrained_mixed_advantage(inputs, params):
   main, components = jnp.array(inputs["adv_kl"]), jnp.array(inputs["adv_constraint"]).T
   mask, knobs = jnp.ones(main.shape, bool), {"ddof": params["ddof"], "eps": params["eps"]}
   multipliers = jnp.array(inputs["multiplier"], float)
-  adv = advantages.constrained_advantage(main, components, multipliers, mask, **knobs)
+  adv = rewards.component_mix(main, components, multipliers, mask, **knobs)
   return {"advantage": adv}
 
 

@@ -60,7 +60,7 @@ def _padded(rows):
 def ngram_repetition_dense(inputs, params):
   knobs = {"penalty": params["penalty"], "first_only": params["only_start"]}
   tokens, mask = _padded(inputs["tokens"])
-  reward = rewards.dense_repetition_reward(tokens, mask, ngram=params["n"], **knobs)
+  reward = advantages.dense_repetition_reward(tokens, mask, ngram=params["n"], **knobs)
   return {"token_reward": reward}
 
 
@@ -192,7 +192,7 @@ def lcr1_length_reward(inputs, params):
 
 def lcr1_compress_reward(inputs, params):
   arrays = [jnp.array(inputs[n]) for n in ("correct", "valid_len", "think_len")]
-  return {"compress_reward": rewards.compression_reward(*arrays, weight=params["coef"])}
+  return {"compress_reward": advantages.compression_reward(*arrays, weight=params["coef"])}
 
 
 def gr3(inputs, params):

@@ -1,0 +1,23 @@
+"""Two modes of thinking in one group, and which of them it should use: for reward and loss."""
+
+from __future__ import annotations
+
+import jax
+
+from lcrl.masked import masked_mean
+
+
+def mode_accuracy(correct: jax.Array, mode: jax.Array, valid: jax.Array) -> jax.Array:
+  """Share of right answers among the group's rollouts in the mode. [..., G] each -> [...]."""
+  return masked_mean(correct, valid & mode, -1)
+
+
+def mode_is_preferred(
+  correct: jax.Array, long: jax.Array, valid: jax.Array, *, threshold: float = 0.3
+) -> jax.Array:
+  """Rollouts in the mode that their group should use: long if more accurate by over `threshold`.
+
+  [..., G] each -> [..., G] bool.
+  """
+  gain = mode_accuracy(correct, long, valid) - mode_accuracy(correct, ~long, valid)
+  return long == (gain > threshold)[..., None]
