@@ -159,6 +159,32 @@ def ask_budget(
   return budget
 
 
+def check_budgets(
+  stage: Stage, *, steps: int, prompts: int, group_size: int, most: int, seed: int
+) -> None:
+  """Raises ValueError for a cap that some step of the run will ask for and no response may have.
+
+  Schedules and sections that come later are known before the first step; random draws are tried.
+  """
+
+  @jax.jit
+  def caps():
+    def one(state, step):
+      budget, state = stage.apply(
+        state, jnp.arange(prompts), step=step, key=step_key(seed, step), group_size=group_size
+      )
+      return state, budget.cap.max()
+
+    return jax.lax.scan(one, stage.init(), jnp.arange(steps, dtype=jnp.int32))[1]
+
+  longest = np.asarray(caps())
+  if (over := longest > most).any():
+    step = int(over.argmax())
+    raise ValueError(
+      f"budget: the cap after {step} steps is {longest[step]}; train.max_tokens={most} allows less."
+    )
+
+
 def pad_rows(rollouts: Rollouts, length: int) -> Rollouts:
   """Rollouts with rows of `length` positions; every [B, G, T] field is padded with zeros."""
   short = rollouts.tokens.shape[-1]

@@ -17,7 +17,7 @@ from lcrl.named import build
 from lcrl.sampling.verified import Player
 from lcrl.tasks.task import Task
 from lcrl.training import revise
-from lcrl.training.collect import Collected, Collector, ask_budget, step_key
+from lcrl.training.collect import Collected, Collector, ask_budget, check_budgets, step_key
 from lcrl.training.metrics import Mean, Metrics, Sum
 from lcrl.training.model import Model
 from lcrl.training.rounds import Provider, Rounds, reference_scores, scorer_signals
@@ -42,14 +42,24 @@ def make_rounds(model: Model, player: Player, providers: Sequence[Provider] = ()
   """How rounds are played.
 
   Raises:
-    ValueError: a stage needs what neither they nor the `providers` supply.
+    ValueError: a stage needs what neither they nor the `providers` supply, or a budget asks for
+      more tokens than a response may have.
   """
-  spec = model.settings.revise
+  s = model.settings
+  spec = s.revise
   revision = None if spec is None else build(revise, spec, field="revise")
   reference = reference_scores(model) if model.needs_reference else None
   own = scorer_signals(model, reference)
   rounds = Rounds(player, revision, (*own, *providers), reference)
   rounds.check(model.recipe)
+  check_budgets(
+    model.recipe.budget,
+    steps=s.train.steps,
+    prompts=s.train.prompts,
+    group_size=s.train.group_size,
+    most=s.train.max_tokens,
+    seed=s.seed,
+  )
   return rounds
 
 
