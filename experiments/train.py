@@ -47,7 +47,7 @@ def main(_) -> None:
 
 def keep_programs() -> None:
   """Compiled programs stay in the user's cache folder; JAX_COMPILATION_CACHE_DIR names another."""
-  if not jax.config.read("jax_compilation_cache_dir"):
+  if not jax.config.jax_compilation_cache_dir:  # type: ignore[attr-defined]
     caches = pathlib.Path(os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache")
     jax.config.update("jax_compilation_cache_dir", str(caches / "lcrl" / "programs"))
 
