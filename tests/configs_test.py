@@ -59,7 +59,7 @@ def shared():
     for place in (playing, sampled):
       patch.setattr(place, "make_engine", functools.cache(place.make_engine))
     patch.setattr(sources, "fresh", functools.cache(sources.fresh))
-    for plot in ("pareto", "by_difficulty", "curves"):
+    for plot in ("pareto", "by_difficulty", "curves", "reward_by_length"):
       patch.setattr(report.plots, plot, lambda *_, **__: None)
     yield
 

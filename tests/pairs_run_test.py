@@ -101,6 +101,12 @@ def test_a_run_leaves_what_it_promises(whole, rows):
   report = (whole / "report.md").read_text()
   assert "| reward length correlation | - |" in report
   assert "| sampled tokens |" in report
+  assert "(reward_by_length.png)" in report
+  assert (whole / "reward_by_length.png").stat().st_size > 5000
+  before, after = (line["by_length"] for line in lines(whole / "evaluations.jsonl"))
+  assert before["length"] == after["length"] == sorted(after["length"])
+  assert not any(before["reward"])
+  assert after["reward"][0] > after["reward"][-1]
   steps = [row for row in lines(whole / "metrics.jsonl") if "loss" in row]
   assert [row["step"] for row in steps] == [1, 2, 3, 4]
   assert steps[0]["loss"] == pytest.approx(np.log(2))

@@ -1,4 +1,5 @@
-"""Three pictures of runs: accuracy against tokens, both by difficulty, both against steps.
+"""Pictures of runs: accuracy against tokens, both by difficulty, both against steps; reward by
+length.
 
 `runs` maps a name to its summary (`summaries.summary`), in the order in which colours are taken.
 """
@@ -21,7 +22,7 @@ from lcrl.evaluation.pareto import on_front
 
 matplotlib.use("agg")
 
-__all__ = ["by_difficulty", "curves", "pareto"]
+__all__ = ["by_difficulty", "curves", "pareto", "reward_by_length"]
 
 # Okabe and Ito 2008: distinct also to readers who do not tell red from green.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#555555")
@@ -220,6 +221,21 @@ def curves(path: str | os.PathLike, curves: Mapping[str, Mapping[str, Any]]) -> 
     left.set_ylim(max(low, -4), min(high, 104))
     right.set_ylim(bottom=0)
     _name_lines(right, ends)
+    figure.savefig(path)
+
+
+def reward_by_length(path: str | os.PathLike, lines: Mapping[str, Mapping[str, Any]]) -> None:
+  """Reward against length: name -> {"length": [K], "reward": [K]}."""
+  with matplotlib.rc_context(STYLE):
+    figure = Figure(figsize=(6.4, 3.8))
+    ax = figure.subplots()
+    ends = []
+    for name, colour in _colours(lines).items():
+      x, y = lines[name]["length"], lines[name]["reward"]
+      ax.plot(x, y, "o-", ms=5, color=colour)
+      ends.append((x[-1], y[-1], name, colour))
+    ax.set(xlabel="tokens per answer", title="mean reward that the policy implies")
+    _name_lines(ax, ends)
     figure.savefig(path)
 
 

@@ -13,6 +13,7 @@ import numpy as np
 from lcrl import evaluation
 from lcrl.data.batches import per_epoch
 from lcrl.data.sources import Encoded
+from lcrl.evaluation import plots
 from lcrl.evaluation.intervals import Estimate, accuracy_estimate, mean_estimate
 from lcrl.training import playing
 from lcrl.training.pairs import measures
@@ -58,6 +59,7 @@ def judging(
       found = on_task(params) if on_task else point("accuracy", accuracy(s, seen)) | sampled
       found = {"by_difficulty": {}} | found
       found |= {"pairs": measures.numbers(seen), "sampled": sampled}
+      found["by_length"] = measures.by_length(seen)
       texts = [{"prompt": p, "response": r} for p, r in answers.texts]
       return Judged(found, plain(found), line(found), texts)
 
@@ -130,10 +132,13 @@ def summarise(out: Workdir, s: Settings, data: dict[str, Any]) -> dict[str, Any]
     "sampled": {"start": start["sampled"], "final": final["sampled"]},
     "data": data,
   }
+  seen = {"before": start["by_length"], "after": final["by_length"]}
+  plots.reward_by_length(out.path / "reward_by_length.png", seen)
   words = [
     f"Accuracy stands for: {summary['accuracy_of']}.",
     "## Pairs and length",
     table(*(row["pairs"] | own(row["sampled"]) for row in (start, final))),
+    "![reward against length, before and after](reward_by_length.png)",
     "## Data",
     words_of(data),
   ]

@@ -96,6 +96,19 @@ def update_measure(stage: Stage):
   return measure
 
 
+def by_length(seen: dict[str, np.ndarray], *, parts: int = 8) -> dict[str, list[float]]:
+  """Mean length and mean reward of all answers, in `parts` parts of like length.
+
+  >>> seen = {"lengths": np.array([[9, 1], [3, 7]]), "rewards": np.array([[4.0, 1], [2, 3]])}
+  >>> by_length(seen | {"valid": np.array([True, True])}, parts=2)
+  {'length': [2.0, 8.0], 'reward': [1.5, 3.5]}
+  """
+  lengths, rewards = (np.asarray(seen[name])[seen["valid"]].ravel() for name in ("lengths", "rewards"))
+  cut = np.array_split(np.argsort(lengths, kind="stable"), min(parts, len(lengths)))
+  means = [[float(x[at].mean()) for at in cut] for x in (lengths, rewards)]
+  return dict(zip(("length", "reward"), means, strict=True))
+
+
 def numbers(seen: dict[str, np.ndarray]) -> dict[str, Any]:
   """An evaluation's `say` of all pairs, as JSON numbers; None where nothing varies.
 
