@@ -23,6 +23,7 @@ import numpy as np
 
 from lcrl import losses, recipes
 from lcrl.losses import policy, weights
+from lcrl.named import names
 from lcrl.training import revise
 
 ROOT = pathlib.Path(__file__).parent.parent
@@ -104,21 +105,10 @@ def _named(config: Mapping[str, Any]) -> Iterator[tuple[str, Callable]]:
   phases = [config, *config.get("then", ())]
   for section, module in SECTIONS.items():
     for phase in phases:
-      for name in _names(phase.get(section)):
+      for name in names(phase.get(section)):
         function = getattr(module, name)
         home = "losses" if module is policy else module.__name__.rpartition(".")[2]
         yield f"{home}.{name}", function
-
-
-def _names(spec: Any) -> Iterator[str]:
-  if isinstance(spec, Mapping):
-    if "fn" in spec:
-      yield spec["fn"]
-    for value in spec.values():
-      yield from _names(value)
-  elif isinstance(spec, list | tuple):
-    for value in spec:
-      yield from _names(value)
 
 
 def _goldens(functions: Iterable[Callable]) -> tuple[str, ...]:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Callable, Iterator, Mapping
 from types import ModuleType
 from typing import Any
 
@@ -60,3 +61,33 @@ def _built(module: ModuleType, value: Any, *, field: str) -> Any:
 
 def _is_spec(value: Any) -> bool:
   return isinstance(value, Mapping) and "fn" in value
+
+
+def names(spec: Any) -> Iterator[str]:
+  """Every function that a section names, at any depth, outermost first.
+
+  >>> list(names(dict(fn="soft_overlong", buffer=8, base=dict(fn="hapo"))))
+  ['soft_overlong', 'hapo']
+  """
+  if isinstance(spec, Mapping):
+    if "fn" in spec:
+      yield spec["fn"]
+    for value in spec.values():
+      yield from names(value)
+  elif isinstance(spec, list | tuple):
+    for value in spec:
+      yield from names(value)
+
+
+def explained(module: ModuleType, spec: Any) -> dict[str, str]:
+  """The docstrings of all functions that `spec` names, and of those that these name in turn."""
+  found: dict[str, str] = {}
+  waiting = list(names(spec))
+  while waiting:
+    name = waiting.pop(0)
+    if name in module.__all__ and name not in found:
+      function = getattr(module, name)
+      found[name] = inspect.getdoc(function) or ""
+      arguments = inspect.signature(function).parameters  # they stand in backticks, too
+      waiting += [n for n in re.findall(r"`(\w+)`", found[name]) if n not in arguments]
+  return found

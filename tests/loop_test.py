@@ -87,7 +87,8 @@ def test_a_run_leaves_what_it_promises(whole):
   assert len(samples) == 4 * 4
   assert {"prompt", "response", "reward", "advantage", "correct", "target"} <= samples[0].keys()
   assert samples[0]["prompt"].endswith("?")
-  assert "length" in json.loads((whole / "config.json").read_text())["reward"]
+  formulas = json.loads((whole / "config.json").read_text())["reward"]
+  assert "r - alpha * length" in formulas["length_penalty_reward"]
   assert list((whole / "events").iterdir())
 
 

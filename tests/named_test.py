@@ -4,7 +4,7 @@ import types
 
 import pytest
 
-from lcrl.named import build, resolve
+from lcrl.named import build, explained, resolve
 
 
 def scale(x=1, *, by):
@@ -41,3 +41,15 @@ def test_builds_with_arguments_and_nested_functions():
 def test_errors_name_the_field(spec, message):
   with pytest.raises(ValueError, match=message):
     build(SHOP, spec, field="x")
+
+
+def test_explained_goes_on_to_what_docstrings_name_but_not_to_arguments():
+  def sale(by):
+    """`scale`, `by` so much, `hidden` or not."""
+
+  shop = types.ModuleType("shop")
+  shop.sale, shop.scale, shop.by, shop.hidden = sale, scale, both, both
+  shop.__all__ = ["by", "sale", "scale"]
+  found = explained(shop, [None, {"at": 1}, {"fn": "sale", "base": ({"fn": "sale"},)}])
+  assert list(found) == ["sale", "scale"]
+  assert found["sale"].startswith("`scale`")

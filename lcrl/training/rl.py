@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import inspect
 import logging
 from collections.abc import Callable, Iterator
 from typing import Any
 
 from lcrl import evaluation, recipes, rewards
-from lcrl.named import resolve
+from lcrl.named import explained
 from lcrl.training.metrics import values
 from lcrl.training.model import build_model
 from lcrl.training.phases import learn, make_monitor, make_roll, make_rounds
@@ -27,8 +26,8 @@ from lcrl.types import TrainState
 def begin(settings: Settings, out: Workdir) -> Iterator[Run]:
   """The run that `settings` describe, writing to `out`."""
   s = settings
-  reward = resolve(rewards, s.slots["reward"], field="reward")
-  out.describe(reward=inspect.getdoc(reward.func))  # type: ignore[attr-defined]
+  later = [phase.get("reward") for phase in s.slots.get("then") or ()]
+  out.describe(reward=explained(rewards, [s.slots["reward"], *later]))
   model, tokenizer = build_model(s), build_tokenizer(s)
   with contextlib.ExitStack() as stack:
     task, player = stack.enter_context(playing(model, tokenizer, s.built["task"], "task"))

@@ -39,7 +39,7 @@ class Workdir:
       self.describe()
 
   def describe(self, **words: Any) -> None:
-    """Writes config.json with the formula that it comes to."""
+    """Writes config.json, with the formulas that it comes to."""
     if self.writes:
       evaluation.write_json(self.path / "config.json", {"config": self._config, **words})
 
