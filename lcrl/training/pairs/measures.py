@@ -103,7 +103,9 @@ def by_length(seen: dict[str, np.ndarray], *, parts: int = 8) -> dict[str, list[
   >>> by_length(seen | {"valid": np.array([True, True])}, parts=2)
   {'length': [2.0, 8.0], 'reward': [1.5, 3.5]}
   """
-  lengths, rewards = (np.asarray(seen[name])[seen["valid"]].ravel() for name in ("lengths", "rewards"))
+  lengths, rewards = (
+    np.asarray(seen[name])[seen["valid"]].ravel() for name in ("lengths", "rewards")
+  )
   cut = np.array_split(np.argsort(lengths, kind="stable"), min(parts, len(lengths)))
   means = [[float(x[at].mean()) for at in cut] for x in (lengths, rewards)]
   return dict(zip(("length", "reward"), means, strict=True))
