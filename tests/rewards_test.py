@@ -312,3 +312,12 @@ def test_component_mix_sees_the_batch_as_one_and_no_padding():
   scores = (flat - flat.mean(1, keepdims=True)) / flat.std(1, ddof=1, keepdims=True)
   np.testing.assert_allclose(got[valid], np.array([1.9, 0.3, -0.2]) @ scores, atol=1e-5)
   assert not got[~valid].any()
+
+
+def test_lagrangian_hands_on_what_its_components_ask_for():
+  monitored = rewards.laser_d(lower=2, upper=8, interval=2, initial=8)
+  parts = dict(components=[rewards.hapo(rows=7), monitored], targets=[0.5, 0.5])
+  stage = rewards.lagrangian(main=rewards.correctness(), **parts)
+  assert stage.rows == 7
+  seen = stage.observe(stage.init(), rollouts([[True] * 3], [[2, 2, 2]]))
+  assert (seen.components[1].own.targets != stage.init().components[1].own.targets).any()

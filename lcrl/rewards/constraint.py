@@ -218,4 +218,15 @@ def lagrangian(
     multipliers = jax.tree.map(lambda x: x.astype(jnp.float32), multipliers)
     return mixed, LagrangianState(multipliers, new[0], new[1:])
 
-  return Stage(init, apply, needs=tuple(name for stage in stages for name in stage.needs))
+  def observe(state: LagrangianState, monitor: Rollouts):
+    pairs = zip(stages, (state.main, *state.components), strict=True)
+    first, *rest = (s.observe(below, monitor) if s.observe else below for s, below in pairs)
+    return LagrangianState(state.multipliers, first, tuple(rest))
+
+  return Stage(
+    init,
+    apply,
+    needs=tuple(name for stage in stages for name in stage.needs),
+    observe=observe if any(stage.observe for stage in stages) else None,
+    rows=min((stage.rows for stage in stages if stage.rows), default=0),
+  )
