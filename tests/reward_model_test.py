@@ -13,6 +13,7 @@ import pytest
 from configs import crf
 from experiments.export import export
 from lcrl import losses
+from lcrl.evaluation import report
 from lcrl.losses import reward_model
 from lcrl.mesh import make_mesh
 from lcrl.policies import make, tiny
@@ -46,6 +47,15 @@ CONFIG = {
   "eval": {"pairs": 16},
   "checkpoint": {"every": 4, "keep": 9},
 }
+
+
+@pytest.fixture(autouse=True, scope="module")
+def no_plots():
+  """They have tests of their own."""
+  with pytest.MonkeyPatch.context() as patch:
+    for plot in ("pareto", "curves"):
+      patch.setattr(report.plots, plot, lambda *_, **__: None)
+    yield
 
 
 @pytest.fixture(scope="module")
@@ -87,7 +97,7 @@ def regression(folder):
 
 
 @pytest.fixture(scope="module")
-def trained(folder, tmp_path_factory, one_device):  # noqa: F811
+def trained(folder, tmp_path_factory, one_device, no_plots):  # noqa: F811
   workdir = tmp_path_factory.mktemp("trained")
   loop.train(changed(folder), workdir)
   return workdir
@@ -123,7 +133,7 @@ def test_losses_by_hand():
     (reward_model.regression(), 0.625),
     (reward_model.pairwise(), math.log1p(math.exp(-1.5))),
   ):
-    value, grads = jax.value_and_grad(lambda r, s=stage: s.apply((), r, batch)[0])(rewards)
+    value, grads = jax.jit(jax.value_and_grad(lambda r, s=stage: s.apply((), r, batch)[0]))(rewards)
     np.testing.assert_allclose(value, want, rtol=1e-6)
     np.testing.assert_array_equal(grads[1], 0)
     assert grads[0, 0] * grads[0, 1] < 0  # one shall rise, the other fall
@@ -138,7 +148,7 @@ def test_what_is_read_of_a_row():
   rows = random_rollouts(prompts=2, group=2)
   tokens = rows.tokens.at[0, 1, :5].set(rows.tokens[0, 0, :5])  # they share how they begin
   rows = dataclasses.replace(rows, tokens=tokens)
-  got = head.make_scorer(policy)(params, rows)
+  got = jax.jit(head.make_scorer(policy))(params, rows)
   packed = PackedScore(
     jax.jit(head.make_scorer(policy, pack=24), static_argnames="sizes"),
     make_mesh(data=1, fsdp=1),
@@ -193,7 +203,7 @@ def test_regression_on_scored_answers(folder, tmp_path):
 
 def test_correlations_by_hand():
   rewards, lengths = jnp.array([[1.0, 0.0], [3.0, 2.0]]), jnp.array([[2, 4], [6, 8]])
-  found = measures.look(rewards, 2 * rewards, lengths, jnp.ones(2, bool))
+  found = jax.jit(measures.look)(rewards, 2 * rewards, lengths, jnp.ones(2, bool))
   # centred: rewards (-.5, -1.5, 1.5, .5), lengths (-3, -1, 1, 3): 6 / sqrt(5 * 20)
   assert float(found["reward_length_correlation"]) == pytest.approx(0.6)
   assert float(found["score_correlation"]) == pytest.approx(1.0)
@@ -206,7 +216,6 @@ def test_it_scores_rollouts_of_a_run(trained, folder, tmp_path, monkeypatch):
   config = crf.get_config("smoke").to_dict()
   del config["task"]["signals"]
   config |= {"policy": TINY, "learned": {"conciseness": {"path": str(trained)}}}
-  config["train"]["pack"] = 512
   seen, play = [], Rounds.play
   monkeypatch.setattr(Rounds, "play", lambda *xs: seen.append(play(*xs)) or seen[-1])
   loop.train(config, tmp_path)

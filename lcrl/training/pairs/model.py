@@ -38,6 +38,7 @@ from lcrl.types import PairBatch, Pairs, Stage, TrainState
 
 PyTree = Any
 S = TypeVar("S")
+jitted_arrange = jax.jit(arrange, static_argnames=("width", "shards", "pieces"))
 
 
 class Slots(NamedTuple, Generic[S]):
@@ -217,5 +218,6 @@ def derive(weigh, key: jax.Array, pairs: Pairs, ref, step) -> PairBatch:
 def packed_padding(pairs: Pairs, *, width: int, **cut: Any) -> float:
   """Share of the positions of packed rows that hold no token."""
   used = used_lengths(pairs.mask).sum()
-  rows = rounded(Sizes(*np.asarray(arrange(pairs.mask, width=width, **cut)[2]).tolist())).rows
+  sizes = jitted_arrange(pairs.mask, width=width, **cut)[2]
+  rows = rounded(Sizes(*np.asarray(sizes).tolist())).rows
   return float(1 - used / (rows * width * cut["shards"] * cut["pieces"]))

@@ -78,7 +78,7 @@ def update_measure(stage: Stage):
 
 def numbers(seen: dict[str, np.ndarray]) -> dict[str, Any]:
   """An evaluation's `say` of all answers as JSON numbers; None where nothing varies."""
-  found = {name: float(x) for name, x in look(**jax.tree.map(jnp.asarray, seen)).items()}
+  found = {name: float(x) for name, x in jax.jit(look)(**seen).items()}
   return {name: x if np.isfinite(x) else None for name, x in found.items()}
 
 
