@@ -1,6 +1,8 @@
 """From rows to rollouts: assembly, buckets, meshes, bad input."""
 
 import dataclasses
+from functools import partial
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -8,12 +10,17 @@ import numpy as np
 import pytest
 
 from lcrl import policies
+from lcrl.data import tokenizers
 from lcrl.data.rows import Rows
 from lcrl.mesh import make_mesh, to_global
+from lcrl.sampling import engine as engine_module
 from lcrl.sampling.controls import chain
 from lcrl.sampling.engine import make_engine
 from lcrl.sampling.steering import budget_forcing, token_bias
+from lcrl.training.playing import playing
+from lcrl.training.settings import read
 from lcrl.types import Budget, Outcome
+from tests.loop_test import CONFIG
 
 B, G, LIMIT, V, PAD, END = 8, 2, 20, 16, 15, (1,)
 
@@ -155,6 +162,31 @@ def test_dtype_of_the_copy_and_control(model):
   np.testing.assert_array_equal(out.mask.sum(-1), out.lengths)
   assert 3 in out.lengths  # of a cap of 4
   assert out.sampler_log_probs.dtype == np.float32
+
+
+def test_a_config_says_how_it_decodes(model):
+  how = {"cache_dtype": "int8", "decoding": "triton"}
+  settings = read(CONFIG | {"sampling": how})
+  given = SimpleNamespace(settings=settings, policy=model[0], mesh=None)
+  with playing(given, tokenizers.sums(), settings.built["task"], "task") as (_, player):
+    assert player.engine.cache_dtype == "int8"
+    assert player.engine.policy.config.decoding == "triton"
+    assert not player.engine.compiler  # XLA's options are for NVIDIA alone
+  for name, value in (("cache_dtype", "int7"), ("decoding", "cudnn")):
+    with pytest.raises(ValueError, match=rf"sampling\.{name}='{value}' is not one of"):
+      read(CONFIG | {"sampling": {name: value}})
+
+
+def test_a_kernel_for_nvidia_comes_with_its_options(model, monkeypatch):
+  """Options that are given win."""
+  device = SimpleNamespace(device_kind="NVIDIA H100")
+  monkeypatch.setattr(engine_module.jax, "devices", lambda: [device])
+  policy = policies.make(policies.tiny(V, head_dim=32))
+  engine = partial(engine_of, policy, dtype="bfloat16")
+  assert engine().policy.config.decoding == "triton"
+  assert dict(engine().compiler) == engine_module.CUBLAS
+  assert not engine(compiler={}).compiler
+  assert not engine(decoding="xla").compiler
 
 
 def test_bad_input(model):

@@ -25,15 +25,7 @@ from lcrl.policies.block import rotation
 from lcrl.policies.triton_decode import Tiles
 from lcrl.training.fit import CHIPS
 
-_SHAPE = flags.DEFINE_string("shape", "smollm2-135m", "a model by name")
-_ROWS = flags.DEFINE_integer("rows", 512, "rows that decode")
-_GROUP = flags.DEFINE_integer("group", 8, "rows with a common prompt")
-_ASKED = flags.DEFINE_integer("asked", 96, "tokens of a prompt")
-_LENGTH = flags.DEFINE_integer("length", 96, "places of a row's own cache")
-_AT = flags.DEFINE_integer("at", 48, "own keys that are live")
-_CALLS = flags.DEFINE_integer("calls", 200, "calls in a timed loop")
-_CACHE = flags.DEFINE_list("cache_dtypes", ["bfloat16", "int8"], "of keys and values")
-_INTERPRET = flags.DEFINE_bool("interpret", False, "runs the kernel without a GPU, slowly")
+FLAGS = flags.FLAGS
 
 TILES = [
   Tiles(),
@@ -56,13 +48,13 @@ TILES = [
 
 def main(argv):
   del argv
-  c = shapes.config(_SHAPE.value, dtype="bfloat16")
+  c = shapes.config(FLAGS.shape, dtype="bfloat16")
   chip = CHIPS.get(jax.devices()[0].device_kind)
-  for cache_dtype in _CACHE.value:
+  for cache_dtype in FLAGS.cache_dtypes:
     call, slot, qkv, bytes_ = inputs(c, cache_dtype)
     variants = {"xla": plain.attend} | {
       json.dumps(dataclasses.astuple(t)): partial(
-        triton_decode.attend, tiles=t, interpret=_INTERPRET.value
+        triton_decode.attend, tiles=t, interpret=FLAGS.interpret
       )
       for t in TILES
     }
@@ -87,12 +79,16 @@ def main(argv):
         differ = lambda a, b: jnp.abs(a.astype(jnp.float32) - b.astype(jnp.float32)).max()
         got = leaves(once(slot, qkv))
         result["differs"] = [float(differ(a, b)) for a, b in zip(got, want, strict=True)]
-        micro = 1e6 * shapes.timed(partial(many, slot, qkv), 3)["seconds"] / _CALLS.value
+        micro = 1e6 * shapes.timed(partial(many, slot, qkv), 3)["seconds"] / FLAGS.calls
         result["us"] = round(micro, 2)
         if chip:
           result["of_bandwidth"] = round(bytes_ / chip.bandwidth * 1e6 / micro, 3)
       print(json.dumps(result), flush=True)
-  print(json.dumps(shapes.machine() | {f.name: f.value for f in (_SHAPE, _ROWS, _GROUP, _AT)}))
+  print(
+    json.dumps(
+      shapes.machine() | {name: getattr(FLAGS, name) for name in ("shape", "rows", "group", "at")}
+    )
+  )
 
 
 def leaves(result):
@@ -102,7 +98,7 @@ def leaves(result):
 
 def inputs(c, cache_dtype):
   """(call(attend, slot, qkv), slot, qkv, bytes of live keys and values)."""
-  rows, prompts = _ROWS.value, _ROWS.value // _GROUP.value
+  rows, prompts = FLAGS.rows, FLAGS.rows // FLAGS.group
   keys = iter(jax.random.split(jax.random.key(0), 8))
   normal = lambda *shape: jax.random.normal(next(keys), shape, jnp.bfloat16)
   like = plain.init_cache(c, 1, 1, cache_dtype)[0]
@@ -111,18 +107,18 @@ def inputs(c, cache_dtype):
     shape = (count, c.kv_heads, length, c.head_dim)
     return plain.pack(normal(*shape), normal(*shape), like)
 
-  slot, prompt = filled(rows, _LENGTH.value), filled(prompts, _ASKED.value)
+  slot, prompt = filled(rows, FLAGS.length), filled(prompts, FLAGS.asked)
   qkv = normal(rows, c.kv_heads, c.heads // c.kv_heads + 2, c.head_dim)
-  at = jnp.full(rows, _AT.value, jnp.int32)
-  seen = jnp.full(prompts, _ASKED.value, jnp.int32)
-  turn = rotation(c, (at + _ASKED.value)[:, None])
+  at = jnp.full(rows, FLAGS.at, jnp.int32)
+  seen = jnp.full(prompts, FLAGS.asked, jnp.int32)
+  turn = rotation(c, (at + FLAGS.asked)[:, None])
   live = jnp.ones(rows, bool)
 
   @partial(jax.jit, static_argnums=0)
   def call(attend, slot, qkv):
     return attend(c, qkv, turn, slot, at, live, prompt, seen, None)
 
-  live_keys = rows * _AT.value + prompts * _ASKED.value
+  live_keys = rows * FLAGS.at + prompts * FLAGS.asked
   return call, slot, qkv, live_keys * 2 * c.kv_heads * c.head_dim * jnp.dtype(cache_dtype).itemsize
 
 
@@ -134,8 +130,22 @@ def loop(call, slot, qkv):
     values, slot = call(slot, qkv)
     return slot, qkv.at[:, :, :-2].set(values)
 
-  return jax.lax.fori_loop(0, _CALLS.value, step, (slot, qkv))
+  return jax.lax.fori_loop(0, FLAGS.calls, step, (slot, qkv))
+
+
+def define():
+  """The flags of this program."""
+  flags.DEFINE_string("shape", "smollm2-135m", "a model by name")
+  flags.DEFINE_integer("rows", 512, "rows that decode")
+  flags.DEFINE_integer("group", 8, "rows with a common prompt")
+  flags.DEFINE_integer("asked", 96, "tokens of a prompt")
+  flags.DEFINE_integer("length", 96, "places of a row's own cache")
+  flags.DEFINE_integer("at", 48, "own keys that are live")
+  flags.DEFINE_integer("calls", 200, "calls in a timed loop")
+  flags.DEFINE_list("cache_dtypes", ["bfloat16", "int8"], "of keys and values")
+  flags.DEFINE_bool("interpret", False, "runs the kernel without a GPU, slowly")
 
 
 if __name__ == "__main__":
+  define()
   app.run(main)

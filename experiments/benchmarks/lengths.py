@@ -27,38 +27,27 @@ from lcrl import policies
 from lcrl.sampling.controls import Control
 from lcrl.sampling.engine import Engine, make_engine
 
-_SHAPE = flags.DEFINE_string("shape", "smollm2-135m", "a model by name")
-_DTYPE = flags.DEFINE_string("dtype", "bfloat16", "of weights and computation")
-_DECODING = flags.DEFINE_string("decoding", None, "None: the fastest here")
-_PROMPTS = flags.DEFINE_integer("prompts", 128, "prompts")
-_GROUP = flags.DEFINE_integer("group", 8, "rollouts of each")
-_ASKED = flags.DEFINE_integer("asked", 96, "tokens of a prompt")
-_SLOTS = flags.DEFINE_integer("slots", 256, "rows that decode at once")
-_MEANS = flags.DEFINE_list("means", ["64", "128", "256", "384"], "mean lengths at --limit")
-_LIMIT = flags.DEFINE_integer("limit", 2048, "the limit of the first table")
-_MEAN = flags.DEFINE_integer("mean", 128, "the mean length of the second table")
-_LIMITS = flags.DEFINE_list("limits", ["512", "2048", "4096"], "limits at --mean")
-_REPEATS = flags.DEFINE_integer("repeats", 2, "timed calls after the first")
+FLAGS = flags.FLAGS
 
 
 def main(argv):
   del argv
-  c = shapes.config(_SHAPE.value, dtype=_DTYPE.value)
+  c = shapes.config(FLAGS.shape, dtype=FLAGS.dtype)
   policy = policies.make(c)
-  params = shapes.random_params(policy, _DTYPE.value)
-  points = [(int(mean), _LIMIT.value) for mean in _MEANS.value]
-  points += [(_MEAN.value, int(limit)) for limit in _LIMITS.value]
+  params = shapes.random_params(policy, FLAGS.dtype)
+  points = [(int(mean), FLAGS.limit) for mean in FLAGS.means]
+  points += [(FLAGS.mean, int(limit)) for limit in FLAGS.limits]
   engine = functools.cache(partial(make, policy))
   found = {}
   for mean, limit in dict.fromkeys(points):
     result = measure(engine(limit), params, mean)
     found[mean, limit] = result["seconds"]
     print(json.dumps(result), flush=True)
-  by_mean = {mean: found[int(mean), _LIMIT.value] for mean in _MEANS.value}
-  by_limit = {limit: found[_MEAN.value, int(limit)] for limit in _LIMITS.value}
+  by_mean = {mean: found[int(mean), FLAGS.limit] for mean in FLAGS.means}
+  by_limit = {limit: found[FLAGS.mean, int(limit)] for limit in FLAGS.limits}
   spread = max(by_limit.values()) / min(by_limit.values()) - 1
   tables = {"by_mean": by_mean, "by_limit": by_limit, "spread": spread}
-  print(json.dumps(shapes.machine() | {"shape": _SHAPE.value} | tables), flush=True)
+  print(json.dumps(shapes.machine() | {"shape": FLAGS.shape} | tables), flush=True)
 
 
 def make(policy: policies.Policy, limit: int) -> Engine:
@@ -68,15 +57,15 @@ def make(policy: policies.Policy, limit: int) -> Engine:
     max_tokens=limit,
     end_ids=(end,),
     pad_id=0,
-    slots=_SLOTS.value,
-    decoding=_DECODING.value,
+    slots=FLAGS.slots,
+    decoding=FLAGS.decoding,
     control=ends(end),
   )
 
 
 def measure(engine: Engine, params, mean: int) -> dict:
   limit = engine.max_tokens
-  work = shapes.Work(_PROMPTS.value, _GROUP.value, _ASKED.value, limit)
+  work = shapes.Work(FLAGS.prompts, FLAGS.group, FLAGS.asked, limit)
   rows, budget = shapes.make_rows(work, engine.policy.config.vocab_size)
   sigma = 0.5
   draws = np.random.default_rng(0).lognormal(np.log(mean) - sigma**2 / 2, sigma, work.prompts)
@@ -88,7 +77,7 @@ def measure(engine: Engine, params, mean: int) -> dict:
   sampled, wanted = int(run().lengths.sum()), int(lengths.sum()) * work.group
   if sampled != wanted:
     raise ValueError(f"{sampled} tokens were sampled, not {wanted}.")
-  timed = shapes.timed(run, _REPEATS.value)
+  timed = shapes.timed(run, FLAGS.repeats)
   point = {"mean": mean, "limit": limit, "mean_sampled": wanted / work.rows}
   return point | {"longest": int(lengths.max()), **timed, "tokens_per_s": wanted / timed["seconds"]}
 
@@ -103,5 +92,22 @@ def ends(end: int) -> Control:
   return Control(init=lambda tokens, _: tokens[:, 0], shape=lambda left, logits: logits, take=take)
 
 
+def define():
+  """The flags of this program."""
+  flags.DEFINE_string("shape", "smollm2-135m", "a model by name")
+  flags.DEFINE_string("dtype", "bfloat16", "of weights and computation")
+  flags.DEFINE_string("decoding", None, "None: the fastest here")
+  flags.DEFINE_integer("prompts", 128, "prompts")
+  flags.DEFINE_integer("group", 8, "rollouts of each")
+  flags.DEFINE_integer("asked", 96, "tokens of a prompt")
+  flags.DEFINE_integer("slots", 256, "rows that decode at once")
+  flags.DEFINE_list("means", ["64", "128", "256", "384"], "mean lengths at --limit")
+  flags.DEFINE_integer("limit", 2048, "the limit of the first table")
+  flags.DEFINE_integer("mean", 128, "the mean length of the second table")
+  flags.DEFINE_list("limits", ["512", "2048", "4096"], "limits at --mean")
+  flags.DEFINE_integer("repeats", 2, "timed calls after the first")
+
+
 if __name__ == "__main__":
+  define()
   app.run(main)

@@ -20,16 +20,7 @@ from experiments.benchmarks.profiles import profile
 from experiments.benchmarks.shapes import config, machine, timed
 from lcrl.losses.log_probs import score_tokens
 
-_TOKENS = flags.DEFINE_integer("tokens", 8192, "tokens to score")
-_HIDDEN = flags.DEFINE_integer("hidden", 4096, "width of the hidden states")
-_VOCAB = flags.DEFINE_integer("vocab", 151_936, "vocabulary size")
-_DTYPE = flags.DEFINE_string("dtype", "bfloat16", "of hidden states and head")
-_SHAPE = flags.DEFINE_string("shape", None, "a model whose width and vocabulary to take")
-_TILES = flags.DEFINE_list("tiles", ["8192x8192"], "tokens by vocabulary entries of a tile, each")
-_NEEDS = flags.DEFINE_list("needs", ["log_probs"], "score fields to compute")
-_REPEATS = flags.DEFINE_integer("repeats", 10, "timed calls after the first")
-_PEERS = flags.DEFINE_list("peer", ["dense", "product"], "what to compare with")
-_PROFILE = flags.DEFINE_bool("profile", False, "says where the time goes")
+FLAGS = flags.FLAGS
 
 
 def tiled(hidden, head, targets, *, tile: str):
@@ -38,7 +29,7 @@ def tiled(hidden, head, targets, *, tile: str):
     hidden,
     head,
     targets,
-    needs=tuple(_NEEDS.value),
+    needs=tuple(FLAGS.needs),
     token_chunk=tokens,
     vocab_chunk=entries,
   )
@@ -59,35 +50,35 @@ def product(hidden, head, targets):
 
 def measure(score, width: int, vocab: int) -> dict[str, float]:
   """Median milliseconds and compiler's scratch memory of score's value and both gradients."""
-  dtype = jnp.dtype(_DTYPE.value)
+  dtype = jnp.dtype(FLAGS.dtype)
   keys = jax.random.split(jax.random.key(0), 3)
   normal = jax.jit(jax.random.normal, static_argnums=(1, 2))
   args = (
-    normal(keys[0], (_TOKENS.value, width), dtype),
+    normal(keys[0], (FLAGS.tokens, width), dtype),
     normal(keys[1], (width, vocab), dtype) * width**-0.5,
-    jax.random.randint(keys[2], (_TOKENS.value,), 0, vocab),
+    jax.random.randint(keys[2], (FLAGS.tokens,), 0, vocab),
   )
   step = jax.jit(jax.value_and_grad(score, argnums=(0, 1))).lower(*args).compile()
-  result = {"median_ms": 1e3 * timed(lambda: step(*args), _REPEATS.value)["seconds"]}
+  result = {"median_ms": 1e3 * timed(lambda: step(*args), FLAGS.repeats)["seconds"]}
   if memory := step.memory_analysis():
     result["temp_gib"] = memory.temp_size_in_bytes / 2**30
-  if _PROFILE.value:
+  if FLAGS.profile:
     result["profile"] = profile(lambda: step(*args))
   return result
 
 
 def main(argv):
   del argv
-  width, vocab = _HIDDEN.value, _VOCAB.value
-  if _SHAPE.value:
-    shape = config(_SHAPE.value, dtype=_DTYPE.value)
+  width, vocab = FLAGS.hidden, FLAGS.vocab
+  if FLAGS.shape:
+    shape = config(FLAGS.shape, dtype=FLAGS.dtype)
     width, vocab = shape.hidden_size, shape.vocab_size
-  result = machine() | {"tokens": _TOKENS.value, "hidden": width, "vocab": vocab}
-  result |= {"dtype": _DTYPE.value, "needs": _NEEDS.value}
+  result = machine() | {"tokens": FLAGS.tokens, "hidden": width, "vocab": vocab}
+  result |= {"dtype": FLAGS.dtype, "needs": FLAGS.needs}
   variants: dict[str, Callable] = {
-    f"tiled {tile}": functools.partial(tiled, tile=tile) for tile in _TILES.value
+    f"tiled {tile}": functools.partial(tiled, tile=tile) for tile in FLAGS.tiles
   }
-  variants |= {f.__name__: f for f in (dense, product) if f.__name__ in _PEERS.value}
+  variants |= {f.__name__: f for f in (dense, product) if f.__name__ in FLAGS.peer}
   for name, score in variants.items():
     try:
       result[name] = measure(score, width, vocab)
@@ -99,5 +90,20 @@ def main(argv):
   print(json.dumps(result))
 
 
+def define():
+  """The flags of this program."""
+  flags.DEFINE_integer("tokens", 8192, "tokens to score")
+  flags.DEFINE_integer("hidden", 4096, "width of the hidden states")
+  flags.DEFINE_integer("vocab", 151_936, "vocabulary size")
+  flags.DEFINE_string("dtype", "bfloat16", "of hidden states and head")
+  flags.DEFINE_string("shape", None, "a model whose width and vocabulary to take")
+  flags.DEFINE_list("tiles", ["8192x8192"], "tokens by vocabulary entries of a tile, each")
+  flags.DEFINE_list("needs", ["log_probs"], "score fields to compute")
+  flags.DEFINE_integer("repeats", 10, "timed calls after the first")
+  flags.DEFINE_list("peer", ["dense", "product"], "what to compare with")
+  flags.DEFINE_bool("profile", False, "says where the time goes")
+
+
 if __name__ == "__main__":
+  define()
   app.run(main)

@@ -27,14 +27,7 @@ from absl import app, flags
 from experiments.benchmarks import shapes
 from experiments.benchmarks.shapes import Work
 
-_SHAPE = flags.DEFINE_string("shape", "smollm2-135m", "a model by name")
-_PROMPTS = flags.DEFINE_integer("prompts", 64, "prompts")
-_GROUP = flags.DEFINE_integer("group", 8, "rollouts of each")
-_ASKED = flags.DEFINE_integer("asked", 96, "tokens of a prompt")
-_LIMIT = flags.DEFINE_integer("limit", 96, "tokens of a response")
-_DTYPE = flags.DEFINE_string("dtype", "bfloat16", "of its weights")
-_MICRO = flags.DEFINE_integer("micro", 8, "prompts that go through its update together")
-_STEPS = flags.DEFINE_integer("repeats", 3, "timed steps after two others")
+FLAGS = flags.FLAGS
 
 
 def tunix(work: Work, *, shape: str, dtype: str, micro: int, repeats: int) -> dict[str, Any]:
@@ -235,12 +228,25 @@ def in_a_process(options: dict[str, Any], *, timeout: float) -> dict:
 
 def main(argv):
   del argv
-  work = Work(_PROMPTS.value, _GROUP.value, _ASKED.value, _LIMIT.value)
+  work = Work(FLAGS.prompts, FLAGS.group, FLAGS.asked, FLAGS.limit)
   found = tunix(
-    work, shape=_SHAPE.value, dtype=_DTYPE.value, micro=_MICRO.value, repeats=_STEPS.value
+    work, shape=FLAGS.shape, dtype=FLAGS.dtype, micro=FLAGS.micro, repeats=FLAGS.repeats
   )
   print(json.dumps(found), flush=True)
 
 
+def define():
+  """The flags of this program."""
+  flags.DEFINE_string("shape", "smollm2-135m", "a model by name")
+  flags.DEFINE_integer("prompts", 64, "prompts")
+  flags.DEFINE_integer("group", 8, "rollouts of each")
+  flags.DEFINE_integer("asked", 96, "tokens of a prompt")
+  flags.DEFINE_integer("limit", 96, "tokens of a response")
+  flags.DEFINE_string("dtype", "bfloat16", "of its weights")
+  flags.DEFINE_integer("micro", 8, "prompts that go through its update together")
+  flags.DEFINE_integer("repeats", 3, "timed steps after two others")
+
+
 if __name__ == "__main__":
+  define()
   app.run(main)

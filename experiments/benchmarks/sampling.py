@@ -24,27 +24,14 @@ from experiments.benchmarks.profiles import profile
 from lcrl import policies
 from lcrl.sampling.engine import make_engine
 
-_SHAPE = flags.DEFINE_string("shape", "smollm2-135m", "a model by name")
-_PROMPTS = flags.DEFINE_integer("prompts", 64, "prompts")
-_GROUP = flags.DEFINE_integer("group", 8, "rollouts of each")
-_ASKED = flags.DEFINE_integer("asked", 96, "tokens of a prompt")
-_LIMIT = flags.DEFINE_integer("limit", 96, "the longest response")
-_HEAVY = flags.DEFINE_bool("heavy", False, "lengths of heavy tail: slots against batches")
-_SLOTS = flags.DEFINE_integer("slots", 512, "with --heavy: rows that decode at once")
-_DTYPE = flags.DEFINE_string("dtype", "bfloat16", "of weights and computation")
-_VARIANTS = flags.DEFINE_list(
-  "variants", ["xla", "triton", "triton+int8"], "decoding[+cache dtype]"
-)
-_REPEATS = flags.DEFINE_integer("repeats", 3, "timed calls after the first")
-_COMPILER = flags.DEFINE_list("compiler", [], "options of XLA, name=true or name=false")
-_PROFILE = flags.DEFINE_bool("profile", False, "adds the kernels of one call to each variant")
+FLAGS = flags.FLAGS
 
 
 def main(argv):
   del argv
-  work = shapes.Work(_PROMPTS.value, _GROUP.value, _ASKED.value, _LIMIT.value, _HEAVY.value)
+  work = shapes.Work(FLAGS.prompts, FLAGS.group, FLAGS.asked, FLAGS.limit, FLAGS.heavy)
   results = {}
-  for name in _VARIANTS.value:
+  for name in FLAGS.variants:
     begin = time.perf_counter()
     try:
       results[name] = measure(name, work)
@@ -59,9 +46,9 @@ def measure(name: str, work: shapes.Work) -> dict:
   """Times of a variant, in all ways that the flags ask for."""
   decoding, _, asked = name.partition("+")
   cache_dtype = asked or None
-  c = shapes.config(_SHAPE.value, dtype=_DTYPE.value)
+  c = shapes.config(FLAGS.shape, dtype=FLAGS.dtype)
   policy = policies.make(c)
-  params = shapes.random_params(policy, _DTYPE.value)
+  params = shapes.random_params(policy, FLAGS.dtype)
   rows, budget = shapes.make_rows(work, c.vocab_size)
   tokens = int(budget.cap.sum())
   bytes_ = 1 if cache_dtype == "int8" else jax.numpy.dtype(c.dtype).itemsize
@@ -75,16 +62,16 @@ def measure(name: str, work: shapes.Work) -> dict:
       slots=slots,
       decoding=decoding,
       cache_dtype=cache_dtype,
-      compiler=shapes.compiler_options(_COMPILER.value),
+      compiler=shapes.compiler_options(FLAGS.compiler),
     )
 
   def report(run, at_once, first=None):
-    found = shapes.timed(run, _REPEATS.value, first)
+    found = shapes.timed(run, FLAGS.repeats, first)
     found["tokens_per_s"] = tokens / found["seconds"]
     for shared in (False, True):
       floor = shapes.sampling_floor(c, work, rows=at_once, shared=shared, cache_bytes=bytes_)
       found["of_floor" + "_shared" * shared] = floor and floor / found["seconds"]
-    if _PROFILE.value:
+    if FLAGS.profile:
       found["profile"] = profile(run)
     return found
 
@@ -92,23 +79,23 @@ def measure(name: str, work: shapes.Work) -> dict:
   if not work.heavy:
     whole = engine(None)
     return report(lambda: whole.generate(params, rows, budget, key), work.rows)
-  if work.rows % _SLOTS.value or _SLOTS.value % work.group:
-    raise ValueError(f"--slots={_SLOTS.value} must divide the rows and be a multiple of --group.")
-  some = _SLOTS.value // work.group
+  if work.rows % FLAGS.slots or FLAGS.slots % work.group:
+    raise ValueError(f"--slots={FLAGS.slots} must divide the rows and be a multiple of --group.")
+  some = FLAGS.slots // work.group
   starts = range(0, work.prompts, some)
   parts = [jax.tree.map(lambda x: x[i : i + some], (rows, budget)) for i in starts]  # noqa: B023
-  batch, queue = engine(None), engine(_SLOTS.value)
+  batch, queue = engine(None), engine(FLAGS.slots)
   caps = jnp.ones_like(budget.cap).at[0, 0].set(work.limit)
   short = dataclasses.replace(budget, cap=caps)  # of the same programs
   found = {
     "batches": report(
       lambda: [batch.generate(params, *p, key) for p in parts],
-      _SLOTS.value,
+      FLAGS.slots,
       first=lambda: batch.generate(params, *parts[0], key),
     ),
     "slots": report(
       lambda: queue.generate(params, rows, budget, key),
-      _SLOTS.value,
+      FLAGS.slots,
       first=lambda: queue.generate(params, rows, short, key),
     ),
     "mean_length": tokens / work.rows,
@@ -118,18 +105,35 @@ def measure(name: str, work: shapes.Work) -> dict:
 
 
 def _result(work: shapes.Work, results: dict) -> dict:
-  c = dataclasses.asdict(shapes.config(_SHAPE.value, dtype=_DTYPE.value))
+  c = dataclasses.asdict(shapes.config(FLAGS.shape, dtype=FLAGS.dtype))
   keep = ("layers", "hidden_size", "mlp_size", "heads", "kv_heads", "head_dim", "vocab_size")
   return {
     **shapes.machine(),
-    "shape": _SHAPE.value,
+    "shape": FLAGS.shape,
     "config": {name: c[name] for name in keep},
     "work": work._asdict(),
-    "dtype": _DTYPE.value,
-    "compiler": _COMPILER.value,
+    "dtype": FLAGS.dtype,
+    "compiler": FLAGS.compiler,
     "variants": results,
   }
 
 
+def define():
+  """The flags of this program."""
+  flags.DEFINE_string("shape", "smollm2-135m", "a model by name")
+  flags.DEFINE_integer("prompts", 64, "prompts")
+  flags.DEFINE_integer("group", 8, "rollouts of each")
+  flags.DEFINE_integer("asked", 96, "tokens of a prompt")
+  flags.DEFINE_integer("limit", 96, "the longest response")
+  flags.DEFINE_bool("heavy", False, "lengths of heavy tail: slots against batches")
+  flags.DEFINE_integer("slots", 512, "with --heavy: rows that decode at once")
+  flags.DEFINE_string("dtype", "bfloat16", "of weights and computation")
+  flags.DEFINE_list("variants", ["xla", "triton", "triton+int8"], "decoding[+cache dtype]")
+  flags.DEFINE_integer("repeats", 3, "timed calls after the first")
+  flags.DEFINE_list("compiler", [], "options of XLA, name=true or name=false")
+  flags.DEFINE_bool("profile", False, "adds the kernels of one call to each variant")
+
+
 if __name__ == "__main__":
+  define()
   app.run(main)

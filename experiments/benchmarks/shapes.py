@@ -115,13 +115,15 @@ def timed(
   return {"seconds": median, "first_s": times[0], "all_s": [round(t, 4) for t in times[1:]]}
 
 
-def compiler_options(pairs: list[str]) -> dict[str, bool]:
-  """What `option=true` and `option=false` say.
+def compiler_options(pairs: list[str]) -> dict[str, bool] | None:
+  """What `option=true` and `option=false` say; None where they say nothing.
 
   >>> compiler_options(["xla_gpu_enable_triton_gemm=false"])
   {'xla_gpu_enable_triton_gemm': False}
   """
-  return {name: value == "true" for name, _, value in (pair.partition("=") for pair in pairs)}
+  return {
+    name: value == "true" for name, _, value in (pair.partition("=") for pair in pairs)
+  } or None
 
 
 def machine() -> dict[str, Any]:

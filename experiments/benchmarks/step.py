@@ -32,36 +32,26 @@ from lcrl.training.model import build_model
 from lcrl.training.phases import learn, make_roll, make_rounds
 from lcrl.training.settings import read
 
-_UPDATE = flags.DEFINE_string(
-  "update", "full/triton/1/3456/unroll", "how to train, as a run of `benchmarks.update` is written"
-)
-_DECODING = flags.DEFINE_string("decoding", None, "of the sampler; None: the fastest here")
-_COMPILER = flags.DEFINE_list("compiler", [], "options of XLA for sampling, name=true or =false")
-_WORKERS = flags.DEFINE_integer("workers", 8, "processes of the verifier")
-_PEER = flags.DEFINE_enum("peer", None, ["tunix"], "another library, on the same work")
-_PEER_LIMIT = flags.DEFINE_integer("peer_timeout", 240, "seconds that it may take")
-_CACHE = flags.DEFINE_string("cache", None, "folder of compiled programs")
 FLAGS = flags.FLAGS  # shape, prompts, group, asked, limit, dtype, micro and repeats: of `peers`
 
 
 def main(argv):
   del argv
   work = shapes.Work(FLAGS.prompts, FLAGS.group, FLAGS.asked, FLAGS.limit)
-  common = {name: FLAGS[name].value for name in ("shape", "dtype", *work._fields[:4])}
+  common = {name: getattr(FLAGS, name) for name in ("shape", "dtype", *work._fields[:4])}
   other = None
-  if _PEER.value:
+  if FLAGS.peer:
     options = {**common, "micro": FLAGS.micro, "repeats": FLAGS.repeats}
-    other = peers.in_a_process(options, timeout=_PEER_LIMIT.value)
+    other = peers.in_a_process(options, timeout=FLAGS.peer_timeout)
     print(json.dumps(other), flush=True)
-  if _CACHE.value:
-    jax.config.update("jax_compilation_cache_dir", _CACHE.value)
+  if FLAGS.cache:
+    jax.config.update("jax_compilation_cache_dir", FLAGS.cache)
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
   own = measure(work)
   print(json.dumps(own), flush=True)
   result = {
     **common,
-    "update": _UPDATE.value,
-    "compiler": _COMPILER.value,
+    "update": FLAGS.update,
     "own": own,
     "peer": other,
   }
@@ -81,10 +71,10 @@ def measure(work: shapes.Work) -> dict[str, Any]:
     max_tokens=work.limit,
     end_ids=tokens.end_ids,
     pad_id=tokens.pad_id,
-    decoding=_DECODING.value,
-    compiler=shapes.compiler_options(_COMPILER.value),
+    decoding=FLAGS.decoding,
+    compiler=shapes.compiler_options(FLAGS.compiler),
   )
-  with Verifier(task, workers=_WORKERS.value) as verifier:
+  with Verifier(task, workers=FLAGS.workers) as verifier:
     timed, judge = _Timed(engine), _Judge(verifier)
     player = Player(task, tokens, timed, judge, model.mesh, work.asked)
     rounds = make_rounds(model, player)
@@ -112,6 +102,7 @@ def measure(work: shapes.Work) -> dict[str, Any]:
   return {
     **shapes.machine(),
     "decoding": engine.policy.config.decoding,
+    "compiler": dict(engine.compiler),
     **{name: statistics.median(part[name] for part in parts[2:]) for name in parts[0]},
     "first_step_s": parts[0]["step_s"],
     "setup_s": ready - begin,
@@ -124,7 +115,7 @@ def measure(work: shapes.Work) -> dict[str, Any]:
 
 def settings(work: shapes.Work):
   """GRPO without KL, as the peer runs it."""
-  remat, attention, pieces, width, layers = _UPDATE.value.split("/")
+  remat, attention, pieces, width, layers = FLAGS.update.split("/")
   changes = {"remat": remat, "attention": attention, "unroll": layers == "unroll"}
   c = shapes.config(FLAGS.shape, dtype=FLAGS.dtype, **changes)
   return read(
@@ -209,5 +200,22 @@ class _Judge:
     return verdicts
 
 
+def define():
+  """The flags of this program."""
+  flags.DEFINE_string(
+    "update",
+    "full/triton/1/3456/unroll",
+    "how to train, as a run of `benchmarks.update` is written",
+  )
+  flags.DEFINE_string("decoding", None, "of the sampler; None: the fastest here")
+  flags.DEFINE_list("compiler", [], "options of XLA for sampling, name=true or =false")
+  flags.DEFINE_integer("workers", 8, "processes of the verifier")
+  flags.DEFINE_enum("peer", None, ["tunix"], "another library, on the same work")
+  flags.DEFINE_integer("peer_timeout", 240, "seconds that it may take")
+  flags.DEFINE_string("cache", None, "folder of compiled programs")
+
+
 if __name__ == "__main__":
+  peers.define()
+  define()
   app.run(main)

@@ -26,8 +26,8 @@ class Tiles:
   """How the work is cut."""
 
   queries: int = 16  # at most, where a program serves more than one row
-  keys: int = 128  # read at once, of all its rows together; of heads beyond 64 fewer
-  warps: int = 4
+  keys: int = 64  # read at once, of all its rows together; of heads beyond 64 fewer
+  warps: int = 2
   stages: int = 3  # blocks of keys on their way
 
 
@@ -65,7 +65,7 @@ def attend(
   if prompt is None or seen is None:
     prompt, seen = {}, jnp.zeros((rows,), jnp.int32)
   share = rows // len(seen)
-  tiles = dataclasses.replace(tiles, keys=tiles.keys // max(size // 64, 1))
+  tiles = dataclasses.replace(tiles, keys=max(tiles.keys // max(size // 64, 1), 16))
   per = max(n for n in (1, 2, 4, 8, 16) if not share % n and (n == 1 or n * group <= tiles.queries))
   at = jnp.where(live, jnp.broadcast_to(at, (rows,)), -1).astype(jnp.int32)
   names = tuple(slot)

@@ -22,6 +22,8 @@ from lcrl.sampling.core import PyTree, Samples, row_keys, sample
 from lcrl.types import Budget, Outcome, Rollouts
 
 SHORTEST = 16  # the smallest bucket; the others are its doubles
+# Products of few rows on NVIDIA: 5.1 us by cuBLAS, 6.6 us by XLA in Triton (135 M, on an H100).
+CUBLAS = {"xla_gpu_enable_triton_gemm": False}
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -113,7 +115,7 @@ def make_engine(
     decoding: a name in `policies.decoding.ATTEND`; None: the fastest that this mesh can run.
     mesh: rows are split over data and fsdp, every such shard samples at its own pace; parameters
       are gathered over fsdp and stay split over tensor. None: no mesh.
-    compiler: options of XLA for what samples.
+    compiler: options of XLA for what samples; None: the fastest.
   """
   if max_tokens < 1:
     raise ValueError(f"max_tokens must be at least 1, got {max_tokens}.")
@@ -123,6 +125,8 @@ def make_engine(
     raise ValueError("end_ids is empty: no response would ever end.")
   config = dataclasses.replace(policy.config, dtype=dtype or policy.config.dtype)
   config = dataclasses.replace(config, decoding=decoding or _fastest(config, mesh))
+  if compiler is None:
+    compiler = CUBLAS if config.decoding == "triton" and _nvidia(mesh) else {}
   if config != policy.config:
     policy = policies.make(config)
   return Engine(
@@ -135,16 +139,19 @@ def make_engine(
     slots,
     cache_dtype,
     mesh,
-    tuple(sorted((compiler or {}).items())),
+    tuple(sorted(compiler.items())),
   )
 
 
 def _fastest(config: policies.Config, mesh: Mesh | None) -> str:
   """The kernel for NVIDIA where it can serve the model; it runs on whole heads only."""
-  device = jax.devices()[0] if mesh is None else mesh.devices.flat[0]
   whole = mesh is None or mesh.shape["tensor"] == 1
-  able = "NVIDIA" in device.device_kind and whole and refusal(config) is None
-  return "triton" if able else "xla"
+  return "triton" if _nvidia(mesh) and whole and refusal(config) is None else "xla"
+
+
+def _nvidia(mesh: Mesh | None) -> bool:
+  device = jax.devices()[0] if mesh is None else mesh.devices.flat[0]
+  return "NVIDIA" in device.device_kind
 
 
 def _caps(rows: Rows, budget: Budget):

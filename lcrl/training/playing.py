@@ -53,6 +53,8 @@ def playing(
     control=build_control(s.sampling.control),
     slots=s.sampling.slots,
     dtype=s.sampling.dtype,
+    cache_dtype=s.sampling.cache_dtype,
+    decoding=s.sampling.decoding,
     mesh=model.mesh,
   )
   verify = s.verify

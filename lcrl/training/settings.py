@@ -6,6 +6,8 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
+from lcrl.policies.decoding import ATTEND
+
 T = TypeVar("T")
 
 SLOTS = ("budget", "reward", "filter", "advantage", "loss", "weights")
@@ -32,6 +34,8 @@ class Sampling:
   control: Mapping[str, Any] | None = None  # what else shapes sampling (`lcrl.sampling.choices`)
   slots: int | None = None  # rows that decode at once; None: all
   dtype: str | None = None  # of the sampler's copy of the parameters; None: the policy's
+  cache_dtype: str | None = None  # of its keys and values: "int8" with a scale each; None: its own
+  decoding: str | None = None  # in `lcrl.policies.decoding.ATTEND`; None: the fastest here
 
 
 @dataclasses.dataclass(frozen=True)
@@ -175,3 +179,8 @@ def _check(s: Settings) -> None:
     )
   if s.sampling.temperature <= 0:
     raise ValueError(f"sampling.temperature must be above 0, got {s.sampling.temperature}.")
+  known = {"cache_dtype": {"int8": None}, "decoding": ATTEND}
+  for name, values in known.items():
+    value = getattr(s.sampling, name)
+    if value is not None and value not in values:
+      raise ValueError(f"sampling.{name}={value!r} is not one of {', '.join(values)}.")
