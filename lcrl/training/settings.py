@@ -179,7 +179,7 @@ def _check(s: Settings) -> None:
     )
   if s.sampling.temperature <= 0:
     raise ValueError(f"sampling.temperature must be above 0, got {s.sampling.temperature}.")
-  known = {"cache_dtype": {"int8": None}, "decoding": ATTEND}
+  known: dict[str, Any] = {"cache_dtype": ["int8"], "decoding": ATTEND}
   for name, values in known.items():
     value = getattr(s.sampling, name)
     if value is not None and value not in values:
