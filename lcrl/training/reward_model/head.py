@@ -118,7 +118,7 @@ def last_places(mask: jax.Array, place: jax.Array, width: int) -> jax.Array:
   `packing.Place` [B, G, 4] -> [B, G].
 
   >>> mask = jnp.array([[[False, True, True], [False, True, False]]])
-  >>> print(last_places(mask, jnp.array([[[0, 0, 0, 1], [2, 1, 3, 1]]]), 8))
+  >>> print(last_places(mask, jnp.array([[[0, 0, 1, 1], [2, 1, 3, 1]]]), 8))
   [[ 2 19]]
   """
   end = jnp.maximum(packing.used_lengths(mask) - 1, 0)
