@@ -177,7 +177,7 @@ def flops(model: Model, tokens: float) -> dict[str, float]:
                                               computed again going back, and so is what remat drops:
                                               all but the last product, f - 2 D F L
     decoding         f + e                    T is the length of the cache
-    prefill          f                        of the last layer only keys and values
+    prefill          f                        of the last layer only queries, keys and values
 
   Attention counts the whole square: the XLA back end computes what it masks.
   """
@@ -191,7 +191,7 @@ def flops(model: Model, tokens: float) -> dict[str, float]:
   head = 2 * c.hidden_size * c.vocab_size
   last = 2 * c.hidden_size * c.mlp_size
   dropped = {"none": 0, "dots": attention(length), "full": layer + attention(length) - last}
-  keys = 4 * c.hidden_size * c.kv_heads * c.head_dim
+  keys = 2 * c.hidden_size * (c.heads + 2 * c.kv_heads) * c.head_dim
   prefill = (layer + attention(asked)) * (c.layers - 1) + keys
   coupled = model.recipe.loss.coupled and s.train.micro_batches > 1
   passes = int(coupled) + int(s.train.updates > 1)  # forward only, before the update
