@@ -147,7 +147,7 @@ class Question(NamedTuple):
 
 
 def unjudged(response: str, reference: Any) -> float:
-  raise NotImplementedError("answers to instructions have no verdict.")
+  raise ValueError("answers to instructions have no verdict.")
 
 
 class Unjudged:
