@@ -20,15 +20,7 @@ from lcrl.data import batches, sources, tokenizers
 from lcrl.named import build, resolve
 from lcrl.training.packing import Sizes, arrange, rounded, used_lengths
 
-_PATH = flags.DEFINE_string("path", None, "file of pairs", required=True)
-_READER = flags.DEFINE_string("reader", "jsonl", "jsonl, json or parquet")
-_TOKENIZER = flags.DEFINE_string("tokenizer", None, "folder or GGUF file", required=True)
-_WINDOW = flags.DEFINE_integer("window", 1024, "most tokens of prompt and answer")
-_SIZE = flags.DEFINE_integer("size", 64, "pairs a step")
-_WIDTHS = flags.DEFINE_list("widths", [], "tokens of a packed row, each")
-_LENGTHS = flags.DEFINE_list("lengths", [], "of the buckets")
-_SHARDS = flags.DEFINE_integer("shards", 1, "devices along the batch")
-_PIECES = flags.DEFINE_integer("pieces", 1, "micro-batches")
+FLAGS = flags.FLAGS
 
 
 def packed_padding(stream, steps: int, *, width: int, **cut: Any) -> dict:
@@ -45,19 +37,19 @@ def packed_padding(stream, steps: int, *, width: int, **cut: Any) -> dict:
 
 
 def main(_):
-  rows = build(sources, {"fn": _READER.value, "path": _PATH.value}, field="rows")
-  named = {"fn": "pretrained", "path": _TOKENIZER.value}
+  rows = build(sources, {"fn": FLAGS.reader, "path": FLAGS.path}, field="rows")
+  named = {"fn": "pretrained", "path": FLAGS.tokenizer}
   vocabulary = build(tokenizers, named, field="tokenizer")
-  split = sources.pairs(vocabulary, rows=rows, window=_WINDOW.value)
+  split = sources.pairs(vocabulary, rows=rows, window=FLAGS.window)
   lengths = np.array([one.lengths for one in split.train])
   spread = {f"p{q}": float(np.percentile(lengths, q)) for q in (50, 90, 99, 100)}
   print(json.dumps({**split.report, "tokens": spread}))
-  cut = {"shards": _SHARDS.value, "pieces": _PIECES.value}
-  steps = batches.per_epoch(len(split.train), _SIZE.value)
+  cut = {"shards": FLAGS.shards, "pieces": FLAGS.pieces}
+  steps = batches.per_epoch(len(split.train), FLAGS.size)
 
   def stream(**spec):
-    make = resolve(batches, spec | {"size": _SIZE.value}, field="batches")
-    return make(split.train, window=_WINDOW.value, pad_id=vocabulary.pad_id, seed=0, **cut)
+    make = resolve(batches, spec | {"size": FLAGS.size}, field="batches")
+    return make(split.train, window=FLAGS.window, pad_id=vocabulary.pad_id, seed=0, **cut)
 
   def padded(data) -> dict:
     epoch = [data[step] for step in range(steps)]
@@ -68,15 +60,29 @@ def main(_):
   data = stream(fn="stratified")
   print(json.dumps({"rows": "padded"} | padded(data)))
   least = -(-int(lengths.max()) // 64) * 64
-  widths = [*map(int, _WIDTHS.value)] or range(least, max(3 * least, 1024) + 1, 64)
+  widths = [*map(int, FLAGS.widths)] or range(least, max(3 * least, 1024) + 1, 64)
   packed = [packed_padding(data, steps, width=width, **cut) for width in widths]
-  best = [] if _WIDTHS.value else [min(packed, key=lambda found: found["padding"])]
+  best = [] if FLAGS.widths else [min(packed, key=lambda found: found["padding"])]
   for found in best or packed:
     print(json.dumps({"rows": "packed"} | found))
-  if _LENGTHS.value:
-    data = stream(fn="bucketed", lengths=[*map(int, _LENGTHS.value)])
+  if FLAGS.lengths:
+    data = stream(fn="bucketed", lengths=[*map(int, FLAGS.lengths)])
     print(json.dumps({"rows": "bucketed"} | padded(data)))
 
 
+def define():
+  """Flags, apart from what other modules import."""
+  flags.DEFINE_string("path", None, "file of pairs", required=True)
+  flags.DEFINE_string("reader", "jsonl", "jsonl, json or parquet")
+  flags.DEFINE_string("tokenizer", None, "folder or GGUF file", required=True)
+  flags.DEFINE_integer("window", 1024, "most tokens of prompt and answer")
+  flags.DEFINE_integer("size", 64, "pairs a step")
+  flags.DEFINE_list("widths", [], "tokens of a packed row, each")
+  flags.DEFINE_list("lengths", [], "of the buckets")
+  flags.DEFINE_integer("shards", 1, "devices along the batch")
+  flags.DEFINE_integer("pieces", 1, "micro-batches")
+
+
 if __name__ == "__main__":
+  define()
   app.run(main)
