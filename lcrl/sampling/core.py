@@ -70,7 +70,39 @@ def row_keys(key: jax.Array, index: jax.Array, group_size: int) -> jax.Array:
   return jax.vmap(lambda b: jax.vmap(lambda g: fold(fold(key, b), g))(samples))(index)
 
 
-def sample(
+class Job(NamedTuple):
+  """What the loop reads and never changes; `plan` makes it."""
+
+  policy: Any
+  params: PyTree  # unstacked
+  head: jax.Array  # [D, V]
+  control: Control
+  end_ids: tuple[int, ...]
+  queue: Queue
+  max_tokens: int
+  slots: int
+  refill: int  # 0: nobody waits
+  group: int
+  cache_dtype: str | None
+  spans: tuple[int, ...]  # lengths of the responses' cache, one after the other
+
+
+def sample(*given, **options) -> Samples:
+  """Samples a response to every row; takes what `plan` takes.
+
+  Token n of a row is drawn from softmax(logits / temperature) with Gumbel noise from fold_in(the
+  row's key, n), so what a row says depends neither on its neighbours nor on its slot. `log_probs`
+  are those of softmax(logits / temperature), before any control; at temperature 0, which takes the
+  argmax, those of softmax(logits).
+  """
+  job = plan(*given, **options)
+  state = begin(job)
+  for span in job.spans:
+    state = proceed(job, state._replace(cache=grow(state.cache, span)), len(job.queue.caps))
+  return samples(state, job.end_ids)
+
+
+def plan(
   policy,
   params: PyTree,
   tokens: jax.Array,
@@ -87,13 +119,8 @@ def sample(
   group: int = 1,
   cache_dtype: str | None = None,
   growing: bool = True,
-) -> Samples:
-  """Samples a response to every row.
-
-  Token n of a row is drawn from softmax(logits / temperature) with Gumbel noise from fold_in(the
-  row's key, n), so what a row says depends neither on its neighbours nor on its slot. `log_probs`
-  are those of softmax(logits / temperature), before any control; at temperature 0, which takes the
-  argmax, those of softmax(logits).
+) -> Job:
+  """What to sample, and how.
 
   Args:
     policy: `lcrl.policies.Policy`, or another record with the same decode functions.
@@ -135,75 +162,102 @@ def sample(
     temperature=jnp.broadcast_to(jnp.asarray(temperature, jnp.float32), (rows,)),
     control=control.init(tokens, lengths),
   )
-  job = _Job(policy, params, policy.head(params), control, end_ids, queue, group, cache_dtype)
-  if slots is None:
-    spans = _spans(max_tokens) if growing else [max_tokens]
-    state = _everyone(job, spans[0], max_tokens)
-    for span in spans:
-      state = _decode(job, state._replace(cache=_grow(state.cache, span)), refill=0)
-  else:
+  size, refill = rows, 0
+  if slots is not None:
     size = min(slots, rows)
     refill = min(refill or -(-size // 8), size)
     refill = max(refill - refill % group, group)
-    state = jax.lax.while_loop(
-      lambda s: _any((s.row < rows).any() | (s.waiting < rows)),
-      lambda s: _decode(job, _fill(job, s, refill), refill),
-      _nobody(job, size, max_tokens, max_tokens),
-    )
-  written = state.tokens >= 0
-  return Samples(
-    tokens=jnp.where(written, state.tokens, 0),
-    mask=state.mask,
-    log_probs=state.log_probs,
-    lengths=written.sum(axis=-1, dtype=jnp.int32),
-    truncated=~jnp.isin(state.tokens, jnp.array(end_ids)).any(axis=-1),
+  return Job(
+    policy,
+    params,
+    policy.head(params),
+    control,
+    end_ids,
+    queue,
+    max_tokens,
+    size,
+    refill,
+    group,
+    cache_dtype,
+    spans(max_tokens) if growing and slots is None else (max_tokens,),
   )
 
 
-class _Job(NamedTuple):
-  """What the loop reads and never changes."""
-
-  policy: Any
-  params: PyTree  # unstacked
-  head: jax.Array  # [D, V]
-  control: Control
-  end_ids: tuple[int, ...]
-  queue: Queue
-  group: int
-  cache_dtype: str | None
+def begin(job: Job) -> Slots:
+  """Every row in a slot, or all rows waiting."""
+  return _nobody(job) if job.refill else _everyone(job)
 
 
-def _spans(max_tokens: int) -> list[int]:
+def proceed(job: Job, s: Slots, until: jax.Array | int) -> Slots:
+  """Writes tokens until so many rows are finished, or until the cache is full."""
+  if not job.refill:
+    return _decode(job, s, until)
+  return jax.lax.while_loop(
+    lambda s: _any(_count(s) < until),
+    lambda s: _decode(
+      job,
+      jax.lax.while_loop(lambda s: _any(~_full(job, s)), lambda s: _fill(job, s), s),
+      until,
+    ),
+    s,
+  )
+
+
+def finished(s: Slots) -> jax.Array:
+  """[R] bool."""
+  return (jnp.arange(len(s.tokens)) < s.waiting).at[s.row].set(False, mode="drop")
+
+
+def samples(s: Slots, end_ids: tuple[int, ...]) -> Samples:
+  """What is written so far."""
+  written = s.tokens >= 0
+  return Samples(
+    tokens=jnp.where(written, s.tokens, 0),
+    mask=s.mask,
+    log_probs=s.log_probs,
+    lengths=written.sum(axis=-1, dtype=jnp.int32),
+    truncated=~jnp.isin(s.tokens, jnp.array(end_ids)).any(axis=-1),
+  )
+
+
+def spans(max_tokens: int) -> tuple[int, ...]:
   """Lengths of a growing cache: doubles, the last one max_tokens."""
-  spans = [max_tokens]
-  while len(spans) <= GROWTHS and spans[0] >= 2 * SHORTEST:
-    spans.insert(0, -(-spans[0] // 2))
-  return spans
+  found = [max_tokens]
+  while len(found) <= GROWTHS and found[0] >= 2 * SHORTEST:
+    found.insert(0, -(-found[0] // 2))
+  return tuple(found)
 
 
-def _grow(cache: PyTree, span: int) -> PyTree:
+def grow(cache: PyTree, span: int) -> PyTree:
   """The cache with room for `span` keys a row."""
   more = lambda x: [(0, span - n if axis == 2 else 0) for axis, n in enumerate(x.shape)]
   return jax.tree.map(lambda x: x if x.shape[2] == span else jnp.pad(x, more(x)), cache)
 
 
-def _decode(job: _Job, s: Slots, refill: int) -> Slots:
-  """Writes tokens until no slot is busy, until `refill` waiting rows could start, or until the
-  cache is full; `refill` 0: nobody waits."""
+def _count(s: Slots) -> jax.Array:
+  """[] int32, finished rows: rows start in the order of the queue."""
+  return s.waiting - (s.row < len(s.tokens)).sum(dtype=jnp.int32)
+
+
+def _full(job: Job, s: Slots) -> jax.Array:
+  """[] bool, whether fewer slots are free than rows should start together."""
+  waiting, free = len(s.tokens) - s.waiting, (s.row == len(s.tokens)).sum()
+  return (waiting == 0) | (free < jnp.minimum(job.refill, waiting))
+
+
+def _decode(job: Job, s: Slots, until: jax.Array | int) -> Slots:
+  """Writes tokens until so many rows are finished, until waiting rows should start, or, where
+  nobody waits, until the cache is full."""
   span = jax.tree.leaves(s.cache)[0].shape[2]
-
-  def go_on(s: Slots):
-    busy = s.row < len(job.queue.caps)
-    if not refill:
-      return _any(busy.any() & (s.clock < span))
-    waiting = len(job.queue.caps) - s.waiting
-    full = (waiting == 0) | ((~busy).sum() < jnp.minimum(refill, waiting))
-    return _any(busy.any() & full)
-
-  return jax.lax.while_loop(go_on, lambda s: _write(job, s, together=not refill), s)
+  going = lambda s: _full(job, s) if job.refill else s.clock < span
+  return jax.lax.while_loop(
+    lambda s: _any((_count(s) < until) & going(s)),
+    lambda s: _write(job, s, together=not job.refill),
+    s,
+  )
 
 
-def _write(job: _Job, s: Slots, together: bool) -> Slots:
+def _write(job: Job, s: Slots, together: bool) -> Slots:
   """One token in every slot."""
   queue, rows = job.queue, len(job.queue.caps)
   hidden, cache = job.policy.decode(
@@ -241,9 +295,9 @@ def _write(job: _Job, s: Slots, together: bool) -> Slots:
   )
 
 
-def _fill(job: _Job, s: Slots, batch: int) -> Slots:
-  """Waiting rows start in free slots, up to `batch` of them."""
-  queue, rows, size = job.queue, len(job.queue.caps), len(s.row)
+def _fill(job: Job, s: Slots) -> Slots:
+  """Waiting rows start in free slots, up to `job.refill` of them."""
+  queue, rows, size, batch = job.queue, len(job.queue.caps), job.slots, job.refill
   slots = jnp.argsort(s.row < rows)[:batch]  # free ones first
   new = s.waiting + jnp.arange(batch, dtype=jnp.int32)
   starts = (s.row[slots] == rows) & (new < rows)
@@ -264,9 +318,9 @@ def _fill(job: _Job, s: Slots, batch: int) -> Slots:
   )
 
 
-def _nobody(job: _Job, size: int, span: int, max_tokens: int) -> Slots:
+def _nobody(job: Job) -> Slots:
   """All slots free, all rows waiting."""
-  rows, prompt = job.queue.tokens.shape
+  (rows, prompt), size = job.queue.tokens.shape, job.slots
   zeros = jnp.zeros((size,), jnp.int32)
   empty = lambda length: job.policy.init_cache(size, length, job.cache_dtype)
   return Slots(
@@ -276,19 +330,19 @@ def _nobody(job: _Job, size: int, span: int, max_tokens: int) -> Slots:
     steps=zeros,
     control=jax.tree.map(lambda x: x[:size], job.queue.control),
     prompts=Prompts(zeros, empty(prompt)),
-    cache=empty(span),
+    cache=empty(job.spans[0]),
     waiting=jnp.int32(0),
     clock=jnp.int32(0),
-    tokens=jnp.full((rows, max_tokens), -1, jnp.int32),
-    mask=jnp.zeros((rows, max_tokens), bool),
-    log_probs=jnp.zeros((rows, max_tokens), jnp.float32),
+    tokens=jnp.full((rows, job.max_tokens), -1, jnp.int32),
+    mask=jnp.zeros((rows, job.max_tokens), bool),
+    log_probs=jnp.zeros((rows, job.max_tokens), jnp.float32),
   )
 
 
-def _everyone(job: _Job, span: int, max_tokens: int) -> Slots:
+def _everyone(job: Job) -> Slots:
   """Every row in a slot of its own, one prefill a group."""
   queue, rows = job.queue, len(job.queue.caps)
-  return _nobody(job, rows, span, max_tokens)._replace(
+  return _nobody(job)._replace(
     row=jnp.arange(rows, dtype=jnp.int32),
     token=_last(queue.tokens, queue.lengths),
     position=queue.lengths - 1,
@@ -297,7 +351,7 @@ def _everyone(job: _Job, span: int, max_tokens: int) -> Slots:
   )
 
 
-def _prefill(job: _Job, tokens, lengths) -> Prompts:
+def _prefill(job: Job, tokens, lengths) -> Prompts:
   """What the loop reads of some prompts; it reads their last tokens itself."""
   empty = job.policy.init_cache(*tokens.shape, job.cache_dtype)
   return Prompts(lengths - 1, job.policy.prefill(job.params, tokens, lengths, empty)[1])
@@ -308,7 +362,7 @@ def _last(tokens, lengths):
   return jnp.take_along_axis(tokens, lengths[:, None] - 1, axis=1)[:, 0]
 
 
-def _logits(job: _Job, hidden):
+def _logits(job: Job, hidden):
   """[S, D] -> [S, V] in float32 or wider."""
   wide = jnp.promote_types(hidden.dtype, jnp.float32)
   logits = jnp.matmul(hidden, job.head.astype(hidden.dtype), preferred_element_type=wide)
