@@ -4,6 +4,7 @@ both go through here."""
 from __future__ import annotations
 
 import dataclasses
+import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -44,28 +45,56 @@ class Player:
     """Verified rollouts of all `prompts` as global arrays, and who judges them if they change.
 
     Args:
-      params: of the policy, wherever they lie.
+      params: of the policy, wherever they lie, or `engine.prepared` from them.
       prompts: all B of them, on every process.
       index: [B] positions in the data stream, which randomness folds in.
       budget: numpy, [B, G] each, on every process.
       key: of this step.
     """
+    return self.launch(params, prompts, index, budget, key).finish()
+
+  def launch(
+    self,
+    params: Any,
+    prompts: Sequence[Prompt],
+    index: np.ndarray,
+    budget: Budget,
+    key: jax.Array,
+  ) -> Playing:
+    """`play` begun: the devices have their work, and nothing has been waited for."""
     mine = local_rows(self.mesh, len(prompts))
     own = [prompts[i] for i in mine]
     budget = jax.tree.map(lambda x: np.asarray(x)[mine], budget)
     rows = render_rows(self.task, self.tokenizer, own, budget, index[mine], limit=self.prompt_limit)
-    return self.play_rows(params, own, rows, budget, key)
+    return self.launch_rows(params, own, rows, budget, key)
 
-  def play_rows(
+  def launch_rows(
     self, params: Any, prompts: Sequence[Prompt], rows: Rows, budget: Budget, key: jax.Array
-  ) -> tuple[Rollouts, Referee]:
-    """`play` of this process's own prompts, rows and budgets."""
+  ) -> Playing:
+    """`launch` of this process's own prompts, rows and budgets."""
     sampled = self.engine.generate(
       params, to_global(self.mesh, rows), to_global(self.mesh, budget), key
     )
-    referee = Referee(self, params, prompts, rows, key)
+    return Playing(Referee(self, params, prompts, rows, key), sampled)
+
+  def play_rows(self, *args: Any) -> tuple[Rollouts, Referee]:
+    """`play` of this process's own prompts, rows and budgets."""
+    return self.launch_rows(*args).finish()
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Playing:
+  """Rollouts that the devices sample while the host does something else."""
+
+  referee: Referee
+  sampled: Rollouts
+
+  def finish(self) -> tuple[Rollouts, Referee]:
+    """Waits for them and verifies them; what `Player.play` gives."""
+    sampled = jax.block_until_ready(self.sampled)
+    referee = dataclasses.replace(self.referee, arrived=time.perf_counter())
     verdicts = referee.verdicts(jax.tree.map(to_local, sampled))
-    return dataclasses.replace(sampled, **to_global(self.mesh, verdicts)), referee
+    return dataclasses.replace(sampled, **to_global(referee.player.mesh, verdicts)), referee
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -81,6 +110,7 @@ class Referee:
   rows: Rows  # what was sampled from
   key: jax.Array
   seen: dict[tuple[int, int], Response] = dataclasses.field(default_factory=dict)  # decoded texts
+  arrived: float = 0.0  # when all was sampled, by time.perf_counter
 
   @property
   def starts(self) -> np.ndarray:
