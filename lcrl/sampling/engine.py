@@ -40,6 +40,17 @@ class Engine:
   cache_dtype: str | None
   mesh: Mesh | None
   compiler: tuple[tuple[str, Any], ...] = ()
+  source: Mesh | None = None
+
+  def prepared(self, params: PyTree) -> PyTree:
+    """The sampler's own copy of the policy's parameters, for `generate` in their place: an update
+    may use their memory again while it samples. Of a copy, the copy itself."""
+    if isinstance(params["layers"], tuple):
+      return params
+    copy = _prepare(self, params)
+    if self.source is None or self.mesh is None:
+      return copy
+    return jax.device_put(copy, _layout(self.policy, self.mesh, copy))
 
   def generate(self, params: PyTree, rows: Rows, budget: Budget, key: jax.Array) -> Rollouts:
     """One response to every row, not verified yet: every answer counts as wrong.
@@ -48,7 +59,7 @@ class Engine:
     compiles once for each pair that it meets.
 
     Args:
-      params: of the policy, stacked, wherever they lie.
+      params: of the policy, stacked, wherever they lie; or `prepared`.
       rows: B prompts, G rollouts each; numpy, or global arrays on the mesh.
       budget: its caps say where rows stop.
       key: of this step; `rows.index` is folded in.
@@ -58,7 +69,7 @@ class Engine:
     self._check(rows, budget, facts)
     return _program(self.compiler)(
       self,
-      _prepare(self, params),
+      self.prepared(params),
       rows,
       budget,
       key,
@@ -99,6 +110,7 @@ def make_engine(
   decoding: str | None = None,
   mesh: Mesh | None = None,
   compiler: Mapping[str, Any] | None = None,
+  source: Mesh | None = None,
 ) -> Engine:
   """An engine for one policy.
 
@@ -116,6 +128,7 @@ def make_engine(
     mesh: rows are split over data and fsdp, every such shard samples at its own pace; parameters
       are gathered over fsdp and stay split over tensor. None: no mesh.
     compiler: options of XLA for what samples; None: the fastest.
+    source: other devices, where parameters lie and are cast before they travel; None: `mesh`.
   """
   if max_tokens < 1:
     raise ValueError(f"max_tokens must be at least 1, got {max_tokens}.")
@@ -140,6 +153,7 @@ def make_engine(
     cache_dtype,
     mesh,
     tuple(sorted(compiler.items())),
+    source,
   )
 
 
@@ -184,13 +198,16 @@ def _facts(engine: Engine, rows: Rows, cap) -> dict[str, jax.Array]:
 @partial(jax.jit, static_argnums=0)
 def _prepare(engine: Engine, params: PyTree) -> PyTree:
   """The sampler's copy: its dtype, a tree per layer, split over tensor and nothing else."""
-  policy, mesh = engine.policy, engine.mesh
-  copy = policy.unstack(params)
-  if mesh is None:
-    return copy
+  mesh = engine.source or engine.mesh
+  copy = engine.policy.unstack(params)
+  return copy if mesh is None else _constrain(copy, _layout(engine.policy, mesh, copy))
+
+
+def _layout(policy: policies.Policy, mesh: Mesh, copy: PyTree) -> PyTree:
+  """Where a copy lies on a mesh."""
   shardings = param_shardings(mesh, policy.copy_axes(copy), copy)
   keep = lambda s: NamedSharding(mesh, P(*(a if a == "tensor" else None for a in s.spec)))
-  return _constrain(copy, jax.tree.map(keep, shardings))
+  return jax.tree.map(keep, shardings)
 
 
 def _run(engine, params, rows, budget, key, *, prompt: int, new: int, share: bool):
