@@ -3,6 +3,10 @@
 A row's keys lie in two places: those of its prompt, which R / B neighbouring rows have in common,
 and its own, which grow by one a token. R rows, B prompts, K key heads, G queries of each, head size
 H.
+
+What is sized by what: memory holds the longest prompt and the longest response that may come, for
+every row that decodes at once; what a token reads follows the rows that live (`attend`'s `reach`;
+the kernel reads each row's own length).
 """
 
 from __future__ import annotations
@@ -15,8 +19,9 @@ import jax.numpy as jnp
 from lcrl.policies.block import rotate
 from lcrl.policies.config import Config
 
-Slot = dict[str, jax.Array]  # k, v: [rows, kv_heads, length, head_dim]; int8: and their scales
+Slot = dict[str, jax.Array]  # k, v: [rows, kv_heads, length, head_dim]; of a byte: and their scales
 Cache = tuple[Slot, ...]  # one a layer
+OF_A_BYTE = ("int8", "float8_e4m3fn")  # each key has a scale: max |k| is the largest such number
 
 
 class Prompts(NamedTuple):
@@ -27,13 +32,15 @@ class Prompts(NamedTuple):
 
 
 def init_cache(c: Config, rows: int, length: int, dtype=None) -> Cache:
-  """Zeros. With dtype "int8" a key is 127 steps of its own scale: max |k| / 127."""
+  """Zeros. `dtype` is that of the computation, another floating type, or a name in OF_A_BYTE."""
   dtype = jnp.dtype(dtype or c.dtype)
+  if dtype.itemsize < 2 and dtype.name not in OF_A_BYTE:
+    raise ValueError(f"a cache of {dtype.name} is none of {', '.join(OF_A_BYTE)}.")
   shape = (rows, c.kv_heads, length)
 
   def slot() -> Slot:
     kept = {name: jnp.zeros((*shape, c.head_dim), dtype) for name in ("k", "v")}
-    if dtype == jnp.int8:
+    if dtype.name in OF_A_BYTE:
       kept |= {name: jnp.zeros(shape, jnp.float32) for name in ("k_scale", "v_scale")}
     return kept
 
@@ -44,20 +51,27 @@ def pack(k: jax.Array, v: jax.Array, like: Slot) -> Slot:
   """Keys and values [..., H] as a slot such as `like` stores them."""
   if "k_scale" not in like:
     return {"k": k.astype(like["k"].dtype), "v": v.astype(like["v"].dtype)}
-  (k, k_scale), (v, v_scale) = quantize(k), quantize(v)
+  (k, k_scale), (v, v_scale) = (quantize(x, like["k"].dtype) for x in (k, v))
   return {"k": k, "v": v, "k_scale": k_scale, "v_scale": v_scale}
 
 
-def quantize(x: jax.Array) -> tuple[jax.Array, jax.Array]:
-  """[..., H] -> int8 and scales [...]: x is about int8 * scale.
+def largest(dtype) -> float:
+  """127 of int8, 448 of float8_e4m3fn."""
+  whole = jnp.issubdtype(dtype, jnp.integer)
+  return float(jnp.iinfo(dtype).max if whole else jnp.finfo(dtype).max)
 
-  >>> whole, scale = quantize(jnp.array([1.0, -2.0, 0.26]))
-  >>> print(whole, scale.round(4))
+
+def quantize(x: jax.Array, dtype=jnp.int8) -> tuple[jax.Array, jax.Array]:
+  """[..., H] -> codes of a byte and scales [...]: x is about codes * scale.
+
+  >>> codes, scale = quantize(jnp.array([1.0, -2.0, 0.26]))
+  >>> print(codes, scale.round(4))
   [  64 -127   17] 0.0157
   """
   x = x.astype(jnp.float32)
-  scale = jnp.abs(x).max(axis=-1) / 127
-  return jnp.round(x / jnp.where(scale > 0, scale, 1.0)[..., None]).astype(jnp.int8), scale
+  scale = jnp.abs(x).max(axis=-1) / largest(dtype)
+  codes = x / jnp.where(scale > 0, scale, 1.0)[..., None]
+  return (jnp.round(codes) if dtype == jnp.int8 else codes).astype(dtype), scale
 
 
 def write_prompts(slot: Slot, k: jax.Array, v: jax.Array) -> Slot:
@@ -87,6 +101,7 @@ def attend(
   prompt: Slot | None,
   seen: jax.Array | None,
   window: int | None,
+  reach: int | None = None,
 ) -> tuple[jax.Array, Slot]:
   """One token a row: writes its key, then attends to the prompt and to its own keys.
 
@@ -100,26 +115,38 @@ def attend(
     prompt: keys and values of B prompts.
     seen: [B], how many of them count.
     window: keys that a query sees, itself included; None: all.
+    reach: places of the slot that are read, more than any live row's `at`; None: all.
   Returns: [R, K, G, H] and the slot.
   """
   del live  # computed like the others
   q = rotate(qkv[:, :, :-2], turn)
   slot = write(slot, rotate(qkv[:, :, -2:-1], turn)[:, :, 0], qkv[:, :, -1], at)
-  k, v = _read(slot, q.dtype)
-  at, own = jnp.broadcast_to(at, q.shape[:1])[:, None], k.shape[2]
-  distance = at - jnp.arange(own)[None]
-  logits = [_mask(_product(q, k), distance, c, window)]
+  near = {name: x[:, :, :reach] for name, x in slot.items()}
+  own = near["k"].shape[2]
+  at = jnp.broadcast_to(at, q.shape[:1])[:, None]
+  logits = [_mask(_scores(q, near), at - jnp.arange(own)[None], c, window)]
   if prompt is not None and seen is not None:
-    keys, more = _read(prompt, q.dtype)
-    products = _apart(_product(_together(q, len(seen)), keys), len(q))
-    index, read = jnp.arange(keys.shape[2])[None], jnp.repeat(seen, len(q) // len(seen))[:, None]
+    products = _apart(_scores(_together(q, len(seen)), prompt), len(q))
+    index = jnp.arange(products.shape[3])[None]
+    read = jnp.repeat(seen, len(q) // len(seen))[:, None]
     logits.append(_mask(products, jnp.where(index < read, read + at - index, -1), c, window))
-  probs = jax.nn.softmax(jnp.concatenate(logits, axis=-1), axis=-1).astype(q.dtype)
-  values = _product(probs[..., :own], v.swapaxes(2, 3))
+  probs = jax.nn.softmax(jnp.concatenate(logits, axis=-1), axis=-1)
+  values = _weigh(probs[..., :own], near, q.dtype)
   if prompt is not None and seen is not None:
-    probs = _together(probs[..., own:], len(seen))
-    values += _apart(_product(probs, more.swapaxes(2, 3)), len(q))
+    values += _apart(_weigh(_together(probs[..., own:], len(seen)), prompt, q.dtype), len(q))
   return values.astype(q.dtype), slot
+
+
+def _scores(q, slot: Slot):
+  """[R, K, M, H] -> products with all keys of a slot [R, K, M, L]."""
+  products = _product(q, slot["k"].astype(q.dtype))
+  return products * slot["k_scale"][:, :, None] if "k_scale" in slot else products
+
+
+def _weigh(probs, slot: Slot, dtype):
+  """[R, K, M, L] -> sums of the values of a slot [R, K, M, H], multiplied in `dtype`."""
+  probs = probs * slot["v_scale"][:, :, None] if "v_scale" in slot else probs
+  return _product(probs.astype(dtype), slot["v"].astype(dtype).swapaxes(2, 3))
 
 
 def _product(x, y):
@@ -140,15 +167,6 @@ def _apart(x, rows: int):
   prompts, heads, _, size = x.shape
   x = x.reshape(prompts, heads, rows // prompts, -1, size).swapaxes(1, 2)
   return x.reshape(rows, heads, -1, size)
-
-
-def _read(slot: Slot, dtype) -> tuple[jax.Array, jax.Array]:
-  def one(name: str):
-    x = slot[name].astype(dtype)
-    scale = slot.get(f"{name}_scale")
-    return x if scale is None else x * scale[..., None].astype(dtype)
-
-  return one("k"), one("v")
 
 
 def _mask(products, distance, c: Config, window: int | None):

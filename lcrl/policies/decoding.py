@@ -100,6 +100,7 @@ def decode(
   at: jax.Array | None = None,
   live: jax.Array | None = None,
   prompts: Prompts | None = None,
+  reach: int | None = None,
 ) -> tuple[jax.Array, Cache]:
   """One token a row: writes its key and value, and attends to them and to all before.
 
@@ -111,6 +112,7 @@ def decode(
     at: where they go in the cache, [] or [R]; None: `positions`.
     live: [R] bool, rows whose result is read; None: all.
     prompts: what stands before the cache begins; R is a multiple of their number.
+    reach: places of the cache that are read, more than any live row's `at`; None: all.
   Returns: states [R, D], and the cache.
   """
   at = positions if at is None else at
@@ -120,7 +122,7 @@ def decode(
   seen = prompts and prompts.lengths
 
   def attend(window, slot, qkv):
-    return ATTEND[c.decoding](c, qkv, turn, slot, at, live, next(read), seen, window)
+    return ATTEND[c.decoding](c, qkv, turn, slot, at, live, next(read), seen, window, reach)
 
   return _through(c, params, tokens, cache, attend)
 

@@ -94,7 +94,7 @@ def make(config: Config) -> Policy:
     copy_axes=partial(decoding.copy_axes, axes),
     init_cache=partial(cache.init_cache, config),
     prefill=jax.jit(partial(decoding.prefill, config)),
-    decode=jax.jit(partial(decoding.decode, config)),
+    decode=jax.jit(partial(decoding.decode, config), static_argnames="reach"),
   )
 
 

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import triton as plgpu
 
-from lcrl.policies.cache import Slot
+from lcrl.policies.cache import Slot, largest
 from lcrl.policies.config import Config
 
 _LOW = -1e30  # a logit that never counts; -inf - -inf is nan
@@ -55,11 +55,13 @@ def attend(
   prompt: Slot | None,
   seen: jax.Array | None,
   window: int | None,
+  reach: int | None = None,
   *,
   tiles: Tiles = TILES,
   interpret: bool = False,
 ) -> tuple[jax.Array, Slot]:
   """As `cache.attend`. Rows that are not live read nothing and write to place 0."""
+  del reach  # every row reads as far as its own keys go
   rows, heads, parts, size = qkv.shape
   group = parts - 2
   if prompt is None or seen is None:
@@ -196,7 +198,8 @@ def _at(*index):
 
 
 def _take(ref, *index, mask=None):
-  return plgpu.load(ref.at[_at(*index)], mask=mask, other=None if mask is None else 0)
+  nothing = None if mask is None else jnp.zeros((), ref.dtype)
+  return plgpu.load(ref.at[_at(*index)], mask=mask, other=nothing)
 
 
 def _write(new, k, v, row, head, place):
@@ -208,12 +211,13 @@ def _write(new, k, v, row, head, place):
     plgpu.store(new[name].at[_at(row, head, place, columns)], x.astype(new[name].dtype))
 
   if "k_scale" in new:
-    top = functools.reduce(jnp.maximum, (jnp.abs(x).max(axis=1) for x in k)).astype(jnp.float32)
-    scales = {"k": top / 127, "v": jnp.abs(v).max(axis=1).astype(jnp.float32) / 127}
+    code = new["k"].dtype
+    top = functools.reduce(jnp.maximum, (jnp.abs(x).max(axis=1) for x in k))
+    tops = {"k": top, "v": jnp.abs(v).max(axis=1)}
+    scales = {name: x.astype(jnp.float32) / largest(code) for name, x in tops.items()}
     for name, scale in scales.items():
       plgpu.store(new[f"{name}_scale"].at[row, head, place], scale)
-    whole = lambda x, s: _round(x.astype(jnp.float32) / jnp.where(s > 0, s, 1.0)[:, None])
-    codes = [whole(x, scales["k"]) for x in k], whole(v, scales["v"])
+    codes = [_code(x, scales["k"], code) for x in k], _code(v, scales["v"], code)
   else:
     scales, codes = {}, (k, v)
   for x, columns in zip(codes[0], halves, strict=True):
@@ -221,10 +225,11 @@ def _write(new, k, v, row, head, place):
   put("v", codes[1], jnp.arange(v.shape[1]))
   if not scales:
     return k, v
-  back = lambda x, s: (x * s[:, None]).astype(k[0].dtype)
+  back = lambda x, s: (x.astype(jnp.float32) * s[:, None]).astype(k[0].dtype)
   return [back(x, scales["k"]) for x in codes[0]], back(codes[1], scales["v"])
 
 
-def _round(x):
-  """To the nearest integer; halves away from 0."""
-  return jnp.trunc(x + jnp.where(x < 0, -0.5, 0.5))
+def _code(x, scale, dtype):
+  """As `cache.quantize`, but in float32 where whole; halves go away from 0."""
+  x = x.astype(jnp.float32) / jnp.where(scale > 0, scale, 1.0)[:, None]
+  return jnp.trunc(x + jnp.where(x < 0, -0.5, 0.5)) if dtype == jnp.int8 else x.astype(dtype)

@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
+from lcrl.policies.cache import OF_A_BYTE
 from lcrl.policies.decoding import ATTEND
 
 T = TypeVar("T")
@@ -34,7 +35,7 @@ class Sampling:
   control: Mapping[str, Any] | None = None  # what else shapes sampling (`lcrl.sampling.choices`)
   slots: int | None = None  # rows that decode at once; None: all
   dtype: str | None = None  # of the sampler's copy of the parameters; None: the policy's
-  cache_dtype: str | None = None  # of its keys and values: "int8" with a scale each; None: its own
+  cache_dtype: str | None = None  # of its keys and values, in `policies.cache.OF_A_BYTE`; None: own
   decoding: str | None = None  # in `lcrl.policies.decoding.ATTEND`; None: the fastest here
 
 
@@ -179,7 +180,7 @@ def _check(s: Settings) -> None:
     )
   if s.sampling.temperature <= 0:
     raise ValueError(f"sampling.temperature must be above 0, got {s.sampling.temperature}.")
-  known: dict[str, Any] = {"cache_dtype": ["int8"], "decoding": ATTEND}
+  known: dict[str, Any] = {"cache_dtype": OF_A_BYTE, "decoding": ATTEND}
   for name, values in known.items():
     value = getattr(s.sampling, name)
     if value is not None and value not in values:
