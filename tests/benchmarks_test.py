@@ -40,7 +40,7 @@ def bench(monkeypatch, capsys):
 def test_a_step_has_parts(bench):
   """Every response is written to its limit, and the parts of a step add up."""
   how = {"update": "none/xla/1/0/scan", "workers": 1, "repeats": 1}
-  own = bench("step", "peers", **COMMON, **how)["own"]
+  own = bench("step", "shapes", "peers", **COMMON, **how)["own"]
   assert own["response_tokens"] == 2 * 2 * 8
   parts = ("sampling_s", "verify_s", "shape_s", "update_s")
   assert min(own[part] for part in parts) > 0

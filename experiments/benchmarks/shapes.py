@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
+from absl import flags
 
 from lcrl import policies
 from lcrl.data.rows import Rows
@@ -18,6 +19,8 @@ from lcrl.policies.config import Config
 from lcrl.policies.shapes import SHAPES
 from lcrl.training.fit import CHIPS, layer_weights
 from lcrl.types import Budget
+
+FLAGS = flags.FLAGS
 
 # 5.9 million parameters, for two CPU cores.
 LAPTOP = Config(8192, 256, 4, 8, 2, 32, 1024, norm_eps=1e-5)
@@ -75,6 +78,16 @@ def make_rows(work: Work, vocab: int, seed: int = 0) -> tuple[Rows, Budget]:
   return rows, Budget(*map(jax.numpy.asarray, (caps, caps, full(0))))
 
 
+def made_up(work: Work, vocab: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+  """Rollouts to train on: tokens [B, G, asked + limit] int32, a prompt a group, none of them 0, and
+  advantages of either sign [B, G] float32."""
+  rng, shape = np.random.default_rng(seed), (work.prompts, work.group)
+  rewards = rng.integers(0, 2, shape).astype(np.float32)
+  tokens = rng.integers(1, vocab, (*shape, work.asked + work.limit), dtype=np.int32)
+  tokens[..., : work.asked] = tokens[:, :1, : work.asked]
+  return tokens, rewards - rewards.mean()
+
+
 def sampling_floor(
   c: Config, work: Work, *, rows: int, shared: bool, cache_bytes: int = 2
 ) -> float | None:
@@ -102,17 +115,27 @@ def sampling_floor(
 
 
 def timed(
-  f: Callable[[], Any], repeats: int, first: Callable[[], Any] | None = None
+  f: Callable[[], Any],
+  repeats: int,
+  first: Callable[[], Any] | None = None,
+  *,
+  warm: int = 1,
 ) -> dict[str, Any]:
-  """The first call (of `first`, where that compiles as much), and the median of the next, in
+  """The first call (of `first`, where that compiles as much), and the median after `warm` calls, in
   seconds."""
   times = []
-  for call in [first or f] + [f] * repeats:
+  for call in [first or f] + [f] * (warm - 1 + repeats):
     start = time.perf_counter()
     jax.block_until_ready(call())
     times.append(time.perf_counter() - start)
-  median = statistics.median(times[1:])
-  return {"seconds": median, "first_s": times[0], "all_s": [round(t, 4) for t in times[1:]]}
+  median = statistics.median(times[warm:])
+  return {"seconds": median, "first_s": times[0], "all_s": [round(t, 4) for t in times[warm:]]}
+
+
+def peak_gib() -> float | None:
+  """The most that this process had in use on the device so far; None where it does not say."""
+  memory = jax.devices()[0].memory_stats() or {}
+  return memory.get("peak_bytes_in_use", 0) / 2**30 or None
 
 
 def compiler_options(pairs: list[str]) -> dict[str, bool] | None:
@@ -129,10 +152,37 @@ def compiler_options(pairs: list[str]) -> dict[str, bool] | None:
 def machine() -> dict[str, Any]:
   """Where and with what this was measured."""
   device = jax.devices()[0]
-  versions = {}
-  for name in ("jax", "jaxlib", "flax", "jax-cuda12-plugin", "jax-cuda13-plugin"):
+  plugins = ("jax-cuda12-plugin", "jax-cuda13-plugin")
+  return {
+    "device": device.device_kind,
+    "devices": jax.device_count(),
+    "versions": versions("jax", "jaxlib", "flax", *plugins),
+  }
+
+
+def versions(*names: str) -> dict[str, str]:
+  """Of those of these packages that are installed."""
+  found = {}
+  for name in names:
     try:
-      versions[name] = importlib.metadata.version(name)
+      found[name] = importlib.metadata.version(name)
     except importlib.metadata.PackageNotFoundError:
       continue
-  return {"device": device.device_kind, "devices": jax.device_count(), "versions": versions}
+  return found
+
+
+def asked_work(heavy: bool = False) -> Work:
+  """What the flags say."""
+  return Work(FLAGS.prompts, FLAGS.group, FLAGS.asked, FLAGS.limit, heavy)
+
+
+def define(**defaults: Any):
+  """The flags that say what work there is; `defaults` that are other ones."""
+  default = lambda name, value: (name, defaults.get(name, value))
+  flags.DEFINE_string(*default("shape", "smollm2-135m"), "a model by name")
+  flags.DEFINE_integer(*default("prompts", 64), "prompts")
+  flags.DEFINE_integer(*default("group", 8), "rollouts of each")
+  flags.DEFINE_integer(*default("asked", 96), "tokens of a prompt")
+  flags.DEFINE_integer(*default("limit", 96), "the most tokens of a response")
+  flags.DEFINE_string(*default("dtype", "bfloat16"), "of weights and computation")
+  flags.DEFINE_integer(*default("repeats", 3), "timed calls after those that warm up")

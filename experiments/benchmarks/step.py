@@ -32,18 +32,14 @@ from lcrl.training.model import build_model
 from lcrl.training.phases import learn, make_roll, make_rounds
 from lcrl.training.settings import read
 
-FLAGS = flags.FLAGS  # shape, prompts, group, asked, limit, dtype, micro and repeats: of `peers`
+FLAGS = flags.FLAGS
 
 
 def main(argv):
   del argv
-  work = shapes.Work(FLAGS.prompts, FLAGS.group, FLAGS.asked, FLAGS.limit)
+  work = shapes.asked_work()
   common = {name: getattr(FLAGS, name) for name in ("shape", "dtype", *work._fields[:4])}
-  other = None
-  if FLAGS.peer:
-    options = {**common, "micro": FLAGS.micro, "repeats": FLAGS.repeats}
-    other = peers.in_a_process(options, timeout=FLAGS.peer_timeout)
-    print(json.dumps(other), flush=True)
+  other = peers.ask("step")
   if FLAGS.cache:
     jax.config.update("jax_compilation_cache_dir", FLAGS.cache)
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
@@ -55,9 +51,8 @@ def main(argv):
     "own": own,
     "peer": other,
   }
-  if other and "error" not in other:
-    parts = ("step_s", "sampling_s", "update_s", "first_step_s")
-    result["times_faster"] = {name: other[name] / own[name] for name in parts}
+  parts = ("step_s", "sampling_s", "update_s", "first_step_s", "peak_gib")
+  result["times_less"] = peers.ratios(other, own, parts)
   print(json.dumps(result), flush=True)
 
 
@@ -210,12 +205,11 @@ def define():
   flags.DEFINE_string("decoding", None, "of the sampler; None: the fastest here")
   flags.DEFINE_list("compiler", [], "options of XLA for sampling, name=true or =false")
   flags.DEFINE_integer("workers", 8, "processes of the verifier")
-  flags.DEFINE_enum("peer", None, ["tunix"], "another library, on the same work")
-  flags.DEFINE_integer("peer_timeout", 240, "seconds that it may take")
   flags.DEFINE_string("cache", None, "folder of compiled programs")
 
 
 if __name__ == "__main__":
-  peers.define()
+  for part in (shapes, peers):
+    part.define()
   define()
   app.run(main)
