@@ -7,6 +7,7 @@ may be sharded over devices. Below, z = logits / temperature and p = softmax(z).
 
 from __future__ import annotations
 
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -53,6 +54,12 @@ class Sums(NamedTuple):
     squares = None if self.squares is None else scale**2 * self.squares
     return Sums(peak, scale * self.total, self.logit, weighted, squares)
 
+  def join(self, other: Sums) -> Sums:
+    """Over both parts."""
+    peak = jnp.maximum(self.peak, other.peak)
+    both = jax.tree.map(jnp.add, self.at(peak), other.at(peak))
+    return both._replace(peak=peak)
+
 
 def forward(how: Settings, hidden, head, targets, mask) -> tuple[TokenScores, jax.Array]:
   """-> scores, log sum exp z; [R, S] each, 0 where masked."""
@@ -66,13 +73,7 @@ def forward(how: Settings, hidden, head, targets, mask) -> tuple[TokenScores, ja
     def tile(sums, window):
       logits, _, counts, hit = _logits(how, h, head, target, columns, *window)
       z = jnp.where(counts, logits / how.temperature, _FLOOR)
-      peak = jnp.maximum(sums.peak, z.max(-1))
-      z = z - peak[..., None]
-      e = jnp.exp(z)
-      weighted, squares = how.only("entropy", z * e), how.only("log_sum_sq", e * e)
-      terms = Sums(z, e, jnp.where(hit, logits, 0), weighted, squares)
-      sums = jax.tree.map(lambda old, new: old + new.sum(-1), sums.at(peak), terms)
-      return sums._replace(peak=peak), None
+      return sums.join(_sum(how, z, jnp.where(hit, logits, 0))), None
 
     zero = jnp.zeros(kept.shape, zeros.dtype)
     sums = Sums(zero + _FLOOR, zero, zero, how.only("entropy", zero), how.only("log_sum_sq", zero))
@@ -150,6 +151,31 @@ def backward(how: Settings, hidden, head, targets, mask, scores, log_sum, g: Tok
   if how.batch_axes:
     dhead = jax.lax.psum(dhead, how.batch_axes)
   return dhidden, dhead.astype(dtype)
+
+
+def _sum(how: Settings, z, logit) -> Sums:
+  """Over the last axis; `logit` is 0 but at the target."""
+  return jax.lax.platform_dependent(
+    z, logit, cuda=partial(_sum_once, how), default=partial(_sum_twice, how)
+  )
+
+
+def _sum_once(how: Settings, z, logit) -> Sums:
+  """Reads the tile once: its peak and what is relative to it grow together."""
+  one, zero = jnp.ones_like(z), jnp.zeros_like(z)
+  terms = Sums(z, one, logit, how.only("entropy", zero), how.only("log_sum_sq", one))
+  floor, none = z.dtype.type(_FLOOR), z.dtype.type(0)
+  start = Sums(floor, none, none, how.only("entropy", none), how.only("log_sum_sq", none))
+  return jax.lax.reduce(terms, start, Sums.join, (z.ndim - 1,))
+
+
+def _sum_twice(how: Settings, z, logit) -> Sums:
+  peak = z.max(-1)
+  z = z - peak[..., None]
+  e = jnp.exp(z)
+  weighted, squares = how.only("entropy", z * e), how.only("log_sum_sq", e * e)
+  terms = Sums(z, e, logit, weighted, squares)
+  return jax.tree.map(lambda x: x.sum(-1), terms)._replace(peak=peak)
 
 
 def _logits(how: Settings, hidden, head, targets, columns: int, start, seen):
