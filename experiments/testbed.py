@@ -21,7 +21,7 @@ from lcrl.data.rows import Rows
 from lcrl.losses.weights import token_mean
 from lcrl.policies import Policy
 from lcrl.sampling.core import row_keys, sample
-from lcrl.sampling.engine import assemble
+from lcrl.sampling.programs import assemble
 from lcrl.tasks.arithmetic import answer, demonstration, draw, prompt, rows, verify
 from lcrl.tasks.sums import ZERO, Sums
 from lcrl.training.collect import step_key

@@ -17,7 +17,8 @@ import pytest
 from lcrl import recipes, tasks
 from lcrl.data import tokenizers
 from lcrl.named import build
-from lcrl.sampling.engine import _generate, make_engine
+from lcrl.sampling.engine import make_engine
+from lcrl.sampling.programs import compiled, generate
 from lcrl.sampling.verified import Player
 from lcrl.tasks.verify import Verdict
 from lcrl.training import phases
@@ -239,12 +240,13 @@ def test_a_schedule_of_lengths_compiles_a_few_programs():
   )
   shrinking = dict(fn="geometric_points", start=30, end=6, points=5, total=6)
   run = Run(wide, budget=dict(fn="scheduled", schedule=shrinking), train=dict(max_tokens=32))
-  before = _generate._cache_size()
+  sample = compiled(generate)
+  before = sample._cache_size()
   _, batches = run.steps(run.model.initial(), 6)
   caps = [int(b.rollouts.budget.cap.max()) for b in batches]
   assert len(set(caps)) == 6
   assert len({b.rollouts.tokens.shape for b in batches}) == 2
-  assert _generate._cache_size() - before == 2
+  assert sample._cache_size() - before == 2
   assert run.model.shape._cache_size() == 2
   assert run.model.update._cache_size() == 2
 

@@ -15,7 +15,7 @@ from lcrl.losses.correction import truncated_importance
 from lcrl.mesh import make_mesh
 from lcrl.named import build
 from lcrl.sampling.core import Samples
-from lcrl.sampling.engine import assemble
+from lcrl.sampling.programs import assemble
 from lcrl.sampling.verified import Player
 from lcrl.tasks.task import Prompt, Task
 from lcrl.training import revise

@@ -95,11 +95,7 @@ def sample(*given, **options) -> Samples:
   are those of softmax(logits / temperature), before any control; at temperature 0, which takes the
   argmax, those of softmax(logits).
   """
-  job = plan(*given, **options)
-  state = begin(job)
-  for span in job.spans:
-    state = proceed(job, state._replace(cache=grow(state.cache, span)), len(job.queue.caps))
-  return samples(state, job.end_ids)
+  return complete(plan(*given, **options))
 
 
 def plan(
@@ -181,6 +177,14 @@ def plan(
     cache_dtype,
     spans(max_tokens) if growing and slots is None else (max_tokens,),
   )
+
+
+def complete(job: Job) -> Samples:
+  """All of it."""
+  s = begin(job)
+  for span in job.spans:
+    s = proceed(job, s._replace(cache=grow(s.cache, span)), len(job.queue.caps))
+  return samples(s, job.end_ids)
 
 
 def begin(job: Job) -> Slots:

@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Iterator, Mapping
 from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax.sharding import Mesh, NamedSharding
-from jax.sharding import PartitionSpec as P
+from jax.sharding import Mesh
 
 from lcrl import policies
 from lcrl.data.rows import Rows
-from lcrl.mesh import BATCH, batch_sharding, batch_shards, param_shardings, replicated
+from lcrl.mesh import batch_shards, replicated
 from lcrl.policies.triton_decode import refusal
+from lcrl.sampling import programs
 from lcrl.sampling.controls import Control
-from lcrl.sampling.core import PyTree, Samples, row_keys, sample
-from lcrl.types import Budget, Outcome, Rollouts
+from lcrl.sampling.core import PyTree
+from lcrl.types import Budget, Rollouts
 
 SHORTEST = 16  # the smallest bucket; the others are its doubles
 # Products of few rows on NVIDIA: 5.1 us by cuBLAS, 6.6 us by XLA in Triton (135 M, on an H100).
@@ -47,10 +46,10 @@ class Engine:
     may use their memory again while it samples. Of a copy, the copy itself."""
     if isinstance(params["layers"], tuple):
       return params
-    copy = _prepare(self, params)
+    copy = programs.prepare(self, params)
     if self.source is None or self.mesh is None:
       return copy
-    return jax.device_put(copy, _layout(self.policy, self.mesh, copy))
+    return jax.device_put(copy, programs.layout(self.policy, self.mesh, copy))
 
   def generate(self, params: PyTree, rows: Rows, budget: Budget, key: jax.Array) -> Rollouts:
     """One response to every row, not verified yet: every answer counts as wrong.
@@ -65,20 +64,33 @@ class Engine:
       key: of this step; `rows.index` is folded in.
     Returns: Rollouts with T = P + N, the buckets of the longest prompt and of the largest cap.
     """
-    facts = jax.tree.map(int, _facts(self, rows, _caps(rows, budget)))
-    self._check(rows, budget, facts)
-    return _program(self.compiler)(
-      self,
-      self.prepared(params),
-      rows,
-      budget,
-      key,
-      prompt=_bucket(facts["longest"], rows.tokens.shape[-1]),
-      new=_bucket(facts["most"], self.max_tokens),
-      share=bool(facts["shared"]) and (self.slots is None or self.slots >= rows.lengths.shape[1]),
-    )
+    run = programs.compiled(programs.generate, self.compiler)
+    bucket = self._bucket(rows, budget)
+    return run(self, self.prepared(params), rows, budget, key, bucket)
 
-  def _check(self, rows: Rows, budget: Budget, facts: dict[str, int]) -> None:
+  def stream(
+    self, params: PyTree, rows: Rows, budget: Budget, key: jax.Array
+  ) -> Iterator[tuple[Rollouts, jax.Array]]:
+    """What `generate` gives, several times on the way: rollouts and which of them are finished.
+
+    The device goes on while the host reads. Where a program is dispatched without waiting for its
+    end, all are before the first is read.
+
+    Args: those of `generate`.
+    Yields: Rollouts as they are when a share of the rows is finished, and these [B, G] bool. The
+      last are all finished, and equal those of `generate`.
+    """
+    bucket = self._bucket(rows, budget)
+    return programs.stream(self, self.prepared(params), rows, budget, key, bucket)
+
+  @property
+  def growing(self) -> bool:
+    """Whether the cache of the responses grows: where all of it is read and nobody waits."""
+    return self.slots is None and self.policy.config.decoding == "xla"
+
+  def _bucket(self, rows: Rows, budget: Budget) -> programs.Bucket:
+    """What the programs are compiled for, once the input is found to be good."""
+    facts = jax.tree.map(int, _facts(self, rows, programs.caps(rows, budget)))
     if rows.lengths.shape != budget.cap.shape:
       raise ValueError(f"rows are {rows.lengths.shape} and budgets {budget.cap.shape}.")
     if facts["least"] < 1 or facts["most"] > self.max_tokens:
@@ -94,6 +106,11 @@ class Engine:
         f"{rows.tokens.shape[0]} prompts cannot be split over {batch_shards(self.mesh)} "
         "data * fsdp shards."
       )
+    return programs.Bucket(
+      prompt=_bucket(facts["longest"], rows.tokens.shape[-1]),
+      new=_bucket(facts["most"], self.max_tokens),
+      share=bool(facts["shared"]) and (self.slots is None or self.slots >= rows.lengths.shape[1]),
+    )
 
 
 def make_engine(
@@ -168,11 +185,6 @@ def _nvidia(mesh: Mesh | None) -> bool:
   return "NVIDIA" in device.device_kind
 
 
-def _caps(rows: Rows, budget: Budget):
-  """[B, G], tokens that may be sampled: forced ones that count use up their share of the cap."""
-  return budget.cap if rows.counts is None else budget.cap - rows.counts
-
-
 def _bucket(length: int, limit: int) -> int:
   return min(max(SHORTEST, 1 << (length - 1).bit_length()), limit)
 
@@ -192,113 +204,6 @@ def _facts(engine: Engine, rows: Rows, cap) -> dict[str, jax.Array]:
     "longest": longest,
     "shared": alike(rows.tokens) & alike(lengths),
   }
-  return facts if engine.mesh is None else _constrain(facts, replicated(engine.mesh))
-
-
-@partial(jax.jit, static_argnums=0)
-def _prepare(engine: Engine, params: PyTree) -> PyTree:
-  """The sampler's copy: its dtype, a tree per layer, split over tensor and nothing else."""
-  mesh = engine.source or engine.mesh
-  copy = engine.policy.unstack(params)
-  return copy if mesh is None else _constrain(copy, _layout(engine.policy, mesh, copy))
-
-
-def _layout(policy: policies.Policy, mesh: Mesh, copy: PyTree) -> PyTree:
-  """Where a copy lies on a mesh."""
-  shardings = param_shardings(mesh, policy.copy_axes(copy), copy)
-  keep = lambda s: NamedSharding(mesh, P(*(a if a == "tensor" else None for a in s.spec)))
-  return jax.tree.map(keep, shardings)
-
-
-def _run(engine, params, rows, budget, key, *, prompt: int, new: int, share: bool):
-  cut = lambda x: x if x is None else jnp.asarray(x)[..., :prompt]
-  rows = dataclasses.replace(rows, tokens=cut(rows.tokens), train_tokens=cut(rows.train_tokens))
-  run = partial(_sample, engine, new, share)
-  if engine.mesh is not None:
-    # A queue and a loop for each shard; a tensor axis is left to the compiler.
-    split = engine.mesh.shape["tensor"] > 1
-    run = jax.shard_map(
-      run,
-      mesh=engine.mesh,
-      in_specs=(P(), P(), BATCH, BATCH, BATCH, BATCH),
-      out_specs=BATCH,
-      axis_names={"data", "fsdp"} if split else set(engine.mesh.axis_names),
-      check_vma=False,
-    )
-  samples = run(params, key, rows.tokens, rows.lengths, _caps(rows, budget), rows.index)
-  rollouts = assemble(rows, budget, samples, pad_id=engine.pad_id)
-  return rollouts if engine.mesh is None else _constrain(rollouts, batch_sharding(engine.mesh))
-
-
-def _sample(engine: Engine, new: int, share: bool, params, key, tokens, lengths, caps, index):
-  """Samples of [b, G] rows, every leaf leading with [b, G]."""
-  prompts, group = lengths.shape
-  flat = lambda x: x.reshape(-1, *x.shape[2:])
-  samples = sample(
-    engine.policy,
-    params,
-    *map(flat, (tokens, lengths, caps, row_keys(key, index, group))),
-    max_tokens=new,
-    end_ids=engine.end_ids,
-    temperature=engine.temperature,
-    control=engine.control,
-    slots=engine.slots,
-    group=group if share else 1,
-    cache_dtype=engine.cache_dtype,
-    growing=engine.policy.config.decoding == "xla",
-  )
-  return jax.tree.map(lambda x: x.reshape(prompts, group, *x.shape[1:]), samples)
-
-
-_STATIC: dict[str, Any] = {"static_argnums": 0, "static_argnames": ("prompt", "new", "share")}
-_generate = jax.jit(_run, **_STATIC)
-
-
-@functools.cache
-def _program(compiler: tuple[tuple[str, Any], ...]) -> Callable:
-  """`_generate` with these options of XLA."""
-  return jax.jit(_run, **_STATIC, compiler_options=dict(compiler)) if compiler else _generate
-
-
-def assemble(rows: Rows, budget: Budget, samples: Samples, *, pad_id: int) -> Rollouts:
-  """Rows to train on: prompt and forced prefix, then the response, then padding.
-
-  Args:
-    rows: [B, G, P].
-    budget: of these rows.
-    samples: leaves [B, G] and [B, G, N].
-    pad_id: stands behind the responses.
-  Returns: Rollouts with T = P + N, all WRONG until verified.
-  """
-  trained = rows.train_tokens is not None
-  tokens = jnp.asarray(rows.train_tokens if trained else rows.tokens)
-  starts = jnp.asarray(rows.train_lengths if trained else rows.lengths)[..., None]
-  new = samples.tokens.shape[-1]
-  at = jax.lax.broadcasted_iota(jnp.int32, (1, 1, tokens.shape[-1] + new), 2)
-  prompt, at = at < starts, at - starts
-  written = (at >= 0) & (at < samples.lengths[..., None])
-  take = lambda x: jnp.take_along_axis(x, jnp.clip(at, 0, new - 1), axis=-1)
-  drawn = written & take(samples.mask)
-  counts = 0 if rows.counts is None else jnp.asarray(rows.counts)[..., None]
-  mask = drawn | (prompt & (at >= -counts))
-  tokens = jnp.pad(tokens, ((0, 0), (0, 0), (0, new)))
-  tokens = jnp.where(prompt, tokens, jnp.where(written, take(samples.tokens), pad_id))
-  shape = starts.shape[:2]
-  return Rollouts(
-    tokens=tokens,
-    mask=mask,
-    sampler_log_probs=jnp.where(drawn, take(samples.log_probs), 0.0),
-    lengths=mask.sum(axis=-1, dtype=jnp.int32),
-    truncated=samples.truncated,
-    scores=jnp.zeros(shape, jnp.float32),
-    correct=jnp.zeros(shape, bool),
-    outcome=jnp.full(shape, Outcome.WRONG, jnp.int8),
-    valid=jnp.ones(shape, bool),
-    prompt_ids=jnp.asarray(rows.prompt_ids),
-    difficulty=jnp.asarray(rows.difficulty),
-    budget=jax.tree.map(jnp.asarray, budget),
-    signals={},
-  )
-
-
-_constrain = jax.lax.with_sharding_constraint
+  if engine.mesh is None:
+    return facts
+  return jax.lax.with_sharding_constraint(facts, replicated(engine.mesh))

@@ -19,7 +19,8 @@ from lcrl import recipes
 from lcrl.data.rows import Rows
 from lcrl.mesh import batch_sharding, batch_shards, replicated
 from lcrl.policies import Config
-from lcrl.sampling import engine as sampling
+from lcrl.sampling import programs
+from lcrl.sampling.engine import make_engine
 from lcrl.training.collectives import sent_bytes
 from lcrl.training.model import REF, SCORE_FIELDS, Model
 from lcrl.training.playing import build_control
@@ -106,7 +107,7 @@ def compile_step(model: Model) -> dict[str, Compiled]:
     done[name] = lowered.compile()
     return jax.tree.map(_like, lowered.out_info, done[name].output_shardings)
 
-  engine = sampling.make_engine(
+  engine = make_engine(
     model.policy,
     max_tokens=s.train.max_tokens,
     end_ids=(0,),
@@ -119,12 +120,11 @@ def compile_step(model: Model) -> dict[str, Compiled]:
   )
   rows, rollouts = abstract_batch(model)
   key = _like(jax.eval_shape(jax.random.key, 0), replicated(model.mesh))
-  copy = compile_("copy", sampling._prepare, engine, model.abstract.params)
-  lengths = {"prompt": s.train.max_prompt_tokens, "new": s.train.max_tokens}
-  compile_(
-    "sample", sampling._generate, engine, copy, rows, rollouts.budget, key,
-    **lengths, share=s.sampling.slots is None,
-  )  # fmt: skip
+  copy = compile_("copy", programs.prepare, engine, model.abstract.params)
+  generate = programs.compiled(programs.generate)
+  share = s.sampling.slots is None
+  bucket = programs.Bucket(s.train.max_prompt_tokens, s.train.max_tokens, share)
+  compile_("sample", generate, engine, copy, rows, rollouts.budget, key, bucket)
   at = {"step": model.abstract.step, "key": key}
   if model.measured:
     compile_("measure", model.measure, model.abstract.params, rollouts)

@@ -1,0 +1,223 @@
+"""What an engine compiles: one program from rows to rollouts, or a few that let the host look on.
+
+`generate` is the plain path. A stream is the same loops in pieces: `begin`, then `proceed` until so
+many rows of every data shard are finished, a number that it gets when it runs, and `look` after
+each. They are dispatched one after the other, and nobody waits for one to end.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from lcrl import policies
+from lcrl.data.rows import Rows
+from lcrl.mesh import BATCH, batch_sharding, batch_shards, param_shardings
+from lcrl.sampling import core
+from lcrl.sampling.core import PyTree, Samples, Slots
+from lcrl.types import Budget, Outcome, Rollouts
+
+Engine = Any  # sampling.engine.Engine
+
+# Where a stream is cut, in sixteenths of the rows: early for the first time, so that verification
+# begins, and late for the last, so that little of it is left at the end.
+CUTS = (1, 2, 4, 8, 12, 14, 15)
+
+
+class Bucket(NamedTuple):
+  """What a program is compiled for, besides the number of rows."""
+
+  prompt: int  # P, tokens of a prompt that are read
+  new: int  # N, places of a response
+  share: bool  # the rows of a group have one prompt, read once
+
+
+def generate(engine: Engine, params, rows: Rows, budget: Budget, key, bucket: Bucket) -> Rollouts:
+  """All rows, to their ends."""
+  work = lambda job, group: _by_group(core.complete(job), group)
+  samples = _work(engine, work, params, rows, budget, key, bucket)
+  return _rollouts(engine, rows, budget, samples, bucket)
+
+
+def begin(engine: Engine, params, rows: Rows, budget: Budget, key, bucket: Bucket) -> Slots:
+  """What `proceed` carries on."""
+  work = lambda job, _: _counters(core.begin(job), lambda x: x[None])
+  return _work(engine, work, params, rows, budget, key, bucket)
+
+
+def proceed(
+  engine: Engine, params, rows: Rows, budget: Budget, key, bucket: Bucket, slots: Slots, until
+) -> Slots:
+  """Goes on until `until` rows of each shard are finished, or its cache is full."""
+
+  def work(job, _, slots, until):
+    slots = _counters(slots, lambda x: x[0])
+    return _counters(core.proceed(job, slots, until), lambda x: x[None])
+
+  return _work(engine, work, params, rows, budget, key, bucket, (slots, BATCH), (until, P()))
+
+
+def _look(engine: Engine, rows: Rows, budget: Budget, bucket: Bucket, slots: Slots):
+  work = lambda s: (core.samples(s, engine.end_ids), core.finished(s))
+  grouped = lambda s: _by_group(work(s), rows.lengths.shape[1])
+  samples, done = _over_shards(engine, grouped, BATCH)(slots)
+  return _rollouts(engine, rows, budget, samples, bucket), done
+
+
+look = jax.jit(_look, static_argnums=(0, 3))
+_grow = jax.jit(core.grow, static_argnums=1)
+
+
+@functools.cache
+def compiled(run: Callable, compiler: tuple[tuple[str, Any], ...] = ()) -> Callable:
+  """`generate`, `begin` or `proceed`, jitted with these options of XLA."""
+  donated = (6,) if run is proceed else ()
+  options = dict(compiler) or None
+  return jax.jit(run, static_argnums=(0, 5), donate_argnums=donated, compiler_options=options)
+
+
+def stream(
+  engine: Engine, params, rows: Rows, budget: Budget, key, bucket: Bucket
+) -> Iterator[tuple[Rollouts, jax.Array]]:
+  """What `look` gives after each piece; the last one is that of `generate`."""
+  given = engine, params, rows, budget, key, bucket
+  run = lambda program, *carry: compiled(program, engine.compiler)(*given, *carry)
+  count = rows.lengths.size // (1 if engine.mesh is None else batch_shards(engine.mesh))
+  cuts = sorted({-(-count * part // 16) for part in (*CUTS, 16)})
+  spans = core.spans(bucket.new) if engine.growing else (bucket.new,)
+  slots = run(begin)
+  for span in spans:
+    if span != spans[0]:
+      slots = slots._replace(cache=_grow(slots.cache, span))
+    for until in cuts if span == spans[-1] else cuts[-1:]:
+      slots = run(proceed, slots, jnp.int32(until))
+      yield look(engine, rows, budget, bucket, slots)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def prepare(engine: Engine, params: PyTree) -> PyTree:
+  """The sampler's copy: its dtype, a tree per layer, split over tensor and nothing else."""
+  mesh = engine.source or engine.mesh
+  copy = engine.policy.unstack(params)
+  return copy if mesh is None else _constrain(copy, layout(engine.policy, mesh, copy))
+
+
+def layout(policy: policies.Policy, mesh: Mesh, copy: PyTree) -> PyTree:
+  """Where a copy lies on a mesh."""
+  shardings = param_shardings(mesh, policy.copy_axes(copy), copy)
+  keep = lambda s: NamedSharding(mesh, P(*(a if a == "tensor" else None for a in s.spec)))
+  return jax.tree.map(keep, shardings)
+
+
+def _work(engine: Engine, work, params, rows: Rows, budget: Budget, key, bucket: Bucket, *carry):
+  """`work(job, G, *carry)` of every shard's own rows; `carry` is (value, how it is split)."""
+
+  def shard(params, key, tokens, lengths, caps, index, *carry):
+    group = lengths.shape[1]
+    flat = lambda x: x.reshape(-1, *x.shape[2:])
+    given = tokens[..., : bucket.prompt], lengths, caps, core.row_keys(key, index, group)
+    job = core.plan(
+      engine.policy,
+      params,
+      *map(flat, given),
+      max_tokens=bucket.new,
+      end_ids=engine.end_ids,
+      temperature=engine.temperature,
+      control=engine.control,
+      slots=engine.slots,
+      group=group if bucket.share else 1,
+      cache_dtype=engine.cache_dtype,
+      growing=engine.growing,
+    )
+    return work(job, group, *carry)
+
+  values, specs = zip(*carry, strict=True) if carry else ((), ())
+  run = _over_shards(engine, shard, P(), P(), BATCH, BATCH, BATCH, BATCH, *specs)
+  return run(params, key, rows.tokens, rows.lengths, caps(rows, budget), rows.index, *values)
+
+
+def _over_shards(engine: Engine, work: Callable, *specs) -> Callable:
+  """A queue and a loop for each data shard; a tensor axis is left to the compiler."""
+  if engine.mesh is None:
+    return work
+  split = engine.mesh.shape["tensor"] > 1
+  return jax.shard_map(
+    work,
+    mesh=engine.mesh,
+    in_specs=specs,
+    out_specs=BATCH,
+    axis_names={"data", "fsdp"} if split else set(engine.mesh.axis_names),
+    check_vma=False,
+  )
+
+
+def _counters(s: Slots, change: Callable) -> Slots:
+  """What a shard counts is an array with an axis of shards between programs."""
+  return s._replace(waiting=change(s.waiting), clock=change(s.clock))
+
+
+def _by_group(tree: PyTree, group: int) -> PyTree:
+  return jax.tree.map(lambda x: x.reshape(-1, group, *x.shape[1:]), tree)
+
+
+def _rollouts(engine: Engine, rows: Rows, budget: Budget, samples: Samples, bucket: Bucket):
+  cut = lambda x: x if x is None else jnp.asarray(x)[..., : bucket.prompt]
+  rows = dataclasses.replace(rows, tokens=cut(rows.tokens), train_tokens=cut(rows.train_tokens))
+  rollouts = assemble(rows, budget, samples, pad_id=engine.pad_id)
+  return rollouts if engine.mesh is None else _constrain(rollouts, batch_sharding(engine.mesh))
+
+
+def caps(rows: Rows, budget: Budget):
+  """[B, G], tokens that may be sampled: forced ones that count use up their share of the cap."""
+  return budget.cap if rows.counts is None else budget.cap - rows.counts
+
+
+def assemble(rows: Rows, budget: Budget, samples: Samples, *, pad_id: int) -> Rollouts:
+  """Rows to train on: prompt and forced prefix, then the response, then padding.
+
+  Args:
+    rows: [B, G, P].
+    budget: of these rows.
+    samples: leaves [B, G] and [B, G, N].
+    pad_id: stands behind the responses.
+  Returns: Rollouts with T = P + N, all WRONG until verified.
+  """
+  trained = rows.train_tokens is not None
+  tokens = jnp.asarray(rows.train_tokens if trained else rows.tokens)
+  starts = jnp.asarray(rows.train_lengths if trained else rows.lengths)[..., None]
+  new = samples.tokens.shape[-1]
+  at = jax.lax.broadcasted_iota(jnp.int32, (1, 1, tokens.shape[-1] + new), 2)
+  prompt, at = at < starts, at - starts
+  written = (at >= 0) & (at < samples.lengths[..., None])
+  take = lambda x: jnp.take_along_axis(x, jnp.clip(at, 0, new - 1), axis=-1)
+  drawn = written & take(samples.mask)
+  counts = 0 if rows.counts is None else jnp.asarray(rows.counts)[..., None]
+  mask = drawn | (prompt & (at >= -counts))
+  tokens = jnp.pad(tokens, ((0, 0), (0, 0), (0, new)))
+  tokens = jnp.where(prompt, tokens, jnp.where(written, take(samples.tokens), pad_id))
+  shape = starts.shape[:2]
+  return Rollouts(
+    tokens=tokens,
+    mask=mask,
+    sampler_log_probs=jnp.where(drawn, take(samples.log_probs), 0.0),
+    lengths=mask.sum(axis=-1, dtype=jnp.int32),
+    truncated=samples.truncated,
+    scores=jnp.zeros(shape, jnp.float32),
+    correct=jnp.zeros(shape, bool),
+    outcome=jnp.full(shape, Outcome.WRONG, jnp.int8),
+    valid=jnp.ones(shape, bool),
+    prompt_ids=jnp.asarray(rows.prompt_ids),
+    difficulty=jnp.asarray(rows.difficulty),
+    budget=jax.tree.map(jnp.asarray, budget),
+    signals={},
+  )
+
+
+_constrain = jax.lax.with_sharding_constraint
