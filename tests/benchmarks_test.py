@@ -8,7 +8,7 @@ import jax
 import pytest
 from absl import flags
 
-from experiments.benchmarks import shapes
+from experiments.benchmarks import peers, shapes, update
 
 COMMON = {"shape": "laptop", "prompts": 2, "group": 2, "asked": 8, "limit": 8, "dtype": "float32"}
 
@@ -22,13 +22,12 @@ def bench(monkeypatch, capsys):
   monkeypatch.setattr(shapes, "LAPTOP", dataclasses.replace(small, mlp_size=16))
   monkeypatch.setattr(jax, "devices", lambda *_: jax.local_devices()[:1])
 
-  def run(name, *others, **given):
-    before = set(flags.FLAGS)
-    for part in (name, *others):
-      importlib.import_module(f"experiments.benchmarks.{part}").define()
+  def run(name, **given):
+    program, before = importlib.import_module(f"experiments.benchmarks.{name}"), set(flags.FLAGS)
+    program.define()
     try:
       flags.FLAGS(["benchmark", *(f"--{flag}={value}" for flag, value in given.items())])
-      importlib.import_module(f"experiments.benchmarks.{name}").main([])
+      program.main([])
     finally:
       for flag in set(flags.FLAGS) - before:
         delattr(flags.FLAGS, flag)
@@ -37,10 +36,23 @@ def bench(monkeypatch, capsys):
   return run
 
 
+@pytest.fixture
+def peer(monkeypatch):
+  """A peer that takes 100 seconds for what it is asked; gives the jobs it got."""
+  jobs = []
+
+  def measure(library, job, *, timeout):
+    jobs.append(job)
+    return {"peer": library, "seconds": 100.0, "median_ms": 1e5}
+
+  monkeypatch.setattr(peers, "in_a_process", measure)
+  return jobs
+
+
 def test_a_step_has_parts(bench):
   """Every response is written to its limit, and the parts of a step add up."""
   how = {"update": "none/xla/1/0/scan", "workers": 1, "repeats": 1}
-  own = bench("step", "shapes", "peers", **COMMON, **how)["own"]
+  own = bench("step", **COMMON, **how)["own"]
   assert own["response_tokens"] == 2 * 2 * 8
   parts = ("sampling_s", "verify_s", "shape_s", "update_s")
   assert min(own[part] for part in parts) > 0
@@ -71,3 +83,43 @@ def test_log_probs_are_measured(bench):
   assert found["dense_over_tiled"] == pytest.approx(
     found["dense"]["median_ms"] / found["tiled 8x16"]["median_ms"]
   )
+
+
+def test_an_update_is_measured_against_a_peer(bench, peer):
+  """On the same work; a run that is refused is an error in its place."""
+  how = {"runs": "none/xla/1/0/scan", "repeats": 1, "peer": "tunix", "micro": 1, "heavy": True}
+  found = bench("update", **COMMON, **how)
+  assert found["times_less"]["seconds"] == pytest.approx(100 / found["seconds"])
+  assert found["grad_norm"] > 0
+  job = peer[0]
+  assert (job.part, job.micro, job.shape, job.dtype) == ("update", 1, "laptop", "float32")
+  assert job.work == shapes.Work(2, 2, 8, 8, heavy=True)
+  assert "error" in bench("update", **COMMON, **how | {"runs": "none/nothing/1/0/scan"})
+
+
+def test_a_peer_samples_batch_by_batch(bench, peer):
+  """One of the four batches is measured; all count."""
+  how = {"heavy": True, "slots": 1, "variants": "none", "repeats": 1, "peer": "transformers"}
+  found = bench("sampling", **COMMON | {"group": 1, "prompts": 4}, **how)["peer"]
+  assert (peer[0].prompts, found["batches"], found["seconds"]) == (1, 4, 400.0)
+
+
+def test_flops_of_an_update():
+  # two sequences of 8: 6 a weight and token; scores and their use, both of 2 * 256 a causal pair
+  # (8^2 / 2 of them), forward and twice back, in 4 layers
+  c, work = shapes.config("laptop", dtype="float32"), shapes.Work(1, 2, 4, 4)
+  weights = 4 * (256 * (256 + 64 + 64 + 256) + 3 * 256 * 1024) + 256 * 8192
+  pairs = 3 * 2 * 2 * 256 * 4 * 8**2 / 2
+  assert update.flops(c, work) == 2 * (6 * weights * 8 + pairs)
+  assert update.flops(c, work, attention=2) == 2 * (6 * weights * 8 + 2 * pairs)
+  # the first 4 tokens once: 12 of 16 tokens, and 2 * 8^2 - 4^2 of 2 * 8^2 pairs
+  assert update.flops(c, work, shared=4) == 6 * weights * 12 + 2 * pairs * (128 - 16) / 128
+
+
+def test_a_peer_that_fails_is_an_error():
+  """It runs in a process of its own, which says what went wrong."""
+  found = peers.in_a_process("nobody", peers.Job("step"), timeout=60)
+  assert found["peer"] == "nobody"
+  assert "Unknown peer 'nobody'" in found["error"]
+  assert peers.ratios(found, {"seconds": 1.0}, ("seconds",)) == {}
+  assert "0.01 seconds" in peers.in_a_process("tunix", peers.Job("step"), timeout=0.01)["error"]

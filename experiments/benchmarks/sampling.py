@@ -1,14 +1,15 @@
 """Sampling at the speed of the memory: the engine's variants on one shape, against the floor.
 
-python -m experiments.benchmarks.sampling                         # 64 x 8 rows of 96 + 96 tokens
+python -m experiments.benchmarks.sampling --peer=tunix            # 64 x 8 rows of 96 + 96 tokens
 python -m experiments.benchmarks.sampling --shape=qwen2.5-1.5b --prompts=32 --asked=128 --limit=512
 python -m experiments.benchmarks.sampling --heavy --prompts=512 --limit=1024 --slots=512
 python -m experiments.benchmarks.sampling --shape=laptop --prompts=4 --group=4 --asked=64 \
   --limit=128 --dtype=float32 --variants=xla
 
 Weights are random and no token ends a response, so lengths are the caps. With `--heavy` lengths are
-log-normal, and the same engine runs with slots that refill and batch by batch. Prints one JSON line
-a variant, then one with all.
+log-normal, and the same engine runs with slots that refill and batch by batch. The peer does the
+same work first, in a process of its own. Prints one JSON line for it and for each variant, then one
+with all. `peak_gib` is the most that a process had in use so far.
 """
 
 import dataclasses
@@ -19,7 +20,7 @@ import jax
 import jax.numpy as jnp
 from absl import app, flags
 
-from experiments.benchmarks import shapes
+from experiments.benchmarks import peers, shapes
 from experiments.benchmarks.profiles import profile
 from lcrl import policies
 from lcrl.sampling.engine import make_engine
@@ -29,17 +30,33 @@ FLAGS = flags.FLAGS
 
 def main(argv):
   del argv
-  work = shapes.Work(FLAGS.prompts, FLAGS.group, FLAGS.asked, FLAGS.limit, FLAGS.heavy)
+  work = shapes.asked_work(FLAGS.heavy)
+  peer = ask_peer(work)
   results = {}
   for name in FLAGS.variants:
     begin = time.perf_counter()
     try:
-      results[name] = measure(name, work)
-    except (jax.errors.JaxRuntimeError, NotImplementedError, ValueError) as error:
-      results[name] = {"error": str(error).splitlines()[0][:300]}
-    results[name]["wall_s"] = round(time.perf_counter() - begin, 1)
+      found = measure(name, work)
+      own = found["slots"] if work.heavy else found
+      found["times_less"] = peers.ratios(peer, own, ("seconds", "first_s", "peak_gib"))
+    except (RuntimeError, ValueError) as error:  # out of memory, or refused, is a result
+      found = shapes.failure(error)
+    results[name] = found | {"wall_s": round(time.perf_counter() - begin, 1)}
     print(json.dumps({name: results[name]}), flush=True)
-  print(json.dumps(_result(work, results)), flush=True)
+  print(json.dumps(_result(work, peer, results)), flush=True)
+
+
+def ask_peer(work: shapes.Work) -> dict | None:
+  """The peer's time for the same rows. What knows no caps decodes each of the batches to the limit:
+  they are alike, so one is measured."""
+  if not work.heavy:
+    return peers.ask("sampling")
+  found = peers.ask("sampling", prompts=FLAGS.slots // FLAGS.group)
+  if found and "seconds" in found:
+    batches = work.rows // FLAGS.slots
+    found |= {"batches": batches, "seconds": found["seconds"] * batches}
+    found["tokens_per_s"] = int(work.lengths().sum()) / found["seconds"]
+  return found
 
 
 def measure(name: str, work: shapes.Work) -> dict:
@@ -67,7 +84,7 @@ def measure(name: str, work: shapes.Work) -> dict:
 
   def report(run, at_once, first=None):
     found = shapes.timed(run, FLAGS.repeats, first)
-    found["tokens_per_s"] = tokens / found["seconds"]
+    found |= {"tokens_per_s": tokens / found["seconds"], "peak_gib": shapes.peak_gib()}
     for shared in (False, True):
       floor = shapes.sampling_floor(c, work, rows=at_once, shared=shared, cache_bytes=bytes_)
       found["of_floor" + "_shared" * shared] = floor and floor / found["seconds"]
@@ -104,32 +121,32 @@ def measure(name: str, work: shapes.Work) -> dict:
   return found
 
 
-def _result(work: shapes.Work, results: dict) -> dict:
-  c = dataclasses.asdict(shapes.config(FLAGS.shape, dtype=FLAGS.dtype))
+def _result(work: shapes.Work, peer: dict | None, results: dict) -> dict:
+  config = shapes.config(FLAGS.shape, dtype=FLAGS.dtype)
   keep = ("layers", "hidden_size", "mlp_size", "heads", "kv_heads", "head_dim", "vocab_size")
+  if peer and "seconds" in peer:
+    at_once = FLAGS.slots if work.heavy else work.rows
+    floor = shapes.sampling_floor(config, work, rows=at_once, shared=False)
+    peer["of_floor"] = floor and floor / peer["seconds"]
   return {
     **shapes.machine(),
     "shape": FLAGS.shape,
-    "config": {name: c[name] for name in keep},
+    "config": {name: getattr(config, name) for name in keep},
     "work": work._asdict(),
     "dtype": FLAGS.dtype,
     "compiler": FLAGS.compiler,
+    "peer": peer,
     "variants": results,
   }
 
 
 def define():
   """The flags of this program."""
-  flags.DEFINE_string("shape", "smollm2-135m", "a model by name")
-  flags.DEFINE_integer("prompts", 64, "prompts")
-  flags.DEFINE_integer("group", 8, "rollouts of each")
-  flags.DEFINE_integer("asked", 96, "tokens of a prompt")
-  flags.DEFINE_integer("limit", 96, "the longest response")
+  for part in (shapes, peers):
+    part.define()
   flags.DEFINE_bool("heavy", False, "lengths of heavy tail: slots against batches")
   flags.DEFINE_integer("slots", 512, "with --heavy: rows that decode at once")
-  flags.DEFINE_string("dtype", "bfloat16", "of weights and computation")
   flags.DEFINE_list("variants", ["xla", "triton", "triton+int8"], "decoding[+cache dtype]")
-  flags.DEFINE_integer("repeats", 3, "timed calls after the first")
   flags.DEFINE_list("compiler", [], "options of XLA, name=true or name=false")
   flags.DEFINE_bool("profile", False, "adds the kernels of one call to each variant")
 

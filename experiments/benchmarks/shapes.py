@@ -149,6 +149,11 @@ def compiler_options(pairs: list[str]) -> dict[str, bool] | None:
   } or None
 
 
+def failure(error: Exception) -> dict[str, str]:
+  """An error where a result would stand."""
+  return {"error": f"{type(error).__name__}: {error}".partition("\n")[0][:300]}
+
+
 def machine() -> dict[str, Any]:
   """Where and with what this was measured."""
   device = jax.devices()[0]

@@ -197,6 +197,8 @@ class _Judge:
 
 def define():
   """The flags of this program."""
+  for part in (shapes, peers):
+    part.define()
   flags.DEFINE_string(
     "update",
     "full/triton/1/3456/unroll",
@@ -209,7 +211,5 @@ def define():
 
 
 if __name__ == "__main__":
-  for part in (shapes, peers):
-    part.define()
   define()
   app.run(main)

@@ -1,19 +1,22 @@
 """One update, on made-up rollouts: time, tokens a second, share of the peak, memory.
 
-python -m experiments.benchmarks.update    # the 135 M shape, 64 x 8 rollouts of 96 + 96 tokens
-python -m experiments.benchmarks.update --shape=qwen2.5-0.5b --prompts=4 --asked=96 --new=4000 \
+python -m experiments.benchmarks.update --peer=tunix             # 64 x 8 rollouts of 96 + 96 tokens
+python -m experiments.benchmarks.update --shape=qwen2.5-0.5b --prompts=4 --asked=96 --limit=4000 \
     --runs=dots/cudnn/4/0/unroll,dots/triton/4/8192/scan
 
 A run is remat/attention/micro-batches/width of packed rows (0: not packed)/unroll or scan over the
-layers, a JSON line each. Model flops are 6 N a token (N weights in matrices, the head once) and
-6 L^2 heads head_dim a layer for the causal attention of a sequence of L tokens; nothing for what is
-computed again, nor for a prompt of a group after the first time where rows share it.
+layers, a JSON line each; the peer does the same work first, in a process of its own. `peak_gib` is
+the most that a process had in use so far.
+
+MFU is the fraction of its floor: flops that must be, at the device's peak. These are 6 N a token (N
+weights in matrices, the head once) and 6 L^2 heads head_dim a layer for the causal attention of a
+sequence of L tokens; nothing for what is computed again, nor for a prompt of a group after the
+first time where rows share it. `mfu_full_attention` counts attention as if it were not causal, 12 L
+heads head_dim a token and layer, as is common.
 """
 
 import dataclasses
 import json
-import statistics
-import time
 from typing import Any
 
 import jax
@@ -21,8 +24,10 @@ import jax.numpy as jnp
 import numpy as np
 from absl import app, flags
 
+from experiments.benchmarks import peers, shapes
 from experiments.benchmarks.profiles import profile
-from experiments.benchmarks.shapes import Work, config, machine
+from experiments.benchmarks.shapes import Work
+from lcrl.policies import Config
 from lcrl.policies.attention import shares_prompts
 from lcrl.training.fit import CHIPS, layer_weights
 from lcrl.training.model import Model, build_model
@@ -30,139 +35,151 @@ from lcrl.training.packing import used_lengths
 from lcrl.training.settings import read
 from lcrl.types import Batch, Budget, Rollouts
 
-_SHAPE = flags.DEFINE_string("shape", "smollm2-135m", "sizes of the model, by name")
-_LAYERS = flags.DEFINE_integer("layers", None, "fewer layers than the shape has")
-_PROMPTS = flags.DEFINE_integer("prompts", 64, "groups a step")
-_GROUP = flags.DEFINE_integer("group", 8, "rollouts of a group")
-_ASKED = flags.DEFINE_integer("asked", 96, "tokens of a prompt")
-_NEW = flags.DEFINE_integer("new", 96, "tokens of a response, at most")
-_HEAVY = flags.DEFINE_bool("heavy", False, "log-normal lengths of mean new / 4, else all `new`")
-_DTYPE = flags.DEFINE_string("dtype", "bfloat16", "of the computation")
-_ENTROPY = flags.DEFINE_bool("entropy", False, "the entropy too, of the same forward pass")
-_RUNS = flags.DEFINE_list("runs", ["full/triton/1/3456/unroll"], "what to measure")
-_REPEATS = flags.DEFINE_integer("repeats", 5, "timed steps after two others")
-_PROFILE = flags.DEFINE_bool("profile", False, "says where the time goes")
+FLAGS = flags.FLAGS
 
 
-def model_of(remat: str, attention: str, pieces: int, width: int, layers: str) -> Model:
-  changes: dict[str, Any] = {"layers": _LAYERS.value} if _LAYERS.value else {}
-  changes |= {"remat": remat, "attention": attention, "unroll": layers == "unroll"}
-  c = config(_SHAPE.value, dtype=_DTYPE.value, **changes)
-  fields = {f.name: getattr(c, f.name) for f in dataclasses.fields(c)}
+def main(argv):
+  del argv
+  work = shapes.asked_work(FLAGS.heavy)
+  peer = peers.ask("update")
+  common = shapes.machine() | {"shape": FLAGS.shape, **work._asdict(), "entropy": FLAGS.entropy}
+  if peer and "seconds" in peer:
+    peer |= of_peak(_config(), work, 0, peer["seconds"])
+    print(json.dumps({**common, "peer": peer}), flush=True)
+  for run in FLAGS.runs:
+    try:
+      result = measure(run, work)
+      result["times_less"] = peers.ratios(peer, result, ("seconds", "first_s", "peak_gib"))
+    except (RuntimeError, ValueError) as error:  # out of memory, or refused, is a result
+      result = shapes.failure(error)
+    print(json.dumps({**common, "run": run, **result}), flush=True)
+    jax.clear_caches()
+
+
+def measure(run: str, work: Work) -> dict[str, Any]:
+  model = model_of(run, work)
+  batch = made_up(work, model.policy.config.vocab_size)
+  lengths = np.asarray(used_lengths(batch.rollouts.mask))
+  state, first = model.initial(), dict[str, Any]()
+
+  def step():
+    nonlocal state, first
+    state, metrics = model.update(state, batch)
+    first = first or {name: metrics[name].total for name in ("loss", "grad_norm")}
+    return state
+
+  result = shapes.timed(step, FLAGS.repeats, warm=2)
+  result |= {"tokens_per_s": lengths.sum() / result["seconds"]}
+  result |= {name: float(value) for name, value in first.items()}
+  attention, width = run.split("/")[1], int(run.split("/")[3])
+  shared = work.asked if width and shares_prompts(attention) else 0
+  result |= of_peak(model.policy.config, work, shared, result["seconds"])
+  result["peak_gib"] = shapes.peak_gib()
+  if FLAGS.profile:
+    result |= {"profile": profile(lambda: model.update(state, batch)[1], top=40)}
+  return result
+
+
+def of_peak(c: Config, work: Work, shared: int, seconds: float) -> dict[str, float]:
+  """Both MFUs; empty where the device's peak is not known."""
+  if not (chip := CHIPS.get(jax.devices()[0].device_kind)):
+    return {}
+  names = {"mfu": 1, "mfu_full_attention": 2}
+  share = lambda times: flops(c, work, shared, times) / seconds / chip.flops
+  return {name: share(times) for name, times in names.items()}
+
+
+def flops(c: Config, work: Work, shared: int = 0, attention: int = 1) -> float:
+  """What an update takes at least, with `shared` tokens of a group once.
+
+  Args:
+    attention: how often the pairs of causal attention count; 2: those masked too.
+  """
+  weights = layer_weights(c) * c.layers + c.hidden_size * c.vocab_size
+  lengths = work.asked + work.lengths().astype(float)
+  own = lambda power: (lengths**power - shared**power).sum() + len(lengths) * shared**power
+  return 6 * weights * own(1) + attention * 6 * c.layers * c.heads * c.head_dim * own(2)
+
+
+def model_of(run: str, work: Work) -> Model:
+  remat, attention, pieces, width, layers = run.split("/")
+  c = _config(remat=remat, attention=attention, unroll=layers == "unroll")
   loss = {"fn": "clipped_surrogate", "clip_low": 0.2, "clip_high": 0.28}
   settings = read(
     {
       "seed": 0,
-      "budget": {"fn": "fixed", "target": _NEW.value},
+      "budget": {"fn": "fixed", "target": work.limit},
       "reward": {"fn": "correctness"},
       "filter": {"fn": "keep_all"},
       "advantage": {"fn": "group_normalized"},
-      "loss": loss | ({"entropy_bonus": 0.01} if _ENTROPY.value else {}),
+      "loss": loss | ({"entropy_bonus": 0.01} if FLAGS.entropy else {}),
       "weights": {"fn": "token_mean"},
-      "policy": {"fn": "fresh", **fields},
+      "policy": {"fn": "fresh", **{f.name: getattr(c, f.name) for f in dataclasses.fields(c)}},
       "task": {},
       "sampling": {},
       "optimizer": {"fn": "adamw", "learning_rate": 1e-6, "clip_norm": 1.0},
       "mesh": {},
       "train": {
         "steps": 1,
-        "prompts": _PROMPTS.value,
-        "group_size": _GROUP.value,
-        "max_tokens": _NEW.value,
-        "max_prompt_tokens": _ASKED.value,
-        "micro_batches": pieces,
-        "pack": width or None,
+        "prompts": work.prompts,
+        "group_size": work.group,
+        "max_tokens": work.limit,
+        "max_prompt_tokens": work.asked,
+        "micro_batches": int(pieces),
+        "pack": int(width) or None,
       },
     }
   )
   return build_model(settings)
 
 
-def made_up(vocab: int) -> Batch:
+def made_up(work: Work, vocab: int) -> Batch:
   """Prompts, one a group, and responses of random tokens, with advantages of either sign."""
-  rng = np.random.default_rng(0)
-  shape, length = (_PROMPTS.value, _GROUP.value), _ASKED.value + _NEW.value
-  lengths = Work(*shape, _ASKED.value, _NEW.value, _HEAVY.value).lengths()
-  place = np.arange(length)
-  mask = (place >= _ASKED.value) & (place < _ASKED.value + lengths[..., None])
-  rewards = rng.integers(0, 2, shape).astype(np.float32)
-  tokens = rng.integers(0, vocab, (*shape, length))
-  tokens[..., : _ASKED.value] = tokens[:, :1, : _ASKED.value]
-  numbers = jnp.asarray(lengths, jnp.int32)
+  tokens, advantages = shapes.made_up(work, vocab)
+  shape, numbers = advantages.shape, jnp.asarray(work.lengths())
+  place = np.arange(tokens.shape[-1])
+  mask = (place >= work.asked) & (place < work.asked + work.lengths()[..., None])
   rollouts = Rollouts(
-    tokens=jnp.asarray(tokens, jnp.int32),
+    tokens=jnp.asarray(tokens),
     mask=jnp.asarray(mask),
-    sampler_log_probs=jnp.zeros((*shape, length)),
+    sampler_log_probs=jnp.zeros(mask.shape),
     lengths=numbers,
     truncated=jnp.zeros(shape, bool),
-    scores=jnp.asarray(rewards),
-    correct=jnp.asarray(rewards > 0),
+    scores=jnp.asarray(advantages),
+    correct=jnp.asarray(advantages > 0),
     outcome=jnp.zeros(shape, jnp.int8),
     valid=jnp.ones(shape, bool),
-    prompt_ids=jnp.arange(shape[0], dtype=jnp.int32),
-    difficulty=jnp.zeros(shape[0], jnp.int32),
+    prompt_ids=jnp.arange(work.prompts, dtype=jnp.int32),
+    difficulty=jnp.zeros(work.prompts, jnp.int32),
     budget=Budget(numbers, numbers, numbers),
     signals={},
   )
-  weights = jnp.asarray(mask / mask.sum(), jnp.float32)
-  advantages = jnp.asarray(rewards - rewards.mean())
-  return Batch(rollouts, rollouts.scores, jnp.ones(shape, bool), advantages, weights)
+  return to_train_on(rollouts)
 
 
-def flops(model: Model, lengths: np.ndarray, shared: int) -> float:
-  """What an update takes at least: sequences of these lengths, `shared` tokens of a group once."""
-  c = model.policy.config
-  weights = layer_weights(c) * c.layers + c.hidden_size * c.vocab_size
-  lengths = lengths.astype(float)
-  own = lambda power: (lengths**power - shared**power).sum() + len(lengths) * shared**power
-  return 6 * weights * own(1) + 6 * c.layers * c.heads * c.head_dim * own(2)
+def to_train_on(rollouts: Rollouts) -> Batch:
+  """With scores for advantages, every token counting alike."""
+  keep, weights = jnp.ones(rollouts.scores.shape, bool), rollouts.mask / rollouts.mask.sum()
+  return Batch(rollouts, rollouts.scores, keep, rollouts.scores, weights)
 
 
-def measure(remat: str, attention: str, pieces: int, width: int, layers: str) -> dict[str, Any]:
-  model = model_of(remat, attention, pieces, width, layers)
-  batch = made_up(model.policy.config.vocab_size)
-  lengths = np.asarray(used_lengths(batch.rollouts.mask))
-  shared = _ASKED.value if width and shares_prompts(attention) else 0
-  state = model.initial()
-  times: list[float] = []
-  first: dict[str, float] = {}
-  for _ in range(2 + _REPEATS.value):
-    start = time.perf_counter()
-    state, metrics = model.update(state, batch)
-    jax.block_until_ready((state, metrics))
-    times.append(time.perf_counter() - start)
-    first = first or {n: float(metrics[n].total) for n in ("loss", "grad_norm")}
-  seconds, device = statistics.median(times[2:]), jax.devices()[0]
-  result = {
-    "seconds": seconds,
-    "first_seconds": times[0],
-    "tokens_per_s": lengths.sum() / seconds,
-    **first,
-  }
-  if chip := CHIPS.get(device.device_kind):
-    result["mfu"] = flops(model, lengths, shared) / seconds / chip.flops
-  if memory := device.memory_stats():
-    result["peak_gib"] = memory["peak_bytes_in_use"] / 2**30  # of the process so far
-  if _PROFILE.value:
-    result |= {"profile": profile(lambda: model.update(state, batch)[1], top=40)}
-  return result
+def _config(**changes: Any) -> Config:
+  fewer = {"layers": FLAGS.layers} if FLAGS.layers else {}
+  return shapes.config(FLAGS.shape, dtype=FLAGS.dtype, **fewer, **changes)
 
 
-def main(argv):
-  del argv
-  common = {
-    **machine(),
-    **{f.name: f.value for f in (_SHAPE, _PROMPTS, _GROUP, _ASKED, _NEW, _HEAVY, _ENTROPY)},
-  }
-  for run in _RUNS.value:
-    remat, attention, pieces, width, layers = run.split("/")
-    try:
-      result = measure(remat, attention, int(pieces), int(width), layers)
-    except (ValueError, RuntimeError) as error:  # out of memory, or refused, is a result
-      result = {"error": str(error)[:300]}
-    print(json.dumps({**common, "run": run, **result}), flush=True)
-    jax.clear_caches()
+def define():
+  """The flags of this program."""
+  for part in (shapes, peers):
+    part.define()
+  flags.DEFINE_alias("new", "limit")
+  flags.DEFINE_bool("heavy", False, "log-normal lengths of mean limit / 4, else all at the limit")
+  flags.DEFINE_integer("layers", None, "fewer layers than the shape has")
+  flags.DEFINE_bool("entropy", False, "the entropy too, of the same forward pass")
+  flags.DEFINE_list("runs", ["full/triton/1/3456/unroll"], "what to measure")
+  flags.DEFINE_bool("profile", False, "says where the time goes")
 
 
 if __name__ == "__main__":
+  define()
   app.run(main)

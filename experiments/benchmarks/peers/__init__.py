@@ -18,7 +18,8 @@ from typing import Any, NamedTuple
 
 from absl import flags
 
-from experiments.benchmarks.shapes import Work
+from experiments.benchmarks import shapes
+from lcrl.policies.config import Config
 
 FLAGS = flags.FLAGS
 LIBRARIES = ("tunix", "transformers")
@@ -34,6 +35,7 @@ class Job(NamedTuple):
   asked: int = 96
   limit: int = 96
   heavy: bool = False  # rollouts to train on have unequal lengths
+  layers: int | None = None  # fewer than the shape has
   dtype: str = "bfloat16"
   micro: int = 8  # prompts that go through an update together
   remat: bool = False  # layers are computed again on the way back
@@ -44,8 +46,13 @@ class Job(NamedTuple):
   vocab: int = 151_936
 
   @property
-  def work(self) -> Work:
-    return Work(self.prompts, self.group, self.asked, self.limit, self.heavy)
+  def work(self) -> shapes.Work:
+    return shapes.Work(self.prompts, self.group, self.asked, self.limit, self.heavy)
+
+  @property
+  def config(self) -> Config:
+    fewer = {"layers": self.layers} if self.layers else {}
+    return shapes.config(self.shape, dtype=self.dtype, **fewer)
 
   @property
   def how(self) -> dict[str, Any]:
@@ -108,11 +115,12 @@ def in_a_process(library: str, job: Job, *, timeout: float) -> dict[str, Any]:
         check=True,
       )
       return label | json.loads(done.stdout.splitlines()[-1])
-    except (subprocess.SubprocessError, IndexError, json.JSONDecodeError) as error:
+    except subprocess.TimeoutExpired:
+      return label | {"error": f"Not done after {timeout} seconds."}
+    except (subprocess.CalledProcessError, IndexError, json.JSONDecodeError) as error:
       errors.seek(0)
       said = errors.read().strip()
-      last = said.splitlines()[-1:] if isinstance(error, subprocess.CalledProcessError) else []
-      return label | {"error": (last or [str(error)])[0][:300], "stderr": said[-1500:]}
+      return label | {"error": (said or str(error)).splitlines()[-1][:300], "stderr": said[-1500:]}
 
 
 def ratios(peer: dict[str, Any] | None, own: dict[str, Any], names: tuple[str, ...]) -> dict:

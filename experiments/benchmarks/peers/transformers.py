@@ -121,7 +121,7 @@ def _model(job: Job, dtype: str) -> Any:
   """The job's shape with random weights of this dtype."""
   import torch
 
-  library, c = _library(), shapes.config(job.shape, dtype=dtype)
+  library, c = _library(), job.config
   kinds = {"llama": library.LlamaConfig, "qwen2": library.Qwen2Config}
   if c.rope.scaling != "default" or c.family not in kinds:
     raise ValueError(f"{job.shape}: the peer would run another model.")
@@ -162,7 +162,7 @@ def _prompts(job: Job) -> Any:
   """[rows, asked]."""
   import torch
 
-  tokens, _ = shapes.made_up(job.work, shapes.config(job.shape, dtype=job.dtype).vocab_size)
+  tokens, _ = shapes.made_up(job.work, job.config.vocab_size)
   asked = tokens[..., : job.asked].reshape(-1, job.asked)
   return torch.as_tensor(asked, dtype=torch.int64, device=_device())
 
@@ -172,9 +172,7 @@ def _rollouts(job: Job) -> tuple[Any, Any, Any]:
   import numpy as np
   import torch
 
-  tokens, advantages = shapes.made_up(
-    job.work, shapes.config(job.shape, dtype=job.dtype).vocab_size
-  )
+  tokens, advantages = shapes.made_up(job.work, job.config.vocab_size)
   live = np.arange(job.limit) < job.work.lengths()[..., None]
   place = functools.partial(torch.as_tensor, device=_device())
   rows = place(tokens.reshape(job.work.rows, -1), dtype=torch.int64)

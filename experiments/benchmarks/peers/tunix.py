@@ -22,12 +22,11 @@ import optax
 from experiments.benchmarks import shapes
 from experiments.benchmarks.peers import Ids, Job
 from experiments.benchmarks.peers.stand_ins import StandIns
-from lcrl.policies.config import Config
 
 
 def step(job: Job) -> dict[str, Any]:
   """Its learner's steps: from batch to batch, and from a batch to its rewards."""
-  cluster = _cluster(job, Ids(_config(job).vocab_size))
+  cluster = _cluster(job, Ids(job.config.vocab_size))
   begins: list[float] = []
   sampled: list[float] = []
 
@@ -63,7 +62,7 @@ def step(job: Job) -> dict[str, Any]:
 
 def sampling(job: Job) -> dict[str, Any]:
   """Its rollout of all rows at once."""
-  cluster = _cluster(job, _Free(_config(job).vocab_size))
+  cluster = _cluster(job, _Free(job.config.vocab_size))
   texts = np.repeat(_texts(job), job.group).tolist()
 
   def run():
@@ -77,9 +76,9 @@ def sampling(job: Job) -> dict[str, Any]:
 
 def update(job: Job) -> dict[str, Any]:
   """Its update on rollouts that are there, in micro-batches."""
-  cluster = _cluster(job, _Free(_config(job).vocab_size))
+  cluster = _cluster(job, _Free(job.config.vocab_size))
   _learner(cluster, job, lambda **_: [])  # gives the trainer its loss
-  tokens, advantages = shapes.made_up(job.work, _config(job).vocab_size)
+  tokens, advantages = shapes.made_up(job.work, job.config.vocab_size)
   live = np.arange(job.limit) < job.work.lengths()[..., None]
   example = functools.partial(
     _rl().common.TrainExample, ref_per_token_logps=None, old_per_token_logps=None
@@ -151,12 +150,8 @@ def _rl() -> Any:
   return tunix.rl
 
 
-def _config(job: Job) -> Config:
-  return shapes.config(job.shape, dtype=job.dtype)
-
-
 def _texts(job: Job) -> list[str]:
-  rows, _ = shapes.make_rows(job.work, _config(job).vocab_size - 1)
+  rows, _ = shapes.make_rows(job.work, job.config.vocab_size - 1)
   return [" ".join(str(token + 1) for token in group[0]) for group in rows.tokens]
 
 
@@ -167,7 +162,7 @@ def _model(job: Job) -> Any:
   from tunix.models.llama3 import model as llama
   from tunix.models.qwen2 import model as qwen
 
-  c = _config(job)
+  c = job.config
   if c.rope.scaling != "default" or c.family not in ("llama", "qwen2"):
     raise ValueError(f"{job.shape}: the peer would run another model.")
   library, tied = (qwen, "use_tied_embedding") if c.qkv_bias else (llama, "weight_tying")
