@@ -179,6 +179,25 @@ def test_sharded_by_hand_equals_one_device(shape, chunks, split):
   assert_close(got, expected, 2e-5)
 
 
+def test_kept_exponentials_give_the_same_gradients():
+  """One product with the head less, and the same results, on one device and on eight."""
+  hidden, head, targets, mask = example((8, 2, 7), v=24)
+  args = (jnp.where(mask[..., None], hidden, jnp.nan), head, targets % 19, mask)
+  knobs = {"vocab_size": 19, "temperature": 0.8, "needs": ("logits_at",)}
+  knobs |= {"token_chunk": 24, "vocab_chunk": 8}
+  plain, kept = (functools.partial(score_tokens, keep=keep, **knobs) for keep in (False, True))
+  expected = pull_back(plain, *args)
+  assert_close(pull_back(kept, *args), expected, 2e-6)
+  products = lambda f: str(jax.make_jaxpr(functools.partial(pull_back, f))(*args)).count("dot_gen")
+  assert products(kept) == products(plain) - 1 == 3
+  mesh, rows = make_mesh(2, 2, 2), P(("data", "fsdp"))
+  args = jax.device_put(
+    args, tuple(NamedSharding(mesh, s) for s in (rows, P(None, "tensor"), rows, rows))
+  )
+  split = functools.partial(score_tokens_sharded, mesh=mesh, keep=True, **knobs)
+  assert_close(pull_back(split, *args), expected, 2e-5)
+
+
 def test_sharded_rows_are_never_gathered():
   mesh = make_mesh(data=4, fsdp=2)
   rows = NamedSharding(mesh, P(("data", "fsdp")))
@@ -192,6 +211,16 @@ def test_sharded_rows_are_never_gathered():
   assert "all-to-all" not in text
   assert "collective-permute" not in text
   assert_close(compiled(*args), expected, 1e-4)
+
+
+def test_sums_over_a_tile_read_once():
+  """What NVIDIA runs, of all fields and of entries that do not count."""
+  how = tiles.Settings(FIELDS, 1.0, None, 64, 64, 100)
+  z = 5 * jax.random.normal(jax.random.key(0), (2, 3, 100)).at[..., 90:].set(tiles._FLOOR)
+  z = z.at[0, 0].set(tiles._FLOOR)
+  logit = jnp.where(jnp.arange(100) == 7, z, 0)
+  got, (want, _) = tiles._sum_once(how, z, logit), tiles._sum_twice(how, z, logit)
+  assert_close(got, want, 1e-6)
 
 
 def sizes(jaxpr):
@@ -212,6 +241,9 @@ def test_logits_of_all_tokens_never_exist():
 
   assert largest(dense_scores) == tokens * v  # what the walk would find
   assert largest(score) == max(64 * 128, args[1].size)
+  kept = functools.partial(score_tokens, token_chunk=64, vocab_chunk=128, keep=True)
+  alone = jax.make_jaxpr(kept)(*args)  # kept for a gradient only
+  assert max(sizes(alone.jaxpr)) == max(64 * 128, args[1].size)
   compiled = [pull_back.lower(f, *args).compile() for f in (score, dense_scores)]
   ours, dense = (c.memory_analysis().temp_size_in_bytes for c in compiled)
   assert ours < 5 * 64 * 128 * 4 + 5 * args[1].nbytes < dense / 5
@@ -224,6 +256,8 @@ def test_logits_of_all_tokens_never_exist():
     ({"temperature": 0.0}, "temperature.*0.0"),
     ({"soft_cap": -1.0}, "soft_cap.*-1.0"),
     ({"token_chunk": 0}, "token_chunk.*0"),
+    ({"keep": True, "soft_cap": 3.0}, "keep.*soft_cap=3.0"),
+    ({"keep": True, "needs": ("entropy",)}, "keep.*entropy"),
     ({"vocab_chunk": -2}, "vocab_chunk.*-2"),
     ({"vocab_size": 24}, "vocab_size.*24"),
     ({"mask": jnp.ones(4, bool)}, r"\(3,\).*\(4,\)"),

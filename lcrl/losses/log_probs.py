@@ -30,6 +30,7 @@ def score_tokens(
   vocab_size: int | None = None,
   token_chunk: int = 8192,
   vocab_chunk: int = 8192,
+  keep: bool = False,
 ) -> TokenScores:
   """What the policy says about the targets, differentiable in hidden and head.
 
@@ -52,6 +53,9 @@ def score_tokens(
     vocab_size: columns of head from here on are padding; None for V.
     token_chunk: tokens in a tile.
     vocab_chunk: vocabulary entries in a tile; a float32 tile of the default size takes 256 MiB.
+    keep: the forward pass leaves exp(logit - peak) in hidden's dtype, [..., V] after all, and the
+      backward pass multiplies three times instead of four. Gradients need them in that dtype
+      anyway. Not with needs of other probabilities than the target's, nor with soft_cap.
   Returns: `TokenScores` with [...] float fields.
 
   >>> scores = score_tokens(jnp.zeros((2, 3)), jnp.ones((3, 4)), jnp.array([0, 3]))
@@ -59,7 +63,9 @@ def score_tokens(
   [0.25 0.25]
   """
   vocab_size = head.shape[-1] if vocab_size is None else vocab_size
-  how = tiles.Settings(needs, temperature, soft_cap, token_chunk, vocab_chunk, vocab_size)
+  how = tiles.Settings(
+    needs, temperature, soft_cap, token_chunk, vocab_chunk, vocab_size, keep=keep
+  )
   return _checked(how, hidden, head, targets, mask, rows=1)
 
 
@@ -78,6 +84,7 @@ def score_tokens_sharded(
   soft_cap: float | None = None,
   token_chunk: int = 8192,
   vocab_chunk: int = 8192,
+  keep: bool = False,
 ) -> TokenScores:
   """`score_tokens` split by hand: V of head over `axis`, the first axis of hidden over batch_axes.
 
@@ -87,7 +94,7 @@ def score_tokens_sharded(
   """
   vocab_size = head.shape[-1] if vocab_size is None else vocab_size
   how = tiles.Settings(
-    needs, temperature, soft_cap, token_chunk, vocab_chunk, vocab_size, mesh, axis, batch_axes
+    needs, temperature, soft_cap, token_chunk, vocab_chunk, vocab_size, mesh, axis, batch_axes, keep
   )
   shards = math.prod(mesh.shape[name] for name in batch_axes)
   for name, array, size, parts in (
@@ -117,6 +124,8 @@ def _checked(how: tiles.Settings, hidden, head, targets, mask, *, rows: int) -> 
     value = getattr(how, name)
     if value is not None and not value > 0:
       raise ValueError(f"{name} must be positive, got {value}.")
+  if how.keep and (how.soft_cap is not None or {"entropy", "log_sum_sq"} & set(how.needs)):
+    raise ValueError(f"keep=True serves neither soft_cap={how.soft_cap} nor needs={how.needs}.")
   rows = targets.shape[0] if targets.ndim > 1 else rows
   hidden, *per_token = (
     x.reshape(rows, -1, *x.shape[targets.ndim :]) for x in (hidden, targets, mask)
@@ -127,23 +136,29 @@ def _checked(how: tiles.Settings, hidden, head, targets, mask, *, rows: int) -> 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
 def _scores(how, hidden, head, targets, mask):
-  return _scores_forward(how, hidden, head, targets, mask)[0]
+  return _scores_forward(how._replace(keep=False), hidden, head, targets, mask)[0]
 
 
 def _scores_forward(how, hidden, head, targets, mask):
   rows, columns = P(how.batch_axes), P(None, how.vocab_axis)
-  run = _split(how, tiles.forward, (rows, columns, rows, rows), (rows, rows))
-  scores, log_sum = run(hidden, head, targets, mask)
-  return scores, (hidden, head, targets, mask, scores, log_sum)
+  run = _split(how, tiles.forward, (rows, columns, rows, rows), (rows, rows, _left(how)))
+  scores, *rest = run(hidden, head, targets, mask)
+  return scores, (hidden, head, targets, mask, scores, *rest)
 
 
 def _scores_backward(how, residuals, cotangents):
   rows, columns = P(how.batch_axes), P(None, how.vocab_axis)
-  run = _split(how, tiles.backward, (rows, columns, *(rows,) * 5), (rows, columns))
+  specs = (rows, columns, *(rows,) * 4, _left(how), rows)
+  run = _split(how, tiles.backward, specs, (rows, columns))
   return *run(*residuals, cotangents), None, None
 
 
 _scores.defvjp(_scores_forward, _scores_backward)
+
+
+def _left(how: tiles.Settings):
+  """Each device's own tiles of its own rows."""
+  return P(how.vocab_axis, how.batch_axes)
 
 
 def _split(how: tiles.Settings, f, in_specs, out_specs):

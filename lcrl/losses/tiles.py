@@ -32,9 +32,17 @@ class Settings(NamedTuple):
   mesh: Mesh | None = None  # None: not split by hand
   vocab_axis: str | None = None
   batch_axes: tuple[str, ...] = ()
+  keep: bool = False  # the backward pass reads what `Kept` says, and multiplies once less
 
   def only(self, field: str, x):
     return x if field in self.needs else None
+
+  def left(self, hidden, count: int, width: int, columns: int) -> Kept | None:
+    """Room for what `count` tiles leave."""
+    if not self.keep:
+      return None
+    shape = (count, hidden.shape[0], width)
+    return Kept(jnp.zeros((*shape, columns), hidden.dtype), jnp.zeros(shape, _wide(hidden)))
 
 
 class Sums(NamedTuple):
@@ -61,23 +69,52 @@ class Sums(NamedTuple):
     return both._replace(peak=peak)
 
 
-def forward(how: Settings, hidden, head, targets, mask) -> tuple[TokenScores, jax.Array]:
-  """-> scores, log sum exp z; [R, S] each, 0 where masked."""
+class Kept(NamedTuple):
+  """What the forward pass leaves of N tiles, all tiles of a chunk of tokens after each other."""
+
+  exps: jax.Array  # [N, R, C, columns] exp(z - peak), in hidden's dtype
+  peaks: jax.Array  # [N, R, C]
+
+  def put(self, index, exps, peak) -> Kept:
+    put = jax.lax.dynamic_update_index_in_dim
+    return Kept(
+      put(self.exps, exps.astype(self.exps.dtype), index, 0), put(self.peaks, peak, index, 0)
+    )
+
+  def at(self, index, log_sum):
+    """p of a tile."""
+    exps, peak = (jax.lax.dynamic_index_in_dim(x, index, keepdims=False) for x in self)
+    return exps.astype(peak.dtype) * jnp.exp(peak[..., None] - log_sum)
+
+
+def forward(
+  how: Settings, hidden, head, targets, mask
+) -> tuple[TokenScores, jax.Array, Kept | None]:
+  """-> scores, log sum exp z, what the backward pass may read; [R, S] each, 0 where masked."""
   width, windows, columns, tiles = _cuts(how, hidden, head)
   zeros = jnp.zeros(targets.shape, _wide(hidden))
   head = head.astype(hidden.dtype)  # once: in the loop it would keep the product from cuBLAS
 
-  def chunk(results, window):
+  left = how.left(hidden, len(windows[0]) * len(tiles[0]), width, columns)
+
+  def chunk(carry, inputs):
+    (results, left), (number, window) = carry, inputs
     h, target, kept = (_take(x, window[0], width) for x in (hidden, targets, mask))
 
-    def tile(sums, window):
+    def tile(carry, inputs):
+      (sums, left), (index, window) = carry, inputs
       logits, _, counts, hit = _logits(how, h, head, target, columns, *window)
       z = jnp.where(counts, logits / how.temperature, _FLOOR)
-      return sums.join(_sum(how, z, jnp.where(hit, logits, 0))), None
+      logit = jnp.where(hit, logits, 0)
+      if left is None:
+        return (sums.join(_sum(how, z, logit)), None), None
+      found, exps = _sum_twice(how, z, logit)
+      return (sums.join(found), left.put(index, exps, found.peak)), None
 
     zero = jnp.zeros(kept.shape, zeros.dtype)
     sums = Sums(zero + _FLOOR, zero, zero, how.only("entropy", zero), how.only("log_sum_sq", zero))
-    sums, _ = jax.lax.scan(tile, sums, tiles)
+    indices = number * len(tiles[0]) + jnp.arange(len(tiles[0]))
+    (sums, left), _ = jax.lax.scan(tile, (sums, left), (indices, tiles))
     if how.vocab_axis:
       peak = jax.lax.pmax(sums.peak, how.vocab_axis)
       sums = jax.lax.psum(sums.at(peak), how.vocab_axis)._replace(peak=peak)
@@ -93,13 +130,16 @@ def forward(how: Settings, hidden, head, targets, mask) -> tuple[TokenScores, ja
     put = lambda all_, x: jax.lax.dynamic_update_slice_in_dim(
       all_, jnp.where(kept, x, 0), window[0], axis=1
     )
-    return jax.tree.map(put, results, (scores, log_sum)), None
+    return (jax.tree.map(put, results, (scores, log_sum)), left), None
 
   fields = (how.only(field, zeros) for field in ("entropy", "log_sum_sq", "logits_at"))
-  return jax.lax.scan(chunk, (TokenScores(zeros, *fields), zeros), windows)[0]
+  results = TokenScores(zeros, *fields), zeros
+  chunks = jnp.arange(len(windows[0])), windows
+  (results, left), _ = jax.lax.scan(chunk, (results, left), chunks)
+  return *results, left
 
 
-def backward(how: Settings, hidden, head, targets, mask, scores, log_sum, g: TokenScores):
+def backward(how: Settings, hidden, head, targets, mask, scores, log_sum, left, g: TokenScores):
   """-> gradients of hidden and head. With g the cotangents, H entropy and Q log_sum_sq,
 
   d/dz = g_log_prob (hit - p) - g_H p (log p + H) + 2 g_Q (p^2 / exp(Q) - p)
@@ -117,19 +157,24 @@ def backward(how: Settings, hidden, head, targets, mask, scores, log_sum, g: Tok
     at = g.logits_at
   per_token = jnp.stack([a, b, c, at, g.log_probs, log_sum], axis=-1)
 
-  def chunk(carry, window):
-    dhidden, dhead = carry
-    start, seen = window
+  def chunk(carry, inputs):
+    (dhidden, dhead), (number, (start, seen)) = carry, inputs
     h, target, kept, rest = (_take(x, start, width) for x in (hidden, targets, mask, per_token))
     fresh = (kept & (jnp.arange(width) >= seen)[None])[..., None]
     h = jnp.where(fresh, h, 0)
     a, b, c, at, hit_weight, log_sum = jnp.split(jnp.where(fresh, rest, 0), 6, axis=-1)
 
-    def tile(carry, window):
-      dh, dhead = carry
-      logits, piece, counts, hit = _logits(how, h, head, target, columns, *window)
-      log_p = jnp.where(counts, logits / how.temperature - log_sum, _FLOOR)
-      p = jnp.exp(log_p)
+    def tile(carry, inputs):
+      (dh, dhead), (index, window) = carry, inputs
+      if left is None:
+        logits, piece, counts, hit = _logits(how, h, head, target, columns, *window)
+        log_p = jnp.where(counts, logits / how.temperature - log_sum, _FLOOR)
+        p = jnp.exp(log_p)
+      else:
+        piece = _take(head, window[0], columns)
+        counts, hit = _places(how, head, target, columns, *window)
+        p = jnp.where(fresh, left.at(index, log_sum), 0)
+        log_p, logits = 0.0, 0.0  # b and c are 0
       d = (jnp.where(hit, hit_weight, 0) + p * (a + b * log_p + c * p)) / how.temperature
       d = d + jnp.where(hit, at, 0)
       if how.soft_cap is not None:
@@ -139,7 +184,8 @@ def backward(how: Settings, hidden, head, targets, mask, scores, log_sum, g: Tok
       more = jnp.einsum("rcd,rcv->dv", h, d, preferred_element_type=wide)
       return (dh, _add(dhead, more, window[0])), None
 
-    (dh, dhead), _ = jax.lax.scan(tile, (jnp.zeros(h.shape, wide), dhead), tiles)
+    indices = number * len(tiles[0]) + jnp.arange(len(tiles[0]))
+    (dh, dhead), _ = jax.lax.scan(tile, (jnp.zeros(h.shape, wide), dhead), (indices, tiles))
     if how.vocab_axis:
       dh = jax.lax.psum(dh, how.vocab_axis)
     return (_add(dhidden, dh, start), dhead), None
@@ -147,7 +193,8 @@ def backward(how: Settings, hidden, head, targets, mask, scores, log_sum, g: Tok
   # With one chunk of tokens on one device every column is complete at once: rounding then is exact.
   once = len(windows[0]) == 1 and not how.batch_axes
   dhead = jnp.zeros(head.shape, dtype if once else jnp.promote_types(dtype, wide))
-  (dhidden, dhead), _ = jax.lax.scan(chunk, (jnp.zeros_like(hidden), dhead), windows)
+  chunks = jnp.arange(len(windows[0])), windows
+  (dhidden, dhead), _ = jax.lax.scan(chunk, (jnp.zeros_like(hidden), dhead), chunks)
   if how.batch_axes:
     dhead = jax.lax.psum(dhead, how.batch_axes)
   return dhidden, dhead.astype(dtype)
@@ -155,9 +202,8 @@ def backward(how: Settings, hidden, head, targets, mask, scores, log_sum, g: Tok
 
 def _sum(how: Settings, z, logit) -> Sums:
   """Over the last axis; `logit` is 0 but at the target."""
-  return jax.lax.platform_dependent(
-    z, logit, cuda=partial(_sum_once, how), default=partial(_sum_twice, how)
-  )
+  twice = lambda *terms: _sum_twice(how, *terms)[0]
+  return jax.lax.platform_dependent(z, logit, cuda=partial(_sum_once, how), default=twice)
 
 
 def _sum_once(how: Settings, z, logit) -> Sums:
@@ -169,13 +215,14 @@ def _sum_once(how: Settings, z, logit) -> Sums:
   return jax.lax.reduce(terms, start, Sums.join, (z.ndim - 1,))
 
 
-def _sum_twice(how: Settings, z, logit) -> Sums:
+def _sum_twice(how: Settings, z, logit) -> tuple[Sums, jax.Array]:
+  """And exp(z - peak)."""
   peak = z.max(-1)
   z = z - peak[..., None]
   e = jnp.exp(z)
   weighted, squares = how.only("entropy", z * e), how.only("log_sum_sq", e * e)
   terms = Sums(z, e, logit, weighted, squares)
-  return jax.tree.map(lambda x: x.sum(-1), terms)._replace(peak=peak)
+  return jax.tree.map(lambda x: x.sum(-1), terms)._replace(peak=peak), e
 
 
 def _logits(how: Settings, hidden, head, targets, columns: int, start, seen):
@@ -184,11 +231,16 @@ def _logits(how: Settings, hidden, head, targets, columns: int, start, seen):
   logits = jnp.einsum("rcd,dv->rcv", hidden, piece, preferred_element_type=_wide(hidden))
   if how.soft_cap is not None:
     logits = how.soft_cap * jnp.tanh(logits / how.soft_cap)
+  return logits, piece, *_places(how, head, targets, columns, start, seen)
+
+
+def _places(how: Settings, head, targets, columns: int, start, seen):
+  """[.., columns] which entries of a tile count in it, and which are targets."""
   first = jax.lax.axis_index(how.vocab_axis) * head.shape[1] if how.vocab_axis else 0
   index = jnp.arange(columns)[None, None]
   token = first + start + index
   counts = (index >= seen) & (token < how.vocab_size)
-  return logits, piece, counts, counts & (token == targets[..., None])
+  return counts, counts & (token == targets[..., None])
 
 
 def _cuts(how: Settings, hidden, head):
