@@ -24,11 +24,7 @@ from absl import app, flags
 from experiments.benchmarks.shapes import machine, timed
 from lcrl.policies.attention import BACKENDS, attention, segment_spans, triton
 
-_BACKENDS = flags.DEFINE_list("backends", ["xla", "cudnn", "triton"], "back ends to look at")
-_ROWS = flags.DEFINE_integer("rows", 8, "rows of a timed call")
-_LENGTH = flags.DEFINE_integer("length", 4096, "tokens of a row")
-_REPEATS = flags.DEFINE_integer("repeats", 10, "timed calls after the first")
-_TUNE = flags.DEFINE_bool("tune", False, "times the kernels' tiles too")
+FLAGS = flags.FLAGS
 
 CASES: dict[str, tuple[dict[str, Any], tuple[int, int, int]]] = {
   # features that a back end may refuse, and sizes: heads, kv heads, head size
@@ -112,12 +108,12 @@ def speed(shape: str, mean: float | None, programs: dict[str, Callable]) -> None
 
   `programs`: name -> (spans -> attend). They are compiled at the same time and timed in turn.
   """
-  arrays = inputs(_ROWS.value, _LENGTH.value, *TIMED[shape])
-  ids = packed_ids(_ROWS.value, _LENGTH.value, mean) if mean else None
+  arrays = inputs(FLAGS.rows, FLAGS.length, *TIMED[shape])
+  ids = packed_ids(FLAGS.rows, FLAGS.length, mean) if mean else None
   spans = None if ids is None else segment_spans(ids)
-  pairs = _ROWS.value * _LENGTH.value * (_LENGTH.value + 1) / 2
+  pairs = FLAGS.rows * FLAGS.length * (FLAGS.length + 1) / 2
   if spans is not None:
-    place = jnp.arange(_LENGTH.value)[None]
+    place = jnp.arange(FLAGS.length)[None]
     pairs = float((place - spans.first + 1).astype(jnp.float32).sum())
   heads, _, size = TIMED[shape]
   flops = 14 * pairs * heads * size  # 2 products forward, 5 back, of 2 each
@@ -135,7 +131,7 @@ def speed(shape: str, mean: float | None, programs: dict[str, Callable]) -> None
     if isinstance(run, str):
       result |= {"error": run}
     else:
-      seconds = timed(functools.partial(run, *arrays), _REPEATS.value)["seconds"]
+      seconds = timed(functools.partial(run, *arrays), FLAGS.repeats)["seconds"]
       result |= {"ms": 1e3 * seconds, "tflops": flops / seconds / 1e12}
     print(json.dumps(result), flush=True)
 
@@ -156,16 +152,26 @@ def tiles(size: int) -> dict[str, Callable]:
 def main(argv):
   del argv
   print(json.dumps(machine()))
-  names = [name for name in _BACKENDS.value if name in BACKENDS]
+  names = [name for name in FLAGS.backends if name in BACKENDS]
   right = [check(name) for name in names]
   by = lambda name: lambda spans: functools.partial(attention, backend=name, spans=spans)
   for shape, mean in itertools.product(TIMED, (None, 512.0)):
     speed(shape, mean, {name: by(name) for name in names})
-  if _TUNE.value:
+  if FLAGS.tune:
     for shape in ("qwen2.5-0.5b", "qwen2.5-1.5b"):
       speed(shape, None, tiles(TIMED[shape][2]))
   sys.exit(not all(right))
 
 
+def define():
+  """The flags of this program."""
+  flags.DEFINE_list("backends", ["xla", "cudnn", "triton"], "back ends to look at")
+  flags.DEFINE_integer("rows", 8, "rows of a timed call")
+  flags.DEFINE_integer("length", 4096, "tokens of a row")
+  flags.DEFINE_integer("repeats", 10, "timed calls after the first")
+  flags.DEFINE_bool("tune", False, "times the kernels' tiles too")
+
+
 if __name__ == "__main__":
+  define()
   app.run(main)

@@ -1,11 +1,12 @@
 """Log-probs in tiles against dense logits: time and memory of one forward and backward pass.
 
-python -m experiments.benchmarks.log_probs                                     # the H100 yardstick
+python -m experiments.benchmarks.log_probs --peer=transformers                 # the H100 yardstick
 python -m experiments.benchmarks.log_probs --shape=qwen2.5-0.5b --tiles=8192x8192,8192x16384
 python -m experiments.benchmarks.log_probs --tokens=512 --hidden=64 --vocab=4096 --dtype=float32
 
-Prints one JSON line. `temp_gib` is scratch memory: beyond inputs, weights and results. Peers: dense
-logits, and the bare product with the head, forward and back, that no method can undercut.
+`temp_gib` is scratch memory: beyond inputs, weights and results. Twins are dense logits, and the
+bare product with the head, forward and back, that no method can undercut; the peer makes its own
+from dense logits, in a process of its own. Prints one JSON line for it, then one with all.
 """
 
 import functools
@@ -16,8 +17,9 @@ import jax
 import jax.numpy as jnp
 from absl import app, flags
 
+from experiments.benchmarks import peers
 from experiments.benchmarks.profiles import profile
-from experiments.benchmarks.shapes import config, machine, timed
+from experiments.benchmarks.shapes import config, failure, machine, timed
 from lcrl.losses.log_probs import score_tokens
 
 FLAGS = flags.FLAGS
@@ -73,25 +75,29 @@ def main(argv):
   if FLAGS.shape:
     shape = config(FLAGS.shape, dtype=FLAGS.dtype)
     width, vocab = shape.hidden_size, shape.vocab_size
+  peer = peers.ask("log_probs", hidden=width, vocab=vocab)
   result = machine() | {"tokens": FLAGS.tokens, "hidden": width, "vocab": vocab}
   result |= {"dtype": FLAGS.dtype, "needs": FLAGS.needs}
   variants: dict[str, Callable] = {
     f"tiled {tile}": functools.partial(tiled, tile=tile) for tile in FLAGS.tiles
   }
-  variants |= {f.__name__: f for f in (dense, product) if f.__name__ in FLAGS.peer}
+  variants |= {f.__name__: f for f in (dense, product) if f.__name__ in FLAGS.twins}
   for name, score in variants.items():
     try:
       result[name] = measure(score, width, vocab)
-    except jax.errors.JaxRuntimeError as error:  # out of memory is a result
-      result[name] = {"error": str(error).splitlines()[0]}
-  if "dense" in variants:
-    best = min(result[name].get("median_ms", float("inf")) for name in variants if " " in name)
-    result["dense_over_tiled"] = result["dense"].get("median_ms", float("nan")) / best
+    except RuntimeError as error:  # out of memory is a result
+      result[name] = failure(error)
+  tiles = [result[name] for name in variants if " " in name and "median_ms" in result[name]]
+  if tiles:
+    best = min(tiles, key=lambda found: found["median_ms"])
+    result["dense_over_tiled"] = peers.ratios(result.get("dense"), best, ("median_ms", "temp_gib"))
+    result |= {"peer": peer, "times_less": peers.ratios(peer, best, ("median_ms", "temp_gib"))}
   print(json.dumps(result))
 
 
 def define():
   """The flags of this program."""
+  peers.define()
   flags.DEFINE_integer("tokens", 8192, "tokens to score")
   flags.DEFINE_integer("hidden", 4096, "width of the hidden states")
   flags.DEFINE_integer("vocab", 151_936, "vocabulary size")
@@ -100,7 +106,7 @@ def define():
   flags.DEFINE_list("tiles", ["8192x8192"], "tokens by vocabulary entries of a tile, each")
   flags.DEFINE_list("needs", ["log_probs"], "score fields to compute")
   flags.DEFINE_integer("repeats", 10, "timed calls after the first")
-  flags.DEFINE_list("peer", ["dense", "product"], "what to compare with")
+  flags.DEFINE_list("twins", ["dense", "product"], "what else to measure")
   flags.DEFINE_bool("profile", False, "says where the time goes")
 
 

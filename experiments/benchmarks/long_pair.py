@@ -17,51 +17,40 @@ import jax.numpy as jnp
 import numpy as np
 from absl import app, flags
 
-from experiments.benchmarks.shapes import config, machine, timed
+from experiments.benchmarks.shapes import config, failure, machine, peak_gib, timed
 from lcrl.training.pairs.model import Model, build_model
 from lcrl.training.pairs.settings import read
 from lcrl.types import Pairs
 
-_SHAPE = flags.DEFINE_string("shape", "qwen2.5-0.5b", "a name in lcrl.policies.shapes, or laptop")
-_LENGTH = flags.DEFINE_integer("length", 32768, "tokens of a side, prompt and answer")
-_PROMPT = flags.DEFINE_integer("prompt", 512, "of these, the prompt's")
-_PAIRS = flags.DEFINE_integer("pairs", 1, "pairs of a step")
-_PIECES = flags.DEFINE_integer("micro_batches", 1, "pieces of a step, of whole pairs")
-_LOSS = flags.DEFINE_string("loss", "dpo", "a loss; its reference is log-probs that are there")
-_RANK = flags.DEFINE_integer("lora_rank", 0, "of adapters; 0: the whole model trains")
-_ATTENTION = flags.DEFINE_string("attention", "xla", "back end")
-_REMAT = flags.DEFINE_string("remat", "full", "what the backward pass keeps")
-_DTYPE = flags.DEFINE_string("dtype", "bfloat16", "of the computation; parameters are float32")
-_REPEATS = flags.DEFINE_integer("repeats", 5, "timed steps after the first")
-_OUT = flags.DEFINE_string("out", None, "a folder for long_pair.json")
+FLAGS = flags.FLAGS
 
 
 def model() -> Model:
-  changes = dict(attention=_ATTENTION.value, remat=_REMAT.value, max_length=_LENGTH.value)
-  shape = config(_SHAPE.value, dtype=_DTYPE.value, **changes)
+  changes = dict(attention=FLAGS.attention, remat=FLAGS.remat, max_length=FLAGS.length)
+  shape = config(FLAGS.shape, dtype=FLAGS.dtype, **changes)
   sizes = {f.name: getattr(shape, f.name) for f in dataclasses.fields(shape)}
   sections = {
     "run": "preference",
     "seed": 0,
-    "loss": {"fn": _LOSS.value},
-    "data": {"fn": "pairs", "rows": None, "window": _LENGTH.value},
-    "batches": {"fn": "bucketed", "size": _PAIRS.value, "lengths": (_LENGTH.value,)},
+    "loss": {"fn": FLAGS.loss},
+    "data": {"fn": "pairs", "rows": None, "window": FLAGS.length},
+    "batches": {"fn": "bucketed", "size": FLAGS.pairs, "lengths": (FLAGS.length,)},
     "policy": {"fn": "fresh", **sizes},
     "optimizer": {"fn": "adamw", "learning_rate": 1e-6},
     "mesh": {"data": 1, "fsdp": 1},
-    "train": {"steps": 1, "max_tokens": 1, "micro_batches": _PIECES.value},
+    "train": {"steps": 1, "max_tokens": 1, "micro_batches": FLAGS.micro_batches},
   }
-  if _RANK.value:
-    sections["lora"] = {"rank": _RANK.value, "alpha": 2.0 * _RANK.value}
-  if _LOSS.value == "dpo":
+  if FLAGS.lora_rank:
+    sections["lora"] = {"rank": FLAGS.lora_rank, "alpha": 2.0 * FLAGS.lora_rank}
+  if FLAGS.loss == "dpo":
     sections["reference"] = {"fn": "cached"}
   return build_model(read(sections), devices=jax.devices()[:1])
 
 
 def pairs(vocab: int) -> Pairs:
   """Random answers that fill their rows."""
-  shape = (_PAIRS.value, 2, _LENGTH.value)
-  mask = np.broadcast_to(np.arange(_LENGTH.value) >= _PROMPT.value, shape)
+  shape = (FLAGS.pairs, 2, FLAGS.length)
+  mask = np.broadcast_to(np.arange(FLAGS.length) >= FLAGS.prompt, shape)
   rng = np.random.default_rng(0)
   fields: dict[str, Any] = {
     "tokens": rng.integers(0, vocab, shape, dtype=np.int32),
@@ -92,29 +81,44 @@ def measure() -> dict:
     state, metrics = step(base, state, batch)
     return metrics["loss"]
 
-  found |= timed(once, _REPEATS.value)
-  found["tokens_per_s"] = 2 * _PAIRS.value * _LENGTH.value / found["seconds"]
+  found |= timed(once, FLAGS.repeats)
+  found["tokens_per_s"] = 2 * FLAGS.pairs * FLAGS.length / found["seconds"]
   found["loss_value"] = float(once().total)
-  peak = (jax.devices()[0].memory_stats() or {}).get("peak_bytes_in_use")
-  return found if peak is None else found | {"peak_gib": peak / 2**30}
+  return found | {"peak_gib": peak_gib()}
 
 
 def main(argv) -> None:
   del argv
-  asked = {name: flags.FLAGS[name].value for name in ("shape", "length", "pairs", "loss", "dtype")}
-  asked |= {name: flags.FLAGS[name].value for name in ("attention", "remat", "lora_rank")}
-  result = machine() | asked
+  asked = ("shape", "length", "pairs", "loss", "dtype", "attention", "remat", "lora_rank")
+  result = machine() | {name: FLAGS[name].value for name in asked}
   try:
     result |= measure()
-  except jax.errors.JaxRuntimeError as error:  # out of memory is a result
-    result["error"] = str(error).splitlines()[0]
+  except RuntimeError as error:  # out of memory is a result
+    result |= failure(error)
   line = json.dumps(result)
   print(line)
-  if _OUT.value:
-    folder = pathlib.Path(_OUT.value)
+  if FLAGS.out:
+    folder = pathlib.Path(FLAGS.out)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "long_pair.json").write_text(line + "\n")
 
 
+def define():
+  """The flags of this program."""
+  flags.DEFINE_string("shape", "qwen2.5-0.5b", "a name in lcrl.policies.shapes, or laptop")
+  flags.DEFINE_integer("length", 32768, "tokens of a side, prompt and answer")
+  flags.DEFINE_integer("prompt", 512, "of these, the prompt's")
+  flags.DEFINE_integer("pairs", 1, "pairs of a step")
+  flags.DEFINE_integer("micro_batches", 1, "pieces of a step, of whole pairs")
+  flags.DEFINE_string("loss", "dpo", "a loss; its reference is log-probs that are there")
+  flags.DEFINE_integer("lora_rank", 0, "of adapters; 0: the whole model trains")
+  flags.DEFINE_string("attention", "xla", "back end")
+  flags.DEFINE_string("remat", "full", "what the backward pass keeps")
+  flags.DEFINE_string("dtype", "bfloat16", "of the computation; parameters are float32")
+  flags.DEFINE_integer("repeats", 5, "timed steps after the first")
+  flags.DEFINE_string("out", None, "a folder for long_pair.json")
+
+
 if __name__ == "__main__":
+  define()
   app.run(main)
