@@ -27,7 +27,10 @@ def anywhere(settings: Any, *, prompts: int) -> Any:
   new = {"prompts": prompts, "micro_batches": 1, "updates": 1}
   known = {name: value for name, value in new.items() if hasattr(settings.train, name)}
   train = dataclasses.replace(settings.train, **known)
-  return dataclasses.replace(settings, mesh=Mesh(), train=train)
+  sampling = settings.sampling
+  if sampling.devices:
+    sampling = dataclasses.replace(sampling, devices=0)
+  return dataclasses.replace(settings, mesh=Mesh(), train=train, sampling=sampling)
 
 
 def restore(workdir: Path, model: Any, step: int | None = None) -> tuple[int, Any]:

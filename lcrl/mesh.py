@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 from typing import Any
 
@@ -44,6 +45,36 @@ def make_mesh(
     sizes[name] = devices.size // fixed
   near = create_device_mesh(tuple(sizes.values()), devices, allow_split_physical_axes=True)
   return Mesh(near, AXES, axis_types=(AxisType.Auto,) * len(AXES))
+
+
+def beside(mesh: Mesh, count: int) -> Mesh:
+  """A mesh of the last `count` devices of this process, to sample on while those of `mesh` train;
+  `mesh` itself for 0. Its tensor axis is as long as the other's.
+
+  Raises:
+    ValueError: there are several processes, or too few devices.
+  """
+  if not count:
+    return mesh
+  if jax.process_count() > 1:
+    raise ValueError(f"sampling.devices={count} works in one process, not in several.")
+  taken = set(mesh.devices.flat)
+  free = [device for device in jax.devices() if device not in taken][-count:]
+  tensor = mesh.shape["tensor"]
+  if len(free) < count or count % tensor:
+    raise ValueError(
+      f"sampling.devices must be a multiple of mesh.tensor={tensor} and at most the {len(free)} "
+      f"devices that do not train, got {count}."
+    )
+  return make_mesh(data=-1, fsdp=1, tensor=tensor, devices=free)
+
+
+def made_on(mesh: Mesh) -> contextlib.AbstractContextManager:
+  """Inside, arrays that nothing places elsewhere are made on this mesh, lest a key waits for a busy
+  device."""
+  if jax.local_devices()[0] in mesh.devices:
+    return contextlib.nullcontext()
+  return jax.default_device(mesh.local_devices[0])
 
 
 def batch_shards(mesh: Mesh) -> int:
@@ -99,6 +130,12 @@ def to_global(mesh: Mesh, local: PyTree) -> PyTree:
   """Each process's own rows (numpy, along B) -> global arrays split over the batch axes."""
   sharding = batch_sharding(mesh)
   return jax.tree.map(lambda x: jax.make_array_from_process_local_data(sharding, x), local)
+
+
+def batch_on(mesh: Mesh, rows: PyTree) -> PyTree:
+  """Rows of a batch on this mesh, if they lie on another one of this process."""
+  there = jax.tree.leaves(rows)[0].sharding.device_set == set(mesh.devices.flat)
+  return rows if there else jax.device_put(rows, batch_sharding(mesh))
 
 
 def everywhere(mesh: Mesh, values: PyTree) -> PyTree:

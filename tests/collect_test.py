@@ -1,6 +1,8 @@
 """Collecting: groups that cannot teach are replaced, in the order of the stream."""
 
 import dataclasses
+import time
+import types
 
 import jax
 import jax.numpy as jnp
@@ -10,9 +12,10 @@ import pytest
 from lcrl import advantages, budgets, filters, recipes, rewards
 from lcrl.losses import policy as losses
 from lcrl.mesh import make_mesh
-from lcrl.tasks.task import Prompt
+from lcrl.tasks.task import Prompt, Task
 from lcrl.training.collect import Collector
 from lcrl.training.metrics import values
+from lcrl.training.rounds import Rounds
 from lcrl.types import Recipe
 from tests.rollouts import random_rollouts
 
@@ -30,18 +33,21 @@ class OneInFour:
   """Plays so that every fourth prompt of the stream has right and wrong answers; the rest fail."""
 
   mesh = make_mesh(data=2, fsdp=1, devices=jax.devices()[:2])
+  task = Task("one in four", [], None)
 
-  def play(self, params, prompts, index, budget, key):
+  def launch(self, params, prompts, index, budget, key):
     played = random_rollouts(prompts=len(prompts), length=12 if index[0] else 10)
     mixed = (index % 4 == 3)[:, None] & (np.arange(4) < 2)[None]
     ids = jnp.array([p.id for p in prompts], jnp.int32)
-    return dataclasses.replace(played, correct=jnp.array(mixed), prompt_ids=ids)
+    played = dataclasses.replace(played, correct=jnp.array(mixed), prompt_ids=ids)
+    referee = types.SimpleNamespace(arrived=time.perf_counter())
+    return types.SimpleNamespace(finish=lambda: (played, referee))
 
 
 def collect(max_rounds, passed=(), **how):
   collector = Collector(
     lambda position: Prompt(100 + position, (), None),
-    OneInFour(),
+    Rounds(OneInFour()),
     RECIPE,
     prompts=4,
     group_size=4,

@@ -7,12 +7,15 @@ differs from its manifest, is not restored.
 
 from __future__ import annotations
 
+import dataclasses
+import functools
 import hashlib
 import json
 import logging
 import pathlib
 import shutil
 import threading
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -20,6 +23,14 @@ import orbax.checkpoint as ocp
 from orbax.checkpoint import multihost
 
 PyTree = Any
+
+
+@jax.tree_util.register_static
+@dataclasses.dataclass(frozen=True)
+class AsSaved:
+  """In an abstract state: nested dicts of arrays, or None, whatever the checkpoint has there."""
+
+  sharding: Callable[[tuple[int, ...]], jax.sharding.Sharding]  # of an array of this shape
 
 
 class Checkpoints:
@@ -85,11 +96,27 @@ class Checkpoints:
     for candidate in candidates:
       fault = verify(self._folder / str(candidate))
       if fault is None:
-        return candidate, self._saver.restore(self._folder / str(candidate) / "state", abstract)
+        place = self._folder / str(candidate) / "state"
+        return candidate, self._saver.restore(place, self._known(place, abstract))
       logging.warning("checkpoint %d is not valid: %s", candidate, fault)
     if candidates:
       raise CheckpointError(f"no valid checkpoint in {self._folder}: {fault}.")
     return None
+
+  def _known(self, place: pathlib.Path, abstract: PyTree) -> PyTree:
+    """`abstract` with the shapes that are written at `place` where it leaves them open."""
+    is_open = lambda x: isinstance(x, AsSaved)
+    if not any(map(is_open, jax.tree.leaves(abstract, is_leaf=is_open))):
+      return abstract
+    saved = self._saver.metadata(place).item_metadata
+
+    def known(path, x):
+      if not is_open(x):
+        return x
+      like = lambda y: jax.ShapeDtypeStruct(y.shape, y.dtype, sharding=x.sharding(y.shape))
+      return jax.tree.map(like, functools.reduce(lambda tree, key: tree[key.name], path, saved))
+
+    return jax.tree_util.tree_map_with_path(known, abstract, is_leaf=is_open)
 
   def _finish(self, step: int) -> None:
     try:

@@ -7,7 +7,9 @@ on the final batch.
 from __future__ import annotations
 
 import dataclasses
+import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import jax
@@ -16,10 +18,10 @@ import numpy as np
 
 from lcrl.filters import oversampling_factor, prompts_to_sample
 from lcrl.masked import masked_sum
-from lcrl.mesh import batch_sharding, batch_shards, replicated
+from lcrl.mesh import batch_sharding, batch_shards, made_on, replicated
 from lcrl.tasks.task import Prompt
-from lcrl.training.metrics import Mean, Metrics, merge
-from lcrl.training.rounds import Rounds
+from lcrl.training.metrics import Mean, Metrics, Sum, merge
+from lcrl.training.rounds import Round, Rounds
 from lcrl.types import Budget, Recipe, Rollouts, Stage
 
 PyTree = Any
@@ -34,6 +36,26 @@ class Collected:
   rounds: int
   passed: tuple[int, int]  # groups sampled, and those of them that train
   metrics: Metrics  # of all that was sampled, where groups were chosen among it
+  seconds: float  # from the start of sampling until all was there, of all rounds
+  times: Metrics  # what the host spent: on starting to sample and waiting for it, on what follows
+
+
+@dataclasses.dataclass(frozen=True)
+class Collecting:
+  """The rollouts of one step while the first round of them is sampled."""
+
+  collector: Collector
+  begin: Callable[[int], Round]  # a round of prompts from this position on
+  params: PyTree
+  states: Recipe[PyTree]
+  position: int
+  first: Round
+  launched: float  # by time.perf_counter
+
+  def finish(self) -> Collected:
+    """Waits for the rollouts; plays further rounds if they are needed."""
+    with made_on(self.first.rounds.mesh):
+      return self.collector._finish(self)
 
 
 class Collector:
@@ -82,29 +104,72 @@ class Collector:
     passed: Sequence[tuple[int, int]] = (),
   ) -> Collected:
     """`passed`: groups sampled and those of them that train, of past steps."""
-    key, count = step_key(self._seed, step), self._count(passed)
+    return self.launch(params, states, step, position, passed).finish()
+
+  def launch(
+    self,
+    params: PyTree,
+    states: Recipe[PyTree],
+    step: int,
+    position: int,
+    passed: Sequence[tuple[int, int]] = (),
+  ) -> Collecting:
+    """The same begun, without waiting. An update may use up the states meanwhile, and the
+    parameters, if they are the sampler's copy."""
+    with made_on(self._rounds.mesh):
+      if self._chooses:
+        states = jax.device_put(jax.tree.map(jnp.copy, states), replicated(self._rounds.mesh))
+      begin = partial(self._begin, params, states, step, self._count(passed))
+      first = begin(position)
+    return Collecting(self, begin, params, states, position, first, time.perf_counter())
+
+  def _begin(self, params, states, step: int, count: int, position: int) -> Round:
+    """One round, of the `count` prompts from `position` on."""
+    index, key = np.arange(position, position + count, dtype=np.int32), step_key(self._seed, step)
+    prompts = [self._stream(i) for i in index.tolist()]
+    size = self._group_size
+    budget = ask_budget(self._recipe, states, prompts, step=step, key=key, group_size=size)
+    return self._rounds.launch(params, prompts, index, budget, key)
+
+  def _finish(self, c: Collecting) -> Collected:
     pool: list[Rollouts] = []
     trains: list[bool] = []
     metrics: Metrics = {}
-    for _ in range(self._max_rounds):
-      index = np.arange(position, position + count, dtype=np.int32)
-      prompts = [self._stream(i) for i in index.tolist()]
-      budget = ask_budget(
-        self._recipe, states, prompts, step=step, key=key, group_size=self._group_size
-      )
-      rollouts = self._rounds.play(params, prompts, index, budget, key)
-      position += count
+    round_, start, position = c.first, time.perf_counter(), c.position
+    waited, sampling, verifying = c.launched - round_.began, 0.0, 0.0
+    while True:
+      rollouts, arrived = round_.finish()
+      position += len(rollouts.prompt_ids)
+      if self._chooses:
+        if self._rounds.read_of((self._recipe.reward, self._recipe.filter)):
+          rollouts = self._rounds.read(c.params, rollouts)
+        keep, sampled = jax.tree.map(np.asarray, self._look(c.states, rollouts))
+        trains += keep.tolist()
+        metrics = merge(metrics, sampled)
       pool.append(rollouts)
-      if self._max_rounds == 1 and not self._predict:
-        return Collected(rollouts, position, 1, (count, count), metrics)
-      keep, sampled = jax.tree.map(np.asarray, self._look(states, rollouts))
-      trains += keep.tolist()
-      metrics = merge(metrics, sampled)
-      if sum(trains) >= self._prompts:
+      now = time.perf_counter()
+      waited, verifying = waited + arrived - start, verifying + now - arrived
+      sampling, start = sampling + arrived - round_.began, now
+      if not self._chooses or sum(trains) >= self._prompts or len(pool) == self._max_rounds:
         break
-    first = np.argsort(~np.array(trains), stable=True)[: self._prompts]  # those that train
-    found = len(trains), sum(trains)
-    return Collected(self._take(pool, first), position, len(pool), found, metrics)
+      round_ = c.begin(position)
+    if self._chooses:
+      first = np.argsort(~np.array(trains), stable=True)[: self._prompts]  # those that train
+      rollouts = self._take(pool, first)
+    count = position - c.position
+    return Collected(
+      rollouts,
+      position,
+      len(pool),
+      (count, sum(trains) if self._chooses else count),
+      metrics,
+      sampling,
+      {"time/sample": Sum(waited), "time/verify": Sum(verifying)},
+    )
+
+  @property
+  def _chooses(self) -> bool:
+    return self._max_rounds > 1 or self._predict
 
   def _count(self, passed: Sequence[tuple[int, int]]) -> int:
     """Prompts of a round."""

@@ -132,7 +132,7 @@ def compile_step(model: Model) -> dict[str, Compiled]:
   if model.needs_reference:
     reference = compile_("reference", model.measure, model.abstract.params, rollouts)
     batch = dataclasses.replace(batch, ref_log_probs=reference.log_probs)
-  compile_("update", model.update, model.abstract, batch)
+  compile_("update", model.update, dataclasses.replace(model.abstract, pending=None), batch)
   return done
 
 

@@ -16,6 +16,7 @@ from lcrl import recipes
 from lcrl.mesh import (
   batch_sharding,
   batch_shards,
+  beside,
   check_divides,
   make_mesh,
   replicated,
@@ -23,6 +24,7 @@ from lcrl.mesh import (
 from lcrl.named import build
 from lcrl.policies import Policy, sources
 from lcrl.training import optimizers
+from lcrl.training.checkpoint import AsSaved
 from lcrl.training.layout import lay_out
 from lcrl.training.packed import PackedScore, PackedUpdate
 from lcrl.training.scorer import make_scorer
@@ -69,8 +71,15 @@ def build_model(settings: Settings, *, devices=None) -> Model:
   recipe, weigh = recipes.from_config(s.slots, updates=s.train.updates)
   wanted = recipes.needs(recipe)
   _check(s, recipe)
-  mesh = make_mesh(**dataclasses.asdict(s.mesh), devices=devices)
+  here = list(jax.devices() if devices is None else devices)
+  left = len(here) - s.sampling.devices
+  if left < 1:
+    raise ValueError(
+      f"sampling.devices={s.sampling.devices} of {len(here)}: none is left to train."
+    )
+  mesh = make_mesh(**dataclasses.asdict(s.mesh), devices=here[:left])
   check_divides(mesh, prompts=s.train.prompts, pieces=s.train.micro_batches * s.train.updates)
+  check_divides(beside(mesh, s.sampling.devices), prompts=s.train.prompts)
   source = build(sources, s.built["policy"], field="policy")
   policy = source.policy
   optimizer = build(optimizers, s.built["optimizer"], field="optimizer")
@@ -80,7 +89,7 @@ def build_model(settings: Settings, *, devices=None) -> Model:
   make_score = partial(
     make_scorer, policy, temperature=s.sampling.temperature, mesh=mesh, pack=s.train.pack
   )
-  score = make_score(needs=fields)
+  score = make_score(needs=fields, keep=not s.train.head_remat)
 
   def start(params) -> TrainState:
     return TrainState(
@@ -95,6 +104,11 @@ def build_model(settings: Settings, *, devices=None) -> Model:
 
   state = lay_out(mesh, optimizer, start, policy.init, policy.axes)
   whole, rows = replicated(mesh), batch_sharding(mesh)
+
+  def place(shape: tuple[int, ...]) -> jax.sharding.Sharding:
+    return rows if shape and shape[0] % batch_shards(mesh) == 0 else whole
+
+  pending = AsSaved(place) if s.train.steps_ahead else None
 
   def initial() -> TrainState:
     params = source.params(jax.random.key(s.seed), state.params)
@@ -128,7 +142,7 @@ def build_model(settings: Settings, *, devices=None) -> Model:
     recipe=recipe,
     optimizer=optimizer,
     shardings=state.shardings,
-    abstract=state.abstract,
+    abstract=dataclasses.replace(state.abstract, pending=pending),
     initial=initial,
     shape=jax.jit(partial(shape, recipe, weigh=weigh), out_shardings=(rows, whole)),
     update=update_,

@@ -12,17 +12,24 @@ import jax
 import numpy as np
 
 from lcrl import data
-from lcrl.mesh import everywhere, replicated
+from lcrl.mesh import batch_on, everywhere, replicated
 from lcrl.named import build
 from lcrl.sampling.verified import Player
 from lcrl.tasks.task import Task
-from lcrl.training import revise
-from lcrl.training.collect import Collected, Collector, ask_budget, check_budgets, step_key
-from lcrl.training.metrics import Mean, Metrics, Sum
+from lcrl.training import ahead, revise
+from lcrl.training.collect import (
+  Collected,
+  Collecting,
+  Collector,
+  ask_budget,
+  check_budgets,
+  step_key,
+)
+from lcrl.training.metrics import Mean, Metrics, Sum, merge
 from lcrl.training.model import Model
 from lcrl.training.rounds import Provider, Rounds, reference_scores, scorer_signals
 from lcrl.training.watch import Facts, facts
-from lcrl.types import Batch, Recipe, TrainState
+from lcrl.types import Batch, Recipe, Rollouts, TrainState
 
 PyTree = Any
 APART = 2**31 - 1  # takes the place of a step in the keys of evaluations and monitor runs
@@ -33,9 +40,9 @@ class Shaped(NamedTuple):
 
   batch: Batch
   states: Recipe[PyTree]
-  seen: Facts
+  seen: Facts  # still on the devices
   collected: Collected
-  seconds: float  # of sampling and verifying
+  ahead: Collecting | None  # the rollouts of the next step, begun
 
 
 def make_rounds(model: Model, player: Player, providers: Sequence[Provider] = ()) -> Rounds:
@@ -64,9 +71,16 @@ def make_rounds(model: Model, player: Player, providers: Sequence[Provider] = ()
 
 
 def make_roll(model: Model, task: Task, rounds: Rounds) -> Callable[[TrainState], Shaped]:
-  """state -> Shaped: the phases collect and shape. The state stays as it is."""
+  """state -> Shaped: the phases collect and shape. The state stays as it is.
+
+  With train.steps_ahead=1 the rollouts are those that are pending in the state, from the policy
+  before its last update. The next ones begin to be sampled by a copy of the policy as it is.
+  """
   s = model.settings
   stream = data.prompts(task, seed=s.seed)
+  chooses = s.train.max_rounds > 1 or s.train.window > 0
+  if s.train.steps_ahead:
+    ahead.check(rounds, model.recipe, chooses=chooses)
   collect = Collector(
     lambda position: stream[position],
     rounds,
@@ -80,32 +94,55 @@ def make_roll(model: Model, task: Task, rounds: Rounds) -> Callable[[TrainState]
   )
   look = jax.jit(facts, out_shardings=replicated(model.mesh))
 
-  def roll(state: TrainState) -> Shaped:
-    start, step = time.perf_counter(), int(state.step)
-    passed = [] if state.passed is None else np.asarray(state.passed).tolist()
-    passed = [(sampled, trained) for sampled, trained in passed if sampled]
-    collected = collect(state.params, state.recipe, step, int(state.position), passed)
-    rollouts, seconds = collected.rollouts, time.perf_counter() - start
+  def shaped(state: TrainState, rollouts: Rollouts) -> tuple[Batch, Recipe[PyTree]]:
+    rollouts = rounds.read(state.params, batch_on(model.mesh, rollouts))
     signals = dict(rollouts.signals)
     old = signals.pop("old_log_probs", None)
     rollouts = dataclasses.replace(rollouts, signals=signals)
-    batch, states = model.shape(state.recipe, rollouts, step=state.step, key=step_key(s.seed, step))
+    key = step_key(s.seed, int(state.step))
+    batch, states = model.shape(state.recipe, rollouts, step=state.step, key=key)
     ref = signals.get("ref_log_probs")
     if ref is None and rounds.reference is not None:
       ref = rounds.reference(rollouts)
-    batch = dataclasses.replace(batch, old_log_probs=old, ref_log_probs=ref)
-    seen = {name: np.asarray(x) for name, x in look(batch).items()}
-    return Shaped(batch, states, seen, collected, seconds)
+    return dataclasses.replace(batch, old_log_probs=old, ref_log_probs=ref), states
+
+  def roll(state: TrainState) -> Shaped:
+    step, position = int(state.step), int(state.position)
+    passed = [] if state.passed is None else np.asarray(state.passed).tolist()
+    known = lambda past: [(sampled, trained) for sampled, trained in past if sampled]
+    if state.pending is None:
+      collected = collect(state.params, state.recipe, step, position, known(passed))
+    else:
+      collected = ahead.collected(state.pending)
+    batch, states = shaped(state, collected.rollouts)
+    following = None
+    if s.train.steps_ahead and step + 1 < s.train.steps:
+      copy = rounds.player.engine.prepared(state.params)
+      passed = known([*passed[1:], collected.passed]) if passed else []
+      following = collect.launch(copy, states, step + 1, collected.position, passed)
+    return Shaped(batch, states, look(batch), collected, following)
 
   return roll
 
 
-def learn(model: Model, state: TrainState, shaped: Shaped) -> tuple[TrainState, Metrics]:
-  """The phase update, on a state that it uses up; position and counters move on."""
-  start = time.perf_counter()
-  state, found = model.update(dataclasses.replace(state, recipe=shaped.states), shaped.batch)
-  tokens = float(shaped.seen["lengths"][shaped.seen["valid"]].sum())
-  collected = shaped.collected
+def learn(
+  model: Model, state: TrainState, shaped: Shaped, meanwhile: Callable[[], None] = lambda: None
+) -> tuple[TrainState, Metrics]:
+  """The phase update, on a state that it uses up; position and counters move on.
+
+  While the devices are at it the host does `meanwhile`, and finishes the rollouts of the next step
+  if they were begun. The times are the host's, so that they add up.
+  """
+  start, collected = time.perf_counter(), shaped.collected
+  state, found = model.update(
+    dataclasses.replace(state, recipe=shaped.states, pending=None), shaped.batch
+  )
+  meanwhile()
+  aside = time.perf_counter()
+  following = shaped.ahead.finish() if shaped.ahead else None
+  back = time.perf_counter()
+  seen = jax.tree.map(np.asarray, shaped.seen)
+  tokens = float(seen["lengths"][seen["valid"]].sum())
   prompts = collected.position - int(state.position)
   counters = {
     "prompts": np.asarray(state.counters["prompts"]) + np.int32(prompts),
@@ -115,16 +152,23 @@ def learn(model: Model, state: TrainState, shaped: Shaped) -> tuple[TrainState, 
   if state.passed is not None:
     now = np.array([collected.passed], np.int32)
     moved["passed"] = np.concatenate([np.asarray(state.passed)[1:], now])
-  state = dataclasses.replace(state, **everywhere(model.mesh, moved))
+  moved = everywhere(model.mesh, moved)
+  if following is not None:
+    moved["pending"] = ahead.pending(model.mesh, following)
+  state = dataclasses.replace(state, **moved)
   metrics: Metrics = {name: jax.tree.map(np.asarray, metric) for name, metric in found.items()}
-  seconds = time.perf_counter() - start
-  metrics |= collected.metrics | {
-    "rounds": Sum(collected.rounds),
-    "time/sample": Sum(shaped.seconds),
-    "time/update": Sum(seconds),
-    "time/step": Sum(shaped.seconds + seconds),
-    "sampled_tokens_per_s": Mean(tokens, shaped.seconds),
-  }
+  none: Metrics = {"time/sample": Sum(0.0), "time/verify": Sum(0.0)}
+  times = merge(merge(none, collected.times), following.times if following else {})
+  updating = time.perf_counter() - back + aside - start
+  metrics |= (
+    collected.metrics
+    | times
+    | {
+      "rounds": Sum(collected.rounds),
+      "time/update": Sum(updating),
+      "sampled_tokens_per_s": Mean(tokens, collected.seconds),
+    }
+  )
   return state, metrics
 
 
@@ -152,6 +196,6 @@ def make_monitor(model: Model, task: Task, rounds: Rounds) -> Callable[[TrainSta
       recipe, state.recipe, prompts, step=step, key=key, group_size=s.train.group_size
     )
     rollouts, _ = rounds.player.play(state.params, prompts, index, budget, key)
-    return dataclasses.replace(state, recipe=observe(state.recipe, rollouts))
+    return dataclasses.replace(state, recipe=observe(state.recipe, batch_on(model.mesh, rollouts)))
 
   return monitor

@@ -9,6 +9,7 @@ from typing import Any
 from lcrl import tasks
 from lcrl.data import tokenizers
 from lcrl.evaluation.run import evaluate
+from lcrl.mesh import beside
 from lcrl.named import build
 from lcrl.sampling import choices
 from lcrl.sampling.controls import Control
@@ -44,6 +45,7 @@ def playing(
   """The task that a config section names and a player of it, while its verifier runs."""
   s = model.settings
   task = build(tasks, spec, field=field)
+  mesh = beside(model.mesh, s.sampling.devices)
   engine = make_engine(
     model.policy,
     max_tokens=s.train.max_tokens,
@@ -55,7 +57,8 @@ def playing(
     dtype=s.sampling.dtype,
     cache_dtype=s.sampling.cache_dtype,
     decoding=s.sampling.decoding,
-    mesh=model.mesh,
+    mesh=mesh,
+    source=model.mesh if s.sampling.devices else None,
   )
   verify = s.verify
   with Verifier(
@@ -63,7 +66,7 @@ def playing(
   ) as verifier:
     yield (
       task,
-      Player(task, tokenizer, engine, verifier, model.mesh, s.train.max_prompt_tokens),
+      Player(task, tokenizer, engine, verifier, mesh, s.train.max_prompt_tokens),
     )
 
 

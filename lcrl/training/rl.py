@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
+
+import jax
+import numpy as np
 
 from lcrl import evaluation, recipes, rewards
 from lcrl.named import explained
 from lcrl.training.metrics import values
 from lcrl.training.model import build_model
-from lcrl.training.phases import learn, make_monitor, make_roll, make_rounds
+from lcrl.training.phases import Shaped, learn, make_monitor, make_roll, make_rounds
 from lcrl.training.playing import build_tokenizer, judging, playing
 from lcrl.training.reward_model.learned import providers
 from lcrl.training.run import Judged, Run, Step
@@ -27,7 +32,10 @@ def begin(settings: Settings, out: Workdir) -> Iterator[Run]:
   """The run that `settings` describe, writing to `out`."""
   s = settings
   later = [phase.get("reward") for phase in s.slots.get("then") or ()]
-  out.describe(reward=explained(rewards, [s.slots["reward"], *later]))
+  words = {"reward": explained(rewards, [s.slots["reward"], *later])}
+  if s.train.steps_ahead:
+    words["loss"] = {name: s.slots[name] for name in ("loss", "then") if name in s.slots}
+  out.describe(**words)
   model, tokenizer = build_model(s), build_tokenizer(s)
   with contextlib.ExitStack() as stack:
     task, player = stack.enter_context(playing(model, tokenizer, s.built["task"], "task"))
@@ -40,11 +48,13 @@ def begin(settings: Settings, out: Workdir) -> Iterator[Run]:
       watch = Watch(out, tokenizer, s, first)
 
       def take(state: TrainState) -> Step:
+        start, step = time.perf_counter(), int(state.step) + 1
         state = monitor(state)
         shaped = roll(state)
-        watch.shaped(int(state.step) + 1, shaped)
-        state, metrics = learn(model, state, shaped)
+        watch.begins(shaped)
+        state, metrics = learn(model, state, shaped, partial(watch.shaped, step, shaped))
         numbers = watch.numbers | values(metrics)
+        numbers["time/step"] = time.perf_counter() - start
         return Step(state, numbers, line(numbers) if watch.numbers else "")
 
       return take
@@ -62,7 +72,7 @@ def begin(settings: Settings, out: Workdir) -> Iterator[Run]:
 
 
 class Watch:
-  """What is said of rollouts before an update: numbers, samples, alarms, a check of the run."""
+  """What is said of rollouts: numbers, samples, alarms, a check of the run before it learns."""
 
   def __init__(self, out: Workdir, tokenizer: Any, s: Settings, first: int):
     self.numbers: dict[str, float] = {}
@@ -71,18 +81,22 @@ class Watch:
       every, count = s.checkpoint.every, s.log.samples
       self._samples = Samples(out.path, tokenizer, step=first, every=every, count=count)
 
-  def shaped(self, step: int, shaped) -> None:
-    if not self._out.writes:
-      return
-    numbers = values(step_metrics(shaped.seen))
-    self._samples.write(step, shaped.batch)
-    if self._fresh:
-      rounds, seconds = shaped.collected.rounds, shaped.seconds
-      block, warnings = preflight(shaped.seen, rounds=rounds, sampling_s=seconds)
+  def begins(self, shaped: Shaped) -> None:
+    """Once, before the first update."""
+    if self._fresh and self._out.writes:
+      c, seen = shaped.collected, jax.tree.map(np.asarray, shaped.seen)
+      block, warnings = preflight(seen, rounds=c.rounds, sampling_s=c.seconds)
       self._out.note(block)
       for warning in warnings:
         logging.warning("%s", warning)
-      self._fresh = False
+    self._fresh = False
+
+  def shaped(self, step: int, shaped: Shaped) -> None:
+    """In every step, while it learns."""
+    if not self._out.writes:
+      return
+    numbers = values(step_metrics(jax.tree.map(np.asarray, shaped.seen)))
+    self._samples.write(step, shaped.batch)
     if self._alarm(numbers["accuracy"], numbers["length/mean"]):
       logging.warning("step %d: accuracy and length are collapsing together.", step)
     self.numbers = numbers | {"alarm/collapse": float(self._alarm.rung)}

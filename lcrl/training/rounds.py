@@ -9,7 +9,8 @@ model with parameters of its own.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -18,7 +19,7 @@ from jax.sharding import Mesh
 
 from lcrl import recipes
 from lcrl.mesh import to_global, to_local
-from lcrl.sampling.verified import Player, Referee, Share
+from lcrl.sampling.verified import Player, Playing, Referee, Share
 from lcrl.tasks.task import Prompt
 from lcrl.training.model import REF, Model
 from lcrl.training.revise import Revision
@@ -106,17 +107,54 @@ class Rounds:
     key: jax.Array,
   ) -> Rollouts:
     """`Player.play`, then revision, signals and providers."""
-    rollouts, referee = self.player.play(params, prompts, index, budget, key)
-    if self.revision is not None:
-      mine = self.revision.apply(jax.tree.map(to_local, rollouts), referee)
-      rollouts = to_global(self.mesh, _with_signals(mine, referee))
-    elif self.player.task.signals is not None:
-      mine = _with_signals(jax.tree.map(to_local, rollouts), referee)
-      rollouts = dataclasses.replace(rollouts, signals=to_global(self.mesh, mine.signals))
+    rollouts, _ = self.launch(params, prompts, index, budget, key).finish()
+    return self.read(params, rollouts)
+
+  def launch(
+    self,
+    params: PyTree,
+    prompts: Sequence[Prompt],
+    index: np.ndarray,
+    budget: Budget,
+    key: jax.Array,
+  ) -> Round:
+    """A round begun, without waiting; the parameters may be the sampler's copy of them."""
+    began = time.perf_counter()
+    return Round(self, began, self.player.launch(params, prompts, index, budget, key))
+
+  def read(self, params: PyTree, rollouts: Rollouts) -> Rollouts:
+    """The same with what providers say of it under `params`, if they have not said it yet."""
     found: dict[str, jax.Array] = {}
     for provider in self.providers:
-      found |= provider.read(params, rollouts)
+      if not rollouts.signals.keys() >= {*provider.names}:
+        found |= provider.read(params, rollouts)
     return dataclasses.replace(rollouts, signals=rollouts.signals | found)
+
+  def read_of(self, stages: Iterable[Stage]) -> set[str]:
+    """The signals that these stages need of providers."""
+    provided = {name for provider in self.providers for name in provider.names}
+    return provided & {name for stage in stages for name in stage.needs}
+
+
+@dataclasses.dataclass(frozen=True)
+class Round:
+  """A round that is being sampled."""
+
+  rounds: Rounds
+  began: float  # by time.perf_counter
+  playing: Playing
+
+  def finish(self) -> tuple[Rollouts, float]:
+    """Its rollouts with all but what providers say, and when they had been sampled."""
+    rollouts, referee = self.playing.finish()
+    revision, player = self.rounds.revision, self.rounds.player
+    if revision is not None:
+      mine = revision.apply(jax.tree.map(to_local, rollouts), referee)
+      rollouts = to_global(player.mesh, _with_signals(mine, referee))
+    elif player.task.signals is not None:
+      mine = _with_signals(jax.tree.map(to_local, rollouts), referee)
+      rollouts = dataclasses.replace(rollouts, signals=to_global(player.mesh, mine.signals))
+    return rollouts, referee.arrived
 
 
 def _with_signals(r: Share, referee: Referee) -> Share:

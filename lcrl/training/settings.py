@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 from lcrl.policies.cache import OF_A_BYTE
 from lcrl.policies.decoding import ATTEND
+from lcrl.training.corrected import corrected
 
 T = TypeVar("T")
 
@@ -24,9 +25,11 @@ class Train:
   max_prompt_tokens: int = 1024
   micro_batches: int = 1  # pieces that go through the model one after the other
   pack: int | None = None  # tokens of a packed row, of several rollouts; None: a row a rollout
+  head_remat: bool = True  # False: 2 bytes a token and vocabulary entry stay, a product less
   updates: int = 1  # optimizer steps a batch, each on its own part of it
   max_rounds: int = 1  # of sampling, to replace groups that the filter drops
   window: int = 0  # steps whose pass rates say how many prompts a round takes; 0: `prompts` always
+  steps_ahead: int = 0  # 1: what a step trains on was sampled during the step before
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,6 +40,14 @@ class Sampling:
   dtype: str | None = None  # of the sampler's copy of the parameters; None: the policy's
   cache_dtype: str | None = None  # of its keys and values, in `policies.cache.OF_A_BYTE`; None: own
   decoding: str | None = None  # in `lcrl.policies.decoding.ATTEND`; None: the fastest here
+  devices: ClassVar[int] = 0
+
+
+@dataclasses.dataclass(frozen=True)
+class Sampler(Sampling):
+  """With train.steps_ahead, some devices may sample while the others train."""
+
+  devices: int = 0  # type: ignore[misc]  # that sample and do not train; 0: all do both
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,7 +91,7 @@ class Log:
 
 SECTIONS = {
   "train": Train,
-  "sampling": Sampling,
+  "sampling": Sampler,
   "verify": Verify,
   "eval": Evaluate,
   "monitor": Monitor,
@@ -102,7 +113,7 @@ class Settings:
   revise: dict[str, Any] | None  # what the host does to rollouts; None: nothing
   learned: dict[str, Any]  # signal -> the reward model that gives it
   train: Train
-  sampling: Sampling
+  sampling: Sampler
   verify: Verify
   eval: Evaluate
   monitor: Monitor
@@ -145,6 +156,8 @@ def read(config: Mapping[str, Any]) -> Settings:
     **{name: section(cls, config.get(name, {}), name) for name, cls in SECTIONS.items()},
   )
   _check(settings)
+  if settings.train.steps_ahead:
+    return dataclasses.replace(settings, slots=corrected(settings.slots))
   return settings
 
 
@@ -161,12 +174,22 @@ def section(cls: type[T], values: Mapping[str, Any], name: str) -> T:
 
 def _check(s: Settings) -> None:
   values = {f"train.{name}": value for name, value in dataclasses.asdict(s.train).items()}
-  del values["train.window"]
+  for name in ("window", "steps_ahead", "head_remat"):
+    del values[f"train.{name}"]
   values |= {"checkpoint.every": s.checkpoint.every, "verify.workers": s.verify.workers}
   values |= {"eval.prompts": s.eval.prompts, "eval.samples": s.eval.samples}
   for name, value in values.items():
     if value is not None and value < 1:
       raise ValueError(f"{name} must be at least 1, got {value}.")
+  if s.train.steps_ahead not in (0, 1):
+    raise ValueError(f"train.steps_ahead must be 0 or 1, got {s.train.steps_ahead}.")
+  if s.sampling.devices < 0 or (s.sampling.devices and not s.train.steps_ahead):
+    raise ValueError(
+      f"sampling.devices must be 0 unless train.steps_ahead=1, got {s.sampling.devices}: without "
+      "it nobody trains while they sample."
+    )
+  if s.sampling.devices and s.learned:
+    raise ValueError("learned rewards use every device: sampling.devices must be 0 with them.")
   for i, phase in enumerate(s.slots.get("then") or ()):
     if phase.get("at", 0) >= s.train.steps:
       raise ValueError(
