@@ -49,7 +49,7 @@ def generate(engine: Engine, params, rows: Rows, budget: Budget, key, bucket: Bu
 def begin(engine: Engine, params, rows: Rows, budget: Budget, key, bucket: Bucket) -> Slots:
   """What `proceed` carries on."""
   work = lambda job, _: _counters(core.begin(job), lambda x: x[None])
-  return _work(engine, work, params, rows, budget, key, bucket)
+  return _placed(engine, _work(engine, work, params, rows, budget, key, bucket))
 
 
 def proceed(
@@ -61,7 +61,8 @@ def proceed(
     slots = _counters(slots, lambda x: x[0])
     return _counters(core.proceed(job, slots, until), lambda x: x[None])
 
-  return _work(engine, work, params, rows, budget, key, bucket, (slots, BATCH), (until, P()))
+  carry = (slots, BATCH), (until, P())
+  return _placed(engine, _work(engine, work, params, rows, budget, key, bucket, *carry))
 
 
 def _look(engine: Engine, rows: Rows, budget: Budget, bucket: Bucket, slots: Slots):
@@ -156,6 +157,18 @@ def _over_shards(engine: Engine, work: Callable, *specs) -> Callable:
     axis_names={"data", "fsdp"} if split else set(engine.mesh.axis_names),
     check_vma=False,
   )
+
+
+def _placed(engine: Engine, s: Slots) -> Slots:
+  """Where a carry lies between programs: always the same, with the heads of caches over tensor."""
+  if engine.mesh is None:
+    return s
+  mesh, parts = engine.mesh, engine.mesh.shape["tensor"]
+  put = lambda *axes: lambda x: _constrain(x, NamedSharding(mesh, P(*BATCH, *axes)))
+  heads = lambda x: put(None if x.shape[1] % parts else "tensor")(x)
+  cache, layers = jax.tree.map(heads, (s.cache, s.prompts.layers))
+  s = jax.tree.map(put(), s)
+  return s._replace(cache=cache, prompts=s.prompts._replace(layers=layers))
 
 
 def _counters(s: Slots, change: Callable) -> Slots:
