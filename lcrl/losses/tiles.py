@@ -42,7 +42,7 @@ class Settings(NamedTuple):
     if not self.keep:
       return None
     shape = (count, hidden.shape[0], width)
-    return Kept(jnp.zeros((*shape, columns), hidden.dtype), jnp.zeros(shape, _wide(hidden)))
+    return Kept(jax.lax.empty((*shape, columns), hidden.dtype), jnp.zeros(shape, _wide(hidden)))
 
 
 class Sums(NamedTuple):
@@ -94,7 +94,6 @@ def forward(
   width, windows, columns, tiles = _cuts(how, hidden, head)
   zeros = jnp.zeros(targets.shape, _wide(hidden))
   head = head.astype(hidden.dtype)  # once: in the loop it would keep the product from cuBLAS
-
   left = how.left(hidden, len(windows[0]) * len(tiles[0]), width, columns)
 
   def chunk(carry, inputs):
@@ -174,7 +173,7 @@ def backward(how: Settings, hidden, head, targets, mask, scores, log_sum, left, 
         piece = _take(head, window[0], columns)
         counts, hit = _places(how, head, target, columns, *window)
         p = jnp.where(fresh, left.at(index, log_sum), 0)
-        log_p, logits = 0.0, 0.0  # b and c are 0
+        log_p = logits = jnp.zeros_like(p)  # b and c are 0
       d = (jnp.where(hit, hit_weight, 0) + p * (a + b * log_p + c * p)) / how.temperature
       d = d + jnp.where(hit, at, 0)
       if how.soft_cap is not None:

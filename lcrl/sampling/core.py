@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from lcrl.policies.cache import Prompts
+from lcrl.sampling import triton_draw
 from lcrl.sampling.controls import Control, plain
 from lcrl.sampling.draw import draw, log_probs, tile
 
@@ -75,7 +76,8 @@ class Job(NamedTuple):
 
   policy: Any
   params: PyTree  # unstacked
-  head: jax.Array  # [D, V]
+  head: jax.Array  # [D, V], in the dtype of the computation
+  fused: bool  # a kernel draws: nothing but the policy's own distribution is asked for
   control: Control
   end_ids: tuple[int, ...]
   queue: Queue
@@ -147,6 +149,8 @@ def plan(
     raise ValueError(f"group must divide the {rows} rows, got {group}.")
   if slots is not None and slots < group:
     raise ValueError(f"slots must be at least the group of {group}, got {slots}.")
+  c = policy.config
+  fused = control is None and c.decoding == "triton" and triton_draw.refusal(c) is None
   control = control or plain()
   if not isinstance(params["layers"], tuple):
     params = policy.unstack(params)
@@ -166,7 +170,8 @@ def plan(
   return Job(
     policy,
     params,
-    policy.head(params),
+    policy.head(params).astype(c.dtype),
+    fused,
     control,
     end_ids,
     queue,
@@ -274,11 +279,7 @@ def _write(job: Job, s: Slots, together: bool) -> Slots:
     prompts=s.prompts,
   )
   own = jnp.minimum(s.row, rows - 1)
-  temperature = queue.temperature[own]
-  logits = _logits(job, hidden) / jnp.where(temperature > 0, temperature, 1.0)[:, None]
-  keys = jax.vmap(jax.random.fold_in)(queue.keys[own], s.steps)
-  sampled = draw(tile(job.control.shape(s.control, logits)), keys, temperature <= 0)
-  control, token, forced = job.control.take(s.control, logits, sampled)
+  control, token, forced, log_prob = _next(job, s, hidden, own)
 
   place = (s.row, s.steps)  # row R does not exist: dropped
   ended = jnp.isin(token, jnp.array(job.end_ids))
@@ -293,10 +294,22 @@ def _write(job: Job, s: Slots, together: bool) -> Slots:
     clock=s.clock + 1,
     tokens=s.tokens.at[place].set(token, mode="drop"),
     mask=s.mask.at[place].set(~forced, mode="drop"),
-    log_probs=s.log_probs.at[place].set(
-      jnp.where(forced, 0.0, log_probs(logits, token)), mode="drop"
-    ),
+    log_probs=s.log_probs.at[place].set(jnp.where(forced, 0.0, log_prob), mode="drop"),
   )
+
+
+def _next(job: Job, s: Slots, hidden, own) -> tuple[PyTree, jax.Array, jax.Array, jax.Array]:
+  """New control states, tokens, which of them are forced, log-probs: of every slot."""
+  temperature = job.queue.temperature[own]
+  keys = jax.vmap(jax.random.fold_in)(job.queue.keys[own], s.steps)
+  if job.fused:
+    softcap = job.policy.config.logit_softcap
+    token, log_prob = triton_draw.draw(hidden, job.head.T, keys, temperature, softcap=softcap)
+    return s.control, token, jnp.zeros(token.shape, bool), log_prob
+  logits = _logits(job, hidden) / jnp.where(temperature > 0, temperature, 1.0)[:, None]
+  sampled = draw(tile(job.control.shape(s.control, logits)), keys, temperature <= 0)
+  control, token, forced = job.control.take(s.control, logits, sampled)
+  return control, token, forced, log_probs(logits, token)
 
 
 def _fill(job: Job, s: Slots) -> Slots:
@@ -369,7 +382,7 @@ def _last(tokens, lengths):
 def _logits(job: Job, hidden):
   """[S, D] -> [S, V] in float32 or wider."""
   wide = jnp.promote_types(hidden.dtype, jnp.float32)
-  logits = jnp.matmul(hidden, job.head.astype(hidden.dtype), preferred_element_type=wide)
+  logits = jnp.matmul(hidden, job.head, preferred_element_type=wide)
   cap = job.policy.config.logit_softcap
   return logits if cap is None else cap * jnp.tanh(logits / cap)
 

@@ -1,0 +1,147 @@
+"""The end of a token as one Triton kernel: the product with the head and the draw from it.
+
+Logits never reach memory. A program has some rows and one tile of the vocabulary: it leaves the
+tile's largest logit, its mass, and which of its tokens the noise would pick; picking the tile takes
+no more than those. The same draws as `draw.draw` of dense logits, its plain twin, but for rounding.
+"""
+
+from __future__ import annotations
+
+import functools
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.experimental import pallas as pl
+from jax.experimental.pallas import triton as plgpu
+
+from lcrl.policies.config import Config
+from lcrl.sampling.draw import TILE
+
+
+class Tiles(NamedTuple):
+  """How the work is cut."""
+
+  rows: int = 128  # of a program, at most
+  depth: int = 64  # entries of the states in one product, at most
+  warps: int = 8
+  stages: int = 3  # blocks on their way
+
+
+TILES = Tiles()
+
+
+def refusal(c: Config) -> str | None:
+  """Why this model cannot be drawn from here, or None."""
+  if c.hidden_size % 16:
+    return f"hidden_size={c.hidden_size}"
+  if c.vocab_size < TILE:
+    return f"vocab_size={c.vocab_size}"
+  return c.dtype if jnp.dtype(c.dtype).itemsize != 2 else None
+
+
+def draw(
+  hidden: jax.Array,
+  head: jax.Array,
+  keys: jax.Array,
+  temperature: jax.Array,
+  *,
+  softcap: float | None = None,
+  tiles: Tiles = TILES,
+  interpret: bool = False,
+) -> tuple[jax.Array, jax.Array]:
+  """A token a row and its log-prob, [S] int32 and float32.
+
+  Args:
+    hidden: [S, D] last states, of 2 bytes a number.
+    head: [V, D], a token's column of the output projection as a row.
+    keys: [S] typed keys, of this token.
+    temperature: [S]; 0 takes the largest logit (of equal ones the first), and its log-prob at 1.
+    softcap: bound on the logits, None for none.
+    tiles: how the work is cut.
+    interpret: runs without a GPU, slowly.
+  """
+  size, count = len(hidden), pl.cdiv(head.shape[0], TILE)
+  rows = min(tiles.rows, max(16, pl.next_power_of_2(size)))
+  spare = -size % rows
+  noise = jax.vmap(lambda key: jax.random.gumbel(key, (count + TILE,), jnp.float32))(keys)
+  noise = jnp.where(temperature[:, None] > 0, noise, 0.0)
+  hidden, noise = (jnp.pad(x, ((0, spare), (0, 0))) for x in (hidden, noise))
+  temperature = jnp.pad(temperature.astype(jnp.float32), (0, spare))
+  call = functools.partial(pl.pallas_call, interpret=interpret)
+  of_rows = pl.BlockSpec((rows,), lambda r, t: (r,))
+  found = call(
+    functools.partial(_kernel, depth=_depth(head.shape[1], tiles.depth), softcap=softcap),
+    grid=(len(hidden) // rows, count),  # rows of one tile follow each other: it is read once
+    in_specs=[
+      pl.BlockSpec((rows, hidden.shape[1]), lambda r, t: (r, 0)),
+      pl.BlockSpec(memory_space=pl.ANY),
+      pl.BlockSpec((rows, TILE), lambda r, t: (r, 0)),
+      of_rows,
+    ],
+    out_specs=[pl.BlockSpec((None, rows), lambda r, t: (t, r))] * 4,
+    out_shape=[
+      jax.ShapeDtypeStruct((count, len(hidden)), dtype)
+      for dtype in (jnp.float32, jnp.float32, jnp.int32, jnp.float32)
+    ],
+    compiler_params=plgpu.CompilerParams(num_warps=tiles.warps, num_stages=tiles.stages),
+    name="head_draw",
+  )(hidden, head, noise[:, count:], temperature)
+  together = min(rows, max(1, 4096 // pl.next_power_of_2(count)))
+  token, log_prob = call(
+    functools.partial(_choose, together=together),
+    grid=(len(hidden) // together,),
+    out_shape=[jax.ShapeDtypeStruct((len(hidden),), dtype) for dtype in (jnp.int32, jnp.float32)],
+    compiler_params=plgpu.CompilerParams(num_warps=8),
+    name="tile_draw",
+  )(*found, noise, temperature)
+  return token[:size], log_prob[:size]
+
+
+def _kernel(hidden, head, noise, temperature, top, mass, pick, logit, *, depth: int, softcap):
+  rows, vocab = hidden.shape[0], head.shape[0]
+  ids = pl.program_id(1) * TILE + jnp.arange(TILE)
+  real = ids < vocab
+
+  def block(i, logits):
+    columns = i * depth + jnp.arange(depth)
+    h = plgpu.load(hidden.at[jnp.arange(rows)[:, None], columns[None]])
+    some = plgpu.load(head.at[ids[:, None], columns[None]], mask=real[:, None], other=0)
+    return logits + plgpu.dot(h, some.T)
+
+  zeros = jnp.zeros((rows, TILE), jnp.float32)
+  logits = jax.lax.fori_loop(0, hidden.shape[1] // depth, block, zeros)
+  if softcap is not None:
+    logits = softcap * jnp.tanh(logits / softcap)
+  divisor = jnp.where(temperature[...] > 0, temperature[...], 1.0)
+  logits = jnp.where(real[None], logits / divisor[:, None], -jnp.inf)
+  highest = logits.max(axis=1)
+  total = jnp.exp(logits - highest[:, None]).sum(axis=1)
+  noisy = logits + noise[...]
+  within = jnp.broadcast_to(jnp.arange(TILE)[None], logits.shape)
+  first = jnp.where(noisy == noisy.max(axis=1)[:, None], within, TILE).min(axis=1)
+  top[...] = highest
+  mass[...] = highest + jnp.log(total)
+  pick[...] = pl.program_id(1) * TILE + first
+  logit[...] = jnp.where(within == first[:, None], logits, 0.0).sum(axis=1)
+
+
+def _choose(top, mass, pick, logit, noise, temperature, token, log_prob, *, together: int):
+  """A tile for each of some rows: the token it picked, and its log-prob."""
+  count, row = top.shape[0], pl.program_id(0) * together + jnp.arange(together)
+  tile = jnp.arange(pl.next_power_of_2(count))[:, None]
+  inside, place = tile < count, jnp.minimum(tile, count - 1)
+  take = lambda x, *index: plgpu.load(x.at[index], mask=inside, other=-jnp.inf)
+  masses = take(mass, place, row[None])
+  drawn = (plgpu.load(temperature.at[row]) > 0)[None]
+  noisy = jnp.where(drawn, masses + take(noise, row[None], place), take(top, place, row[None]))
+  chosen = jnp.where(noisy == noisy.max(axis=0)[None], place, count).min(axis=0)
+  highest = masses.max(axis=0)
+  total = highest + jnp.log(jnp.exp(masses - highest[None]).sum(axis=0))
+  plgpu.store(token.at[row], plgpu.load(pick.at[chosen, row]))
+  plgpu.store(log_prob.at[row], plgpu.load(logit.at[chosen, row]) - total)
+
+
+def _depth(size: int, most: int) -> int:
+  """The largest power of 2 up to `most` that divides `size`."""
+  return min(size & -size, most)
