@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from lcrl import policies
+from lcrl.compiler import CUBLAS
 from lcrl.data import tokenizers
 from lcrl.data.rows import Rows
 from lcrl.mesh import make_mesh, to_global
@@ -180,11 +181,11 @@ def test_a_config_says_how_it_decodes(model):
 def test_a_kernel_for_nvidia_comes_with_its_options(model, monkeypatch):
   """Options that are given win."""
   device = SimpleNamespace(device_kind="NVIDIA H100")
-  monkeypatch.setattr(engine_module.jax, "devices", lambda: [device])
+  monkeypatch.setattr(jax, "devices", lambda: [device])
   policy = policies.make(policies.tiny(V, head_dim=32))
   engine = partial(engine_of, policy, dtype="bfloat16")
   assert engine().policy.config.decoding == "triton"
-  assert dict(engine().compiler) == engine_module.CUBLAS
+  assert dict(engine().compiler) == CUBLAS
   assert not engine(compiler={}).compiler
   assert not engine(decoding="xla").compiler
 

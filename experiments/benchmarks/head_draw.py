@@ -25,7 +25,7 @@ FLAGS = flags.FLAGS
 TILES = [
   Tiles(),
   Tiles(warps=4),
-  Tiles(stages=4),
+  Tiles(stages=3),
   Tiles(depth=32, stages=4),
   Tiles(depth=32, warps=4, stages=4),
   Tiles(rows=64, warps=4),

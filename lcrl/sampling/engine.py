@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from lcrl import policies
+from lcrl.compiler import on_nvidia, options
 from lcrl.data.rows import Rows
 from lcrl.mesh import batch_shards, replicated
 from lcrl.policies.triton_decode import refusal
@@ -21,8 +22,6 @@ from lcrl.sampling.core import PyTree
 from lcrl.types import Budget, Rollouts
 
 SHORTEST = 16  # the smallest bucket; the others are its doubles
-# Products of few rows on NVIDIA: 5.1 us by cuBLAS, 6.6 us by XLA in Triton (135 M, on an H100).
-CUBLAS = {"xla_gpu_enable_triton_gemm": False}
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -156,7 +155,7 @@ def make_engine(
   config = dataclasses.replace(policy.config, dtype=dtype or policy.config.dtype)
   config = dataclasses.replace(config, decoding=decoding or _fastest(config, mesh))
   if compiler is None:
-    compiler = CUBLAS if config.decoding == "triton" and _nvidia(mesh) else {}
+    compiler = options(mesh) if config.decoding == "triton" else {}
   if config != policy.config:
     policy = policies.make(config)
   return Engine(
@@ -177,12 +176,7 @@ def make_engine(
 def _fastest(config: policies.Config, mesh: Mesh | None) -> str:
   """The kernel for NVIDIA where it can serve the model; it runs on whole heads only."""
   whole = mesh is None or mesh.shape["tensor"] == 1
-  return "triton" if _nvidia(mesh) and whole and refusal(config) is None else "xla"
-
-
-def _nvidia(mesh: Mesh | None) -> bool:
-  device = jax.devices()[0] if mesh is None else mesh.devices.flat[0]
-  return "NVIDIA" in device.device_kind
+  return "triton" if on_nvidia(mesh) and whole and refusal(config) is None else "xla"
 
 
 def _bucket(length: int, limit: int) -> int:

@@ -25,7 +25,7 @@ class Tiles(NamedTuple):
   rows: int = 128  # of a program, at most
   depth: int = 64  # entries of the states in one product, at most
   warps: int = 8
-  stages: int = 3  # blocks on their way
+  stages: int = 4  # blocks on their way
 
 
 TILES = Tiles()

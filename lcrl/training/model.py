@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh
 
-from lcrl import recipes
+from lcrl import compiler, recipes
 from lcrl.mesh import (
   batch_sharding,
   batch_shards,
@@ -124,7 +124,11 @@ def build_model(settings: Settings, *, devices=None) -> Model:
     updates=s.train.updates,
   )
   update_: Callable[..., Any] = jax.jit(
-    step, donate_argnums=0, out_shardings=(state.shardings, whole), static_argnames="sizes"
+    step,
+    donate_argnums=0,
+    out_shardings=(state.shardings, whole),
+    static_argnames="sizes",
+    compiler_options=compiler.options(mesh) or None,
   )
   measure: Callable[..., Any] = jax.jit(
     partial(score_all, make_score(needs=measured), pieces=s.train.micro_batches),
