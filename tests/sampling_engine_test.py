@@ -14,7 +14,6 @@ from lcrl.compiler import CUBLAS
 from lcrl.data import tokenizers
 from lcrl.data.rows import Rows
 from lcrl.mesh import make_mesh, to_global
-from lcrl.sampling import engine as engine_module
 from lcrl.sampling.controls import chain
 from lcrl.sampling.engine import make_engine
 from lcrl.sampling.steering import budget_forcing, token_bias
