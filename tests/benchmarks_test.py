@@ -6,17 +6,18 @@ import json
 import pathlib
 
 import jax
+import numpy as np
 import pytest
 from absl import flags
 
-from experiments.benchmarks import peers, shapes, update
+from experiments.benchmarks import lengths_report, peers, shapes, update
 
 COMMON = {"shape": "laptop", "prompts": 2, "group": 2, "asked": 8, "limit": 8, "dtype": "float32"}
 
 
 @pytest.fixture
 def bench(monkeypatch, capsys):
-  """Runs a benchmark with these flags, defaults elsewhere; gives its last line of JSON."""
+  """Runs a benchmark with these flags, defaults elsewhere; gives its lines of JSON."""
   small = dataclasses.replace(
     shapes.LAPTOP, vocab_size=64, hidden_size=16, layers=1, heads=2, kv_heads=1, head_dim=8
   )
@@ -32,7 +33,7 @@ def bench(monkeypatch, capsys):
     finally:
       for flag in set(flags.FLAGS) - before:
         delattr(flags.FLAGS, flag)
-    return json.loads(capsys.readouterr().out.splitlines()[-1])
+    return [json.loads(line) for line in capsys.readouterr().out.splitlines()]
 
   return run
 
@@ -53,7 +54,7 @@ def peer(monkeypatch):
 def test_a_step_has_parts(bench):
   """Every response is written to its limit, and the parts of a step add up."""
   how = {"update": "none/xla/1/0/scan", "workers": 1, "repeats": 1}
-  own = bench("step", **COMMON, **how)["own"]
+  own = bench("step", **COMMON, **how)[-1]["own"]
   assert own["response_tokens"] == 2 * 2 * 8
   parts = ("sampling_s", "verify_s", "shape_s", "update_s")
   assert min(own[part] for part in parts) > 0
@@ -62,7 +63,7 @@ def test_a_step_has_parts(bench):
 
 def test_sampling_is_measured_by_variant(bench):
   """A variant that cannot run here is an error in its place."""
-  variants = bench("sampling", **COMMON, variants="xla,none", repeats=1)["variants"]
+  variants = bench("sampling", **COMMON, variants="xla,none", repeats=1)[-1]["variants"]
   found = variants["xla"]
   assert found["tokens_per_s"] == pytest.approx(2 * 2 * 8 / found["seconds"])
   assert "none" in variants["none"]["error"]
@@ -70,7 +71,7 @@ def test_sampling_is_measured_by_variant(bench):
 
 def test_slots_and_batches_sample_the_same_work(bench):
   heavy = {"heavy": True, "slots": 2, "variants": "xla", "repeats": 1}
-  found = bench("sampling", **COMMON, **heavy)["variants"]["xla"]
+  found = bench("sampling", **COMMON, **heavy)[-1]["variants"]["xla"]
   work = {
     name: found[name]["seconds"] * found[name]["tokens_per_s"] for name in ("slots", "batches")
   }
@@ -80,7 +81,7 @@ def test_slots_and_batches_sample_the_same_work(bench):
 
 def test_log_probs_are_measured(bench, peer):
   sizes = {"tokens": 16, "hidden": 8, "vocab": 32, "tiles": "8x16", "dtype": "float32"}
-  found = bench("log_probs", **sizes, repeats=1, peer="transformers")
+  found = bench("log_probs", **sizes, repeats=1, peer="transformers")[-1]
   own = found["tiled 8x16"]["median_ms"]
   assert found["dense_over_tiled"]["median_ms"] == pytest.approx(found["dense"]["median_ms"] / own)
   assert found["times_less"]["median_ms"] == pytest.approx(1e5 / own)
@@ -90,19 +91,20 @@ def test_log_probs_are_measured(bench, peer):
 def test_an_update_is_measured_against_a_peer(bench, peer):
   """On the same work; a run that is refused is an error in its place."""
   how = {"runs": "none/xla/1/0/scan", "repeats": 1, "peer": "tunix", "micro": 1, "heavy": True}
-  found = bench("update", **COMMON, **how)
+  beside, found = bench("update", **COMMON, **how)
+  assert beside["peer"]["seconds"] == 100
   assert found["times_less"]["seconds"] == pytest.approx(100 / found["seconds"])
   assert found["grad_norm"] > 0
   job = peer[0]
   assert (job.part, job.micro, job.shape, job.dtype) == ("update", 1, "laptop", "float32")
   assert job.work == shapes.Work(2, 2, 8, 8, heavy=True)
-  assert "error" in bench("update", **COMMON, **how | {"runs": "none/nothing/1/0/scan"})
+  assert "error" in bench("update", **COMMON, **how | {"runs": "none/nothing/1/0/scan"})[-1]
 
 
 def test_a_peer_samples_batch_by_batch(bench, peer):
   """One of the four batches is measured; all count."""
   how = {"heavy": True, "slots": 1, "variants": "none", "repeats": 1, "peer": "transformers"}
-  found = bench("sampling", **COMMON | {"group": 1, "prompts": 4}, **how)["peer"]
+  found = bench("sampling", **COMMON | {"group": 1, "prompts": 4}, **how)[-1]["peer"]
   assert (peer[0].prompts, found["batches"], found["seconds"]) == (1, 4, 400.0)
 
 
@@ -133,3 +135,34 @@ def test_a_peer_that_fails_is_an_error():
   assert "Unknown peer 'nobody'" in found["error"]
   assert peers.ratios(found, {"seconds": 1.0}, ("seconds",)) == {}
   assert "0.01 seconds" in peers.in_a_process("tunix", peers.Job("step"), timeout=0.01)["error"]
+
+
+def test_a_step_of_some_length_is_measured(bench):
+  """The control, not the limit, ends rows; what was sampled trains."""
+  sizes = COMMON | {"prompts": 4, "slots": 4, "limit": 16, "limits": 16, "means": 4, "mean": 4}
+  point, common = bench("lengths", **sizes, update="none/xla/1/16/scan", repeats=1)
+  assert 0 < point["mean_sampled"] < point["longest"] < 16
+  assert point["step_s"] == point["seconds"] + point["update_s"] > point["update_s"] > 0
+  assert (common["limit_of_means"], common["mean_of_limits"]) == (16, 4)
+
+
+def test_lengths_are_drawn_and_in_tables(tmp_path):
+  # 1 s + 2 s a token; the second point is above: least squares through (1, 3), (2, 5.9), (3, 7)
+  # is 1.3 + 2 x, from which the second is 0.6 / 5.3 away
+  common = {"device": "toy", "shape": "laptop", "prompts": 4, "group": 2}
+  common |= {"limit_of_means": 8, "mean_of_limits": 1}
+  times = [(1, 8, 3.0), (2, 8, 5.9), (3, 8, 7.0), (1, 16, 3.3)]
+  points = [
+    {"mean": mean, "limit": limit, "mean_sampled": mean, "seconds": s, "tokens_per_s": 8 * mean / s}
+    for mean, limit, s in times
+  ]
+  lines = [*points, {"mean": 3, "limit": 16, "error": "out of memory"}, common]
+  found = lengths_report.read("\n".join(map(json.dumps, lines)))
+  line = lengths_report.fit(found.by_mean, "seconds")
+  np.testing.assert_allclose(line, (1.3, 2.0, 0.6 / 5.3))
+  assert lengths_report.spread(found.by_limit, "seconds") == pytest.approx(0.1)
+  said = lengths_report.tables(found)
+  assert "| 2.0 | 5.9 | 3 | +11.3 % |" in said
+  assert "flat within 10.0 %" in said
+  lengths_report.draw(tmp_path / "a.png", found)
+  assert (tmp_path / "a.png").stat().st_size > 10_000

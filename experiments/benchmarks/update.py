@@ -41,14 +41,16 @@ FLAGS = flags.FLAGS
 def main(argv):
   del argv
   work = shapes.asked_work(FLAGS.heavy)
+  fewer = {"layers": FLAGS.layers} if FLAGS.layers else {}
+  c = shapes.config(FLAGS.shape, dtype=FLAGS.dtype, **fewer)
   peer = peers.ask("update")
   common = shapes.machine() | {"shape": FLAGS.shape, **work._asdict(), "entropy": FLAGS.entropy}
   if peer and "seconds" in peer:
-    peer |= of_peak(_config(), work, 0, peer["seconds"])
+    peer |= of_peak(c, work, 0, peer["seconds"])
     print(json.dumps({**common, "peer": peer}), flush=True)
   for run in FLAGS.runs:
     try:
-      result = measure(run, work)
+      result = measure(run, work, c)
       result["times_less"] = peers.ratios(peer, result, ("seconds", "first_s", "peak_gib"))
     except (RuntimeError, ValueError) as error:  # out of memory, or refused, is a result
       result = shapes.failure(error)
@@ -56,8 +58,8 @@ def main(argv):
     jax.clear_caches()
 
 
-def measure(run: str, work: Work) -> dict[str, Any]:
-  model = model_of(run, work)
+def measure(run: str, work: Work, c: Config) -> dict[str, Any]:
+  model = model_of(run, work, c, entropy=FLAGS.entropy)
   batch = made_up(work, model.policy.config.vocab_size)
   lengths = np.asarray(used_lengths(batch.rollouts.mask))
   state, first = model.initial(), dict[str, Any]()
@@ -73,7 +75,7 @@ def measure(run: str, work: Work) -> dict[str, Any]:
   result |= {name: float(value) for name, value in first.items()}
   attention, width = run.split("/")[1], int(run.split("/")[3])
   shared = work.asked if width and shares_prompts(attention) else 0
-  result |= of_peak(model.policy.config, work, shared, result["seconds"])
+  result |= of_peak(c, work, shared, result["seconds"])
   result["peak_gib"] = shapes.peak_gib()
   if FLAGS.profile:
     result |= {"profile": profile(lambda: model.update(state, batch)[1], top=40)}
@@ -101,9 +103,10 @@ def flops(c: Config, work: Work, shared: int = 0, attention: int = 1) -> float:
   return 6 * weights * own(1) + attention * 6 * c.layers * c.heads * c.head_dim * own(2)
 
 
-def model_of(run: str, work: Work) -> Model:
+def model_of(run: str, work: Work, c: Config, *, entropy: bool = False) -> Model:
+  """What trains on this work, as the run says. Packed rows are wide enough for any rollout."""
   remat, attention, pieces, width, layers = run.split("/")
-  c = _config(remat=remat, attention=attention, unroll=layers == "unroll")
+  c = dataclasses.replace(c, remat=remat, attention=attention, unroll=layers == "unroll")
   loss = {"fn": "clipped_surrogate", "clip_low": 0.2, "clip_high": 0.28}
   settings = read(
     {
@@ -112,7 +115,7 @@ def model_of(run: str, work: Work) -> Model:
       "reward": {"fn": "correctness"},
       "filter": {"fn": "keep_all"},
       "advantage": {"fn": "group_normalized"},
-      "loss": loss | ({"entropy_bonus": 0.01} if FLAGS.entropy else {}),
+      "loss": loss | ({"entropy_bonus": 0.01} if entropy else {}),
       "weights": {"fn": "token_mean"},
       "policy": {"fn": "fresh", **{f.name: getattr(c, f.name) for f in dataclasses.fields(c)}},
       "task": {},
@@ -126,7 +129,7 @@ def model_of(run: str, work: Work) -> Model:
         "max_tokens": work.limit,
         "max_prompt_tokens": work.asked,
         "micro_batches": int(pieces),
-        "pack": int(width) or None,
+        "pack": max(int(width), work.asked + work.limit) if int(width) else None,
       },
     }
   )
@@ -161,11 +164,6 @@ def to_train_on(rollouts: Rollouts) -> Batch:
   """With scores for advantages, every token counting alike."""
   keep, weights = jnp.ones(rollouts.scores.shape, bool), rollouts.mask / rollouts.mask.sum()
   return Batch(rollouts, rollouts.scores, keep, rollouts.scores, weights)
-
-
-def _config(**changes: Any) -> Config:
-  fewer = {"layers": FLAGS.layers} if FLAGS.layers else {}
-  return shapes.config(FLAGS.shape, dtype=FLAGS.dtype, **fewer, **changes)
 
 
 def define():
