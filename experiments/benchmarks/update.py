@@ -47,14 +47,13 @@ def main(argv):
   common = shapes.machine() | {"shape": FLAGS.shape, **work._asdict(), "entropy": FLAGS.entropy}
   if peer and "seconds" in peer:
     peer |= of_peak(c, work, 0, peer["seconds"])
-    print(json.dumps({**common, "peer": peer}), flush=True)
   for run in FLAGS.runs:
     try:
       result = measure(run, work, c)
       result["times_less"] = peers.ratios(peer, result, ("seconds", "first_s", "peak_gib"))
     except (RuntimeError, ValueError) as error:  # out of memory, or refused, is a result
       result = shapes.failure(error)
-    print(json.dumps({**common, "run": run, **result}), flush=True)
+    print(json.dumps({**common, "run": run, **result, "peer": peer}), flush=True)
     jax.clear_caches()
 
 
