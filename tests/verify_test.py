@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -94,6 +95,28 @@ def test_many_items_in_order(verifier):
     Outcome.OK if i % 3 else Outcome.WRONG for i in range(2000)
   ]
   assert verifier.verify([]) == []
+
+
+def test_more_may_come_while_some_are_judged(hostile):
+  """A worker that hangs holds up no other; every batch gets its own verdicts."""
+  with Verifier(task(hostile.obeys), workers=2, deadline=60.0) as verifier:
+    slow = verifier.submit(items("sleep"))
+    while verifier._todo:
+      time.sleep(0.01)
+    quick = {n: verifier.submit(items(*(str(i % n) for i in range(n + 1)))) for n in (1, 2, 30)}
+    for n, future in quick.items():
+      outcomes = [verdict.outcome for verdict in future.result(timeout=30)]
+      assert outcomes == [Outcome.OK] * n + [Outcome.WRONG]
+    assert verifier.submit([]).result(timeout=0) == []
+    assert not slow.done()
+  with pytest.raises(RuntimeError, match="was closed"):
+    slow.result(timeout=0)
+
+
+def test_several_threads_may_submit(verifier):
+  with ThreadPoolExecutor(4) as pool:
+    found = pool.map(lambda n: verifier.verify(items(*map(str, range(n)))), range(1, 9))
+  assert [len(verdicts) for verdicts in found] == list(range(1, 9))
 
 
 def test_text_arrives_as_it_is(verifier):
@@ -189,6 +212,15 @@ def test_closing_ends_the_processes(hostile):
       os.kill(pid, 0)
   with pytest.raises(RuntimeError, match="not open"):
     verifier.verify(items("0"))
+
+
+def test_when_workers_start_no_more_those_who_wait_hear_of_it(hostile, monkeypatch):
+  with Verifier(task(hostile.obeys), workers=2) as verifier:
+    monkeypatch.setattr(sys, "executable", "/bin/false")
+    with pytest.raises(RuntimeError, match="do not start"):
+      verifier.submit(items("exit", "exit", "exit")).result(timeout=20)
+    with pytest.raises(RuntimeError, match="not open"):
+      verifier.verify(items("0"))
 
 
 def test_orphans_end(hostile):

@@ -2,6 +2,7 @@
 
 A response may make a scorer loop, eat memory or die. Then its verdict is a timeout or a crash,
 another worker takes that one's place, and the other responses are judged as if nothing happened.
+A thread feeds the workers and hears them, so that more may be submitted while they judge.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import collections
 import contextlib
 import dataclasses
+import itertools
 import json
 import math
 import multiprocessing.connection
@@ -20,9 +22,11 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Iterable
-from typing import Any
+from concurrent.futures import Future
+from typing import Any, NamedTuple
 
 from lcrl.tasks.task import Prompt, Task
 from lcrl.types import Outcome
@@ -48,17 +52,33 @@ def _frame(thing: Any) -> bytes:
   return len(data).to_bytes(8) + data
 
 
-class _Job:
-  """The items of one call, which of them wait for a worker, and the verdicts so far."""
+class _Batch:
+  """What was submitted together, and the verdicts so far."""
 
-  def __init__(self, items: Iterable[tuple[str, Prompt]] = ()):
-    self.items = [(i, text, prompt.reference) for i, (text, prompt) in enumerate(items)]
-    self.todo = collections.deque(range(len(self.items)))
-    self.verdicts: dict[int, Verdict] = {}
+  def __init__(self, size: int):
+    self.size, self.verdicts = size, dict[int, Verdict]()
+    self.future: Future[list[Verdict]] = Future()
+    self.future.set_running_or_notify_cancel()  # from here on nobody can cancel it
+    self.finish()
+
+  def put(self, place: int, verdict: Verdict) -> None:
+    self.verdicts[place] = verdict
+    self.finish()
+
+  def finish(self) -> None:
+    if len(self.verdicts) == self.size:
+      self.future.set_result([self.verdicts[i] for i in range(self.size)])
+
+
+class _Item(NamedTuple):
+  batch: _Batch
+  place: int  # in its batch
+  text: str
+  reference: Any
 
 
 class _Worker:
-  """One process, the indices it owes answers for, and when it last got or said something."""
+  """One process, the items it owes answers for, and when it last got or said something."""
 
   def __init__(self, setup: bytes):
     self.ready = False
@@ -117,7 +137,7 @@ class _Worker:
 
 
 class Verifier:
-  """Scores responses to a task's prompts. A context manager; not for several threads at once.
+  """Scores responses to a task's prompts. A context manager.
 
   Args:
     task: gives the scorer and the threshold.
@@ -149,95 +169,142 @@ class Verifier:
     )
     self._workers: list[_Worker] = []
     self._stillborn = 0  # workers in a row that ended before they were ready
+    self._names = itertools.count()
+    self._items: dict[int, _Item] = {}  # those without a verdict, by name
+    self._todo: collections.deque[int] = collections.deque()  # those that wait for a worker
+    self._lock = threading.Lock()  # of what is open, and of what is submitted
+    self._bell, self._ear = socket.socketpair()
+    self._bell.setblocking(False)
+    self._thread: threading.Thread | None = None
+    self._closing = False
 
   def __enter__(self) -> Verifier:
     try:
       self._workers += (_Worker(self._setup) for _ in range(self._wanted))
       while not all(worker.ready for worker in self._workers):
-        self._turn(_Job())
-      return self
+        self._turn()
     except BaseException:
       self.close()
       raise
+    self._thread = threading.Thread(target=self._serve, name="verifier", daemon=True)
+    self._thread.start()
+    return self
 
   def __exit__(self, *_) -> None:
     self.close()
 
   def close(self) -> None:
-    for worker in self._workers:
-      worker.close()
-    self._workers.clear()
+    """Ends the processes. Whoever still waits for verdicts gets an error."""
+    if self._thread:
+      self._closing = True
+      self._ring()
+      self._thread.join()
+    self._end(RuntimeError("The verifier was closed."))
 
   def verify(self, items: Iterable[tuple[str, Prompt]]) -> list[Verdict]:
     """Verdicts in the order of the items: one for each, whatever a response does."""
-    if not self._workers:
-      raise RuntimeError("The verifier is not open: use it as a context manager.")
-    job = _Job(items)
-    try:
-      while len(job.verdicts) < len(job.items):
-        self._turn(job)
-    except BaseException:  # half a conversation cannot be taken up again
-      self.close()
-      raise
-    return [job.verdicts[i] for i in range(len(job.items))]
+    return self.submit(items).result()
 
-  def _turn(self, job: _Job) -> None:
+  def submit(self, items: Iterable[tuple[str, Prompt]]) -> Future[list[Verdict]]:
+    """What `verify` gives, later: items that were submitted before are still being judged."""
+    given = list(items)
+    batch = _Batch(len(given))
+    with self._lock:
+      if not self._workers:
+        raise RuntimeError("The verifier is not open: use it as a context manager.")
+      for place, (text, prompt) in enumerate(given):
+        name = next(self._names)
+        self._items[name] = _Item(batch, place, text, prompt.reference)
+        self._todo.append(name)
+    self._ring()
+    return batch.future
+
+  def _ring(self) -> None:
+    with contextlib.suppress(BlockingIOError):  # it was rung often enough
+      self._bell.send(b"!")
+
+  def _serve(self) -> None:
+    try:
+      while not self._closing:
+        self._turn()
+    except BaseException as why:  # it is theirs who wait for verdicts
+      self._end(why)
+
+  def _end(self, why: BaseException) -> None:
+    with self._lock:
+      for worker in self._workers:
+        worker.close()
+      self._workers.clear()
+      self._todo.clear()
+      for batch in {item.batch for item in self._items.values()}:
+        batch.future.set_exception(why)
+      self._items.clear()
+
+  def _turn(self) -> None:
     """Feeds the idle, listens to the busy until one speaks or is late, replaces the lost."""
     for worker in list(self._workers):
       if worker.ready and not worker.owed and worker.process.poll() is not None:
         self._replace(worker)  # died while idle: no item's fault
-      elif worker.ready and not worker.owed and job.todo:
-        self._feed(worker, job)
+      elif worker.ready and not worker.owed and self._todo:
+        self._feed(worker)
     due = {w: w.since + (self._deadline if w.ready else _START) for w in self._workers if w.busy}
     channels: dict[Any, _Worker] = {worker.channel: worker for worker in due}
-    wait = max(0.0, min(due.values()) - time.monotonic())
-    spoke = multiprocessing.connection.wait(list(channels), wait)
+    wait = max(0.0, min(due.values()) - time.monotonic()) if due else None
+    spoke = multiprocessing.connection.wait([self._ear, *channels], wait)
     now = time.monotonic()
     for channel in spoke:
-      self._hear(channels.pop(channel), job)
+      if channel is self._ear:
+        self._ear.recv(1 << 16)
+      else:
+        self._hear(channels.pop(channel))
     for worker in channels.values():
       if due[worker] < now:
-        self._lose(worker, job, "the deadline passed", Outcome.TIMEOUT)
+        self._lose(worker, "the deadline passed", Outcome.TIMEOUT)
 
-  def _feed(self, worker: _Worker, job: _Job) -> None:
+  def _feed(self, worker: _Worker) -> None:
     """A share of what is left, so that shares shrink and workers finish together."""
-    share = min(_CHUNK, math.ceil(len(job.todo) / (4 * len(self._workers))))
-    worker.owed.extend(job.todo.popleft() for _ in range(share))
-    worker.send(_frame([job.items[i] for i in worker.owed]))
+    share = min(_CHUNK, math.ceil(len(self._todo) / (4 * len(self._workers))))
+    worker.owed.extend(self._todo.popleft() for _ in range(share))
+    items = ((name, self._items[name]) for name in worker.owed)
+    worker.send(_frame([(name, item.text, item.reference) for name, item in items]))
 
-  def _hear(self, worker: _Worker, job: _Job) -> None:
+  def _hear(self, worker: _Worker) -> None:
     try:
       for line in worker.lines():
-        self._note(worker, job, json.loads(line))
+        self._note(worker, json.loads(line))
     except (OSError, ValueError) as why:
       code = worker.kill()
       late = code in (-signal.SIGXCPU, -signal.SIGALRM)  # its own limits, before the deadline here
       outcome = Outcome.TIMEOUT if late else Outcome.CRASH
-      self._lose(worker, job, f"{why} (exit code {code})", outcome)
+      self._lose(worker, f"{why} (exit code {code})", outcome)
 
-  def _note(self, worker: _Worker, job: _Job, line: list) -> None:
+  def _note(self, worker: _Worker, line: list) -> None:
     match line:
       case ["ready", list(guards)] if not worker.ready:
         worker.ready, self.guards, self._stillborn = True, tuple(guards), 0
       case ["failed", str(why)] if not worker.ready:
         raise RuntimeError(f"A worker cannot import the scorer of {self._task.name}: {why}")
-      case [int(index), str(status), float(score), str(why)] if (
-        worker.owed and index == worker.owed[0]
+      case [int(name), str(status), float(score), str(why)] if (
+        worker.owed and name == worker.owed[0]
       ):
         scored = Outcome.OK if score >= self._task.threshold else Outcome.WRONG
-        outcome = _UNSCORED.get(status, scored)
-        job.verdicts[worker.owed.popleft()] = Verdict(score, outcome, why)
+        self._judged(worker, Verdict(score, _UNSCORED.get(status, scored), why))
       case _:
         raise ValueError(f"a worker said {line!r:.100}")
 
-  def _lose(self, worker: _Worker, job: _Job, why: str, outcome: Outcome) -> None:
+  def _judged(self, worker: _Worker, verdict: Verdict) -> None:
+    """Of the first item that a worker owes."""
+    item = self._items.pop(worker.owed.popleft())
+    item.batch.put(item.place, verdict)
+
+  def _lose(self, worker: _Worker, why: str, outcome: Outcome) -> None:
     """The first item it owes is to blame; the others go back in line, at the front."""
     self._stillborn += not worker.ready
     if self._stillborn > _TRIES:
       raise RuntimeError(f"Verifier workers do not start: {why}. {worker.last_words()}")
     if worker.owed:
-      job.verdicts[worker.owed.popleft()] = Verdict(0.0, outcome, why)
-    job.todo.extendleft(reversed(worker.owed))
+      self._judged(worker, Verdict(0.0, outcome, why))
+    self._todo.extendleft(reversed(worker.owed))
     self._replace(worker)
 
   def _replace(self, worker: _Worker) -> None:
