@@ -1,7 +1,8 @@
 """Two processes train as one does: same tokens, same parameters, whatever lies on which.
 
 Everything that happens on the host, or before groups are chosen, takes part: rounds are refilled,
-responses are cut and verified again, rules are read off them, entropy is measured.
+responses are cut and verified again, rules are read off them, entropy is measured. The rollouts of
+the second step are sampled ahead.
 """
 
 import json
@@ -28,6 +29,7 @@ CONFIG = changed(
   train__group_size=2,
   train__max_rounds=2,
   train__max_tokens=4,
+  train__steps_ahead=1,
   eval__prompts=4,
   budget={"fn": "fixed", "target": 3, "cap": 4},
   task={"fn": "arithmetic", "size": 64, "signals": {"fn": "patterns", "digit": "[0-9]"}},
