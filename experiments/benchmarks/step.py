@@ -4,7 +4,11 @@ runs it, with random weights, tokens for text and a scorer in the real verifier'
 python -m experiments.benchmarks.step --peer=tunix      # 64 x 8 rollouts of 96 + 96 tokens
 python -m experiments.benchmarks.step --update=none/xla/1/0/scan --shape=laptop --prompts=4 \
   --group=4 --asked=64 --limit=128 --micro=4 --dtype=float32 --peer=tunix
+python -m experiments.benchmarks.step --steps_ahead=1                       # on one device
+python -m experiments.benchmarks.step --steps_ahead=1 --sampling_devices=1  # one of two samples
 
+A step is timed from end to end, and its parts are what the host spent: a part that overlaps with
+another takes no time of its own. Steps ahead sample what the next step trains on.
 The peer does the same work first, in a process of its own. `--cache` names a folder of compiled
 programs: with a fresh one the first step is a cold one, run again it is a warm one. Prints one JSON
 line a library, then one with both and their ratio.
@@ -23,7 +27,8 @@ import numpy as np
 from absl import app, flags
 
 from experiments.benchmarks import peers, shapes
-from lcrl.sampling.engine import Engine, make_engine
+from lcrl.mesh import beside
+from lcrl.sampling.engine import make_engine
 from lcrl.sampling.verified import Player
 from lcrl.tasks.scorers import text
 from lcrl.tasks.task import Prompt, Task
@@ -61,6 +66,7 @@ def measure(work: shapes.Work) -> dict[str, Any]:
   model = build_model(settings(work))
   task = Task("copies", _Asked(work, model.policy.config.vocab_size), text)
   tokens = _Tokens(model.policy.config.vocab_size)
+  mesh = beside(model.mesh, FLAGS.sampling_devices)
   engine = make_engine(
     model.policy,
     max_tokens=work.limit,
@@ -68,10 +74,12 @@ def measure(work: shapes.Work) -> dict[str, Any]:
     pad_id=tokens.pad_id,
     decoding=FLAGS.decoding,
     compiler=shapes.compiler_options(FLAGS.compiler),
+    mesh=mesh,
+    source=model.mesh,
   )
   with Verifier(task, workers=FLAGS.workers) as verifier:
-    timed, judge = _Timed(engine), _Judge(verifier)
-    player = Player(task, tokens, timed, judge, model.mesh, work.asked)
+    judge = _Judge(verifier)
+    player = Player(task, tokens, engine, judge, mesh, work.asked)
     rounds = make_rounds(model, player)
     roll, state = make_roll(model, task, rounds), model.initial()
     jax.block_until_ready(state.params)
@@ -79,23 +87,27 @@ def measure(work: shapes.Work) -> dict[str, Any]:
     for _ in range(2 + FLAGS.repeats):
       start = time.perf_counter()
       shaped = roll(state)
-      rolled = time.perf_counter()
-      state, _ = learn(model, state, shaped)
+      state, metrics = learn(model, state, shaped)
       jax.block_until_ready(state.params)
-      end = time.perf_counter()
+      whole = time.perf_counter() - start
+      sampling, verify, update = (
+        metrics[f"time/{part}"].value() for part in ("sample", "verify", "update")
+      )
       parts.append(
         {
-          "step_s": end - start,
-          "sampling_s": timed.seconds,
-          "verify_s": shaped.seconds - timed.seconds,
+          "step_s": whole,
+          "sampling_s": sampling,
+          "verify_s": verify,
           "verify_workers_s": judge.seconds,
-          "shape_s": rolled - start - shaped.seconds,
-          "update_s": end - rolled,
+          "shape_s": whole - sampling - verify - update,
+          "update_s": update,
         }
       )
-  memory = jax.devices()[0].memory_stats() or {}
+  memory = [device.memory_stats() or {} for device in jax.devices()]
   return {
     **shapes.machine(),
+    "steps_ahead": FLAGS.steps_ahead,
+    "sampling_devices": FLAGS.sampling_devices,
     "decoding": engine.policy.config.decoding,
     "compiler": dict(engine.compiler),
     **{name: statistics.median(part[name] for part in parts[2:]) for name in parts[0]},
@@ -103,7 +115,7 @@ def measure(work: shapes.Work) -> dict[str, Any]:
     "setup_s": ready - begin,
     "first": {name: round(seconds, 3) for name, seconds in parts[0].items()},
     "all_s": [round(part["step_s"], 4) for part in parts],
-    "peak_gib": memory.get("peak_bytes_in_use", 0) / 2**30 or None,
+    "peak_gib": max(m.get("peak_bytes_in_use", 0) for m in memory) / 2**30 or None,
     "response_tokens": float(shaped.seen["lengths"].sum()),
   }
 
@@ -124,11 +136,12 @@ def settings(work: shapes.Work):
       "weights": {"fn": "token_mean"},
       "policy": {"fn": "fresh", **{f.name: getattr(c, f.name) for f in dataclasses.fields(c)}},
       "task": {},
-      "sampling": {},
+      "sampling": {"devices": FLAGS.sampling_devices},
       "optimizer": {"fn": "adamw", "learning_rate": 1e-6, "clip_norm": 1.0},
       "mesh": {},
       "train": {
-        "steps": 2 + FLAGS.repeats,
+        "steps": 3 + FLAGS.repeats,  # the last one, which samples nothing ahead, is not run
+        "steps_ahead": FLAGS.steps_ahead,
         "prompts": work.prompts,
         "group_size": work.group,
         "max_tokens": work.limit,
@@ -168,19 +181,6 @@ class _Tokens:
     return messages[0]["content"]
 
 
-class _Timed:
-  """An engine and the seconds of its last call."""
-
-  def __init__(self, engine: Engine):
-    self._engine, self.max_tokens, self.seconds = engine, engine.max_tokens, 0.0
-
-  def generate(self, *args):
-    start = time.perf_counter()
-    rollouts = jax.block_until_ready(self._engine.generate(*args))
-    self.seconds = time.perf_counter() - start
-    return rollouts
-
-
 class _Judge:
   """A verifier and the seconds of its last call."""
 
@@ -207,6 +207,8 @@ def define():
   flags.DEFINE_string("decoding", None, "of the sampler; None: the fastest here")
   flags.DEFINE_list("compiler", [], "options of XLA for sampling, name=true or =false")
   flags.DEFINE_integer("workers", 8, "processes of the verifier")
+  flags.DEFINE_integer("steps_ahead", 0, "1: sample for the next step while one trains")
+  flags.DEFINE_integer("sampling_devices", 0, "devices that only sample, with steps_ahead")
   flags.DEFINE_string("cache", None, "folder of compiled programs")
 
 
