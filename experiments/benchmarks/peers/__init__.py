@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -120,7 +121,8 @@ def in_a_process(library: str, job: Job, *, timeout: float) -> dict[str, Any]:
     except (subprocess.CalledProcessError, IndexError, json.JSONDecodeError) as error:
       errors.seek(0)
       said = errors.read().strip()
-      return label | {"error": (said or str(error)).splitlines()[-1][:300], "stderr": said[-1500:]}
+      named = re.findall(r"^[\w.]*(?:Error|Exception)\b.*", said, re.MULTILINE) or [str(error)]
+      return label | {"error": named[-1][:300], "stderr": said[-1500:]}
 
 
 def ratios(peer: dict[str, Any] | None, own: dict[str, Any], names: tuple[str, ...]) -> dict:

@@ -23,8 +23,8 @@ def step(job: Job) -> dict[str, Any]:
   trained, sampler = _model(job, "float32"), _model(job, job.dtype).eval()
   optimizer = _optimizer(trained)
   prompts, (_, live, advantages) = _prompts(job), _rollouts(job)
-  parts = []
-  for _ in range(2 + job.repeats):
+  parts, warm = [], 2 if job.compile else 1
+  for _ in range(warm + job.repeats):
     start = time.perf_counter()
     with torch.no_grad():
       torch._foreach_copy_(list(sampler.parameters()), list(trained.parameters()))
@@ -35,7 +35,7 @@ def step(job: Job) -> dict[str, Any]:
     _wait()
     end = time.perf_counter()
     parts.append({"step_s": end - start, "sampling_s": sampled - start, "update_s": end - sampled})
-  middle = {name: statistics.median(part[name] for part in parts[2:]) for name in parts[0]}
+  middle = {name: statistics.median(part[name] for part in parts[warm:]) for name in parts[0]}
   times = [part["step_s"] for part in parts]
   return _found({**middle, "first_step_s": times[0], "all_s": [round(t, 4) for t in times]})
 

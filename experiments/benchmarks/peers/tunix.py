@@ -167,6 +167,7 @@ def _model(job: Job) -> Any:
     raise ValueError(f"{job.shape}: the peer would run another model.")
   library, tied = (qwen, "use_tied_embedding") if c.qkv_bias else (llama, "weight_tying")
   make = qwen.Qwen2 if c.qkv_bias else llama.Llama3
+  remat = job.remat and job.part != "sampling"  # of no use there, and its cache refuses it
   config = library.ModelConfig(
     num_layers=c.layers,
     vocab_size=c.vocab_size,
@@ -177,7 +178,7 @@ def _model(job: Job) -> Any:
     num_kv_heads=c.kv_heads,
     rope_theta=int(c.rope.theta),
     norm_eps=c.norm_eps,
-    remat_config=library.RematConfig.DECODER if job.remat else library.RematConfig.NONE,
+    remat_config=library.RematConfig.DECODER if remat else library.RematConfig.NONE,
     **{tied: c.tied},
     **({"dtype": jnp.dtype(job.dtype)} if c.qkv_bias else {}),
   )
