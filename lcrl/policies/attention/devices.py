@@ -15,15 +15,17 @@ def per_device(attend: Callable) -> Callable:
   """`attend` of rows [R, ..., T, N, H], for a kernel that the compiler cannot split by itself.
 
   R is split over the batch axes of the mesh in context (`jax.sharding.use_abstract_mesh`), heads
-  over its tensor axis where the kv heads divide; without a mesh it is `attend` itself.
+  over its tensor axis where the kv heads divide; without a mesh it is `attend` itself. An axis that
+  a `shard_map` around it has split is left alone.
   """
 
   def split(q, k, v, *, index, spans: Spans | None, window: Window, softcap: float | None):
     mesh = jax.sharding.get_abstract_mesh()
-    if mesh.empty or mesh.size == 1:
+    if mesh.empty or mesh.size == 1 or set(mesh.manual_axes) == set(mesh.axis_names):
       return attend(q, k, v, index=index, spans=spans, window=window, softcap=softcap)
     heads = None if k.shape[-2] % mesh.shape["tensor"] else "tensor"
-    rows = P(*BATCH, *(None,) * (q.ndim - 3), heads)
+    batch = P(None) if mesh.manual_axes else BATCH
+    rows = P(*batch, *(None,) * (q.ndim - 3), heads)
     fixed = None if isinstance(window, jax.Array) else window
     traced = window if isinstance(window, jax.Array) else None
 
@@ -31,8 +33,9 @@ def per_device(attend: Callable) -> Callable:
       window = fixed if traced is None else traced
       return attend(q, k, v, index=None, spans=spans, window=window, softcap=softcap)
 
-    specs = (rows, rows, rows, BATCH, P())
-    run = jax.shard_map(local, in_specs=specs, out_specs=rows, check_vma=False)
+    specs = (rows, rows, rows, batch, P())
+    left = set(mesh.axis_names) - set(mesh.manual_axes)
+    run = jax.shard_map(local, in_specs=specs, out_specs=rows, axis_names=left, check_vma=False)
     return run(q, k, v, spans, traced)
 
   return split
