@@ -18,7 +18,7 @@ from lcrl import recipes, tasks
 from lcrl.data import tokenizers
 from lcrl.named import build
 from lcrl.sampling.engine import make_engine
-from lcrl.sampling.programs import compiled, generate
+from lcrl.sampling.programs import compiled, proceed
 from lcrl.sampling.verified import Player
 from lcrl.tasks.verify import Verdict
 from lcrl.training import phases
@@ -240,7 +240,7 @@ def test_a_schedule_of_lengths_compiles_a_few_programs():
   )
   shrinking = dict(fn="geometric_points", start=30, end=6, points=5, total=6)
   run = Run(wide, budget=dict(fn="scheduled", schedule=shrinking), train=dict(max_tokens=32))
-  sample = compiled(generate)
+  sample = compiled(proceed)
   before = sample._cache_size()
   _, batches = run.steps(run.model.initial(), 6)
   caps = [int(b.rollouts.budget.cap.max()) for b in batches]

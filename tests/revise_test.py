@@ -40,7 +40,7 @@ class Scripted:
   def __init__(self, say, mesh):
     self.say, self.mesh, self.caps = say, mesh, []
 
-  def generate(self, params, rows, budget, key):
+  def stream(self, params, rows, budget, key):
     shape = rows.lengths.shape
     said = np.full((*shape, MOST), WORDS.pad_id, np.int32)
     lengths, truncated = np.zeros(shape, np.int32), np.zeros(shape, bool)
@@ -54,7 +54,8 @@ class Scripted:
       said[b, g, : lengths[b, g]] = tokens[: lengths[b, g]]
     there = np.arange(MOST) < lengths[..., None]
     samples = Samples(said, there, np.where(there, -0.5, 0).astype(np.float32), lengths, truncated)
-    return assemble(rows, budget, jax.tree.map(jnp.asarray, samples), pad_id=WORDS.pad_id)
+    said = assemble(rows, budget, jax.tree.map(jnp.asarray, samples), pad_id=WORDS.pad_id)
+    yield said, said.valid
 
 
 def played(texts, *, target=MOST, references="8", say=None):

@@ -6,7 +6,8 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections.abc import Sequence
-from typing import Any
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -17,9 +18,12 @@ from lcrl.data.rows import Rows, render_rows
 from lcrl.mesh import local_rows, to_global, to_local
 from lcrl.sampling.core import row_keys
 from lcrl.tasks.task import Prompt, Response, Task
+from lcrl.tasks.verify import Verdict
 from lcrl.types import Budget, Rollouts
 
 Share = Any  # Rollouts of this process only, numpy arrays
+VERDICTS = ("scores", "outcome", "correct")  # fields that the verifier fills
+READERS = 16  # threads that read and verify what has ended, one a piece
 ANSWERED, CHOSEN = 2**31 - 1, 2**31 - 2  # folded into a round's key for the referee's randomness
 
 
@@ -61,7 +65,7 @@ class Player:
     budget: Budget,
     key: jax.Array,
   ) -> Playing:
-    """`play` begun: the devices have their work, and nothing has been waited for."""
+    """`play` begun: the devices have their work, and whatever ends is read and verified."""
     mine = local_rows(self.mesh, len(prompts))
     own = [prompts[i] for i in mine]
     budget = jax.tree.map(lambda x: np.asarray(x)[mine], budget)
@@ -72,29 +76,46 @@ class Player:
     self, params: Any, prompts: Sequence[Prompt], rows: Rows, budget: Budget, key: jax.Array
   ) -> Playing:
     """`launch` of this process's own prompts, rows and budgets."""
-    sampled = self.engine.generate(
-      params, to_global(self.mesh, rows), to_global(self.mesh, budget), key
-    )
-    return Playing(Referee(self, params, prompts, rows, key), sampled)
+    referee = Referee(self, params, prompts, rows, key)
+    given = to_global(self.mesh, rows), to_global(self.mesh, budget)
+    readers, pieces, known = ThreadPoolExecutor(READERS), [], None
+    for sampled, done in self.engine.stream(params, *given, key):
+      piece = readers.submit(referee.ended, sampled.tokens, sampled.mask, done, known)
+      pieces.append(piece)
+      known = done
+    readers.shutdown(wait=False)
+    return Playing(referee, sampled, pieces)
 
   def play_rows(self, *args: Any) -> tuple[Rollouts, Referee]:
     """`play` of this process's own prompts, rows and budgets."""
     return self.launch_rows(*args).finish()
 
 
+class Piece(NamedTuple):
+  """Rollouts of this process that ended together."""
+
+  arrived: float  # by time.perf_counter
+  places: np.ndarray  # [n, 2]
+  verdicts: Sequence[Verdict]
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class Playing:
-  """Rollouts that the devices sample while the host does something else."""
+  """Rollouts that the devices sample, and threads read, while the host does something else."""
 
   referee: Referee
   sampled: Rollouts
+  pieces: Sequence[Future[Piece]]  # all rollouts are in one of them
 
   def finish(self) -> tuple[Rollouts, Referee]:
-    """Waits for them and verifies them; what `Player.play` gives."""
-    sampled = jax.block_until_ready(self.sampled)
-    referee = dataclasses.replace(self.referee, arrived=time.perf_counter())
-    verdicts = referee.verdicts(jax.tree.map(to_local, sampled))
-    return dataclasses.replace(sampled, **to_global(referee.player.mesh, verdicts)), referee
+    """Waits for them and their verdicts; what `Player.play` gives."""
+    *_, last = pieces = [piece.result() for piece in self.pieces]
+    referee = dataclasses.replace(self.referee, arrived=last.arrived)
+    places = np.concatenate([piece.places for piece in pieces])
+    found = [verdict for piece in pieces for verdict in piece.verdicts]
+    blank = {name: to_local(getattr(self.sampled, name)) for name in VERDICTS}
+    verdicts = to_global(referee.player.mesh, referee.put(blank, places, found))
+    return dataclasses.replace(self.sampled, **verdicts), referee
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -121,39 +142,55 @@ class Referee:
 
   def responses(self, r: Share) -> list[list[Response]]:
     """[b][G]: everything after the prompt up to the last token that counts."""
-    mask = r.mask
-    ends = np.where(mask.any(-1), mask.shape[-1] - mask[..., ::-1].argmax(-1), self.starts)
-    words, starts = self.player.tokenizer, self.starts
-
-    def response(place) -> Response:
-      span = slice(starts[place], ends[place])
-      tokens, counts = r.tokens[place][span].tolist(), mask[place][span].tolist()
-      ended = bool(tokens) and tokens[-1] in words.end_ids
-      new = Response(tokens, counts, ended, words.decode)
-      if self.seen.get(place) != new:
-        self.seen[place] = new
-      return self.seen[place]
-
     prompts, group = r.lengths.shape
-    return [[response((b, g)) for g in range(group)] for b in range(prompts)]
+    found = self._read(r.tokens, r.mask, np.argwhere(np.ones((prompts, group), bool)))
+    return [found[b * group : (b + 1) * group] for b in range(prompts)]
 
-  def verdicts(self, r: Share, changed: np.ndarray | None = None) -> dict[str, np.ndarray]:
-    """The fields scores, correct and outcome, [b, G] each; anew where `changed`, or everywhere."""
-    changed = np.ones(r.lengths.shape, bool) if changed is None else changed
-    places = [tuple(place) for place in np.argwhere(changed)]
-    responses = self.responses(r)
-    found = self.player.verifier.verify(
-      [(responses[b][g].text, self.prompts[b]) for b, g in places]
-    )
-    scores, outcome = np.array(r.scores), np.array(r.outcome)
-    for place, verdict in zip(places, found, strict=True):
-      scores[place], outcome[place] = verdict.score, verdict.outcome
-    correct = np.where(changed, scores >= self.player.task.threshold, r.correct)
-    return {"scores": scores, "correct": correct, "outcome": outcome}
+  def _read(self, tokens: np.ndarray, mask: np.ndarray, places: np.ndarray) -> list[Response]:
+    """The responses at places [n, 2]."""
+    at, words = tuple(places.T), self.player.tokenizer
+    tokens, mask, starts = tokens[at], mask[at], self.starts[at]
+    ends = np.where(mask.any(-1), mask.shape[-1] - mask[..., ::-1].argmax(-1), starts)
+    found, borders = [], zip(starts.tolist(), ends.tolist(), strict=True)
+    for (b, g), row, counts, (start, end) in zip(
+      places.tolist(), tokens, mask, borders, strict=True
+    ):
+      said = row[start:end].tolist()
+      ended = bool(said) and said[-1] in words.end_ids
+      new = Response(said, counts[start:end].tolist(), ended, words.decode)
+      if self.seen.get((b, g)) != new:
+        self.seen[b, g] = new
+      found.append(self.seen[b, g])
+    return found
+
+  def verified(self, tokens: np.ndarray, mask: np.ndarray, places: np.ndarray) -> list[Verdict]:
+    """Of the rollouts at places [n, 2]."""
+    responses = self._read(tokens, mask, places)
+    pairs = zip(responses, places[:, 0].tolist(), strict=True)
+    return self.player.verifier.verify([(said.text, self.prompts[b]) for said, b in pairs])
+
+  def ended(self, tokens: Any, mask: Any, done: Any, known: Any) -> Piece:
+    """Those that are `done` and were not `known` to be, once that is so; [B, G, T] or [B, G]."""
+    new = to_local(done) if known is None else to_local(done) & ~to_local(known)
+    arrived, places = time.perf_counter(), np.argwhere(new)
+    if not len(places):
+      return Piece(arrived, places, [])
+    return Piece(arrived, places, self.verified(to_local(tokens), to_local(mask), places))
+
+  def put(self, r: Any, places: np.ndarray, verdicts: Sequence[Verdict]) -> dict[str, np.ndarray]:
+    """The VERDICTS of `r`, [b, G] each, with those at places [n, 2] anew."""
+    at = tuple(places.T)
+    scores, outcome, correct = (np.array(r[name]) for name in VERDICTS)
+    scores[at] = [verdict.score for verdict in verdicts]
+    outcome[at] = [verdict.outcome for verdict in verdicts]
+    correct[at] = scores[at] >= self.player.task.threshold
+    return dict(zip(VERDICTS, (scores, outcome, correct), strict=True))
 
   def judged(self, r: Share, changed: np.ndarray) -> Share:
     """`r` with new verdicts where `changed` [b, G]."""
-    return dataclasses.replace(r, **self.verdicts(r, changed))
+    places = np.argwhere(changed)
+    found = self.verified(r.tokens, r.mask, places)
+    return dataclasses.replace(r, **self.put(vars(r), places, found))
 
   def signals(self, r: Share) -> dict[str, np.ndarray]:
     """What the task reads off the responses, [b, G] each."""
