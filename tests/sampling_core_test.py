@@ -1,5 +1,6 @@
 """Sampling against teacher forcing, and against itself in other layouts."""
 
+import dataclasses
 import re
 from functools import cache, partial
 
@@ -10,6 +11,7 @@ import pytest
 from jax.extend.core import jaxprs_in_params
 
 from lcrl import policies
+from lcrl.policies import cache as cache_module
 from lcrl.sampling import core
 from lcrl.sampling.core import row_keys, sample
 
@@ -145,6 +147,27 @@ def test_a_growing_cache_equals_a_big_one(params, rows, monkeypatch):
   np.testing.assert_allclose(got.log_probs, want.log_probs, atol=1e-5)
 
 
+@pytest.mark.parametrize("cache_dtype", [None, "int8"])
+def test_slots_read_as_far_as_their_rows_go(params, rows, monkeypatch, cache_dtype):
+  """2, 8 or all 10 places of the cache, by the longest row; it changes no token and copies none."""
+  want = run(params, rows, slots=5, cache_dtype=cache_dtype)
+  monkeypatch.setattr(cache_module, "SHORTEST", 2)
+  read = []
+
+  def decode(*given, reach, **options):
+    read.append(reach)
+    return POLICY.decode(*given, reach=reach, **options)
+
+  policy = dataclasses.replace(POLICY, decode=decode)
+  options = {"max_tokens": N, "end_ids": END, "slots": 5, "cache_dtype": cache_dtype}
+  program = jax.jit(partial(sample, policy, **options)).lower(params, *rows).compile()
+  assert set(read) == {2, 8, 10}
+  got = program(params, *rows)
+  np.testing.assert_array_equal(got.tokens, want.tokens)
+  np.testing.assert_allclose(got.log_probs, want.log_probs, atol=1e-5)
+  check_copies(program.as_text(), "f32" if cache_dtype is None else "s8")
+
+
 @pytest.mark.parametrize("slots", [None, 5])
 def test_an_int8_cache_is_nearly_exact(params, rows, slots):
   """The largest error of a log-prob is 1 / 127 of a key's size, not 0 and not a wrong token's."""
@@ -195,11 +218,14 @@ def predicates(jaxpr):
 
 def test_the_loop_copies_no_cache(params, rows):
   """Caches are written in place: copies of one stand before the loop or nowhere."""
-  text = compiled(slots=5).lower(params, rows, jnp.ones(())).compile().as_text()
+  check_copies(compiled(slots=5).lower(params, rows, jnp.ones(())).compile().as_text(), "f32")
+
+
+def check_copies(text, dtype):
   inside = text[: text.index("\nENTRY ")]
   c = POLICY.config
   for length in (P, N):  # of the prompts and of the responses
-    shape = re.escape(f"f32[5,{c.kv_heads},{length},{c.head_dim}]")
+    shape = re.escape(f"{dtype}[5,{c.kv_heads},{length},{c.head_dim}]")
     assert re.search(shape, inside)
     copied = re.findall(rf"\n.*= {shape}\S* (?:copy|copy-start)\(.*", inside)
     assert not copied, copied

@@ -22,6 +22,7 @@ from lcrl.policies.config import Config
 Slot = dict[str, jax.Array]  # k, v: [rows, kv_heads, length, head_dim]; of a byte: and their scales
 Cache = tuple[Slot, ...]  # one a layer
 OF_A_BYTE = ("int8", "float8_e4m3fn")  # each key has a scale: max |k| is the largest such number
+SHORTEST = 128  # places that are always read
 
 
 class Prompts(NamedTuple):
@@ -29,6 +30,19 @@ class Prompts(NamedTuple):
 
   lengths: jax.Array  # [B] int32, keys that count
   layers: Cache  # B rows each
+
+
+def reaches(length: int) -> tuple[int, ...]:
+  """How far loops over tokens read a cache: to 128 places, to 4 times as many, ..., to all. Few,
+  because each is a program of its own.
+
+  >>> reaches(2048), reaches(100)
+  ((128, 512, 2048), (100,))
+  """
+  found = [length]
+  while (least := SHORTEST * 4 ** (len(found) - 1)) < length:
+    found.insert(-1, least)
+  return tuple(found)
 
 
 def init_cache(c: Config, rows: int, length: int, dtype=None) -> Cache:

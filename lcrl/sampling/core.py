@@ -7,12 +7,14 @@ be common to a group, and its own, from the last prompt token on.
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from lcrl.policies.cache import Prompts
+from lcrl.policies.cache import Prompts, reaches
 from lcrl.sampling import triton_draw
 from lcrl.sampling.controls import Control, plain
 from lcrl.sampling.draw import draw, log_probs, tile
@@ -87,6 +89,7 @@ class Job(NamedTuple):
   group: int
   cache_dtype: str | None
   spans: tuple[int, ...]  # lengths of the responses' cache, one after the other
+  reaches: tuple[int, ...]  # how far slots read it, where that is not left to each row
 
 
 def sample(*given, **options) -> Samples:
@@ -135,7 +138,7 @@ def plan(
     refill: how many rows start together when slots are free; None: an eighth of the slots. At least
       and a multiple of `group`.
     group: this many neighbouring rows have the same prompt and share one prefill.
-    cache_dtype: of keys and values, "int8" with a scale each; None: the policy's.
+    cache_dtype: of keys and values, see `policies.cache.init_cache`; None: the policy's.
     growing: without slots, the cache is as long as the responses so far, in powers of 2, for a
       policy that reads all of its cache.
   """
@@ -181,6 +184,7 @@ def plan(
     group,
     cache_dtype,
     spans(max_tokens) if growing and slots is None else (max_tokens,),
+    reaches(max_tokens) if slots is not None and c.decoding == "xla" else (),
   )
 
 
@@ -259,24 +263,37 @@ def _decode(job: Job, s: Slots, until: jax.Array | int) -> Slots:
   nobody waits, until the cache is full."""
   span = jax.tree.leaves(s.cache)[0].shape[2]
   going = lambda s: _full(job, s) if job.refill else s.clock < span
-  return jax.lax.while_loop(
-    lambda s: _any((_count(s) < until) & going(s)),
-    lambda s: _write(job, s, together=not job.refill),
-    s,
-  )
+  goes_on = lambda s: _any((_count(s) < until) & going(s))
+  if len(job.reaches) < 2:
+    return jax.lax.while_loop(goes_on, lambda s: _write(job, s), s)
+  return jax.lax.while_loop(goes_on, lambda s: _by_reach(job, s, goes_on), s)
 
 
-def _write(job: Job, s: Slots, together: bool) -> Slots:
-  """One token in every slot."""
+def _by_reach(job: Job, s: Slots, goes_on: Callable) -> Slots:
+  """A loop for each reach, one after the other; each runs while the longest row needs that far and
+  no less. Loops that have nothing to do hand the cache on as it lies."""
+  longer = lambda s, n: _any((s.row < len(s.tokens)) & (s.steps >= n))
+  for least, reach in itertools.pairwise((0, *job.reaches)):
+    s = jax.lax.while_loop(
+      lambda s: goes_on(s) & longer(s, least) & ~longer(s, reach),  # noqa: B023
+      lambda s: _write(job, s, reach),  # noqa: B023
+      s,
+    )
+  return s
+
+
+def _write(job: Job, s: Slots, reach: int | None = None) -> Slots:
+  """One token in every slot, of which none has more than `reach` of its own."""
   queue, rows = job.queue, len(job.queue.caps)
   hidden, cache = job.policy.decode(
     job.params,
     s.token,
     s.position,
     s.cache,
-    at=s.clock if together else s.steps,
+    at=s.steps if job.refill else s.clock,
     live=s.row < rows,
     prompts=s.prompts,
+    reach=reach,
   )
   own = jnp.minimum(s.row, rows - 1)
   control, token, forced, log_prob = _next(job, s, hidden, own)
