@@ -61,15 +61,17 @@ smollm2: install
 smollm2-parity: .venv-parity/installed
 	.venv-parity/bin/python -m pytest -s tests/parity/smollm2_parity.py
 
-# The real step for 16 chips that nobody has to own: memory a chip, by the TPU compiler.
+# The real step for 16 chips that nobody has to own: memory a chip, by the TPU compiler; and splash
+# attention in it.
 .venv-tpu/installed: setup.py
 	$(PYTHON) -m venv .venv-tpu
-	.venv-tpu/bin/$(PIP) -e '.[train]' 'jax[tpu]==0.10.2'
+	.venv-tpu/bin/$(PIP) -e '.[test]' 'jax[tpu]==0.10.2'
 	touch $@
 
 fit-tpu: .venv-tpu/installed
 	.venv-tpu/bin/python -m experiments.fit --topology=v5e:4x4 --model=smollm2-135m \
 		--config=configs/smollm2_chain_sum_laser.py
+	.venv-tpu/bin/python -m pytest -s tests/tpu/splash_tpu.py
 
 notebooks: install
 	$(VENV)/bin/jupyter-execute colab/*.ipynb

@@ -68,7 +68,9 @@ def describe(topology: str) -> list[Any]:
   os.environ.setdefault("TPU_ACCELERATOR_TYPE", f"{ACCELERATORS[generation]}-{chips}")
   os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
   os.environ.setdefault("TPU_WORKER_HOSTNAMES", "localhost")
+  os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")  # nothing is run
   jax.config.update("jax_platforms", "cpu")  # leave alone what is attached here
+  jax.config.update("jax_enable_compilation_cache", False)  # nothing here could load from it
   try:
     return topologies.get_topology_desc(platform="tpu", topology_name=topology).devices
   except Exception as error:

@@ -1,0 +1,45 @@
+"""A step with splash attention on packed rows, compiled by the TPU compiler; no TPU is needed.
+
+What libtpu checks when it compiles a kernel (tiles, the memory of a core) nothing else checks.
+"""
+
+import re
+
+import pytest
+
+from experiments import fit as command
+from lcrl.training import fit
+from lcrl.training.model import build_model
+from lcrl.training.settings import read
+from tests.fit_test import CONFIG
+
+TRAIN = {"prompts": 16, "group_size": 4, "max_tokens": 192, "max_prompt_tokens": 64, "pack": 1024}
+CASES = {
+  "v5e:4x4": (
+    {"heads": 9, "kv_heads": 3, "head_dim": 64, "remat": "dots"},
+    {"fsdp": 16},
+    1,  # runs of the kernel: what attention leaves is kept
+  ),
+  "v6e:4x4": (
+    {"heads": 4, "kv_heads": 2, "head_dim": 128, "remat": "full", "windows": (128, 128)},
+    {"fsdp": 8, "tensor": 2},
+    2,
+  ),
+}
+
+
+@pytest.mark.parametrize("topology", CASES)
+def test_packed_rows_go_through_splash(topology):
+  sizes, mesh, forward = CASES[topology]
+  policy = CONFIG["policy"] | sizes | {"attention": "splash", "dtype": "bfloat16"}
+  config = CONFIG | {"policy": policy, "train": CONFIG["train"] | TRAIN, "mesh": mesh}
+  model = build_model(read(config), devices=command.describe(topology))
+  programs = fit.compile_step(model)
+  text = programs["update"].as_text()
+  kernels = re.findall(r"%(splash_mha_[a-z]+)_segmented\S* = .*\"tpu_custom_call\"", text)
+  assert sorted(kernels) == ["splash_mha_dkv", "splash_mha_dq", *["splash_mha_fwd"] * forward]
+  assert "splash_mha_fwd" in programs["sample"].as_text()  # of prompts
+  memory = programs["update"].memory_analysis()
+  assert memory.argument_size_in_bytes >= fit.device_bytes(model.abstract)
+  taken = [memory.argument_size_in_bytes, memory.temp_size_in_bytes]
+  print(f"\n{topology}: {{}} MiB of arguments, {{}} of temporaries".format(*[n >> 20 for n in taken]))
