@@ -17,6 +17,7 @@ from lcrl.training import loop, rl
 from lcrl.training.checkpoint import Checkpoints
 from lcrl.training.model import build_model
 from lcrl.training.settings import read
+from lcrl.types import Budget
 from tests.loop_test import changed, final_state, lines
 from tests.methods_resume_test import CAP, METHODS, WORDS, Run, engine  # noqa: F401
 
@@ -87,10 +88,26 @@ def test_a_policy_that_stays_samples_the_same(engine):  # noqa: F811
   jax.tree.map(np.testing.assert_array_equal, now, then)
 
 
+def test_what_is_launched_waits_for_nothing_more_from_the_host(engine):  # noqa: F811
+  """All of it stands in the device's queue, before an update that is dispatched next."""
+  player = Run(engine).rounds.player
+  params, prompts = (
+    player.engine.policy.init(jax.random.key(0)),
+    [player.task.prompts[i] for i in (0, 1)],
+  )
+  limit = np.full((2, 4), CAP, np.int32)
+  given = prompts, np.arange(2, dtype=np.int32), Budget(limit, limit, 0 * limit), jax.random.key(1)
+  want, _ = player.play(params, *given)
+  copy = player.engine.prepared(params)
+  playing = player.launch(copy, *given)
+  jax.tree.map(lambda x: x.delete(), copy)
+  jax.tree.map(np.testing.assert_array_equal, playing.finish()[0], want)
+
+
 def test_resume_equals_never_stopping(engine, tmp_path):  # noqa: F811
   """With groups that are replaced, responses that are continued, entropy, and two updates."""
   method = METHODS["mrt"] | dict(advantage=dict(fn="canon_entropy"))
-  run = Run(engine, **ahead(method, max_rounds=2, window=2, updates=2))
+  run = Run(engine, **ahead(method, max_rounds=2, window=2, updates=2, pack=64))
   stopped, _ = run.steps(run.model.initial(), 2)
   checkpoints = Checkpoints(tmp_path)
   checkpoints.save(2, stopped)

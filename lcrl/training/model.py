@@ -30,7 +30,7 @@ from lcrl.training.packed import PackedScore, PackedUpdate
 from lcrl.training.scorer import make_scorer
 from lcrl.training.settings import Settings
 from lcrl.training.step import score_all, shape, update
-from lcrl.types import Recipe, Stage, TrainState
+from lcrl.types import Batch, Recipe, Stage, TrainState
 
 PyTree = Any
 SCORE_FIELDS = ("entropy", "log_sum_sq", "logits_at")
@@ -50,6 +50,7 @@ class Model:
   abstract: TrainState  # its shapes, dtypes and shardings
   initial: Callable[[], TrainState]
   shape: Callable[..., Any]  # states, rollouts, step, key -> batch, states
+  ready: Callable[[Batch], Any]  # a batch -> what `update` takes in its place without waiting
   update: Callable[..., Any]  # state, batch -> state, metrics; the state is donated
   measure: Callable[..., Any]  # params, rollouts -> TokenScores with the fields `measured`
   measured: tuple[str, ...]  # score fields that stages before the loss need as signals
@@ -135,9 +136,11 @@ def build_model(settings: Settings, *, devices=None) -> Model:
     out_shardings=rows,
     static_argnames="sizes",
   )
+  ready: Callable[[Batch], Any] = lambda batch: batch
   if s.train.pack is not None:
     cut = {"width": s.train.pack, "shards": batch_shards(mesh), "pieces": s.train.micro_batches}
     update_ = PackedUpdate(update_, mesh, policy, cut | {"parts": s.train.updates})
+    ready = update_.ready
     measure = PackedScore(measure, mesh, policy, cut)
   return Model(
     settings=s,
@@ -149,6 +152,7 @@ def build_model(settings: Settings, *, devices=None) -> Model:
     abstract=dataclasses.replace(state.abstract, pending=pending),
     initial=initial,
     shape=jax.jit(partial(shape, recipe, weigh=weigh), out_shardings=(rows, whole)),
+    ready=ready,
     update=update_,
     measure=measure,
     measured=measured,

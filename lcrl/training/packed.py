@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -65,12 +65,24 @@ class _Packed:
     return self.run.lower(x, placed(batch, place), sizes=rounded(most))
 
 
+class Arranged(NamedTuple):
+  """A batch as a program of these sizes takes it."""
+
+  batch: PyTree
+  sizes: Sizes
+
+
 class PackedUpdate(_Packed):
   """state, batch -> state, metrics. The order of groups is nothing to an update."""
 
-  def __call__(self, state: PyTree, batch: PyTree):
+  def ready(self, batch: PyTree) -> Arranged:
+    """The batch for a call that waits for nothing."""
     batch, _, sizes = self.arrange(batch)
-    return self.run(state, batch, sizes=rounded(Sizes(*np.asarray(sizes).tolist())))
+    return Arranged(batch, rounded(Sizes(*np.asarray(sizes).tolist())))
+
+  def __call__(self, state: PyTree, batch: PyTree):
+    batch, sizes = batch if isinstance(batch, Arranged) else self.ready(batch)
+    return self.run(state, batch, sizes=sizes)
 
 
 class PackedScore(_Packed):

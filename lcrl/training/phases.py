@@ -39,6 +39,7 @@ class Shaped(NamedTuple):
   """A batch ready to train on, and what is known of it before it does."""
 
   batch: Batch
+  ready: Any  # the batch as the update takes it
   states: Recipe[PyTree]
   seen: Facts  # still on the devices
   collected: Collected
@@ -115,12 +116,13 @@ def make_roll(model: Model, task: Task, rounds: Rounds) -> Callable[[TrainState]
     else:
       collected = ahead.collected(state.pending)
     batch, states = shaped(state, collected.rollouts)
+    ready, seen = model.ready(batch), look(batch)
     following = None
     if s.train.steps_ahead and step + 1 < s.train.steps:
       copy = rounds.player.engine.prepared(state.params)
       passed = known([*passed[1:], collected.passed]) if passed else []
       following = collect.launch(copy, states, step + 1, collected.position, passed)
-    return Shaped(batch, states, look(batch), collected, following)
+    return Shaped(batch, ready, states, seen, collected, following)
 
   return roll
 
@@ -134,9 +136,8 @@ def learn(
   if they were begun. The times are the host's, so that they add up.
   """
   start, collected = time.perf_counter(), shaped.collected
-  state, found = model.update(
-    dataclasses.replace(state, recipe=shaped.states, pending=None), shaped.batch
-  )
+  state = dataclasses.replace(state, recipe=shaped.states, pending=None)
+  state, found = model.update(state, shaped.ready)
   meanwhile()
   aside = time.perf_counter()
   following = shaped.ahead.finish() if shaped.ahead else None
