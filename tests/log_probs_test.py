@@ -11,7 +11,7 @@ from jax.extend.core import jaxprs_in_params
 from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from lcrl.losses import tiles
+from lcrl.losses import tiles, triton_tiles
 from lcrl.losses.log_probs import FIELDS, score_tokens, score_tokens_sharded
 from lcrl.types import TokenScores
 
@@ -221,6 +221,28 @@ def test_sums_over_a_tile_read_once():
   logit = jnp.where(jnp.arange(100) == 7, z, 0)
   got, (want, _) = tiles._sum_once(how, z, logit), tiles._sum_twice(how, z, logit)
   assert_close(got, want, 1e-6)
+
+
+@pytest.mark.parametrize("seen, first", [(0, 0), (3, 90)])
+def test_kept_in_one_reading(seen, first):
+  """The kernel, interpreted; columns that count elsewhere, and beyond the vocabulary."""
+  how = tiles.Settings(("log_probs",), 0.7, None, 64, 64, 120, keep=True)
+  logits = 5 * jax.random.normal(jax.random.key(0), (2, 3, 40))
+  target = jnp.array([[95, 7, 91], [0, 119, 3]])
+  column = jnp.arange(40)[None, None]
+  token = first + column
+  counts = (column >= seen) & (token < 120)
+  z = jnp.where(counts, logits / 0.7, tiles._FLOOR)
+  logit = jnp.where(counts & (token == target[..., None]), logits, 0)
+  want, e = tiles._sum_twice(how, z, logit)
+  exps = jnp.full((4, 2, 3, 40), 9.0, jnp.bfloat16)
+  limits = {"temperature": 0.7, "vocab_size": 120, "floor": tiles._FLOOR}
+  place = jnp.array([2, first, seen])
+  *got, kept = triton_tiles.keep(logits, target, place, exps, **limits, interpret=True)
+  assert_close(got, want[:3], 1e-6)
+  assert_close(
+    kept.astype(jnp.float32), exps.at[2].set(e.astype(exps.dtype)).astype(jnp.float32), 0
+  )
 
 
 def sizes(jaxpr):

@@ -76,10 +76,8 @@ class Kept(NamedTuple):
   peaks: jax.Array  # [N, R, C]
 
   def put(self, index, exps, peak) -> Kept:
-    put = jax.lax.dynamic_update_index_in_dim
-    return Kept(
-      put(self.exps, exps.astype(self.exps.dtype), index, 0), put(self.peaks, peak, index, 0)
-    )
+    """`exps` of all tiles and the peaks of this one."""
+    return Kept(exps, jax.lax.dynamic_update_index_in_dim(self.peaks, peak, index, 0))
 
   def at(self, index, log_sum):
     """p of a tile."""
@@ -107,8 +105,9 @@ def forward(
       logit = jnp.where(hit, logits, 0)
       if left is None:
         return (sums.join(_sum(how, z, logit)), None), None
-      found, exps = _sum_twice(how, z, logit)
-      return (sums.join(found), left.put(index, exps, found.peak)), None
+      place = jnp.stack([index, _first(how, head) + window[0], window[1]])
+      found, left = _sum_and_keep(how, left, place, logits, target, z, logit)
+      return (sums.join(found), left), None
 
     zero = jnp.zeros(kept.shape, zeros.dtype)
     sums = Sums(zero + _FLOOR, zero, zero, how.only("entropy", zero), how.only("log_sum_sq", zero))
@@ -224,6 +223,34 @@ def _sum_twice(how: Settings, z, logit) -> tuple[Sums, jax.Array]:
   return jax.tree.map(lambda x: x.sum(-1), terms)._replace(peak=peak), e
 
 
+def _sum_and_keep(how: Settings, left: Kept, place, logits, target, z, logit) -> tuple[Sums, Kept]:
+  """`place`: the tile's in `left`, its first token, columns that count elsewhere, [3]."""
+
+  def once(left, place, logits, target, z, logit):
+    del z
+    from lcrl.losses import triton_tiles  # loads more than jax
+
+    peak, total, logit, exps = triton_tiles.keep(
+      logits,
+      target,
+      place,
+      left.exps,
+      temperature=how.temperature,
+      vocab_size=how.vocab_size,
+      floor=_FLOOR,
+    )
+    return Sums(peak, total, logit, None, None), left.put(place[0], exps, peak)
+
+  def twice(left, place, logits, target, z, logit):
+    del logits, target
+    sums, e = _sum_twice(how, z, logit)
+    exps = jax.lax.dynamic_update_index_in_dim(left.exps, e.astype(left.exps.dtype), place[0], 0)
+    return sums, left.put(place[0], exps, sums.peak)
+
+  args = left, place, logits, target, z, logit
+  return jax.lax.platform_dependent(*args, cuda=once, default=twice)
+
+
 def _logits(how: Settings, hidden, head, targets, columns: int, start, seen):
   """Logits of a tile [R, C, columns], its part of head, which entries count here, and the hits."""
   piece = _take(head, start, columns)
@@ -235,11 +262,15 @@ def _logits(how: Settings, hidden, head, targets, columns: int, start, seen):
 
 def _places(how: Settings, head, targets, columns: int, start, seen):
   """[.., columns] which entries of a tile count in it, and which are targets."""
-  first = jax.lax.axis_index(how.vocab_axis) * head.shape[1] if how.vocab_axis else 0
   index = jnp.arange(columns)[None, None]
-  token = first + start + index
+  token = _first(how, head) + start + index
   counts = (index >= seen) & (token < how.vocab_size)
   return counts, counts & (token == targets[..., None])
+
+
+def _first(how: Settings, head):
+  """The first of this device's entries of the vocabulary."""
+  return jax.lax.axis_index(how.vocab_axis) * head.shape[1] if how.vocab_axis else 0
 
 
 def _cuts(how: Settings, hidden, head):
