@@ -1,0 +1,77 @@
+"""Sums over a tile of logits, and its exponentials, in one reading: for NVIDIA, where XLA takes
+three. `tiles` has the plain twin.
+"""
+
+from __future__ import annotations
+
+import functools
+
+import jax
+import jax.numpy as jnp
+from jax.experimental import pallas as pl
+from jax.experimental.pallas import triton as plgpu
+
+
+def keep(
+  logits: jax.Array,
+  targets: jax.Array,
+  window: jax.Array,
+  exps: jax.Array,
+  *,
+  temperature: float,
+  vocab_size: int,
+  floor: float,
+  interpret: bool = False,
+) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
+  """With z = logits / temperature, and `floor` where an entry does not count:
+
+  Args:
+    logits: [R, C, n] float32, of one tile.
+    targets: [R, C] int32.
+    window: [3] int32: the tile's place in exps, its first token, columns that count elsewhere.
+    exps: [N, R, C, n], of which this tile's part is written, in place.
+    temperature, vocab_size: tokens from here on do not count.
+    floor: z of what does not count.
+    interpret: runs without a GPU, slowly.
+  Returns: peak = max z, sum exp(z - peak), the target's logit or 0, [R, C] each; and exps with
+    exp(z - peak) of the tile.
+  """
+  shape, columns = targets.shape, logits.shape[-1]
+  rows = targets.size
+  one = pl.BlockSpec((1,), lambda row: (row,))
+  whole = pl.BlockSpec(memory_space=pl.ANY)
+  number = jax.ShapeDtypeStruct((rows,), logits.dtype)
+  flat = exps.reshape(len(exps), rows, columns)
+  *sums, exps_ = pl.pallas_call(
+    functools.partial(
+      _kernel, temperature=temperature, vocab_size=vocab_size, floor=floor, columns=columns
+    ),
+    grid=(rows,),
+    in_specs=[whole, one, whole, whole],
+    out_specs=[one, one, one, whole],
+    out_shape=[number] * 3 + [jax.ShapeDtypeStruct(flat.shape, flat.dtype)],
+    input_output_aliases={3: 3},
+    compiler_params=plgpu.CompilerParams(num_warps=8),
+    interpret=interpret,
+    name="keep_exps",
+  )(window, targets.reshape(rows), logits.reshape(rows, columns), flat)
+  peak, total, logit = (x.reshape(shape) for x in sums)
+  return peak, total, logit, exps_.reshape(exps.shape)
+
+
+def _kernel(
+  window, target, logits, old, peak, total, logit, exps, *, temperature, vocab_size, floor, columns
+):
+  del old  # written through exps
+  row, column = pl.program_id(0), jnp.arange(pl.next_power_of_2(columns))
+  inside, token = column < columns, window[1] + column
+  x = plgpu.load(logits.at[row, column], mask=inside, other=0.0)
+  counts = inside & (column >= window[2]) & (token < vocab_size)
+  z = jnp.where(counts, x / temperature, floor)
+  top = z.max()
+  e = jnp.where(inside, jnp.exp(z - top), 0.0)
+  plgpu.store(exps.at[window[0], row, column], e.astype(exps.dtype), mask=inside)
+  put = lambda ref, value: plgpu.store(ref, jnp.full((1,), value))
+  put(peak, top)
+  put(total, e.sum())
+  put(logit, jnp.where(counts & (token == target[0]), x, 0.0).sum())
