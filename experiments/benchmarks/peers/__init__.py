@@ -101,7 +101,7 @@ def ask(part: str, **changes: Any) -> dict[str, Any] | None:
 
 
 def in_a_process(library: str, job: Job, *, timeout: float) -> dict[str, Any]:
-  """What the library needs for the job, or its error."""
+  """What the library needs for the job, or its error; all that it says of that to stderr."""
   command = [sys.executable, "-m", __name__, library, json.dumps(job._asdict())]
   label = {"peer": library, "part": job.part}
   with tempfile.TemporaryFile("w+") as errors:
@@ -121,8 +121,9 @@ def in_a_process(library: str, job: Job, *, timeout: float) -> dict[str, Any]:
     except (subprocess.CalledProcessError, IndexError, json.JSONDecodeError) as error:
       errors.seek(0)
       said = errors.read().strip()
+      print(said, file=sys.stderr, flush=True)
       named = re.findall(r"^[\w.]*(?:Error|Exception)\b.*", said, re.MULTILINE) or [str(error)]
-      return label | {"error": named[-1][:300], "stderr": said[-1500:]}
+      return label | {"error": named[-1][:300]}
 
 
 def ratios(peer: dict[str, Any] | None, own: dict[str, Any], names: tuple[str, ...]) -> dict:
