@@ -22,13 +22,13 @@ def step(job: Job) -> dict[str, Any]:
 
   trained, sampler = _model(job, "float32"), _model(job, job.dtype).eval()
   optimizer = _optimizer(trained)
-  prompts, (_, live, advantages) = _prompts(job), _rollouts(job)
+  tokens, live, advantages = _rollouts(job)
   parts, warm = [], 2 if job.compile else 1
   for _ in range(warm + job.repeats):
     start = time.perf_counter()
     with torch.no_grad():
       torch._foreach_copy_(list(sampler.parameters()), list(trained.parameters()))
-    rows = _generate(sampler, prompts, job)
+    rows = _generate(sampler, tokens[:, : job.asked], job)
     _wait()
     sampled = time.perf_counter()
     _train(trained, optimizer, (rows, live, advantages), job)
@@ -42,7 +42,7 @@ def step(job: Job) -> dict[str, Any]:
 
 def sampling(job: Job) -> dict[str, Any]:
   """`generate` of all rows at once; where nothing is compiled, few tokens warm it up."""
-  model, prompts = _model(job, job.dtype).eval(), _prompts(job)
+  model, prompts = _model(job, job.dtype).eval(), _rollouts(job)[0][:, : job.asked]
 
   def run(limit: int):
     _generate(model, prompts, job._replace(limit=limit))
@@ -156,15 +156,6 @@ def _optimizer(model: Any) -> Any:
   import torch
 
   return torch.optim.AdamW(model.parameters(), lr=1e-6, fused=True)
-
-
-def _prompts(job: Job) -> Any:
-  """[rows, asked]."""
-  import torch
-
-  tokens, _ = shapes.made_up(job.work, job.config.vocab_size)
-  asked = tokens[..., : job.asked].reshape(-1, job.asked)
-  return torch.as_tensor(asked, dtype=torch.int64, device=_device())
 
 
 def _rollouts(job: Job) -> tuple[Any, Any, Any]:
