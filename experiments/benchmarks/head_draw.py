@@ -24,13 +24,15 @@ FLAGS = flags.FLAGS
 
 TILES = [
   Tiles(),
-  Tiles(warps=4),
   Tiles(stages=3),
-  Tiles(depth=32, stages=4),
-  Tiles(depth=32, warps=4, stages=4),
-  Tiles(rows=64, warps=4),
-  Tiles(rows=64, warps=4, stages=4),
-  Tiles(rows=256),
+  Tiles(each=2, stages=3),
+  Tiles(each=4, stages=3),
+  Tiles(each=4),
+  Tiles(each=12, stages=3),
+  Tiles(rows=256, warps=16, stages=3),
+  Tiles(rows=256, each=4, warps=16, stages=3),
+  Tiles(rows=64, each=4, warps=4, stages=3),
+  Tiles(each=4, warps=4, stages=3),
 ]
 
 

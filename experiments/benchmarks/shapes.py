@@ -15,6 +15,7 @@ from absl import flags
 
 from lcrl import policies
 from lcrl.data.rows import Rows
+from lcrl.policies.attention import shares_prompts
 from lcrl.policies.config import Config
 from lcrl.policies.shapes import SHAPES
 from lcrl.training.fit import CHIPS, layer_weights
@@ -49,6 +50,33 @@ class Work(NamedTuple):
       np.log(self.limit / 4) - sigma**2 / 2, sigma, shape
     )
     return np.clip(draws.round(), 1, self.limit).astype(np.int32)
+
+
+class Update(NamedTuple):
+  """How an update is run, as remat/attention/micro-batches/width/layers: the width of packed rows
+  or 0, layers in an `unroll` or a `scan`, then /keep where the head's exponentials stay.
+
+  >>> Update.of("dots/cudnn/4/0/unroll/keep").train["head_remat"]
+  False
+  """
+
+  policy: dict[str, Any]  # changes of `Config`
+  train: dict[str, Any]  # fields of the config's section
+
+  @property
+  def shares(self) -> bool:
+    """Whether a group's prompt stands in a packed row once."""
+    return bool(self.train["pack"]) and shares_prompts(self.policy["attention"])
+
+  @classmethod
+  def of(cls, run: str) -> Update:
+    remat, attention, pieces, width, layers, *keep = run.split("/")
+    if layers not in ("unroll", "scan") or keep not in ([], ["keep"]):
+      raise ValueError(f"{run!r} is not remat/attention/micro-batches/width/unroll or scan[/keep].")
+    return cls(
+      {"remat": remat, "attention": attention, "unroll": layers == "unroll"},
+      {"micro_batches": int(pieces), "pack": int(width) or None, "head_remat": not keep},
+    )
 
 
 def config(shape: str, *, dtype: str, **changes: Any) -> Config:

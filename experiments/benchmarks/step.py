@@ -122,9 +122,8 @@ def measure(work: shapes.Work) -> dict[str, Any]:
 
 def settings(work: shapes.Work):
   """GRPO without KL, as the peer runs it."""
-  remat, attention, pieces, width, layers = FLAGS.update.split("/")
-  changes = {"remat": remat, "attention": attention, "unroll": layers == "unroll"}
-  c = shapes.config(FLAGS.shape, dtype=FLAGS.dtype, **changes)
+  how = shapes.Update.of(FLAGS.update)
+  c = shapes.config(FLAGS.shape, dtype=FLAGS.dtype, **how.policy)
   return read(
     {
       "seed": 0,
@@ -146,8 +145,7 @@ def settings(work: shapes.Work):
         "group_size": work.group,
         "max_tokens": work.limit,
         "max_prompt_tokens": work.asked,
-        "micro_batches": int(pieces),
-        "pack": int(width) or None,
+        **how.train,
       },
     }
   )

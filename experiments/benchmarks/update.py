@@ -4,9 +4,8 @@ python -m experiments.benchmarks.update --peer=tunix             # 64 x 8 rollou
 python -m experiments.benchmarks.update --shape=qwen2.5-0.5b --prompts=4 --asked=96 --limit=4000 \
     --runs=dots/cudnn/4/0/unroll,dots/triton/4/8192/scan
 
-A run is remat/attention/micro-batches/width of packed rows (0: not packed)/unroll or scan over the
-layers, a JSON line each; the peer does the same work first, in a process of its own. `peak_gib` is
-the most that a process had in use so far.
+A run is written as `shapes.Update` says and gives a JSON line; the peer does the same work first,
+in a process of its own. `peak_gib` is the most that a process had in use so far.
 
 MFU is the fraction of its floor: flops that must be, at the device's peak. These are 6 N a token (N
 weights in matrices, the head once) and 6 L^2 heads head_dim a layer for the causal attention of a
@@ -28,7 +27,6 @@ from experiments.benchmarks import peers, shapes
 from experiments.benchmarks.profiles import profile
 from experiments.benchmarks.shapes import Work
 from lcrl.policies import Config
-from lcrl.policies.attention import shares_prompts
 from lcrl.training.fit import CHIPS, layer_weights
 from lcrl.training.model import Model, build_model
 from lcrl.training.packing import used_lengths
@@ -72,8 +70,7 @@ def measure(run: str, work: Work, c: Config) -> dict[str, Any]:
   result = shapes.timed(step, FLAGS.repeats, warm=2)
   result |= {"tokens_per_s": lengths.sum() / result["seconds"]}
   result |= {name: float(value) for name, value in first.items()}
-  attention, width = run.split("/")[1], int(run.split("/")[3])
-  shared = work.asked if width and shares_prompts(attention) else 0
+  shared = work.asked if shapes.Update.of(run).shares else 0
   result |= of_peak(c, work, shared, result["seconds"])
   result["peak_gib"] = shapes.peak_gib()
   if FLAGS.profile:
@@ -104,8 +101,10 @@ def flops(c: Config, work: Work, shared: int = 0, attention: int = 1) -> float:
 
 def model_of(run: str, work: Work, c: Config, *, entropy: bool = False) -> Model:
   """What trains on this work, as the run says. Packed rows are wide enough for any rollout."""
-  remat, attention, pieces, width, layers = run.split("/")
-  c = dataclasses.replace(c, remat=remat, attention=attention, unroll=layers == "unroll")
+  how = shapes.Update.of(run)
+  c = dataclasses.replace(c, **how.policy)
+  if how.train["pack"]:
+    how.train["pack"] = max(how.train["pack"], work.asked + work.limit)
   loss = {"fn": "clipped_surrogate", "clip_low": 0.2, "clip_high": 0.28}
   settings = read(
     {
@@ -127,8 +126,7 @@ def model_of(run: str, work: Work, c: Config, *, entropy: bool = False) -> Model
         "group_size": work.group,
         "max_tokens": work.limit,
         "max_prompt_tokens": work.asked,
-        "micro_batches": int(pieces),
-        "pack": max(int(width), work.asked + work.limit) if int(width) else None,
+        **how.train,
       },
     }
   )

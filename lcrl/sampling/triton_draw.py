@@ -24,6 +24,7 @@ class Tiles(NamedTuple):
 
   rows: int = 128  # of a program, at most
   depth: int = 64  # entries of the states in one product, at most
+  each: int = 1  # tiles of the vocabulary that a program takes, one after the other
   warps: int = 8
   stages: int = 4  # blocks on their way
 
@@ -71,15 +72,17 @@ def draw(
   call = functools.partial(pl.pallas_call, interpret=interpret)
   of_rows = pl.BlockSpec((rows,), lambda r, t: (r,))
   found = call(
-    functools.partial(_kernel, depth=_depth(head.shape[1], tiles.depth), softcap=softcap),
-    grid=(len(hidden) // rows, count),  # rows of one tile follow each other: it is read once
+    functools.partial(
+      _kernel, depth=_depth(head.shape[1], tiles.depth), each=tiles.each, softcap=softcap
+    ),
+    grid=(len(hidden) // rows, pl.cdiv(count, tiles.each)),  # rows of a tile follow each other
     in_specs=[
       pl.BlockSpec((rows, hidden.shape[1]), lambda r, t: (r, 0)),
       pl.BlockSpec(memory_space=pl.ANY),
       pl.BlockSpec((rows, TILE), lambda r, t: (r, 0)),
       of_rows,
     ],
-    out_specs=[pl.BlockSpec((None, rows), lambda r, t: (t, r))] * 4,
+    out_specs=[pl.BlockSpec((count, rows), lambda r, t: (0, r))] * 4,
     out_shape=[
       jax.ShapeDtypeStruct((count, len(hidden)), dtype)
       for dtype in (jnp.float32, jnp.float32, jnp.int32, jnp.float32)
@@ -98,32 +101,37 @@ def draw(
   return token[:size], log_prob[:size]
 
 
-def _kernel(hidden, head, noise, temperature, top, mass, pick, logit, *, depth: int, softcap):
-  rows, vocab = hidden.shape[0], head.shape[0]
-  ids = pl.program_id(1) * TILE + jnp.arange(TILE)
-  real = ids < vocab
+def _kernel(
+  hidden, head, noise, temperature, top, mass, pick, logit, *, depth: int, each: int, softcap
+):
+  (rows, size), (vocab, _) = hidden.shape, head.shape
+  divisor = jnp.where(temperature[...] > 0, temperature[...], 1.0)[:, None]
+  within, own = jnp.arange(TILE), noise[...]
 
-  def block(i, logits):
-    columns = i * depth + jnp.arange(depth)
-    h = plgpu.load(hidden.at[jnp.arange(rows)[:, None], columns[None]])
-    some = plgpu.load(head.at[ids[:, None], columns[None]], mask=real[:, None], other=0)
-    return logits + plgpu.dot(h, some.T)
+  def one(tile, _):
+    ids = tile * TILE + within
+    real = ids < vocab
 
-  zeros = jnp.zeros((rows, TILE), jnp.float32)
-  logits = jax.lax.fori_loop(0, hidden.shape[1] // depth, block, zeros)
-  if softcap is not None:
-    logits = softcap * jnp.tanh(logits / softcap)
-  divisor = jnp.where(temperature[...] > 0, temperature[...], 1.0)
-  logits = jnp.where(real[None], logits / divisor[:, None], -jnp.inf)
-  highest = logits.max(axis=1)
-  total = jnp.exp(logits - highest[:, None]).sum(axis=1)
-  noisy = logits + noise[...]
-  within = jnp.broadcast_to(jnp.arange(TILE)[None], logits.shape)
-  first = jnp.where(noisy == noisy.max(axis=1)[:, None], within, TILE).min(axis=1)
-  top[...] = highest
-  mass[...] = highest + jnp.log(total)
-  pick[...] = pl.program_id(1) * TILE + first
-  logit[...] = jnp.where(within == first[:, None], logits, 0.0).sum(axis=1)
+    def block(i, logits):
+      columns = i * depth + jnp.arange(depth)
+      h = plgpu.load(hidden.at[jnp.arange(rows)[:, None], columns[None]])
+      some = plgpu.load(head.at[ids[:, None], columns[None]], mask=real[:, None], other=0)
+      return logits + plgpu.dot(h, some.T)
+
+    logits = jax.lax.fori_loop(0, size // depth, block, jnp.zeros((rows, TILE), jnp.float32))
+    if softcap is not None:
+      logits = softcap * jnp.tanh(logits / softcap)
+    logits = jnp.where(real[None], logits / divisor, -jnp.inf)
+    highest, noisy = logits.max(axis=1), logits + own
+    place = jnp.broadcast_to(within[None], logits.shape)
+    first = jnp.where(noisy == noisy.max(axis=1)[:, None], place, TILE).min(axis=1)
+    top[tile, :] = highest
+    mass[tile, :] = highest + jnp.log(jnp.exp(logits - highest[:, None]).sum(axis=1))
+    pick[tile, :] = tile * TILE + first
+    logit[tile, :] = jnp.where(place == first[:, None], logits, 0.0).sum(axis=1)
+
+  start = pl.program_id(1) * each
+  jax.lax.fori_loop(start, jnp.minimum(start + each, pl.cdiv(vocab, TILE)), one, None)
 
 
 def _choose(top, mass, pick, logit, noise, temperature, token, log_prob, *, together: int):
