@@ -99,7 +99,8 @@ def stream(
       slots = slots._replace(cache=_grow(slots.cache, span))
     for until in cuts if span == spans[-1] else cuts[-1:]:
       slots = run(proceed, slots, jnp.int32(until))
-      yield look(engine, rows, budget, bucket, slots)
+      written = slots._replace(prompts=None, cache=None)  # so that one program serves all spans
+      yield look(engine, rows, budget, bucket, written)
 
 
 @functools.partial(jax.jit, static_argnums=0)
