@@ -10,8 +10,9 @@ import pytest
 
 from lcrl import policies
 from lcrl.mesh import make_mesh, replicated
-from lcrl.policies.attention import attention, segment_spans, triton, xla
-from lcrl.policies.attention.devices import per_device
+from lcrl.policies.attention import attention, blocked, segment_spans, triton, xla
+from lcrl.policies.attention.devices import block_width, per_device
+from lcrl.policies.attention.spans import seen_keys
 from lcrl.policies.attention.triton import Settings, Tile
 
 LENGTH = 40  # no multiple of a tile
@@ -38,7 +39,7 @@ def _both_passes(attend):
   return run(q, k, v)
 
 
-@pytest.mark.parametrize(
+ROWS = pytest.mark.parametrize(
   "rows, window, softcap",
   [
     ("whole rows", None, None),
@@ -47,12 +48,56 @@ def _both_passes(attend):
     ("branches", 6, None),
   ],
 )
+
+
+@ROWS
 def test_triton_equals_the_twin(rows, window, softcap):
   options = {"spans": SPANS[rows], "window": window, "softcap": softcap}
   got = _both_passes(partial(triton.attend, how=HOW, **options))
   want = _both_passes(partial(attention, **options))
   for a, b in zip(got, want, strict=True):
     np.testing.assert_allclose(a, b, atol=2e-5)
+
+
+@ROWS
+def test_blocks_equal_the_twin(rows, window, softcap):
+  spans = SPANS[rows]
+
+  def run(q, k, v):
+    seen = seen_keys(jnp.arange(LENGTH)[None], spans, window)
+    return blocked.attend(q, k, v, seen, softcap, width=8)
+
+  got = _both_passes(run)
+  want = _both_passes(partial(attention, spans=spans, window=window, softcap=softcap))
+  for a, b in zip(got, want, strict=True):
+    np.testing.assert_allclose(a, b, atol=1e-5)
+
+
+def test_long_rows_go_in_blocks():
+  length = block_width()[1] + 3  # no multiple of a block
+  shapes = [(2, 1, length, heads, 4) for heads in (4, 2, 2)]
+  q, k, v = (jax.random.normal(jax.random.key(i), shape) for i, shape in enumerate(shapes))
+  place = jnp.broadcast_to(jnp.arange(length), (2, 1, length))
+  spans = segment_spans(place // 50)
+  want = xla.dense(q, k, v, place, seen_keys(place, spans, None), None)
+  np.testing.assert_allclose(attention(q, k, v, spans=spans), want, atol=1e-5)
+  assert "while" in jax.jit(attention).lower(q, k, v).as_text()
+
+
+@pytest.mark.parametrize(
+  "segments, branches, want",
+  [
+    ([0, 1, 2], None, [(0, 0), (1, 1), (2, 2)]),
+    ([0, 0, 0], None, [(0, 0), (1, 0), (1, 1), (2, 0), (2, 1), (2, 2)]),
+    ([0, 0, 0], [0, 1, 2], [(0, 0), (1, 0), (1, 1), (2, 0), (2, 2)]),
+  ],
+)
+def test_blocks_are_computed_where_one_sees_the_other(segments, branches, want):
+  rows = lambda blocks: blocks and jnp.repeat(jnp.array([blocks]), 8, axis=1)
+  place = jnp.arange(24)[None]
+  seen = seen_keys(place, segment_spans(rows(segments), rows(branches)), None)
+  pairs = blocked.Pairs.of(jax.tree.map(lambda x: x.reshape(3, 1, 8), seen))
+  assert list(zip(*(x[: pairs.number].tolist() for x in pairs[:2]), strict=True)) == want
 
 
 @pytest.mark.parametrize("window", [None, 4])

@@ -16,7 +16,7 @@ from flax import linen as nn
 
 from lcrl.policies import cache, decoding
 from lcrl.policies.attention import attention, segment_spans
-from lcrl.policies.block import Block, Norm, at_least_float32, rotation
+from lcrl.policies.block import Block, Norm, as_it_lies, at_least_float32, rotation
 from lcrl.policies.cache import Cache
 from lcrl.policies.config import Config
 
@@ -170,7 +170,7 @@ def _embed(c: Config, params, tokens):
 
 
 def _head(params):
-  return params["head"] if "head" in params else params["embed"].T
+  return params["head"] if "head" in params else as_it_lies(params["embed"].T)
 
 
 def _logits(c: Config, hidden, head):

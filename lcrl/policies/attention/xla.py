@@ -5,35 +5,26 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
+from lcrl.policies.attention import blocked
+from lcrl.policies.attention.devices import block_width
 from lcrl.policies.attention.spans import Seen, Spans, Window, seen_keys
-
-BLOCK = 512  # queries at a time in rows that are longer than four such blocks
 
 
 def attend(q, k, v, *, index, spans: Spans | None, window: Window, softcap: float | None):
   *lead, length, heads, size = q.shape
-  if index is None:
-    index = jax.lax.broadcasted_iota(jnp.int32, (1,) * len(lead) + (length,), len(lead))
-  seen = seen_keys(index, spans, window)
-  if length <= 4 * BLOCK:
-    return _block(q, k, v, index, seen, softcap)
-
-  def blocks(x, axis):
-    """[..., T, ...] -> [T / BLOCK, ..., BLOCK, ...]; what is added sees only the first key."""
-    pads = [(0, 0)] * x.ndim
-    pads[axis] = (0, -length % BLOCK)
-    x = jnp.pad(x, pads)
-    return jnp.moveaxis(x.reshape(*x.shape[:axis], -1, BLOCK, *x.shape[axis + 1 :]), axis, 0)
-
-  # A block's probabilities are computed again on the way back: memory is linear in length.
-  one = jax.checkpoint(lambda x: _block(x[0], k, v, x[1], x[2], softcap))
-  per_query = jax.tree.map(lambda x: blocks(x, x.ndim - 1), (index, seen))
-  out = jax.lax.map(one, (blocks(q, q.ndim - 3), *per_query))
-  out = jnp.moveaxis(out, 0, len(lead))
-  return out.reshape(*lead, -1, heads, size)[..., :length, :, :]
+  if index is not None:
+    return dense(q, k, v, index, seen_keys(index, spans, window), softcap)
+  place = jax.lax.broadcasted_iota(jnp.int32, (*lead, length), len(lead))
+  seen, (width, most) = seen_keys(place, spans, window), block_width()
+  if length <= most:
+    return dense(q, k, v, place, seen, softcap)
+  q, k, v = (x.reshape(-1, *x.shape[len(lead) :]) for x in (q, k, v))
+  seen = jax.tree.map(lambda x: x.reshape(-1, length), seen)
+  return blocked.attend(q, k, v, seen, softcap, width=width).reshape(*lead, length, heads, size)
 
 
-def _block(q, k, v, index, seen: Seen, softcap):
+def dense(q, k, v, index, seen: Seen, softcap: float | None):
+  """All scores at once."""
   *lead, length, heads, size = q.shape
   keys = jax.lax.broadcasted_iota(jnp.int32, (1,) * index.ndim + k.shape[-3:-2], index.ndim)
   mask = (keys <= index[..., None]) & (keys >= seen.first[..., None])
