@@ -1,0 +1,130 @@
+"""Verification while others are sampled, against verification when all are.
+
+python -m experiments.benchmarks.verify_overlap                # slots, lengths of heavy tail
+python -m experiments.benchmarks.verify_overlap --shape=laptop --dtype=float32 --prompts=8 \
+  --group=4 --asked=16 --limit=64 --slots=8 --score_ms=20 --workers=2
+
+Weights are random and no token ends a response: lengths are the caps, log-normal with a mean of a
+quarter of the limit. The text of a token is its number, and a scorer in worker processes takes
+`--score_ms` for each response. Prints one JSON line: seconds of sampling by one program and by
+pieces, of both and verification one after the other and together, and `hidden`, the share of
+verification that the second saves. `launch` is when the host was free again; `ended` is how many
+responses were finished when, by piece.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import time
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+from absl import app, flags
+
+from experiments.benchmarks import peers, scorers, shapes
+from lcrl import policies
+from lcrl.mesh import make_mesh, to_global
+from lcrl.sampling.engine import Engine, make_engine
+from lcrl.sampling.verified import Player
+from lcrl.tasks.task import Prompt, Task
+from lcrl.tasks.verify import Verifier
+
+FLAGS = flags.FLAGS
+
+
+def main(argv):
+  del argv
+  work = shapes.asked_work(heavy=True)
+  c = shapes.config(FLAGS.shape, dtype=FLAGS.dtype)
+  policy, words = policies.make(c), peers.Ids(c.vocab_size)
+  mesh = make_mesh(data=1, fsdp=1, devices=jax.devices()[:1])
+  engine = make_engine(
+    policy,
+    max_tokens=work.limit,
+    end_ids=(words.eos_id(),),
+    pad_id=0,
+    slots=FLAGS.slots or None,
+    decoding=FLAGS.decoding,
+    mesh=mesh,
+  )
+  params = engine.prepared(shapes.random_params(policy, FLAGS.dtype))
+  rows, budget = jax.tree.map(np.asarray, shapes.make_rows(work, c.vocab_size))
+  prompts = [Prompt(i, (), "") for i in range(work.prompts)]
+  key = jax.random.key(1)
+  given = params, to_global(mesh, rows), to_global(mesh, budget), key
+  task = Task("patient", prompts, functools.partial(scorers.patient, seconds=FLAGS.score_ms / 1e3))
+  with Verifier(task, workers=FLAGS.workers) as verifier:
+    player = lambda engine: Player(task, _Words(words), engine, verifier, mesh, work.asked)
+    play = lambda engine: player(engine).play_rows(params, prompts, rows, budget, key)[0]
+    runs: dict[str, Callable[[], Any]] = {
+      "sampling": lambda: engine.generate(*given),
+      "sampling_in_pieces": lambda: list(engine.stream(*given)),
+      "in_turn": lambda: play(_Whole(engine)),
+      "together": lambda: play(engine),
+    }
+    times = {name: shapes.timed(run, FLAGS.repeats) for name, run in runs.items()}
+    np.testing.assert_array_equal(runs["in_turn"]().scores, runs["together"]().scores)
+    launched = player(engine)
+    start = time.perf_counter()
+    playing = launched.launch_rows(params, prompts, rows, budget, key)
+    launch = time.perf_counter() - start
+    playing.finish()
+    ended = [
+      (round(piece.arrived - start, 4), len(piece.places))
+      for piece in (future.result() for future in playing.pieces)
+    ]
+  seconds = {name: found["seconds"] for name, found in times.items()}
+  verification = seconds["in_turn"] - seconds["sampling"]
+  result = {
+    **shapes.machine(),
+    "shape": FLAGS.shape,
+    "work": work._asdict(),
+    "slots": FLAGS.slots,
+    "decoding": engine.policy.config.decoding,
+    "score_ms": FLAGS.score_ms,
+    "workers": FLAGS.workers,
+    "mean_length": float(work.lengths().mean()),
+    "seconds": seconds,
+    "all_s": {name: found["all_s"] for name, found in times.items()},
+    "first_s": {name: found["first_s"] for name, found in times.items()},
+    "verification_s": verification,
+    "hidden": (seconds["in_turn"] - seconds["together"]) / verification,
+    "launch_s": launch,
+    "ended": ended,
+  }
+  print(json.dumps(result), flush=True)
+
+
+class _Words:
+  """A tokenizer as far as reading needs one."""
+
+  def __init__(self, ids: peers.Ids):
+    self.decode, self.end_ids = ids.decode, (ids.eos_id(),)
+
+
+class _Whole:
+  """An engine whose rollouts come when all are there."""
+
+  def __init__(self, engine: Engine):
+    self._engine = engine
+
+  def stream(self, *given: Any):
+    rollouts = self._engine.generate(*given)
+    yield rollouts, rollouts.valid
+
+
+def define():
+  """The flags of this program."""
+  shapes.define(prompts=256, limit=512)
+  flags.DEFINE_integer("slots", 256, "rows that decode at once; 0: all")
+  flags.DEFINE_string("decoding", None, "of the sampler; None: the fastest here")
+  flags.DEFINE_float("score_ms", 5.0, "milliseconds that a scorer takes for a response")
+  flags.DEFINE_integer("workers", 8, "processes of the verifier")
+
+
+if __name__ == "__main__":
+  define()
+  app.run(main)
