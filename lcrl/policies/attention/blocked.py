@@ -39,7 +39,8 @@ class Pairs(NamedTuple):
     if seen.stem is not None and seen.fork is not None:
       some |= meets(seen.stem[None], seen.fork[None])
     some = some.any((2, 3)).T
-    return cls(*jnp.nonzero(some, size=blocks**2, fill_value=0), some.sum())
+    queries, keys = jnp.nonzero(some, size=blocks**2, fill_value=0)
+    return cls(queries, keys, some.sum())
 
 
 def attend(q, k, v, seen: Seen, softcap: float | None, *, width: int):
