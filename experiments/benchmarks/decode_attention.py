@@ -119,7 +119,8 @@ def inputs(c, cache_dtype):
     return attend(c, qkv, turn, slot, at, live, prompt, seen, None)
 
   live_keys = rows * FLAGS.at + prompts * FLAGS.asked
-  return call, slot, qkv, live_keys * 2 * c.kv_heads * c.head_dim * jnp.dtype(cache_dtype).itemsize
+  a_key = sum(x.nbytes for x in like.values())  # of all heads, with its value and scales
+  return call, slot, qkv, live_keys * a_key
 
 
 def loop(call, slot, qkv):
@@ -142,7 +143,7 @@ def define():
   flags.DEFINE_integer("length", 96, "places of a row's own cache")
   flags.DEFINE_integer("at", 48, "own keys that are live")
   flags.DEFINE_integer("calls", 200, "calls in a timed loop")
-  flags.DEFINE_list("cache_dtypes", ["bfloat16", "int8"], "of keys and values")
+  flags.DEFINE_list("cache_dtypes", ["bfloat16", *plain.OF_A_BYTE], "of keys and values")
   flags.DEFINE_bool("interpret", False, "runs the kernel without a GPU, slowly")
 
 

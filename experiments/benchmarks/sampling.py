@@ -68,7 +68,7 @@ def measure(name: str, work: shapes.Work) -> dict:
   params = shapes.random_params(policy, FLAGS.dtype)
   rows, budget = shapes.make_rows(work, c.vocab_size)
   tokens = int(budget.cap.sum())
-  bytes_ = 1 if cache_dtype == "int8" else jax.numpy.dtype(c.dtype).itemsize
+  bytes_ = jnp.dtype(cache_dtype or c.dtype).itemsize
 
   def engine(slots):
     return make_engine(
