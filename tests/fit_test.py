@@ -100,7 +100,7 @@ def test_a_loop_sends_as_often_as_it_runs():
 
   spread = jax.shard_map(f, mesh=mesh, in_specs=P("data"), out_specs=P("data"), check_vma=False)
   x = jax.ShapeDtypeStruct((8, 4), jnp.float32, sharding=NamedSharding(mesh, P("data")))
-  sent = sent_bytes(jax.jit(spread).lower(x).compile().as_text(), trips=1)
+  sent = sent_bytes(jax.jit(spread).lower(x).compile().as_text())
   assert sent["all-reduce"] == 7 * 2 * 16
   assert sum(sent.values()) == sent["all-reduce"]
 
@@ -135,9 +135,51 @@ ENTRY %main (x: f32[8,128]) -> f32[8,128] {
 
 
 def test_tpu_text_tells_a_scan_from_a_loop_without_known_end():
-  sent = sent_bytes(TPU_TEXT, trips=5)
+  sent = sent_bytes(TPU_TEXT, trips=(5,))
   assert sent["all-reduce"] == (30 + 5) * 2 * 8 * 128 * 4
   assert sent["all-gather"] == 64 * 128 * 2
+  for wrong in ((), (5, 6)):
+    with pytest.raises(ValueError, match=rf"trips are of {len(wrong)} loops"):
+      sent_bytes(TPU_TEXT, trips=wrong)
+
+
+@pytest.mark.parametrize("slots, loops", [(None, (64, 36, 0)), (4, (2, 2, 1, 100, 0))])
+def test_a_token_is_sent_once_whatever_loop_writes_it(slots, loops):
+  """8 prompts x 2 on 2 x 4 devices, 100 of at most 256 tokens; 8 rows a data shard, in slots for 4
+  in two waves of two starts. The states, float32 [256], are added up over 4 devices where a matrix
+  is split along its input: after the embedding, and twice a layer, but of prompts not in the last.
+  What a draw needs besides is small."""
+  config = {**CONFIG, "mesh": {"data": 2, "fsdp": 1, "tensor": 4}, "sampling": {"slots": slots}}
+  config["train"] = CONFIG["train"] | {"max_tokens": 256}
+  config["policy"] = CONFIG["policy"] | {"kv_heads": 4}
+  model = build_model(read(config))
+  text = fit.compile_step(model)["sample"].as_text()
+
+  def sent(tokens):
+    trips = fit.decode_loops(model, fit.make_sampler(model), tokens).trips()
+    assert tokens == 0 or trips == loops
+    return sent_bytes(text, trips=trips)["all-reduce"]
+
+  state = 2 * 256 * 4
+  assert sent(0) == (1 + 2) * 4 * 32 * state
+  assert 1 <= (sent(100) - sent(0)) / (100 * (1 + 2 * 2) * 8 * state) < 1.1
+
+
+def test_a_shared_prompt_is_read_once():
+  """Besides the weights, of 100 of at most 256 tokens: keys in spans of 64 and 128."""
+  many = CONFIG | {"train": CONFIG["train"] | {"max_tokens": 256, "group_size": 4}, "mesh": {}}
+  sampled = lambda sampling: build_model(
+    read(many | {"sampling": sampling}), devices=jax.devices()[:1]
+  )
+  seen = lambda sampling: fit.traffic(sampled(sampling), 100)
+  weights = 100 * (fit.layer_weights(build().policy.config) * 2 + 256 * 768) * 4
+  key, own = 2 * 2 * 64 * 2 * 4, 64 * 64 + 36 * 128
+  assert seen({})["sample"] == weights + (8 * 32 * 100 + 32 * own) * key
+  waiting = seen({"slots": 16})["sample"]  # a prompt of its own for each, 100 steps of 128 places
+  assert waiting == 2 * weights + 32 * (32 * 100 + 128 * 100) * key
+  assert seen({"cache_dtype": "int8"})["sample"] < weights + (8 * 32 * 100 + 32 * own) * key / 3
+  asked = lambda sampling: fit.flops(sampled(sampling), 0)["sample"]
+  assert asked({"slots": 2}) == 4 * asked({"slots": 4}) == 4 * asked({})  # of prompts alone
 
 
 def test_a_policy_needs_no_weights(tmp_path):

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 # Bytes that a device sends, as a multiple of what goes in and of what comes out: ring algorithms.
 KINDS = {
@@ -20,19 +21,20 @@ _CALLED = re.compile(r"(?:calls|body|to_apply|\w+_computations?)=\{?(%[\w.-]+(?:
 _ARRAY = re.compile(r"\b(?:pred|[a-z]+?(\d+)\w*)\[([\d,]*)\]")
 
 
-def sent_bytes(hlo: str, *, trips: float) -> dict[str, float]:
+def sent_bytes(hlo: str, *, trips: Sequence[float] = ()) -> dict[str, float]:
   """Bytes that a device sends in one run of the program, by kind of collective.
 
   A loop's body counts as often as it runs. The text tells that of a `scan`; of other loops, as
-  that over the tokens of a response, the caller states it.
+  those over the tokens of a response, the caller states it.
 
   Args:
     hlo: `compiled.as_text()`.
-    trips: of loops whose count the text does not tell.
+    trips: of each loop whose count the text does not tell, in the order of the program, a loop
+      before those in it; as often as it runs for one run of what is around it.
   """
   computations = dict(_computations(hlo))
   (entry,) = re.findall(r"^ENTRY %([\w.-]+)", hlo, re.MULTILINE)
-  total = dict.fromkeys(KINDS, 0.0)
+  total, stated = dict.fromkeys(KINDS, 0.0), iter(trips)
 
   def walk(name: str, times: float) -> None:
     sizes = {}
@@ -46,12 +48,17 @@ def sent_bytes(hlo: str, *, trips: float) -> dict[str, float]:
         into, out = KINDS[base]
         total[base] += times * (into * taken + out * (sizes[own] - carried))
         continue
-      inner = times * (_trips(rest, computations, trips) if kind == "while" else 1)
+      inner = times
+      if kind == "while":
+        known = _trips(rest, computations)
+        inner *= next(stated, math.nan) if known is None else known
       for names in _CALLED.findall(rest):
         for called in re.findall(r"%([\w.-]+)", names):
           walk(called, inner)
 
   walk(entry, 1.0)
+  if math.isnan(sum(total.values())) or next(stated, None) is not None:
+    raise ValueError(f"trips are of {len(trips)} loops, the program has another number of them.")
   return total
 
 
@@ -68,7 +75,7 @@ def _computations(hlo: str) -> Iterator[tuple[str, list[Instruction]]]:
       yield name, found
 
 
-def _trips(rest: str, computations, unknown: float) -> float:
+def _trips(rest: str, computations) -> float | None:
   """How often a loop runs: from its annotation, or from a condition `counter < constant`."""
   if known := re.search(r'"known_trip_count":\{"n":"(\d+)"', rest):
     return int(known[1])
@@ -76,7 +83,7 @@ def _trips(rest: str, computations, unknown: float) -> float:
   lines = computations[condition]
   bounds = [rest.split(")")[0] for _, kind, rest, _ in lines if kind == "constant"]
   _, kind, test, _ = lines[-1]
-  return int(bounds[0]) if kind == "compare" and "=LT" in test and len(bounds) == 1 else unknown
+  return int(bounds[0]) if kind == "compare" and "=LT" in test and len(bounds) == 1 else None
 
 
 def _size(result: str) -> int:

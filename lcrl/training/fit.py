@@ -8,6 +8,7 @@ compiler counts the body of a loop once.
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
 from typing import Any, NamedTuple
 
@@ -19,8 +20,9 @@ from lcrl import recipes
 from lcrl.data.rows import Rows
 from lcrl.mesh import batch_sharding, batch_shards, replicated
 from lcrl.policies import Config
-from lcrl.sampling import programs
-from lcrl.sampling.engine import make_engine
+from lcrl.policies import cache as caches
+from lcrl.sampling import core, programs
+from lcrl.sampling.engine import Engine, make_engine
 from lcrl.training.collectives import sent_bytes
 from lcrl.training.model import REF, SCORE_FIELDS, Model
 from lcrl.training.playing import build_control
@@ -81,10 +83,12 @@ def measure(model: Model, *, tokens: float | None = None) -> dict[str, Program]:
   params, state = device_bytes(model.abstract.params), device_bytes(model.abstract)
   used = {"copy": params, "measure": params, "reference": params, "update": state}
   frozen = params if model.needs_reference else 0
+  decoding = decode_loops(model, make_sampler(model), tokens)
   found = {}
   for name, compiled in compile_step(model).items():
     memory: Any = compiled.memory_analysis()
     moved = memory.argument_size_in_bytes + memory.output_size_in_bytes
+    trips = decoding.trips() if name == "sample" else ()
     found[name] = Program(
       arguments=memory.argument_size_in_bytes,
       outputs=memory.output_size_in_bytes - memory.alias_size_in_bytes,
@@ -92,7 +96,7 @@ def measure(model: Model, *, tokens: float | None = None) -> dict[str, Program]:
       beside=state + (0 if name == "reference" else frozen) - used.get(name, 0),
       flops=flops(model, tokens).get(name, 0.0),
       traffic=moved + traffic(model, tokens).get(name, 0.0),
-      sent=sum(sent_bytes(compiled.as_text() or "", trips=tokens).values()),
+      sent=sum(sent_bytes(compiled.as_text() or "", trips=trips).values()),
     )
   return found
 
@@ -107,23 +111,12 @@ def compile_step(model: Model) -> dict[str, Compiled]:
     done[name] = lowered.compile()
     return jax.tree.map(_like, lowered.out_info, done[name].output_shardings)
 
-  engine = make_engine(
-    model.policy,
-    max_tokens=s.train.max_tokens,
-    end_ids=(0,),
-    pad_id=0,
-    temperature=s.sampling.temperature,
-    control=build_control(s.sampling.control),
-    slots=s.sampling.slots,
-    dtype=s.sampling.dtype,
-    mesh=model.mesh,
-  )
+  engine = make_sampler(model)
   rows, rollouts = abstract_batch(model)
   key = _like(jax.eval_shape(jax.random.key, 0), replicated(model.mesh))
   copy = compile_("copy", programs.prepare, engine, model.abstract.params)
-  generate = programs.compiled(programs.generate)
-  share = s.sampling.slots is None
-  bucket = programs.Bucket(s.train.max_prompt_tokens, s.train.max_tokens, share)
+  generate = programs.compiled(programs.generate, engine.compiler)
+  bucket = programs.Bucket(s.train.max_prompt_tokens, s.train.max_tokens, shares_prompt(model))
   compile_("sample", generate, engine, copy, rows, rollouts.budget, key, bucket)
   at = {"step": model.abstract.step, "key": key}
   if model.measured:
@@ -134,6 +127,68 @@ def compile_step(model: Model) -> dict[str, Compiled]:
     batch = dataclasses.replace(batch, ref_log_probs=reference.log_probs)
   compile_("update", model.update, dataclasses.replace(model.abstract, pending=None), batch)
   return done
+
+
+def make_sampler(model: Model) -> Engine:
+  """The engine of the run, but for the tokens of its tokenizer."""
+  s = model.settings
+  return make_engine(
+    model.policy,
+    max_tokens=s.train.max_tokens,
+    end_ids=(0,),
+    pad_id=0,
+    temperature=s.sampling.temperature,
+    control=build_control(s.sampling.control),
+    slots=s.sampling.slots,
+    dtype=s.sampling.dtype,
+    cache_dtype=s.sampling.cache_dtype,
+    decoding=s.sampling.decoding,
+    mesh=model.mesh,
+  )
+
+
+def shares_prompt(model: Model) -> bool:
+  """Is a prompt read once for its group?"""
+  slots = model.settings.sampling.slots
+  return slots is None or slots >= model.settings.train.group_size
+
+
+class Decoding(NamedTuple):
+  """The loops of the sampler, on a data shard whose responses are all as long as the longest."""
+
+  waves: int  # how often all slots start anew; without slots, once
+  fills: int  # how many parts of the slots do so one after the other; 0: there are no slots
+  reads: tuple[tuple[float, float], ...]  # of a wave: tokens, and keys of the response each reads
+
+  def trips(self) -> tuple[float, ...]:
+    """How often each loop runs for one run of the loop around it, in the order of the program."""
+    tokens = tuple(tokens for tokens, _ in self.reads)
+    if not self.fills:
+      return tokens
+    around = (1.0,) if len(tokens) > 1 else ()
+    return (self.waves, self.fills, *around, *tokens)
+
+  def keys(self) -> float:
+    """Keys of its response that a row reads."""
+    return sum(tokens * keys for tokens, keys in self.reads)
+
+
+def decode_loops(model: Model, engine: Engine, tokens: float) -> Decoding:
+  """`core.complete`, for responses of so many tokens."""
+  train, slots = model.settings.train, engine.slots
+  rows = train.prompts * train.group_size // batch_shards(model.mesh)
+  size = rows if slots is None else min(slots, rows)
+  group = train.group_size if shares_prompt(model) else 1
+  if engine.policy.config.decoding != "xla":  # a row reads its own keys
+    reads = [(tokens, tokens / 2)]
+  else:
+    ends = core.spans(train.max_tokens) if slots is None else caches.reaches(train.max_tokens)
+    reads = [
+      (min(max(tokens - least, 0), end - least), end)
+      for least, end in itertools.pairwise((0, *ends))
+    ]
+  fills = 0 if slots is None else max(min(8, size // group), 1)  # an eighth at a time, whole groups
+  return Decoding(-(-rows // size), fills, tuple(reads))
 
 
 def abstract_batch(model: Model) -> tuple[Rows, Rollouts]:
@@ -176,29 +231,32 @@ def flops(model: Model, tokens: float) -> dict[str, float]:
     the update       3 f + 4 e + again        3 f + 3 e is the usual 6 N and attention; the head is
                                               computed again going back, and so is what remat drops:
                                               all but the last product, f - 2 D F L
-    decoding         f + e                    T is the length of the cache
-    prefill          f                        of the last layer only queries, keys and values
+    decoding         f + e                    T is what is read of the cache
+    prefill          f                        of the last layer only queries, keys and values; once
+                                              a group whose rows share their prompt
 
   Attention counts the whole square: the XLA back end computes what it masks.
   """
   s, c = model.settings, model.policy.config
   asked, length = s.train.max_prompt_tokens, s.train.max_prompt_tokens + s.train.max_tokens
   rows = s.train.prompts * s.train.group_size
-  read = s.train.prompts if s.sampling.slots is None else rows
+  read = s.train.prompts if shares_prompt(model) else rows
   layer = 2 * layer_weights(c)
   attention = lambda span: 4 * span * c.heads * c.head_dim
   forward = (layer + attention(length)) * c.layers
   head = 2 * c.hidden_size * c.vocab_size
   last = 2 * c.hidden_size * c.mlp_size
   dropped = {"none": 0, "dots": attention(length), "full": layer + attention(length) - last}
-  keys = 2 * c.hidden_size * (c.heads + 2 * c.kv_heads) * c.head_dim
-  prefill = (layer + attention(asked)) * (c.layers - 1) + keys
+  qkv = 2 * c.hidden_size * (c.heads + 2 * c.kv_heads) * c.head_dim
+  prefill = (layer + attention(asked)) * (c.layers - 1) + qkv
   coupled = model.recipe.loss.coupled and s.train.micro_batches > 1
   passes = int(coupled) + int(s.train.updates > 1)  # forward only, before the update
   score = rows * length * (forward + head)
+  keys = tokens * asked + decode_loops(model, make_sampler(model), tokens).keys()
+  decoding = tokens * (layer * c.layers + head) + attention(keys) * c.layers
   again = dropped[c.remat] * c.layers
   return {
-    "sample": read * asked * prefill + rows * tokens * (forward + head),
+    "sample": read * asked * prefill + rows * decoding,
     "measure": score,
     "reference": score,
     "update": rows * length * (3 * forward + 4 * head + again) + passes * score,
@@ -207,17 +265,23 @@ def flops(model: Model, tokens: float) -> dict[str, float]:
 
 def traffic(model: Model, tokens: float) -> dict[str, float]:
   """Bytes that a device must read besides arguments and results: weights once a pass over a
-  micro-batch, and weights and cache once a token while decoding."""
+  micro-batch, and once a token while decoding, as are the keys and values of a response and of a
+  prompt: without slots, a prompt that is shared once for its group."""
   s, c, shape = model.settings, model.policy.config, model.mesh.shape
   weights = layer_weights(c) * c.layers + c.hidden_size * c.vocab_size
   width = lambda dtype: jnp.dtype(dtype).itemsize / shape["tensor"]
-  rows = s.train.prompts * s.train.group_size / batch_shards(model.mesh)
-  length = s.train.max_prompt_tokens + s.train.max_tokens
-  cache = rows * length * 2 * c.kv_heads * c.head_dim * c.layers
   passes = s.train.updates * s.train.micro_batches * (2 if c.remat == "none" else 3)
   score = s.train.micro_batches * weights * width(c.dtype)
+
+  engine = make_sampler(model)
+  decoding, dtype = decode_loops(model, engine, tokens), engine.policy.config.dtype
+  prompts = s.train.prompts / batch_shards(model.mesh)
+  rows = prompts * s.train.group_size
+  asked = tokens * s.train.max_prompt_tokens * (rows if engine.slots else prompts)
+  key = 2 * c.kv_heads * c.head_dim * c.layers * width(engine.cache_dtype or dtype)
   return {
-    "sample": tokens * (weights + cache) * width(s.sampling.dtype or c.dtype),
+    "sample": decoding.waves * tokens * weights * width(dtype)
+    + (asked + rows * decoding.keys()) * key,
     "measure": score,
     "reference": score,
     "update": passes * weights * width(c.dtype),

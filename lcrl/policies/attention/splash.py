@@ -33,7 +33,7 @@ def attend(
   one = tpu.CausalMask(shape) if window is None else tpu.LocalMask(shape, (window - 1, 0), 0)
   kernel = tpu.make_splash_mha(
     tpu.MultiHeadMask([one] * heads),
-    block_sizes=tpu.BlockSizes(*[block] * 8),
+    block_sizes=tpu.BlockSizes(block, block, block, block, block, block, block, block),
     head_shards=1,
     q_seq_shards=1,
     residual_checkpoint_name="attention",
