@@ -137,7 +137,7 @@ class TrainState:
   recipe: PyTree  # a Recipe of stage states
   position: jax.Array  # [] int32, prompts taken from the data
   counters: dict[str, jax.Array]  # [] each, totals since the start
-  pending: PyTree = None  # rollouts sampled one step ahead
+  pending: PyTree = None  # rollouts sampled before the step that trains on them
   passed: jax.Array | None = None  # [window, 2] int32, groups sampled and trained on, a step each
 
 

@@ -225,7 +225,7 @@ def test_two_bytes_a_number_travel_to_devices_that_sample(monkeypatch):
     ),
     (
       {"reward": {"fn": "pear"}, "task__signals": {"fn": "think_tags"}, "train__max_rounds": 2},
-      r"reward needs \['entropy'\], which with train\.steps_ahead=1 is known only when",
+      r"reward or filter needs \['entropy'\], which with train\.steps_ahead=1 is known",
     ),
     ({"train__steps_ahead": 0, "sampling__devices": 1}, r"sampling\.devices must be 0 unless"),
     ({"sampling__devices": 1}, r"sampling\.devices=1 of 1: none is left to train"),

@@ -17,20 +17,9 @@ from jax.sharding import Mesh
 from lcrl.mesh import batch_on, everywhere
 from lcrl.training.collect import Collected
 from lcrl.training.metrics import Mean
-from lcrl.training.rounds import Rounds
-from lcrl.types import Budget, Recipe, Rollouts, Stage
+from lcrl.types import Budget, Rollouts
 
 PyTree = Any
-
-
-def check(rounds: Rounds, recipe: Recipe[Stage], *, chooses: bool) -> None:
-  """Raises ValueError where groups are chosen by what only the policy that trains can tell."""
-  for slot in ("reward", "filter"):
-    if chooses and (late := rounds.read_of([getattr(recipe, slot)])):
-      raise ValueError(
-        f"{slot} needs {sorted(late)}, which with train.steps_ahead=1 is known only when a batch "
-        "trains; with train.max_rounds or train.window its groups are chosen a step before."
-      )
 
 
 def pending(mesh: Mesh, c: Collected) -> PyTree:

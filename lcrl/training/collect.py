@@ -37,25 +37,7 @@ class Collected:
   passed: tuple[int, int]  # groups sampled, and those of them that train
   metrics: Metrics  # of all that was sampled, where groups were chosen among it
   seconds: float  # from the start of sampling until all was there, of all rounds
-  times: Metrics  # what the host spent: on starting to sample and waiting for it, on what follows
-
-
-@dataclasses.dataclass(frozen=True)
-class Collecting:
-  """The rollouts of one step while the first round of them is sampled."""
-
-  collector: Collector
-  begin: Callable[[int], Round]  # a round of prompts from this position on
-  params: PyTree
-  states: Recipe[PyTree]
-  position: int
-  first: Round
-  launched: float  # by time.perf_counter
-
-  def finish(self) -> Collected:
-    """Waits for the rollouts; plays further rounds if they are needed."""
-    with made_on(self.first.rounds.mesh):
-      return self.collector._finish(self)
+  times: Metrics  # of the host: until all was there, and after that; what it did meanwhile left out
 
 
 class Collector:
@@ -104,7 +86,7 @@ class Collector:
     passed: Sequence[tuple[int, int]] = (),
   ) -> Collected:
     """`passed`: groups sampled and those of them that train, of past steps."""
-    return self.launch(params, states, step, position, passed).finish()
+    return self.launch(params, states, step, position, passed)()
 
   def launch(
     self,
@@ -113,15 +95,19 @@ class Collector:
     step: int,
     position: int,
     passed: Sequence[tuple[int, int]] = (),
-  ) -> Collecting:
-    """The same begun, without waiting. An update may use up the states meanwhile, and the
-    parameters, if they are the sampler's copy."""
+  ) -> Callable[[], Collected]:
+    """The same begun, without waiting; to be finished by a call of what is returned.
+
+    Meanwhile an update may use up the states, and the parameters if they are the sampler's copy.
+    """
+    start = time.perf_counter()
     with made_on(self._rounds.mesh):
       if self._chooses:
         states = jax.device_put(jax.tree.map(jnp.copy, states), replicated(self._rounds.mesh))
       begin = partial(self._begin, params, states, step, self._count(passed))
       first = begin(position)
-    return Collecting(self, begin, params, states, position, first, time.perf_counter())
+    spent = time.perf_counter() - start
+    return partial(self._finish, first, begin, params, states, position, spent)
 
   def _begin(self, params, states, step: int, count: int, position: int) -> Round:
     """One round, of the `count` prompts from `position` on."""
@@ -131,41 +117,46 @@ class Collector:
     budget = ask_budget(self._recipe, states, prompts, step=step, key=key, group_size=size)
     return self._rounds.launch(params, prompts, index, budget, key)
 
-  def _finish(self, c: Collecting) -> Collected:
+  def _finish(self, first: Round, begin, params, states, position: int, spent: float) -> Collected:
+    """Waits for the first round, plays others as long as groups are missing, and chooses."""
+    begun = start = time.perf_counter()
+    round_, end, waited, sampling = first, position, 0.0, 0.0
     pool: list[Rollouts] = []
     trains: list[bool] = []
     metrics: Metrics = {}
-    round_, start, position = c.first, time.perf_counter(), c.position
-    waited, sampling, verifying = c.launched - round_.began, 0.0, 0.0
-    while True:
-      rollouts, arrived = round_.finish()
-      position += len(rollouts.prompt_ids)
+    with made_on(self._rounds.mesh):
+      while True:
+        rollouts, arrived = round_.finish()
+        waited, sampling = waited + max(arrived - start, 0.0), sampling + arrived - round_.began
+        end += len(rollouts.prompt_ids)
+        if self._chooses:
+          rollouts, keep, sampled = self._judged(params, states, rollouts)
+          trains, metrics = trains + keep, merge(metrics, sampled)
+        pool.append(rollouts)
+        if not self._chooses or sum(trains) >= self._prompts or len(pool) == self._max_rounds:
+          break
+        start = time.perf_counter()
+        round_ = begin(end)
       if self._chooses:
-        if self._rounds.read_of((self._recipe.reward, self._recipe.filter)):
-          rollouts = self._rounds.read(c.params, rollouts)
-        keep, sampled = jax.tree.map(np.asarray, self._look(c.states, rollouts))
-        trains += keep.tolist()
-        metrics = merge(metrics, sampled)
-      pool.append(rollouts)
-      now = time.perf_counter()
-      waited, verifying = waited + arrived - start, verifying + now - arrived
-      sampling, start = sampling + arrived - round_.began, now
-      if not self._chooses or sum(trains) >= self._prompts or len(pool) == self._max_rounds:
-        break
-      round_ = c.begin(position)
-    if self._chooses:
-      first = np.argsort(~np.array(trains), stable=True)[: self._prompts]  # those that train
-      rollouts = self._take(pool, first)
-    count = position - c.position
-    return Collected(
-      rollouts,
-      position,
-      len(pool),
-      (count, sum(trains) if self._chooses else count),
-      metrics,
-      sampling,
-      {"time/sample": Sum(waited), "time/verify": Sum(verifying)},
-    )
+        chosen = np.argsort(~np.array(trains), stable=True)[: self._prompts]  # those that train
+        rollouts = self._take(pool, chosen)
+    passed = end - position, sum(trains) if self._chooses else end - position
+    after = time.perf_counter() - begun - waited
+    times: Metrics = {"time/sample": Sum(spent + waited), "time/verify": Sum(after)}
+    return Collected(rollouts, end, len(pool), passed, metrics, sampling, times)
+
+  def _judged(self, params, states, rollouts: Rollouts) -> tuple[Rollouts, list[bool], Metrics]:
+    """A round with what choosing needs, which groups would train, and what all were like."""
+    if self.reads:
+      rollouts = self._rounds.read(params, rollouts)
+    keep, sampled = jax.tree.map(np.asarray, self._look(states, rollouts))
+    return rollouts, keep.tolist(), sampled
+
+  @property
+  def reads(self) -> set[str]:
+    """What providers say, that groups are chosen by."""
+    stages = self._recipe.reward, self._recipe.filter
+    return self._rounds.read_of(stages) if self._chooses else set()
 
   @property
   def _chooses(self) -> bool:
@@ -175,6 +166,7 @@ class Collector:
     """Prompts of a round."""
     if not self._predict:
       return self._prompts
+    passed = [(sampled, trained) for sampled, trained in passed if sampled]
     wanted = prompts_to_sample(self._prompts, oversampling_factor(passed, window=len(passed)))
     multiple = batch_shards(self._rounds.mesh) * self._multiple
     unit = -(-self._prompts // (2 * multiple)) * multiple

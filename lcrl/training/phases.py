@@ -17,14 +17,7 @@ from lcrl.named import build
 from lcrl.sampling.verified import Player
 from lcrl.tasks.task import Task
 from lcrl.training import ahead, revise
-from lcrl.training.collect import (
-  Collected,
-  Collecting,
-  Collector,
-  ask_budget,
-  check_budgets,
-  step_key,
-)
+from lcrl.training.collect import Collected, Collector, ask_budget, check_budgets, step_key
 from lcrl.training.metrics import Mean, Metrics, Sum, merge
 from lcrl.training.model import Model
 from lcrl.training.rounds import Provider, Rounds, reference_scores, scorer_signals
@@ -43,7 +36,7 @@ class Shaped(NamedTuple):
   states: Recipe[PyTree]
   seen: Facts  # still on the devices
   collected: Collected
-  ahead: Collecting | None  # the rollouts of the next step, begun
+  ahead: Callable[[], Collected] | None  # finishes the rollouts of the next step, which are begun
 
 
 def make_rounds(model: Model, player: Player, providers: Sequence[Provider] = ()) -> Rounds:
@@ -76,12 +69,12 @@ def make_roll(model: Model, task: Task, rounds: Rounds) -> Callable[[TrainState]
 
   With train.steps_ahead=1 the rollouts are those that are pending in the state, from the policy
   before its last update. The next ones begin to be sampled by a copy of the policy as it is.
+
+  Raises:
+    ValueError: groups are to be chosen, a step ahead, by what only the policy that trains can tell.
   """
   s = model.settings
   stream = data.prompts(task, seed=s.seed)
-  chooses = s.train.max_rounds > 1 or s.train.window > 0
-  if s.train.steps_ahead:
-    ahead.check(rounds, model.recipe, chooses=chooses)
   collect = Collector(
     lambda position: stream[position],
     rounds,
@@ -93,6 +86,11 @@ def make_roll(model: Model, task: Task, rounds: Rounds) -> Callable[[TrainState]
     multiple=s.train.micro_batches,
     seed=s.seed,
   )
+  if s.train.steps_ahead and collect.reads:
+    raise ValueError(
+      f"reward or filter needs {sorted(collect.reads)}, which with train.steps_ahead=1 is known "
+      "when a batch trains; with train.max_rounds or train.window groups are chosen before that."
+    )
   look = jax.jit(facts, out_shardings=replicated(model.mesh))
 
   def shaped(state: TrainState, rollouts: Rollouts) -> tuple[Batch, Recipe[PyTree]]:
@@ -110,9 +108,8 @@ def make_roll(model: Model, task: Task, rounds: Rounds) -> Callable[[TrainState]
   def roll(state: TrainState) -> Shaped:
     step, position = int(state.step), int(state.position)
     passed = [] if state.passed is None else np.asarray(state.passed).tolist()
-    known = lambda past: [(sampled, trained) for sampled, trained in past if sampled]
     if state.pending is None:
-      collected = collect(state.params, state.recipe, step, position, known(passed))
+      collected = collect(state.params, state.recipe, step, position, passed)
     else:
       collected = ahead.collected(state.pending)
     batch, states = shaped(state, collected.rollouts)
@@ -120,7 +117,7 @@ def make_roll(model: Model, task: Task, rounds: Rounds) -> Callable[[TrainState]
     following = None
     if s.train.steps_ahead and step + 1 < s.train.steps:
       copy = rounds.player.engine.prepared(state.params)
-      passed = known([*passed[1:], collected.passed]) if passed else []
+      passed = [*passed[1:], collected.passed] if passed else []
       following = collect.launch(copy, states, step + 1, collected.position, passed)
     return Shaped(batch, ready, states, seen, collected, following)
 
@@ -140,7 +137,7 @@ def learn(
   state, found = model.update(state, shaped.ready)
   meanwhile()
   aside = time.perf_counter()
-  following = shaped.ahead.finish() if shaped.ahead else None
+  following = shaped.ahead() if shaped.ahead else None
   back = time.perf_counter()
   seen = jax.tree.map(np.asarray, shaped.seen)
   tokens = float(seen["lengths"][seen["valid"]].sum())
@@ -161,15 +158,9 @@ def learn(
   none: Metrics = {"time/sample": Sum(0.0), "time/verify": Sum(0.0)}
   times = merge(merge(none, collected.times), following.times if following else {})
   updating = time.perf_counter() - back + aside - start
-  metrics |= (
-    collected.metrics
-    | times
-    | {
-      "rounds": Sum(collected.rounds),
-      "time/update": Sum(updating),
-      "sampled_tokens_per_s": Mean(tokens, collected.seconds),
-    }
-  )
+  metrics |= collected.metrics | times
+  metrics["rounds"], metrics["time/update"] = Sum(collected.rounds), Sum(updating)
+  metrics["sampled_tokens_per_s"] = Mean(tokens, collected.seconds)
   return state, metrics
 
 
