@@ -18,6 +18,7 @@ from lcrl.sampling.verified import VERDICTS, Player
 from lcrl.tasks.task import Prompt, Task
 from lcrl.tasks.verify import Verdict
 from lcrl.types import Outcome
+from tests.benchmarks_test import bench  # noqa: F401, a fixture
 from tests.sampling_engine_test import END, LIMIT, B, G, V, engine_of, make_budget, make_rows
 
 ROWS, KEY = make_rows(), jax.random.key(1)
@@ -196,3 +197,12 @@ def test_an_error_while_verifying_reaches_who_waits():
   playing = player.launch_rows(model()[1], PROMPTS, ROWS, BUDGET, KEY)
   with pytest.raises(AttributeError, match="missing"):
     playing.finish()
+
+
+def test_the_benchmark_finds_what_is_hidden(bench):  # noqa: F811
+  work = {"shape": "laptop", "prompts": 2, "group": 2, "asked": 8, "limit": 8, "dtype": "float32"}
+  how = {"slots": 2, "score_ms": 5, "workers": 1, "repeats": 1}
+  [found] = bench("verify_overlap", **work, **how)
+  assert sum(rows for _, rows in found["ended"]) == 4
+  seconds = found["seconds"]
+  assert found["verification_s"] == pytest.approx(seconds["in_turn"] - seconds["sampling"])
