@@ -150,14 +150,19 @@ def timed(
   warm: int = 1,
 ) -> dict[str, Any]:
   """The first call (of `first`, where that compiles as much), and the median after `warm` calls, in
-  seconds."""
-  times = []
+  seconds; and what this process kept the host's cores busy, which others on them change less."""
+  times, busy = [], []
   for call in [first or f] + [f] * (warm - 1 + repeats):
-    start = time.perf_counter()
+    start, used = time.perf_counter(), time.process_time()
     jax.block_until_ready(call())
     times.append(time.perf_counter() - start)
-  median = statistics.median(times[warm:])
-  return {"seconds": median, "first_s": times[0], "all_s": [round(t, 4) for t in times[warm:]]}
+    busy.append(time.process_time() - used)
+  return {
+    "seconds": statistics.median(times[warm:]),
+    "first_s": times[0],
+    "all_s": [round(t, 4) for t in times[warm:]],
+    "processor_s": round(statistics.median(busy[warm:]), 4),
+  }
 
 
 def peak_gib() -> float | None:
