@@ -24,15 +24,15 @@ FLAGS = flags.FLAGS
 
 TILES = [
   Tiles(),
-  Tiles(stages=3),
-  Tiles(each=2, stages=3),
-  Tiles(each=4, stages=3),
-  Tiles(each=4),
-  Tiles(each=12, stages=3),
-  Tiles(rows=256, warps=16, stages=3),
-  Tiles(rows=256, each=4, warps=16, stages=3),
-  Tiles(rows=64, each=4, warps=4, stages=3),
-  Tiles(each=4, warps=4, stages=3),
+  Tiles(each=1),
+  Tiles(each=1, stages=4),
+  Tiles(each=2),
+  Tiles(stages=4),
+  Tiles(each=12),
+  Tiles(rows=256, each=1, warps=16),
+  Tiles(rows=256, warps=16),
+  Tiles(rows=64, warps=4),
+  Tiles(warps=4),
 ]
 
 

@@ -5,6 +5,7 @@ three. `tiles` has the plain twin.
 from __future__ import annotations
 
 import functools
+import math
 
 import jax
 import jax.numpy as jnp
@@ -23,7 +24,7 @@ def keep(
   floor: float,
   interpret: bool = False,
 ) -> tuple[jax.Array, jax.Array, jax.Array, jax.Array]:
-  """With z = logits / temperature, and `floor` where an entry does not count:
+  """With z = logits / temperature, and hardly anything where an entry does not count:
 
   Args:
     logits: [R, C, n] float32, of one tile.
@@ -31,7 +32,7 @@ def keep(
     window: [3] int32: the tile's place in exps, its first token, columns that count elsewhere.
     exps: [N, R, C, n], of which this tile's part is written, in place.
     temperature, vocab_size: tokens from here on do not count.
-    floor: z of what does not count.
+    floor: logit of what does not count.
     interpret: runs without a GPU, slowly.
   Returns: peak = max z, sum exp(z - peak), the target's logit or 0, [R, C] each; and exps with
     exp(z - peak) of the tile.
@@ -64,14 +65,18 @@ def _kernel(
 ):
   del old  # written through exps
   row, column = pl.program_id(0), jnp.arange(pl.next_power_of_2(columns))
-  inside, token = column < columns, window[1] + column
-  x = plgpu.load(logits.at[row, column], mask=inside, other=0.0)
-  counts = inside & (column >= window[2]) & (token < vocab_size)
-  z = jnp.where(counts, x / temperature, floor)
-  top = z.max()
-  e = jnp.where(inside, jnp.exp(z - top), 0.0)
-  plgpu.store(exps.at[window[0], row, column], e.astype(exps.dtype), mask=inside)
-  put = lambda ref, value: plgpu.store(ref, jnp.full((1,), value))
-  put(peak, top)
-  put(total, e.sum())
-  put(logit, jnp.where(counts & (token == target[0]), x, 0.0).sum())
+  place, first, seen = (window[i] for i in range(3))
+  end = jnp.minimum(vocab_size - first, columns)
+  inside = column < columns
+  x = plgpu.load(logits.at[row, column], mask=inside, other=floor)
+  x = jnp.where((column >= seen) & (column < end), x, floor)
+  top = x.max()
+  e = jnp.exp2((x - top) * (math.log2(math.e) / temperature))
+  plgpu.store(exps.at[place, row, column], e.astype(exps.dtype), mask=inside)
+  hit = target[0] - first
+  own = plgpu.load(
+    logits.at[row, jnp.full((1,), hit)], mask=jnp.full((1,), (hit >= seen) & (hit < end)), other=0.0
+  )
+  for ref, value in ((peak, top / temperature), (total, e.sum())):
+    plgpu.store(ref, jnp.full((1,), value))
+  plgpu.store(logit, own)

@@ -80,7 +80,7 @@ def prefill(c: Config, params, tokens, lengths, cache: Cache) -> tuple[jax.Array
   """
   turn = rotation(c, jax.lax.broadcasted_iota(jnp.int32, tokens.shape, 1))
 
-  def attend(window, slot, qkv):
+  def attend(window, slot, _, qkv):
     q, k, v = rotate(_queries(qkv), turn), rotate(qkv[..., -2, :], turn), qkv[..., -1, :]
     options = {"window": window, "softcap": c.attention_softcap, "backend": c.attention}
     return attention(q, k, v, **options), write_prompts(slot, k, v)
@@ -118,21 +118,25 @@ def decode(
   at = positions if at is None else at
   live = jnp.ones(tokens.shape, bool) if live is None else live
   turn = rotation(c, positions[:, None])
-  read = iter(prompts.layers if prompts else (None,) * c.layers)
   seen = prompts and prompts.lengths
 
-  def attend(window, slot, qkv):
-    return ATTEND[c.decoding](c, qkv, turn, slot, at, live, next(read), seen, window, reach)
+  def attend(window, slot, prompt, qkv):
+    return ATTEND[c.decoding](c, qkv, turn, slot, at, live, prompt, seen, window, reach)
 
-  return _through(c, params, tokens, cache, attend)
+  return _through(c, params, tokens, cache, attend, prompts and prompts.layers)
 
 
-def _through(c: Config, params, tokens, cache, attend):
-  """All layers and the last norm. `attend(window, slot, qkv) -> (values, slot)`."""
-  windows = c.windows or (None,) * c.layers
+def _through(c: Config, params, tokens, cache, attend, prompts=None):
+  """All layers and the last norm. `attend(window, slot, prompt, qkv) -> (values, slot)`."""
+
+  @partial(jax.jit, static_argnums=0)  # traced and lowered once, not once a layer
+  def layer(window, params, x, slot, prompt):
+    return _layer(c, params, x, partial(attend, window, slot, prompt))
+
+  windows, prompts = c.windows or (None,) * c.layers, prompts or (None,) * c.layers
   x, slots = params["embed"][tokens].astype(c.dtype), []
-  for layer, slot, window in zip(params["layers"], cache, windows, strict=True):
-    x, slot = _layer(c, layer, x, partial(attend, window, slot))
+  for window, *own in zip(windows, params["layers"], cache, prompts, strict=True):
+    x, slot = layer(window, own[0], x, *own[1:])
     slots.append(slot)
   return _norm(c, params["norm"], x), tuple(slots)
 

@@ -152,7 +152,8 @@ def _scanned(c: Config, layer, x, layers):
 
 def _unrolled(c: Config, layer, x, layers):
   windows = c.windows or (None,) * c.layers
-  run = {w: REMAT[c.remat](partial(layer, window=w)) for w in {*windows}}
+  # jit: traced and lowered once, not once a layer
+  run = {w: jax.jit(REMAT[c.remat](partial(layer, window=w))) for w in {*windows}}
   split = lambda w: [y[0] for y in jax.lax.split(w, (1,) * c.layers)]  # goes back as one array
   leaves, names = jax.tree.flatten(layers)
   for window, *params in zip(windows, *map(split, leaves), strict=True):

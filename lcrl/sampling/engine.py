@@ -155,7 +155,7 @@ def make_engine(
   config = dataclasses.replace(policy.config, dtype=dtype or policy.config.dtype)
   config = dataclasses.replace(config, decoding=decoding or _fastest(config, mesh))
   if compiler is None:
-    compiler = options(mesh) if config.decoding == "triton" else {}
+    compiler = options(mesh, loops=True) if config.decoding == "triton" else {}
   if config != policy.config:
     policy = policies.make(config)
   return Engine(

@@ -24,9 +24,9 @@ class Tiles(NamedTuple):
 
   rows: int = 128  # of a program, at most
   depth: int = 64  # entries of the states in one product, at most
-  each: int = 1  # tiles of the vocabulary that a program takes, one after the other
+  each: int = 4  # tiles of the vocabulary that a program takes, one after the other
   warps: int = 8
-  stages: int = 4  # blocks on their way
+  stages: int = 3  # blocks on their way
 
 
 TILES = Tiles()
