@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
@@ -28,7 +29,7 @@ Engine = Any  # sampling.engine.Engine
 
 # Where a stream is cut, in sixteenths of the rows: early for the first time, so that verification
 # begins, and late for the last, so that little of it is left at the end.
-CUTS = (1, 2, 4, 8, 12, 14, 15)
+CUTS = (2, 5, 9, 13, 15)
 
 
 class Bucket(NamedTuple):
@@ -98,7 +99,7 @@ def stream(
     if span != spans[0]:
       slots = slots._replace(cache=_grow(slots.cache, span))
     for until in cuts if span == spans[-1] else cuts[-1:]:
-      slots = run(proceed, slots, jnp.int32(until))
+      slots = run(proceed, slots, np.int32(until))
       written = slots._replace(prompts=None, cache=None)  # so that one program serves all spans
       yield look(engine, rows, budget, bucket, written)
 
