@@ -78,7 +78,9 @@ def test_a_policy_that_stays_samples_the_same(engine):  # noqa: F811
   """Keys, places in the data, budgets and what past steps say are those of the step that trains."""
   shrinking = dict(fn="geometric_points", start=14, end=5, points=2, total=3)
   still = METHODS["dapo"] | dict(
+    seed=4,  # rounds are replaced in the first two steps, and the third one asks for more prompts
     budget=dict(fn="scheduled", schedule=shrinking),
+    reward=dict(fn="length_dual", target=4, step_size=0.5),
     then=[dict(at=2, budget=dict(fn="fixed", target=9, cap=CAP))],
     optimizer=dict(fn="adamw", learning_rate=0.0),
     train=dict(max_rounds=3, window=2),
