@@ -72,12 +72,15 @@ CHIPS = {  # by device_kind
 }
 
 
-def measure(model: Model, *, tokens: float | None = None) -> dict[str, Program]:
+def measure(
+  model: Model, *, tokens: float | None = None, compiled: dict[str, Compiled] | None = None
+) -> dict[str, Program]:
   """The programs of a step in their order: copy, sample, (measure,) shape, (reference,) update.
 
   Args:
     model: on any devices; nothing is allocated there.
     tokens: of the longest response in a batch, as long as which all decode; None: the most.
+    compiled: what `compile_step` gives; None: it is done here.
   """
   tokens = model.settings.train.max_tokens if tokens is None else tokens
   params, state = device_bytes(model.abstract.params), device_bytes(model.abstract)
@@ -85,8 +88,8 @@ def measure(model: Model, *, tokens: float | None = None) -> dict[str, Program]:
   frozen = params if model.needs_reference else 0
   decoding = decode_loops(model, make_sampler(model), tokens)
   found = {}
-  for name, compiled in compile_step(model).items():
-    memory: Any = compiled.memory_analysis()
+  for name, program in (compiled or compile_step(model)).items():
+    memory: Any = program.memory_analysis()
     moved = memory.argument_size_in_bytes + memory.output_size_in_bytes
     trips = decoding.trips() if name == "sample" else ()
     found[name] = Program(
@@ -96,7 +99,7 @@ def measure(model: Model, *, tokens: float | None = None) -> dict[str, Program]:
       beside=state + (0 if name == "reference" else frozen) - used.get(name, 0),
       flops=flops(model, tokens).get(name, 0.0),
       traffic=moved + traffic(model, tokens).get(name, 0.0),
-      sent=sum(sent_bytes(compiled.as_text() or "", trips=trips).values()),
+      sent=sum(sent_bytes(program.as_text() or "", trips=trips).values()),
     )
   return found
 

@@ -39,7 +39,7 @@ def test_packed_rows_go_through_splash(topology):
   kernels = re.findall(r"%(splash_mha_[a-z]+)_segmented\S* = .*\"tpu_custom_call\"", text)
   assert sorted(kernels) == ["splash_mha_dkv", "splash_mha_dq", *["splash_mha_fwd"] * forward]
   assert "splash_mha_fwd" in programs["sample"].as_text()  # of prompts
-  memory = programs["update"].memory_analysis()
-  assert memory.argument_size_in_bytes >= fit.device_bytes(model.abstract)
-  taken = [memory.argument_size_in_bytes, memory.temp_size_in_bytes]
-  print(f"\n{topology}: {{}} MiB of arguments, {{}} of temporaries".format(*[n >> 20 for n in taken]))
+  found = fit.measure(model, compiled=programs)
+  assert found["update"].arguments >= fit.device_bytes(model.abstract)
+  assert found["update"].sent > fit.device_bytes(model.abstract.params)
+  print("", command.table(command.report(model, found, TRAIN["max_tokens"])), sep="\n")
