@@ -151,10 +151,11 @@ class Referee:
     at, words = tuple(places.T), self.player.tokenizer
     tokens, mask, starts = tokens[at], mask[at], self.starts[at]
     ends = np.where(mask.any(-1), mask.shape[-1] - mask[..., ::-1].argmax(-1), starts)
-    found, borders = [], zip(starts.tolist(), ends.tolist(), strict=True)
-    for (b, g), row, counts, (start, end) in zip(
-      places.tolist(), tokens, mask, borders, strict=True
-    ):
+    rows, found = (
+      zip(places.tolist(), tokens, mask, starts.tolist(), ends.tolist(), strict=True),
+      [],
+    )
+    for (b, g), row, counts, start, end in rows:
       said = row[start:end].tolist()
       ended = bool(said) and said[-1] in words.end_ids
       new = Response(said, counts[start:end].tolist(), ended, words.decode)
@@ -164,13 +165,20 @@ class Referee:
     return found
 
   def verified(self, tokens: np.ndarray, mask: np.ndarray, places: np.ndarray) -> list[Verdict]:
-    """Of the rollouts at places [n, 2]."""
+    """Verdicts on the rollouts at places [n, 2]."""
     responses = self._read(tokens, mask, places)
     pairs = zip(responses, places[:, 0].tolist(), strict=True)
     return self.player.verifier.verify([(said.text, self.prompts[b]) for said, b in pairs])
 
   def ended(self, tokens: Any, mask: Any, done: Any, known: Any) -> Piece:
-    """Those that are `done` and were not `known` to be, once that is so; [B, G, T] or [B, G]."""
+    """Waits until the global arrays are there, then verifies what ended between two looks.
+
+    Args:
+      tokens: [B, G, T], as they stand at the second.
+      mask: [B, G, T], likewise.
+      done: [B, G] bool, what had ended by then.
+      known: [B, G] bool, what had ended before; None: nothing.
+    """
     new = to_local(done) if known is None else to_local(done) & ~to_local(known)
     arrived, places = time.perf_counter(), np.argwhere(new)
     if not len(places):

@@ -137,7 +137,7 @@ class _Worker:
 
 
 class Verifier:
-  """Scores responses to a task's prompts. A context manager.
+  """Scores responses to a task's prompts. A context manager; several threads may ask at once.
 
   Args:
     task: gives the scorer and the threshold.
