@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from typing import Any
 
@@ -56,6 +57,8 @@ class Collector:
       (DOT, arXiv:2601.03969), rounded up to half batches so that few shapes are compiled.
     multiple: every data shard of a round has a multiple of so many prompts.
     seed: of the run.
+    apart: rounds are played on devices that do nothing else, driven by a thread of their own, which
+      a program may keep until it has run.
   """
 
   def __init__(
@@ -70,10 +73,12 @@ class Collector:
     predict: bool = False,
     multiple: int = 1,
     seed: int = 0,
+    apart: bool = False,
   ):
     self._stream, self._rounds, self._recipe = stream, rounds, recipe
     self._prompts, self._group_size, self._max_rounds = prompts, group_size, max_rounds
     self._predict, self._multiple, self._seed = predict, multiple, seed
+    self._thread = ThreadPoolExecutor(1) if apart else None
     self._look = jax.jit(self._would_train, out_shardings=replicated(rounds.mesh))
     self._take = jax.jit(take, out_shardings=batch_sharding(rounds.mesh))
 
@@ -101,21 +106,23 @@ class Collector:
     Meanwhile an update may use up the states, and the parameters if they are the sampler's copy.
     """
     start = time.perf_counter()
-    with made_on(self._rounds.mesh):
-      if self._chooses:
-        states = jax.device_put(jax.tree.map(jnp.copy, states), replicated(self._rounds.mesh))
-      begin = partial(self._begin, params, states, step, self._count(passed))
-      first = begin(position)
+    states = jax.device_put(jax.tree.map(jnp.copy, states), replicated(self._rounds.mesh))
+    begin = partial(self._begin, params, states, step, self._count(passed))
+    if self._thread is not None:
+      run = lambda: self._finish(begin(position), begin, params, states, position, 0.0)
+      return partial(_joined, self._thread.submit(run))
+    first = begin(position)
     spent = time.perf_counter() - start
     return partial(self._finish, first, begin, params, states, position, spent)
 
   def _begin(self, params, states, step: int, count: int, position: int) -> Round:
     """One round, of the `count` prompts from `position` on."""
-    index, key = np.arange(position, position + count, dtype=np.int32), step_key(self._seed, step)
+    index, size = np.arange(position, position + count, dtype=np.int32), self._group_size
     prompts = [self._stream(i) for i in index.tolist()]
-    size = self._group_size
-    budget = ask_budget(self._recipe, states, prompts, step=step, key=key, group_size=size)
-    return self._rounds.launch(params, prompts, index, budget, key)
+    with made_on(self._rounds.mesh):
+      key = step_key(self._seed, step)
+      budget = ask_budget(self._recipe, states, prompts, step=step, key=key, group_size=size)
+      return self._rounds.launch(params, prompts, index, budget, key)
 
   def _finish(self, first: Round, begin, params, states, position: int, spent: float) -> Collected:
     """Waits for the first round, plays others as long as groups are missing, and chooses."""
@@ -181,6 +188,16 @@ class Collector:
       "sampled/accuracy": Mean(masked_sum(rollouts.correct, rollouts.valid), count),
       "sampled/length": Mean(masked_sum(rollouts.lengths, rollouts.valid), count),
     }
+
+
+def _joined(running: Future[Collected]) -> Collected:
+  """What the thread has collected; the times are those that one waits for it."""
+  start = time.perf_counter()
+  collected = running.result()
+  waited = time.perf_counter() - start
+  verifying = min(waited, collected.times["time/verify"].value())
+  times: Metrics = {"time/sample": Sum(waited - verifying), "time/verify": Sum(verifying)}
+  return dataclasses.replace(collected, times=times)
 
 
 def take(pool: list[Rollouts], groups: jax.Array) -> Rollouts:

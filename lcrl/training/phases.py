@@ -85,6 +85,7 @@ def make_roll(model: Model, task: Task, rounds: Rounds) -> Callable[[TrainState]
     predict=s.train.window > 0,
     multiple=s.train.micro_batches,
     seed=s.seed,
+    apart=s.sampling.devices > 0,
   )
   if s.train.steps_ahead and collect.reads:
     raise ValueError(
