@@ -12,7 +12,7 @@ from jax.extend.core import jaxprs_in_params
 
 from lcrl import policies
 from lcrl.policies import cache as cache_module
-from lcrl.sampling import core
+from lcrl.sampling import jobs
 from lcrl.sampling.core import row_keys, sample
 
 V, R, P, N, END = 24, 12, 7, 10, (1, 2)
@@ -140,8 +140,8 @@ def test_one_prefill_a_group(params, rows, slots, refill):
 def test_a_growing_cache_equals_a_big_one(params, rows, monkeypatch):
   """Caches of 3, 5 and 10 places, rows with caps on both sides of each."""
   want = run(params, rows, growing=False)
-  monkeypatch.setattr(core, "SHORTEST", 2)
-  assert core.spans(N) == (3, 5, 10)
+  monkeypatch.setattr(jobs, "SHORTEST", 2)
+  assert jobs.spans(N) == (3, 5, 10)
   got = jax.jit(sampler.__wrapped__())(params, rows, 1.0)
   np.testing.assert_array_equal(got.tokens, want.tokens)
   np.testing.assert_allclose(got.log_probs, want.log_probs, atol=1e-5)

@@ -13,7 +13,7 @@ import pytest
 
 from lcrl import policies
 from lcrl.mesh import make_mesh, to_global
-from lcrl.sampling import core, programs
+from lcrl.sampling import jobs, programs
 from lcrl.sampling.verified import VERDICTS, Player
 from lcrl.tasks.task import Prompt, Task
 from lcrl.tasks.verify import Verdict
@@ -42,7 +42,7 @@ def engine(slots=None, **axes):
 def short():
   """Without slots caches have 8 places first, then 16."""
   with pytest.MonkeyPatch.context() as patch:
-    patch.setattr(core, "SHORTEST", 8)
+    patch.setattr(jobs, "SHORTEST", 8)
     yield
 
 

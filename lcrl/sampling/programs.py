@@ -21,7 +21,7 @@ from jax.sharding import PartitionSpec as P
 from lcrl import policies
 from lcrl.data.rows import Rows
 from lcrl.mesh import BATCH, batch_sharding, batch_shards, param_shardings
-from lcrl.sampling import core
+from lcrl.sampling import core, jobs
 from lcrl.sampling.core import PyTree, Samples, Slots
 from lcrl.types import Budget, Outcome, Rollouts
 
@@ -93,7 +93,7 @@ def stream(
   run = lambda program, *carry: compiled(program, engine.compiler)(*given, *carry)
   count = rows.lengths.size // (1 if engine.mesh is None else batch_shards(engine.mesh))
   cuts = sorted({-(-count * part // 16) for part in (*CUTS, 16)})
-  spans = core.spans(bucket.new) if engine.growing else (bucket.new,)
+  spans = jobs.spans(bucket.new) if engine.growing else (bucket.new,)
   slots = run(begin)
   for span in spans:
     if span != spans[0]:
@@ -126,7 +126,7 @@ def _work(engine: Engine, work, params, rows: Rows, budget: Budget, key, bucket:
     group = lengths.shape[1]
     flat = lambda x: x.reshape(-1, *x.shape[2:])
     given = tokens[..., : bucket.prompt], lengths, caps, core.row_keys(key, index, group)
-    job = core.plan(
+    job = jobs.plan(
       engine.policy,
       params,
       *map(flat, given),

@@ -21,7 +21,7 @@ from lcrl.data.rows import Rows
 from lcrl.mesh import batch_sharding, batch_shards, replicated
 from lcrl.policies import Config
 from lcrl.policies import cache as caches
-from lcrl.sampling import core, programs
+from lcrl.sampling import jobs, programs
 from lcrl.sampling.engine import Engine, make_engine
 from lcrl.training.collectives import sent_bytes
 from lcrl.training.model import REF, SCORE_FIELDS, Model
@@ -185,7 +185,7 @@ def decode_loops(model: Model, engine: Engine, tokens: float) -> Decoding:
   if engine.policy.config.decoding != "xla":  # a row reads its own keys
     reads = [(tokens, tokens / 2)]
   else:
-    ends = core.spans(train.max_tokens) if slots is None else caches.reaches(train.max_tokens)
+    ends = jobs.spans(train.max_tokens) if slots is None else caches.reaches(train.max_tokens)
     reads = [
       (min(max(tokens - least, 0), end - least), end)
       for least, end in itertools.pairwise((0, *ends))

@@ -1,0 +1,139 @@
+"""What is to be sampled and how: checked, defaults filled in. R rows, P prompt positions."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from lcrl.policies.cache import reaches
+from lcrl.sampling import triton_draw
+from lcrl.sampling.controls import Control, plain
+
+PyTree = Any
+SHORTEST = 64  # the shortest cache of responses
+GROWTHS = 3  # how often it may double
+
+
+class Queue(NamedTuple):
+  """All rows, in the order in which they are taken."""
+
+  tokens: jax.Array  # [R, P] int32
+  lengths: jax.Array  # [R] int32
+  caps: jax.Array  # [R] int32
+  keys: jax.Array  # [R]
+  temperature: jax.Array  # [R] float32
+  control: PyTree  # leaves [R, ...], states before the first token
+
+
+class Job(NamedTuple):
+  """What the loops of `core` read and never change; `plan` makes it."""
+
+  policy: Any
+  params: PyTree  # unstacked
+  head: jax.Array  # [D, V], in the dtype of the computation
+  fused: bool  # a kernel draws: nothing but the policy's own distribution is asked for
+  control: Control
+  end_ids: tuple[int, ...]
+  queue: Queue
+  max_tokens: int
+  slots: int
+  refill: int  # 0: nobody waits
+  group: int
+  cache_dtype: str | None
+  spans: tuple[int, ...]  # lengths of the responses' cache, one after the other
+  reaches: tuple[int, ...]  # how far slots read it, where that is not left to each row
+
+
+def plan(
+  policy,
+  params: PyTree,
+  tokens: jax.Array,
+  lengths: jax.Array,
+  caps: jax.Array,
+  keys: jax.Array,
+  *,
+  max_tokens: int,
+  end_ids: tuple[int, ...],
+  temperature: jax.Array | float = 1.0,
+  control: Control | None = None,
+  slots: int | None = None,
+  refill: int | None = None,
+  group: int = 1,
+  cache_dtype: str | None = None,
+  growing: bool = True,
+) -> Job:
+  """What to sample, and how.
+
+  Args:
+    policy: `lcrl.policies.Policy`, or another record with the same decode functions.
+    params: from `policy.init`, or already from `policy.unstack`.
+    tokens: [R, P] int32 prompts, right-padded.
+    lengths: [R] int32, at least 1.
+    caps: [R] int32, at least 1; beyond max_tokens they count as max_tokens.
+    keys: [R] typed keys.
+    max_tokens: N.
+    end_ids: the tokens that end a response.
+    temperature: [] or [R], at least 0.
+    control: what else changes the distribution (`lcrl.sampling.controls`).
+    slots: how many rows decode at once while the others wait; None: all, and there is no queue.
+    refill: how many rows start together when slots are free; None: an eighth of the slots. At least
+      and a multiple of `group`.
+    group: this many neighbouring rows have the same prompt and share one prefill.
+    cache_dtype: of keys and values, see `policies.cache.init_cache`; None: the policy's.
+    growing: without slots, the cache is as long as the responses so far, in powers of 2, for a
+      policy that reads all of its cache.
+  """
+  rows = len(tokens)
+  if max_tokens < 1:
+    raise ValueError(f"max_tokens must be at least 1, got {max_tokens}.")
+  for name, value in (("slots", slots), ("refill", refill)):
+    if value is not None and value < 1:
+      raise ValueError(f"{name} must be at least 1, got {value}.")
+  if group < 1 or rows % group:
+    raise ValueError(f"group must divide the {rows} rows, got {group}.")
+  if slots is not None and slots < group:
+    raise ValueError(f"slots must be at least the group of {group}, got {slots}.")
+  c = policy.config
+  fused = control is None and c.decoding == "triton" and triton_draw.refusal(c) is None
+  control = control or plain()
+  if not isinstance(params["layers"], tuple):
+    params = policy.unstack(params)
+  queue = Queue(
+    tokens=tokens,
+    lengths=lengths,
+    caps=jnp.minimum(caps, max_tokens),
+    keys=keys,
+    temperature=jnp.broadcast_to(jnp.asarray(temperature, jnp.float32), (rows,)),
+    control=control.init(tokens, lengths),
+  )
+  size, refill = rows, 0
+  if slots is not None:
+    size = min(slots, rows)
+    refill = min(refill or -(-size // 8), size)
+    refill = max(refill - refill % group, group)
+  return Job(
+    policy,
+    params,
+    policy.head(params).astype(c.dtype),
+    fused,
+    control,
+    end_ids,
+    queue,
+    max_tokens,
+    size,
+    refill,
+    group,
+    cache_dtype,
+    spans(max_tokens) if growing and slots is None else (max_tokens,),
+    reaches(max_tokens) if slots is not None and c.decoding == "xla" else (),
+  )
+
+
+def spans(max_tokens: int) -> tuple[int, ...]:
+  """Lengths of a growing cache: doubles, the last one max_tokens."""
+  found = [max_tokens]
+  while len(found) <= GROWTHS and found[0] >= 2 * SHORTEST:
+    found.insert(0, -(-found[0] // 2))
+  return tuple(found)
