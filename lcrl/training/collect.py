@@ -154,16 +154,10 @@ class Collector:
 
   def _judged(self, params, states, rollouts: Rollouts) -> tuple[Rollouts, list[bool], Metrics]:
     """A round with what choosing needs, which groups would train, and what all were like."""
-    if self.reads:
+    if self._rounds.read_of((self._recipe.reward, self._recipe.filter)):
       rollouts = self._rounds.read(params, rollouts)
     keep, sampled = jax.tree.map(np.asarray, self._look(states, rollouts))
     return rollouts, keep.tolist(), sampled
-
-  @property
-  def reads(self) -> set[str]:
-    """What providers say, that groups are chosen by."""
-    stages = self._recipe.reward, self._recipe.filter
-    return self._rounds.read_of(stages) if self._chooses else set()
 
   @property
   def _chooses(self) -> bool:

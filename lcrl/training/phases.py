@@ -43,8 +43,9 @@ def make_rounds(model: Model, player: Player, providers: Sequence[Provider] = ()
   """How rounds are played.
 
   Raises:
-    ValueError: a stage needs what neither they nor the `providers` supply, or a budget asks for
-      more tokens than a response may have.
+    ValueError: a stage needs what neither they nor the `providers` supply, or groups are chosen a
+      step ahead by what only the policy that trains can tell, or a budget asks for more tokens than
+      a response may have.
   """
   s = model.settings
   spec = s.revise
@@ -53,6 +54,12 @@ def make_rounds(model: Model, player: Player, providers: Sequence[Provider] = ()
   own = scorer_signals(model, reference)
   rounds = Rounds(player, revision, (*own, *providers), reference)
   rounds.check(model.recipe)
+  late = rounds.read_of((model.recipe.reward, model.recipe.filter))
+  if s.train.steps_ahead and late and (s.train.max_rounds > 1 or s.train.window):
+    raise ValueError(
+      f"reward or filter needs {sorted(late)}, which with train.steps_ahead=1 is known when a "
+      "batch trains; with train.max_rounds or train.window groups are chosen before that."
+    )
   check_budgets(
     model.recipe.budget,
     steps=s.train.steps,
@@ -69,9 +76,6 @@ def make_roll(model: Model, task: Task, rounds: Rounds) -> Callable[[TrainState]
 
   With train.steps_ahead=1 the rollouts are those that are pending in the state, from the policy
   before its last update. The next ones begin to be sampled by a copy of the policy as it is.
-
-  Raises:
-    ValueError: groups are to be chosen, a step ahead, by what only the policy that trains can tell.
   """
   s = model.settings
   stream = data.prompts(task, seed=s.seed)
@@ -87,11 +91,6 @@ def make_roll(model: Model, task: Task, rounds: Rounds) -> Callable[[TrainState]
     seed=s.seed,
     apart=s.sampling.devices > 0,
   )
-  if s.train.steps_ahead and collect.reads:
-    raise ValueError(
-      f"reward or filter needs {sorted(collect.reads)}, which with train.steps_ahead=1 is known "
-      "when a batch trains; with train.max_rounds or train.window groups are chosen before that."
-    )
   look = jax.jit(facts, out_shardings=replicated(model.mesh))
 
   def shaped(state: TrainState, rollouts: Rollouts) -> tuple[Batch, Recipe[PyTree]]:
