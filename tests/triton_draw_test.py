@@ -9,6 +9,7 @@ import pytest
 
 from lcrl import policies
 from lcrl.sampling import core, draw, triton_draw
+from lcrl.sampling.controls import plain
 
 
 def dense(hidden, head, keys, temperature, softcap=None):
@@ -98,7 +99,7 @@ def test_logits_do_not_exist():
   logits = f"tensor<{rows}x4096xf32>"
   assert logits not in lowered()
   assert lowered().count("head_draw") >= 1
-  assert logits in lowered(control=core.plain())
+  assert logits in lowered(control=plain())
 
 
 def test_what_it_cannot_draw_from():
