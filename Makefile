@@ -71,7 +71,7 @@ smollm2-parity: .venv-parity/installed
 fit-tpu: .venv-tpu/installed
 	.venv-tpu/bin/python -m experiments.fit --topology=v5e:4x4 --model=smollm2-135m \
 		--config=configs/smollm2_chain_sum_laser.py
-	.venv-tpu/bin/python -m pytest -s tests/tpu/splash_tpu.py
+	.venv-tpu/bin/python -m pytest -s tests/tpu/*_tpu.py
 
 notebooks: install
 	$(VENV)/bin/jupyter-execute colab/*.ipynb

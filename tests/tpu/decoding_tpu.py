@@ -1,0 +1,36 @@
+"""Slots as the TPU compiler builds them; no TPU is needed."""
+
+import re
+
+import pytest
+
+from experiments import fit as command
+from lcrl.policies.cache import reaches
+from lcrl.training import fit
+from lcrl.training.model import build_model
+from lcrl.training.settings import read
+from tests.fit_test import CONFIG
+
+SLOTS, LIMIT = 4, 1024
+TRAIN = {"prompts": 16, "group_size": 8, "max_tokens": LIMIT, "max_prompt_tokens": 32}
+
+
+@pytest.mark.parametrize("cache_dtype", [None, "float8_e4m3fn"])
+def test_loops_that_read_a_part_of_the_cache_leave_it_where_it_lies(cache_dtype):
+  """Only the loop that reads all of it may fetch it ahead of its products."""
+  policy = CONFIG["policy"] | {"dtype": "bfloat16"}
+  config = CONFIG | {
+    "policy": policy,
+    "sampling": {"slots": SLOTS, "cache_dtype": cache_dtype},
+    "train": CONFIG["train"] | TRAIN,
+    "mesh": {"data": 16, "fsdp": 1},
+  }
+  model = build_model(read(config), devices=command.describe("v5e:4x4"))
+  text = fit.compile_step(model)["sample"].as_text()
+  cache = rf"\w+\[{SLOTS},{policy['kv_heads']},{LIMIT},{policy['head_dim']}\]"
+  bodies = {*re.findall(r" while\(.* body=%([\w.\-]+)", text)}
+  loops = [part for part in text.split("\n\n") if part.split(" ", 1)[0].strip("%") in bodies]
+  tokens = [loop for loop in loops if re.search(cache, loop) and " while(" not in loop]
+  assert len(tokens) == len(reaches(LIMIT)) == 3
+  moved = [re.findall(rf"= \(?{cache}.* (?:copy|copy-start)\(.*", loop) for loop in tokens]
+  assert len([loop for loop in moved if loop]) <= 1, moved
