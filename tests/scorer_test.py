@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import re
 
 import jax
 import jax.numpy as jnp
@@ -62,6 +63,22 @@ def test_scores_are_teacher_forced_log_probs():
   assert not got[..., 0].any()
 
 
+def test_on_cpus_products_and_tiles_are_what_is_fast_there():
+  policy = policies.make(policies.tiny(vocab_size=4096, hidden_size=24, mlp_size=40))
+  params = policy.init(jax.random.key(0))
+  rollouts = random_rollouts(prompts=32, group=8)  # 3072 tokens
+
+  def loss(params):
+    return make_scorer(policy)(params, rollouts).log_probs.sum()
+
+  text = jax.jit(jax.grad(loss)).lower(params).compile().as_text()
+  shapes = set(re.findall(r"f32\[([\d,]+)\][^ ]* dot\(", text))
+  assert {"24,2048", "24,40"} <= shapes  # gradients of matrices: narrow by wide
+  assert not {"2048,24", "40,24"} & shapes
+  assert "1536,2048" not in text  # a tile of logits has 512 tokens
+  assert "512,2048" in text
+
+
 def test_split_and_join_are_inverse():
   x = {"a": jnp.arange(24).reshape(8, 3)}
   np.testing.assert_array_equal(join(split(x, 4))["a"], x["a"])
@@ -90,6 +107,31 @@ def test_micro_batches_equal_one_batch(name, weigh):
     jax.tree.map(
       lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6), whole, run(pieces)
     )
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_layers_apart_give_the_gradient_of_stacked_ones(name):
+  """Unrolled, in several pieces: params are taken apart once, gradients are stacked once."""
+  policy = policies.make(dataclasses.replace(POLICY.config, unroll=True))
+  loss, calls = LOSSES[name](), []
+  batch = make_batch(make_recipe(loss), prompts=4)
+
+  def apart(params):
+    calls.append(params)
+    return policy.apart(params)
+
+  def grads(policy, **options):
+    score = make_scorer(policy, needs=loss.needs, token_chunk=32)
+    return value_and_grad(loss, loss.init(), score, PARAMS, batch, micro_batches=2, **options)[3]
+
+  want = grads(POLICY)
+  for options in ({}, {"apart": apart}):
+    got = grads(policy, **options)
+    assert jax.tree.structure(got) == jax.tree.structure(PARAMS)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), got, want)
+  assert len(calls) == 1
+  assert isinstance(policy.apart(PARAMS)["layers"], tuple)
+  assert POLICY.apart(PARAMS) is PARAMS
 
 
 def test_a_coupled_loss_taken_for_additive_would_differ():

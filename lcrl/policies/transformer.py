@@ -52,6 +52,9 @@ class Policy:
   hidden: Callable[..., jax.Array]
   head: Callable[[PyTree], jax.Array]  # params -> [D, V]
   apply: Callable[..., jax.Array]  # as hidden -> logits [..., T, V] in float32 or wider
+  # params -> the same for `hidden` and `head`, ready for several passes: where layers are unrolled,
+  # a tree for each, matrices in the dtype of the computation
+  apart: Callable[[PyTree], PyTree]
   unstack: Callable[[PyTree], PyTree]  # params -> the same for decoding: once a rollout
   copy_axes: Callable[[PyTree], PyTree]  # what `unstack` gives -> its axes
   init_cache: Callable[..., Cache]  # rows, length, dtype? -> Cache
@@ -90,6 +93,7 @@ def make(config: Config) -> Policy:
     hidden=jax.jit(partial(_hidden, config)),
     head=_head,
     apply=jax.jit(apply),
+    apart=partial(_apart, config),
     unstack=jax.jit(partial(decoding.unstack, config)),
     copy_axes=partial(decoding.copy_axes, axes),
     init_cache=partial(cache.init_cache, config),
@@ -135,8 +139,11 @@ def _hidden(c: Config, params, tokens, positions=None, segment_ids=None, branch_
     return Block(c).apply({"params": params}, x, turn, attend)
 
   x = _embed(c, params, tokens)
-  layers = jax.tree.map(partial(_compute_dtype, c), params["layers"])  # once, not in each pass
-  x = (_unrolled if c.unroll else _scanned)(c, layer, x, layers)
+  if c.unroll:
+    x = _unrolled(c, layer, x, _apart(c, params)["layers"])
+  else:
+    cast = partial(_compute_dtype, c)
+    x = _scanned(c, layer, x, jax.tree.map(cast, params["layers"]))  # once, not in each pass
   return Norm(c.norm_eps).apply({"params": params["norm"]}, x)
 
 
@@ -154,11 +161,18 @@ def _unrolled(c: Config, layer, x, layers):
   windows = c.windows or (None,) * c.layers
   # jit: traced and lowered once, not once a layer
   run = {w: jax.jit(REMAT[c.remat](partial(layer, window=w))) for w in {*windows}}
-  split = lambda w: [y[0] for y in jax.lax.split(w, (1,) * c.layers)]  # goes back as one array
-  leaves, names = jax.tree.flatten(layers)
-  for window, *params in zip(windows, *map(split, leaves), strict=True):
-    x, _ = run[window](x, jax.tree.unflatten(names, params))
+  for window, params in zip(windows, layers, strict=True):
+    x, _ = run[window](x, params)
   return x
+
+
+def _apart(c: Config, params):
+  if not c.unroll or isinstance(params["layers"], tuple):
+    return params
+  split = lambda w: [y[0] for y in jax.lax.split(w, (1,) * c.layers)]  # goes back as one array
+  leaves, names = jax.tree.flatten(jax.tree.map(partial(_compute_dtype, c), params["layers"]))
+  layers = tuple(jax.tree.unflatten(names, own) for own in zip(*map(split, leaves), strict=True))
+  return {**params, "layers": layers}
 
 
 def _compute_dtype(c: Config, stacked):

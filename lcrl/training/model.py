@@ -123,6 +123,7 @@ def build_model(settings: Settings, *, devices=None) -> Model:
     optimizer=optimizer,
     micro_batches=s.train.micro_batches,
     updates=s.train.updates,
+    apart=policy.apart,
   )
   update_: Callable[..., Any] = jax.jit(
     step,

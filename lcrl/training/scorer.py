@@ -19,12 +19,16 @@ from jax.sharding import Mesh
 from lcrl.losses.log_probs import score_tokens, score_tokens_sharded
 from lcrl.mesh import BATCH
 from lcrl.policies.attention import shares_prompts
+from lcrl.policies.block import at_least_float32
 from lcrl.training import packing
 from lcrl.training.packing import Packed, Sizes
 from lcrl.types import Batch, PairBatch, Stage, TokenScores
 
 PyTree = Any
 Score = Callable[..., TokenScores]  # params, rollouts or pairs
+# Tokens and vocabulary entries of a tile of logits, where not what `score_tokens` says: on CPUs
+# 4 MiB stay near the cores, and are not asked of the system again in each step.
+TILES = {"cpu": {"token_chunk": 512, "vocab_chunk": 2048}}
 
 
 def make_scorer(
@@ -44,9 +48,10 @@ def make_scorer(
     temperature: that of the sampler, so that both speak of the same distribution.
     mesh: where rows and parameters lie; of several devices, each scores its rows by its columns.
     pack: width of packed rows; score then takes `sizes`, and rollouts that `arrange` has placed.
-    **chunks: token_chunk, vocab_chunk of `score_tokens`.
+    **chunks: token_chunk, vocab_chunk of `score_tokens`; the rest is what suits the backend.
   """
   fields = tuple(dict.fromkeys(("log_probs", *needs)))
+  chunks = TILES.get(jax.default_backend(), {}) | chunks
   vocab_size, parts = policy.config.vocab_size, 1
   take_scores: Callable[..., TokenScores] = score_tokens
   hidden_of: Callable[..., jax.Array] = policy.hidden
@@ -125,8 +130,13 @@ def value_and_grad(
   batch: Batch | PairBatch,
   *,
   micro_batches: int,
+  apart: Callable[[PyTree], PyTree] = lambda params: params,
 ) -> tuple[jax.Array, PyTree, TokenScores, PyTree]:
-  """-> (loss [], new loss state, scores of the whole batch, gradient like params)."""
+  """-> (loss [], new loss state, scores of the whole batch, gradient like params).
+
+  `apart`: `Policy.apart`, so that what several pieces need of params is made once, and the
+  gradients of stacked layers are stacked once.
+  """
   if micro_batches == 1:
 
     def objective(params):
@@ -137,7 +147,10 @@ def value_and_grad(
     (value, (state, scores)), grads = jax.value_and_grad(objective, has_aux=True)(params)
     return value, state, jax.lax.stop_gradient(scores), grads
   differentiate = _coupled if loss.coupled else _additive
-  return differentiate(loss, state, score, params, batch, split(batch, micro_batches))
+  value, state, scores, grads = differentiate(
+    loss, state, score, apart(params), batch, split(batch, micro_batches)
+  )
+  return value, state, scores, _stacked(grads, params)
 
 
 def _additive(loss, state, score, params, batch, pieces):
@@ -147,9 +160,9 @@ def _additive(loss, state, score, params, batch, pieces):
       return loss.apply(state, scores, piece)[0], scores
 
     (value, scores), grads = jax.value_and_grad(objective, has_aux=True)(params)
-    return jax.tree.map(jnp.add, carry, (value, grads)), scores
+    return _add(carry, (value, grads)), scores
 
-  zero = jax.tree.map(jnp.zeros_like, (jnp.zeros((), batch.weights.dtype), params))
+  zero = jnp.zeros((), batch.weights.dtype), _zeros(params)
   (value, grads), scores = jax.lax.scan(add_piece, zero, pieces)
   return value, state, join(scores), grads
 
@@ -163,8 +176,25 @@ def _coupled(loss, state, score, params, batch, pieces):
   def add_piece(grads, xs):
     piece, cotangent = xs
     _, pull_back = jax.vjp(lambda params: score(params, piece.scored), params)
-    return jax.tree.map(jnp.add, grads, *pull_back(cotangent)), None
+    return _add(grads, *pull_back(cotangent)), None
 
   cut = split(cotangents, jax.tree.leaves(pieces)[0].shape[0])
-  grads, _ = jax.lax.scan(add_piece, jax.tree.map(jnp.zeros_like, params), (pieces, cut))
+  grads, _ = jax.lax.scan(add_piece, _zeros(params), (pieces, cut))
   return value, state, scores, grads
+
+
+def _zeros(params: PyTree) -> PyTree:
+  """Where gradients add up, in float32 or wider."""
+  return jax.tree.map(lambda x: jnp.zeros_like(x, dtype=at_least_float32(x.dtype)), params)
+
+
+def _add(sums: PyTree, more: PyTree) -> PyTree:
+  return jax.tree.map(lambda x, y: x + y.astype(x.dtype), sums, more)
+
+
+def _stacked(grads: PyTree, params: PyTree) -> PyTree:
+  """Gradients like `params`, of layers that may be apart."""
+  if isinstance(grads, dict) and isinstance(grads.get("layers"), tuple):
+    layers = jax.tree.map(lambda *layers: jnp.stack(layers), *grads["layers"])
+    grads = {**grads, "layers": layers}
+  return jax.tree.map(lambda x, like: x.astype(like.dtype), grads, params)

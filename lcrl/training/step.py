@@ -58,12 +58,13 @@ def update(
   updates: int = 1,
   sizes: Sizes | None = None,
   measure: Callable[..., dict[str, Mean]] | None = None,
+  apart: Callable[[PyTree], PyTree] = lambda params: params,
 ) -> tuple[TrainState, dict[str, Mean]]:
   """One step: `updates` optimizer steps on as many disjoint parts of the batch, or one on pairs.
 
   Each part goes through the model in `micro_batches` pieces, which changes no gradient. With more
   than one part the old log-probs are computed before the first. `sizes`: of a batch `arranged` for
-  packed rows. `measure`: what to say of it; `update_metrics`.
+  packed rows. `measure`: what to say of it; `update_metrics`. `apart`: as in `value_and_grad`.
   """
   measure = measure or update_metrics
   score = score if sizes is None else partial(score, sizes=sizes)
@@ -71,7 +72,7 @@ def update(
   def one(carry, part):
     params, opt_state, loss_state = carry
     loss, loss_state, scores, grads = value_and_grad(
-      recipe.loss, loss_state, score, params, part, micro_batches=micro_batches
+      recipe.loss, loss_state, score, params, part, micro_batches=micro_batches, apart=apart
     )
     changes, opt_state = optimizer.update(grads, opt_state, params)
     carry = optax.apply_updates(params, changes), opt_state, loss_state
