@@ -96,9 +96,10 @@ def test_a_byte_holds_a_key_to_half_a_step(dtype, step):
   assert float((error / jnp.maximum(bound, 1e-30)).max()) > 0.9  # and no better
 
 
-def test_a_cache_of_another_byte_is_refused():
-  with pytest.raises(ValueError, match="a cache of uint8 is none of int8, float8_e4m3fn"):
-    plain.init_cache(policies.tiny(8), 1, 1, "uint8")
+@pytest.mark.parametrize("dtype", ["uint8", "float8_e5m2", "int16"])
+def test_a_cache_of_another_type_is_refused(dtype):
+  with pytest.raises(ValueError, match=f"a cache of {dtype}: .* int8, float8_e4m3fn"):
+    plain.init_cache(policies.tiny(8), 1, 1, dtype)
 
 
 @pytest.mark.parametrize("cache_dtype", [None, "int8", "float8_e4m3fn"])
