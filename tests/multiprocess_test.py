@@ -23,7 +23,7 @@ from lcrl.training.settings import read
 from tests.loop_test import changed
 
 REPOSITORY = Path(__file__).parent.parent
-FLAGS = "--xla_force_host_platform_device_count=1 --xla_backend_optimization_level=0"
+FLAGS = os.environ["XLA_FLAGS"].replace("device_count=8", "device_count=1")
 CONFIG = changed(
   train__steps=2,
   train__group_size=2,
