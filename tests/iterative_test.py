@@ -21,6 +21,7 @@ from lcrl.training.iterative.settings import read
 from lcrl.training.iterative.teacher import Teacher
 from lcrl.training.workdir import Workdir
 from lcrl.types import Outcome
+from tests.rollouts import AtOnce
 
 STEPS, UPDATES = 6, 3  # two rounds
 CONFIG = {
@@ -197,7 +198,7 @@ def test_pairs_of_a_pool():
     pools.pairs_of(moved, choose)
 
 
-class Here:
+class Here(AtOnce):
   """Verifies in this process: right is what ends with the reference."""
 
   def verify(self, items):

@@ -29,6 +29,7 @@ from lcrl.training.settings import read
 from lcrl.types import Outcome
 from tests.laws_test import LAGRANGIAN, SLOTS, TABLE
 from tests.loop_test import CONFIG
+from tests.rollouts import AtOnce
 
 STOP, LAST, CAP = 2, 4, 16
 WORDS = tokenizers.sums()
@@ -39,7 +40,7 @@ def has_digit(response, reference):
   return float(str(reference) in response)
 
 
-class Here:
+class Here(AtOnce):
   """Verifies in this process, and remembers what it was asked."""
 
   def __init__(self, task):

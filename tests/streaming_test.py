@@ -19,6 +19,7 @@ from lcrl.tasks.task import Prompt, Task
 from lcrl.tasks.verify import Verdict
 from lcrl.types import Outcome
 from tests.benchmarks_test import bench  # noqa: F401, a fixture
+from tests.rollouts import AtOnce
 from tests.sampling_engine_test import END, LIMIT, B, G, V, engine_of, make_budget, make_rows
 
 ROWS, KEY = make_rows(), jax.random.key(1)
@@ -67,7 +68,7 @@ def test_the_last_piece_is_what_one_program_gives(slots):
     done = pieces.pop(0)[1]
     np.testing.assert_array_equal(done, (want.lengths <= 8))
   else:
-    assert len(set(counts)) > 4, "little could be seen on the way"
+    assert len(set(counts)) > 3, "little could be seen on the way"
   for (_, done), cut in zip(pieces, (*programs.CUTS, 16), strict=True):  # of 16 rows
     assert done.sum() >= cut
   for rollouts, done in pieces:
@@ -129,10 +130,10 @@ def test_all_pieces_are_dispatched_before_the_first_is_done():
     pieces = list(slow.stream(model()[1], ROWS, BUDGET, KEY))
     waited_for = [done.is_ready() for _, done in pieces]
     jax.block_until_ready(pieces)
-  assert not waited_for[4]
+  assert not waited_for[-2]
 
 
-class Asked:
+class Asked(AtOnce):
   """A verifier that gives every text a verdict of its own."""
 
   def __init__(self):
@@ -193,7 +194,7 @@ def test_what_has_ended_is_verified_before_the_rest_has():
 
 def test_an_error_while_verifying_reaches_who_waits():
   player = player_of(Whole())
-  player.verifier.verify = lambda items: items[0].missing
+  player.verifier.submit = lambda items: items[0].missing
   playing = player.launch_rows(model()[1], PROMPTS, ROWS, BUDGET, KEY)
   with pytest.raises(AttributeError, match="missing"):
     playing.finish()

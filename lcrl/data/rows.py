@@ -75,11 +75,12 @@ def render_rows(
     for t, v in zip(*row, strict=True)
   ]
   ids = np.array([prompt.id for prompt in prompts], np.int32)
-  encode = functools.cache(lambda text: tokenizer.encode(text) if text else [])
+  encode = functools.cache(lambda text: np.array(tokenizer.encode(text) if text else [], np.int32))
 
   def fill(messages: Sequence[Messages]) -> tuple[np.ndarray, np.ndarray]:
     asked = (encode(tokenizer.render(m)) for m in messages)
-    rows = [a + encode(view.prefix) for a, view in zip(asked, views, strict=True)]
+    both = ((a, encode(view.prefix)) for a, view in zip(asked, views, strict=True))
+    rows = [np.concatenate(parts) if parts[1].size else parts[0] for parts in both]
     tokens, lengths = _pad(rows, np.repeat(ids, target.shape[1]), tokenizer.pad_id, limit)
     return tokens.reshape(*target.shape, limit), lengths.reshape(target.shape)
 
@@ -101,7 +102,9 @@ def render_rows(
   )
 
 
-def _pad(rows: Sequence[list[int]], ids: Sequence[int] | np.ndarray, pad: int, limit: int):
+def _pad(
+  rows: Sequence[Sequence[int] | np.ndarray], ids: Sequence[int] | np.ndarray, pad: int, limit: int
+):
   """Rows of prompts `ids` -> tokens [N, limit] int32, lengths [N] int32."""
   tokens = np.full((len(rows), limit), pad, np.int32)
   for out, row, prompt_id in zip(tokens, rows, ids, strict=True):

@@ -23,7 +23,6 @@ from lcrl.types import Budget, Rollouts
 
 Share = Any  # Rollouts of this process only, numpy arrays
 VERDICTS = ("scores", "outcome", "correct")  # fields that the verifier fills
-READERS = 16  # threads that read and verify what has ended, one a piece
 ANSWERED, CHOSEN = 2**31 - 1, 2**31 - 2  # folded into a round's key for the referee's randomness
 
 
@@ -78,12 +77,12 @@ class Player:
     """`launch` of this process's own prompts, rows and budgets."""
     referee = Referee(self, params, prompts, rows, key)
     given = to_global(self.mesh, rows), to_global(self.mesh, budget)
-    readers, pieces, known = ThreadPoolExecutor(READERS), [], None
+    reader, pieces, known = ThreadPoolExecutor(1), [], None
     for sampled, done in self.engine.stream(params, *given, key):
-      piece = readers.submit(referee.ended, sampled.tokens, sampled.mask, done, known)
+      piece = reader.submit(referee.ended, sampled.tokens, sampled.mask, done, known)
       pieces.append(piece)
       known = done
-    readers.shutdown(wait=False)
+    reader.shutdown(wait=False)
     return Playing(referee, sampled, pieces)
 
   def play_rows(self, *args: Any) -> tuple[Rollouts, Referee]:
@@ -96,12 +95,12 @@ class Piece(NamedTuple):
 
   arrived: float  # by time.perf_counter
   places: np.ndarray  # [n, 2]
-  verdicts: Sequence[Verdict]
+  verdicts: Future[list[Verdict]]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Playing:
-  """Rollouts that the devices sample, and threads read, while the host does something else."""
+  """Rollouts that the devices sample, a thread reads and workers verify, while the host goes on."""
 
   referee: Referee
   sampled: Rollouts
@@ -112,7 +111,7 @@ class Playing:
     *_, last = pieces = [piece.result() for piece in self.pieces]
     referee = dataclasses.replace(self.referee, arrived=last.arrived)
     places = np.concatenate([piece.places for piece in pieces])
-    found = [verdict for piece in pieces for verdict in piece.verdicts]
+    found = [verdict for piece in pieces for verdict in piece.verdicts.result()]
     blank = {name: to_local(getattr(self.sampled, name)) for name in VERDICTS}
     verdicts = to_global(referee.player.mesh, referee.put(blank, places, found))
     return dataclasses.replace(self.sampled, **verdicts), referee
@@ -164,11 +163,13 @@ class Referee:
       found.append(self.seen[b, g])
     return found
 
-  def verified(self, tokens: np.ndarray, mask: np.ndarray, places: np.ndarray) -> list[Verdict]:
+  def verified(
+    self, tokens: np.ndarray, mask: np.ndarray, places: np.ndarray
+  ) -> Future[list[Verdict]]:
     """Verdicts on the rollouts at places [n, 2]."""
     responses = self._read(tokens, mask, places)
     pairs = zip(responses, places[:, 0].tolist(), strict=True)
-    return self.player.verifier.verify([(said.text, self.prompts[b]) for said, b in pairs])
+    return self.player.verifier.submit([(said.text, self.prompts[b]) for said, b in pairs])
 
   def ended(self, tokens: Any, mask: Any, done: Any, known: Any) -> Piece:
     """Waits until the global arrays are there, then verifies what ended between two looks.
@@ -182,7 +183,7 @@ class Referee:
     new = to_local(done) if known is None else to_local(done) & ~to_local(known)
     arrived, places = time.perf_counter(), np.argwhere(new)
     if not len(places):
-      return Piece(arrived, places, [])
+      return Piece(arrived, places, self.player.verifier.submit([]))
     return Piece(arrived, places, self.verified(to_local(tokens), to_local(mask), places))
 
   def put(self, r: Any, places: np.ndarray, verdicts: Sequence[Verdict]) -> dict[str, np.ndarray]:
@@ -197,7 +198,7 @@ class Referee:
   def judged(self, r: Share, changed: np.ndarray) -> Share:
     """`r` with new verdicts where `changed` [b, G]."""
     places = np.argwhere(changed)
-    found = self.verified(r.tokens, r.mask, places)
+    found = self.verified(r.tokens, r.mask, places).result()
     return dataclasses.replace(r, **self.put(vars(r), places, found))
 
   def signals(self, r: Share) -> dict[str, np.ndarray]:

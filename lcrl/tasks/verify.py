@@ -13,10 +13,10 @@ import dataclasses
 import itertools
 import json
 import math
-import multiprocessing.connection
 import os
 import pathlib
 import pickle
+import selectors
 import signal
 import socket
 import subprocess
@@ -175,12 +175,14 @@ class Verifier:
     self._lock = threading.Lock()  # of what is open, and of what is submitted
     self._bell, self._ear = socket.socketpair()
     self._bell.setblocking(False)
+    self._ears = selectors.DefaultSelector()
+    self._ears.register(self._ear, selectors.EVENT_READ)
     self._thread: threading.Thread | None = None
     self._closing = False
 
   def __enter__(self) -> Verifier:
     try:
-      self._workers += (_Worker(self._setup) for _ in range(self._wanted))
+      self._workers += (self._hire() for _ in range(self._wanted))
       while not all(worker.ready for worker in self._workers):
         self._turn()
     except BaseException:
@@ -233,7 +235,7 @@ class Verifier:
   def _end(self, why: BaseException) -> None:
     with self._lock:
       for worker in self._workers:
-        worker.close()
+        self._dismiss(worker)
       self._workers.clear()
       self._todo.clear()
       for batch in {item.batch for item in self._items.values()}:
@@ -243,21 +245,23 @@ class Verifier:
   def _turn(self) -> None:
     """Feeds the idle, listens to the busy until one speaks or is late, replaces the lost."""
     for worker in list(self._workers):
-      if worker.ready and not worker.owed and worker.process.poll() is not None:
-        self._replace(worker)  # died while idle: no item's fault
-      elif worker.ready and not worker.owed and self._todo:
-        self._feed(worker)
+      if worker.ready and not worker.owed and self._todo:
+        if worker.process.poll() is None:
+          self._feed(worker)
+        else:
+          self._replace(worker)  # died while idle: no item's fault
     due = {w: w.since + (self._deadline if w.ready else _START) for w in self._workers if w.busy}
-    channels: dict[Any, _Worker] = {worker.channel: worker for worker in due}
     wait = max(0.0, min(due.values()) - time.monotonic()) if due else None
-    spoke = multiprocessing.connection.wait([self._ear, *channels], wait)
+    spoke = [key.data for key, _ in self._ears.select(wait)]
     now = time.monotonic()
-    for channel in spoke:
-      if channel is self._ear:
+    for worker in spoke:
+      if worker is None:
         self._ear.recv(1 << 16)
+      elif worker.busy:
+        self._hear(worker)
       else:
-        self._hear(channels.pop(channel))
-    for worker in channels.values():
+        self._replace(worker)
+    for worker in due.keys() - spoke:
       if due[worker] < now:
         self._lose(worker, "the deadline passed", Outcome.TIMEOUT)
 
@@ -308,5 +312,15 @@ class Verifier:
     self._replace(worker)
 
   def _replace(self, worker: _Worker) -> None:
+    self._dismiss(worker)
+    self._workers[self._workers.index(worker)] = self._hire()
+
+  def _hire(self) -> _Worker:
+    worker = _Worker(self._setup)
+    self._ears.register(worker.channel, selectors.EVENT_READ, worker)
+    return worker
+
+  def _dismiss(self, worker: _Worker) -> None:
+    with contextlib.suppress(KeyError):  # it may have been before
+      self._ears.unregister(worker.channel)
     worker.close()
-    self._workers[self._workers.index(worker)] = _Worker(self._setup)

@@ -16,6 +16,7 @@ from __future__ import annotations
 import itertools
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -153,8 +154,10 @@ def unjudged(response: str, reference: Any) -> float:
 class Unjudged:
   """A verifier for what has no verdict."""
 
-  def verify(self, items: Sequence[Any]) -> list[Verdict]:
-    return [Verdict(0.0, Outcome.WRONG) for _ in items]
+  def submit(self, items: Sequence[Any]) -> Future[list[Verdict]]:
+    found: Future[list[Verdict]] = Future()
+    found.set_result([Verdict(0.0, Outcome.WRONG) for _ in items])
+    return found
 
 
 def runs(
