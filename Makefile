@@ -25,7 +25,7 @@ demo: install
 	$(RUN) -m experiments.demo --seeds=$(SEEDS) --seed=$(SEED)
 
 test: lint types
-	$(RUN) -m pytest -n 2 --dist loadfile
+	$(RUN) -m pytest -n 2 --dist loadfile --durations=10
 
 lint: install
 	$(RUN) -m ruff format --check .
