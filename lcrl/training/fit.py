@@ -87,6 +87,7 @@ def measure(
   used = {"copy": params, "measure": params, "reference": params, "update": state}
   frozen = params if model.needs_reference else 0
   decoding = decode_loops(model, make_sampler(model), tokens)
+  computed, read = flops(model, tokens), traffic(model, tokens)
   found = {}
   for name, program in (compiled or compile_step(model)).items():
     memory: Any = program.memory_analysis()
@@ -97,8 +98,8 @@ def measure(
       outputs=memory.output_size_in_bytes - memory.alias_size_in_bytes,
       temporaries=memory.temp_size_in_bytes,
       beside=state + (0 if name == "reference" else frozen) - used.get(name, 0),
-      flops=flops(model, tokens).get(name, 0.0),
-      traffic=moved + traffic(model, tokens).get(name, 0.0),
+      flops=computed.get(name, 0.0),
+      traffic=moved + read.get(name, 0.0),
       sent=sum(sent_bytes(program.as_text() or "", trips=trips).values()),
     )
   return found
