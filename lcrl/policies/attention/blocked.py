@@ -22,7 +22,7 @@ _FLOOR = -1e30  # score of a key that is not seen: exp is 0 when one that is has
 
 
 class Pairs(NamedTuple):
-  """The first `number` are the blocks of queries in which some row sees a key of the other block."""
+  """The first `number` are blocks of queries in which some row sees a key of the other block."""
 
   queries: jax.Array  # [I * I]
   keys: jax.Array
