@@ -39,6 +39,7 @@ def pretrained(
   dtype: str = "float32",
   param_dtype: str = "float32",
   remat: str = "none",
+  unroll: bool = False,
   attention: str = "xla",
 ) -> Source:
   """The model in a Hugging Face folder or a GGUF file. Weights are read when params are asked for.
@@ -48,11 +49,13 @@ def pretrained(
     dtype: of the computation.
     param_dtype: of the parameters.
     remat: what the backward pass keeps, a name in `transformer.REMAT`.
+    unroll: training without a scan over layers: faster, and longer to compile.
     attention: a back end, a name in `attention.BACKENDS`.
   """
   path = Path(path).expanduser()
   raw, tensors = read_gguf(path) if path.suffix == ".gguf" and path.is_file() else _open(path)
-  config = read_config(raw, str(path), dtype=dtype, remat=remat, attention=attention)
+  runtime = {"dtype": dtype, "remat": remat, "unroll": unroll, "attention": attention}
+  config = read_config(raw, str(path), **runtime)
   policy = make(config)
 
   def params(key=None, shardings: PyTree = None) -> PyTree:

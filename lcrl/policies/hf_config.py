@@ -59,7 +59,7 @@ def read_config(raw: Mapping[str, Any], where: str, **runtime: Any) -> Config:
   Args:
     raw: config.json.
     where: its file, for errors.
-    **runtime: fields of Config that no file has: dtype, remat, attention.
+    **runtime: fields of Config that no file has: dtype, remat, unroll, attention.
   """
   family = raw.get("model_type")
   if family not in ARCHITECTURES:
