@@ -2,7 +2,7 @@
 runs it, with random weights, tokens for text and a scorer in the real verifier's processes.
 
 python -m experiments.benchmarks.step --peer=tunix      # 64 x 8 rollouts of 96 + 96 tokens
-python -m experiments.benchmarks.step --update=none/xla/1/0/scan --shape=laptop --prompts=4 \
+python -m experiments.benchmarks.step --update=dots/xla/2/576/scan --shape=laptop --prompts=4 \
   --group=4 --asked=64 --limit=128 --micro=4 --dtype=float32 --peer=tunix
 python -m experiments.benchmarks.step --steps_ahead=1                       # on one device
 python -m experiments.benchmarks.step --steps_ahead=1 --sampling_devices=1  # one of two samples

@@ -51,7 +51,8 @@ def make_scorer(
     **chunks: token_chunk, vocab_chunk of `score_tokens`; the rest is what suits the backend.
   """
   fields = tuple(dict.fromkeys(("log_probs", *needs)))
-  chunks = TILES.get(jax.default_backend(), {}) | chunks
+  platform = jax.default_backend() if mesh is None else mesh.devices.flat[0].platform
+  chunks = TILES.get(platform, {}) | chunks
   vocab_size, parts = policy.config.vocab_size, 1
   take_scores: Callable[..., TokenScores] = score_tokens
   hidden_of: Callable[..., jax.Array] = policy.hidden

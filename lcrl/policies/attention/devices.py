@@ -43,5 +43,8 @@ def per_device(attend: Callable) -> Callable:
 
 def block_width() -> tuple[int, int]:
   """Of blocks in plain JAX, and up to which length rows are not cut: on CPUs a block stays in a
-  core's cache, elsewhere it must be worth its launches."""
-  return (64, 128) if jax.default_backend() == "cpu" else (512, 2048)
+  core's cache, elsewhere it must be worth its launches. Of the mesh in context, which may be one to
+  compile for, or of the default backend."""
+  described = jax.sharding.get_abstract_mesh().abstract_device
+  kind = described.device_kind if described else jax.default_backend()
+  return (64, 128) if kind == "cpu" else (512, 2048)
