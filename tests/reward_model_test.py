@@ -216,8 +216,8 @@ def test_it_scores_rollouts_of_a_run(trained, folder, tmp_path, monkeypatch):
   config = crf.get_config("smoke").to_dict()
   del config["task"]["signals"]
   config |= {"policy": TINY, "learned": {"conciseness": {"path": str(trained)}}}
-  seen, play = [], Rounds.play
-  monkeypatch.setattr(Rounds, "play", lambda *xs: seen.append(play(*xs)) or seen[-1])
+  seen, read_ = [], Rounds.read
+  monkeypatch.setattr(Rounds, "read", lambda *xs: seen.append(read_(*xs)) or seen[-1])
   loop.train(config, tmp_path)
   state = final_state(trained, changed(folder))
   model = build_model(read(changed(folder, train={"steps": 1})))
