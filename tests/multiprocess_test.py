@@ -7,6 +7,7 @@ the second step are sampled ahead.
 
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -110,15 +111,20 @@ def responses(workdir):
   return [[(r["prompt"], r["response"]) for r in rows if r["step"] == step] for step in (1, 2)]
 
 
-def test_two_processes_train_as_one(tmp_path):
-  one, two, module = tmp_path / "one", tmp_path / "two", tmp_path / "config.py"
+def train_two(workdir, config):
+  module = workdir.parent / "config.py"
   module.write_text(
     "from ml_collections import config_dict\n"
-    f"def get_config():\n  return config_dict.ConfigDict({CONFIG!r})\n"
+    f"def get_config():\n  return config_dict.ConfigDict({config!r})\n"
   )
-  loop.train(CONFIG, one)
-  train = ["-m", "experiments.train", f"--config={module}", f"--workdir={two}", "--processes=2"]
+  train = ["-m", "experiments.train", f"--config={module}", f"--workdir={workdir}", "--processes=2"]
   run_two(lambda address, i: [*train, f"--coordinator={address}", f"--process={i}"])
+
+
+def test_two_processes_train_as_one(tmp_path):
+  one, two = tmp_path / "one", tmp_path / "two"
+  loop.train(CONFIG, one)
+  train_two(two, CONFIG)
 
   want, got = state(one), state(two)
   start = build_model(read(CONFIG)).initial().params
@@ -132,6 +138,22 @@ def test_two_processes_train_as_one(tmp_path):
   for mine, theirs in zip(numbers(two), numbers(one), strict=True):
     assert mine == pytest.approx(theirs, abs=1e-5)
   assert (two / "summary.json").is_file()
+
+
+def test_two_processes_go_on_with_what_one_has_sampled_ahead(tmp_path):
+  """The rollouts of the second step come from a checkpoint that a single process wrote."""
+  one, two = tmp_path / "one", tmp_path / "two"
+  config = CONFIG | {"checkpoint": {"every": 1, "keep": 2}}
+  loop.train(config, one)
+  shutil.copytree(one, two)
+  shutil.rmtree(two / "checkpoints" / "2")
+  assert state(two).pending["rollouts"]["lengths"].shape == (4, 2)
+  train_two(two, config)
+  want, got = state(one), state(two)
+  jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), got.params, want.params)
+  assert got.position == want.position
+  for mine, theirs in zip(numbers(two), numbers(one), strict=True):
+    assert mine == pytest.approx(theirs, abs=1e-5)
 
 
 def test_rows_lie_where_the_mesh_says():
