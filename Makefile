@@ -11,7 +11,8 @@ PIP := pip install --quiet --disable-pip-version-check
 CORE := tests/goldens_test.py tests/laws_test.py tests/budgets_test.py tests/rewards_test.py \
 	tests/filters_test.py tests/advantages_test.py tests/weights_test.py tests/policy_losses_test.py \
 	tests/preference_test.py tests/log_probs_test.py tests/scorer_test.py tests/sampling_core_test.py \
-	tests/policies_test.py tests/checkpoint_test.py tests/import_test.py tests/compiler_test.py
+	tests/policies_test.py tests/checkpoint_test.py tests/import_test.py tests/compiler_test.py \
+	tests/decoding_test.py tests/triton_draw_test.py tests/attention_test.py
 
 .PHONY: install demo test lint types test-core-new test-parity smollm2 smollm2-parity fit-tpu notebooks
 install: $(VENV)/installed

@@ -11,6 +11,7 @@ from lcrl import policies
 from lcrl.policies import cache as plain
 from lcrl.policies import triton_decode
 from lcrl.policies.block import rotation
+from tests import gpu
 
 H, K, PLACES, ASKED = 32, 2, 70, 40
 
@@ -104,14 +105,12 @@ def test_a_cache_of_another_type_is_refused(dtype):
 
 @pytest.mark.parametrize("cache_dtype", [None, "int8", "float8_e4m3fn"])
 def test_a_token_is_one_kernel_a_layer_and_its_products(cache_dtype):
-  """Lowered for a GPU, which none needs to be there for."""
   c = policies.tiny(64, hidden_size=128, head_dim=32, dtype="bfloat16", decoding="triton")
   policy = policies.make(c)
   copy = jax.eval_shape(policy.unstack, jax.eval_shape(policy.init, jax.random.key(0)))
   cache = jax.eval_shape(partial(policy.init_cache, 32, 64, cache_dtype))
   row = jax.ShapeDtypeStruct((32,), jnp.int32)
-  traced = jax.jit(policy.decode).trace(copy, row, row, cache)
-  text = traced.lower(lowering_platforms=("cuda",)).as_text()
+  text = gpu.lowered(policy.decode, copy, row, row, cache)
   assert text.count("call @layer(") == c.layers  # a layer is lowered once
   assert text.count("stablehlo.custom_call") == 1
   assert text.count("stablehlo.dot_general") == 4

@@ -14,6 +14,7 @@ from jax.sharding import PartitionSpec as P
 from lcrl.losses import tiles, triton_tiles
 from lcrl.losses.log_probs import FIELDS, score_tokens, score_tokens_sharded
 from lcrl.types import TokenScores
+from tests import gpu
 
 
 def dense_scores(hidden, head, targets, mask, *, temperature=1.0, soft_cap=None, vocab_size=None):
@@ -243,6 +244,18 @@ def test_kept_in_one_reading(seen, first):
   assert_close(
     kept.astype(jnp.float32), exps.at[2].set(e.astype(exps.dtype)).astype(jnp.float32), 0
   )
+
+
+def test_nvidia_keeps_in_one_reading():
+  hidden, head, targets, mask = example((4, 64), d=32, v=1000, dtype=jnp.bfloat16)
+  score = functools.partial(score_tokens, token_chunk=64, vocab_chunk=384)
+
+  def grads(keep):
+    loss = lambda h, w: score(h, w, targets, mask, keep=keep).log_probs.sum()
+    return gpu.lowered(jax.grad(loss, (0, 1)), hidden, head)
+
+  assert "keep_exps" in grads(True)
+  assert "keep_exps" not in grads(False)
 
 
 def sizes(jaxpr):

@@ -10,6 +10,7 @@ import pytest
 from lcrl import policies
 from lcrl.sampling import core, draw, triton_draw
 from lcrl.sampling.controls import plain
+from tests import gpu
 
 
 def dense(hidden, head, keys, temperature, softcap=None):
@@ -80,7 +81,6 @@ def test_the_sampler_draws_the_same_tokens(monkeypatch):
 
 
 def test_logits_do_not_exist():
-  """Lowered for a GPU, which none needs to be there for."""
   c = policies.tiny(4096, head_dim=32, dtype="bfloat16", decoding="triton")
   policy, rows = policies.make(c), 32
   params = jax.eval_shape(policy.init, jax.random.key(0))
@@ -93,8 +93,8 @@ def test_logits_do_not_exist():
   )
 
   def lowered(**options):
-    f = jax.jit(partial(core.sample, policy, max_tokens=8, end_ids=(0,), **options))
-    return f.trace(params, *shapes).lower(lowering_platforms=("cuda",)).as_text()
+    sample = partial(core.sample, policy, max_tokens=8, end_ids=(0,), **options)
+    return gpu.lowered(sample, params, *shapes)
 
   logits = f"tensor<{rows}x4096xf32>"
   assert logits not in lowered()
