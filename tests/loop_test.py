@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from lcrl import tasks
-from lcrl.training import loop, phases, playing, rl
+from lcrl.training import loop, model, phases, playing, rl
 from lcrl.training.checkpoint import Checkpoints
 from lcrl.training.model import build_model
 from lcrl.training.settings import read
@@ -160,6 +160,16 @@ def test_a_verifier_that_hangs_or_dies_is_counted_and_the_run_goes_on(tmp_path, 
   assert sum(row["outcome/wrong"] for row in steps) > 0
 
 
+def test_the_update_alone_keeps_what_the_head_gives(monkeypatch):
+  """`train.head_remat=False`; what only measures has no backward pass."""
+  asked, make = [], model.make_scorer
+  monkeypatch.setattr(model, "make_scorer", lambda *xs, **o: asked.append(o) or make(*xs, **o))
+  for remat in (True, False):
+    asked.clear()
+    model.build_model(read(changed(train__head_remat=remat)))
+    assert [o.get("keep", False) for o in asked] == [not remat, False]
+
+
 @pytest.mark.parametrize(
   "fields, message",
   [
@@ -177,6 +187,10 @@ def test_a_verifier_that_hangs_or_dies_is_counted_and_the_run_goes_on(tmp_path, 
       r"budget: the cap after 2 steps is 17; train\.max_tokens=16",
     ),
     ({"train__group_size": 1}, r"train\.group_size must be at least 2.*got 1"),
+    (
+      {"train__head_remat": False, "loss__entropy_bonus": 0.1},
+      r"train\.head_remat=False .*'clipped_surrogate' needs \['entropy'\]",
+    ),
     ({"reward": {"fn": "pear"}}, r"reward needs \['think_end'\], which nothing here supplies"),
     ({"train__prompts": 3, "train__micro_batches": 2}, r"train\.prompts must be a multiple"),
     ({"sampling__temperature": 0.0}, r"temperature must be above 0"),

@@ -170,3 +170,8 @@ def _check(s: Settings, recipe: Recipe[Stage]) -> None:
       f"train.group_size must be at least 2: advantage.fn={s.slots['advantage']['fn']!r} compares "
       f"a rollout with the others of its group, got {s.train.group_size}."
     )
+  if not s.train.head_remat and (more := {"entropy", "log_sum_sq"} & set(recipe.loss.needs)):
+    raise ValueError(
+      f"train.head_remat=False keeps what log-probs need and no more: loss.fn="
+      f"{s.slots['loss']['fn']!r} needs {sorted(more)}."
+    )
