@@ -77,6 +77,15 @@ def made_on(mesh: Mesh) -> contextlib.AbstractContextManager:
   return jax.default_device(mesh.local_devices[0])
 
 
+def on_host() -> contextlib.AbstractContextManager:
+  """Inside, what nothing places elsewhere is computed by the host's processor, where JAX knows one:
+  the host reads it at once, however busy the devices are."""
+  try:
+    return jax.default_device(jax.local_devices(backend="cpu")[0])
+  except RuntimeError:
+    return contextlib.nullcontext()
+
+
 def batch_shards(mesh: Mesh) -> int:
   """Into how many pieces a batch is split along B."""
   return mesh.shape["data"] * mesh.shape["fsdp"]

@@ -29,6 +29,6 @@ def test_a_run_samples_under_its_control(monkeypatch):
   model = build_model(read(config))
   tokenizer = playing.build_tokenizer(model.settings)
   with playing.playing(model, tokenizer, config["task"], "task") as (task, player):
-    roll = phases.make_roll(model, task, phases.make_rounds(model, player))
+    roll = phases.Roll(model, task, phases.make_rounds(model, player))
     tokens = np.asarray(roll(model.initial()).batch.rollouts.tokens)
   assert (tokens == tokens[:, :1]).all()  # one continuation a prompt: the most likely

@@ -40,7 +40,7 @@ class OneInFour:
     mixed = (index % 4 == 3)[:, None] & (np.arange(4) < 2)[None]
     ids = jnp.array([p.id for p in prompts], jnp.int32)
     played = dataclasses.replace(played, correct=jnp.array(mixed), prompt_ids=ids)
-    referee = types.SimpleNamespace(arrived=time.perf_counter())
+    referee = types.SimpleNamespace(sampled=(time.perf_counter(),) * 2)
     return types.SimpleNamespace(finish=lambda: (played, referee))
 
 

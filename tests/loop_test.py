@@ -135,7 +135,7 @@ def test_nothing_is_compiled_twice(tmp_path):
     task,
     player,
   ):
-    roll = phases.make_roll(model, task, phases.make_rounds(model, player))
+    roll = phases.Roll(model, task, phases.make_rounds(model, player))
     state = model.initial()
     for _ in range(3):
       state, _ = phases.learn(model, state, roll(state))

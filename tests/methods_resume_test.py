@@ -70,17 +70,21 @@ class Run:
     player = Player(task, WORDS, engine, self.verifier, self.model.mesh, 16)
     providers = [Provider(("conciseness",), stand_in)]
     self.rounds = phases.make_rounds(self.model, player, providers)
-    self.roll = phases.make_roll(self.model, task, self.rounds)
+    self.roll = phases.Roll(self.model, task, self.rounds)
     self.monitor = phases.make_monitor(self.model, task, self.rounds)
 
   def steps(self, state, until):
-    """The state after step `until`, and the batches on the way."""
-    batches = []
+    """The state after step `until`, and the batches on the way. Between them the next rollouts are
+    begun while a step trains."""
+    batches, every = [], self.model.settings.monitor.every
     while int(state.step) < until:
       state = self.monitor(state)
       shaped = self.roll(state)
       batches.append(jax.tree.map(np.asarray, shaped.batch))
-      state, _ = phases.learn(self.model, state, shaped)
+      step = int(state.step) + 1
+      begins = step < until and (not every or step % every)
+      meanwhile = [self.roll.begin] if begins else []
+      state, _ = phases.learn(self.model, state, shaped, *meanwhile)
     return state, batches
 
   def forgetful(self, state):

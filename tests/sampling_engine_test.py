@@ -181,9 +181,15 @@ def test_a_kernel_for_nvidia_comes_with_its_options(model, monkeypatch):
   """Options that are given win."""
   device = SimpleNamespace(device_kind="NVIDIA H100")
   monkeypatch.setattr(jax, "devices", lambda: [device])
-  policy = policies.make(policies.tiny(V, head_dim=32))
+  policy = policies.make(policies.tiny(V, head_dim=64))
   engine = partial(engine_of, policy, dtype="bfloat16")
-  assert engine().policy.config.decoding == "triton"
+  kernels = lambda engine: (engine.policy.config.decoding, engine.policy.config.attention)
+  assert kernels(engine()) == ("triton", "cudnn")
+  assert kernels(engine(decoding="xla")) == ("xla", "xla")
+  narrow = policies.make(policies.tiny(V, head_dim=32))
+  assert kernels(engine_of(narrow, dtype="bfloat16")) == ("triton", "xla")
+  asked = policies.make(dataclasses.replace(policy.config, attention="triton"))
+  assert kernels(engine_of(asked, dtype="bfloat16")) == ("triton", "triton")
   assert dict(engine().compiler) == CUBLAS | GRAPHS
   assert not engine(compiler={}).compiler
   assert not engine(decoding="xla").compiler

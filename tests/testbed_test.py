@@ -68,7 +68,7 @@ def on_the_host(config, monkeypatch):
   model, tokenizer = build_model(settings), playing.build_tokenizer(settings)
   state, rollouts = model.initial(), []
   with playing.playing(model, tokenizer, settings.built["task"], "task") as (task, player):
-    roll = phases.make_roll(model, task, phases.make_rounds(model, player))
+    roll = phases.Roll(model, task, phases.make_rounds(model, player))
     for _ in range(settings.train.steps):
       shaped = roll(state)
       rollouts.append(jax.tree.map(np.asarray, shaped.batch.rollouts))

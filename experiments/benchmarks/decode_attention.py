@@ -4,8 +4,9 @@ python -m experiments.benchmarks.decode_attention
 python -m experiments.benchmarks.decode_attention --shape=qwen2.5-1.5b --rows=256 --group=8 \
   --asked=128 --length=512 --at=256
 
-Prints one JSON line a variant: microseconds a call, and the share of the memory bandwidth that
-reading every live key and value once would need.
+Calls take the caches of `--layers` in turn, as a decoder does: what one reads, the next does not
+find in the chip's own cache. Prints one JSON line a variant: microseconds a call, and the share of
+the memory bandwidth that reading every live key and value once would need.
 """
 
 import concurrent.futures
@@ -29,20 +30,17 @@ FLAGS = flags.FLAGS
 
 TILES = [
   Tiles(),
-  Tiles(keys=64),
-  Tiles(keys=64, warps=2),
-  Tiles(warps=2),
-  Tiles(warps=8),
-  Tiles(keys=256, warps=8),
-  Tiles(queries=8),
-  Tiles(queries=8, keys=64, warps=2),
-  Tiles(queries=32),
+  Tiles(warps=1),
+  Tiles(warps=4),
   Tiles(stages=1),
   Tiles(stages=2),
-  Tiles(queries=1, keys=64, warps=2),
-  Tiles(queries=1, keys=64, warps=1),
-  Tiles(queries=8, keys=32, warps=1),
+  Tiles(stages=4),
   Tiles(keys=32, warps=1),
+  Tiles(keys=128, warps=4),
+  Tiles(queries=8),
+  Tiles(queries=8, warps=1),
+  Tiles(queries=32, keys=128, warps=4),
+  Tiles(queries=1),
 ]
 
 
@@ -51,7 +49,7 @@ def main(argv):
   c = shapes.config(FLAGS.shape, dtype="bfloat16")
   chip = CHIPS.get(jax.devices()[0].device_kind)
   for cache_dtype in FLAGS.cache_dtypes:
-    call, slot, qkv, bytes_ = inputs(c, cache_dtype)
+    call, layers, qkv, bytes_ = inputs(c, cache_dtype)
     variants = {"xla": plain.attend} | {
       json.dumps(dataclasses.astuple(t)): partial(
         triton_decode.attend, tiles=t, interpret=FLAGS.interpret
@@ -59,17 +57,18 @@ def main(argv):
       for t in TILES
     }
 
-    def build(attend, call=call, slot=slot, qkv=qkv):
+    def build(attend, call=call, layers=layers, qkv=qkv):
       """Once, and many times in a loop; or why it does not compile, which is a result."""
       try:
         f = partial(call, attend)
-        return [jax.jit(g).lower(slot, qkv).compile() for g in (f, partial(loop, f))]
+        once, many = jax.jit(f).lower(layers[0], qkv), jax.jit(partial(loop, f)).lower(layers, qkv)
+        return [once.compile(), many.compile()]
       except Exception as error:
         return f"{type(error).__name__}: {error}"[:200]
 
     with concurrent.futures.ThreadPoolExecutor() as pool:
       built = dict(zip(variants, pool.map(build, variants.values()), strict=True))
-    want = leaves(call(plain.attend, slot, qkv))
+    want = leaves(call(plain.attend, layers[0], qkv))
     for name, found in built.items():
       result: dict[str, Any] = {"cache": cache_dtype, "variant": name}
       if isinstance(found, str):
@@ -77,16 +76,18 @@ def main(argv):
       else:
         once, many = found
         differ = lambda a, b: jnp.abs(a.astype(jnp.float32) - b.astype(jnp.float32)).max()
-        got = leaves(once(slot, qkv))
+        got = leaves(once(layers[0], qkv))
         result["differs"] = [float(differ(a, b)) for a, b in zip(got, want, strict=True)]
-        micro = 1e6 * shapes.timed(partial(many, slot, qkv), 3)["seconds"] / FLAGS.calls
+        seconds = shapes.timed(partial(many, layers, qkv), 3)["seconds"]
+        micro = 1e6 * seconds / FLAGS.calls / FLAGS.layers
         result["us"] = round(micro, 2)
         if chip:
           result["of_bandwidth"] = round(bytes_ / chip.bandwidth * 1e6 / micro, 3)
       print(json.dumps(result), flush=True)
   print(
     json.dumps(
-      shapes.machine() | {name: getattr(FLAGS, name) for name in ("shape", "rows", "group", "at")}
+      shapes.machine()
+      | {name: FLAGS[name].value for name in ("shape", "rows", "group", "asked", "at", "layers")}
     )
   )
 
@@ -97,7 +98,7 @@ def leaves(result):
 
 
 def inputs(c, cache_dtype):
-  """(call(attend, slot, qkv), slot, qkv, bytes of live keys and values)."""
+  """(call(attend, layer, qkv), layers, qkv, bytes of a layer's live keys and values)."""
   rows, prompts = FLAGS.rows, FLAGS.rows // FLAGS.group
   keys = iter(jax.random.split(jax.random.key(0), 8))
   normal = lambda *shape: jax.random.normal(next(keys), shape, jnp.bfloat16)
@@ -107,7 +108,8 @@ def inputs(c, cache_dtype):
     shape = (count, c.kv_heads, length, c.head_dim)
     return plain.pack(normal(*shape), normal(*shape), like)
 
-  slot, prompt = filled(rows, FLAGS.length), filled(prompts, FLAGS.asked)
+  layer = filled(rows, FLAGS.length), filled(prompts, FLAGS.asked)
+  layers = tuple(jax.tree.map(jnp.copy, layer) for _ in range(FLAGS.layers))
   qkv = normal(rows, c.kv_heads, c.heads // c.kv_heads + 2, c.head_dim)
   at = jnp.full(rows, FLAGS.at, jnp.int32)
   seen = jnp.full(prompts, FLAGS.asked, jnp.int32)
@@ -115,23 +117,28 @@ def inputs(c, cache_dtype):
   live = jnp.ones(rows, bool)
 
   @partial(jax.jit, static_argnums=0)
-  def call(attend, slot, qkv):
+  def call(attend, layer, qkv):
+    slot, prompt = layer
     return attend(c, qkv, turn, slot, at, live, prompt, seen, None)
 
   live_keys = rows * FLAGS.at + prompts * FLAGS.asked
   a_key = sum(x.nbytes for x in like.values())  # of all heads, with its value and scales
-  return call, slot, qkv, live_keys * a_key
+  return call, layers, qkv, live_keys * a_key
 
 
-def loop(call, slot, qkv):
-  """Calls one after the other: the cache is carried in place, and values are the next queries."""
+def loop(call, layers, qkv):
+  """All layers, several times: caches are carried in place, and values are the next queries."""
 
   def step(_, carry):
-    slot, qkv = carry
-    values, slot = call(slot, qkv)
-    return slot, qkv.at[:, :, :-2].set(values)
+    slots, qkv = carry
+    new = []
+    for slot, (_, prompt) in zip(slots, layers, strict=True):
+      values, slot = call((slot, prompt), qkv)
+      qkv = qkv.at[:, :, :-2].set(values)
+      new.append(slot)
+    return new, qkv
 
-  return jax.lax.fori_loop(0, FLAGS.calls, step, (slot, qkv))
+  return jax.lax.fori_loop(0, FLAGS.calls, step, ([slot for slot, _ in layers], qkv))
 
 
 def define():
@@ -142,7 +149,8 @@ def define():
   flags.DEFINE_integer("asked", 96, "tokens of a prompt")
   flags.DEFINE_integer("length", 96, "places of a row's own cache")
   flags.DEFINE_integer("at", 48, "own keys that are live")
-  flags.DEFINE_integer("calls", 200, "calls in a timed loop")
+  flags.DEFINE_integer("layers", 8, "caches that are read in turn")
+  flags.DEFINE_integer("calls", 25, "calls of each in a timed loop")
   flags.DEFINE_list("cache_dtypes", ["bfloat16", *plain.OF_A_BYTE], "of keys and values")
   flags.DEFINE_bool("interpret", False, "runs the kernel without a GPU, slowly")
 

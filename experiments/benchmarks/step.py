@@ -8,7 +8,8 @@ python -m experiments.benchmarks.step --steps_ahead=1                       # on
 python -m experiments.benchmarks.step --steps_ahead=1 --sampling_devices=1  # one of two samples
 
 A step is timed from end to end, and its parts are what the host spent: a part that overlaps with
-another takes no time of its own. Steps ahead sample what the next step trains on.
+another takes no time of its own. `sampled_s` is from when parameters were there until all was
+sampled. Steps ahead sample what the next step trains on.
 The peer does the same work first, in a process of its own. `--cache` names a folder of compiled
 programs: with a fresh one the first step is a cold one, run again it is a warm one. Prints one JSON
 line a library, then one with both and their ratio.
@@ -16,6 +17,7 @@ line a library, then one with both and their ratio.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import statistics
@@ -34,7 +36,7 @@ from lcrl.tasks.scorers import text
 from lcrl.tasks.task import Prompt, Task
 from lcrl.tasks.verify import Verifier
 from lcrl.training.model import build_model
-from lcrl.training.phases import learn, make_roll, make_rounds
+from lcrl.training.phases import Roll, learn, make_rounds
 from lcrl.training.settings import read
 
 FLAGS = flags.FLAGS
@@ -77,17 +79,18 @@ def measure(work: shapes.Work) -> dict[str, Any]:
     mesh=mesh,
     source=model.mesh,
   )
-  with Verifier(task, workers=FLAGS.workers) as verifier:
-    judge = _Judge(verifier)
+  with contextlib.ExitStack() as stack:
+    judge = _Judge(stack.enter_context(Verifier(task, workers=FLAGS.workers)))
     player = Player(task, tokens, engine, judge, mesh, work.asked)
-    rounds = make_rounds(model, player)
-    roll, state = make_roll(model, task, rounds), model.initial()
+    roll = Roll(model, task, make_rounds(model, player))
+    stack.callback(roll.close)
+    state = model.initial()
     jax.block_until_ready(state.params)
     ready, parts = time.perf_counter(), []
     for _ in range(2 + FLAGS.repeats):
       judge.seconds, start = 0.0, time.perf_counter()
       shaped = roll(state)
-      state, metrics = learn(model, state, shaped)
+      state, metrics = learn(model, state, shaped, roll.begin)
       jax.block_until_ready(state.params)
       whole = time.perf_counter() - start
       sampling, verify, update = (
@@ -101,6 +104,7 @@ def measure(work: shapes.Work) -> dict[str, Any]:
           "verify_workers_s": judge.seconds,
           "shape_s": whole - sampling - verify - update,
           "update_s": update,
+          "sampled_s": shaped.collected.seconds,
         }
       )
   memory = [device.memory_stats() or {} for device in jax.devices()]

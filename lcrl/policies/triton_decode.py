@@ -122,11 +122,17 @@ def _kernel(*refs, per, share, group, size, window, tiles, names, prompted):
     c, s = _take(cos, row, half), _take(sin, row, half)
     return (a * c - b * s).astype(qkv.dtype), (b * c + a * s).astype(qkv.dtype)
 
+  # What says which keys are read is asked for first, and nothing is written before the end: a store
+  # would hold back every load behind it.
+  own = [at[first + r] for r in range(per)]
   place = plgpu.load(at.at[row])
+  each = tiles.keys // per  # a block of own keys has as many of each row: they wait together
+  index, some = first + jnp.arange(tiles.keys) // each, jnp.arange(tiles.keys) % each
+  bound, length = plgpu.load(at.at[index]), seen[first // share]
   q = turned(lane % group)
   k = turned(lane * 0 + group)
   v = _take(qkv, row, head, lane * 0 + group + 1, jnp.arange(size))
-  k, v = _write(new, k, v, row, head, jnp.maximum(place, 0))
+  put, k, v = _coded(new, k, v)
 
   scale = size**-0.5
   product = lambda a, b: jnp.sum(a.astype(jnp.float32) * b.astype(jnp.float32), axis=1)
@@ -167,28 +173,22 @@ def _kernel(*refs, per, share, group, size, window, tiles, names, prompted):
     return jax.lax.fori_loop(lo, hi, block, carry)
 
   # A row that is not live has place -1 and reads nothing; one that lives lets all read the prompt.
-  own = [at[first + r] for r in range(per)]
-  most = functools.reduce(jnp.maximum, own)
-  count = jnp.arange(tiles.keys)
+  most, fewest = functools.reduce(jnp.maximum, own), functools.reduce(jnp.minimum, own)
+  since = lambda end: 0 if window is None else jnp.maximum(end - window, 0)
   if prompted:
-    length = seen[first // share]
-    least = 0 if window is None else jnp.maximum(length - window, 0) // tiles.keys
     hi = jnp.where(most < 0, 0, pl.cdiv(length, tiles.keys))
-    key, everyone = lambda i: i * tiles.keys + count, jnp.ones((lanes, tiles.keys), bool)
-    far = length + place
-    carry = read(prompt, first // share, key, length, everyone, far, least, hi, carry)
-  # A block of own keys has as many of each row: the rows wait for memory together.
-  each = tiles.keys // per
-  index, some = first + count // each, count % each
-  bound = plgpu.load(at.at[index])
-  fewest = functools.reduce(jnp.minimum, own)
-  least = 0 if window is None else jnp.maximum(fewest - window, 0) // each
-  mine = row[:, None] == index[None]
-  hi = pl.cdiv(jnp.maximum(most, 0), each)
-  carry = read(old, index, lambda i: i * each + some, bound, mine, place, least, hi, carry)
+    key = lambda i: i * tiles.keys + jnp.arange(tiles.keys)
+    everyone = jnp.ones((lanes, tiles.keys), bool)
+    lo, far = since(length) // tiles.keys, length + place
+    carry = read(prompt, first // share, key, length, everyone, far, lo, hi, carry)
+  mine, hi = row[:, None] == index[None], pl.cdiv(jnp.maximum(most, 0), each)
+  key = lambda i: i * each + some
+  carry = read(old, index, key, bound, mine, place, since(fewest) // each, hi, carry)
   _, total, values = carry
   values = (values / total[:, None]).astype(out.dtype)
   plgpu.store(out.at[_at(row, head, lane % group, jnp.arange(size))], values)
+  for name, parts in put.items():
+    _store(new[name], parts, row, head, jnp.maximum(place, 0))
 
 
 def _at(*index):
@@ -202,31 +202,26 @@ def _take(ref, *index, mask=None):
   return plgpu.load(ref.at[_at(*index)], mask=mask, other=nothing)
 
 
-def _write(new, k, v, row, head, place):
-  """Stores keys (in halves) and values; gives them as they read back. Lanes of one row write the
-  same to the same place."""
-  halves = [jnp.arange(x.shape[1]) + i * x.shape[1] for i, x in enumerate(k)]
+def _coded(new, k, v):
+  """What `new` keeps of keys (in halves) and values, parts by name; and both as they read back."""
+  if "k_scale" not in new:
+    return {"k": k, "v": (v,)}, k, v
+  code, wide = new["k"].dtype, k[0].dtype
+  top = lambda *parts: functools.reduce(jnp.maximum, (jnp.abs(x).max(axis=1) for x in parts))
+  scales = [x.astype(jnp.float32) / largest(code) for x in (top(*k), top(v))]
+  codes = [_code(x, scales[0], code) for x in k], [_code(v, scales[1], code)]
+  put = {"k": codes[0], "v": codes[1], "k_scale": scales[:1], "v_scale": scales[1:]}
+  back = lambda parts, s: [(x.astype(jnp.float32) * s[:, None]).astype(wide) for x in parts]
+  return put, back(codes[0], scales[0]), back(codes[1], scales[1])[0]
 
-  def put(name, x, columns):
-    plgpu.store(new[name].at[_at(row, head, place, columns)], x.astype(new[name].dtype))
 
-  if "k_scale" in new:
-    code = new["k"].dtype
-    top = functools.reduce(jnp.maximum, (jnp.abs(x).max(axis=1) for x in k))
-    tops = {"k": top, "v": jnp.abs(v).max(axis=1)}
-    scales = {name: x.astype(jnp.float32) / largest(code) for name, x in tops.items()}
-    for name, scale in scales.items():
-      plgpu.store(new[f"{name}_scale"].at[row, head, place], scale)
-    codes = [_code(x, scales["k"], code) for x in k], _code(v, scales["v"], code)
-  else:
-    scales, codes = {}, (k, v)
-  for x, columns in zip(codes[0], halves, strict=True):
-    put("k", x, columns)
-  put("v", codes[1], jnp.arange(v.shape[1]))
-  if not scales:
-    return k, v
-  back = lambda x, s: (x.astype(jnp.float32) * s[:, None]).astype(k[0].dtype)
-  return [back(x, scales["k"]) for x in codes[0]], back(codes[1], scales["v"])
+def _store(ref, parts, row, head, place):
+  """Parts [lanes, columns] or [lanes] to a place of each row; lanes of one row write the same."""
+  for i, x in enumerate(parts):
+    at = row, head, place
+    if x.ndim == 2:
+      at = _at(*at, jnp.arange(x.shape[1]) + i * x.shape[1])
+    plgpu.store(ref.at[at], x.astype(ref.dtype))
 
 
 def _code(x, scale, dtype):

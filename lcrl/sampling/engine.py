@@ -9,6 +9,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.sharding import Mesh
 
 from lcrl import policies
@@ -64,8 +65,8 @@ class Engine:
     Returns: Rollouts with T = P + N, the buckets of the longest prompt and of the largest cap.
     """
     run = programs.compiled(programs.generate, self.compiler)
-    bucket = self._bucket(rows, budget)
-    return run(self, self.prepared(params), rows, budget, key, bucket)
+    params = params if self.source is None else self.prepared(params)
+    return run(self, params, rows, budget, key, self._bucket(rows, budget))
 
   def stream(
     self, params: PyTree, rows: Rows, budget: Budget, key: jax.Array
@@ -89,16 +90,22 @@ class Engine:
 
   def _bucket(self, rows: Rows, budget: Budget) -> programs.Bucket:
     """What the programs are compiled for, once the input is found to be good."""
-    facts = jax.tree.map(int, _facts(self, rows, programs.caps(rows, budget)))
+    given = rows, budget
+    if all(getattr(x, "is_fully_addressable", True) for x in jax.tree.leaves(given)):
+      given = jax.tree.map(np.asarray, given)  # lest the host waits for what devices do
+      found = [int(x) for x in _facts(*given)]
+    else:
+      found = np.asarray(_known_to_all(self, *given)).tolist()
+    least, most, shortest, longest, trained, shared = found
     if rows.lengths.shape != budget.cap.shape:
       raise ValueError(f"rows are {rows.lengths.shape} and budgets {budget.cap.shape}.")
-    if facts["least"] < 1 or facts["most"] > self.max_tokens:
-      wrong = facts["least"] if facts["least"] < 1 else facts["most"]
+    if least < 1 or most > self.max_tokens:
+      wrong = least if least < 1 else most
       raise ValueError(
         f"budget.cap must be from 1 to max_tokens={self.max_tokens}, got {wrong} when forced "
         "tokens that count are taken off."
       )
-    if facts["shortest"] < 1:
+    if shortest < 1:
       raise ValueError("a prompt of 0 tokens: there is nothing to continue.")
     if self.mesh is not None and rows.tokens.shape[0] % batch_shards(self.mesh):
       raise ValueError(
@@ -106,9 +113,9 @@ class Engine:
         "data * fsdp shards."
       )
     return programs.Bucket(
-      prompt=_bucket(facts["longest"], rows.tokens.shape[-1]),
-      new=_bucket(facts["most"], self.max_tokens),
-      share=bool(facts["shared"]) and (self.slots is None or self.slots >= rows.lengths.shape[1]),
+      prompt=_bucket(max(longest, trained), rows.tokens.shape[-1]),
+      new=_bucket(most, self.max_tokens),
+      share=bool(shared) and (self.slots is None or self.slots >= rows.lengths.shape[1]),
     )
 
 
@@ -153,7 +160,7 @@ def make_engine(
   if not end_ids:
     raise ValueError("end_ids is empty: no response would ever end.")
   config = dataclasses.replace(policy.config, dtype=dtype or policy.config.dtype)
-  config = dataclasses.replace(config, decoding=decoding or _fastest(config, mesh))
+  config = _with_kernels(config, mesh, decoding)
   if compiler is None:
     compiler = options(mesh, loops=True) if config.decoding == "triton" else {}
   if config != policy.config:
@@ -173,31 +180,36 @@ def make_engine(
   )
 
 
-def _fastest(config: policies.Config, mesh: Mesh | None) -> str:
-  """The kernel for NVIDIA where it can serve the model; it runs on whole heads only."""
+def _with_kernels(config: policies.Config, mesh: Mesh | None, decoding: str | None):
+  """Those for NVIDIA where they can serve the model; the one that decodes runs on whole heads only.
+  In the place of plain attention cuDNN reads the prompts."""
   whole = mesh is None or mesh.shape["tensor"] == 1
-  return "triton" if on_nvidia(mesh) and whole and refusal(config) is None else "xla"
+  found = "triton" if on_nvidia(mesh) and whole and refusal(config) is None else "xla"
+  config = dataclasses.replace(config, decoding=decoding or found)
+  reads = config.head_dim in (64, 128) and config.attention == "xla"
+  if found == config.decoding == "triton" and reads:
+    config = dataclasses.replace(config, attention="cudnn")
+  return config
 
 
 def _bucket(length: int, limit: int) -> int:
   return min(max(SHORTEST, 1 << (length - 1).bit_length()), limit)
 
 
-@partial(jax.jit, static_argnums=0)
-def _facts(engine: Engine, rows: Rows, cap) -> dict[str, jax.Array]:
-  """What the host must know before it picks a program, alike on every process."""
-  lengths = jnp.asarray(rows.lengths)
-  longest = lengths.max()
-  if rows.train_lengths is not None:
-    longest = jnp.maximum(longest, rows.train_lengths.max())
+def _facts(rows: Rows, budget: Budget) -> tuple:
+  """What the host must know before it picks a program: the least and the largest cap, the shortest
+  and the longest prompt, the longest one to train on, whether those of each group are alike."""
+  cap, lengths = programs.caps(rows, budget), rows.lengths
+  trained = lengths if rows.train_lengths is None else rows.train_lengths
   alike = lambda x: (x == x[:, :1]).all()
-  facts = {
-    "least": cap.min(),
-    "most": cap.max(),
-    "shortest": lengths.min(),
-    "longest": longest,
-    "shared": alike(rows.tokens) & alike(lengths),
-  }
+  shared = alike(rows.tokens) & alike(lengths)
+  return cap.min(), cap.max(), lengths.min(), lengths.max(), trained.max(), shared
+
+
+@partial(jax.jit, static_argnums=0)
+def _known_to_all(engine: Engine, rows: Rows, budget: Budget) -> jax.Array:
+  """`_facts` of what lies with several processes."""
+  facts = jnp.stack([jnp.asarray(x, jnp.int32) for x in _facts(rows, budget)])
   if engine.mesh is None:
     return facts
   return jax.lax.with_sharding_constraint(facts, replicated(engine.mesh))

@@ -41,7 +41,10 @@ class Bucket(NamedTuple):
 
 
 def generate(engine: Engine, params, rows: Rows, budget: Budget, key, bucket: Bucket) -> Rollouts:
-  """All rows, to their ends."""
+  """All rows, to their ends. It makes the sampler's copy itself: one program to start, and few
+  arguments."""
+  if not isinstance(params["layers"], tuple):
+    params = prepare(engine, params)
   work = lambda job, group: _by_group(core.complete(job), group)
   samples = _work(engine, work, params, rows, budget, key, bucket)
   return _rollouts(engine, rows, budget, samples, bucket)

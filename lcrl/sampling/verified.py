@@ -78,12 +78,13 @@ class Player:
     referee = Referee(self, params, prompts, rows, key)
     given = to_global(self.mesh, rows), to_global(self.mesh, budget)
     reader, pieces, known = ThreadPoolExecutor(1), [], None
+    began = reader.submit(_when_there, jnp.copy(min(jax.tree.leaves(params), key=np.size)))
     for sampled, done in self.engine.stream(params, *given, key):
       piece = reader.submit(referee.ended, sampled.tokens, sampled.mask, done, known)
       pieces.append(piece)
       known = done
     reader.shutdown(wait=False)
-    return Playing(referee, sampled, pieces)
+    return Playing(referee, sampled, began, pieces)
 
   def play_rows(self, *args: Any) -> tuple[Rollouts, Referee]:
     """`play` of this process's own prompts, rows and budgets."""
@@ -104,17 +105,23 @@ class Playing:
 
   referee: Referee
   sampled: Rollouts
+  began: Future[float]  # when the parameters were there, by time.perf_counter
   pieces: Sequence[Future[Piece]]  # all rollouts are in one of them
 
   def finish(self) -> tuple[Rollouts, Referee]:
     """Waits for them and their verdicts; what `Player.play` gives."""
     *_, last = pieces = [piece.result() for piece in self.pieces]
-    referee = dataclasses.replace(self.referee, arrived=last.arrived)
+    referee = dataclasses.replace(self.referee, sampled=(self.began.result(), last.arrived))
     places = np.concatenate([piece.places for piece in pieces])
     found = [verdict for piece in pieces for verdict in piece.verdicts.result()]
     blank = {name: to_local(getattr(self.sampled, name)) for name in VERDICTS}
     verdicts = to_global(referee.player.mesh, referee.put(blank, places, found))
     return dataclasses.replace(self.sampled, **verdicts), referee
+
+
+def _when_there(array: jax.Array) -> float:
+  jax.block_until_ready(array)
+  return time.perf_counter()
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -130,7 +137,7 @@ class Referee:
   rows: Rows  # what was sampled from
   key: jax.Array
   seen: dict[tuple[int, int], Response] = dataclasses.field(default_factory=dict)  # decoded texts
-  arrived: float = 0.0  # when all was sampled, by time.perf_counter
+  sampled: tuple[float, float] = (0.0, 0.0)  # from when until when, by time.perf_counter
 
   @property
   def starts(self) -> np.ndarray:

@@ -19,7 +19,7 @@ import numpy as np
 
 from lcrl.filters import oversampling_factor, prompts_to_sample
 from lcrl.masked import masked_sum
-from lcrl.mesh import batch_sharding, batch_shards, made_on, replicated
+from lcrl.mesh import batch_sharding, batch_shards, made_on, on_host, replicated
 from lcrl.tasks.task import Prompt
 from lcrl.training.metrics import Mean, Metrics, Sum, merge
 from lcrl.training.rounds import Round, Rounds
@@ -103,28 +103,36 @@ class Collector:
   ) -> Callable[[], Collected]:
     """The same begun, without waiting; to be finished by a call of what is returned.
 
-    Meanwhile an update may use up the states, and the parameters if they are the sampler's copy.
+    Meanwhile an update may use up the states if they are `kept`, and the parameters if they are the
+    sampler's copy. Parameters may still be computed. The time of the launch counts as sampling,
+    unless that call says `spent=0.0`.
     """
     start = time.perf_counter()
-    states = jax.device_put(jax.tree.map(jnp.copy, states), replicated(self._rounds.mesh))
     begin = partial(self._begin, params, states, step, self._count(passed))
     if self._thread is not None:
-      run = lambda: self._finish(begin(position), begin, params, states, position, 0.0)
+      run = lambda: self._finish(begin(position), begin, params, states, position, spent=0.0)
       return partial(_joined, self._thread.submit(run))
     first = begin(position)
     spent = time.perf_counter() - start
-    return partial(self._finish, first, begin, params, states, position, spent)
+    return partial(self._finish, first, begin, params, states, position, spent=spent)
+
+  def kept(self, states: Recipe[PyTree]) -> Recipe[PyTree]:
+    """A copy where rounds are sampled, which no update uses up."""
+    return jax.device_put(jax.tree.map(jnp.copy, states), replicated(self._rounds.mesh))
 
   def _begin(self, params, states, step: int, count: int, position: int) -> Round:
     """One round, of the `count` prompts from `position` on."""
     index, size = np.arange(position, position + count, dtype=np.int32), self._group_size
     prompts = [self._stream(i) for i in index.tolist()]
-    with made_on(self._rounds.mesh):
+    with on_host():
       key = step_key(self._seed, step)
       budget = ask_budget(self._recipe, states, prompts, step=step, key=key, group_size=size)
-      return self._rounds.launch(params, prompts, index, budget, key)
+    with made_on(self._rounds.mesh):
+      return self._rounds.launch(params, prompts, index, budget, step_key(self._seed, step))
 
-  def _finish(self, first: Round, begin, params, states, position: int, spent: float) -> Collected:
+  def _finish(
+    self, first: Round, begin, params, states, position: int, *, spent: float
+  ) -> Collected:
     """Waits for the first round, plays others as long as groups are missing, and chooses."""
     begun = start = time.perf_counter()
     round_, end, waited, sampling = first, position, 0.0, 0.0
@@ -133,8 +141,8 @@ class Collector:
     metrics: Metrics = {}
     with made_on(self._rounds.mesh):
       while True:
-        rollouts, arrived = round_.finish()
-        waited, sampling = waited + max(arrived - start, 0.0), sampling + arrived - round_.began
+        rollouts, (began, arrived) = round_.finish()
+        waited, sampling = waited + max(arrived - start, 0.0), sampling + arrived - began
         end += len(rollouts.prompt_ids)
         if self._chooses:
           rollouts, keep, sampled = self._judged(params, states, rollouts)

@@ -71,71 +71,114 @@ def make_rounds(model: Model, player: Player, providers: Sequence[Provider] = ()
   return rounds
 
 
-def make_roll(model: Model, task: Task, rounds: Rounds) -> Callable[[TrainState], Shaped]:
+class _Following(NamedTuple):
+  """What the collection of a step needs, besides parameters."""
+
+  states: Recipe[PyTree]
+  step: int
+  position: int
+  passed: list[tuple[int, int]]
+
+
+class Roll:
   """state -> Shaped: the phases collect and shape. The state stays as it is.
 
   With train.steps_ahead=1 the rollouts are those that are pending in the state, from the policy
   before its last update. The next ones begin to be sampled by a copy of the policy as it is.
   """
-  s = model.settings
-  stream = data.prompts(task, seed=s.seed)
-  collect = Collector(
-    lambda position: stream[position],
-    rounds,
-    model.recipe,
-    prompts=s.train.prompts,
-    group_size=s.train.group_size,
-    max_rounds=s.train.max_rounds,
-    predict=s.train.window > 0,
-    multiple=s.train.micro_batches,
-    seed=s.seed,
-    apart=s.sampling.devices > 0,
-  )
-  look = jax.jit(facts, out_shardings=replicated(model.mesh))
 
-  def shaped(state: TrainState, rollouts: Rollouts) -> tuple[Batch, Recipe[PyTree]]:
+  def __init__(self, model: Model, task: Task, rounds: Rounds):
+    s = model.settings
+    stream = data.prompts(task, seed=s.seed)
+    self._model, self._rounds = model, rounds
+    self._collect = Collector(
+      lambda position: stream[position],
+      rounds,
+      model.recipe,
+      prompts=s.train.prompts,
+      group_size=s.train.group_size,
+      max_rounds=s.train.max_rounds,
+      predict=s.train.window > 0,
+      multiple=s.train.micro_batches,
+      seed=s.seed,
+      apart=s.sampling.devices > 0,
+    )
+    self._look = jax.jit(facts, out_shardings=replicated(model.mesh))
+    self._following: _Following | None = None
+    self._begun: tuple[PyTree, Callable[..., Collected]] | None = None
+
+  def __call__(self, state: TrainState) -> Shaped:
+    s = self._model.settings
+    step, position = int(state.step), int(state.position)
+    passed = [] if state.passed is None else np.asarray(state.passed).tolist()
+    begun, self._begun = self._begun, None
+    if state.pending is not None:
+      collected = ahead.collected(state.pending)
+    elif begun and begun[0] is state.params:
+      collected = begun[1](spent=0.0)
+    else:
+      collected = self._collect(state.params, state.recipe, step, position, passed)
+    batch, states = self._shaped(state, collected.rollouts)
+    ready, seen = self._model.ready(batch), self._look(batch)
+    passed = [*passed[1:], collected.passed] if passed else []
+    kept = self._collect.kept(states)
+    following = _Following(kept, step + 1, collected.position, passed)
+    self._following = following if step + 1 < s.train.steps else None
+    pending = None
+    if s.train.steps_ahead:
+      pending = self._launch(self._rounds.player.engine.prepared(state.params))
+    return Shaped(batch, ready, states, seen, collected, pending)
+
+  def begin(self, params: PyTree) -> None:
+    """Has the next step's prompts sampled by the parameters that the update gives, as soon as it
+    has: the devices need not wait for the host. What stages learn in between comes too late.
+
+    A call of the state with these parameters finishes it.
+    """
+    if launched := self._launch(params):
+      self._begun = params, launched
+
+  def close(self) -> None:
+    """Waits for what was begun and is not needed."""
+    begun, self._begun = self._begun, None
+    if begun:
+      begun[1]()
+
+  def _launch(self, params: PyTree) -> Callable[..., Collected] | None:
+    """The next step's collection, if there is a next step and its rollouts are not begun."""
+    following, self._following = self._following, None
+    return self._collect.launch(params, *following) if following else None
+
+  def _shaped(self, state: TrainState, rollouts: Rollouts) -> tuple[Batch, Recipe[PyTree]]:
+    model, rounds = self._model, self._rounds
     rollouts = rounds.read(state.params, batch_on(model.mesh, rollouts))
     signals = dict(rollouts.signals)
     old = signals.pop("old_log_probs", None)
     rollouts = dataclasses.replace(rollouts, signals=signals)
-    key = step_key(s.seed, int(state.step))
+    key = step_key(model.settings.seed, int(state.step))
     batch, states = model.shape(state.recipe, rollouts, step=state.step, key=key)
     ref = signals.get("ref_log_probs")
     if ref is None and rounds.reference is not None:
       ref = rounds.reference(rollouts)
     return dataclasses.replace(batch, old_log_probs=old, ref_log_probs=ref), states
 
-  def roll(state: TrainState) -> Shaped:
-    step, position = int(state.step), int(state.position)
-    passed = [] if state.passed is None else np.asarray(state.passed).tolist()
-    if state.pending is None:
-      collected = collect(state.params, state.recipe, step, position, passed)
-    else:
-      collected = ahead.collected(state.pending)
-    batch, states = shaped(state, collected.rollouts)
-    ready, seen = model.ready(batch), look(batch)
-    following = None
-    if s.train.steps_ahead and step + 1 < s.train.steps:
-      copy = rounds.player.engine.prepared(state.params)
-      passed = [*passed[1:], collected.passed] if passed else []
-      following = collect.launch(copy, states, step + 1, collected.position, passed)
-    return Shaped(batch, ready, states, seen, collected, following)
-
-  return roll
-
 
 def learn(
-  model: Model, state: TrainState, shaped: Shaped, meanwhile: Callable[[], None] = lambda: None
+  model: Model,
+  state: TrainState,
+  shaped: Shaped,
+  meanwhile: Callable[[PyTree], None] = lambda params: None,
 ) -> tuple[TrainState, Metrics]:
   """The phase update, on a state that it uses up; position and counters move on.
 
-  While the devices are at it the host does `meanwhile`, and finishes the rollouts of the next step
-  if they were begun. The times are the host's, so that they add up.
+  While the devices are at it the host does `meanwhile`, which gets the parameters that they
+  compute, and finishes the rollouts of the next step if they are sampled ahead. The times are the
+  host's, so that they add up.
   """
   start, collected = time.perf_counter(), shaped.collected
   state = dataclasses.replace(state, recipe=shaped.states, pending=None)
   state, found = model.update(state, shaped.ready)
-  meanwhile()
+  meanwhile(state.params)
   aside = time.perf_counter()
   following = shaped.ahead() if shaped.ahead else None
   back = time.perf_counter()

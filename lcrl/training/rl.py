@@ -6,7 +6,6 @@ import contextlib
 import logging
 import time
 from collections.abc import Callable, Iterator
-from functools import partial
 from typing import Any
 
 import jax
@@ -16,7 +15,7 @@ from lcrl import evaluation, recipes, rewards
 from lcrl.named import explained
 from lcrl.training.metrics import values
 from lcrl.training.model import build_model
-from lcrl.training.phases import Shaped, learn, make_monitor, make_roll, make_rounds
+from lcrl.training.phases import Roll, Shaped, learn, make_monitor, make_rounds
 from lcrl.training.playing import build_tokenizer, judging, playing
 from lcrl.training.reward_model.learned import providers
 from lcrl.training.run import Judged, Run, Step
@@ -44,15 +43,23 @@ def begin(settings: Settings, out: Workdir) -> Iterator[Run]:
     evaluate = stack.enter_context(judging(model, tokenizer, task, player))
 
     def steps_from(first: int) -> Callable[[TrainState], Step]:
-      roll, monitor = make_roll(model, task, rounds), make_monitor(model, task, rounds)
+      roll, monitor = Roll(model, task, rounds), make_monitor(model, task, rounds)
       watch = Watch(out, tokenizer, s, first)
+      stack.callback(roll.close)
+      others = [every for every in (s.monitor.every, s.eval.every) if every]
 
       def take(state: TrainState) -> Step:
         start, step = time.perf_counter(), int(state.step) + 1
         state = monitor(state)
         shaped = roll(state)
         watch.begins(shaped)
-        state, metrics = learn(model, state, shaped, partial(watch.shaped, step, shaped))
+
+        def meanwhile(params):
+          if all(step % every for every in others):  # else the devices have something else to do
+            roll.begin(params)
+          watch.shaped(step, shaped)
+
+        state, metrics = learn(model, state, shaped, meanwhile)
         numbers = watch.numbers | values(metrics)
         numbers["time/step"] = time.perf_counter() - start
         return Step(state, numbers, line(numbers) if watch.numbers else "")

@@ -9,7 +9,6 @@ model with parameters of its own.
 from __future__ import annotations
 
 import dataclasses
-import time
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, NamedTuple
 
@@ -119,8 +118,7 @@ class Rounds:
     key: jax.Array,
   ) -> Round:
     """A round begun, without waiting; the parameters may be the sampler's copy of them."""
-    began = time.perf_counter()
-    return Round(self, began, self.player.launch(params, prompts, index, budget, key))
+    return Round(self, self.player.launch(params, prompts, index, budget, key))
 
   def read(self, params: PyTree, rollouts: Rollouts) -> Rollouts:
     """The same with what providers say of it under `params`, if they have not said it yet."""
@@ -141,11 +139,10 @@ class Round:
   """A round that is being sampled."""
 
   rounds: Rounds
-  began: float  # by time.perf_counter
   playing: Playing
 
-  def finish(self) -> tuple[Rollouts, float]:
-    """Its rollouts with all but what providers say, and when they had been sampled."""
+  def finish(self) -> tuple[Rollouts, tuple[float, float]]:
+    """Its rollouts with all but what providers say, and from when until when they were sampled."""
     rollouts, referee = self.playing.finish()
     revision, player = self.rounds.revision, self.rounds.player
     if revision is not None:
@@ -154,7 +151,7 @@ class Round:
     elif player.task.signals is not None:
       mine = _with_signals(jax.tree.map(to_local, rollouts), referee)
       rollouts = dataclasses.replace(rollouts, signals=to_global(player.mesh, mine.signals))
-    return rollouts, referee.arrived
+    return rollouts, referee.sampled
 
 
 def _with_signals(r: Share, referee: Referee) -> Share:
