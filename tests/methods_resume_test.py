@@ -245,7 +245,7 @@ def test_a_schedule_of_lengths_compiles_a_few_programs():
   )
   shrinking = dict(fn="geometric_points", start=30, end=6, points=5, total=6)
   run = Run(wide, budget=dict(fn="scheduled", schedule=shrinking), train=dict(max_tokens=32))
-  sample = compiled(proceed)
+  sample = compiled(proceed, ())
   before = sample._cache_size()
   _, batches = run.steps(run.model.initial(), 6)
   caps = [int(b.rollouts.budget.cap.max()) for b in batches]

@@ -96,7 +96,11 @@ def test_every_shard_has_its_own_count(slots, axes):
 
 
 def compilations():
-  jitted = programs.compiled(programs.begin), programs.compiled(programs.proceed), programs.look
+  jitted = (
+    programs.compiled(programs.begin, ()),
+    programs.compiled(programs.proceed, ()),
+    programs.look,
+  )
   return [program._cache_size() for program in jitted]
 
 
@@ -104,8 +108,8 @@ def compilations():
 def test_no_cache_is_copied_between_pieces(slots):
   bucket = programs.Bucket(16, 16, slots is None)
   given = model()[1], ROWS, BUDGET, KEY
-  carry = programs.compiled(programs.begin)(engine(slots), *given, bucket)
-  proceed = programs.compiled(programs.proceed)
+  carry = programs.compiled(programs.begin, ())(engine(slots), *given, bucket)
+  proceed = programs.compiled(programs.proceed, ())
   run = proceed.lower(engine(slots), *given, bucket, carry, jnp.int32(3)).compile()
   text = run.as_text()
   for leaf in jax.tree.leaves((carry.cache, carry.prompts.layers)):

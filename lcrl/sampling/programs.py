@@ -81,7 +81,7 @@ _grow = jax.jit(core.grow, static_argnums=1)
 
 
 @functools.cache
-def compiled(run: Callable, compiler: tuple[tuple[str, Any], ...] = ()) -> Callable:
+def compiled(run: Callable, compiler: tuple[tuple[str, Any], ...]) -> Callable:
   """`generate`, `begin` or `proceed`, jitted with these options of XLA."""
   donated = (6,) if run is proceed else ()
   options = dict(compiler) or None

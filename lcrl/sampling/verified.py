@@ -78,7 +78,8 @@ class Player:
     referee = Referee(self, params, prompts, rows, key)
     given = to_global(self.mesh, rows), to_global(self.mesh, budget)
     reader, pieces, known = ThreadPoolExecutor(1), [], None
-    began = reader.submit(_when_there, jnp.copy(min(jax.tree.leaves(params), key=np.size)))
+    least = sorted(jax.tree.leaves(params), key=np.size)[:1]
+    began = reader.submit(_when_there, [jnp.copy(leaf) for leaf in least])
     for sampled, done in self.engine.stream(params, *given, key):
       piece = reader.submit(referee.ended, sampled.tokens, sampled.mask, done, known)
       pieces.append(piece)
@@ -119,8 +120,8 @@ class Playing:
     return dataclasses.replace(self.sampled, **verdicts), referee
 
 
-def _when_there(array: jax.Array) -> float:
-  jax.block_until_ready(array)
+def _when_there(arrays: list[jax.Array]) -> float:
+  jax.block_until_ready(arrays)
   return time.perf_counter()
 
 

@@ -71,13 +71,19 @@ def make_rounds(model: Model, player: Player, providers: Sequence[Provider] = ()
   return rounds
 
 
-class _Following(NamedTuple):
-  """What the collection of a step needs, besides parameters."""
+class _Asked(NamedTuple):
+  """What the collection of a step needs, besides parameters; all of it is known to the host."""
 
   states: Recipe[PyTree]
   step: int
   position: int
   passed: list[tuple[int, int]]
+
+
+class _Begun(NamedTuple):
+  params: PyTree
+  asked: _Asked
+  finish: Callable[..., Collected]
 
 
 class Roll:
@@ -104,30 +110,33 @@ class Roll:
       apart=s.sampling.devices > 0,
     )
     self._look = jax.jit(facts, out_shardings=replicated(model.mesh))
-    self._following: _Following | None = None
-    self._begun: tuple[PyTree, Callable[..., Collected]] | None = None
+    self._next: _Asked | None = None
+    self._begun: _Begun | None = None
 
   def __call__(self, state: TrainState) -> Shaped:
-    s = self._model.settings
-    step, position = int(state.step), int(state.position)
-    passed = [] if state.passed is None else np.asarray(state.passed).tolist()
-    begun, self._begun = self._begun, None
-    if state.pending is not None:
-      collected = ahead.collected(state.pending)
-    elif begun and begun[0] is state.params:
-      collected = begun[1](spent=0.0)
+    train, begun = self._model.settings.train, self._begun
+    self._begun = None
+    if begun and begun.params is state.params:
+      asked, collected = begun.asked, begun.finish(spent=0.0)
     else:
-      collected = self._collect(state.params, state.recipe, step, position, passed)
-    batch, states = self._shaped(state, collected.rollouts)
+      passed = [] if state.passed is None else np.asarray(state.passed).tolist()
+      asked = _Asked(state.recipe, int(state.step), int(state.position), passed)
+      pending = state.pending
+      collected = (
+        self._collect(state.params, *asked) if pending is None else ahead.collected(pending)
+      )
+    batch, states = self._shaped(state, collected.rollouts, asked.step)
     ready, seen = self._model.ready(batch), self._look(batch)
-    passed = [*passed[1:], collected.passed] if passed else []
-    kept = self._collect.kept(states)
-    following = _Following(kept, step + 1, collected.position, passed)
-    self._following = following if step + 1 < s.train.steps else None
-    pending = None
-    if s.train.steps_ahead:
-      pending = self._launch(self._rounds.player.engine.prepared(state.params))
-    return Shaped(batch, ready, states, seen, collected, pending)
+    self._next = None
+    if asked.step + 1 < train.steps:
+      passed = [*asked.passed[1:], collected.passed] if asked.passed else []
+      kept = self._collect.kept(states)
+      self._next = _Asked(kept, asked.step + 1, collected.position, passed)
+    following = None
+    if train.steps_ahead and self._next:
+      following = self._launch(self._rounds.player.engine.prepared(state.params), self._next).finish
+      self._next = None
+    return Shaped(batch, ready, states, seen, collected, following)
 
   def begin(self, params: PyTree) -> None:
     """Has the next step's prompts sampled by the parameters that the update gives, as soon as it
@@ -135,27 +144,28 @@ class Roll:
 
     A call of the state with these parameters finishes it.
     """
-    if launched := self._launch(params):
-      self._begun = params, launched
+    asked, self._next = self._next, None
+    if asked:
+      self._begun = self._launch(params, asked)
 
   def close(self) -> None:
     """Waits for what was begun and is not needed."""
     begun, self._begun = self._begun, None
     if begun:
-      begun[1]()
+      begun.finish()
 
-  def _launch(self, params: PyTree) -> Callable[..., Collected] | None:
-    """The next step's collection, if there is a next step and its rollouts are not begun."""
-    following, self._following = self._following, None
-    return self._collect.launch(params, *following) if following else None
+  def _launch(self, params: PyTree, asked: _Asked) -> _Begun:
+    return _Begun(params, asked, self._collect.launch(params, *asked))
 
-  def _shaped(self, state: TrainState, rollouts: Rollouts) -> tuple[Batch, Recipe[PyTree]]:
+  def _shaped(
+    self, state: TrainState, rollouts: Rollouts, step: int
+  ) -> tuple[Batch, Recipe[PyTree]]:
     model, rounds = self._model, self._rounds
     rollouts = rounds.read(state.params, batch_on(model.mesh, rollouts))
     signals = dict(rollouts.signals)
     old = signals.pop("old_log_probs", None)
     rollouts = dataclasses.replace(rollouts, signals=signals)
-    key = step_key(model.settings.seed, int(state.step))
+    key = step_key(model.settings.seed, step)
     batch, states = model.shape(state.recipe, rollouts, step=state.step, key=key)
     ref = signals.get("ref_log_probs")
     if ref is None and rounds.reference is not None:
