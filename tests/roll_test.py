@@ -1,9 +1,13 @@
 """The next step's rollouts are begun while a step trains, and are what they would be without."""
 
+import contextlib
+import threading
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax._src.array import ArrayImpl
 
 from lcrl.training import collect, phases
 from tests.methods_resume_test import METHODS, Run, engine  # noqa: F401
@@ -46,10 +50,29 @@ def test_what_is_begun_does_not_wait_for_the_update(engine, monkeypatch):  # noq
   for rounds in (1, 10_000):  # the first compiles
     run.roll(state)
     params = slowly(state.params, rounds)
-    run.roll.begin(params)
+    with reads(monkeypatch) as found:
+      run.roll.begin(params)
     pending = not jax.tree.leaves(params)[0].is_ready()
     run.roll.close()
   assert pending
+  assert {device.id for device in found} <= {1}, "what is put on a busy device is read back late"
+
+
+@contextlib.contextmanager
+def reads(monkeypatch):
+  """The devices whose arrays this thread reads inside."""
+  devices, value, asarray = set(), ArrayImpl._value, np.asarray
+  thread = threading.get_ident()
+
+  def seen(x):
+    if isinstance(x, jax.Array) and threading.get_ident() == thread:
+      devices.update(x.devices())
+    return x
+
+  with monkeypatch.context() as patch:
+    patch.setattr(np, "asarray", lambda x, *how, **more: asarray(seen(x), *how, **more))
+    patch.setattr(ArrayImpl, "_value", property(lambda x: value.fget(seen(x))))
+    yield devices
 
 
 def test_other_parameters_than_those_that_were_begun_with(engine):  # noqa: F811

@@ -9,7 +9,8 @@ python -m experiments.benchmarks.step --steps_ahead=1 --sampling_devices=1  # on
 
 A step is timed from end to end, and its parts are what the host spent: a part that overlaps with
 another takes no time of its own. `sampled_s` is from when parameters were there until all was
-sampled. Steps ahead sample what the next step trains on.
+sampled; `launch_s` is what the host needs to begin that, which it does while the update runs. Steps
+ahead sample what the next step trains on.
 The peer does the same work first, in a process of its own. `--cache` names a folder of compiled
 programs: with a fresh one the first step is a cold one, run again it is a warm one. Prints one JSON
 line a library, then one with both and their ratio.
@@ -86,11 +87,18 @@ def measure(work: shapes.Work) -> dict[str, Any]:
     stack.callback(roll.close)
     state = model.initial()
     jax.block_until_ready(state.params)
-    ready, parts = time.perf_counter(), []
+    ready, parts, launch = time.perf_counter(), [], 0.0
+
+    def launches(params):
+      nonlocal launch
+      start = time.perf_counter()
+      roll.begin(params)
+      launch = time.perf_counter() - start
+
     for _ in range(2 + FLAGS.repeats):
       judge.seconds, start = 0.0, time.perf_counter()
       shaped = roll(state)
-      state, metrics = learn(model, state, shaped, roll.begin)
+      state, metrics = learn(model, state, shaped, launches)
       jax.block_until_ready(state.params)
       whole = time.perf_counter() - start
       sampling, verify, update = (
@@ -105,6 +113,7 @@ def measure(work: shapes.Work) -> dict[str, Any]:
           "shape_s": whole - sampling - verify - update,
           "update_s": update,
           "sampled_s": shaped.collected.seconds,
+          "launch_s": launch,
         }
       )
   memory = [device.memory_stats() or {} for device in jax.devices()]

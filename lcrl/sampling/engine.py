@@ -15,7 +15,7 @@ from jax.sharding import Mesh
 from lcrl import policies
 from lcrl.compiler import on_nvidia, options
 from lcrl.data.rows import Rows
-from lcrl.mesh import batch_shards, replicated
+from lcrl.mesh import batch_shards, replicated, to_global
 from lcrl.policies.triton_decode import refusal
 from lcrl.sampling import programs
 from lcrl.sampling.controls import Control
@@ -59,14 +59,16 @@ class Engine:
 
     Args:
       params: of the policy, stacked, wherever they lie; or `prepared`.
-      rows: B prompts, G rollouts each; numpy, or global arrays on the mesh.
+      rows: B prompts, G rollouts each; numpy, which one process may give, or global arrays on the
+        mesh.
       budget: its caps say where rows stop.
       key: of this step; `rows.index` is folded in.
     Returns: Rollouts with T = P + N, the buckets of the longest prompt and of the largest cap.
     """
     run = programs.compiled(programs.generate, self.compiler)
     params = params if self.source is None else self.prepared(params)
-    return run(self, params, rows, budget, key, self._bucket(rows, budget))
+    bucket = self._bucket(rows, budget)
+    return run(self, params, *self._placed(rows, budget), key, bucket)
 
   def stream(
     self, params: PyTree, rows: Rows, budget: Budget, key: jax.Array
@@ -81,19 +83,25 @@ class Engine:
       last are all finished, and equal those of `generate`.
     """
     bucket = self._bucket(rows, budget)
-    return programs.stream(self, self.prepared(params), rows, budget, key, bucket)
+    return programs.stream(self, self.prepared(params), *self._placed(rows, budget), key, bucket)
 
   @property
   def growing(self) -> bool:
     """Whether the cache of the responses grows: where all of it is read and nobody waits."""
     return self.slots is None and self.policy.config.decoding == "xla"
 
+  def _placed(self, rows: Rows, budget: Budget) -> tuple[Rows, Budget]:
+    """On the devices; what lies there stays."""
+    place = jax.device_put if self.mesh is None else partial(to_global, self.mesh)
+    given = rows, budget
+    return given if isinstance(rows.tokens, jax.Array) else place(given)
+
   def _bucket(self, rows: Rows, budget: Budget) -> programs.Bucket:
-    """What the programs are compiled for, once the input is found to be good."""
+    """What the programs are compiled for, once the input is found to be good. Of numpy arrays the
+    host tells it without waiting for the devices."""
     given = rows, budget
     if all(getattr(x, "is_fully_addressable", True) for x in jax.tree.leaves(given)):
-      given = jax.tree.map(np.asarray, given)  # lest the host waits for what devices do
-      found = [int(x) for x in _facts(*given)]
+      found = [int(x) for x in _facts(*jax.tree.map(np.asarray, given))]
     else:
       found = np.asarray(_known_to_all(self, *given)).tolist()
     least, most, shortest, longest, trained, shared = found

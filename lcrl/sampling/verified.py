@@ -76,7 +76,9 @@ class Player:
   ) -> Playing:
     """`launch` of this process's own prompts, rows and budgets."""
     referee = Referee(self, params, prompts, rows, key)
-    given = to_global(self.mesh, rows), to_global(self.mesh, budget)
+    given = rows, budget
+    if jax.process_count() > 1:
+      given = to_global(self.mesh, given)
     reader, pieces, known = ThreadPoolExecutor(1), [], None
     least = sorted(jax.tree.leaves(params), key=np.size)[:1]
     began = reader.submit(_when_there, [jnp.copy(leaf) for leaf in least])
