@@ -195,6 +195,14 @@ def test_devices_that_only_sample_give_the_same_numbers(whole, tmp_path, monkeyp
   assert evaluations[0] == evaluations[1]
 
 
+def test_groups_are_chosen_where_they_are_sampled(tmp_path, monkeypatch):
+  monkeypatch.setattr(jax, "devices", lambda *_: jax.local_devices()[:3])
+  choosing = dict(filter={"fn": "nonconstant_reward"}, train__max_rounds=2, train__steps=2)
+  choosing["reward"] = {"fn": "length_dual", "target": 4, "step_size": 0.5}  # it has a state
+  loop.train(changed(train__steps_ahead=1, sampling__devices=2, **choosing), tmp_path)
+  assert numbers(tmp_path)[0]["rounds"] == 2
+
+
 def test_two_bytes_a_number_travel_to_devices_that_sample(monkeypatch):
   monkeypatch.setattr(jax, "devices", lambda *_: jax.local_devices()[:3])
   model = build_model(read(changed(train__steps_ahead=1, sampling__devices=2, mesh__fsdp=1)))

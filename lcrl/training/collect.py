@@ -91,7 +91,7 @@ class Collector:
     passed: Sequence[tuple[int, int]] = (),
   ) -> Collected:
     """`passed`: groups sampled and those of them that train, of past steps."""
-    return self.launch(params, states, step, position, passed)()
+    return self.launch(params, self.kept(states), step, position, passed)()
 
   def launch(
     self,
