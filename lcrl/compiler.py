@@ -17,11 +17,16 @@ GRAPHS: dict[str, bool | int | str] = {
 
 def options(mesh: Mesh | None, *, loops: bool = False) -> dict[str, bool | int | str]:
   """For `compiler_options` of `jax.jit`, of a program on this mesh, or on the default device."""
-  if not on_nvidia(mesh):
+  if nvidia(mesh) is None:
     return {}
   return CUBLAS | (GRAPHS if loops else {})
 
 
-def on_nvidia(mesh: Mesh | None) -> bool:
+def nvidia(mesh: Mesh | None) -> tuple[int, int] | None:
+  """The compute capability of the mesh's devices, or of the default one: (9, 0) of an H100. None if
+  NVIDIA did not make them; (0, 0) if they do not say."""
   device = jax.devices()[0] if mesh is None else mesh.devices.flat[0]
-  return "NVIDIA" in device.device_kind
+  if "NVIDIA" not in device.device_kind:
+    return None
+  major, minor = getattr(device, "compute_capability", "0.0").split(".")
+  return int(major), int(minor)

@@ -179,7 +179,7 @@ def test_a_config_says_how_it_decodes(model):
 
 def test_a_kernel_for_nvidia_comes_with_its_options(model, monkeypatch):
   """Options that are given win."""
-  device = SimpleNamespace(device_kind="NVIDIA H100")
+  device = SimpleNamespace(device_kind="NVIDIA H100", compute_capability="9.0")
   monkeypatch.setattr(jax, "devices", lambda: [device])
   policy = policies.make(policies.tiny(V, head_dim=64))
   engine = partial(engine_of, policy, dtype="bfloat16")
@@ -193,6 +193,14 @@ def test_a_kernel_for_nvidia_comes_with_its_options(model, monkeypatch):
   assert dict(engine().compiler) == CUBLAS | GRAPHS
   assert not engine(compiler={}).compiler
   assert not engine(decoding="xla").compiler
+  for capability, cache_dtype, decoding in (
+    ("8.0", None, "triton"),
+    ("8.0", "float8_e4m3fn", "xla"),
+    ("8.9", "float8_e4m3fn", "triton"),
+    ("7.5", None, "xla"),
+  ):
+    device.compute_capability = capability
+    assert kernels(engine(cache_dtype=cache_dtype))[0] == decoding
 
 
 def test_bad_input(model):

@@ -13,7 +13,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from lcrl import policies
-from lcrl.compiler import on_nvidia, options
+from lcrl.compiler import nvidia, options
 from lcrl.data.rows import Rows
 from lcrl.mesh import batch_shards, replicated, to_global
 from lcrl.policies.triton_decode import refusal
@@ -168,7 +168,7 @@ def make_engine(
   if not end_ids:
     raise ValueError("end_ids is empty: no response would ever end.")
   config = dataclasses.replace(policy.config, dtype=dtype or policy.config.dtype)
-  config = _with_kernels(config, mesh, decoding)
+  config = _with_kernels(config, mesh, decoding, cache_dtype)
   if compiler is None:
     compiler = options(mesh, loops=True) if config.decoding == "triton" else {}
   if config != policy.config:
@@ -188,14 +188,15 @@ def make_engine(
   )
 
 
-def _with_kernels(config: policies.Config, mesh: Mesh | None, decoding: str | None):
+def _with_kernels(config, mesh: Mesh | None, decoding: str | None, cache_dtype: str | None):
   """Those for NVIDIA where they can serve the model; the one that decodes runs on whole heads only.
   In the place of plain attention cuDNN reads the prompts."""
   whole = mesh is None or mesh.shape["tensor"] == 1
-  found = "triton" if on_nvidia(mesh) and whole and refusal(config) is None else "xla"
-  config = dataclasses.replace(config, decoding=decoding or found)
+  least = (8, 9) if (cache_dtype or "").startswith("float8") else (8, 0)
+  serves = whole and refusal(config) is None and (nvidia(mesh) or (0, 0)) >= least
+  config = dataclasses.replace(config, decoding=decoding or ("triton" if serves else "xla"))
   reads = config.head_dim in (64, 128) and config.attention == "xla"
-  if found == config.decoding == "triton" and reads:
+  if serves and reads and config.decoding == "triton":
     config = dataclasses.replace(config, attention="cudnn")
   return config
 
