@@ -22,10 +22,10 @@ from lcrl.mesh import batch_sharding, batch_shards, replicated
 from lcrl.policies import Config
 from lcrl.policies import cache as caches
 from lcrl.sampling import jobs, programs
-from lcrl.sampling.engine import Engine, make_engine
+from lcrl.sampling.engine import Engine
 from lcrl.training.collectives import sent_bytes
 from lcrl.training.model import REF, SCORE_FIELDS, Model
-from lcrl.training.playing import build_control
+from lcrl.training.playing import build_engine
 from lcrl.types import Budget, Rollouts
 
 PyTree = Any
@@ -135,20 +135,7 @@ def compile_step(model: Model) -> dict[str, Compiled]:
 
 def make_sampler(model: Model) -> Engine:
   """The engine of the run, but for the tokens of its tokenizer."""
-  s = model.settings
-  return make_engine(
-    model.policy,
-    max_tokens=s.train.max_tokens,
-    end_ids=(0,),
-    pad_id=0,
-    temperature=s.sampling.temperature,
-    control=build_control(s.sampling.control),
-    slots=s.sampling.slots,
-    dtype=s.sampling.dtype,
-    cache_dtype=s.sampling.cache_dtype,
-    decoding=s.sampling.decoding,
-    mesh=model.mesh,
-  )
+  return build_engine(model, model.mesh, end_ids=(0,), pad_id=0)
 
 
 def shares_prompt(model: Model) -> bool:

@@ -6,6 +6,8 @@ import contextlib
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
+from jax.sharding import Mesh
+
 from lcrl import tasks
 from lcrl.data import tokenizers
 from lcrl.evaluation.run import evaluate
@@ -13,7 +15,7 @@ from lcrl.mesh import beside
 from lcrl.named import build
 from lcrl.sampling import choices
 from lcrl.sampling.controls import Control
-from lcrl.sampling.engine import make_engine
+from lcrl.sampling.engine import Engine, make_engine
 from lcrl.sampling.verified import Player
 from lcrl.tasks.task import Task
 from lcrl.tasks.verify import Verifier
@@ -38,6 +40,25 @@ def build_control(spec: Mapping[str, Any] | None) -> Control | None:
   return None if spec is None else build(choices, spec, field="sampling.control")
 
 
+def build_engine(model: Any, mesh: Mesh, *, end_ids: tuple[int, ...], pad_id: int) -> Engine:
+  """What samples on this mesh as the model's settings say."""
+  how = model.settings.sampling
+  return make_engine(
+    model.policy,
+    max_tokens=model.settings.train.max_tokens,
+    end_ids=end_ids,
+    pad_id=pad_id,
+    temperature=how.temperature,
+    control=build_control(how.control),
+    slots=how.slots,
+    dtype=how.dtype,
+    cache_dtype=how.cache_dtype,
+    decoding=how.decoding,
+    mesh=mesh,
+    source=None if mesh is model.mesh else model.mesh,
+  )
+
+
 @contextlib.contextmanager
 def playing(
   model: Any, tokenizer: Any, spec: Mapping[str, Any], field: str
@@ -46,20 +67,7 @@ def playing(
   s = model.settings
   task = build(tasks, spec, field=field)
   mesh = beside(model.mesh, s.sampling.devices)
-  engine = make_engine(
-    model.policy,
-    max_tokens=s.train.max_tokens,
-    end_ids=tokenizer.end_ids,
-    pad_id=tokenizer.pad_id,
-    temperature=s.sampling.temperature,
-    control=build_control(s.sampling.control),
-    slots=s.sampling.slots,
-    dtype=s.sampling.dtype,
-    cache_dtype=s.sampling.cache_dtype,
-    decoding=s.sampling.decoding,
-    mesh=mesh,
-    source=model.mesh if s.sampling.devices else None,
-  )
+  engine = build_engine(model, mesh, end_ids=tokenizer.end_ids, pad_id=tokenizer.pad_id)
   verify = s.verify
   with Verifier(
     task, workers=verify.workers, deadline=verify.deadline, memory=verify.memory
