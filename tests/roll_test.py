@@ -10,7 +10,7 @@ import pytest
 from jax._src.array import ArrayImpl
 
 from lcrl.training import collect, phases
-from tests.methods_resume_test import METHODS, Run, engine  # noqa: F401
+from tests.methods_resume_test import CAP, METHODS, Run, engine  # noqa: F401
 
 
 @pytest.fixture(autouse=True)
@@ -18,14 +18,31 @@ def one_device(monkeypatch):
   monkeypatch.setattr(jax, "devices", lambda *_: jax.local_devices()[:1])
 
 
-@pytest.mark.parametrize("name", ["hapo", "l1_exact", "dot", "dapo"])
+SHRINKS = dict(
+  budget=dict(
+    fn="scheduled", schedule=dict(fn="geometric_points", start=14, end=5, points=2, total=3)
+  ),
+  then=[dict(at=2, budget=dict(fn="fixed", target=9, cap=CAP))],
+)
+
+
+@pytest.mark.parametrize("name", ["hapo", "l1_exact", "dot", "dapo", "shrinks"])
 def test_what_is_begun_is_what_would_be_sampled(engine, name):  # noqa: F811
   """Budgets, keys and places in the data are those of the next step; rounds go on by themselves."""
-  run, plain = Run(engine, **METHODS[name]), Run(engine, **METHODS[name])
-  launches = []
-  launch = run.roll._collect.launch
+  method = METHODS.get(name, SHRINKS)
+  run, plain = Run(engine, **method), Run(engine, **method)
+  begin, begun = run.roll.begin, []
+
+  def begins(params):
+    begin(params)
+    begun.append(run.roll._begun)
+
+  run.roll.begin = begins
+  launch, launches = run.roll._collect.launch, []
   run.roll._collect.launch = lambda *given: launches.append(given) or launch(*given)
   _, batches = run.steps(run.model.initial(), 3)
+  assert len(begun) == 2
+  assert all(begun)
   assert len(launches) == 3, "each step's rollouts are launched once"
   state = plain.model.initial()
   for batch in batches:
@@ -53,7 +70,7 @@ def test_what_is_begun_does_not_wait_for_the_update(engine, monkeypatch):  # noq
     with reads(monkeypatch) as found:
       run.roll.begin(params)
     pending = not jax.tree.leaves(params)[0].is_ready()
-    run.roll.close()
+    run.roll._begun.finish()
   assert pending
   assert {device.id for device in found} <= {1}, "what is put on a busy device is read back late"
 
@@ -75,17 +92,18 @@ def reads(monkeypatch):
     yield devices
 
 
-def test_other_parameters_than_those_that_were_begun_with(engine):  # noqa: F811
-  """They are sampled from; a last step begins nothing; what is not needed is waited for."""
+def test_other_parameters_than_those_that_were_begun_with(engine, monkeypatch):  # noqa: F811
+  """They are sampled from. A last step begins nothing, nor do several processes."""
   run = Run(engine)
   state = run.model.initial()
   shaped = run.roll(state)
   run.roll.begin(jax.tree.map(jnp.zeros_like, state.params))
+  assert run.roll._begun
   again = run.roll(state)
   jax.tree.map(np.testing.assert_array_equal, again.batch, shaped.batch)
-  run.roll.begin(state.params)
-  assert run.roll._begun
-  run.roll.close()
+  with monkeypatch.context() as patch:
+    patch.setattr(jax, "process_count", lambda: 2)
+    run.roll.begin(state.params)
   assert run.roll._begun is None
   run = Run(engine, train=dict(steps=1))
   run.roll(state)

@@ -18,7 +18,6 @@ line a library, then one with both and their ratio.
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import json
 import statistics
@@ -80,12 +79,10 @@ def measure(work: shapes.Work) -> dict[str, Any]:
     mesh=mesh,
     source=model.mesh,
   )
-  with contextlib.ExitStack() as stack:
-    judge = _Judge(stack.enter_context(Verifier(task, workers=FLAGS.workers)))
+  with Verifier(task, workers=FLAGS.workers) as verifier:
+    judge = _Judge(verifier)
     player = Player(task, tokens, engine, judge, mesh, work.asked)
-    roll = Roll(model, task, make_rounds(model, player))
-    stack.callback(roll.close)
-    state = model.initial()
+    roll, state = Roll(model, task, make_rounds(model, player)), model.initial()
     jax.block_until_ready(state.params)
     ready, parts, launch = time.perf_counter(), [], 0.0
 

@@ -59,8 +59,7 @@ class Engine:
 
     Args:
       params: of the policy, stacked, wherever they lie; or `prepared`.
-      rows: B prompts, G rollouts each; numpy, which one process may give, or global arrays on the
-        mesh.
+      rows: B prompts, G rollouts each; numpy if there is one process, or global arrays on the mesh.
       budget: its caps say where rows stop.
       key: of this step; `rows.index` is folded in.
     Returns: Rollouts with T = P + N, the buckets of the longest prompt and of the largest cap.

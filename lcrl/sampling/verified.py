@@ -108,7 +108,7 @@ class Playing:
 
   referee: Referee
   sampled: Rollouts
-  began: Future[float]  # when the parameters were there, by time.perf_counter
+  began: Future[float]  # when the least of the parameters was there, by time.perf_counter
   pieces: Sequence[Future[Piece]]  # all rollouts are in one of them
 
   def finish(self) -> tuple[Rollouts, Referee]:

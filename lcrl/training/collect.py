@@ -125,7 +125,7 @@ class Collector:
     index, size = np.arange(position, position + count, dtype=np.int32), self._group_size
     prompts = [self._stream(i) for i in index.tolist()]
     with on_host():
-      key = step_key(self._seed, step)
+      key = step_key(self._seed, step)  # here, lest it is computed behind what devices do
       budget = ask_budget(self._recipe, states, prompts, step=step, key=key, group_size=size)
     with made_on(self._rounds.mesh):
       return self._rounds.launch(params, prompts, index, budget, step_key(self._seed, step))
@@ -225,10 +225,11 @@ def ask_budget(
   """Budgets of the prompts, numpy [B, G], alike on every process. The stage's state stays."""
   ids = np.array([p.id for p in prompts], np.int32)
   state = jax.tree.map(np.asarray, states.budget)
-  budget, _ = recipe.budget.apply(
-    state, jnp.asarray(ids), step=jnp.int32(step), key=key, group_size=group_size
-  )
-  budget = jax.tree.map(np.asarray, budget)
+  with on_host():
+    budget, _ = recipe.budget.apply(
+      state, jnp.asarray(ids), step=jnp.int32(step), key=key, group_size=group_size
+    )
+    budget = jax.tree.map(np.asarray, budget)
   for name, least in (("cap", budget.cap.min()), ("target", budget.target.min())):
     if least < 1:
       raise ValueError(f"the budget stage gave a {name} of {least} tokens; it must be at least 1.")
@@ -253,7 +254,8 @@ def check_budgets(
 
     return jax.lax.scan(one, stage.init(), jnp.arange(steps, dtype=jnp.int32))[1]
 
-  longest = np.asarray(caps())
+  with on_host():
+    longest = np.asarray(caps())
   if (over := longest > most).any():
     step = int(over.argmax())
     raise ValueError(

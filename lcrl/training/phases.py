@@ -72,7 +72,7 @@ def make_rounds(model: Model, player: Player, providers: Sequence[Provider] = ()
 
 
 class _Asked(NamedTuple):
-  """What the collection of a step needs, besides parameters; all of it is known to the host."""
+  """What the collection of a step needs, besides parameters."""
 
   states: Recipe[PyTree]
   step: int
@@ -140,19 +140,15 @@ class Roll:
 
   def begin(self, params: PyTree) -> None:
     """Has the next step's prompts sampled by the parameters that the update gives, as soon as it
-    has: the devices need not wait for the host. What stages learn in between comes too late.
+    has: the devices need not wait for the host. A call of the state with these parameters finishes
+    it; budget, reward and filter must not have learned anything in between.
 
-    A call of the state with these parameters finishes it.
+    Nothing is begun in several processes: the longest prompt, which all must know, and whether one
+    is to stop would be asked of busy devices.
     """
     asked, self._next = self._next, None
-    if asked:
+    if asked and jax.process_count() == 1:
       self._begun = self._launch(params, asked)
-
-  def close(self) -> None:
-    """Waits for what was begun and is not needed."""
-    begun, self._begun = self._begun, None
-    if begun:
-      begun.finish()
 
   def _launch(self, params: PyTree, asked: _Asked) -> _Begun:
     return _Begun(params, asked, self._collect.launch(params, *asked))
@@ -186,27 +182,21 @@ def learn(
   host's, so that they add up.
   """
   start, collected = time.perf_counter(), shaped.collected
+  counted = ("position", "counters", "passed")
+  was = {name: jax.tree.map(np.array, getattr(state, name)) for name in counted}  # copies
   state = dataclasses.replace(state, recipe=shaped.states, pending=None)
   state, found = model.update(state, shaped.ready)
+  # Put there before what is begun meanwhile: a checkpoint of the state does not wait for that.
+  seen = jax.tree.map(np.asarray, shaped.seen)
+  tokens = float(seen["lengths"][seen["valid"]].sum())
+  moved = everywhere(model.mesh, _moved(was, collected, tokens))
+  state = dataclasses.replace(state, **moved)
   meanwhile(state.params)
   aside = time.perf_counter()
   following = shaped.ahead() if shaped.ahead else None
   back = time.perf_counter()
-  seen = jax.tree.map(np.asarray, shaped.seen)
-  tokens = float(seen["lengths"][seen["valid"]].sum())
-  prompts = collected.position - int(state.position)
-  counters = {
-    "prompts": np.asarray(state.counters["prompts"]) + np.int32(prompts),
-    "tokens": np.asarray(state.counters["tokens"]) + np.float32(tokens),
-  }
-  moved: dict[str, Any] = {"position": np.int32(collected.position), "counters": counters}
-  if state.passed is not None:
-    now = np.array([collected.passed], np.int32)
-    moved["passed"] = np.concatenate([np.asarray(state.passed)[1:], now])
-  moved = everywhere(model.mesh, moved)
   if following is not None:
-    moved["pending"] = ahead.pending(model.mesh, following)
-  state = dataclasses.replace(state, **moved)
+    state = dataclasses.replace(state, pending=ahead.pending(model.mesh, following))
   metrics: Metrics = {name: jax.tree.map(np.asarray, metric) for name, metric in found.items()}
   none: Metrics = {"time/sample": Sum(0.0), "time/verify": Sum(0.0)}
   times = merge(merge(none, collected.times), following.times if following else {})
@@ -217,12 +207,31 @@ def learn(
   return state, metrics
 
 
+def _moved(was: dict[str, Any], collected: Collected, tokens: float) -> dict[str, Any]:
+  """What of a state the host counts: its place in the data, counters, groups of past steps."""
+  counters, passed = was["counters"], was["passed"]
+  prompts = np.int32(collected.position - was["position"])
+  counters = {
+    "prompts": counters["prompts"] + prompts,
+    "tokens": counters["tokens"] + np.float32(tokens),
+  }
+  moved: dict[str, Any] = {"position": np.int32(collected.position), "counters": counters}
+  if passed is not None:
+    moved["passed"] = np.concatenate([passed[1:], np.array([collected.passed], np.int32)])
+  return moved
+
+
+def monitored(model: Model) -> int:
+  """How often stages observe, in steps; 0: never."""
+  return model.settings.monitor.every * any(stage.observe for stage in model.recipe)
+
+
 def make_monitor(model: Model, task: Task, rounds: Rounds) -> Callable[[TrainState], TrainState]:
   """Every `monitor.every` steps, shows stages that observe rollouts of a fixed set of prompts, as
   they were sampled: not revised, without signals."""
   s, recipe = model.settings, model.recipe
   watchers = [stage.observe for stage in recipe]
-  if not s.monitor.every or not any(watchers):
+  if not monitored(model):
     return lambda state: state
   prompts = [task.prompts[i] for i in range(min(s.monitor.prompts, len(task.prompts)))]
   index = np.arange(len(prompts), dtype=np.int32)

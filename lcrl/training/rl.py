@@ -15,7 +15,7 @@ from lcrl import evaluation, recipes, rewards
 from lcrl.named import explained
 from lcrl.training.metrics import values
 from lcrl.training.model import build_model
-from lcrl.training.phases import Roll, Shaped, learn, make_monitor, make_rounds
+from lcrl.training.phases import Roll, Shaped, learn, make_monitor, make_rounds, monitored
 from lcrl.training.playing import build_tokenizer, judging, playing
 from lcrl.training.reward_model.learned import providers
 from lcrl.training.run import Judged, Run, Step
@@ -45,8 +45,7 @@ def begin(settings: Settings, out: Workdir) -> Iterator[Run]:
     def steps_from(first: int) -> Callable[[TrainState], Step]:
       roll, monitor = Roll(model, task, rounds), make_monitor(model, task, rounds)
       watch = Watch(out, tokenizer, s, first)
-      stack.callback(roll.close)
-      others = [every for every in (s.monitor.every, s.eval.every) if every]
+      others = [every for every in (monitored(model), s.eval.every) if every]
 
       def take(state: TrainState) -> Step:
         start, step = time.perf_counter(), int(state.step) + 1

@@ -31,6 +31,9 @@ class Samples:
     """The first rollout of `count` groups, evenly spread over the batch."""
     r = batch.rollouts
     local = jax.tree.map(to_local, {"tokens": r.tokens, "mask": r.mask, **_numbers(batch)})
+    if local["advantage"].ndim == 3:  # computed here: devices are busy
+      mask = local["mask"]
+      local["advantage"] = (local["advantage"] * mask).sum(-1) / mask.sum(-1).clip(1)
     last = len(local["tokens"]) - 1
     groups = [int(b) for b in np.linspace(0, last, self._count)]
     part = self._folder / f"{(step - 1) // self._every * self._every + 1:08d}.jsonl"
@@ -54,9 +57,6 @@ class Samples:
 
 def _numbers(batch: Batch) -> dict[str, jax.Array]:
   r = batch.rollouts
-  advantages = batch.advantages
-  if advantages.ndim == 3:
-    advantages = (advantages * r.mask).sum(-1) / r.mask.sum(-1).clip(1)
   return {
     "score": r.scores,
     "correct": r.correct,
@@ -66,6 +66,6 @@ def _numbers(batch: Batch) -> dict[str, jax.Array]:
     "target": r.budget.target,
     "cap": r.budget.cap,
     "reward": batch.rewards,
-    "advantage": advantages,
+    "advantage": batch.advantages,
     "keep": batch.keep,
   }
