@@ -27,3 +27,12 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 def _doctest_names(doctest_namespace):
   doctest_namespace["jax"] = jax
   doctest_namespace["jnp"] = jnp
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _programs_of_one_module(request):
+  """Programs are freed after each module: with thousands of them jaxlib ended a worker when it
+  loaded one more, a segmentation fault near the end of two whole runs."""
+  yield
+  if request.node.path.name.endswith("_test.py"):
+    jax.clear_caches()
