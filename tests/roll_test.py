@@ -7,7 +7,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax._src.array import ArrayImpl
 
 from lcrl.training import collect, phases
 from tests.methods_resume_test import CAP, METHODS, Run, engine  # noqa: F401
@@ -78,8 +77,8 @@ def test_what_is_begun_does_not_wait_for_the_update(engine, monkeypatch):  # noq
 @contextlib.contextmanager
 def reads(monkeypatch):
   """The devices whose arrays this thread reads inside."""
-  devices, value, asarray = set(), ArrayImpl._value, np.asarray
-  thread = threading.get_ident()
+  array, asarray, thread = type(jnp.zeros(())), np.asarray, threading.get_ident()
+  devices, value = set(), array._value
 
   def seen(x):
     if isinstance(x, jax.Array) and threading.get_ident() == thread:
@@ -88,7 +87,7 @@ def reads(monkeypatch):
 
   with monkeypatch.context() as patch:
     patch.setattr(np, "asarray", lambda x, *how, **more: asarray(seen(x), *how, **more))
-    patch.setattr(ArrayImpl, "_value", property(lambda x: value.fget(seen(x))))
+    patch.setattr(array, "_value", property(lambda x: value.fget(seen(x))))
     yield devices
 
 
