@@ -31,8 +31,8 @@ def _doctest_names(doctest_namespace):
 
 @pytest.fixture(autouse=True, scope="module")
 def _programs_of_one_module(request):
-  """Programs are freed after each module: with thousands of them jaxlib ended a worker when it
-  loaded one more, a segmentation fault near the end of two whole runs."""
+  """Programs are freed after each module. Late in two whole runs, with thousands of them, jaxlib
+  ended a worker as it loaded one more: a segmentation fault."""
   yield
   if request.node.path.name.endswith("_test.py"):
     jax.clear_caches()
