@@ -125,8 +125,8 @@ class Collector:
     index, size = np.arange(position, position + count, dtype=np.int32), self._group_size
     prompts = [self._stream(i) for i in index.tolist()]
     with on_host():
-      key = step_key(self._seed, step)  # here, lest it is computed behind what devices do
-      budget = ask_budget(self._recipe, states, prompts, step=step, key=key, group_size=size)
+      key = step_key(self._seed, step)  # lest it is computed behind what devices do
+    budget = ask_budget(self._recipe, states, prompts, step=step, key=key, group_size=size)
     with made_on(self._rounds.mesh):
       return self._rounds.launch(params, prompts, index, budget, step_key(self._seed, step))
 

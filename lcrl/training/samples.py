@@ -9,7 +9,8 @@ from typing import Any
 import jax
 import numpy as np
 
-from lcrl.mesh import to_local
+from lcrl.masked import masked_mean
+from lcrl.mesh import on_host, to_local
 from lcrl.training.metrics import drop_after
 from lcrl.types import Batch, Outcome
 
@@ -31,9 +32,10 @@ class Samples:
     """The first rollout of `count` groups, evenly spread over the batch."""
     r = batch.rollouts
     local = jax.tree.map(to_local, {"tokens": r.tokens, "mask": r.mask, **_numbers(batch)})
-    if local["advantage"].ndim == 3:  # computed here: devices are busy
-      mask = local["mask"]
-      local["advantage"] = (local["advantage"] * mask).sum(-1) / mask.sum(-1).clip(1)
+    if local["advantage"].ndim == 3:
+      with on_host():  # devices are busy
+        mean = masked_mean(local["advantage"], local["mask"], axis=-1)
+      local["advantage"] = np.asarray(mean)
     last = len(local["tokens"]) - 1
     groups = [int(b) for b in np.linspace(0, last, self._count)]
     part = self._folder / f"{(step - 1) // self._every * self._every + 1:08d}.jsonl"
