@@ -2,11 +2,16 @@
 
 import json
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from lcrl.data import tokenizers
 from lcrl.training.metrics import Max, Mean, Sum, Writer, drop_after, merge, values
+from lcrl.training.samples import Samples
 from lcrl.training.watch import CollapseAlarm, preflight, step_metrics
+from lcrl.types import Batch
+from tests.rollouts import random_rollouts
 
 
 def facts(**changes):
@@ -103,3 +108,14 @@ def test_tensorboard_reads_the_events(tmp_path):
   writer.close()
   events = EventAccumulator(str(tmp_path / "events")).Reload()
   assert [(e.step, e.value) for e in events.Scalars("loss")] == [(1, 0.5)]
+
+
+def test_a_sample_tells_the_mean_of_token_level_advantages(tmp_path):
+  r = random_rollouts(vocab=10)
+  place = jnp.arange(12.0)
+  advantages = jnp.where(r.mask, place, 99.0)
+  batch = Batch(r, r.scores, r.valid, advantages, jnp.ones(r.mask.shape))
+  Samples(tmp_path, tokenizers.sums(), step=0, every=1, count=4).write(1, batch)
+  (part,) = (tmp_path / "samples").glob("*.jsonl")
+  told = [json.loads(line)["advantage"] for line in part.read_text().splitlines()]
+  np.testing.assert_allclose(told, 3 + (np.asarray(r.lengths)[:, 0] - 1) / 2)
