@@ -1,5 +1,6 @@
 """Model folders: the logits of transformers from its files, and the same files written back."""
 
+import dataclasses
 import functools
 import json
 import os
@@ -58,6 +59,13 @@ def test_saving_gives_back_every_tensor_and_the_config(name, tmp_path):
     np.testing.assert_array_equal(want[key], got[key])
   again, _ = policies.load(tmp_path / "out")
   assert again.config == policy.config
+
+
+def test_how_a_policy_computes_is_no_part_of_its_folder(tmp_path):
+  policy, params = policies.load(MODELS / "qwen2", dtype="bfloat16", remat="full", unroll=True)
+  config = dataclasses.replace(policy.config, attention="blocked", decoding="triton")
+  policies.save(tmp_path, policies.make(config), params)
+  assert policies.load(tmp_path)[0].config == _load("qwen2")[0].config
 
 
 def test_shards_replace_one_file_and_back(tmp_path):

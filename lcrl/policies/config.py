@@ -63,6 +63,9 @@ class Rope:
     return head_dim * math.log(turns) / (2 * math.log(self.theta))
 
 
+OPTIONS = ("dtype", "remat", "unroll", "attention", "decoding")  # fields of Config that no file has
+
+
 @dataclasses.dataclass(frozen=True)
 class Config:
   """One pre-norm decoder with grouped queries, rotary positions and a gated MLP.

@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-from lcrl.policies.config import Config, Rope
+from lcrl.policies.config import OPTIONS, Config, Rope
 
 Json = dict[str, Any]
 
@@ -59,7 +59,7 @@ def read_config(raw: Mapping[str, Any], where: str, **runtime: Any) -> Config:
   Args:
     raw: config.json.
     where: its file, for errors.
-    **runtime: fields of Config that no file has: dtype, remat, unroll, attention.
+    **runtime: fields of Config that no file has, `config.OPTIONS`.
   """
   family = raw.get("model_type")
   if family not in ARCHITECTURES:
@@ -131,7 +131,8 @@ def write_config(config: Config) -> Json:
     "rope_scaling": rope if scaling else None,
     **_write_windows(c),
   }
-  back = read_config(raw, "config.json", dtype=c.dtype, remat=c.remat, attention=c.attention)
+  options = {name: getattr(c, name) for name in OPTIONS}
+  back = read_config(raw, "config.json", **options)
   for field in dataclasses.fields(Config):
     meant, said = getattr(c, field.name), getattr(back, field.name)
     if meant != said:
