@@ -80,7 +80,8 @@ def test_a_study_goes_on_where_it_stopped(tmp_path, monkeypatch):
   values = dict(
     model="", data=str(tmp_path), out=str(out), runs=["laser:128"], seeds=["0"],
     tasks=["gsm8k"], tokens=1.0, steps=9, deadline=1e9, learning_rate=1e-3, prompts=4, batch=4,
-    problems=3, temperature=1.0, warmup=0, start=None, judge_start=False, smoke=True,
+    problems=3, prompt_tokens=256, judge_cap=64, temperature=1.0, warmup=0, start=None,
+    judge_start=False, smoke=True,
   )  # fmt: skip
   monkeypatch.setattr(run, "FLAGS", type("Flags", (), values), raising=False)
   run.main(None)

@@ -47,6 +47,7 @@ class Setting:
   prompts: int = 32
   learning_rate: float = 2e-6
   judge_cap: int = 1024  # tokens of an answer when it is judged
+  max_prompt_tokens: int = 1024
   batch: int = 256  # prompts that are judged at a time
   temperature: float = 1.0  # when it is judged
   problems: int | None = None  # of each task; None: all
@@ -71,7 +72,7 @@ class Setting:
         prompts=self.prompts,
         group_size=8,
         max_tokens=CAP,
-        max_prompt_tokens=512,
+        max_prompt_tokens=self.max_prompt_tokens,
         micro_batches=4,
         pack=8192 if gpu else None,
       ),
@@ -79,7 +80,7 @@ class Setting:
     )
     if self.smoke:
       config |= dict(policy=dict(fn="fresh", vocab_size=258), tokenizer=dict(fn="utf8"))
-      config["train"] |= dict(max_prompt_tokens=2048)
+      config |= dict(verify=dict(workers=1))
     return config
 
 
@@ -111,7 +112,6 @@ def judging(setting: Setting, names: Sequence[str]) -> Iterator[Callable[[Any], 
   """params -> what each task says of them; compiled once for all runs."""
   config = setting.config("grpo", None, 0)
   config["train"] |= dict(max_tokens=setting.judge_cap, prompts=setting.batch, pack=None)
-  config["train"] |= dict(max_prompt_tokens=2048 if setting.smoke else 1024)
   config["sampling"] |= dict(temperature=setting.temperature)
   kind = runs.kind(config)
   settings = kind.settings(config)
@@ -186,7 +186,8 @@ def main(_) -> None:
   begun, f = time.perf_counter(), FLAGS
   setting = Setting(
     f.model, Path(f.data), learning_rate=f.learning_rate, prompts=f.prompts, batch=f.batch,
-    temperature=f.temperature, problems=f.problems, smoke=f.smoke, steps=f.steps,
+    max_prompt_tokens=f.prompt_tokens, temperature=f.temperature, problems=f.problems,
+    judge_cap=f.judge_cap, smoke=f.smoke, steps=f.steps,
   )  # fmt: skip
   out, slowest = Path(f.out), 0.0
   facts = dict(device=evaluation.device(), commit=evaluation.commit(), temperature=f.temperature)
@@ -236,6 +237,8 @@ if __name__ == "__main__":
   flags.DEFINE_float("learning_rate", 2e-6, "Of AdamW.")
   flags.DEFINE_integer("prompts", 32, "A step.")
   flags.DEFINE_integer("batch", 256, "Prompts that are judged at a time.")
+  flags.DEFINE_integer("prompt_tokens", 1024, "Of a prompt, at most.")
+  flags.DEFINE_integer("judge_cap", 1024, "Tokens of an answer that is judged, at most.")
   flags.DEFINE_integer("problems", None, "Of each task, at most.")
   flags.DEFINE_float("temperature", 1.0, "Of the answers that are judged.")
   flags.DEFINE_integer("warmup", 0, "Steps of correctness alone that give the start.")
