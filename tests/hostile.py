@@ -56,3 +56,8 @@ def babble():
     with contextlib.suppress(OSError):
       os.write(fd, b"nonsense\n")
   time.sleep(1e6)
+
+
+def evaluates(response, reference):
+  """As careless a scorer as there is."""
+  return float(eval(response) == reference)
