@@ -140,9 +140,9 @@ def _apart(libc: ctypes.CDLL, deadline: float, *judged) -> tuple[str, float, str
   patience = 0.9 * deadline  # less than the parent's, which would end this process
   said, code = _in_child(libc, lambda guards: _timed(deadline, *judged), patience)
   match said:
-    case ["scored" | "bad format" | "crash" as status, float(score), str(why)] if (
-      math.isfinite(score) and (status == "scored" or not score)
-    ):
+    case ["scored" | "bad format" | "crash" as status, float(score), str(why)] if math.isfinite(
+      score
+    ) and (status == "scored" or not score):
       return status, score, why[:400]
   if code in (None, -signal.SIGXCPU, -signal.SIGALRM):
     return "timeout", 0.0, "the deadline passed"
