@@ -54,7 +54,7 @@ class Rollouts:
   lengths: jax.Array  # [B, G] int32, mask.sum(-1)
   truncated: jax.Array  # [B, G] bool, reached the cap without an end token
   scores: jax.Array  # [B, G] float32, the verifier's own number
-  correct: jax.Array  # [B, G] bool, scores >= the task's threshold
+  correct: jax.Array  # [B, G] bool, there is a score >= the task's threshold
   outcome: jax.Array  # [B, G] int8, an Outcome
   valid: jax.Array  # [B, G] bool, False for rows that only pad a ragged group or a short batch
   prompt_ids: jax.Array  # [B] int32, row of the data set

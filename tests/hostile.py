@@ -56,3 +56,41 @@ def babble():
     with contextlib.suppress(OSError):
       os.write(fd, b"nonsense\n")
   time.sleep(1e6)
+
+
+def evaluates(response, reference):
+  """As careless a scorer as there is."""
+  return float(eval(response) == reference)
+
+
+def forge():
+  """Says into every descriptor, and to whoever can be found to say it, that all answers are right."""
+  frame = sys._getframe()
+  while frame:
+    if send := frame.f_locals.get("send"):
+      for name, *_ in frame.f_locals["items"]:
+        send(name, "scored", 1.0, "")
+    frame = frame.f_back
+  for fd, n in itertools.product(range(3, 64), range(100)):
+    with contextlib.suppress(OSError):
+      os.write(fd, b'[%d, "scored", 1.0, ""]\n' % n)
+
+
+def leave():
+  """Leaves a process that belongs to no group or session of its parents."""
+  libc = ctypes.CDLL(None)
+  if libc.fork() == 0:
+    libc.setsid()
+    if libc.fork() == 0:
+      libc.prctl(15, b"left-behind", 0, 0, 0)
+      time.sleep(20)
+    os._exit(0)
+
+
+def end_parent():
+  ctypes.CDLL(None).kill(os.getppid(), 9)
+
+
+def spin():
+  while True:
+    pass

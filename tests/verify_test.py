@@ -1,5 +1,6 @@
 """Whatever a response makes its scorer do, the others get their verdicts."""
 
+import dataclasses
 import functools
 import importlib
 import os
@@ -8,11 +9,14 @@ import socket
 import subprocess
 import sys
 import time
+import types
 import warnings
 from concurrent.futures import ThreadPoolExecutor
 
+import numpy as np
 import pytest
 
+from lcrl.sampling.verified import Referee
 from lcrl.tasks import reasoning_gym
 from lcrl.tasks.task import Prompt, Task
 from lcrl.tasks.verify import Verdict, Verifier
@@ -175,19 +179,81 @@ def test_a_planted_answer_reaches_no_network(verifier):
     assert verifier.verify(items(interfaces))[0].score <= 1  # the loopback, which is down
 
 
-def test_an_evaluating_scorer_of_reasoning_gym_is_held_back(tmp_path):
+def test_an_evaluating_scorer_of_reasoning_gym_gets_no_code(tmp_path):
   with pytest.warns(UserWarning, match="string_insertion may evaluate"):
     evaluating = reasoning_gym("string_insertion", seed=0, size=2, allow_evaluating_scorer=True)
   prompt, planted = evaluating.prompts[0], tmp_path / "planted"
   answer = f"[open({str(planted)!r}, 'w').name]"
+  package = evaluating.score.keywords["score"].data
   with warnings.catch_warnings(action="ignore"):  # of the file that stays open
-    evaluating.score(answer, prompt.reference)
+    package.score_answer(answer, prompt.reference)
   assert planted.exists(), "the answer is evaluated; otherwise this test shows nothing"
   planted.unlink()
   with Verifier(evaluating, workers=1) as verifier:
     good, bad = verifier.verify([(prompt.reference["answer"], prompt), (answer, prompt)])
-  assert (good.outcome, bad.outcome) == (Outcome.OK, Outcome.WRONG)
+    assert "a process for each response" in verifier.guards
+  assert (good.outcome, bad.outcome) == (Outcome.OK, Outcome.BAD_FORMAT)
   assert not planted.exists()
+
+
+def left_behind() -> list[str]:
+  """Processes that `hostile.leave` has made."""
+  names = pathlib.Path("/proc").glob("[0-9]*/comm")
+  return [p.parent.name for p in names if p.exists() and p.read_text() == "left-behind\n"]
+
+
+def test_an_answer_that_is_evaluated_changes_no_other_verdict(hostile):
+  careless = dataclasses.replace(task(hostile.evaluates), evaluates=True)
+  attacks = {
+    "forge()": {"CRASH"},
+    "leave()": {"WRONG", "CRASH"},
+    "end_parent()": {"WRONG"},
+    "spin()": {"TIMEOUT"},
+    "os._exit(0)": {"CRASH"},
+  }
+  with Verifier(careless, workers=1, deadline=2.0) as verifier:
+    for attack, expected in attacks.items():
+      texts = ["0", attack, "-1", "3"]
+      verdicts = verifier.verify([(text, Prompt(i, (), i)) for i, text in enumerate(texts)])
+      outcomes = [verdict.outcome.name for verdict in verdicts]
+      assert outcomes[:1] + outcomes[2:] == ["OK", "WRONG", "OK"], attack
+      if "seccomp" in verifier.guards:
+        assert outcomes[1] in expected, attack
+        assert not left_behind(), attack
+
+
+def test_no_worker_makes_processes(verifier):
+  """Not even by native code, which does not meet the audit hook; threads it may."""
+  if "seccomp" in verifier.guards:
+    fork, thread = (
+      "ctypes.CDLL(None).fork()",
+      "bool(__import__('_thread').start_new_thread(int, ()))",
+    )
+    forked, threaded = verifier.verify(items(f"eval:{fork}", f"eval:{thread}"))
+    assert (forked.score, threaded.score) == (-1.0, 1.0)
+
+
+@pytest.mark.parametrize(
+  "name, value",
+  [
+    *(("memory", -1), ("memory", 0), ("memory", 2.5), ("memory", 1 << 70), ("workers", 0)),
+    *(("deadline", 0), ("deadline", float("inf")), ("deadline", float("nan"))),
+  ],
+)
+def test_a_limit_that_limits_nothing_is_refused(hostile, name, value):
+  with pytest.raises(ValueError, match=f"{name} must be .*{value}"):
+    Verifier(task(hostile.exact), **{name: value})
+
+
+def test_only_a_score_is_correct_whatever_the_threshold(hostile):
+  lenient = task(hostile.obeys, threshold=-0.25)
+  with Verifier(lenient, workers=1, deadline=1.0) as verifier:
+    verdicts = verifier.verify(items("0", "eval:-0.5", "no answer", "sleep", "exit", "raise"))
+  assert [verdict.correct for verdict in verdicts] == [True] + [False] * 5
+  referee = Referee(types.SimpleNamespace(task=lenient), None, (), None, None)
+  blank = {name: np.ones((1, 6)) for name in ("scores", "outcome", "correct")}
+  put = referee.put(blank, np.argwhere(np.ones((1, 6))), verdicts)
+  assert put["correct"].tolist() == [[True] + [False] * 5]
 
 
 def test_no_worker_no_run(hostile, monkeypatch, tmp_path):

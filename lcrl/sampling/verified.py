@@ -202,7 +202,7 @@ class Referee:
     scores, outcome, correct = (np.array(r[name]) for name in VERDICTS)
     scores[at] = [verdict.score for verdict in verdicts]
     outcome[at] = [verdict.outcome for verdict in verdicts]
-    correct[at] = scores[at] >= self.player.task.threshold
+    correct[at] = [verdict.correct for verdict in verdicts]
     return dict(zip(VERDICTS, (scores, outcome, correct), strict=True))
 
   def judged(self, r: Share, changed: np.ndarray) -> Share:

@@ -2,7 +2,7 @@
 budgets show (`task.render`) and what is read off responses (`task.signals`) likewise."""
 
 from lcrl.tasks.arithmetic import arithmetic
-from lcrl.tasks.jsonl import jsonl
+from lcrl.tasks.jsonl import json, jsonl, parquet
 from lcrl.tasks.reasoning_gym import reasoning_gym
 from lcrl.tasks.render import prefix, suffix, system
 from lcrl.tasks.signals import (
@@ -18,8 +18,10 @@ __all__ = [
   "answer_span",
   "arithmetic",
   "distinct_words",
+  "json",
   "jsonl",
   "opening_tag",
+  "parquet",
   "patterns",
   "prefix",
   "reasoning_gym",

@@ -1,15 +1,20 @@
-"""Problems from a file with one JSON object a line, such as GSM8K and MATH."""
+"""Problems from a file, such as GSM8K and MATH: JSON lines, a JSON array or Parquet."""
 
 from __future__ import annotations
 
+import decimal
 import functools
-import json
+import inspect
+import math
 import pathlib
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from lcrl.named import resolve
 from lcrl.tasks import extract as extractors
-from lcrl.tasks.task import Prompt, Render, Signals, Task, plain
+from lcrl.tasks.task import BadFormat, Prompt, Render, Signals, Task, plain
+
+_HERE = 256  # references that are checked in this process; more go to those of a verifier
 
 
 def jsonl(
@@ -33,10 +38,10 @@ def jsonl(
   MATH:  question="problem",  answer="answer", difficulty="level"
 
   Args:
-    path: the file, UTF-8.
+    path: the file, UTF-8, with one object a line.
     verifier: what compares answer and reference, a name in `lcrl.tasks.scorers`.
     question: field of the question.
-    answer: field of the answer.
+    answer: field of the answer: a text, a number, or a list of one of them.
     reference: which part of that field the verifier gets, a name in `lcrl.tasks.extract`.
     extract: which part of the response it gets, likewise.
     template: of the user's message, with {question}.
@@ -45,51 +50,145 @@ def jsonl(
     threshold: least score of a correct answer.
     render: how a budget shows (`lcrl.tasks.render`).
     signals: what is read off responses (`lcrl.tasks.signals`).
+  Raises:
+    ValueError: a row without a question or an answer, or whose answer the verifier cannot compare,
+      by file and line.
   """
+  options = {name: value for name, value in locals().items() if name != "path"}
+  return _task("jsonl", path, **options)
+
+
+@functools.wraps(jsonl, assigned=())
+def json(path: str, **options: Any) -> Task:
+  """Questions and answers in one JSON array of objects; the arguments are those of `jsonl`."""
+  return _task("json", path, **_complete(path, options))
+
+
+@functools.wraps(jsonl, assigned=())
+def parquet(path: str, **options: Any) -> Task:
+  """Questions and answers in a Parquet file; the arguments are those of `jsonl`. Needs pyarrow."""
+  return _task("parquet", path, **_complete(path, options))
+
+
+def _complete(path: str, options: dict[str, Any]) -> dict[str, Any]:
+  bound = inspect.signature(jsonl).bind(path, **options)
+  bound.apply_defaults()
+  return bound.kwargs
+
+
+def _task(
+  layout: str,
+  path: str,
+  *,
+  verifier: str,
+  question: str,
+  answer: str,
+  reference: str,
+  extract: str,
+  template: str,
+  system_prompt: str | None,
+  difficulty: str | None,
+  threshold: float,
+  render: Render,
+  signals: Signals | None,
+) -> Task:
+  """What `jsonl` says, of a file that `lcrl.data.readers` reads."""
+  from lcrl.data import readers
   from lcrl.tasks import scorers
 
+  rows = getattr(readers, layout)(path)
   find = resolve(extractors, {"fn": reference}, field="task.reference")
+  compare = resolve(scorers, {"fn": verifier}, field="task.verifier")
   before = ({"role": "system", "content": system_prompt},) if system_prompt else ()
   prompts: list[Prompt] = []
-  for number, row in read_jsonl(path):
-    where = f"{path}, line {number}"
-    expected = find(str(_field(row, answer, where)))
+  for where, row in rows:
+    expected = find(_answer(row, answer, where))
     if expected is None:
       raise ValueError(f"{where}: {reference} finds nothing in the field {answer!r}.")
     level = 0 if difficulty is None else _field(row, difficulty, where)
-    if not isinstance(level, int):
+    if not isinstance(level, int) or isinstance(level, bool):
       raise ValueError(f"{where}: the difficulty {difficulty!r} is {level!r}, no whole number.")
-    content = template.replace("{question}", str(_field(row, question, where)))
+    content = template.replace("{question}", _question(row, question, where))
     messages = (*before, {"role": "user", "content": content})
-    prompts.append(Prompt(len(prompts), messages, expected, level))
+    prompts.append(Prompt(len(prompts), messages, str(expected), level))
+  _compare_all(
+    [(where, p) for (where, _), p in zip(rows, prompts, strict=True)], compare, threshold
+  )
   score = functools.partial(
     extractors.score_extracted,
     extract=resolve(extractors, {"fn": extract}, field="task.extract"),
-    score=resolve(scorers, {"fn": verifier}, field="task.verifier"),
+    score=compare,
   )
   return Task(pathlib.Path(path).name, prompts, score, threshold, render, signals)
 
 
-def read_jsonl(path: str) -> list[tuple[int, dict[str, Any]]]:
-  """(line number, object) of each line that is not blank.
+def _compare_all(
+  prompts: Sequence[tuple[str, Prompt]], compare: Callable[[str, Any], float], threshold: float
+) -> None:
+  """Raises ValueError for references that are not right by themselves, the first by where it is.
 
-  Raises:
-    ValueError: a line that is no UTF-8, no JSON or no object, by file and number; an empty file.
+  Numbers in digits are right for each verifier here. Others take milliseconds in `math`: where
+  there are many, processes share them.
   """
-  rows = []
-  for number, line in enumerate(pathlib.Path(path).read_bytes().split(b"\n"), start=1):
-    if not line.strip():
-      continue
-    try:
-      row = json.loads(line.decode())
-    except ValueError as why:  # of the encoding or of the syntax; both say where
-      raise ValueError(f"{path}, line {number}: {why}") from why
-    if not isinstance(row, dict):
-      raise ValueError(f"{path}, line {number}: an object was expected, got {row!r:.50}.")
-    rows.append((number, row))
-  if not rows:
-    raise ValueError(f"{path} holds no rows.")
-  return rows
+  first: dict[str, tuple[str, Prompt]] = {}
+  for where, prompt in prompts:
+    if extractors.to_number(prompt.reference) is None:
+      first.setdefault(prompt.reference, (where, prompt))
+  judge = Task("references", (), compare, threshold)
+  items = [(prompt.reference, prompt) for _, prompt in first.values()]
+  if len(items) > _HERE:
+    from lcrl.tasks.verify import Verifier
+
+    with Verifier(judge) as verifier:
+      verdicts = verifier.verify(items)
+    whys = [None if verdict.correct else verdict.why for verdict in verdicts]
+  else:
+    whys = [_why_not(judge, reference, reference) for reference, _ in items]
+  bad = [
+    (where, why) for (where, _), why in zip(first.values(), whys, strict=True) if why is not None
+  ]
+  if bad:
+    more = f" {len(bad) - 1} more like it." if len(bad) > 1 else ""
+    raise ValueError(f"{bad[0][0]}: the verifier cannot compare: {bad[0][1]}.{more}")
+
+
+def _why_not(judge: Task, response: str, reference: str) -> str | None:
+  try:
+    return (
+      None if judge.score(response, reference) >= judge.threshold else "it is not equal to itself"
+    )
+  except (ValueError, BadFormat) as why:
+    return str(why)
+
+
+def _question(row: dict[str, Any], name: str, where: str) -> str:
+  text = _field(row, name, where)
+  if not isinstance(text, str) or not text.strip():
+    raise ValueError(f"{where}: the question {name!r} is {text!r:.50}; it has to be a text.")
+  return _encodable(text, name, where)
+
+
+def _answer(row: dict[str, Any], name: str, where: str) -> str:
+  given = _field(row, name, where)
+  value = given[0] if isinstance(given, list) and len(given) == 1 else given
+  if isinstance(value, str):
+    return _encodable(value, name, where)
+  number = isinstance(value, int | float | decimal.Decimal) and not isinstance(value, bool)
+  if not number or not math.isfinite(value):
+    raise ValueError(
+      f"{where}: the answer {name!r} is {given!r:.50}; one text or number is needed."
+    )
+  return str(value)
+
+
+def _encodable(text: str, name: str, where: str) -> str:
+  try:
+    text.encode()
+  except (
+    UnicodeEncodeError
+  ) as why:  # half a surrogate pair: JSON can spell it, no tokenizer reads it
+    raise ValueError(f"{where}: the field {name!r} is no Unicode: {why}.") from why
+  return text
 
 
 def _field(row: dict[str, Any], name: str, where: str) -> Any:

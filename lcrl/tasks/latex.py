@@ -29,13 +29,22 @@ _CLEANED = NormalizationConfig(
   basic_latex=True, units=False, malformed_operators=True, nits=True, boxed="none"
 )
 _IN_PROSE = [
-  math_verify.LatexExtractionConfig(normalization_config=dataclasses.replace(_CLEANED, boxed="all")),
+  math_verify.LatexExtractionConfig(
+    normalization_config=dataclasses.replace(_CLEANED, boxed="all")
+  ),
   math_verify.ExprExtractionConfig(),
 ]
 _CASE_COUNTS = ConversionConfig(lowercase_symbols=False)
 _UNICODE = str.maketrans(
   {
-    **{"\u2212": "-", "\u2013": "-", "°": r"^\circ", "√": r"\sqrt", "∞": r"\infty", "½": r"\frac12"},
+    **{
+      "\u2212": "-",
+      "\u2013": "-",
+      "°": r"^\circ",
+      "√": r"\sqrt",
+      "∞": r"\infty",
+      "½": r"\frac12",
+    },
     **{"∪": r"\cup ", "∩": r"\cap ", "∅": r"\emptyset", "·": r"\cdot "},
     **{"÷": r"\div ", "≠": r"\ne ", "\u00a0": " ", "\u2009": " ", "\u202f": " "},
   }
@@ -118,7 +127,7 @@ def find(text: str, *, cut_out: bool) -> Answer | None:
   found = math_verify.parse(text.replace("\u2212", "-"), _IN_PROSE, parsing_timeout=None)
   if not found:
     return None
-  in_latex = read(found[-1]) if isinstance(found[-1], str) else None
+  in_latex = read(found[-1]) if isinstance(found[-1], str) and "**" not in found[-1] else None
   return in_latex or (None if isinstance(found[0], str) else Answer(found[0], None))
 
 
@@ -133,7 +142,9 @@ def equal(reference: Answer, answer: Answer) -> bool:
   if len(kinds) == 2 and isinstance(expected, _ORDERED) | isinstance(found, _ORDERED):
     return False  # the numbers a, b are neither the point nor the interval (a, b)
   if isinstance(found, sympy.Eq) and not math_verify.grader.is_equation(expected):
-    if not (is_expr_of_only_symbols(found.lhs) or found.lhs.is_number or found.lhs.has(AppliedUndef)):
+    if not (
+      is_expr_of_only_symbols(found.lhs) or found.lhs.is_number or found.lhs.has(AppliedUndef)
+    ):
       return False  # an equation to solve, no value with its name
   digits = _digits(expected)
   return math_verify.verify(
@@ -158,8 +169,10 @@ def _is_prose(text: str) -> bool:
 
 def _is_word(letters: str) -> bool:
   """Whether bare letters are a word and no product: variables are rarely e, i, o or u."""
-  return len(letters) > 1 and bool(re.search("[aeiouy]", letters.lower())) and not (
-    len(letters) <= 3 and letters.isupper()
+  return (
+    len(letters) > 1
+    and bool(re.search("[aeiouy]", letters.lower()))
+    and not (len(letters) <= 3 and letters.isupper())
   )
 
 
@@ -215,7 +228,9 @@ def _without_units(text: str) -> tuple[str, list[tuple[str, int]]]:
     return " "
 
   def name(found: re.Match) -> str:
-    known = (w in _DIMENSIONS or w in _UNITS or w.removesuffix("s") in _UNITS for w in found[2].split())
+    known = (
+      w in _DIMENSIONS or w in _UNITS or w.removesuffix("s") in _UNITS for w in found[2].split()
+    )
     spelled = found[1] and all(len(w) > 2 and _is_word(w) for w in found[2].split())
     return rf"\text{{{found[2]}}}" if all(known) or spelled else found[0]
 

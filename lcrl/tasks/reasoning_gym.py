@@ -8,6 +8,7 @@ from typing import Any
 
 from lcrl.named import resolve
 from lcrl.tasks import extract as extractors
+from lcrl.tasks.gym_scorers import Scorer
 from lcrl.tasks.task import Prompt, Render, Signals, Task, plain
 
 # Data sets whose scorers evaluate no text: neither `eval` nor a parser built on it, nor any library
@@ -51,7 +52,9 @@ class _Problems:
 
   def _level(self, metadata: dict[str, Any]) -> int:
     if self._difficulty is None:
-      numbers = (metadata.get(name) for name in metadata.get("difficulty", ()))
+      counted = metadata.get("difficulty")
+      names = counted if isinstance(counted, dict) else ()  # of gsm_symbolic, a number
+      numbers = (metadata.get(name) for name in names)
       return next((value for value in numbers if isinstance(value, int)), 0)
     value = metadata.get(self._difficulty)
     if not isinstance(value, int):
@@ -75,7 +78,8 @@ def reasoning_gym(
   signals: Signals | None = None,
   **options: Any,
 ) -> Task:
-  """A data set of the package, with the package's own scorer.
+  """A data set of the package, with the package's own scorer; where that pays in full for nothing,
+  a stricter one (`lcrl.tasks.gym_scorers`).
 
   Args:
     dataset: its name there.
@@ -102,17 +106,18 @@ def reasoning_gym(
     what = f"The scorer of {dataset} may evaluate responses as code"
     if not allow_evaluating_scorer:
       raise ValueError(f"{what}; task.allow_evaluating_scorer=True admits it.")
-    warnings.warn(f"{what}, in a process with limits.", stacklevel=2)
+    warnings.warn(f"{what}, each in a process with limits.", stacklevel=2)
   if not (seed >= 0 and 0 < size <= 1 << _SIZE_BITS):
     raise ValueError(f"seed must be at least 0 and size in 1..2**24, got {seed} and {size}.")
   try:
-    problems = package.create_dataset(dataset, seed=seed << _SIZE_BITS, size=size, **options)
+    scorer = Scorer(dataset, {"seed": seed << _SIZE_BITS, "size": size, **options})
   except (AssertionError, TypeError) as why:
     raise ValueError(f"reasoning_gym's {dataset} does not take {options}: {why}") from why
   score = functools.partial(
     extractors.score_extracted,
     extract=resolve(extractors, {"fn": extract}, field="task.extract"),
-    score=problems.score_answer,
+    score=scorer,
   )
-  prompts = _Problems(problems, system_prompt, difficulty)
-  return Task(f"reasoning_gym {dataset}", prompts, score, threshold, render, signals)
+  prompts = _Problems(scorer.data, system_prompt, difficulty)
+  name, evaluates = f"reasoning_gym {dataset}", dataset not in ALLOWED
+  return Task(name, prompts, score, threshold, render, signals, evaluates)

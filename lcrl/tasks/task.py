@@ -108,7 +108,8 @@ class Task:
 
   `score(response, prompt.reference) -> float` gets the response's text without the end token, may
   raise `BadFormat`, and is importable by name (or a `functools.partial` of such a function):
-  it is pickled into a worker. A response is correct when its score is at least `threshold`.
+  it is pickled into a worker. A response is correct when it has a score of at least `threshold`.
+  `evaluates`: the scorer may run responses as code, so each gets a process of its own.
   """
 
   name: str
@@ -117,3 +118,4 @@ class Task:
   threshold: float = 1.0
   render: Render = plain
   signals: Signals | None = None
+  evaluates: bool = False

@@ -10,12 +10,12 @@ from __future__ import annotations
 import collections
 import contextlib
 import dataclasses
-import itertools
 import json
 import math
 import os
 import pathlib
 import pickle
+import secrets
 import selectors
 import signal
 import socket
@@ -35,7 +35,12 @@ _TASKS = pathlib.Path(__file__).resolve().parent
 _PACKAGES = {"lcrl": str(_TASKS.parent), "lcrl.tasks": str(_TASKS)}
 _ENVIRONMENT = ("PATH", "LD_LIBRARY_PATH", "HOME")  # what a worker inherits; keys and tokens stay
 _START = 120.0  # seconds that a worker may take to import the scorer
-_UNSCORED = {"bad format": Outcome.BAD_FORMAT, "crash": Outcome.CRASH}
+_UNSCORED = {
+  "bad format": Outcome.BAD_FORMAT,
+  "crash": Outcome.CRASH,
+  "timeout": Outcome.TIMEOUT,
+}
+_LONGEST = 86400.0  # seconds, a deadline at most
 _TRIES = 3  # workers in a row that may fail to start
 _CHUNK = 64  # items a worker is given at a time, at most
 
@@ -45,6 +50,11 @@ class Verdict:
   score: float  # the scorer's own number; 0 where it gave none
   outcome: Outcome
   why: str = ""  # of a crash or a bad format
+
+  @property
+  def correct(self) -> bool:
+    """Only a score can be right: where there is none, the number that stands for it says nothing."""
+    return self.outcome == Outcome.OK
 
 
 def _frame(thing: Any) -> bytes:
@@ -150,8 +160,12 @@ class Verifier:
     self, task: Task, *, workers: int | None = None, deadline: float = 5.0, memory: int = 2 << 30
   ):
     workers = min(os.cpu_count() or 1, 8) if workers is None else workers
-    if workers < 1 or not deadline > 0:
-      raise ValueError(f"workers and deadline must be positive, got {workers} and {deadline}.")
+    if not (isinstance(workers, int) and workers >= 1):
+      raise ValueError(f"workers must be a positive whole number, got {workers!r}.")
+    if not 0 < deadline <= _LONGEST:
+      raise ValueError(f"deadline must be above 0 and at most {_LONGEST:.0f} s, got {deadline!r}.")
+    if not (isinstance(memory, int) and 1 <= memory <= sys.maxsize):
+      raise ValueError(f"memory must be a positive whole number of bytes, got {memory!r}.")
     try:
       score = pickle.dumps(task.score)
     except (pickle.PicklingError, AttributeError, TypeError) as why:
@@ -165,11 +179,11 @@ class Verifier:
         "score": score,
         "deadline": deadline,
         "memory": memory,
+        "apart": task.evaluates,
       }
     )
     self._workers: list[_Worker] = []
     self._stillborn = 0  # workers in a row that ended before they were ready
-    self._names = itertools.count()
     self._items: dict[int, _Item] = {}  # those without a verdict, by name
     self._todo: collections.deque[int] = collections.deque()  # those that wait for a worker
     self._lock = threading.Lock()  # of what is open, and of what is submitted
@@ -215,7 +229,7 @@ class Verifier:
       if not self._workers:
         raise RuntimeError("The verifier is not open: use it as a context manager.")
       for place, (text, prompt) in enumerate(given):
-        name = next(self._names)
+        name = secrets.randbits(62)  # that nothing in a worker can name an item it was not given
         self._items[name] = _Item(batch, place, text, prompt.reference)
         self._todo.append(name)
     self._ring()

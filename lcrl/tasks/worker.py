@@ -2,84 +2,42 @@
 
 Standard input is a socket. In come frames (eight bytes of length, then a pickle, from a process
 that is trusted), out go lines of JSON (never a pickle: this process is not trusted). The first
-frame says how to set up, each later one is a list of (index, response, reference).
+frame says how to set up, each later one is a list of (name, response, reference).
 
 What holds the scorer back, first by the kernel and then by the interpreter: limits on memory, CPU
 time, open files and file size; a network namespace with nothing in it; Landlock (no file is
-written, made, removed or executed; no TCP; no signal leaves); a timer that ends the process; an
-audit hook. The hook alone is no wall, since native code walks around it, and the kernel may not
-grant the rest, so the first line out names what is in force.
+written, made, removed or executed; no TCP; no signal leaves); seccomp (no process is made, and no
+other one is touched); a timer that ends the process; an audit hook. The hook alone is no wall,
+since native code walks around it, and the kernel may not grant the rest, so the first line out
+names what is in force.
+
+A scorer that may run a response as code (`Task.evaluates`) does so in a process of its own, which
+has no way to the socket and ends with the verdict: whatever the response does there, no other one
+gets another verdict. It can still claim any score for itself, since it shares memory with the
+scorer. Without seccomp, native code could leave a process behind that has left the session.
 """
 
-import contextlib
 import ctypes
 import errno
 import json
 import logging
 import math
 import os
+import pathlib
 import pickle
 import resource
+import select
 import signal
-import struct
 import sys
 import time
 import types
 import warnings
 from collections.abc import Callable
 
-_NEW_USER, _NEW_NET = 0x10000000, 0x40000000  # unshare(2)
-_NO_NEW_PRIVS = 38  # prctl(2)
-_CREATE_RULESET, _RESTRICT_SELF = 444, 446  # landlock(7): the same numbers on every architecture
-_REFUSED = {
-  *("os.exec", "os.fork", "os.forkpty", "os.kill", "os.killpg", "os.posix_spawn", "os.spawn"),
-  *("os.chmod", "os.chown", "os.link", "os.mkdir", "os.remove", "os.rename", "os.rmdir"),
-  *("os.symlink", "os.system", "os.truncate", "os.utime", "pty.spawn", "subprocess.Popen"),
-}
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
+import confine
 
-
-def _limit(**limits: int) -> list[str]:
-  """Sets those of the limits that this system has."""
-  in_force = []
-  for name, value in limits.items():
-    with contextlib.suppress(ValueError, OSError):
-      resource.setrlimit(getattr(resource, f"RLIMIT_{name}"), (value, value))
-      in_force.append(f"RLIMIT_{name}")
-  return in_force
-
-
-def _unshare(libc: ctypes.CDLL) -> list[str]:
-  """A network without interfaces. A user who may not have one may within a user namespace."""
-  unshare = getattr(libc, "unshare", lambda flags: -1)
-  granted = unshare(_NEW_USER | _NEW_NET) == 0 or unshare(_NEW_NET) == 0
-  return ["network namespace"] if granted else []
-
-
-def _landlock(libc: ctypes.CDLL) -> list[str]:
-  """Handles every access but reading and allows none of it, as far as this kernel knows how."""
-  if sys.platform != "linux":
-    return []
-  version = libc.syscall(_CREATE_RULESET, None, ctypes.c_size_t(0), 1)
-  files = 0x1FF3 | (0x4000 if version >= 3 else 0)  # from version 3 on, truncation
-  fields = [files] + ([3] if version >= 4 else []) + ([3] if version >= 6 else [])  # TCP; signals
-  rules = struct.pack(f"{len(fields)}Q", *fields)
-  ruleset = libc.syscall(_CREATE_RULESET, rules, ctypes.c_size_t(len(rules)), 0)
-  if ruleset < 0 or libc.prctl(_NO_NEW_PRIVS, 1, 0, 0, 0):
-    return []
-  granted = libc.syscall(_RESTRICT_SELF, ruleset, 0) == 0
-  os.close(ruleset)
-  return [f"landlock {version}"] if granted else []
-
-
-def _refuse(event: str, args: tuple) -> None:
-  """The audit hook: reading and computing only."""
-  if event == "open":
-    flags = args[2] or 0
-    refused = bool(flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC))
-  else:
-    refused = event in _REFUSED or event.startswith(("socket.", "shutil."))
-  if refused:
-    raise PermissionError(f"A scorer may not do this: {event} {args!r:.100}.")
+sys.path.pop(0)
 
 
 def _stand_in(packages: dict[str, str]) -> None:
@@ -135,28 +93,85 @@ def _load(setup: dict) -> tuple[Callable, type[Exception]]:
   return pickle.loads(setup["score"]), BadFormat
 
 
+def _confine(libc: ctypes.CDLL) -> list[str]:
+  in_force = confine.landlock(libc) + confine.seccomp(libc)
+  sys.addaudithook(confine.refuse)
+  return [*in_force, "audit hook"]
+
+
+def _timed(deadline: float, *judged) -> tuple[str, float, str]:
+  """A verdict in this process, which ends when it takes too long."""
+  cpu = math.ceil(time.process_time() + deadline) + 1
+  resource.setrlimit(resource.RLIMIT_CPU, (cpu, resource.RLIM_INFINITY))
+  signal.setitimer(signal.ITIMER_REAL, 2 * deadline)  # its default action is death
+  verdict = _judge(*judged)
+  signal.setitimer(signal.ITIMER_REAL, 0)
+  return verdict
+
+
+def _in_child(libc: ctypes.CDLL, say: Callable[[list[str]], list], patience: float):
+  """(what a confined process of its own says, its exit code); the code is None if it is late."""
+  ours, theirs = os.pipe()
+  child = os.fork()
+  if not child:
+    try:
+      os.dup2(theirs, 3)
+      os.closerange(4, resource.getrlimit(resource.RLIMIT_NOFILE)[0])
+      os.write(3, json.dumps(say(_confine(libc))).encode())
+    finally:
+      os._exit(0)
+  os.close(theirs)
+  said, end = b"", time.monotonic() + patience
+  while len(said) < 1 << 12 and select.select([ours], [], [], max(0.0, end - time.monotonic()))[0]:
+    if not (piece := os.read(ours, 1 << 12)):
+      break
+    said += piece
+  os.close(ours)
+  os.kill(child, signal.SIGKILL)
+  code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+  try:
+    return json.loads(said), code
+  except (ValueError, RecursionError):
+    return None, None if time.monotonic() >= end else code
+
+
+def _apart(libc: ctypes.CDLL, deadline: float, *judged) -> tuple[str, float, str]:
+  """A verdict from a process of its own, of which nothing is believed but one line."""
+  patience = 0.9 * deadline  # less than the parent's, which would end this process
+  said, code = _in_child(libc, lambda guards: _timed(deadline, *judged), patience)
+  match said:
+    case ["scored" | "bad format" | "crash" as status, float(score), str(why)] if math.isfinite(
+      score
+    ) and (status == "scored" or not score):
+      return status, score, why[:400]
+  if code in (None, -signal.SIGXCPU, -signal.SIGALRM):
+    return "timeout", 0.0, "the deadline passed"
+  return "crash", 0.0, f"no answer (exit code {code})"
+
+
 def main() -> None:
   receive, send = _channel()
   setup = receive()
   libc = ctypes.CDLL(None, use_errno=True)
-  in_force = _limit(AS=setup["memory"], NOFILE=128, CORE=0) + _unshare(libc)
+  in_force = confine.limit(AS=setup["memory"], NOFILE=128, CORE=0) + confine.unshare(libc)
   try:
     score, bad_format = _load(setup)
   except BaseException as why:
     send("failed", f"{type(why).__name__}: {why}")
     return
-  in_force += _limit(FSIZE=0) + _landlock(libc)  # libraries may write caches while they load
-  sys.addaudithook(_refuse)
-  send("ready", [*in_force, "audit hook"])
+  in_force += confine.limit(FSIZE=0)  # libraries may write caches while they load
+  if setup["apart"]:  # for this process Landlock alone: it has to make others
+    in_force += confine.landlock(libc)
+    in_force += _in_child(libc, lambda guards: guards, setup["deadline"])[0] or []
+    in_force += ["a process for each response"]
+  else:
+    in_force += _confine(libc)
+  send("ready", list(dict.fromkeys(in_force)))
 
   while (items := receive()) is not None:
-    for index, response, reference in items:
-      cpu = math.ceil(time.process_time() + setup["deadline"]) + 1
-      resource.setrlimit(resource.RLIMIT_CPU, (cpu, resource.RLIM_INFINITY))
-      signal.setitimer(signal.ITIMER_REAL, 2 * setup["deadline"])  # its default action is death
-      line = _judge(score, response, reference, bad_format)
-      signal.setitimer(signal.ITIMER_REAL, 0)
-      send(index, *line)
+    for name, response, reference in items:
+      judged = setup["deadline"], score, response, reference, bad_format
+      send(name, *(_apart(libc, *judged) if setup["apart"] else _timed(*judged)))
 
 
 if __name__ == "__main__":

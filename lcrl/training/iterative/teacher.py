@@ -43,6 +43,7 @@ class Teacher:
     count, _, window = pool.tokens.shape
     tokens = np.full((count, 1, window), self._player.tokenizer.pad_id, np.int32)
     mask, scores = np.zeros((count, 1, window), bool), np.zeros((count, 1), np.float32)
+    correct = np.zeros((count, 1), bool)
     texts: dict[int, str] = {}
     for b, prompt in enumerate(prompts):
       text = self._texts.get(_key(prompt.messages))
@@ -55,11 +56,12 @@ class Teacher:
         mask[b, 0, start : start + len(said)] = True
     found = self._player.verifier.verify([(text, prompts[b]) for b, text in texts.items()])
     scores[list(texts), 0] = [verdict.score for verdict in found]
+    correct[list(texts), 0] = [verdict.correct for verdict in found]
     column = {
       "tokens": tokens,
       "mask": mask,
       "rewards": scores,
-      "correct": mask.any(-1) & (scores >= self._player.task.threshold),
+      "correct": correct,
       "teacher": mask.any(-1),
     }
     both = {name: np.concatenate([getattr(pool, name), x], 1) for name, x in column.items()}
