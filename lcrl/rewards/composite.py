@@ -86,8 +86,8 @@ def progress_reward(rewards: jax.Array, values: jax.Array, *, alpha: float = 0.2
 
 def _several(values: jax.Array) -> None:
   typed(values=values)
-  if not values.shape or values.shape[-1] < 2:
-    raise ValueError(f"values must be [..., K + 1], K at least 1, got {values.shape}.")
+  if not values.shape or values.shape[-1] < 1:
+    raise ValueError(f"values must be [..., K + 1], got {values.shape}.")
 
 
 def mrt(*, alpha: float = 0.2, base: Stage | None = None) -> Stage:
