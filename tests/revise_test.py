@@ -142,8 +142,8 @@ def test_thinking_behind_the_answer_is_taken_out():
   assert after.signals["needed"].tolist() == [[6, 0, 0, 0, 0]]
   assert after.signals["think_length"].tolist() == [[18, 4, 2, 1, 2]]
   assert after.correct.tolist() == before.correct.tolist() == [[True, False, True, True, True]]
-  drawn = after.sampler_log_probs[0, 0][after.mask[0, 0]]
-  np.testing.assert_array_equal(drawn < 0, [True] * 6 + [False] * 7)  # what moved was not drawn so
+  drawn = after.drawn[0, 0][after.mask[0, 0]]
+  np.testing.assert_array_equal(drawn, [True] * 6 + [False] * 7)  # what moved was not drawn so
   np.testing.assert_array_equal(after.tokens[0, 1:], before.tokens[0, 1:])
   np.testing.assert_array_equal(after.mask[0, 1:], before.mask[0, 1:])
 
@@ -197,7 +197,7 @@ def test_tokens_that_were_not_drawn_are_not_corrected():
     Batch(r, ones, r.valid, ones, r.mask * 1.0),
   )[0]
   forced = r.mask & (jnp.cumsum(r.mask, -1) == 1)
-  moved = dataclasses.replace(r, sampler_log_probs=jnp.where(forced, 0, r.sampler_log_probs))
+  moved = dataclasses.replace(r, undrawn=forced)
   np.testing.assert_array_equal(moved.drawn, r.mask & ~forced)
   twice = jnp.where(r.mask, r.sampler_log_probs + jnp.log(2.0), 0)  # ratios of 2, forced ones of 1
   got = score(moved, twice, correction=lambda *x: truncated_importance(*x, high=9.0))

@@ -34,12 +34,15 @@ def pending(mesh: Mesh, c: Collected) -> PyTree:
     "seconds": np.float32(c.seconds),
     "metrics": {name: mean._asdict() for name, mean in c.metrics.items()},
   }
-  return {"rollouts": vars(r) | {"budget": vars(r.budget)}, **everywhere(mesh, numbers)}
+  rows = vars(r) | {"budget": vars(r.budget), "undrawn": r.mask & ~r.drawn}
+  return {"rollouts": rows, **everywhere(mesh, numbers)}
 
 
 def collected(pending: PyTree) -> Collected:
   """The inverse of `pending`."""
   rows, n = pending["rollouts"], jax.tree.map(np.asarray, {**pending, "rollouts": None})
+  if "undrawn" not in rows:  # of an older checkpoint, where such tokens have a log-prob of 0
+    rows = rows | {"undrawn": rows["mask"] & (rows["sampler_log_probs"] == 0)}
   return Collected(
     Rollouts(**{**rows, "budget": Budget(**rows["budget"])}),
     int(n["position"]),
