@@ -1,6 +1,6 @@
 """From a config's `dict(fn=name, **arguments)` to the function it names. The only such place.
 
-`fn` is a name that the section's module offers, or "package.module:name" of a function anywhere that
+`fn` is a name that the section's module offers, or "package.module:name" of any function that
 Python can import: nobody edits the library to try an idea.
 """
 
@@ -10,7 +10,6 @@ import functools
 import importlib
 import inspect
 import re
-import typing
 from collections.abc import Callable, Iterator, Mapping
 from types import ModuleType
 from typing import Any, TypeVar
@@ -45,7 +44,7 @@ def resolve(
   """
   function = find(module, spec, field=field, gives=gives)
   arguments = {
-    key: _built(module, value, field=f"{field}.{key}", gives=hints_of(function).get(key))
+    key: _built(module, value, field=f"{field}.{key}", gives=annotated(function, key))
     for key, value in _arguments(function, spec, field).items()
   }
   for key, value in arguments.items():
@@ -57,7 +56,7 @@ def build(module: ModuleType, spec: Mapping[str, Any], *, field: str, gives: Any
   """What the named function returns when called with the other keys of `spec`."""
   function = resolve(module, spec, field=field, gives=gives)
   arguments = function.keywords  # type: ignore[attr-defined]
-  _complete(function.func, spec, field, gives, module)  # type: ignore[attr-defined]
+  _complete(function.func, spec, field)  # type: ignore[attr-defined]
   try:
     built = function()
   except ValueError as why:
@@ -66,55 +65,59 @@ def build(module: ModuleType, spec: Mapping[str, Any], *, field: str, gives: Any
     given = ", ".join(f"{key}={value!r:.40}" for key, value in arguments.items())
     raise ValueError(f"{field}: {spec['fn']}({given}) fails: {why or type(why).__name__}") from why
   if isinstance(gives, type) and not isinstance(built, gives):
-    raise ValueError(f"{field}.fn={spec['fn']!r} gives a {type(built).__name__}, not a {_name(gives)}.")
+    raise ValueError(f"{field}.fn={spec['fn']!r} gives {built!r:.60}, no {gives.__name__}.")
   return built
 
 
-def check(module: ModuleType, spec: Any, *, field: str, gives: Any = None, whole: bool = True) -> None:
+def check(
+  module: ModuleType, spec: Any, *, field: str, gives: Any = None, whole: bool = True
+) -> None:
   """Raises what `resolve` would, and for arguments that are missing if the function is called with
   these alone (`whole`), without calling anything."""
   function = find(module, spec, field=field, gives=gives)
   for key, value in _arguments(function, spec, field).items():
-    hint, place = hints_of(function).get(key, Any), f"{field}.{key}"
+    place = f"{field}.{key}"
     nested = [(value, place)]
     if isinstance(value, list | tuple) and value and all(map(is_spec, value)):
       nested = [(x, f"{place}[{i}]") for i, x in enumerate(value)]
     for one, at in nested:
       if is_spec(one):
-        check(module, one, field=at, gives=hint)
+        check(module, one, field=at, gives=annotated(function, key))
       else:
-        values.check(one, hint, at)
+        values.check(one, hints_of(function).get(key, Any), at)
   if whole:
-    _complete(function, spec, field, gives, module)
+    _complete(function, spec, field)
 
 
 def find(module: ModuleType, spec: Any, *, field: str, gives: Any = None) -> Callable[..., Any]:
   """The function that `spec["fn"]` names."""
   among = offered(module, gives)
-  listed = ", ".join(among)
   if not isinstance(spec, Mapping):
     raise ValueError(f"{field} must be a section with a field fn, got {spec!r:.80}.")
   if "fn" not in spec:
-    raise ValueError(f"{field} needs a field fn, one of {listed}.")
+    raise ValueError(f"{field} needs a field fn, one of {', '.join(among)}.")
   name = spec["fn"]
   if isinstance(name, str) and ":" in name:
     return _imported(name, f"{field}.fn")
-  if not isinstance(name, str) or name not in module.__all__ or not callable(getattr(module, name)):
-    near = values.nearest(name, among)
-    raise ValueError(f"{field}.fn={name!r} is not one of {listed}{near or '.'}")
+  if name not in among:
+    listed = ", ".join(values.nearest_first(name, among))
+    raise ValueError(f"{field}.fn={name!r:.80} is not one of {listed}.")
   return getattr(module, name)
 
 
 def offered(module: ModuleType, gives: Any = None) -> list[str]:
   """The functions of a module that return what is wanted; all of them if none says that it does."""
-  wanted = {_name(part) for part in (typing.get_args(gives) or (gives,))}
   names = sorted(name for name in module.__all__ if inspect.isroutine(getattr(module, name)))
-  said = lambda name: str(inspect.signature(getattr(module, name)).return_annotation)
-  return [name for name in names if said(name).rpartition(".")[2] in wanted] or names
+  kinds = {
+    name: _kinds(inspect.signature(getattr(module, name)).return_annotation) for name in names
+  }
+  return [name for name in names if kinds[name] & _kinds(gives)] or names
 
 
-def _name(kind: Any) -> str:
-  return str(getattr(kind, "__name__", kind)).rpartition(".")[2]
+def _kinds(annotation: Any) -> set[str]:
+  """The names of the types in an annotation, without their modules and without None."""
+  text = annotation if isinstance(annotation, str) else getattr(annotation, "__name__", "")
+  return {part.rpartition(".")[2] for part in re.findall(r"[\w.]+", text)} - {"None", "_empty"}
 
 
 def _imported(name: str, field: str) -> Callable[..., Any]:
@@ -159,17 +162,18 @@ def _arguments(function: Callable, spec: Mapping[str, Any], field: str) -> dict[
   return arguments
 
 
-def _complete(function: Callable, spec: Mapping[str, Any], field: str, gives, module) -> None:
+def _complete(function: Callable, spec: Mapping[str, Any], field: str) -> None:
   """Raises for an argument without a default that is missing."""
   optional = (inspect.Parameter.VAR_KEYWORD, inspect.Parameter.VAR_POSITIONAL)
   for name, parameter in parameters(function).items():
     if parameter.default is parameter.empty and parameter.kind not in optional and name not in spec:
-      if spec["fn"] in module.__all__ and spec["fn"] not in (among := offered(module, gives)):
-        raise ValueError(
-          f"{field}.fn={spec['fn']!r} is a bare function, no {_name(gives)}; there are "
-          f"{', '.join(among)}{values.nearest(spec['fn'], among) or '.'}"
-        )
       raise ValueError(f"{field}.{name} is missing: {spec['fn']} has no default for it.")
+
+
+def annotated(function: Callable, name: str) -> Any:
+  """How the type of an argument is written."""
+  known = parameters(function)
+  return known[name].annotation if name in known else None
 
 
 @functools.cache

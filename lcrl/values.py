@@ -1,4 +1,4 @@
-"""What a value of a config may be: told by the type of its field, read from text, refused by name."""
+"""Values of a config: checked against the type of their field, and read from text."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ import numbers
 import os
 import types
 import typing
-from collections.abc import Callable, Iterable
-from typing import Annotated, Any
+from collections.abc import Callable, Iterable, Sequence
+from typing import Annotated, Any, Literal
 
 LARGEST = 2**31 - 1  # of a whole number: that is what devices count with
 
@@ -51,7 +51,9 @@ def check(value: Any, hint: Any, field: str) -> Any:
 
 def _metadata(hint: Any) -> tuple:
   found = tuple(getattr(hint, "__metadata__", ()))
-  return found + tuple(m for part in typing.get_args(hint) for m in getattr(part, "__metadata__", ()))
+  return found + tuple(
+    m for part in typing.get_args(hint) for m in getattr(part, "__metadata__", ())
+  )
 
 
 def _is_number(value: Any) -> bool:
@@ -71,6 +73,8 @@ def _fits(value: Any, hint: Any, largest: float) -> bool:
     return value is None
   if hint is bool:
     return isinstance(value, bool)
+  if origin is Literal:
+    return isinstance(value, str) and value in args
   if hint is int:
     return _is_number(value) and isinstance(value, numbers.Integral) and abs(value) <= largest
   if hint is float:
@@ -109,6 +113,8 @@ def said(hint: Any) -> str:
     return f"a list of {said(args[0])}".replace("of a ", "of ").replace("number", "numbers")
   if origin in (dict, collections.abc.Mapping):
     return "a section"
+  if origin is Literal:
+    return f"one of {', '.join(args)}"
   words = {
     bool: "True or False",
     int: "a whole number",
@@ -126,8 +132,10 @@ def said(hint: Any) -> str:
 def parse(text: str, hint: Any = Any) -> Any:
   """What the text of a command line says of a field of this type; as it is where it says nothing.
 
-  >>> parse("7", int | None), parse("None", int | None), parse("7", str), parse("a,b", tuple[str, ...])
-  (7, None, '7', ('a', 'b'))
+  >>> parse("7", int | None), parse("None", int | None), parse("7", str)
+  (7, None, '7')
+  >>> parse("a, b", tuple[str, ...])
+  ('a', 'b')
   """
   origin, args = typing.get_origin(hint), typing.get_args(hint)
   if origin is Annotated:
@@ -160,6 +168,16 @@ def hints(thing: Callable) -> dict[str, Any]:
     return typing.get_type_hints(thing, include_extras=True)
   except (NameError, TypeError, AttributeError):  # imported for type checkers only
     return {}
+
+
+def nearest_first(name: Any, among: Sequence[str]) -> list[str]:
+  """Those that look like `name`, then the others.
+
+  >>> nearest_first("step_bonus_reward", ["acoer", "alp", "step_bonus"])
+  ['step_bonus', 'acoer', 'alp']
+  """
+  close = difflib.get_close_matches(str(name), among, n=3, cutoff=0.6)
+  return [*close, *(other for other in among if other not in close)]
 
 
 def nearest(name: Any, among: Iterable[str]) -> str:

@@ -179,7 +179,10 @@ def test_the_update_alone_keeps_what_the_head_gives(monkeypatch):
     ({"train__steps": None}, r"lacks train\.steps"),
     ({"reward__fn": "lazer"}, r"reward\.fn='lazer' is not one of"),
     ({"reward__beta": 1.0}, r"reward\.beta is not an argument of length_penalty"),
-    ({"reward__fn": "length_penalty_reward", "reward__alpha": None}, r"reward\.rewards is missing"),
+    (
+      {"reward__fn": "length_penalty_reward", "reward__alpha": None},
+      r"reward\.fn=.* is not one of length_penalty, ",
+    ),
     ({"budget__target": 0}, r"budget\.target must be at least 1, got 0"),
     ({"budget__cap": 17}, r"budget: the cap after 0 steps is 17; train\.max_tokens=16"),
     (

@@ -18,11 +18,13 @@ from lcrl.mesh import (
   batch_shards,
   beside,
   check_divides,
+  first_devices,
   make_mesh,
   replicated,
 )
 from lcrl.named import build
 from lcrl.policies import Policy, sources
+from lcrl.policies.hf import Source
 from lcrl.training import optimizers
 from lcrl.training.checkpoint import AsSaved
 from lcrl.training.layout import lay_out
@@ -72,18 +74,20 @@ def build_model(settings: Settings, *, devices=None) -> Model:
   recipe, weigh = recipes.from_config(s.slots, updates=s.train.updates)
   wanted = recipes.needs(recipe)
   _check(s, recipe)
-  here = list(jax.devices() if devices is None else devices)
+  here = first_devices(s.mesh.devices, devices)
   left = len(here) - s.sampling.devices
   if left < 1:
     raise ValueError(
       f"sampling.devices={s.sampling.devices} of {len(here)}: none is left to train."
     )
-  mesh = make_mesh(**dataclasses.asdict(s.mesh), devices=here[:left])
+  mesh = make_mesh(**s.mesh.axes, devices=here[:left])
   check_divides(mesh, prompts=s.train.prompts, pieces=s.train.micro_batches * s.train.updates)
   check_divides(beside(mesh, s.sampling.devices), prompts=s.train.prompts)
-  source = build(sources, s.built["policy"], field="policy")
+  source = build(sources, s.built["policy"], field="policy", gives=Source)
   policy = source.policy
-  optimizer = build(optimizers, s.built["optimizer"], field="optimizer")
+  optimizer = build(
+    optimizers, s.built["optimizer"], field="optimizer", gives=optax.GradientTransformation
+  )
   fields = tuple(name for name in recipe.loss.needs if name in SCORE_FIELDS)
   signals = recipes.signals(recipe)
   measured = tuple(name for name in SCORE_FIELDS if name in signals)

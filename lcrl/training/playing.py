@@ -11,7 +11,7 @@ from jax.sharding import Mesh
 from lcrl import tasks
 from lcrl.data import tokenizers
 from lcrl.evaluation.run import evaluate
-from lcrl.mesh import beside
+from lcrl.mesh import beside, whole_shards
 from lcrl.named import build
 from lcrl.sampling import choices
 from lcrl.sampling.controls import Control
@@ -37,7 +37,7 @@ def build_tokenizer(s: Any) -> Any:
 
 def build_control(spec: Mapping[str, Any] | None) -> Control | None:
   """What `sampling.control` names."""
-  return None if spec is None else build(choices, spec, field="sampling.control")
+  return None if spec is None else build(choices, spec, field="sampling.control", gives=Control)
 
 
 def build_engine(model: Any, mesh: Mesh, *, end_ids: tuple[int, ...], pad_id: int) -> Engine:
@@ -65,7 +65,7 @@ def playing(
 ) -> Iterator[tuple[Task, Player]]:
   """The task that a config section names and a player of it, while its verifier runs."""
   s = model.settings
-  task = build(tasks, spec, field=field)
+  task = build(tasks, spec, field=field, gives=Task)
   mesh = beside(model.mesh, s.sampling.devices)
   engine = build_engine(model, mesh, end_ids=tokenizer.end_ids, pad_id=tokenizer.pad_id)
   verify = s.verify
@@ -94,6 +94,6 @@ def judging(
       prompts,
       samples=s.eval.samples,
       cap=s.train.max_tokens,
-      batch=s.train.prompts,
+      batch=whole_shards(player.mesh, s.train.prompts),
       key=step_key(s.seed, APART),
     )

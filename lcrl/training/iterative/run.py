@@ -17,7 +17,7 @@ import numpy as np
 from lcrl.data import batches
 from lcrl.data.sources import Encoded
 from lcrl.losses.preference import stages
-from lcrl.mesh import batch_shards, everywhere
+from lcrl.mesh import batch_shards, check_divides, everywhere
 from lcrl.named import resolve
 from lcrl.training import rl
 from lcrl.training.iterative import pool as pools
@@ -55,6 +55,13 @@ def begin(settings: Settings, out: Workdir) -> Iterator[Run]:
   loss = resolve(stages, s.built["loss"], field="loss")
   out.describe(loss=inspect.getdoc(loss.func))  # type: ignore[attr-defined]
   model, tokenizer = build_model(s), build_tokenizer(s)
+  on_pairs.check_batches(model)
+  check_divides(
+    model.mesh,
+    prompts=s.train.prompts,
+    pieces=s.train.micro_batches,
+    of="train.micro_batches",
+  )
   base = model.base()
   with contextlib.ExitStack() as stack:
     task, player = stack.enter_context(playing(model, tokenizer, s.built["task"], "task"))

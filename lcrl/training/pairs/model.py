@@ -10,12 +10,15 @@ from typing import Any, Generic, NamedTuple, TypeVar
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 from jax.sharding import Mesh
 
 from lcrl.data import batches
 from lcrl.mesh import (
   batch_sharding,
   batch_shards,
+  check_divides,
+  first_devices,
   local_rows,
   make_mesh,
   param_shardings,
@@ -103,10 +106,12 @@ def build_model(settings: Any, *, devices=None, form: Form = ACTING) -> Model:
   """
   s = settings
   stage, weigh = named_loss(s.run, s.built)
-  mesh = make_mesh(**dataclasses.asdict(s.mesh), devices=devices)
-  source = form.source(build(sources, s.built["policy"], field="policy"))
+  mesh = make_mesh(**s.mesh.axes, devices=first_devices(s.mesh.devices, devices))
+  source = form.source(build(sources, s.built["policy"], field="policy", gives=Source))
   policy = source.policy
-  optimizer = build(optimizers, s.built["optimizer"], field="optimizer")
+  optimizer = build(
+    optimizers, s.built["optimizer"], field="optimizer", gives=optax.GradientTransformation
+  )
   key, whole = jax.random.key(s.seed), replicated(mesh)
   split = param_shardings(mesh, policy.axes, jax.eval_shape(policy.init, key))
   start = lambda: source.params(key, split)
@@ -212,6 +217,17 @@ def derive(weigh, key: jax.Array, pairs: Pairs, ref, step) -> PairBatch:
     token_weights=weigh(pairs.mask[:, 0], valid),
     keys=jax.vmap(partial(jax.random.fold_in, key))(pairs.pair_ids),
     ref_log_probs=ref,
+  )
+
+
+def check_batches(model: Model) -> None:
+  """Raises ValueError unless a batch can be cut over the devices."""
+  check_divides(
+    model.mesh,
+    prompts=model.settings.built["batches"]["size"],
+    pieces=model.settings.train.micro_batches,
+    field="batches.size",
+    of="train.micro_batches",
   )
 
 
