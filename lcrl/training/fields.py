@@ -1,5 +1,5 @@
-"""What every section of a config may hold, for each kind of run: a dataclass's fields, or a function
-of a module and its arguments."""
+"""What each section of a config may hold, by kind of run: fields of a dataclass, or a function of a
+module and its arguments."""
 
 from __future__ import annotations
 

@@ -28,6 +28,7 @@ from lcrl.policies.hf import Source
 from lcrl.training import optimizers
 from lcrl.training.checkpoint import AsSaved
 from lcrl.training.layout import lay_out
+from lcrl.training.memory import check_rows, check_state
 from lcrl.training.packed import PackedScore, PackedUpdate
 from lcrl.training.scorer import make_scorer
 from lcrl.training.settings import Settings
@@ -83,6 +84,14 @@ def build_model(settings: Settings, *, devices=None) -> Model:
   mesh = make_mesh(**s.mesh.axes, devices=here[:left])
   check_divides(mesh, prompts=s.train.prompts, pieces=s.train.micro_batches * s.train.updates)
   check_divides(beside(mesh, s.sampling.devices), prompts=s.train.prompts)
+  if devices is None:
+    longest = s.train.max_prompt_tokens + s.train.max_tokens
+    for count, each, fields in (
+      (s.train.prompts, s.train.group_size, "train.prompts * train.group_size"),
+      (s.train.prompts, s.eval.samples, "train.prompts * eval.samples"),
+      (s.monitor.prompts * bool(s.monitor.every), s.train.group_size, "monitor.prompts"),
+    ):
+      check_rows(mesh, count * each, longest, fields)
   source = build(sources, s.built["policy"], field="policy", gives=Source)
   policy = source.policy
   optimizer = build(
@@ -108,6 +117,8 @@ def build_model(settings: Settings, *, devices=None) -> Model:
     )
 
   state = lay_out(mesh, optimizer, start, policy.init, policy.axes)
+  if devices is None:
+    check_state(mesh, state.abstract)
   whole, rows = replicated(mesh), batch_sharding(mesh)
 
   def place(shape: tuple[int, ...]) -> jax.sharding.Sharding:

@@ -30,6 +30,7 @@ from lcrl.policies import Policy, lora, sources
 from lcrl.policies.hf import Source
 from lcrl.training import optimizers
 from lcrl.training.layout import lay_out
+from lcrl.training.memory import check_rows, check_state
 from lcrl.training.model import SCORE_FIELDS
 from lcrl.training.packed import PackedScore, PackedUpdate
 from lcrl.training.packing import Sizes, arrange, rounded, used_lengths
@@ -133,6 +134,8 @@ def build_model(settings: Any, *, devices=None, form: Form = ACTING) -> Model:
     first = start() if s.lora is None else jax.jit(trains.init, out_shardings=state.params)(key)
     return jax.jit(begin, out_shardings=state.shardings)(first)
 
+  if devices is None:
+    check_state(mesh, state.abstract)
   fields = tuple(name for name in stage.needs if name in SCORE_FIELDS)
   score = form.make_scorer(policy, needs=fields, mesh=mesh, pack=s.train.pack)
   step = partial(
@@ -221,7 +224,13 @@ def derive(weigh, key: jax.Array, pairs: Pairs, ref, step) -> PairBatch:
 
 
 def check_batches(model: Model) -> None:
-  """Raises ValueError unless a batch can be cut over the devices."""
+  """Raises ValueError unless a batch can be cut over the devices, and they can hold it."""
+  s, mesh = model.settings, model.mesh
+  spec = s.built.get("data", {"window": getattr(s, "window", 0)})
+  check_rows(mesh, s.built["batches"]["size"], spec["window"], "batches.size")
+  if "prompts" in vars(s.train):
+    longest = s.train.max_prompt_tokens + s.train.max_tokens
+    check_rows(mesh, s.train.prompts * s.eval.samples, longest, "train.prompts * eval.samples")
   check_divides(
     model.mesh,
     prompts=model.settings.built["batches"]["size"],
