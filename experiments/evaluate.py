@@ -22,6 +22,7 @@ from absl import flags
 from experiments import command
 from experiments.export import anywhere, restore
 from lcrl import evaluation
+from lcrl.data.lengths import first
 from lcrl.evaluation import measures, plots, tables
 from lcrl.evaluation.run import play_all
 from lcrl.mesh import param_shardings
@@ -74,7 +75,7 @@ def evaluate(
   else:
     step, params = restore(workdir, model, step)
   with playing(model, tokenizer, spec, "task") as (task, player):
-    chosen = [task.prompts[i] for i in range(min(prompts, len(task.prompts)))]
+    chosen = first(task.prompts, prompts)
     found = {}
     for cap in budgets:  # one key for all: a larger budget continues the same answers
       answers = play_all(

@@ -106,12 +106,15 @@ def find(module: ModuleType, spec: Any, *, field: str, gives: Any = None) -> Cal
 
 
 def offered(module: ModuleType, gives: Any = None) -> list[str]:
-  """The functions of a module that return what is wanted; all of them if none says that it does."""
+  """The functions of a module that return what is wanted, and those that do not say what they
+  return; all of them if none says that it returns that."""
   names = sorted(name for name in module.__all__ if inspect.isroutine(getattr(module, name)))
   kinds = {
     name: _kinds(inspect.signature(getattr(module, name)).return_annotation) for name in names
   }
-  return [name for name in names if kinds[name] & _kinds(gives)] or names
+  if not any(kinds[name] & _kinds(gives) for name in names):
+    return names
+  return [name for name in names if not kinds[name] or kinds[name] & _kinds(gives)]
 
 
 def _kinds(annotation: Any) -> set[str]:
@@ -171,9 +174,11 @@ def _complete(function: Callable, spec: Mapping[str, Any], field: str) -> None:
 
 
 def annotated(function: Callable, name: str) -> Any:
-  """How the type of an argument is written."""
-  known = parameters(function)
-  return known[name].annotation if name in known else None
+  """How the type of an argument is written; None if it is not."""
+  parameter = parameters(function).get(name)
+  return (
+    None if parameter is None or parameter.annotation is parameter.empty else parameter.annotation
+  )
 
 
 @functools.cache

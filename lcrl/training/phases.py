@@ -13,6 +13,7 @@ import jax
 import numpy as np
 
 from lcrl import data
+from lcrl.data.lengths import counted_prefix, first
 from lcrl.mesh import batch_on, batch_shards, everywhere, replicated
 from lcrl.named import build
 from lcrl.sampling.verified import Player
@@ -68,6 +69,7 @@ def make_rounds(model: Model, player: Player, providers: Sequence[Provider] = ()
     group_size=s.train.group_size,
     most=s.train.max_tokens,
     seed=s.seed,
+    forced=partial(counted_prefix, player.task, player.tokenizer),
   )
   return rounds
 
@@ -234,7 +236,7 @@ def make_monitor(model: Model, task: Task, rounds: Rounds) -> Callable[[TrainSta
   watchers = [stage.observe for stage in recipe]
   if not monitored(model):
     return lambda state: state
-  prompts = [task.prompts[i] for i in range(min(s.monitor.prompts, len(task.prompts)))]
+  prompts = first(task.prompts, s.monitor.prompts)
   shards = math.lcm(batch_shards(model.mesh), batch_shards(rounds.mesh))
   index = np.arange(-(-len(prompts) // shards) * shards, dtype=np.int32)
   real = index[:, None] < len(prompts)  # the others are repeats that fill up the devices

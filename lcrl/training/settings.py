@@ -214,7 +214,7 @@ def _check(s: Settings) -> None:
     raise ValueError("learned rewards use every device: sampling.devices must be 0 with them.")
   for i, phase in enumerate(s.slots.get("then") or ()):
     check(phase, Mapping[str, Any], f"then[{i}]")
-    at = check(phase.get("at", 1), Count, f"then[{i}].at")
+    at = check(phase.get("at", 0), int, f"then[{i}].at")
     if at >= s.train.steps:
       raise ValueError(f"then[{i}].at must be below train.steps={s.train.steps}, got {at}.")
   longest = s.train.max_prompt_tokens + s.train.max_tokens
