@@ -106,7 +106,8 @@ def said(hint: Any) -> str:
   """
   origin, args = typing.get_origin(hint), typing.get_args(hint)
   if origin is Annotated:
-    return said(args[0])
+    least = [f" of at least {r.least}" for r in hint.__metadata__ if isinstance(r, Within)]
+    return said(args[0]) + "".join(least)
   if origin in (typing.Union, types.UnionType):
     return " or ".join(dict.fromkeys(map(said, args)))
   if origin in (tuple, list, collections.abc.Sequence):

@@ -152,7 +152,9 @@ def test_a_verifier_that_hangs_or_dies_is_counted_and_the_run_goes_on(tmp_path, 
     tasks.arithmetic(size=64), score=hostile.by_length
   )
   monkeypatch.setitem(sys.modules, "hostile_tasks", hostile_tasks)
-  loop.train(changed(task={"fn": "hostile_tasks:sums"}, train__steps=2, verify__deadline=0.5), tmp_path)
+  loop.train(
+    changed(task={"fn": "hostile_tasks:sums"}, train__steps=2, verify__deadline=0.5), tmp_path
+  )
   steps = [row for row in lines(tmp_path / "metrics.jsonl") if "loss" in row]
   assert len(steps) == 2
   assert sum(row["outcome/timeout"] for row in steps) > 0

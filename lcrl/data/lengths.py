@@ -149,7 +149,7 @@ def rows(prompts: Prompts) -> int:
 
 
 def first(prompts: Prompts, count: int) -> list[Prompt]:
-  """The first `count` prompts, or all if there are fewer; none that took the place of a long one."""
+  """The first `count` prompts, or all there are; none that took the place of a long one."""
   found = (prompts[i] for i in range(len(prompts)))
   if isinstance(prompts, Fitting):
     seen: set[int] = set()

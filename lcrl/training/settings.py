@@ -16,6 +16,7 @@ T = TypeVar("T")
 
 Seed = Annotated[int, Within(0, 2**32 - 1)]
 Steps = Annotated[int, Within(1, 10_000_000)]
+Window = Annotated[int, Within(0, 10_000)]
 Axis = Annotated[int, Within(-1)]
 FLOATS = ("bfloat16", "float16", "float32", "float64")
 SLOTS = ("budget", "reward", "filter", "advantage", "loss", "weights")
@@ -24,19 +25,17 @@ BUILT = ("policy", "tokenizer", "task", "optimizer")  # sections whose fn names 
 
 @dataclasses.dataclass(frozen=True)
 class Train:
-  steps: Steps
+  steps: Steps  # of training
   prompts: Count  # B, groups a step
   group_size: Count  # G
   max_tokens: Count  # of a response, at most
-  max_prompt_tokens: Count = 1024
+  max_prompt_tokens: Count = 1024  # of a prompt and its forced prefix, at most
   micro_batches: Count = 1  # pieces that go through the model one after the other
   pack: Count | None = None  # tokens of a packed row, of several rollouts; None: a row a rollout
   head_remat: bool = True  # False: 2 bytes a token and vocabulary entry stay, a product less
   updates: Count = 1  # optimizer steps a batch, each on its own part of it
   max_rounds: Count = 1  # of sampling, to replace groups that the filter drops
-  window: Annotated[int, Within(0, 10_000)] = (
-    0  # steps whose pass rates say how many prompts a round takes; 0: `prompts` always
-  )
+  window: Window = 0  # steps whose pass rates say how many prompts a round takes; 0: `prompts`
   steps_ahead: int = 0  # 1: what a step trains on was sampled during the step before
 
 

@@ -29,7 +29,7 @@ OPTIONAL = ("weights", "reference", "lora", "tokenizer", "task", "eval_task")
 
 @dataclasses.dataclass(frozen=True)
 class Train:
-  steps: Steps
+  steps: Steps  # of training
   max_tokens: Count  # of the policy's own answers in evaluations, at most
   max_prompt_tokens: Count = 1024  # of their prompts
   prompts: Count = 32  # that are answered at a time

@@ -16,7 +16,7 @@ OPTIONAL = ("lora", "tokenizer")
 
 @dataclasses.dataclass(frozen=True)
 class Train:
-  steps: Steps
+  steps: Steps  # of training
   micro_batches: Count = 1  # pieces of a batch that go through the model one after the other
   pack: Count | None = None  # tokens of a packed row, of several answers; None: a row an answer
 
