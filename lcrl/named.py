@@ -119,8 +119,12 @@ def offered(module: ModuleType, gives: Any = None) -> list[str]:
 
 def _kinds(annotation: Any) -> set[str]:
   """The names of the types in an annotation, without their modules and without None."""
-  text = annotation if isinstance(annotation, str) else getattr(annotation, "__name__", "")
-  return {part.rpartition(".")[2] for part in re.findall(r"[\w.]+", text)} - {"None", "_empty"}
+  text = annotation if isinstance(annotation, str) else inspect.formatannotation(annotation)
+  return {part.rpartition(".")[2] for part in re.findall(r"[\w.]+", text)} - {
+    "None",
+    "NoneType",
+    "_empty",
+  }
 
 
 def _imported(name: str, field: str) -> Callable[..., Any]:
@@ -145,7 +149,7 @@ def _imported(name: str, field: str) -> Callable[..., Any]:
 def hints_of(function: Callable) -> dict[str, Any]:
   """Types of the arguments that a config may give, as far as known."""
   record = getattr(function, "record", None)
-  return (values.hints(record) if record else {}) | values.hints(function)
+  return values.hints(function) | (values.hints(record) if record else {})
 
 
 def _arguments(function: Callable, spec: Mapping[str, Any], field: str) -> dict[str, Any]:

@@ -151,7 +151,7 @@ def read(config: Mapping[str, Any]) -> Settings:
     "log",
   }
   known = {*SLOTS, *BUILT, *SECTIONS, "seed", "run", "eval_task", "revise", "learned", "then"}
-  check_sections(config, known, known - optional)
+  config = check_sections(config, known, known - optional)
   run = config.get("run", "rl")
   if run != "rl":
     raise ValueError(f"run={run!r} is not one of rl.")
@@ -171,15 +171,23 @@ def read(config: Mapping[str, Any]) -> Settings:
   return settings
 
 
-def check_sections(config: Mapping[str, Any], known: set[str], required: set[str]) -> None:
-  """Raises ValueError for a section that nothing reads, or that is missing."""
+def check_sections(
+  config: Mapping[str, Any], known: set[str], required: set[str]
+) -> dict[str, Any]:
+  """The sections that are there: None leaves one out.
+
+  Raises:
+    ValueError: nothing reads a section, or one is missing.
+  """
   if unknown := sorted(map(str, config.keys() - known)):
     raise ValueError(
       f"unknown config section {unknown}; there are {sorted(known)}"
       f"{nearest(unknown[0], known) or '.'}"
     )
-  if missing := required - config.keys():
+  found = {name: section for name, section in config.items() if section is not None}
+  if missing := required - found.keys():
     raise ValueError(f"the config has no section {sorted(missing)}.")
+  return found
 
 
 def section(cls: type[T], values: Mapping[str, Any], name: str) -> T:

@@ -37,7 +37,7 @@ class Settings(pairs.Settings):
 def read(config: Mapping[str, Any]) -> Settings:
   """Raises ValueError for a missing or unknown section, or a value out of range."""
   known = {*NAMED, *OPTIONAL, *SECTIONS, "seed", "run"}
-  check_sections(config, known, {*NAMED, "train", "round", "mesh", "seed"})
+  config = check_sections(config, known, {*NAMED, "train", "round", "mesh", "seed"})
   found: dict[str, Any] = {
     name: section(cls, config.get(name, {}), name) for name, cls in SECTIONS.items()
   }

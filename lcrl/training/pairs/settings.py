@@ -22,7 +22,11 @@ from lcrl.training.settings import (
 )
 from lcrl.values import Count, Whole
 
-FIELDS = (("data", "rows", Any), ("data", "window", Count), ("batches", "size", Count))
+FIELDS = (
+  ("data", "rows", Mapping[str, Any]),
+  ("data", "window", Count),
+  ("batches", "size", Count),
+)
 NAMED = ("loss", "data", "batches", "policy", "optimizer")  # sections whose fn names what to build
 OPTIONAL = ("weights", "reference", "lora", "tokenizer", "task", "eval_task")
 
@@ -93,7 +97,7 @@ class Settings:
 def read(config: Mapping[str, Any]) -> Settings:
   """Raises ValueError for a missing, unknown or unread section, or a value out of range."""
   known = {*NAMED, *OPTIONAL, *SECTIONS, "seed", "run"}
-  check_sections(config, known, {*NAMED, "train", "mesh", "seed"})
+  config = check_sections(config, known, {*NAMED, "train", "mesh", "seed"})
   if "task" not in config and (idle := {"verify", "eval_task"} & config.keys()):
     raise ValueError(f"nothing reads the section {sorted(idle)[0]}: the config has no task.")
   settings = Settings(

@@ -48,7 +48,7 @@ class Settings:
 def read(config: Mapping[str, Any]) -> Settings:
   """Raises ValueError for a missing or unknown section, or a value out of range."""
   known = {*NAMED, *OPTIONAL, *SECTIONS, "seed", "run"}
-  check_sections(config, known, {*NAMED, "train", "mesh", "seed"})
+  config = check_sections(config, known, {*NAMED, "train", "mesh", "seed"})
   sections: dict[str, Any] = {
     name: section(cls, config.get(name, {}), name) for name, cls in SECTIONS.items()
   }
