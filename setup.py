@@ -1,5 +1,5 @@
-"""The core needs only JAX; `lcrl[train]` adds what a run needs, `lcrl[test]` what tests need;
-`lcrl[parquet]` reads Parquet files."""
+"""The core needs only JAX; the extra `train` adds what a run needs, `test` what tests need; `parquet`
+reads Parquet files."""
 
 from setuptools import find_packages, setup
 
@@ -32,7 +32,7 @@ TEST = [
 ]
 
 setup(
-  name="lcrl",
+  name="lcrl-jax",  # the index has another project under the name lcrl; the import is lcrl
   version="0.1.0",
   description="Length-controlled reinforcement learning for language models, in JAX",
   license="Apache-2.0",

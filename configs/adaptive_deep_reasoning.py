@@ -11,7 +11,7 @@ Result  not run yet
 
 from ml_collections import config_dict
 
-from configs.smoke import shrink
+from configs.smoke import is_smoke, shrink
 
 MODES = (" Answer with short reasoning.", " Think step by step at length before you answer.")
 
@@ -60,7 +60,7 @@ def get_config(mode: str = "full") -> config_dict.ConfigDict:
     micro_batches=16,
   )
   c.eval = dict(every=100, prompts=512)
-  if mode == "smoke":
+  if is_smoke(mode):
     shrink(c).budget.update(targets=(8, 16), cap=16)
   return c
 

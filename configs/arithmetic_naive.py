@@ -8,6 +8,8 @@ Result  experiments/studies/demo: three seeds of `make demo`, the same steps in 
 
 from ml_collections import config_dict
 
+from configs.smoke import is_smoke
+
 
 def get_config(mode: str = "full") -> config_dict.ConfigDict:
   c = config_dict.ConfigDict({"seed": 0})
@@ -23,10 +25,10 @@ def get_config(mode: str = "full") -> config_dict.ConfigDict:
   c.eval_task = dict(fn="arithmetic", size=2048, seed=0, held_out=True)
   c.sampling = dict(temperature=1.0)
   c.optimizer = dict(fn="adamw", learning_rate=3e-4)
-  c.mesh = dict(data=1, fsdp=1)
+  c.mesh = dict(data=1, fsdp=1, devices=1)
   c.train = dict(steps=100, prompts=32, group_size=8, max_tokens=51, max_prompt_tokens=9)
   c.eval = dict(prompts=2048)
-  if mode == "smoke":
+  if is_smoke(mode):
     c.policy = dict(fn="fresh", vocab_size=20)
     c.train.update(steps=2, prompts=4, group_size=4)
     c.eval = dict(prompts=4)

@@ -12,7 +12,7 @@ Result  not run yet
 
 from ml_collections import config_dict
 
-from configs.smoke import shrink_rewards
+from configs.smoke import is_smoke, shrink_rewards
 
 
 def get_config(mode: str = "full") -> config_dict.ConfigDict:
@@ -31,7 +31,7 @@ def get_config(mode: str = "full") -> config_dict.ConfigDict:
   c.mesh = dict(data=1, fsdp=-1)
   c.train = dict(steps=1000, micro_batches=16, pack=5120)
   c.eval = dict(every=100, pairs=512)
-  if mode == "smoke":
+  if is_smoke(mode):
     shrink_rewards(c, rows="smoke_scores.jsonl")
   return c
 

@@ -11,7 +11,7 @@ Result  not run yet
 
 from ml_collections import config_dict
 
-from configs.smoke import shrink
+from configs.smoke import is_smoke, shrink
 
 ASK = (
   " Reason inside <think> and </think>, answer inside <answer> and </answer>; use exactly {target}"
@@ -59,7 +59,7 @@ def get_config(mode: str = "full") -> config_dict.ConfigDict:
     steps=600, prompts=32, group_size=8, max_tokens=1024, max_prompt_tokens=1024, micro_batches=4
   )
   c.eval = dict(every=100, prompts=512)
-  if mode == "smoke":
+  if is_smoke(mode):
     shrink(c).budget.schedule.update(start=16, interval=1)
     c.budget.cap = 16
   return c

@@ -11,7 +11,7 @@ Result  not run yet
 
 from ml_collections import config_dict
 
-from configs.smoke import shrink
+from configs.smoke import is_smoke, shrink
 
 BOXED = "{question}\nPut your final answer within \\boxed{}."
 
@@ -40,7 +40,7 @@ def get_config(mode: str = "full") -> config_dict.ConfigDict:
     steps=100, prompts=64, group_size=24, max_tokens=32768, max_prompt_tokens=1024, micro_batches=8
   )
   c.eval = dict(every=100, prompts=512)
-  if mode == "smoke":
+  if is_smoke(mode):
     shrink(c).budget = dict(fn="fixed", target=16)
     c.filter.count = 2
   return c

@@ -10,7 +10,7 @@ Result  not run yet
 
 from ml_collections import config_dict
 
-from configs.smoke import shrink
+from configs.smoke import is_smoke, shrink
 
 BOXED = "{question}\nPut your final answer within \\boxed{}."
 
@@ -45,7 +45,7 @@ def get_config(mode: str = "full") -> config_dict.ConfigDict:
     updates=4,
   )
   c.eval = dict(every=100, prompts=512)
-  if mode == "smoke":
+  if is_smoke(mode):
     shrink(c).budget = dict(fn="fixed", target=16)
   return c
 

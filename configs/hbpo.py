@@ -12,7 +12,7 @@ Result  not run yet
 
 from ml_collections import config_dict
 
-from configs.smoke import shrink
+from configs.smoke import is_smoke, shrink
 
 OPEN = "I will answer this question within {target} tokens.\n"
 
@@ -55,7 +55,7 @@ def get_config(mode: str = "full") -> config_dict.ConfigDict:
     updates=4,
   )
   c.eval = dict(every=100, prompts=512)
-  if mode == "smoke":
+  if is_smoke(mode):
     shrink(c).budget.update(targets=(8, 12), cap=16)
     c.task.render.templates = "{target} "
     c.reward.update(max_length=16, alpha=1 / 16)

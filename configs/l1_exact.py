@@ -11,7 +11,7 @@ Result  not run yet
 
 from ml_collections import config_dict
 
-from configs.smoke import shrink
+from configs.smoke import is_smoke, shrink
 
 ASK = " Think for {target} tokens."
 
@@ -45,7 +45,7 @@ def get_config(mode: str = "full") -> config_dict.ConfigDict:
     steps=700, prompts=128, group_size=16, max_tokens=4096, max_prompt_tokens=1024, micro_batches=16
   )
   c.eval = dict(every=100, prompts=512)
-  if mode == "smoke":
+  if is_smoke(mode):
     shrink(c).budget = dict(fn="uniform", low=4, high=12, cap=16)
   return c
 

@@ -11,7 +11,7 @@ Result  not run yet
 
 from ml_collections import config_dict
 
-from configs.smoke import shrink
+from configs.smoke import is_smoke, shrink
 
 
 def get_config(mode: str = "full") -> config_dict.ConfigDict:
@@ -43,7 +43,7 @@ def get_config(mode: str = "full") -> config_dict.ConfigDict:
     steps=1000, prompts=64, group_size=8, max_tokens=1024, max_prompt_tokens=1024, micro_batches=8
   )
   c.eval = dict(every=100, prompts=512)
-  if mode == "smoke":
+  if is_smoke(mode):
     shrink(c).budget = dict(fn="fixed", target=16)
   return c
 

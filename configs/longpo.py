@@ -10,7 +10,7 @@ Result  not run yet
 
 from ml_collections import config_dict
 
-from configs.smoke import shrink_pairs
+from configs.smoke import is_smoke, shrink_pairs
 
 
 def get_config(mode: str = "full") -> config_dict.ConfigDict:
@@ -40,7 +40,7 @@ def get_config(mode: str = "full") -> config_dict.ConfigDict:
     steps=1000, max_tokens=1024, max_prompt_tokens=130048, micro_batches=1, pack=262144
   )
   c.eval = dict(every=100, pairs=512, prompts=16)
-  if mode == "smoke":
+  if is_smoke(mode):
     shrink_pairs(c, rows="smoke_long_pairs.jsonl")
   return c
 

@@ -11,7 +11,7 @@ Result  not run yet
 
 from ml_collections import config_dict
 
-from configs.smoke import shrink
+from configs.smoke import is_smoke, shrink
 
 FORCE = "\n\nTime is up. I answer with what I have.\n</think>\n\n"
 
@@ -46,7 +46,7 @@ def get_config(mode: str = "full") -> config_dict.ConfigDict:
     steps=1000, prompts=64, group_size=4, max_tokens=16384, max_prompt_tokens=1024, micro_batches=8
   )
   c.eval = dict(every=100, prompts=512)
-  if mode == "smoke":
+  if is_smoke(mode):
     shrink(c).budget = dict(fn="fixed", target=16)
     c.revise.update(force="!", cap=4, samples=2)
   return c

@@ -11,7 +11,7 @@ Result  not run yet
 
 from ml_collections import config_dict
 
-from configs.smoke import shrink
+from configs.smoke import is_smoke, shrink
 
 
 def get_config(mode: str = "full") -> config_dict.ConfigDict:
@@ -39,7 +39,7 @@ def get_config(mode: str = "full") -> config_dict.ConfigDict:
     steps=290, prompts=128, group_size=8, max_tokens=8192, max_prompt_tokens=1024, micro_batches=16
   )
   c.eval = dict(every=100, prompts=512)
-  if mode == "smoke":
+  if is_smoke(mode):
     shrink(c).budget = dict(fn="fixed", target=16)
   return c
 

@@ -9,7 +9,7 @@ Result  not run yet
 
 from ml_collections import config_dict
 
-from configs.smoke import shrink_pairs
+from configs.smoke import is_smoke, shrink_pairs
 
 
 def get_config(mode: str = "full") -> config_dict.ConfigDict:
@@ -32,7 +32,7 @@ def get_config(mode: str = "full") -> config_dict.ConfigDict:
   c.mesh = dict(data=1, fsdp=-1)
   c.train = dict(steps=478, max_tokens=1024, max_prompt_tokens=1800, micro_batches=16, pack=4096)
   c.eval = dict(every=100, pairs=512, prompts=128)
-  if mode == "smoke":
+  if is_smoke(mode):
     shrink_pairs(c)
   return c
 

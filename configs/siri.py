@@ -11,7 +11,7 @@ Result  not run yet
 
 from ml_collections import config_dict
 
-from configs.smoke import shrink
+from configs.smoke import is_smoke, shrink
 
 BOXED = "{question}\nPut your final answer within \\boxed{}."
 
@@ -49,7 +49,7 @@ def get_config(mode: str = "full") -> config_dict.ConfigDict:
     micro_batches=16,
   )
   c.eval = dict(every=100, prompts=512)
-  if mode == "smoke":
+  if is_smoke(mode):
     shrink(c).budget.schedule.update(low=8, high=16, period=4)
   return c
 

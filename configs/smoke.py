@@ -4,6 +4,19 @@ import pathlib
 
 from ml_collections import config_dict
 
+MODES = ("full", "smoke")
+
+
+def is_smoke(mode: str) -> bool:
+  """Whether a config is asked for in its smoke mode.
+
+  Raises:
+    ValueError: there is no such mode.
+  """
+  if mode not in MODES:
+    raise ValueError(f"mode must be one of {', '.join(MODES)}, got {mode!r}.")
+  return mode == "smoke"
+
 
 def shrink(c: config_dict.ConfigDict) -> config_dict.ConfigDict:
   """Replaces what is large or must be fetched; the method's own sections stay as they are.
@@ -16,7 +29,7 @@ def shrink(c: config_dict.ConfigDict) -> config_dict.ConfigDict:
   c.task = dict(fn="reasoning_gym", dataset="chain_sum", seed=0, size=64, max_digits=1, **kept)
   if "eval_task" in c:
     del c.eval_task
-  c.mesh = dict(data=1, fsdp=1)
+  c.mesh = dict(data=1, fsdp=1, devices=1)
   c.sampling = dict(temperature=1.0, control=c.sampling.get("control"))
   c.train.update(
     steps=2,
@@ -42,7 +55,7 @@ def shrink_pairs(
   path = str(pathlib.Path(__file__).with_name(rows))
   c.data = dict(fn=c.data.fn, rows=dict(fn="jsonl", path=path), window=96, held_out=0.25)
   c.batches = dict(fn="stratified", size=4)
-  c.mesh = dict(data=1, fsdp=1)
+  c.mesh = dict(data=1, fsdp=1, devices=1)
   c.sampling = dict(temperature=1.0)
   c.train = dict(steps=2, max_tokens=16, max_prompt_tokens=64, prompts=4)
   c.eval = dict(pairs=4, prompts=4)
@@ -73,7 +86,7 @@ def shrink_rounds(c: config_dict.ConfigDict) -> config_dict.ConfigDict:
     path = str(pathlib.Path(__file__).with_name("smoke_answers.jsonl"))
     c.teacher = dict(fn="jsonl", path=path)
   c.batches = dict(fn="stratified", size=4)
-  c.mesh = dict(data=1, fsdp=1)
+  c.mesh = dict(data=1, fsdp=1, devices=1)
   c.sampling = dict(temperature=1.0)
   c.round = dict(prompts=4, group_size=4, updates=1)
   c.train = dict(steps=2, prompts=4, max_tokens=16, max_prompt_tokens=256)

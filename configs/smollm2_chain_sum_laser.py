@@ -8,7 +8,7 @@ Result  experiments/studies/smollm2_chain_sum/README.md
 
 from ml_collections import config_dict
 
-from configs.smoke import shrink
+from configs.smoke import is_smoke, shrink
 
 
 def get_config(mode: str = "full") -> config_dict.ConfigDict:
@@ -46,6 +46,6 @@ def get_config(mode: str = "full") -> config_dict.ConfigDict:
   c.train = dict(steps=100, prompts=64, group_size=8, max_tokens=96, max_prompt_tokens=96)
   c.eval = dict(every=25, prompts=512)
   c.checkpoint = dict(every=50, keep=1)
-  if mode == "smoke":
+  if is_smoke(mode):
     shrink(c).budget = dict(fn="fixed", target=8, cap=16)
   return c

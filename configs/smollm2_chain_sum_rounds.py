@@ -8,7 +8,7 @@ Result  not run yet
 
 from ml_collections import config_dict
 
-from configs.smoke import shrink_rounds
+from configs.smoke import is_smoke, shrink_rounds
 
 
 def get_config(mode: str = "full") -> config_dict.ConfigDict:
@@ -47,7 +47,7 @@ def get_config(mode: str = "full") -> config_dict.ConfigDict:
   c.train = dict(steps=100, prompts=128, max_tokens=96, max_prompt_tokens=96)
   c.eval = dict(every=20, prompts=512)
   c.checkpoint = dict(every=50, keep=1)
-  if mode == "smoke":
+  if is_smoke(mode):
     del c.eval_task
     shrink_rounds(c)
   return c

@@ -13,7 +13,7 @@ Result  not run yet
 
 from ml_collections import config_dict
 
-from configs.smoke import shrink
+from configs.smoke import is_smoke, shrink
 
 
 def get_config(mode: str = "full") -> config_dict.ConfigDict:
@@ -53,6 +53,6 @@ def get_config(mode: str = "full") -> config_dict.ConfigDict:
   )
   c.eval = dict(every=25, prompts=512)
   c.checkpoint = dict(every=50, keep=1)
-  if mode == "smoke":
+  if is_smoke(mode):
     shrink(c).budget = dict(fn="fixed", target=8, cap=16)
   return c

@@ -11,7 +11,7 @@ Result  not run yet
 
 from ml_collections import config_dict
 
-from configs.smoke import shrink_rounds
+from configs.smoke import is_smoke, shrink_rounds
 
 
 def get_config(mode: str = "full") -> config_dict.ConfigDict:
@@ -35,7 +35,7 @@ def get_config(mode: str = "full") -> config_dict.ConfigDict:
   )
   c.eval = dict(every=80, prompts=512)
   c.checkpoint = dict(every=16, keep=1)
-  if mode == "smoke":
+  if is_smoke(mode):
     shrink_rounds(c)
   return c
 

@@ -12,8 +12,9 @@ import base64
 from collections.abc import Sequence
 from pathlib import Path
 
-from absl import app, flags
+from absl import flags
 
+from experiments import command
 from lcrl.evaluation import plots, pool, read_summary, tables
 from lcrl.evaluation.summaries import Summary
 
@@ -86,14 +87,11 @@ def compare(folders: Sequence[str], out: Path, *, baseline: str) -> str:
 
 
 def main(argv: Sequence[str]) -> None:
-  try:
-    print(compare(argv[1:], Path(FLAGS.out), baseline=FLAGS.baseline))
-  except ValueError as error:
-    raise SystemExit(f"compare: {error}") from None
+  print(compare(argv[1:], Path(FLAGS.out), baseline=FLAGS.baseline))
   print(f"\n{FLAGS.out}/compare.html")
 
 
 if __name__ == "__main__":
   flags.DEFINE_string("out", None, "Folder for the comparison.", required=True)
   flags.DEFINE_string("baseline", "correctness", "The run that others are compared with.")
-  app.run(main)
+  command.run(main, "compare")

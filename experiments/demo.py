@@ -21,10 +21,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from absl import app, flags
+from absl import flags
 from tqdm import tqdm
 
-from experiments import testbed
+from experiments import command, testbed
 from lcrl import advantages, budgets, evaluation, filters, losses, policies, rewards
 from lcrl.evaluation import tables
 from lcrl.evaluation.report import write_report
@@ -305,4 +305,4 @@ if __name__ == "__main__":
   flags.DEFINE_integer("seed", 0, "The first of them.")
   flags.DEFINE_string("workdir", "runs/demo", "Folder of the results; made if absent.")
   flags.DEFINE_bool("smoke", False, "A few steps of everything, to see that it runs.")
-  app.run(main)
+  command.run(main, "demo")

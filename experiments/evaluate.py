@@ -17,18 +17,18 @@ from typing import Any
 
 import jax
 import numpy as np
-from absl import app, flags, logging
-from ml_collections import config_flags
+from absl import flags
 
+from experiments import command
 from experiments.export import anywhere, restore
 from lcrl import evaluation
+from lcrl.data.lengths import first
 from lcrl.evaluation import measures, plots, tables
 from lcrl.evaluation.run import play_all
 from lcrl.mesh import param_shardings
 from lcrl.named import build
 from lcrl.policies import sources
 from lcrl.training import runs
-from lcrl.training.checkpoint import CheckpointError
 from lcrl.training.playing import build_tokenizer, playing
 from lcrl.training.workdir import read_config
 
@@ -75,7 +75,7 @@ def evaluate(
   else:
     step, params = restore(workdir, model, step)
   with playing(model, tokenizer, spec, "task") as (task, player):
-    chosen = [task.prompts[i] for i in range(min(prompts, len(task.prompts)))]
+    chosen = first(task.prompts, prompts)
     found = {}
     for cap in budgets:  # one key for all: a larger budget continues the same answers
       answers = play_all(
@@ -174,12 +174,8 @@ def with_model(settings: Any, folder: str) -> Any:
 
 
 def main(_) -> None:
-  logging.set_verbosity(logging.WARNING)
-  try:
-    settings, how = read_flags(FLAGS)
-    found = evaluate(settings, **how)
-  except (ValueError, OSError, CheckpointError) as error:
-    raise SystemExit(f"evaluate: {error}") from None
+  settings, how = read_flags(FLAGS)
+  found = evaluate(settings, **how)
   out = Path(FLAGS.out or FLAGS.workdir)
   if jax.process_index() == 0:
     print(write(out, found))
@@ -187,7 +183,7 @@ def main(_) -> None:
 
 
 if __name__ == "__main__":
-  config_flags.DEFINE_config_file("config", None, "Experiment, a file in configs/.")
+  command.define_config()
   flags.DEFINE_string("workdir", None, "Run folder, instead of a config.")
   flags.DEFINE_integer("step", None, "Which of its checkpoints; the newest if not given.")
   flags.DEFINE_string("model", None, "Hugging Face folder, instead of the config's model.")
@@ -199,4 +195,4 @@ if __name__ == "__main__":
   flags.DEFINE_float("temperature", None, "Of sampling; the config's.")
   flags.DEFINE_integer("seed", 0, "Of sampling.")
   flags.DEFINE_string("out", None, "Folder; the run's if there is one.")
-  app.run(main)
+  command.run(main, "evaluate")

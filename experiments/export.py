@@ -10,11 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import jax
-from absl import app, flags, logging
+from absl import flags
 
+from experiments import command
 from lcrl import policies
 from lcrl.training import runs
-from lcrl.training.checkpoint import CheckpointError, Checkpoints
+from lcrl.training.checkpoint import Checkpoints
 from lcrl.training.playing import build_tokenizer
 from lcrl.training.settings import Mesh
 from lcrl.training.workdir import read_config
@@ -59,11 +60,7 @@ def export(workdir: Path, out: Path, step: int | None = None) -> int:
 
 
 def main(_) -> None:
-  logging.set_verbosity(logging.WARNING)
-  try:
-    step = export(Path(FLAGS.workdir), Path(FLAGS.out), FLAGS.step)
-  except (ValueError, OSError, CheckpointError) as error:
-    raise SystemExit(f"export: {error}") from None
+  step = export(Path(FLAGS.workdir), Path(FLAGS.out), FLAGS.step)
   print(f"step {step} of {FLAGS.workdir} is in {FLAGS.out}")
 
 
@@ -71,4 +68,4 @@ if __name__ == "__main__":
   flags.DEFINE_string("workdir", None, "Folder of the run.", required=True)
   flags.DEFINE_string("out", None, "Folder to write; made if absent.", required=True)
   flags.DEFINE_integer("step", None, "Which checkpoint; the newest valid one if not given.")
-  app.run(main)
+  command.run(main, "export")

@@ -19,8 +19,9 @@ from pathlib import Path
 from typing import Any
 
 import jax
-from absl import app, flags, logging
+from absl import flags, logging
 
+from experiments import command
 from lcrl.policies.hf_config import read_config
 from lcrl.policies.shapes import SHAPES
 from lcrl.training.fit import CHIPS, GIB, Program, measure
@@ -150,8 +151,6 @@ def main(_) -> None:
   config = FLAGS.config.to_dict()
   try:
     facts = fit(config, topology=FLAGS.topology, model=FLAGS.model, tokens=FLAGS.tokens)
-  except ValueError as error:
-    raise SystemExit(f"fit: {error}") from None
   except jax.errors.JaxRuntimeError as error:
     if "RESOURCE_EXHAUSTED" not in str(error):
       raise
@@ -162,12 +161,9 @@ def main(_) -> None:
 
 
 if __name__ == "__main__":
-  from ml_collections import config_flags
-
-  config_flags.DEFINE_config_file("config", None, "Experiment, a file in configs/.")
-  flags.mark_flag_as_required("config")
+  command.define_config(required=True)
   flags.DEFINE_string("topology", None, "TPU to compile for, such as v5e:4x4; None: what is here.")
   flags.DEFINE_string("model", None, f"config.json of the policy, or one of {', '.join(SHAPES)}.")
   flags.DEFINE_float("tokens", None, "Length of a batch's longest response; None: the most.")
   flags.DEFINE_string("out", None, "JSON file for the same numbers.")
-  app.run(main)
+  command.run(main, "fit")

@@ -7,6 +7,9 @@
 
 On several hosts, start the same command on each. A cluster that JAX knows (Cloud TPU, Slurm, Open
 MPI, Kubernetes) needs only --multihost; elsewhere name --coordinator, --processes and --process.
+
+CONFIG.md lists the fields of a config. An error is one line, and --traceback shows where it comes
+from; --verbosity=0 shows what the libraries have to say.
 """
 
 from __future__ import annotations
@@ -14,12 +17,15 @@ from __future__ import annotations
 import json
 import os
 import pathlib
+import sys
 
 import jax
-from absl import app, flags, logging
-from ml_collections import config_flags
+from absl import flags
 
-CONFIG = config_flags.DEFINE_config_file("config", None, "Experiment, a file in configs/.")
+from experiments import command
+
+command.define_config(required=True)
+FLAGS = flags.FLAGS
 WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run; made if absent.", required=True)
 MULTIHOST = flags.DEFINE_bool("multihost", False, "One of several processes of one run.")
 COORDINATOR = flags.DEFINE_string("coordinator", None, "host:port of the first process.")
@@ -29,7 +35,7 @@ DETERMINISTIC = flags.DEFINE_bool("deterministic", False, "Bit-equal resume on a
 
 
 def main(_) -> None:
-  logging.set_verbosity(logging.INFO)
+  print(f"{FLAGS.config.place} in {WORKDIR.value}: loading", file=sys.stderr, flush=True)
   keep_programs()
   if DETERMINISTIC.value:
     flags_ = os.environ.get("XLA_FLAGS", "")
@@ -39,7 +45,7 @@ def main(_) -> None:
 
   from lcrl.training.loop import train  # after the start of jax.distributed
 
-  summary = train(CONFIG.value.to_dict(), WORKDIR.value)
+  summary = train(FLAGS.config.to_dict(), WORKDIR.value)
   if jax.process_index() == 0:
     print(json.dumps({key: summary[key] for key in ("accuracy", "tokens", "start")}))
     print(f"Results are in {WORKDIR.value}")
@@ -53,5 +59,4 @@ def keep_programs() -> None:
 
 
 if __name__ == "__main__":
-  flags.mark_flag_as_required("config")
-  app.run(main)
+  command.run(main, "train")

@@ -26,6 +26,20 @@ RULES = {
 }
 
 
+def first_devices(count: int, devices=None) -> list[jax.Device]:
+  """The first `count` devices; all for 0.
+
+  Raises:
+    ValueError: there are fewer, or several processes share the run.
+  """
+  here = list(jax.devices() if devices is None else devices)
+  if count > len(here):
+    raise ValueError(f"mesh.devices={count} is more than the {len(here)} devices here.")
+  if 0 < count < len(here) and jax.process_count() > 1:
+    raise ValueError(f"mesh.devices={count} works in one process, not in several.")
+  return here[:count] if count else here
+
+
 def make_mesh(
   *, data: int = 1, fsdp: int = -1, tensor: int = 1, sequence: int = 1, devices=None
 ) -> Mesh:
@@ -40,7 +54,10 @@ def make_mesh(
   free = [name for name, size in sizes.items() if size == -1]
   fixed = math.prod(size for size in sizes.values() if size != -1)
   if len(free) > 1 or fixed < 1 or devices.size % fixed or (not free and fixed != devices.size):
-    raise ValueError(f"mesh {sizes} does not cover {devices.size} devices exactly.")
+    raise ValueError(
+      f"mesh {sizes} does not cover {devices.size} devices exactly: one axis may be -1 and takes "
+      "what the others leave, or mesh.devices takes the first so many."
+    )
   for name in free:
     sizes[name] = devices.size // fixed
   near = create_device_mesh(tuple(sizes.values()), devices, allow_split_physical_axes=True)
@@ -91,12 +108,27 @@ def batch_shards(mesh: Mesh) -> int:
   return mesh.shape["data"] * mesh.shape["fsdp"]
 
 
-def check_divides(mesh: Mesh, *, prompts: int, pieces: int = 1) -> None:
-  """Raises ValueError unless every piece of a batch gives every shard as many prompts."""
-  if prompts % (batch_shards(mesh) * pieces):
+def whole_shards(mesh: Mesh, rows: int) -> int:
+  """The least number of rows, not below `rows`, that gives every shard as many."""
+  return -(-rows // batch_shards(mesh)) * batch_shards(mesh)
+
+
+def check_divides(
+  mesh: Mesh,
+  *,
+  prompts: int,
+  pieces: int = 1,
+  field: str = "train.prompts",
+  of: str = "train.micro_batches * train.updates",
+) -> None:
+  """Raises ValueError unless every piece of a batch gives every shard as many rows."""
+  unit = batch_shards(mesh) * pieces
+  if prompts % unit:
+    low = prompts // unit * unit
+    near = f"{low} or {low + unit}" if low else str(unit)
     raise ValueError(
-      "train.prompts must be a multiple of mesh.data * mesh.fsdp * train.micro_batches * "
-      f"train.updates, got {prompts} for {mesh.shape['data']} * {mesh.shape['fsdp']} * {pieces}."
+      f"{field} must be a multiple of mesh.data * mesh.fsdp * {of}, got {prompts} for "
+      f"{mesh.shape['data']} * {mesh.shape['fsdp']} * {pieces}; {near} would do."
     )
 
 

@@ -47,10 +47,7 @@ def from_config(config: Mapping[str, Any], *, updates: int = 1) -> tuple[Recipe[
 
 
 def _stage(config: Mapping[str, Any], slot: str, field: str) -> Stage:
-  stage = build(getattr(SLOTS, slot), _section(config, slot), field=field)
-  if not isinstance(stage, Stage):
-    raise ValueError(f"{field}.fn={config[slot]['fn']!r} is a bare function, not a stage.")
-  return stage
+  return build(getattr(SLOTS, slot), _section(config, slot), field=field, gives=Stage)
 
 
 def _check(later: Sequence[Mapping[str, Any]]) -> None:

@@ -250,7 +250,7 @@ def test_a_teachers_right_answer_is_chosen_over_the_policys_wrong_ones(tmp_path)
     ({"train": {"window": 2}}, "train.window"),
     ({"reference": None}, "section reference"),
     ({"loss": {"fn": "kto"}}, r"needs \['mismatched'\], which no round supplies"),
-    ({"reward": {"fn": "length_penalty_reward"}}, "reward.rewards is missing"),
+    ({"reward": {"fn": "length_penalty_reward"}}, r"reward\.fn=.* is not one of length_penalty, "),
     ({"reward": {"fn": "adactrl"}}, "reward needs"),
     ({"pairing": {"fn": "worst"}}, "pairing.fn='worst' is not one of"),
     ({"reference": {"fn": "latest", "beta": 1}}, "reference.beta is not an argument"),

@@ -7,6 +7,7 @@ import json
 import os
 import pathlib
 import signal
+import sys
 import types
 
 import jax
@@ -147,12 +148,13 @@ def test_a_verifier_that_hangs_or_dies_is_counted_and_the_run_goes_on(tmp_path, 
   monkeypatch.syspath_prepend(pathlib.Path(__file__).parent)  # workers look there, too
   hostile = importlib.import_module("hostile")
   hostile_tasks = types.ModuleType("hostile_tasks")
-  hostile_tasks.__all__ = ["sums"]
   hostile_tasks.sums = lambda: dataclasses.replace(
     tasks.arithmetic(size=64), score=hostile.by_length
   )
-  monkeypatch.setattr(playing, "tasks", hostile_tasks)
-  loop.train(changed(task={"fn": "sums"}, train__steps=2, verify__deadline=0.5), tmp_path)
+  monkeypatch.setitem(sys.modules, "hostile_tasks", hostile_tasks)
+  loop.train(
+    changed(task={"fn": "hostile_tasks:sums"}, train__steps=2, verify__deadline=0.5), tmp_path
+  )
   steps = [row for row in lines(tmp_path / "metrics.jsonl") if "loss" in row]
   assert len(steps) == 2
   assert sum(row["outcome/timeout"] for row in steps) > 0
@@ -179,7 +181,10 @@ def test_the_update_alone_keeps_what_the_head_gives(monkeypatch):
     ({"train__steps": None}, r"lacks train\.steps"),
     ({"reward__fn": "lazer"}, r"reward\.fn='lazer' is not one of"),
     ({"reward__beta": 1.0}, r"reward\.beta is not an argument of length_penalty"),
-    ({"reward__fn": "length_penalty_reward", "reward__alpha": None}, r"reward\.rewards is missing"),
+    (
+      {"reward__fn": "length_penalty_reward", "reward__alpha": None},
+      r"reward\.fn=.* is not one of length_penalty, ",
+    ),
     ({"budget__target": 0}, r"budget\.target must be at least 1, got 0"),
     ({"budget__cap": 17}, r"budget: the cap after 0 steps is 17; train\.max_tokens=16"),
     (
@@ -198,7 +203,10 @@ def test_the_update_alone_keeps_what_the_head_gives(monkeypatch):
     ({"reward": {"fn": "hapo", "rows": 8}}, r"reward\.rows is 8, but the data set has 64 rows"),
     ({"tokenizer": None}, "needs a section tokenizer"),
     ({"run": "sing"}, "run='sing'"),
-    ({"train__max_prompt_tokens": 4}, r"Prompt \d+ has \d+ tokens; the limit is 4"),
+    (
+      {"train__max_prompt_tokens": 4},
+      r"task: 64 of 64 prompts are longer than train\.max_prompt_tokens=4",
+    ),
   ],
 )
 def test_bad_configs_are_refused_by_name(fields, message, tmp_path):

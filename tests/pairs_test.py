@@ -159,7 +159,7 @@ SFT = {"run": "sft", "loss": {"fn": "nll"}, "weights": {"fn": "token_mean"}, "re
     ({"loss": {"fn": "dop"}}, r"loss\.fn='dop' is not one of .*sampo"),
     ({"loss__gamma": 1.0}, r"loss\.gamma is not an argument of dpo"),
     ({"loss__link": {"fn": "sigmoid"}}, r"loss\.link\.fn='sigmoid' is not one of"),
-    ({"loss": {"fn": "means"}}, r"loss\.fn='means' is a part of a loss"),
+    ({"loss": {"fn": "means"}}, r"loss\.fn='means' is not one of alphapo"),
     ({"loss": {"fn": "simpo"}}, r"nothing reads the section reference: loss\.fn='simpo'"),
     ({"reference": None}, r"loss\.fn='dpo' has a reference: .* needs a section reference"),
     ({"weights": {"fn": "token_mean"}}, "nothing reads the section weights"),

@@ -45,7 +45,7 @@ def json(path: str) -> Rows:
 
 
 def parquet(path: str) -> Rows:
-  """A Parquet file; needs pyarrow, which `lcrl[parquet]` brings.
+  """A Parquet file; needs pyarrow, which the extra `parquet` brings.
 
   Raises:
     ImportError: pyarrow is not installed.
@@ -54,7 +54,7 @@ def parquet(path: str) -> Rows:
   try:
     from pyarrow import parquet as reader
   except ImportError as why:
-    raise ImportError(f"{path}: Parquet needs pyarrow: pip install 'lcrl[parquet]'.") from why
+    raise ImportError(f"{path}: Parquet needs pyarrow: pip install pyarrow.") from why
   rows: Rows = []
   with reader.ParquetFile(path) as file:
     for batch in file.iter_batches():

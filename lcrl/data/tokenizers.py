@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterable
 
+from lcrl.named import takes
 from lcrl.policies.vocabulary import tokenizer as pretrained
 from lcrl.tasks.sums import Sums
 from lcrl.tasks.task import Messages
@@ -40,6 +41,7 @@ def utf8() -> Utf8:
   return Utf8()
 
 
+@takes(Sums)
 def sums(**sizes) -> Sums:
   """The tokenizer of the arithmetic testbed; the sizes are those of its task."""
   return Sums(**sizes)

@@ -8,6 +8,8 @@ import math
 import jax.numpy as jnp
 import numpy as np
 
+from lcrl.values import Count
+
 
 @dataclasses.dataclass(frozen=True)
 class Rope:
@@ -73,13 +75,13 @@ class Config:
   Llama, Mistral, Qwen2, Qwen3 and SmolLM2 differ in these fields only.
   """
 
-  vocab_size: int
-  hidden_size: int
-  layers: int
-  heads: int
-  kv_heads: int
-  head_dim: int
-  mlp_size: int
+  vocab_size: Count
+  hidden_size: Count
+  layers: Count
+  heads: Count
+  kv_heads: Count
+  head_dim: Count
+  mlp_size: Count
   family: str = "llama"  # the architecture's name in a Hugging Face folder
   rope: Rope = Rope()
   norm_eps: float = 1e-6

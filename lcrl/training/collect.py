@@ -237,11 +237,19 @@ def ask_budget(
 
 
 def check_budgets(
-  stage: Stage, *, steps: int, prompts: int, group_size: int, most: int, seed: int
+  stage: Stage,
+  *,
+  steps: int,
+  prompts: int,
+  group_size: int,
+  most: int,
+  seed: int,
+  forced: Callable[[int, int], int] = lambda target, level: 0,
 ) -> None:
   """Raises ValueError for a cap that some step of the run will ask for and no response may have.
 
   Schedules and sections that come later are known before the first step; random draws are tried.
+  `forced`: target, level -> tokens that a response begins with and that count in its cap.
   """
 
   @jax.jit
@@ -250,12 +258,27 @@ def check_budgets(
       budget, state = stage.apply(
         state, jnp.arange(prompts), step=step, key=step_key(seed, step), group_size=group_size
       )
-      return state, budget.cap.max()
+      flat = jax.tree.map(jnp.ravel, budget)
+      tightest = jax.tree.map(lambda x: x[flat.cap.argmin()], flat)
+      return state, (budget.cap.max(), budget.target.min(), tightest)
 
     return jax.lax.scan(one, stage.init(), jnp.arange(steps, dtype=jnp.int32))[1]
 
   with on_host():
-    longest = np.asarray(caps())
+    longest, target, tightest = jax.tree.map(np.asarray, caps())
+  for name, values in (("cap", tightest.cap), ("target", target)):
+    if (under := values < 1).any():
+      step = int(under.argmax())
+      raise ValueError(
+        f"budget: the {name} after {step} steps is {values[step]} tokens; it must be at least 1."
+      )
+  at = int(tightest.cap.argmin())
+  begun = forced(int(tightest.target[at]), int(tightest.level[at]))
+  if begun >= tightest.cap[at]:
+    raise ValueError(
+      f"budget: the cap after {at} steps is {tightest.cap[at]} tokens, and task.render forces a "
+      f"response to begin with {begun} that count."
+    )
   if (over := longest > most).any():
     step = int(over.argmax())
     raise ValueError(

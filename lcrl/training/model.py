@@ -18,14 +18,17 @@ from lcrl.mesh import (
   batch_shards,
   beside,
   check_divides,
+  first_devices,
   make_mesh,
   replicated,
 )
 from lcrl.named import build
 from lcrl.policies import Policy, sources
+from lcrl.policies.hf import Source
 from lcrl.training import optimizers
 from lcrl.training.checkpoint import AsSaved
 from lcrl.training.layout import lay_out
+from lcrl.training.memory import check_rows, check_state
 from lcrl.training.packed import PackedScore, PackedUpdate
 from lcrl.training.scorer import make_scorer
 from lcrl.training.settings import Settings
@@ -72,18 +75,28 @@ def build_model(settings: Settings, *, devices=None) -> Model:
   recipe, weigh = recipes.from_config(s.slots, updates=s.train.updates)
   wanted = recipes.needs(recipe)
   _check(s, recipe)
-  here = list(jax.devices() if devices is None else devices)
+  here = first_devices(s.mesh.devices, devices)
   left = len(here) - s.sampling.devices
   if left < 1:
     raise ValueError(
       f"sampling.devices={s.sampling.devices} of {len(here)}: none is left to train."
     )
-  mesh = make_mesh(**dataclasses.asdict(s.mesh), devices=here[:left])
+  mesh = make_mesh(**s.mesh.axes, devices=here[:left])
   check_divides(mesh, prompts=s.train.prompts, pieces=s.train.micro_batches * s.train.updates)
   check_divides(beside(mesh, s.sampling.devices), prompts=s.train.prompts)
-  source = build(sources, s.built["policy"], field="policy")
+  if devices is None:
+    longest = s.train.max_prompt_tokens + s.train.max_tokens
+    for count, each, fields in (
+      (s.train.prompts, s.train.group_size, "train.prompts * train.group_size"),
+      (s.train.prompts, s.eval.samples, "train.prompts * eval.samples"),
+      (s.monitor.prompts * bool(s.monitor.every), s.train.group_size, "monitor.prompts"),
+    ):
+      check_rows(mesh, count * each, longest, fields)
+  source = build(sources, s.built["policy"], field="policy", gives=Source)
   policy = source.policy
-  optimizer = build(optimizers, s.built["optimizer"], field="optimizer")
+  optimizer = build(
+    optimizers, s.built["optimizer"], field="optimizer", gives=optax.GradientTransformation
+  )
   fields = tuple(name for name in recipe.loss.needs if name in SCORE_FIELDS)
   signals = recipes.signals(recipe)
   measured = tuple(name for name in SCORE_FIELDS if name in signals)
@@ -104,6 +117,8 @@ def build_model(settings: Settings, *, devices=None) -> Model:
     )
 
   state = lay_out(mesh, optimizer, start, policy.init, policy.axes)
+  if devices is None:
+    check_state(mesh, state.abstract)
   whole, rows = replicated(mesh), batch_sharding(mesh)
 
   def place(shape: tuple[int, ...]) -> jax.sharding.Sharding:

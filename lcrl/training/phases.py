@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -12,7 +13,8 @@ import jax
 import numpy as np
 
 from lcrl import data
-from lcrl.mesh import batch_on, everywhere, replicated
+from lcrl.data.lengths import counted_prefix, first
+from lcrl.mesh import batch_on, batch_shards, everywhere, replicated
 from lcrl.named import build
 from lcrl.sampling.verified import Player
 from lcrl.tasks.task import Task
@@ -49,7 +51,7 @@ def make_rounds(model: Model, player: Player, providers: Sequence[Provider] = ()
   """
   s = model.settings
   spec = s.revise
-  revision = None if spec is None else build(revise, spec, field="revise")
+  revision = None if spec is None else build(revise, spec, field="revise", gives=revise.Revision)
   reference = reference_scores(model) if model.needs_reference else None
   own = scorer_signals(model, reference)
   rounds = Rounds(player, revision, (*own, *providers), reference)
@@ -67,6 +69,7 @@ def make_rounds(model: Model, player: Player, providers: Sequence[Provider] = ()
     group_size=s.train.group_size,
     most=s.train.max_tokens,
     seed=s.seed,
+    forced=partial(counted_prefix, player.task, player.tokenizer),
   )
   return rounds
 
@@ -233,11 +236,15 @@ def make_monitor(model: Model, task: Task, rounds: Rounds) -> Callable[[TrainSta
   watchers = [stage.observe for stage in recipe]
   if not monitored(model):
     return lambda state: state
-  prompts = [task.prompts[i] for i in range(min(s.monitor.prompts, len(task.prompts)))]
-  index = np.arange(len(prompts), dtype=np.int32)
+  prompts = first(task.prompts, s.monitor.prompts)
+  shards = math.lcm(batch_shards(model.mesh), batch_shards(rounds.mesh))
+  index = np.arange(-(-len(prompts) // shards) * shards, dtype=np.int32)
+  real = index[:, None] < len(prompts)  # the others are repeats that fill up the devices
+  prompts = [prompts[i % len(prompts)] for i in index.tolist()]
 
   @partial(jax.jit, out_shardings=replicated(model.mesh))
   def observe(states, rollouts):
+    rollouts = dataclasses.replace(rollouts, valid=rollouts.valid & real)
     pairs = zip(watchers, states, strict=True)
     return type(states)(*(w(state, rollouts) if w else state for w, state in pairs))
 

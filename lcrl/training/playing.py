@@ -10,8 +10,9 @@ from jax.sharding import Mesh
 
 from lcrl import tasks
 from lcrl.data import tokenizers
+from lcrl.data.lengths import counted_prefix, first, fitting
 from lcrl.evaluation.run import evaluate
-from lcrl.mesh import beside
+from lcrl.mesh import beside, whole_shards
 from lcrl.named import build
 from lcrl.sampling import choices
 from lcrl.sampling.controls import Control
@@ -21,6 +22,7 @@ from lcrl.tasks.task import Task
 from lcrl.tasks.verify import Verifier
 from lcrl.training.collect import step_key
 from lcrl.training.phases import APART
+from lcrl.training.progress import say
 
 
 def build_tokenizer(s: Any) -> Any:
@@ -37,7 +39,7 @@ def build_tokenizer(s: Any) -> Any:
 
 def build_control(spec: Mapping[str, Any] | None) -> Control | None:
   """What `sampling.control` names."""
-  return None if spec is None else build(choices, spec, field="sampling.control")
+  return None if spec is None else build(choices, spec, field="sampling.control", gives=Control)
 
 
 def build_engine(model: Any, mesh: Mesh, *, end_ids: tuple[int, ...], pad_id: int) -> Engine:
@@ -65,7 +67,22 @@ def playing(
 ) -> Iterator[tuple[Task, Player]]:
   """The task that a config section names and a player of it, while its verifier runs."""
   s = model.settings
-  task = build(tasks, spec, field=field)
+  own = {name: value for name, value in spec.items() if name != "long"}
+  limit, most = s.train.max_prompt_tokens, s.train.max_tokens
+  task = fitting(
+    build(tasks, own, field=field, gives=Task),
+    tokenizer,
+    limit=limit,
+    most=most,
+    field=field,
+    long=spec.get("long", "error"),
+  )
+  say(f"{field}: {task.name}, {len(task.prompts):,} prompts")
+  if (begun := counted_prefix(task, tokenizer, most, 0)) >= most:
+    raise ValueError(
+      f"train.max_tokens={most} leaves no token to sample: {field}.render forces a response to "
+      f"begin with {begun} that count."
+    )
   mesh = beside(model.mesh, s.sampling.devices)
   engine = build_engine(model, mesh, end_ids=tokenizer.end_ids, pad_id=tokenizer.pad_id)
   verify = s.verify
@@ -74,7 +91,7 @@ def playing(
   ) as verifier:
     yield (
       task,
-      Player(task, tokenizer, engine, verifier, mesh, s.train.max_prompt_tokens),
+      Player(task, tokenizer, engine, verifier, mesh, limit),
     )
 
 
@@ -87,13 +104,13 @@ def judging(
   with contextlib.ExitStack() as stack:
     if s.eval_task is not None:
       task, player = stack.enter_context(playing(model, tokenizer, s.eval_task, "eval_task"))
-    prompts = [task.prompts[i] for i in range(min(s.eval.prompts, len(task.prompts)))]
+    prompts = first(task.prompts, s.eval.prompts)
     yield lambda params: evaluate(
       player,
       params,
       prompts,
       samples=s.eval.samples,
       cap=s.train.max_tokens,
-      batch=s.train.prompts,
+      batch=whole_shards(player.mesh, s.train.prompts),
       key=step_key(s.seed, APART),
     )

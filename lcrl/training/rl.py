@@ -17,6 +17,7 @@ from lcrl.training.metrics import values
 from lcrl.training.model import build_model
 from lcrl.training.phases import Roll, Shaped, learn, make_monitor, make_rounds, monitored
 from lcrl.training.playing import build_tokenizer, judging, playing
+from lcrl.training.progress import introduce, say
 from lcrl.training.reward_model.learned import providers
 from lcrl.training.run import Judged, Run, Step
 from lcrl.training.samples import Samples
@@ -36,6 +37,7 @@ def begin(settings: Settings, out: Workdir) -> Iterator[Run]:
     words["loss"] = {name: s.slots[name] for name in ("loss", "then") if name in s.slots}
   out.describe(**words)
   model, tokenizer = build_model(s), build_tokenizer(s)
+  introduce(model)
   with contextlib.ExitStack() as stack:
     task, player = stack.enter_context(playing(model, tokenizer, s.built["task"], "task"))
     own = providers(s.learned, model, tokenizer, recipes.signals(model.recipe))
@@ -65,6 +67,7 @@ def begin(settings: Settings, out: Workdir) -> Iterator[Run]:
 
       return take
 
+    say("compiling what samples and learns: with a large policy that takes minutes")
     yield Run(
       steps=s.train.steps,
       checkpoint=s.checkpoint,

@@ -17,6 +17,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from lcrl import recipes
+from lcrl.data.lengths import rows
 from lcrl.mesh import to_global, to_local
 from lcrl.sampling.verified import Player, Playing, Referee, Share
 from lcrl.tasks.task import Prompt
@@ -92,9 +93,9 @@ class Rounds:
           f"{slot} needs {sorted(missing)}, which nothing here supplies: task.signals, revise and "
           f"the scorer give {sorted(supplied)}."
         )
-      if 0 < stage.rows < len(task.prompts):
+      if 0 < stage.rows < rows(task.prompts):
         raise ValueError(
-          f"{slot}.rows is {stage.rows}, but the data set has {len(task.prompts)} rows."
+          f"{slot}.rows is {stage.rows}, but the data set has {rows(task.prompts)} rows."
         )
 
   def play(

@@ -8,6 +8,7 @@ from functools import partial
 from typing import Any, NamedTuple
 
 from lcrl.training import rl, settings
+from lcrl.training.fields import check_functions
 from lcrl.training.iterative import run as iterative
 from lcrl.training.iterative.settings import read as read_iterative
 from lcrl.training.pairs import run as on_pairs
@@ -16,6 +17,7 @@ from lcrl.training.reward_model import run as reward_model
 from lcrl.training.reward_model.settings import read as read_reward_model
 from lcrl.training.run import Run
 from lcrl.training.workdir import Workdir
+from lcrl.values import nearest_first
 
 Begin = Callable[[Workdir], AbstractContextManager[Run]]
 
@@ -26,15 +28,26 @@ class Kind(NamedTuple):
   model: Callable[[Any], Any]  # of settings; it has policy, mesh, abstract and policy_params
   acts: bool = True  # has it a policy that answers?
 
+  @classmethod
+  def of(cls, settings: Callable[[Mapping[str, Any]], Any], *rest: Any, **options: Any) -> Kind:
+    """The same, which looks at the functions that a config names, too, before anything is built."""
+
+    def read(config: Mapping[str, Any]) -> Any:
+      found = settings(config)
+      check_functions(config)
+      return found
+
+    return cls(read, *rest, **options)
+
   def read(self, config: Mapping[str, Any]) -> Begin:
     return partial(self.begin, self.settings(config))
 
 
-ON_PAIRS = Kind(read_on_pairs, on_pairs.begin, on_pairs.build_model)
-ITERATIVE = Kind(read_iterative, iterative.begin, iterative.build_model)
-REWARD_MODEL = Kind(read_reward_model, reward_model.begin, reward_model.build_model, acts=False)
+ON_PAIRS = Kind.of(read_on_pairs, on_pairs.begin, on_pairs.build_model)
+ITERATIVE = Kind.of(read_iterative, iterative.begin, iterative.build_model)
+REWARD_MODEL = Kind.of(read_reward_model, reward_model.begin, reward_model.build_model, acts=False)
 RUNS = {
-  "rl": Kind(settings.read, rl.begin, rl.build_model),
+  "rl": Kind.of(settings.read, rl.begin, rl.build_model),
   "preference": ON_PAIRS,
   "sft": ON_PAIRS,
   "iterative": ITERATIVE,
@@ -53,6 +66,6 @@ def acting(config: Mapping[str, Any]) -> Kind:
 def kind(config: Mapping[str, Any]) -> Kind:
   """The kind of run that `config` asks for; "rl" if it does not say."""
   name = config.get("run", "rl")
-  if name not in RUNS:
-    raise ValueError(f"run={name!r} is not one of {', '.join(RUNS)}.")
+  if name not in [*RUNS]:
+    raise ValueError(f"run={name!r} is not one of {', '.join(nearest_first(name, [*RUNS]))}.")
   return RUNS[name]

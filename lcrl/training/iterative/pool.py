@@ -32,7 +32,7 @@ from lcrl.training.iterative.teacher import Teacher
 from lcrl.training.pairs.model import Model
 from lcrl.training.reward_model.learned import providers
 from lcrl.training.rounds import Rounds
-from lcrl.types import PyTree, TrainState
+from lcrl.types import PyTree, Stage, TrainState
 
 COMPARED = {"ref": "ref_log_probs", "previous": "previous_log_probs"}  # a loss's need -> signal
 Pairing = Callable[[Samples], list[tuple[int, int]]]
@@ -63,8 +63,8 @@ class Pool:
 def stages(s: Settings) -> Stages:
   """What the sections budget and reward name."""
   return Stages(
-    build(budgets, s.built["budget"], field="budget"),
-    build(rewards, s.built["reward"], field="reward"),
+    build(budgets, s.built["budget"], field="budget", gives=Stage),
+    build(rewards, s.built["reward"], field="reward", gives=Stage),
   )
 
 

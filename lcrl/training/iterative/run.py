@@ -17,17 +17,19 @@ import numpy as np
 from lcrl.data import batches
 from lcrl.data.sources import Encoded
 from lcrl.losses.preference import stages
-from lcrl.mesh import batch_shards, everywhere
+from lcrl.mesh import batch_shards, check_divides, everywhere
 from lcrl.named import resolve
 from lcrl.training import rl
 from lcrl.training.iterative import pool as pools
 from lcrl.training.iterative.pool import Pool
 from lcrl.training.iterative.settings import Settings
+from lcrl.training.memory import check_rows
 from lcrl.training.metrics import drop_after, values
 from lcrl.training.model import SCORE_FIELDS
 from lcrl.training.pairs import model as on_pairs
 from lcrl.training.pairs.model import Model
 from lcrl.training.playing import build_tokenizer, judging, playing
+from lcrl.training.progress import introduce
 from lcrl.training.run import Run, Step
 from lcrl.training.workdir import Workdir
 from lcrl.types import Pairs, PyTree, TrainState
@@ -38,6 +40,8 @@ SUPPLIED = {"ref", "previous", "weights", "win_rates", *SCORE_FIELDS}
 def build_model(settings: Settings) -> Model:
   """The model of a run on pairs, with a pool in its state."""
   model = on_pairs.build_model(dataclasses.replace(settings, run="preference"))
+  rows = settings.round.prompts * settings.round.group_size
+  check_rows(model.mesh, rows, settings.window, "round.prompts * round.group_size")
   if missing := set(model.stage.needs) - SUPPLIED:
     raise ValueError(f"the loss needs {sorted(missing)}, which no round supplies.")
   pool = pools.empty(settings, model)
@@ -55,6 +59,14 @@ def begin(settings: Settings, out: Workdir) -> Iterator[Run]:
   loss = resolve(stages, s.built["loss"], field="loss")
   out.describe(loss=inspect.getdoc(loss.func))  # type: ignore[attr-defined]
   model, tokenizer = build_model(s), build_tokenizer(s)
+  introduce(model)
+  on_pairs.check_batches(model)
+  check_divides(
+    model.mesh,
+    prompts=s.train.prompts,
+    pieces=s.train.micro_batches,
+    of="train.micro_batches",
+  )
   base = model.base()
   with contextlib.ExitStack() as stack:
     task, player = stack.enter_context(playing(model, tokenizer, s.built["task"], "task"))

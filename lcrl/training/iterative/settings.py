@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Any
 
 from lcrl.training import settings
 from lcrl.training.pairs import settings as pairs
-from lcrl.training.settings import section
+from lcrl.training.settings import Seed, check_sampling, check_sections, section
+from lcrl.values import Count, Within, check
 
 # Sections whose fn names what to build.
 NAMED = ("task", "budget", "reward", "pairing", "loss", "batches", "policy", "optimizer")
@@ -17,9 +18,9 @@ OPTIONAL = ("teacher", "learned", "weights", "reference", "lora", "tokenizer", "
 
 @dataclasses.dataclass(frozen=True)
 class Round:
-  prompts: int  # that are answered, train.prompts at a time
-  group_size: int  # answers to each
-  updates: int  # steps that learn from them
+  prompts: Count  # that are answered, train.prompts at a time
+  group_size: Annotated[int, Within(2)]  # answers to each: a pair takes two
+  updates: Count  # steps that learn from them
 
 
 SECTIONS: dict[str, type] = {**pairs.SECTIONS, "eval": settings.Evaluate, "round": Round}
@@ -36,19 +37,11 @@ class Settings(pairs.Settings):
 def read(config: Mapping[str, Any]) -> Settings:
   """Raises ValueError for a missing or unknown section, or a value out of range."""
   known = {*NAMED, *OPTIONAL, *SECTIONS, "seed", "run"}
-  if unknown := config.keys() - known:
-    raise ValueError(f"unknown config section {sorted(unknown)}; there are {sorted(known)}.")
-  if missing := {*NAMED, "train", "round", "mesh", "seed"} - config.keys():
-    raise ValueError(f"the config has no section {sorted(missing)}.")
+  config = check_sections(config, known, {*NAMED, "train", "round", "mesh", "seed"})
   found: dict[str, Any] = {
     name: section(cls, config.get(name, {}), name) for name, cls in SECTIONS.items()
   }
-  for name in ("train", "round", "eval", "checkpoint"):
-    for field, value in dataclasses.asdict(found[name]).items():
-      if value is not None and value < 1 and (name, field) != ("eval", "every"):
-        raise ValueError(f"{name}.{field} must be at least 1, got {value}.")
-  if found["round"].group_size < 2:
-    raise ValueError("round.group_size must be at least 2: a pair takes two answers, got 1.")
+  check_sampling(found["sampling"])
   if found["round"].prompts % found["train"].prompts:
     raise ValueError(
       f"round.prompts must be a multiple of train.prompts={found['train'].prompts}, "
@@ -57,7 +50,7 @@ def read(config: Mapping[str, Any]) -> Settings:
   built = {name: config[name] for name in (*NAMED, *OPTIONAL) if name in config and name != "lora"}
   return Settings(
     run=config["run"],
-    seed=int(config["seed"]),
+    seed=check(config["seed"], Seed, "seed"),
     built=built,
     lora=section(pairs.Lora, config["lora"], "lora") if "lora" in config else None,
     window=found["train"].max_prompt_tokens + found["train"].max_tokens,

@@ -24,10 +24,8 @@ def named_loss(run: str, built: Mapping[str, Any]) -> tuple[Stage, Callable]:
   Raises:
     ValueError: the loss needs a section that is missing, or one stands there that nothing reads.
   """
-  stage = build(LOSSES[run], built["loss"], field="loss")
+  stage = build(LOSSES[run], built["loss"], field="loss", gives=Stage)
   name = built["loss"]["fn"]
-  if not isinstance(stage, Stage):
-    raise ValueError(f"loss.fn={name!r} is a part of a loss, not a loss.")
   if not stage.coupled and jax.tree.leaves(stage.init()):
     raise ValueError(f"loss.fn={name!r} has a state, so it must be coupled.")
   for need, section, why in (

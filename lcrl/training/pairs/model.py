@@ -10,12 +10,15 @@ from typing import Any, Generic, NamedTuple, TypeVar
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 from jax.sharding import Mesh
 
 from lcrl.data import batches
 from lcrl.mesh import (
   batch_sharding,
   batch_shards,
+  check_divides,
+  first_devices,
   local_rows,
   make_mesh,
   param_shardings,
@@ -27,6 +30,7 @@ from lcrl.policies import Policy, lora, sources
 from lcrl.policies.hf import Source
 from lcrl.training import optimizers
 from lcrl.training.layout import lay_out
+from lcrl.training.memory import check_rows, check_state
 from lcrl.training.model import SCORE_FIELDS
 from lcrl.training.packed import PackedScore, PackedUpdate
 from lcrl.training.packing import Sizes, arrange, rounded, used_lengths
@@ -103,10 +107,12 @@ def build_model(settings: Any, *, devices=None, form: Form = ACTING) -> Model:
   """
   s = settings
   stage, weigh = named_loss(s.run, s.built)
-  mesh = make_mesh(**dataclasses.asdict(s.mesh), devices=devices)
-  source = form.source(build(sources, s.built["policy"], field="policy"))
+  mesh = make_mesh(**s.mesh.axes, devices=first_devices(s.mesh.devices, devices))
+  source = form.source(build(sources, s.built["policy"], field="policy", gives=Source))
   policy = source.policy
-  optimizer = build(optimizers, s.built["optimizer"], field="optimizer")
+  optimizer = build(
+    optimizers, s.built["optimizer"], field="optimizer", gives=optax.GradientTransformation
+  )
   key, whole = jax.random.key(s.seed), replicated(mesh)
   split = param_shardings(mesh, policy.axes, jax.eval_shape(policy.init, key))
   start = lambda: source.params(key, split)
@@ -128,6 +134,8 @@ def build_model(settings: Any, *, devices=None, form: Form = ACTING) -> Model:
     first = start() if s.lora is None else jax.jit(trains.init, out_shardings=state.params)(key)
     return jax.jit(begin, out_shardings=state.shardings)(first)
 
+  if devices is None:
+    check_state(mesh, state.abstract)
   fields = tuple(name for name in stage.needs if name in SCORE_FIELDS)
   score = form.make_scorer(policy, needs=fields, mesh=mesh, pack=s.train.pack)
   step = partial(
@@ -212,6 +220,23 @@ def derive(weigh, key: jax.Array, pairs: Pairs, ref, step) -> PairBatch:
     token_weights=weigh(pairs.mask[:, 0], valid),
     keys=jax.vmap(partial(jax.random.fold_in, key))(pairs.pair_ids),
     ref_log_probs=ref,
+  )
+
+
+def check_batches(model: Model) -> None:
+  """Raises ValueError unless a batch can be cut over the devices, and they can hold it."""
+  s, mesh = model.settings, model.mesh
+  spec = s.built.get("data", {"window": getattr(s, "window", 0)})
+  check_rows(mesh, s.built["batches"]["size"], spec["window"], "batches.size")
+  if "prompts" in vars(s.train):
+    longest = s.train.max_prompt_tokens + s.train.max_tokens
+    check_rows(mesh, s.train.prompts * s.eval.samples, longest, "train.prompts * eval.samples")
+  check_divides(
+    model.mesh,
+    prompts=model.settings.built["batches"]["size"],
+    pieces=model.settings.train.micro_batches,
+    field="batches.size",
+    of="train.micro_batches",
   )
 
 

@@ -25,8 +25,9 @@ from lcrl.training.pairs import references
 from lcrl.training.pairs.judge import judging, summarise
 from lcrl.training.pairs.losses import LOSSES, TRAINER
 from lcrl.training.pairs.mismatched import mismatched
-from lcrl.training.pairs.model import Model, build_model
+from lcrl.training.pairs.model import Model, build_model, check_batches
 from lcrl.training.playing import build_tokenizer
+from lcrl.training.progress import introduce, say
 from lcrl.training.run import Judged, Run, Step
 from lcrl.training.watch import device_memory
 from lcrl.training.workdir import Workdir
@@ -62,7 +63,10 @@ def begin(settings: Any, out: Workdir, *, parts: Parts = ACTING) -> Iterator[Run
   loss = resolve(LOSSES[s.run], s.built["loss"], field="loss")
   out.describe(loss=inspect.getdoc(loss.func))  # type: ignore[attr-defined]
   model, tokenizer = parts.build_model(s), build_tokenizer(s)
+  introduce(model)
+  check_batches(model)
   data = read_data(model, tokenizer)
+  say(f"data: {len(data.train):,} rows to learn from, {len(data.held_out):,} held out; compiling")
   base = model.base()
   reference = make_reference(model, base, data, out)
   fetch = functools.lru_cache(maxsize=PREFLIGHT)(data.batches(data.train).__getitem__)

@@ -4,40 +4,61 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Literal
 
+from lcrl import values
 from lcrl.training.pairs.losses import named_loss
-from lcrl.training.settings import Checkpoint, Log, Mesh, Sampling, Verify, section
+from lcrl.training.settings import (
+  Checkpoint,
+  Log,
+  Mesh,
+  Sampling,
+  Seed,
+  Steps,
+  Verify,
+  check_sampling,
+  check_sections,
+  section,
+)
+from lcrl.values import Count, Whole
 
+FIELDS = (
+  ("data", "rows", Mapping[str, Any]),
+  ("data", "window", Count),
+  ("batches", "size", Count),
+)
 NAMED = ("loss", "data", "batches", "policy", "optimizer")  # sections whose fn names what to build
 OPTIONAL = ("weights", "reference", "lora", "tokenizer", "task", "eval_task")
 
 
 @dataclasses.dataclass(frozen=True)
 class Train:
-  steps: int
-  max_tokens: int  # of the policy's own answers in evaluations, at most
-  max_prompt_tokens: int = 1024  # of their prompts
-  prompts: int = 32  # that are answered at a time
-  micro_batches: int = 1  # pieces of a batch that go through the model one after the other
-  pack: int | None = None  # tokens of a packed row, of several answers; None: a row an answer
+  steps: Steps  # of training
+  max_tokens: Count  # of the policy's own answers in evaluations, at most
+  max_prompt_tokens: Count = 1024  # of their prompts
+  prompts: Count = 32  # that are answered at a time
+  micro_batches: Count = 1  # pieces of a batch that go through the model one after the other
+  pack: Count | None = None  # tokens of a packed row, of several answers; None: a row an answer
 
 
 @dataclasses.dataclass(frozen=True)
 class Evaluate:
-  every: int = 0  # steps; 0: before the first and after the last only
-  pairs: int = 256  # held out, at most
-  prompts: int = 64  # that the policy answers itself, and of a task
-  samples: int = 1  # answers to each
+  every: Whole = 0  # steps; 0: before the first and after the last only
+  pairs: Count = 256  # held out, at most
+  prompts: Count = 64  # that the policy answers itself, and of a task
+  samples: Count = 1  # answers to each
+
+
+Target = Literal["query", "key", "value", "out", "gate", "up", "down"]
 
 
 @dataclasses.dataclass(frozen=True)
 class Lora:
   """Adapters instead of the whole model: `lcrl.policies.lora`."""
 
-  rank: int
-  alpha: float
-  targets: tuple[str, ...] = ("query", "key", "value", "out", "gate", "up", "down")
+  rank: Count  # of the two factors of a matrix's change
+  alpha: float  # the change is scaled by alpha / rank
+  targets: tuple[Target, ...] = ("query", "key", "value", "out", "gate", "up", "down")
 
 
 SECTIONS = {
@@ -76,15 +97,12 @@ class Settings:
 def read(config: Mapping[str, Any]) -> Settings:
   """Raises ValueError for a missing, unknown or unread section, or a value out of range."""
   known = {*NAMED, *OPTIONAL, *SECTIONS, "seed", "run"}
-  if unknown := config.keys() - known:
-    raise ValueError(f"unknown config section {sorted(unknown)}; there are {sorted(known)}.")
-  if missing := {*NAMED, "train", "mesh", "seed"} - config.keys():
-    raise ValueError(f"the config has no section {sorted(missing)}.")
+  config = check_sections(config, known, {*NAMED, "train", "mesh", "seed"})
   if "task" not in config and (idle := {"verify", "eval_task"} & config.keys()):
     raise ValueError(f"nothing reads the section {sorted(idle)[0]}: the config has no task.")
   settings = Settings(
     run=config["run"],
-    seed=int(config["seed"]),
+    seed=values.check(config["seed"], Seed, "seed"),
     built={name: config[name] for name in (*NAMED, *OPTIONAL) if name in config and name != "lora"},
     lora=section(Lora, config["lora"], "lora") if "lora" in config else None,
     **{name: section(cls, config.get(name, {}), name) for name, cls in SECTIONS.items()},
@@ -95,20 +113,17 @@ def read(config: Mapping[str, Any]) -> Settings:
 
 def _check(s: Settings) -> None:
   check(s)
-  if s.sampling.temperature <= 0:
-    raise ValueError(f"sampling.temperature must be above 0, got {s.sampling.temperature}.")
+  check_sampling(s.sampling)
 
 
 def check(s: Any) -> None:
   """What every run that learns from a data set of answers asks of its config."""
   named_loss(s.run, s.built)
-  for name in ("train", "eval", "checkpoint"):
-    for field, value in dataclasses.asdict(getattr(s, name)).items():
-      if value is not None and value < 1 and (name, field) != ("eval", "every"):
-        raise ValueError(f"{name}.{field} must be at least 1, got {value}.")
-  for name, field in (("data", "rows"), ("data", "window"), ("batches", "size")):
-    if field not in s.built[name]:
+  for name, field, hint in FIELDS:
+    spec = values.check(s.built[name], Mapping[str, Any], name)
+    if field not in spec:
       raise ValueError(f"the config lacks {name}.{field}.")
+    values.check(spec[field], hint, f"{name}.{field}")
   window = s.built["data"]["window"]
   if s.train.pack is not None and s.train.pack < window:
     raise ValueError(

@@ -6,23 +6,25 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
+from lcrl import values
 from lcrl.training.pairs.settings import NAMED, Lora, check
-from lcrl.training.settings import Checkpoint, Mesh, section
+from lcrl.training.settings import Checkpoint, Mesh, Seed, Steps, check_sections, section
+from lcrl.values import Count, Whole
 
 OPTIONAL = ("lora", "tokenizer")
 
 
 @dataclasses.dataclass(frozen=True)
 class Train:
-  steps: int
-  micro_batches: int = 1  # pieces of a batch that go through the model one after the other
-  pack: int | None = None  # tokens of a packed row, of several answers; None: a row an answer
+  steps: Steps  # of training
+  micro_batches: Count = 1  # pieces of a batch that go through the model one after the other
+  pack: Count | None = None  # tokens of a packed row, of several answers; None: a row an answer
 
 
 @dataclasses.dataclass(frozen=True)
 class Evaluate:
-  every: int = 0  # steps; 0: before the first and after the last only
-  pairs: int = 256  # held out, at most; of single answers as many
+  every: Whole = 0  # steps; 0: before the first and after the last only
+  pairs: Count = 256  # held out, at most; of single answers as many
 
 
 SECTIONS = {"train": Train, "eval": Evaluate, "checkpoint": Checkpoint, "mesh": Mesh}
@@ -46,16 +48,13 @@ class Settings:
 def read(config: Mapping[str, Any]) -> Settings:
   """Raises ValueError for a missing or unknown section, or a value out of range."""
   known = {*NAMED, *OPTIONAL, *SECTIONS, "seed", "run"}
-  if unknown := config.keys() - known:
-    raise ValueError(f"unknown config section {sorted(unknown)}; there are {sorted(known)}.")
-  if missing := {*NAMED, "train", "mesh", "seed"} - config.keys():
-    raise ValueError(f"the config has no section {sorted(missing)}.")
+  config = check_sections(config, known, {*NAMED, "train", "mesh", "seed"})
   sections: dict[str, Any] = {
     name: section(cls, config.get(name, {}), name) for name, cls in SECTIONS.items()
   }
   settings = Settings(
     run=config["run"],
-    seed=int(config["seed"]),
+    seed=values.check(config["seed"], Seed, "seed"),
     built={name: config[name] for name in (*NAMED, "tokenizer") if name in config},
     lora=section(Lora, config["lora"], "lora") if "lora" in config else None,
     **sections,

@@ -1,0 +1,151 @@
+"""What all commands share: the flag --config with its overrides, and errors of one line.
+
+  --config=configs/laser.py:smoke    a file, and the mode that its get_config gets
+  --config.reward.alpha=0.2          a field of any section, whether the file writes it down or not
+  --config.reward.fn=acoer           another function: the section begins anew
+  --config.then[0].at=200            a part of a list that is there
+  --config.eval_task=None            leaves a section out
+
+CONFIG.md lists all fields.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib.util
+import logging
+import re
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from absl import app, flags
+from absl import logging as absl_logging
+
+FLAGS = flags.FLAGS
+OVERRIDE = re.compile(r"--?config\.([^=]+)(?:=(.*))?$", re.DOTALL)
+
+
+@dataclasses.dataclass(frozen=True)
+class Experiment:
+  """A config file and what the command line changes in it."""
+
+  place: str  # path, or path:mode
+  overrides: tuple[tuple[str, str], ...] = ()
+
+  def to_dict(self) -> dict[str, Any]:
+    """Raises ValueError for a file, a mode or a field that does not exist."""
+    config = read(self.place)
+    # Functions come first, the outer ones before the inner ones: they tell the types of the rest.
+    order = lambda one: (not one[0].endswith(".fn"), one[0].count(".") * one[0].endswith(".fn"))
+    for name, text in sorted(self.overrides, key=order):
+      override(config, name, text)
+    return config
+
+
+def define_config(*, required: bool = False) -> None:
+  """The flag --config; its value is an `Experiment`, which is read when it is asked for."""
+  overrides: list[tuple[str, str]] = []
+  sys.argv[1:] = take_overrides(sys.argv[1:], overrides)
+
+  class Parser(flags.ArgumentParser):
+    def parse(self, argument: str) -> Experiment:
+      return Experiment(argument, tuple(overrides))
+
+  flags.DEFINE(Parser(), "config", None, "Experiment: a file in configs/, and :smoke.")
+  if required:
+    flags.mark_flag_as_required("config")
+
+
+def take_overrides(arguments: Sequence[str], into: list[tuple[str, str]]) -> list[str]:
+  """The arguments without those like --config.x.y=1 or --config.x.y 1, which go `into` a list."""
+  rest, waiting = [], list(arguments)
+  while waiting:
+    one = waiting.pop(0)
+    if not (found := OVERRIDE.match(one)):
+      rest.append(one)
+      continue
+    name, text = found.groups()
+    if text is None:
+      text = waiting.pop(0) if waiting and not waiting[0].startswith("--") else "True"
+    into.append((name, text))
+  return rest
+
+
+def read(place: str) -> dict[str, Any]:
+  """The config that the file at `place` gives."""
+  from lcrl.values import nearest
+
+  path, colon, mode = place.partition(":")
+  file = Path(path)
+  if not file.is_file():
+    near = nearest(path, map(str, file.parent.glob("*.py")))
+    raise ValueError(f"--config={place}: there is no file {path}{near or '.'}")
+  spec = importlib.util.spec_from_file_location(file.stem, file)
+  if spec is None or spec.loader is None:
+    raise ValueError(f"--config={place}: {path} is no Python file.")
+  module = importlib.util.module_from_spec(spec)
+  spec.loader.exec_module(module)
+  if not hasattr(module, "get_config"):
+    raise ValueError(f"--config={place}: {path} has no get_config.")
+  config = module.get_config(mode) if colon else module.get_config()
+  return config if isinstance(config, dict) else config.to_dict()
+
+
+def override(config: dict[str, Any], name: str, text: str) -> None:
+  """Sets the field at a dotted name, as its type reads the text."""
+  from lcrl.training import fields
+  from lcrl.values import parse
+
+  *above, last = path = tuple(name.replace("[", ".").replace("]", "").split("."))
+  place: Any = config
+  for depth, key in enumerate(above):
+    if isinstance(place, dict) and place.get(key) is None:
+      place[key] = {}
+    elif isinstance(place, dict) and isinstance(place[key], tuple):
+      place[key] = list(place[key])
+    place = _part(place, key, ".".join(path[:depth]))
+  value = parse(text, fields.hint(config, path))
+  if len(path) == 1 and value is None:
+    config.pop(last, None)
+  elif isinstance(place, list):
+    _part(place, last, ".".join(above))
+    place[int(last)] = value
+  elif not isinstance(place, dict):
+    raise ValueError(f"--config.{name}: {'.'.join(above)} is {place!r:.80}, no section.")
+  else:
+    if last == "fn" and place.get("fn") != value:
+      place.clear()
+    place[last] = value
+
+
+def _part(place: Any, key: str, at: str) -> Any:
+  if isinstance(place, dict):
+    return place[key]
+  if isinstance(place, list) and key.isdigit() and int(key) < len(place):
+    return place[int(key)]
+  raise ValueError(f"--config.{at}.{key}: {at} is {place!r:.80}, which has no {key!r}.")
+
+
+def run(main: Callable[[Sequence[str]], Any], name: str) -> None:
+  """`app.run`, where an error of the user's is one line and libraries are quiet.
+
+  --traceback shows where an error comes from, --verbosity=0 what libraries say.
+  """
+  flags.DEFINE_bool("traceback", False, "Show where an error comes from.")
+
+  def guarded(argv: Sequence[str]) -> Any:
+    from lcrl.training.checkpoint import CheckpointError
+
+    if FLAGS["verbosity"].using_default_value:  # else libraries tell of every file they write
+      absl_logging.set_verbosity(absl_logging.WARNING)
+      absl_logging.get_absl_handler().setFormatter(logging.Formatter("%(levelname)s: %(message)s"))
+    try:
+      return main(argv)
+    except (ValueError, OSError, CheckpointError) as error:
+      if FLAGS.traceback:
+        raise
+      raise SystemExit(f"{name}: {' '.join(str(error).split())}") from None
+
+  app.run(guarded)

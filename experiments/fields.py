@@ -1,0 +1,176 @@
+"""The page of all fields of a config, from the code: `python -m experiments.fields` writes it."""
+
+from __future__ import annotations
+
+import dataclasses
+import inspect
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from lcrl.named import annotated, hints_of, offered, parameters
+from lcrl.training import fields
+from lcrl.training.fields import Named, Section
+from lcrl.values import hints, said
+
+Row = tuple[str, str, str, str]  # name, type, default, meaning
+PAGE = Path(__file__).parent.parent / "CONFIG.md"
+HEAD = """# Fields of a config
+
+`python -m experiments.fields` writes this page from the code.
+
+A config is a Python file whose `get_config(mode)` gives sections. Each field of a section is set
+in the file, or on the command line of every command that takes `--config`:
+
+```sh
+python -m experiments.train --config=configs/laser.py --workdir=runs/laser \\
+  --config.reward.alpha=0.2 --config.checkpoint.keep=9 \\
+  --config.sampling.control.fn=top_p --config.sampling.control.p=0.95
+```
+
+A section that the file lacks begins when one of its fields is set; `--config.eval_task=None`
+leaves one out; another `fn` begins its section anew.
+
+`fn` is a name on this page, or `"package.module:name"` of a function of your own that gives the
+same kind of thing: stages, tasks, verifiers, signals, renderers, revisions, optimizers, policies,
+tokenizers, data, pairings. Worker processes import a verifier, so its module should not import jax.
+
+Besides sections a config has `run`, the kind of run ("rl" if absent), and `seed`, a whole number.
+`learned` (runs of "rl" and "iterative") names trained reward models:
+`dict(signal=dict(path="runs/x"))`. `then` (runs of "rl") is a list of
+`dict(at=step, reward=dict(...))`: what takes the place of a section after so many steps. `task` and
+`eval_task` have a field `long`, which is "error" unless it is "skip": what becomes of prompts that
+are longer than `train.max_prompt_tokens`.
+"""
+
+
+def page() -> str:
+  """All of CONFIG.md."""
+  parts = [HEAD, "## Sections of each kind of run\n", _overview()]
+  for name, users in _sections().items():
+    for section, runs in users:
+      title = f"## {name}" + ("" if len(users) == 1 else f" (run: {', '.join(runs)})")
+      parts += [title + "\n", *_body(name, section)]
+  parts += ["## sampling.control\n", *_named(fields.CONTROL)]
+  return "\n".join(parts)
+
+
+def _body(name: str, section: Section) -> Iterator[str]:
+  if isinstance(section, type):
+    return _record(section)
+  return iter(["As `task`.\n"]) if name == "eval_task" else _named(section)
+
+
+def _overview() -> str:
+  lines = ["| run | sections |", "|---|---|"]
+  for run, sections in fields.SECTIONS.items():
+    lines.append(f"| {run} | {', '.join(sorted(sections))} |")
+  return "\n".join(lines) + "\n"
+
+
+def _sections() -> dict[str, list[tuple[Section, list[str]]]]:
+  """Name of a section -> what it is, and in which kinds of runs."""
+  found: dict[str, list[tuple[Section, list[str]]]] = {}
+  for run, sections in fields.SECTIONS.items():
+    for name, section in sections.items():
+      users = found.setdefault(name, [])
+      same = [runs for other, runs in users if other == section]
+      same[0].append(run) if same else users.append((section, [run]))
+  return dict(sorted(found.items()))
+
+
+def _record(record: type) -> Iterator[str]:
+  yield _table(_fields(record))
+
+
+def _fields(record: type) -> list[Row]:
+  """The fields of a dataclass; what stands behind one in the code is its meaning."""
+  source = "\n".join(inspect.getsource(kind) for kind in reversed(record.__mro__[:-1]))
+  meaning = dict(re.findall(r"^  (\w+):[^#\n]*(?:# type: [^#\n]*)?# (.+)$", source, re.MULTILINE))
+  rows = []
+  for field in dataclasses.fields(record):
+    default = "required" if field.default is dataclasses.MISSING else _default(field.default)
+    rows.append((field.name, said(hints(record)[field.name]), default, meaning.get(field.name, "")))
+  return rows
+
+
+def _named(section: Named) -> Iterator[str]:
+  """The functions that a section may name, and then those that stand in their arguments."""
+  waiting, seen = offered(section.module, section.gives), list[str]()
+  while waiting:
+    name = waiting.pop(0)
+    if name in seen:
+      continue
+    seen.append(name)
+    function = getattr(section.module, name)
+    waiting += [n for key in parameters(function) for n in _parts(section.module, function, key)]
+    yield f"### {name}\n\n{_described(function)}\n"
+    if rows := list(_arguments(function, section.run)):
+      yield _table(rows)
+
+
+def _parts(module: ModuleType, function: Callable, argument: str) -> list[str]:
+  """The functions of the module that give what an argument takes."""
+  kind = annotated(function, argument)
+  found = offered(module, kind)
+  plain = re.fullmatch(r"(int|float|bool|str|None|[ |]|jax\.Array|Array|Any)*", str(kind))
+  return [] if plain or len(found) == len(offered(module)) else found
+
+
+def _arguments(function: Callable, run: tuple[str, ...]) -> Iterator[Row]:
+  meaning = _meanings(function)
+  if record := getattr(function, "record", None):
+    yield from _fields(record)
+    return
+  for name, parameter in parameters(function).items():
+    if name in run or name == "tokenizer":
+      continue
+    kind = said(hints_of(function)[name]) if name in hints_of(function) else "anything"
+    default = "required" if parameter.default is parameter.empty else _default(parameter.default)
+    if parameter.kind is parameter.VAR_KEYWORD:
+      name, default = f"**{name}", ""
+    yield name, kind, default, meaning.get(name.strip("*"), "")
+
+
+def _default(value: Any) -> str:
+  return f"`{value.__name__ if inspect.isfunction(value) else value!r}`"
+
+
+def _meanings(function: Callable, depth: int = 0) -> dict[str, str]:
+  """Argument -> what the part `Args:` of the docstring says of it, or of one that it refers to."""
+  doc, home = inspect.getdoc(function) or "", inspect.getmodule(function)
+  found: dict[str, str] = {}
+  if depth < 2:
+    others = (getattr(home, name, None) for name in re.findall(r"`(\w+)`", doc))
+    for other in filter(inspect.isfunction, others):
+      found |= _meanings(other, depth + 1)
+  block = re.search(r"^Args:\n((?:  .*\n?)+)", doc, re.MULTILINE)
+  text = re.sub(r"\n    +", " ", block[1]) if block else ""
+  for names, meaning in re.findall(r"^  ([\w*, ]+): (.+)$", text, re.MULTILINE):
+    found |= {name.strip(" *"): meaning for name in names.split(",")}
+  return found
+
+
+def _described(function: Callable) -> str:
+  """The first paragraph of a docstring, and the formula of the function that it refers to."""
+  first = (inspect.getdoc(function) or "").split("\n\n")[0]
+  home = inspect.getmodule(function)
+  others = (getattr(home, name, None) for name in re.findall(r"`(\w+)`", first))
+  formulas = [
+    re.split(r"\n+(?:Args|Source|Returns|Raises)\b|\n+>>>", inspect.getdoc(other) or "")[0].rstrip()
+    for other in filter(inspect.isfunction, others)
+  ]
+  return "\n\n".join([first.replace("\n", " "), *(f"```text\n{text}\n```" for text in formulas)])
+
+
+def _table(rows: list[Row]) -> str:
+  lines = ["| field | type | default | meaning |", "|---|---|---|---|"]
+  lines += [f"| {' | '.join(cell.replace('|', chr(92) + '|') for cell in row)} |" for row in rows]
+  return "\n".join(lines) + "\n"
+
+
+if __name__ == "__main__":
+  PAGE.write_text(page(), encoding="utf-8")
+  print(PAGE)

@@ -1,0 +1,163 @@
+"""Prompts that are too long for a run: found before the first step, refused or left out."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import itertools
+import logging
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from lcrl.data.rows import Tokenizer
+from lcrl.tasks.task import Prompt, Prompts, Task, plain
+
+AHEAD = 128  # prompts of a data set that makes them when asked; the others are looked at when met
+SHOWN = 5  # rows that an error names
+LEVELS = 64  # of a budget, at most
+BYTES = 3  # of normalised text for one of the text itself, at most; a token has one or more
+
+Length = Callable[[Prompt], int]
+
+
+def fitting(
+  task: Task,
+  tokenizer: Tokenizer,
+  *,
+  limit: int,
+  most: int,
+  field: str = "task",
+  long: str = "error",
+) -> Task:
+  """The task with prompts of at most `limit` tokens, however a budget shows in them.
+
+  Encoding takes most of the time: 0.4 ms for a prompt of 560 tokens on one core, 15 s for 40,000 of
+  them; what has no more than a third of `limit` bytes is not encoded. A data set that makes its
+  prompts when asked is tried on the first ones; a long one that is met later gives way to the next.
+
+  Args:
+    task: any.
+    tokenizer: of the policy.
+    limit: tokens of prompt and forced prefix, at most.
+    most: tokens of a response, at most: the largest target that may show.
+    field: the section of the config.
+    long: "error", or "skip" to leave long prompts out.
+
+  Raises:
+    ValueError: a prompt is too long; it names the rows.
+  """
+  prompts = task.prompts
+  if not len(prompts):
+    raise ValueError(f"{field}: {task.name} has no prompts.")
+  length = measured(task, tokenizer, limit=limit, most=most)
+  made = isinstance(prompts, list | tuple)
+  looked_at = prompts if made else [prompts[i] for i in range(min(AHEAD, len(prompts)))]
+  lengths = [length(prompt) for prompt in looked_at]
+  over = [i for i, n in enumerate(lengths) if n > limit]
+  if over and (long == "error" or len(over) == len(looked_at)):
+    rows = ", ".join(f"{looked_at[i].id} ({lengths[i]} tokens)" for i in over[:SHOWN])
+    raise ValueError(
+      f"{field}: {len(over)} of {len(looked_at)} prompts are longer than train.max_prompt_tokens="
+      f"{limit}: row {rows}{' and others' * (len(over) > SHOWN)}; the longest has {max(lengths)} "
+      f"tokens. {field}.long='skip' leaves them out."
+    )
+  if over:
+    logging.warning("%s: %d of %d prompts are too long.", field, len(over), len(looked_at))
+  if made:
+    kept = [prompt for prompt, n in zip(looked_at, lengths, strict=True) if n <= limit]
+    return dataclasses.replace(task, prompts=Kept(kept, len(prompts))) if over else task
+  return dataclasses.replace(task, prompts=Fitting(prompts, length, limit, field))
+
+
+def measured(task: Task, tokenizer: Tokenizer, *, limit: int, most: int) -> Length:
+  """prompt -> tokens of its longest row, or a bound of them that is within `limit`."""
+  encoded = functools.cache(lambda text: len(tokenizer.encode(text)) if text else 0)
+
+  def rows(prompt: Prompt, target: int, level: int) -> Iterator[tuple[str, int]]:
+    view = task.render(prompt, target, level)
+    for messages in (view.messages, view.train_messages):
+      if messages is not None:
+        yield tokenizer.render(messages), encoded(view.prefix)
+
+  def exact(prompt: Prompt, target: int, level: int) -> int:
+    return max(len(tokenizer.encode(t)) + n for t, n in rows(prompt, target, level))
+
+  first = task.prompts[0]
+  longest = max(variants(task, first, most), key=lambda variant: exact(first, *variant))
+
+  def length(prompt: Prompt) -> int:
+    bound = max(BYTES * len(text.encode()) + n for text, n in rows(prompt, *longest))
+    return bound if bound <= limit else exact(prompt, *longest)
+
+  return length
+
+
+def variants(task: Task, prompt: Prompt, most: int) -> list[tuple[int, int]]:
+  """(target, level) of budgets that may show differently."""
+  if task.render is plain:
+    return [(most, 0)]
+  targets = {most, *(int("8" * n) for n in range(1, len(str(most))))}
+  found: dict[Any, tuple[int, int]] = {}
+  for target, level in itertools.product(sorted(targets), range(LEVELS)):
+    try:
+      view = task.render(prompt, target, level)
+    except (ValueError, LookupError):  # there are no more levels
+      if level == 0:
+        raise
+      continue
+    found.setdefault(repr(view), (target, level))
+  return list(found.values())
+
+
+class Kept(list[Prompt]):
+  """Those of a data set that fit, and how many rows it has."""
+
+  def __init__(self, prompts: list[Prompt], rows: int):
+    super().__init__(prompts)
+    self.rows = rows
+
+
+class Fitting:
+  """A data set in which a long prompt gives way to the next one that fits: what stands at an index
+  depends on nothing else, so processes and restarts agree."""
+
+  def __init__(self, prompts: Prompts, length: Length, limit: int, field: str):
+    self._prompts, self._length, self._limit, self._field = prompts, length, limit, field
+    self._skipped: set[int] = set()
+
+  def __len__(self) -> int:
+    return len(self._prompts)
+
+  def __getitem__(self, index: int) -> Prompt:
+    for step in range(len(self)):
+      prompt = self._prompts[(int(index) + step) % len(self)]
+      if self._length(prompt) <= self._limit:
+        return prompt
+      if prompt.id not in self._skipped:
+        self._skipped.add(prompt.id)
+        logging.warning(
+          "%s: row %d is longer than train.max_prompt_tokens=%d; the next one takes its place "
+          "(%d rows so far).",
+          *(self._field, prompt.id, self._limit, len(self._skipped)),
+        )
+    raise ValueError(f"{self._field}: no prompt has at most {self._limit} tokens.")
+
+
+def rows(prompts: Prompts) -> int:
+  """Rows of the data set, those that were left out among them: ids are below this."""
+  return getattr(prompts, "rows", len(prompts))
+
+
+def first(prompts: Prompts, count: int) -> list[Prompt]:
+  """The first `count` prompts, or all there are; none that took the place of a long one."""
+  found = (prompts[i] for i in range(len(prompts)))
+  if isinstance(prompts, Fitting):
+    seen: set[int] = set()
+    found = (p for p in found if p.id not in seen and not seen.add(p.id))  # type: ignore
+  return list(itertools.islice(found, count))
+
+
+def counted_prefix(task: Task, tokenizer: Tokenizer, target: int, level: int) -> int:
+  """Tokens that a response is forced to begin with and that its cap counts."""
+  view = task.render(task.prompts[0], target, level)
+  return len(tokenizer.encode(view.prefix)) if view.prefix and view.prefix_counts else 0

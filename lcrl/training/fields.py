@@ -1,0 +1,160 @@
+"""What each section of a config may hold, by kind of run: fields of a dataclass, or a function of a
+module and its arguments."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType, ModuleType
+from typing import Any, Literal, NamedTuple
+
+import optax
+
+from lcrl import advantages, budgets, filters, rewards, tasks, values
+from lcrl.data import batches, pair_builders, readers, sources, tokenizers
+from lcrl.losses import policy as losses
+from lcrl.losses import weights
+from lcrl.named import annotated, check, find, hints_of, is_spec
+from lcrl.policies import sources as policies
+from lcrl.policies.hf import Source
+from lcrl.sampling import choices
+from lcrl.sampling.controls import Control
+from lcrl.tasks.task import Task
+from lcrl.training import optimizers, revise, settings
+from lcrl.training.iterative import anchors
+from lcrl.training.iterative import settings as iterative
+from lcrl.training.pairs import references
+from lcrl.training.pairs import settings as on_pairs
+from lcrl.training.pairs.losses import LOSSES
+from lcrl.training.reward_model import settings as reward_model
+from lcrl.types import Stage
+from lcrl.values import hints
+
+
+class Named(NamedTuple):
+  """A section whose `fn` names a function."""
+
+  module: ModuleType
+  gives: Any = None  # the type that the function returns
+  run: tuple[str, ...] = ()  # arguments that come from the run, not from the config
+  more: Mapping[str, Any] = MappingProxyType({})  # fields beside those of the function, and types
+
+
+Section = type | Named
+TASK = Named(tasks, Task, more={"long": Literal["error", "skip"]})
+BATCHES = ("encoded", "window", "pad_id", "seed", "shards", "pieces")
+SHARED: dict[str, Section] = {
+  "policy": Named(policies, Source),
+  "tokenizer": Named(tokenizers),
+  "optimizer": Named(optimizers, optax.GradientTransformation),
+  "weights": Named(weights, run=("mask", "keep")),
+}
+ACTING: dict[str, Section] = SHARED | {"task": TASK, "eval_task": TASK}
+LEARNING: dict[str, Section] = SHARED | {
+  "data": Named(sources, "Split", run=("tokenizer",)),
+  "batches": Named(batches, run=BATCHES),
+  "reference": Named(references),
+  "lora": on_pairs.Lora,
+}
+SECTIONS: dict[str, dict[str, Section]] = {
+  "rl": ACTING
+  | {
+    "budget": Named(budgets, Stage),
+    "reward": Named(rewards, Stage),
+    "filter": Named(filters, Stage),
+    "advantage": Named(advantages, Stage),
+    "loss": Named(losses, Stage),
+    "revise": Named(revise, revise.Revision),
+  }
+  | settings.SECTIONS,
+  "iterative": ACTING
+  | LEARNING
+  | {
+    "budget": Named(budgets, Stage),
+    "reward": Named(rewards, Stage),
+    "pairing": Named(pair_builders, run=("samples",)),
+    "teacher": Named(readers),
+    "reference": Named(anchors),
+    "loss": Named(LOSSES["preference"], Stage),
+  }
+  | iterative.SECTIONS,
+  "preference": ACTING
+  | LEARNING
+  | {"loss": Named(LOSSES["preference"], Stage)}
+  | on_pairs.SECTIONS,
+  "sft": ACTING | LEARNING | {"loss": Named(LOSSES["sft"], Stage)} | on_pairs.SECTIONS,
+  "reward_model": LEARNING | {"loss": Named(LOSSES["reward_model"], Stage)} | reward_model.SECTIONS,
+}
+del SECTIONS["iterative"]["data"]
+CONTROL = Named(choices, Control)
+PHASES = ("budget", "reward", "filter", "advantage", "loss")  # what `then` may replace
+
+
+def section(run: str, path: tuple[str, ...]) -> Section | None:
+  """The section at a dotted path, whose own fields or arguments are not part of it."""
+  if path == ("sampling", "control"):
+    return CONTROL
+  if len(path) == 3 and path[0] == "then":
+    path = path[2:]
+  return SECTIONS.get(run, {}).get(path[0]) if len(path) == 1 else None
+
+
+def check_functions(config: Mapping[str, Any]) -> None:
+  """Raises ValueError, by field, for a section whose fn is unknown or does not take its arguments;
+  nothing is built."""
+  run = config.get("run", "rl")
+  known = {name: x for name, x in SECTIONS[run].items() if isinstance(x, Named)}
+  for name, named in known.items():
+    if config.get(name) is not None:
+      check_function(named, config[name], name)
+  if (control := config.get("sampling", {}).get("control")) is not None:
+    check_function(CONTROL, control, "sampling.control")
+  for i, phase in enumerate(config.get("then") or ()):
+    for name in phase.keys() & {*PHASES}:
+      check_function(known[name], phase[name], f"then[{i}].{name}")
+
+
+def check_function(named: Named, spec: Any, field: str) -> None:
+  """Raises ValueError for a section that does not name a function with arguments that it takes."""
+  if isinstance(spec, Mapping):
+    for name in spec.keys() & named.more.keys():
+      values.check(spec[name], named.more[name], f"{field}.{name}")
+    for name in spec.keys() & {*named.run}:
+      raise ValueError(f"{field}.{name} comes from the run, not from the config.")
+    spec = {name: value for name, value in spec.items() if name not in named.more}
+  check(named.module, spec, field=field, gives=named.gives, whole=not named.run)
+
+
+def hint(config: Mapping[str, Any], path: tuple[str, ...]) -> Any:
+  """The type of the field at a dotted path of a config; Any where nothing tells."""
+  run = config.get("run", "rl")
+  for split in range(len(path) - 1, 0, -1):
+    found = section(run, path[:split])
+    if isinstance(found, type):
+      return hints(found).get(path[split], Any) if len(path) == split + 1 else Any
+    if found is not None:
+      return _argument(found, _at(config, path[:split]), path[:split], path[split:])
+  return settings.Seed if path == ("seed",) else Any
+
+
+def _argument(named: Named, spec: Any, at: tuple[str, ...], rest: tuple[str, ...]) -> Any:
+  """The type of an argument of the function that `spec` names, or of one that it names in turn."""
+  if rest[0] == "fn" and len(rest) == 1:
+    return str
+  if rest[0] in named.more:
+    return named.more[rest[0]]
+  if not is_spec(spec):
+    return Any
+  function = find(named.module, spec, field=".".join(at), gives=named.gives)
+  if len(rest) == 1:
+    return hints_of(function).get(rest[0], Any)
+  within = Named(named.module, annotated(function, rest[0]))
+  return _argument(within, _at(spec, rest[:1]), (*at, rest[0]), rest[1:])
+
+
+def _at(place: Any, path: tuple[str, ...]) -> Any:
+  for key in path:
+    if isinstance(place, list | tuple):
+      place = place[int(key)] if key.isdigit() and int(key) < len(place) else None
+    else:
+      place = place.get(key) if isinstance(place, Mapping) else None
+  return place

@@ -1,0 +1,32 @@
+"""What a run says before its first step, so that nobody waits in the dark."""
+
+from __future__ import annotations
+
+import logging
+import math
+import sys
+from typing import Any
+
+import jax
+
+LARGE = 20_000_000  # parameters that a processor trains too slowly
+
+
+def say(text: str) -> None:
+  """A line on standard error, once for all processes."""
+  if jax.process_index() == 0:
+    print(text, file=sys.stderr, flush=True)
+
+
+def introduce(model: Any) -> None:
+  """The size of the policy, and a warning where the devices are too slow for it."""
+  shapes = jax.eval_shape(model.policy.init, jax.random.key(0))
+  count = sum(math.prod(x.shape) for x in jax.tree.leaves(shapes))
+  device, size = model.mesh.devices.flat[0], model.mesh.size
+  kind = device.device_kind if device.platform != "cpu" else "CPU"
+  say(f"policy: {count:,} parameters on {size} x {kind}")
+  if device.platform == "cpu" and count > LARGE:
+    logging.warning(
+      "a policy of %s parameters wants a GPU or a TPU: on a CPU a step may take hours.",
+      f"{count:,}",
+    )
