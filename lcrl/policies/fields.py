@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import reprlib
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
@@ -29,8 +28,8 @@ class Fields(NamedTuple):
     return self._read(key, fits, f"a whole number from {least} to {most}", default)
 
   def positive(self, key: str, *default: Any) -> Any:
-    """A finite number above 0."""
-    fits = lambda value: _is_number(value, int, float) and 0 < value < math.inf
+    """A number above 0 that float32 holds with room to compute."""
+    fits = lambda value: _is_number(value, int, float) and 0 < value < 1e30
     return self._read(key, fits, "a finite number above 0", default)
 
   def flag(self, key: str, *default: Any) -> Any:

@@ -56,8 +56,9 @@ def pretrained(
   is_gguf = path.suffix == ".gguf" and path.is_file()
   raw, tensors = read_gguf(path) if is_gguf else open_folder(path)
   runtime = {"dtype": dtype, "remat": remat, "unroll": unroll, "attention": attention}
-  config = read_config(raw, str(path if is_gguf else path / "config.json"), **runtime)
-  check_sizes(config, tensors)
+  where = str(path if is_gguf else path / "config.json")
+  config = read_config(raw, where, **runtime)
+  check_sizes(config, tensors, where)
   policy = make(config)
 
   def params(key=None, shardings: PyTree = None) -> PyTree:

@@ -120,11 +120,11 @@ def _leaves(policy: Policy) -> PyTree:
   return jax.tree_util.tree_map_with_path(locate, policy.axes, is_leaf=is_names)
 
 
-def check_sizes(c: Config, tensors: Tensors) -> None:
+def check_sizes(c: Config, tensors: Tensors, where: str) -> None:
   """Sizes that no tensor comes near: said before a model of these sizes is thought of.
 
   Raises:
-    ValueError: a size is far from what the tensors have; it names the size.
+    ValueError: a size is far from what the tensors have; it names `where` and the size.
   """
   full = [shape for shape in tensors.shapes.values() if 0 not in shape]
   widest = max((n for shape in full for n in shape), default=0)
@@ -136,10 +136,10 @@ def check_sizes(c: Config, tensors: Tensors) -> None:
   }
   for name, size in widths.items():
     if size > 16 * widest:  # closer ones are compared with their own tensor in `assemble`
-      raise ValueError(f"{tensors.where}: {name} is {size}, but no tensor is wider than {widest}.")
+      raise ValueError(f"{where}: {name} is {size}, but no tensor is wider than {widest}.")
   if c.layers > len(full):
     raise ValueError(
-      f"{tensors.where}: num_hidden_layers is {c.layers}, but there are {len(full)} tensors in all."
+      f"{where}: num_hidden_layers is {c.layers}, but there are {len(full)} tensors in all."
     )
 
 
