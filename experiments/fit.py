@@ -22,6 +22,7 @@ import jax
 from absl import flags, logging
 
 from experiments import command
+from lcrl.policies.folder import read_json
 from lcrl.policies.hf_config import read_config
 from lcrl.policies.shapes import SHAPES
 from lcrl.training.fit import CHIPS, GIB, Program, measure
@@ -46,7 +47,7 @@ def described(spec: dict[str, Any], model: str | None) -> dict[str, Any]:
   if model in SHAPES:
     config = dataclasses.replace(SHAPES[model], **runtime)
   elif place.suffix == ".json" and place.is_file():
-    config = read_config(json.loads(place.read_text()), str(place), **runtime)
+    config = read_config(read_json(place), str(place), **runtime)
   elif place.suffix == ".gguf" and place.is_file():
     return {**spec, "path": str(place)}
   else:

@@ -1,8 +1,11 @@
 """GGUF files: the model and tokenizer of the folder that they were written from."""
 
+import dataclasses
 import functools
 import json
 import os
+import struct
+import time
 from pathlib import Path
 
 import gguf
@@ -13,6 +16,7 @@ from safetensors.numpy import load_file
 
 from lcrl import policies
 from lcrl.policies.config import Rope
+from lcrl.policies.gguf_file import read_file
 
 FIXTURES = Path(__file__).parent / "fixtures"
 MODULES = {
@@ -38,8 +42,11 @@ def _gguf_name(name):
   return functools.reduce(lambda n, pair: n.replace(*pair), MODULES.items(), name)
 
 
-def _write(path, name, *, quantize=None, tokenizer=None, raw_type=None, divisors=None, theta=None):
-  """A GGUF file of a fixture, as llama.cpp's converter lays it out."""
+def _write(
+  path, name, *, quantize=None, tokenizer=None, raw_type=None, divisors=None, theta=None, **meta
+):
+  """A GGUF file of a fixture, as llama.cpp's converter lays it out; `meta` is added to its fields,
+  or takes their place."""
   folder = FIXTURES / "models" / name
   raw = json.loads((folder / "config.json").read_text())
   arch, heads, kv_heads = raw["model_type"], raw["num_attention_heads"], raw["num_key_value_heads"]
@@ -59,6 +66,12 @@ def _write(path, name, *, quantize=None, tokenizer=None, raw_type=None, divisors
     out.add_rope_scaling_factor(rope["factor"])
     if length := rope.get("original_max_position_embeddings"):
       out.add_rope_scaling_orig_ctx_len(length)
+  for key, value in meta.items():
+    key = key.replace("__", ".") if "__" in key else f"{arch}.{key}"
+    out.kv_data[0].pop(key, None)
+    if value is not None:
+      add = {float: out.add_float32, str: out.add_string, list: out.add_array, bool: out.add_bool}
+      add.get(type(value), out.add_uint32)(key, value)
   if tokenizer:
     tokenizer(out)
   for key, value in load_file(folder / "model.safetensors").items():
@@ -138,6 +151,151 @@ def test_an_unknown_architecture_is_named(tmp_path):
   path = tmp_path / "model.gguf"
   path.write_bytes(_write(path, "qwen2").read_bytes().replace(b"qwen2", b"qwenX"))
   with pytest.raises(ValueError, match="unknown architecture 'qwenX'"):
+    policies.load(path)
+
+
+YARN = {"rope.scaling.type": "yarn", "rope.scaling.factor": 4.0}
+YARN |= {"rope.scaling.original_context_length": 16}
+
+
+def test_fields_of_yarn(tmp_path):
+  read = lambda **meta: policies.load(_write(tmp_path / "m.gguf", "qwen2", **meta))[0].config.rope
+  want = Rope(10_000.0, "yarn", 4.0, 16)
+  assert read(**YARN) == want
+  neutral = {"rope.scaling.attn_factor": 1.0, "rope.scaling.yarn_ext_factor": -1.0}
+  assert read(**YARN, **neutral) == want
+  betas = {"rope.scaling.yarn_beta_fast": 8.0, "rope.scaling.yarn_beta_slow": 0.5}
+  assert read(**YARN, **betas) == dataclasses.replace(want, beta_fast=8.0, beta_slow=0.5)
+  without = {k: v for k, v in YARN.items() if "original" not in k}
+  assert read(**without).original_length == 64  # the context length
+  linear = Rope(10_000.0, "linear", 2.0)  # llama.cpp's default type
+  assert read(**{"rope.scaling.factor": 2.0}) == linear
+  assert read(**{"rope.scaling.type": "none", "rope.scaling.factor": 2.0}) == Rope()
+
+
+def test_values_per_layer_that_are_the_same_are_one(tmp_path):
+  same = {"attention.head_count": [4, 4], "feed_forward_length": [40, 40]}
+  policy, _ = policies.load(_write(tmp_path / "m.gguf", "qwen2", **same))
+  assert (policy.config.heads, policy.config.mlp_size) == (4, 40)
+
+
+@pytest.mark.parametrize(
+  "meta, message",
+  [
+    (
+      YARN | {"rope.scaling.attn_factor": 0.7},
+      r"rope.scaling.attn_factor=0.69\d* is not supported",
+    ),
+    (YARN | {"rope.scaling.yarn_log_multiplier": 0.1}, "yarn_log_multiplier=0.1"),
+    ({"rope.scaling.type": "yarn"}, "qwen2.rope.scaling.factor is missing"),
+    ({"rope.scaling.type": "longrope", "rope.scaling.factor": 4.0}, "'longrope' is not one of"),
+    ({"rope.dimension_count": 4}, "qwen2.rope.dimension_count=4 is not supported with heads of 8"),
+    ({"attention.value_length": 16}, "qwen2.attention.value_length=16"),
+    ({"attention.head_count": [4, 2]}, r"head_count=\[4, 2\] should be a whole number"),
+    ({"feed_forward_length": [40, 48]}, r"feed_forward_length=\[40, 48\] should be a whole"),
+    ({"attention.sliding_window_pattern": [True, False]}, "sliding_window_pattern=.* is not supp"),
+    (
+      {"attention.sliding_window": 8},
+      "qwen2.attention.sliding_window=8 is not supported for qwen2",
+    ),
+    ({"attention.causal": False}, "qwen2.attention.causal=False is not supported"),
+    ({"final_logit_softcapping": 30.0}, "qwen2.final_logit_softcapping=30.0 is not supported"),
+    ({"attention.scale": 0.5}, "qwen2.attention.scale=0.5 is not supported"),
+    ({"expert_count": 8}, "qwen2.expert_count=8 is not supported"),
+    ({"block_count": None}, "qwen2.block_count is missing"),
+    ({"embedding_length": None}, "qwen2.embedding_length is missing"),
+    ({"attention.layer_norm_rms_epsilon": None}, "layer_norm_rms_epsilon is missing"),
+    ({"block_count": "2"}, "qwen2.block_count='2' should be a whole number"),
+    ({"block_count": 10**6}, "num_hidden_layers=1000000 should be a whole number from 1 to 10000"),
+    ({"attention.head_count": 10**6}, r"num_attention_heads \* head_dim is 8000000"),
+    ({"feed_forward_length": 2**31}, "feed_forward_length=2147483648 should be a whole number"),
+    ({"general__type": "adapter"}, "general.type='adapter' is not supported"),
+    ({"split__count": 3}, "split.count=3 is not supported: the file is one part of a model"),
+  ],
+)
+def test_metadata_that_is_not_understood_is_named(meta, message, tmp_path):
+  with pytest.raises(ValueError, match=rf"model.gguf: {message}|model.gguf: .*{message}"):
+    policies.load(_write(tmp_path / "model.gguf", "qwen2", **meta))
+
+
+def test_a_value_that_is_not_finite_is_named(tmp_path):
+  path = _write(tmp_path / "model.gguf", "qwen3", quantize=gguf.GGMLQuantizationType.Q8_0)
+  content = bytearray(path.read_bytes())
+  file = read_file(path)
+  blocks = file.tensors["blk.1.ffn_gate.weight"].data
+  at = content.index(blocks.tobytes())
+  content[at : at + 2] = np.float16(np.nan).tobytes()  # the scale of the first block
+  path.write_bytes(content)
+  with pytest.raises(ValueError, match=r"model.gguf: tensor .*1.mlp.gate_proj.weight has values"):
+    policies.load(path)
+
+
+def _header(*values, tensors=0, version=3):
+  """The beginning of a file; a value is (key, type, bytes)."""
+  text = lambda x: len(x).to_bytes(8, "little") + x
+  out = b"GGUF" + struct.pack("<IQQ", version, tensors, len(values))
+  return out + b"".join(text(key) + struct.pack("<I", kind) + rest for key, kind, rest in values)
+
+
+ZEROS = bytes(2**22)
+
+
+@pytest.mark.parametrize(
+  "content, message",
+  [
+    (b"", "empty"),
+    (b"GGUX" + bytes(99), "does not begin with GGUF"),
+    (_header(version=1), "version is 1"),
+    (b"GGUF" + struct.pack(">IQQ", 3, 0, 0), "version is 50331648"),
+    (_header(tensors=2**60) + ZEROS, "more than 4194304 values"),
+    (_header(tensors=9) + ZEROS, "tensor  has 0 dimensions"),
+    (
+      _header((b"k", 9, struct.pack("<IQ", 8, 2**40))) + ZEROS,
+      "field k: its header announces more",
+    ),
+    (_header((b"k", 9, struct.pack("<IQ", 8, 2**22))) + ZEROS, "announces more than|are announced"),
+    (_header((b"k", 9, struct.pack("<IQ", 10, 2**22 - 9))), "field k: 335\\d+ bytes are announced"),
+    (
+      _header((b"k", 9, struct.pack("<IQ", 9, 1))) + ZEROS,
+      "field k: an array of the unknown type 9",
+    ),
+    (
+      _header((b"k", 8, struct.pack("<Q", 2**63))) + ZEROS,
+      "field k: a text of 9223372036854775808",
+    ),
+    (_header((b"k", 8, struct.pack("<Q", 2**23))) + ZEROS, "field k: 8388608 bytes are announced"),
+    (_header((b"k", 13, b"")) + ZEROS, "field k: the unknown type of values 13"),
+    (_header((b"k", 0, b"\1"), (b"k", 0, b"\1")), "field k stands twice"),
+    (_header((b"general.alignment", 4, bytes(4))) + ZEROS, "general.alignment=0 is not a power"),
+  ],
+)
+def test_a_header_that_lies_is_named_at_once(content, message, tmp_path):
+  path = tmp_path / "model.gguf"
+  path.write_bytes(content)
+  start = time.monotonic()
+  with pytest.raises(ValueError, match=rf"model.gguf cannot be read as a GGUF file: .*{message}"):
+    policies.load(path)
+  assert time.monotonic() - start < 5  # a quiet machine takes less than one
+
+
+@pytest.mark.parametrize(
+  "change, message",
+  [
+    (lambda info: (info[0] * 2**40, *info[1:]), "ends after the file|should begin at|to be|fill"),
+    (lambda info: (info[0], info[1] + 32, info[2]), "should begin at"),
+    (lambda info: (0, *info[1:]), "does not fill blocks"),
+  ],
+)
+def test_tensors_lie_behind_each_other(change, message, tmp_path):
+  path = _write(tmp_path / "model.gguf", "qwen3")
+  content = bytearray(path.read_bytes())
+  name = b"blk.1.ffn_gate.weight"
+  at = content.index(name) + len(name) + 4
+  rows, columns, kind, offset = struct.unpack_from("<QQIQ", content, at)
+  rows, offset, kind = change((rows, offset, kind))
+  struct.pack_into("<QQIQ", content, at, rows, columns, kind, offset)
+  path.write_bytes(content)
+  with pytest.raises(ValueError, match=rf"tensor .* ({message})"):
     policies.load(path)
 
 

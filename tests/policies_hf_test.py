@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.sharding import NamedSharding, PartitionSpec
-from safetensors.numpy import load_file
+from safetensors.numpy import load_file, save_file
 
 from lcrl import policies
 from lcrl.policies import sources
@@ -132,6 +132,30 @@ def test_old_spellings_of_config_json():
     ({"hidden_size": None}, "hidden_size is missing"),
     ({"num_hidden_layers": 3}, "tensor model.layers.2.input_layernorm.weight is missing"),
     ({"num_hidden_layers": 1}, "tensor model.layers.1.input_layernorm.weight has no place"),
+    ({"num_hidden_layers": 10**6}, r"config.json: num_hidden_layers=1000000 should be a whole"),
+    ({"num_hidden_layers": 9999}, r"config.json: num_hidden_layers is 9999, but there are 21"),
+    ({"num_attention_heads": 10**6}, r"config.json: num_attention_heads \* head_dim is 8000000"),
+    ({"head_dim": 10**8}, r"num_attention_heads \* head_dim is 400000000, but no tensor is wider"),
+    ({"vocab_size": 10**9}, "vocab_size is 1000000000, but no tensor is wider than 64"),
+    ({"hidden_size": "32"}, "hidden_size='32' should be a whole number"),
+    ({"hidden_size": True}, "hidden_size=True should be a whole number"),
+    ({"rms_norm_eps": float("nan")}, "rms_norm_eps=nan should be a finite number"),
+    ({"tie_word_embeddings": "false"}, "tie_word_embeddings='false' should be true or false"),
+    ({"model_type": ["llama"]}, r"model_type=\['llama'\] should be a text"),
+    ({"architectures": ["LlamaForSequenceClassification"]}, "architectures=.* is not supported"),
+    ({"no_rope_layers": [1, 0]}, r"no_rope_layers=\[1, 0\] is not supported"),
+    ({"attention_multiplier": 0.1}, "attention_multiplier=0.1 is not supported"),
+    ({"logits_scaling": 8.0}, "logits_scaling=8.0 is not supported"),
+    ({"use_rope": False}, "use_rope=False is not supported"),
+    ({"auto_map": {"AutoModelForCausalLM": "m.M"}}, "auto_map=.* is not supported"),
+    ({"sliding_window": 8}, "sliding_window=8 is not supported for llama"),
+    ({"layer_types": ["full_attention", "sliding_attention"]}, "'sliding_attention' is not supp"),
+    ({"rope_theta": 10.0}, r"rope_parameters.rope_theta=500.0 contradicts|rope_theta=10.0 contra"),
+    ({"rope_parameters": [1]}, r"rope_parameters=\[1\] should be an object"),
+    ({"rope_parameters": {"rope_type": ["yarn"]}}, r"rope_type=\['yarn'\] should be a text"),
+    ({"rope_parameters": {"rope_type": "dynamic", "factor": 2.0}}, "rope scaling 'dynamic' is not"),
+    ({"rope_parameters": {"rope_type": "default", "type": "mrope"}}, "gives two types"),
+    ({"rope_parameters": {"full_attention": {"rope_type": "default"}}}, "full_attention="),
     ({"vocab_size": 65}, r"embed_tokens.weight is \[64, 32\], should be \[65, 32\]"),
   ],
 )
@@ -190,3 +214,59 @@ def test_a_full_disk_while_saving_loses_nothing(tmp_path, monkeypatch):
 def test_what_a_family_cannot_say_is_not_written(changes, message):
   with pytest.raises(ValueError, match=message):
     write_config(policies.tiny(8, **changes))
+
+
+def _rename(folder, **names):
+  file = folder / "model.safetensors"
+  tensors = {names.get(key, key): value for key, value in load_file(file).items()}
+  save_file(tensors, file, {"format": "pt"})
+
+
+def test_a_tied_matrix_stands_under_either_name(tmp_path):
+  want = _load("smollm2")[1]
+  embed, head = "model.embed_tokens.weight", "lm_head.weight"
+  folder = _copy("smollm2", tmp_path)
+  _rename(folder, **{embed: head})
+  jax.tree.map(np.testing.assert_array_equal, policies.load(folder)[1], want)
+  tensors = load_file(folder / "model.safetensors")
+  save_file(tensors | {embed: tensors[head]}, folder / "model.safetensors")  # a copy
+  jax.tree.map(np.testing.assert_array_equal, policies.load(folder)[1], want)
+  other = tensors[head].copy()
+  other[-1, -1] += 1
+  save_file(tensors | {embed: other}, folder / "model.safetensors")
+  with pytest.raises(ValueError, match=r"tie_word_embeddings is true, but lm_head.weight is not"):
+    policies.load(folder)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("dtype", ["float32", "float16", jnp.bfloat16])
+def test_values_that_are_not_finite_are_named(value, dtype, tmp_path):
+  folder = _copy("llama3", tmp_path)
+  tensors = {key: x.astype(dtype) for key, x in load_file(folder / "model.safetensors").items()}
+  tensors["model.layers.1.mlp.up_proj.weight"][-1, -1] = value
+  save_file(tensors, folder / "model.safetensors")
+  message = r"llama3/model.safetensors: tensor model.layers.1.mlp.up_proj.weight has values that"
+  for param_dtype in ("float32", "bfloat16"):
+    with pytest.raises(ValueError, match=message):
+      policies.load(folder, param_dtype=param_dtype)
+
+
+def test_a_value_beyond_the_dtype_of_parameters_is_named(tmp_path):
+  folder = _copy("llama3", tmp_path)
+  tensors = load_file(folder / "model.safetensors")
+  tensors["model.norm.weight"][0] = 1e5
+  save_file(tensors, folder / "model.safetensors")
+  policies.load(folder)
+  with pytest.raises(ValueError, match=r"model.norm.weight has values that are not finite float16"):
+    policies.load(folder, param_dtype="float16")
+
+
+@pytest.mark.parametrize("dtype", ["float8_e4m3fn", "int8"])
+def test_quantized_weights_are_named(dtype, tmp_path):
+  folder = _copy("llama3", tmp_path)
+  name = "model.layers.0.mlp.up_proj.weight"
+  tensors = load_file(folder / "model.safetensors")
+  tensors[name] = tensors[name].astype(jnp.dtype(dtype))
+  save_file(tensors, folder / "model.safetensors")
+  with pytest.raises(ValueError, match=rf"model.safetensors: tensor {name} is (F8_E4M3|I8), quant"):
+    policies.load(folder)

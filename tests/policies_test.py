@@ -205,3 +205,10 @@ def test_parameters_start_on_a_mesh():
   with jax.set_mesh(mesh):
     got = jax.jit(policy.init)(key)  # the names of axes are no names of this mesh
   jax.tree.map(np.testing.assert_array_equal, got, want)
+
+
+@pytest.mark.parametrize("changes", [{"layers": 0}, {"heads": -4}, {"mlp_size": 1.5}])
+def test_sizes_that_are_no_sizes_are_named(changes):
+  ((name, value),) = changes.items()
+  with pytest.raises(ValueError, match=rf"{name}={value} is not a whole number"):
+    policies.tiny(8, **changes)

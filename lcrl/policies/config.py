@@ -99,6 +99,18 @@ class Config:
   decoding: str = "xla"  # a name in decoding.ATTEND
 
   def __post_init__(self):
+    for name in (
+      "vocab_size",
+      "hidden_size",
+      "layers",
+      "heads",
+      "kv_heads",
+      "head_dim",
+      "mlp_size",
+    ):
+      size = getattr(self, name)
+      if isinstance(size, bool) or not isinstance(size, (int, np.integer)) or size < 1:
+        raise ValueError(f"{name}={size!r} is not a whole number above 0.")
     if self.heads % self.kv_heads:
       raise ValueError(f"heads={self.heads} is not a multiple of kv_heads={self.kv_heads}.")
     if self.head_dim % 2:

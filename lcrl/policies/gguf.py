@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import functools
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import gguf
 import numpy as np
 
 from lcrl.policies.config import Rope
+from lcrl.policies.fields import Fields
+from lcrl.policies.gguf_file import File, Tensor, read_file
+from lcrl.policies.hf_config import ARCHITECTURES
 from lcrl.policies.tensors import Tensors
 
 _MODULES = {
@@ -34,41 +36,58 @@ _TOP = {
 _LLAMA_31 = Rope(scaling="llama3", original_length=8192)  # the only kind that GGUF files bake in
 
 
-class _Reader(gguf.GGUFReader):
-  """Refuses tensors that cannot be read, before it lays them out."""
+_NEUTRAL: dict[str, tuple[Any, ...]] = {  # what the decoder does; other values are refused by name
+  "attention.causal": (True,),
+  "expert_count": (0,),
+  "expert_used_count": (0,),
+  "pooling_type": (0,),
+  "use_parallel_residual": (False,),
+  "rope.scale_linear": (1.0,),
+  "rope.scaling.attn_factor": (1.0,),
+  "rope.scaling.yarn_attn_factor": (1.0,),
+  "rope.scaling.yarn_ext_factor": (1.0, -1.0),  # -1: as the type of scaling has it
+  "rope.scaling.yarn_log_multiplier": (0.0,),
+  "logit_scale": (1.0,),
+  "residual_scale": (1.0,),
+  "embedding_scale": (1.0,),
+  "attn_logit_softcapping": (0.0,),
+  "final_logit_softcapping": (0.0,),
+}
+_READ = re.compile(
+  """
+  block_count | context_length | embedding_length | feed_forward_length | attention.head_count
+  | attention.head_count_kv | attention.key_length | attention.value_length
+  | attention.layer_norm_rms_epsilon | attention.sliding_window | rope.dimension_count
+  | rope.freq_base | rope.scaling.type | rope.scaling.factor
+  | rope.scaling.original_context_length | rope.scaling.yarn_beta_fast
+  | rope.scaling.yarn_beta_slow | rope.scaling.finetuned | vocab_size | tensor_data_layout
+  """,
+  re.VERBOSE,
+)
 
-  def _build_tensors(self, start_offs, fields):
-    for field in fields:
-      name, kind = bytes(field.parts[1]).decode(), int(field.parts[4][0])
-      if trouble := _trouble(kind):
-        raise ValueError(f"tensor {name} has {trouble}")
-    super()._build_tensors(start_offs, fields)
 
-
-def open_gguf(path: Path) -> gguf.GGUFReader:
+def open_gguf(path: Path) -> File:
   """Raises ValueError where it is cut short, not GGUF, or has a tensor of unsupported type."""
-  try:
-    return _Reader(path)
-  except (ValueError, IndexError, KeyError) as e:
-    raise ValueError(f"{path} cannot be read as a GGUF file: {e}") from e
+  return read_file(path)
 
 
-def metadata(reader: gguf.GGUFReader) -> dict[str, Any]:
-  return {key: field.contents() for key, field in reader.fields.items()}
+def metadata(file: File) -> dict[str, Any]:
+  return file.fields
 
 
 def read_gguf(path: Path) -> tuple[dict[str, Any], Tensors]:
-  """(config.json, tensors) that a Hugging Face folder of this model would hold."""
-  reader = open_gguf(path)
-  found = {tensor.name: tensor for tensor in reader.tensors}
-  raw = _config(metadata(reader), found, path)
-  found.pop("rope_freqs.weight", None)
-  named = {_hf_name(name): tensor for name, tensor in found.items()}
-  shapes = {name: tuple(int(n) for n in t.shape[::-1]) for name, t in named.items()}
+  """(config.json, tensors) that a Hugging Face folder of this model would hold.
+
+  Raises:
+    ValueError: the file is damaged, or a field is missing, of the wrong kind or not supported.
+  """
+  meta, found = open_gguf(path)
+  raw = _config(Fields(meta, str(path)), found)
+  named = {_hf_name(name): t for name, t in found.items() if name != "rope_freqs.weight"}
+  shapes = {name: t.shape for name, t in named.items()}
 
   def read(name: str, index) -> np.ndarray:
-    tensor = named[name]
-    values = gguf.quants.dequantize(tensor.data, tensor.tensor_type).reshape(shapes[name])
+    values = named[name].values()
     if raw["model_type"] in ("llama", "mistral"):
       if ".q_proj." in name:
         values = _rotate_half_order(values, raw["num_attention_heads"])
@@ -79,53 +98,99 @@ def read_gguf(path: Path) -> tuple[dict[str, Any], Tensors]:
   return raw, Tensors(str(path), shapes, read)
 
 
-def _config(meta: Mapping[str, Any], tensors: Mapping[str, Any], path: Path) -> dict[str, Any]:
+def _config(meta: Fields, tensors: Mapping[str, Tensor]) -> dict[str, Any]:
   """config.json from the metadata."""
-  family = meta["general.architecture"]
-
-  def get(key: str, default=None):
-    return meta.get(f"{family}.{key}", default)
-
-  hidden, heads = get("embedding_length"), get("attention.head_count")
-  if not hidden or not heads:
-    raise ValueError(f"{path}: unknown architecture {family!r}: its metadata has no sizes.")
-  head_dim = get("attention.key_length") or get("rope.dimension_count") or hidden // heads
-  window = get("attention.sliding_window")
-  theta = get("rope.freq_base", 10_000.0)
-  rope: dict[str, Any] = {"rope_theta": theta, "rope_type": get("rope.scaling.type") or "default"}
-  if rope["rope_type"] in ("none", "default"):
-    rope["rope_type"] = "default"
-  else:
-    rope["factor"] = get("rope.scaling.factor")
-    rope["original_max_position_embeddings"] = get("rope.scaling.original_context_length")
-  if "rope_freqs.weight" in tensors:
-    rope = _llama3_rope(tensors["rope_freqs.weight"], theta, head_dim, path)
+  family = _family(meta)
+  c = Fields(_of_family(meta, family), meta.where)
+  key = lambda name: f"{family}.{name}"
+  hidden, heads = c.whole(key("embedding_length")), c.whole(key("attention.head_count"))
+  rotated = c.whole(key("rope.dimension_count"), None)
+  head_dim = c.whole(key("attention.key_length"), rotated or hidden // heads)
+  for other in ("rope.dimension_count", "attention.value_length"):
+    if c.whole(key(other), head_dim) != head_dim:
+      raise c.refuse(key(other), f"is not supported with heads of {head_dim}")
+  window = c.whole(key("attention.sliding_window"), None)
+  if window and family not in ("llama", "mistral"):
+    raise c.refuse(key("attention.sliding_window"), f"is not supported for {family}")
+  embedding = tensors.get("token_embd.weight")
+  if embedding is None or len(embedding.shape) != 2:
+    raise ValueError(f"{meta.where}: tensor token_embd.weight is missing or no matrix.")
   return {
     "model_type": "mistral" if family == "llama" and window else family,
-    "vocab_size": int(tensors["token_embd.weight"].shape[1]),
+    "vocab_size": embedding.shape[0],
     "hidden_size": hidden,
-    "num_hidden_layers": get("block_count"),
+    "num_hidden_layers": c.whole(key("block_count")),
     "num_attention_heads": heads,
-    "num_key_value_heads": get("attention.head_count_kv", heads),
+    "num_key_value_heads": c.whole(key("attention.head_count_kv"), heads),
     "head_dim": head_dim,
-    "intermediate_size": get("feed_forward_length"),
-    "rms_norm_eps": get("attention.layer_norm_rms_epsilon"),
-    "max_position_embeddings": get("context_length"),
+    "intermediate_size": c.whole(key("feed_forward_length")),
+    "rms_norm_eps": c.positive(key("attention.layer_norm_rms_epsilon")),
+    "max_position_embeddings": c.whole(key("context_length")),
     "sliding_window": window,
     "tie_word_embeddings": "output.weight" not in tensors,
-    "rope_parameters": rope,
+    "rope_parameters": _rope(c, family, head_dim, tensors.get("rope_freqs.weight")),
   }
 
 
-def _llama3_rope(tensor, theta: float, head_dim: int, path: Path) -> dict[str, Any]:
+def _family(meta: Fields) -> str:
+  """The architecture of a file that holds a whole model."""
+  if meta.text("general.type", "model") != "model":
+    raise meta.refuse("general.type", "is not supported, only 'model'")
+  if meta.values.get("split.count", 1) not in (0, 1):
+    raise meta.refuse("split.count", "is not supported: the file is one part of a model")
+  family = meta.text("general.architecture")
+  if family not in ARCHITECTURES:
+    known = ", ".join(ARCHITECTURES)
+    raise ValueError(f"{meta.where}: unknown architecture {family!r}, known are {known}.")
+  return family
+
+
+def _of_family(meta: Fields, family: str) -> dict[str, Any]:
+  """The fields of the architecture; values per layer that are all the same as one value."""
+  fields = {}
+  for key, value in meta.values.items():
+    if not key.startswith(f"{family}."):
+      continue
+    if isinstance(value, list) and value and all(x == value[0] for x in value):
+      value = value[0]
+    name = key.removeprefix(f"{family}.")
+    if name in _NEUTRAL and value not in _NEUTRAL[name]:
+      raise meta.refuse(key, f"is not supported, only {_NEUTRAL[name][0]!r}")
+    if not (name in _NEUTRAL or _READ.fullmatch(name)):
+      raise meta.refuse(key, "is not supported: it may change what the model computes")
+    fields[key] = value
+  return fields
+
+
+def _rope(c: Fields, family: str, head_dim: int, divisors: Tensor | None) -> dict[str, Any]:
+  """The table `rope_parameters`. As in llama.cpp, a factor without a type is linear scaling."""
+  at = f"{family}.rope"
+  theta = c.positive(f"{at}.freq_base", 10_000.0)
+  factor = c.positive(f"{at}.scaling.factor", None)
+  kind = c.text(f"{at}.scaling.type", "linear" if factor not in (None, 1) else "none")
+  if divisors is not None:
+    if kind != "none":
+      raise c.refuse(f"{at}.scaling.type", "is not supported beside tensor rope_freqs.weight")
+    return _llama3_rope(divisors, theta, head_dim, c.where)
+  if kind == "none":
+    return {"rope_theta": theta, "rope_type": "default"}
+  rope = {"rope_theta": theta, "rope_type": kind, "factor": c.positive(f"{at}.scaling.factor")}
+  if kind == "yarn":
+    length = c.whole(f"{at}.scaling.original_context_length", None)
+    rope["original_max_position_embeddings"] = length
+    rope["beta_fast"] = c.positive(f"{at}.scaling.yarn_beta_fast", 32.0)
+    rope["beta_slow"] = c.positive(f"{at}.scaling.yarn_beta_slow", 1.0)
+  return rope
+
+
+def _llama3_rope(tensor: Tensor, theta: float, head_dim: int, where: str) -> dict[str, Any]:
   """The scaling that gave these divisors of the frequencies, if it is Llama 3.1's."""
-  divisors = np.asarray(tensor.data, np.float64)
+  divisors = tensor.values().astype(np.float64)
   factor = round(float(divisors.max()), 3)
-  plain = Rope(theta)
   scaled = Rope(theta, "llama3", factor, _LLAMA_31.original_length)
-  expected = plain.frequencies(head_dim) / scaled.frequencies(head_dim)
-  if not np.allclose(divisors, expected, rtol=1e-3):
-    raise ValueError(f"{path}: tensor rope_freqs.weight is not the scaling of Llama 3.1.")
+  expected = Rope(theta).frequencies(head_dim) / scaled.frequencies(head_dim)
+  if divisors.shape != expected.shape or not np.allclose(divisors, expected, rtol=1e-3):
+    raise ValueError(f"{where}: tensor rope_freqs.weight is not the scaling of Llama 3.1.")
   return {
     "rope_theta": theta,
     "rope_type": "llama3",
@@ -150,16 +215,3 @@ def _rotate_half_order(rows: np.ndarray, heads: int) -> np.ndarray:
   """From rows for rotary pairs (2i, 2i + 1), as Llama's q and k are stored, to (i, i + H/2)."""
   pairs = rows.reshape(heads, -1, 2, *rows.shape[1:])
   return pairs.swapaxes(1, 2).reshape(rows.shape)
-
-
-@functools.cache
-def _trouble(kind: int) -> str | None:
-  """Why values of this type cannot be read, or None: tried on a block of zeros."""
-  try:
-    known = gguf.GGMLQuantizationType(kind)
-    gguf.quants.dequantize(np.zeros((1, gguf.GGML_QUANT_SIZES[known][1]), np.uint8), known)
-  except (ValueError, KeyError):
-    return f"the unknown type {kind}"
-  except NotImplementedError:
-    return f"type {known.name}, which cannot be dequantised"
-  return None

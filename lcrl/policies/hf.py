@@ -14,16 +14,16 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
+from lcrl.policies.folder import INDEX, open_folder, read_json
 from lcrl.policies.gguf import read_gguf
 from lcrl.policies.hf_config import read_config, write_config
-from lcrl.policies.tensors import Tensors, assemble, disassemble
+from lcrl.policies.tensors import assemble, check_sizes, disassemble
 from lcrl.policies.transformer import Policy, make
 
 PyTree = Any
-INDEX = "model.safetensors.index.json"
+__all__ = ["Source", "load", "pretrained", "read_json", "save"]
 
 
 class Source(NamedTuple):
@@ -53,9 +53,12 @@ def pretrained(
     attention: a back end, a name in `attention.BACKENDS`.
   """
   path = Path(path).expanduser()
-  raw, tensors = read_gguf(path) if path.suffix == ".gguf" and path.is_file() else _open(path)
+  is_gguf = path.suffix == ".gguf" and path.is_file()
+  raw, tensors = read_gguf(path) if is_gguf else open_folder(path)
   runtime = {"dtype": dtype, "remat": remat, "unroll": unroll, "attention": attention}
-  config = read_config(raw, str(path), **runtime)
+  where = str(path if is_gguf else path / "config.json")
+  config = read_config(raw, where, **runtime)
+  check_sizes(config, tensors, where)
   policy = make(config)
 
   def params(key=None, shardings: PyTree = None) -> PyTree:
@@ -107,44 +110,8 @@ def save(
       os.replace(new, path / new.name)
 
 
-def read_json(path: Path) -> dict[str, Any]:
-  """Raises ValueError, with the file's name, where it is not JSON."""
-  try:
-    return json.loads(path.read_text(encoding="utf-8"))
-  except (json.JSONDecodeError, UnicodeDecodeError) as e:
-    raise ValueError(f"{path} is not JSON: {e}") from e
-
-
 def _write_json(path: Path, content: Any) -> None:
   path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-
-
-def _open(folder: Path) -> tuple[dict[str, Any], Tensors]:
-  """(config.json, tensors) of a Hugging Face folder."""
-  if not folder.is_dir():
-    raise FileNotFoundError(
-      f"There is no model folder {folder} (names are not looked up in a hub)."
-    )
-  if not (folder / "config.json").is_file():
-    raise FileNotFoundError(f"{folder} is not a model folder: it has no config.json.")
-  if (folder / INDEX).is_file():
-    names = sorted(set(read_json(folder / INDEX)["weight_map"].values()))
-  else:
-    names = ["model.safetensors"]
-  files = [_open_tensors(folder / name) for name in names]
-  at = {name: file for file in files for name in file.keys()}  # noqa: SIM118
-  shapes = {name: tuple(file.get_slice(name).get_shape()) for name, file in at.items()}
-  read = lambda name, index: at[name].get_slice(name)[index]
-  return read_json(folder / "config.json"), Tensors(str(folder), shapes, read)
-
-
-def _open_tensors(path: Path):
-  if not path.is_file():
-    raise FileNotFoundError(f"{path} is missing: only safetensors are read.")
-  try:
-    return safe_open(path, framework="numpy")
-  except SafetensorError as e:
-    raise ValueError(f"{path} is not a whole safetensors file, was it cut short? {e}") from e
 
 
 def _write_tensors(folder: Path, policy: Policy, params: PyTree, shard_bytes: int) -> None:

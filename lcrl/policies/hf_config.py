@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Mapping
 from typing import Any
 
-from lcrl.policies.config import OPTIONS, Config, Rope
+from lcrl.policies.config import OPTIONS, Config
+from lcrl.policies.fields import Fields
+from lcrl.policies.hf_rope import read_rope, write_rope
 
 Json = dict[str, Any]
 
@@ -16,86 +19,94 @@ ARCHITECTURES = {
   "qwen2": "Qwen2ForCausalLM",
   "qwen3": "Qwen3ForCausalLM",
 }
-_ROPE_FIELDS = {
-  "factor": "factor",
-  "original_max_position_embeddings": "original_length",
-  "low_freq_factor": "low_freq",
-  "high_freq_factor": "high_freq",
-  "beta_fast": "beta_fast",
-  "beta_slow": "beta_slow",
-  "attention_factor": "attention_factor",
-  "truncate": "truncate",
+_NEUTRAL: dict[str, tuple[Any, ...]] = {  # what the decoder does; other values are refused by name
+  "hidden_act": ("silu", "swish"),
+  "attention_bias": (False,),
+  "mlp_bias": (False,),
+  "rope_interleaved": (False,),
+  "use_mrope": (False,),
+  "use_qk_norm": (False,),
+  "is_causal": (True,),
+  "is_encoder_decoder": (False,),
+  "add_cross_attention": (False,),
+  "embedding_multiplier": (1.0,),
+  "residual_multiplier": (1.0,),
+  "logits_scaling": (1.0,),
 }
-_ROPE_KEYS = {  # what each scaling reads
-  "default": (),
-  "linear": ("factor",),
-  "llama3": (
-    "factor",
-    "original_max_position_embeddings",
-    "low_freq_factor",
-    "high_freq_factor",
-  ),
-  "yarn": (
-    "factor",
-    "original_max_position_embeddings",
-    "beta_fast",
-    "beta_slow",
-    "attention_factor",
-    "truncate",
-  ),
-}
-_EXPECTED = {  # what the decoder does; anything else is refused by name
-  "hidden_act": "silu",
-  "attention_bias": False,
-  "mlp_bias": False,
-  "partial_rotary_factor": 1.0,
-  "quantization_config": None,
-}
+_READ = re.compile(
+  """
+  model_type | architectures | vocab_size | hidden_size | num_hidden_layers |
+  num_attention_heads | num_key_value_heads | head_dim | intermediate_size | rms_norm_eps |
+  max_position_embeddings | rope_theta | rope_scaling | rope_parameters |
+  original_max_position_embeddings | partial_rotary_factor | tie_word_embeddings |
+  use_sliding_window | sliding_window | max_window_layers | layer_types
+  """,
+  re.VERBOSE,
+)
+_HARMLESS = re.compile(  # nothing that the forward pass computes with
+  """
+  dtype | torch_dtype | use_cache | initializer_range | initializer_factor | init_std |
+  pretraining_tp | is_decoder | is_llama_config | tokenizer_class | model_max_length |
+  max_sequence_length | max_seq_len | max_seq_length | seq_length | tokenizer_model_max_length |
+  tokenizer_padding_side | gradient_checkpointing | use_flash_attn | use_flash_attention |
+  attn_implementation | license | chunk_size_feed_forward | output_attentions |
+  output_hidden_states | output_scores | return_dict | return_dict_in_generate | torchscript |
+  tie_encoder_decoder | use_bfloat16 | tf_legacy_loss | problem_type | finetuning_task |
+  id2label | label2id | num_labels | prefix | task_specific_params | max_length | min_length |
+  do_sample | early_stopping | num_beams | num_beam_groups | diversity_penalty | temperature |
+  top_k | top_p | typical_p | repetition_penalty | length_penalty | no_repeat_ngram_size |
+  encoder_no_repeat_ngram_size | bad_words_ids | num_return_sequences | remove_invalid_values |
+  exponential_decay_length_penalty | suppress_tokens | begin_suppress_tokens
+  | _.* | unsloth_.* | transformers.* | .*_token | .*_token_ids? | .*_dropout | .*_pdrop
+  """,
+  re.VERBOSE,
+)
 
 
 def read_config(raw: Mapping[str, Any], where: str, **runtime: Any) -> Config:
-  """What config.json says.
+  """What config.json says. A field that may change the computation and is not read is refused.
 
   Args:
     raw: config.json.
     where: its file, for errors.
     **runtime: fields of Config that no file has, `config.OPTIONS`.
+
+  Raises:
+    ValueError: a field is missing, of the wrong type, not supported or contradicts another one.
   """
-  family = raw.get("model_type")
+  if not isinstance(raw, Mapping):
+    raise ValueError(f"{where} is not a JSON object.")
+  c = Fields(raw, where)
+  family = c.text("model_type")
   if family not in ARCHITECTURES:
     raise ValueError(
       f"{where}: unknown architecture {family!r}, known are {', '.join(ARCHITECTURES)}."
     )
-  rope = raw.get("rope_parameters") or raw.get("rope_scaling") or {}
-  for key, value in _EXPECTED.items():
-    if (given := {**raw, **rope}.get(key, value)) != value:
-      raise ValueError(f"{where}: {key}={given!r} is not supported, only {value!r}.")
-
-  def need(key: str):
-    if raw.get(key) is None:
-      raise ValueError(f"{where}: {key} is missing.")
-    return raw[key]
-
-  hidden, heads, layers = (
-    need(key) for key in ("hidden_size", "num_attention_heads", "num_hidden_layers")
-  )
-  max_length = raw.get("max_position_embeddings", 2048)
+  _refuse_unknown(c, family)
+  hidden, heads = c.whole("hidden_size"), c.whole("num_attention_heads")
+  layers = c.whole("num_hidden_layers", most=10_000)
+  head_dim = c.whole("head_dim", None) or (128 if family == "qwen3" else hidden // heads)
+  kv_heads = c.whole("num_key_value_heads", heads)
+  if heads % kv_heads:
+    raise c.refuse("num_attention_heads", f"is not a multiple of num_key_value_heads={kv_heads}")
+  if head_dim < 2 or head_dim % 2:
+    raise ValueError(f"{where}: head_dim={head_dim} must be even for rotary positions.")
   return Config(
     family=family,
-    vocab_size=need("vocab_size"),
+    vocab_size=c.whole("vocab_size"),
     hidden_size=hidden,
     layers=layers,
     heads=heads,
-    kv_heads=raw.get("num_key_value_heads") or heads,
-    head_dim=raw.get("head_dim") or (128 if family == "qwen3" else hidden // heads),
-    mlp_size=need("intermediate_size"),
-    rope=_read_rope(raw, rope, max_length, where),
-    norm_eps=raw.get("rms_norm_eps", 1e-6),
+    kv_heads=kv_heads,
+    head_dim=head_dim,
+    mlp_size=c.whole("intermediate_size"),
+    rope=read_rope(c),
+    norm_eps=c.positive("rms_norm_eps", 1e-6),
     qkv_bias=family == "qwen2",
     qk_norm=family == "qwen3",
-    tied=raw.get("tie_word_embeddings", False),
-    windows=_read_windows(raw, family, layers, where),
-    max_length=max_length,
+    tied=c.flag("tie_word_embeddings", False),
+    windows=_read_windows(c, family, layers),
+    max_length=c.whole("max_position_embeddings", 2048),
     **runtime,
   )
 
@@ -109,9 +120,7 @@ def write_config(config: Config) -> Json:
   c = config
   if c.family not in ARCHITECTURES:
     raise ValueError(f"family={c.family!r} is not one of {', '.join(ARCHITECTURES)}.")
-  rope = {"rope_theta": c.rope.theta, "rope_type": c.rope.scaling}
-  scaling = {key: getattr(c.rope, _ROPE_FIELDS[key]) for key in _ROPE_KEYS[c.rope.scaling]}
-  rope |= {key: value for key, value in scaling.items() if value is not None}
+  rope = write_rope(c.rope)
   raw = {
     "architectures": [ARCHITECTURES[c.family]],
     "model_type": c.family,
@@ -128,7 +137,7 @@ def write_config(config: Config) -> Json:
     "tie_word_embeddings": c.tied,
     "rope_parameters": rope,
     "rope_theta": c.rope.theta,
-    "rope_scaling": rope if scaling else None,
+    "rope_scaling": None if c.rope.scaling == "default" else rope,
     **_write_windows(c),
   }
   options = {name: getattr(c, name) for name in OPTIONS}
@@ -142,41 +151,42 @@ def write_config(config: Config) -> Json:
   return raw
 
 
-def _read_rope(
-  raw: Mapping[str, Any], rope: Mapping[str, Any], max_length: int, where: str
-) -> Rope:
-  scaling = rope.get("rope_type") or rope.get("type") or "default"
-  if scaling not in _ROPE_KEYS:
-    raise ValueError(f"{where}: rope scaling {scaling!r} is not one of {', '.join(_ROPE_KEYS)}.")
-  known = {*_ROPE_KEYS[scaling], "rope_theta", "rope_type", "type", *_EXPECTED}
-  if unknown := sorted(key for key in set(rope) - known if rope[key] is not None):
-    raise ValueError(f"{where}: rope parameter {unknown[0]}={rope[unknown[0]]!r} is not supported.")
-  theta = rope.get("rope_theta") or raw.get("rope_theta") or 10_000.0
-  values = {key: rope[key] for key in _ROPE_KEYS[scaling] if rope.get(key) is not None}
-  if "original_max_position_embeddings" in _ROPE_KEYS[scaling]:
-    outside = raw.get("original_max_position_embeddings")
-    inside = values.get("original_max_position_embeddings", max_length)
-    values["original_max_position_embeddings"] = outside or inside
-  return Rope(theta, scaling, **{_ROPE_FIELDS[key]: value for key, value in values.items()})
+def _refuse_unknown(c: Fields, family: str) -> None:
+  if (named := c.list_of(str, "architectures", None)) and ARCHITECTURES[family] not in named:
+    raise c.refuse("architectures", f"is not supported, only {ARCHITECTURES[family]!r}")
+  for key, value in c.values.items():
+    if key in _NEUTRAL and value is not None and value not in _NEUTRAL[key]:
+      raise c.refuse(key, f"is not supported, only {_NEUTRAL[key][0]!r}")
+    known = key in _NEUTRAL or _READ.fullmatch(key) or _HARMLESS.fullmatch(key)
+    if not known and value not in (None, "", [], {}):
+      raise c.refuse(
+        key, "is not supported: it may change what the model computes (remove it if it does not)"
+      )
 
 
-def _read_windows(raw: Mapping[str, Any], family: str, layers: int, where: str):
+def _read_windows(c: Fields, family: str, layers: int):
   """One window a layer, or None where no layer has one."""
-  window = raw.get("sliding_window", 4096)
-  if family == "llama" or window is None:
-    return None
-  if family == "mistral":
-    return (window,) * layers
-  if not raw.get("use_sliding_window", False):
-    return None
-  first = raw.get("max_window_layers", 28)
-  kinds = raw.get("layer_types") or [
-    "sliding_attention" if i >= first else "full_attention" for i in range(layers)
-  ]
-  known = {"full_attention": None, "sliding_attention": window}
-  if unknown := sorted(set(kinds) - set(known)):
-    raise ValueError(f"{where}: layer type {unknown[0]!r} is not supported.")
-  windows = tuple(known[kind] for kind in kinds)
+  on = c.flag("use_sliding_window", None)
+  unsaid = None if family == "llama" or "sliding_window" in c.values else 4096
+  window = c.whole("sliding_window", unsaid)
+  if family == "mistral" and on is not None and on != (window is not None):
+    raise c.refuse("use_sliding_window", f"contradicts sliding_window={window}")
+  if family == "llama" and (on or (window and on is None)):
+    raise c.refuse("sliding_window", "is not supported for llama")
+  window = window if on or family == "mistral" else None
+  start = 0 if family == "mistral" else c.whole("max_window_layers", 28, least=0)
+  kinds = ["full_attention"] * layers
+  if window:
+    kinds[start:] = ["sliding_attention"] * (layers - min(start, layers))
+  given = c.list_of(str, "layer_types", kinds)
+  known = {"full_attention": None} | ({"sliding_attention": window} if window else {})
+  if unknown := sorted(set(given) - set(known)):
+    raise ValueError(f"{c.where}: layer_types: {unknown[0]!r} is not supported, only {[*known]}.")
+  if len(given) != layers:
+    raise ValueError(f"{c.where}: layer_types has {len(given)} entries for {layers} layers.")
+  if given != kinds and not family.startswith("qwen"):
+    raise c.refuse("layer_types", f"is not supported for {family} with sliding_window={window}")
+  windows = tuple(known[kind] for kind in given)
   return windows if any(windows) else None
 
 

@@ -8,13 +8,17 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable, Iterator
+import math
+import os
+from collections.abc import Callable, Iterator, Mapping
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from lcrl.policies.config import Config
 from lcrl.policies.transformer import Policy
 
 PyTree = Any
@@ -46,6 +50,10 @@ class Tensors(NamedTuple):
   where: str  # the file or folder, for errors
   shapes: dict[str, tuple[int, ...]]
   read: Callable[[str, Index], np.ndarray]
+  files: Mapping[str, str] = MappingProxyType({})  # of each tensor, where they are several
+
+  def file(self, name: str) -> str:
+    return self.files.get(name, self.where)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,8 +74,9 @@ def assemble(policy: Policy, tensors: Tensors, dtype, shardings: PyTree = None) 
   """Params from named tensors; with `shardings`, each process reads its own slices.
 
   Raises:
-    ValueError: a tensor is missing, left over or of another shape; it names the tensor.
+    ValueError: a tensor is missing, left over, of another shape or not finite; it names the tensor.
   """
+  tensors = _one_head(tensors, policy.config.tied)
   shapes = jax.eval_shape(policy.init, jax.random.key(0))
   leaves = _leaves(policy)
   expected = {
@@ -75,7 +84,9 @@ def assemble(policy: Policy, tensors: Tensors, dtype, shardings: PyTree = None) 
     for leaf, x in zip(jax.tree.leaves(leaves), jax.tree.leaves(shapes), strict=True)
     for name in leaf.names
   }
-  _check(expected, tensors, policy.config.tied)
+  _check(expected, tensors)
+  if shardings is None:
+    _check_memory(expected, tensors, np.dtype(dtype))
 
   def build(leaf, shape, sharding=None):
     read = functools.partial(_read, tensors, leaf, np.dtype(dtype))
@@ -109,17 +120,82 @@ def _leaves(policy: Policy) -> PyTree:
   return jax.tree_util.tree_map_with_path(locate, policy.axes, is_leaf=is_names)
 
 
-def _check(expected: dict[str, tuple[int, ...]], tensors: Tensors, tied: bool) -> None:
+def check_sizes(c: Config, tensors: Tensors, where: str) -> None:
+  """Sizes that no tensor comes near: said before a model of these sizes is thought of.
+
+  Raises:
+    ValueError: a size is far from what the tensors have; it names `where` and the size.
+  """
+  full = [shape for shape in tensors.shapes.values() if 0 not in shape]
+  widest = max((n for shape in full for n in shape), default=0)
+  widths = {
+    "vocab_size": c.vocab_size,
+    "hidden_size": c.hidden_size,
+    "intermediate_size": c.mlp_size,
+    "num_attention_heads * head_dim": c.heads * c.head_dim,
+  }
+  for name, size in widths.items():
+    if size > 16 * widest:  # closer ones are compared with their own tensor in `assemble`
+      raise ValueError(f"{where}: {name} is {size}, but no tensor is wider than {widest}.")
+  if c.layers > len(full):
+    raise ValueError(
+      f"{where}: num_hidden_layers is {c.layers}, but there are {len(full)} tensors in all."
+    )
+
+
+def _one_head(tensors: Tensors, tied: bool) -> Tensors:
+  """A tied matrix stands under either name; both names are one only if they hold the same."""
+  embed, head = _TOP["embed",], _TOP["head",]
+  if not tied or head not in tensors.shapes:
+    return tensors
+  shapes = dict(tensors.shapes)
+  shape = shapes.pop(head)
+  if embed in shapes:
+    same = (
+      shape == shapes[embed]
+      and len(shape) == 2
+      and all(
+        np.array_equal(tensors.read(embed, rows), tensors.read(head, rows))
+        for rows in _blocks(shape)
+      )
+    )
+    if not same:
+      raise ValueError(
+        f"{tensors.file(head)}: tie_word_embeddings is true, but {head} is not {embed}: set it to "
+        "false if the head is meant, or remove the tensor."
+      )
+    return tensors._replace(shapes=shapes)
+  names = {embed: head}
+  read = lambda name, index: tensors.read(names.get(name, name), index)
+  files = {**tensors.files, embed: tensors.file(head)}
+  return Tensors(tensors.where, shapes | {embed: shape}, read, files)
+
+
+def _blocks(shape: tuple[int, ...], rows: int = 8192) -> Iterator[Index]:
+  for start in range(0, shape[0], rows):
+    yield (slice(start, min(start + rows, shape[0])), slice(None))
+
+
+def _check(expected: dict[str, tuple[int, ...]], tensors: Tensors) -> None:
   where, found = tensors.where, tensors.shapes
   if missing := sorted(set(expected) - set(found)):
     raise ValueError(f"{where}: tensor {missing[0]} is missing ({len(missing)} in all).")
-  spare = {_TOP["head",]} if tied else set()  # some folders keep a copy of the tied head
-  surplus = sorted(set(found) - set(expected) - spare)
+  surplus = sorted(set(found) - set(expected))
   if surplus := [name for name in surplus if not name.endswith("rotary_emb.inv_freq")]:
     raise ValueError(f"{where}: tensor {surplus[0]} has no place in this model.")
   for name, shape in expected.items():
     if found[name] != shape:
       raise ValueError(f"{where}: tensor {name} is {list(found[name])}, should be {list(shape)}.")
+
+
+def _check_memory(expected: dict[str, tuple[int, ...]], tensors: Tensors, dtype) -> None:
+  asked = sum(math.prod(shape) for shape in expected.values()) * dtype.itemsize
+  there = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+  if asked > there:
+    raise ValueError(
+      f"{tensors.where}: the parameters take {asked / 2**30:.0f} GiB as {dtype}, this machine has "
+      f"{there / 2**30:.0f} GiB."
+    )
 
 
 def _read(tensors: Tensors, leaf: _Leaf, dtype, index: Index) -> np.ndarray:
@@ -128,9 +204,24 @@ def _read(tensors: Tensors, leaf: _Leaf, dtype, index: Index) -> np.ndarray:
   if leaf.stacked:
     names, index = names[index[0]], index[1:]
   index = index[::-1] if leaf.transposed else index
-  parts = [tensors.read(name, index).astype(dtype) for name in names]
+  parts = [_finite(tensors, name, index, dtype) for name in names]
   parts = [part.T for part in parts] if leaf.transposed else parts
   return np.stack(parts) if leaf.stacked else parts[0]
+
+
+def _finite(tensors: Tensors, name: str, index: Index, dtype) -> np.ndarray:
+  """A part of a tensor in `dtype`, refused where a value is nan, infinite or beyond `dtype`."""
+  with np.errstate(over="ignore"):
+    part = tensors.read(name, index).astype(dtype)
+  # As integers, inf and nan are the largest of each sign. Maxima need no copy, unlike isfinite.
+  for sign, kind in ((1, "i"), (-1, "u")):
+    bits = f"{kind}{dtype.itemsize}"
+    first = np.array(sign * np.inf, dtype).view(bits)
+    if part.size and part.view(bits).max() >= first:
+      raise ValueError(
+        f"{tensors.file(name)}: tensor {name} has values that are not finite {dtype}."
+      )
+  return part
 
 
 def _fetch(leaf: _Leaf, x: jax.Array, layer: int) -> np.ndarray:

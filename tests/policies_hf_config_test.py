@@ -1,0 +1,113 @@
+"""config.json: contradictions and what is not understood are refused, by field and value."""
+
+import numpy as np
+import pytest
+
+from lcrl import policies
+from lcrl.policies.hf_config import read_config
+
+BARE = {"model_type": "llama", "vocab_size": 64, "hidden_size": 32, "intermediate_size": 40}
+BARE |= {"num_hidden_layers": 2, "num_attention_heads": 4, "max_position_embeddings": 64}
+YARN = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 16}
+PLAIN = {"rope_type": "default", "rope_theta": 10_000.0}
+
+
+@pytest.mark.parametrize("kind", ["linear", "yarn", "llama3"])
+@pytest.mark.parametrize("factor", [None, 0, -2.0, "4", float("inf"), True])
+def test_a_scaling_needs_its_factor(kind, factor):
+  rope = {"type": kind, "factor": factor, "low_freq_factor": 1.0, "high_freq_factor": 4.0}
+  rope = rope if kind == "llama3" else {"type": kind, "factor": factor}
+  with pytest.raises(ValueError, match=r"config.json: factor( is missing|=.* should be a finite)"):
+    read_config(BARE | {"rope_scaling": rope}, "config.json")
+
+
+def test_a_scaling_beside_plain_parameters_counts():
+  read = lambda **changes: read_config(BARE | changes, "").rope
+  want = policies.Rope(scaling="yarn", factor=4.0, original_length=16)
+  assert read(rope_scaling=YARN) == read(rope_parameters=YARN) == want
+  assert read(rope_scaling=YARN, rope_parameters=PLAIN) == want
+  assert read(rope_scaling=YARN, rope_parameters=YARN | PLAIN | YARN) == want
+  assert read(rope_scaling=None, rope_parameters=YARN, rope_theta=10_000) == want
+  assert (
+    read(rope_parameters={**YARN, "original_max_position_embeddings": None}).original_length == 64
+  )
+  # The ends of the ramp: 8 ln(16 / 2 pi b) / (2 ln 10000) is -1.1 for b = 32 and 0.4 for b = 1, as
+  # whole channels 0 and 1. So channel 0 keeps its frequency, the others have a quarter of theirs.
+  np.testing.assert_allclose(want.frequencies(8), [1.0, 0.1 / 4, 0.01 / 4, 0.001 / 4], rtol=1e-12)
+
+
+@pytest.mark.parametrize(
+  "changes, message",
+  [
+    ({"rope_scaling": YARN, "rope_parameters": YARN | {"factor": 2.0}}, "factor=2.0 contradicts"),
+    ({"rope_scaling": YARN, "rope_parameters": PLAIN | {"rope_theta": 1e6}}, "rope_theta=1000000"),
+    ({"rope_scaling": PLAIN, "rope_parameters": YARN}, "rope_type='yarn' contradicts"),
+    ({"rope_scaling": YARN, "original_max_position_embeddings": 32}, "=32 contradicts"),
+    ({"rope_scaling": YARN | {"beta_fast": 1, "beta_slow": 2}}, "beta_slow=2 is not below"),
+    ({"rope_scaling": YARN | {"truncate": "no"}}, "truncate='no' should be true or false"),
+    ({"rope_scaling": YARN | {"mscale": 0.7}}, "mscale=0.7 is not supported"),
+    ({"partial_rotary_factor": 0.5}, "partial_rotary_factor=0.5"),
+    ({"rope_theta": 1.0}, "rope_theta=1.0 should be above 1"),
+  ],
+)
+def test_rotary_fields_that_contradict_are_named(changes, message):
+  with pytest.raises(ValueError, match=message):
+    read_config(BARE | changes, "")
+
+
+FULL, SLIDING = "full_attention", "sliding_attention"
+QWEN = {"model_type": "qwen2", "use_sliding_window": True, "sliding_window": 5}
+
+
+@pytest.mark.parametrize(
+  "changes, windows",
+  [
+    ({"model_type": "mistral", "sliding_window": 5, "layer_types": [SLIDING] * 2}, (5, 5)),
+    ({"model_type": "mistral", "sliding_window": None, "layer_types": [FULL] * 2}, None),
+    ({"model_type": "mistral"}, (4096, 4096)),
+    ({"layer_types": [FULL] * 2, "sliding_window": 4096, "use_sliding_window": False}, None),
+    (QWEN | {"max_window_layers": 0}, (5, 5)),
+    (QWEN | {"max_window_layers": 1}, (None, 5)),
+    (QWEN | {"max_window_layers": 9}, None),
+    (QWEN | {"layer_types": [SLIDING, FULL]}, (5, None)),
+    (QWEN | {"use_sliding_window": False}, None),
+    (QWEN | {"sliding_window": None, "max_window_layers": 0}, None),
+  ],
+)
+def test_windows_of_layers(changes, windows):
+  assert read_config(BARE | changes, "").windows == windows
+
+
+@pytest.mark.parametrize(
+  "changes, message",
+  [
+    (
+      {"model_type": "mistral", "sliding_window": 5, "layer_types": [FULL, SLIDING]},
+      "layer_types=",
+    ),
+    ({"model_type": "mistral", "sliding_window": 5, "use_sliding_window": False}, "contradicts"),
+    (QWEN | {"use_sliding_window": False, "layer_types": [FULL, SLIDING]}, "'sliding_attention'"),
+    (QWEN | {"layer_types": [SLIDING] * 3}, "layer_types has 3 entries for 2 layers"),
+    (QWEN | {"layer_types": [FULL, "chunked_attention"]}, "'chunked_attention' is not supported"),
+    (QWEN | {"layer_types": {"0": SLIDING}}, "layer_types=.* should be a list of str"),
+    (QWEN | {"sliding_window": [4, 5]}, r"sliding_window=\[4, 5\] should be a whole number"),
+    (QWEN | {"sliding_window": 0}, "sliding_window=0 should be a whole number"),
+    (QWEN | {"max_window_layers": "1"}, "max_window_layers='1' should be a whole number"),
+  ],
+)
+def test_windows_that_contradict_are_named(changes, message):
+  with pytest.raises(ValueError, match=message):
+    read_config(BARE | changes, "")
+
+
+def test_what_tools_add_to_config_json_is_no_hindrance():
+  told = {"_name_or_path": "x", "torch_dtype": "bfloat16", "unsloth_version": "2025.1"}
+  told |= {"transformers.js_config": {"dtype": "q4"}, "is_llama_config": True, "pad_token_id": 0}
+  told |= {
+    "rope_interleaved": False,
+    "attention_dropout": 0.1,
+    "temperature": 0.7,
+    "use_cache": False,
+  }
+  told |= {"unheard_of": None, "pruned_heads": {}, "architectures": ["LlamaForCausalLM"]}
+  assert read_config(BARE | told, "") == read_config(BARE, "")
