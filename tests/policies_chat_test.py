@@ -53,7 +53,7 @@ def test_every_place_that_names_an_end_token_counts(tmp_path):
     settings.pop(name)
   (folder / "tokenizer_config.json").write_text(json.dumps(settings))
   tokenizer = policies.tokenizer(folder)
-  assert (tokenizer.end_ids, tokenizer.pad_id) == ((7, 0, 9), 7)
+  assert (tokenizer.end_ids, tokenizer.pad_id) == ((0, 7, 9), 0)  # 0 ends the template's turns
 
 
 def test_named_templates_in_the_old_place(tmp_path):
