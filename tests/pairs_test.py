@@ -146,7 +146,7 @@ def test_a_third_side_is_the_answer_to_another_prompt():
     assert one.sides[:2] == old.sides
     assert one.id == old.id
     np.testing.assert_array_equal(one.sides[2], other.sides[0][:4])
-  with pytest.raises(ValueError, match="at least two pairs"):
+  with pytest.raises(ValueError, match="at least two prompts; all 1 are of one"):
     mismatched(data[:1], window=7)
 
 

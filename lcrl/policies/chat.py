@@ -24,7 +24,7 @@ import jinja2
 Message = Mapping[str, Any]  # role, content, and what else the template reads
 MEMORY, SECONDS, CHARACTERS = 1 << 30, 5, 1 << 24  # bytes, CPU time of a template, of its text
 TEXT, FAILED, REFUSED = range(3)  # kinds of replies, as in chat_process.py
-_REASONING = ("reasoning_content", "thinking", "reasoning")
+REASONING = ("reasoning_content", "thinking", "reasoning")
 _READS_ARGUMENTS = re.compile(r"arguments['\"\]]*\s*(\|\s*(tojson|items)|\.items)")
 
 
@@ -90,7 +90,7 @@ def _message(message: Any, parse_calls: bool) -> dict[str, Any]:
   if not isinstance(message, Mapping):
     raise ValueError(f"A message must be an object with role and content, got {message!r:.60}.")
   message = {key: x for key, x in message.items() if x is not None or key == "content"}
-  said = [message[name] for name in _REASONING if name in message]
+  said = [message[name] for name in REASONING if name in message]
   if said:
     message = {"thinking": said[0], **message, "reasoning_content": said[0]}
   if parse_calls and isinstance(message.get("tool_calls"), list):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import pathlib
+from collections.abc import Mapping
 from typing import Any
 
 from lcrl.named import resolve
@@ -26,6 +27,7 @@ def jsonl(
   threshold: float = 1.0,
   render: Render = plain,
   signals: Signals | None = None,
+  variables: Mapping[str, Any] | None = None,
 ) -> Task:
   """A file of questions and answers. The layouts of
 
@@ -45,6 +47,7 @@ def jsonl(
     threshold: least score of a correct answer.
     render: how a budget shows (`lcrl.tasks.render`).
     signals: what is read off responses (`lcrl.tasks.signals`).
+    variables: of the chat template, such as enable_thinking=False.
   """
   from lcrl.tasks import scorers
 
@@ -67,7 +70,7 @@ def jsonl(
     extract=resolve(extractors, {"fn": extract}, field="task.extract"),
     score=resolve(scorers, {"fn": verifier}, field="task.verifier"),
   )
-  return Task(pathlib.Path(path).name, prompts, score, threshold, render, signals)
+  return Task(pathlib.Path(path).name, prompts, score, threshold, render, signals, variables or {})
 
 
 def read_jsonl(path: str) -> list[tuple[int, dict[str, Any]]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import warnings
+from collections.abc import Mapping
 from typing import Any
 
 from lcrl.named import resolve
@@ -73,6 +74,7 @@ def reasoning_gym(
   allow_evaluating_scorer: bool = False,
   render: Render = plain,
   signals: Signals | None = None,
+  variables: Mapping[str, Any] | None = None,
   **options: Any,
 ) -> Task:
   """A data set of the package, with the package's own scorer.
@@ -91,6 +93,7 @@ def reasoning_gym(
     allow_evaluating_scorer: admits data sets whose scorers may evaluate the response as code.
     render: how a budget shows (`lcrl.tasks.render`).
     signals: what is read off responses (`lcrl.tasks.signals`).
+    variables: of the chat template, such as enable_thinking=False.
     **options: of the data set, such as min_terms and max_terms.
   """
   import reasoning_gym as package
@@ -115,4 +118,4 @@ def reasoning_gym(
     score=problems.score_answer,
   )
   prompts = _Problems(problems, system_prompt, difficulty)
-  return Task(f"reasoning_gym {dataset}", prompts, score, threshold, render, signals)
+  return Task(f"reasoning_gym {dataset}", prompts, score, threshold, render, signals, variables or {})

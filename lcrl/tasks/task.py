@@ -11,7 +11,7 @@ import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
-Messages = tuple[dict[str, str], ...]  # each {"role": ..., "content": ...}
+Messages = tuple[dict[str, Any], ...]  # each {"role": ..., "content": ...}, and what chats have
 
 
 class BadFormat(Exception):
@@ -109,6 +109,7 @@ class Task:
   `score(response, prompt.reference) -> float` gets the response's text without the end token, may
   raise `BadFormat`, and is importable by name (or a `functools.partial` of such a function):
   it is pickled into a worker. A response is correct when its score is at least `threshold`.
+  `variables` are those of the chat template, such as enable_thinking=False.
   """
 
   name: str
@@ -117,3 +118,4 @@ class Task:
   threshold: float = 1.0
   render: Render = plain
   signals: Signals | None = None
+  variables: Mapping[str, Any] = dataclasses.field(default_factory=dict)
