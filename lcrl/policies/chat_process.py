@@ -57,7 +57,6 @@ def compiled(template: str) -> jinja2.Template:
 
 def tojson(x, ensure_ascii=False, indent=None, separators=None, sort_keys=False) -> str:
   """Plain JSON: Jinja's own filter would escape HTML."""
-  x = None if isinstance(x, Null) else x
   return json.dumps(
     x, ensure_ascii=ensure_ascii, indent=indent, separators=separators, sort_keys=sort_keys
   )

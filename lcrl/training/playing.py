@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
+import datetime
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -13,6 +15,7 @@ from lcrl.data import tokenizers
 from lcrl.evaluation.run import evaluate
 from lcrl.mesh import beside
 from lcrl.named import build
+from lcrl.policies import Policy, Tokenizer
 from lcrl.sampling import choices
 from lcrl.sampling.controls import Control
 from lcrl.sampling.engine import Engine, make_engine
@@ -23,8 +26,18 @@ from lcrl.training.collect import step_key
 from lcrl.training.phases import APART
 
 
-def build_tokenizer(s: Any) -> Any:
-  """The one that the section tokenizer names, else that of the policy's folder."""
+def build_tokenizer(
+  s: Any, policy: Policy | None = None, started: datetime.datetime | None = None
+) -> Any:
+  """The one that the section tokenizer names, else that of the policy's folder.
+
+  Args:
+    s: settings of the run.
+    policy: reads its tokens.
+    started: when the run was; what its chat template writes of the time stays the same then.
+  Raises:
+    ValueError: the policy has fewer tokens than the tokenizer.
+  """
   spec = s.built.get("tokenizer")
   if spec is None:
     if "path" not in s.built["policy"]:
@@ -32,7 +45,22 @@ def build_tokenizer(s: Any) -> Any:
         "the config needs a section tokenizer: its policy has no path to take it of."
       )
     spec = {"fn": "pretrained", "path": s.built["policy"]["path"]}
-  return build(tokenizers, spec, field="tokenizer")
+  tokenizer = build(tokenizers, spec, field="tokenizer")
+  size = getattr(tokenizer, "vocab_size", None)
+  if policy is not None and size is not None and size > policy.config.vocab_size:
+    raise ValueError(
+      f"tokenizer.fn={spec['fn']!r} has {size} tokens; the policy reads {policy.config.vocab_size}."
+    )
+  if isinstance(tokenizer, Tokenizer) and started is not None:
+    return dataclasses.replace(tokenizer, now=started)
+  return tokenizer
+
+
+def ends_of(tokenizer: Any) -> dict[str, str]:
+  """Every token that ends an answer -> who names it."""
+  if isinstance(tokenizer, Tokenizer):
+    return dict(tokenizer.ends)
+  return {tokenizer.decode([i]) or str(i): "tokenizer" for i in tokenizer.end_ids}
 
 
 def build_control(spec: Mapping[str, Any] | None) -> Control | None:
@@ -66,6 +94,8 @@ def playing(
   """The task that a config section names and a player of it, while its verifier runs."""
   s = model.settings
   task = build(tasks, spec, field=field)
+  if task.variables and not isinstance(tokenizer, Tokenizer):
+    raise ValueError(f"{field}.variables are of a chat template, and the tokenizer has none.")
   mesh = beside(model.mesh, s.sampling.devices)
   engine = build_engine(model, mesh, end_ids=tokenizer.end_ids, pad_id=tokenizer.pad_id)
   verify = s.verify

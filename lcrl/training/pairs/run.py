@@ -26,7 +26,7 @@ from lcrl.training.pairs.judge import judging, summarise
 from lcrl.training.pairs.losses import LOSSES, TRAINER
 from lcrl.training.pairs.mismatched import mismatched
 from lcrl.training.pairs.model import Model, build_model
-from lcrl.training.playing import build_tokenizer
+from lcrl.training.playing import build_tokenizer, ends_of
 from lcrl.training.run import Judged, Run, Step
 from lcrl.training.watch import device_memory
 from lcrl.training.workdir import Workdir
@@ -61,7 +61,9 @@ def begin(settings: Any, out: Workdir, *, parts: Parts = ACTING) -> Iterator[Run
   s = settings
   loss = resolve(LOSSES[s.run], s.built["loss"], field="loss")
   out.describe(loss=inspect.getdoc(loss.func))  # type: ignore[attr-defined]
-  model, tokenizer = parts.build_model(s), build_tokenizer(s)
+  model = parts.build_model(s)
+  tokenizer = build_tokenizer(s, model.policy, out.started)
+  out.describe(ends=ends_of(tokenizer))
   data = read_data(model, tokenizer)
   base = model.base()
   reference = make_reference(model, base, data, out)
