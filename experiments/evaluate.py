@@ -65,8 +65,8 @@ def evaluate(
   if spec is None:
     raise ValueError("the config has no section task to evaluate on.")
   model = runs.RUNS[settings.run].model(settings)
-  started = None if workdir is None else read_start(workdir)
-  tokenizer = build_tokenizer(settings, model.policy, started)
+  first = None if workdir is None else read_start(workdir)
+  tokenizer = build_tokenizer(settings, model.policy, first)
   if workdir is None:
     source = build(sources, settings.built["policy"], field="policy")
     key, shapes = (

@@ -76,15 +76,19 @@ PLAIN = ROWS["plain"]
     (CHATS | dict(system="Be brief."), (SYSTEM, *ASK)),
     (CHATS | dict(system_prompt="Be brief.", prompt="1 + 2?"), (SYSTEM, *ASK)),
     (CHATS | dict(prompt=None, context=None, history=[], tools="[]"), ASK),
-    (dict(chosen=[SYSTEM, *ASK, SAID[0]], rejected=[SYSTEM, *ASK, SAID[1]], system="Be brief."),
-     (SYSTEM, *ASK)),
+    (
+      dict(chosen=[SYSTEM, *ASK, SAID[0]], rejected=[SYSTEM, *ASK, SAID[1]], system="Be brief."),
+      (SYSTEM, *ASK),
+    ),
     (PLAIN | dict(prompt="Sure?", history=[["1 + 2?", "3"]]), LONGER),
     (PLAIN | dict(prompt="Sure?", history=[*LONGER[:2]]), LONGER),
     (PLAIN | dict(prompt=[{"role": "user", "content": [{"type": "text", "text": "1 + 2?"}]}]), ASK),
     (PLAIN | dict(messages=[*ASK, SAID[0]]), ASK),
     (PLAIN | dict(context="1 + 2"), ASK),  # the prompt holds it
-    (dict(question="1 + 2?", context="Add.", chosen="3", rejected="4"),
-     ({"role": "user", "content": "1 + 2?\n\nAdd."},)),
+    (
+      dict(question="1 + 2?", context="Add.", chosen="3", rejected="4"),
+      ({"role": "user", "content": "1 + 2?\n\nAdd."},),
+    ),
   ],
 )
 def test_context_is_kept(row, prompt):
@@ -107,8 +111,10 @@ def test_messages_keep_what_templates_read():
   "row, message",
   [
     (CHATS | dict(system=["Be brief."]), "system must be a text, got"),
-    (dict(chosen=[SYSTEM, *ASK, SAID[0]], rejected=[SYSTEM, *ASK, SAID[1]], system="Rhyme."),
-     "system is another system message"),
+    (
+      dict(chosen=[SYSTEM, *ASK, SAID[0]], rejected=[SYSTEM, *ASK, SAID[1]], system="Rhyme."),
+      "system is another system message",
+    ),
     (CHATS | dict(prompt="Add 1 and 2."), "prompt holds 'Add 1 and 2.', which the prompt does not"),
     (CHATS | dict(context="Numbers are octal."), "context holds 'Numbers are octal.'"),
     (PLAIN | dict(context="Numbers are octal."), "context holds 'Numbers are octal.'"),
@@ -116,7 +122,7 @@ def test_messages_keep_what_templates_read():
     (PLAIN | dict(context=["octal"]), r"context needs messages .* got 'octal'"),
     (PLAIN | dict(history="Earlier."), "history must be a list of turns, got 'Earlier.'"),
     (PLAIN | dict(history=[["a", None]]), "history needs messages"),
-    (PLAIN | dict(messages=[*LONGER]), "messages holds 'Sure?', which the prompt does not"),
+    (PLAIN | dict(messages=[*LONGER]), r"messages holds 'Sure\?', which the prompt does not"),
     (PLAIN | dict(documents=["octal"]), "column documents may carry context"),
     (PLAIN | dict(tools=[{"name": "add"}]), "column tools may carry context"),
     (PLAIN | dict(conversations=[{"from": "human", "value": "Hi"}]), "conversations may carry"),

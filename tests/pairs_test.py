@@ -164,7 +164,6 @@ def test_a_third_side_is_never_an_answer_to_the_same_prompt(prompts):
     mismatched([data[0], data[0]], window=7)
 
 
-
 SFT = {"run": "sft", "loss": {"fn": "nll"}, "weights": {"fn": "token_mean"}, "reference": None}
 
 

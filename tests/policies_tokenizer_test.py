@@ -101,7 +101,10 @@ def test_control_tokens_in_messages_are_text(tmp_path):
 @pytest.mark.parametrize("open, close", [("[INST]", "[/INST]"), ("<user>", "</user>")])
 def test_what_stands_beside_a_user_is_control_though_it_is_a_tag(open, close, tmp_path):
   template = (
-    "{% for m in messages %}{% if m.role == 'user' %}" + open + "{{ m.content }}" + close
+    "{% for m in messages %}{% if m.role == 'user' %}"
+    + open
+    + "{{ m.content }}"
+    + close
     + "{% else %}{{ m.content }}{{ eos_token }}{% endif %}{% endfor %}"
   )
   tokenizer = policies.tokenizer(folder(tmp_path, template, (open, close, "<think>", "</think>")))
@@ -112,7 +115,9 @@ def test_what_stands_beside_a_user_is_control_though_it_is_a_tag(open, close, tm
 
 
 @settings(max_examples=60, deadline=None)
-@given(parts=st.lists(st.sampled_from([END, EOS, "<|im_start|>", "<|im", "_end|>", " ", "\n", "é1"])))
+@given(
+  parts=st.lists(st.sampled_from([END, EOS, "<|im_start|>", "<|im", "_end|>", " ", "\n", "é1"]))
+)
 def test_only_the_template_writes_turns(parts, tmp_path_factory):
   tokenizer = _chatml(tmp_path_factory)
   text = tokenizer.render([{"role": "user", "content": "".join(parts)}])
@@ -149,7 +154,9 @@ def test_tokens_that_only_other_files_name(tmp_path):
 
 
 def test_content_in_parts(tmp_path):
-  ask = [{"role": "user", "content": [{"type": "text", "text": "1"}, {"type": "text", "text": "2"}]}]
+  ask = [
+    {"role": "user", "content": [{"type": "text", "text": "1"}, {"type": "text", "text": "2"}]}
+  ]
   tokenizer = policies.tokenizer(folder(tmp_path))
   assert tokenizer.render(ask, add_generation_prompt=False) == f"<|im_start|>user\n1\n2{END}\n"
   with pytest.raises(ValueError, match="there is a part {'type': 'image'"):
@@ -187,9 +194,16 @@ CONFIG = "tokenizer_config"
     *((stem, DEEP, rf"{stem}\.json") for stem in (CONFIG, "generation_config", "added_tokens")),
     ("tokenizer", DEEP, r"tokenizer\.json cannot be read"),
     ("tokenizer", "[]", r"tokenizer\.json cannot be read"),
-    *((stem, "[1]", rf"{stem}\.json must hold a JSON object, got list") for stem in (
-      CONFIG, "generation_config", "added_tokens", "special_tokens_map", "config",
-    )),
+    *(
+      (stem, "[1]", rf"{stem}\.json must hold a JSON object, got list")
+      for stem in (
+        CONFIG,
+        "generation_config",
+        "added_tokens",
+        "special_tokens_map",
+        "config",
+      )
+    ),
     (CONFIG, '{"eos_token": 3}', r"tokenizer_config\.json: eos_token must be a text .* got 3"),
     (CONFIG, '{"eos_token": {"text": "x"}}', r"config\.json: eos_token must be .*'text'"),
     (CONFIG, '{"eos_token": "<none>"}', "eos_token='<none>' is no token"),
@@ -220,7 +234,9 @@ def test_files_that_are_wrong_are_named_with_the_field(stem, content, message, t
 
 JSON = st.recursive(
   st.none() | st.booleans() | st.integers(-9, 400) | st.floats() | st.text(max_size=8),
-  lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=4), inner, max_size=3),
+  lambda inner: (
+    st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=4), inner, max_size=3)
+  ),
   max_leaves=5,
 )
 FIELDS = ("eos_token", "pad_token", "chat_template", "added_tokens_decoder", "eos_token_id")

@@ -139,19 +139,21 @@ def _history(value: Any) -> Messages:
     return _messages(value, "history", "user")
   roles = ("user", "assistant")
   return tuple(
-    {"role": role, "content": said} for turn in value for role, said in zip(roles, turn, strict=True)
+    {"role": role, "content": said}
+    for turn in value
+    for role, said in zip(roles, turn, strict=True)
   )
 
 
 def _nothing_lost(row: Row, prompt: Messages, sides: Sequence[Messages]) -> None:
   """Raises ValueError for a column that says what neither the prompt nor an answer holds."""
-  held = [str(message["content"]) for message in (*prompt, *(side[-1] for side in sides))]
+  held = [str(message["content"]).strip() for message in (*prompt, *(side[-1] for side in sides))]
   for name in (*_ASKED, "input", "context", "messages"):
-    value = row.get(name)
-    said = _messages(value, name, "user") if value else ()
-    for message in said:
-      if not any(str(message["content"]).strip() in text for text in held):
-        raise ValueError(f"{name} holds {message['content']!r:.60}, which the prompt does not.")
+    value = row.get(name) or ""
+    said = [str(m["content"]).strip() for m in _messages(value, name, "user")]
+    for text in said:
+      if not (text in held if isinstance(value, list) else any(text in other for other in held)):
+        raise ValueError(f"{name} holds {text!r:.60}, which the prompt does not.")
   if strange := [name for name in _STRANGE if row.get(name) not in _EMPTY]:
     raise ValueError(f"the column {strange[0]} may carry context and is not understood.")
 

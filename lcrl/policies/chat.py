@@ -133,7 +133,7 @@ class _Process:
     self._lock, self._running = threading.Lock(), None
 
   def render(self, template: str, variables: dict[str, Any], now: datetime.datetime) -> str:
-    request = pickle.dumps((template, variables, now))
+    request = pickle.dumps((template, variables, now.isoformat()))
     with self._lock:
       kind, text = self._ask(struct.pack("!Q", len(request)) + request)
     if kind == TEXT:

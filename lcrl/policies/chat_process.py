@@ -16,6 +16,7 @@ import resource
 import struct
 import sys
 import time
+from datetime import datetime
 from typing import Any
 
 import jinja2
@@ -66,13 +67,15 @@ def fail(message: str):
   raise jinja2.TemplateError(message)
 
 
-def rendered(template: str, variables: dict[str, Any], now, characters: int) -> tuple[int, str]:
+def rendered(
+  template: str, variables: dict[str, Any], now: str, characters: int
+) -> tuple[int, str]:
   """The kind of the reply and its text."""
   for message in variables["messages"]:
     if message.get("content", "") is None:
       message["content"] = Null()
   try:
-    text = compiled(template).render(**variables, strftime_now=now.strftime)
+    text = compiled(template).render(**variables, strftime_now=datetime.fromisoformat(now).strftime)
   except MemoryError:
     return REFUSED, "needs more memory than a template may take"
   except jinja2.TemplateError as why:

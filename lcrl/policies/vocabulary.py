@@ -146,14 +146,18 @@ class Tokenizer:
   @functools.cached_property
   def _control(self) -> Control:
     """Special tokens but for tags; ends of turns, and what stands beside what a user says."""
-    added = {token.content: token.special for token in self.core.get_added_tokens_decoder().values()}
+    added = {
+      token.content: token.special for token in self.core.get_added_tokens_decoder().values()
+    }
     special = {name for name, is_special in added.items() if is_special}
     named = {token_text(self.settings.get(name)) for name in SPECIAL} - {None}
     named |= {self.core.id_to_token(i) for i in self.end_ids}
     before, after = self._around(_ASKED, _turn("user", _ASKED), _turn("assistant", _SAID))
     beside = sorted(added, key=lambda name: before.rfind(name))[-1:]  # the last one
     beside += sorted((name for name in added if name in after), key=after.index)[:1]
-    return Control(self.core, (special - tags(special)) | named | {x for x in beside if x in before + after})
+    return Control(
+      self.core, (special - tags(special)) | named | {x for x in beside if x in before + after}
+    )
 
 
 def _turn(role: str, content: Any) -> dict[str, Any]:

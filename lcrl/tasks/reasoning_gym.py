@@ -118,4 +118,6 @@ def reasoning_gym(
     score=problems.score_answer,
   )
   prompts = _Problems(problems, system_prompt, difficulty)
-  return Task(f"reasoning_gym {dataset}", prompts, score, threshold, render, signals, variables or {})
+  return Task(
+    f"reasoning_gym {dataset}", prompts, score, threshold, render, signals, variables or {}
+  )

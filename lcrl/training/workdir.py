@@ -121,7 +121,9 @@ class Workdir:
 def read_start(workdir: pathlib.Path) -> datetime.datetime | None:
   """When the run of a folder was started first: the time that its chat template writes."""
   try:
-    return datetime.datetime.fromisoformat(json.loads((workdir / "config.json").read_text())["started"])
+    return datetime.datetime.fromisoformat(
+      json.loads((workdir / "config.json").read_text())["started"]
+    )
   except (OSError, KeyError, TypeError, ValueError):
     return None
 
@@ -132,7 +134,9 @@ def _now() -> datetime.datetime:
   if jax.process_count() > 1:
     from jax.experimental import multihost_utils
 
-    now = int(multihost_utils.broadcast_one_to_all(np.array([now >> 16, now & 0xFFFF])) @ [1 << 16, 1])
+    now = int(
+      multihost_utils.broadcast_one_to_all(np.array([now >> 16, now & 0xFFFF])) @ [1 << 16, 1]
+    )
   return datetime.datetime.fromtimestamp(now)
 
 
