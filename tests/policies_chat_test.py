@@ -120,10 +120,11 @@ def test_a_template_is_stopped(template, message, monkeypatch):
 
 @pytest.mark.parametrize("text", ["(" * 9999, "{{ " + "(" * 9999 + ")" * 9999 + " }}", "{% if %}"])
 def test_a_broken_template_fails_or_is_text(text):
-  try:
+  if "{" not in text:
     assert render(text, HI) == text
-  except jinja2.TemplateError as why:
-    assert str(why)
+    return
+  with pytest.raises(jinja2.TemplateError, match=r"."):
+    render(text, HI)
 
 
 def test_documents_are_there_or_none():

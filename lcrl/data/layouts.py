@@ -38,7 +38,7 @@ _STRANGE = (  # columns that may carry context
   *("document", "documents", "passage", "passages", "background", "few_shot", "examples"),
   *("tools", "functions", "image", "images", "audio", "video", "prefix", "suffix"),
 )
-_EMPTY = (None, "", "[]", "{}", [], {}, False)
+_EMPTY: tuple = (None, "", "[]", "{}", [], {}, False)
 _READ = {*("role", "content", "name", "tool_calls", "tool_call_id"), *REASONING}
 _ROLES = {"Human": "user", "Assistant": "assistant"}
 

@@ -76,11 +76,12 @@ def content_text(parts: Sequence[Any]) -> str:
   >>> content_text([{"type": "text", "text": "1 + 2?"}, {"type": "text", "text": "Think."}])
   '1 + 2?\nThink.'
   """
-  texts = [part.get("text") if isinstance(part, Mapping) else part for part in parts]
-  for part, text in zip(parts, texts, strict=True):
-    kind = part.get("type", "text") if isinstance(part, Mapping) else "text"
-    if kind != "text" or not isinstance(text, str):
+  texts: list[str] = []
+  for part in parts:
+    given = part if isinstance(part, Mapping) else {"text": part}
+    if given.get("type", "text") != "text" or not isinstance(given.get("text"), str):
       raise ValueError(f"content must be text; there is a part {part!r:.80}.")
+    texts.append(given["text"])
   return "\n".join(texts)
 
 
@@ -131,6 +132,7 @@ class _Process:
 
   def __init__(self):
     self._lock, self._running = threading.Lock(), None
+    self._owner = 0
 
   def render(self, template: str, variables: dict[str, Any], now: datetime.datetime) -> str:
     request = pickle.dumps((template, variables, now.isoformat()))
@@ -143,8 +145,8 @@ class _Process:
     raise ValueError(f"The chat template was stopped: it {text}.")
 
   def _ask(self, request: bytes) -> tuple[int, str]:
-    if self._running is None:
-      self._running = self._start()
+    if self._running is None or self._owner != os.getpid():  # a fork shares no process
+      self._running, self._owner = self._start(), os.getpid()
     _, channel = self._running
     try:
       channel.write(request)
@@ -169,6 +171,7 @@ class _Process:
   @staticmethod
   def _start():
     ours, theirs = socket.socketpair()
+    keep = {x: os.environ[x] for x in ("LD_LIBRARY_PATH", "PYTHONHOME") if x in os.environ}
     limits = map(str, (MEMORY, SECONDS, CHARACTERS))
     with ours, theirs:
       process = subprocess.Popen(
@@ -177,7 +180,7 @@ class _Process:
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         cwd="/",
-        env={"PYTHONPATH": os.pathsep.join(sys.path)},  # where Jinja lies
+        env=keep | {"PYTHONPATH": os.pathsep.join(sys.path)},  # where Jinja lies
         start_new_session=True,  # Ctrl-C is for the run, which then ends this process
       )
       return process, ours.makefile("rwb")

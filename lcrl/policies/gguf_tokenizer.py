@@ -20,8 +20,8 @@ from lcrl.policies.gguf import metadata, open_gguf
 
 _CONTROL, _USER_DEFINED = 3, 4  # token types of the format
 
-# How text is cut before merging: part of what a vocabulary was trained with, so given by name. Files
-# without a name, or with "default", come of converters that did not know it.
+# How text is cut before merging: part of what a vocabulary was trained with, so given by name.
+# A file without a name, or with "default", is of a converter that did not know it.
 _WORDS = {
   "llama-bpe": r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}"
   r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+",
@@ -49,8 +49,8 @@ def read_gguf_tokenizer(path: Path) -> tuple[Tokenizer, dict[str, Any], dict[str
       core.add_tokens([AddedToken(token, normalized=False, special=kind == _CONTROL)])
 
   names = {"bos": "bos", "eos": "eos", "unknown": "unk", "padding": "pad"}
-  ids = {short: fields.token(f"{long}_token_id", tokens) for long, short in names.items()}
-  ids = {short: i for short, i in ids.items() if i is not None}
+  given = {short: fields.token(f"{long}_token_id", tokens) for long, short in names.items()}
+  ids = {short: i for short, i in given.items() if i is not None}
   if fields.get("add_bos_token", bool, False):
     if "bos" not in ids:
       raise fields.wrong("bos_token_id", "is missing beside add_bos_token")
@@ -103,7 +103,7 @@ class _Fields:
 
 def _core(fields: _Fields, tokens: list[str]) -> Tokenizer:
   """Merges, and how text is cut before them."""
-  merges = [tuple(merge.split(" ")) for merge in fields.texts("merges")]
+  merges: list[Any] = [tuple(merge.split(" ")) for merge in fields.texts("merges")]
   if wrong := [merge for merge in merges if len(merge) != 2]:
     raise fields.wrong("merges", f"must hold pairs of tokens, got {' '.join(wrong[0])!r:.60}")
   kind = fields.get("pre", str)

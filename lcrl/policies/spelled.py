@@ -44,7 +44,8 @@ class Control:
 
   def __init__(self, core: tokenizers.Tokenizer, tokens: Iterable[str]):
     names = sorted((t for t in tokens if len(t) > 1), key=len, reverse=True)
-    self._core, self._renamed = core, None
+    self._core = core
+    self._renamed: tokenizers.Tokenizer | None = None
     self._aliases = {name: f"{_ALIAS}{i}{_ALIAS}" for i, name in enumerate(names)}
     self._spelled = re.compile("|".join(map(re.escape, names)) or r"(?!)")
 

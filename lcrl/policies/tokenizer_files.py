@@ -143,14 +143,14 @@ def _add_tokens(core: tokenizers.Tokenizer, path: Path, settings: Mapping[str, A
       raise ValueError(f"{place}.{key}.{wrong[0]} must be a flag, got {entry[wrong[0]]!r:.60}.")
     wanted[int(key)] = tokenizers.AddedToken(text, **flags), place
   known = {token.content for token in core.get_added_tokens_decoder().values()}
-  for i, (token, place) in sorted(wanted.items()):
-    if token.content not in known:
-      core.add_tokens([token])
-    if core.token_to_id(token.content) != i:
+  for i, (added, place) in sorted(wanted.items()):
+    if added.content not in known:
+      core.add_tokens([added])
+    if core.token_to_id(added.content) != i:
       raise ValueError(
-        f"{place}: {token.content!r} has the number {i}; in tokenizer.json "
+        f"{place}: {added.content!r} has the number {i}; in tokenizer.json "
         f"{core.id_to_token(i) if 0 <= i < 2**32 else None!r} has it."
       )
-  known |= {token.content for token, _ in wanted.values()}
+  known |= {added.content for added, _ in wanted.values()}
   there = [t for t in sorted(special - known) if core.token_to_id(t) is not None]
   core.add_special_tokens([tokenizers.AddedToken(t, special=True, normalized=False) for t in there])

@@ -79,11 +79,15 @@ class Tokenizer:
     return self._control.text(self._control.mark(text))
 
   def answer(self, text: str) -> list[int]:
-    """Tokens of an answer, and of the end of its turn; ends that the text spells out are dropped."""
-    names, kept = tuple(self.core.id_to_token(i) for i in self.end_ids), text
+    """Tokens of an answer and the end of its turn; ends that it spells out there are dropped."""
+    names, kept = tuple(self.names(self.end_ids)), text
     while (bare := kept.rstrip()).endswith(names):
       kept = next(bare.removesuffix(name) for name in names if bare.endswith(name))
     return [*self.encode(self.literal(kept)), self.end_ids[0]]
+
+  def names(self, ids: Sequence[int]) -> list[str]:
+    """How tokens are called."""
+    return [str(self.core.id_to_token(i)) for i in ids]
 
   def save(self, path: str | os.PathLike) -> None:
     """Writes the files that transformers reads into a folder."""
@@ -114,6 +118,8 @@ class Tokenizer:
 
   def _around(self, probe: str, *messages: Mapping[str, Any]) -> tuple[str, str]:
     """What the template writes before and after one of the texts; nothing if it does not."""
+    if self.template is None:
+      return "", ""
     try:
       text = self._render(messages=messages, add_generation_prompt=False)
     except jinja2.TemplateError:
@@ -150,14 +156,12 @@ class Tokenizer:
       token.content: token.special for token in self.core.get_added_tokens_decoder().values()
     }
     special = {name for name, is_special in added.items() if is_special}
-    named = {token_text(self.settings.get(name)) for name in SPECIAL} - {None}
-    named |= {self.core.id_to_token(i) for i in self.end_ids}
+    named = {str(token_text(self.settings.get(name))) for name in SPECIAL}
+    named |= {*self.names(self.end_ids)}
     before, after = self._around(_ASKED, _turn("user", _ASKED), _turn("assistant", _SAID))
-    beside = sorted(added, key=lambda name: before.rfind(name))[-1:]  # the last one
-    beside += sorted((name for name in added if name in after), key=after.index)[:1]
-    return Control(
-      self.core, (special - tags(special)) | named | {x for x in beside if x in before + after}
-    )
+    beside = sorted((name for name in added if name in before), key=before.rfind)[-1:]
+    beside += sorted((name for name in added if name in after), key=after.find)[:1]
+    return Control(self.core, (special - tags(special)) | (named & added.keys()) | {*beside})
 
 
 def _turn(role: str, content: Any) -> dict[str, Any]:
@@ -202,13 +206,14 @@ def tokenizer(
       f"{path}: no end token: neither template, tokenizer nor generation_config.json names one."
     )
   pad = _named(core, settings, "pad_token", path)
-  pad = pad or token_ids(generation, "pad_token_id", core, f"{path / 'generation_config.json'}")
+  if not pad and generation.get("pad_token_id") != -1:  # which stands for none
+    pad = token_ids(generation, "pad_token_id", core, f"{path / 'generation_config.json'}")
   return dataclasses.replace(
     bare,
     generation={**generation, "eos_token_id": list(ends)},
     end_ids=tuple(ends),
     pad_id=(pad or list(ends))[0],
-    ends={core.id_to_token(i): ", ".join(who) for i, who in ends.items()},
+    ends=dict(zip(bare.names(list(ends)), map(", ".join, ends.values()), strict=True)),
   )
 
 
