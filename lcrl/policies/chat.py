@@ -172,15 +172,15 @@ class _Process:
   def _start():
     ours, theirs = socket.socketpair()
     keep = {x: os.environ[x] for x in ("LD_LIBRARY_PATH", "PYTHONHOME") if x in os.environ}
-    limits = map(str, (MEMORY, SECONDS, CHARACTERS))
+    given = map(str, (MEMORY, SECONDS, CHARACTERS, Path(jinja2.__file__).parents[1]))
     with ours, theirs:
       process = subprocess.Popen(
-        [sys.executable, "-P", str(Path(__file__).with_name("chat_process.py")), *limits],
+        [sys.executable, "-I", str(Path(__file__).with_name("chat_process.py")), *given],
         stdin=theirs.fileno(),
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         cwd="/",
-        env=keep | {"PYTHONPATH": os.pathsep.join(sys.path)},  # where Jinja lies
+        env=keep,
         start_new_session=True,  # Ctrl-C is for the run, which then ends this process
       )
       return process, ours.makefile("rwb")

@@ -19,6 +19,8 @@ import time
 from datetime import datetime
 from typing import Any
 
+sys.path.append(sys.argv[4])  # where Jinja lies
+
 import jinja2
 from jinja2 import nodes
 from jinja2.ext import Extension, loopcontrols
@@ -88,7 +90,7 @@ def rendered(
 
 
 def main() -> None:
-  memory, seconds, characters = map(int, sys.argv[1:])
+  memory, seconds, characters = map(int, sys.argv[1:4])
   resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
   resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
   most = resource.getrlimit(resource.RLIMIT_CPU)[1]
