@@ -30,7 +30,7 @@ from lcrl.named import build
 from lcrl.policies import sources
 from lcrl.training import runs
 from lcrl.training.playing import build_tokenizer, playing
-from lcrl.training.workdir import read_config
+from lcrl.training.workdir import read_config, read_start
 
 FLAGS = flags.FLAGS
 
@@ -64,7 +64,9 @@ def evaluate(
   spec = settings.eval_task or settings.built.get("task")
   if spec is None:
     raise ValueError("the config has no section task to evaluate on.")
-  model, tokenizer = runs.RUNS[settings.run].model(settings), build_tokenizer(settings)
+  model = runs.RUNS[settings.run].model(settings)
+  first = None if workdir is None else read_start(workdir)
+  tokenizer = build_tokenizer(settings, model.policy, first)
   if workdir is None:
     source = build(sources, settings.built["policy"], field="policy")
     key, shapes = (

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lcrl.training import phases, playing
+from lcrl.training import loop, phases, playing
 from lcrl.training.model import build_model
 from lcrl.training.settings import read
 from tests.loop_test import changed
@@ -32,3 +32,13 @@ def test_a_run_samples_under_its_control(monkeypatch):
     roll = phases.Roll(model, task, phases.make_rounds(model, player))
     tokens = np.asarray(roll(model.initial()).batch.rollouts.tokens)
   assert (tokens == tokens[:, :1]).all()  # one continuation a prompt: the most likely
+
+
+def test_tokens_that_the_policy_does_not_read_are_refused(tmp_path, monkeypatch):
+  monkeypatch.setattr(jax, "devices", lambda *_: jax.local_devices()[:1])
+  with pytest.raises(ValueError, match=r"tokenizer\.fn='sums' has .* tokens; the policy reads 9"):
+    loop.train(changed(policy__vocab_size=9), tmp_path)
+  (tmp_path / "a.jsonl").write_text('{"question": "1 + 2?", "answer": "3"}\n')
+  task = {"fn": "jsonl", "path": str(tmp_path / "a.jsonl"), "variables": {"think": False}}
+  with pytest.raises(ValueError, match=r"task\.variables are of a chat template"):
+    loop.train(changed(task=task), tmp_path)

@@ -165,6 +165,18 @@ def test_budget_forcing_in_the_sampler(model):
   assert not np.asarray(out.mask)[:, :5].any()
 
 
+def test_a_penalty_spares_what_ends_a_response(model):
+  always = steering.token_bias({1: 100.0})  # 1 is the likeliest, as long as it is no repetition
+  control = controls.chain(always, steering.repeat_penalty(V, penalty=1e4))
+  policy, params = model
+  keys = row_keys(jax.random.key(1), jnp.arange(2), 1)[:, 0]
+  rows = jnp.array([[2, 1, 3], [2, 4, 3]]), jnp.array([3, 3]), jnp.full(2, N), keys
+  out = sample(policy, params, *rows, max_tokens=N, end_ids=(1,), control=control)
+  assert out.lengths.tolist() == [1, 1]  # though a 1 stands in the prompt
+  out = sample(policy, params, *rows, max_tokens=N, end_ids=(V,), control=control)
+  assert np.asarray(out.tokens[:, 0]).tolist()[1] == 1 != out.tokens[0, 0]
+
+
 def test_bad_knobs_are_named():
   for make, text in (
     (lambda: controls.keep_top_k(LOGITS, k=0), "k must be at least 1, got 0"),

@@ -65,6 +65,82 @@ def test_scores_system_and_reference():
   assert pair.reference == ({"role": "user", "content": "short"},)
 
 
+SYSTEM = {"role": "system", "content": "Be brief."}
+CHATS = dict(chosen=[*ASK, SAID[0]], rejected=[*ASK, SAID[1]])
+PLAIN = ROWS["plain"]
+
+
+@pytest.mark.parametrize(
+  "row, prompt",
+  [
+    (CHATS | dict(system="Be brief."), (SYSTEM, *ASK)),
+    (CHATS | dict(system_prompt="Be brief.", prompt="1 + 2?"), (SYSTEM, *ASK)),
+    (CHATS | dict(prompt=None, context=None, history=[], tools="[]"), ASK),
+    (
+      dict(chosen=[SYSTEM, *ASK, SAID[0]], rejected=[SYSTEM, *ASK, SAID[1]], system="Be brief."),
+      (SYSTEM, *ASK),
+    ),
+    (PLAIN | dict(prompt="Sure?", history=[["1 + 2?", "3"]]), LONGER),
+    (PLAIN | dict(prompt="Sure?", history=[*LONGER[:2]]), LONGER),
+    (PLAIN | dict(prompt=[{"role": "user", "content": [{"type": "text", "text": "1 + 2?"}]}]), ASK),
+    (PLAIN | dict(messages=[*ASK, SAID[0]]), ASK),
+    (PLAIN | dict(context="1 + 2"), ASK),  # the prompt holds it
+    (
+      dict(question="1 + 2?", context="Add.", chosen="3", rejected="4"),
+      ({"role": "user", "content": "1 + 2?\n\nAdd."},),
+    ),
+  ],
+)
+def test_context_is_kept(row, prompt):
+  pair = read_pair(row)
+  assert (pair.messages, pair.sides) == (prompt, ("3", "4"))
+
+
+CALL = {"role": "assistant", "content": None, "tool_calls": [{"function": {"name": "add"}}]}
+
+
+def test_messages_keep_what_templates_read():
+  thought = {"role": "assistant", "content": "3", "reasoning_content": "1 + 2"}
+  told = {"role": "tool", "content": "3", "tool_call_id": "1", "name": "add"}
+  before = [*ASK, CALL, told, thought, {"role": "user", "content": "Sure?", "images": None}]
+  pair = read_pair(dict(prompt=before, chosen="yes", rejected="no"))
+  assert pair.messages == (*ASK, CALL, told, thought, {"role": "user", "content": "Sure?"})
+
+
+@pytest.mark.parametrize(
+  "row, message",
+  [
+    (CHATS | dict(system=["Be brief."]), "system must be a text, got"),
+    (
+      dict(chosen=[SYSTEM, *ASK, SAID[0]], rejected=[SYSTEM, *ASK, SAID[1]], system="Rhyme."),
+      "system is another system message",
+    ),
+    (CHATS | dict(prompt="Add 1 and 2."), "prompt holds 'Add 1 and 2.', which the prompt does not"),
+    (CHATS | dict(context="Numbers are octal."), "context holds 'Numbers are octal.'"),
+    (PLAIN | dict(context="Numbers are octal."), "context holds 'Numbers are octal.'"),
+    (PLAIN | dict(input="octal"), "input holds 'octal'"),
+    (PLAIN | dict(context=["octal"]), r"context needs messages .* got 'octal'"),
+    (PLAIN | dict(history="Earlier."), "history must be a list of turns, got 'Earlier.'"),
+    (PLAIN | dict(history=[["a", None]]), "history needs messages"),
+    (PLAIN | dict(messages=[*LONGER]), r"messages holds 'Sure\?', which the prompt does not"),
+    (PLAIN | dict(documents=["octal"]), "column documents may carry context"),
+    (PLAIN | dict(tools=[{"name": "add"}]), "column tools may carry context"),
+    (PLAIN | dict(conversations=[{"from": "human", "value": "Hi"}]), "conversations may carry"),
+    (PLAIN | dict(prompt=None), "prompt is null"),
+    (PLAIN | dict(prompt=["1 + 2?"]), "prompt needs messages with role and content, got '1"),
+    (PLAIN | dict(prompt=[{"role": "user", "content": None}]), "prompt needs messages with role"),
+    (PLAIN | dict(prompt=[{"role": "user", "content": "?", "images": ["x"]}]), "images="),
+    (PLAIN | dict(chosen=[SAID[0] | {"reasoning_content": "1 + 2"}]), "reasoning_content='1"),
+    (PLAIN | dict(chosen=[CALL]), "an answer has tool_calls="),
+    (PLAIN | dict(score_chosen=[1], score_rejected=0), "score_chosen must be a number"),
+    (dict(instruction="Add.", input=[1, 2], chosen="3", rejected="4"), "input must be a text"),
+  ],
+)
+def test_what_would_be_lost_is_refused(row, message):
+  with pytest.raises(ValueError, match=message):
+    read_pair(row)
+
+
 @pytest.mark.parametrize(
   "row",
   [

@@ -141,6 +141,39 @@ def test_cuts_are_counted_by_side(tmp_path):
   assert bytes(split.train[-1].prompt.tolist()) == b"56789\n"
 
 
+class Chat:
+  """A token a character; headers of one, and an end to each turn."""
+
+  pad_id, end_ids = 0, (1,)
+
+  def encode(self, text):
+    return [ord(c) for c in text]
+
+  def render(self, messages):
+    turns = "".join(f"[{m['role'][0]}{m['content']}]" for m in messages)
+    return f"^{turns}[a"
+
+
+@pytest.mark.parametrize(
+  "most, prompt",
+  [
+    (30, "^[sbe brief][ufirst][a1][ulast][a"),
+    (24, "^[sbe brief][u][a][ulast][a"),
+    (22, "^[sbe brief][u][a][ust][a"),
+  ],
+)
+def test_a_cut_keeps_the_first_token_headers_and_the_system_message(tmp_path, most, prompt):
+  turns = [dict(role="user", content="first"), dict(role="assistant", content="1")]
+  last = dict(role="user", content="last")
+  rows = [plain(prompt=[dict(role="system", content="be brief"), *turns, last])]
+  path = write(tmp_path / "a.jsonl", rows)
+  split = sources.pairs(Chat(), rows=sources.jsonl(path), window=64, max_prompt_tokens=most + 3)
+  assert "".join(map(chr, split.train[0].prompt)) == prompt
+  assert split.report["cut_prompt"] == (len(prompt) < 33)
+  with pytest.raises(ValueError, match="'skipped_full_prompt': 1"):  # nothing of the last is left
+    sources.pairs(Chat(), rows=sources.jsonl(path), window=64, max_prompt_tokens=22)
+
+
 def test_answers_have_one_side(tmp_path):
   split = load(write(tmp_path / "a.jsonl", [dict(prompt="a", completion="b" * 99)]), fn="responses")
   assert [len(side) for side in split.train[0].sides] == [62]

@@ -119,3 +119,25 @@ def test_sft_rows():
   tokens, mask = data.sft_rows(Letters(), [(task.prompts[0], "ab"), (task.prompts[1], "")], limit=7)
   assert tokens.tolist() == [[*map(ord, "<q>ab"), 1, 0], [*map(ord, "<qq>"), 1, 0, 0]]
   assert mask.astype(int).tolist() == [[0, 0, 0, 1, 1, 1, 0], [0, 0, 0, 0, 1, 0, 0]]
+
+
+class Modes(Letters):
+  """Its template has a variable, and it knows how answers end."""
+
+  def render(self, messages, *, think=True):
+    return super().render(messages) + "t" * think
+
+  def answer(self, text):
+    return [*self.encode(text), 2]
+
+
+def test_variables_of_the_task_reach_the_template():
+  task = make_task(variables={"think": False})
+  for used, text in ((task, "<q>"), (make_task(), "<q>t")):
+    rows = data.render_rows(used, Modes(), [task.prompts[0]], budget((1, 2)), [0], limit=4)
+    assert "".join(map(chr, rows.tokens[0, 1, : rows.lengths[0, 1]])) == text
+
+
+def test_a_tokenizer_says_how_an_answer_ends():
+  tokens, _ = data.sft_rows(Modes(), [(make_task().prompts[0], "ab")], limit=7)
+  assert tokens.tolist() == [[*map(ord, "<q>tab"), 2]]

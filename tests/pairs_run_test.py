@@ -1,16 +1,18 @@
 """A run on pairs as a whole: it learns, resumes as if it had never stopped, and refuses by name."""
 
 import copy
+import datetime
 import json
 
 import jax
 import numpy as np
 import pytest
 
-from lcrl.training import loop
+from lcrl.training import loop, workdir
 from lcrl.training.checkpoint import Checkpoints
 from lcrl.training.pairs.model import build_model
 from lcrl.training.pairs.settings import read
+from tests.policies_tokenizer_test import CHATML, folder
 
 CONFIG = {
   "run": "preference",
@@ -155,3 +157,30 @@ def test_answers_are_learned_and_a_task_judges(rows, tmp_path):
   assert summary["accuracy_of"] == "right answers to the task"
   assert summary["accuracy"] == 0.0
   assert summary["tokens"] > 0
+
+
+def test_what_the_template_writes_of_the_time_stays_that_of_the_start(rows, tmp_path, monkeypatch):
+  """The fingerprint of a cached reference is of the prompts' tokens."""
+  words = folder(tmp_path, "{{ strftime_now('%d.%m.%y') }}" + CHATML)
+  tokenizer = {"fn": "pretrained", "path": str(words)}
+  policy = CONFIG["policy"] | {"vocab_size": 259}
+  same = {"tokenizer": tokenizer, "policy": policy, "reference": {"fn": "cached"}}
+  config = changed(rows, **same, data__window=99, train__pack=128, train__max_prompt_tokens=80)
+  run = tmp_path / "run"
+  loop.train(config | {"train": config["train"] | {"steps": 2}}, run)
+  described = json.loads((run / "config.json").read_text())
+  assert described["ends"] == {"<|im_end|>": "chat template", "<|endoftext|>": "tokenizer"}
+  assert "- `<|im_end|>`: chat template" in (run / "report.md").read_text()
+
+  monkeypatch.setattr(workdir, "_now", lambda: datetime.datetime(2222, 2, 2))
+  loop.train(config, run)
+  assert lines(run / "metrics.jsonl")[-1]["step"] == 4
+  assert json.loads((run / "config.json").read_text())["started"] == described["started"]
+
+
+@pytest.mark.parametrize("tokenizer", [{"fn": "utf8"}, None])
+def test_a_policy_with_fewer_tokens_is_refused(rows, tmp_path, tokenizer):
+  tokenizer = tokenizer or {"fn": "pretrained", "path": str(folder(tmp_path))}
+  config = changed(rows, policy__vocab_size=257, tokenizer=tokenizer)
+  with pytest.raises(ValueError, match=r"tokenizer.fn=.* has 25[89] tokens; the policy reads 257"):
+    loop.train(config, tmp_path / "run")

@@ -146,8 +146,22 @@ def test_a_third_side_is_the_answer_to_another_prompt():
     assert one.sides[:2] == old.sides
     assert one.id == old.id
     np.testing.assert_array_equal(one.sides[2], other.sides[0][:4])
-  with pytest.raises(ValueError, match="at least two pairs"):
+  with pytest.raises(ValueError, match="at least two prompts; all 1 are of one"):
     mismatched(data[:1], window=7)
+
+
+@pytest.mark.parametrize("prompts", ["aabb", "abab", "aaab", "aaabbc", "abcde", "abacaa"])
+def test_a_third_side_is_never_an_answer_to_the_same_prompt(prompts):
+  said = {x: np.array([100 + ord(x)], np.int32) for x in prompts}
+  data = [
+    Encoded(i, np.array([ord(x)], np.int32), (said[x], np.array([i], np.int32)))
+    for i, x in enumerate(prompts)
+  ]
+  three = mismatched(data, window=7)
+  assert [one.id for one in three] == list(range(len(prompts)))
+  assert all(one.sides[2][0] != 100 + one.prompt[0] for one in three)
+  with pytest.raises(ValueError, match="all 2 are of one"):
+    mismatched([data[0], data[0]], window=7)
 
 
 SFT = {"run": "sft", "loss": {"fn": "nll"}, "weights": {"fn": "token_mean"}, "reference": None}

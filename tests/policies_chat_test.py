@@ -9,6 +9,7 @@ import jinja2
 import pytest
 
 from lcrl import policies
+from lcrl.policies import chat
 from lcrl.policies.chat import render
 
 CHATS = Path(__file__).parent / "fixtures" / "chats"
@@ -53,7 +54,7 @@ def test_every_place_that_names_an_end_token_counts(tmp_path):
     settings.pop(name)
   (folder / "tokenizer_config.json").write_text(json.dumps(settings))
   tokenizer = policies.tokenizer(folder)
-  assert (tokenizer.end_ids, tokenizer.pad_id) == ((7, 0, 9), 7)
+  assert (tokenizer.end_ids, tokenizer.pad_id) == ((0, 7, 9), 0)  # 0 ends the template's turns
 
 
 def test_named_templates_in_the_old_place(tmp_path):
@@ -92,6 +93,71 @@ def test_templates_cannot_reach_out(template):
 def test_templates_meet_plain_data_only():
   with pytest.raises(ValueError, match="plain data only, got PosixPath"):
     render("", [{"role": "user", "content": Path("/")}])
+
+
+@pytest.mark.parametrize(
+  "template, message",
+  [
+    ("{% for a in range(99999) %}{% for b in range(99999) %}{% endfor %}{% endfor %}", "CPU time"),
+    ("{{ 'a' * 10**10 }}", "more memory"),
+    ("{{ 'a' * 10**8 }}", "writes 100000000 characters"),
+    ("{{ '%2000000000d' % 1 }}", "more memory"),
+    (
+      "{% set n = namespace(s='abcd') %}{% for i in range(99) %}{% set n.s = n.s ~ n.s %}"
+      "{% endfor %}",
+      "more memory",
+    ),
+  ],
+)
+def test_a_template_is_stopped(template, message, monkeypatch):
+  monkeypatch.setattr(chat, "SECONDS", 1)
+  chat._process.close()
+  with pytest.raises(ValueError, match=rf"The chat template was stopped: it .*{message}"):
+    render(template, HI)
+  assert render("{{ messages[0].content }}", HI) == "Hi"  # in a new process
+  chat._process.close()
+
+
+@pytest.mark.parametrize("text", ["(" * 9999, "{{ " + "(" * 9999 + ")" * 9999 + " }}", "{% if %}"])
+def test_a_broken_template_fails_or_is_text(text):
+  if "{" not in text:
+    assert render(text, HI) == text
+    return
+  with pytest.raises(jinja2.TemplateError, match=r"."):
+    render(text, HI)
+
+
+def test_documents_are_there_or_none():
+  template = "{{ documents is defined }}{{ documents is none }}{{ (documents or 'x')[0].text }}"
+  assert render(template, HI) == "TrueTrue"
+  assert render(template, HI, documents=[{"text": "x"}]) == "TrueFalsex"
+
+
+def test_null_content_is_nothing_and_null_fields_are_missing():
+  message = [{"role": "assistant", "content": None, "tool_calls": None}]
+  template = "{% set m = messages[0] %}<{{ m.content }}{{ m.content | trim }}{{ 'x' + m.content }}>"
+  assert render(template, message) == "<x>"
+  template = "{% set m = messages[0] %}{{ m.content is none }}{{ 'tool_calls' in m }}"
+  assert render(template, message) == "TrueFalse"
+
+
+def test_arguments_of_calls_are_objects_where_templates_write_json():
+  call = {"function": {"name": "add", "arguments": '{"a": 1}'}}
+  message = [{"role": "assistant", "content": None, "tool_calls": [call]}]
+  read = "{% set f = messages[0].tool_calls[0].function %}"
+  assert render(read + "{{ f.arguments | tojson }}", message) == '{"a": 1}'
+  assert render(read + "{% for k, x in f.arguments|items %}{{ k }}{% endfor %}", message) == "a"
+  assert render(read + "{{ 'x' + f.arguments }}", message) == 'x{"a": 1}'
+
+
+def test_nesting_has_an_end():
+  deep = []
+  for _ in range(2000):
+    deep = [deep]
+  with pytest.raises(ValueError, match="nested more than 100 deep"):
+    render("", HI, tools=deep)
+  with pytest.raises(ValueError, match="must be an object with role and content, got 'Hi'"):
+    render("", ["Hi"])
 
 
 def test_missing_and_broken_files_are_named(tmp_path):

@@ -328,8 +328,8 @@ def test_the_tokenizer_is_rebuilt(tmp_path):
   ids = tokenizer.encode(text)
   pieces = [tokenizer.core.id_to_token(i) for i in ids]
   assert pieces == ["<|im_start|>", "the", "Ġ", "4", "2", "Ġ", "<think>", "Ã", "¶", "<|im_end|>"]
-  assert tokenizer.decode(ids) == "the 42 <think>ö"
-  assert tokenizer.decode(ids, skip_special_tokens=False) == text
+  assert tokenizer.decode(ids) == text
+  assert tokenizer.decode(ids, skip_special_tokens=True) == "the 42 <think>ö"
   assert (tokenizer.end_ids, tokenizer.pad_id) == ((1, 0), 1)
   tokenizer.save(tmp_path / "out")
   again = policies.tokenizer(tmp_path / "out")

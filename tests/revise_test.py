@@ -33,7 +33,7 @@ def says(response, reference):
 
 
 class Scripted:
-  """An engine that says what it is told, by row."""
+  """An engine that says what it is told, by row; a control forces what stands behind "~"."""
 
   max_tokens = MOST
 
@@ -44,15 +44,18 @@ class Scripted:
     shape = rows.lengths.shape
     said = np.full((*shape, MOST), WORDS.pad_id, np.int32)
     lengths, truncated = np.zeros(shape, np.int32), np.zeros(shape, bool)
+    free = np.ones((*shape, MOST), bool)
     rows = jax.tree.map(np.asarray, rows)
     self.caps.append(int(budget.cap.max()))
     for b, g in np.ndindex(*shape):
       text = self.say(WORDS.decode(rows.tokens[b, g, : rows.lengths[b, g]]), b, g)
-      tokens = [*WORDS.encode(text.removesuffix("...")), *WORDS.end_ids]
+      sampled, _, forced = text.removesuffix("...").partition("~")
+      tokens = [*WORDS.encode(sampled + forced), *WORDS.end_ids]
+      free[b, g, len(sampled) : len(sampled + forced)] = False
       truncated[b, g] = text.endswith("...")
       lengths[b, g] = len(tokens) - truncated[b, g]
       said[b, g, : lengths[b, g]] = tokens[: lengths[b, g]]
-    there = np.arange(MOST) < lengths[..., None]
+    there = (np.arange(MOST) < lengths[..., None]) & free
     samples = Samples(said, there, np.where(there, -0.5, 0).astype(np.float32), lengths, truncated)
     said = assemble(rows, budget, jax.tree.map(jnp.asarray, samples), pad_id=WORDS.pad_id)
     yield said, said.valid
@@ -213,3 +216,15 @@ def test_a_text_is_decoded_once():
   now = referee.responses(short)[0]
   assert [x.text for x in now] == ["one", "8"]
   assert now[1] is first[1]
+
+
+def test_tokens_that_are_forced_at_the_end_are_read():
+  r, referee = played([["so it is~ 8...", "so~ it is 8", "~8...", "9..."]])
+  assert r.correct[0].tolist() == [True, True, True, False]
+  assert r.lengths[0].tolist() == [8, 3, 0, 1]  # with the end token of the second
+  read = referee.responses(r)[0]
+  assert [x.text for x in read] == ["so it is 8", "so it is 8", "8", "9"]
+  assert read[0].counts == [True] * 8 + [False] * 2
+  short = revise.cut(r, np.array([[5, 9, 9, 9]]), referee)  # what was forced went with the rest
+  assert referee.responses(short)[0][0].text == "so it"
+  assert short.correct[0].tolist() == [False, True, True, False]

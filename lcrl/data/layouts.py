@@ -7,7 +7,11 @@ begin with. Which of these a row is shows in its columns and their types:
   UltraFeedback-binarized  chosen, rejected: messages from the prompt on; score_chosen, ...
   HH-RLHF                  chosen, rejected: transcripts
   Alpaca style             instruction, input (may be empty), rejected, chosen or output
-  plain                    prompt (or question), chosen, rejected, and perhaps system
+  plain                    prompt (or question), chosen, rejected
+
+Beside a prompt may stand system, history (earlier turns: messages, or pairs of question and answer)
+and, for an instruction or a question, input or context. What carries context in another way is
+refused by name: columns such as documents, fields of a message that no text can hold.
 
 To imitate, `messages` that end with an answer serve too, and a prompt with completion, response,
 output or chosen, and perhaps score, a number that says what the answer is worth.
@@ -20,12 +24,22 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+from lcrl.policies.chat import REASONING, content_text
 from lcrl.tasks.task import Messages
 
 __all__ = ["Pair", "UnpairedTurns", "read_answer", "read_pair"]
 
 Row = Mapping[str, Any]
 _TURN = re.compile(r"\n\n(Human|Assistant):")
+_ASKED = ("prompt", "instruction", "question")
+_SYSTEM = ("system", "system_prompt", "system_message")
+_STRANGE = (  # columns that may carry context
+  *("conversation", "conversations", "dialog", "dialogue", "previous_turns", "turns", "chat"),
+  *("document", "documents", "passage", "passages", "background", "few_shot", "examples"),
+  *("tools", "functions", "image", "images", "audio", "video", "prefix", "suffix"),
+)
+_EMPTY: tuple = (None, "", "[]", "{}", [], {}, False)
+_READ = {*("role", "content", "name", "tool_calls", "tool_call_id"), *REASONING}
 _ROLES = {"Human": "user", "Assistant": "assistant"}
 
 
@@ -63,7 +77,7 @@ def read_answer(row: Row) -> Pair:
   """
   (name,) = _columns(row, ("completion", "response", "output", "messages", "chosen"))
   messages, answers = _split(row, [_messages(row[name], name, "assistant")])
-  scores = (float(row["score"]),) if row.get("score") is not None else ()
+  scores = (_number(row, "score"),) if row.get("score") is not None else ()
   return Pair(messages, answers, scores)
 
 
@@ -75,19 +89,79 @@ def _split(row: Row, sides: Sequence[Messages]) -> tuple[Messages, tuple[str, ..
     shared += 1
   if any(len(side) != shared + 1 or side[-1]["role"] != "assistant" for side in sides):
     raise UnpairedTurns
-  prompt = sides[0][:shared] or _prompt(row)
+  for message in (side[-1] for side in sides):
+    if more := sorted(message.keys() - {"role", "content"}):
+      raise ValueError(
+        f"an answer has {more[0]}={message[more[0]]!r:.60}: only its content is learnt, so write "
+        "there what the policy should write."
+      )
+  prompt = _with_context(row, sides[0][:shared] or _prompt(row))
+  _nothing_lost(row, prompt, sides)
   return prompt, tuple(side[-1]["content"] for side in sides)
 
 
 def _prompt(row: Row) -> Messages:
-  (name,) = _columns(row, ("prompt", "instruction", "question"))
+  (name,) = _columns(row, _ASKED)
+  if row[name] is None:
+    raise ValueError(f"{name} is null.")
   prompt = _messages(row[name], name, "user")
-  if name == "instruction" and row.get("input"):
-    prompt = ({"role": "user", "content": f"{prompt[0]['content']}\n\n{row['input']}"},)
+  for more in ("input", "context"):
+    if name != "prompt" and isinstance(row[name], str) and row.get(more):
+      prompt = ({"role": "user", "content": f"{prompt[0]['content']}\n\n{_text(row, more)}"},)
   if prompt[-1] == {"role": "assistant", "content": ""}:  # "... \n\nAssistant:" asks for one
     prompt = prompt[:-1]
-  before = ({"role": "system", "content": row["system"]},) if row.get("system") else ()
-  return before + prompt
+  return prompt
+
+
+def _with_context(row: Row, prompt: Messages) -> Messages:
+  """The prompt behind the columns history and system."""
+  prompt = (*_history(row.get("history")), *prompt)
+  for name in _SYSTEM:
+    if row.get(name):
+      if not prompt or prompt[0]["role"] != "system":
+        prompt = ({"role": "system", "content": _text(row, name)}, *prompt)
+      elif prompt[0]["content"].strip() != _text(row, name).strip():
+        raise ValueError(f"{name} is another system message than the one in the messages.")
+  return prompt
+
+
+def _history(value: Any) -> Messages:
+  """Earlier turns."""
+  if not value:
+    return ()
+  pairs = isinstance(value, list) and all(
+    isinstance(turn, list) and len(turn) == 2 and all(isinstance(said, str) for said in turn)
+    for turn in value
+  )
+  if not pairs:
+    if isinstance(value, str):
+      raise ValueError(f"history must be a list of turns, got {value!r:.60}.")
+    return _messages(value, "history", "user")
+  roles = ("user", "assistant")
+  return tuple(
+    {"role": role, "content": said}
+    for turn in value
+    for role, said in zip(roles, turn, strict=True)
+  )
+
+
+def _nothing_lost(row: Row, prompt: Messages, sides: Sequence[Messages]) -> None:
+  """Raises ValueError for a column that says what neither the prompt nor an answer holds."""
+  held = [str(message["content"]).strip() for message in (*prompt, *(side[-1] for side in sides))]
+  for name in (*_ASKED, "input", "context", "messages"):
+    value = row.get(name) or ""
+    said = [str(m["content"]).strip() for m in _messages(value, name, "user")]
+    for text in said:
+      if not (text in held if isinstance(value, list) else any(text in other for other in held)):
+        raise ValueError(f"{name} holds {text!r:.60}, which the prompt does not.")
+  if strange := [name for name in _STRANGE if row.get(name) not in _EMPTY]:
+    raise ValueError(f"the column {strange[0]} may carry context and is not understood.")
+
+
+def _text(row: Row, name: str) -> str:
+  if not isinstance(row[name], str):
+    raise ValueError(f"{name} must be a text, got {row[name]!r:.60}.")
+  return row[name]
 
 
 def _reference(row: Row) -> Messages | None:
@@ -99,8 +173,15 @@ def _reference(row: Row) -> Messages | None:
 def _scores(row: Row) -> tuple[float, ...]:
   if "score_chosen" not in row or "score_rejected" not in row:
     return ()
-  values = (row["score_chosen"], row["score_rejected"])
-  return tuple(math.nan if value is None else float(value) for value in values)
+  return tuple(_number(row, name) for name in ("score_chosen", "score_rejected"))
+
+
+def _number(row: Row, name: str) -> float:
+  value = row[name]
+  try:
+    return math.nan if value is None else float(value)
+  except (TypeError, ValueError):
+    raise ValueError(f"{name} must be a number, got {value!r:.60}.") from None
 
 
 def _messages(value: Any, name: str, role: str) -> Messages:
@@ -116,11 +197,22 @@ def _messages(value: Any, name: str, role: str) -> Messages:
     )
   if not isinstance(value, list) or not value:
     raise ValueError(f"{name} must be a text or a list of messages, got {value!r:.60}.")
-  for message in value:
-    content = message.get("content") if isinstance(message, Mapping) else None
-    if not isinstance(content, str) or not isinstance(message.get("role"), str):
-      raise ValueError(f"{name} needs messages with role and content, got {message!r:.60}.")
-  return tuple({"role": m["role"], "content": m["content"]} for m in value)
+  return tuple(_message(message, name) for message in value)
+
+
+def _message(message: Any, name: str) -> dict[str, Any]:
+  """Its role, its content as a text, and what else a chat template reads."""
+  if not isinstance(message, Mapping) or not isinstance(message.get("role"), str):
+    raise ValueError(f"{name} needs messages with role and content, got {message!r:.60}.")
+  message = {key: x for key, x in message.items() if x or key == "content"}
+  content = message.get("content")
+  if isinstance(content, list | tuple):
+    message["content"] = content = content_text(content)
+  if not isinstance(content, str) and not (content is None and "tool_calls" in message):
+    raise ValueError(f"{name} needs messages with role and content, got {message!r:.60}.")
+  if strange := sorted(message.keys() - _READ):
+    raise ValueError(f"{name} has a message with {strange[0]}={message[strange[0]]!r:.60}.")
+  return message
 
 
 def _columns(row: Row, *wanted: Sequence[str]) -> list[str]:

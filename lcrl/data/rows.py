@@ -22,7 +22,14 @@ class Tokenizer(Protocol):
   @property
   def end_ids(self) -> Sequence[int]: ...
   def encode(self, text: str, /) -> list[int]: ...
-  def render(self, messages: Messages, /) -> str: ...
+  def render(self, messages: Messages, /, **variables: Any) -> str: ...
+
+
+def answer_ids(tokenizer: Tokenizer, text: str) -> list[int]:
+  """Tokens of an answer, with the end of its turn. A tokenizer with control tokens, which text may
+  spell out, says itself how (`lcrl.policies.Tokenizer.answer`)."""
+  own = getattr(tokenizer, "answer", None)
+  return own(text) if own else [*tokenizer.encode(text), tokenizer.end_ids[0]]
 
 
 @jax.tree_util.register_dataclass
@@ -77,8 +84,16 @@ def render_rows(
   ids = np.array([prompt.id for prompt in prompts], np.int32)
   encode = functools.cache(lambda text: np.array(tokenizer.encode(text) if text else [], np.int32))
 
+  shown: dict[int, np.ndarray] = {}  # messages by id: a group's are mostly one object
+
+  def ask(messages: Messages) -> np.ndarray:
+    if id(messages) not in shown:
+      text = tokenizer.render(messages, **task.variables)
+      shown[id(messages)] = np.array(tokenizer.encode(text), np.int32)
+    return shown[id(messages)]
+
   def fill(messages: Sequence[Messages]) -> tuple[np.ndarray, np.ndarray]:
-    asked = (encode(tokenizer.render(m)) for m in messages)
+    asked = map(ask, messages)
     both = ((a, encode(view.prefix)) for a, view in zip(asked, views, strict=True))
     rows = [np.concatenate(parts) if parts[1].size else parts[0] for parts in both]
     tokens, lengths = _pad(rows, np.repeat(ids, target.shape[1]), tokenizer.pad_id, limit)
@@ -120,7 +135,7 @@ def sft_rows(
   """Prompts with their responses: tokens [N, limit] int32, and mask [N, limit] bool, True on the
   response and its end token."""
   asked = [tokenizer.encode(tokenizer.render(prompt.messages)) for prompt, _ in pairs]
-  said = [[*tokenizer.encode(text), tokenizer.end_ids[0]] for _, text in pairs]
+  said = [answer_ids(tokenizer, text) for _, text in pairs]
   rows = [a + s for a, s in zip(asked, said, strict=True)]
   tokens, lengths = _pad(rows, [prompt.id for prompt, _ in pairs], tokenizer.pad_id, limit)
   starts = np.array([len(a) for a in asked], np.int32)

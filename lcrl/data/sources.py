@@ -6,6 +6,7 @@ names file and line; every cut is counted by side.
 
 from __future__ import annotations
 
+import bisect
 import dataclasses
 import hashlib
 import json as _json
@@ -19,7 +20,7 @@ import numpy as np
 
 from lcrl.data.layouts import Pair, UnpairedTurns, read_answer, read_pair
 from lcrl.data.readers import Rows, json, jsonl, parquet
-from lcrl.data.rows import Tokenizer
+from lcrl.data.rows import Tokenizer, answer_ids
 from lcrl.tasks.task import Messages
 
 __all__ = ["json", "jsonl", "pairs", "parquet", "responses"]
@@ -71,7 +72,9 @@ def pairs(
     tokenizer: of the policy; its chat template renders the prompt.
     rows: of a file; in a config `dict(fn="jsonl", path=...)`, or json, or parquet.
     window: most tokens of prompt and answer; an answer is cut there and then has no end token.
-    max_prompt_tokens: of a longer prompt the last ones remain; None: prompts are never cut.
+    max_prompt_tokens: a longer prompt is cut: what was said first goes first, but headers and the
+      system message stay, and something of the last message; else the row is skipped as
+      full_prompt. None: prompts are never cut.
     held_out: share of the prompts to hold out, by a hash of the prompt: all pairs of one prompt
       fall on one side, whatever the order and the rest of the file.
   """
@@ -144,21 +147,23 @@ def encode_pair(
   """The tokens, or None for a pair that cannot train; and why, or what was cut."""
   if not all(side.strip() for side in pair.sides):
     return None, {"empty_side"}
-  for text in (*pair.sides, *(message["content"] for message in pair.messages)):
+  for text in (*pair.sides, _json.dumps(pair.messages, ensure_ascii=False)):
     text.encode()  # raises for half a surrogate pair, which JSON can spell and no tokenizer reads
   encode_prompt = lambda messages: tokenizer.encode(tokenizer.render(messages))
   whole = encode_prompt(pair.messages)
   if not whole:
     raise ValueError("the prompt has no tokens; the first of an answer needs one before it.")
-  prompt = whole[-max_prompt_tokens:] if max_prompt_tokens else whole
-  room = window - len(prompt)
-  if room < 1:
+  prompt: list[int] | None = whole
+  if max_prompt_tokens and len(whole) > max_prompt_tokens:
+    prompt = _cut(encode_prompt, pair.messages, max_prompt_tokens)
+  room = 0 if prompt is None else window - len(prompt)
+  if prompt is None or room < 1:
     return None, {"full_prompt"}
-  whole_sides = [[*tokenizer.encode(side), tokenizer.end_ids[0]] for side in pair.sides]
+  whole_sides = [answer_ids(tokenizer, side) for side in pair.sides]
   sides = [side[:room] for side in whole_sides]
   if len(sides) == 2 and sides[0] == sides[1]:  # as they are, or for being cut
     return None, {"identical_sides"}
-  cut = {"cut_prompt"} if len(prompt) < len(whole) else set()
+  cut = set() if prompt is whole else {"cut_prompt"}
   names = SIDES[len(sides)]
   cut |= {f"cut_{n}" for n, s, w in zip(names, sides, whole_sides, strict=True) if s != w}
   reference = None
@@ -168,6 +173,25 @@ def encode_pair(
       return None, {"full_prompt"}
   arrays = [np.array(ids, np.int32) for ids in (prompt, *sides)]
   return Encoded(id, arrays[0], tuple(arrays[1:]), pair.scores, reference), cut
+
+
+def _cut(encode: Callable, messages: Messages, most: int) -> list[int] | None:
+  """The prompt without as few as possible of the characters that were said first, in at most so
+  many tokens. None if these would be all of the last message."""
+  said = [m["role"] != "system" and isinstance(m["content"], str) for m in messages]
+  sizes = [len(m["content"]) if counts else 0 for m, counts in zip(messages, said, strict=True)]
+
+  def without(characters: int) -> list[int]:
+    kept = []
+    for message, size in zip(messages, sizes, strict=True):
+      gone = min(size, characters)
+      characters -= gone
+      kept.append({**message, "content": message["content"][gone:]} if gone else message)
+    return encode(tuple(kept))
+
+  fits = lambda characters: len(without(characters)) <= most
+  least = bisect.bisect_left(range(sum(sizes)), True, key=fits)
+  return without(least) if least < sum(sizes) and sizes[-1] and fits(least) else None
 
 
 def _hash(messages: Messages) -> float:

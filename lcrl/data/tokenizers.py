@@ -31,6 +31,10 @@ class Utf8:
   def decode(self, tokens: Iterable[int]) -> str:
     return bytes(t for t in tokens if t < 256).decode(errors="replace")
 
+  @property
+  def vocab_size(self) -> int:
+    return 258
+
   def render(self, messages: Messages) -> str:
     """The contents, one below the other."""
     return "".join(message["content"] + "\n" for message in messages)

@@ -21,6 +21,7 @@ from lcrl.policies.gguf import metadata, open_gguf
 _CONTROL, _USER_DEFINED = 3, 4  # token types of the format
 
 # How text is cut before merging: part of what a vocabulary was trained with, so given by name.
+# A file without a name, or with "default", is of a converter that did not know it.
 _WORDS = {
   "llama-bpe": r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}"
   r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+",
@@ -30,54 +31,104 @@ _WORDS = {
 
 
 def read_gguf_tokenizer(path: Path) -> tuple[Tokenizer, dict[str, Any], dict[str, Any]]:
-  """(tokenizer, tokenizer_config.json, generation_config.json)."""
-  meta = metadata(open_gguf(path))
+  """(tokenizer, tokenizer_config.json, generation_config.json).
 
-  def get(key: str, default: Any = None) -> Any:
-    return meta.get(f"tokenizer.ggml.{key}", default)
-
-  if get("model") != "gpt2":
-    raise ValueError(f"{path}: tokenizer.ggml.model={get('model')!r} is not byte-level BPE (gpt2).")
-  tokens, kinds = get("tokens"), get("token_type")
-  vocab = {token: i for i, token in enumerate(tokens)}
-  merges = [tuple(merge.split(" ")) for merge in get("merges")]
-  kind = get("pre", "default")
-  core = Tokenizer(models.BPE(vocab, merges, ignore_merges=kind == "llama-bpe"))
-  core.pre_tokenizer = _pre_tokenizer(kind, path)
-  core.decoder = decoders.ByteLevel()
-  if kind == "qwen2":
-    core.normalizer = normalizers.NFC()
-  for token, token_kind in zip(tokens, kinds, strict=True):
-    if token_kind in (_CONTROL, _USER_DEFINED):
-      special = token_kind == _CONTROL
-      core.add_tokens([AddedToken(token, normalized=False, special=special)])
+  Raises:
+    ValueError: by the field of the metadata, for one that is missing or not as the format has it.
+  """
+  fields = _Fields(path, metadata(open_gguf(path)))
+  if (model := fields.get("model", str)) != "gpt2":
+    raise ValueError(f"{path}: tokenizer.ggml.model={model!r} is not byte-level BPE (gpt2).")
+  tokens = fields.texts("tokens")
+  core = _core(fields, tokens)
+  kinds = fields.get("token_type", list)
+  if len(kinds) != len(tokens):
+    raise fields.wrong("token_type", f"has {len(kinds)} entries for {len(tokens)} tokens")
+  for token, kind in zip(tokens, kinds, strict=True):
+    if kind in (_CONTROL, _USER_DEFINED):
+      core.add_tokens([AddedToken(token, normalized=False, special=kind == _CONTROL)])
 
   names = {"bos": "bos", "eos": "eos", "unknown": "unk", "padding": "pad"}
-  ids = {short: get(f"{long}_token_id") for long, short in names.items()}
-  ids = {short: i for short, i in ids.items() if i is not None}
-  if get("add_bos_token", False):
+  given = {short: fields.token(f"{long}_token_id", tokens) for long, short in names.items()}
+  ids = {short: i for short, i in given.items() if i is not None}
+  if fields.get("add_bos_token", bool, False):
+    if "bos" not in ids:
+      raise fields.wrong("bos_token_id", "is missing beside add_bos_token")
     bos = tokens[ids["bos"]]
     core.post_processor = processors.TemplateProcessing(
       single=f"{bos} $A", special_tokens=[(bos, ids["bos"])]
     )
   settings: dict[str, Any] = {f"{short}_token": tokens[i] for short, i in ids.items()}
   settings["tokenizer_class"] = "PreTrainedTokenizerFast"
-  if template := meta.get("tokenizer.chat_template"):
+  if template := fields.get("chat_template", str, "", part="tokenizer"):
     settings["chat_template"] = template
-  ends = [i for i in (ids.get("eos"), get("eot_token_id")) if i is not None]
+  more = [fields.token(f"{name}_token_id", tokens) for name in ("eot", "eom")]
+  ends = [i for i in (ids.get("eos"), *more) if i is not None]
   generation = {f"{name}_token_id": ids[name] for name in ("bos", "pad") if name in ids}
   return core, settings, {**generation, "eos_token_id": list(dict.fromkeys(ends))}
 
 
-def _pre_tokenizer(kind: str, path: Path):
-  if kind in ("default", "gpt-2"):
+class _Fields:
+  """The metadata of a tokenizer, checked as it is read."""
+
+  def __init__(self, path: Path, meta: dict[str, Any]):
+    self.path, self._meta = path, meta
+
+  def wrong(self, key: str, what: str) -> ValueError:
+    return ValueError(f"{self.path}: tokenizer.ggml.{key} {what}.")
+
+  def get(self, key: str, kind: type, default: Any = None, *, part: str = "tokenizer.ggml") -> Any:
+    value = self._meta.get(f"{part}.{key}", default)
+    if value is None:
+      raise self.wrong(key, "is missing")
+    if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
+      raise ValueError(f"{self.path}: {part}.{key} must be a {kind.__name__}, got {value!r:.60}.")
+    return value
+
+  def texts(self, key: str) -> list[str]:
+    found = self.get(key, list)
+    if wrong := [x for x in found if not isinstance(x, str)]:
+      raise self.wrong(key, f"must hold texts, got {wrong[0]!r:.60}")
+    return found
+
+  def token(self, key: str, tokens: list[str]) -> int | None:
+    """A token's number, or None where the field is missing."""
+    i = self.get(key, int, -1)
+    if f"tokenizer.ggml.{key}" not in self._meta:
+      return None
+    if not 0 <= i < len(tokens):
+      raise self.wrong(key, f"is {i}; there are {len(tokens)} tokens")
+    return i
+
+
+def _core(fields: _Fields, tokens: list[str]) -> Tokenizer:
+  """Merges, and how text is cut before them."""
+  merges: list[Any] = [tuple(merge.split(" ")) for merge in fields.texts("merges")]
+  if wrong := [merge for merge in merges if len(merge) != 2]:
+    raise fields.wrong("merges", f"must hold pairs of tokens, got {' '.join(wrong[0])!r:.60}")
+  kind = fields.get("pre", str)
+  words = _pre_tokenizer(kind, fields)
+  try:
+    vocab = {token: i for i, token in enumerate(tokens)}
+    core = Tokenizer(models.BPE(vocab, merges, ignore_merges=kind == "llama-bpe"))
+  except Exception as why:  # the library raises nothing more special
+    raise fields.wrong("merges", f"do not fit the tokens: {why}") from why
+  core.pre_tokenizer = words
+  core.decoder = decoders.ByteLevel()
+  if kind == "qwen2":
+    core.normalizer = normalizers.NFC()
+  return core
+
+
+def _pre_tokenizer(kind: str, fields: _Fields):
+  if kind == "gpt-2":
     return pre_tokenizers.ByteLevel(add_prefix_space=False)
   if kind == "smollm":
     digits = pre_tokenizers.Digits(individual_digits=True)
     return pre_tokenizers.Sequence([digits, pre_tokenizers.ByteLevel(add_prefix_space=False)])
   if kind not in _WORDS:
-    known = ", ".join(["default", "gpt-2", "smollm", *_WORDS])
-    raise ValueError(f"{path}: tokenizer.ggml.pre={kind!r} is not one of {known}.")
+    known = ", ".join(["gpt-2", "smollm", *_WORDS])
+    raise ValueError(f"{fields.path}: tokenizer.ggml.pre={kind!r} is not one of {known}.")
   words = pre_tokenizers.Split(Regex(_WORDS[kind]), "isolated")
   return pre_tokenizers.Sequence(
     [words, pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)]

@@ -6,7 +6,7 @@ control does, the sampler reports log-probs of the policy's own distribution at 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -21,6 +21,7 @@ class Control(NamedTuple):
   init: Callable  # (tokens [R, P], lengths [R]) -> state, before the first token
   shape: Callable  # (state, logits [R, V]) -> logits [R, V] to sample from
   take: Callable  # (state, logits, sampled [R]) -> (state, tokens [R], forced [R] bool)
+  sparing: Callable | None = None  # end ids -> the same, which leaves these tokens alone
 
 
 def stateless(shape: Callable) -> Control:
@@ -30,6 +31,11 @@ def stateless(shape: Callable) -> Control:
     shape=lambda state, logits: shape(logits),
     take=lambda state, logits, sampled: (state, sampled, jnp.zeros(sampled.shape, bool)),
   )
+
+
+def sparing(control: Control, end_ids: Sequence[int]) -> Control:
+  """A control that leaves the tokens alone that end a response, if it can."""
+  return control if control.sparing is None else control.sparing(end_ids)
 
 
 def plain() -> Control:
@@ -59,7 +65,10 @@ def chain(*controls: Control) -> Control:
       forced |= f
     return tuple(new), sampled, forced
 
-  return Control(init, shape, take)
+  def spare(end_ids):
+    return chain(*(sparing(control, end_ids) for control in controls))
+
+  return Control(init, shape, take, spare)
 
 
 def keep_top_k(logits: jax.Array, *, k: int) -> jax.Array:

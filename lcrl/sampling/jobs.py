@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from lcrl.policies.cache import reaches
 from lcrl.sampling import triton_draw
-from lcrl.sampling.controls import Control, plain
+from lcrl.sampling.controls import Control, plain, sparing
 
 PyTree = Any
 SHORTEST = 64  # the shortest cache of responses
@@ -97,7 +97,7 @@ def plan(
     raise ValueError(f"slots must be at least the group of {group}, got {slots}.")
   c = policy.config
   fused = control is None and c.decoding == "triton" and triton_draw.refusal(c) is None
-  control = control or plain()
+  control = sparing(control or plain(), end_ids)
   if not isinstance(params["layers"], tuple):
     params = policy.unstack(params)
   queue = Queue(

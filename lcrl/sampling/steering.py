@@ -111,18 +111,30 @@ def eos_ramp(end_id: int, **ramp) -> Control:
   )
 
 
-def repeat_penalty(vocab_size: int, *, penalty: float = 1.5) -> Control:
-  """Subtracts `penalty` once from every token that stands in prompt or response (2409.14254)."""
+def repeat_penalty(
+  vocab_size: int, *, penalty: float = 1.5, end_ids: Sequence[int] = ()
+) -> Control:
+  """Subtracts `penalty` once from every token that stands in prompt or response (2409.14254).
+
+  The tokens `end_ids` are spared, in a sampler those that end its responses: a chat template writes
+  them into the prompt, and a response would not end.
+  """
 
   def init(tokens, lengths):
     rows = jnp.arange(len(tokens))[:, None]
     real = jnp.arange(tokens.shape[1])[None] < lengths[:, None]
     return jnp.zeros((len(tokens), vocab_size), bool).at[rows, tokens].max(real)
 
+  def shape(seen, logits):
+    return logits - penalty * seen.at[:, list(end_ids)].set(False)
+
   def take(seen, logits, sampled):
     return seen.at[jnp.arange(len(sampled)), sampled].set(True), sampled, _never(sampled)
 
-  return Control(init, lambda seen, logits: logits - penalty * seen, take)
+  def spare(ends):
+    return repeat_penalty(vocab_size, penalty=penalty, end_ids=(*end_ids, *ends))
+
+  return Control(init, shape, take, spare)
 
 
 class Forcing(NamedTuple):

@@ -122,6 +122,12 @@ class Playing:
     return dataclasses.replace(self.sampled, **verdicts), referee
 
 
+def _behind(flags: np.ndarray, least: np.ndarray) -> np.ndarray:
+  """[n], the place behind the last flag of each row of [n, T]; `least` [n] where there is none."""
+  behind = np.where(flags.any(-1), flags.shape[-1] - flags[..., ::-1].argmax(-1), 0)
+  return np.maximum(behind, least)
+
+
 def _when_there(arrays: list[jax.Array]) -> float:
   jax.block_until_ready(arrays)
   return time.perf_counter()
@@ -140,6 +146,7 @@ class Referee:
   rows: Rows  # what was sampled from
   key: jax.Array
   seen: dict[tuple[int, int], Response] = dataclasses.field(default_factory=dict)  # decoded texts
+  tails: dict[tuple[int, int], int] = dataclasses.field(default_factory=dict)  # forced at the end
   sampled: tuple[float, float] = (0.0, 0.0)  # from when until when, by time.perf_counter
 
   @property
@@ -150,7 +157,8 @@ class Referee:
     return np.asarray(lengths) - np.asarray(rows.forced)
 
   def responses(self, r: Share) -> list[list[Response]]:
-    """[b][G]: everything after the prompt up to the last token that counts."""
+    """[b][G]: everything after the prompt up to the last token that counts, and what a control
+    forced behind it, unless a revision has cut the response."""
     prompts, group = r.lengths.shape
     found = self._read(r.tokens, r.mask, np.argwhere(np.ones((prompts, group), bool)))
     return [found[b * group : (b + 1) * group] for b in range(prompts)]
@@ -159,7 +167,12 @@ class Referee:
     """The responses at places [n, 2]."""
     at, words = tuple(places.T), self.player.tokenizer
     tokens, mask, starts = tokens[at], mask[at], self.starts[at]
-    ends = np.where(mask.any(-1), mask.shape[-1] - mask[..., ::-1].argmax(-1), starts)
+    ends = _behind(mask, starts)
+    tails = np.maximum(_behind(tokens != words.pad_id, starts) - ends, 0)
+    for place, tail in zip(map(tuple, places.tolist()), tails.tolist(), strict=True):
+      self.tails.setdefault(place, tail)  # as it was sampled
+    sampled = [self.tails[place] for place in map(tuple, places.tolist())]
+    ends = ends + np.where(tails == sampled, tails, 0)
     rows, found = (
       zip(places.tolist(), tokens, mask, starts.tolist(), ends.tolist(), strict=True),
       [],

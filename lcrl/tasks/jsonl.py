@@ -7,7 +7,7 @@ import functools
 import inspect
 import math
 import pathlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from lcrl.named import resolve
@@ -31,6 +31,7 @@ def jsonl(
   threshold: float = 1.0,
   render: Render = plain,
   signals: Signals | None = None,
+  variables: Mapping[str, Any] | None = None,
 ) -> Task:
   """A file of questions and answers. The layouts of
 
@@ -50,6 +51,7 @@ def jsonl(
     threshold: least score of a correct answer.
     render: how a budget shows (`lcrl.tasks.render`).
     signals: what is read off responses (`lcrl.tasks.signals`).
+    variables: of the chat template, such as enable_thinking=False.
   Raises:
     ValueError: a row without a question or an answer, or whose answer the verifier cannot compare,
       by file and line.
@@ -91,6 +93,7 @@ def _task(
   threshold: float,
   render: Render,
   signals: Signals | None,
+  variables: Mapping[str, Any] | None,
 ) -> Task:
   """What `jsonl` says, of a file that `lcrl.data.readers` reads."""
   from lcrl.data import readers
@@ -119,7 +122,9 @@ def _task(
     extract=resolve(extractors, {"fn": extract}, field="task.extract"),
     score=compare,
   )
-  return Task(pathlib.Path(path).name, prompts, score, threshold, render, signals)
+  return Task(
+    pathlib.Path(path).name, prompts, score, threshold, render, signals, variables=variables or {}
+  )
 
 
 def _compare_all(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import warnings
+from collections.abc import Mapping
 from typing import Any
 
 from lcrl.named import resolve
@@ -76,6 +77,7 @@ def reasoning_gym(
   allow_evaluating_scorer: bool = False,
   render: Render = plain,
   signals: Signals | None = None,
+  variables: Mapping[str, Any] | None = None,
   **options: Any,
 ) -> Task:
   """A data set of the package, with the package's own scorer; where that pays in full for nothing,
@@ -95,6 +97,7 @@ def reasoning_gym(
     allow_evaluating_scorer: admits data sets whose scorers may evaluate the response as code.
     render: how a budget shows (`lcrl.tasks.render`).
     signals: what is read off responses (`lcrl.tasks.signals`).
+    variables: of the chat template, such as enable_thinking=False.
     **options: of the data set, such as min_terms and max_terms.
   """
   import reasoning_gym as package
@@ -119,5 +122,13 @@ def reasoning_gym(
     score=scorer,
   )
   prompts = _Problems(scorer.data, system_prompt, difficulty)
-  name, evaluates = f"reasoning_gym {dataset}", dataset not in ALLOWED
-  return Task(name, prompts, score, threshold, render, signals, evaluates)
+  return Task(
+    name=f"reasoning_gym {dataset}",
+    prompts=prompts,
+    score=score,
+    threshold=threshold,
+    render=render,
+    signals=signals,
+    evaluates=dataset not in ALLOWED,
+    variables=variables or {},
+  )

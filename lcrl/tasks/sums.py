@@ -91,6 +91,10 @@ class Sums:
     return PAD
 
   @property
+  def vocab_size(self) -> int:
+    return len(self.symbols)
+
+  @property
   def end_ids(self) -> tuple[int, ...]:
     return (END,)
 

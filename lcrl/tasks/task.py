@@ -11,7 +11,7 @@ import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
-Messages = tuple[dict[str, str], ...]  # each {"role": ..., "content": ...}
+Messages = tuple[dict[str, Any], ...]  # each {"role": ..., "content": ...}, and what chats have
 
 
 class BadFormat(Exception):
@@ -110,6 +110,7 @@ class Task:
   raise `BadFormat`, and is importable by name (or a `functools.partial` of such a function):
   it is pickled into a worker. A response is correct when it has a score of at least `threshold`.
   `evaluates`: the scorer may run responses as code, so each gets a process of its own.
+  `variables` are those of the chat template, such as enable_thinking=False.
   """
 
   name: str
@@ -119,3 +120,4 @@ class Task:
   render: Render = plain
   signals: Signals | None = None
   evaluates: bool = False
+  variables: Mapping[str, Any] = dataclasses.field(default_factory=dict)

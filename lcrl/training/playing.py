@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
+import datetime
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -14,6 +16,7 @@ from lcrl.data.lengths import counted_prefix, first, fitting
 from lcrl.evaluation.run import evaluate
 from lcrl.mesh import beside, whole_shards
 from lcrl.named import build
+from lcrl.policies import Policy, Tokenizer
 from lcrl.sampling import choices
 from lcrl.sampling.controls import Control
 from lcrl.sampling.engine import Engine, make_engine
@@ -25,8 +28,18 @@ from lcrl.training.phases import APART
 from lcrl.training.progress import say
 
 
-def build_tokenizer(s: Any) -> Any:
-  """The one that the section tokenizer names, else that of the policy's folder."""
+def build_tokenizer(
+  s: Any, policy: Policy | None = None, started: datetime.datetime | None = None
+) -> Any:
+  """The one that the section tokenizer names, else that of the policy's folder.
+
+  Args:
+    s: settings of the run.
+    policy: reads its tokens.
+    started: when the run was; what its chat template writes of the time stays the same then.
+  Raises:
+    ValueError: the policy has fewer tokens than the tokenizer.
+  """
   spec = s.built.get("tokenizer")
   if spec is None:
     if "path" not in s.built["policy"]:
@@ -34,7 +47,22 @@ def build_tokenizer(s: Any) -> Any:
         "the config needs a section tokenizer: its policy has no path to take it of."
       )
     spec = {"fn": "pretrained", "path": s.built["policy"]["path"]}
-  return build(tokenizers, spec, field="tokenizer")
+  tokenizer = build(tokenizers, spec, field="tokenizer")
+  size = getattr(tokenizer, "vocab_size", None)
+  if policy is not None and size is not None and size > policy.config.vocab_size:
+    raise ValueError(
+      f"tokenizer.fn={spec['fn']!r} has {size} tokens; the policy reads {policy.config.vocab_size}."
+    )
+  if isinstance(tokenizer, Tokenizer) and started is not None:
+    return dataclasses.replace(tokenizer, now=started)
+  return tokenizer
+
+
+def ends_of(tokenizer: Any) -> dict[str, str]:
+  """Every token that ends an answer -> who names it."""
+  if isinstance(tokenizer, Tokenizer):
+    return dict(tokenizer.ends)
+  return {tokenizer.decode([i]) or str(i): "tokenizer" for i in tokenizer.end_ids}
 
 
 def build_control(spec: Mapping[str, Any] | None) -> Control | None:
@@ -77,6 +105,8 @@ def playing(
     field=field,
     long=spec.get("long", "error"),
   )
+  if task.variables and not isinstance(tokenizer, Tokenizer):
+    raise ValueError(f"{field}.variables are of a chat template, and the tokenizer has none.")
   say(f"{field}: {task.name}, {len(task.prompts):,} prompts")
   if (begun := counted_prefix(task, tokenizer, most, 0)) >= most:
     raise ValueError(

@@ -16,7 +16,7 @@ from lcrl.named import explained
 from lcrl.training.metrics import values
 from lcrl.training.model import build_model
 from lcrl.training.phases import Roll, Shaped, learn, make_monitor, make_rounds, monitored
-from lcrl.training.playing import build_tokenizer, judging, playing
+from lcrl.training.playing import build_tokenizer, ends_of, judging, playing
 from lcrl.training.progress import introduce, say
 from lcrl.training.reward_model.learned import providers
 from lcrl.training.run import Judged, Run, Step
@@ -36,8 +36,10 @@ def begin(settings: Settings, out: Workdir) -> Iterator[Run]:
   if s.train.steps_ahead:
     words["loss"] = {name: s.slots[name] for name in ("loss", "then") if name in s.slots}
   out.describe(**words)
-  model, tokenizer = build_model(s), build_tokenizer(s)
+  model = build_model(s)
   introduce(model)
+  tokenizer = build_tokenizer(s, model.policy, out.started)
+  out.describe(ends=ends_of(tokenizer))
   with contextlib.ExitStack() as stack:
     task, player = stack.enter_context(playing(model, tokenizer, s.built["task"], "task"))
     own = providers(s.learned, model, tokenizer, recipes.signals(model.recipe))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import datetime
 import json
 import pathlib
 import sys
@@ -10,6 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
+import numpy as np
 
 from lcrl import evaluation
 from lcrl.evaluation.report import write_report
@@ -34,14 +36,17 @@ class Workdir:
       changed = sorted(differing(found, self._config) - {"train.steps"})
       if changed:
         raise ValueError(f"{path} holds a run of another config: {', '.join(changed)} differ.")
+    self.started = read_start(path) or _now()
+    self._words: dict[str, Any] = {"started": self.started.isoformat(timespec="seconds")}
     if self.writes:
       path.mkdir(parents=True, exist_ok=True)
       self.describe()
 
   def describe(self, **words: Any) -> None:
-    """Writes config.json, with the formulas that it comes to."""
+    """Writes config.json, with the formulas that it comes to and what was said before."""
+    self._words |= words
     if self.writes:
-      evaluation.write_json(self.path / "config.json", {"config": self._config, **words})
+      evaluation.write_json(self.path / "config.json", {"config": self._config, **self._words})
 
   @contextlib.contextmanager
   def open(self, first: int, last: int) -> Iterator[None]:
@@ -103,8 +108,36 @@ class Workdir:
       title=title,
       command=f"python -m experiments.train {' '.join(sys.argv[1:])}",
       curves={name: {key: [line[key] for line in curves] for key in CURVES}},
-      sections=sections,
+      sections=[*sections, *self._ends()],
     )
+
+  def _ends(self) -> list[str]:
+    """A section on what ends an answer, and who says so."""
+    ends = self._words.get("ends", {})
+    lines = [f"- `{token}`: {who}" for token, who in ends.items()]
+    return ["## Ends of an answer", "\n".join(lines)] if lines else []
+
+
+def read_start(workdir: pathlib.Path) -> datetime.datetime | None:
+  """When the run of a folder was started first: the time that its chat template writes."""
+  try:
+    return datetime.datetime.fromisoformat(
+      json.loads((workdir / "config.json").read_text())["started"]
+    )
+  except (OSError, KeyError, TypeError, ValueError):
+    return None
+
+
+def _now() -> datetime.datetime:
+  """In whole seconds, the same on every process."""
+  now = int(datetime.datetime.now().timestamp())
+  if jax.process_count() > 1:
+    from jax.experimental import multihost_utils
+
+    now = int(
+      multihost_utils.broadcast_one_to_all(np.array([now >> 16, now & 0xFFFF])) @ [1 << 16, 1]
+    )
+  return datetime.datetime.fromtimestamp(now)
 
 
 def read_config(workdir: pathlib.Path) -> dict[str, Any]:

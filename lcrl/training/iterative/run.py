@@ -28,7 +28,7 @@ from lcrl.training.metrics import drop_after, values
 from lcrl.training.model import SCORE_FIELDS
 from lcrl.training.pairs import model as on_pairs
 from lcrl.training.pairs.model import Model
-from lcrl.training.playing import build_tokenizer, judging, playing
+from lcrl.training.playing import build_tokenizer, ends_of, judging, playing
 from lcrl.training.progress import introduce
 from lcrl.training.run import Run, Step
 from lcrl.training.workdir import Workdir
@@ -58,8 +58,10 @@ def begin(settings: Settings, out: Workdir) -> Iterator[Run]:
   s = settings
   loss = resolve(stages, s.built["loss"], field="loss")
   out.describe(loss=inspect.getdoc(loss.func))  # type: ignore[attr-defined]
-  model, tokenizer = build_model(s), build_tokenizer(s)
+  model = build_model(s)
   introduce(model)
+  tokenizer = build_tokenizer(s, model.policy, out.started)
+  out.describe(ends=ends_of(tokenizer))
   on_pairs.check_batches(model)
   check_divides(
     model.mesh,

@@ -15,6 +15,7 @@ import numpy as np
 
 from lcrl.data import readers
 from lcrl.data.layouts import read_answer
+from lcrl.data.rows import answer_ids
 from lcrl.named import build
 from lcrl.sampling.verified import Player
 from lcrl.tasks.task import Messages, Prompt
@@ -48,7 +49,7 @@ class Teacher:
     for b, prompt in enumerate(prompts):
       text = self._texts.get(_key(prompt.messages))
       start = int(pool.mask[b, 0].argmax())
-      said = [] if text is None else [*self._player.tokenizer.encode(text), self._end]
+      said = [] if text is None else answer_ids(self._player.tokenizer, text)
       if text is not None and start + len(said) <= window:
         texts[b] = text
         tokens[b, 0, :start] = pool.tokens[b, 0, :start]
@@ -66,10 +67,6 @@ class Teacher:
     }
     both = {name: np.concatenate([getattr(pool, name), x], 1) for name, x in column.items()}
     return dataclasses.replace(pool, **both)
-
-  @property
-  def _end(self) -> int:
-    return self._player.tokenizer.end_ids[0]
 
 
 def _key(messages: Messages) -> str:

@@ -26,7 +26,7 @@ from lcrl.training.pairs.judge import judging, summarise
 from lcrl.training.pairs.losses import LOSSES, TRAINER
 from lcrl.training.pairs.mismatched import mismatched
 from lcrl.training.pairs.model import Model, build_model, check_batches
-from lcrl.training.playing import build_tokenizer
+from lcrl.training.playing import build_tokenizer, ends_of
 from lcrl.training.progress import introduce, say
 from lcrl.training.run import Judged, Run, Step
 from lcrl.training.watch import device_memory
@@ -62,8 +62,10 @@ def begin(settings: Any, out: Workdir, *, parts: Parts = ACTING) -> Iterator[Run
   s = settings
   loss = resolve(LOSSES[s.run], s.built["loss"], field="loss")
   out.describe(loss=inspect.getdoc(loss.func))  # type: ignore[attr-defined]
-  model, tokenizer = parts.build_model(s), build_tokenizer(s)
+  model = parts.build_model(s)
   introduce(model)
+  tokenizer = build_tokenizer(s, model.policy, out.started)
+  out.describe(ends=ends_of(tokenizer))
   check_batches(model)
   data = read_data(model, tokenizer)
   say(f"data: {len(data.train):,} rows to learn from, {len(data.held_out):,} held out; compiling")
