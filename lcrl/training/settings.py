@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from typing import Any, ClassVar, TypeVar
 
@@ -62,6 +63,7 @@ class Evaluate:
   every: int = 0  # steps; 0: before the first and after the last only
   prompts: int = 128
   samples: int = 1
+  temperature: float | None = None  # 0: the most likely token; None: that of `sampling`
 
 
 @dataclasses.dataclass(frozen=True)
@@ -172,7 +174,14 @@ def section(cls: type[T], values: Mapping[str, Any], name: str) -> T:
   return cls(**values)
 
 
+def check_eval_temperature(temperature: Any) -> None:
+  number = isinstance(temperature, int | float) and 0 <= temperature < math.inf
+  if temperature is not None and not number:
+    raise ValueError(f"eval.temperature must be a number of at least 0, got {temperature!r}.")
+
+
 def _check(s: Settings) -> None:
+  check_eval_temperature(s.eval.temperature)
   values = {f"train.{name}": value for name, value in dataclasses.asdict(s.train).items()}
   for name in ("window", "steps_ahead", "head_remat"):
     del values[f"train.{name}"]

@@ -45,8 +45,9 @@ def read(config: Mapping[str, Any]) -> Settings:
   }
   for name in ("train", "round", "eval", "checkpoint"):
     for field, value in dataclasses.asdict(found[name]).items():
-      if value is not None and value < 1 and (name, field) != ("eval", "every"):
+      if value is not None and value < 1 and (name, field) not in pairs.MAY_BE_ZERO:
         raise ValueError(f"{name}.{field} must be at least 1, got {value}.")
+  settings.check_eval_temperature(found["eval"].temperature)
   if found["round"].group_size < 2:
     raise ValueError("round.group_size must be at least 2: a pair takes two answers, got 1.")
   if found["round"].prompts % found["train"].prompts:

@@ -7,9 +7,18 @@ from collections.abc import Mapping
 from typing import Any
 
 from lcrl.training.pairs.losses import named_loss
-from lcrl.training.settings import Checkpoint, Log, Mesh, Sampling, Verify, section
+from lcrl.training.settings import (
+  Checkpoint,
+  Log,
+  Mesh,
+  Sampling,
+  Verify,
+  check_eval_temperature,
+  section,
+)
 
 NAMED = ("loss", "data", "batches", "policy", "optimizer")  # sections whose fn names what to build
+MAY_BE_ZERO = (("eval", "every"), ("eval", "temperature"))
 OPTIONAL = ("weights", "reference", "lora", "tokenizer", "task", "eval_task")
 
 
@@ -29,6 +38,7 @@ class Evaluate:
   pairs: int = 256  # held out, at most
   prompts: int = 64  # that the policy answers itself, and of a task
   samples: int = 1  # answers to each
+  temperature: float | None = None  # 0: the most likely token; None: that of `sampling`
 
 
 @dataclasses.dataclass(frozen=True)
@@ -95,6 +105,7 @@ def read(config: Mapping[str, Any]) -> Settings:
 
 def _check(s: Settings) -> None:
   check(s)
+  check_eval_temperature(s.eval.temperature)
   if s.sampling.temperature <= 0:
     raise ValueError(f"sampling.temperature must be above 0, got {s.sampling.temperature}.")
 
@@ -104,7 +115,7 @@ def check(s: Any) -> None:
   named_loss(s.run, s.built)
   for name in ("train", "eval", "checkpoint"):
     for field, value in dataclasses.asdict(getattr(s, name)).items():
-      if value is not None and value < 1 and (name, field) != ("eval", "every"):
+      if value is not None and value < 1 and (name, field) not in MAY_BE_ZERO:
         raise ValueError(f"{name}.{field} must be at least 1, got {value}.")
   for name, field in (("data", "rows"), ("data", "window"), ("batches", "size")):
     if field not in s.built[name]:

@@ -1,0 +1,120 @@
+"""What an evaluation was made on: data, model, temperature, and whether training saw the prompts.
+
+A setup is a plain mapping, which summary.json and evaluation.json hold under "evaluation":
+
+  data, model          the config's section of the task, and the policy's path or section
+  prompts, samples     how many, and answers to each
+  max_tokens           of an answer
+  temperature          of sampling; 0: the most likely token
+  training_prompts     how many of the prompts stand in the training data, too; None: not compared
+  compared_with        prompts of the training data that were looked at, "of" so many
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from lcrl.evaluation.progress import to_stderr
+from lcrl.tasks.task import Messages, Prompt, Task
+
+__all__ = ["Training", "asked", "compared", "described", "model_of", "of_task", "tell", "warning"]
+
+LOOK = 2.0  # seconds; a generator may have millions of prompts, each made when it is asked for
+
+
+def asked(messages: Messages) -> str:
+  """The text that tells prompts apart: all but system messages, whatever the white space.
+
+  >>> asked(({"role": "system", "content": "Be brief."}, {"role": "user", "content": " 1 +\\n2?"}))
+  '1 + 2?'
+  """
+  said = (m["content"] for m in messages if m["role"] != "system")
+  return " ".join(" ".join(str(text) for text in said).split())
+
+
+def compared(
+  evaluated: Sequence[Hashable], trained: Iterable[Hashable], *, of: int, seconds: float = LOOK
+) -> dict[str, int]:
+  """How many of `evaluated` are among the `of` prompts of the training data.
+
+  Looks at these in their order until all are found or the time is up.
+
+  >>> compared(["a", "b"], ["c", "b"], of=2)
+  {'training_prompts': 1, 'compared_with': 2, 'of': 2}
+  """
+  missing, looked, until = set(evaluated), 0, time.monotonic() + seconds
+  for prompt in trained:
+    missing.discard(prompt)
+    looked += 1
+    if not missing or time.monotonic() > until:
+      break
+  found = sum(prompt not in missing for prompt in evaluated)
+  return {"training_prompts": found, "compared_with": looked, "of": of}
+
+
+class Training(NamedTuple):
+  """The prompts that a policy learns from."""
+
+  size: int
+  keys: Callable[[], Iterable[Hashable]]  # one for each prompt
+  key: Callable[[Prompt], Hashable]  # of a prompt of an evaluation, to find among them
+
+  def overlap(self, prompts: Sequence[Prompt]) -> dict[str, int]:
+    """`compared` of the prompts of an evaluation."""
+    return compared([self.key(prompt) for prompt in prompts], self.keys(), of=self.size)
+
+
+def of_task(task: Task) -> Training:
+  """All prompts of a task."""
+  key, size = lambda prompt: asked(prompt.messages), len(task.prompts)
+  return Training(size, lambda: (key(task.prompts[i]) for i in range(size)), key)
+
+
+def model_of(policy: Mapping[str, Any]) -> str:
+  """What to call the policy of a config's section."""
+  return str(policy["path"]) if "path" in policy else _listed(policy)
+
+
+def described(setup: Mapping[str, Any]) -> str:
+  """A setup as a sentence."""
+  count = f"{setup['prompts']} prompts" if setup["prompts"] != 1 else "1 prompt"
+  if setup.get("samples", 1) > 1:
+    count += f", {setup['samples']} answers to each"
+  text = f"Evaluated on {count}. Data: {_listed(setup['data'])}. Model: {setup['model']}."
+  if setup.get("max_tokens") is not None:
+    greedy = " (greedy)" if setup["temperature"] == 0 else ""
+    text += f" Temperature {setup['temperature']:g}{greedy}, at most {setup['max_tokens']} tokens."
+  return text
+
+
+def warning(setup: Mapping[str, Any]) -> str | None:
+  """What must be said of prompts that training saw; None if there is nothing to say."""
+  seen, count = setup.get("training_prompts"), setup["prompts"]
+  if seen is None:
+    return "It is not known whether these prompts are training prompts: they were not compared."
+  if not seen:
+    return None
+  known = "THESE ARE THE TRAINING PROMPTS" if seen == count else "SOME ARE TRAINING PROMPTS"
+  return (
+    f"{known}: {seen} of the {count} evaluation prompts stand in the training data, too. "
+    "What is measured on them does not tell how the model answers new prompts."
+  )
+
+
+def tell(setup: Mapping[str, Any], say: Callable[[str], None] | None = None) -> None:
+  """Says both; `say` gets the lines instead of standard error."""
+  say = say or to_stderr
+  say(described(setup))
+  if told := warning(setup):
+    say(f"WARNING: {told}")
+
+
+def _listed(section: Mapping[str, Any]) -> str:
+  """A section of a config in one line: `jsonl, path=a.jsonl`."""
+  return ", ".join(str(v) if k == "fn" else f"{k}={_value(v)}" for k, v in section.items())
+
+
+def _value(value: Any) -> str:
+  return f"({_listed(value)})" if isinstance(value, Mapping) else str(value)
