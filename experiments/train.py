@@ -39,7 +39,8 @@ def main(_) -> None:
 
   from lcrl.training.loop import train  # after the start of jax.distributed
 
-  summary = train(CONFIG.value.to_dict(), WORKDIR.value)
+  method = pathlib.Path(flags.FLAGS["config"].config_filename).stem  # type: ignore[attr-defined]
+  summary = train(CONFIG.value.to_dict(), WORKDIR.value, method=method)
   if jax.process_index() == 0:
     print(json.dumps({key: summary[key] for key in ("accuracy", "tokens", "start")}))
     print(f"Results are in {WORKDIR.value}")

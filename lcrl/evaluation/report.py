@@ -11,7 +11,7 @@ from lcrl.evaluation import plots, tables, training_plots
 from lcrl.evaluation.intervals import difference
 from lcrl.evaluation.setup import described, warning
 
-__all__ = ["collapsed", "unfinished", "verdict", "write_report"]
+__all__ = ["collapsed", "setups", "unfinished", "verdict", "write_report"]
 
 Runs = Mapping[str, Mapping[str, Any]]
 
@@ -81,7 +81,7 @@ def _words(runs: Runs, baseline: str) -> list[str]:
   return lines
 
 
-def _setups(runs: Runs) -> list[str]:
+def setups(runs: Runs) -> list[str]:
   """On what the runs were evaluated, and what must be said of it, each once."""
   setups = [run["evaluation"] for run in runs.values() if run.get("evaluation")]
   told = []
@@ -161,7 +161,7 @@ def write_report(
   judged = {name: run for name, run in runs.items() if run["accuracy"] is not None}
   text = [f"# {title}"]
   text += [f"**{name}: {told}.**" for name, run in runs.items() if (told := unfinished(run))]
-  text += _setups(runs)
+  text += setups(runs)
   text += _results(folder, judged, baseline) if judged else _starts(runs)
   if curves:
     plots.curves(folder / "curves.png", curves)
