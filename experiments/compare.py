@@ -30,6 +30,7 @@ from experiments.run_folders import (
 )
 from lcrl.evaluation import plots, tables
 from lcrl.evaluation.report import setups
+from lcrl.evaluation.setup import listed
 from lcrl.evaluation.summaries import Summary
 
 FLAGS = flags.FLAGS
@@ -69,7 +70,7 @@ def compare(folders: Sequence[str], out: Path, *, baseline: str | None = None) -
   if baseline is not None and baseline not in runs:
     raise ValueError(f"--baseline={baseline} is none of {', '.join(runs)}.")
   out.mkdir(parents=True, exist_ok=True)
-  groups = comparable(runs)
+  groups = sorted(comparable(runs), key=len, reverse=True)
   parts, lines = [], []
   for number, group in enumerate(groups, start=1):
     part, rows = _part(out, number, group, baseline or "correctness")
@@ -120,10 +121,14 @@ def _why(groups: Sequence[Mapping[str, Result]], number: int) -> list[str]:
   if len(groups) == 1:
     return []
   first, here = (next(iter(groups[i].values())).setup for i in (0, number - 1))
-  apart = [f"{k}: {here[k]}, not {first[k]}" for k in COMPARABLE if here[k] != first[k]]
+  apart = [
+    f"{k}: {listed(here[k])}; in the first: {listed(first[k])}"
+    for k in COMPARABLE
+    if here[k] != first[k]
+  ]
   if not apart:
     return [f"These {len(groups)} groups were measured differently; nothing is compared across."]
-  return ["Not comparable with the first group. " + "; ".join(apart) + "."]
+  return ["Not comparable with the first group. " + ". ".join(apart) + "."]
 
 
 def _markdown(parts: Sequence[Part], notes: Sequence[str]) -> str:

@@ -56,7 +56,7 @@ def find(folders: Sequence[str]) -> tuple[list[Result], list[str]]:
   results = [result for several in found.values() for result in several]
   if not results:
     raise ValueError("there is nothing to compare: " + " ".join(skipped))
-  return results, skipped
+  return results, list(dict.fromkeys(skipped))
 
 
 def _homes(folder: Path) -> list[Path]:
@@ -176,8 +176,11 @@ def named(results: Sequence[Result]) -> dict[str, Result]:
   methods = [one.method for one in results]
   runs: dict[str, Result] = {}
   for one in results:
-    name = one.method if methods.count(one.method) == 1 else f"{one.folder.name}/{one.method}"
-    if name in runs or (one.home != one.folder and methods.count(one.method) > 1):
+    alone = methods.count(one.method) == 1
+    name = (
+      one.method if alone or one.folder.name == one.method else f"{one.folder.name}/{one.method}"
+    )
+    if name in runs or (not alone and one.home != one.folder):
       name = str(one.home)
     runs[name if name not in runs else f"{one.home}, {one.method}"] = one
   return runs

@@ -36,7 +36,7 @@ class Progress:
     every: float = 10.0,
   ):
     self._title, self._total, self._unit = title, total, unit
-    self._say, self._every = say or to_stderr, every
+    self._say, self._every, self._alone = say or to_stderr, every, say is None
     self._start = self._told = time.monotonic()
     hidden = True if say else None  # None: where standard error is no terminal
     self._bar = tqdm(total=total, desc=title, unit=f" {unit}", dynamic_ncols=True, disable=hidden)
@@ -44,7 +44,8 @@ class Progress:
   def __call__(self, done: int) -> None:
     self._bar.update(done - self._bar.n)
     now = time.monotonic()
-    if self._bar.disable and now - self._told >= self._every:
+    due = now - self._told >= self._every or (self._alone and done >= self._total)
+    if self._bar.disable and due:
       self._told = now
       passed = f"{done} of {self._total} {self._unit}, {now - self._start:.0f} s"
       self._say(f"{self._title}: {passed}")

@@ -16,10 +16,23 @@ import time
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from lcrl.evaluation.progress import to_stderr
 from lcrl.tasks.task import Messages, Prompt, Task
 
-__all__ = ["Training", "asked", "compared", "described", "model_of", "of_task", "tell", "warning"]
+__all__ = [
+  "Training",
+  "asked",
+  "compared",
+  "described",
+  "listed",
+  "model_of",
+  "of_task",
+  "of_tokens",
+  "tell",
+  "warning",
+]
 
 LOOK = 2.0  # seconds; a generator may have millions of prompts, each made when it is asked for
 
@@ -72,9 +85,15 @@ def of_task(task: Task) -> Training:
   return Training(size, lambda: (key(task.prompts[i]) for i in range(size)), key)
 
 
+def of_tokens(prompts: Sequence[np.ndarray], tokenizer: Any) -> Training:
+  """Prompts of a data set of answers, as tokens [P] each."""
+  key = lambda prompt: tuple(tokenizer.encode(tokenizer.render(prompt.messages)))
+  return Training(len(prompts), lambda: (tuple(p.tolist()) for p in prompts), key)
+
+
 def model_of(policy: Mapping[str, Any]) -> str:
   """What to call the policy of a config's section."""
-  return str(policy["path"]) if "path" in policy else _listed(policy)
+  return str(policy["path"]) if "path" in policy else listed(policy)
 
 
 def described(setup: Mapping[str, Any]) -> str:
@@ -82,7 +101,7 @@ def described(setup: Mapping[str, Any]) -> str:
   count = f"{setup['prompts']} prompts" if setup["prompts"] != 1 else "1 prompt"
   if setup.get("samples", 1) > 1:
     count += f", {setup['samples']} answers to each"
-  text = f"Evaluated on {count}. Data: {_listed(setup['data'])}. Model: {setup['model']}."
+  text = f"Evaluated on {count}. Data: {listed(setup['data'])}. Model: {setup['model']}."
   if setup.get("max_tokens") is not None:
     greedy = " (greedy)" if setup["temperature"] == 0 else ""
     text += f" Temperature {setup['temperature']:g}{greedy}, at most {setup['max_tokens']} tokens."
@@ -94,12 +113,15 @@ def warning(setup: Mapping[str, Any]) -> str | None:
   seen, count = setup.get("training_prompts"), setup["prompts"]
   if seen is None:
     return "It is not known whether these prompts are training prompts: they were not compared."
+  looked, of = setup["compared_with"], setup["of"]
+  part = f" (only {looked} of {of} training prompts were looked at)" if looked < of else ""
   if not seen:
-    return None
+    return f"None of these prompts was found in the training data{part}." if part else None
   known = "THESE ARE THE TRAINING PROMPTS" if seen == count else "SOME ARE TRAINING PROMPTS"
   return (
-    f"{known}: {seen} of the {count} evaluation prompts stand in the training data, too. "
-    "What is measured on them does not tell how the model answers new prompts."
+    f"{known}: {seen} of the {count} evaluation prompts stand in the training data, too"
+    f"{part if seen < count else ''}. What is measured on them does not tell how the model answers "
+    "new prompts."
   )
 
 
@@ -111,10 +133,16 @@ def tell(setup: Mapping[str, Any], say: Callable[[str], None] | None = None) -> 
     say(f"WARNING: {told}")
 
 
-def _listed(section: Mapping[str, Any]) -> str:
-  """A section of a config in one line: `jsonl, path=a.jsonl`."""
-  return ", ".join(str(v) if k == "fn" else f"{k}={_value(v)}" for k, v in section.items())
+def listed(section: Any) -> str:
+  """A section of a config in one line.
 
-
-def _value(value: Any) -> str:
-  return f"({_listed(value)})" if isinstance(value, Mapping) else str(value)
+  >>> listed({"path": "a.jsonl", "fn": "jsonl", "render": {"fn": "plain"}})
+  'jsonl, path=a.jsonl, render=(plain)'
+  """
+  if not isinstance(section, Mapping):
+    return "not known" if section is None else str(section)
+  own = [str(section["fn"])] if "fn" in section else []
+  rest = ((k, v) for k, v in section.items() if k != "fn")
+  return ", ".join(
+    [*own, *(f"{k}=({listed(v)})" if isinstance(v, Mapping) else f"{k}={v}" for k, v in rest)]
+  )

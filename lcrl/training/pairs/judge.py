@@ -54,8 +54,7 @@ def judging(
     on_task = None
     if (spec := s.built.get("task")) is not None:
       task, player = stack.enter_context(playing.playing(model, tokenizer, spec, "task"))
-      key = lambda prompt: tuple(tokenizer.encode(tokenizer.render(prompt.messages)))
-      learned = setup.Training(len(train), lambda: map(prompt_key, train), key)
+      learned = setup.of_tokens([one.prompt for one in train], tokenizer)
       on_task = stack.enter_context(
         playing.judging(model, tokenizer, task, player, say=say, training=learned)
       )
@@ -78,18 +77,14 @@ def judging(
     yield Judging(made_on, judge)
 
 
-def prompt_key(one: Encoded) -> tuple[int, ...]:
-  return tuple(one.prompt.tolist())
-
-
 def setup_of(s: Any, held_out: Sequence[Encoded], train: Sequence[Encoded]) -> dict[str, Any]:
   """The setup of an evaluation on held-out answers (`lcrl.evaluation.setup`)."""
-  keys = list(map(prompt_key, held_out))
+  judged, learned = ([tuple(one.prompt.tolist()) for one in part] for part in (held_out, train))
   found = {
     "data": dict(s.built["data"]),
     "model": setup.model_of(s.built["policy"]),
     "prompts": len(held_out),
-    **setup.compared(keys, map(prompt_key, train), of=len(train)),
+    **setup.compared(judged, learned, of=len(learned)),
   }
   if hasattr(s, "sampling"):  # it writes answers, too
     found |= {"samples": s.eval.samples, "max_tokens": s.train.max_tokens}
