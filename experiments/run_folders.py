@@ -137,11 +137,13 @@ def _budgets(folder: Path, path: Path) -> list[Result]:
   try:
     for cap, point in found["budgets"].items():
       check_point(path, point)
-      made_on = {**found.get("evaluation", {"data": found["task"]}), "max_tokens": int(cap)}
-      made_on.setdefault("temperature", found["temperature"])
+      made_on = {"data": found["task"], "temperature": found["temperature"]}
+      made_on |= {**found.get("evaluation", {}), "max_tokens": int(cap)}
       about = {key: found[key] for key in ("seed", "wall_s", "device", "commit")}
       method = f"{found.get('method') or path.parent.name}, {cap} tokens"
-      summary = {"start": None, **point, **about, "reward": method, "evaluation": made_on}
+      summary = {"start": None, **point, **about, "reward": method}
+      if "evaluation" in found:
+        summary["evaluation"] = made_on
       setup = {name: made_on.get(name) for name in COMPARABLE}
       setup |= {"model": "that of each evaluation", "accuracy of": "right answers"}
       results.append(Result(folder, path.parent, method, summary, None, setup))
