@@ -63,17 +63,19 @@ def compare(folders: Sequence[str], out: Path, *, baseline: str | None = None) -
   Args:
     folders: of runs and evaluations; those without a result are skipped, which the text says.
     out: is made where it is missing.
-    baseline: name of what others are compared with; None: "correctness", if it is there.
+    baseline: name, or reward, of what others are compared with; None: "correctness", if it is
+      there.
   """
   results, skipped = find(folders)
-  runs = named(averaged(results))
-  if baseline is not None and baseline not in runs:
-    raise ValueError(f"--baseline={baseline} is none of {', '.join(runs)}.")
+  groups = [named(group) for group in comparable(averaged(results))]
+  bases = [_base(group, baseline or "correctness") for group in groups]
+  if baseline is not None and not any(bases):
+    names = dict.fromkeys(name for group in groups for name in group)
+    raise ValueError(f"--baseline={baseline} is none of {', '.join(names)}.")
   out.mkdir(parents=True, exist_ok=True)
-  groups = sorted(comparable(runs), key=len, reverse=True)
   parts, lines = [], []
-  for number, group in enumerate(groups, start=1):
-    part, rows = _part(out, number, group, baseline or "correctness")
+  for number, (group, base) in enumerate(zip(groups, bases, strict=True), start=1):
+    part, rows = _part(out, number, group, base or "")
     parts.append(part._replace(words=[*_why(groups, number), *part.words]))
     lines += [{"group": number, **row} for row in rows]
   notes = [f"Skipped: {why}" for why in skipped]
@@ -82,6 +84,14 @@ def compare(folders: Sequence[str], out: Path, *, baseline: str | None = None) -
   (out / "compare.html").write_text(_html(out, parts, notes), encoding="utf-8")
   shown = ["\n\n".join([*part.words, *map(tables.to_markdown, part.tables)]) for part in parts]
   return "\n\n".join([*notes, *shown])
+
+
+def _base(group: Mapping[str, Result], wanted: str) -> str | None:
+  """The name, in this group, of what others are compared with: a name, or a reward of one alone."""
+  if wanted in group:
+    return wanted
+  paid = [name for name, one in group.items() if one.summary["reward"] == wanted]
+  return paid[0] if len(paid) == 1 else None
 
 
 class Part(NamedTuple):

@@ -16,6 +16,7 @@ import json
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -109,7 +110,7 @@ def evaluate(
         batch=settings.train.prompts,
         key=jax.random.key(seed),
         progress=Progress(f"at most {cap} tokens", len(chosen)),
-        keep=keep and (lambda row, cap=cap: keep({"budget": cap, **row})),
+        keep=keep and partial(_at_cap, keep, cap),
       )
       found[str(cap)] = at_budget(answers, cap, ks)
   return {
@@ -125,6 +126,10 @@ def evaluate(
     "device": evaluation.device(),
     "commit": evaluation.commit(),
   }
+
+
+def _at_cap(keep: Callable[[dict[str, Any]], None], cap: int, row: dict[str, Any]) -> None:
+  keep({"budget": cap, **row})
 
 
 def seen_in_training(
@@ -224,12 +229,17 @@ def answers_file(out: Path) -> Path:
 
 @contextlib.contextmanager
 def kept(path: Path) -> Iterator[Callable[[dict[str, Any]], None]]:
-  """Takes answers, one a line; the file is there when all are."""
+  """Takes answers, one a line. The file has its name when all are there; what came before an error
+  stays under another."""
   path.parent.mkdir(parents=True, exist_ok=True)
-  partial = path.with_suffix(".partial")
-  with partial.open("w", encoding="utf-8") as file:
-    yield lambda row: print(json.dumps(row, default=str), file=file)
-  partial.replace(path)
+  unfinished = path.with_suffix(".partial")
+  try:
+    with unfinished.open("w", encoding="utf-8") as file:
+      yield lambda row: print(json.dumps(row, default=str), file=file)
+    unfinished.replace(path)
+  finally:
+    if unfinished.exists() and not unfinished.stat().st_size:
+      unfinished.unlink()
 
 
 def with_model(settings: Any, folder: str) -> Any:

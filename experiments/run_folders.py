@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -169,32 +170,32 @@ def averaged(results: Sequence[Result]) -> list[Result]:
       joined += group
     else:
       whole = pool([one.summary for one in group])
-      joined.append(dataclasses.replace(group[0], summary=whole))
+      home = group[0].home if len(group) == 1 else Path(os.path.commonpath([x.home for x in group]))
+      joined.append(dataclasses.replace(group[0], summary=whole, home=home))
   return joined
 
 
 def named(results: Sequence[Result]) -> dict[str, Result]:
-  """Under names that tell them apart: of the method, or with its folder, or of the folder."""
-  methods = [one.method for one in results]
+  """Under names that tell them apart: of the method, or with what is different in their folders."""
+  alike: dict[str, list[Result]] = {}
+  for one in results:
+    alike.setdefault(one.method, []).append(one)
   runs: dict[str, Result] = {}
   for one in results:
-    alone = methods.count(one.method) == 1
-    name = (
-      one.method if alone or one.folder.name == one.method else f"{one.folder.name}/{one.method}"
-    )
-    if name in runs or (not alone and one.home != one.folder):
-      name = str(one.home)
-    runs[name if name not in runs else f"{one.home}, {one.method}"] = one
+    homes = [other.home.resolve() for other in alike[one.method]]
+    place = one.home.resolve().relative_to(os.path.commonpath(homes))
+    telling = len(place.parts) > 1 or place.name == one.method
+    name = one.method if len(homes) == 1 else str(place) if telling else f"{place}/{one.method}"
+    runs[name if name not in runs else str(one.home)] = one
   return runs
 
 
-def comparable(runs: Mapping[str, Result]) -> list[dict[str, Result]]:
-  """Those of equal setup together, in the order in which they come."""
-  groups: dict[str, dict[str, Result]] = {}
-  for name, one in runs.items():
-    key = json.dumps(one.setup, sort_keys=True, default=str)
-    groups.setdefault(key, {})[name] = one
-  return list(groups.values())
+def comparable(results: Sequence[Result]) -> list[list[Result]]:
+  """Those of equal setup together, most of them first."""
+  groups: dict[str, list[Result]] = {}
+  for one in results:
+    groups.setdefault(json.dumps(one.setup, sort_keys=True, default=str), []).append(one)
+  return sorted(groups.values(), key=len, reverse=True)
 
 
 def differences(runs: Mapping[str, Result]) -> dict[str, dict[str, str]]:

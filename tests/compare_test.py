@@ -124,6 +124,8 @@ def test_an_unknown_baseline_is_refused_with_the_names_there_are(tmp_path):
     compare(folders, tmp_path / "out", baseline="lazer")
   assert "points from naive" in compare(folders, tmp_path / "out", baseline="naive")
   assert "points from start" in compare(folders, tmp_path / "out")  # no correctness: fine
+  folders += [save(tmp_path / "plain", "correctness", 97, 20, method="grpo")]
+  assert "points from grpo" in compare(folders, tmp_path / "out")  # it has no bonus and no price
 
 
 def test_seeds_are_averaged_only_where_configs_differ_in_the_seed_alone(tmp_path):

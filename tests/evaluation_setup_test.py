@@ -77,6 +77,12 @@ def test_training_prompts_are_said_loudly(seen, words):
   assert len(lines) == (1 if words is None else 2)
 
 
+def test_a_setup_that_lacks_something_is_described_as_far_as_it_goes():
+  told = setup.described({"data": {"fn": "jsonl"}})
+  assert told == "Evaluated on some prompts. Data: jsonl. Model: not known."
+  assert "not known" in setup.warning({})
+
+
 def test_progress_says_how_far_it_is_and_when(capsys):
   told = []
   progress = Progress("evaluation", 8, say=told.append, every=0.0)

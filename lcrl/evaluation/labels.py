@@ -10,10 +10,16 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.transforms import Bbox
 
-__all__ = ["name_lines", "name_points"]
+__all__ = ["name_lines", "name_points", "short"]
 
 DIRECTIONS = [(np.cos(a), np.sin(a)) for a in np.deg2rad([35, -35, 145, -145, 0, 180, 90, -90])]
+LONGEST = 32  # characters
 DISTANCES = (11, 18, 28, 42, 60)  # points
+
+
+def short(name: str) -> str:
+  """A name that leaves room for the picture: of a long one the end, which tells runs apart."""
+  return name if len(name) <= LONGEST else "\u2026" + name[1 - LONGEST :]
 
 
 def name_points(ax: Axes, points: Sequence[tuple[float, float, str, str]], ink: np.ndarray) -> None:
@@ -23,7 +29,7 @@ def name_points(ax: Axes, points: Sequence[tuple[float, float, str, str]], ink: 
   ink = ax.transData.transform(ink)
   taken: list[Bbox] = []
   for x, y, name, colour in points:
-    label = ax.annotate(name, (x, y), (0, 0), textcoords="offset points", color=colour)
+    label = ax.annotate(short(name), (x, y), (0, 0), textcoords="offset points", color=colour)
     best: tuple[float, Any, Any] = (np.inf, None, None)
     for distance, (dx, dy) in itertools.product(DISTANCES, DIRECTIONS):
       place = {
@@ -55,7 +61,7 @@ def name_lines(ax: Axes, ends: Sequence[tuple[float, float, str, str]]) -> None:
     height = ax.transData.transform((right, y))[1] * points_a_pixel
     lowest = max(height, lowest + 14)
     ax.annotate(
-      name,
+      short(name),
       (right, y),
       (8, lowest - height),
       textcoords="offset points",

@@ -17,9 +17,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
-from numpy.typing import ArrayLike
 
-from lcrl.evaluation.labels import name_lines, name_points
+from lcrl.evaluation.labels import name_lines, name_points, short
 from lcrl.evaluation.pareto import on_front
 
 matplotlib.use("agg")
@@ -94,9 +93,9 @@ def _draw_point(ax: Axes, point: Mapping[str, Any], colour: str, **marker) -> np
   return np.concatenate(bars)
 
 
-def _dense(x: ArrayLike, y: ArrayLike) -> np.ndarray:
+def _dense(x: Any, y: Any) -> np.ndarray:
   """Points [K, 2] along the line through x, y [N]."""
-  corners = np.arange(len(np.asarray(x)))
+  corners = np.arange(len(x))
   at = np.linspace(0, corners[-1], 60 * max(len(corners) - 1, 1))
   return np.stack([np.interp(at, corners, x), np.interp(at, corners, y)], 1)
 
@@ -148,7 +147,7 @@ def _legend(figure: Figure, ax: Axes, named: Sequence[tuple], marks: Sequence[st
   for (*_, name, colour), mark in zip(named, marks, strict=True):
     if name:
       face = "white" if colour == GREY else colour
-      ax.plot([], [], mark, ms=7, color=colour, mfc=face, label=name)
+      ax.plot([], [], mark, ms=7, color=colour, mfc=face, label=short(name))
   figure.legend(loc="outside right upper", frameon=False, fontsize=9)
 
 

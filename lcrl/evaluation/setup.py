@@ -97,23 +97,25 @@ def model_of(policy: Mapping[str, Any]) -> str:
 
 
 def described(setup: Mapping[str, Any]) -> str:
-  """A setup as a sentence."""
-  count = f"{setup['prompts']} prompts" if setup["prompts"] != 1 else "1 prompt"
-  if setup.get("samples", 1) > 1:
-    count += f", {setup['samples']} answers to each"
-  text = f"Evaluated on {count}. Data: {listed(setup['data'])}. Model: {setup['model']}."
-  if setup.get("max_tokens") is not None:
-    greedy = " (greedy)" if setup["temperature"] == 0 else ""
-    text += f" Temperature {setup['temperature']:g}{greedy}, at most {setup['max_tokens']} tokens."
+  """A setup as a sentence; what it does not say is not known."""
+  count, samples = setup.get("prompts"), setup.get("samples") or 1
+  text = f"Evaluated on {'some' if count is None else count} prompt{'' if count == 1 else 's'}"
+  if samples > 1:
+    text += f", {samples} answers to each"
+  text += f". Data: {listed(setup.get('data'))}. Model: {listed(setup.get('model'))}."
+  temperature, limit = setup.get("temperature"), setup.get("max_tokens")
+  if temperature is not None:
+    text += f" Temperature {temperature:g}{' (greedy)' if temperature == 0 else ''}"
+    text += "." if limit is None else f", at most {limit} tokens."
   return text
 
 
 def warning(setup: Mapping[str, Any]) -> str | None:
   """What must be said of prompts that training saw; None if there is nothing to say."""
-  seen, count = setup.get("training_prompts"), setup["prompts"]
+  seen, count = setup.get("training_prompts"), setup.get("prompts")
   if seen is None:
     return "It is not known whether these prompts are training prompts: they were not compared."
-  looked, of = setup["compared_with"], setup["of"]
+  looked, of = setup.get("compared_with", 0), setup.get("of", 0)
   part = f" (only {looked} of {of} training prompts were looked at)" if looked < of else ""
   if not seen:
     return f"None of these prompts was found in the training data{part}." if part else None

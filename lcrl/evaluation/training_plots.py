@@ -92,5 +92,11 @@ def _draw_evaluations(
   if rows:
     x, y, errors = zip(*rows, strict=True)
     error = np.concatenate(errors, axis=1)
-    how = {"fmt": "D", "ms": 5, "color": COLOURS[1], "zorder": 3, "label": "evaluation"}
+    how: dict[str, Any] = {
+      "fmt": "D",
+      "ms": 5,
+      "color": COLOURS[1],
+      "zorder": 3,
+      "label": "evaluation",
+    }
     ax.errorbar(x, y, error, **how, **BARS)

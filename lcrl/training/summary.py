@@ -8,7 +8,7 @@ from typing import Any
 from lcrl import evaluation
 from lcrl.training.workdir import Workdir
 
-UNKNOWN = {"accuracy": None, "tokens": None, "by_difficulty": {}}
+UNKNOWN: dict[str, Any] = {"accuracy": None, "tokens": None, "by_difficulty": {}}
 UNKNOWN |= {"accuracy_ci": [None, None], "tokens_ci": [None, None]}
 
 
