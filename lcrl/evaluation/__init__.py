@@ -1,7 +1,7 @@
 """How few tokens, and still right: measures with intervals, summaries, plots and reports.
 
-The numbers are numpy in float64 on the host. `plots` and `report` need matplotlib and are imported
-by name.
+The numbers are numpy in float64 on the host. `plots`, `training_plots` and `report` need matplotlib
+and are imported by name.
 """
 
 from lcrl.evaluation.intervals import (

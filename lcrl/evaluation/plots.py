@@ -28,7 +28,7 @@ __all__ = ["by_difficulty", "curves", "pareto", "reward_by_length"]
 # Okabe and Ito 2008: distinct also to readers who do not tell red from green.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#555555")
 MARKERS = "os^vDP*X<>"  # of every seven names
-MOST_NAMES = 10  # that stand in a picture
+MOST_NAMES, MOST_LETTERS = 10, 100  # that stand in a picture
 GREY, LIGHT = "#777777", "#E4E4E4"
 STYLE: Any = {
   "figure.dpi": 160,
@@ -135,7 +135,8 @@ def pareto(path: str | os.PathLike, runs: Runs) -> None:
     x, y = (np.array([point[i] for point in named]) for i in (0, 1))
     if named:
       ink.append(_draw_front(ax, x, y))
-      if len(named) > MOST_NAMES:
+      letters = sum(len(short(point[2])) for point in named)
+      if len(named) > MOST_NAMES or letters > MOST_LETTERS:
         _legend(figure, ax, named, [*marks, *"D" * len(starts)])
       else:
         name_points(ax, [point for point in named if point[2]], np.concatenate(ink))

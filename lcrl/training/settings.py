@@ -175,6 +175,7 @@ def section(cls: type[T], values: Mapping[str, Any], name: str) -> T:
 
 
 def check_eval_temperature(temperature: Any) -> None:
+  """Raises ValueError; every kind of run has the field."""
   number = isinstance(temperature, int | float) and 0 <= temperature < math.inf
   if temperature is not None and not number:
     raise ValueError(f"eval.temperature must be a number of at least 0, got {temperature!r}.")
