@@ -163,7 +163,7 @@ def _html(out: Path, parts: Sequence[Part], notes: Sequence[str]) -> str:
 def main(argv: Sequence[str]) -> None:
   try:
     print(compare(argv[1:], Path(FLAGS.out), baseline=FLAGS.baseline))
-  except ValueError as error:
+  except (ValueError, OSError) as error:
     raise SystemExit(f"compare: {error}") from None
   print(f"\n{FLAGS.out}/compare.html")
 

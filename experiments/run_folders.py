@@ -52,7 +52,7 @@ def find(folders: Sequence[str]) -> tuple[list[Result], list[str]]:
     for path in homes:
       try:
         found.setdefault(path.resolve(), list(_read(folder, path)))
-      except ValueError as why:
+      except (ValueError, OSError) as why:
         skipped.append(str(why))
   results = [result for several in found.values() for result in several]
   if not results:
@@ -65,11 +65,9 @@ def _homes(folder: Path) -> list[Path]:
   metrics.jsonl of runs that have no summary yet."""
   summaries = sorted(folder.rglob("summary.json"))
   above = {parent for path in summaries for parent in path.parent.parents}
-  unfinished = [
-    p for p in folder.rglob("metrics.jsonl") if not (p.parent / "summary.json").exists()
-  ]
+  running = [p for p in folder.rglob("metrics.jsonl") if not (p.parent / "summary.json").exists()]
   leaves = [path for path in summaries if path.parent not in above]
-  return sorted([*leaves, *folder.rglob("evaluation.json"), *unfinished])
+  return sorted([*leaves, *folder.rglob("evaluation.json"), *running])
 
 
 def _nothing(folder: Path) -> str:
@@ -106,7 +104,7 @@ def _read(folder: Path, path: Path) -> Iterable[Result]:
 
 def _behind(home: Path, config: Mapping[str, Any] | None) -> str | None:
   """What is wrong if the run has gone on since its summary was written."""
-  steps = (config or {}).get("train", {}).get("steps")
+  steps = ((config or {}).get("train") or {}).get("steps")
   lines = home / "metrics.jsonl"
   if not isinstance(steps, int) or not lines.exists():
     return None
@@ -123,12 +121,13 @@ def _behind(home: Path, config: Mapping[str, Any] | None) -> str | None:
 def _made_on(config: Mapping[str, Any]) -> dict[str, Any]:
   """The setup of a run whose summary does not say it."""
   section = lambda name: config.get(name) or {}
+  own = section("eval").get("temperature")
   return {
     "data": section("eval_task") or section("task") or section("data"),
     "model": model_of(section("policy")),
     "prompts": section("eval").get("prompts"),
     "max_tokens": section("train").get("max_tokens"),
-    "temperature": section("eval").get("temperature") or section("sampling").get("temperature"),
+    "temperature": section("sampling").get("temperature") if own is None else own,
   }
 
 

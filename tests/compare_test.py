@@ -150,6 +150,7 @@ def test_seeds_are_averaged_only_where_configs_differ_in_the_seed_alone(tmp_path
     (having(policy={"path": "another/model"}), "model: another/model"),
     (having(train={"max_tokens": 32}), "max_tokens: 32"),
     (having(sampling={"temperature": 0.5}), "temperature: 0.5"),
+    ({**CONFIG, "eval": {"temperature": 0}}, "temperature: 0; in the first: 1.0"),
     ({**CONFIG, "eval": {"prompts": 7}}, "prompts: 7; in the first: not known"),
   ],
 )
