@@ -2,20 +2,36 @@
 
 python -m experiments.compare runs/* --out=compared
 
-A run folder holds a summary.json, or folders that do. Seeds of one reward below the same folder
-are averaged; a summary.json above others only sums them up and is left out.
+A folder holds a summary.json (of a run), an evaluation.json (of experiments.evaluate), or folders
+that do; what has no result yet is skipped, and said. Runs whose configs differ in their seed alone
+are averaged. What was measured on other data, from another model, at another cap or temperature
+stands in a group of its own, with its own picture. A summary.json above others only sums them up
+and is left out.
 """
 
 from __future__ import annotations
 
 import base64
-from collections.abc import Sequence
+import html
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from absl import flags
 
 from experiments import command
-from lcrl.evaluation import plots, pool, read_summary, tables
+from experiments.run_folders import (
+  COMPARABLE,
+  Result,
+  averaged,
+  comparable,
+  differences,
+  find,
+  named,
+)
+from lcrl.evaluation import plots, tables
+from lcrl.evaluation.report import setups
+from lcrl.evaluation.setup import listed
 from lcrl.evaluation.summaries import Summary
 
 FLAGS = flags.FLAGS
@@ -24,66 +40,125 @@ PAGE = """<!doctype html>
 <html lang="en"><meta charset="utf-8"><title>Accuracy against tokens</title>
 <style>
 body {{ font: 16px/1.5 system-ui, sans-serif; max-width: 60em; margin: 2em auto; padding: 0 1em }}
-table {{ border-collapse: collapse }}
+table {{ border-collapse: collapse; display: block; overflow-x: auto; margin: 1em 0 }}
 th, td {{ padding: .3em .8em; text-align: right; border-bottom: 1px solid #ddd }}
 th:first-child, td:first-child {{ text-align: left }}
 img {{ max-width: 100% }}
 </style>
 <h1>Accuracy against tokens</h1>
-{table}
-<p>{note}</p>
-<img alt="accuracy against tokens" src="data:image/png;base64,{image}">
+{body}
 </html>
 """
+MOST_FIELDS = 30  # of the configs that are listed
 NOTE = "Brackets hold 95 % intervals; * marks runs that no other beats in both."
-
-
-def _find(folder: Path) -> dict[Path, Summary]:
-  """The summaries at or below a folder, without those that have others below them."""
-  if not folder.is_dir():
-    raise ValueError(f"{folder} is not a folder.")
-  homes = sorted(path.parent for path in folder.rglob("summary.json"))
-  if not homes:
-    raise ValueError(f"{folder} holds no summary.json.")
-  leaves = [home for home in homes if not any(home in other.parents for other in homes)]
-  return {home: read_summary(home / "summary.json") for home in leaves}
 
 
 def gather(folders: Sequence[str]) -> dict[str, Summary]:
   """Name -> summary, seeds pooled, in the order of the folders."""
-  if not folders:
-    raise ValueError("there are no run folders: name at least one.")
-  groups: dict[tuple[Path, str], dict[Path, Summary]] = {}
-  for folder in map(Path, folders):
-    for home, found in _find(folder).items():
-      groups.setdefault((folder, found["reward"]), {})[home] = found
-  rewards = [reward for _, reward in groups]
-  runs: dict[str, Summary] = {}
-  for (folder, reward), group in groups.items():
-    seeds = [str(found["seed"]) for found in group.values()]
-    if len(set(seeds)) < len(seeds):  # a sweep, not seeds of one setting
-      runs |= {str(home): found for home, found in group.items()}
-    else:
-      name = reward if rewards.count(reward) == 1 else f"{folder.name}/{reward}"
-      runs[name if name not in runs else str(folder)] = pool(list(group.values()))
-  return runs
+  return {name: one.summary for name, one in named(averaged(find(folders)[0])).items()}
 
 
-def compare(folders: Sequence[str], out: Path, *, baseline: str) -> str:
-  """Writes the comparison; returns its Markdown."""
-  runs = gather(folders)
+def compare(folders: Sequence[str], out: Path, *, baseline: str | None = None) -> str:
+  """Writes the comparison; returns its Markdown, without the pictures.
+
+  Args:
+    folders: of runs and evaluations; those without a result are skipped, which the text says.
+    out: is made where it is missing.
+    baseline: name, or reward, of what others are compared with; None: "correctness", if it is
+      there.
+  """
+  results, skipped = find(folders)
+  groups = [named(group) for group in comparable(averaged(results))]
+  bases = [_base(group, baseline or "correctness") for group in groups]
+  if baseline is not None and not any(bases):
+    names = dict.fromkeys(name for group in groups for name in group)
+    raise ValueError(f"--baseline={baseline} is none of {', '.join(names)}.")
   out.mkdir(parents=True, exist_ok=True)
-  plots.pareto(out / "pareto.png", runs)
-  found = tables.rows(runs, baseline=baseline)
-  table = tables.overview(found, baseline=baseline)
-  image = base64.b64encode((out / "pareto.png").read_bytes()).decode()
-  markdown = tables.to_markdown(table)
-  page = PAGE.format(table=tables.to_html(table), note=NOTE, image=image)
-  (out / "compare.csv").write_text(tables.to_csv(found), encoding="utf-8")
-  (out / "compare.html").write_text(page, encoding="utf-8")
-  text = f"# Accuracy against tokens\n\n{markdown}\n\n{NOTE}\n\n![pareto](pareto.png)\n"
-  (out / "compare.md").write_text(text, encoding="utf-8")
-  return markdown
+  parts, lines = [], []
+  for number, (group, base) in enumerate(zip(groups, bases, strict=True), start=1):
+    part, rows = _part(out, number, group, base or "")
+    parts.append(part._replace(words=[*_why(groups, number), *part.words]))
+    lines += [{"group": number, **row} for row in rows]
+  notes = [f"Skipped: {why}" for why in skipped]
+  (out / "compare.csv").write_text(tables.to_csv(lines), encoding="utf-8")
+  (out / "compare.md").write_text(_markdown(parts, notes), encoding="utf-8")
+  (out / "compare.html").write_text(_html(out, parts, notes), encoding="utf-8")
+  shown = ["\n\n".join([*part.words, *map(tables.to_markdown, part.tables)]) for part in parts]
+  return "\n\n".join([*notes, *shown])
+
+
+def _base(group: Mapping[str, Result], wanted: str) -> str | None:
+  """The name, in this group, of what others are compared with: a name, or a reward of one alone."""
+  if wanted in group:
+    return wanted
+  paid = [name for name, one in group.items() if one.summary["reward"] == wanted]
+  return paid[0] if len(paid) == 1 else None
+
+
+class Part(NamedTuple):
+  """Results that may be compared: what to say, what to show."""
+
+  words: list[str]
+  tables: list[tables.Cells]
+  picture: str
+
+
+def _part(out: Path, number: int, group: Mapping[str, Result], baseline: str):
+  runs = {name: one.summary for name, one in group.items()}
+  picture = "pareto.png" if number == 1 else f"pareto_{number}.png"
+  plots.pareto(out / picture, runs)
+  rows = tables.rows(runs, baseline=baseline)
+  shown = [tables.overview(rows, baseline=baseline)]
+  words = setups(runs)
+  if fields := differences(group):
+    shown.append(_configs(fields, list(group)))
+  if unknown := [
+    name for name, one in group.items() if one.config is None and one.summary["start"]
+  ]:
+    words.append(f"No config.json says how these were trained: {', '.join(unknown)}.")
+  return Part(words, shown, picture), rows
+
+
+def _configs(fields: Mapping[str, Mapping[str, str]], names: list[str]) -> tables.Cells:
+  shown = list(fields.items())[:MOST_FIELDS]
+  body = [[field, *(values.get(name, "") for name in names)] for field, values in shown]
+  if more := len(fields) - len(shown):
+    body.append([f"and {more} more fields", *[""] * len(names)])
+  return ["the configs differ in", *names], body
+
+
+def _why(groups: Sequence[Mapping[str, Result]], number: int) -> list[str]:
+  """Why this group stands apart from the first."""
+  if len(groups) == 1:
+    return []
+  first, here = (next(iter(groups[i].values())).setup for i in (0, number - 1))
+  apart = [
+    f"{k}: {listed(here[k])}; in the first: {listed(first[k])}"
+    for k in COMPARABLE
+    if here[k] != first[k]
+  ]
+  if not apart:
+    return [f"These {len(groups)} groups were measured differently; nothing is compared across."]
+  return ["Not comparable with the first group. " + ". ".join(apart) + "."]
+
+
+def _markdown(parts: Sequence[Part], notes: Sequence[str]) -> str:
+  text = ["# Accuracy against tokens", *notes]
+  for number, part in enumerate(parts, start=1):
+    text += [f"## Group {number}"] * (len(parts) > 1) + part.words
+    text += [*map(tables.to_markdown, part.tables), NOTE, f"![pareto]({part.picture})"]
+  return "\n\n".join(text) + "\n"
+
+
+def _html(out: Path, parts: Sequence[Part], notes: Sequence[str]) -> str:
+  paragraph = lambda text: f"<p>{html.escape(text.replace('**', ''))}</p>"
+  body = [*map(paragraph, notes)]
+  for number, part in enumerate(parts, start=1):
+    image = base64.b64encode((out / part.picture).read_bytes()).decode()
+    body += [f"<h2>Group {number}</h2>"] * (len(parts) > 1) + [*map(paragraph, part.words)]
+    body += [*map(tables.to_html, part.tables), paragraph(NOTE)]
+    body += [f'<img alt="accuracy against tokens" src="data:image/png;base64,{image}">']
+  return PAGE.format(body="\n".join(body))
 
 
 def main(argv: Sequence[str]) -> None:
@@ -93,5 +168,7 @@ def main(argv: Sequence[str]) -> None:
 
 if __name__ == "__main__":
   flags.DEFINE_string("out", None, "Folder for the comparison.", required=True)
-  flags.DEFINE_string("baseline", "correctness", "The run that others are compared with.")
+  flags.DEFINE_string(
+    "baseline", None, "What others are compared with; correctness if it is there."
+  )
   command.run(main, "compare")

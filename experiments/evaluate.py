@@ -4,14 +4,19 @@
   python -m experiments.evaluate --config=configs/laser.py --model=exported --samples=4
 
 A run folder gives its config and its newest valid checkpoint; a config gives the task and, unless
---model names a Hugging Face folder, the model. Writes evaluation.json, .md and .png to --out.
+--model names a Hugging Face folder, the model. Writes evaluation.json, .md and .png to --out, and
+every answer with its verdict to answers.jsonl (in a run's folder: evaluation_answers.jsonl).
 """
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import json
+import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,15 +26,19 @@ from absl import flags
 
 from experiments import command
 from experiments.export import anywhere, restore
-from lcrl import evaluation
+from lcrl import evaluation, tasks
+from lcrl.data import sources as data_sources
 from lcrl.data.lengths import first
-from lcrl.evaluation import measures, plots, tables
+from lcrl.evaluation import measures, plots, setup, tables
+from lcrl.evaluation.progress import Progress, to_stderr
+from lcrl.evaluation.report import setups
 from lcrl.evaluation.run import play_all
 from lcrl.mesh import param_shardings
-from lcrl.named import build
+from lcrl.named import build, resolve
 from lcrl.policies import sources
+from lcrl.tasks.task import Prompt, Task
 from lcrl.training import runs
-from lcrl.training.playing import build_tokenizer, playing
+from lcrl.training.playing import build_tokenizer, eval_temperature, playing
 from lcrl.training.workdir import read_config, read_start
 
 FLAGS = flags.FLAGS
@@ -58,15 +67,19 @@ def evaluate(
   ks: Sequence[int],
   prompts: int,
   seed: int,
+  keep: Callable[[dict[str, Any]], None] | None = None,
 ) -> dict[str, Any]:
-  """Everything that evaluation.json holds. `settings.train` says batch and largest budget."""
+  """Everything that evaluation.json holds. `settings.train` says batch and largest budget, `keep`
+  gets every answer."""
   started = time.perf_counter()
   spec = settings.eval_task or settings.built.get("task")
   if spec is None:
     raise ValueError("the config has no section task to evaluate on.")
+  name = str(workdir or setup.model_of(settings.built["policy"]))
+  to_stderr(f"Loading {name}.")
   model = runs.RUNS[settings.run].model(settings)
-  first = None if workdir is None else read_start(workdir)
-  tokenizer = build_tokenizer(settings, model.policy, first)
+  started_at = None if workdir is None else read_start(workdir)
+  tokenizer = build_tokenizer(settings, model.policy, started_at)
   if workdir is None:
     source = build(sources, settings.built["policy"], field="policy")
     key, shapes = (
@@ -78,6 +91,16 @@ def evaluate(
     step, params = restore(workdir, model, step)
   with playing(model, tokenizer, spec, "task") as (task, player):
     chosen = first(task.prompts, prompts)
+    made_on = {
+      "data": dict(spec),
+      "model": name if step is None else f"{name}, step {step}",
+      "prompts": len(chosen),
+      "samples": samples,
+      "max_tokens": max(budgets),
+      "temperature": settings.sampling.temperature,
+      **seen_in_training(settings, tokenizer, task, chosen),
+    }
+    setup.tell(made_on)
     found = {}
     for cap in budgets:  # one key for all: a larger budget continues the same answers
       answers = play_all(
@@ -88,6 +111,8 @@ def evaluate(
         cap=cap,
         batch=settings.train.prompts,
         key=jax.random.key(seed),
+        progress=Progress(f"at most {cap} tokens", len(chosen)),
+        keep=keep and partial(_at_cap, keep, cap),
       )
       found[str(cap)] = at_budget(answers, cap, ks)
   return {
@@ -97,11 +122,35 @@ def evaluate(
     "samples": samples,
     "temperature": settings.sampling.temperature,
     "budgets": found,
+    "evaluation": made_on,
     "seed": seed,
     "wall_s": time.perf_counter() - started,
     "device": evaluation.device(),
     "commit": evaluation.commit(),
   }
+
+
+def _at_cap(keep: Callable[[dict[str, Any]], None], cap: int, row: dict[str, Any]) -> None:
+  keep({"budget": cap, **row})
+
+
+def seen_in_training(
+  settings: Any, tokenizer: Any, task: Task, prompts: Sequence[Prompt]
+) -> dict[str, Any]:
+  """How many of the prompts the config trains on: `setup.compared`. Nothing is compared where the
+  training data are not here."""
+  try:
+    if (spec := settings.built.get("data")) is not None:
+      train = resolve(data_sources, spec, field="data")(tokenizer).train
+      training = setup.of_tokens([one.prompt for one in train], tokenizer)
+    elif settings.eval_task is None:
+      training = setup.of_task(task)
+    else:
+      training = setup.of_task(build(tasks, settings.built["task"], field="task"))
+  except (OSError, ValueError) as why:
+    to_stderr(f"The training data cannot be read: {why}")
+    return {"training_prompts": None}
+  return training.overlap(prompts)
 
 
 def write(out: Path, found: Mapping[str, Any]) -> str:
@@ -116,6 +165,7 @@ def write(out: Path, found: Mapping[str, Any]) -> str:
     table,
     f"{found['samples']} answers to each prompt at temperature {found['temperature']}; brackets "
     "hold 95 % intervals over prompts.",
+    *setups({"": found}),
     "![accuracy against tokens at each budget](evaluation.png)",
     "## By difficulty",
     tables.to_markdown(tables.by_difficulty(named)),
@@ -138,7 +188,7 @@ def read_flags(given: Any) -> tuple[Any, dict[str, Any]]:
     if workdir is not None:
       raise ValueError("--model needs --config; --workdir brings its own model.")
     settings = with_model(settings, given.model)
-  budgets = [int(b) for b in given.budgets or [settings.train.max_tokens]]
+  budgets = _whole(given.budgets or [settings.train.max_tokens], "budgets")
   wrong = [v for v in (*budgets, given.samples, given.prompts, given.batch) if v < 1]
   if wrong:
     raise ValueError(f"budgets, samples, prompts and batch must be at least 1, got {wrong[0]}.")
@@ -147,10 +197,12 @@ def read_flags(given: Any) -> tuple[Any, dict[str, Any]]:
   settings = dataclasses.replace(
     settings, train=dataclasses.replace(settings.train, max_tokens=max(budgets))
   )
-  if given.temperature is not None:
-    sampling = dataclasses.replace(settings.sampling, temperature=given.temperature)
-    settings = dataclasses.replace(settings, sampling=sampling)
-  ks = [int(k) for k in given.pass_at or [given.samples]]
+  temperature = eval_temperature(settings) if given.temperature is None else given.temperature
+  if not 0 <= temperature < math.inf:
+    raise ValueError(f"temperature must be a number of at least 0, got {temperature}.")
+  sampling = dataclasses.replace(settings.sampling, temperature=temperature)
+  settings = dataclasses.replace(settings, sampling=sampling)
+  ks = _whole(given.pass_at or [given.samples], "pass_at")
   if max(ks) > given.samples or min(ks) < 1:
     raise ValueError(f"pass_at must lie between 1 and samples={given.samples}, got {ks}.")
   return settings, {
@@ -162,6 +214,34 @@ def read_flags(given: Any) -> tuple[Any, dict[str, Any]]:
     "prompts": given.prompts,
     "seed": given.seed,
   }
+
+
+def _whole(values: Sequence[Any], flag: str) -> list[int]:
+  try:
+    return [int(value) for value in values]
+  except ValueError:
+    raise ValueError(f"{flag} must be whole numbers, got {','.join(map(str, values))}.") from None
+
+
+def answers_file(out: Path) -> Path:
+  """Where the answers go; a run's own folder may hold other answers under the usual name."""
+  own = (out / "metrics.jsonl").exists()
+  return out / ("evaluation_answers.jsonl" if own else "answers.jsonl")
+
+
+@contextlib.contextmanager
+def kept(path: Path) -> Iterator[Callable[[dict[str, Any]], None]]:
+  """Takes answers, one a line. The file has its name when all are there; what came before an error
+  stays under another."""
+  path.parent.mkdir(parents=True, exist_ok=True)
+  unfinished = path.with_suffix(".partial")
+  try:
+    with unfinished.open("w", encoding="utf-8") as file:
+      yield lambda row: print(json.dumps(row, default=str), file=file)
+    unfinished.replace(path)
+  finally:
+    if unfinished.exists() and not unfinished.stat().st_size:
+      unfinished.unlink()
 
 
 def with_model(settings: Any, folder: str) -> Any:
@@ -177,11 +257,16 @@ def with_model(settings: Any, folder: str) -> Any:
 
 def main(_) -> None:
   settings, how = read_flags(FLAGS)
-  found = evaluate(settings, **how)
   out = Path(FLAGS.out or FLAGS.workdir)
+  with kept(answers_file(out)) as keep:
+    found = evaluate(settings, **how, keep=keep)
+  if FLAGS.workdir is None:
+    found["method"] = Path(FLAGS.model).name if FLAGS.model else out.name
+  else:
+    found["method"] = Path(FLAGS.workdir).name
   if jax.process_index() == 0:
     print(write(out, found))
-    print(f"\n{out / 'evaluation.md'}")
+    print(f"\n{out / 'evaluation.md'}; the answers are in {answers_file(out)}")
 
 
 if __name__ == "__main__":
@@ -194,7 +279,7 @@ if __name__ == "__main__":
   flags.DEFINE_list("pass_at", None, "The k of pass@k; --samples.")
   flags.DEFINE_integer("prompts", 128, "How many, from the first on.")
   flags.DEFINE_integer("batch", 32, "Prompts that are sampled at a time.")
-  flags.DEFINE_float("temperature", None, "Of sampling; the config's.")
+  flags.DEFINE_float("temperature", None, "Of sampling; 0: the most likely token; the config's.")
   flags.DEFINE_integer("seed", 0, "Of sampling.")
   flags.DEFINE_string("out", None, "Folder; the run's if there is one.")
   command.run(main, "evaluate")

@@ -45,7 +45,8 @@ def main(_) -> None:
 
   from lcrl.training.loop import train  # after the start of jax.distributed
 
-  summary = train(FLAGS.config.to_dict(), WORKDIR.value)
+  method = pathlib.Path(FLAGS.config.place.partition(":")[0]).stem
+  summary = train(FLAGS.config.to_dict(), WORKDIR.value, method=method)
   if jax.process_index() == 0:
     print(json.dumps({key: summary[key] for key in ("accuracy", "tokens", "start")}))
     print(f"Results are in {WORKDIR.value}")

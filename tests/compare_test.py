@@ -10,10 +10,25 @@ from lcrl.evaluation import write_json
 from tests.evaluation_report_test import run
 
 
-def save(folder, reward, right, tokens, seed=0):
+def save(folder, reward, right, tokens, seed=0, config=None, **more):
   folder.mkdir(parents=True)
-  write_json(folder / "summary.json", run(reward, right, tokens, seed=seed))
+  write_json(folder / "summary.json", run(reward, right, tokens, seed=seed) | more)
+  if config is not None:
+    write_json(folder / "config.json", {"config": {**config, "seed": seed}})
   return str(folder)
+
+
+CONFIG = {
+  "reward": {"fn": "step_bonus", "alpha": 0.5},
+  "task": {"fn": "jsonl", "path": "train.jsonl"},
+  "policy": {"fn": "pretrained", "path": "some/model"},
+  "sampling": {"temperature": 1.0},
+  "train": {"steps": 10, "max_tokens": 64},
+}
+
+
+def having(**sections):
+  return {name: {**CONFIG[name], **sections.get(name, {})} for name in CONFIG}
 
 
 def test_seeds_are_averaged_and_files_written(tmp_path):
@@ -64,3 +79,128 @@ def test_bad_folders_are_named(tmp_path):
   (tmp_path / "empty" / "summary.json").write_text('{"accuracy": ')
   with pytest.raises(ValueError, match=r"empty/summary\.json is not valid JSON"):
     gather([str(tmp_path / "empty")])
+
+
+def test_what_has_no_result_is_skipped_and_said(tmp_path):
+  """The README's `compare runs/* --out=runs/compared`, while some still run, and once more."""
+  runs = tmp_path / "runs"
+  save(runs / "good", "laser", 96, 12, config=CONFIG)
+  save(runs / "stopped", "laser", 90, 30, config=CONFIG, stopped=3, accuracy=None)
+  save(runs / "goes_on", "laser", 90, 30, seed=1, config=CONFIG)  # past its summary
+  (runs / "goes_on" / "metrics.jsonl").write_text('{"step": 4}\n{"step": 5}\n{"st')
+  save(runs / "broken", "laser", 90, 30)
+  (runs / "broken" / "summary.json").write_text('{"accuracy": ')
+  save(runs / "wrong", "laser", 90, 30, accuracy=7.0)
+  save(runs / "nan", "laser", 90, 30)
+  text = (runs / "nan" / "summary.json").read_text()
+  (runs / "nan" / "summary.json").write_text(text.replace("30.0", "NaN", 1))
+  (runs / "new").mkdir()
+  (runs / "new" / "config.json").write_text('{"config": {}}')
+  (runs / "running").mkdir()
+  (runs / "running" / "metrics.jsonl").write_text('{"step": 1}\n')
+  (runs / "notes.txt").write_text("")
+  for again in (False, True):
+    text = compare(sorted(map(str, runs.iterdir())), runs / "compared")
+    assert "| laser * | 1 | 96.0 [" in text
+    for name, why in {
+      "stopped": "is unfinished: stopped after step 3, not evaluated yet",
+      "goes_on": "is unfinished: it is at step 5 of 10",
+      "broken": "summary.json is not valid JSON",
+      "wrong": "summary.json: accuracy is 7.0",
+      "nan": "tokens is nan",
+      "new": "is a run without a result",
+      "running": "is a run without a result",
+      "notes.txt": "holds no summary.json",
+      **({"compared": "is a comparison"} if again else {}),
+    }.items():
+      assert re.search(rf"Skipped: \S+{re.escape(name)}.*{re.escape(why)}", text)
+    assert text.count("Skipped") == 8 + again
+    assert "Skipped" in (runs / "compared" / "compare.html").read_text()
+
+
+def test_an_unknown_baseline_is_refused_with_the_names_there_are(tmp_path):
+  folders = [save(tmp_path / name, name, 96, 12) for name in ("laser", "naive")]
+  with pytest.raises(ValueError, match="--baseline=lazer is none of laser, naive"):
+    compare(folders, tmp_path / "out", baseline="lazer")
+  assert "points from naive" in compare(folders, tmp_path / "out", baseline="naive")
+  assert "points from start" in compare(folders, tmp_path / "out")  # no correctness: fine
+  folders += [save(tmp_path / "plain", "correctness", 97, 20, method="grpo")]
+  assert "points from grpo" in compare(folders, tmp_path / "out")  # it has no bonus and no price
+
+
+def test_seeds_are_averaged_only_where_configs_differ_in_the_seed_alone(tmp_path):
+  same = [save(tmp_path / f"s{i}", "laser", 96, 10 + i, seed=i, config=CONFIG) for i in range(3)]
+  other = having(reward={"alpha": 0.9})
+  same += [save(tmp_path / "other", "laser", 90, 9, seed=3, config=other)]
+  text = compare(same, tmp_path / "out")
+  rows = list(csv.DictReader((tmp_path / "out" / "compare.csv").read_text().splitlines()))
+  assert [(row["group"], row["seeds"], row["tokens"]) for row in rows] == [
+    ("1", "3", "11.0"),
+    ("1", "1", "9.0"),
+  ]
+  assert "| reward.alpha | 0.5 | 0.9 |" in text
+  again = [*same, save(tmp_path / "again", "laser", 96, 10, seed=0, config=CONFIG)]
+  assert len(gather(again)) == 5  # one seed twice: which of them counts?
+
+
+@pytest.mark.parametrize(
+  ("config", "said"),
+  [
+    (having(task={"path": "other.jsonl"}), "data: jsonl, path=other.jsonl"),
+    (having(policy={"path": "another/model"}), "model: another/model"),
+    (having(train={"max_tokens": 32}), "max_tokens: 32"),
+    (having(sampling={"temperature": 0.5}), "temperature: 0.5"),
+    ({**CONFIG, "eval": {"temperature": 0}}, "temperature: 0; in the first: 1.0"),
+    ({**CONFIG, "eval": {"prompts": 7}}, "prompts: 7; in the first: not known"),
+  ],
+)
+def test_what_was_measured_differently_shares_no_front(tmp_path, config, said):
+  folders = [save(tmp_path / name, name, 96, 12, config=CONFIG) for name in ("a", "b")]
+  folders += [save(tmp_path / "c", "c", 20, 40, config=config)]
+  text = compare(folders, tmp_path / "out", baseline="a")
+  assert "Not comparable with the first group" in text
+  assert said in text
+  assert "| c * | 1 |" in text  # the best of its own group
+  assert (tmp_path / "out" / "pareto_2.png").exists()
+  assert "## Group 2" in (tmp_path / "out" / "compare.md").read_text()
+
+
+def test_the_setup_of_a_summary_goes_before_its_config(tmp_path):
+  made_on = {"data": {"fn": "jsonl"}, "model": "m", "prompts": 4, "max_tokens": 64}
+  made_on |= {"temperature": 0.0, "training_prompts": 4, "compared_with": 9, "of": 9}
+  folders = [
+    save(tmp_path / "a", "a", 96, 12, config=CONFIG, evaluation=made_on, method="idea"),
+    save(tmp_path / "b", "b", 96, 12, config=CONFIG, evaluation=made_on),
+  ]
+  text = compare(folders, tmp_path / "out")
+  assert "Group" not in text
+  assert "| idea * |" in text
+  assert text.count("THESE ARE THE TRAINING PROMPTS: 4 of the 4") == 1
+
+
+def test_evaluations_are_read(tmp_path):
+  """Each budget is a result; budgets are told apart, models are compared."""
+  folders = []
+  for name, right in (("plain", 90), ("laser", 95)):
+    (tmp_path / name).mkdir()
+    point = {k: v for k, v in run(name, right, 12).items() if k in ("accuracy", "tokens")}
+    point |= {"accuracy_ci": [0.5, 1.0], "tokens_ci": [None, None], "by_difficulty": {}}
+    found = {"budgets": {"16": point, "64": point}, "temperature": 1.0, "seed": 0, "wall_s": 1.0}
+    found |= {"task": {"fn": "jsonl"}, "device": "CPU, 2 cores", "commit": "0123456789ab"}
+    write_json(tmp_path / name / "evaluation.json", found)
+    folders.append(str(tmp_path / name))
+  compare(folders, tmp_path / "out", baseline="plain, 16 tokens")
+  rows = list(csv.DictReader((tmp_path / "out" / "compare.csv").read_text().splitlines()))
+  assert [(row["group"], row["run"]) for row in rows] == [
+    ("1", "plain, 16 tokens"),
+    ("1", "laser, 16 tokens"),
+    ("2", "plain, 64 tokens"),
+    ("2", "laser, 64 tokens"),
+  ]
+  assert float(rows[1]["vs_baseline_points"]) == pytest.approx(5)
+  assert rows[0]["start_accuracy"] == rows[3]["vs_baseline_points"] == ""
+  (tmp_path / "plain" / "evaluation.json").write_text('{"budgets": 3}')
+  with pytest.raises(
+    ValueError, match=r"evaluation\.json is not what experiments\.evaluate writes"
+  ):
+    gather(folders[:1])

@@ -61,6 +61,7 @@ def shared():
     patch.setattr(sources, "fresh", functools.cache(sources.fresh))
     for plot in ("pareto", "by_difficulty", "curves", "reward_by_length"):
       patch.setattr(report.plots, plot, lambda *_, **__: None)
+    patch.setattr(report.training_plots, "training", lambda *_: None)
     yield
 
 

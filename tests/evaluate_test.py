@@ -72,8 +72,34 @@ def test_what_is_written(tmp_path):
   assert (tmp_path / "out" / "evaluation.png").stat().st_size > 10_000
 
 
-def test_an_exported_model_answers_like_its_checkpoint(tmp_path, monkeypatch):
-  """And a larger budget continues the answers of a smaller one."""
+def test_the_answers_of_a_run_are_not_written_over(tmp_path):
+  assert command.answers_file(tmp_path).name == "answers.jsonl"
+  (tmp_path / "metrics.jsonl").touch()
+  assert command.answers_file(tmp_path).name == "evaluation_answers.jsonl"
+  with command.kept(tmp_path / "answers.jsonl") as keep:
+    keep({"text": "\ud800"})  # half a surrogate pair
+    assert not (tmp_path / "answers.jsonl").exists()
+  assert json.loads((tmp_path / "answers.jsonl").read_text()) == {"text": "\ud800"}
+
+
+def test_prompts_are_compared_with_the_data_that_trained(tmp_path):
+  """Another task to evaluate on; pairs to learn from; data that are gone."""
+
+  def seen(**sections):
+    settings, _ = read_flags(flags(config={**CONFIG, **sections}))
+    task = command.build(command.tasks, CONFIG["task"], field="task")
+    tokenizer = command.build_tokenizer(settings)
+    return command.seen_in_training(settings, tokenizer, task, [task.prompts[0], task.prompts[1]])
+
+  assert seen()["training_prompts"] == 2
+  apart = {"fn": "arithmetic", "size": 64, "seed": 0, "held_out": True}
+  assert seen(task=apart, eval_task=CONFIG["task"])["training_prompts"] == 0
+  gone = {"fn": "jsonl", "path": str(tmp_path / "gone.jsonl")}
+  assert seen(task=gone, eval_task=CONFIG["task"])["training_prompts"] is None
+
+
+def test_an_exported_model_answers_like_its_checkpoint(tmp_path, monkeypatch, capsys):
+  """And a larger budget continues the answers of a smaller one. The command keeps them."""
   played, play_all = [], command.play_all
 
   def spy(*arguments, **how):
@@ -91,8 +117,36 @@ def test_an_exported_model_answers_like_its_checkpoint(tmp_path, monkeypatch):
   np.testing.assert_array_equal(short, np.minimum(long, 5))
   assert run["step"] == 1
   assert run["budgets"]["5"]["n"] == 12
-  settings, how = read_flags(flags(config=CONFIG, model=str(tmp_path / "model"), budgets=budgets))
-  assert evaluate(settings, **how)["budgets"] == run["budgets"]
+  given = {"model": str(tmp_path / "model"), "budgets": budgets, "out": str(tmp_path / "out")}
+  monkeypatch.setattr(command, "FLAGS", flags(config=CONFIG, **given))
+  command.main(None)
+  found = json.loads((tmp_path / "out" / "evaluation.json").read_text())
+  assert found["budgets"] == run["budgets"]
+  assert found["evaluation"]["training_prompts"] == 6
+  check_answers(tmp_path / "out" / "answers.jsonl", found["budgets"])
+  said = capsys.readouterr().err
+  assert said.startswith("Loading ")
+  assert "at most 16 tokens: 6 of 6 prompts, " in said
+  for text in (said, (tmp_path / "out" / "evaluation.md").read_text()):
+    assert "THESE ARE THE TRAINING PROMPTS" in text
+    assert f"Model: {tmp_path / 'model'}." in text
+    assert "Temperature 1, at most 16 tokens" in text
+
+
+def check_answers(path, budgets):
+  rows = [json.loads(line) for line in path.read_text().splitlines()]
+  assert [row["budget"] for row in rows] == [5] * 12 + [16] * 12
+  for cap, point in budgets.items():
+    mine = [row for row in rows if row["budget"] == int(cap)]
+    assert np.mean([row["correct"] for row in mine]) == point["accuracy"]
+    assert np.mean([row["tokens"] for row in mine]) == pytest.approx(point["tokens"])
+    assert np.mean([row["truncated"] for row in mine]) == point["truncated"]
+    for row in mine:
+      assert row["prompt"][0]["content"].endswith("?")
+      assert len(row["raw_text"]) == row["tokens"]  # a character each, the end token among them
+      assert row["text"] == row["raw_text"][: row["tokens"] - (not row["truncated"])]
+      assert row["outcome"] in ("ok", "wrong", "bad_format")
+      assert isinstance(row["reference"], int)
 
 
 @pytest.mark.parametrize(
@@ -105,6 +159,9 @@ def test_an_exported_model_answers_like_its_checkpoint(tmp_path, monkeypatch):
     ({"config": CONFIG, "budgets": ["16", "0"]}, "at least 1, got 0"),
     ({"config": CONFIG, "pass_at": ["3"]}, r"between 1 and samples=2, got \[3\]"),
     ({"config": {**CONFIG, "speed": 1}}, "speed"),
+    ({"config": CONFIG, "budgets": ["8", "many"]}, "budgets must be whole numbers, got 8,many"),
+    ({"config": CONFIG, "temperature": -0.5}, "temperature must be .* at least 0, got -0.5"),
+    ({"config": CONFIG, "temperature": float("nan")}, "temperature must be .* got nan"),
   ],
 )
 def test_bad_flags_are_named(given, message):

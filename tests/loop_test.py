@@ -14,6 +14,7 @@ import jax
 import numpy as np
 import pytest
 
+from experiments.run_folders import find
 from lcrl import tasks
 from lcrl.training import loop, model, phases, playing, rl
 from lcrl.training.checkpoint import Checkpoints
@@ -91,6 +92,46 @@ def test_a_run_leaves_what_it_promises(whole):
   formulas = json.loads((whole / "config.json").read_text())["reward"]
   assert "r - alpha * length" in formulas["length_penalty_reward"]
   assert list((whole / "events").iterdir())
+  assert (summary["stopped"], summary["evaluated_at"]) == (None, 4)
+
+
+def test_the_report_says_what_was_measured_on_what(whole, tmp_path, capsys):
+  """These are the training prompts, which have no eval_task beside them."""
+  made_on = json.loads((whole / "summary.json").read_text())["evaluation"]
+  assert made_on["data"] == CONFIG["task"]
+  assert made_on["model"].startswith("fresh, ")
+  numbers = ("prompts", "training_prompts", "of", "samples", "max_tokens", "temperature")
+  assert [made_on[name] for name in numbers] == [6, 6, 64, 1, 16, 1.0]
+  report = (whole / "report.md").read_text()
+  assert "THESE ARE THE TRAINING PROMPTS: 6 of the 6" in report
+  assert "Data: arithmetic, size=64, seed=0. Model: fresh, vocab_size=20" in report
+  assert (whole / "training.png").exists()
+  apart = {"fn": "arithmetic", "size": 64, "seed": 0, "held_out": True}
+  fields = {"train__steps": 1, "eval_task": apart, "eval__temperature": 0}
+  summary = loop.train(changed(**fields), tmp_path, method="an idea")
+  assert summary["evaluation"]["data"] == apart
+  assert summary["evaluation"]["training_prompts"] == 0
+  assert summary["evaluation"]["temperature"] == 0
+  report = (tmp_path / "report.md").read_text()
+  assert report.startswith("# an idea, 1 steps")
+  assert "TRAINING PROMPTS" not in report
+  said = capsys.readouterr().err
+  assert "Temperature 0 (greedy)" in said
+  assert "WARNING" not in said
+
+
+def test_an_evaluation_has_a_temperature_of_its_own(monkeypatch):
+  used = []
+  monkeypatch.setattr(playing, "evaluate", lambda player, *_, **__: used.append(player))
+  for temperature in (0, 0.7, 1.0):
+    settings = read(changed(eval__temperature=temperature))
+    model, tokenizer = build_model(settings), playing.build_tokenizer(settings)
+    with playing.playing(model, tokenizer, CONFIG["task"], "task") as (task, player):
+      assert player.engine.temperature == 1.0  # of training, whatever eval says
+      with playing.judging(model, tokenizer, task, player, say=lambda text: None) as judge:
+        judge(None)
+  assert [player.engine.temperature for player in used] == [0, 0.7, 1.0]
+  assert used[-1] is player  # nothing is compiled anew
 
 
 def test_resume_equals_never_stopping(whole, tmp_path):
@@ -117,8 +158,16 @@ def test_sigterm_saves_and_the_run_goes_on(whole, tmp_path, monkeypatch):
     return result
 
   monkeypatch.setattr(rl, "learn", learn_and_ask)
-  loop.train(CONFIG, tmp_path)
+  summary = loop.train(CONFIG, tmp_path)
   assert int(final_state(tmp_path).step) == 3
+  assert summary["stopped"] == 3
+  assert summary["accuracy"] is None
+  assert summary["start"]["accuracy"] is not None
+  report = (tmp_path / "report.md").read_text()
+  assert "stopped after step 3, not evaluated yet" in report
+  assert "the start (" not in report  # it is not compared with itself
+  with pytest.raises(ValueError, match="stopped after step 3"):
+    find([str(tmp_path)])
   monkeypatch.undo()
   monkeypatch.setattr(jax, "devices", lambda *_: jax.local_devices()[:1])
   loop.train(CONFIG, tmp_path)
@@ -199,6 +248,7 @@ def test_the_update_alone_keeps_what_the_head_gives(monkeypatch):
     ({"reward": {"fn": "pear"}}, r"reward needs \['think_end'\], which nothing here supplies"),
     ({"train__prompts": 3, "train__micro_batches": 2}, r"train\.prompts must be a multiple"),
     ({"sampling__temperature": 0.0}, r"temperature must be above 0"),
+    ({"eval__temperature": -0.1}, r"eval\.temperature must be a number of at least 0, got -0.1"),
     ({"policy": {"fn": "pretrained", "path": "/no/such/folder"}}, "/no/such/folder"),
     ({"reward": {"fn": "hapo", "rows": 8}}, r"reward\.rows is 8, but the data set has 64 rows"),
     ({"tokenizer": None}, "needs a section tokenizer"),

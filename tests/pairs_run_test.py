@@ -3,6 +3,7 @@
 import copy
 import datetime
 import json
+import shutil
 
 import jax
 import numpy as np
@@ -10,8 +11,10 @@ import pytest
 
 from lcrl.training import loop, workdir
 from lcrl.training.checkpoint import Checkpoints
+from lcrl.training.pairs import run as on_pairs
 from lcrl.training.pairs.model import build_model
 from lcrl.training.pairs.settings import read
+from lcrl.training.workdir import Workdir
 from tests.policies_tokenizer_test import CHATML, folder
 
 CONFIG = {
@@ -105,6 +108,13 @@ def test_a_run_leaves_what_it_promises(whole, rows):
   assert "| sampled tokens |" in report
   assert "(reward_by_length.png)" in report
   assert (whole / "reward_by_length.png").stat().st_size > 5000
+  assert summary["stopped"] is None
+  made_on = summary["evaluation"]
+  assert made_on["data"]["rows"] == {"fn": "jsonl", "path": rows}
+  assert [made_on[name] for name in ("prompts", "training_prompts", "temperature")] == [8, 0, 1.0]
+  assert made_on["compared_with"] == made_on["of"] == summary["data"]["train"]
+  assert f"path={rows}" in report
+  assert "TRAINING PROMPTS" not in report
   before, after = (line["by_length"] for line in lines(whole / "evaluations.jsonl"))
   assert before["length"] == after["length"] == sorted(after["length"])
   assert not any(before["reward"])
@@ -119,6 +129,20 @@ def test_a_run_leaves_what_it_promises(whole, rows):
   assert set(state.params) == {"query", "down"}  # adapters alone are trained and saved
   assert int(state.position) == 4
   assert int(state.counters["pairs"]) == 16
+
+
+def test_a_stopped_run_says_so_and_shows_its_start_alone(whole, rows, tmp_path):
+  """As `finish` finds the folder after a signal in step 2."""
+  shutil.copytree(whole, tmp_path, dirs_exist_ok=True)
+  out = Workdir(tmp_path, changed(rows))
+  with on_pairs.begin(read(changed(rows)), out) as run, out.open(2, 4):
+    summary = run.finish()
+  assert summary["stopped"] == 2
+  assert summary["accuracy"] is None
+  assert summary["pairs"]["final"] is summary["sampled"]["final"] is None
+  report = (tmp_path / "report.md").read_text()
+  assert "stopped after step 2, not evaluated yet" in report
+  assert "| accuracy | 0.5 | - |" in report
 
 
 def test_resume_equals_never_stopping(whole, rows, tmp_path):

@@ -55,6 +55,7 @@ def no_plots():
   with pytest.MonkeyPatch.context() as patch:
     for plot in ("pareto", "curves"):
       patch.setattr(report.plots, plot, lambda *_, **__: None)
+    patch.setattr(report.training_plots, "training", lambda *_: None)
     yield
 
 

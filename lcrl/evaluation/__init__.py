@@ -1,7 +1,7 @@
 """How few tokens, and still right: measures with intervals, summaries, plots and reports.
 
-The numbers are numpy in float64 on the host. `plots` and `report` need matplotlib and are imported
-by name.
+The numbers are numpy in float64 on the host. `plots`, `training_plots` and `report` need matplotlib
+and are imported by name.
 """
 
 from lcrl.evaluation.intervals import (
@@ -14,9 +14,11 @@ from lcrl.evaluation.intervals import (
 from lcrl.evaluation.measures import measure, pass_at_k
 from lcrl.evaluation.pareto import accuracy_efficiency_score, hypervolume, on_front
 from lcrl.evaluation.summaries import (
+  check_point,
   commit,
   device,
   pool,
+  read_json,
   read_summary,
   summary,
   write_json,
@@ -26,6 +28,7 @@ __all__ = [
   "Estimate",
   "accuracy_efficiency_score",
   "accuracy_estimate",
+  "check_point",
   "commit",
   "device",
   "difference",
@@ -35,6 +38,7 @@ __all__ = [
   "on_front",
   "pass_at_k",
   "pool",
+  "read_json",
   "read_summary",
   "seed_estimate",
   "summary",

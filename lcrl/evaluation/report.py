@@ -7,12 +7,23 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from lcrl.evaluation import plots, tables
+from lcrl.evaluation import plots, tables, training_plots
 from lcrl.evaluation.intervals import difference
+from lcrl.evaluation.setup import described, warning
 
-__all__ = ["collapsed", "verdict", "write_report"]
+__all__ = ["collapsed", "setups", "unfinished", "verdict", "write_report"]
 
 Runs = Mapping[str, Mapping[str, Any]]
+
+
+def unfinished(run: Mapping[str, Any]) -> str | None:
+  """What must be said of a run that was stopped; None of one that was not."""
+  if run.get("stopped") is None:
+    return None
+  text = f"stopped after step {run['stopped']}"
+  if run["accuracy"] is None:
+    return f"{text}, not evaluated yet"
+  return f"{text}; its numbers are those of the evaluation at step {run.get('evaluated_at')}"
 
 
 def collapsed(run: Mapping[str, Any], reference: Mapping[str, Any]) -> bool:
@@ -63,11 +74,49 @@ def _words(runs: Runs, baseline: str) -> list[str]:
   base = runs.get(baseline)
   lines = []
   for name, run in runs.items():
-    if base is None or name == baseline:
-      lines.append(verdict(name, run, run["start"], "the start"))
-    else:
+    if base is not None and name != baseline:
       lines.append(verdict(name, run, base, baseline))
+    elif run["start"]["accuracy"] is not None:
+      lines.append(verdict(name, run, run["start"], "the start"))
   return lines
+
+
+def setups(runs: Runs) -> list[str]:
+  """On what the runs were evaluated, and what must be said of it, each once."""
+  setups = [run["evaluation"] for run in runs.values() if run.get("evaluation")]
+  told = []
+  for made_on in setups:
+    seen = warning(made_on)
+    told += [described(made_on), *([f"**Warning. {seen}**"] if seen else [])]
+  return list(dict.fromkeys(told))
+
+
+def _starts(runs: Runs) -> list[str]:
+  """What is known of runs of which only the start was evaluated."""
+  lines = []
+  for name, run in runs.items():
+    if run["start"]["accuracy"] is not None:
+      right, spent = _share(run["start"]["accuracy"]), run["start"]["tokens"]
+      lines.append(f"The start of {name}: {right} right, {spent:.1f} tokens.")
+  return lines
+
+
+def _results(folder: Path, runs: Runs, baseline: str) -> list[str]:
+  """The table of the runs that were evaluated, with words and pictures."""
+  table = tables.overview(tables.rows(runs, baseline=baseline), baseline=baseline)
+  source = "seeds" if any(isinstance(run["seed"], list) for run in runs.values()) else "prompts"
+  plots.pareto(folder / "pareto.png", runs)
+  text = [
+    tables.to_markdown(table),
+    f"Brackets hold 95 % intervals over {source}. * marks runs that no other beats in both.",
+    *_words(runs, baseline),
+    "![accuracy against tokens](pareto.png)",
+  ]
+  if any(run["by_difficulty"] for run in runs.values()):
+    plots.by_difficulty(folder / "by_difficulty.png", runs)
+    text += ["## By difficulty", "![by difficulty](by_difficulty.png)"]
+    text += [tables.to_markdown(tables.by_difficulty(runs))]
+  return text
 
 
 def _origin(runs: Runs, command: str) -> list[str]:
@@ -89,6 +138,7 @@ def write_report(
   title: str,
   command: str,
   curves: Mapping[str, Mapping[str, Any]] | None = None,
+  training: tuple[Sequence[Mapping[str, Any]], Sequence[Mapping[str, Any]]] | None = None,
   baseline: str = "correctness",
   sections: Sequence[str] = (),
 ) -> Path:
@@ -100,6 +150,7 @@ def write_report(
     title: heading.
     command: what to type to get the same.
     curves: for `plots.curves`; no such plot if None.
+    training: of a single run, for `training_plots.training`: its steps and its evaluations.
     baseline: the run that others are compared with, where it is among them.
     sections: more Markdown, before the last section.
   """
@@ -107,24 +158,17 @@ def write_report(
     raise ValueError("there are no runs to report.")
   folder = Path(folder)
   folder.mkdir(parents=True, exist_ok=True)
-  plots.pareto(folder / "pareto.png", runs)
-  table = tables.overview(tables.rows(runs, baseline=baseline), baseline=baseline)
-  several = any(isinstance(run["seed"], list) for run in runs.values())
-  source = "over seeds" if several else "over prompts"
-  text = [
-    f"# {title}",
-    tables.to_markdown(table),
-    f"Brackets hold 95 % intervals {source}. * marks runs that no other beats in both.",
-    *_words(runs, baseline),
-    "![accuracy against tokens](pareto.png)",
-  ]
-  if any(run["by_difficulty"] for run in runs.values()):
-    plots.by_difficulty(folder / "by_difficulty.png", runs)
-    text += ["## By difficulty", "![by difficulty](by_difficulty.png)"]
-    text += [tables.to_markdown(tables.by_difficulty(runs))]
+  judged = {name: run for name, run in runs.items() if run["accuracy"] is not None}
+  text = [f"# {title}"]
+  text += [f"**{name}: {told}.**" for name, run in runs.items() if (told := unfinished(run))]
+  text += setups(runs)
+  text += _results(folder, judged, baseline) if judged else _starts(runs)
   if curves:
     plots.curves(folder / "curves.png", curves)
     text += ["## Training", "![accuracy and tokens by step](curves.png)"]
+  if training and training[0]:
+    training_plots.training(folder / "training.png", *training)
+    text += ["## Training", "![what each step and the evaluations measured](training.png)"]
   text += [*sections, "## How to get this again", *_origin(runs, command)]
   path = folder / "report.md"
   path.write_text("\n\n".join(text) + "\n", encoding="utf-8")

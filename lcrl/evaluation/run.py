@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
 import numpy as np
 
 from lcrl.evaluation.measures import measure
-from lcrl.mesh import replicated
-from lcrl.sampling.verified import Player
+from lcrl.mesh import replicated, to_local
+from lcrl.policies import Tokenizer
+from lcrl.sampling.verified import Player, Referee
 from lcrl.tasks.task import Prompt
-from lcrl.types import Budget
+from lcrl.types import Budget, Outcome, Rollouts
 
 FIELDS = ("correct", "lengths", "truncated", "valid", "outcome")
 
@@ -28,6 +29,8 @@ def play_all(
   level: int = 0,
   batch: int,
   key: jax.Array,
+  progress: Callable[[int], None] = lambda done: None,
+  keep: Callable[[dict[str, Any]], None] | None = None,
 ) -> dict[str, np.ndarray]:
   """Verdicts and lengths of `samples` answers to each prompt, on every process.
 
@@ -41,6 +44,8 @@ def play_all(
     level: the prompt template.
     batch: prompts that are played at a time; the last batch is filled up with repeats.
     key: of the randomness; the same key gives the same answers.
+    progress: hears after each batch how many prompts are done.
+    keep: gets every answer (`written`) that lies on this process.
   Returns: correct, lengths, truncated, valid, outcome [N, samples] and difficulty [N].
   """
   if not prompts:
@@ -55,11 +60,47 @@ def play_all(
   for start in range(0, len(prompts), batch):
     index = np.arange(start, start + batch, dtype=np.int32)
     here = [prompts[i % len(prompts)] for i in index.tolist()]
-    rollouts, _ = player.play(params, here, index, budget, key)
+    rollouts, referee = player.play(params, here, index, budget, key)
     whole = gather({name: getattr(rollouts, name) for name in FIELDS})
     parts.append(jax.tree.map(np.asarray, whole))
+    if keep is not None:
+      for row in written(referee, rollouts, count=len(prompts)):
+        keep(row)
+    progress(min(start + batch, len(prompts)))
   answers = {name: np.concatenate([p[name] for p in parts])[: len(prompts)] for name in FIELDS}
   return {**answers, "difficulty": np.array([p.difficulty for p in prompts])}
+
+
+def written(referee: Referee, rollouts: Rollouts, *, count: int) -> list[dict[str, Any]]:
+  """The answers of this process to the first `count` prompts, with what they were compared with.
+
+  text is what the verifier read, raw_text all that was sampled, special tokens included.
+  """
+  r, decode, rows = jax.tree.map(to_local, rollouts), referee.player.tokenizer.decode, []
+  whole = {"skip_special_tokens": False} if isinstance(referee.player.tokenizer, Tokenizer) else {}
+  for b, answers in enumerate(referee.responses(r)):
+    prompt, at = referee.prompts[b], int(referee.rows.index[b])
+    reference = prompt.reference
+    if isinstance(reference, Mapping):  # a generator's whole entry, its question once more
+      reference = reference.get("answer", reference)
+    for g, answer in enumerate(answers if at < count else []):
+      rows.append(
+        {
+          "prompt_id": prompt.id,
+          "sample": g,
+          "difficulty": prompt.difficulty,
+          "prompt": list(prompt.messages),
+          "reference": reference,
+          "text": answer.text,
+          "raw_text": decode(answer.tokens, **whole),
+          "correct": bool(r.correct[b, g]),
+          "score": float(r.scores[b, g]),
+          "outcome": Outcome(int(r.outcome[b, g])).name.lower(),
+          "tokens": int(r.lengths[b, g]),
+          "truncated": bool(r.truncated[b, g]),
+        }
+      )
+  return rows
 
 
 def evaluate(player: Player, params: Any, prompts: Sequence[Prompt], **how: Any) -> dict[str, Any]:

@@ -15,7 +15,16 @@ import numpy as np
 
 from lcrl.evaluation.intervals import seed_estimate
 
-__all__ = ["commit", "device", "pool", "read_summary", "summary", "write_json"]
+__all__ = [
+  "check_point",
+  "commit",
+  "device",
+  "pool",
+  "read_json",
+  "read_summary",
+  "summary",
+  "write_json",
+]
 
 POINT = ("accuracy", "accuracy_ci", "tokens", "tokens_ci")
 KEYS = (*POINT, "start", "by_difficulty", "reward", "seed", "wall_s", "device", "commit")
@@ -70,11 +79,12 @@ def summary(
     device: where, in words (`device()`).
     commit: of the code (`commit()`).
   Returns: {"accuracy", "accuracy_ci", "tokens", "tokens_ci", "start": {the same four},
-    "by_difficulty", "reward", "seed", "wall_s", "device", "commit"}, of JSON types only.
+    "by_difficulty", "reward", "seed", "wall_s", "device", "commit"}, of JSON types only; None for
+    a number that is not finite.
   """
   return {
-    **{key: final[key] for key in POINT},
-    "start": {key: start[key] for key in POINT},
+    **{key: _finite(final[key]) for key in POINT},
+    "start": {key: _finite(start[key]) for key in POINT},
     "by_difficulty": dict(final["by_difficulty"]),
     "reward": reward,
     "seed": int(seed),
@@ -82,6 +92,12 @@ def summary(
     "device": device,
     "commit": commit,
   }
+
+
+def _finite(x: Any) -> Any:
+  if isinstance(x, list | tuple):
+    return [_finite(value) for value in x]
+  return x if x is not None and math.isfinite(x) else None
 
 
 def _over_seeds(points: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -115,7 +131,11 @@ def pool(summaries: Sequence[Summary]) -> Summary:
   if len(rewards := {s["reward"] for s in summaries}) > 1:
     raise ValueError(f"only runs with one reward can be pooled, got {sorted(rewards)}.")
   shared = [d for d in first["by_difficulty"] if all(d in s["by_difficulty"] for s in summaries)]
-  return {
+  unmeasured = [s["seed"] for s in summaries if s["accuracy"] is None or s["tokens"] is None]
+  if unmeasured:
+    raise ValueError(f"a run without accuracy or tokens cannot be pooled: seeds {unmeasured}.")
+  kept = {key: first[key] for key in ("method", "evaluation", "accuracy_of") if key in first}
+  return kept | {
     **_over_seeds([{key: s[key] for key in POINT} for s in summaries]),
     "start": _over_seeds([s["start"] for s in summaries]),
     "by_difficulty": {d: _over_seeds([s["by_difficulty"][d] for s in summaries]) for d in shared},
@@ -143,18 +163,39 @@ def write_json(path: str | os.PathLike, content: Any) -> None:
 
 
 def read_summary(path: str | os.PathLike) -> Summary:
-  """Reads one summary.json; says which file is missing, is not JSON or lacks which key."""
-  try:
-    found = json.loads(Path(path).read_text(encoding="utf-8"))
-  except FileNotFoundError:
-    raise ValueError(f"{path} does not exist.") from None
-  except (json.JSONDecodeError, UnicodeDecodeError) as error:
-    raise ValueError(f"{path} is not valid JSON: {error}.") from None
-  if not isinstance(found, dict):
-    raise ValueError(f"{path} must hold a JSON object, got {type(found).__name__}.")
+  """Reads one summary.json; says which file is missing, is not JSON, or what is wrong in it."""
+  found = read_json(path)
   missing = [key for key in KEYS if key not in found]
   start = found.get("start")
   missing += [f"start.{k}" for k in POINT if not isinstance(start, dict) or k not in start]
   if missing:
     raise ValueError(f"{path} lacks {', '.join(missing)}.")
+  check_point(path, found)
+  check_point(path, found["start"], "start.")
   return found
+
+
+def read_json(path: str | os.PathLike) -> dict[str, Any]:
+  """The JSON object of a file, and a ValueError that names the file where there is none."""
+  try:
+    found = json.loads(Path(path).read_text(encoding="utf-8"))
+  except FileNotFoundError:
+    raise ValueError(f"{path} does not exist.") from None
+  except (json.JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
+    raise ValueError(f"{path} is not valid JSON: {error}.") from None
+  if not isinstance(found, dict):
+    raise ValueError(f"{path} must hold a JSON object, got {type(found).__name__}.")
+  return found
+
+
+def check_point(path: str | os.PathLike, point: Mapping[str, Any], prefix: str = "") -> None:
+  """Raises ValueError for an accuracy, a length or an end of their intervals that cannot be one;
+  None, what was not measured, is fine."""
+  for key, top in (("accuracy", 1.0), ("tokens", math.inf)):
+    ends = point[f"{key}_ci"]
+    if not isinstance(ends, list) or len(ends) != 2:
+      raise ValueError(f"{path}: {prefix}{key}_ci must be [low, high], got {ends!r}.")
+    for name, x in ((key, point[key]), *((f"{key}_ci", end) for end in ends)):
+      number = isinstance(x, int | float) and math.isfinite(x) and 0 <= x <= top
+      if x is not None and not number:
+        raise ValueError(f"{path}: {prefix}{name} is {x!r}.")

@@ -25,21 +25,21 @@ __all__ = [
 
 Runs = Mapping[str, Mapping[str, Any]]
 ENDS = ("", "_low", "_high")
+NOTHING = Estimate(math.nan, math.nan, math.nan)
 Cells = tuple[list[str], list[list[str]]]  # header, rows
 
 
 def estimate(point: Mapping[str, Any], key: str) -> Estimate:
-  """One number of a summary with its interval; nan ends where it has none."""
-  low, high = (float("nan") if end is None else end for end in point[f"{key}_ci"])
-  return Estimate(point[key], low, high)
+  """One number of a summary with its interval; nan for what it lacks."""
+  return Estimate(*(math.nan if x is None else x for x in (point[key], *point[f"{key}_ci"])))
 
 
-def _numbers(point: Mapping[str, Any], prefix: str = "") -> dict[str, float]:
+def _numbers(point: Mapping[str, Any] | None, prefix: str = "") -> dict[str, float]:
   """Accuracy and tokens with the ends of their intervals, as six flat columns."""
   return {
     f"{prefix}{key}{end}": value
     for key in ("accuracy", "tokens")
-    for end, value in zip(ENDS, estimate(point, key), strict=True)
+    for end, value in zip(ENDS, estimate(point, key) if point else NOTHING, strict=True)
   }
 
 
@@ -52,7 +52,8 @@ def _against(run: Mapping[str, Any], other: Mapping[str, Any] | None, label: str
   """Points of accuracy won, tokens as a change in percent, and AES, against another point."""
   found: dict[str, Any] = dict.fromkeys((f"{label}_points", f"{label}_tokens_percent"))
   found[f"{label}_aes"] = None
-  if other is not None:
+  numbers = [point and point[key] for point in (run, other) for key in ("accuracy", "tokens")]
+  if other is not None and None not in numbers:
     found[f"{label}_points"] = 100 * (run["accuracy"] - other["accuracy"])
     base = other["accuracy"], other["tokens"]
     if base[1] > 0:
@@ -66,10 +67,10 @@ def rows(runs: Runs, *, baseline: str) -> list[dict[str, Any]]:
   """One flat row of numbers a run; None where there is nothing to say.
 
   Args:
-    runs: name -> summary.
+    runs: name -> summary; without "start", it did not start anywhere.
     baseline: name of the run that others are compared with; it need not be there.
   """
-  points = [run["accuracy"] for run in runs.values()], [run["tokens"] for run in runs.values()]
+  points = [[estimate(run, key).value for run in runs.values()] for key in ("accuracy", "tokens")]
   found = []
   for (name, run), front in zip(runs.items(), on_front(*points), strict=True):
     found.append(
@@ -77,9 +78,9 @@ def rows(runs: Runs, *, baseline: str) -> list[dict[str, Any]]:
         "run": name,
         "seeds": len(run["seed"]) if isinstance(run["seed"], list) else 1,
         **_numbers(run),
-        "on_front": bool(front),
-        **_numbers(run["start"], "start_"),
-        **_against(run, run["start"], "vs_start"),
+        "on_front": bool(front) and not math.isnan(estimate(run, "accuracy").value),
+        **_numbers(run.get("start"), "start_"),
+        **_against(run, run.get("start"), "vs_start"),
         **_against(run, runs.get(baseline) if name != baseline else None, "vs_baseline"),
         "wall_s": run["wall_s"],
         "device": run["device"],
@@ -90,6 +91,8 @@ def rows(runs: Runs, *, baseline: str) -> list[dict[str, Any]]:
 
 
 def _interval(e: Estimate) -> str:
+  if math.isnan(e.value):
+    return "-"
   return f"{e.value:.1f}" if math.isnan(e.low) else f"{e.value:.1f} [{e.low:.1f}, {e.high:.1f}]"
 
 
@@ -108,13 +111,16 @@ def signed(value: float | None, unit: str = "") -> str:
 
 def overview(found: Sequence[Mapping[str, Any]], *, baseline: str) -> Cells:
   """`rows` for reading: accuracy, tokens and the changes, below the start that all share."""
-  header = ["run", "seeds", "accuracy, %", "tokens", "points from start", "tokens from start"]
-  against = ["vs_start"]
+  header, against = ["run", "seeds", "accuracy, %", "tokens"], list[str]()
+  started = any(not math.isnan(row["start_accuracy"]) for row in found)
+  if started:
+    header += ["points from start", "tokens from start"]
+    against += ["vs_start"]
   if any(row["vs_baseline_points"] is not None for row in found):
     header += [f"points from {baseline}", f"tokens from {baseline}"]
     against += ["vs_baseline"]
   body = []
-  if len({(row["start_accuracy"], row["start_tokens"]) for row in found}) == 1:
+  if started and len({(row["start_accuracy"], row["start_tokens"]) for row in found}) == 1:
     body.append(["start", "", *_cells(found[0], "start_"), *[""] * (len(header) - 4)])
   for row in found:
     cells = [row["run"] + (" *" if row["on_front"] else ""), str(row["seeds"]), *_cells(row)]

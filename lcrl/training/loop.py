@@ -18,14 +18,18 @@ from lcrl.training.checkpoint import Checkpoints
 from lcrl.training.workdir import Workdir
 
 
-def train(config: Mapping[str, Any], workdir: str | os.PathLike) -> dict[str, Any]:
+def train(
+  config: Mapping[str, Any], workdir: str | os.PathLike, *, method: str | None = None
+) -> dict[str, Any]:
   """Starts or resumes the run that `config` describes in `workdir`; returns its summary.
+
+  `method` is what reports call it, such as the name of its config; None: its reward or loss.
 
   Raises:
     ValueError: the config is not one, or the workdir holds a run of another config.
   """
   begin = runs.kind(config).read(config)
-  out = Workdir(pathlib.Path(workdir), config)
+  out = Workdir(pathlib.Path(workdir), config, method)
   with contextlib.ExitStack() as stack:
     run = stack.enter_context(begin(out))
     checkpoints = stack.enter_context(

@@ -13,6 +13,8 @@ from jax.sharding import Mesh
 from lcrl import tasks
 from lcrl.data import tokenizers
 from lcrl.data.lengths import counted_prefix, first, fitting
+from lcrl.evaluation import setup
+from lcrl.evaluation.progress import Progress
 from lcrl.evaluation.run import evaluate
 from lcrl.mesh import beside, whole_shards
 from lcrl.named import build
@@ -70,15 +72,22 @@ def build_control(spec: Mapping[str, Any] | None) -> Control | None:
   return None if spec is None else build(choices, spec, field="sampling.control", gives=Control)
 
 
-def build_engine(model: Any, mesh: Mesh, *, end_ids: tuple[int, ...], pad_id: int) -> Engine:
-  """What samples on this mesh as the model's settings say."""
+def build_engine(
+  model: Any,
+  mesh: Mesh,
+  *,
+  end_ids: tuple[int, ...],
+  pad_id: int,
+  temperature: float | None = None,
+) -> Engine:
+  """What samples on this mesh as the model's settings say, or at another temperature."""
   how = model.settings.sampling
   return make_engine(
     model.policy,
     max_tokens=model.settings.train.max_tokens,
     end_ids=end_ids,
     pad_id=pad_id,
-    temperature=how.temperature,
+    temperature=how.temperature if temperature is None else temperature,
     control=build_control(how.control),
     slots=how.slots,
     dtype=how.dtype,
@@ -125,22 +134,79 @@ def playing(
     )
 
 
+@dataclasses.dataclass(frozen=True, eq=False)
+class Judging:
+  """Evaluates params, always on the same data and with the same keys, and says on what."""
+
+  setup: dict[str, Any]  # `lcrl.evaluation.setup`
+  evaluate: Callable[[Any], Any]
+
+  def __call__(self, params: Any) -> Any:
+    return self.evaluate(params)
+
+
 @contextlib.contextmanager
 def judging(
-  model: Any, tokenizer: Any, task: Task, player: Player
-) -> Iterator[Callable[[Any], dict[str, Any]]]:
-  """params -> `evaluate` of them on the evaluation prompts: `eval_task`'s, else the task's own."""
+  model: Any,
+  tokenizer: Any,
+  task: Task,
+  player: Player,
+  *,
+  say: Callable[[str], None] | None = None,
+  training: setup.Training | None = None,
+) -> Iterator[Judging]:
+  """What evaluates on the prompts of `eval_task`, else on the task's own.
+
+  Args:
+    model: of the run.
+    tokenizer: of its policy.
+    task: of the config's section task.
+    player: of that task.
+    say: gets lines about data and progress; None: standard error.
+    training: what the policy learns from; None: the prompts of `task`.
+  """
   s = model.settings
+  training = training or setup.of_task(task)
   with contextlib.ExitStack() as stack:
     if s.eval_task is not None:
       task, player = stack.enter_context(playing(model, tokenizer, s.eval_task, "eval_task"))
     prompts = first(task.prompts, s.eval.prompts)
-    yield lambda params: evaluate(
-      player,
-      params,
-      prompts,
-      samples=s.eval.samples,
-      cap=s.train.max_tokens,
-      batch=whole_shards(player.mesh, s.train.prompts),
-      key=step_key(s.seed, APART),
+    temperature = eval_temperature(s)
+    if temperature != s.sampling.temperature:
+      engine = build_engine(
+        model,
+        player.mesh,
+        end_ids=tokenizer.end_ids,
+        pad_id=tokenizer.pad_id,
+        temperature=temperature,
+      )
+      player = dataclasses.replace(player, engine=engine)
+    made_on = {
+      "data": dict(s.eval_task or s.built["task"]),
+      "model": setup.model_of(s.built["policy"]),
+      "prompts": len(prompts),
+      "samples": s.eval.samples,
+      "max_tokens": s.train.max_tokens,
+      "temperature": temperature,
+      **training.overlap(prompts),
+    }
+    setup.tell(made_on, say)
+    yield Judging(
+      made_on,
+      lambda params: evaluate(
+        player,
+        params,
+        prompts,
+        samples=s.eval.samples,
+        cap=s.train.max_tokens,
+        batch=whole_shards(player.mesh, s.train.prompts),
+        key=step_key(s.seed, APART),
+        progress=Progress("evaluation", len(prompts), say=say),
+      ),
     )
+
+
+def eval_temperature(s: Any) -> float:
+  """Of sampling in evaluations: eval.temperature, else sampling.temperature."""
+  own = s.eval.temperature
+  return s.sampling.temperature if own is None else own

@@ -5,13 +5,13 @@ from __future__ import annotations
 import contextlib
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import jax
 import numpy as np
 
-from lcrl import evaluation, recipes, rewards
+from lcrl import recipes, rewards
 from lcrl.named import explained
 from lcrl.training.metrics import values
 from lcrl.training.model import build_model
@@ -22,6 +22,7 @@ from lcrl.training.reward_model.learned import providers
 from lcrl.training.run import Judged, Run, Step
 from lcrl.training.samples import Samples
 from lcrl.training.settings import Settings
+from lcrl.training.summary import summary_of
 from lcrl.training.watch import CollapseAlarm, preflight, step_metrics
 from lcrl.training.workdir import Workdir
 from lcrl.types import TrainState
@@ -44,7 +45,7 @@ def begin(settings: Settings, out: Workdir) -> Iterator[Run]:
     task, player = stack.enter_context(playing(model, tokenizer, s.built["task"], "task"))
     own = providers(s.learned, model, tokenizer, recipes.signals(model.recipe))
     rounds = make_rounds(model, player, own)
-    evaluate = stack.enter_context(judging(model, tokenizer, task, player))
+    evaluate = stack.enter_context(judging(model, tokenizer, task, player, say=out.note))
 
     def steps_from(first: int) -> Callable[[TrainState], Step]:
       roll, monitor = Roll(model, task, rounds), make_monitor(model, task, rounds)
@@ -78,7 +79,9 @@ def begin(settings: Settings, out: Workdir) -> Iterator[Run]:
       initial=model.initial,
       judge=lambda params: judged(evaluate(params)),
       steps_from=steps_from,
-      finish=lambda: finish(out, s.slots["reward"]["fn"], s.seed),
+      finish=lambda: finish(
+        out, s.slots["reward"]["fn"], s.seed, steps=s.train.steps, setup=evaluate.setup
+      ),
     )
 
 
@@ -125,17 +128,10 @@ def judged(found: dict[str, Any]) -> Judged:
   return Judged(found, numbers, f"right {found['accuracy']:.1%}, {found['tokens']:.1f} tokens")
 
 
-def finish(out: Workdir, reward: str, seed: int) -> dict[str, Any]:
+def finish(
+  out: Workdir, reward: str, seed: int, *, steps: int, setup: Mapping[str, Any]
+) -> dict[str, Any]:
   """summary.json and report.md from what the folder holds."""
-  lines, steps = out.evaluations(), out.steps()
-  summary = evaluation.summary(
-    lines[-1],
-    lines[0],
-    reward=reward,
-    seed=seed,
-    wall_s=sum(step["time/step"] for step in steps),
-    device=evaluation.device(),
-    commit=evaluation.commit(),
-  )
-  out.report(summary, title=f"{reward}, {len(steps)} steps", curves=lines)
+  summary = summary_of(out, reward=reward, seed=seed, steps=steps, setup=setup)
+  out.report(summary)
   return summary

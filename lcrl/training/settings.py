@@ -64,11 +64,15 @@ class Verify:
   memory: Annotated[int, Within(1, 1 << 62)] = 2 << 30  # bytes a worker
 
 
+Temperature = Annotated[float, Within(0)]
+
+
 @dataclasses.dataclass(frozen=True)
 class Evaluate:
   every: Whole = 0  # steps; 0: before the first and after the last only
   prompts: Count = 128  # of eval_task, from the first on
   samples: Count = 1  # answers to each
+  temperature: Temperature | None = None  # 0: the most likely token; None: that of `sampling`
 
 
 @dataclasses.dataclass(frozen=True)

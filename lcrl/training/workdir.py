@@ -14,11 +14,10 @@ import jax
 import numpy as np
 
 from lcrl import evaluation
+from lcrl.evaluation.progress import to_stderr
 from lcrl.evaluation.report import write_report
 from lcrl.training.metrics import Writer, drop_after
 from lcrl.training.run import Judged
-
-CURVES = ("step", "accuracy", "tokens")
 
 
 class Workdir:
@@ -27,13 +26,15 @@ class Workdir:
   Only the first process writes, but for checkpoints.
   """
 
-  def __init__(self, path: pathlib.Path, config: Mapping[str, Any]):
-    self.path, self.writes = path, jax.process_index() == 0
+  def __init__(self, path: pathlib.Path, config: Mapping[str, Any], method: str | None = None):
+    self.path, self.writes, self.method = path, jax.process_index() == 0, method
+    self._bar: Progress | None = None
     self._config = json.loads(json.dumps(config))
     place = path / "config.json"
     if place.exists() and (path / "metrics.jsonl").exists():  # else that run never began
-      found = json.loads(place.read_text())["config"]
-      changed = sorted(differing(found, self._config) - {"train.steps"})
+      before = json.loads(place.read_text())
+      self.method = method or before.get("method")
+      changed = sorted(differing(before["config"], self._config) - {"train.steps"})
       if changed:
         raise ValueError(f"{path} holds a run of another config: {', '.join(changed)} differ.")
     self.started = read_start(path) or _now()
@@ -46,7 +47,10 @@ class Workdir:
     """Writes config.json, with the formulas that it comes to and what was said before."""
     self._words |= words
     if self.writes:
-      evaluation.write_json(self.path / "config.json", {"config": self._config, **self._words})
+      named = {} if self.method is None else {"method": self.method}
+      evaluation.write_json(
+        self.path / "config.json", {"config": self._config, **named, **self._words}
+      )
 
   @contextlib.contextmanager
   def open(self, first: int, last: int) -> Iterator[None]:
@@ -65,12 +69,13 @@ class Workdir:
   def note(self, text: str) -> None:
     """A few lines for who watches."""
     if self.writes:
-      self._bar.write(text)
+      to_stderr(text) if self._bar is None else self._bar.write(text)
 
   def learned(self, step: int, numbers: Mapping[str, float], line: str) -> None:
     """After an update: one line of metrics."""
     if self.writes:
       self._metrics.write(step, numbers)
+      assert self._bar is not None
       self._bar.step(step, line)
 
   def evaluated(self, step: int, judged: Judged) -> None:
@@ -92,22 +97,17 @@ class Workdir:
     return [line for line in _json_lines(self.path / "metrics.jsonl") if "time/step" in line]
 
   def report(
-    self,
-    summary: dict[str, Any],
-    *,
-    title: str,
-    curves: Sequence[Mapping[str, Any]],
-    sections: Sequence[str] = (),
+    self, summary: dict[str, Any], *, title: str | None = None, sections: Sequence[str] = ()
   ) -> None:
-    """summary.json, and report.md with the curves of the evaluations and more sections."""
+    """summary.json, and report.md with the curves of all steps and more sections."""
     evaluation.write_json(self.path / "summary.json", summary)
-    name = summary["reward"]
+    taken, name = self.steps(), summary["method"]
     write_report(
       self.path,
       {name: summary},
-      title=title,
+      title=f"{title or name}, {len(taken)} steps",
       command=f"python -m experiments.train {' '.join(sys.argv[1:])}",
-      curves={name: {key: [line[key] for line in curves] for key in CURVES}},
+      training=(taken, self.evaluations()),
       sections=[*sections, *self._ends()],
     )
 

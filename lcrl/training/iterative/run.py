@@ -72,7 +72,7 @@ def begin(settings: Settings, out: Workdir) -> Iterator[Run]:
   base = model.base()
   with contextlib.ExitStack() as stack:
     task, player = stack.enter_context(playing(model, tokenizer, s.built["task"], "task"))
-    evaluate = stack.enter_context(judging(model, tokenizer, task, player))
+    evaluate = stack.enter_context(judging(model, tokenizer, task, player, say=out.note))
     start_round = pools.make_round(s, model, task, player, base)
     yield Run(
       steps=s.train.steps,
@@ -82,7 +82,9 @@ def begin(settings: Settings, out: Workdir) -> Iterator[Run]:
       initial=model.initial,
       judge=lambda trained: rl.judged(evaluate(model.whole(base, trained))),
       steps_from=lambda first: Steps(s, model, base, start_round, Shown(out, tokenizer, s, first)),
-      finish=lambda: rl.finish(out, s.built["loss"]["fn"], s.seed),
+      finish=lambda: rl.finish(
+        out, s.built["loss"]["fn"], s.seed, steps=s.train.steps, setup=evaluate.setup
+      ),
     )
 
 

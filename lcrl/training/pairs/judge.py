@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import contextlib
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
 import numpy as np
 
-from lcrl import evaluation
 from lcrl.data.batches import per_epoch
 from lcrl.data.sources import Encoded
-from lcrl.evaluation import plots
+from lcrl.evaluation import plots, setup
 from lcrl.evaluation.intervals import Estimate, accuracy_estimate, mean_estimate
 from lcrl.training import playing
 from lcrl.training.pairs import measures
@@ -21,7 +20,9 @@ from lcrl.training.pairs.model import Model
 from lcrl.training.pairs.references import Reference
 from lcrl.training.pairs.sampled import make_sampler
 from lcrl.training.pairs.settings import Settings
+from lcrl.training.playing import Judging
 from lcrl.training.run import Judged
+from lcrl.training.summary import ends, summary_of
 from lcrl.training.workdir import Workdir
 
 PyTree = Any
@@ -40,16 +41,26 @@ def judging(
   tokenizer: Any,
   held_out: Sequence[Encoded],
   stream: Any,
-) -> Iterator[Callable[[PyTree], Judged]]:
+  *,
+  train: Sequence[Encoded],
+  say: Callable[[str], None],
+) -> Iterator[Judging]:
   """What judges the params that train. `stream` holds the pairs `held_out` once an epoch."""
   s = model.settings
+  made_on = setup_of(s, held_out, train)
   look = looker(model, reference, held_out, stream)
   sample = make_sampler(model, tokenizer, held_out)
   with contextlib.ExitStack() as stack:
     on_task = None
     if (spec := s.built.get("task")) is not None:
       task, player = stack.enter_context(playing.playing(model, tokenizer, spec, "task"))
-      on_task = stack.enter_context(playing.judging(model, tokenizer, task, player))
+      learned = setup.of_tokens([one.prompt for one in train], tokenizer)
+      on_task = stack.enter_context(
+        playing.judging(model, tokenizer, task, player, say=say, training=learned)
+      )
+      made_on = on_task.setup
+    else:
+      setup.tell(made_on, say)
 
     def judge(trained: PyTree) -> Judged:
       params = model.whole(base, trained)
@@ -63,7 +74,22 @@ def judging(
       texts = [{"prompt": p, "response": r} for p, r in answers.texts]
       return Judged(found, plain(found), line(found), texts)
 
-    yield judge
+    yield Judging(made_on, judge)
+
+
+def setup_of(s: Any, held_out: Sequence[Encoded], train: Sequence[Encoded]) -> dict[str, Any]:
+  """The setup of an evaluation on held-out answers (`lcrl.evaluation.setup`)."""
+  judged, learned = ([tuple(one.prompt.tolist()) for one in part] for part in (held_out, train))
+  found = {
+    "data": dict(s.built["data"]),
+    "model": setup.model_of(s.built["policy"]),
+    "prompts": len(held_out),
+    **setup.compared(judged, learned, of=len(learned)),
+  }
+  if hasattr(s, "sampling"):  # it writes answers, too
+    found |= {"samples": s.eval.samples, "max_tokens": s.train.max_tokens}
+    found["temperature"] = playing.eval_temperature(s)
+  return found
 
 
 def looker(
@@ -113,38 +139,29 @@ def line(found: dict[str, Any]) -> str:
   )
 
 
-def summarise(out: Workdir, s: Settings, data: dict[str, Any]) -> dict[str, Any]:
+def summarise(
+  out: Workdir, s: Settings, data: dict[str, Any], made_on: Mapping[str, Any]
+) -> dict[str, Any]:
   """summary.json and report.md from what the folder holds."""
-  lines, steps = out.evaluations(), out.steps()
-  start, final = lines[0], lines[-1]
-  summary = evaluation.summary(
-    final,
-    start,
-    reward=s.built["loss"]["fn"],
-    seed=s.seed,
-    wall_s=sum(step["time/step"] for step in steps),
-    device=evaluation.device(),
-    commit=evaluation.commit(),
+  both = start, final = ends(out)
+  summary = summary_of(
+    out, reward=s.built["loss"]["fn"], seed=s.seed, steps=s.train.steps, setup=made_on
   )
-  summary |= {
-    "accuracy_of": ACCURACY["task" if "task" in s.built else s.run],
-    "pairs": {"start": start["pairs"], "final": final["pairs"]},
-    "sampled": {"start": start["sampled"], "final": final["sampled"]},
-    "data": data,
-  }
-  seen = {"before": start["by_length"], "after": final["by_length"]}
+  summary["accuracy_of"] = ACCURACY["task" if "task" in s.built else s.run]
+  for name in ("pairs", "sampled"):
+    summary[name] = {"start": start and start[name], "final": final and final[name]}
+  seen = {name: x["by_length"] for name, x in zip(("before", "after"), both, strict=True) if x}
   plots.reward_by_length(out.path / "reward_by_length.png", seen)
   words = [
     f"Accuracy stands for: {summary['accuracy_of']}.",
     "## Pairs and length",
-    table(*(row["pairs"] | own(row["sampled"]) for row in (start, final))),
+    table(*(row and row["pairs"] | own(row["sampled"]) for row in both)),
     "![reward against length, before and after](reward_by_length.png)",
     "## Data",
     words_of(data),
   ]
-  title = f"{s.run} with {summary['reward']}, {len(steps)} steps"
-  out.report(summary, title=title, curves=lines, sections=words)
-  return summary
+  out.report(summary | {"data": data}, title=f"{s.run} with {summary['method']}", sections=words)
+  return summary | {"data": data}
 
 
 def own(sampled: dict[str, Any]) -> dict[str, Any]:
@@ -161,9 +178,11 @@ def words_of(data: dict[str, Any]) -> str:
   )
 
 
-def table(start: dict[str, Any], final: dict[str, Any]) -> str:
-  """Numbers before and after, as Markdown."""
-  rows = {name: (start[name], final[name]) for name in final}
-  cell = lambda x: "-" if x is None else f"{x:.4g}"
-  body = [f"| {name.replace('_', ' ')} | {cell(a)} | {cell(b)} |" for name, (a, b) in rows.items()]
+def table(start: dict[str, Any] | None, final: dict[str, Any] | None) -> str:
+  """Numbers before and after, as Markdown; None where nothing was evaluated."""
+  cell = lambda row, name: "-" if row is None or row[name] is None else f"{row[name]:.4g}"
+  body = [
+    f"| {name.replace('_', ' ')} | {cell(start, name)} | {cell(final, name)} |"
+    for name in (final or start or {})
+  ]
   return "\n".join(["| | before | after |", "|---|---:|---:|", *body])

@@ -26,9 +26,9 @@ from lcrl.training.pairs.judge import judging, summarise
 from lcrl.training.pairs.losses import LOSSES, TRAINER
 from lcrl.training.pairs.mismatched import mismatched
 from lcrl.training.pairs.model import Model, build_model, check_batches
-from lcrl.training.playing import build_tokenizer, ends_of
+from lcrl.training.playing import Judging, build_tokenizer, ends_of
 from lcrl.training.progress import introduce, say
-from lcrl.training.run import Judged, Run, Step
+from lcrl.training.run import Run, Step
 from lcrl.training.watch import device_memory
 from lcrl.training.workdir import Workdir
 from lcrl.types import Pairs, TrainState
@@ -49,8 +49,8 @@ class Parts(NamedTuple):
   """What kinds of runs on pairs differ in."""
 
   build_model: Callable[[Any], Model]
-  judging: Callable[..., contextlib.AbstractContextManager[Callable[[PyTree], Judged]]]
-  summarise: Callable[[Workdir, Any, dict[str, Any]], dict[str, Any]]
+  judging: Callable[..., contextlib.AbstractContextManager[Judging]]
+  summarise: Callable[[Workdir, Any, dict[str, Any], dict[str, Any]], dict[str, Any]]
 
 
 ACTING = Parts(build_model, judging, summarise)
@@ -76,7 +76,10 @@ def begin(settings: Any, out: Workdir, *, parts: Parts = ACTING) -> Iterator[Run
   report = data.report | {"padding": padding}
   held_out = data.held_out[: s.eval.pairs]
   stream = data.batches(held_out)
-  with parts.judging(model, base, reference, tokenizer, held_out, stream) as judge:
+  judging = parts.judging(
+    model, base, reference, tokenizer, held_out, stream, train=data.train, say=out.note
+  )
+  with judging as judge:
 
     def steps_from(first: int) -> Callable[[TrainState], Step]:
       out.note(preflight(report, [fetch(i) for i in range(PREFLIGHT)]))
@@ -92,7 +95,7 @@ def begin(settings: Any, out: Workdir, *, parts: Parts = ACTING) -> Iterator[Run
       initial=model.initial,
       judge=judge,
       steps_from=steps_from,
-      finish=lambda: parts.summarise(out, s, report),
+      finish=lambda: parts.summarise(out, s, report, judge.setup),
     )
 
 

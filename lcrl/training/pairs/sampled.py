@@ -15,7 +15,7 @@ from lcrl.sampling.engine import make_engine
 from lcrl.training.collect import step_key
 from lcrl.training.pairs.model import Model
 from lcrl.training.phases import APART
-from lcrl.training.playing import build_control
+from lcrl.training.playing import build_control, eval_temperature
 from lcrl.types import Budget
 
 PyTree = Any
@@ -41,7 +41,7 @@ def make_sampler(
     max_tokens=s.train.max_tokens,
     end_ids=tokenizer.end_ids,
     pad_id=tokenizer.pad_id,
-    temperature=s.sampling.temperature,
+    temperature=eval_temperature(s),
     control=build_control(s.sampling.control),
     slots=s.sampling.slots,
     dtype=s.sampling.dtype,

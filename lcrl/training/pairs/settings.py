@@ -15,6 +15,7 @@ from lcrl.training.settings import (
   Sampling,
   Seed,
   Steps,
+  Temperature,
   Verify,
   check_sampling,
   check_sections,
@@ -47,6 +48,7 @@ class Evaluate:
   pairs: Count = 256  # held out, at most
   prompts: Count = 64  # that the policy answers itself, and of a task
   samples: Count = 1  # answers to each
+  temperature: Temperature | None = None  # 0: the most likely token; None: that of `sampling`
 
 
 Target = Literal["query", "key", "value", "out", "gate", "up", "down"]

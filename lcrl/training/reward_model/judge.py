@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from lcrl import evaluation
 from lcrl.data.sources import Encoded
-from lcrl.training.pairs.judge import looker, point, table, words_of
+from lcrl.evaluation import setup
+from lcrl.training.pairs.judge import looker, point, setup_of, table, words_of
 from lcrl.training.pairs.model import Model
 from lcrl.training.pairs.references import Reference
+from lcrl.training.playing import Judging
 from lcrl.training.reward_model import measures
 from lcrl.training.reward_model.settings import Settings
 from lcrl.training.run import Judged
+from lcrl.training.summary import ends, summary_of
 from lcrl.training.workdir import Workdir
 from lcrl.types import PyTree
 
@@ -29,9 +31,14 @@ def judging(
   tokenizer: Any,
   held_out: Sequence[Encoded],
   stream: Any,
-) -> Iterator[Callable[[PyTree], Judged]]:
+  *,
+  train: Sequence[Encoded],
+  say: Callable[[str], None],
+) -> Iterator[Judging]:
   """What judges the params that train. `stream` holds the answers `held_out` once an epoch."""
   del tokenizer  # it writes nothing
+  made_on = setup_of(model.settings, held_out, train)
+  setup.tell(made_on, say)
   look = looker(model, reference, held_out, stream)
 
   def judge(trained: PyTree) -> Judged:
@@ -43,7 +50,7 @@ def judging(
     plain |= {f"eval/pairs/{name}": x for name, x in numbers.items() if x is not None}
     return Judged(found | {"pairs": numbers}, plain, line(found, numbers))
 
-  yield judge
+  yield Judging(made_on, judge)
 
 
 def line(found: dict[str, Any], numbers: dict[str, Any]) -> str:
@@ -52,32 +59,22 @@ def line(found: dict[str, Any], numbers: dict[str, Any]) -> str:
   return f"accuracy {found['accuracy']:.1%}; rewards have {text} with length"
 
 
-def summarise(out: Workdir, s: Settings, data: dict[str, Any]) -> dict[str, Any]:
+def summarise(
+  out: Workdir, s: Settings, data: dict[str, Any], made_on: Mapping[str, Any]
+) -> dict[str, Any]:
   """summary.json and report.md from what the folder holds."""
-  lines, steps = out.evaluations(), out.steps()
-  start, final = lines[0], lines[-1]
-  summary = evaluation.summary(
-    final,
-    start,
-    reward=s.built["loss"]["fn"],
-    seed=s.seed,
-    wall_s=sum(step["time/step"] for step in steps),
-    device=evaluation.device(),
-    commit=evaluation.commit(),
+  start, final = (found and found["pairs"] for found in ends(out))
+  summary = summary_of(
+    out, reward=s.built["loss"]["fn"], seed=s.seed, steps=s.train.steps, setup=made_on
   )
-  summary |= {
-    "accuracy_of": ACCURACY,
-    "tokens_of": TOKENS,
-    "pairs": {"start": start["pairs"], "final": final["pairs"]},
-    "data": data,
-  }
+  summary |= {"accuracy_of": ACCURACY, "tokens_of": TOKENS, "data": data}
+  summary["pairs"] = {"start": start, "final": final}
   words = [
     f"Accuracy stands for: {ACCURACY}. Tokens: {TOKENS}.",
     "## Rewards and length",
-    table(start["pairs"], final["pairs"]),
+    table(start, final),
     "## Data",
     words_of(data),
   ]
-  title = f"{s.run} with {summary['reward']}, {len(steps)} steps"
-  out.report(summary, title=title, curves=lines, sections=words)
+  out.report(summary, title=f"{s.run} with {summary['method']}", sections=words)
   return summary

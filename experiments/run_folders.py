@@ -1,0 +1,215 @@
+"""Results in folders: which there are, which are seeds of one setting, which may be compared.
+
+A result is the summary.json of a finished run, or one budget of an evaluation.json.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from lcrl.evaluation import check_point, pool, read_json, read_summary
+from lcrl.evaluation.report import unfinished
+from lcrl.evaluation.setup import model_of
+from lcrl.evaluation.summaries import Summary
+from lcrl.training.workdir import differing
+
+COMPARABLE = ("data", "model", "prompts", "max_tokens", "temperature", "accuracy of")
+
+
+@dataclasses.dataclass(frozen=True)
+class Result:
+  """One result, or several that differ in their seed alone, as one."""
+
+  folder: Path  # as it was named
+  home: Path  # where its file is
+  method: str
+  summary: Summary
+  config: Mapping[str, Any] | None  # None: unknown
+  setup: Mapping[str, Any]  # what must be equal to be compared: `COMPARABLE`
+
+
+def find(folders: Sequence[str]) -> tuple[list[Result], list[str]]:
+  """All results at or below the folders, and a sentence for each folder that is skipped.
+
+  Raises:
+    ValueError: a folder that does not exist, or no result in all of them.
+  """
+  if not folders:
+    raise ValueError("there are no run folders: name at least one.")
+  found: dict[Path, list[Result]] = {}
+  skipped = []
+  for folder in map(Path, folders):
+    if not folder.exists():
+      raise ValueError(f"{folder} is not a folder.")
+    homes = _homes(folder)
+    if not homes:
+      skipped.append(_nothing(folder))
+    for path in homes:
+      try:
+        found.setdefault(path.resolve(), list(_read(folder, path)))
+      except (ValueError, OSError) as why:
+        skipped.append(str(why))
+  results = [result for several in found.values() for result in several]
+  if not results:
+    raise ValueError("there is nothing to compare: " + " ".join(skipped))
+  return results, list(dict.fromkeys(skipped))
+
+
+def _homes(folder: Path) -> list[Path]:
+  """The files to read: each evaluation.json; each summary.json that sums up no others; and
+  metrics.jsonl of runs that have no summary yet."""
+  summaries = sorted(folder.rglob("summary.json"))
+  above = {parent for path in summaries for parent in path.parent.parents}
+  running = [p for p in folder.rglob("metrics.jsonl") if not (p.parent / "summary.json").exists()]
+  leaves = [path for path in summaries if path.parent not in above]
+  return sorted([*leaves, *folder.rglob("evaluation.json"), *running])
+
+
+def _nothing(folder: Path) -> str:
+  if (folder / "compare.csv").exists():
+    return f"{folder} is a comparison."
+  if (folder / "config.json").exists():
+    return f"{folder} is a run without a result: it has no summary.json yet."
+  return f"{folder} holds no summary.json and no evaluation.json."
+
+
+def _read(folder: Path, path: Path) -> Iterable[Result]:
+  """The results of one file; ValueError with a sentence if it has none."""
+  home = path.parent
+  place = home / "config.json"
+  described = read_json(place) if place.exists() else {}
+  config = described.get("config")
+  if not isinstance(config, Mapping):  # of a model, say
+    described, config = {}, None
+  if path.name == "metrics.jsonl":
+    raise ValueError(f"{home} is a run without a result: it has no summary.json yet.")
+  if path.name == "evaluation.json":
+    return _budgets(folder, path)
+  summary = read_summary(path)
+  if why := unfinished(summary) or _behind(home, config):
+    raise ValueError(f"{home} is unfinished: {why}.")
+  if summary["accuracy"] is None or summary["tokens"] is None:
+    raise ValueError(f"{path} has no accuracy or no tokens.")
+  method = summary.get("method") or described.get("method") or summary["reward"]
+  made_on = summary.get("evaluation") or (_made_on(config) if config else {})
+  setup = {name: made_on.get(name) for name in COMPARABLE}
+  setup["accuracy of"] = summary.get("accuracy_of", "right answers")
+  return [Result(folder, home, method, summary, config, setup)]
+
+
+def _behind(home: Path, config: Mapping[str, Any] | None) -> str | None:
+  """What is wrong if the run has gone on since its summary was written."""
+  steps = ((config or {}).get("train") or {}).get("steps")
+  lines = home / "metrics.jsonl"
+  if not isinstance(steps, int) or not lines.exists():
+    return None
+  last = 0
+  for line in reversed(lines.read_text(encoding="utf-8", errors="replace").splitlines()):
+    try:
+      last = json.loads(line)["step"]
+      break
+    except (ValueError, TypeError, KeyError):
+      continue  # torn as it was written
+  return f"it is at step {last} of {steps}" if last < steps else None
+
+
+def _made_on(config: Mapping[str, Any]) -> dict[str, Any]:
+  """The setup of a run whose summary does not say it."""
+  section = lambda name: config.get(name) or {}
+  own = section("eval").get("temperature")
+  return {
+    "data": section("eval_task") or section("task") or section("data"),
+    "model": model_of(section("policy")),
+    "prompts": section("eval").get("prompts"),
+    "max_tokens": section("train").get("max_tokens"),
+    "temperature": section("sampling").get("temperature") if own is None else own,
+  }
+
+
+def _budgets(folder: Path, path: Path) -> list[Result]:
+  """A result for each budget of an evaluation.json. What they compare is the model."""
+  found, results = read_json(path), []
+  try:
+    for cap, point in found["budgets"].items():
+      check_point(path, point)
+      made_on = {"data": found["task"], "temperature": found["temperature"]}
+      made_on |= {**found.get("evaluation", {}), "max_tokens": int(cap)}
+      about = {key: found[key] for key in ("seed", "wall_s", "device", "commit")}
+      method = f"{found.get('method') or path.parent.name}, {cap} tokens"
+      summary = {"start": None, **point, **about, "reward": method}
+      if "evaluation" in found:
+        summary["evaluation"] = made_on
+      setup = {name: made_on.get(name) for name in COMPARABLE}
+      setup |= {"model": "that of each evaluation", "accuracy of": "right answers"}
+      results.append(Result(folder, path.parent, method, summary, None, setup))
+  except (KeyError, TypeError, AttributeError) as why:
+    raise ValueError(f"{path} is not what experiments.evaluate writes: {why!r}.") from None
+  return results
+
+
+def averaged(results: Sequence[Result]) -> list[Result]:
+  """Results whose configs differ in the seed alone become one. Where the config is unknown, those
+  of one method below one folder do."""
+  groups: dict[str, list[Result]] = {}
+  for one in results:
+    same: Any = {"folder": str(one.folder)}
+    if one.config is not None:
+      same = {name: value for name, value in one.config.items() if name != "seed"}
+    key = json.dumps([same, one.method, one.setup], sort_keys=True, default=str)
+    groups.setdefault(key, []).append(one)
+  joined = []
+  for group in groups.values():
+    seeds = {str(one.summary["seed"]) for one in group}
+    if len(seeds) < len(group) or group[0].summary["start"] is None:  # a sweep, no seeds
+      joined += group
+    else:
+      whole = pool([one.summary for one in group])
+      home = group[0].home if len(group) == 1 else Path(os.path.commonpath([x.home for x in group]))
+      joined.append(dataclasses.replace(group[0], summary=whole, home=home))
+  return joined
+
+
+def named(results: Sequence[Result]) -> dict[str, Result]:
+  """Under names that tell them apart: of the method, or with what is different in their folders."""
+  alike: dict[str, list[Result]] = {}
+  for one in results:
+    alike.setdefault(one.method, []).append(one)
+  runs: dict[str, Result] = {}
+  for one in results:
+    homes = [other.home.resolve() for other in alike[one.method]]
+    place = one.home.resolve().relative_to(os.path.commonpath(homes))
+    telling = len(place.parts) > 1 or place.name == one.method
+    name = one.method if len(homes) == 1 else str(place) if telling else f"{place}/{one.method}"
+    runs[name if name not in runs else str(one.home)] = one
+  return runs
+
+
+def comparable(results: Sequence[Result]) -> list[list[Result]]:
+  """Those of equal setup together, most of them first."""
+  groups: dict[str, list[Result]] = {}
+  for one in results:
+    groups.setdefault(json.dumps(one.setup, sort_keys=True, default=str), []).append(one)
+  return sorted(groups.values(), key=len, reverse=True)
+
+
+def differences(runs: Mapping[str, Result]) -> dict[str, dict[str, str]]:
+  """Field of the config -> name -> its value, for fields that are not the same in all runs."""
+  known = {name: one.config for name, one in runs.items() if one.config is not None}
+  first = next(iter(known.values()), {})
+  fields = set().union(*(differing(first, config) for config in known.values())) - {"seed"}
+  return {
+    field: {name: _at(config, field) for name, config in known.items()} for field in sorted(fields)
+  }
+
+
+def _at(config: Any, field: str) -> str:
+  for name in field.split("."):
+    if not isinstance(config, Mapping) or name not in config:
+      return ""
+    config = config[name]
+  return json.dumps(config) if isinstance(config, Mapping | list) else str(config)

@@ -1,0 +1,71 @@
+"""Names in pictures: beside points, and at the ends of lines."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.transforms import Bbox
+
+__all__ = ["name_lines", "name_points", "short"]
+
+DIRECTIONS = [(np.cos(a), np.sin(a)) for a in np.deg2rad([35, -35, 145, -145, 0, 180, 90, -90])]
+LONGEST = 32  # characters
+DISTANCES = (11, 18, 28, 42, 60)  # points
+
+
+def short(name: str) -> str:
+  """A name that leaves room for the picture: of a long one the end, which tells runs apart."""
+  return name if len(name) <= LONGEST else "\u2026" + name[1 - LONGEST :]
+
+
+def name_points(ax: Axes, points: Sequence[tuple[float, float, str, str]], ink: np.ndarray) -> None:
+  """Names (x, y, name, colour) beside their points, where they cover nothing of the ink [K, 2], or
+  little; a line leads to a name that stands far off."""
+  ax.figure.canvas.draw()
+  ink = ax.transData.transform(ink)
+  taken: list[Bbox] = []
+  for x, y, name, colour in points:
+    label = ax.annotate(short(name), (x, y), (0, 0), textcoords="offset points", color=colour)
+    best: tuple[float, Any, Any] = (np.inf, None, None)
+    for distance, (dx, dy) in itertools.product(DISTANCES, DIRECTIONS):
+      place = {
+        "position": (distance * dx, distance * dy),
+        "ha": "center" if abs(dx) < 0.1 else "left" if dx > 0 else "right",
+        "va": "center" if abs(dy) < 0.1 else "bottom" if dy > 0 else "top",
+      }
+      label.set(**place)
+      box = label.get_window_extent().padded(3)
+      covered = ((ink > box.min) & (ink < box.max)).all(1).sum() + 20 * box.count_overlaps(taken)
+      inside = ax.bbox.containsx(box.x0) and ax.bbox.containsx(box.x1)
+      inside = inside and ax.bbox.containsy(box.y0) and ax.bbox.containsy(box.y1)
+      cost = 3 * covered + 60 * (not inside) + distance / 20
+      best = min(best, (cost, place, box), key=lambda found: found[0])
+    label.set(**best[1])
+    taken.append(best[2])
+    if np.hypot(*best[1]["position"]) > DISTANCES[1]:
+      arrow = {"arrowstyle": "-", "color": colour, "lw": 0.7, "shrinkA": 1, "shrinkB": 5}
+      ax.annotate("", (x, y), best[1]["position"], textcoords="offset points", arrowprops=arrow)
+
+
+def name_lines(ax: Axes, ends: Sequence[tuple[float, float, str, str]]) -> None:
+  """Names (x, y, name, colour) to the right of their lines' ends, pushed apart where they meet."""
+  ax.figure.canvas.draw()
+  right = max((end[0] for end in ends), default=0.0)
+  points_a_pixel = 72 / ax.figure.dpi
+  lowest = -np.inf
+  for _, y, name, colour in sorted(ends, key=lambda end: end[1]):
+    height = ax.transData.transform((right, y))[1] * points_a_pixel
+    lowest = max(height, lowest + 14)
+    ax.annotate(
+      short(name),
+      (right, y),
+      (8, lowest - height),
+      textcoords="offset points",
+      va="center",
+      color=colour,
+      annotation_clip=False,
+    )

@@ -1,0 +1,150 @@
+"""What an evaluation was made on: data, model, temperature, and whether training saw the prompts.
+
+A setup is a plain mapping, which summary.json and evaluation.json hold under "evaluation":
+
+  data, model          the config's section of the task, and the policy's path or section
+  prompts, samples     how many, and answers to each
+  max_tokens           of an answer
+  temperature          of sampling; 0: the most likely token
+  training_prompts     how many of the prompts stand in the training data, too; None: not compared
+  compared_with        prompts of the training data that were looked at, "of" so many
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from lcrl.evaluation.progress import to_stderr
+from lcrl.tasks.task import Messages, Prompt, Task
+
+__all__ = [
+  "Training",
+  "asked",
+  "compared",
+  "described",
+  "listed",
+  "model_of",
+  "of_task",
+  "of_tokens",
+  "tell",
+  "warning",
+]
+
+LOOK = 2.0  # seconds; a generator may have millions of prompts, each made when it is asked for
+
+
+def asked(messages: Messages) -> str:
+  """The text that tells prompts apart: all but system messages, whatever the white space.
+
+  >>> asked(({"role": "system", "content": "Be brief."}, {"role": "user", "content": " 1 +\\n2?"}))
+  '1 + 2?'
+  """
+  said = (m["content"] for m in messages if m["role"] != "system")
+  return " ".join(" ".join(str(text) for text in said).split())
+
+
+def compared(
+  evaluated: Sequence[Hashable], trained: Iterable[Hashable], *, of: int, seconds: float = LOOK
+) -> dict[str, int]:
+  """How many of `evaluated` are among the `of` prompts of the training data.
+
+  Looks at these in their order until all are found or the time is up.
+
+  >>> compared(["a", "b"], ["c", "b"], of=2)
+  {'training_prompts': 1, 'compared_with': 2, 'of': 2}
+  """
+  missing, looked, until = set(evaluated), 0, time.monotonic() + seconds
+  for prompt in trained:
+    missing.discard(prompt)
+    looked += 1
+    if not missing or time.monotonic() > until:
+      break
+  found = sum(prompt not in missing for prompt in evaluated)
+  return {"training_prompts": found, "compared_with": looked, "of": of}
+
+
+class Training(NamedTuple):
+  """The prompts that a policy learns from."""
+
+  size: int
+  keys: Callable[[], Iterable[Hashable]]  # one for each prompt
+  key: Callable[[Prompt], Hashable]  # of a prompt of an evaluation, to find among them
+
+  def overlap(self, prompts: Sequence[Prompt]) -> dict[str, int]:
+    """`compared` of the prompts of an evaluation."""
+    return compared([self.key(prompt) for prompt in prompts], self.keys(), of=self.size)
+
+
+def of_task(task: Task) -> Training:
+  """All prompts of a task."""
+  key, size = lambda prompt: asked(prompt.messages), len(task.prompts)
+  return Training(size, lambda: (key(task.prompts[i]) for i in range(size)), key)
+
+
+def of_tokens(prompts: Sequence[np.ndarray], tokenizer: Any) -> Training:
+  """Prompts of a data set of answers, as tokens [P] each."""
+  key = lambda prompt: tuple(tokenizer.encode(tokenizer.render(prompt.messages)))
+  return Training(len(prompts), lambda: (tuple(p.tolist()) for p in prompts), key)
+
+
+def model_of(policy: Mapping[str, Any]) -> str:
+  """What to call the policy of a config's section."""
+  return str(policy["path"]) if "path" in policy else listed(policy)
+
+
+def described(setup: Mapping[str, Any]) -> str:
+  """A setup as a sentence; what it does not say is not known."""
+  count, samples = setup.get("prompts"), setup.get("samples") or 1
+  text = f"Evaluated on {'some' if count is None else count} prompt{'' if count == 1 else 's'}"
+  if samples > 1:
+    text += f", {samples} answers to each"
+  text += f". Data: {listed(setup.get('data'))}. Model: {listed(setup.get('model'))}."
+  temperature, limit = setup.get("temperature"), setup.get("max_tokens")
+  if temperature is not None:
+    text += f" Temperature {temperature:g}{' (greedy)' if temperature == 0 else ''}"
+    text += "." if limit is None else f", at most {limit} tokens."
+  return text
+
+
+def warning(setup: Mapping[str, Any]) -> str | None:
+  """What must be said of prompts that training saw; None if there is nothing to say."""
+  seen, count = setup.get("training_prompts"), setup.get("prompts")
+  if seen is None:
+    return "It is not known whether these prompts are training prompts: they were not compared."
+  looked, of = setup.get("compared_with", 0), setup.get("of", 0)
+  part = f" (only {looked} of {of} training prompts were looked at)" if looked < of else ""
+  if not seen:
+    return f"None of these prompts was found in the training data{part}." if part else None
+  known = "THESE ARE THE TRAINING PROMPTS" if seen == count else "SOME ARE TRAINING PROMPTS"
+  return (
+    f"{known}: {seen} of the {count} evaluation prompts stand in the training data, too"
+    f"{part if seen < count else ''}. What is measured on them does not tell how the model answers "
+    "new prompts."
+  )
+
+
+def tell(setup: Mapping[str, Any], say: Callable[[str], None] | None = None) -> None:
+  """Says both; `say` gets the lines instead of standard error."""
+  say = say or to_stderr
+  say(described(setup))
+  if told := warning(setup):
+    say(f"WARNING: {told}")
+
+
+def listed(section: Any) -> str:
+  """A section of a config in one line.
+
+  >>> listed({"path": "a.jsonl", "fn": "jsonl", "render": {"fn": "plain"}})
+  'jsonl, path=a.jsonl, render=(plain)'
+  """
+  if not isinstance(section, Mapping):
+    return "not known" if section is None else str(section)
+  own = [str(section["fn"])] if "fn" in section else []
+  rest = ((k, v) for k, v in section.items() if k != "fn")
+  return ", ".join(
+    [*own, *(f"{k}=({listed(v)})" if isinstance(v, Mapping) else f"{k}={v}" for k, v in rest)]
+  )
