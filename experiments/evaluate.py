@@ -146,7 +146,8 @@ def seen_in_training(
     elif settings.eval_task is None:
       training = setup.of_task(task)
     else:
-      training = setup.of_task(build(tasks, settings.built["task"], field="task"))
+      own = {name: value for name, value in settings.built["task"].items() if name != "long"}
+      training = setup.of_task(build(tasks, own, field="task"))
   except (OSError, ValueError) as why:
     to_stderr(f"The training data cannot be read: {why}")
     return {"training_prompts": None}
