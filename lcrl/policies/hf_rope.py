@@ -76,8 +76,8 @@ def read_rope(c: Fields) -> Rope:
 def _rope_fields(c: Fields) -> dict[str, Any]:
   """Rope parameters from the places where they may stand, which must agree.
 
-  As in transformers, `rope_scaling` takes the place of `rope_parameters`; a plain table of the
-  latter beside it, as people leave who add a scaling by hand, is no contradiction.
+  As in transformers, `rope_scaling` takes the place of `rope_parameters`. A plain table of the latter
+  beside it is no contradiction: it stays where people add a scaling by hand.
   """
   outside = {key: c.values[key] for key in _OUTSIDE if c.values.get(key) is not None}
   tables = {"": outside}
@@ -93,7 +93,7 @@ def _rope_fields(c: Fields) -> dict[str, Any]:
       if rope.get(key) != value and (key, value) != ("rope_type", "default"):
         raise ValueError(
           f"{c.where}: {name or 'config'}.{key}={reprlib.repr(value)} contradicts "
-          f"{key}={reprlib.repr(rope.get(key))}, which stands in another place."
+          f"{key}={reprlib.repr(rope.get(key))}, given elsewhere or by default."
         )
   return rope
 

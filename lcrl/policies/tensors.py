@@ -165,8 +165,7 @@ def _one_head(tensors: Tensors, tied: bool) -> Tensors:
         "false if the head is meant, or remove the tensor."
       )
     return tensors._replace(shapes=shapes)
-  names = {embed: head}
-  read = lambda name, index: tensors.read(names.get(name, name), index)
+  read = lambda name, index: tensors.read(head if name == embed else name, index)
   files = {**tensors.files, embed: tensors.file(head)}
   return Tensors(tensors.where, shapes | {embed: shape}, read, files)
 
