@@ -83,7 +83,7 @@ def build_model(settings: Settings, *, devices=None) -> Model:
   check_divides(beside(mesh, s.sampling.devices), prompts=s.train.prompts)
   source = build(sources, s.built["policy"], field="policy")
   policy = source.policy
-  optimizer = build(optimizers, s.built["optimizer"], field="optimizer")
+  optimizer = optimizers.from_config(s.built["optimizer"])
   fields = tuple(name for name in recipe.loss.needs if name in SCORE_FIELDS)
   signals = recipes.signals(recipe)
   measured = tuple(name for name in SCORE_FIELDS if name in signals)

@@ -106,7 +106,7 @@ def build_model(settings: Any, *, devices=None, form: Form = ACTING) -> Model:
   mesh = make_mesh(**dataclasses.asdict(s.mesh), devices=devices)
   source = form.source(build(sources, s.built["policy"], field="policy"))
   policy = source.policy
-  optimizer = build(optimizers, s.built["optimizer"], field="optimizer")
+  optimizer = optimizers.from_config(s.built["optimizer"])
   key, whole = jax.random.key(s.seed), replicated(mesh)
   split = param_shardings(mesh, policy.axes, jax.eval_shape(policy.init, key))
   start = lambda: source.params(key, split)
