@@ -156,7 +156,7 @@ class Stage(NamedTuple):
   # compares with, outermost stage first; inf where it compares with none. For logs.
   targets: Callable | None = None
   numbers: Callable | None = None  # state -> {"stage/number": []}, what it has learned, for logs
-  fractions: Callable | None = None  # of a loss: (scores, batch) -> {name: []}, for logs
+  fractions: Callable | None = None  # of a loss: (state, scores, batch) -> {name: []}, for logs
 
 
 S = TypeVar("S")

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from lcrl.masked import as_float, masked_mean
-from lcrl.rewards.base import same_shape, shaped
+from lcrl.rewards.base import asked, compared, same_shape, shaped
 from lcrl.types import Rollouts, Stage
 
 __all__ = ["acoer", "acoer_reward", "acoer_score", "hbpo", "hbpo_peak", "hbpo_reward"]
@@ -66,7 +66,11 @@ def hbpo(
 ) -> Stage:
   """`hbpo_reward` by `budget.target`; goes with `subgroups` and `budget_subgroup`."""
   reward = partial(hbpo_reward, max_length=max_length, beta=beta, alpha=alpha, plateau=plateau)
-  return shaped(None, lambda rewards, r: reward(r.correct, r.lengths, r.budget.target))
+  return shaped(
+    None,
+    lambda rewards, r: reward(r.correct, r.lengths, r.budget.target),
+    targets=asked("hbpo"),
+  )
 
 
 def acoer_score(
@@ -131,16 +135,21 @@ def acoer(
   def init():
     return AcoerState(jnp.zeros((), jnp.int32), *jnp.array([0.0, alpha, 0.0, 0.0], jnp.float32))
 
-  def apply(state: AcoerState, r: Rollouts):
+  def moved(state: AcoerState, r: Rollouts) -> tuple[jax.Array, jax.Array]:
+    """The average length with this batch, and its budgets [B, G]."""
     right = r.correct & r.valid
     mean, some = masked_mean(r.lengths, right), jnp.any(right)
     average = jnp.where(state.length > 0, decay * state.length + (1 - decay) * mean, mean)
     average = jnp.where(some, average, state.length)
-    budgets = jnp.full(r.lengths.shape, jnp.maximum(shortest, share * average))
+    return average, jnp.full(r.lengths.shape, jnp.maximum(shortest, share * average))
+
+  def apply(state: AcoerState, r: Rollouts):
+    average, budgets = moved(state, r)
     rewards = acoer_reward(r.correct, r.lengths, budgets, alpha=state.weight, k=k, limit=limit)
 
     place = state.step % interval
-    accuracy = state.accuracy + (masked_mean(right, r.valid) - state.accuracy) / (place + 1.0)
+    right = masked_mean(r.correct & r.valid, r.valid)
+    accuracy = state.accuracy + (right - state.accuracy) / (place + 1.0)
     ended = place == interval - 1
     factor = jnp.where(accuracy < state.last - tolerance, 0.95, 1.02)
     new = AcoerState(
@@ -152,4 +161,9 @@ def acoer(
     )
     return rewards, jax.tree.map(lambda x, old: x.astype(old.dtype), new, state)
 
-  return Stage(init=init, apply=apply)
+  return Stage(
+    init=init,
+    apply=apply,
+    targets=lambda state, r: compared({"acoer": moved(state, r)[1]}, r),
+    numbers=lambda state: {"acoer/length": state.length, "acoer/weight": state.weight},
+  )

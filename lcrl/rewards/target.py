@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from lcrl.masked import as_float
-from lcrl.rewards.base import same_shape, shaped
+from lcrl.rewards.base import asked, compared, same_shape, shaped
 from lcrl.types import Stage
 
 __all__ = [
@@ -126,6 +126,7 @@ def exact_length(*, alpha: float = 3e-4, base: Stage | None = None) -> Stage:
   return shaped(
     base,
     lambda rewards, r: exact_length_reward(rewards, r.lengths, r.budget.target, alpha=alpha),
+    targets=asked("exact_length"),
   )
 
 
@@ -136,7 +137,8 @@ def max_length(*, alpha: float = 0.01, delta: float = 0.5) -> Stage:
     reward = partial(max_length_reward, alpha=alpha, delta=delta)
     return reward(r.correct, r.lengths, r.budget.target), state
 
-  return Stage(init=lambda: (), apply=apply)
+  targets = lambda state, r: compared(asked("max_length")(r), r)
+  return Stage(init=lambda: (), apply=apply, targets=targets)
 
 
 def step_bonus(
@@ -147,6 +149,7 @@ def step_bonus(
   return shaped(
     base,
     lambda rewards, r: reward(rewards, r.correct, r.lengths, r.budget.target),
+    targets=asked("step_bonus"),
   )
 
 
@@ -154,4 +157,8 @@ def truncation(*, late: float = 0.0, late_scale: float = 0.0, base: Stage | None
   """`truncated_reward` against `budget.target` (DLER, ThinkPrune); what the cap cut is unfinished,
   and counts as longer than it got."""
   reward = partial(truncated_reward, late=late, late_scale=late_scale)
-  return shaped(base, lambda rewards, r: reward(rewards, r.lengths + r.truncated, r.budget.target))
+  return shaped(
+    base,
+    lambda rewards, r: reward(rewards, r.lengths + r.truncated, r.budget.target),
+    targets=asked("truncation"),
+  )

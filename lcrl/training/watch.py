@@ -18,10 +18,12 @@ from lcrl.training.metrics import Max, Mean, Metrics, Sum
 from lcrl.types import Batch, Outcome
 
 Facts = dict[str, np.ndarray]
+QUANTILES = (10, 50, 90)  # of lengths, in per cent
 
 
 def facts(batch: Batch) -> dict[str, jax.Array]:
-  """The [B, G] numbers of a batch that reports are made of."""
+  """The [B, G] numbers of a batch that reports are made of; budgets as "budget/...", and what the
+  reward compared lengths with as "target/..."."""
   r, advantages = batch.rollouts, batch.advantages
   if advantages.ndim == 3:
     advantages = masked_mean(advantages, r.mask, axis=-1)
@@ -36,11 +38,13 @@ def facts(batch: Batch) -> dict[str, jax.Array]:
     "scores": r.scores,
     "truncated": r.truncated,
     "valid": r.valid,
-  }
+    "budget/target": r.budget.target,
+    "budget/cap": r.budget.cap,
+  } | {f"target/{name}": x for name, x in (batch.targets or {}).items()}
 
 
 def step_metrics(f: Facts) -> Metrics:
-  """Lengths split by right and wrong and by difficulty, accuracy, rewards, what trains."""
+  """Lengths split by right and wrong and by difficulty, accuracy, rewards, what trains, targets."""
   valid, correct, lengths = f["valid"], f["correct"], f["lengths"]
   mean = lambda x, where: Mean(float(x[where].sum()), int(where.sum()))
   right, wrong = valid & correct, valid & ~correct
@@ -60,6 +64,14 @@ def step_metrics(f: Facts) -> Metrics:
     # Right answers that the length term turned into bad examples.
     "right_pushed_down": mean(f["advantages"] < 0, right & f["keep"]),
   }
+  for side, where in (("", valid), ("right_", right), ("wrong_", wrong)):
+    for q in QUANTILES if where.any() else ():
+      metrics[f"length/{side}p{q}"] = Mean(float(np.percentile(lengths[where], q)), 1.0)
+  for name in (name for name in f if name.startswith(("budget/", "target/"))):
+    there = valid & np.isfinite(f[name])
+    metrics[name] = mean(f[name], there)
+    if name.startswith("target/"):
+      metrics[f"within_{name}"] = mean(lengths <= f[name], right & there)
   for outcome in Outcome:
     metrics[f"outcome/{outcome.name.lower()}"] = Sum(int((f["outcome"] == outcome)[valid].sum()))
   for level in np.unique(f["difficulty"][valid]).tolist()[:16]:
