@@ -86,7 +86,7 @@ class Mesh:
 
 @dataclasses.dataclass(frozen=True)
 class Log:
-  samples: int = 4  # rollouts a step that samples.jsonl shows
+  samples: int = 4  # rollouts a step that samples.jsonl shows, in whole groups
 
 
 SECTIONS = {
