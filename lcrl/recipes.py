@@ -164,11 +164,12 @@ def init(recipe: Recipe[Stage]) -> Recipe[Any]:
   return Recipe(*(stage.init() for stage in recipe))
 
 
-def numbers(recipe: Recipe[Stage], states: Recipe[Any]) -> dict[str, jax.Array]:
-  """What the stages before the loss have learned, [] each, as "state/slot/stage/number"."""
-  slots = zip(Recipe._fields[:-1], recipe, states, strict=False)
-  found = {slot: stage.numbers(state) for slot, stage, state in slots if stage.numbers}
-  return {f"state/{slot}/{name}": x for slot, one in found.items() for name, x in one.items()}
+def numbers(recipe: Any, states: Any) -> dict[str, jax.Array]:
+  """What the stages before the loss have learned, [] each, as "state/slot/stage/number"; of a
+  `Recipe`, or of another tuple of slots."""
+  slots = zip(recipe._fields, recipe, states, strict=True)
+  told = ((slot, s.numbers(state)) for slot, s, state in slots if slot != "loss" and s.numbers)
+  return {f"state/{slot}/{name}": x for slot, found in told for name, x in found.items()}
 
 
 def signals(recipe: Recipe[Stage]) -> tuple[str, ...]:

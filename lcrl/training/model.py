@@ -170,6 +170,12 @@ def _check(s: Settings, recipe: Recipe[Stage]) -> None:
       f"train.group_size must be at least 2: advantage.fn={s.slots['advantage']['fn']!r} compares "
       f"a rollout with the others of its group, got {s.train.group_size}."
     )
+  for slot, stage in recipe._asdict().items():
+    if stage.observe and not s.monitor.every:
+      raise ValueError(
+        f"monitor.every must be at least 1: {slot}.fn={s.slots[slot]['fn']!r} learns from a monitor "
+        "set of prompts, got 0."
+      )
   if not s.train.head_remat and (more := {"entropy", "log_sum_sq"} & set(recipe.loss.needs)):
     raise ValueError(
       f"train.head_remat=False keeps what log-probs need and no more: loss.fn="

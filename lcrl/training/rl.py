@@ -23,7 +23,7 @@ from lcrl.training.run import Judged, Run, Step
 from lcrl.training.samples import Samples
 from lcrl.training.settings import Settings
 from lcrl.training.skipped import Skips
-from lcrl.training.watch import CollapseAlarm, preflight, step_metrics
+from lcrl.training.watch import CollapseAlarm, learned, preflight, step_metrics
 from lcrl.training.workdir import Workdir
 from lcrl.types import TrainState
 
@@ -137,5 +137,6 @@ def finish(out: Workdir, reward: str, seed: int) -> dict[str, Any]:
     device=evaluation.device(),
     commit=evaluation.commit(),
   )
-  out.report(summary, title=f"{reward}, {len(steps)} steps", curves=lines)
+  title = f"{reward}, {len(steps)} steps"
+  out.report(summary, title=title, curves=lines, sections=learned(steps))
   return summary

@@ -7,6 +7,7 @@ hide a falling accuracy.
 from __future__ import annotations
 
 import collections
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -118,6 +119,21 @@ def preflight(f: Facts, *, rounds: int, sampling_s: float) -> tuple[str, list[st
     warnings.append(f"the verifier failed on {unscored:.0f} answers (timeouts and crashes).")
   block = "\n".join(f"  {name:<12} {text}" for name, text in lines.items())
   return "Before the first step:\n" + block, warnings
+
+
+def learned(steps: Sequence[Mapping[str, float]]) -> list[str]:
+  """A section of a report: budgets, targets and states of the first and of the last step that has
+  them. Nothing, if there are none."""
+  prefixes = ("budget/", "target/", "within_target/", "state/")
+  first: dict[str, Any] = {}
+  last: dict[str, Any] = {}
+  for step in steps:
+    found = {name: x for name, x in step.items() if name.startswith(prefixes)}
+    first, last = found | first, last | found
+  cell = lambda x: "-" if x is None else f"{x:.4g}"
+  rows = [f"| `{name}` | {cell(first[name])} | {cell(last[name])} |" for name in sorted(last)]
+  head = ["## Targets and states", "", "| | first step | last step |", "|---|---:|---:|"]
+  return ["\n".join([*head, *rows])] if rows else []
 
 
 def device_memory() -> str:

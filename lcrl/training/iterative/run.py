@@ -14,6 +14,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from lcrl import recipes
 from lcrl.data import batches
 from lcrl.data.sources import Encoded
 from lcrl.losses.preference import stages
@@ -23,7 +24,7 @@ from lcrl.training import rl
 from lcrl.training.iterative import pool as pools
 from lcrl.training.iterative.pool import Pool
 from lcrl.training.iterative.settings import Settings
-from lcrl.training.metrics import drop_after, values
+from lcrl.training.metrics import drop_after, known, values
 from lcrl.training.model import SCORE_FIELDS
 from lcrl.training.pairs import model as on_pairs
 from lcrl.training.pairs.model import Model
@@ -88,6 +89,7 @@ class Steps:
     self._settings, self._model, self._update = s, model, model.learner(base)
     self._start_round, self._choose, self._shown = start_round, pools.pairing(s), shown
     self._skips = Skips(shown.out, steps=s.train.steps)
+    self._numbers = partial(recipes.numbers, pools.stages(s))
     self._batches = partial(
       resolve(batches, s.built["batches"], field="batches"),
       window=s.window,
@@ -113,12 +115,17 @@ class Steps:
       if at == 0:
         self._shown.write(int(state.step) + 1, pairs)
     state, numbers, batch = self._learn(state, at)
-    numbers |= said(state.pending) | {
-      "round": float(number),
-      "round/pairs": float(self._count),
-      "time/sample": sampled,
-      "time/step": time.perf_counter() - clock,
-    }
+    learned = {name: known(x) for name, x in self._numbers(state.pending.states).items()}
+    numbers |= (
+      said(state.pending)
+      | values(learned)
+      | {
+        "round": float(number),
+        "round/pairs": float(self._count),
+        "time/sample": sampled,
+        "time/step": time.perf_counter() - clock,
+      }
+    )
     if batch is not None:
       self._skips(int(state.step), numbers, line(numbers), batch)
     return Step(state, numbers, line(numbers))
