@@ -173,8 +173,8 @@ def _check(s: Settings, recipe: Recipe[Stage]) -> None:
   for slot, stage in recipe._asdict().items():
     if stage.observe and not s.monitor.every:
       raise ValueError(
-        f"monitor.every must be at least 1: {slot}.fn={s.slots[slot]['fn']!r} learns from a monitor "
-        "set of prompts, got 0."
+        f"monitor.every must be at least 1: {slot}.fn={s.slots[slot]['fn']!r} learns from a "
+        "monitor set of prompts, got 0."
       )
   if not s.train.head_remat and (more := {"entropy", "log_sum_sq"} & set(recipe.loss.needs)):
     raise ValueError(
