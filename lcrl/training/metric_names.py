@@ -67,7 +67,7 @@ TABLE: dict[str, dict[str, str]] = {
     "budget/cap": "mean cap, where sampling stops",
     "target/{stage}": "mean length that this stage of the reward compared answers with, where it "
     "had one",
-    "within_target/{stage}": "share of right answers that are no longer than that",
+    "within_target/{stage}": "share of right answers that end within that",
     "state/{slot}/turn": "which of the stages that take turns (`then`) is on, from 0",
     "state/{slot}/{stage}/{number}": "a number of the stage's state before the step; those "
     "of the library's stages follow",

@@ -72,7 +72,8 @@ def step_metrics(f: Facts) -> Metrics:
     there = valid & np.isfinite(f[name])
     metrics[name] = mean(f[name], there)
     if name.startswith("target/"):
-      metrics[f"within_{name}"] = mean(lengths <= f[name], right & there)
+      # What the cap cut has not ended.
+      metrics[f"within_{name}"] = mean(lengths + f["truncated"] <= f[name], right & there)
   for outcome in Outcome:
     metrics[f"outcome/{outcome.name.lower()}"] = Sum(int((f["outcome"] == outcome)[valid].sum()))
   for level in np.unique(f["difficulty"][valid]).tolist()[:16]:
