@@ -35,7 +35,7 @@ def get_config(mode: str = "full") -> config_dict.ConfigDict:
     template=BOXED,
   )
   c.sampling = dict(temperature=1.0, dtype="bfloat16")
-  c.optimizer = dict(fn="adamw", learning_rate=1e-6, warmup=5, weight_decay=0.1)
+  c.optimizer = dict(fn="adamw", learning_rate=1e-6, warmup_steps=5, weight_decay=0.1)
   c.mesh = dict(data=1, fsdp=-1)
   c.train = dict(
     steps=150,

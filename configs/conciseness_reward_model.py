@@ -27,7 +27,7 @@ def get_config(mode: str = "full") -> config_dict.ConfigDict:
     held_out=0.02,
   )
   c.batches = dict(fn="stratified", size=128)
-  c.optimizer = dict(fn="adamw", learning_rate=1e-5, warmup=50, decay=1000)
+  c.optimizer = dict(fn="adamw", learning_rate=1e-5, warmup_steps=50, decay_steps=1000)
   c.mesh = dict(data=1, fsdp=-1)
   c.train = dict(steps=1000, micro_batches=16, pack=5120)
   c.eval = dict(every=100, pairs=512)

@@ -34,7 +34,7 @@ def get_config(mode: str = "full") -> config_dict.ConfigDict:
   )
   c.batches = dict(fn="stratified", size=8)
   c.sampling = dict(temperature=0.7, dtype="bfloat16")
-  c.optimizer = dict(fn="adamw", learning_rate=5e-7, warmup=100, decay=1000)
+  c.optimizer = dict(fn="adamw", learning_rate=5e-7, warmup_steps=100, decay_steps=1000)
   c.mesh = dict(data=1, fsdp=-1)
   c.train = dict(
     steps=1000, max_tokens=1024, max_prompt_tokens=130048, micro_batches=1, pack=262144

@@ -41,7 +41,7 @@ def get_config(mode: str = "full") -> config_dict.ConfigDict:
     signals=dict(fn="answer_span", extract="boxed"),
   )
   c.sampling = dict(temperature=1.0, dtype="bfloat16", control=dict(fn="top_p", p=0.7))
-  c.optimizer = dict(fn="adamw", learning_rate=1e-6, warmup=20)
+  c.optimizer = dict(fn="adamw", learning_rate=1e-6, warmup_steps=20)
   c.mesh = dict(data=1, fsdp=-1)
   c.train = dict(
     steps=1000,

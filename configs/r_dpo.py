@@ -28,7 +28,7 @@ def get_config(mode: str = "full") -> config_dict.ConfigDict:
   )
   c.batches = dict(fn="stratified", size=128)
   c.sampling = dict(temperature=0.7, dtype="bfloat16")
-  c.optimizer = dict(fn="adamw", learning_rate=5e-7, warmup=48, decay=478)
+  c.optimizer = dict(fn="adamw", learning_rate=5e-7, warmup_steps=48, decay_steps=478)
   c.mesh = dict(data=1, fsdp=-1)
   c.train = dict(steps=478, max_tokens=1024, max_prompt_tokens=1800, micro_batches=16, pack=4096)
   c.eval = dict(every=100, pairs=512, prompts=128)

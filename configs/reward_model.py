@@ -26,7 +26,7 @@ def get_config(mode: str = "full") -> config_dict.ConfigDict:
     held_out=0.01,
   )
   c.batches = dict(fn="stratified", size=128)
-  c.optimizer = dict(fn="adamw", learning_rate=5e-6, warmup=24, decay=478)
+  c.optimizer = dict(fn="adamw", learning_rate=5e-6, warmup_steps=24, decay_steps=478)
   c.mesh = dict(data=1, fsdp=-1)
   c.train = dict(steps=478, micro_batches=16, pack=4096)
   c.eval = dict(every=100, pairs=512)

@@ -101,7 +101,9 @@ def recipe(c: Coefficients) -> Recipe[Stage]:
 
 
 def _teacher(sizes: Sizes) -> optax.GradientTransformation:
-  return optimizers.adamw(learning_rate=4e-3, warmup=sizes.imitation // 15, decay=sizes.imitation)
+  return optimizers.adamw(
+    learning_rate=4e-3, warmup_steps=sizes.imitation // 15, decay_steps=sizes.imitation
+  )
 
 
 @partial(jax.jit, static_argnames="sizes")

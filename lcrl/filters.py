@@ -178,7 +178,15 @@ def adaptive_shortest(
     state = MeanRewards(ring, state.filled + jnp.sum(real, dtype=jnp.int32))
     return lowest(r.lengths, r.valid, count), state
 
-  return Stage(init=init, apply=apply)
+  def numbers(state):
+    seen = jnp.arange(window) < state.filled
+    quartiles = {
+      f"quartile_{i + 1}": masked_quantile(state.ring, seen, (i + 1) / 4) for i in range(3)
+    }
+    found = quartiles | {"means": jnp.sum(seen)}
+    return {f"adaptive_shortest/{name}": x for name, x in found.items()}
+
+  return Stage(init=init, apply=apply, numbers=numbers)
 
 
 def outlier_kept_length(

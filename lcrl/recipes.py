@@ -14,7 +14,7 @@ from lcrl.losses import weights
 from lcrl.named import build, resolve
 from lcrl.types import Recipe, Stage
 
-__all__ = ["Recipe", "Stage", "from_config", "in_turn", "init", "needs", "signals"]
+__all__ = ["Recipe", "Stage", "from_config", "in_turn", "init", "needs", "numbers", "signals"]
 
 Weigh = Callable[[jax.Array, jax.Array], jax.Array]
 SLOTS = Recipe(budget=budgets, reward=rewards, filter=filters, advantage=advantages, loss=losses)
@@ -103,6 +103,28 @@ def in_turn(stages: Sequence[Stage], starts: Sequence[int], *, coupled: bool = F
     runs = [given(i) for i in range(len(stages))]
     return state._replace(states=jax.lax.switch(turn(state), runs, state.states))
 
+  def selected(state: Turns, found: Sequence[dict[str, jax.Array]], absent: float):
+    """By name what the stage gives whose turn it is, `absent` where it gives none."""
+    whole: dict[str, jax.Array] = {}
+    for i, one in enumerate(found):
+      for name, x in one.items():
+        whole[name] = jnp.where(turn(state) == i, x, whole.get(name, absent))
+    return whole
+
+  def targets(state: Turns, r):
+    pairs = zip(stages, state.states, strict=True)
+    return selected(state, [s.targets(own, r) if s.targets else {} for s, own in pairs], jnp.inf)
+
+  def numbers_of(state: Turns):
+    pairs = zip(stages, state.states, strict=True)
+    found = [s.numbers(own) if s.numbers else {} for s, own in pairs]
+    return selected(state, found, jnp.nan) | {"turn": turn(state)}
+
+  def fractions(state: Turns, scores, batch):
+    pairs = zip(stages, state.states, strict=True)
+    found = [s.fractions(own, scores, batch) if s.fractions else {} for s, own in pairs]
+    return selected(state, found, jnp.nan)
+
   rows = [stage.rows for stage in stages if stage.rows]
   return Stage(
     init=lambda: Turns(jnp.zeros((), jnp.int32), tuple(stage.init() for stage in stages)),
@@ -111,6 +133,9 @@ def in_turn(stages: Sequence[Stage], starts: Sequence[int], *, coupled: bool = F
     observe=observe if any(stage.observe for stage in stages) else None,
     coupled=coupled or any(stage.coupled for stage in stages),
     rows=min(rows, default=0),
+    targets=targets if any(stage.targets for stage in stages) else None,
+    numbers=numbers_of,
+    fractions=fractions if any(stage.fractions for stage in stages) else None,
   )
 
 
@@ -134,6 +159,14 @@ def _alike(runs: Sequence[Callable], states) -> Sequence[Callable]:
 def init(recipe: Recipe[Stage]) -> Recipe[Any]:
   """The first state of every stage."""
   return Recipe(*(stage.init() for stage in recipe))
+
+
+def numbers(recipe: Any, states: Any) -> dict[str, jax.Array]:
+  """What the stages before the loss have learned, [] each, as "state/slot/stage/number"; of a
+  `Recipe`, or of another tuple of slots."""
+  slots = zip(recipe._fields, recipe, states, strict=True)
+  told = ((slot, s.numbers(state)) for slot, s, state in slots if slot != "loss" and s.numbers)
+  return {f"state/{slot}/{name}": x for slot, found in told for name, x in found.items()}
 
 
 def signals(recipe: Recipe[Stage]) -> tuple[str, ...]:

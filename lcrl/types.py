@@ -82,6 +82,7 @@ class Batch:
   weights: jax.Array  # [B, G, T] float32, share of each token in the loss
   old_log_probs: jax.Array | None = None  # [B, G, T]; None: one update, the policy's own, stopped
   ref_log_probs: jax.Array | None = None  # [B, G, T]; only if a stage needs "ref"
+  targets: dict[str, jax.Array] | None = None  # by stage, [B, G] float32; `Stage.targets`
 
   @property
   def scored(self) -> Rollouts:
@@ -153,6 +154,11 @@ class Stage(NamedTuple):
   coupled: bool = False  # a loss that does not add over pieces of the batch
   rows: int = 0  # rows of the data set that its state has room for; 0: it has none for any
   rewards: Callable | None = None  # of a preference loss: (scores, batch) -> [B, 2], for logs
+  # Of a reward: (state before apply, rollouts) -> {stage: [B, G]}, the lengths in tokens that it
+  # compares with, outermost stage first; inf where it compares with none. For logs.
+  targets: Callable | None = None
+  numbers: Callable | None = None  # state -> {"stage/number": []}, what it has learned, for logs
+  fractions: Callable | None = None  # of a loss: (state, scores, batch) -> {name: []}, for logs
 
 
 S = TypeVar("S")

@@ -13,7 +13,7 @@ import pytest
 from lcrl import recipes
 from lcrl.evaluation import report
 from lcrl.policies import sources
-from lcrl.training import loop, playing, runs
+from lcrl.training import loop, metric_names, playing, runs
 from lcrl.training.pairs import sampled
 
 FOLDER = pathlib.Path(__file__).parent.parent / "configs"
@@ -103,3 +103,11 @@ def test_smoke_run(name, tmp_path):
   loop.train(module(name).get_config("smoke").to_dict(), tmp_path)
   assert json.loads((tmp_path / "summary.json").read_text())["tokens"] > 0
   assert (tmp_path / "report.md").read_text().startswith("# ")
+  written = map(json.loads, (tmp_path / "metrics.jsonl").read_text().splitlines())
+  names = {name for line in written for name in line} - {"step"}
+  assert not [name for name in names if metric_names.explanation(name) is None]
+
+
+def test_the_page_of_metrics_is_that_of_the_table():
+  page = metric_names.PAGE.read_text(encoding="utf-8")
+  assert page == metric_names.page(), "run python -m lcrl.training.metric_names"

@@ -12,6 +12,7 @@ import pytest
 from lcrl import advantages, budgets, filters, losses, rewards
 from lcrl.losses import policy
 from lcrl.named import build
+from lcrl.training.metric_names import explanation
 from lcrl.types import Batch, TokenScores
 from tests.rollouts import random_rollouts
 
@@ -218,6 +219,16 @@ def test_common_laws(slot, spec):
   for a, b in zip(jax.tree.leaves(state), jax.tree.leaves(new), strict=True):
     assert (a.shape, a.dtype) == (b.shape, b.dtype)
     assert not np.any(np.isnan(b))
+
+  if stage.targets:
+    for x in jax.jit(stage.targets)(state, batch.rollouts).values():
+      assert (x.shape, x.dtype) == (batch.keep.shape, jnp.float32)
+      assert not np.any(np.isnan(x[real]))
+  if jax.tree.leaves(state):  # what has a state tells it, under names that are explained
+    told = stage.numbers(new)
+    assert told
+    for name in told:
+      assert explanation(f"state/{slot}/{name}") != explanation("state/slot/stage/number"), name
 
   if stage.observe:
     seen = jax.jit(stage.observe)(new, batch.rollouts)

@@ -9,7 +9,6 @@ import pytest
 
 from experiments import qwen
 from experiments.studies.qwen_math import data, methods, run
-from lcrl.tasks.jsonl import read_jsonl
 
 PARTS = [b"first, ", b"second"]
 WEIGHTS = qwen.Weights(
@@ -74,7 +73,6 @@ def test_a_study_goes_on_where_it_stopped(tmp_path, monkeypatch):
     data.write(
       tmp_path / f"{name}.jsonl", [{"question": f"{n}+1?", "answer": n + 1} for n in range(9)]
     )
-  assert len(read_jsonl(str(tmp_path / "train.jsonl"))) == 9
   monkeypatch.setattr(jax, "devices", lambda *_: jax.local_devices()[:1])
   out = tmp_path / "records.jsonl"
   values = dict(

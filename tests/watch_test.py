@@ -1,15 +1,22 @@
 """What a run says of itself: metrics that merge, a check before the start, an alarm."""
 
+import dataclasses
+import functools
 import json
 
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import tokenizers as tokenizers_library
+from tokenizers import models
 
+from lcrl import tasks
 from lcrl.data import tokenizers
-from lcrl.training.metrics import Max, Mean, Sum, Writer, drop_after, merge, values
+from lcrl.policies import Tokenizer
+from lcrl.tasks.extract import score_extracted
+from lcrl.training.metrics import Max, Mean, Sum, Writer, drop_after, known, merge, values
 from lcrl.training.samples import Samples
-from lcrl.training.watch import CollapseAlarm, preflight, step_metrics
+from lcrl.training.watch import CollapseAlarm, learned, preflight, step_metrics
 from lcrl.types import Batch
 from tests.rollouts import random_rollouts
 
@@ -41,6 +48,21 @@ def test_metrics_split_length_and_count_right_answers_pushed_down():
   assert got["outcome/timeout"] == 1
 
 
+def test_metrics_have_quantiles_of_lengths_and_the_targets_compared_with():
+  target = np.array([[4.0, 9.0], [np.inf, 3.0]])
+  f = facts(**{"target/hapo": target, "budget/cap": np.full((2, 2), 16)})
+  got = values(step_metrics(f))
+  assert got["length/p50"] == 5.0  # of 2, 4, 6, 8
+  assert got["length/right_p90"] == pytest.approx(7.6)  # of 4 and 8
+  assert got["length/wrong_p10"] == pytest.approx(2.4)  # of 2 and 6
+  assert got["target/hapo"] == pytest.approx(16 / 3)
+  assert got["within_target/hapo"] == 1.0  # one right answer has a target, 4, and is as long
+  assert got["budget/cap"] == 16
+  (section,) = learned([{"loss": 1.0}, got, got | {"target/hapo": 4.0}])
+  assert "| `target/hapo` | 5.333 | 4 |" in section
+  assert learned([{"loss": 1.0}]) == []
+
+
 def test_rows_that_only_pad_do_not_count():
   valid = np.array([[True, True], [False, False]])
   got = values(step_metrics(facts(valid=valid)))
@@ -57,8 +79,11 @@ def test_merge_follows_the_type():
     merge(a, {"x": Sum(1.0)})
 
 
-def test_a_mean_of_nothing_is_left_out():
-  assert values({"x": Mean(0.0, 0.0)}) == {}
+def test_a_mean_of_nothing_is_left_out_and_nan_is_not():
+  got = values({"x": Mean(0.0, 0.0), "loss": Mean(float("nan"), 1.0), "up": Max(np.inf)})
+  assert got.keys() == {"loss", "up"}
+  assert np.isnan(got["loss"])
+  assert values({"x": known(jnp.nan), "y": known(jnp.array(2.0))}) == {"y": 2.0}
 
 
 @pytest.mark.parametrize(
@@ -115,7 +140,62 @@ def test_a_sample_tells_the_mean_of_token_level_advantages(tmp_path):
   place = jnp.arange(12.0)
   advantages = jnp.where(r.mask, place, 99.0)
   batch = Batch(r, r.scores, r.valid, advantages, jnp.ones(r.mask.shape))
-  Samples(tmp_path, tokenizers.sums(), step=0, every=1, count=4).write(1, batch)
-  (part,) = (tmp_path / "samples").glob("*.jsonl")
-  told = [json.loads(line)["advantage"] for line in part.read_text().splitlines()]
-  np.testing.assert_allclose(told, 3 + (np.asarray(r.lengths)[:, 0] - 1) / 2)
+  told = [row["advantage"] for row in samples_of(tmp_path, batch, count=16)]
+  np.testing.assert_allclose(told, 3 + (np.asarray(r.lengths).ravel() - 1) / 2)
+
+
+def samples_of(folder, batch, **how):
+  Samples(folder, tokenizers.sums(), step=0, every=1, **how).write(1, batch)
+  (part,) = (folder / "samples").glob("*.jsonl")
+  return [json.loads(line) for line in part.read_text().splitlines()]
+
+
+@pytest.mark.parametrize("count, groups", [(0, []), (1, [0]), (5, [0, 3]), (99, [0, 1, 2, 3])])
+def test_samples_show_whole_groups(tmp_path, count, groups):
+  r = random_rollouts(vocab=10)
+  r = dataclasses.replace(r, valid=r.valid.at[3, 1:].set(False), prompt_ids=r.prompt_ids + 7)
+  batch = Batch(r, r.scores, r.valid, r.scores, jnp.ones(r.mask.shape))
+  rows = samples_of(tmp_path, batch, count=count)
+  want = [(b + 7, b, g) for b in groups for g in range(1 if b == 3 else 4)]
+  assert [(row["prompt_id"], row["group"], row["rollout"]) for row in rows] == want
+
+
+def test_a_sample_tells_reference_answer_and_what_its_length_was_compared_with(tmp_path):
+  r = random_rollouts(vocab=10)
+  targets = {"hapo": jnp.full((4, 4), jnp.inf), "gr3": jnp.full((4, 4), 5.5)}
+  batch = Batch(r, r.scores, r.valid, r.scores, jnp.ones(r.mask.shape))
+  task = tasks.arithmetic(size=64)
+  first = lambda text: text[:1]
+  task = dataclasses.replace(task, score=functools.partial(score_extracted, extract=first, score=0))
+  for names, want in (
+    (["gr3"], 5.5),
+    (["hapo"], None),
+    (["hapo", "gr3"], {"hapo": None, "gr3": 5.5}),
+  ):
+    here = dataclasses.replace(batch, targets={name: targets[name] for name in names})
+    folder = tmp_path / "-".join(names)
+    folder.mkdir()
+    for row in samples_of(folder, here, count=16, task=task):
+      assert row["target"] == want
+      assert row["budget_target"] == 9
+      assert row["reference"] == task.prompts[row["prompt_id"]].reference
+      assert row["extracted"] == row["response"][:1]
+
+
+def test_special_tokens_are_in_the_raw_text(tmp_path):
+  core = tokenizers_library.Tokenizer(models.WordLevel({f"w{i}": i for i in range(15)}, "w0"))
+  core.add_special_tokens(["<end>"])
+  words = Tokenizer(core, {}, {}, None, (15,), 15)
+  r = random_rollouts(vocab=15)
+  r = dataclasses.replace(r, tokens=jnp.where(r.mask, 15, r.tokens))
+  batch = Batch(r, r.scores, r.valid, r.scores, jnp.ones(r.mask.shape))
+  Samples(tmp_path, words, step=0, every=1, count=1).write(1, batch)
+  rows = [json.loads(line) for line in next((tmp_path / "samples").iterdir()).open()]
+  assert [row["raw_text"].count("<end>") for row in rows] == np.asarray(r.lengths)[0].tolist()
+  assert all(row["raw_prompt"].startswith("w") for row in rows)
+
+
+def test_a_reward_that_is_no_number_is_null(tmp_path):
+  r = random_rollouts(vocab=10)
+  batch = Batch(r, r.scores * jnp.nan, r.valid, r.scores, jnp.ones(r.mask.shape))
+  assert [row["reward"] for row in samples_of(tmp_path, batch, count=4)] == [None] * 4

@@ -135,4 +135,9 @@ def _stage(metric, needs, mu, over_valid, **knobs) -> Stage:
     advantages = canon_advantage(rewards, metric(r), among, mu=share, **knobs)
     return jnp.where(keep, advantages, 0.0), step + 1
 
-  return Stage(lambda: jnp.zeros((), jnp.int32), apply, needs=("group", *needs))
+  return Stage(
+    lambda: jnp.zeros((), jnp.int32),
+    apply,
+    needs=("group", *needs),
+    numbers=lambda step: {"canon/step": step},
+  )

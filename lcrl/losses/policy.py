@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -259,6 +259,25 @@ def _stage(token_loss, kl, correction, entropy_bonus) -> Stage:
   return Stage(init=lambda: (), apply=apply, needs=tuple(needs))
 
 
+def _seen(batch, log_probs) -> tuple[Array, Array]:
+  """The log-probs before the update, and the tokens that train, for logs."""
+  old = jax.lax.stop_gradient(log_probs) if batch.old_log_probs is None else batch.old_log_probs
+  return old, batch.rollouts.mask & batch.keep[..., None]
+
+
+def _clipped_fractions(**knobs):
+  """`Stage.fractions` of `clipped_surrogate_loss` with these arguments."""
+
+  def fractions(state, scores, batch) -> dict[str, Array]:
+    del state
+    old, mask = _seen(batch, scores.log_probs)
+    found = surrogate_fractions(scores.log_probs, old, batch.advantages, mask, **knobs)
+    dual = {"dual_clip_fraction": found.dual_clipped} if knobs.get("dual_clip") else {}
+    return {"clip_fraction": found.clipped} | dual
+
+  return fractions
+
+
 def clipped_surrogate(
   *,
   clip_low: float = 0.2,
@@ -271,12 +290,15 @@ def clipped_surrogate(
 ) -> Stage:
   """`clipped_surrogate_loss` of token ratios: PPO, GRPO, DAPO."""
 
-  def token_loss(*arrays):
-    return clipped_surrogate_loss(
-      *arrays, clip_low=clip_low, clip_high=clip_high, dual_clip=dual_clip, ratio_cap=ratio_cap
-    )
+  knobs: dict[str, Any] = dict(
+    clip_low=clip_low, clip_high=clip_high, dual_clip=dual_clip, ratio_cap=ratio_cap
+  )
 
-  return _stage(token_loss, kl, correction, entropy_bonus)
+  def token_loss(*arrays):
+    return clipped_surrogate_loss(*arrays, **knobs)
+
+  stage = _stage(token_loss, kl, correction, entropy_bonus)
+  return stage._replace(fractions=_clipped_fractions(**knobs))
 
 
 def sequence_clipped_surrogate(
@@ -290,12 +312,13 @@ def sequence_clipped_surrogate(
   """`clipped_surrogate_loss` of sequence ratios: GSPO with weights `sequence_mean`, LUSPO
   (arXiv:2602.05261; clip 2e-3, 2.5e-3) with `sequence_sum` or, scaled down, `fixed_length`."""
 
-  def token_loss(*arrays):
-    return clipped_surrogate_loss(
-      *arrays, clip_low=clip_low, clip_high=clip_high, ratio=sequence_ratio
-    )
+  knobs: dict[str, Any] = dict(clip_low=clip_low, clip_high=clip_high, ratio=sequence_ratio)
 
-  return _stage(token_loss, kl, correction, entropy_bonus)
+  def token_loss(*arrays):
+    return clipped_surrogate_loss(*arrays, **knobs)
+
+  stage = _stage(token_loss, kl, correction, entropy_bonus)
+  return stage._replace(fractions=_clipped_fractions(**knobs))
 
 
 def cispo(
@@ -307,9 +330,17 @@ def cispo(
   entropy_bonus: float = 0.0,
 ) -> Stage:
   """`cispo_loss`; the paper's weights are `token_mean`."""
-  return _stage(
+
+  def fractions(state, scores, batch) -> dict[str, Array]:
+    del state
+    old, mask = _seen(batch, scores.log_probs)
+    ratios = token_ratio(scores.log_probs, old, mask)
+    return {"clip_fraction": masked_mean((ratios < lower) | (ratios > upper), mask)}
+
+  stage = _stage(
     lambda *arrays: cispo_loss(*arrays, lower=lower, upper=upper), kl, correction, entropy_bonus
   )
+  return stage._replace(fractions=fractions)
 
 
 def sapo(

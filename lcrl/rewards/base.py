@@ -79,19 +79,50 @@ def correctness(
   return Stage(init=lambda: (), apply=apply)
 
 
+Targets = Callable[[PyTree, Rollouts], dict[str, jax.Array]]  # `Stage.targets`
+
+
 def shaped(
   base: Stage | None,
   shape: Callable[[jax.Array, Rollouts], jax.Array],
   needs: tuple[str, ...] = (),
+  *,
+  targets: Callable[[Rollouts], dict[str, jax.Array]] | None = None,
 ) -> Stage:
-  """The stage whose reward is `shape(rewards of base, rollouts)`; the state is the base's."""
+  """The stage whose reward is `shape(rewards of base, rollouts)`; the state is the base's.
+
+  `targets`: the lengths that it compares with by its name, each [B] or [B, G]; see `Stage.targets`.
+  """
   base = correctness() if base is None else base
 
   def apply(state, r: Rollouts):
     rewards, state = base.apply(state, r)
     return shape(rewards, r), state
 
-  return base._replace(apply=apply, needs=(*base.needs, *needs))
+  own = targets and (lambda state, r: compared(targets(r), r))
+  return base._replace(
+    apply=apply, needs=(*base.needs, *needs), targets=both_targets(base.targets, own)
+  )
+
+
+def compared(targets: dict[str, jax.Array], r: Rollouts) -> dict[str, jax.Array]:
+  """Targets of groups or rollouts as [B, G] float32."""
+  lift = lambda x: x[:, None] if jnp.ndim(x) == 1 else x
+  spread = lambda x: jnp.broadcast_to(lift(jnp.asarray(x, jnp.float32)), r.lengths.shape)
+  return jax.tree.map(spread, targets)
+
+
+def both_targets(*parts: Targets | None) -> Targets | None:
+  """Those of several stages on one state, the later ones first where names are alike."""
+  some = [part for part in parts if part]
+  if not some:
+    return None
+  return lambda state, r: {name: x for part in some for name, x in part(state, r).items()}
+
+
+def asked(name: str) -> Callable[[Rollouts], dict[str, jax.Array]]:
+  """The targets of a stage of this name that compares with `budget.target`."""
+  return lambda r: {name: r.budget.target}
 
 
 class StateOver(NamedTuple):
@@ -108,9 +139,20 @@ def shaped_with_state(
   *,
   observe: Callable[[PyTree, Rollouts], PyTree] | None = None,
   needs: tuple[str, ...] = (),
+  targets: Targets | None = None,
+  numbers: Callable[[PyTree], dict[str, jax.Array]] | None = None,
 ) -> Stage:
-  """`shaped` with a state: `shape(own state, rewards of base, rollouts) -> rewards, own state`."""
+  """`shaped` with a state: `shape(own state, rewards of base, rollouts) -> rewards, own state`.
+
+  `targets` and `numbers` read the own state; see `Stage`.
+  """
   base = correctness() if base is None else base
+  below = base.targets and (lambda state, r: base.targets(state.base, r))
+  own = targets and (lambda state, r: compared(targets(state.own, r), r))
+
+  def numbers_of_both(state: StateOver):
+    found = base.numbers(state.base) if base.numbers else {}
+    return found | (numbers(state.own) if numbers else {})
 
   def apply(state: StateOver, r: Rollouts):
     rewards, below = base.apply(state.base, r)
@@ -128,6 +170,8 @@ def shaped_with_state(
     needs=(*base.needs, *needs),
     observe=observe_both if observe or base.observe else None,
     rows=base.rows,
+    targets=both_targets(below, own),
+    numbers=numbers_of_both,
   )
 
 

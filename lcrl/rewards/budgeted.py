@@ -11,7 +11,7 @@ import jax.numpy as jnp
 
 from lcrl.checks import one_or_each, same_shape, typed
 from lcrl.masked import as_float, masked_mean
-from lcrl.rewards.base import ended_length, shaped
+from lcrl.rewards.base import asked, compared, ended_length, shaped
 from lcrl.types import Rollouts, Stage
 
 __all__ = ["acoer", "acoer_reward", "acoer_score", "hbpo", "hbpo_peak", "hbpo_reward"]
@@ -74,6 +74,7 @@ def hbpo(
   return shaped(
     None,
     lambda rewards, r: reward(r.correct, r.lengths, r.budget.target, truncated=r.truncated),
+    targets=asked("hbpo"),
   )
 
 
@@ -144,18 +145,23 @@ def acoer(
   def init():
     return AcoerState(jnp.zeros((), jnp.int32), *jnp.array([0.0, alpha, 0.0, 0.0], jnp.float32))
 
-  def apply(state: AcoerState, r: Rollouts):
+  def moved(state: AcoerState, r: Rollouts) -> tuple[jax.Array, jax.Array]:
+    """The average length with this batch, and its budgets [B, G]."""
     right = r.correct & r.valid
     mean, some = masked_mean(r.lengths, right), jnp.any(right)
     average = jnp.where(state.length > 0, decay * state.length + (1 - decay) * mean, mean)
     average = jnp.where(some, average, state.length)
-    budgets = jnp.full(r.lengths.shape, jnp.maximum(shortest, share * average))
+    return average, jnp.full(r.lengths.shape, jnp.maximum(shortest, share * average))
+
+  def apply(state: AcoerState, r: Rollouts):
+    average, budgets = moved(state, r)
     rewards = acoer_reward(
       r.correct, r.lengths, budgets, alpha=state.weight, k=k, limit=limit, truncated=r.truncated
     )
 
     place = state.step % interval
-    accuracy = state.accuracy + (masked_mean(right, r.valid) - state.accuracy) / (place + 1.0)
+    right = masked_mean(r.correct & r.valid, r.valid)
+    accuracy = state.accuracy + (right - state.accuracy) / (place + 1.0)
     ended = place == interval - 1
     factor = jnp.where(accuracy < state.last - tolerance, 0.95, 1.02)
     new = AcoerState(
@@ -167,4 +173,9 @@ def acoer(
     )
     return rewards, jax.tree.map(lambda x, old: x.astype(old.dtype), new, state)
 
-  return Stage(init=init, apply=apply)
+  return Stage(
+    init=init,
+    apply=apply,
+    targets=lambda state, r: compared({"acoer": moved(state, r)[1]}, r),
+    numbers=lambda state: {"acoer/length": state.length, "acoer/weight": state.weight},
+  )

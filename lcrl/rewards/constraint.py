@@ -111,7 +111,13 @@ def length_dual(
     new = dual_price(price, mean, **knobs).astype(price.dtype)
     return priced_reward(rewards, r.lengths, price, scale=scale), new
 
-  return shaped_with_state(base, lambda: jnp.zeros((), jnp.float32), shape)
+  return shaped_with_state(
+    base,
+    lambda: jnp.zeros((), jnp.float32),
+    shape,
+    targets=lambda price, r: {"length_dual": jnp.full(r.lengths.shape, target)},
+    numbers=lambda price: {"length_dual/price": price},
+  )
 
 
 def kl_penalty_reward(
@@ -233,10 +239,23 @@ def lagrangian(
     first, *rest = (s.observe(below, monitor) if s.observe else below for s, below in pairs)
     return LagrangianState(state.multipliers, first, tuple(rest))
 
+  def of_all(name: str, state: LagrangianState, *inputs) -> dict[str, jax.Array]:
+    """What the field `name` of the mixed rewards gives."""
+    pairs = zip(stages, (state.main, *state.components), strict=True)
+    found = [getattr(s, name)(below, *inputs) for s, below in pairs if getattr(s, name)]
+    return {key: x for one in found for key, x in one.items()}
+
+  def numbers(state: LagrangianState):
+    multipliers = enumerate(squash(state.multipliers.raw))
+    own = {f"lagrangian/multiplier_{i}": x for i, x in multipliers}
+    return of_all("numbers", state) | own
+
   return Stage(
     init,
     apply,
     needs=tuple(name for stage in stages for name in stage.needs),
     observe=observe if any(stage.observe for stage in stages) else None,
     rows=min((stage.rows for stage in stages if stage.rows), default=0),
+    targets=partial(of_all, "targets") if any(stage.targets for stage in stages) else None,
+    numbers=numbers,
   )

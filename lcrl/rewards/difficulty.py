@@ -5,6 +5,7 @@ LASER-D learns one target per accuracy level from a monitor set; DA-DLER has fix
 
 from __future__ import annotations
 
+from functools import partial
 from typing import NamedTuple
 
 import jax
@@ -46,16 +47,22 @@ def accuracy_level(correct: jax.Array, valid: jax.Array, *, strict: bool = False
 
 def length_thresholds(lower: int, upper: int, interval: int) -> jax.Array:
   """Candidate targets: lower, lower + interval, ... below upper + interval, so the last may exceed
-  upper; from 1024 on in steps of interval if lower is smaller. As in LASER's code.
+  upper. If 1024 lies within the first interval, the steps begin there, as in LASER's code.
 
-  >>> print(length_thresholds(512, 2048, 1024))
-  [ 512 1024 2048]
+  >>> print(length_thresholds(512, 2048, 1024), length_thresholds(8, 20, 4))
+  [ 512 1024 2048] [ 8 12 16 20]
   """
-  if lower < 1 or interval < 1:
-    raise ValueError(f"lower and interval must be at least 1, got {lower} and {interval}.")
-  if lower >= 1024:
-    return jnp.arange(lower, upper + interval, interval)
-  return jnp.concatenate([jnp.array([lower]), jnp.arange(1024, upper + interval, interval)])
+  for name, value in (("lower", lower), ("upper", upper), ("interval", interval)):
+    if value < 1 or value != int(value):
+      raise ValueError(f"{name} must be a whole number of at least 1, got {value}.")
+  if upper <= lower:
+    raise ValueError(
+      f"upper must be above lower, or there is one target and no choice, got lower={lower} and "
+      f"upper={upper}."
+    )
+  if lower < 1024 <= min(lower + interval, upper):
+    return jnp.concatenate([jnp.array([lower]), jnp.arange(1024, upper + interval, interval)])
+  return jnp.arange(lower, upper + interval, interval)
 
 
 def length_coverage(lengths: jax.Array, mask: jax.Array, thresholds: jax.Array) -> jax.Array:
@@ -123,9 +130,15 @@ def laser_d(
   def init():
     return LevelTargets(jnp.full(3, initial, jnp.int32), jnp.zeros((), jnp.int32))
 
-  def shape(state, rewards, r: Rollouts):
+  if initial < 1:
+    raise ValueError(f"initial must be at least 1, got {initial}.")
+
+  def of_groups(state, r: Rollouts):
     targets = state.targets[accuracy_level(r.correct, r.valid)]
-    targets = jnp.broadcast_to(targets[:, None], r.lengths.shape)
+    return jnp.broadcast_to(targets[:, None], r.lengths.shape)
+
+  def shape(state, rewards, r: Rollouts):
+    targets = of_groups(state, r)
     spared = r.outcome == Outcome.BAD_FORMAT if spare_bad_format else None
     rewards = step_bonus_reward(
       rewards, r.correct, r.lengths, targets, alpha=alpha, explore=explore, spared=spared
@@ -141,7 +154,18 @@ def laser_d(
     fallback = jnp.where(state.longest > 0, state.longest, _longest(monitor))
     return state._replace(targets=covering_length(coverage, thresholds, expected, fallback))
 
-  return shaped_with_state(base, init, shape, observe=observe)
+  def numbers(state):
+    levels = {f"laser_d/target_level_{i}": x for i, x in enumerate(state.targets)}
+    return levels | {"laser_d/longest": state.longest}
+
+  return shaped_with_state(
+    base,
+    init,
+    shape,
+    observe=observe,
+    targets=lambda state, r: {"laser_d": of_groups(state, r)},
+    numbers=numbers,
+  )
 
 
 def _longest(r: Rollouts):
@@ -182,9 +206,10 @@ def tiered_truncation(
   What the cap cut has not ended.
   """
 
+  limit_of = partial(tiered_limit, thresholds=thresholds, limits=limits)
+
   def shape(rewards, r: Rollouts):
-    limit = tiered_limit(r.correct, r.valid, thresholds=thresholds, limits=limits)
-    limit = jnp.broadcast_to(limit[:, None], rewards.shape)
+    limit = jnp.broadcast_to(limit_of(r.correct, r.valid)[:, None], rewards.shape)
     return truncated_reward(rewards, r.lengths, limit, truncated=r.truncated)
 
-  return shaped(base, shape)
+  return shaped(base, shape, targets=lambda r: {"tiered_truncation": limit_of(r.correct, r.valid)})

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from lcrl.checks import same_groups
 from lcrl.masked import as_float, masked_mean, standardize
 from lcrl.rewards.base import shaped
-from lcrl.types import Stage
+from lcrl.types import Rollouts, Stage
 
 __all__ = [
   "easiest_groups",
@@ -153,6 +153,7 @@ def sigmoid_length(
   return shaped(
     base,
     lambda rewards, r: reward(rewards, r.correct, r.lengths, r.valid),
+    targets=lambda r: {"sigmoid_length": _mean_right(r)},
   )
 
 
@@ -161,7 +162,18 @@ def kimi(
 ) -> Stage:
   """`kimi_reward` (Kimi k1.5)."""
   reward = partial(kimi_reward, alpha=alpha, eps=eps, lone_raw=lone_raw)
-  return shaped(base, lambda rewards, r: reward(rewards, r.correct, r.lengths, r.valid))
+
+  def middle(r: Rollouts):
+    """Where the bonus is 0."""
+    longest = jnp.max(jnp.where(r.valid, as_float(r.lengths), -jnp.inf), -1)
+    shortest = jnp.min(jnp.where(r.valid, as_float(r.lengths), jnp.inf), -1)
+    return jnp.where(jnp.any(r.valid, -1), (longest + shortest) / 2, jnp.inf)
+
+  return shaped(
+    base,
+    lambda rewards, r: reward(rewards, r.correct, r.lengths, r.valid),
+    targets=lambda r: {"kimi": middle(r)},
+  )
 
 
 def grpo_lambda(
@@ -174,4 +186,18 @@ def grpo_lambda(
 ) -> Stage:
   """`grpo_lambda_reward`."""
   reward = partial(grpo_lambda_reward, share=share, alpha=alpha, ddof=ddof, eps=eps)
-  return shaped(base, lambda rewards, r: reward(rewards, r.correct, r.lengths, r.valid))
+
+  def in_easy_groups(r: Rollouts):
+    return jnp.where(easiest_groups(r.correct, r.valid, share=share), _mean_right(r), jnp.inf)
+
+  return shaped(
+    base,
+    lambda rewards, r: reward(rewards, r.correct, r.lengths, r.valid),
+    targets=lambda r: {"grpo_lambda": in_easy_groups(r)},
+  )
+
+
+def _mean_right(r: Rollouts) -> jax.Array:
+  """Mean length of the group's right answers, inf if there are none. [B]."""
+  right = r.correct & r.valid
+  return jnp.where(jnp.any(right, -1), masked_mean(r.lengths, right, -1), jnp.inf)

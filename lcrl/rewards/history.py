@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 
 from lcrl.checks import per_row, same_groups, same_shape
-from lcrl.masked import as_float, masked_sum
+from lcrl.masked import as_float, masked_mean, masked_sum
 from lcrl.rewards.base import shaped_with_state
 from lcrl.types import Rollouts, Stage
 
@@ -158,7 +158,10 @@ def hapo(
     history = history.at[r.prompt_ids].min(shortest.astype(history.dtype), mode="drop")
     return rewards + terms, history
 
-  return shaped_with_state(base, init, shape)._replace(rows=rows)
+  stage = shaped_with_state(
+    base, init, shape, targets=_targets("hapo"), numbers=partial(_numbers, "hapo")
+  )
+  return stage._replace(rows=rows)
 
 
 class RightLengths(NamedTuple):
@@ -187,7 +190,26 @@ def hapo_mean(
     count = state.answers.at[r.prompt_ids].add(jnp.sum(right, -1, dtype=jnp.int32), mode="drop")
     return rewards + terms, RightLengths(total, count)
 
-  return shaped_with_state(base, init, shape)._replace(rows=rows)
+  of = lambda state: _mean(state.total, state.answers)
+  stage = shaped_with_state(
+    base,
+    init,
+    shape,
+    targets=lambda state, r: _targets("hapo_mean")(of(state), r),
+    numbers=lambda state: _numbers("hapo_mean", of(state)),
+  )
+  return stage._replace(rows=rows)
+
+
+def _targets(name: str):
+  return lambda history, r: {name: _of_prompts(history, r)}
+
+
+def _numbers(name: str, history) -> dict[str, jax.Array]:
+  """The share of rows that have a history, and its mean; nan before there is one."""
+  known = jnp.isfinite(history)
+  mean = jnp.where(jnp.any(known), masked_mean(history, known), jnp.nan)
+  return {f"{name}/rows_known": jnp.mean(as_float(known)), f"{name}/length": mean}
 
 
 def _of_prompts(history, r: Rollouts):

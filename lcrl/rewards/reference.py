@@ -76,7 +76,11 @@ def shorter_better(
   reward = partial(
     shorter_better_reward, alpha=alpha, beta=beta, apply_to_incorrect=apply_to_incorrect
   )
-  return shaped(None, lambda rewards, r: reward(r.correct, r.lengths, r.valid))
+  return shaped(
+    None,
+    lambda rewards, r: reward(r.correct, r.lengths, r.valid),
+    targets=lambda r: {"shorter_better": sampled_optimal_length(r.correct, r.lengths, r.valid)},
+  )
 
 
 def solve_rate(correct: jax.Array, valid: jax.Array) -> jax.Array:
@@ -153,7 +157,16 @@ def lcr1(
 ) -> Stage:
   """`lcr1_reward`; its advantage is `group_centered`."""
   reward = partial(lcr1_reward, alpha=alpha, eps=eps, apply_to_incorrect=apply_to_incorrect)
-  return shaped(base, lambda rewards, r: reward(rewards, r.correct, r.lengths, r.valid))
+
+  def longest(r: Rollouts):
+    right = r.correct & r.valid
+    return jnp.where(jnp.any(right, -1), jnp.max(jnp.where(right, r.lengths, 0), -1), jnp.inf)
+
+  return shaped(
+    base,
+    lambda rewards, r: reward(rewards, r.correct, r.lengths, r.valid),
+    targets=lambda r: {"lcr1": longest(r)},
+  )
 
 
 def conciser_reward(
@@ -219,7 +232,11 @@ def gr3_calibrated(
 
 def gr3(*, alpha: float = 0.33, base: Stage | None = None) -> Stage:
   """`gr3_reward`."""
-  return shaped(base, lambda rewards, r: gr3_reward(rewards, r.lengths, r.valid, alpha=alpha))
+  return shaped(
+    base,
+    lambda rewards, r: gr3_reward(rewards, r.lengths, r.valid, alpha=alpha),
+    targets=lambda r: {"gr3": masked_mean(r.lengths, r.valid, -1)},
+  )
 
 
 def o1_pruner_reward(
@@ -266,4 +283,4 @@ def o1_pruner(
     return reward(r.correct, jnp.maximum(r.lengths, 1), correct, lengths)
 
   reward = partial(o1_pruner_reward, accuracy_weight=accuracy_weight, low=low, high=high)
-  return shaped(None, shape)
+  return shaped(None, shape, targets=lambda r: {"o1_pruner": masked_mean(r.lengths, r.valid, -1)})

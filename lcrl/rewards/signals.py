@@ -17,7 +17,7 @@ import jax.numpy as jnp
 
 from lcrl.checks import one_or_each, per_row, same_groups, same_shape
 from lcrl.masked import as_float, masked_mean
-from lcrl.rewards.base import shaped
+from lcrl.rewards.base import asked, shaped
 from lcrl.rewards.target import truncated_reward
 from lcrl.types import Rollouts, Stage
 
@@ -107,12 +107,18 @@ def conciseness(*, alpha: float = 0.1, anneal_steps: int) -> Stage:
   State: steps taken.
   """
 
-  def apply(step, r: Rollouts):
-    anneal = jnp.maximum(1.0 - as_float(step) / anneal_steps, 0.0)
-    scores = r.signals["conciseness"]
-    return conciseness_reward(r.correct, scores, r.valid, anneal, alpha=alpha), step + 1
+  anneal = lambda step: jnp.maximum(1.0 - as_float(step) / anneal_steps, 0.0)
 
-  return Stage(lambda: jnp.zeros((), jnp.int32), apply, needs=("conciseness",))
+  def apply(step, r: Rollouts):
+    scores = r.signals["conciseness"]
+    return conciseness_reward(r.correct, scores, r.valid, anneal(step), alpha=alpha), step + 1
+
+  return Stage(
+    lambda: jnp.zeros((), jnp.int32),
+    apply,
+    needs=("conciseness",),
+    numbers=lambda step: {"conciseness/anneal": anneal(step)},
+  )
 
 
 def phase_entropy(
@@ -177,4 +183,5 @@ def answer_truncation(*, base: Stage | None = None) -> Stage:
     base,
     lambda rewards, r: truncated_reward(rewards, r.signals["answer_length"], r.budget.target),
     needs=("answer_length",),
+    targets=asked("answer_truncation"),
   )

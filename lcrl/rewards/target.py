@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from lcrl.checks import same_shape
 from lcrl.masked import as_float
-from lcrl.rewards.base import ended_length, shaped
+from lcrl.rewards.base import asked, compared, ended_length, shaped
 from lcrl.types import Stage
 
 __all__ = [
@@ -147,6 +147,7 @@ def exact_length(*, alpha: float = 3e-4, base: Stage | None = None) -> Stage:
     lambda rewards, r: exact_length_reward(
       rewards, r.lengths, r.budget.target, alpha=alpha, truncated=r.truncated
     ),
+    targets=asked("exact_length"),
   )
 
 
@@ -157,7 +158,8 @@ def max_length(*, alpha: float = 0.01, delta: float = 0.5) -> Stage:
     reward = partial(max_length_reward, alpha=alpha, delta=delta)
     return reward(r.correct, r.lengths, r.budget.target, truncated=r.truncated), state
 
-  return Stage(init=lambda: (), apply=apply)
+  targets = lambda state, r: compared(asked("max_length")(r), r)
+  return Stage(init=lambda: (), apply=apply, targets=targets)
 
 
 def step_bonus(
@@ -170,6 +172,7 @@ def step_bonus(
     lambda rewards, r: reward(
       rewards, r.correct, r.lengths, r.budget.target, truncated=r.truncated
     ),
+    targets=asked("step_bonus"),
   )
 
 
@@ -179,4 +182,5 @@ def truncation(*, late: float = 0.0, late_scale: float = 0.0, base: Stage | None
   return shaped(
     base,
     lambda rewards, r: reward(rewards, r.lengths, r.budget.target, truncated=r.truncated),
+    targets=asked("truncation"),
   )

@@ -15,7 +15,28 @@ from lcrl.tasks.task import BadFormat
 __all__ = ["Scorer"]
 
 _FORMULA = re.compile(r"[\w\s+\-*/^().,=]*")
-_NAMES = set(["pi", "sin", "cos", "tan", "sec", "csc", "cot", "asin", "acos", "atan", "sinh", "cosh", "tanh", "exp", "log", "ln", "sqrt", "Abs"])
+_NAMES = set(
+  [
+    "pi",
+    "sin",
+    "cos",
+    "tan",
+    "sec",
+    "csc",
+    "cot",
+    "asin",
+    "acos",
+    "atan",
+    "sinh",
+    "cosh",
+    "tanh",
+    "exp",
+    "log",
+    "ln",
+    "sqrt",
+    "Abs",
+  ]
+)
 _LITERALS = {"binary_matrix", "n_queens", "spiral_matrix", "string_insertion"}
 _FORMULAS = {
   *("countdown", "intermediate_integration", "polynomial_multiplication", "puzzle24"),

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 import jax
+import jax.numpy as jnp
 
 
 class Mean(NamedTuple):
@@ -57,10 +58,16 @@ def merge(a: Mapping[str, Metric], b: Mapping[str, Metric]) -> Metrics:
   return both
 
 
+def known(x: jax.Array | float) -> Mean:
+  """A number that may have no value: one that is not finite becomes a mean of nothing."""
+  there = jnp.isfinite(x)
+  return Mean(jnp.where(there, x, 0.0), 1.0 * there)
+
+
 def values(metrics: Mapping[str, Metric]) -> dict[str, float]:
-  """Plain numbers; a mean of nothing is left out."""
-  numbers = {name: metric.value() for name, metric in metrics.items()}
-  return {name: x for name, x in numbers.items() if not math.isnan(x)}
+  """Plain numbers, nan and infinity among them; only a mean of nothing is left out."""
+  empty = lambda metric: isinstance(metric, Mean) and not float(metric.weight)
+  return {name: metric.value() for name, metric in metrics.items() if not empty(metric)}
 
 
 class Writer:

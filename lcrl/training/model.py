@@ -86,17 +86,15 @@ def build_model(settings: Settings, *, devices=None) -> Model:
   check_divides(beside(mesh, s.sampling.devices), prompts=s.train.prompts)
   if devices is None:
     longest = s.train.max_prompt_tokens + s.train.max_tokens
-    for count, each, fields in (
+    for count, each, sizes in (
       (s.train.prompts, s.train.group_size, "train.prompts * train.group_size"),
       (s.train.prompts, s.eval.samples, "train.prompts * eval.samples"),
       (s.monitor.prompts * bool(s.monitor.every), s.train.group_size, "monitor.prompts"),
     ):
-      check_rows(mesh, count * each, longest, fields)
+      check_rows(mesh, count * each, longest, sizes)
   source = build(sources, s.built["policy"], field="policy", gives=Source)
   policy = source.policy
-  optimizer = build(
-    optimizers, s.built["optimizer"], field="optimizer", gives=optax.GradientTransformation
-  )
+  optimizer = optimizers.from_config(s.built["optimizer"])
   fields = tuple(name for name in recipe.loss.needs if name in SCORE_FIELDS)
   signals = recipes.signals(recipe)
   measured = tuple(name for name in SCORE_FIELDS if name in signals)
@@ -185,6 +183,12 @@ def _check(s: Settings, recipe: Recipe[Stage]) -> None:
       f"train.group_size must be at least 2: advantage.fn={s.slots['advantage']['fn']!r} compares "
       f"a rollout with the others of its group, got {s.train.group_size}."
     )
+  for slot, stage in recipe._asdict().items():
+    if stage.observe and not s.monitor.every:
+      raise ValueError(
+        f"monitor.every must be at least 1: {slot}.fn={s.slots[slot]['fn']!r} learns from a "
+        "monitor set of prompts, got 0."
+      )
   if not s.train.head_remat and (more := {"entropy", "log_sum_sq"} & set(recipe.loss.needs)):
     raise ValueError(
       f"train.head_remat=False keeps what log-probs need and no more: loss.fn="

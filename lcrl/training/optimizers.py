@@ -1,10 +1,48 @@
-"""Optimizers by name: a chain of clipping, the rule and a learning-rate schedule."""
+"""Optimizers by name: a chain of clipping, the rule and a learning-rate schedule.
+
+The schedule counts train steps, whatever the number of optimizer updates in a step. `update` of an
+optimizer takes the step as `step=`; without it every call counts as a step.
+"""
 
 from __future__ import annotations
 
+import numbers
+import sys
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
 import optax
 
+from lcrl.named import build
+
 __all__ = ["adamw", "sgd"]
+
+LARGEST = float(np.finfo(np.float32).max)
+RENAMED = {"warmup": "warmup_steps", "decay": "decay_steps"}
+
+
+class Scheduled(optax.GradientTransformationExtraArgs):
+  """An optimizer that also tells its learning rate."""
+
+  rate: optax.Schedule  # train steps done -> learning rate of the next one
+
+
+def from_config(spec: Mapping[str, Any]) -> optax.GradientTransformation:
+  """The optimizer that the section `optimizer` of a config names.
+
+  Raises:
+    ValueError: by the name of the field; a value is out of range, or the field has another name.
+  """
+  for old, new in RENAMED.items():
+    if old in spec and spec.get("fn") in __all__:
+      raise ValueError(
+        f"optimizer.{old} is called optimizer.{new} and counts train steps (the unit of "
+        f"train.steps), not optimizer updates; got optimizer.{old}={spec[old]!r}."
+      )
+  return build(sys.modules[__name__], spec, field="optimizer", gives=optax.GradientTransformation)
 
 
 def adamw(
@@ -15,15 +53,16 @@ def adamw(
   b2: float = 0.999,
   eps: float = 1e-8,
   weight_decay: float = 0.0,
-  warmup: int = 0,
-  decay: int = 0,
+  warmup_steps: int = 0,
+  decay_steps: int = 0,
 ) -> optax.GradientTransformation:
   """AdamW after clipping the global gradient norm (arXiv:1711.05101); see `schedule`."""
-  rate = schedule(learning_rate, warmup=warmup, decay=decay)
-  return optax.chain(
-    optax.clip_by_global_norm(clip_norm),
-    optax.adamw(rate, b1=b1, b2=b2, eps=eps, weight_decay=weight_decay),
-  )
+  _check_share("b1", b1)
+  _check_share("b2", b2)
+  _check_size("weight_decay", weight_decay)
+  _check("eps", eps, lambda x: 0 < x <= LARGEST, "above 0 and finite")
+  rule = optax.scale_by_adam(b1=b1, b2=b2, eps=eps), optax.add_decayed_weights(weight_decay)
+  return _chain(clip_norm, rule, learning_rate, warmup_steps, decay_steps)
 
 
 def sgd(
@@ -31,30 +70,82 @@ def sgd(
   learning_rate: float,
   clip_norm: float = 1.0,
   momentum: float = 0.0,
-  warmup: int = 0,
-  decay: int = 0,
+  warmup_steps: int = 0,
+  decay_steps: int = 0,
 ) -> optax.GradientTransformation:
   """Gradient descent after clipping the global gradient norm; see `schedule`."""
-  rate = schedule(learning_rate, warmup=warmup, decay=decay)
-  return optax.chain(optax.clip_by_global_norm(clip_norm), optax.sgd(rate, momentum or None))
+  _check_share("momentum", momentum)
+  rule = (optax.trace(momentum) if momentum else optax.identity(),)
+  return _chain(clip_norm, rule, learning_rate, warmup_steps, decay_steps)
 
 
-def schedule(learning_rate: float, *, warmup: int = 0, decay: int = 0) -> optax.Schedule:
-  """Linear from 0 over `warmup` steps, then constant, or a cosine to 0 that ends at step `decay`.
+def _chain(clip_norm, rule, learning_rate, warmup_steps, decay_steps) -> Scheduled:
+  _check("clip_norm", clip_norm, lambda x: x > 0, "above 0 (infinity: nothing is clipped)")
+  rate = schedule(learning_rate, warmup_steps=warmup_steps, decay_steps=decay_steps)
+  whole = optax.chain(optax.clip_by_global_norm(clip_norm), optax.chain(*rule, _descend(rate)))
+  found = Scheduled(whole.init, whole.update)
+  found.rate = rate
+  return found
 
-  >>> print([round(float(schedule(1.0, warmup=2, decay=6)(t)), 3) for t in (0, 1, 2, 4, 6)])
+
+def _descend(rate: optax.Schedule) -> optax.GradientTransformationExtraArgs:
+  """Updates times minus the rate at `step`; the state is that of `optax.scale_by_schedule`."""
+
+  def init(params):
+    del params
+    return optax.ScaleByScheduleState(count=jnp.zeros([], jnp.int32))
+
+  def update(updates, state, params=None, *, step=None, **others):
+    del params, others
+    by = -rate(state.count if step is None else step)
+    updates = jax.tree.map(lambda x: jnp.asarray(by, x.dtype) * x, updates)
+    return updates, optax.ScaleByScheduleState(count=optax.safe_increment(state.count))
+
+  return optax.GradientTransformationExtraArgs(init, update)
+
+
+def schedule(
+  learning_rate: float, *, warmup_steps: int = 0, decay_steps: int = 0
+) -> optax.Schedule:
+  """Train steps done -> learning rate of the next step: linear from 0 to the full rate after
+  `warmup_steps`, then constant, or a cosine to 0 that ends after `decay_steps`, warm-up included.
+
+  All optimizer updates of a step have one rate.
+
+  >>> rate = schedule(1.0, warmup_steps=2, decay_steps=6)
+  >>> print([round(float(rate(t)), 3) for t in (0, 1, 2, 4, 6)])
   [0.0, 0.5, 1.0, 0.5, 0.0]
   """
-  if decay and decay <= warmup:
-    raise ValueError(f"decay must come after warmup, got decay={decay} and warmup={warmup}.")
-  if decay:
+  _check_size("learning_rate", learning_rate)
+  for name, steps in (("warmup_steps", warmup_steps), ("decay_steps", decay_steps)):
+    _check(name, steps, lambda x: x >= 0 and x.is_integer(), "a whole number of at least 0")
+  if decay_steps and decay_steps <= warmup_steps:
+    raise ValueError(
+      "optimizer.decay_steps must be above optimizer.warmup_steps, got "
+      f"{decay_steps} and {warmup_steps}."
+    )
+  if decay_steps:
     return optax.warmup_cosine_decay_schedule(
-      0.0 if warmup else learning_rate, learning_rate, warmup, decay
+      0.0 if warmup_steps else learning_rate, learning_rate, warmup_steps, decay_steps
     )
   return optax.join_schedules(
     [
-      optax.linear_schedule(0.0, learning_rate, max(warmup, 1)),
+      optax.linear_schedule(0.0, learning_rate, max(warmup_steps, 1)),
       optax.constant_schedule(learning_rate),
     ],
-    [warmup],
+    [warmup_steps],
   )
+
+
+def _check(name: str, value: Any, fits: Callable[[float], bool], wanted: str) -> None:
+  """Raises ValueError, with the field of the config, unless it is a number that fits."""
+  if isinstance(value, bool) or not isinstance(value, numbers.Real) or not fits(float(value)):
+    raise ValueError(f"optimizer.{name} must be {wanted}, got {value!r}.")
+
+
+def _check_share(name: str, value: Any) -> None:
+  _check(name, value, lambda x: 0 <= x < 1, "at least 0 and below 1")
+
+
+def _check_size(name: str, value: Any) -> None:
+  _check(name, value, lambda x: 0 <= x <= LARGEST, "at least 0 and finite in float32")

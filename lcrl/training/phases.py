@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from lcrl import data
+from lcrl import data, recipes
 from lcrl.data.lengths import counted_prefix, first
 from lcrl.mesh import batch_on, batch_shards, everywhere, replicated
 from lcrl.named import build
@@ -20,7 +20,7 @@ from lcrl.sampling.verified import Player
 from lcrl.tasks.task import Task
 from lcrl.training import ahead, revise
 from lcrl.training.collect import Collected, Collector, ask_budget, check_budgets, step_key
-from lcrl.training.metrics import Mean, Metrics, Sum, merge
+from lcrl.training.metrics import Mean, Metrics, Sum, known, merge
 from lcrl.training.model import Model
 from lcrl.training.rounds import Provider, Rounds, reference_scores, scorer_signals
 from lcrl.training.watch import Facts, facts
@@ -37,6 +37,7 @@ class Shaped(NamedTuple):
   ready: Any  # the batch as the update takes it
   states: Recipe[PyTree]
   seen: Facts  # still on the devices
+  numbers: Metrics  # of the states that shaped it, likewise
   collected: Collected
   ahead: Callable[[], Collected] | None  # finishes the rollouts of the next step, which are begun
 
@@ -112,7 +113,12 @@ class Roll:
       seed=s.seed,
       apart=s.sampling.devices > 0,
     )
-    self._look = jax.jit(facts, out_shardings=replicated(model.mesh))
+
+    def look(batch: Batch, states: Recipe[PyTree]) -> tuple[dict[str, jax.Array], Metrics]:
+      numbers = recipes.numbers(model.recipe, states)
+      return facts(batch), {name: known(x) for name, x in numbers.items()}
+
+    self._look = jax.jit(look, out_shardings=replicated(model.mesh))
     self._next: _Asked | None = None
     self._begun: _Begun | None = None
 
@@ -129,7 +135,7 @@ class Roll:
         self._collect(state.params, *asked) if pending is None else ahead.collected(pending)
       )
     batch, states = self._shaped(state, collected.rollouts, asked.step)
-    ready, seen = self._model.ready(batch), self._look(batch)
+    ready, (seen, numbers) = self._model.ready(batch), self._look(batch, state.recipe)
     self._next = None
     if asked.step + 1 < train.steps:
       passed = [*asked.passed[1:], collected.passed] if asked.passed else []
@@ -139,7 +145,7 @@ class Roll:
     if train.steps_ahead and self._next:
       following = self._launch(self._rounds.player.engine.prepared(state.params), self._next).finish
       self._next = None
-    return Shaped(batch, ready, states, seen, collected, following)
+    return Shaped(batch, ready, states, seen, numbers, collected, following)
 
   def begin(self, params: PyTree) -> None:
     """Has the next step's prompts sampled by the parameters that the update gives, as soon as it
@@ -200,7 +206,7 @@ def learn(
   back = time.perf_counter()
   if following is not None:
     state = dataclasses.replace(state, pending=ahead.pending(model.mesh, following))
-  metrics: Metrics = {name: jax.tree.map(np.asarray, metric) for name, metric in found.items()}
+  metrics: Metrics = jax.tree.map(np.asarray, found | shaped.numbers)
   none: Metrics = {"time/sample": Sum(0.0), "time/verify": Sum(0.0)}
   times = merge(merge(none, collected.times), following.times if following else {})
   updating = time.perf_counter() - back + aside - start

@@ -13,6 +13,7 @@ import numpy as np
 
 from lcrl import recipes, rewards
 from lcrl.named import explained
+from lcrl.tasks.task import Task
 from lcrl.training.metrics import values
 from lcrl.training.model import build_model
 from lcrl.training.phases import Roll, Shaped, learn, make_monitor, make_rounds, monitored
@@ -22,8 +23,9 @@ from lcrl.training.reward_model.learned import providers
 from lcrl.training.run import Judged, Run, Step
 from lcrl.training.samples import Samples
 from lcrl.training.settings import Settings
+from lcrl.training.skipped import Skips
 from lcrl.training.summary import summary_of
-from lcrl.training.watch import CollapseAlarm, preflight, step_metrics
+from lcrl.training.watch import CollapseAlarm, learned, preflight, step_metrics
 from lcrl.training.workdir import Workdir
 from lcrl.types import TrainState
 
@@ -49,7 +51,8 @@ def begin(settings: Settings, out: Workdir) -> Iterator[Run]:
 
     def steps_from(first: int) -> Callable[[TrainState], Step]:
       roll, monitor = Roll(model, task, rounds), make_monitor(model, task, rounds)
-      watch = Watch(out, tokenizer, s, first)
+      watch = Watch(out, tokenizer, s, first, task)
+      skips = Skips(out, steps=s.train.steps, updates=s.train.updates)
       others = [every for every in (monitored(model), s.eval.every) if every]
 
       def take(state: TrainState) -> Step:
@@ -66,7 +69,9 @@ def begin(settings: Settings, out: Workdir) -> Iterator[Run]:
         state, metrics = learn(model, state, shaped, meanwhile)
         numbers = watch.numbers | values(metrics)
         numbers["time/step"] = time.perf_counter() - start
-        return Step(state, numbers, line(numbers) if watch.numbers else "")
+        text = line(numbers) if watch.numbers else ""
+        skips(step, numbers, text, shaped.batch)
+        return Step(state, numbers, text)
 
       return take
 
@@ -88,12 +93,12 @@ def begin(settings: Settings, out: Workdir) -> Iterator[Run]:
 class Watch:
   """What is said of rollouts: numbers, samples, alarms, a check of the run before it learns."""
 
-  def __init__(self, out: Workdir, tokenizer: Any, s: Settings, first: int):
+  def __init__(self, out: Workdir, tokenizer: Any, s: Settings, first: int, task: Task):
     self.numbers: dict[str, float] = {}
     self._out, self._alarm, self._fresh = out, CollapseAlarm(), True
     if out.writes:
       every, count = s.checkpoint.every, s.log.samples
-      self._samples = Samples(out.path, tokenizer, step=first, every=every, count=count)
+      self._samples = Samples(out.path, tokenizer, step=first, every=every, count=count, task=task)
 
   def begins(self, shaped: Shaped) -> None:
     """Once, before the first update."""
@@ -133,5 +138,5 @@ def finish(
 ) -> dict[str, Any]:
   """summary.json and report.md from what the folder holds."""
   summary = summary_of(out, reward=reward, seed=seed, steps=steps, setup=setup)
-  out.report(summary)
+  out.report(summary, sections=learned(out.steps()))
   return summary

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
 import pathlib
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -11,53 +13,99 @@ import numpy as np
 
 from lcrl.masked import masked_mean
 from lcrl.mesh import on_host, to_local
+from lcrl.policies import Tokenizer
+from lcrl.tasks.task import Task
 from lcrl.training.metrics import drop_after
 from lcrl.types import Batch, Outcome
 
 
 class Samples:
-  """A few rollouts of every step as JSON lines, one part file a checkpoint interval.
+  """Whole groups of every step as JSON lines, a rollout each, one part file a checkpoint interval.
 
-  Lines past `step` are dropped: a resumed run writes them again.
+  Lines past `step` are dropped: a resumed run writes them again. `count` is the least number of
+  rollouts a step; `task` knows the references, and how an answer is extracted.
   """
 
-  def __init__(self, workdir: pathlib.Path, tokenizer: Any, *, step: int, every: int, count: int):
-    self._folder, self._tokenizer = workdir / "samples", tokenizer
+  def __init__(
+    self,
+    workdir: pathlib.Path,
+    tokenizer: Any,
+    *,
+    step: int,
+    every: int,
+    count: int,
+    task: Task | None = None,
+  ):
+    self._folder, self._tokenizer, self._task = workdir / "samples", tokenizer, task
     self._every, self._count = every, count
     self._folder.mkdir(exist_ok=True)
     for part in self._folder.glob("*.jsonl"):
       drop_after(part, step)
 
   def write(self, step: int, batch: Batch) -> None:
-    """The first rollout of `count` groups, evenly spread over the batch."""
+    """All rollouts of as many groups as it takes, evenly spread over the batch."""
     r = batch.rollouts
     local = jax.tree.map(to_local, {"tokens": r.tokens, "mask": r.mask, **_numbers(batch)})
     if local["advantage"].ndim == 3:
       with on_host():  # devices are busy
         mean = masked_mean(local["advantage"], local["mask"], axis=-1)
       local["advantage"] = np.asarray(mean)
-    last = len(local["tokens"]) - 1
-    groups = [int(b) for b in np.linspace(0, last, self._count)]
+    prompt_ids, valid = to_local(r.prompt_ids), to_local(r.valid)
+    many, size = valid.shape
+    groups = np.linspace(0, many - 1, min(-(-self._count // size), many)).astype(int).tolist()
     part = self._folder / f"{(step - 1) // self._every * self._every + 1:08d}.jsonl"
     with part.open("a") as file:
-      for b in dict.fromkeys(groups):
-        file.write(json.dumps({"step": step, **self._row(local, b, g=0)}) + "\n")
+      for b, g in ((b, g) for b in groups for g in range(size) if valid[b, g]):
+        at = {"step": step, "prompt_id": int(prompt_ids[b]), "group": b, "rollout": g}
+        row = at | self._row(jax.tree.map(lambda x, b=b, g=g: x[b, g], local), at["prompt_id"])
+        file.write(json.dumps(row, default=str) + "\n")
 
-  def _row(self, local, b: int, g: int) -> dict[str, Any]:
-    tokens, mask = local["tokens"][b, g], local["mask"][b, g]
+  def _row(self, one: dict[str, Any], prompt_id: int) -> dict[str, Any]:
+    tokens, mask, targets = (one.pop(name) for name in ("tokens", "mask", "targets"))
     sampled = np.flatnonzero(mask)
     first = int(sampled[0]) if sampled.size else len(tokens)
     last = int(sampled[-1]) + 1 if sampled.size else first
-    numbers = {name: x[b, g].item() for name, x in local.items() if name not in ("tokens", "mask")}
+    prompt, response = tokens[:first].tolist(), tokens[first:last].tolist()
+    text = self._tokenizer.decode(response)
+    numbers = {name: _plain(x) for name, x in one.items()}
     numbers["outcome"] = Outcome(numbers["outcome"]).name.lower()
+    lengths = {name: _plain(x) for name, x in targets.items()}
     return {
-      "prompt": self._tokenizer.decode(tokens[:first].tolist()),
-      "response": self._tokenizer.decode(tokens[first:last].tolist()),
+      "prompt": self._tokenizer.decode(prompt),
+      "response": text,
+      "raw_prompt": self._raw(prompt),
+      "raw_text": self._raw(response),
+      "reference": self._reference(prompt_id),
+      "extracted": self._extracted(text),
+      # What the reward compared the length with; by stage, where several did.
+      "target": lengths if len(lengths) > 1 else next(iter(lengths.values()), None),
       **numbers,
     }
 
+  def _raw(self, tokens: list[int]) -> str:
+    """With special tokens."""
+    whole = {"skip_special_tokens": False} if isinstance(self._tokenizer, Tokenizer) else {}
+    return self._tokenizer.decode(tokens, **whole)
 
-def _numbers(batch: Batch) -> dict[str, jax.Array]:
+  def _reference(self, prompt_id: int) -> Any:
+    if self._task is None:
+      return None
+    found = self._task.prompts[prompt_id].reference
+    return found.get("answer", found) if isinstance(found, Mapping) else found
+
+  def _extracted(self, text: str) -> str | None:
+    """The part of the response that the scorer gets; None if there is none, or if it gets all."""
+    find = getattr(self._task and self._task.score, "keywords", {}).get("extract")
+    return find(text) if find else None
+
+
+def _plain(x: np.ndarray) -> Any:
+  """For JSON, which has no numbers that are not finite."""
+  value = x.item()
+  return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _numbers(batch: Batch) -> dict[str, Any]:
   r = batch.rollouts
   return {
     "score": r.scores,
@@ -65,8 +113,9 @@ def _numbers(batch: Batch) -> dict[str, jax.Array]:
     "outcome": r.outcome,
     "length": r.lengths,
     "truncated": r.truncated,
-    "target": r.budget.target,
+    "budget_target": r.budget.target,
     "cap": r.budget.cap,
+    "targets": batch.targets or {},
     "reward": batch.rewards,
     "advantage": batch.advantages,
     "keep": batch.keep,

@@ -103,7 +103,7 @@ class Mesh:
 
 @dataclasses.dataclass(frozen=True)
 class Log:
-  samples: Whole = 4  # rollouts a step that samples.jsonl shows
+  samples: Whole = 4  # rollouts a step that samples.jsonl shows, in whole groups
 
 
 SECTIONS = {

@@ -11,8 +11,9 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from lcrl.losses.kl import k3_kl
 from lcrl.masked import masked_sum
-from lcrl.training.metrics import Mean
+from lcrl.training.metrics import Mean, Metrics, Sum, known
 from lcrl.training.packing import Sizes
 from lcrl.training.scorer import Score, join, split, value_and_grad
 from lcrl.types import Batch, Recipe, Rollouts, Stage, TokenScores, TrainState
@@ -30,7 +31,8 @@ def shape(
   step: jax.Array,
   key: jax.Array,
 ) -> tuple[Batch, Recipe[PyTree]]:
-  """Rollouts -> what the loss trains on. Once a step, on the whole batch; states advance here."""
+  """Rollouts -> what the loss trains on. Once a step, on the whole batch; states advance here, but
+  for those that would learn from rewards or advantages that are not finite."""
   _, budget = recipe.budget.apply(
     states.budget,
     rollouts.prompt_ids,
@@ -41,9 +43,19 @@ def shape(
   rewards, reward = recipe.reward.apply(states.reward, rollouts)
   keep, filter_ = recipe.filter.apply(states.filter, rewards, rollouts)
   advantages, advantage = recipe.advantage.apply(states.advantage, rewards, keep, rollouts)
-  batch = Batch(rollouts, rewards, keep, advantages, weights=weigh(rollouts.mask, keep))
-  new = states._replace(budget=budget, reward=reward, filter=filter_, advantage=advantage)
-  return batch, new
+  weights = weigh(rollouts.mask, keep)
+  targets = recipe.reward.targets(states.reward, rollouts) if recipe.reward.targets else {}
+  batch = Batch(rollouts, rewards, keep, advantages, weights, targets=targets)
+  new = states._replace(reward=reward, filter=filter_, advantage=advantage)
+  fine = _finite(rewards, rollouts.valid) & _finite(advantages, keep)
+  new = jax.tree.map(partial(jnp.where, fine), new, states)
+  return batch, new._replace(budget=budget)
+
+
+def _finite(x: jax.Array, mask: jax.Array) -> jax.Array:
+  """Is everything finite where mask is? [B, G] or [B, G, T], [B, G] -> []."""
+  mask = mask[..., None] if x.ndim > mask.ndim else mask
+  return jnp.all(jnp.isfinite(x) | ~mask)
 
 
 def update(
@@ -59,24 +71,35 @@ def update(
   sizes: Sizes | None = None,
   measure: Callable[..., dict[str, Mean]] | None = None,
   apart: Callable[[PyTree], PyTree] = lambda params: params,
-) -> tuple[TrainState, dict[str, Mean]]:
+) -> tuple[TrainState, Metrics]:
   """One step: `updates` optimizer steps on as many disjoint parts of the batch, or one on pairs.
 
   Each part goes through the model in `micro_batches` pieces, which changes no gradient. With more
-  than one part the old log-probs are computed before the first. `sizes`: of a batch `arranged` for
-  packed rows. `measure`: what to say of it; `update_metrics`. `apart`: as in `value_and_grad`.
+  than one part the old log-probs are computed before the first. Where the loss or its gradient is
+  not finite, parameters, optimizer and loss keep their states, and the metric `skipped_updates`
+  counts it. `sizes`: of a batch `arranged` for packed rows. `measure`: what to say of it;
+  `update_metrics`. `apart`: as in `value_and_grad`.
   """
   measure = measure or update_metrics
   score = score if sizes is None else partial(score, sizes=sizes)
+  change = optax.with_extra_args_support(optimizer).update
+  rate = getattr(optimizer, "rate", None)
 
   def one(carry, part):
     params, opt_state, loss_state = carry
-    loss, loss_state, scores, grads = value_and_grad(
+    loss, new_loss_state, scores, grads = value_and_grad(
       recipe.loss, loss_state, score, params, part, micro_batches=micro_batches, apart=apart
     )
-    changes, opt_state = optimizer.update(grads, opt_state, params)
-    carry = optax.apply_updates(params, changes), opt_state, loss_state
-    return carry, measure(loss, grads, scores, part)
+    changes, new_opt_state = change(grads, opt_state, params, step=state.step)
+    new = optax.apply_updates(params, changes), new_opt_state, new_loss_state
+    finite = jnp.isfinite(loss) & jnp.isfinite(optax.tree.norm(grads))
+    metrics = measure(loss, grads, scores, part) | loss_metrics(
+      recipe.loss, loss_state, scores, part
+    )
+    metrics["skipped_updates"] = Sum(1.0 - finite)
+    if rate is not None:
+      metrics["learning_rate"] = Mean(rate(state.step), 1.0)
+    return jax.tree.map(partial(jnp.where, finite), new, carry), metrics
 
   carry = state.params, state.opt_state, state.recipe.loss
   if updates == 1:
@@ -120,13 +143,29 @@ def update_metrics(loss, grads, scores, batch: Batch) -> dict[str, Mean]:
   mask, drawn = batch.rollouts.mask, batch.rollouts.drawn
   tokens, compared = mask.sum(), drawn.sum()
   gap = jnp.where(drawn, scores.log_probs - batch.rollouts.sampler_log_probs, 0.0)
+  surprise = Mean(-masked_sum(scores.log_probs, mask), tokens)
+  old = scores.log_probs if batch.old_log_probs is None else batch.old_log_probs
   metrics = {
     "loss": Mean(loss, 1.0),
     "grad_norm": Mean(optax.tree.norm(grads), 1.0),
     "sampler_gap": Mean(jnp.abs(gap).sum(), compared),  # mean |log-prob of scorer - of sampler|
     "sampler_kl": Mean(-gap.sum(), compared),  # k1 estimate of KL(sampler || policy)
-    "surprise": Mean(-masked_sum(scores.log_probs, mask), tokens),
+    "approx_kl": Mean(masked_sum(old - scores.log_probs, mask), tokens),
+    "surprise": surprise,
+    # The surprise of what the policy drew estimates it.
+    "entropy": surprise
+    if scores.entropy is None
+    else Mean(masked_sum(scores.entropy, mask), tokens),
   }
-  if scores.entropy is not None:
-    metrics["entropy"] = Mean(masked_sum(scores.entropy, mask), tokens)
+  if batch.ref_log_probs is not None:
+    kl = k3_kl(scores.log_probs, batch.ref_log_probs, mask, log_ratio_limit=20.0)
+    metrics["kl"] = Mean(kl.sum(), tokens)
   return metrics
+
+
+def loss_metrics(loss: Stage, state: PyTree, scores: Any, batch: Any) -> dict[str, Mean]:
+  """What the loss says of itself: shares of tokens that it clips, and the state it has learned."""
+  found = loss.fractions(state, scores, batch) if loss.fractions else {}
+  if loss.numbers:
+    found |= {f"state/loss/{name}": x for name, x in loss.numbers(state).items()}
+  return {name: known(x) for name, x in found.items()}

@@ -7,6 +7,7 @@ hide a falling accuracy.
 from __future__ import annotations
 
 import collections
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -18,10 +19,12 @@ from lcrl.training.metrics import Max, Mean, Metrics, Sum
 from lcrl.types import Batch, Outcome
 
 Facts = dict[str, np.ndarray]
+QUANTILES = (10, 50, 90)  # of lengths, in per cent
 
 
 def facts(batch: Batch) -> dict[str, jax.Array]:
-  """The [B, G] numbers of a batch that reports are made of."""
+  """The [B, G] numbers of a batch that reports are made of; budgets as "budget/...", and what the
+  reward compared lengths with as "target/..."."""
   r, advantages = batch.rollouts, batch.advantages
   if advantages.ndim == 3:
     advantages = masked_mean(advantages, r.mask, axis=-1)
@@ -36,11 +39,13 @@ def facts(batch: Batch) -> dict[str, jax.Array]:
     "scores": r.scores,
     "truncated": r.truncated,
     "valid": r.valid,
-  }
+    "budget/target": r.budget.target,
+    "budget/cap": r.budget.cap,
+  } | {f"target/{name}": x for name, x in (batch.targets or {}).items()}
 
 
 def step_metrics(f: Facts) -> Metrics:
-  """Lengths split by right and wrong and by difficulty, accuracy, rewards, what trains."""
+  """Lengths split by right and wrong and by difficulty, accuracy, rewards, what trains, targets."""
   valid, correct, lengths = f["valid"], f["correct"], f["lengths"]
   mean = lambda x, where: Mean(float(x[where].sum()), int(where.sum()))
   right, wrong = valid & correct, valid & ~correct
@@ -60,6 +65,15 @@ def step_metrics(f: Facts) -> Metrics:
     # Right answers that the length term turned into bad examples.
     "right_pushed_down": mean(f["advantages"] < 0, right & f["keep"]),
   }
+  for side, where in (("", valid), ("right_", right), ("wrong_", wrong)):
+    for q in QUANTILES if where.any() else ():
+      metrics[f"length/{side}p{q}"] = Mean(float(np.percentile(lengths[where], q)), 1.0)
+  for name in (name for name in f if name.startswith(("budget/", "target/"))):
+    there = valid & np.isfinite(f[name])
+    metrics[name] = mean(f[name], there)
+    if name.startswith("target/"):
+      # What the cap cut has not ended.
+      metrics[f"within_{name}"] = mean(lengths + f["truncated"] <= f[name], right & there)
   for outcome in Outcome:
     metrics[f"outcome/{outcome.name.lower()}"] = Sum(int((f["outcome"] == outcome)[valid].sum()))
   for level in np.unique(f["difficulty"][valid]).tolist()[:16]:
@@ -106,6 +120,21 @@ def preflight(f: Facts, *, rounds: int, sampling_s: float) -> tuple[str, list[st
     warnings.append(f"the verifier failed on {unscored:.0f} answers (timeouts and crashes).")
   block = "\n".join(f"  {name:<12} {text}" for name, text in lines.items())
   return "Before the first step:\n" + block, warnings
+
+
+def learned(steps: Sequence[Mapping[str, float]]) -> list[str]:
+  """A section of a report: budgets, targets and states of the first and of the last step that has
+  them. Nothing, if there are none."""
+  prefixes = ("budget/", "target/", "within_target/", "state/")
+  first: dict[str, Any] = {}
+  last: dict[str, Any] = {}
+  for step in steps:
+    found = {name: x for name, x in step.items() if name.startswith(prefixes)}
+    first, last = found | first, last | found
+  cell = lambda x: "-" if x is None else f"{x:.4g}"
+  rows = [f"| `{name}` | {cell(first[name])} | {cell(last[name])} |" for name in sorted(last)]
+  head = ["## Targets and states", "", "| | first step | last step |", "|---|---:|---:|"]
+  return ["\n".join([*head, *rows])] if rows else []
 
 
 def device_memory() -> str:

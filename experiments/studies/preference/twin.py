@@ -77,7 +77,7 @@ def imitate(key: Array, sizes: Sizes) -> PyTree:
   init_key, key = jax.random.split(key)
   params = POLICY.init(init_key)
   optimizer = optimizers.adamw(
-    learning_rate=4e-3, warmup=sizes.imitation // 15, decay=sizes.imitation
+    learning_rate=4e-3, warmup_steps=sizes.imitation // 15, decay_steps=sizes.imitation
   )
   carry, _ = testbed.imitate(
     POLICY,

@@ -15,8 +15,8 @@ from typing import Any
 
 from absl import app, flags
 
+from lcrl.data import readers
 from lcrl.tasks.extract import after_hashes
-from lcrl.tasks.jsonl import read_jsonl
 
 HELD_OUT = 1 / 16  # of GSM8K train, to choose coefficients on
 
@@ -24,12 +24,12 @@ Row = dict[str, Any]
 
 
 def gsm8k(folder: Path, split: str) -> list[Row]:
-  rows = [row for _, row in read_jsonl(str(folder / f"{split}.jsonl"))]
+  rows = [row for _, row in readers.jsonl(str(folder / f"{split}.jsonl"))]
   return [{"question": r["question"], "answer": after_hashes(r["answer"])} for r in rows]
 
 
 def math500(folder: Path) -> list[Row]:
-  rows = [row for _, row in read_jsonl(str(folder / "test.jsonl"))]
+  rows = [row for _, row in readers.jsonl(str(folder / "test.jsonl"))]
   return [{"question": r["problem"], "answer": r["answer"], "level": r["level"]} for r in rows]
 
 

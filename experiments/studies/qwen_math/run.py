@@ -86,7 +86,8 @@ class Setting:
 
 def learn(config: dict[str, Any], scratch: Path, *, tokens: float) -> dict[str, Any]:
   """Trains until so many tokens are sampled: parameters, metrics by step, tokens, seconds."""
-  started, columns = time.perf_counter(), {name: [] for name in LOGGED}
+  started = time.perf_counter()
+  columns: dict[str, list[float]] = {name: [] for name in LOGGED}
   out = Workdir(scratch, config)
   with runs.kind(config).read(config)(out) as run, out.open(0, run.steps):
     state, take, sampled = run.initial(), run.steps_from(0), 0.0

@@ -265,7 +265,9 @@ def build(sizes: Sizes, names: dict[str, list[str]]) -> Program:
 
 def teacher(sizes: Sizes) -> optax.GradientTransformation:
   return optimizers.adamw(
-    learning_rate=sizes.teach, warmup=max(1, sizes.imitation // 15), decay=sizes.imitation
+    learning_rate=sizes.teach,
+    warmup_steps=max(1, sizes.imitation // 15),
+    decay_steps=sizes.imitation,
   )
 
 

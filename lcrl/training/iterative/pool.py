@@ -62,10 +62,16 @@ class Pool:
 
 def stages(s: Settings) -> Stages:
   """What the sections budget and reward name."""
-  return Stages(
+  found = Stages(
     build(budgets, s.built["budget"], field="budget", gives=Stage),
     build(rewards, s.built["reward"], field="reward", gives=Stage),
   )
+  if found.reward.observe:
+    raise ValueError(
+      f"reward.fn={s.built['reward']['fn']!r} learns from a monitor set of prompts, which a run "
+      "with run='iterative' does not have."
+    )
+  return found
 
 
 def empty(s: Settings, model: Model) -> Pool:

@@ -14,6 +14,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from lcrl import recipes
 from lcrl.data import batches
 from lcrl.data.sources import Encoded
 from lcrl.losses.preference import stages
@@ -24,15 +25,16 @@ from lcrl.training.iterative import pool as pools
 from lcrl.training.iterative.pool import Pool
 from lcrl.training.iterative.settings import Settings
 from lcrl.training.memory import check_rows
-from lcrl.training.metrics import drop_after, values
+from lcrl.training.metrics import drop_after, known, values
 from lcrl.training.model import SCORE_FIELDS
 from lcrl.training.pairs import model as on_pairs
 from lcrl.training.pairs.model import Model
 from lcrl.training.playing import build_tokenizer, ends_of, judging, playing
 from lcrl.training.progress import introduce
 from lcrl.training.run import Run, Step
+from lcrl.training.skipped import Skips
 from lcrl.training.workdir import Workdir
-from lcrl.types import Pairs, PyTree, TrainState
+from lcrl.types import PairBatch, Pairs, PyTree, TrainState
 
 SUPPLIED = {"ref", "previous", "weights", "win_rates", *SCORE_FIELDS}
 
@@ -102,6 +104,8 @@ class Steps:
     s = settings
     self._settings, self._model, self._update = s, model, model.learner(base)
     self._start_round, self._choose, self._shown = start_round, pools.pairing(s), shown
+    self._skips = Skips(shown.out, steps=s.train.steps)
+    self._numbers = partial(recipes.numbers, pools.stages(s))
     self._batches = partial(
       resolve(batches, s.built["batches"], field="batches"),
       window=s.window,
@@ -126,21 +130,31 @@ class Steps:
       self._round, self._count = number, len(pairs)
       if at == 0:
         self._shown.write(int(state.step) + 1, pairs)
-    state, numbers = self._learn(state, at)
-    numbers |= said(state.pending) | {
-      "round": float(number),
-      "round/pairs": float(self._count),
-      "time/sample": sampled,
-      "time/step": time.perf_counter() - clock,
-    }
+    state, numbers, batch = self._learn(state, at)
+    learned = {name: known(x) for name, x in self._numbers(state.pending.states).items()}
+    numbers |= (
+      said(state.pending)
+      | values(learned)
+      | {
+        "round": float(number),
+        "round/pairs": float(self._count),
+        "time/sample": sampled,
+        "time/step": time.perf_counter() - clock,
+      }
+    )
+    if batch is not None:
+      self._skips(int(state.step), numbers, line(numbers), batch)
     return Step(state, numbers, line(numbers))
 
-  def _learn(self, state: TrainState, at: int) -> tuple[TrainState, dict[str, float]]:
-    """An update on batch `at` of the round; a round without a pair leaves the policy as it is."""
+  def _learn(
+    self, state: TrainState, at: int
+  ) -> tuple[TrainState, dict[str, float], PairBatch | None]:
+    """An update on batch `at` of the round, which is returned, too; a round without a pair leaves
+    the policy as it is."""
     model, pool = self._model, state.pending
     if self._stream is None:
       moved = everywhere(model.mesh, {"step": np.asarray(state.step) + np.int32(1)})
-      return dataclasses.replace(state, **moved), {}
+      return dataclasses.replace(state, **moved), {}, None
     pairs: Pairs = self._stream[at]
     cut = {name: pairs.signals[name][..., : pairs.tokens.shape[-1]] for name in pool.signals}
     placed = model.place(dataclasses.replace(pairs, signals=pairs.signals | cut))
@@ -152,7 +166,8 @@ class Steps:
     }
     state, found = self._update(dataclasses.replace(state, pending=None), batch)
     moved = everywhere(model.mesh, {"counters": counters})
-    return dataclasses.replace(state, pending=pool, **moved), values(jax.device_get(found))
+    state = dataclasses.replace(state, pending=pool, **moved)
+    return state, values(jax.device_get(found)), batch
 
 
 class Shown:
@@ -160,6 +175,7 @@ class Shown:
 
   def __init__(self, out: Workdir, tokenizer: Any, s: Settings, first: int):
     self.tokenizer, self._count, self._writes = tokenizer, s.log.samples, out.writes
+    self.out = out
     self._path = out.path / "pairs.jsonl"
     if self._writes:
       drop_after(self._path, first)

@@ -10,7 +10,7 @@ import numpy as np
 import optax
 
 from lcrl.masked import masked_mean, masked_sum
-from lcrl.training.metrics import Mean
+from lcrl.training.metrics import Mean, known
 from lcrl.types import PairBatch, Stage, TokenScores
 
 Array = jax.Array
@@ -90,10 +90,17 @@ def update_measure(stage: Stage):
       return metrics | {
         "length": Mean(masked_sum(seen["lengths"][:, 0], seen["valid"]), seen["valid"].sum())
       }
-    found = compare(seen["rewards"], seen["lengths"], seen["valid"])
-    return metrics | {f"pairs/{name}": Mean(x, 1.0) for name, x in found.items()}
+    return metrics | step_means(compare(seen["rewards"], seen["lengths"], seen["valid"]))
 
   return measure
+
+
+def step_means(found: dict[str, Array]) -> dict[str, Mean]:
+  """Metrics of a step, without what has no value because nothing varies or is scored."""
+  may_lack = lambda name: name.endswith(("correlation", "score_error"))
+  return {
+    f"pairs/{name}": known(x) if may_lack(name) else Mean(x, 1.0) for name, x in found.items()
+  }
 
 
 def by_length(seen: dict[str, np.ndarray], *, parts: int = 8) -> dict[str, list[float]]:

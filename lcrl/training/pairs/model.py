@@ -10,7 +10,6 @@ from typing import Any, Generic, NamedTuple, TypeVar
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 from jax.sharding import Mesh
 
 from lcrl.data import batches
@@ -110,9 +109,7 @@ def build_model(settings: Any, *, devices=None, form: Form = ACTING) -> Model:
   mesh = make_mesh(**s.mesh.axes, devices=first_devices(s.mesh.devices, devices))
   source = form.source(build(sources, s.built["policy"], field="policy", gives=Source))
   policy = source.policy
-  optimizer = build(
-    optimizers, s.built["optimizer"], field="optimizer", gives=optax.GradientTransformation
-  )
+  optimizer = optimizers.from_config(s.built["optimizer"])
   key, whole = jax.random.key(s.seed), replicated(mesh)
   split = param_shardings(mesh, policy.axes, jax.eval_shape(policy.init, key))
   start = lambda: source.params(key, split)

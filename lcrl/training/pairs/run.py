@@ -29,6 +29,7 @@ from lcrl.training.pairs.model import Model, build_model, check_batches
 from lcrl.training.playing import Judging, build_tokenizer, ends_of
 from lcrl.training.progress import introduce, say
 from lcrl.training.run import Run, Step
+from lcrl.training.skipped import Skips
 from lcrl.training.watch import device_memory
 from lcrl.training.workdir import Workdir
 from lcrl.types import Pairs, TrainState
@@ -85,7 +86,8 @@ def begin(settings: Any, out: Workdir, *, parts: Parts = ACTING) -> Iterator[Run
       out.note(preflight(report, [fetch(i) for i in range(PREFLIGHT)]))
       if padding > 0.2:
         logging.warning("%.0f %% is padding: train.pack or batches.size do not fit.", 100 * padding)
-      return partial(take, model, model.learner(base), reference, fetch)
+      skips = Skips(out, steps=s.train.steps)
+      return partial(take, model, model.learner(base), reference, fetch, skips)
 
     yield Run(
       steps=s.train.steps,
@@ -160,6 +162,7 @@ def take(
   update: Callable[..., Any],
   reference: references.Reference,
   fetch: Callable[[int], Pairs],
+  skips: Skips,
   state: TrainState,
 ) -> Step:
   """One step on the next batch, which `fetch` remembers; the state is used up."""
@@ -179,7 +182,9 @@ def take(
   metrics: Metrics = {name: jax.tree.map(np.asarray, metric) for name, metric in found.items()}
   seconds = time.perf_counter() - start
   numbers = values(metrics | {"time/step": Sum(seconds)})
-  return Step(state, numbers | {"tokens_per_s": counted[1] / seconds}, line(numbers))
+  numbers |= {"tokens_per_s": counted[1] / seconds}
+  skips(step + 1, numbers, line(numbers), batch)
+  return Step(state, numbers, line(numbers))
 
 
 def line(numbers: dict[str, float]) -> str:

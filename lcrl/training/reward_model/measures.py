@@ -12,7 +12,7 @@ import optax
 from lcrl.evaluation.intervals import Estimate, accuracy_estimate, mean_estimate
 from lcrl.masked import masked_mean
 from lcrl.training.metrics import Mean
-from lcrl.training.pairs.measures import compare, correlation
+from lcrl.training.pairs.measures import compare, correlation, step_means
 from lcrl.types import PairBatch, Stage
 
 Array = jax.Array
@@ -71,7 +71,7 @@ def update_measure(stage: Stage):
       "grad_norm": Mean(optax.tree.norm(grads), 1.0),
       "pairs": Mean(batch.pairs.valid.sum(), 1.0),
       "tokens": Mean(batch.pairs.mask.sum(), 1.0),
-    } | {f"pairs/{name}": Mean(x, 1.0) for name, x in found.items()}
+    } | step_means(found)
 
   return measure
 

@@ -74,7 +74,8 @@ def bco(*, beta: float = 0.1) -> Stage:
     losses = bare.bco_loss(sides[:, 0], sides[:, 1], beta=beta, shift=state.mean)
     return mean_over_pairs(losses, batch), state
 
-  return _of_ratios(apply, scale=beta, init=lambda: Shift(jnp.zeros(()), jnp.int32(0)))
+  stage = _of_ratios(apply, scale=beta, init=lambda: Shift(jnp.zeros(()), jnp.int32(0)))
+  return stage._replace(numbers=lambda state: {"bco/shift": state.mean})
 
 
 def beta_dpo(
@@ -99,7 +100,8 @@ def beta_dpo(
     found = adaptive.dynamic_beta(u - v, keep, state, beta=beta, scale=scale, least=least)
     return mean_over_pairs(keep * bare.dpo_loss(u, v, beta=found), batch), state
 
-  return _of_ratios(apply, scale=beta, init=_moments)
+  stage = _of_ratios(apply, scale=beta, init=_moments)
+  return stage._replace(numbers=_numbers("beta_dpo"))
 
 
 def lmpo(
@@ -131,7 +133,7 @@ def lmpo(
     return mean_over_pairs(losses, batch), state
 
   rewards = lambda scores, batch: implicit_reward(values(scores, batch), beta=beta)
-  return Stage(init=_moments, apply=apply, coupled=True, rewards=rewards)
+  return Stage(init=_moments, apply=apply, coupled=True, rewards=rewards, numbers=_numbers("lmpo"))
 
 
 def kto(
@@ -162,6 +164,10 @@ def kto(
 
 def _moments() -> adaptive.Moments:
   return adaptive.Moments(jnp.zeros(()), jnp.zeros(()))
+
+
+def _numbers(name: str):
+  return lambda moments: {f"{name}/{field}": x for field, x in moments._asdict().items()}
 
 
 def _of_ratios(apply, *, scale: float, init=lambda: (), needs=("ref",)) -> Stage:

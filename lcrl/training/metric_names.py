@@ -1,0 +1,164 @@
+"""What every name in metrics.jsonl and TensorBoard means: one table, which METRICS.md shows.
+
+python -m lcrl.training.metric_names    writes METRICS.md
+"""
+
+from __future__ import annotations
+
+import pathlib
+import re
+
+PAGE = pathlib.Path(__file__).parents[2] / "METRICS.md"
+INTRODUCTION = """# Metrics
+
+What `metrics.jsonl` and the TensorBoard events of a run hold: a line a step, and a line an
+evaluation. A mean over nothing is left out; what is not finite is null. `{...}` stands for a name
+or number of the run. Lengths are sampled tokens, the end token included.
+"""
+
+# Sections of the page: title -> name -> meaning.
+TABLE: dict[str, dict[str, str]] = {
+  "Update": {
+    "loss": "the loss that the update descends, KL penalty and entropy bonus included; of a step "
+    "with several updates their mean",
+    "grad_norm": "global norm of the gradient before it is clipped",
+    "learning_rate": "the rate that the step's updates used",
+    "skipped_updates": "updates of the step that were skipped because loss or gradient norm was "
+    "not finite; three steps in a row without another update end the run",
+    "surprise": "mean of -log-prob of the tokens that train, in nats, under the policy before "
+    "the update; of runs on pairs, of the chosen side",
+    "entropy": "mean entropy of the next token in nats: over the whole vocabulary where the loss "
+    "needs that, else estimated by the surprise of the sampled tokens",
+    "kl": "KL(policy || reference) a token, the k3 estimate; where a reference is in use",
+    "approx_kl": "KL(old policy || policy) a token, the k1 estimate: how far the earlier updates "
+    "of the step have moved the policy that the step began with; 0 with one update a step",
+    "clip_fraction": "share of tokens at which the loss is clipped",
+    "dual_clip_fraction": "share of tokens that the second clip of negative advantages binds",
+    "sampler_kl": "KL(sampler || policy) a token, the k1 estimate: what precision, and sampling a "
+    "step ahead, make of the policy",
+    "sampler_gap": "mean absolute difference of the log-probs of sampler and policy",
+  },
+  "Rollouts": {
+    "accuracy": "share of right answers",
+    "accuracy/difficulty_{level}": "the same, of prompts of this difficulty",
+    "score": "mean of the verifier's own number",
+    "reward": "mean shaped reward",
+    "length/mean": "mean length",
+    "length/right": "mean length of right answers",
+    "length/wrong": "mean length of wrong answers",
+    "length/max": "the longest answer",
+    "length/p{percent}": "percentile of the lengths",
+    "length/right_p{percent}": "percentile of the lengths of right answers",
+    "length/wrong_p{percent}": "percentile of the lengths of wrong answers",
+    "length/difficulty_{level}": "mean length for prompts of this difficulty",
+    "truncated": "share of answers that were cut at their cap",
+    "trains": "share of rollouts that the filter keeps",
+    "groups/all_right": "share of groups without a wrong answer",
+    "groups/all_wrong": "share of groups without a right answer",
+    "right_pushed_down": "share of the kept right answers whose advantage is negative",
+    "outcome/{outcome}": "answers with this outcome of verification",
+    "alarm/collapse": "1 once accuracy and length have collapsed together",
+    "rounds": "rounds of sampling that the batch took",
+    "sampled/accuracy": "accuracy of all that was sampled, where groups are chosen from it",
+    "sampled/length": "mean length of all that was sampled, likewise",
+  },
+  "Targets and states": {
+    "budget/target": "mean target of the budget",
+    "budget/cap": "mean cap, where sampling stops",
+    "target/{stage}": "mean length that this stage of the reward compared answers with, where it "
+    "had one",
+    "within_target/{stage}": "share of right answers that end within that",
+    "state/{slot}/turn": "which of the stages that take turns (`then`) is on, from 0",
+    "state/{slot}/{stage}/{number}": "a number of the stage's state before the step; those "
+    "of the library's stages follow",
+    "state/reward/laser_d/target_level_{level}": "LASER-D's target of groups by accuracy, 0 the "
+    "hardest",
+    "state/reward/laser_d/longest": "the longest answer of the last batch, the fallback target",
+    "state/reward/{stage}/rows_known": "share of prompts that have a history (HAPO)",
+    "state/reward/{stage}/length": "mean of the histories (HAPO)",
+    "state/reward/length_dual/price": "the price of `scale` tokens",
+    "state/reward/lagrangian/multiplier_{component}": "the weight of a constraint",
+    "state/reward/acoer/length": "average length of right answers",
+    "state/reward/acoer/weight": "the weight of the length term",
+    "state/reward/conciseness/anneal": "what is left of the annealed bonus",
+    "state/filter/adaptive_shortest/quartile_{n}": "quartiles of past mean rewards",
+    "state/filter/adaptive_shortest/means": "how many they are of",
+    "state/advantage/canon/step": "steps that the mixing weight has seen",
+    "state/loss/bco/shift": "mean of all rewards so far",
+    "state/loss/{stage}/mean": "running mean that the loss keeps",
+    "state/loss/{stage}/std": "running deviation that the loss keeps",
+  },
+  "Pairs and reward models": {
+    "pairs": "pairs, or single answers, in the batch",
+    "tokens": "tokens of their answers",
+    "length": "mean length of single answers",
+    "pairs/accuracy": "share of pairs whose chosen side has the higher reward, a tie half",
+    "pairs/margin": "mean of chosen minus rejected reward",
+    "pairs/margin_per_token": "the same, each reward divided by its length",
+    "pairs/reward_length_correlation": "Pearson, reward against length",
+    "pairs/margin_length_correlation": "Pearson, margin against difference of lengths",
+    "pairs/longer_preferred": "share of pairs of unlike length whose longer side has the higher "
+    "reward",
+    "pairs/longer_chosen": "share of pairs of unlike length whose longer side is the chosen one",
+    "pairs/chosen_reward": "mean reward of chosen sides",
+    "pairs/rejected_reward": "mean reward of rejected sides",
+    "pairs/chosen_length": "mean length of chosen sides",
+    "pairs/rejected_length": "mean length of rejected sides",
+    "pairs/reward": "mean reward",
+    "pairs/length": "mean length",
+    "pairs/score_correlation": "Pearson, reward against the data's scores",
+    "pairs/score_length_correlation": "Pearson, the data's scores against length",
+    "pairs/score_error": "root of the mean squared difference of rewards and scores",
+  },
+  "Iterative runs": {
+    "round": "the round of sampling that the step learns from",
+    "round/pairs": "pairs that it gave",
+    "teacher": "mean number of a teacher's answers to a prompt",
+  },
+  "Evaluations": {
+    "eval/accuracy": "share of right answers; of runs without a task see summary.json",
+    "eval/tokens": "mean length of answers",
+    "eval/truncated": "share of answers that were cut",
+    "eval/sampled/tokens": "mean length of the policy's own answers to held-out prompts",
+    "eval/sampled/truncated": "share of them that were cut",
+    "eval/pairs/surprise": "mean of -log-prob of a token of held-out chosen answers, in nats",
+    "eval/pairs/pairs": "held-out pairs, or answers",
+    "eval/pairs/likelihood_length_correlation": "Pearson, mean log-prob of an answer against its "
+    "length",
+    "eval/pairs/{name}": "of held-out pairs what `pairs/{name}` is of a batch",
+  },
+  "Time": {
+    "time/step": "seconds of the step",
+    "time/sample": "seconds that the host waited for samples, or of a round's sampling",
+    "time/verify": "seconds that it waited for verdicts beyond that",
+    "time/update": "seconds of the update",
+    "sampled_tokens_per_s": "sampled tokens by the time that sampling took",
+    "tokens_per_s": "trained tokens by the time of the step",
+  },
+}
+
+
+def explanation(name: str) -> str | None:
+  """What a metric means; None if the table does not know it.
+
+  >>> explanation("length/right_p90")
+  'percentile of the lengths of right answers'
+  """
+  known = {pattern: text for rows in TABLE.values() for pattern, text in rows.items()}
+  if name in known:
+    return known[name]
+  fits = lambda pattern: re.fullmatch(re.sub(r"\\{\w+\\}", r"[^/]+", re.escape(pattern)), name)
+  return next((text for pattern, text in reversed(known.items()) if fits(pattern)), None)
+
+
+def page() -> str:
+  """METRICS.md."""
+  parts = [INTRODUCTION]
+  for title, rows in TABLE.items():
+    lines = [f"| `{name}` | {text} |" for name, text in rows.items()]
+    parts.append("\n".join([f"## {title}", "", "| name | meaning |", "|---|---|", *lines, ""]))
+  return "\n".join(parts)
+
+
+if __name__ == "__main__":
+  PAGE.write_text(page(), encoding="utf-8")

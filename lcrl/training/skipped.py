@@ -1,0 +1,68 @@
+"""Steps whose updates were all skipped, because loss or gradient were not finite: when to stop."""
+
+from __future__ import annotations
+
+import logging
+import pathlib
+from typing import Any
+
+import jax
+import numpy as np
+
+from lcrl.mesh import to_local
+from lcrl.training.workdir import Workdir
+
+PATIENCE = 3  # such steps in a row
+
+
+class Skips:
+  """Watches the metric `skipped_updates` of every step of a run."""
+
+  def __init__(self, out: Workdir, *, steps: int, updates: int = 1):
+    """`steps` of the run, each of so many `updates`."""
+    self._out, self._updates = out, updates
+    self._most, self._row = min(PATIENCE, steps), 0
+
+  def __call__(self, step: int, numbers: dict[str, float], line: str, batch: Any) -> None:
+    """After a step on `batch`, before its metrics are written.
+
+    Raises:
+      FloatingPointError: it is one of too many in a row. Its metrics and its batch are in the run
+        folder then.
+    """
+    skipped = numbers.get("skipped_updates", 0.0)
+    if skipped < self._updates:
+      self._row = 0
+    if not skipped:
+      return
+    why = f"loss {numbers['loss']:g}, gradient norm {numbers['grad_norm']:g}"
+    logging.warning("step %d: %.0f of %d updates skipped, %s.", step, skipped, self._updates, why)
+    self._row += skipped >= self._updates
+    if self._row < self._most:
+      return
+    self._out.learned(step, numbers, line)
+    place = save_batch(self._out.path, step, batch)
+    raise FloatingPointError(
+      f"step {step}: {why}. The updates of {self._row} steps in a row were skipped, so the run "
+      f"stops; {_newest(self._out.path)}. The batch is in {place}."
+    )
+
+
+def save_batch(folder: pathlib.Path, step: int, batch: Any) -> pathlib.Path:
+  """Writes every array of a batch by its name, this process's rows of it: rollouts.tokens,
+  rollouts.mask, rollouts.sampler_log_probs, rewards, advantages and so on."""
+  process = f".{jax.process_index()}" if jax.process_count() > 1 else ""
+  place = folder / f"skipped_step_{step:08d}{process}.npz"
+  leaves = jax.tree_util.tree_leaves_with_path(batch)
+  is_key = lambda x: jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key)
+  plain = lambda x: to_local(jax.random.key_data(x) if is_key(x) else x)
+  name = lambda path: jax.tree_util.keystr(path, simple=True, separator=".")
+  np.savez_compressed(place, **{name(path): plain(x) for path, x in leaves})
+  return place
+
+
+def _newest(folder: pathlib.Path) -> str:
+  steps = [int(p.name) for p in (folder / "checkpoints").glob("*") if p.name.isdigit()]
+  return (
+    f"the newest checkpoint is that of step {max(steps)}" if steps else "no checkpoint is there"
+  )
