@@ -31,7 +31,7 @@ _NUMBER = re.compile(
 
 _BOX = r"\\f?box(?:ed)?(?![a-zA-Z])\s*"
 _BRACES = re.compile(  # a box with its brace, one without, what is escaped, a brace
-  rf"{_BOX}\{{|{_BOX}([^\s{{}}$][^{{}}$\n]*?(?=\s*(?:\$|\\\)|\\\]))|-?\d[\d.,]*\d|\d)|\\.|[{{}}]",
+  rf"{_BOX}\{{|{_BOX}([^\s{{}}$][^{{}}$\n]{{0,200}}?(?=\s*(?:\$|\\\)|\\\]))|-?\d[\d.,]*\d|\d)|\\.|[{{}}]",
   re.DOTALL,
 )
 

@@ -141,6 +141,8 @@ def equal(reference: Answer, answer: Answer) -> bool:
   kinds = {isinstance(value, sympy.FiniteSet) for value in (expected, found)}
   if len(kinds) == 2 and isinstance(expected, _ORDERED) | isinstance(found, _ORDERED):
     return False  # the numbers a, b are neither the point nor the interval (a, b)
+  if _named(expected) != _named(found):
+    return False
   if isinstance(found, sympy.Eq) and not math_verify.grader.is_equation(expected):
     if not (
       is_expr_of_only_symbols(found.lhs) or found.lhs.is_number or found.lhs.has(AppliedUndef)
@@ -150,6 +152,13 @@ def equal(reference: Answer, answer: Answer) -> bool:
   return math_verify.verify(
     expected, found, float_rounding=digits, timeout_seconds=None, raise_on_error=True
   )
+
+
+def _named(value: Any) -> set:
+  """Which values are told apart by a name, if more than one are: of x = 1, y = 2 both."""
+  parts = value.args if isinstance(value, sympy.FiniteSet) else ()
+  names = {part.lhs for part in parts if isinstance(part, sympy.Eq)}
+  return names if len(names) > 1 else set()
 
 
 def _digits(value: Any) -> int:
