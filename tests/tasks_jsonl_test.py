@@ -111,6 +111,7 @@ def test_a_bad_file_is_named(tmp_path, content, message):
     ({"question": "1+1?", "answer": True}, "line 2: the answer 'answer' is True"),
     ({"question": "1+1?", "answer": float("nan")}, "line 2: the answer 'answer' is nan"),
     ({"question": "1+1?", "answer": ["2", "3"]}, r"line 2: the answer 'answer' is \['2', '3'\]"),
+    ({"question": "1+1?", "answer": ["$2$"]}, r"line 2: the answer 'answer' is \['\$2\$'\]"),
     ({"question": "1+1?", "answer": []}, r"line 2: the answer 'answer' is \[\]"),
     ({"question": "1+1?", "answer": {"value": 2}}, "line 2: the answer 'answer' is {'value'"),
     ({"question": "1+1?", "answer": "\\frac{1}{"}, "line 2: the verifier cannot compare.*frac"),
@@ -133,8 +134,8 @@ def test_references_are_compared_when_the_file_is_read(tmp_path, monkeypatch):
     assert len(make(tmp_path, rows, verifier="math").prompts) == 5
 
 
-def test_numbers_and_a_list_of_one_are_answers(tmp_path):
-  rows = [{"question": "?", "answer": answer} for answer in (7, 7.5, ["$\\sqrt{2}$"], "7")]
+def test_numbers_are_answers(tmp_path):
+  rows = [{"question": "?", "answer": answer} for answer in (7, 7.5, "$\\sqrt{2}$", "7")]
   task = make(tmp_path, rows, extract="boxed")
   assert [p.reference for p in task.prompts] == ["7", "7.5", "$\\sqrt{2}$", "7"]
   assert task.score("\\boxed{\\sqrt{2}}", task.prompts[2].reference) == 1.0
@@ -149,7 +150,7 @@ def test_arrays_and_parquet_as_lines(tmp_path):
     spec = {"fn": name, "question": "problem", "difficulty": "level"}
     task = build(tasks, spec | {"path": str(tmp_path / f"rows.{name}")}, field="task")
     assert list(task.prompts) == list(lines.prompts)
-    with pytest.raises(ValueError, match="task.extrakt is not an argument of"):
+    with pytest.raises(ValueError, match=r"task\.extrakt is not an argument of"):
       build(tasks, spec | {"path": "x", "extrakt": "boxed"}, field="task")
   (tmp_path / "rows.json").write_text(json.dumps([MATH[0], {"problem": None, "answer": "1"}]))
   with pytest.raises(ValueError, match=r"rows\.json, row 2: the question 'problem' is None"):

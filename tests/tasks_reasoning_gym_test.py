@@ -97,9 +97,9 @@ def test_the_search_finds_those_that_do(name):
 
 
 HOSTILE = """
-  nan inf -inf 0 1 -1 2 0.0 -0 1e400 1/0 - + . , # ? * _ x a A () [] {} [[]] [0] [nan] (0) None null
-  True False Yes No no NaN nan+nanj infj 0,0 nan,nan 1,2,3 impossible answer \\boxed{} <answer> oo zoo
-  8*3*1*1 999999999999999999999999999999 "" '' "0" {"a":1} ()()
+  nan inf -inf 0 1 -1 2 0.0 -0 1e400 1/0 - + . , # ? * _ x a A () [] {} [[]] [0] [nan] (0) None
+  True False Yes No no NaN nan+nanj infj 0,0 nan,nan 1,2,3 impossible answer \\boxed{} <answer> oo
+  null zoo 8*3*1*1 999999999999999999999999999999 "" '' "0" {"a":1} ()()
 """.split()  # noqa: SIM905
 HOSTILE += [" ", "any text", "I do not know.", "0 0", "1 1", "a b c", "\n", "\x00"]
 
@@ -146,7 +146,7 @@ def test_nothing_is_paid_in_full_for_nothing(name):
     ("coin_flip", "0", "0.00001", 1 / 7),
     ("polynomial_equations", "none at all", "", 0.0),
     ("polynomial_equations", '""', "", 1.0),
-    ("prime_factorization", "any text", "2 × 3", None),
+    ("prime_factorization", "any text", "2 \u00d7 3", None),
   ],
 )
 def test_stricter_scorers(name, answer, reference, score):

@@ -15,7 +15,10 @@ from lcrl.tasks.task import BadFormat
 __all__ = ["Scorer"]
 
 _FORMULA = re.compile(r"[\w\s+\-*/^().,=]*")
-_NAMES = set("pi sin cos tan sec csc cot asin acos atan sinh cosh tanh exp log ln sqrt Abs".split())
+_NAMES = {
+  *("pi", "sin", "cos", "tan", "sec", "csc", "cot", "asin", "acos", "atan", "sinh", "cosh", "tanh"),
+  *("exp", "log", "ln", "sqrt", "Abs"),
+}
 _LITERALS = {"binary_matrix", "n_queens", "spiral_matrix", "string_insertion"}
 _FORMULAS = {
   *("countdown", "intermediate_integration", "polynomial_multiplication", "puzzle24"),
@@ -67,7 +70,7 @@ def _is_formula(answer: str) -> bool:
   """Numbers, operators, single letters and the names of functions: no attribute, no text."""
   words = re.findall(r"[^\W\d]\w*", answer)
   dots = re.search(r"\.(?!\d)|(?<!\d)\.", answer)
-  known = all(word in _NAMES or len(word) == 1 and word != "_" for word in words)
+  known = all(word in _NAMES or (len(word) == 1 and word != "_") for word in words)
   return bool(_FORMULA.fullmatch(answer)) and known and not dots
 
 

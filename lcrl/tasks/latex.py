@@ -21,6 +21,7 @@ from latex2sympy2_extended.latex2sympy2 import (
   latex2sympy,
   normalize_latex,
 )
+from math_verify.grader import is_equation
 from sympy.core.function import AppliedUndef
 
 from lcrl.tasks.extract import boxed, lowered
@@ -45,7 +46,7 @@ _UNICODE = str.maketrans(
       "∞": r"\infty",
       "½": r"\frac12",
     },
-    **{"∪": r"\cup ", "∩": r"\cap ", "∅": r"\emptyset", "·": r"\cdot "},
+    **{"\u222a": r"\cup ", "∩": r"\cap ", "∅": r"\emptyset", "·": r"\cdot "},
     **{"÷": r"\div ", "≠": r"\ne ", "\u00a0": " ", "\u2009": " ", "\u202f": " "},
   }
 )
@@ -53,7 +54,7 @@ _COMMAND = r"\\(?:text(?:bf|it|rm|normal)?|math(?:rm|bf|it)|[mh]box)\s*\{([^{}]*
 _POWER = r"(?:\s*\^\s*\{?\s*([23])\s*\}?)?"
 _DELIMITER = re.compile(r"(?<!\\)\$|\\\(|\\\[")
 _GAP = r"(?:\{,\}|,?\\!|\\[,;: ]|~|\s)\s*"  # between three digits and the next three
-_REWRITTEN = [
+_REWRITTEN: list[tuple[str, Any]] = [
   (r"\\\$|\$|(?<!\\)\\[()\[\]]|\\(?:displaystyle|q?quad)(?![a-zA-Z])", " "),
   (r"\\(?:left|right|[bB]igg?[lrm]?)(?![a-zA-Z])\s*\.?", ""),
   (r"\\(?:varnothing|O)(?![a-zA-Z])", r"\\emptyset"),
@@ -143,15 +144,17 @@ def equal(reference: Answer, answer: Answer) -> bool:
     return False  # the numbers a, b are neither the point nor the interval (a, b)
   if _named(expected) != _named(found):
     return False
-  if isinstance(found, sympy.Eq) and not math_verify.grader.is_equation(expected):
-    if not (
-      is_expr_of_only_symbols(found.lhs) or found.lhs.is_number or found.lhs.has(AppliedUndef)
-    ):
-      return False  # an equation to solve, no value with its name
+  if isinstance(found, sympy.Eq) and not is_equation(expected) and not _is_name(found.lhs):
+    return False  # an equation to solve, no value with its name
   digits = _digits(expected)
   return math_verify.verify(
     expected, found, float_rounding=digits, timeout_seconds=None, raise_on_error=True
   )
+
+
+def _is_name(side: Any) -> bool:
+  """Whether it may stand before the sign of equality for the answer behind it: A, AB, f(x), 2 + 3."""
+  return is_expr_of_only_symbols(side) or side.is_number or side.has(AppliedUndef)
 
 
 def _named(value: Any) -> set:
