@@ -59,7 +59,7 @@ def whole(text: str) -> str | None:
 def after_hashes(text: str) -> str | None:
   """The rest of the line after the last #### that something follows, as GSM8K writes its answers.
 
-  >>> after_hashes("6 * 7 = 42\n#### 42\n")
+  >>> after_hashes("6 * 7 = 42\\n#### 42\\n")
   '42'
   """
   return _last(line.split("\n")[0] for line in text.split("####")[1:])

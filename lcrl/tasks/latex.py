@@ -153,7 +153,7 @@ def equal(reference: Answer, answer: Answer) -> bool:
 
 
 def _is_name(side: Any) -> bool:
-  """Whether it may stand before the sign of equality for the answer behind it: A, AB, f(x), 2 + 3."""
+  """Whether it stands before an equality sign for the answer behind it, as A, f(x) or 2 + 3."""
   return is_expr_of_only_symbols(side) or side.is_number or side.has(AppliedUndef)
 
 
