@@ -42,7 +42,7 @@ def jsonl(
     path: the file, UTF-8, with one object a line.
     verifier: what compares answer and reference, a name in `lcrl.tasks.scorers`.
     question: field of the question.
-    answer: field of the answer: a text, a number, or a list of one of them.
+    answer: field of the answer, a text or a number.
     reference: which part of that field the verifier gets, a name in `lcrl.tasks.extract`.
     extract: which part of the response it gets, likewise.
     template: of the user's message, with {question}.
@@ -174,14 +174,13 @@ def _question(row: dict[str, Any], name: str, where: str) -> str:
 
 
 def _answer(row: dict[str, Any], name: str, where: str) -> str:
-  given = _field(row, name, where)
-  value = given[0] if isinstance(given, list) and len(given) == 1 else given
+  value = _field(row, name, where)
   if isinstance(value, str):
     return _encodable(value, name, where)
   number = isinstance(value, int | float | decimal.Decimal) and not isinstance(value, bool)
   if not number or not math.isfinite(value):
     raise ValueError(
-      f"{where}: the answer {name!r} is {given!r:.50}; one text or number is needed."
+      f"{where}: the answer {name!r} is {value!r:.50}; it has to be a text or a number."
     )
   return str(value)
 

@@ -21,6 +21,7 @@ from latex2sympy2_extended.latex2sympy2 import (
   latex2sympy,
   normalize_latex,
 )
+from math_verify.grader import is_equation
 from sympy.core.function import AppliedUndef
 
 from lcrl.tasks.extract import boxed, lowered
@@ -45,7 +46,7 @@ _UNICODE = str.maketrans(
       "∞": r"\infty",
       "½": r"\frac12",
     },
-    **{"∪": r"\cup ", "∩": r"\cap ", "∅": r"\emptyset", "·": r"\cdot "},
+    **{"\u222a": r"\cup ", "∩": r"\cap ", "∅": r"\emptyset", "·": r"\cdot "},
     **{"÷": r"\div ", "≠": r"\ne ", "\u00a0": " ", "\u2009": " ", "\u202f": " "},
   }
 )
@@ -53,7 +54,7 @@ _COMMAND = r"\\(?:text(?:bf|it|rm|normal)?|math(?:rm|bf|it)|[mh]box)\s*\{([^{}]*
 _POWER = r"(?:\s*\^\s*\{?\s*([23])\s*\}?)?"
 _DELIMITER = re.compile(r"(?<!\\)\$|\\\(|\\\[")
 _GAP = r"(?:\{,\}|,?\\!|\\[,;: ]|~|\s)\s*"  # between three digits and the next three
-_REWRITTEN = [
+_REWRITTEN: list[tuple[str, Any]] = [
   (r"\\\$|\$|(?<!\\)\\[()\[\]]|\\(?:displaystyle|q?quad)(?![a-zA-Z])", " "),
   (r"\\(?:left|right|[bB]igg?[lrm]?)(?![a-zA-Z])\s*\.?", ""),
   (r"\\(?:varnothing|O)(?![a-zA-Z])", r"\\emptyset"),
@@ -141,15 +142,42 @@ def equal(reference: Answer, answer: Answer) -> bool:
   kinds = {isinstance(value, sympy.FiniteSet) for value in (expected, found)}
   if len(kinds) == 2 and isinstance(expected, _ORDERED) | isinstance(found, _ORDERED):
     return False  # the numbers a, b are neither the point nor the interval (a, b)
-  if isinstance(found, sympy.Eq) and not math_verify.grader.is_equation(expected):
-    if not (
-      is_expr_of_only_symbols(found.lhs) or found.lhs.is_number or found.lhs.has(AppliedUndef)
-    ):
-      return False  # an equation to solve, no value with its name
+  if _named(expected) != _named(found):
+    return False
+  if isinstance(found, sympy.Eq) and not is_equation(expected) and not _is_name(found.lhs):
+    return False  # an equation to solve, no value with its name
+  if _is_far(expected, found):
+    return False
   digits = _digits(expected)
   return math_verify.verify(
     expected, found, float_rounding=digits, timeout_seconds=None, raise_on_error=True
   )
+
+
+def _is_name(side: Any) -> bool:
+  """Whether it stands before an equality sign for the answer behind it, as A, f(x) or 2 + 3."""
+  return is_expr_of_only_symbols(side) or side.is_number or side.has(AppliedUndef)
+
+
+def _named(value: Any) -> set:
+  """Which values are told apart by a name, if more than one are: of x = 1, y = 2 both."""
+  parts = value.args if isinstance(value, sympy.FiniteSet) else ()
+  names = {part.lhs for part in parts if isinstance(part, sympy.Eq)}
+  return names if len(names) > 1 else set()
+
+
+def _is_far(expected: Any, found: Any) -> bool:
+  """Whether two numbers differ beyond all rounding: that takes less time than to simplify."""
+  both = (expected, found)
+  if not all(isinstance(x, sympy.Expr) and x.is_number for x in both):
+    return False
+  if any(x.has(sympy.UnevaluatedExpr) for x in both):
+    return False  # a percentage, which is compared in two ways
+  try:
+    difference, size = (abs(complex(x.evalf())) for x in (expected - found, expected))
+  except (TypeError, ValueError, ArithmeticError):
+    return False
+  return difference > 1e-5 + 1e-9 * size
 
 
 def _digits(value: Any) -> int:
