@@ -18,7 +18,7 @@ from lcrl.sampling.core import Samples
 from lcrl.sampling.programs import assemble
 from lcrl.sampling.verified import Player
 from lcrl.tasks.task import Prompt, Task
-from lcrl.training import revise
+from lcrl.training import ahead, revise
 from lcrl.types import Batch, Budget, TokenScores
 from tests.methods_resume_test import Here
 from tests.rollouts import random_rollouts
@@ -213,3 +213,15 @@ def test_a_text_is_decoded_once():
   now = referee.responses(short)[0]
   assert [x.text for x in now] == ["one", "8"]
   assert now[1] is first[1]
+
+
+def test_a_log_prob_of_zero_was_drawn_and_an_older_state_still_says_what_was_not():
+  r = random_rollouts()
+  sure = dataclasses.replace(r, sampler_log_probs=jnp.zeros_like(r.sampler_log_probs))
+  np.testing.assert_array_equal(sure.drawn, r.mask)
+  forced = r.mask & (jnp.cumsum(r.mask, -1) == 1)
+  old = dataclasses.replace(r, sampler_log_probs=jnp.where(forced, 0, r.sampler_log_probs))
+  numbers = dict.fromkeys(("position", "rounds", "sampled", "trained", "seconds"), 0)
+  rows = {k: v for k, v in vars(old).items() if k != "undrawn"} | {"budget": vars(r.budget)}
+  got = ahead.collected({"rollouts": rows, "metrics": {}, **numbers}).rollouts
+  np.testing.assert_array_equal(got.drawn, r.mask & ~forced)
