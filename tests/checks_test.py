@@ -62,27 +62,14 @@ OTHERS = dict(
   state=rewards.Multipliers(jnp.zeros(2), jnp.zeros(2)),
 )
 # What takes any array, element by element; what takes Python numbers, records or a mesh.
-ELEMENTWISE = [
-  "discopop_link",
-  "exo_link",
-  "hinge_link",
-  "logistic_link",
-  "robust_link",
-  "alpha_divergence_reward",
-  "forward_kl_reward",
-  "implicit_reward",
-  "js_reward",
-  "power_reward",
-  "cosine_restarts_weight",
-]
-NOT_HERE = [
-  "score_tokens_sharded",
-  "length_thresholds",
-  "expected_right",
-  "cropped",
-  "oversampling_factor",
-  "prompts_to_sample",
-]
+ELEMENTWISE = (
+  "discopop_link exo_link hinge_link logistic_link robust_link alpha_divergence_reward "
+  "forward_kl_reward implicit_reward js_reward power_reward cosine_restarts_weight"
+)
+NOT_HERE = (
+  "score_tokens_sharded length_thresholds expected_right cropped oversampling_factor "
+  "prompts_to_sample"
+)
 # Arguments that may be one number, or of another shape than the others.
 FREE = dict(lowest=("count",), conciseness_reward=("anneal",), kto_loss=("baseline",)) | {
   "priced_reward": ("price",),
@@ -98,7 +85,7 @@ def functions():
   for module in (losses, rewards, advantages, filters):
     for name in module.__all__:
       f = getattr(module, name)
-      if not inspect.isfunction(f) or name in (*ELEMENTWISE, *NOT_HERE):
+      if not inspect.isfunction(f) or name in f"{ELEMENTWISE} {NOT_HERE}".split():
         continue
       arrays = [
         p for p in inspect.signature(f).parameters.values() if p.kind is p.POSITIONAL_OR_KEYWORD
