@@ -74,6 +74,7 @@ def adactrl_reward(
   Source: AdaCtrl, arXiv:2505.18822, and its code, without the overlong term (`soft_overlong`).
   [..., G] each -> [..., G].
   """
+  same_groups(correct=correct, lengths=lengths, tags=tags, valid=valid)
   outcome = jnp.where(correct.astype(bool), 1.0, -1.0)
   short = easy_length_score(correct, lengths, tags, valid)
   fit = calibration_score(correct, tags, valid, threshold=threshold)
