@@ -106,7 +106,7 @@ def check_functions(config: Mapping[str, Any]) -> None:
   for name, named in known.items():
     if config.get(name) is not None:
       check_function(named, config[name], name)
-  if (control := config.get("sampling", {}).get("control")) is not None:
+  if (control := (config.get("sampling") or {}).get("control")) is not None:
     check_function(CONTROL, control, "sampling.control")
   for i, phase in enumerate(config.get("then") or ()):
     for name in phase.keys() & {*PHASES}:
