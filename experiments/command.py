@@ -136,7 +136,7 @@ def run(main: Callable[[Sequence[str]], Any], name: str) -> None:
   flags.DEFINE_bool("traceback", False, "Show where an error comes from.")
 
   def guarded(argv: Sequence[str]) -> Any:
-    if FLAGS["verbosity"].using_default_value:  # else libraries tell of every file they write
+    if not FLAGS["verbosity"].present:  # libraries tell of every file that they write
       absl_logging.set_verbosity(absl_logging.WARNING)
       absl_logging.get_absl_handler().setFormatter(logging.Formatter("%(levelname)s: %(message)s"))
     try:
