@@ -76,7 +76,7 @@ def _fits(value: Any, hint: Any, largest: float) -> bool:
   if origin is Literal:
     return isinstance(value, str) and value in args
   if hint is int:
-    return _is_number(value) and isinstance(value, numbers.Integral) and abs(value) <= largest
+    return _is_number(value) and isinstance(value, numbers.Integral) and abs(int(value)) <= largest
   if hint is float:
     return _is_number(value) and math.isfinite(value)
   if origin is tuple and args[-1:] != (...,):
