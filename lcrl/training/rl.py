@@ -13,10 +13,12 @@ import numpy as np
 
 from lcrl import evaluation, recipes, rewards
 from lcrl.named import explained
+from lcrl.tasks.task import Prompt
 from lcrl.training.metrics import values
 from lcrl.training.model import build_model
 from lcrl.training.phases import Roll, Shaped, learn, make_monitor, make_rounds, monitored
 from lcrl.training.playing import build_tokenizer, judging, playing
+from lcrl.training.resume import fingerprint
 from lcrl.training.reward_model.learned import providers
 from lcrl.training.run import Judged, Run, Step
 from lcrl.training.samples import Samples
@@ -74,7 +76,13 @@ def begin(settings: Settings, out: Workdir) -> Iterator[Run]:
       judge=lambda params: judged(evaluate(params)),
       steps_from=steps_from,
       finish=lambda: finish(out, s.slots["reward"]["fn"], s.seed),
+      data=fingerprint(task.prompts, asked),
     )
+
+
+def asked(prompt: Prompt) -> tuple[Any, ...]:
+  """What of a prompt another file would not have."""
+  return prompt.id, prompt.messages, prompt.reference, prompt.difficulty
 
 
 class Watch:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import pathlib
 from typing import Any
 
@@ -11,7 +10,7 @@ import numpy as np
 
 from lcrl.masked import masked_mean
 from lcrl.mesh import on_host, to_local
-from lcrl.training.metrics import drop_after
+from lcrl.training.metrics import drop_after, json_line
 from lcrl.types import Batch, Outcome
 
 
@@ -41,7 +40,7 @@ class Samples:
     part = self._folder / f"{(step - 1) // self._every * self._every + 1:08d}.jsonl"
     with part.open("a") as file:
       for b in dict.fromkeys(groups):
-        file.write(json.dumps({"step": step, **self._row(local, b, g=0)}) + "\n")
+        file.write(json_line({"step": step, **self._row(local, b, g=0)}))
 
   def _row(self, local, b: int, g: int) -> dict[str, Any]:
     tokens, mask = local["tokens"][b, g], local["mask"][b, g]

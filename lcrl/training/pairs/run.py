@@ -19,6 +19,7 @@ from lcrl.data import batches, sources
 from lcrl.data.sources import Encoded, fingerprint
 from lcrl.mesh import batch_shards, everywhere
 from lcrl.named import build, resolve
+from lcrl.training import resume
 from lcrl.training.metrics import Metrics, Sum, values
 from lcrl.training.model import SCORE_FIELDS
 from lcrl.training.pairs import references
@@ -87,7 +88,13 @@ def begin(settings: Any, out: Workdir, *, parts: Parts = ACTING) -> Iterator[Run
       judge=judge,
       steps_from=steps_from,
       finish=lambda: parts.summarise(out, s, report),
+      data=resume.fingerprint([*data.train, *data.held_out], told),
     )
+
+
+def told(one: Encoded) -> tuple[Any, ...]:
+  """What of a pair another file would not have. The tokens of its prompt may hold today's date."""
+  return one.id, one.asked, [side.tolist() for side in one.sides], one.scores
 
 
 def read_data(model: Model, tokenizer: Any) -> Data:
