@@ -21,7 +21,7 @@ from typing import Any
 import jax
 import numpy as np
 
-GRACE = 3.0  # seconds in which a process may end by an error of its own
+GRACE = 1.0  # seconds in which a process may end by an error of its own
 PATIENCE = 60.0  # seconds for all to connect
 BYE = 255
 
@@ -37,11 +37,11 @@ def watched_peers() -> Iterator[None]:
   threading.Thread(target=_watch, args=(links, leaving), name="peers", daemon=True).start()
   try:
     yield
-  except jax.errors.JaxRuntimeError:  # what another one's end looks like inside a program
-    time.sleep(2 * GRACE)
-    raise
-  except BaseException:
+  except (ValueError, FloatingPointError):
     leaving.set()
+    raise
+  except BaseException:  # what another one's end looks like inside a program or a save
+    time.sleep(2 * GRACE)
     raise
   else:
     leaving.set()
