@@ -26,7 +26,8 @@ os.environ["XLA_FLAGS"] = "--xla_backend_optimization_level=0"
 from lcrl import evaluation
 from tests.faults import damage, trials
 
-TABLE = pathlib.Path("experiments/studies/faults.md")
+DATA = pathlib.Path("experiments/studies/faults.json")
+PARTS = ("kills", "one_of_two", "signals", "disks", "two_runs", "damages")
 SAVING = ("training/checkpoint.py", "training/manifest.py")
 NAMES = ["checkpoint", "loop", "manifest", "metrics", "phases", "rl", "run", "samples", "step"]
 ANYWHERE = tuple(f"training/{name}.py" for name in [*NAMES, "workdir"])
@@ -214,10 +215,20 @@ class Suite:
     yield Row("all checkpoints deleted: refused, the metrics as they were", 1, lost)
 
 
-def write_table(rows: list[Row], seconds: float) -> None:
-  lines = [f"| {row.fault} | {row.times} | {len(row.lost)} |" for row in rows]
-  kills = sum(row.times for row in rows if row.fault.startswith("SIGKILL"))
-  TABLE.write_text(
+def write_table(part: str, rows: list[Row], seconds: float) -> None:
+  """Renews the rows of a part in faults.json, and the table from all of them."""
+  found = json.loads(DATA.read_text()) if DATA.exists() else {}
+  origin = (
+    f"CPU, {os.cpu_count()} cores, shared; commit {evaluation.commit()}; {seconds / 60:.0f} minutes"
+  )
+  found[part] = {"rows": [[row.fault, row.times, len(row.lost)] for row in rows], "origin": origin}
+  evaluation.write_json(DATA, found)
+  sections = [found[name] for name in PARTS if name in found]
+  every = [row for section in sections for row in section["rows"]]
+  kills = sum(times for fault, times, _ in every if fault.startswith("SIGKILL"))
+  table = "\n".join(f"| {fault} | {times} | {lost} |" for fault, times, lost in every)
+  origins = "\n".join(f"- `{name}`: {found[name]['origin']}" for name in PARTS if name in found)
+  DATA.with_suffix(".md").write_text(
     f"""# Faults
 
 What `make test-faults` does to tiny runs, and what was lost by it. Each run comes to its end
@@ -229,36 +240,36 @@ come to its end; there are {kills} kills in all.
 
 | fault | times | lost |
 |---|---:|---:|
+{table}
+
+Each part can be run alone (`python -m tests.faults --only=kills`); these are from:
+
+{origins}
 """
-    + "\n".join(lines)
-    + f"\n\n`make test-faults`: {seconds / 60:.0f} minutes; {evaluation.device()}, shared; commit "
-    f"{evaluation.commit()}.\n"
   )
 
 
 def main() -> None:
   parser = argparse.ArgumentParser()
-  parts = ("kills", "one_of_two", "signals", "disks", "two_runs", "damages")
-  parser.add_argument("--only", choices=parts)
+  parser.add_argument("--only", choices=PARTS)
   parser.add_argument("--keep", action="store_true", help="the folders of all trials")
   given = parser.parse_args()
-  folder, began = pathlib.Path(tempfile.mkdtemp(prefix="faults_")), time.monotonic()
+  folder = pathlib.Path(tempfile.mkdtemp(prefix="faults_"))
   folder.chmod(0o755)
   trials.one_device()
-  suite, rows = Suite(folder), []
-  for part in [given.only] if given.only else parts:
+  suite, lost = Suite(folder), False
+  for part in [given.only] if given.only else PARTS:
+    rows, began = [], time.monotonic()
     run: Callable[[], Iterator[Row]] = getattr(suite, part)
     for row in run():
       rows.append(row)
-      print(
-        f"{time.monotonic() - began:6.0f} s  {row.fault}: {row.times} times, lost {row.lost}",
-        flush=True,
-      )
+      spent = time.monotonic() - began
+      print(f"{spent:6.0f} s  {row.fault}: {row.times} times, lost {row.lost}", flush=True)
+    write_table(part, rows, time.monotonic() - began)
+    lost |= any(row.lost for row in rows)
   if not given.keep:
     shutil.rmtree(folder)
-  if not given.only:
-    write_table(rows, time.monotonic() - began)
-  sys.exit(any(row.lost for row in rows))
+  sys.exit(lost)
 
 
 if __name__ == "__main__":
