@@ -48,13 +48,16 @@ class Suite:
     self.configs = trials.configs(folder / "rows.jsonl")
     self.whole: dict[str, pathlib.Path] = {}
     self.lines: dict[str, dict[str, int]] = {}
+    self.seconds: dict[str, float] = {}
 
   def reference(self, kind: str) -> pathlib.Path:
     """A run that nothing happened to."""
     if kind not in self.whole:
       place, counted = self.folder / f"whole_{kind}", self.folder / f"{kind}.json"
       hook = trials.killed_at_line(0, ANYWHERE, counted)
+      began = time.monotonic()
       trials.run_to_end(self.configs[kind], place, hook=hook)
+      self.seconds[kind] = time.monotonic() - began
       self.whole[kind], self.lines[kind] = place, json.loads(counted.read_text())
     return self.whole[kind]
 
@@ -87,7 +90,7 @@ class Suite:
     """Was the run killed before it came to its end?"""
     if how == "at random times":
       child = trials.start(self.configs[kind], place)
-      trials.after(self.random.uniform(2.0, 12.0), [child])
+      trials.after(self.random.uniform(0.1, 0.8) * self.seconds[kind], [child])
     else:
       files = SAVING if how == "during saves" else ANYWHERE
       named = [pathlib.Path(file).name for file in files]
@@ -101,8 +104,9 @@ class Suite:
 
   def _two_whole(self) -> pathlib.Path:
     if "two" not in self.whole:
-      self.whole["two"] = self.folder / "whole_two"
+      self.whole["two"], began = self.folder / "whole_two", time.monotonic()
       trials.run_to_end(self._two(), self.whole["two"], 2)
+      self.seconds["two"] = time.monotonic() - began
     return self.whole["two"]
 
   def _two_end(self, name: str, place: pathlib.Path) -> list[str]:
@@ -113,12 +117,13 @@ class Suite:
       return [f"{name}: {error}"]
 
   def _two_killed(self) -> list[str]:
+    self._two_whole()
     done, place = 0, self.folder / "two_killed"
     lost: list[str] = []
     while done < KILLS_OF_TWO:
       for _ in range(4):
         children = trials.start_two(self._two(), place)
-        trials.after(self.random.uniform(4.0, 16.0), children)
+        trials.after(self.random.uniform(0.2, 0.9) * self.seconds["two"], children)
         done += all(child.wait() == -signal.SIGKILL for child in children)
       lost += self._two_end(f"two killed, {done}", place)
       shutil.rmtree(place)

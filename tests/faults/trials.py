@@ -70,7 +70,7 @@ class Child:
       self._code = os.waitstatus_to_exitcode(status) if pid else None
     return self._code
 
-  def wait(self, seconds: float = 240.0) -> int:
+  def wait(self, seconds: float = 900.0) -> int:
     end = time.monotonic() + seconds
     while (code := self.ended()) is None:
       if time.monotonic() > end:
@@ -237,7 +237,7 @@ def after(seconds: float, children: Sequence[Child], number: int = signal.SIGKIL
 
 def until_line(workdir: pathlib.Path, children: Sequence[Child], step: int) -> None:
   """Waits for the metrics of a step."""
-  path, end = workdir / "metrics.jsonl", time.monotonic() + 120
+  path, end = workdir / "metrics.jsonl", time.monotonic() + 600
   told = lambda: path.exists() and f'"step": {step},' in path.read_text()
   while not told():
     ended = [child.said()[-2000:] for child in children if child.ended() is not None]
