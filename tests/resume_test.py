@@ -103,7 +103,7 @@ def test_the_config_is_checked_when_its_file_is_gone(run, caplog):
 
 
 def test_fewer_steps_than_were_taken_are_refused(run):
-  with pytest.raises(ValueError, match="has taken 4 steps: train.steps=2 is fewer"):
+  with pytest.raises(ValueError, match=r"has taken 4 steps: train\.steps=2 is fewer"):
     loop.train(changed(train__steps=2), run)
 
 
