@@ -20,15 +20,8 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from typing import NamedTuple
 
-os.environ["JAX_PLATFORMS"] = "cpu"
-# Programs are kept between trials, as experiments.train keeps them: a trial takes a third of the time.
-PROGRAMS = os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", tempfile.mkdtemp(prefix="programs_"))
-os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
-os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
-os.environ["XLA_FLAGS"] = "--xla_backend_optimization_level=0"
-
 from lcrl import evaluation
-from tests.faults import damage, trials
+from tests.faults import PROGRAMS, damage, trials
 
 DATA = pathlib.Path("experiments/studies/faults.json")
 PARTS = (
@@ -46,7 +39,7 @@ PARTS = (
 SAVING = ("training/checkpoint.py", "training/manifest.py")
 NAMES = ["checkpoint", "loop", "manifest", "metrics", "phases", "rl", "run", "samples", "step"]
 ANYWHERE = tuple(f"training/{name}.py" for name in [*NAMES, "workdir"])
-KILLS = {"rl": 14, "preference": 10, "sft": 8, "iterative": 10}
+KILLS = {"rl": 14, "preference": 10, "sft": 10, "iterative": 10}
 KILLS_OF_TWO = 8
 A_TRIAL = 5  # kills, at most, before the run may come to its end
 
