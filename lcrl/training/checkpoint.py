@@ -116,7 +116,10 @@ class Checkpoints:
       logging.warning("checkpoint %d is not valid: %s", candidate, fault)
       faults.append(fault)
     if step is not None or self.steps():
-      raise CheckpointError(f"no valid checkpoint in {self._folder}: {'; '.join(faults)}.")
+      raise CheckpointError(
+        f"no valid checkpoint in {self._folder}: {'; '.join(faults)}. Without one a run can only "
+        "begin anew, in another workdir or after this one is deleted."
+      )
     return None
 
   def about(self, step: int | None = None) -> dict[str, Any] | None:

@@ -59,10 +59,11 @@ class Workdir:
       self.path / f"{x}.jsonl" for x in ("evaluations", "answers")
     )
     history = self.path / "metrics.jsonl"
-    if restored is None and (self.path / "saved.json").exists():
+    saved = last_saved(self.path)
+    if restored is None and saved is not None:
       raise ValueError(
-        f"{self.path} holds a run that saved checkpoints, and none of them is there. To begin "
-        "anew, name another workdir or delete this one; nothing in it was changed."
+        f"{self.path} holds a run that saved a checkpoint at step {saved}, and none is there. To "
+        "begin anew, name another workdir or delete this one; nothing in it was changed."
       )
     if (restored or 0) > last:
       raise ValueError(
@@ -70,6 +71,8 @@ class Workdir:
       )
     if restored is not None and self.writes and not history.exists():
       logging.warning("%s is gone: the numbers up to step %d are missing.", history, restored)
+    if restored is not None and saved is not None and restored < saved:
+      logging.warning("the checkpoint of step %d is gone or damaged.", saved)
     first, kept = restored or 0, -1 if restored is None else restored  # anew: step 0 goes, too
     words = f"going on from step {restored} of {last}"
     if restored is None:
@@ -148,6 +151,18 @@ def read_config(workdir: pathlib.Path) -> dict[str, Any]:
     return dict(json.loads(place.read_text(encoding="utf-8"))["config"])
   except (ValueError, KeyError, TypeError, IndexError, RecursionError) as error:
     raise ValueError(f"{place} is not the config of a run: {error!r:.200}.") from None
+
+
+def last_saved(workdir: pathlib.Path) -> int | None:
+  """The step whose checkpoint was the last to become valid, 0 where the file that says so cannot be
+  read; None: there was none."""
+  place = workdir / "saved.json"
+  try:
+    return int(json.loads(place.read_bytes())["step"])
+  except FileNotFoundError:
+    return None
+  except (ValueError, TypeError, KeyError, IndexError, RecursionError):
+    return 0
 
 
 def recorded(workdir: pathlib.Path) -> dict[str, Any] | None:

@@ -149,8 +149,9 @@ def make_reference(model: Model, base: PyTree, data: Data, out: Workdir) -> refe
       yield from (stream[i] for i in range(batches.per_epoch(len(pairs), size)))
 
   make = build(references, s.built["reference"], field="reference")
-  key = fingerprint([*data.train, *data.held_out])
-  return make(references.Subject(model, base, key, passes, out.path))
+  pairs = [*data.train, *data.held_out]
+  rows = resume.fingerprint(pairs, told)
+  return make(references.Subject(model, base, fingerprint(pairs), passes, out.path, rows))
 
 
 def take(
