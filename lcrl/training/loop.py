@@ -108,7 +108,7 @@ def _finite(leaves: list[jax.Array]) -> jax.Array:
 def not_finite_leaves(params: Any, most: int = 3) -> list[str]:
   """Names of parameters with a value that is not finite, the first `most` of them."""
   named = jax.tree_util.tree_leaves_with_path(params)
-  fine = np.asarray(_finite([leaf for _, leaf in named])) if named else []
+  fine = np.asarray(_finite([leaf for _, leaf in named])) if named else np.ones(0, bool)
   wrong = [path for (path, _), yes in zip(named, fine, strict=True) if not yes]
   names = [jax.tree_util.keystr(path, simple=True, separator=".") for path in wrong[:most]]
   return names if len(wrong) <= most else [*names, f"{len(wrong) - most} more"]

@@ -57,10 +57,9 @@ def connect() -> dict[int, socket.socket]:
   first = jax.process_index() == 0
   listening = socket.create_server(("", 0)) if first else None
   port = listening.getsockname()[1] if listening else 0
-  told = np.frombuffer(
-    socket.inet_aton(own_address()) + port.to_bytes(2, "big") + secrets.token_bytes(16), np.uint8
-  )
-  told = np.asarray(multihost_utils.broadcast_one_to_all(told), np.uint8).tobytes()
+  own = socket.inet_aton(own_address()) + port.to_bytes(2, "big") + secrets.token_bytes(16)
+  of_first = multihost_utils.broadcast_one_to_all(np.frombuffer(own, np.uint8))
+  told = np.asarray(of_first, np.uint8).tobytes()
   address, key = (socket.inet_ntoa(told[:4]), int.from_bytes(told[4:6], "big")), told[6:]
   if listening is None:
     link = socket.create_connection(address, timeout=PATIENCE)

@@ -6,9 +6,11 @@ import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from lcrl.tasks.task import Prompts
+
 # How long, how often and with what means: none of it changes what a step learns, up to rounding.
-MEANS = ("train.steps", "train.micro_batches", "train.pack", "train.head_remat")
-MEANS += ("policy.remat", "policy.unroll", "policy.attention", "policy.decoding")
+MEANS = {"train.steps", "train.micro_batches", "train.pack", "train.head_remat"}
+MEANS |= {"policy.remat", "policy.unroll", "policy.attention", "policy.decoding"}
 SECTIONS = ("checkpoint", "eval", "log", "mesh", "verify")
 LIMITS = ("train.max_tokens", "train.max_prompt_tokens")  # may rise
 ABSENT = object()
@@ -46,7 +48,7 @@ def check_data(where: Any, before: Mapping[str, Any] | None, data: str) -> None:
     )
 
 
-def fingerprint(rows: Sequence[Any], parts: Callable[[Any], Any]) -> str:
+def fingerprint(rows: Sequence[Any] | Prompts, parts: Callable[[Any], Any]) -> str:
   """Changes when the number of rows does, or `parts` of one, which is plain data.
 
   Of rows that are made when they are asked for, 256 that are evenly spread speak for all.
