@@ -148,13 +148,14 @@ def test_resume_equals_never_stopping(whole, tmp_path):
   assert rows[0] == rows[1]
 
 
-def test_sigterm_saves_and_the_run_goes_on(whole, tmp_path, monkeypatch):
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_saves_and_the_run_goes_on(number, whole, tmp_path, monkeypatch, capsys):
   learn = phases.learn
 
   def learn_and_ask(*args):
     result = learn(*args)
     if int(result[0].step) == 3:
-      os.kill(os.getpid(), signal.SIGTERM)
+      os.kill(os.getpid(), number)
     return result
 
   monkeypatch.setattr(rl, "learn", learn_and_ask)
@@ -171,6 +172,9 @@ def test_sigterm_saves_and_the_run_goes_on(whole, tmp_path, monkeypatch):
   monkeypatch.undo()
   monkeypatch.setattr(jax, "devices", lambda *_: jax.local_devices()[:1])
   loop.train(CONFIG, tmp_path)
+  said = capsys.readouterr().err
+  assert f"{number.name}: the run stops after this step and saves" in said
+  assert "going on from step 3 of 4" in said
   jax.tree.map(np.testing.assert_array_equal, final_state(tmp_path), final_state(whole))
 
 

@@ -57,9 +57,9 @@ def model():
   return build_model(read(changed("", **FULL, train__pack=None)))
 
 
-def subject(model, folder, pairs, *, size=3, data="data"):
+def subject(model, folder, pairs, *, size=3, data="data", rows=""):  # noqa: F811
   passes = lambda: (padded(pairs[i : i + size], size=size) for i in range(0, len(pairs), size))
-  return references.Subject(model, (), data, passes, folder)
+  return references.Subject(model, (), data, passes, folder, rows)
 
 
 def test_compare_by_hand():
@@ -97,6 +97,15 @@ def test_a_cache_holds_what_a_copy_says(model, tmp_path):
   written = (tmp_path / "reference" / "log_probs.npy").stat().st_mtime_ns
   references.cached()(subject(model, tmp_path, data))
   assert (tmp_path / "reference" / "log_probs.npy").stat().st_mtime_ns == written
+
+
+def test_a_cache_is_found_by_the_rows_where_a_template_tells_the_date(model, tmp_path, caplog):
+  data = encoded(3)
+  references.cached()(subject(model, tmp_path, data, data="monday", rows="rows"))
+  references.cached()(subject(model, tmp_path, data, data="tuesday", rows="rows"))
+  assert "the same pairs under prompts of another day" in caplog.text
+  with pytest.raises(ValueError, match="holds the reference of other pairs"):
+    references.cached()(subject(model, tmp_path, data, data="tuesday", rows="others"))
 
 
 def test_a_cache_of_another_model_or_of_other_pairs_is_refused(model, tmp_path):

@@ -9,7 +9,7 @@ import pytest
 from jax.sharding import AxisType
 from jax.sharding import PartitionSpec as P
 
-from lcrl import losses
+from lcrl import advantages, losses
 from lcrl.losses.log_probs import FIELDS
 
 ROWS, TIME, WIDTH, VOCAB = 4, 5, 8, 24
