@@ -9,10 +9,10 @@ import jax.numpy as jnp
 import pytest
 
 from lcrl import advantages, filters, losses, rewards
-from lcrl.checks import _KINDS
+from lcrl.checks import BOOLEAN
 
 SIZE = {"B": 3, "G": 4, "T": 6, "K": 2, "D": 5, "V": 7}
-BOOL = tuple(_KINDS["bool"][1:])
+BOOL = tuple(BOOLEAN)
 TOKENS = "log_probs probs logits entropy mask tokens weights log_sum_sq"
 PAIRS = "chosen rejected baselines desirable log_ratios margins"
 # Of some functions the arguments have other shapes than their names tell; "" is one number.
