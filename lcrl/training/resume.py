@@ -9,7 +9,7 @@ from typing import Any
 from lcrl.tasks.task import Prompts
 
 # How long, how often and with what means: none of it changes what a step learns, up to rounding.
-MEANS = {"train.steps", "train.micro_batches", "train.pack", "train.head_remat"}
+MEANS = {"train.steps", "train.micro_batches", "train.pack", "train.head_remat", "task.long"}
 MEANS |= {"policy.remat", "policy.unroll", "policy.attention", "policy.decoding"}
 SECTIONS = ("checkpoint", "eval", "log", "mesh", "verify")
 LIMITS = ("train.max_tokens", "train.max_prompt_tokens")  # may rise
