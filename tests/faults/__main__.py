@@ -283,7 +283,7 @@ def main() -> None:
       rows.append(row)
       spent = time.monotonic() - began
       print(f"{spent:6.0f} s  {row.fault}: {row.times} times, lost {row.lost}", flush=True)
-    write_table(part, rows, time.monotonic() - began)
+      write_table(part, rows, spent)
     lost |= any(row.lost for row in rows)
   if not given.keep:
     shutil.rmtree(folder)
