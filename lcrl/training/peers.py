@@ -37,11 +37,11 @@ def watched_peers() -> Iterator[None]:
   threading.Thread(target=_watch, args=(links, leaving), name="peers", daemon=True).start()
   try:
     yield
-  except (ValueError, FloatingPointError):
-    leaving.set()
-    raise
-  except BaseException:  # what another one's end looks like inside a program or a save
+  except BaseException:
+    # Another one's end raises errors of any type inside of programs and saves: if it is that, the
+    # thread says so meanwhile and ends the process.
     time.sleep(2 * GRACE)
+    leaving.set()
     raise
   else:
     leaving.set()

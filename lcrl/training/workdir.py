@@ -57,6 +57,26 @@ class Workdir:
     """The checkpoint of `step` is valid: from now on one is missed if there is none."""
     evaluation.write_json(self.path / "saved.json", {"step": step})
 
+  def _check(self, restored: int | None, last: int) -> str:
+    """What to say of how the run begins. Raises ValueError where it should not."""
+    saved, history = last_saved(self.path), self.path / "metrics.jsonl"
+    if restored is None and saved is not None:
+      raise ValueError(
+        f"{self.path} holds a run that saved a checkpoint at step {saved}, and none is there. To "
+        "begin anew, name another workdir or delete this one; nothing in it was changed."
+      )
+    if restored is None:
+      return "no checkpoint was saved so far: the run begins anew" if history.exists() else ""
+    if restored > last:
+      raise ValueError(
+        f"{self.path} holds a run that has taken {restored} steps: train.steps={last} is fewer."
+      )
+    if not history.exists() and self.writes:
+      logging.warning("%s is gone: the numbers up to step %d are missing.", history, restored)
+    if saved is not None and restored < saved:
+      logging.warning("the checkpoint of step %d is gone or damaged.", saved)
+    return f"going on from step {restored} of {last}"
+
   @contextlib.contextmanager
   def open(self, restored: int | None, last: int) -> Iterator[None]:
     """For the steps after the checkpoint that is `restored`; what was written past it is dropped.
@@ -64,34 +84,17 @@ class Workdir:
     Raises:
       ValueError: there is none, but there was one: the run would begin anew unasked.
     """
+    words = self._check(restored, last)
+    kept = -1 if restored is None else restored  # a run that begins anew writes step 0 again
     self._evaluations, self._answers = (
       self.path / f"{x}.jsonl" for x in ("evaluations", "answers")
     )
-    history = self.path / "metrics.jsonl"
-    saved = last_saved(self.path)
-    if restored is None and saved is not None:
-      raise ValueError(
-        f"{self.path} holds a run that saved a checkpoint at step {saved}, and none is there. To "
-        "begin anew, name another workdir or delete this one; nothing in it was changed."
-      )
-    if (restored or 0) > last:
-      raise ValueError(
-        f"{self.path} holds a run that has taken {restored} steps: train.steps={last} is fewer."
-      )
-    if restored is not None and self.writes and not history.exists():
-      logging.warning("%s is gone: the numbers up to step %d are missing.", history, restored)
-    if restored is not None and saved is not None and restored < saved:
-      logging.warning("the checkpoint of step %d is gone or damaged.", saved)
-    first, kept = restored or 0, -1 if restored is None else restored  # anew: step 0 goes, too
-    words = f"going on from step {restored} of {last}"
-    if restored is None:
-      words = "no checkpoint was saved so far: the run begins anew" if history.exists() else ""
     with contextlib.ExitStack() as stack:
       if self.writes:
         drop_after(self._evaluations, kept)
         drop_after(self._answers, kept)
         self._metrics = stack.enter_context(contextlib.closing(Writer(self.path, step=kept)))
-        self._bar = stack.enter_context(Progress(first, last))
+        self._bar = stack.enter_context(Progress(restored or 0, last))
         if words:
           self.note(words)
       yield
