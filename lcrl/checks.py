@@ -22,21 +22,8 @@ __all__ = [
 ]
 
 # By name, or by the end of a name such as chosen_mask.
-BOOLEAN = [
-  "mask",
-  "keep",
-  "valid",
-  "truncated",
-  "spared",
-  "unread",
-  "seen",
-  "desirable",
-  "positive",
-  "present",
-  "preferred",
-  "long",
-  "mode",
-]
+BOOLEAN = ["mask", "keep", "valid", "truncated", "spared", "unread", "seen", "desirable"]
+BOOLEAN += ["positive", "present", "preferred", "long", "mode"]
 _KINDS: tuple[tuple[str, Any, list[str]], ...] = (
   ("bool", jnp.bool_, BOOLEAN),
   ("integers", jnp.integer, ["tokens", "levels", "tags"]),
