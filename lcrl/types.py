@@ -50,7 +50,7 @@ class Rollouts:
 
   tokens: jax.Array  # [B, G, T] int32, prompt then response, right-padded
   mask: jax.Array  # [B, G, T] bool, tokens that count: sampled, or forced by a prefix that trains
-  sampler_log_probs: jax.Array  # [B, G, T] float32, 0 where masked or not drawn as it stands
+  sampler_log_probs: jax.Array  # [B, G, T] float32, of drawn tokens; nothing else reads the rest
   lengths: jax.Array  # [B, G] int32, mask.sum(-1)
   truncated: jax.Array  # [B, G] bool, reached the cap without an end token
   scores: jax.Array  # [B, G] float32, the verifier's own number
@@ -61,12 +61,14 @@ class Rollouts:
   difficulty: jax.Array  # [B] int32, as the task counts it
   budget: Budget
   signals: dict[str, jax.Array]  # [B], [B, G] or [B, G, T], what only some methods need
+  undrawn: jax.Array | None = None  # [B, G, T] bool, in the mask but not drawn; None: all were
 
   @property
   def drawn(self) -> jax.Array:
     """[B, G, T] bool, tokens that the sampler chose as they stand: not those that a prefix forced
-    or that moved when the response was cropped. Only they can be compared with the sampler."""
-    return self.mask & (self.sampler_log_probs < 0)
+    or that moved when the response was cropped. Only they can be compared with the sampler. A
+    log-prob of 0 is a drawn token of probability 1."""
+    return self.mask if self.undrawn is None else self.mask & ~self.undrawn
 
 
 @_record

@@ -18,7 +18,7 @@ from lcrl.sampling.core import Samples
 from lcrl.sampling.programs import assemble
 from lcrl.sampling.verified import Player
 from lcrl.tasks.task import Prompt, Task
-from lcrl.training import revise
+from lcrl.training import ahead, revise
 from lcrl.types import Batch, Budget, TokenScores
 from tests.methods_resume_test import Here
 from tests.rollouts import random_rollouts
@@ -142,8 +142,8 @@ def test_thinking_behind_the_answer_is_taken_out():
   assert after.signals["needed"].tolist() == [[6, 0, 0, 0, 0]]
   assert after.signals["think_length"].tolist() == [[18, 4, 2, 1, 2]]
   assert after.correct.tolist() == before.correct.tolist() == [[True, False, True, True, True]]
-  drawn = after.sampler_log_probs[0, 0][after.mask[0, 0]]
-  np.testing.assert_array_equal(drawn < 0, [True] * 6 + [False] * 7)  # what moved was not drawn so
+  drawn = after.drawn[0, 0][after.mask[0, 0]]
+  np.testing.assert_array_equal(drawn, [True] * 6 + [False] * 7)  # what moved was not drawn so
   np.testing.assert_array_equal(after.tokens[0, 1:], before.tokens[0, 1:])
   np.testing.assert_array_equal(after.mask[0, 1:], before.mask[0, 1:])
 
@@ -197,7 +197,7 @@ def test_tokens_that_were_not_drawn_are_not_corrected():
     Batch(r, ones, r.valid, ones, r.mask * 1.0),
   )[0]
   forced = r.mask & (jnp.cumsum(r.mask, -1) == 1)
-  moved = dataclasses.replace(r, sampler_log_probs=jnp.where(forced, 0, r.sampler_log_probs))
+  moved = dataclasses.replace(r, undrawn=forced)
   np.testing.assert_array_equal(moved.drawn, r.mask & ~forced)
   twice = jnp.where(r.mask, r.sampler_log_probs + jnp.log(2.0), 0)  # ratios of 2, forced ones of 1
   got = score(moved, twice, correction=lambda *x: truncated_importance(*x, high=9.0))
@@ -213,3 +213,15 @@ def test_a_text_is_decoded_once():
   now = referee.responses(short)[0]
   assert [x.text for x in now] == ["one", "8"]
   assert now[1] is first[1]
+
+
+def test_a_log_prob_of_zero_was_drawn_and_an_older_state_still_says_what_was_not():
+  r = random_rollouts()
+  sure = dataclasses.replace(r, sampler_log_probs=jnp.zeros_like(r.sampler_log_probs))
+  np.testing.assert_array_equal(sure.drawn, r.mask)
+  forced = r.mask & (jnp.cumsum(r.mask, -1) == 1)
+  old = dataclasses.replace(r, sampler_log_probs=jnp.where(forced, 0, r.sampler_log_probs))
+  numbers = dict.fromkeys(("position", "rounds", "sampled", "trained", "seconds"), 0)
+  rows = {k: v for k, v in vars(old).items() if k != "undrawn"} | {"budget": vars(r.budget)}
+  got = ahead.collected({"rollouts": rows, "metrics": {}, **numbers}).rollouts
+  np.testing.assert_array_equal(got.drawn, r.mask & ~forced)

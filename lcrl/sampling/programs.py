@@ -235,6 +235,7 @@ def assemble(rows: Rows, budget: Budget, samples: Samples, *, pad_id: int) -> Ro
     difficulty=jnp.asarray(rows.difficulty),
     budget=jax.tree.map(jnp.asarray, budget),
     signals={},
+    undrawn=None if rows.counts is None else mask & ~drawn,
   )
 
 

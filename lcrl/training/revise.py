@@ -104,8 +104,8 @@ def crop_thinking(*, extract: str = "boxed", close: str = "</think>") -> Revisio
   """Takes out of a right response what it thinks after it has reached its answer.
 
   Source: LC-R1, arXiv:2506.14755, where a small model says how much is needed. Stand-in: up to the
-  first place in the thinking where the final answer stands by itself. Tokens that move have 0 for
-  `sampler_log_probs`: nobody drew them after what now precedes them.
+  first place in the thinking where the final answer stands by itself. Tokens that move are
+  `undrawn`: nobody drew them after what now precedes them.
 
   Signals: needed, tokens up to that place, 0 if there is none or the answer is wrong; think_length,
   tokens of the thinking before anything was taken out (all of it without an end). [B, G] int32.
@@ -152,13 +152,14 @@ def _taken_out(r: Share, first: np.ndarray, last: np.ndarray, referee: Referee) 
   there = source < len(at)
   take = lambda x: np.take_along_axis(x, np.minimum(source, len(at) - 1), -1)
   mask = take(r.mask) & there
-  moved = moved & (gap > 0)
+  undrawn = mask & ((moved & (gap > 0)) | take(~np.asarray(r.drawn)))
   return dataclasses.replace(
     r,
     tokens=np.where(there, take(r.tokens), referee.player.tokenizer.pad_id).astype(np.int32),
     mask=mask,
-    sampler_log_probs=np.where(moved | ~mask, 0, r.sampler_log_probs).astype(np.float32),
+    sampler_log_probs=np.where(undrawn | ~mask, 0, r.sampler_log_probs).astype(np.float32),
     lengths=mask.sum(-1, dtype=np.int32),
+    undrawn=undrawn,
   )
 
 
