@@ -17,6 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from lcrl.checks import one_or_each, same_groups, same_shape, typed
 from lcrl.masked import as_float, masked_mean, masked_quantile, masked_std
 from lcrl.types import Rollouts, Stage
 
@@ -56,6 +57,7 @@ def nonconstant_groups(metric: jax.Array, valid: jax.Array, *, keep_lone: bool =
   [[ True  True]
    [False False]]
   """
+  same_groups(metric=metric, valid=valid)
   metric = as_float(metric)
   high = jnp.max(jnp.where(valid, metric, -jnp.inf), -1, keepdims=True)
   low = jnp.min(jnp.where(valid, metric, jnp.inf), -1, keepdims=True)
@@ -108,9 +110,11 @@ def lowest(metric: jax.Array, valid: jax.Array, count: jax.Array | int) -> jax.A
   Source: GFPO, arXiv:2508.09726: by length, or by -reward / length; its advantage is
   `group_normalized` with ddof 0. [..., G], [..., G], [...] or a number -> [..., G] bool.
 
-  >>> print(lowest(jnp.array([5, 2, 3, 2]), jnp.ones(4, bool), 2))
-  [False  True False  True]
+  >>> print(lowest(jnp.array([[5, 2, 3, 2]]), jnp.ones((1, 4), bool), 2))
+  [[False  True False  True]]
   """
+  same_groups(metric=metric, valid=valid)
+  one_or_each({"a group": valid[..., 0]}, count=count)
   order = jnp.argsort(jnp.where(valid, as_float(metric), jnp.inf), -1, stable=True)
   count = jnp.broadcast_to(jnp.asarray(count), valid.shape[:-1])[..., None]
   return valid & (jnp.argsort(order, -1) < count)
@@ -142,6 +146,8 @@ def difficulty_count(
   The first of `counts` while the history holds fewer than `warmup` means. Source: adaptive GFPO,
   which keeps a t-digest where this takes exact quartiles. [...], [N], [N] bool -> [...] int32.
   """
+  same_shape(history=history, seen=seen)
+  typed(mean_rewards=mean_rewards)
   limits = [masked_quantile(history, seen, q) for q in (0.25, 0.5, 0.75)]
   quartile = sum((as_float(mean_rewards) >= limit).astype(jnp.int32) for limit in limits)
   kept = jnp.asarray(counts, jnp.int32)[quartile]
@@ -192,10 +198,11 @@ def outlier_kept_length(
   code. No value exceeds (G - 1) / sqrt(G) sample deviations: alpha 3 needs groups of 11.
   [..., G] each -> [..., G] int32.
 
-  >>> lengths = jnp.array([100, 120, 90, 110, 300, 105])
-  >>> print(outlier_kept_length(jnp.ones(6), lengths, jnp.ones(6, bool), alpha=1.0))
-  [100 120  90 110 217 105]
+  >>> lengths = jnp.array([[100, 120, 90, 110, 300, 105]])
+  >>> print(outlier_kept_length(jnp.ones((1, 6)), lengths, jnp.ones((1, 6), bool), alpha=1.0))
+  [[100 120  90 110 217 105]]
   """
+  same_groups(rewards=rewards, lengths=lengths, valid=valid)
   solved = jnp.abs(as_float(rewards) - 1.0) < 1e-6
   eligible = masked_mean(solved, valid, -1, keepdims=True) >= success - 1e-6
   std = masked_std(lengths, valid, -1, ddof=1, keepdims=True)

@@ -1,14 +1,19 @@
 """Masked reductions. The package's stabilisers live here.
 
 A mask selects with `where`, so nothing behind it, nan included, reaches a value or a gradient.
+Inside `jax.shard_map`, `axis_name` makes a sum, and all that is made of sums, that of all devices
+along these mesh axes; `axis` then must hold every axis of the array that is cut.
 """
 
 from __future__ import annotations
+
+import math
 
 import jax
 import jax.numpy as jnp
 
 Axis = int | tuple[int, ...] | None
+AxisName = str | tuple[str, ...] | None
 
 
 def as_float(x: jax.Array) -> jax.Array:
@@ -19,45 +24,79 @@ def as_float(x: jax.Array) -> jax.Array:
   return x.astype(jnp.promote_types(x.dtype, jnp.float32))
 
 
-def masked_sum(x, mask, axis: Axis = None, *, keepdims: bool = False) -> jax.Array:
+def exponent_limit(dtype) -> float:
+  """8 below the logarithm of the type's largest number, 80.7 in float32: room for a factor."""
+  return math.log(jnp.finfo(dtype).max) - 8
+
+
+def finite_exp(x: jax.Array) -> jax.Array:
+  """exp(x) up to `exponent_limit`, constant beyond.
+
+  There the gradient is 0, and so is 0 times it, where exp itself would give inf and 0 * inf = nan.
+
+  >>> print(f"{finite_exp(jnp.array(1e4)):.1e}")
+  1.1e+35
+  """
+  x = as_float(x)
+  return jnp.exp(jnp.minimum(x, exponent_limit(x.dtype)))
+
+
+def total(x: jax.Array, axis_name: AxisName = None) -> jax.Array:
+  """The sum of x over the devices along mesh axes; x itself without any."""
+  return x if axis_name is None else jax.lax.psum(x, axis_name)
+
+
+def masked_sum(
+  x, mask, axis: Axis = None, *, keepdims: bool = False, axis_name: AxisName = None
+) -> jax.Array:
   """Sum of x where mask.
 
   >>> print(masked_sum(jnp.array([1.0, jnp.nan, 2.0]), jnp.array([True, False, True])))
   3.0
   """
-  return jnp.sum(jnp.where(mask, as_float(x), 0.0), axis=axis, keepdims=keepdims)
+  here = jnp.sum(jnp.where(mask, as_float(x), 0.0), axis=axis, keepdims=keepdims)
+  return total(here, axis_name)
 
 
-def masked_mean(x, mask, axis: Axis = None, *, keepdims: bool = False) -> jax.Array:
+def masked_mean(
+  x, mask, axis: Axis = None, *, keepdims: bool = False, axis_name: AxisName = None
+) -> jax.Array:
   """Mean of x where mask; 0 where nothing is selected.
 
   >>> print(masked_mean(jnp.array([1.0, 9.0, 2.0]), jnp.array([True, False, True])))
   1.5
   """
   x, mask = jnp.broadcast_arrays(as_float(x), mask)
-  count = jnp.sum(mask, axis=axis, keepdims=keepdims).astype(x.dtype)
-  return masked_sum(x, mask, axis, keepdims=keepdims) / jnp.maximum(count, 1)
+  count = total(jnp.sum(mask, axis=axis, keepdims=keepdims).astype(x.dtype), axis_name)
+  whole = masked_sum(x, mask, axis, keepdims=keepdims, axis_name=axis_name)
+  return whole / jnp.maximum(count, 1)
 
 
-def masked_var(x, mask, axis: Axis = None, *, ddof: int = 0, keepdims: bool = False) -> jax.Array:
+def masked_var(
+  x, mask, axis: Axis = None, *, ddof: int = 0, keepdims: bool = False, axis_name: AxisName = None
+) -> jax.Array:
   """Variance of x where mask, sum((x - mean)^2) / max(count - ddof, 1); 0 for one value or none.
 
   >>> print(masked_var(jnp.array([1.0, 9.0, 3.0]), jnp.array([True, False, True]), ddof=1))
   2.0
   """
   x, mask = jnp.broadcast_arrays(as_float(x), mask)
-  centred = jnp.where(mask, x - masked_mean(x, mask, axis, keepdims=True), 0.0)
-  count = jnp.sum(mask, axis=axis, keepdims=keepdims).astype(x.dtype)
-  return jnp.sum(centred**2, axis=axis, keepdims=keepdims) / jnp.maximum(count - ddof, 1)
+  mean = masked_mean(x, mask, axis, keepdims=True, axis_name=axis_name)
+  centred = jnp.where(mask, x - mean, 0.0)
+  count = total(jnp.sum(mask, axis=axis, keepdims=keepdims).astype(x.dtype), axis_name)
+  squares = total(jnp.sum(centred**2, axis=axis, keepdims=keepdims), axis_name)
+  return squares / jnp.maximum(count - ddof, 1)
 
 
-def masked_std(x, mask, axis: Axis = None, *, ddof: int = 0, keepdims: bool = False) -> jax.Array:
+def masked_std(
+  x, mask, axis: Axis = None, *, ddof: int = 0, keepdims: bool = False, axis_name: AxisName = None
+) -> jax.Array:
   """Square root of `masked_var`, with gradient 0 where the variance is 0.
 
   >>> print(masked_std(jnp.array([1.0, 9.0, 3.0]), jnp.array([True, False, True])))
   1.0
   """
-  var = masked_var(x, mask, axis, ddof=ddof, keepdims=keepdims)
+  var = masked_var(x, mask, axis, ddof=ddof, keepdims=keepdims, axis_name=axis_name)
   return jnp.where(var > 0, jnp.sqrt(jnp.where(var > 0, var, 1.0)), 0.0)
 
 

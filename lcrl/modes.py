@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import jax
 
+from lcrl.checks import same_groups
 from lcrl.masked import masked_mean
 
 
 def mode_accuracy(correct: jax.Array, mode: jax.Array, valid: jax.Array) -> jax.Array:
   """Share of right answers among the group's rollouts in the mode. [..., G] each -> [...]."""
+  same_groups(correct=correct, mode=mode, valid=valid)
   return masked_mean(correct, valid & mode, -1)
 
 
@@ -19,5 +21,6 @@ def mode_is_preferred(
 
   [..., G] each -> [..., G] bool.
   """
+  same_groups(correct=correct, long=long, valid=valid)
   gain = mode_accuracy(correct, long, valid) - mode_accuracy(correct, ~long, valid)
   return long == (gain > threshold)[..., None]

@@ -5,6 +5,8 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
+from lcrl.checks import same_shape
+
 
 def repeated_starts(tokens: jax.Array, mask: jax.Array, *, ngram: int) -> jax.Array:
   """Where an n-gram begins that occurred before in the response.
@@ -16,6 +18,7 @@ def repeated_starts(tokens: jax.Array, mask: jax.Array, *, ngram: int) -> jax.Ar
   """
   if ngram < 1:
     raise ValueError(f"ngram must be at least 1, got {ngram}.")
+  same_shape(tokens=tokens, mask=mask)
   if tokens.ndim > 1:
     return jax.vmap(lambda t, m: repeated_starts(t, m, ngram=ngram))(tokens, mask)
   starts = tokens.shape[0] - ngram + 1

@@ -44,8 +44,8 @@ def test_equal_rewards_give_exactly_zero(advantage):
 def test_a_lone_rollout(advantage):
   keep = jnp.array([[True, False]])
   reward = jnp.array([[0.5, jnp.nan]])
-  np.testing.assert_allclose(advantage(reward, keep), [[0.5, 0.0]], rtol=1e-5)
-  assert not np.any(advantage(reward, keep, lone_raw=False))
+  np.testing.assert_allclose(advantage(reward, keep, lone_raw=True), [[0.5, 0.0]], rtol=1e-5)
+  assert not np.any(advantage(reward, keep))
 
 
 def test_shapes_must_agree():

@@ -92,17 +92,19 @@ def test_advantages_per_token_or_per_rollout_and_nothing_else():
     losses.clipped_surrogate_loss(*args, r.scores[0], r.mask)
 
 
-def test_correction_scales_the_surrogate_and_not_the_kl():
+def test_correction_scales_surrogate_kl_and_entropy():
   r = random_rollouts(2)
   old = r.sampler_log_probs + jnp.log(1.5)  # every ratio 1.5, above the cap of 1.25
-  scores = TokenScores(old)
+  scores = TokenScores(old, entropy=jnp.full(r.mask.shape, 2.0))
   batch = batch_of(r, old_log_probs=old, ref_log_probs=old + 0.3)
   value = lambda **knobs: losses.clipped_surrogate(**knobs).apply((), scores, batch)[0]
   kl = losses.k1(beta=0.1)
   correction = losses.truncated(high=1.25)
-  want = 1.25 * value() - 0.1 * 0.3  # k1 is -0.3 at every token and the weights sum to 1
-  np.testing.assert_allclose(value(kl=kl, correction=correction), want, rtol=1e-5)
-  assert not value(correction=losses.rejected(high=1.25, per_sequence=False))
+  # k1 is -0.3 at every token, the entropy 2, and the weights sum to 1
+  want = 1.25 * (value() - 0.1 * 0.3 - 0.1 * 2)
+  got = value(kl=kl, correction=correction, entropy_bonus=0.1)
+  np.testing.assert_allclose(got, want, rtol=1e-5)
+  assert not value(kl=kl, correction=losses.rejected(high=1.25, per_sequence=False))
   assert losses.clipped_surrogate(kl=kl).needs == ("ref",)
   assert losses.clipped_surrogate().needs == ()
 

@@ -19,7 +19,8 @@ def rollouts(correct, lengths, *, target=8, prompt_ids=None, **fields):
   r = random_rollouts(prompts=correct.shape[0], group=correct.shape[1])
   budget = dataclasses.replace(r.budget, target=jnp.full(correct.shape, target))
   ids = r.prompt_ids if prompt_ids is None else jnp.array(prompt_ids)
-  fields = dict(correct=correct, lengths=lengths, budget=budget, prompt_ids=ids, **fields)
+  fields = dict(truncated=jnp.zeros(correct.shape, bool)) | fields
+  fields |= dict(correct=correct, lengths=lengths, budget=budget, prompt_ids=ids)
   return dataclasses.replace(r, **fields)
 
 
@@ -234,7 +235,7 @@ def test_pear_leaves_the_tag_out_and_floors():
 
 
 def test_shapes_must_agree():
-  with pytest.raises(ValueError, match=r"rewards \(2,\), lengths \(2,\), targets \(3,\)"):
+  with pytest.raises(ValueError, match=r"rewards, lengths and targets .*\(2,\), \(2,\), \(3,\)"):
     rewards.exact_length_reward(jnp.ones(2), jnp.ones(2), jnp.ones(3))
 
 
@@ -278,8 +279,8 @@ def test_kl_in_the_reward_and_progress_read_their_signals():
   )
   r = dataclasses.replace(r, signals=signals)
   stage = rewards.mrt(alpha=1.0, base=rewards.kl_penalty(beta=0.1))
-  forced = r.sampler_log_probs.at[0, 0, 3].set(0.0)  # nobody drew the first token of the first
-  (got, less), _ = run(stage, r, dataclasses.replace(r, sampler_log_probs=forced))
+  forced = jnp.zeros_like(r.mask).at[0, 0, 3].set(True)  # nobody drew the first one's first token
+  (got, less), _ = run(stage, r, dataclasses.replace(r, undrawn=forced))
   tokens = np.asarray(r.mask.sum(-1))
   np.testing.assert_allclose(got, [[1.5, -0.5]] - 0.05 * tokens, rtol=1e-5)
   np.testing.assert_allclose(less - got, [[0.05, 0.0]], atol=1e-6)
@@ -321,3 +322,31 @@ def test_lagrangian_hands_on_what_its_components_ask_for():
   assert stage.rows == 7
   seen = stage.observe(stage.init(), rollouts([[True] * 3], [[2, 2, 2]]))
   assert (seen.components[1].own.targets != stage.init().components[1].own.targets).any()
+
+
+CUT = {
+  "step_bonus": (rewards.step_bonus(), 1.5, 1.0),
+  "late": (rewards.step_bonus(alpha=0.0, late=0.5), 1.0, 0.5),
+  "truncation": (rewards.truncation(), 1.0, 0.0),
+  "tiers": (rewards.tiered_truncation(limits=(8, 8)), 1.0, 0.0),
+  "max_length": (rewards.max_length(alpha=0.1), 0.5, 0.4),
+  "exact_length": (rewards.exact_length(alpha=0.1), 1.0, 0.9),
+  "hbpo": (rewards.hbpo(max_length=8.0), 0.0, 0.0),
+  "length_range": (rewards.length_range(low=2, high=8, max_length=10), 1.0, 0.5),
+  "curriculum": (rewards.curriculum(format_weight=0.0), 0.9, 0.6 + 0.3 * 7 / 8),
+  "no buffer": (rewards.soft_overlong(max_length=8, buffer=0), 1.0, 0.0),
+}
+
+
+@pytest.mark.parametrize("name", CUT)
+def test_what_was_cut_at_its_target_has_not_ended_by_it(name):
+  stage, ended, cut = CUT[name]
+  r = rollouts([[1, 1]], [[8, 8]], truncated=jnp.array([[False, True]]))
+  np.testing.assert_allclose(run(stage, r)[0][0], [[ended, cut]], atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["step_bonus", "truncation", "max_length"])
+def test_what_was_cut_below_its_target_has_not_ended_by_it_either(name):
+  stage, _, cut = CUT[name]
+  r = rollouts([[1]], [[5]], truncated=jnp.array([[True]]))
+  np.testing.assert_allclose(run(stage, r)[0][0], [[cut]], atol=1e-6)

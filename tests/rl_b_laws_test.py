@@ -18,9 +18,9 @@ few = settings(max_examples=4, deadline=None)
 LENGTHS = st.lists(st.integers(1, 20), min_size=6, max_size=6)
 VERDICTS = st.lists(st.booleans(), min_size=6, max_size=6)
 VALUES = st.lists(st.sampled_from([0.0, 0.25, 0.5, 1.0]), min_size=6, max_size=6)
-ALL = jnp.ones(6, bool)
-BUDGETS = jnp.full(6, 8)
-TAGS = jnp.array([1, 1, 2, 2, 0, 0])
+ALL = jnp.ones((1, 6), bool)  # one group of six
+BUDGETS = jnp.full((1, 6), 8)
+TAGS = jnp.array([[1, 1, 2, 2, 0, 0]])
 
 REWARDS = {
   "acoer": lambda c, n: rewards.acoer_reward(c, n, BUDGETS, alpha=0.5),
@@ -41,32 +41,32 @@ REWARDS = {name: jax.jit(reward) for name, reward in REWARDS.items()}
 @few
 @given(lengths=LENGTHS, verdicts=VERDICTS)
 def test_a_wrong_answer_never_gains_by_being_short(name, lengths, verdicts):
-  correct = jnp.array(verdicts).at[0].set(False)
-  lengths = jnp.array(lengths)
-  got = REWARDS[name](correct, lengths)[0]
-  assert REWARDS[name](correct, lengths.at[0].set(1))[0] <= got + 1e-6
+  correct = jnp.array([verdicts]).at[0, 0].set(False)
+  lengths = jnp.array([lengths])
+  got = REWARDS[name](correct, lengths)[0, 0]
+  assert REWARDS[name](correct, lengths.at[0, 0].set(1))[0, 0] <= got + 1e-6
 
 
 @pytest.mark.parametrize("name", sorted(set(REWARDS) - {"adactrl"}))  # its tags differ
 @few
 @given(lengths=LENGTHS)
 def test_of_right_answers_the_shorter_never_earns_less(name, lengths):
-  got = REWARDS[name](ALL, jnp.sort(jnp.array(lengths)))
+  got = REWARDS[name](ALL, jnp.sort(jnp.array([lengths])))
   assert np.all(np.diff(got) <= 1e-6)
 
 
 @pytest.mark.parametrize("released", [False, True])
 def test_only_the_released_lcr1_pays_short_wrong_answers(released):
   knobs = {"apply_to_incorrect": released, "eps": 1e-4 * released}
-  right, lengths = jnp.array([1, 0, 0]), jnp.array([10, 5, 30])
-  got = rewards.lcr1_reward(right, right, lengths, jnp.ones(3, bool), **knobs)
-  np.testing.assert_array_equal(jnp.sign(got[1:]), [1, -1] if released else [0, 0])
+  right, lengths = jnp.array([[1, 0, 0]]), jnp.array([[10, 5, 30]])
+  got = rewards.lcr1_reward(right, right, lengths, jnp.ones((1, 3), bool), **knobs)
+  np.testing.assert_array_equal(jnp.sign(got[0, 1:]), [1, -1] if released else [0, 0])
 
 
 @few
 @given(lengths=LENGTHS, verdicts=VERDICTS, scale=st.integers(2, 9), shift=st.integers(0, 9))
 def test_the_unit_of_length_does_not_matter(lengths, verdicts, scale, shift):
-  correct, lengths = jnp.array(verdicts), jnp.array(lengths)
+  correct, lengths = jnp.array([verdicts]), jnp.array([lengths])
   gr3 = [rewards.gr3_reward(correct, n, ALL) for n in (lengths, scale * lengths)]
   np.testing.assert_allclose(*gr3, rtol=1e-6)
   kimi = [rewards.kimi_reward(correct, correct, n, ALL) for n in (lengths, scale * lengths + shift)]
@@ -76,7 +76,7 @@ def test_the_unit_of_length_does_not_matter(lengths, verdicts, scale, shift):
 @few
 @given(lengths=LENGTHS, verdicts=VERDICTS)
 def test_adactrl_stays_in_range(lengths, verdicts):
-  got = REWARDS["adactrl"](jnp.array(verdicts), jnp.array(lengths))
+  got = REWARDS["adactrl"](jnp.array([verdicts]), jnp.array([lengths]))
   assert np.all((got >= -1.5) & (got <= 2.0))
 
 
@@ -110,24 +110,24 @@ def test_dense_repetition_is_the_scan(first_only, tokens, length):
 @few
 @given(values=VALUES, seed=st.integers(0, 99))
 def test_canon_between_and_within_halves(values, seed):
-  r, metric = jnp.array(values), jax.random.permutation(jax.random.key(seed), 6)
+  r, metric = jnp.array([values]), jax.random.permutation(jax.random.key(seed), 6)[None]
   half = advantages.canon_advantage(r, metric, ALL)
   np.testing.assert_allclose(half, advantages.group_centered_advantage(r, ALL), atol=1e-6)
   full = advantages.canon_advantage(r, metric, ALL, mu=0.8)
   np.testing.assert_allclose(jnp.sum(full), 0.0, atol=1e-5)
   order = jax.random.permutation(jax.random.key(seed + 1), 6)
-  moved = advantages.canon_advantage(r[order], metric[order], ALL, mu=0.8)
-  np.testing.assert_allclose(moved, full[order], atol=1e-6)
-  long = advantages.canon_advantage(jnp.ones(6), metric, ALL, mu=1.0, high_weight=0.9)
+  moved = advantages.canon_advantage(r[:, order], metric[:, order], ALL, mu=0.8)
+  np.testing.assert_allclose(moved, full[:, order], atol=1e-6)
+  long = advantages.canon_advantage(jnp.ones((1, 6)), metric, ALL, mu=1.0, high_weight=0.9)
   np.testing.assert_allclose(long, jnp.where(metric >= 3, -0.1, 0.1), atol=1e-6)
 
 
 @few
 @given(values=VALUES, lengths=LENGTHS)
 def test_qglas_keeps_every_sign(values, lengths):
-  r = jnp.array(values)
+  r = jnp.array([values])
   base = advantages.group_normalized_advantage(r, ALL, ddof=0, eps=0.0)
-  got = advantages.qglas_advantage(r, jnp.array(lengths), ALL)
+  got = advantages.qglas_advantage(r, jnp.array([lengths]), ALL)
   np.testing.assert_array_equal(jnp.sign(got), jnp.sign(base))
   np.testing.assert_array_equal(got[base <= 0], base[base <= 0])
   assert np.all(got >= base)
@@ -136,7 +136,7 @@ def test_qglas_keeps_every_sign(values, lengths):
 @few
 @given(values=VALUES, others=VALUES, scale=st.integers(2, 50), shift=st.integers(-3, 3))
 def test_no_component_wins_by_its_scale(values, others, scale, shift):
-  small, large = jnp.array([values, others]), jnp.array([values, others])
+  small = large = jnp.array([[values], [others]])
   large = large.at[1].set(scale * large[1] + shift)
   got = [advantages.component_average_advantage(x, ALL) for x in (small, large)]
   np.testing.assert_allclose(*got, atol=2e-4)
@@ -158,7 +158,7 @@ def test_without_discount_all_channels_count_alike():
 @few
 @given(values=VALUES, lengths=LENGTHS, count=st.integers(1, 6))
 def test_gfpo_keeps_exactly_k(values, lengths, count):
-  r, lengths = jnp.array(values), jnp.array(lengths)
+  r, lengths = jnp.array([values]), jnp.array([lengths])
   keep = filters.lowest(lengths, ALL, count)
   assert int(keep.sum()) == count
   assert lengths[keep].max() <= jnp.where(keep, 99, lengths).min()
@@ -182,12 +182,12 @@ def test_adaptive_count_follows_what_was_seen():
 @few
 @given(lengths=st.lists(st.integers(1, 9999), min_size=6, max_size=6), verdicts=VERDICTS)
 def test_dot_cuts_only_outliers_of_solved_groups(lengths, verdicts):
-  lengths, solved = jnp.array(lengths), jnp.array(verdicts)
+  lengths, solved = jnp.array([lengths]), jnp.array([verdicts])
   kept = filters.outlier_kept_length(ALL, lengths, ALL, alpha=1.0)
   assert np.all(kept <= lengths)
   never = filters.outlier_kept_length(ALL, lengths, ALL, alpha=5 / math.sqrt(6) + 1e-3)
   np.testing.assert_array_equal(never, lengths)
-  partly = filters.outlier_kept_length(solved.at[0].set(False), lengths, ALL, alpha=1.0)
+  partly = filters.outlier_kept_length(solved.at[:, 0].set(False), lengths, ALL, alpha=1.0)
   np.testing.assert_array_equal(partly, lengths)
 
 
@@ -289,12 +289,12 @@ def test_hbpo_pays_the_budget_that_fits(lengths):
 @few
 @given(lengths=LENGTHS, verdicts=VERDICTS, alpha=st.sampled_from([0.05, 0.4, 0.9]))
 def test_what_length_may_take_from_a_right_answer_has_a_limit(lengths, verdicts, alpha):
-  correct, lengths = jnp.array(verdicts), jnp.array(lengths)
+  correct, lengths = jnp.array([verdicts]), jnp.array([lengths])
   wrong = np.asarray(~correct)
   got = rewards.sigmoid_length_reward(correct, correct, lengths, ALL, alpha=alpha)
   assert np.all((got[~wrong] > 1 - alpha) & (got[~wrong] < 1))
   most = rewards.max_length_reward(correct, lengths, BUDGETS)
-  factors = jnp.stack([1 / (1 + lengths), jnp.ones(6)], -1)
+  factors = jnp.stack([1 / (1 + lengths), jnp.ones((1, 6))], -1)
   soft = rewards.multiplicative_reward(correct, factors)
   for rewarded in (got, most, soft):
     assert not np.any(rewarded[wrong])
@@ -303,12 +303,12 @@ def test_what_length_may_take_from_a_right_answer_has_a_limit(lengths, verdicts,
 @few
 @given(lengths=LENGTHS)
 def test_in_a_solved_group_every_linear_length_term_is_the_same_advantage(lengths):
-  lengths = jnp.array(lengths).at[0].set(21)  # they differ
+  lengths = jnp.array([lengths]).at[0, 0].set(21)  # they differ
   linear = [
     rewards.conciser_reward(ALL, ALL, lengths, ALL, max_length=64),
     rewards.alp_reward(ALL, ALL, lengths, ALL, beta=0.5),
     rewards.kimi_reward(ALL, ALL, lengths, ALL, alpha=0.4),
-    rewards.max_length_reward(ALL, lengths, jnp.full(6, 15), alpha=0.01),
+    rewards.max_length_reward(ALL, lengths, jnp.full((1, 6), 15), alpha=0.01),
   ]
   want = (lengths.mean() - lengths) / lengths.std(ddof=1)
   for rewarded in linear:

@@ -47,7 +47,7 @@ def test_nothing_to_train_on_weighs_nothing(weigh):
 
 
 def test_bad_arguments_are_named():
-  with pytest.raises(ValueError, match=r"got \(2, 2, 4\), \(2,\)"):
+  with pytest.raises(ValueError, match=r"keep must be \(2, 2\).* mask \(2, 2, 4\), got \(2,\)"):
     losses.token_mean(MASK, KEEP[0])
   with pytest.raises(ValueError, match="length must be positive, got 0"):
     losses.fixed_length(MASK, KEEP, length=0)

@@ -12,7 +12,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from lcrl.advantages.group import check_shapes
+from lcrl.checks import same_groups
 from lcrl.masked import as_float, masked_mean
 from lcrl.types import Rollouts, Stage
 
@@ -36,7 +36,7 @@ def canon_advantage(
   mu: jax.Array | float = 0.5,
   high_weight: float = 1.0,
   low_weight: float = 1.0,
-  lone_raw: bool = True,
+  lone_raw: bool = False,
 ) -> jax.Array:
   """Compares with the mean of the other half, and with that of the own half, by a metric's order.
 
@@ -44,22 +44,21 @@ def canon_advantage(
 
   The low half holds the floor(G / 2) lowest, ties in order of sampling. A `high_weight` below 1
   makes long right answers worth less, also where all are right. At mu 0.5 and weights 1 it is
-  `group_centered_advantage` for even groups. A rollout alone counts as high, with means of 0, or
-  gets 0 (`lone_raw=False`).
+  `group_centered_advantage` for even groups. A rollout alone gets 0, or counts as high, with means
+  of 0 (`lone_raw=True`).
 
   Args:
-    rewards: [..., G].
-    metric: [..., G], length or mean token entropy.
-    keep: [..., G] bool.
+    rewards: [..., B, G].
+    metric: [..., B, G], length or mean token entropy.
+    keep: [..., B, G] bool.
     mu: how much the other half counts.
-  Returns: [..., G] float, 0 where not kept.
+  Returns: [..., B, G] float, 0 where not kept.
 
-  >>> rewards, lengths = jnp.array([1.0, 0.0, 1.0, 1.0]), jnp.array([5, 9, 3, 12])
-  >>> print(canon_advantage(rewards, lengths, jnp.ones(4, bool), mu=1.0))
-  [ 0.5 -1.   0.5  0. ]
+  >>> rewards, lengths = jnp.array([[1.0, 0.0, 1.0, 1.0]]), jnp.array([[5, 9, 3, 12]])
+  >>> print(canon_advantage(rewards, lengths, jnp.ones((1, 4), bool), mu=1.0))
+  [[ 0.5 -1.   0.5  0. ]]
   """
-  check_shapes(rewards, keep)
-  check_shapes(metric, keep)
+  same_groups(rewards=rewards, metric=metric, keep=keep)
   rewards = as_float(rewards)
   count = jnp.sum(keep, -1, keepdims=True)
   order = jnp.argsort(jnp.where(keep, as_float(metric), jnp.inf), -1, stable=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
+from lcrl.checks import same_groups, typed
 from lcrl.masked import as_float, standardize
 from lcrl.types import Rollouts, Stage
 
@@ -20,8 +21,14 @@ def component_advantages(
 ) -> jax.Array:
   """Each component in standard deviations of its group, 0 where it does not vary.
 
-  [K, ..., G], [..., G] -> [K, ..., G].
+  [K, ..., B, G], [..., B, G] -> [K, ..., B, G].
   """
+  same_groups(keep=keep)
+  typed(components=components)
+  if components.shape[1:] != keep.shape:
+    raise ValueError(
+      f"components must be [K, *{keep.shape}] for this keep, got {components.shape}."
+    )
   return standardize(components, jnp.broadcast_to(keep, components.shape), ddof=ddof, eps=eps)
 
 
@@ -30,12 +37,12 @@ def component_average_advantage(
 ) -> jax.Array:
   """The mean of `component_advantages`: no reward wins by its scale.
 
-  Source: LongWriter-Zero, arXiv:2506.18841, from secondary notes. [K, ..., G], [..., G] ->
-  [..., G].
+  Source: LongWriter-Zero, arXiv:2506.18841, from secondary notes. [K, ..., B, G],
+  [..., B, G] -> [..., B, G].
 
-  >>> components = jnp.array([[1.0, 0.0], [300.0, 0.0]])
-  >>> print(component_average_advantage(components, jnp.ones(2, bool)).round(3))
-  [ 0.707 -0.707]
+  >>> components = jnp.array([[[1.0, 0.0]], [[300.0, 0.0]]])
+  >>> print(component_average_advantage(components, jnp.ones((1, 2), bool)).round(3))
+  [[ 0.707 -0.707]]
   """
   return jnp.mean(component_advantages(components, keep, ddof=ddof, eps=eps), 0)
 

@@ -7,7 +7,8 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from lcrl.masked import as_float, centre, masked_std, masked_sum, standardize
+from lcrl.checks import per_row, same_groups, same_shape
+from lcrl.masked import AxisName, as_float, centre, masked_std, masked_sum, standardize, total
 from lcrl.types import Stage
 
 __all__ = [
@@ -35,7 +36,7 @@ def group_normalized_advantage(
   eps: float = 1e-6,
   var_eps: float = 0.0,
   min_std: float = 0.0,
-  lone_raw: bool = True,
+  lone_raw: bool = False,
 ) -> jax.Array:
   """GRPO: the reward's distance from the group's mean, in the group's standard deviations.
 
@@ -45,64 +46,77 @@ def group_normalized_advantage(
   ddof=1 with eps 1e-6 (verl), 1e-4 (TRL); ddof=0 in most JAX code, larger by sqrt(G / (G - 1)).
 
   Args:
-    rewards: [..., G].
-    keep: [..., G] bool, the rollouts that train.
-  Returns: [..., G] float, 0 where not kept and in groups of equal rewards.
+    rewards: [..., B, G].
+    keep: [..., B, G] bool, the rollouts that train.
+    lone_raw: a rollout alone in its group keeps its reward, as in verl; otherwise it gets 0.
+  Returns: [..., B, G] float, 0 where not kept and in groups of equal rewards.
 
-  >>> keep = jnp.array([True, True, True, False])
-  >>> print(group_normalized_advantage(jnp.array([1.0, 0.0, 0.5, 9.0]), keep, eps=0.0))
-  [ 1. -1.  0.  0.]
+  >>> keep = jnp.array([[True, True, True, False]])
+  >>> print(group_normalized_advantage(jnp.array([[1.0, 0.0, 0.5, 9.0]]), keep, eps=0.0))
+  [[ 1. -1.  0.  0.]]
   """
-  check_shapes(rewards, keep)
+  same_groups(rewards=rewards, keep=keep)
   return standardize(
     rewards, keep, ddof=ddof, eps=eps, var_eps=var_eps, min_std=min_std, lone_raw=lone_raw
   )
 
 
 def group_centered_advantage(
-  rewards: jax.Array, keep: jax.Array, *, lone_raw: bool = True
+  rewards: jax.Array, keep: jax.Array, *, lone_raw: bool = False
 ) -> jax.Array:
-  """Dr. GRPO: A = r - mean of the group. [..., G], [..., G] -> [..., G].
+  """Dr. GRPO: A = r - mean of the group. [..., B, G] each -> [..., B, G].
 
   Dividing by the deviation would weigh easy and hard groups more than mixed ones. Its weights are
   `fixed_length`. Source: arXiv:2503.20783.
 
-  >>> print(group_centered_advantage(jnp.array([1.0, 0.0, 0.5]), jnp.ones(3, bool)))
-  [ 0.5 -0.5  0. ]
+  >>> print(group_centered_advantage(jnp.array([[1.0, 0.0, 0.5]]), jnp.ones((1, 3), bool)))
+  [[ 0.5 -0.5  0. ]]
   """
-  check_shapes(rewards, keep)
+  same_groups(rewards=rewards, keep=keep)
   return centre(rewards, keep, lone_raw=lone_raw)
 
 
 def leave_one_out_advantage(
-  rewards: jax.Array, keep: jax.Array, *, lone_raw: bool = True
+  rewards: jax.Array, keep: jax.Array, *, lone_raw: bool = False
 ) -> jax.Array:
-  """RLOO: A = r - mean of the others = G / (G - 1) * (r - mean). [..., G], [..., G] -> [..., G].
+  """RLOO: A = r - mean of the others = G / (G - 1) * (r - mean). [..., B, G] each -> [..., B, G].
 
   Source: Back to Basics, arXiv:2402.14740.
 
-  >>> print(leave_one_out_advantage(jnp.array([1.0, 0.0, 0.5]), jnp.ones(3, bool)))
-  [ 0.75 -0.75  0.  ]
+  >>> print(leave_one_out_advantage(jnp.array([[1.0, 0.0, 0.5]]), jnp.ones((1, 3), bool)))
+  [[ 0.75 -0.75  0.  ]]
   """
+  same_groups(rewards=rewards, keep=keep)
   count = as_float(jnp.sum(keep, -1, keepdims=True))
   scale = jnp.where(count > 1, count / jnp.maximum(count - 1, 1), 1.0)
   return scale * group_centered_advantage(rewards, keep, lone_raw=lone_raw)
 
 
 def batch_scaled_advantage(
-  rewards: jax.Array, keep: jax.Array, *, ddof: int = 1, eps: float = 1e-4
+  rewards: jax.Array,
+  keep: jax.Array,
+  *,
+  ddof: int = 1,
+  eps: float = 1e-4,
+  axis_name: AxisName = None,
 ) -> jax.Array:
   """A = (r - mean of the group) / (std of all rewards of the batch + eps).
 
   Source: TRL `scale_rewards="batch"`: a group whose rewards hardly differ is not blown up.
-  [..., G], [..., G] -> [..., G].
+  Inside `jax.shard_map` the deviation is that of all devices along `axis_name`; groups are whole.
+  [..., B, G] each -> [..., B, G].
   """
   centered = group_centered_advantage(rewards, keep, lone_raw=False)
-  return centered / (masked_std(rewards, keep, ddof=ddof) + eps)
+  return centered / (masked_std(rewards, keep, ddof=ddof, axis_name=axis_name) + eps)
 
 
 def whitened(
-  values: jax.Array, counts: jax.Array, *, ddof: int = 1, eps: float = 1e-8
+  values: jax.Array,
+  counts: jax.Array,
+  *,
+  ddof: int = 1,
+  eps: float = 1e-8,
+  axis_name: AxisName = None,
 ) -> jax.Array:
   """Values to mean 0 and variance 1 over the whole batch, each counted `counts` times.
 
@@ -110,17 +124,20 @@ def whitened(
 
   With lengths as counts this is whitening over tokens: long rollouts dominate mean and variance,
   and a group's advantages no longer add to 0. Source: REINFORCE++, arXiv:2501.03262, as in verl.
-  [...], [...] -> [...].
+  Inside `jax.shard_map` the batch is that of all devices along `axis_name`. [...], [...] -> [...].
 
   >>> print(whitened(jnp.array([1.0, 3.0, 9.0]), jnp.array([1, 1, 0]), ddof=0, eps=0.0))
   [-1.  1.  0.]
   """
+  same_shape(values=values, counts=counts)
   counts, mask = as_float(counts), counts > 0
-  total = jnp.maximum(jnp.sum(counts), 1.0)
+  size = jnp.maximum(total(jnp.sum(counts), axis_name), 1.0)
   # Shifted, so that equal values come out as exactly 0: their mean may round to another number.
-  values = as_float(values) - jnp.max(jnp.where(mask, as_float(values), -jnp.inf), initial=-1e30)
-  centered = jnp.where(mask, values - masked_sum(values * counts, mask) / total, 0.0)
-  var = jnp.sum(centered**2 * counts) / jnp.maximum(total - ddof, 1.0)
+  most = jnp.max(jnp.where(mask, as_float(values), -jnp.inf), initial=-1e30)
+  values = as_float(values) - (most if axis_name is None else jax.lax.pmax(most, axis_name))
+  mean = masked_sum(values * counts, mask, axis_name=axis_name) / size
+  centered = jnp.where(mask, values - mean, 0.0)
+  var = total(jnp.sum(centered**2 * counts), axis_name) / jnp.maximum(size - ddof, 1.0)
   return centered * jax.lax.rsqrt(jnp.where(var + eps > 0, var + eps, 1.0))
 
 
@@ -133,13 +150,9 @@ def discounted_return(rewards: jax.Array, mask: jax.Array, *, gamma: float = 1.0
   >>> print(discounted_return(jnp.array(2.0), mask, gamma=0.5))
   [0. 1. 2. 0.]
   """
+  per_row(dict(mask=mask), rewards=rewards)
   to_come = jnp.sum(mask, -1, keepdims=True) - jnp.cumsum(mask, -1)
   return jnp.where(mask, as_float(rewards)[..., None] * gamma ** as_float(to_come), 0.0)
-
-
-def check_shapes(rewards, keep):
-  if rewards.shape != keep.shape:
-    raise ValueError(f"rewards and keep must share a shape, got {rewards.shape}, {keep.shape}.")
 
 
 def group_stage(advantage: Callable[..., jax.Array], over_valid: bool, **knobs) -> Stage:

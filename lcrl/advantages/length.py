@@ -8,7 +8,8 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 
-from lcrl.advantages.group import check_shapes, group_normalized_advantage
+from lcrl.advantages.group import group_normalized_advantage
+from lcrl.checks import same_groups
 from lcrl.masked import as_float, masked_mean, masked_quantile, masked_std
 from lcrl.types import Rollouts, Stage
 
@@ -40,9 +41,9 @@ def budget_subgroup_advantage(
 
   Source: HBPO, arXiv:2507.15844 (Algorithm 1). The released code adds the second term twice
   (`intra_weight=2`) with pi=3.1416. It is not centred: a group that is all wrong is pushed down.
-  [..., G] each -> [..., G].
+  [..., B, G] each -> [..., B, G].
   """
-  check_shapes(rewards, keep)
+  same_groups(rewards=rewards, budgets=budgets, keep=keep)
   same = (budgets[..., :, None] == budgets[..., None, :]) & keep[..., None, :]
   subgroup = masked_mean(jnp.where(keep, rewards, 0.0)[..., None, :], same, -1)
   best = beta * jnp.cos(pi * as_float(budgets) / (2 * max_length))
@@ -73,11 +74,13 @@ def shortness_of_positive(
 
     clip((mean - length) / (mean + eps), 0, cap) / cap
 
-  [..., G], [..., G] -> [..., G].
+  [..., B, G] each -> [..., B, G].
 
-  >>> print(shortness_of_positive(jnp.array([20, 60, 1]), jnp.array([True, True, False]), cap=1.0))
-  [0.5 0.  0. ]
+  >>> lengths, positive = jnp.array([[20, 60, 1]]), jnp.array([[True, True, False]])
+  >>> print(shortness_of_positive(lengths, positive, cap=1.0))
+  [[0.5 0.  0. ]]
   """
+  same_groups(lengths=lengths, positive=positive)
   mean = masked_mean(lengths, positive, -1, keepdims=True)
   below = jnp.clip((mean - as_float(lengths)) / (mean + eps), 0.0, cap) / cap
   return jnp.where(positive, below, 0.0)
@@ -98,8 +101,9 @@ def qglas_weight(
     (spread / std) * (beta_min + (beta_max - beta_min) * (1 - clip(spread of positive / spread)))
 
   The spread is max - 25th percentile, that of the positive max - min. 0 for equal rewards.
-  [..., G] each -> [...].
+  [..., B, G] each -> [..., B].
   """
+  same_groups(rewards=rewards, positive=positive, keep=keep)
   rewards = as_float(rewards)
   best = jnp.max(jnp.where(keep, rewards, -jnp.inf), -1)
   lowest = jnp.min(jnp.where(positive, rewards, jnp.inf), -1)
@@ -127,12 +131,13 @@ def qglas_advantage(
     A = (r - mean) / std;   A + `qglas_weight` * `shortness_of_positive`, positive: A > 0
 
   Source: QGLAS, "Quality Determines Direction, Length Shapes Magnitude", 2026; its ddof is not
-  given. [..., G] each -> [..., G].
+  given. [..., B, G] each -> [..., B, G].
 
-  >>> rewards, lengths = jnp.array([1.0, 1.0, 0.0, 0.0]), jnp.array([300, 100, 50, 900])
-  >>> print(qglas_advantage(rewards, lengths, jnp.ones(4, bool)))
-  [ 1.   2.2 -1.  -1. ]
+  >>> rewards, lengths = jnp.array([[1.0, 1.0, 0.0, 0.0]]), jnp.array([[300, 100, 50, 900]])
+  >>> print(qglas_advantage(rewards, lengths, jnp.ones((1, 4), bool)))
+  [[ 1.   2.2 -1.  -1. ]]
   """
+  same_groups(rewards=rewards, lengths=lengths, keep=keep)
   base = group_normalized_advantage(rewards, keep, ddof=ddof, eps=0.0, lone_raw=False)
   positive = base > 0
   weight = qglas_weight(

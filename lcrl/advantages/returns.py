@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from lcrl.advantages.group import group_centered
+from lcrl.checks import same_shape, typed
 from lcrl.masked import as_float
 from lcrl.ngrams import covered, repeated_starts
 from lcrl.types import Rollouts, Stage
@@ -47,6 +48,9 @@ def multi_discount_return(
   >>> print(multi_discount_return(rewards, jnp.ones(3, bool), gammas=(1.0, 0.5)))
   [1.5 2.  1. ]
   """
+  typed(rewards=rewards, mask=mask)
+  if rewards.shape[:-1] != mask.shape:
+    raise ValueError(f"rewards must be {mask.shape} and channels, as mask is, got {rewards.shape}.")
   if rewards.shape[-1] != len(gammas):
     raise ValueError(f"gammas must be one a channel, got {len(gammas)} for {rewards.shape}.")
   rewards = jnp.where(mask[..., None], as_float(rewards), 0.0)
@@ -64,6 +68,7 @@ def generalized_advantage(
   >>> print(generalized_advantage(jnp.array([0.0, 1.0]), jnp.array([0.5, 0.5]), jnp.ones(2, bool)))
   [0.5 0.5]
   """
+  same_shape(rewards=rewards, values=values, mask=mask)
   rewards = jnp.where(mask, as_float(rewards), 0.0)
   values = jnp.where(mask, as_float(values), 0.0)
   following = jnp.concatenate([values[..., 1:], jnp.zeros_like(values[..., :1])], -1)
@@ -89,6 +94,7 @@ def dense_repetition_reward(
   >>> print(dense_repetition_reward(tokens, jnp.ones(4, bool), ngram=2, penalty=-1.0))
   [ 0. -1. -1. -1.]
   """
+  same_shape(tokens=tokens, mask=mask)
   starts = repeated_starts(tokens, mask, ngram=ngram)
   if first_only:
     place = jnp.broadcast_to(jnp.arange(starts.shape[-1]), starts.shape)
@@ -135,6 +141,7 @@ def compression_reward(
   >>> print(compression_reward(jnp.ones(2), jnp.array([0, 50]), jnp.array([100, 100])).round(3))
   [-1.   0.5]
   """
+  same_shape(correct=correct, needed=needed, think_lengths=think_lengths)
   saved = 1.0 - as_float(needed) / (as_float(think_lengths) + 1e-4)
   return jnp.where(correct.astype(bool), weight * jnp.where(needed > 0, saved, -1.0), 0.0)
 

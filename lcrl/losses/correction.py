@@ -1,6 +1,9 @@
 """Importance weights for rollouts whose sampler's probabilities differ from the trainer's.
 
-They multiply the token loss, before a KL term is added, and carry no gradient. With w the ratio
+They multiply the token loss, a KL term and an entropy bonus included, and carry no gradient: an
+estimate of KL(policy || reference) at the sampler's tokens is as far off as the surrogate is. (verl
+and TRL add the KL term afterwards, unweighted; TRL's `use_bias_correction_kl` weights it by the
+policy's own ratio.) With w the ratio
 old_prob / sampler_prob, either of a token or of the whole response (the product of its tokens'
 ratios, not their mean), the weight is min(w, high) or, rejecting, w inside [low, high] and 0
 outside.
@@ -17,8 +20,9 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
+from lcrl.checks import same_shape
 from lcrl.losses.kl import log_ratio
-from lcrl.masked import masked_mean, masked_sum
+from lcrl.masked import AxisName, finite_exp, masked_mean, masked_sum
 
 __all__ = [
   "importance_ratio",
@@ -44,10 +48,11 @@ def importance_ratio(
 
   The exponent is clamped to +-log_limit, as in verl. [..., T] each -> [..., T], 0 where masked.
   """
+  same_shape(old_log_probs=old_log_probs, sampler_log_probs=sampler_log_probs, mask=mask)
   logs = jax.lax.stop_gradient(log_ratio(old_log_probs, sampler_log_probs, mask))
   if per_sequence:
     logs = masked_sum(logs, mask, -1, keepdims=True)
-  return jnp.where(mask, jnp.exp(jnp.clip(logs, -log_limit, log_limit)), 0.0)
+  return jnp.where(mask, finite_exp(jnp.clip(logs, -log_limit, log_limit)), 0.0)
 
 
 def truncated_importance(
@@ -88,15 +93,23 @@ def rejected_importance(
   return jnp.where((ratios >= low) & (ratios <= high), ratios, 0.0)
 
 
-def mean_one(weights: jax.Array, mask: jax.Array, *, per_sequence: bool = False) -> jax.Array:
+def mean_one(
+  weights: jax.Array,
+  mask: jax.Array,
+  *,
+  per_sequence: bool = False,
+  axis_name: AxisName = None,
+) -> jax.Array:
   """Weights divided by their mean over tokens, or over responses. [..., T] each -> [..., T].
 
-  It couples the batch: taken over a piece of it, it changes the gradient.
+  It couples the batch: taken over a piece of it, it changes the gradient. Inside `jax.shard_map`
+  the mean is that of all devices along `axis_name`.
   """
+  same_shape(weights=weights, mask=mask)
   if per_sequence:
-    mean = masked_mean(masked_mean(weights, mask, -1), jnp.any(mask, -1))
+    mean = masked_mean(masked_mean(weights, mask, -1), jnp.any(mask, -1), axis_name=axis_name)
   else:
-    mean = masked_mean(weights, mask)
+    mean = masked_mean(weights, mask, axis_name=axis_name)
   return weights / jnp.where(mean > 0, mean, 1.0)
 
 

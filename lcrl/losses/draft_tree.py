@@ -11,8 +11,9 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
+from lcrl.checks import same_shape
 from lcrl.losses.kl import log_ratio
-from lcrl.masked import as_float, standardize
+from lcrl.masked import as_float, finite_exp, standardize
 
 __all__ = ["branch_ratio", "expected_accepted_length", "tree_advantage", "tree_reward"]
 
@@ -25,6 +26,7 @@ def expected_accepted_length(probs: jax.Array, mask: jax.Array) -> jax.Array:
   >>> print(expected_accepted_length(jnp.array([0.5, 0.5, 9.0]), jnp.array([True, True, False])))
   0.75
   """
+  same_shape(probs=probs, mask=mask)
   accepted = jnp.cumprod(jnp.where(mask, as_float(probs), 1.0), -1)
   return jnp.sum(jnp.where(mask, accepted, 0.0), -1)
 
@@ -34,6 +36,7 @@ def tree_reward(lengths: jax.Array, present: jax.Array, *, eta: float = 1.0) -> 
 
   It grows with the number of branches: compare trees of equal size. [..., N], [..., N] -> [...].
   """
+  same_shape(lengths=lengths, present=present)
   return jax.nn.logsumexp(jnp.where(present, eta * as_float(lengths), -jnp.inf), -1) / eta
 
 
@@ -44,6 +47,7 @@ def tree_advantage(
 
   [..., M], [..., M] -> [..., M]; 0 where all gain the same.
   """
+  same_shape(rewards=rewards, ref_rewards=ref_rewards)
   gains = as_float(rewards) - as_float(ref_rewards)
   return standardize(gains, jnp.ones(gains.shape, bool), ddof=ddof, eps=eps)
 
@@ -53,5 +57,6 @@ def branch_ratio(log_probs: jax.Array, old_log_probs: jax.Array, mask: jax.Array
 
   [..., T] each -> [..., T].
   """
+  same_shape(log_probs=log_probs, old_log_probs=old_log_probs, mask=mask)
   total = jnp.sum(log_ratio(log_probs, old_log_probs, mask), -1, keepdims=True)
-  return jnp.where(mask, jnp.exp(total), 1.0)
+  return jnp.where(mask, finite_exp(total), 1.0)

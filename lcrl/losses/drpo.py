@@ -9,6 +9,7 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
+from lcrl.checks import per_row, same_groups
 from lcrl.losses.kl import log_ratio
 from lcrl.masked import as_float, masked_mean, masked_sum
 from lcrl.types import Stage
@@ -29,10 +30,11 @@ def drpo_positive_weights(
   `temperature=None` gives all right answers the same share, which is DisCO.
   [..., G] each -> [..., G], 0 at wrong answers, sums to 1 over a group with a right one.
 
-  >>> right, keep = jnp.array([True, True, False]), jnp.ones(3, bool)
-  >>> print(drpo_positive_weights(right, jnp.array([10, 20, 5]), keep, max_length=100))
-  [0.7310586  0.26894143 0.        ]
+  >>> right, keep = jnp.array([[True, True, False]]), jnp.ones((1, 3), bool)
+  >>> print(drpo_positive_weights(right, jnp.array([[10, 20, 5]]), keep, max_length=100))
+  [[0.7310586  0.26894143 0.        ]]
   """
+  same_groups(correct=correct, lengths=lengths, keep=keep)
   positive = correct.astype(bool) & keep
   scores = 1.0 - as_float(lengths) / max_length
   return _softmax(scores / temperature if temperature is not None else 0.0 * scores, positive)
@@ -58,7 +60,8 @@ def drpo_loss(
     loss = -mean over groups J_g + beta / 2 max(KL - delta, 0)^2,  KL = token mean(old - log_prob)
 
   Groups without a right and a wrong answer have J_g = 0 and count in the mean. The loss couples the
-  batch through KL. Source: DRPO, arXiv:2510.04474, and DisCO (`temperature=None`,
+  batch through KL: inside `jax.shard_map`, gather the batch first.
+  Source: DRPO, arXiv:2510.04474, and DisCO (`temperature=None`,
   arXiv:2505.12366). The released code has the same gradient at another value, which
   `released_value` reports: the log-mean-exp reads 1, so each contrasted group adds tau, and the
   penalty reads beta max(KL - delta, 0) KL.
@@ -73,6 +76,9 @@ def drpo_loss(
     tau, delta, beta: softness over wrong answers; size and stiffness of the trust region.
   Returns: [] float.
   """
+  tokens = dict(log_probs=log_probs, old_log_probs=old_log_probs, mask=mask)
+  per_row(tokens, correct=correct, keep=keep)
+  same_groups(correct=correct, keep=keep)
   mask = mask & keep[..., None]
   keep = jnp.any(mask, -1)  # a response without tokens has no score
   differences = log_ratio(log_probs, old_log_probs, mask)

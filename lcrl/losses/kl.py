@@ -15,7 +15,8 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from lcrl.masked import as_float
+from lcrl.checks import same_shape
+from lcrl.masked import as_float, exponent_limit
 
 __all__ = ["abs_kl", "absolute", "k1", "k1_kl", "k2", "k2_kl", "k3", "k3_kl", "log_ratio"]
 
@@ -24,13 +25,22 @@ TokenKL = Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
 
 def log_ratio(log_probs: jax.Array, ref_log_probs: jax.Array, mask: jax.Array) -> jax.Array:
   """log_prob - ref_log_prob, 0 where masked, no gradient to the reference. [..., T] each."""
-  if not log_probs.shape == ref_log_probs.shape == mask.shape:
-    raise ValueError(
-      "log_probs, ref_log_probs and mask must share a shape, got "
-      f"{log_probs.shape}, {ref_log_probs.shape} and {mask.shape}."
-    )
+  same_shape(log_probs=log_probs, ref_log_probs=ref_log_probs, mask=mask)
   ref = jax.lax.stop_gradient(as_float(ref_log_probs))
   return jnp.where(mask, as_float(log_probs), 0.0) - jnp.where(mask, ref, 0.0)
+
+
+def token_advantages(advantages: jax.Array, mask: jax.Array) -> jax.Array:
+  """Advantages [...] as [..., 1], or [..., T] as they are, 0 where masked; without a gradient."""
+  shape = getattr(advantages, "shape", advantages)
+  if shape not in (mask.shape, mask.shape[:-1]):
+    raise ValueError(
+      f"advantages must be {mask.shape[:-1]} or {mask.shape} for this mask, got {shape}."
+    )
+  advantages = jax.lax.stop_gradient(as_float(advantages))
+  if shape == mask.shape[:-1]:
+    return advantages[..., None]
+  return jnp.where(mask, advantages, 0.0)
 
 
 def k1_kl(log_probs: jax.Array, ref_log_probs: jax.Array, mask: jax.Array) -> jax.Array:
@@ -58,14 +68,15 @@ def k3_kl(
 ) -> jax.Array:
   """exp(-d) + d - 1: never negative, small variance near 0. [..., T] each -> [..., T].
 
-  verl clamps d at `log_ratio_limit=20` and the result at `limit=10`; the default clamps nothing.
+  verl clamps d at `log_ratio_limit=20` and the result at `limit=10`; the default clamps d only
+  where exp(-d) would not be finite (`exponent_limit`), with gradient 0 beyond as in verl.
 
   >>> ref = jnp.log(jnp.array([0.5, 0.5]))
   >>> print(k3_kl(jnp.log(jnp.array([0.5, 0.25])), ref, jnp.array([True, True])))
   [0.         0.30685282]
   """
   d = log_ratio(log_probs, ref_log_probs, mask)
-  d = jnp.clip(d, -log_ratio_limit, log_ratio_limit)
+  d = jnp.clip(d, -min(log_ratio_limit, exponent_limit(d.dtype)), log_ratio_limit)
   return jnp.clip(jnp.exp(-d) + d - 1.0, -limit, limit)
 
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
-from lcrl.losses.kl import log_ratio
-from lcrl.masked import as_float, masked_mean
+from lcrl.checks import same_shape
+from lcrl.losses.kl import log_ratio, token_advantages
+from lcrl.masked import as_float, finite_exp, masked_mean
 from lcrl.types import Stage
 
 __all__ = ["high_covariance", "kl_cov", "kl_cov_loss"]
@@ -19,12 +20,14 @@ def high_covariance(
 
     cov = (A - mean A) * (log_prob - mean log_prob), means over all tokens of the batch
 
+  Inside `jax.shard_map`, gather the batch first: the order is that of all its tokens.
   [..., T] each -> [..., T] bool.
 
   >>> log_probs, mask = jnp.array([-1.0, -2.0, -9.0]), jnp.array([True, True, False])
   >>> print(high_covariance(log_probs, jnp.array([1.0, 0.5, 0.0]), mask, share=0.1))
   [ True False False]
   """
+  same_shape(log_probs=log_probs, advantages=advantages, mask=mask)
   centred = lambda x: as_float(x) - masked_mean(x, mask)
   cov = jnp.where(mask, centred(advantages) * centred(log_probs), -jnp.inf).reshape(-1)
   rank = jnp.argsort(jnp.argsort(-cov, stable=True)).reshape(mask.shape)
@@ -46,15 +49,14 @@ def kl_cov_loss(
 
   Source: Cui et al. 2025, arXiv:2505.22617, as in verl and DOT (arXiv:2601.03969); weights
   `sequence_mean`. It couples the batch: here the tokens are chosen from all of it, in verl from the
-  micro-batch. [..., T], [..., T], [...] or [..., T], [..., T] -> [..., T].
+  micro-batch. Inside `jax.shard_map`, gather the batch first.
+  [..., T], [..., T], [...] or [..., T], [..., T] -> [..., T].
   """
-  advantages = jax.lax.stop_gradient(as_float(advantages))
-  if advantages.ndim < mask.ndim:
-    advantages = advantages[..., None]
-  advantages = jnp.where(mask, advantages, 0.0)
+  same_shape(log_probs=log_probs, old_log_probs=old_log_probs, mask=mask)
+  advantages = jnp.where(mask, token_advantages(advantages, mask), 0.0)
   differences = log_ratio(log_probs, old_log_probs, mask)
   held = high_covariance(jax.lax.stop_gradient(log_probs), advantages, mask, share=share)
-  return jnp.where(held, beta * jnp.abs(differences), 0.0) - jnp.exp(differences) * advantages
+  return jnp.where(held, beta * jnp.abs(differences), 0.0) - finite_exp(differences) * advantages
 
 
 def kl_cov(*, share: float = 0.002, beta: float = 1.0) -> Stage:

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 
+from lcrl.checks import typed
 from lcrl.losses import tiles
 from lcrl.types import TokenScores
 
@@ -31,6 +32,7 @@ def score_tokens(
   token_chunk: int = 8192,
   vocab_chunk: int = 8192,
   keep: bool = False,
+  axis_name: str | None = None,
 ) -> TokenScores:
   """What the policy says about the targets, differentiable in hidden and head.
 
@@ -56,17 +58,27 @@ def score_tokens(
     keep: the forward pass leaves exp(logit - peak) in hidden's dtype, [..., V] after all, and the
       backward pass multiplies three times instead of four. Gradients need them in that dtype
       anyway. Not with needs of other probabilities than the target's, nor with soft_cap.
+    axis_name: inside `jax.shard_map`, the mesh axis that cuts head's columns; targets and
+      vocab_size count those of all devices along it, and hidden is alike there. None: it is whole.
   Returns: `TokenScores` with [...] float fields.
 
   >>> scores = score_tokens(jnp.zeros((2, 3)), jnp.ones((3, 4)), jnp.array([0, 3]))
   >>> print(jnp.exp(scores.log_probs))
   [0.25 0.25]
   """
-  vocab_size = head.shape[-1] if vocab_size is None else vocab_size
+  typed(hidden=hidden, head=head, targets=targets)
+  columns = head.shape[-1] * (1 if axis_name is None else jax.lax.axis_size(axis_name))
   how = tiles.Settings(
-    needs, temperature, soft_cap, token_chunk, vocab_chunk, vocab_size, keep=keep
+    needs,
+    temperature,
+    soft_cap,
+    token_chunk,
+    vocab_chunk,
+    columns if vocab_size is None else vocab_size,
+    vocab_axis=axis_name,
+    keep=keep,
   )
-  return _checked(how, hidden, head, targets, mask, rows=1)
+  return _checked(how, hidden, head, targets, mask, rows=1, columns=columns)
 
 
 def score_tokens_sharded(
@@ -92,6 +104,7 @@ def score_tokens_sharded(
   once. V must divide over `axis` (pad head, state the true vocab_size). Chunks count what lies on
   one device.
   """
+  typed(hidden=hidden, head=head, targets=targets)
   vocab_size = head.shape[-1] if vocab_size is None else vocab_size
   how = tiles.Settings(
     needs, temperature, soft_cap, token_chunk, vocab_chunk, vocab_size, mesh, axis, batch_axes, keep
@@ -103,14 +116,19 @@ def score_tokens_sharded(
   ):
     if size % parts:
       raise ValueError(f"{name} {array.shape} cannot be split: {size} in {parts} equal parts.")
-  return _checked(how, hidden, head, targets, mask, rows=shards)
+  return _checked(how, hidden, head, targets, mask, rows=shards, columns=head.shape[-1])
 
 
-def _checked(how: tiles.Settings, hidden, head, targets, mask, *, rows: int) -> TokenScores:
+def _checked(
+  how: tiles.Settings, hidden, head, targets, mask, *, rows: int, columns: int
+) -> TokenScores:
   """Checks, and scores with [...] as [R, S]: R is the first of several axes, else `rows`."""
   if unknown := set(how.needs) - set(FIELDS):
     raise ValueError(f"needs must be among {FIELDS}, got {sorted(unknown)}.")
+  if not jnp.issubdtype(targets.dtype, jnp.integer):
+    raise ValueError(f"targets must be integers, ids of tokens, got {targets.dtype}.")
   mask = jnp.ones(targets.shape, bool) if mask is None else mask
+  typed(mask=mask)
   if not hidden.shape[:-1] == targets.shape == mask.shape:
     raise ValueError(
       "hidden without its last axis, targets and mask must share a shape, got "
@@ -118,8 +136,8 @@ def _checked(how: tiles.Settings, hidden, head, targets, mask, *, rows: int) -> 
     )
   if head.ndim != 2 or head.shape[0] != hidden.shape[-1]:
     raise ValueError(f"head must be [{hidden.shape[-1]}, V] for this hidden, got {head.shape}.")
-  if not 1 <= how.vocab_size <= head.shape[1]:
-    raise ValueError(f"vocab_size must be in 1..{head.shape[1]}, got {how.vocab_size}.")
+  if not 1 <= how.vocab_size <= columns:
+    raise ValueError(f"vocab_size must be in 1..{columns}, got {how.vocab_size}.")
   for name in ("temperature", "soft_cap", "token_chunk", "vocab_chunk"):
     value = getattr(how, name)
     if value is not None and not value > 0:
@@ -130,7 +148,14 @@ def _checked(how: tiles.Settings, hidden, head, targets, mask, *, rows: int) -> 
   hidden, *per_token = (
     x.reshape(rows, -1, *x.shape[targets.ndim :]) for x in (hidden, targets, mask)
   )
-  scores = _scores(how, hidden, head, *per_token)
+  # What differs along a mesh axis meets what does not: said here, so that gradients of the latter
+  # are summed along it.
+  everywhere = tiles.varying(hidden, head, *per_token)
+  beside = everywhere - {how.vocab_axis}
+  if how.mesh is None and how.vocab_axis in tiles.varying(hidden, *per_token):
+    raise ValueError(f"hidden, targets and mask must be alike along axis_name={how.vocab_axis!r}.")
+  hidden, *per_token = (tiles.vary(x, beside) for x in (hidden, *per_token))
+  scores = _scores(how, hidden, tiles.vary(head, everywhere), *per_token)
   return jax.tree.map(lambda x: x.reshape(targets.shape), scores)
 
 

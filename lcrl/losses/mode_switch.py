@@ -8,6 +8,7 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 
+from lcrl.checks import per_row, same_groups, same_shape
 from lcrl.masked import as_float, masked_mean, masked_sum
 from lcrl.modes import mode_is_preferred
 from lcrl.types import Stage
@@ -36,11 +37,13 @@ def mode_switch_hinge_loss(
   >>> print(mode_switch_hinge_loss(jnp.array(1.0), jnp.array(2.0)))
   2.0
   """
+  same_shape(preferred_logits=preferred_logits, other_logits=other_logits)
   return jnp.maximum(0.0, margin - (as_float(preferred_logits) - as_float(other_logits)))
 
 
 def mode_switch_logistic_loss(preferred_logits: jax.Array, other_logits: jax.Array) -> jax.Array:
   """log(1 + exp(other - preferred)): the hinge's smooth alternative. [...], [...] -> [...]."""
+  same_shape(preferred_logits=preferred_logits, other_logits=other_logits)
   return jax.nn.softplus(as_float(other_logits) - as_float(preferred_logits))
 
 
@@ -63,10 +66,12 @@ def opening_logits(
   The rollouts of a group share their prompt, so each shows one logit of the same distribution.
   [..., G, T], [..., G, T], [..., G], [..., G] -> [...], [...], [...] bool.
 
-  >>> logits, mask = jnp.array([[9.0, 2.0], [9.0, 1.0]]), jnp.array([[False, True], [False, True]])
-  >>> print(*opening_logits(logits, mask, jnp.array([True, False]), jnp.ones(2, bool)))
-  2.0 1.0 True
+  >>> logits, mask = jnp.array([[[9.0, 2.0], [9.0, 1.0]]]), jnp.array([[[False, True]] * 2])
+  >>> print(*opening_logits(logits, mask, jnp.array([[True, False]]), jnp.ones((1, 2), bool)))
+  [2.] [1.] [ True]
   """
+  per_row(dict(logits=logits, mask=mask), preferred=preferred, keep=keep)
+  same_groups(preferred=preferred, keep=keep)
   first = mask & (jnp.cumsum(mask, -1) == 1)
   opening, sampled = masked_sum(logits, first, -1), keep & jnp.any(mask, -1)
   side, other = sampled & preferred, sampled & ~preferred

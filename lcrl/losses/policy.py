@@ -1,20 +1,22 @@
 """Slot 5: policy losses of the GRPO family, one value a token, and the stages that sum them.
 
 A loss is a token surrogate times `batch.weights` (losses/weights.py), which carry all
-normalisation. A stage may multiply the surrogate by importance weights (`correction`), add a `kl`
-penalty and subtract an `entropy_bonus` times the tokens' entropy; the first two are named in the
-config like any function: `kl=dict(fn="k3", beta=1e-3)`.
+normalisation. A stage may add a `kl` penalty, subtract an `entropy_bonus` times the tokens' entropy
+and multiply all of that by importance weights (`correction`); `kl` and `correction` are named in
+the config like any function: `kl=dict(fn="k3", beta=1e-3)`.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
+from lcrl.checks import same_shape
 from lcrl.losses import correction as _correction
 from lcrl.losses import drpo as _drpo
 from lcrl.losses import kl as _kl
@@ -25,7 +27,7 @@ from lcrl.losses.drpo import *  # noqa: F403
 from lcrl.losses.kl import *  # noqa: F403
 from lcrl.losses.kl_cov import *  # noqa: F403
 from lcrl.losses.mode_switch import *  # noqa: F403
-from lcrl.masked import as_float, masked_mean
+from lcrl.masked import AxisName, as_float, finite_exp, masked_mean
 from lcrl.types import Stage
 
 __all__ = [
@@ -56,10 +58,12 @@ def token_ratio(
 ) -> Array:
   """exp(log_prob - old_log_prob) of every token, 1 where masked. [..., T] each -> [..., T].
 
-  verl clamps the exponent at `log_limit=20`, with gradient 0 beyond.
+  verl clamps the exponent at `log_limit=20`, with gradient 0 beyond; `finite_exp` does where the
+  ratio would not be finite.
   """
+  same_shape(log_probs=log_probs, old_log_probs=old_log_probs, mask=mask)
   log_ratio = _kl.log_ratio(log_probs, old_log_probs, mask)
-  return jnp.exp(jnp.clip(log_ratio, -log_limit, log_limit))
+  return finite_exp(jnp.clip(log_ratio, -log_limit, log_limit))
 
 
 def sequence_ratio(
@@ -72,8 +76,9 @@ def sequence_ratio(
   Source: GSPO, Zheng et al. 2025, arXiv:2507.18071; verl clamps the exponent at `log_limit=10`.
   [..., T] each -> [..., T], 1 where masked.
   """
+  same_shape(log_probs=log_probs, old_log_probs=old_log_probs, mask=mask)
   mean = masked_mean(_kl.log_ratio(log_probs, old_log_probs, mask), mask, -1, keepdims=True)
-  return jnp.where(mask, jnp.exp(jnp.clip(mean, -log_limit, log_limit)), 1.0)
+  return jnp.where(mask, finite_exp(jnp.clip(mean, -log_limit, log_limit)), 1.0)
 
 
 def clipped_surrogate_loss(
@@ -109,9 +114,10 @@ def clipped_surrogate_loss(
   >>> print(clipped_surrogate_loss(log_probs, old, jnp.array(1.0), jnp.ones(2, bool)))
   [-1.2 -0.5]
   """
+  targets = _targets(advantages, log_probs, old_log_probs, mask)
   free, clipped, bound = _branches(
     ratio(log_probs, old_log_probs, mask),
-    _targets(advantages, mask),
+    targets,
     clip_low=clip_low,
     clip_high=clip_high,
     dual_clip=dual_clip,
@@ -139,20 +145,24 @@ def surrogate_fractions(
   dual_clip: float | None = None,
   ratio_cap: float | None = None,
   ratio: Ratio = token_ratio,
+  axis_name: AxisName = None,
 ) -> SurrogateFractions:
-  """Diagnostics of `clipped_surrogate_loss` with the same arguments: means over sampled tokens."""
+  """Diagnostics of `clipped_surrogate_loss` with the same arguments: means over sampled tokens,
+  those of all devices along `axis_name` inside `jax.shard_map`."""
+  mean = partial(masked_mean, axis_name=axis_name)
+  targets = _targets(advantages, log_probs, old_log_probs, mask)
   free, clipped, bound = _branches(
     ratio(log_probs, old_log_probs, mask),
-    _targets(advantages, mask),
+    targets,
     clip_low=clip_low,
     clip_high=clip_high,
     dual_clip=dual_clip,
     ratio_cap=ratio_cap,
   )
   return SurrogateFractions(
-    clipped=masked_mean(clipped > free, mask),
-    dual_clipped=masked_mean(jnp.maximum(free, clipped) > bound, mask),
-    old_kl=-masked_mean(_kl.log_ratio(log_probs, old_log_probs, mask), mask),
+    clipped=mean(clipped > free, mask),
+    dual_clipped=mean(jnp.maximum(free, clipped) > bound, mask),
+    old_kl=-mean(_kl.log_ratio(log_probs, old_log_probs, mask), mask),
   )
 
 
@@ -186,8 +196,9 @@ def cispo_loss(
   as in ScaleRL), verl to [1 - eps_low, 1 + eps_high]. The value is not comparable with the
   surrogates'; compare gradients. [..., T], [..., T], [...] or [..., T], [..., T] -> [..., T].
   """
+  targets = _targets(advantages, log_probs, old_log_probs, mask)
   ratios = token_ratio(log_probs, old_log_probs, mask)
-  scale = jax.lax.stop_gradient(jnp.clip(ratios, lower, upper)) * _targets(advantages, mask)
+  scale = jax.lax.stop_gradient(jnp.clip(ratios, lower, upper)) * targets
   return jnp.where(mask, -scale * jnp.where(mask, as_float(log_probs), 0.0), 0.0)
 
 
@@ -211,38 +222,37 @@ def sapo_loss(
   >>> print(sapo_loss(zero, zero, jnp.array(0.5), jnp.ones(1, bool)))
   [-1.]
   """
-  ratios, targets = token_ratio(log_probs, old_log_probs, mask), _targets(advantages, mask)
+  targets = _targets(advantages, log_probs, old_log_probs, mask)
+  ratios = token_ratio(log_probs, old_log_probs, mask)
   tau = jnp.where(targets > 0, tau_up, tau_down)
   return jnp.where(mask, -4.0 / tau * jax.nn.sigmoid(tau * (ratios - 1.0)) * targets, 0.0)
 
 
-def _targets(advantages, mask):
-  """Advantages [...] or [..., T] as [..., 1] or [..., T], without a gradient."""
-  advantages = jax.lax.stop_gradient(as_float(advantages))
-  if advantages.shape == mask.shape[:-1]:
-    return advantages[..., None]
-  if advantages.shape != mask.shape:
-    raise ValueError(
-      f"advantages must be {mask.shape[:-1]} or {mask.shape} for this mask, got {advantages.shape}."
-    )
-  return jnp.where(mask, advantages, 0.0)
+def _targets(advantages, log_probs, old_log_probs, mask):
+  """Advantages as `token_advantages` has them, once the other arguments are what they must be."""
+  same_shape(log_probs=log_probs, old_log_probs=old_log_probs, mask=mask)
+  return _kl.token_advantages(advantages, mask)
 
 
 def _stage(token_loss, kl, correction, entropy_bonus) -> Stage:
-  """Sum of weights * (correction * token_loss + kl - entropy_bonus * entropy)."""
+  """Sum of weights * correction * (token_loss + kl - entropy_bonus * entropy).
+
+  All three are means over what was sampled, so all are weighted: with w = old_prob / sampler_prob,
+  the mean of w * f over the sampler's tokens is that of f over the old policy's, whatever f is.
+  """
 
   def apply(state, scores, batch):
     mask, log_probs = batch.rollouts.mask & batch.keep[..., None], scores.log_probs
     old = jax.lax.stop_gradient(log_probs) if batch.old_log_probs is None else batch.old_log_probs
     losses = token_loss(log_probs, old, batch.advantages, mask)
-    if correction is not None:
-      drawn = mask & batch.rollouts.drawn
-      ratios = correction(old, batch.rollouts.sampler_log_probs, drawn)
-      losses = losses * jnp.where(drawn, ratios, 1.0)
     if kl is not None:
       losses = losses + kl(log_probs, batch.ref_log_probs, mask)
     if entropy_bonus:
       losses = losses - entropy_bonus * jnp.where(mask, as_float(scores.entropy), 0.0)
+    if correction is not None:
+      drawn = mask & batch.rollouts.drawn
+      ratios = correction(old, batch.rollouts.sampler_log_probs, drawn)
+      losses = losses * jnp.where(drawn, ratios, 1.0)
     return jnp.sum(batch.weights * losses), state
 
   needs = [name for name, asked in (("ref", kl is not None), ("entropy", entropy_bonus)) if asked]

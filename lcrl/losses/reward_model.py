@@ -11,8 +11,9 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 
+from lcrl.checks import one_or_each, same_shape
 from lcrl.losses.preference.links import logistic_link
-from lcrl.losses.preference.sequences import aligned
+from lcrl.losses.preference.sequences import aligned, aligned_pairs
 from lcrl.losses.preference.stages.parts import mean_over_pairs
 from lcrl.types import PairBatch, Stage
 
@@ -34,12 +35,13 @@ def bradley_terry_loss(
 
   Source: Bradley & Terry 1952; Ouyang et al. 2022, arXiv:2203.02155. It leaves a constant in the
   rewards free: `centring` holds their mean near 0 (Eisenstein et al. 2023, arXiv:2312.09244, there
-  0.01). The margin is that of Llama 2, arXiv:2307.09288. [...] each -> [...].
+  0.01). The margin is that of Llama 2, arXiv:2307.09288. [B] each -> [B].
 
   >>> print(f"{bradley_terry_loss(jnp.array(3.0), jnp.array(1.0), margin=2.0):.3f}")  # log 2
   0.693
   """
-  chosen, rejected = aligned(chosen_rewards=chosen_rewards, rejected_rewards=rejected_rewards)
+  chosen, rejected = aligned_pairs(chosen_rewards=chosen_rewards, rejected_rewards=rejected_rewards)
+  one_or_each(dict(chosen_rewards=chosen), margin=margin)
   return logistic_link(chosen - rejected - margin) + centring * (chosen + rejected) ** 2
 
 
@@ -62,6 +64,7 @@ def score_regression_loss(rewards: Array, scores: Array, mask: Array) -> Array:
   >>> print(score_regression_loss(rewards, scores, jnp.array([True, False])))
   [0.25 0.  ]
   """
+  same_shape(rewards=rewards, scores=scores, mask=mask)
   rewards, scores = aligned(rewards=rewards, scores=scores)
   return jnp.where(mask, rewards - jnp.where(mask, scores, 0.0), 0.0) ** 2
 

@@ -90,9 +90,10 @@ def forward(
 ) -> tuple[TokenScores, jax.Array, Kept | None]:
   """-> scores, log sum exp z, what the backward pass may read; [R, S] each, 0 where masked."""
   width, windows, columns, tiles = _cuts(how, hidden, head)
-  zeros = jnp.zeros(targets.shape, _wide(hidden))
+  zeros = vary(jnp.zeros(targets.shape, _wide(hidden)), varying(hidden))
   head = head.astype(hidden.dtype)  # once: in the loop it would keep the product from cuBLAS
   left = how.left(hidden, len(windows[0]) * len(tiles[0]), width, columns)
+  left = jax.tree.map(lambda x: vary(x, varying(head)), left)
 
   def chunk(carry, inputs):
     (results, left), (number, window) = carry, inputs
@@ -109,7 +110,7 @@ def forward(
       found, left = _sum_and_keep(how, left, place, logits, target, z, logit)
       return (sums.join(found), left), None
 
-    zero = jnp.zeros(kept.shape, zeros.dtype)
+    zero = vary(jnp.zeros(kept.shape, zeros.dtype), varying(head))
     sums = Sums(zero + _FLOOR, zero, zero, how.only("entropy", zero), how.only("log_sum_sq", zero))
     indices = number * len(tiles[0]) + jnp.arange(len(tiles[0]))
     (sums, left), _ = jax.lax.scan(tile, (sums, left), (indices, tiles))
@@ -145,7 +146,7 @@ def backward(how: Settings, hidden, head, targets, mask, scores, log_sum, left, 
   """
   width, windows, columns, tiles = _cuts(how, hidden, head)
   wide, dtype, head = _wide(hidden), head.dtype, head.astype(hidden.dtype)
-  zeros = jnp.zeros(targets.shape, wide)
+  zeros = vary(jnp.zeros(targets.shape, wide), varying(hidden))
   a, b, c, at = -g.log_probs, zeros, zeros, zeros
   if g.entropy is not None:
     a, b = a - g.entropy * scores.entropy, -g.entropy
@@ -183,7 +184,8 @@ def backward(how: Settings, hidden, head, targets, mask, scores, log_sum, left, 
       return (dh, _add(dhead, more, window[0])), None
 
     indices = number * len(tiles[0]) + jnp.arange(len(tiles[0]))
-    (dh, dhead), _ = jax.lax.scan(tile, (jnp.zeros(h.shape, wide), dhead), (indices, tiles))
+    dh = vary(jnp.zeros(h.shape, wide), varying(head))
+    (dh, dhead), _ = jax.lax.scan(tile, (dh, dhead), (indices, tiles))
     if how.vocab_axis:
       dh = jax.lax.psum(dh, how.vocab_axis)
     return (_add(dhidden, dh, start), dhead), None
@@ -191,11 +193,25 @@ def backward(how: Settings, hidden, head, targets, mask, scores, log_sum, left, 
   # With one chunk of tokens on one device every column is complete at once: rounding then is exact.
   once = len(windows[0]) == 1 and not how.batch_axes
   dhead = jnp.zeros(head.shape, dtype if once else jnp.promote_types(dtype, wide))
+  dhead = vary(dhead, varying(head))
+  dhidden = vary(jnp.zeros_like(hidden), varying(hidden))
   chunks = jnp.arange(len(windows[0])), windows
-  (dhidden, dhead), _ = jax.lax.scan(chunk, (jnp.zeros_like(hidden), dhead), chunks)
+  (dhidden, dhead), _ = jax.lax.scan(chunk, (dhidden, dhead), chunks)
   if how.batch_axes:
     dhead = jax.lax.psum(dhead, how.batch_axes)
   return dhidden, dhead.astype(dtype)
+
+
+def varying(*arrays) -> frozenset[str]:
+  """The mesh axes along which any of them differs, as a `jax.shard_map` around it knows; none where
+  it does not check (`check_vma=False`), and outside of one."""
+  return frozenset().union(*(jax.typeof(x).manual_axis_type.varying for x in arrays))
+
+
+def vary(x, axes: frozenset[str]):
+  """`x` as an array that may differ along these axes, as what a loop carries must say it does."""
+  new = tuple(sorted(axes - varying(x)))
+  return jax.lax.pcast(x, new, to="varying") if new else x
 
 
 def _sum(how: Settings, z, logit) -> Sums:

@@ -41,7 +41,11 @@ def keep(
   rows = targets.size
   one = pl.BlockSpec((1,), lambda row: (row,))
   whole = pl.BlockSpec(memory_space=pl.ANY)
-  number = jax.ShapeDtypeStruct((rows,), logits.dtype)
+  # Inside a `jax.shard_map`, all differ along the axes along which logits do.
+  like = functools.partial(
+    jax.ShapeDtypeStruct, manual_axis_type=jax.typeof(logits).manual_axis_type
+  )
+  number = like((rows,), logits.dtype)
   flat = exps.reshape(len(exps), rows, columns)
   *sums, exps_ = pl.pallas_call(
     functools.partial(
@@ -50,7 +54,7 @@ def keep(
     grid=(rows,),
     in_specs=[whole, one, whole, whole],
     out_specs=[one, one, one, whole],
-    out_shape=[number] * 3 + [jax.ShapeDtypeStruct(flat.shape, flat.dtype)],
+    out_shape=[number] * 3 + [like(flat.shape, flat.dtype)],
     input_output_aliases={3: 3},
     compiler_params=plgpu.CompilerParams(num_warps=8),
     interpret=interpret,

@@ -4,6 +4,10 @@
 changes nothing. This choice decides how response length enters the gradient: a token's weight may
 depend on its own response's length (`sequence_mean`), on everybody's (`token_mean`) or on nobody's
 (`fixed_length`). Rows that do not train have weight 0.
+
+Inside `jax.shard_map`, where mask and keep are one device's share, give `axis_name`, the mesh axes
+that cut the batch: tokens and rows then are counted over all devices, and the sum of the devices'
+losses is the loss of the batch. Without it each device would weigh as if it had all of it.
 """
 
 from __future__ import annotations
@@ -11,22 +15,22 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
-from lcrl.masked import as_float
+from lcrl.checks import per_row, positive
+from lcrl.masked import AxisName, as_float, total
 
 __all__ = ["fixed_length", "fixed_total", "sequence_mean", "sequence_sum", "token_mean"]
 
 
 def _tokens(mask: jax.Array, keep: jax.Array) -> jax.Array:
-  if mask.shape[:-1] != keep.shape:
-    raise ValueError(f"mask must be keep's shape and a token axis, got {mask.shape}, {keep.shape}.")
+  per_row(dict(mask=mask), keep=keep)
   return as_float(mask & keep[..., None])
 
 
-def _share(tokens: jax.Array, total) -> jax.Array:
-  return tokens / jnp.maximum(total, 1)
+def _share(tokens: jax.Array, count) -> jax.Array:
+  return tokens / jnp.maximum(count, 1)
 
 
-def token_mean(mask: jax.Array, keep: jax.Array) -> jax.Array:
+def token_mean(mask: jax.Array, keep: jax.Array, *, axis_name: AxisName = None) -> jax.Array:
   """Every token counts the same: 1 / number of tokens. Long responses outweigh short ones.
 
   Source: DAPO, Yu et al. 2025, arXiv:2503.14476.
@@ -41,10 +45,12 @@ def token_mean(mask: jax.Array, keep: jax.Array) -> jax.Array:
    [0.33333334 0.        ]]
   """
   tokens = _tokens(mask, keep)
-  return _share(tokens, jnp.sum(tokens))
+  return _share(tokens, total(jnp.sum(tokens), axis_name))
 
 
-def sequence_mean(mask: jax.Array, keep: jax.Array, *, count_empty: bool = False) -> jax.Array:
+def sequence_mean(
+  mask: jax.Array, keep: jax.Array, *, count_empty: bool = False, axis_name: AxisName = None
+) -> jax.Array:
   """Every response counts the same and its tokens share the count: 1 / (rows * length).
 
   A token of a long response weighs less: right answers are drawn to be short, wrong ones long
@@ -62,10 +68,11 @@ def sequence_mean(mask: jax.Array, keep: jax.Array, *, count_empty: bool = False
   """
   tokens = _tokens(mask, keep)
   lengths = jnp.sum(tokens, -1, keepdims=True)
-  return _share(_share(tokens, lengths), jnp.sum(keep if count_empty else lengths > 0))
+  rows = jnp.sum(keep if count_empty else lengths > 0)
+  return _share(_share(tokens, lengths), total(rows, axis_name))
 
 
-def sequence_sum(mask: jax.Array, keep: jax.Array) -> jax.Array:
+def sequence_sum(mask: jax.Array, keep: jax.Array, *, axis_name: AxisName = None) -> jax.Array:
   """Every token weighs 1 / rows that hold a token: the mean over responses of token sums.
 
   With a sequence-level surrogate this is LUSPO (arXiv:2602.05261). [..., T], [...] -> [..., T].
@@ -75,10 +82,12 @@ def sequence_sum(mask: jax.Array, keep: jax.Array) -> jax.Array:
    [0.5 0. ]]
   """
   tokens = _tokens(mask, keep)
-  return _share(tokens, jnp.sum(jnp.any(tokens > 0, -1)))
+  return _share(tokens, total(jnp.sum(jnp.any(tokens > 0, -1)), axis_name))
 
 
-def fixed_length(mask: jax.Array, keep: jax.Array, *, length: float) -> jax.Array:
+def fixed_length(
+  mask: jax.Array, keep: jax.Array, *, length: float, axis_name: AxisName = None
+) -> jax.Array:
   """Every token weighs 1 / (kept rows * length), whatever was sampled. [..., T], [...] -> [..., T].
 
   Source: Dr. GRPO, Liu et al. 2025, arXiv:2503.20783; `length` is the generation cap.
@@ -87,16 +96,15 @@ def fixed_length(mask: jax.Array, keep: jax.Array, *, length: float) -> jax.Arra
   [[0.125 0.125]
    [0.125 0.   ]]
   """
-  if not length > 0:
-    raise ValueError(f"length must be positive, got {length}.")
-  return _share(_tokens(mask, keep) / length, jnp.sum(keep))
+  positive(length=length)
+  return _share(_tokens(mask, keep) / length, total(jnp.sum(keep), axis_name))
 
 
 def fixed_total(mask: jax.Array, keep: jax.Array, *, total: float) -> jax.Array:
   """Every token weighs 1 / total: verl's `seq-mean-token-sum-norm`. [..., T], [...] -> [..., T].
 
-  The loss then grows with the number of responses; `fixed_length` does not.
+  The loss then grows with the number of responses; `fixed_length` does not. `total` is the whole
+  batch's, on every device of a `jax.shard_map` too.
   """
-  if not total > 0:
-    raise ValueError(f"total must be positive, got {total}.")
+  positive(total=total)
   return _tokens(mask, keep) / total

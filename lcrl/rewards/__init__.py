@@ -1,6 +1,7 @@
 """Slot 2: what a rollout is worth. One file a family; a stage shapes the reward of its `base`.
 
-Bare functions take arrays with any leading axes. A stage reads what it compares with from the
+Bare functions take arrays with any leading axes; those that compare a group, [..., G], want a group
+a row: [B, G]. A stage reads what it compares with from the
 rollouts (`budget.target`), adds its term to the reward of `base` (plain correctness by default)
 and hands the base's state on, so terms compose: `dict(fn="soft_overlong", base=dict(fn="hapo"))`.
 """

@@ -9,6 +9,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from lcrl.checks import same_shape
 from lcrl.masked import as_float
 from lcrl.types import Outcome, PyTree, Rollouts, Stage
 
@@ -22,11 +23,19 @@ __all__ = [
 ]
 
 
-def same_shape(**arrays: jax.Array) -> None:
-  """Raises ValueError, with names and shapes, unless all shapes are equal."""
-  if len({array.shape for array in arrays.values()}) > 1:
-    shapes = ", ".join(f"{name} {array.shape}" for name, array in arrays.items())
-    raise ValueError(f"arrays must share a shape, got {shapes}.")
+def ended_length(lengths: jax.Array, targets: jax.Array, truncated: jax.Array | None) -> jax.Array:
+  """Lengths to compare with targets: a response that was cut has not ended, by its target neither.
+
+  It counts as a token longer than it got and than its target. `truncated=None`: nothing was cut.
+  [...] each -> [...].
+
+  >>> print(ended_length(jnp.array([8, 8, 5]), jnp.full(3, 8), jnp.array([False, True, True])))
+  [8 9 9]
+  """
+  if truncated is None:
+    return lengths
+  same_shape(lengths=lengths, targets=targets, truncated=truncated)
+  return jnp.where(truncated, jnp.maximum(lengths, targets) + 1, lengths)
 
 
 def verdict_reward(
@@ -47,6 +56,7 @@ def verdict_reward(
   >>> print(verdict_reward(jnp.array([True, False]), wrong=-0.5))
   [ 1.  -0.5]
   """
+  same_shape(correct=correct, **({} if unread is None else {"unread": unread}))
   rewards = as_float(jnp.where(correct.astype(bool), right, wrong))
   return rewards if unread is None else jnp.where(unread, bad_format, rewards)
 
@@ -179,4 +189,6 @@ def soft_overlong(
   reward = partial(
     soft_overlong_reward, max_length=max_length, buffer=buffer, factor=factor, floor=floor
   )
-  return shaped(base, lambda rewards, r: reward(rewards, r.lengths))
+  # What was cut exceeds the limit by at least one token; with a buffer the limit costs all of it.
+  excess = lambda r: 0 if buffer else r.truncated
+  return shaped(base, lambda rewards, r: reward(rewards, r.lengths + excess(r)))

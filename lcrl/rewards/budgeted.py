@@ -9,8 +9,9 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from lcrl.checks import one_or_each, same_shape, typed
 from lcrl.masked import as_float, masked_mean
-from lcrl.rewards.base import same_shape, shaped
+from lcrl.rewards.base import ended_length, shaped
 from lcrl.types import Rollouts, Stage
 
 __all__ = ["acoer", "acoer_reward", "acoer_score", "hbpo", "hbpo_peak", "hbpo_reward"]
@@ -20,6 +21,7 @@ def hbpo_peak(
   budgets: jax.Array, *, max_length: float = 4096.0, beta: float = 4.0, pi: float = math.pi
 ) -> jax.Array:
   """What a right answer within the budget earns: beta * cos(pi * budget / (2 * max_length))."""
+  typed(budgets=budgets)
   return beta * jnp.cos(pi * as_float(budgets) / (2 * max_length))
 
 
@@ -33,6 +35,7 @@ def hbpo_reward(
   alpha: float = 1 / 4096,
   plateau: bool = True,
   pi: float = math.pi,
+  truncated: jax.Array | None = None,
 ) -> jax.Array:
   """A right answer earns the most within its own budget, and less the longer it is beyond.
 
@@ -42,13 +45,15 @@ def hbpo_reward(
 
   Source: HBPO, arXiv:2507.15844. The released code has pi=3.1416 and takes the smaller of the two
   lines everywhere (`plateau=False`), so that far below the budget is worth less. Its -1 for a
-  malformed answer is not here. [...] each -> [...].
+  malformed answer is not here. An answer that is `truncated`, cut at the cap, has not ended within
+  its budget (`ended_length`). [...] each -> [...].
 
   >>> lengths, budgets = jnp.array([2, 8, 9]), jnp.full(3, 4)
   >>> print(hbpo_reward(jnp.ones(3), lengths, budgets, max_length=8, alpha=0.25).round(3))
   [ 2.828 -1.     0.   ]
   """
   same_shape(correct=correct, lengths=lengths, budgets=budgets)
+  lengths = ended_length(lengths, budgets, truncated)
   top = hbpo_peak(budgets, max_length=max_length, beta=beta, pi=pi)
   fall = hbpo_peak(lengths, max_length=max_length, beta=beta, pi=pi)
   fall = fall - alpha * jnp.abs(as_float(lengths) - as_float(budgets))
@@ -66,7 +71,10 @@ def hbpo(
 ) -> Stage:
   """`hbpo_reward` by `budget.target`; goes with `subgroups` and `budget_subgroup`."""
   reward = partial(hbpo_reward, max_length=max_length, beta=beta, alpha=alpha, plateau=plateau)
-  return shaped(None, lambda rewards, r: reward(r.correct, r.lengths, r.budget.target))
+  return shaped(
+    None,
+    lambda rewards, r: reward(r.correct, r.lengths, r.budget.target, truncated=r.truncated),
+  )
 
 
 def acoer_score(
@@ -79,6 +87,7 @@ def acoer_score(
   >>> print(acoer_score(jnp.array([0, 10]), jnp.array([10, 10])).round(3))
   [1. 0.]
   """
+  same_shape(lengths=lengths, budgets=budgets)
   if not limit < 1 + 1 / k:
     raise ValueError(f"limit must be below 1 + 1 / k = {1 + 1 / k}, got {limit}.")
   x = jnp.minimum(as_float(lengths) / as_float(budgets), limit)
@@ -93,13 +102,17 @@ def acoer_reward(
   alpha: jax.Array | float,
   k: float = 5.0,
   limit: float = 1.15,
+  truncated: jax.Array | None = None,
 ) -> jax.Array:
   """1 + alpha * `acoer_score` if right, 0 if wrong.
 
   Source: Acoer, arXiv:2606.22716, from secondary notes, unverified; the format reward of a wrong
-  answer is left out. [...] each, alpha a number -> [...].
+  answer is left out. What is `truncated`, cut at the cap, counts as past its budget
+  (`ended_length`). [...] each, alpha a number -> [...].
   """
   same_shape(correct=correct, lengths=lengths, budgets=budgets)
+  one_or_each({"the batch": jnp.zeros(())}, alpha=alpha)
+  lengths = ended_length(lengths, budgets, truncated)
   return as_float(correct) * (1.0 + alpha * acoer_score(lengths, budgets, k=k, limit=limit))
 
 
@@ -137,7 +150,9 @@ def acoer(
     average = jnp.where(state.length > 0, decay * state.length + (1 - decay) * mean, mean)
     average = jnp.where(some, average, state.length)
     budgets = jnp.full(r.lengths.shape, jnp.maximum(shortest, share * average))
-    rewards = acoer_reward(r.correct, r.lengths, budgets, alpha=state.weight, k=k, limit=limit)
+    rewards = acoer_reward(
+      r.correct, r.lengths, budgets, alpha=state.weight, k=k, limit=limit, truncated=r.truncated
+    )
 
     place = state.step % interval
     accuracy = state.accuracy + (masked_mean(right, r.valid) - state.accuracy) / (place + 1.0)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
+from lcrl.checks import per_row, same_shape, typed
 from lcrl.masked import as_float
 from lcrl.rewards.base import shaped
 from lcrl.types import Rollouts, Stage
@@ -29,6 +30,7 @@ def multiplicative_reward(rewards: jax.Array, factors: jax.Array) -> jax.Array:
   >>> print(multiplicative_reward(jnp.array(1.0), jnp.array([0.5, 0.5])))
   0.25
   """
+  per_row(dict(factors=factors), rewards=rewards)
   return as_float(rewards) * jnp.prod(as_float(factors), -1)
 
 
@@ -43,6 +45,7 @@ def rule_fraction_reward(
   >>> print(rule_fraction_reward(jnp.array(0.5), jnp.array([1, 0])))
   1.0
   """
+  per_row(dict(satisfied=satisfied), rewards=rewards)
   return as_float(rewards) + weight * jnp.mean(as_float(satisfied), -1)
 
 
@@ -63,6 +66,7 @@ def progress(values: jax.Array) -> jax.Array:
 
   `values` before the first episode and after each. [..., K + 1] -> [..., K].
   """
+  _several(values)
   return jnp.diff(as_float(values), axis=-1)
 
 
@@ -76,7 +80,14 @@ def progress_reward(rewards: jax.Array, values: jax.Array, *, alpha: float = 0.2
   >>> print(progress_reward(jnp.array(1.0), jnp.array([0.0, 0.5, 0.25]), alpha=1.0))
   1.25
   """
+  per_row(dict(values=values), rewards=rewards)
   return as_float(rewards) + alpha * jnp.sum(progress(values), -1)
+
+
+def _several(values: jax.Array) -> None:
+  typed(values=values)
+  if not values.shape or values.shape[-1] < 1:
+    raise ValueError(f"values must be [..., K + 1], got {values.shape}.")
 
 
 def mrt(*, alpha: float = 0.2, base: Stage | None = None) -> Stage:
@@ -95,6 +106,7 @@ def cumulative_regret(values: jax.Array, *, oracle: float = 1.0) -> jax.Array:
 
   Source: MRT, arXiv:2503.07572.
   """
+  _several(values)
   return jnp.cumsum(oracle - as_float(values)[..., 1:], -1)
 
 
@@ -110,6 +122,7 @@ def regret_area(
   >>> print(area, share)
   10.0 0.25
   """
+  same_shape(values=values, ends=ends)
   ends = as_float(ends)
   tokens = jnp.diff(ends, axis=-1, prepend=jnp.zeros_like(ends[..., :1]))
   area = jnp.sum((oracle - as_float(values)) * tokens, -1)

@@ -13,8 +13,9 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from lcrl.checks import one_or_each, per_row, same_shape
 from lcrl.masked import as_float, masked_mean, standardize
-from lcrl.rewards.base import same_shape, shaped, shaped_with_state
+from lcrl.rewards.base import shaped, shaped_with_state
 from lcrl.types import PyTree, Rollouts, Stage
 
 __all__ = [
@@ -77,6 +78,7 @@ def dual_price(
   >>> print(dual_price(jnp.array(0.0), jnp.array(30.0), target=20, scale=20))
   0.05
   """
+  one_or_each({"the run": jnp.zeros(())}, price=price, mean_length=mean_length)
   return jnp.clip(price + step_size * (mean_length - target) / scale, 0.0, max_price)
 
 
@@ -85,6 +87,7 @@ def priced_reward(
 ) -> jax.Array:
   """r - price * length / scale, right or wrong. [...], [...], [] -> [...]."""
   same_shape(rewards=rewards, lengths=lengths)
+  one_or_each({"the run": jnp.zeros(())}, price=price)
   return as_float(rewards) - price * as_float(lengths) / scale
 
 
@@ -128,7 +131,7 @@ def kl_penalty_reward(
   >>> print(kl_penalty_reward(jnp.array(1.0), -jnp.ones(2), -2 * jnp.ones(2), mask, beta=0.25))
   0.75
   """
-  same_shape(log_probs=log_probs, ref_log_probs=ref_log_probs, mask=mask)
+  per_row(dict(log_probs=log_probs, ref_log_probs=ref_log_probs, mask=mask), rewards=rewards)
   gap = jnp.where(mask, as_float(log_probs), 0.0) - jnp.where(mask, as_float(ref_log_probs), 0.0)
   return as_float(rewards) - beta * jnp.sum(gap, -1)
 
@@ -156,8 +159,15 @@ def component_mix(
   """(K - sum of multipliers) * main + sum of multiplier * component, in deviations of the batch.
 
   What the constraints do not claim stays with the main reward. Source: as above; there main is the
-  negated KL, and advantages of critics are mixed. [...], [K, ...], [K], [...] -> [...].
+  negated KL, and advantages of critics are mixed. Inside `jax.shard_map`, gather the batch first.
+  [...], [K, ...], [K], [...] -> [...].
   """
+  same_shape(main=main, valid=valid)
+  if jnp.shape(components)[1:] != main.shape or jnp.shape(multipliers) != (len(components),):
+    raise ValueError(
+      f"components must be [K, *{main.shape}] as main is, and multipliers [K], got "
+      f"{jnp.shape(components)} and {jnp.shape(multipliers)}."
+    )
   flat = jnp.concatenate([main[None], components]).reshape(len(components) + 1, -1)
   mask = jnp.broadcast_to(valid.reshape(-1), flat.shape)
   parts = standardize(flat, mask, ddof=ddof, eps=eps)

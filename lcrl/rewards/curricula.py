@@ -11,8 +11,8 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 
+from lcrl.checks import same_shape
 from lcrl.masked import as_float
-from lcrl.rewards.base import same_shape
 from lcrl.types import Stage
 
 __all__ = [
@@ -68,6 +68,9 @@ def curriculum_reward(
   A wrong answer of the length asked for gets the whole length score. The paper's ablations weigh
   0.6, 0.3 and 0.3, 0.6; its main weights, `right`, `think` and `answer` are not given.
   """
+  same_shape(
+    correct=correct, length_scores=length_scores, has_think=has_think, has_answer=has_answer
+  )
   form = think * as_float(has_think) + answer * as_float(has_answer)
   return (
     correct_weight * right * as_float(correct)
@@ -96,7 +99,10 @@ def curriculum(
   length_weight: float = 0.3,
   format_weight: float = 0.1,
 ) -> Stage:
-  """`curriculum_reward` around `budget.target`; needs the format signals if they weigh anything."""
+  """`curriculum_reward` around `budget.target`; needs the format signals if they weigh anything.
+
+  What was cut at the cap is at least a token longer than it got.
+  """
   needs = ("has_think", "has_answer") if format_weight else ()
   reward = partial(
     curriculum_reward,
@@ -110,6 +116,6 @@ def curriculum(
 
   def apply(state, r):
     flags = [r.signals[name] for name in needs] or [jnp.zeros_like(r.correct)] * 2
-    return reward(r.correct, score(r.lengths, r.budget.target), *flags), state
+    return reward(r.correct, score(r.lengths + r.truncated, r.budget.target), *flags), state
 
   return Stage(init=lambda: (), apply=apply, needs=needs)

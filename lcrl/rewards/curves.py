@@ -8,8 +8,9 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 
+from lcrl.checks import same_shape, typed
 from lcrl.masked import as_float
-from lcrl.rewards.base import same_shape, shaped
+from lcrl.rewards.base import ended_length, shaped
 from lcrl.types import Stage
 
 __all__ = [
@@ -95,6 +96,7 @@ def turning_score(
   >>> print(turning_score(jnp.array([0, 5, 10]), max_length=10))
   [ 0.  1. -1.]
   """
+  typed(lengths=lengths)
   if not 0 < turn < 1:
     raise ValueError(f"turn must be between 0 and 1, got {turn}.")
   x = as_float(lengths) / max_length
@@ -145,12 +147,16 @@ def length_range_reward(
 
 
 def length_range(*, low: int, high: int, max_length: float) -> Stage:
-  """`length_range_reward` in tokens with one range for all, where the paper asks a judge."""
+  """`length_range_reward` in tokens with one range for all, where the paper asks a judge.
+
+  What was cut at the cap counts as past the range (`ended_length`).
+  """
   if not 1 <= low <= high < max_length:
     raise ValueError(f"1 <= low <= high < max_length must hold, got {low}, {high}, {max_length}.")
 
   def shape(rewards, r):
-    bounds = (jnp.full_like(r.lengths, bound) for bound in (low, high))
-    return length_range_reward(r.lengths, *bounds, max_length=max_length)
+    least, most = (jnp.full_like(r.lengths, bound) for bound in (low, high))
+    lengths = ended_length(r.lengths, most, r.truncated)
+    return length_range_reward(lengths, least, most, max_length=max_length)
 
   return shaped(None, shape)

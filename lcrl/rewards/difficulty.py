@@ -10,6 +10,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from lcrl.checks import per_row, same_groups, same_shape
 from lcrl.masked import as_float, masked_mean
 from lcrl.rewards.base import shaped, shaped_with_state
 from lcrl.rewards.target import step_bonus_reward, truncated_reward
@@ -37,6 +38,7 @@ def accuracy_level(correct: jax.Array, valid: jax.Array, *, strict: bool = False
   >>> print(accuracy_level(correct, jnp.ones((3, 3), bool)))
   [1 2 0]
   """
+  same_groups(correct=correct, valid=valid)
   right, count = jnp.sum(correct.astype(bool) & valid, -1), jnp.sum(valid, -1)
   reach = jnp.greater if strict else jnp.greater_equal
   return reach(3 * right, count).astype(jnp.int32) + reach(3 * right, 2 * count)
@@ -61,6 +63,7 @@ def length_coverage(lengths: jax.Array, mask: jax.Array, thresholds: jax.Array) 
 
   [..., N], [..., N], [K] -> [..., K].
   """
+  same_shape(lengths=lengths, mask=mask)
   share = lambda threshold: masked_mean(lengths <= threshold, mask, -1)
   return jax.vmap(share, out_axes=-1)(thresholds)
 
@@ -85,6 +88,7 @@ def covering_length(
   >>> print(covering_length(coverage, thresholds, jnp.array(2), jnp.array(32)))
   16
   """
+  per_row(dict(coverage=coverage), expected=expected)
   # The slack absorbs rounding of shares such as 1 / 5 * 5.
   enough = coverage * as_float(expected)[..., None] >= 1 - 1e-6
   candidates = jnp.where(enough, thresholds, fallback)
@@ -160,6 +164,7 @@ def tiered_limit(
     raise ValueError(
       f"limits must be one more than thresholds, got {len(limits)} and {len(thresholds)}."
     )
+  same_groups(correct=correct, valid=valid)
   accuracy = masked_mean(correct, valid, -1)
   tier = sum((accuracy >= t - 1e-6).astype(jnp.int32) for t in thresholds)
   return jnp.asarray(limits, jnp.int32)[tier]
@@ -174,12 +179,12 @@ def tiered_truncation(
   """The reward counts within the group's `tiered_limit`: DA-DLER, arXiv:2510.15110.
 
   Sampling goes to the longest limit, accuracy is measured there, and rewards are cut afterwards.
-  What the cap cut is unfinished, and counts as longer than it got.
+  What the cap cut has not ended.
   """
 
   def shape(rewards, r: Rollouts):
     limit = tiered_limit(r.correct, r.valid, thresholds=thresholds, limits=limits)
     limit = jnp.broadcast_to(limit[:, None], rewards.shape)
-    return truncated_reward(rewards, r.lengths + r.truncated, limit)
+    return truncated_reward(rewards, r.lengths, limit, truncated=r.truncated)
 
   return shaped(base, shape)

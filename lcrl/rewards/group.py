@@ -7,8 +7,9 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 
+from lcrl.checks import same_groups
 from lcrl.masked import as_float, masked_mean, standardize
-from lcrl.rewards.base import same_shape, shaped
+from lcrl.rewards.base import shaped
 from lcrl.types import Stage
 
 __all__ = [
@@ -46,12 +47,12 @@ def sigmoid_length_reward(
     correct, valid: [..., G] bool.
   Returns: [..., G] float.
 
-  >>> right = jnp.array([True, True, False])
-  >>> lengths, valid = jnp.array([10, 20, 30]), jnp.ones(3, bool)
+  >>> right = jnp.array([[True, True, False]])
+  >>> lengths, valid = jnp.array([[10, 20, 30]]), jnp.ones((1, 3), bool)
   >>> print(sigmoid_length_reward(1.0 * right, right, lengths, valid))
-  [0.9462117  0.85378826 0.        ]
+  [[0.9462117  0.85378826 0.        ]]
   """
-  same_shape(rewards=rewards, correct=correct, lengths=lengths, valid=valid)
+  same_groups(rewards=rewards, correct=correct, lengths=lengths, valid=valid)
   right = correct.astype(bool) & valid
   z = standardize(lengths, right, ddof=ddof, eps=eps, lone_raw=lone_raw)
   return as_float(rewards) - jnp.where(right, alpha * jax.nn.sigmoid(z), 0.0)
@@ -78,11 +79,13 @@ def kimi_reward(
   are `spared` (there, those of bad format) take part in the statistics only. [..., G] each -> [...,
   G].
 
-  >>> right, lengths = jnp.array([True, True, False]), jnp.array([10, 20, 10])
-  >>> print(kimi_reward(1.0 * right, right, lengths, jnp.ones(3, bool)))
-  [1.5 0.5 0. ]
+  >>> right, lengths = jnp.array([[True, True, False]]), jnp.array([[10, 20, 10]])
+  >>> print(kimi_reward(1.0 * right, right, lengths, jnp.ones((1, 3), bool)))
+  [[1.5 0.5 0. ]]
   """
-  same_shape(rewards=rewards, correct=correct, lengths=lengths, valid=valid)
+  same_groups(rewards=rewards, correct=correct, lengths=lengths, valid=valid)
+  if spared is not None:
+    same_groups(rewards=rewards, spared=spared)
   lengths = as_float(lengths)
   longest = jnp.max(jnp.where(valid, lengths, -jnp.inf), -1, keepdims=True)
   shortest = jnp.min(jnp.where(valid, lengths, jnp.inf), -1, keepdims=True)
@@ -100,6 +103,7 @@ def kimi_reward(
 def easiest_groups(correct: jax.Array, valid: jax.Array, *, share: float) -> jax.Array:
   """The `share` of groups with the highest accuracy, at least one; ties keep the batch's order.
 
+  The order is that of the whole batch: inside `jax.shard_map`, gather it first.
   [B, G], [B, G] -> [B] bool.
 
   >>> correct = jnp.array([[1, 0], [1, 1], [0, 0]])
@@ -108,6 +112,7 @@ def easiest_groups(correct: jax.Array, valid: jax.Array, *, share: float) -> jax
   """
   if not 0 < share <= 1:
     raise ValueError(f"share must be in (0, 1], got {share}.")
+  same_groups(correct=correct, valid=valid)
   accuracy = jnp.where(jnp.any(valid, -1), masked_mean(correct, valid, -1), -1.0)
   rank = jnp.argsort(jnp.argsort(-accuracy, stable=True))
   groups = jnp.sum(jnp.any(valid, -1))

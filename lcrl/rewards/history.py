@@ -14,8 +14,9 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from lcrl.checks import per_row, same_groups, same_shape
 from lcrl.masked import as_float, masked_sum
-from lcrl.rewards.base import same_shape, shaped_with_state
+from lcrl.rewards.base import shaped_with_state
 from lcrl.types import Rollouts, Stage
 
 __all__ = [
@@ -96,6 +97,7 @@ def shortest_right_length(
 
   [...], [..., G] each -> [...].
   """
+  _check(dict(correct=correct, lengths=lengths, valid=valid), history=history)
   right = correct.astype(bool) & valid
   return jnp.minimum(history, jnp.min(jnp.where(right, as_float(lengths), jnp.inf), -1))
 
@@ -107,10 +109,16 @@ def mean_right_length(
 
   The released code repeats this update once for every rollout. [...], [...], [..., G] each.
   """
+  _check(dict(correct=correct, lengths=lengths, valid=valid), mean=mean, count=count)
   right = correct.astype(bool) & valid
   total = jnp.where(count > 0, as_float(mean) * count, 0.0) + masked_sum(lengths, right, -1)
   count = count + jnp.sum(right, -1)
   return _mean(total, count), count
+
+
+def _check(groups, **rows):
+  same_groups(**groups)
+  per_row(groups, **rows)
 
 
 def _mean(total, count):

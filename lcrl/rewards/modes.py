@@ -8,9 +8,10 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 
+from lcrl.checks import same_groups
 from lcrl.masked import as_float, masked_mean
 from lcrl.modes import mode_accuracy, mode_is_preferred
-from lcrl.rewards.base import same_shape, shaped
+from lcrl.rewards.base import shaped
 from lcrl.types import Rollouts, Stage
 
 __all__ = [
@@ -34,11 +35,11 @@ def easy_length_score(
 
   `tags`: 0 none, 1 easy, 2 hard. [..., G] each -> [..., G].
 
-  >>> tags, valid = jnp.array([1, 2, 1]), jnp.ones(3, bool)
-  >>> print(easy_length_score(jnp.ones(3), jnp.array([5, 5, 10]), tags, valid).round(3))
-  [0.5 0.  0. ]
+  >>> tags, valid = jnp.array([[1, 2, 1]]), jnp.ones((1, 3), bool)
+  >>> print(easy_length_score(jnp.ones((1, 3)), jnp.array([[5, 5, 10]]), tags, valid).round(3))
+  [[0.5 0.  0. ]]
   """
-  same_shape(correct=correct, lengths=lengths, tags=tags, valid=valid)
+  same_groups(correct=correct, lengths=lengths, tags=tags, valid=valid)
   lengths = as_float(lengths)
   longest = jnp.max(jnp.where(valid, lengths, 1.0), -1, keepdims=True)
   score = 0.5 * (1.0 + jnp.cos(math.pi * lengths / longest))
@@ -52,7 +53,7 @@ def calibration_score(
 
   Easy is an accuracy above the threshold. [..., G] each -> [..., G].
   """
-  same_shape(correct=correct, tags=tags, valid=valid)
+  same_groups(correct=correct, tags=tags, valid=valid)
   easy = masked_mean(correct, valid, -1, keepdims=True) > threshold
   fits = tags == jnp.where(easy, EASY, HARD)
   return jnp.where(tags == NO_TAG, -1.0, as_float(fits))
@@ -73,6 +74,7 @@ def adactrl_reward(
   Source: AdaCtrl, arXiv:2505.18822, and its code, without the overlong term (`soft_overlong`).
   [..., G] each -> [..., G].
   """
+  same_groups(correct=correct, lengths=lengths, tags=tags, valid=valid)
   outcome = jnp.where(correct.astype(bool), 1.0, -1.0)
   short = easy_length_score(correct, lengths, tags, valid)
   fit = calibration_score(correct, tags, valid, threshold=threshold)
@@ -111,11 +113,11 @@ def preferred_mode_reward(
   Source: the structure of Adaptive Deep Reasoning, arXiv:2505.20101; every constant is ours and
   unverified. [..., G] each -> [..., G].
 
-  >>> right, long = jnp.array([1, 1, 1, 0]), jnp.array([True, True, False, False])
-  >>> print(preferred_mode_reward(right, long, jnp.ones(4, bool)))
-  [ 1.5  1.5  1.  -1. ]
+  >>> right, long = jnp.array([[1, 1, 1, 0]]), jnp.array([[True, True, False, False]])
+  >>> print(preferred_mode_reward(right, long, jnp.ones((1, 4), bool)))
+  [[ 1.5  1.5  1.  -1. ]]
   """
-  same_shape(correct=correct, long=long, valid=valid)
+  same_groups(correct=correct, long=long, valid=valid)
   preferred = mode_is_preferred(correct, long, valid, threshold=threshold)
   earned = jnp.where(preferred, right + bonus, right)
   return as_float(jnp.where(correct.astype(bool), earned, wrong))

@@ -7,8 +7,9 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 
+from lcrl.checks import same_groups
 from lcrl.masked import as_float, centre, masked_quantile
-from lcrl.rewards.base import same_shape, shaped
+from lcrl.rewards.base import shaped
 from lcrl.types import Rollouts, Stage
 
 __all__ = ["grlc", "grlc_reward", "relative_shortness"]
@@ -19,10 +20,10 @@ def relative_shortness(lengths: jax.Array, valid: jax.Array) -> jax.Array:
 
   [..., G], [..., G] -> [..., G].
 
-  >>> print(relative_shortness(jnp.array([10, 20, 15]), jnp.ones(3, bool)))
-  [ 0.5 -0.5  0. ]
+  >>> print(relative_shortness(jnp.array([[10, 20, 15]]), jnp.ones((1, 3), bool)))
+  [[ 0.5 -0.5  0. ]]
   """
-  same_shape(lengths=lengths, valid=valid)
+  same_groups(lengths=lengths, valid=valid)
   lengths = as_float(lengths)
   longest = jnp.max(jnp.where(valid, lengths, -jnp.inf), -1, keepdims=True)
   shortest = jnp.min(jnp.where(valid, lengths, jnp.inf), -1, keepdims=True)
@@ -49,11 +50,13 @@ def grlc_reward(
   Source: GRLC of Nemotron 3 Nano, as restated by QGLAS. Ties go to the first rollout, and it is
   paid even if all tie (ours). Wrong answers take part. [..., G] each -> [..., G].
 
-  >>> think = answer = jnp.array([1, 3])
-  >>> print(grlc_reward(jnp.array([1.0, 0.0]), think, answer, jnp.ones(2, bool)))
-  [ 2.5 -0.5]
+  >>> think = answer = jnp.array([[1, 3]])
+  >>> print(grlc_reward(jnp.array([[1.0, 0.0]]), think, answer, jnp.ones((1, 2), bool)))
+  [[ 2.5 -0.5]]
   """
-  same_shape(rewards=rewards, think=think_lengths, answer=answer_lengths, valid=valid)
+  same_groups(
+    rewards=rewards, think_lengths=think_lengths, answer_lengths=answer_lengths, valid=valid
+  )
   rewards = as_float(rewards)
   good = rewards >= masked_quantile(rewards, valid, quantile, keepdims=True)
   for lengths, weight in ((think_lengths, think_weight), (answer_lengths, answer_weight)):

@@ -8,8 +8,9 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 
+from lcrl.checks import same_groups
 from lcrl.masked import as_float, masked_mean
-from lcrl.rewards.base import same_shape, shaped
+from lcrl.rewards.base import shaped
 from lcrl.rewards.target import exact_length_reward
 from lcrl.types import Rollouts, Stage
 
@@ -37,6 +38,7 @@ def sampled_optimal_length(correct: jax.Array, lengths: jax.Array, valid: jax.Ar
 
   [..., G] each -> [...].
   """
+  same_groups(correct=correct, lengths=lengths, valid=valid)
   right = correct.astype(bool) & valid
   shortest = jnp.min(jnp.where(right, as_float(lengths), jnp.inf), -1)
   return jnp.where(jnp.any(right, -1), shortest, masked_mean(lengths, valid, -1))
@@ -56,11 +58,11 @@ def shorter_better_reward(
   Source: ShorterBetter, arXiv:2504.21370. A wrong answer pays the distance too, and so gains by
   being near; `apply_to_incorrect=False` leaves it at 0. [..., G] each -> [..., G].
 
-  >>> right, lengths = jnp.array([1, 1, 0]), jnp.array([400, 900, 300])
-  >>> print(shorter_better_reward(right, lengths, jnp.ones(3, bool)))
-  [ 2.   1.5 -0.1]
+  >>> right, lengths = jnp.array([[1, 1, 0]]), jnp.array([[400, 900, 300]])
+  >>> print(shorter_better_reward(right, lengths, jnp.ones((1, 3), bool)))
+  [[ 2.   1.5 -0.1]]
   """
-  same_shape(correct=correct, lengths=lengths, valid=valid)
+  same_groups(correct=correct, lengths=lengths, valid=valid)
   optimal = sampled_optimal_length(correct, lengths, valid)[..., None]
   target = jnp.broadcast_to(optimal, lengths.shape)
   rewards = exact_length_reward(alpha * as_float(correct), lengths, target, alpha=beta)
@@ -79,6 +81,7 @@ def shorter_better(
 
 def solve_rate(correct: jax.Array, valid: jax.Array) -> jax.Array:
   """Share of the group that is right, at least one of it. [..., G], [..., G] -> [...]."""
+  same_groups(correct=correct, valid=valid)
   count = jnp.maximum(jnp.sum(valid, -1), 1)
   return jnp.maximum(masked_mean(correct, valid, -1), 1.0 / as_float(count))
 
@@ -99,11 +102,11 @@ def alp_reward(
   Source: ALP, arXiv:2506.05256, from secondary notes; that its N counts tokens is our reading.
   Wrong answers pay too unless `apply_to_incorrect=False`. [..., G] each -> [..., G].
 
-  >>> right = jnp.array([1, 0])
-  >>> print(alp_reward(right, right, jnp.array([8, 16]), jnp.ones(2, bool), beta=1 / 64))
-  [ 0.9375 -0.125 ]
+  >>> right = jnp.array([[1, 0]])
+  >>> print(alp_reward(right, right, jnp.array([[8, 16]]), jnp.ones((1, 2), bool), beta=1 / 64))
+  [[ 0.9375 -0.125 ]]
   """
-  same_shape(rewards=rewards, correct=correct, lengths=lengths, valid=valid)
+  same_groups(rewards=rewards, correct=correct, lengths=lengths, valid=valid)
   price = beta * as_float(lengths) * solve_rate(correct, valid)[..., None]
   return as_float(rewards) - jnp.where(correct.astype(bool) | apply_to_incorrect, price, 0.0)
 
@@ -129,11 +132,11 @@ def lcr1_reward(
   Source: LC-R1, arXiv:2506.14755. The released code has eps 1e-4 beside the longest and
   `apply_to_incorrect=True`: a short wrong answer gains. [..., G] each -> [..., G].
 
-  >>> right, lengths = jnp.array([1, 1, 0]), jnp.array([100, 200, 50])
-  >>> print(lcr1_reward(right, right, lengths, jnp.ones(3, bool)))
-  [1.5 1.  0. ]
+  >>> right, lengths = jnp.array([[1, 1, 0]]), jnp.array([[100, 200, 50]])
+  >>> print(lcr1_reward(right, right, lengths, jnp.ones((1, 3), bool)))
+  [[1.5 1.  0. ]]
   """
-  same_shape(rewards=rewards, correct=correct, lengths=lengths, valid=valid)
+  same_groups(rewards=rewards, correct=correct, lengths=lengths, valid=valid)
   lengths, right = as_float(lengths), correct.astype(bool) & valid
   longest = jnp.max(jnp.where(right, lengths, 0.0), -1, keepdims=True)
   score = 1.0 - lengths / jnp.maximum(longest + eps, 1e-30)
@@ -171,7 +174,7 @@ def conciser_reward(
   [[1.75 1.5 ]
    [1.   0.  ]]
   """
-  same_shape(rewards=rewards, correct=correct, lengths=lengths, valid=valid)
+  same_groups(rewards=rewards, correct=correct, lengths=lengths, valid=valid)
   all_right = jnp.all(correct.astype(bool) | ~valid, -1, keepdims=True)
   return as_float(rewards) + jnp.where(all_right, 1.0 - as_float(lengths) / max_length, 0.0)
 
@@ -190,10 +193,11 @@ def gr3_reward(
   Source: GR3, arXiv:2603.10535, as restated by QGLAS. A wrong answer stays at 0, and the unit of
   length does not matter. [..., G] each -> [..., G].
 
-  >>> print(gr3_reward(jnp.array([1, 0]), jnp.array([5, 15]), jnp.ones(2, bool), alpha=2.0))
-  [0.5 0. ]
+  >>> rewards, lengths = jnp.array([[1, 0]]), jnp.array([[5, 15]])
+  >>> print(gr3_reward(rewards, lengths, jnp.ones((1, 2), bool), alpha=2.0))
+  [[0.5 0. ]]
   """
-  same_shape(rewards=rewards, lengths=lengths, valid=valid)
+  same_groups(rewards=rewards, lengths=lengths, valid=valid)
   mean = masked_mean(lengths, valid, -1, keepdims=True)
   return as_float(rewards) / (1.0 + alpha * as_float(lengths) / jnp.where(mean > 0, mean, 1.0))
 
@@ -207,6 +211,7 @@ def gr3_calibrated(
 
   GR3 takes the largest alpha for which 99.9 % of groups are. [..., G] each -> [...] bool.
   """
+  same_groups(rewards=rewards, lengths=lengths, valid=valid)
   best = jnp.max(jnp.where(valid, as_float(rewards), -jnp.inf), -1)
   mean = masked_mean(gr3_reward(rewards, lengths, valid, alpha=alpha), valid, -1)
   return best / (1.0 + alpha) >= mean - 1e-6 * jnp.abs(mean)  # equal up to rounding is equal
@@ -235,12 +240,12 @@ def o1_pruner_reward(
   code clips to [-2, 4] and then standardises over the whole data set. Its loss is
   `clipped_surrogate_loss` with `sequence_ratio`. [..., G] twice, [..., K] twice -> [..., G].
 
-  >>> right, lengths = jnp.array([1, 0]), jnp.array([100, 200])
+  >>> right, lengths = jnp.array([[1, 0]]), jnp.array([[100, 200]])
   >>> print(o1_pruner_reward(right, lengths, right, lengths))
-  [ 1.5  -1.25]
+  [[ 1.5  -1.25]]
   """
-  same_shape(correct=correct, lengths=lengths)
-  same_shape(ref_correct=ref_correct, ref_lengths=ref_lengths)
+  same_groups(correct=correct, lengths=lengths)
+  same_groups(ref_correct=ref_correct, ref_lengths=ref_lengths)
   mean = jnp.mean(as_float(ref_lengths), -1, keepdims=True)
   accuracy = jnp.mean(as_float(ref_correct), -1, keepdims=True)
   shorter = mean / as_float(lengths) - 1.0

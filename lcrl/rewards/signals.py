@@ -15,8 +15,9 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 
+from lcrl.checks import one_or_each, per_row, same_groups, same_shape
 from lcrl.masked import as_float, masked_mean
-from lcrl.rewards.base import same_shape, shaped
+from lcrl.rewards.base import shaped
 from lcrl.rewards.target import truncated_reward
 from lcrl.types import Rollouts, Stage
 
@@ -75,6 +76,7 @@ def level_penalty(
 def difficulty_factor(correct: jax.Array, valid: jax.Array) -> jax.Array:
   """exp(share of the group that is right): e for the easiest prompts. [..., G], [..., G] ->
   [...]."""
+  same_groups(correct=correct, valid=valid)
   return jnp.exp(masked_mean(correct, valid, -1))
 
 
@@ -93,7 +95,8 @@ def conciseness_reward(
   Source: CRF, arXiv:2511.09158, from secondary sources; alpha and the schedule of `anneal` are not
   published. [..., G] each but `anneal` [] -> [..., G].
   """
-  same_shape(correct=correct, scores=scores, valid=valid)
+  same_groups(correct=correct, scores=scores, valid=valid)
+  one_or_each({"a step": jnp.zeros(())}, anneal=anneal)
   bonus = anneal + difficulty_factor(correct, valid)[..., None]
   return as_float(correct) * (1.0 + alpha * as_float(scores) * bonus)
 
@@ -123,6 +126,7 @@ def phase_entropy(
   >>> print(*phase_entropy(entropy, mask, jnp.array(2)))
   0.375 0.125
   """
+  per_row(dict(entropy=entropy, mask=mask), think_end=think_end)
   position, end = jnp.cumsum(mask, -1) - 1, think_end[..., None]
   thinking = mask & ((position < end) | (end < 0))
   answer = mask & (position > end) & (end >= 0)
@@ -131,6 +135,7 @@ def phase_entropy(
 
 def entropy_gap(thinking: jax.Array, answer: jax.Array, *, alpha: float = 1.0) -> jax.Array:
   """max(0, thinking entropy - alpha * answer entropy). [...], [...] -> [...]."""
+  same_shape(thinking=thinking, answer=answer)
   return jnp.maximum(0.0, as_float(thinking) - alpha * as_float(answer))
 
 

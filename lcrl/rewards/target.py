@@ -7,8 +7,9 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 
+from lcrl.checks import same_shape
 from lcrl.masked import as_float
-from lcrl.rewards.base import same_shape, shaped
+from lcrl.rewards.base import ended_length, shaped
 from lcrl.types import Stage
 
 __all__ = [
@@ -24,7 +25,12 @@ __all__ = [
 
 
 def exact_length_reward(
-  rewards: jax.Array, lengths: jax.Array, targets: jax.Array, *, alpha: float = 3e-4
+  rewards: jax.Array,
+  lengths: jax.Array,
+  targets: jax.Array,
+  *,
+  alpha: float = 3e-4,
+  truncated: jax.Array | None = None,
 ) -> jax.Array:
   """A price for each token of distance from the target: r - alpha * |target - length|.
 
@@ -35,6 +41,7 @@ def exact_length_reward(
     lengths: [...] int, sampled tokens, end token included.
     targets: [...] int, tokens that the prompt asked for.
     alpha: reward lost per token of error.
+    truncated: [...] bool, cut at the cap: at least a token longer than it got.
   Returns: [...] float.
 
   >>> targets = jnp.array([100, 100])
@@ -42,6 +49,9 @@ def exact_length_reward(
   [0.9 1. ]
   """
   same_shape(rewards=rewards, lengths=lengths, targets=targets)
+  if truncated is not None:
+    same_shape(lengths=lengths, truncated=truncated)
+    lengths = lengths + truncated
   return as_float(rewards) - alpha * jnp.abs(as_float(targets) - as_float(lengths))
 
 
@@ -52,12 +62,14 @@ def max_length_reward(
   *,
   alpha: float = 0.01,
   delta: float = 0.5,
+  truncated: jax.Array | None = None,
 ) -> jax.Array:
   """A right answer earns more the further it stays below the target, a wrong one nothing.
 
     r = correct * clip(alpha * (target - length) + delta, 0, 1)
 
   Source: L1, arXiv:2503.04697 (LCPO-Max); LASER's table prints the opposite sign of the difference.
+  An answer that is `truncated`, cut at the cap, counts as past its target (`ended_length`).
   [...] each -> [...].
 
   >>> lengths, targets = jnp.array([60, 100, 200]), jnp.array([100, 100, 100])
@@ -65,7 +77,7 @@ def max_length_reward(
   [0.9 0.5 0. ]
   """
   same_shape(correct=correct, lengths=lengths, targets=targets)
-  slack = as_float(targets) - as_float(lengths)
+  slack = as_float(targets) - as_float(ended_length(lengths, targets, truncated))
   return as_float(correct) * jnp.clip(alpha * slack + delta, 0.0, 1.0)
 
 
@@ -79,6 +91,7 @@ def step_bonus_reward(
   late: float = 0.0,
   explore: float = 0.0,
   spared: jax.Array | None = None,
+  truncated: jax.Array | None = None,
 ) -> jax.Array:
   """A bonus for a right answer that ends by the target.
 
@@ -88,14 +101,17 @@ def step_bonus_reward(
 
   Source: LASER, Liu et al. 2025, arXiv:2505.15612 (alpha 0.5). Its code's `penalty` is alpha 0 and
   late 0.5, its `hybrid` both. `explore=0.5` is LASER-DE: a wrong answer is asked to think on. Rows
-  that are `spared` keep their reward (LASER-DE's code: those of bad format). [...] each -> [...].
+  that are `spared` keep their reward (LASER-DE's code: those of bad format). An answer that is
+  `truncated`, cut at the cap, has not ended by the target (`ended_length`). [...] each -> [...].
 
   >>> lengths, targets = jnp.array([8, 10, 11]), jnp.array([10, 10, 10])
   >>> print(step_bonus_reward(jnp.ones(3), jnp.ones(3, bool), lengths, targets))
   [1.5 1.5 1. ]
   """
   same_shape(rewards=rewards, correct=correct, lengths=lengths, targets=targets)
-  correct, in_time = correct.astype(bool), lengths <= targets
+  if spared is not None:
+    same_shape(rewards=rewards, spared=spared)
+  correct, in_time = correct.astype(bool), ended_length(lengths, targets, truncated) <= targets
   term = jnp.where(correct, jnp.where(in_time, alpha, -late), jnp.where(in_time, 0.0, explore))
   return as_float(rewards) + (term if spared is None else jnp.where(spared, 0.0, term))
 
@@ -107,25 +123,30 @@ def truncated_reward(
   *,
   late: float = 0.0,
   late_scale: float = 0.0,
+  truncated: jax.Array | None = None,
 ) -> jax.Array:
   """The reward counts if the response ends by the limit; after it, late + late_scale * r.
 
   Source: DLER, arXiv:2510.15110, ThinkPrune, and SIRI, arXiv:2509.25176 (lengths up to the end of
-  the answer). DLER's public code has late_scale 0.1 where the paper gives 0. [...] each -> [...].
+  the answer). DLER's public code has late_scale 0.1 where the paper gives 0. A response that is
+  `truncated`, cut at the cap, has not ended (`ended_length`). [...] each -> [...].
 
   >>> print(truncated_reward(jnp.ones(2), jnp.array([10, 11]), jnp.array([10, 10])))
   [1. 0.]
   """
   same_shape(rewards=rewards, lengths=lengths, limits=limits)
   rewards = as_float(rewards)
-  return jnp.where(lengths <= limits, rewards, late + late_scale * rewards)
+  in_time = ended_length(lengths, limits, truncated) <= limits
+  return jnp.where(in_time, rewards, late + late_scale * rewards)
 
 
 def exact_length(*, alpha: float = 3e-4, base: Stage | None = None) -> Stage:
   """`exact_length_reward` (L1-Exact)."""
   return shaped(
     base,
-    lambda rewards, r: exact_length_reward(rewards, r.lengths, r.budget.target, alpha=alpha),
+    lambda rewards, r: exact_length_reward(
+      rewards, r.lengths, r.budget.target, alpha=alpha, truncated=r.truncated
+    ),
   )
 
 
@@ -134,7 +155,7 @@ def max_length(*, alpha: float = 0.01, delta: float = 0.5) -> Stage:
 
   def apply(state, r):
     reward = partial(max_length_reward, alpha=alpha, delta=delta)
-    return reward(r.correct, r.lengths, r.budget.target), state
+    return reward(r.correct, r.lengths, r.budget.target, truncated=r.truncated), state
 
   return Stage(init=lambda: (), apply=apply)
 
@@ -146,12 +167,16 @@ def step_bonus(
   reward = partial(step_bonus_reward, alpha=alpha, late=late, explore=explore)
   return shaped(
     base,
-    lambda rewards, r: reward(rewards, r.correct, r.lengths, r.budget.target),
+    lambda rewards, r: reward(
+      rewards, r.correct, r.lengths, r.budget.target, truncated=r.truncated
+    ),
   )
 
 
 def truncation(*, late: float = 0.0, late_scale: float = 0.0, base: Stage | None = None) -> Stage:
-  """`truncated_reward` against `budget.target` (DLER, ThinkPrune); what the cap cut is unfinished,
-  and counts as longer than it got."""
+  """`truncated_reward` against `budget.target` (DLER, ThinkPrune)."""
   reward = partial(truncated_reward, late=late, late_scale=late_scale)
-  return shaped(base, lambda rewards, r: reward(rewards, r.lengths + r.truncated, r.budget.target))
+  return shaped(
+    base,
+    lambda rewards, r: reward(rewards, r.lengths, r.budget.target, truncated=r.truncated),
+  )

@@ -36,6 +36,17 @@ def blocks(rows, size):
   return jnp.asarray(np.asarray(rows, float).reshape(-1, size))
 
 
+def alone(f):
+  """`f` of groups [B, G], for one group: arrays [G] in, [G] or one number out."""
+  row = lambda x: x[None] if isinstance(x, jax.Array | np.ndarray) else x
+
+  def call(*arrays, **knobs):
+    knobs = {name: row(x) for name, x in knobs.items()}
+    return jax.tree.map(lambda x: x[0], f(*map(row, arrays), **knobs))
+
+  return call
+
+
 def compiled(adapter, **finish):
   """The adapter as one program a case: op by op, compiling takes most of the time.
 

@@ -15,15 +15,15 @@ from tests.golden_adapters.groups import Groups, blocks, compiled
 def adv_grpo(inputs, params):
   groups = Groups(inputs["group_id"])
   r = groups(inputs["rewards"])
-  normalized = advantages.group_normalized_advantage(r, groups.valid, **params)
-  centered = advantages.group_centered_advantage(r, groups.valid)
+  normalized = advantages.group_normalized_advantage(r, groups.valid, lone_raw=True, **params)
+  centered = advantages.group_centered_advantage(r, groups.valid, lone_raw=True)
   return {"adv_grpo": groups.rows(normalized), "adv_dr_grpo": groups.rows(centered)}
 
 
 def adv_rloo(inputs, params):
   groups = Groups(inputs["group_id"])
   r = groups(inputs["rewards"])
-  return {"adv": groups.rows(advantages.leave_one_out_advantage(r, groups.valid))}
+  return {"adv": groups.rows(advantages.leave_one_out_advantage(r, groups.valid, lone_raw=True))}
 
 
 def adv_trl_scale_rewards(inputs, params):
@@ -54,7 +54,8 @@ def adv_std_conventions(inputs, params):
 
 def adv_batch_norm(inputs, params):
   groups = Groups(inputs["group_id"])
-  centered = advantages.group_centered_advantage(groups(inputs["rewards"]), groups.valid)
+  r = groups(inputs["rewards"])
+  centered = advantages.group_centered_advantage(r, groups.valid, lone_raw=True)
   lengths = groups(inputs["lengths"])
   whiten = partial(advantages.whitened, ddof=params["ddof"], eps=params["eps_inside_rsqrt"])
   return {

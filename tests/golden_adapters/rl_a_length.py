@@ -11,7 +11,7 @@ import numpy as np
 
 from lcrl import budgets, filters, rewards
 from lcrl.merging.selective import selective_merge
-from tests.golden_adapters.groups import Groups, compiled
+from tests.golden_adapters.groups import Groups, alone, compiled
 
 
 def soft_overlong_punishment(inputs, params):
@@ -90,8 +90,10 @@ def length_reward_unified(inputs, params):
   exact, most = params["alpha_l1_exact"], params["alpha_l1_max"]
   return {
     "truncation": rewards.truncated_reward(base, lengths, targets, late=params["rho"]),
-    "efficient_reasoning": rewards.sigmoid_length_reward(*group, alpha=params["alpha_group"]),
-    "kimi": rewards.kimi_reward(*group),
+    "efficient_reasoning": alone(rewards.sigmoid_length_reward)(
+      *group, alpha=params["alpha_group"]
+    ),
+    "kimi": alone(rewards.kimi_reward)(*group),
     "l1_exact": rewards.exact_length_reward(base, lengths, targets, alpha=exact),
     "l1_max": rewards.max_length_reward(
       correct, lengths, targets, alpha=most, delta=params["delta_l1_max"]
@@ -232,7 +234,7 @@ def hapo(inputs, params):
     "length_reward_cosine": cosine,
     "length_reward_linear": weight * linear,
     "reward_cosine": rewards.verdict_reward(correct) + cosine,
-    "new_history_min": rewards.shortest_right_length(shortest, correct, lengths, valid),
+    "new_history_min": alone(rewards.shortest_right_length)(shortest, correct, lengths, valid),
   }
 
 
@@ -240,7 +242,7 @@ def hapo_history_mean(inputs, params):
   lengths = jnp.array(inputs["correct_lengths"], int)
   correct = jnp.ones(lengths.shape, bool)
   mean, count = _unknown(inputs["history_mean"]), jnp.array(inputs["history_count"])
-  mean, count = rewards.mean_right_length(mean, count, correct, lengths, correct)
+  mean, count = alone(rewards.mean_right_length)(mean, count, correct, lengths, correct)
   return {"new_mean": mean, "new_count": count}
 
 
@@ -268,8 +270,8 @@ def crf(inputs, params):
   correct, scores = jnp.array(inputs["outcome_reward"]), jnp.array(inputs["conciseness"])
   valid = jnp.ones(correct.shape, bool)
   return {
-    "d_q": rewards.difficulty_factor(correct, valid),
-    "reward": rewards.conciseness_reward(correct, scores, valid, inputs["s"], **params),
+    "d_q": alone(rewards.difficulty_factor)(correct, valid),
+    "reward": alone(rewards.conciseness_reward)(correct, scores, valid, inputs["s"], **params),
   }
 
 

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from lcrl import advantages, rewards
 from lcrl.masked import masked_mean
-from tests.golden_adapters.groups import Groups, compiled
+from tests.golden_adapters.groups import Groups, alone, compiled
 
 
 def canon_length(inputs, params):
@@ -19,6 +19,7 @@ def canon_length(inputs, params):
     groups.valid,
     mu=params["mu"],
     high_weight=params["alpha"],
+    lone_raw=True,
   )
   return {"advantage": groups.rows(adv) / params["max_length"]}
 
@@ -33,7 +34,11 @@ def _entropies(inputs, groups):
 def canon_entropy(inputs, params):
   groups = Groups(inputs["group_id"])
   adv = advantages.canon_advantage(
-    *_entropies(inputs, groups), groups.valid, mu=params["mu"], low_weight=params["alpha"]
+    *_entropies(inputs, groups),
+    groups.valid,
+    mu=params["mu"],
+    low_weight=params["alpha"],
+    lone_raw=True,
   )
   return {"advantage": groups.rows(adv) / params["max_length"]}
 
@@ -51,7 +56,7 @@ def canon_schedule(inputs, params):
   reward, entropy = _entropies(inputs, groups)
   mean = masked_mean(reward, groups.valid)
   mu = SCHEDULES[params["schedule"]](jnp.array(params["step"]), mean)
-  adv = advantages.canon_advantage(reward, entropy, groups.valid, mu=mu)
+  adv = advantages.canon_advantage(reward, entropy, groups.valid, mu=mu, lone_raw=True)
   return {"advantage": groups.rows(adv) / params["max_length"]}
 
 
@@ -99,11 +104,11 @@ def constrained_mixed_advantage(inputs, params):
 
 
 def advantage_level_average(inputs, params):
-  components = jnp.array(inputs["component_rewards"], float)
+  components = jnp.array(inputs["component_rewards"], float)[:, None]
   arrays = components, jnp.ones(components.shape[1:], bool)
   return {
-    "component_advantages": advantages.component_advantages(*arrays, **params),
-    "advantage": advantages.component_average_advantage(*arrays, **params),
+    "component_advantages": advantages.component_advantages(*arrays, **params)[:, 0],
+    "advantage": advantages.component_average_advantage(*arrays, **params)[0],
   }
 
 
@@ -111,14 +116,14 @@ def qglas(inputs, params):
   r, lengths = jnp.array(inputs["rewards"], float), jnp.array(inputs["lengths"])
   keep, eps = jnp.ones(r.shape, bool), params["eps"]
   knobs = {name: params[name] for name in ("beta_min", "beta_max", "ddof", "eps")}
-  base = advantages.group_normalized_advantage(
+  base = alone(advantages.group_normalized_advantage)(
     r, keep, ddof=params["ddof"], eps=0.0, lone_raw=False
   )
   return {
     "base_advantage": base,
-    "lambda_g": advantages.qglas_weight(r, base > 0, keep, **knobs),
-    "h": advantages.shortness_of_positive(lengths, base > 0, cap=params["c"], eps=eps),
-    "advantage": advantages.qglas_advantage(r, lengths, keep, cap=params["c"], **knobs),
+    "lambda_g": alone(advantages.qglas_weight)(r, base > 0, keep, **knobs),
+    "h": alone(advantages.shortness_of_positive)(lengths, base > 0, cap=params["c"], eps=eps),
+    "advantage": alone(advantages.qglas_advantage)(r, lengths, keep, cap=params["c"], **knobs),
   }
 
 

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from lcrl import advantages, rewards
 from lcrl.rewards import modes
-from tests.golden_adapters.groups import Groups, compiled
+from tests.golden_adapters.groups import Groups, alone, compiled
 
 
 def _group(inputs, *names):
@@ -92,13 +92,15 @@ def adactrl_reward(inputs, params):
 def adaptive_long_short_reward(inputs, params):
   correct, valid = _group(inputs, "correct")
   long, threshold = jnp.array([mode == "long" for mode in inputs["mode"]]), params["theta"]
-  preferred = rewards.mode_is_preferred(correct, long, valid, threshold=threshold)
+  preferred = alone(rewards.mode_is_preferred)(correct, long, valid, threshold=threshold)
   values = {"right": params["r_correct"], "wrong": params["r_wrong"], "bonus": params["bonus"]}
   return {
-    "acc_long": rewards.mode_accuracy(correct, long, valid),
-    "acc_short": rewards.mode_accuracy(correct, ~long, valid),
+    "acc_long": alone(rewards.mode_accuracy)(correct, long, valid),
+    "acc_short": alone(rewards.mode_accuracy)(correct, ~long, valid),
     "preferred": jnp.any(preferred & long),
-    "reward": rewards.preferred_mode_reward(correct, long, valid, threshold=threshold, **values),
+    "reward": alone(rewards.preferred_mode_reward)(
+      correct, long, valid, threshold=threshold, **values
+    ),
   }
 
 
@@ -124,7 +126,7 @@ def thinkprune_reward(inputs, params):
 
 def kimi_length_reward(inputs, params):
   correct, lengths, valid = _group(inputs, "correct", "lengths")
-  reward = partial(rewards.kimi_reward, correct=correct, lengths=lengths, valid=valid)
+  reward = partial(alone(rewards.kimi_reward), correct=correct, lengths=lengths, valid=valid)
   return {
     "length_reward": reward(0 * correct),
     "total": reward(correct, alpha=params["weight"]),
@@ -134,29 +136,32 @@ def kimi_length_reward(inputs, params):
 def shorter_better(inputs, params):
   arrays = _group(inputs, "correct", "lengths")
   return {
-    "sol": rewards.sampled_optimal_length(*arrays),
-    "reward": rewards.shorter_better_reward(*arrays, **params),
+    "sol": alone(rewards.sampled_optimal_length)(*arrays),
+    "reward": alone(rewards.shorter_better_reward)(*arrays, **params),
   }
 
 
 def alp_reward(inputs, params):
   correct, lengths, valid = _group(inputs, "correct", "lengths")
   return {
-    "solve_rate_floored": rewards.solve_rate(correct, valid),
-    "reward": rewards.alp_reward(correct, correct, lengths, valid, **params),
+    "solve_rate_floored": alone(rewards.solve_rate)(correct, valid),
+    "reward": alone(rewards.alp_reward)(correct, correct, lengths, valid, **params),
   }
 
 
 def efficient_reasoning_sigmoid(inputs, params):
   correct, lengths, valid = _group(inputs, "correct", "lengths")
-  reward = rewards.sigmoid_length_reward(correct, correct, lengths, valid, **params)
-  return {"reward": reward, "rloo_advantage": advantages.leave_one_out_advantage(reward, valid)}
+  reward = alone(rewards.sigmoid_length_reward)(correct, correct, lengths, valid, **params)
+  return {
+    "reward": reward,
+    "rloo_advantage": alone(advantages.leave_one_out_advantage)(reward, valid),
+  }
 
 
 def o1_pruner_reward(inputs, params):
   correct, lengths, _ = _group(inputs, "correct", "lengths")
   reward = partial(
-    rewards.o1_pruner_reward,
+    alone(rewards.o1_pruner_reward),
     *(correct, lengths, correct, lengths),
     accuracy_weight=params["alpha"],
   )
@@ -168,13 +173,13 @@ def o1_pruner_reward(inputs, params):
 
 def conciser_l_grpo(inputs, params):
   correct, lengths, valid = _group(inputs, "correct", "lengths")
-  reward = partial(rewards.conciser_reward, correct=correct, lengths=lengths, valid=valid)
+  reward = partial(alone(rewards.conciser_reward), correct=correct, lengths=lengths, valid=valid)
   total = reward(correct, max_length=params["L_max"])
   knobs = {"ddof": params["ddof"], "eps": params["eps"], "lone_raw": False}
   return {
     "length_gate": jnp.all(correct > 0),
     "reward": total,
-    "advantage": advantages.group_normalized_advantage(total, valid, **knobs),
+    "advantage": alone(advantages.group_normalized_advantage)(total, valid, **knobs),
   }
 
 
@@ -183,10 +188,12 @@ def lcr1_length_reward(inputs, params):
   knobs = {"paper": {}, "released_code": {"eps": 1e-4, "apply_to_incorrect": True}}
   got = {}
   for name, k in knobs.items():
-    reward = partial(rewards.lcr1_reward, correct=correct, lengths=lengths, valid=valid, **k)
+    reward = partial(alone(rewards.lcr1_reward), correct=correct, lengths=lengths, valid=valid, **k)
     total = reward(base, alpha=params["len_coef"])
     got[f"length_reward_{name}"] = reward(0 * base)
-    got[f"advantage_{name}"] = advantages.group_centered_advantage(total, valid, lone_raw=False)
+    got[f"advantage_{name}"] = alone(advantages.group_centered_advantage)(
+      total, valid, lone_raw=False
+    )
   return got
 
 
@@ -197,12 +204,12 @@ def lcr1_compress_reward(inputs, params):
 
 def gr3(inputs, params):
   arrays = _group(inputs, "rewards", "lengths")
-  shaped = rewards.gr3_reward(*arrays, alpha=params["alpha"])
+  shaped = alone(rewards.gr3_reward)(*arrays, alpha=params["alpha"])
   knobs = {"ddof": params["ddof"], "eps": params["eps"], "lone_raw": False}
   return {
     "shaped": shaped,
-    "advantage": advantages.group_normalized_advantage(shaped, arrays[-1], **knobs),
-    "calibration_ok": rewards.gr3_calibrated(*arrays, alpha=params["alpha"]),
+    "advantage": alone(advantages.group_normalized_advantage)(shaped, arrays[-1], **knobs),
+    "calibration_ok": alone(rewards.gr3_calibrated)(*arrays, alpha=params["alpha"]),
   }
 
 
@@ -210,7 +217,7 @@ def grlc(inputs, params):
   arrays, weight = _group(inputs, "rewards", "think_len", "answer_len"), params["lambda"]
   knobs = {"think_weight": weight, "answer_weight": weight}
   knobs |= {"bonus": params["beta"], "quantile": params["p"] / 100}
-  return {"shaped": rewards.grlc_reward(*arrays, **knobs)}
+  return {"shaped": alone(rewards.grlc_reward)(*arrays, **knobs)}
 
 
 def acoer_reward(inputs, params):

@@ -106,14 +106,14 @@ def mode_switch_loss(inputs, params):
 
 
 def gfpo(inputs, params):
-  r, lengths = jnp.array(inputs["rewards"], float), jnp.array(inputs["lengths"])
+  r, lengths = jnp.array([inputs["rewards"]], float), jnp.array([inputs["lengths"]])
   rank = {"length": filters.shortest, "token_efficiency": filters.most_efficient}
   valid = jnp.ones(r.shape, bool)
   rollouts = type("Rollouts", (), {"lengths": lengths, "valid": valid})
   keep, _ = rank[params["metric"]](count=params["k"]).apply((), r, rollouts)
   knobs = {"ddof": params["ddof"], "eps": params["eps"], "lone_raw": False}
   adv = advantages.group_normalized_advantage(r, keep, **knobs)
-  return {"mask": keep, "advantage": adv}
+  return {"mask": keep[0], "advantage": adv[0]}
 
 
 QUARTILES = ("very_hard", "hard", "medium", "easy")

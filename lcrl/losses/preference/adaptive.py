@@ -10,8 +10,9 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from lcrl.losses.preference.sequences import aligned, mean_weights, sequence_log_probs
-from lcrl.masked import as_float, masked_mean, masked_std
+from lcrl.checks import same_pairs, same_shape
+from lcrl.losses.preference.sequences import aligned_pairs, mean_weights, sequence_log_probs
+from lcrl.masked import AxisName, as_float, finite_exp, masked_mean, masked_std, total
 
 __all__ = [
   "Moments",
@@ -33,11 +34,17 @@ class Moments(NamedTuple):
 
 
 def updated_moments(
-  moments: Moments, values: Array, mask: Array | None = None, *, decay: float = 0.9
+  moments: Moments,
+  values: Array,
+  mask: Array | None = None,
+  *,
+  decay: float = 0.9,
+  axis_name: AxisName = None,
 ) -> Moments:
   """decay * old + (1 - decay) * (mean, sample deviation) of values [N] where mask [N].
 
-  Kept as is for fewer than two values.
+  Kept as is for fewer than two values. Inside `jax.shard_map` they are those of all devices along
+  `axis_name`.
 
   >>> moments = updated_moments(Moments(jnp.zeros(()), jnp.zeros(())), jnp.array([1.0, 3.0]))
   >>> print(f"{moments.mean:.3f} {moments.std:.3f}")
@@ -45,9 +52,11 @@ def updated_moments(
   """
   values = jax.lax.stop_gradient(as_float(values))
   mask = jnp.ones(values.shape, bool) if mask is None else mask
-  several = jnp.sum(mask) > 1
+  same_pairs(values=values, mask=mask)
+  several = total(jnp.sum(mask), axis_name) > 1
   mix = lambda old, new: jnp.where(several, decay * old + (1 - decay) * new, old)
-  mean, std = masked_mean(values, mask), masked_std(values, mask, ddof=1)
+  mean = masked_mean(values, mask, axis_name=axis_name)
+  std = masked_std(values, mask, ddof=1, axis_name=axis_name)
   return Moments(mix(moments.mean, mean), mix(moments.std, std))
 
 
@@ -64,10 +73,11 @@ def typical_pairs(
   if not 0 <= drop < 1:
     raise ValueError(f"drop must be in [0, 1), got {drop}.")
   h = jax.lax.stop_gradient(as_float(margins))
+  mask = jnp.ones(h.shape, bool) if mask is None else mask
+  same_pairs(margins=h, mask=mask)
   std = jnp.where(moments.std > 0, moments.std, jnp.inf)
   log_weights = -(((h - moments.mean) / std) ** 2) / 2
   noisy = log_weights + jax.random.gumbel(key, h.shape, h.dtype)  # top-k of these is the draw
-  mask = jnp.ones(h.shape, bool) if mask is None else mask
   rank = jnp.argsort(jnp.argsort(jnp.where(mask, -noisy, jnp.inf)))
   return mask & (rank < jnp.floor(jnp.sum(mask) * (1 - drop) + 1e-6))
 
@@ -90,6 +100,7 @@ def dynamic_beta(
 
   Args: margins [N], h of the pairs; keep [N] bool; moments of h, this batch included. Returns: [].
   """
+  same_pairs(margins=margins, keep=keep)
   h = jax.lax.stop_gradient(as_float(margins))
   return jnp.maximum(beta * (1 + scale * (masked_mean(h, keep) - moments.mean)), least)
 
@@ -115,12 +126,18 @@ def wpo_weights(
     *_mask: [..., T] bool.
   Returns: [...], no gradient.
   """
+  for side, *arrays in (
+    ("chosen", chosen_log_probs, chosen_log_sum_sq, chosen_mask),
+    ("rejected", rejected_log_probs, rejected_log_sum_sq, rejected_mask),
+  ):
+    names = (f"{side}_{name}" for name in ("log_probs", "log_sum_sq", "mask"))
+    same_shape(**dict(zip(names, arrays, strict=True)))
   log_weight = sequence_log_probs(
     as_float(chosen_log_probs) - chosen_log_sum_sq, mean_weights(chosen_mask)
   ) + sequence_log_probs(
     as_float(rejected_log_probs) - rejected_log_sum_sq, mean_weights(rejected_mask)
   )
-  weights = jnp.exp(jax.lax.stop_gradient(log_weight))
+  weights = finite_exp(jax.lax.stop_gradient(log_weight))
   return weights if most is None else jnp.minimum(weights, most)
 
 
@@ -148,8 +165,10 @@ def lmpo_margins(
   Args: means and lengths [N]; moments of m before this batch; mask [N], the pairs that there are.
   Returns: term [N], moments.
   """
+  if mask is not None:
+    same_pairs(chosen_means=chosen_means, mask=mask)
   chosen, rejected, chosen_lengths, rejected_lengths = jax.lax.stop_gradient(
-    aligned(
+    aligned_pairs(
       chosen_means=chosen_means,
       rejected_means=rejected_means,
       chosen_lengths=chosen_lengths,
@@ -157,8 +176,8 @@ def lmpo_margins(
     )
   )
   half = (chosen_lengths + rejected_lengths) / 2
-  p_chosen = jnp.exp(chosen * half / jnp.maximum(chosen_lengths, 1))
-  p_rejected = jnp.exp(rejected * half / jnp.maximum(rejected_lengths, 1))
+  p = lambda mean, length: jnp.exp(jnp.minimum(mean * half / jnp.maximum(length, 1), 0.0))
+  p_chosen, p_rejected = p(chosen, chosen_lengths), p(rejected, rejected_lengths)
   m = (1 - p_chosen) * (1 - (p_chosen - p_rejected) ** power) / 2
   moments = updated_moments(moments, m, mask, decay=decay)
   deviation = jnp.where(moments.std > 0, moments.std, jnp.inf)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
-from lcrl.masked import as_float
+from lcrl.masked import as_float, finite_exp
 
 __all__ = ["discopop_link", "exo_link", "hinge_link", "logistic_link", "robust_link"]
 
@@ -91,4 +91,4 @@ def discopop_link(margins: Array, *, temperature: float = 0.05) -> Array:
   z = as_float(margins)
   blend = jax.nn.log_sigmoid(z / temperature)  # m exp(-z) in one exponent: exp(-z) may overflow
   logistic = jax.nn.sigmoid(-z / temperature) * -jax.nn.log_sigmoid(z)
-  return logistic + jnp.exp(blend - z)
+  return logistic + finite_exp(blend - z)

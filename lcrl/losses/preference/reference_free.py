@@ -12,8 +12,9 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
+from lcrl.checks import one_or_each, positive
 from lcrl.losses.preference.links import logistic_link
-from lcrl.losses.preference.sequences import aligned, check_positive, sequence_log_probs
+from lcrl.losses.preference.sequences import aligned_pairs, sequence_log_probs
 
 __all__ = ["combined_loss", "cpo_loss", "nll_loss", "orpo_loss", "simpo_loss", "slic_loss"]
 
@@ -41,8 +42,9 @@ def simpo_loss(
   >>> print(simpo_loss(jnp.array([-1.0]), jnp.array([-1.5]), link=jnp.negative))
   [-0.5]
   """
-  check_positive(beta=beta)
-  chosen, rejected = aligned(chosen_means=chosen_means, rejected_means=rejected_means)
+  positive(beta=beta)
+  chosen, rejected = aligned_pairs(chosen_means=chosen_means, rejected_means=rejected_means)
+  one_or_each(dict(chosen_means=chosen), margin=margin)
   return link(beta * (chosen - rejected - margin))
 
 
@@ -54,8 +56,8 @@ def cpo_loss(
   The paper adds `nll_loss` of the chosen answers, weight 1. Source: CPO, arXiv:2401.08417.
   [...] each -> [...].
   """
-  check_positive(beta=beta)
-  chosen, rejected = aligned(chosen_sums=chosen_sums, rejected_sums=rejected_sums)
+  positive(beta=beta)
+  chosen, rejected = aligned_pairs(chosen_sums=chosen_sums, rejected_sums=rejected_sums)
   return link(beta * (chosen - rejected))
 
 
@@ -64,7 +66,7 @@ def slic_loss(chosen_sums: Array, rejected_sums: Array, *, margin: float = 1.0) 
 
   Source: SLiC-HF, arXiv:2305.10425. [...] each -> [...].
   """
-  chosen, rejected = aligned(chosen_sums=chosen_sums, rejected_sums=rejected_sums)
+  chosen, rejected = aligned_pairs(chosen_sums=chosen_sums, rejected_sums=rejected_sums)
   return jnp.maximum(0.0, margin - chosen + rejected)
 
 
@@ -76,7 +78,7 @@ def orpo_loss(chosen_means: Array, rejected_means: Array, *, weight: float = 0.1
   Means are held below -1e-7: an answer of certain tokens has infinite odds.
   Source: ORPO, arXiv:2403.07691. [...] each -> [...].
   """
-  chosen, rejected = aligned(chosen_means=chosen_means, rejected_means=rejected_means)
+  chosen, rejected = aligned_pairs(chosen_means=chosen_means, rejected_means=rejected_means)
   return -weight * jax.nn.log_sigmoid(_log_odds(chosen) - _log_odds(rejected))
 
 
@@ -108,5 +110,5 @@ def combined_loss(*terms: tuple[float, Array]) -> Array:
   """
   if not terms:
     raise ValueError("combined_loss needs at least one (weight, loss).")
-  losses = aligned(**{f"loss {i}": loss for i, (_, loss) in enumerate(terms)})
+  losses = aligned_pairs(**{f"loss {i}": loss for i, (_, loss) in enumerate(terms)})
   return functools.reduce(jnp.add, [w * x for (w, _), x in zip(terms, losses, strict=True)])

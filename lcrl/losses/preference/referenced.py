@@ -1,7 +1,8 @@
 """Pair losses against a reference model: two log-ratios in, one value a pair out.
 
-`chosen_log_ratios` is u, `rejected_log_ratios` is v (`sequence_log_ratios`), [...] each; h = u - v.
-How tokens were weighted is up to the caller.
+`chosen_log_ratios` is u, `rejected_log_ratios` is v (`sequence_log_ratios`), [B] each, or [] for
+one pair; h = u - v. Log-ratios of tokens, [B, T], are refused: how tokens are weighted and summed
+is up to the caller.
 """
 
 from __future__ import annotations
@@ -11,8 +12,9 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
+from lcrl.checks import one_or_each, positive
 from lcrl.losses.preference.links import logistic_link
-from lcrl.losses.preference.sequences import aligned, check_positive
+from lcrl.losses.preference.sequences import aligned, aligned_pairs
 
 __all__ = [
   "aot_loss",
@@ -34,8 +36,8 @@ Link = Callable[[Array], Array]
 
 
 def _ratios(chosen_log_ratios: Array, rejected_log_ratios: Array, **scales) -> list[Array]:
-  check_positive(**scales)
-  return aligned(chosen_log_ratios=chosen_log_ratios, rejected_log_ratios=rejected_log_ratios)
+  positive(**scales)
+  return aligned_pairs(chosen_log_ratios=chosen_log_ratios, rejected_log_ratios=rejected_log_ratios)
 
 
 def dpo_loss(
@@ -62,6 +64,7 @@ def dpo_loss(
   0.313
   """
   u, v = _ratios(chosen_log_ratios, rejected_log_ratios, beta=beta)
+  one_or_each(dict(chosen_log_ratios=u), beta=beta)
   return link(beta * (u - v))
 
 
@@ -82,8 +85,8 @@ def r_dpo_loss(
   alpha * length saturates the link for answers that differ by hundreds of tokens.
   Source: R-DPO, Park et al. 2024, arXiv:2403.19159. [...] each -> [...].
   """
-  check_positive(beta=beta)
-  u, v, chosen, rejected = aligned(
+  positive(beta=beta)
+  u, v, chosen, rejected = aligned_pairs(
     chosen_log_ratios=chosen_log_ratios,
     rejected_log_ratios=rejected_log_ratios,
     chosen_lengths=chosen_lengths,
@@ -161,6 +164,7 @@ def bco_loss(
   Source: BCO, arXiv:2404.04656. [...] each -> [...].
   """
   u, v = _ratios(chosen_log_ratios, rejected_log_ratios, beta=beta)
+  one_or_each(dict(chosen_log_ratios=u), shift=shift)
   return -jax.nn.log_sigmoid(beta * u - shift) - jax.nn.log_sigmoid(shift - beta * v)
 
 
@@ -201,8 +205,8 @@ def sppo_loss(
   Source: SPPO, Wu et al. 2024, arXiv:2405.00675. With one comparison, p_rejected = 1 - p_chosen.
   [...] each -> [...].
   """
-  check_positive(beta=beta)
-  u, v, p_chosen, p_rejected = aligned(
+  positive(beta=beta)
+  u, v, p_chosen, p_rejected = aligned_pairs(
     chosen_log_ratios=chosen_log_ratios,
     rejected_log_ratios=rejected_log_ratios,
     chosen_win_rates=chosen_win_rates,
@@ -227,13 +231,14 @@ def aot_loss(
     loss = link(beta * (sort(values) - sort(baselines)))
 
   Paired: the policy's chosen minus rejected log-probs against the reference's. Unpaired:
-  chosen_log_ratios against rejected_log_ratios. Couples the batch; entry i is of rank i.
+  chosen_log_ratios against rejected_log_ratios. Couples the batch; entry i is of rank i. Inside
+  `jax.shard_map`, gather the batch first.
 
   Source: AOT, arXiv:2406.05882. [N] each -> [N].
 
   >>> print(aot_loss(jnp.array([3.0, 1.0]), jnp.array([1.0, 4.0]), beta=1.0, link=jnp.negative))
   [-0.  1.]
   """
-  check_positive(beta=beta)
-  values, baselines = aligned(values=values, baselines=baselines)
+  positive(beta=beta)
+  values, baselines = aligned_pairs(values=values, baselines=baselines)
   return link(beta * (jnp.sort(values) - jnp.sort(baselines)))

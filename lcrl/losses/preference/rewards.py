@@ -7,8 +7,9 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
+from lcrl.checks import same_shape
 from lcrl.losses.preference.sequences import sequence_log_ratios, sum_weights
-from lcrl.masked import as_float
+from lcrl.masked import as_float, exponent_limit
 
 __all__ = [
   "alpha_divergence_reward",
@@ -68,9 +69,10 @@ def power_reward(means: Array, *, alpha: float = 0.25) -> Array:
 
 
 def _power(x: Array, exponent: float) -> Array:
-  """(exp(exponent x) - 1) / exponent, flat beyond exp(80): float32 ends at exp(88)."""
+  """(exp(exponent x) - 1) / exponent, flat beyond `exponent_limit`."""
   x = as_float(x)
-  return x if exponent == 0 else jnp.expm1(jnp.minimum(exponent * x, 80.0)) / exponent
+  most = exponent_limit(x.dtype)
+  return x if exponent == 0 else jnp.expm1(jnp.minimum(exponent * x, most)) / exponent
 
 
 def cdr_reward(
@@ -92,5 +94,6 @@ def cdr_reward(
     mask: [..., T] bool, tokens of the answer.
   Returns: [...], no gradient.
   """
+  same_shape(strong_log_probs=strong_log_probs, weak_log_probs=weak_log_probs, mask=mask)
   ratios = sequence_log_ratios(strong_log_probs, weak_log_probs, weigh(mask))
   return jax.lax.stop_gradient(ratios)

@@ -11,7 +11,8 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
-from lcrl.masked import as_float
+from lcrl.checks import per_row, same_pairs, same_shape, typed
+from lcrl.masked import AxisName, as_float, total
 
 __all__ = [
   "batch_mean_weights",
@@ -29,17 +30,14 @@ Array = jax.Array
 
 def aligned(**arrays: Array) -> list[Array]:
   """The arrays in float32 or wider; a ValueError that names them unless they share a shape."""
-  shapes = {name: jnp.shape(x) for name, x in arrays.items()}
-  if len(set(shapes.values())) > 1:
-    raise ValueError(f"{' and '.join(arrays)} must share a shape, got {list(shapes.values())}.")
+  same_shape(**arrays)
   return [as_float(x) for x in arrays.values()]
 
 
-def check_positive(**numbers: float | Array) -> None:
-  """A ValueError that names the first Python number that is not positive; arrays pass."""
-  for name, value in numbers.items():
-    if isinstance(value, (int, float)) and not value > 0:
-      raise ValueError(f"{name} must be positive, got {value}.")
+def aligned_pairs(**arrays: Array) -> list[Array]:
+  """`aligned`, of one value a pair: [B], or [] for one pair."""
+  same_pairs(**arrays)
+  return [as_float(x) for x in arrays.values()]
 
 
 def sequence_log_probs(log_probs: Array, weights: Array) -> Array:
@@ -71,11 +69,13 @@ def sequence_log_ratios(
   ref_log_probs = jax.lax.stop_gradient(ref_log_probs)
   if ref_weights is None:
     return sequence_log_probs(log_probs - ref_log_probs, weights)
+  aligned(ref_log_probs=ref_log_probs, ref_weights=ref_weights)
   return sequence_log_probs(log_probs, weights) - sequence_log_probs(ref_log_probs, ref_weights)
 
 
 def sum_weights(mask: Array, other_mask: Array | None = None) -> Array:
   """1 for every token. [..., T] -> [..., T]."""
+  typed(mask=mask)
   del other_mask
   return as_float(mask)
 
@@ -86,20 +86,27 @@ def mean_weights(mask: Array, other_mask: Array | None = None) -> Array:
   >>> print(mean_weights(jnp.array([True, True, False])))
   [0.5 0.5 0. ]
   """
+  typed(mask=mask)
   del other_mask
   return as_float(mask) / jnp.maximum(_lengths(mask), 1)
 
 
-def batch_mean_weights(mask: Array, other_mask: Array | None = None) -> Array:
+def batch_mean_weights(
+  mask: Array, other_mask: Array | None = None, *, axis_name: AxisName = None
+) -> Array:
   """Number of sequences / tokens of the batch: the mean of the sums is the mean over all tokens.
+
+  Inside `jax.shard_map` both are counted over all devices along `axis_name`.
 
   >>> print(batch_mean_weights(jnp.array([[True, True], [True, False]])))
   [[0.6666667 0.6666667]
    [0.6666667 0.       ]]
   """
+  typed(mask=mask)
   del other_mask
   tokens = as_float(mask)
-  return tokens * (tokens[..., 0].size / jnp.maximum(jnp.sum(tokens), 1))
+  rows = total(jnp.asarray(tokens[..., 0].size, tokens.dtype), axis_name)
+  return tokens * (rows / jnp.maximum(total(jnp.sum(tokens), axis_name), 1))
 
 
 def desensitized_weights(mask: Array, other_mask: Array, *, alpha: float = 0.5) -> Array:
@@ -117,6 +124,7 @@ def desensitized_weights(mask: Array, other_mask: Array, *, alpha: float = 0.5) 
   """
   if not 0 <= alpha <= 1:
     raise ValueError(f"alpha must be in 0..1, got {alpha}.")
+  _two_sides(mask, other_mask)
   shared = jnp.minimum(_lengths(mask), _lengths(other_mask))
   beyond = jnp.cumsum(mask, axis=-1) > shared
   return as_float(mask) * jnp.where(beyond, alpha, 1.0)
@@ -135,8 +143,8 @@ def sampled_weights(keys: Array, mask: Array, other_mask: Array) -> Array:
     mask, other_mask: [..., T], [..., T'] bool.
   Returns: [..., T].
   """
-  if keys.shape != mask.shape[:-1]:
-    raise ValueError(f"keys must be one a pair, {mask.shape[:-1]}, got {keys.shape}.")
+  _two_sides(mask, other_mask)
+  per_row(dict(mask=mask), keys=keys)
   draw = lambda key: jax.random.uniform(key, mask.shape[-1:])
   noise = jax.vmap(draw)(keys.reshape(-1)).reshape(mask.shape)
   rank = jnp.argsort(jnp.argsort(jnp.where(mask, noise, jnp.inf), axis=-1), axis=-1)
@@ -152,7 +160,17 @@ def common_length_weights(mask: Array, other_mask: Array) -> Array:
   >>> print(common_length_weights(mask, other), common_length_weights(other, mask))
   [0.6666667 0.6666667 0.6666667] [2. 0. 0.]
   """
+  _two_sides(mask, other_mask)
   return mean_weights(mask) * (_lengths(mask) + _lengths(other_mask)) / 2
+
+
+def _two_sides(mask: Array, other_mask: Array) -> None:
+  typed(mask=mask, other_mask=other_mask)
+  if mask.shape[:-1] != other_mask.shape[:-1]:
+    raise ValueError(
+      "mask and other_mask must have the same pairs, got "
+      f"{mask.shape[:-1]} and {other_mask.shape[:-1]}."
+    )
 
 
 def _lengths(mask: Array) -> Array:

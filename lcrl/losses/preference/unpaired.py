@@ -5,22 +5,27 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
-from lcrl.losses.preference.sequences import aligned, check_positive
-from lcrl.masked import masked_mean
+from lcrl.checks import one_or_each, positive, same_pairs
+from lcrl.losses.preference.sequences import aligned_pairs
+from lcrl.masked import AxisName, masked_mean
 
 __all__ = ["kto_baseline", "kto_loss"]
 
 Array = jax.Array
 
 
-def kto_baseline(kl_log_ratios: Array, mask: Array | None = None) -> Array:
+def kto_baseline(
+  kl_log_ratios: Array, mask: Array | None = None, *, axis_name: AxisName = None
+) -> Array:
   """max(0, mean log-ratio) of prompts with answers to other prompts, no gradient. [N] -> [].
 
-  The mean is over the whole batch: the clamp of parts is not the part of the clamp.
+  The mean is over the whole batch: the clamp of parts is not the part of the clamp. Inside
+  `jax.shard_map` it is that of all devices along `axis_name`.
   """
-  (ratios,) = aligned(kl_log_ratios=kl_log_ratios)
+  (ratios,) = aligned_pairs(kl_log_ratios=kl_log_ratios)
   mask = jnp.ones(ratios.shape, bool) if mask is None else mask
-  return jnp.maximum(0.0, masked_mean(jax.lax.stop_gradient(ratios), mask))
+  same_pairs(kl_log_ratios=ratios, mask=mask)
+  return jnp.maximum(0.0, masked_mean(jax.lax.stop_gradient(ratios), mask, axis_name=axis_name))
 
 
 def kto_loss(
@@ -40,15 +45,17 @@ def kto_loss(
   unpaired. Source: KTO, arXiv:2402.01306.
 
   Args:
-    log_ratios: [...], `sequence_log_ratios`.
+    log_ratios: [N], `sequence_log_ratios`, one an answer.
     baseline: [], `kto_baseline`.
-    desirable: [...] bool.
-  Returns: [...].
+    desirable: [N] bool.
+  Returns: [N].
 
   >>> print(kto_loss(jnp.array([0.0, 0.0]), 0.0, jnp.array([True, False])))
   [0.5 0.5]
   """
-  check_positive(beta=beta)
-  r, sign = aligned(log_ratios=log_ratios, desirable=jnp.where(desirable, 1.0, -1.0))
+  positive(beta=beta)
+  r, _ = aligned_pairs(log_ratios=log_ratios, desirable=desirable)
+  one_or_each(dict(baseline=jnp.zeros(())), baseline=baseline)
+  sign = jnp.where(desirable, 1.0, -1.0)
   weight = jnp.where(desirable, desirable_weight, undesirable_weight)
   return weight * jax.nn.sigmoid(-sign * beta * (r - jax.lax.stop_gradient(baseline)))

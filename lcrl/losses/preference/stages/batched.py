@@ -148,14 +148,14 @@ def kto(
     weights = as_float(batch.pairs.mask[:, SIDES])
     others = sequence_log_ratios(scores.log_probs[:, SIDES], ref[:, SIDES], weights)
     losses = kto_loss(
-      ratios(scores, batch),
+      ratios(scores, batch).reshape(-1),
       kto_baseline(others, valid),
-      jnp.broadcast_to(jnp.array([True, False]), (len(valid), SIDES)),
+      jnp.tile(jnp.array([True, False]), len(valid)),
       beta=beta,
       desirable_weight=desirable_weight,
       undesirable_weight=undesirable_weight,
     )
-    return mean_over_pairs(losses.mean(-1), batch), state
+    return mean_over_pairs(losses.reshape(-1, SIDES).mean(-1), batch), state
 
   return _of_ratios(apply, scale=beta, needs=("ref", "mismatched"))
 
