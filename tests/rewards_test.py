@@ -327,6 +327,7 @@ def test_lagrangian_hands_on_what_its_components_ask_for():
 CUT = {
   "step_bonus": (rewards.step_bonus(), 1.5, 1.0),
   "late": (rewards.step_bonus(alpha=0.0, late=0.5), 1.0, 0.5),
+  "laser_d": (rewards.laser_d(lower=2, upper=8, interval=2, initial=8), 1.5, 1.0),
   "truncation": (rewards.truncation(), 1.0, 0.0),
   "tiers": (rewards.tiered_truncation(limits=(8, 8)), 1.0, 0.0),
   "max_length": (rewards.max_length(alpha=0.1), 0.5, 0.4),
@@ -343,6 +344,11 @@ def test_what_was_cut_at_its_target_has_not_ended_by_it(name):
   stage, ended, cut = CUT[name]
   r = rollouts([[1, 1]], [[8, 8]], truncated=jnp.array([[False, True]]))
   np.testing.assert_allclose(run(stage, r)[0][0], [[ended, cut]], atol=1e-6)
+
+
+def test_a_wrong_answer_earns_nothing_by_being_cut():
+  r = rollouts([[0, 0]], [[8, 9]], truncated=jnp.array([[True, True]]))
+  np.testing.assert_allclose(run(rewards.step_bonus(explore=0.5), r)[0][0], [[0.0, 0.5]])
 
 
 @pytest.mark.parametrize("name", ["step_bonus", "truncation", "max_length"])
