@@ -25,8 +25,8 @@ _REFUSED = {
 # Processes, sessions and namespaces; other processes' memory, descriptors, signals and priority;
 # io_uring, which makes system calls that no filter sees; modes, owners, times and attributes of
 # files, which Landlock does not handle, and neither local sockets; keys, and memory, queues and
-# semaphores that outlive a process. By machine: (audit number of the architecture, clone, tgkill, prlimit64, numbers that are
-# refused). clone3 is 435 on all.
+# semaphores that outlive a process. By machine: (audit number of the architecture, clone, tgkill,
+# prlimit64, numbers that are refused). clone3 is 435 on all.
 _ATTRIBUTES = (452, 463, 466)
 _CALLS = {
   "x86_64": (
