@@ -80,6 +80,8 @@ def test_every_field_takes_or_refuses_by_name(kind):
     ("train.window", 10**9),
     ("train.pack", 0),
     ("sampling.temperature", math.nan),
+    ("sampling.temperature", 10**400),
+    ("optimizer.b1", -(10**400)),
     ("sampling.dtype", "float"),
     ("sampling.control", "top_p"),
     ("verify.memory", -1),

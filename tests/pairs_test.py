@@ -12,7 +12,7 @@ import pytest
 from lcrl.data.sources import Encoded
 from lcrl.losses.weights import token_mean
 from lcrl.training import loop
-from lcrl.training.pairs import references
+from lcrl.training.pairs import judge, references
 from lcrl.training.pairs.measures import compare
 from lcrl.training.pairs.mismatched import mismatched
 from lcrl.training.pairs.model import build_model, derive
@@ -278,3 +278,8 @@ def test_a_run_that_never_began_does_not_hold_its_folder(rows, tmp_path):  # noq
     fields = {"data__held_out": 0.0} if "held_out" in message else {"data__fn": "responses"}
     with pytest.raises(ValueError, match=message):
       loop.train(changed(rows, **fields), tmp_path)
+
+
+def test_an_evaluation_without_a_finite_surprise_has_a_line():
+  found = {"accuracy": 0.5, "pairs": {"surprise": None}, "sampled": {"tokens": 3.0}}
+  assert "surprise nan" in judge.line(found)

@@ -14,6 +14,7 @@ import pytest
 
 from lcrl.training import loop, metrics, resume, rl
 from lcrl.training.lock import locked
+from lcrl.training.workdir import last_saved
 from tests.loop_test import CONFIG, changed, lines, one_device, whole  # noqa: F401
 
 
@@ -83,6 +84,13 @@ def test_a_history_without_checkpoints_is_no_fresh_start(run):
   with pytest.raises(ValueError, match="begin anew, name another workdir or delete this one"):
     loop.train(CONFIG, run)
   assert (run / "metrics.jsonl").read_bytes() == before
+
+
+@pytest.mark.parametrize("content", ["", "[" * 99999, '{"step": 1e999}', '{"step": null}', None])
+def test_a_damaged_note_of_the_last_checkpoint_still_says_that_there_was_one(content, tmp_path):
+  place = tmp_path / "saved.json"
+  place.mkdir() if content is None else place.write_text(content)
+  assert last_saved(tmp_path) == 0
 
 
 def test_the_config_is_checked_when_its_file_is_gone(run, caplog):

@@ -81,9 +81,9 @@ def rendered(
   except MemoryError:
     return REFUSED, "needs more memory than a template may take"
   except jinja2.TemplateError as why:
-    return FAILED, str(why)
+    return FAILED, f"{why!s:.1000}"
   except Exception as why:
-    return FAILED, f"{type(why).__name__}: {why}"
+    return FAILED, f"{type(why).__name__}: {why!s:.1000}"
   if len(text) > characters:
     return REFUSED, f"writes {len(text)} characters; at most {characters} are allowed"
   return TEXT, text

@@ -41,7 +41,7 @@ def easy_length_score(
   """
   same_groups(correct=correct, lengths=lengths, tags=tags, valid=valid)
   lengths = as_float(lengths)
-  longest = jnp.max(jnp.where(valid, lengths, 1.0), -1, keepdims=True)
+  longest = jnp.max(jnp.where(valid, lengths, 1.0), -1, keepdims=True, initial=1.0)
   score = 0.5 * (1.0 + jnp.cos(math.pi * lengths / longest))
   return jnp.where(correct.astype(bool) & (tags == EASY), score, 0.0)
 

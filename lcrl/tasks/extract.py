@@ -105,7 +105,7 @@ def to_number(text: str) -> decimal.Decimal | fractions.Fraction | None:
     if power:
       return decimal.Decimal(base) ** int(exponent)
     return fractions.Fraction(base) / fractions.Fraction(under) if slash else decimal.Decimal(base)
-  except ArithmeticError:  # too large, or a division by zero
+  except (ArithmeticError, ValueError):  # too large or too long, or a division by zero
     return None
 
 

@@ -203,7 +203,7 @@ def last_saved(workdir: pathlib.Path) -> int | None:
     return int(json.loads(place.read_bytes())["step"])
   except FileNotFoundError:
     return None
-  except (ValueError, TypeError, KeyError, IndexError, RecursionError):
+  except (OSError, ValueError, OverflowError, TypeError, LookupError, RecursionError):
     return 0
 
 
