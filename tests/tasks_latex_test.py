@@ -49,6 +49,26 @@ n! | n!
 x>5 | 5<x
 2x+3 | f(x)=3+2x
 3y=2x+3 | 3y = 3+2x
+7 | \underline{7} | \boldsymbol{7} | \textcolor{red}{7} | \color{blue}7 | \large 7 | **7** | = 7
+18 | \text{18 ways} | \text{18} | \text{Answer: }18
+\$7.50 | \text{\$7.50}
+35\% | 35\text{\%} | \text{35\%}
+66\frac{2}{3}\% | \frac{200}{3}\% | \frac{2}{3}
+\frac{2}{9} | 0.222\ldots | 0.2222...
+\frac{1\pm\sqrt{5}}{2} | x=\frac{1\pm\sqrt5}{2} | \frac{1-\sqrt5}{2}, \frac{1+\sqrt5}{2}
+(1,\pm2) | (1,-2),(1,2)
+(3,-2) | x=3, y=-2 | y=-2, x=3
+p=1, q=2 | (p,q)=(1,2) | (q,p)=(2,1)
+1,2 | x_1=2, x_2=1
+z=1+2i | 1+2i | z = 2i+1
+k\ne 2 | 2 \neq k | k≠2
+x\ne2, x\ne3 | x\neq3,\ x\neq2
+(0,4] | 0<x\le4 | 4\ge x>0
+(-\infty,\infty) | \mathbb R | \text{all real numbers}
+\sin 20^\circ | \cos 70^\circ | \sin(20^{\circ})
+\text{(B)} | \textbf{(B)}\ 42 | B. 42 | B) | \text{Option B}
+\text{2:30 p.m.} | 2:30\text{ PM} | 2:30 pm
+3:2 | \text{3:2}
 """  # noqa: RUF001
 WRONG = r"""
 3 | 3\sqrt{2} | 3t | 3h | 3 4 | 3^2 | 3! | \frac{3}{x} | -3 | \pm3
@@ -88,6 +108,19 @@ x=1, y=2 | x=2, y=1 | 1,2 | 2,1
 n\text{ is even} | n\text{ is odd} | n
 x>5 | x \ge 5 | x<5
 \log 2 | 2
+66\frac{2}{3}\% | 66\frac13\% | 66
+\frac{1\pm\sqrt{5}}{2} | \frac{1+\sqrt{5}}{2} | \frac{-1\pm\sqrt{5}}{2}
+(1,\pm2) | (1,2) | (1,-2,2)
+(3,-2) | x=-2, y=3 | x=3
+p=1, q=2 | (q,p)=(1,2) | [1,2)
+1,2 | x_1=1, x_2=3 | a=1, b=2
+z=1+2i | z=1-2i | w=1+2i
+k\ne 2 | k\ne 3 | k=2 | m \ne 2
+(0,4] | 0<x<4 | 0\le x\le4
+\sin 20^\circ | \sin 20 | \cos 20^\circ
+\text{(B)} | \text{(A) } B | (A), (B) | B+1
+2:30\text{ p.m.} | 2:30\text{ a.m.} | 2:30
+0.111 | 0.1112345...
 """
 
 
@@ -131,6 +164,12 @@ def test_what_is_not_equal():
     ("West", "\\text{west}", 1.0),
     ("The answer is 2\\pi", "2", None),
     ("none", "7", None),
+    ("**12**", "12", 1.0),
+    ("= 12", "12", 1.0),
+    ("So she pays \\$12.", "12", 1.0),
+    ("<answer>The answer is 12</answer>", "12", 1.0),
+    ("<answer>It is more than 12</answer>", "12", 0.0),
+    ("<answer>It is not 12</answer>", "12", 0.0),
   ],
 )
 def test_a_whole_response(response, reference, score):
@@ -138,7 +177,8 @@ def test_a_whole_response(response, reference, score):
     with pytest.raises(BadFormat):
       scorers.math(response, reference)
   else:
-    assert scorers.math(response, reference) == score
+    answer = extract.answer_tag(response) or response
+    assert scorers.math(answer, reference) == score
 
 
 @pytest.mark.parametrize("reference", ["", "$", "\\frac{1}{", "x = ", "3 4", "\\foo{3}"])

@@ -20,6 +20,7 @@ PROMPT = Prompt(0, ({"role": "system", "content": "s"}, {"role": "user", "conten
     ("last_number", "7 - -3", "-3"),
     ("last_number", "x = -1,234.50.", "-1,234.50"),
     ("last_number", "one of 1,2,3", "3"),
+    ("last_number", "so 3 or \\frac12.", "1/2"),
     ("last_number", "no7", None),
     ("last_number", "", None),
     ("after_hashes", "#### 1\n#### 2 \nmore", "2"),

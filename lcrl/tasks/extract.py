@@ -36,7 +36,7 @@ _BRACES = re.compile(  # a box with its brace, one without, what is escaped, a b
 )
 
 
-_FRACTION = re.compile(r"\\[dtc]?frac\s*\{(\d+)\}\s*\{(\d+)\}")
+_FRACTION = re.compile(r"\\[dtc]?frac\s*(\{)?(\d+?)(?(1)\}|)\s*(\{)?((?(3)\d+|\d))(?(3)\}|)")
 _RAISED = "⁰¹²³⁴⁵⁶⁷⁸⁹⁻"
 _LOWERED = str.maketrans(_RAISED, "0123456789-")
 
@@ -86,7 +86,7 @@ def last_number(text: str) -> str | None:
   >>> last_number(r"So $2.5 \times 10^{-3}$ m.")
   '2.5e-3'
   """
-  found = list(_NUMBER.finditer(_FRACTION.sub(r" \1/\2", lowered(text))))
+  found = list(_NUMBER.finditer(_FRACTION.sub(r" \2/\4", lowered(text))))
   return Extracted(_in_ascii(found[-1])) if found else None
 
 
@@ -97,7 +97,7 @@ def to_number(text: str) -> decimal.Decimal | fractions.Fraction | None:
   (Decimal('-1234.50'), Fraction(1, 2), None, None)
   """
   text = re.sub(r"\\?[$€£¥]", "", lowered(text)).strip().removesuffix(".").removeprefix("+")
-  if not (found := _NUMBER.fullmatch(_FRACTION.sub(r"\1/\2", text))):
+  if not (found := _NUMBER.fullmatch(_FRACTION.sub(r"\2/\4", text))):
     return None
   number, slash, under = _in_ascii(found).replace(",", "").partition("/")
   base, power, exponent = number.partition("^")
