@@ -152,4 +152,4 @@ def run(main: Callable[[Sequence[str]], Any], name: str) -> None:
 def _of_the_user(error: Exception) -> bool:
   checkpoint = sys.modules.get("lcrl.training.checkpoint")
   broken = () if checkpoint is None else (checkpoint.CheckpointError,)
-  return isinstance(error, (ValueError, OSError, *broken))
+  return isinstance(error, (ValueError, OSError, FloatingPointError, *broken))

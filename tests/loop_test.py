@@ -95,7 +95,7 @@ def test_a_run_leaves_what_it_promises(whole):
   assert (summary["stopped"], summary["evaluated_at"]) == (None, 4)
 
 
-def test_the_report_says_what_was_measured_on_what(whole, tmp_path, capsys):
+def test_the_report_says_what_was_measured_on_what(whole, tmp_path, capsys, monkeypatch):
   """These are the training prompts, which have no eval_task beside them."""
   made_on = json.loads((whole / "summary.json").read_text())["evaluation"]
   assert made_on["data"] == CONFIG["task"]
@@ -108,12 +108,16 @@ def test_the_report_says_what_was_measured_on_what(whole, tmp_path, capsys):
   assert (whole / "training.png").exists()
   apart = {"fn": "arithmetic", "size": 64, "seed": 0, "held_out": True}
   fields = {"train__steps": 1, "eval_task": apart, "eval__temperature": 0}
+  command = ["/bin/python", "-m", "experiments.train", "--config.train.steps=1", "--workdir=a b"]
+  monkeypatch.setattr("sys.orig_argv", command)
+  monkeypatch.setattr("sys.argv", command[2:3])  # the commands take overrides out of it
   summary = loop.train(changed(**fields), tmp_path, method="an idea")
   assert summary["evaluation"]["data"] == apart
   assert summary["evaluation"]["training_prompts"] == 0
   assert summary["evaluation"]["temperature"] == 0
   report = (tmp_path / "report.md").read_text()
   assert report.startswith("# an idea, 1 steps")
+  assert "python -m experiments.train --config.train.steps=1 '--workdir=a b'" in report
   assert "TRAINING PROMPTS" not in report
   said = capsys.readouterr().err
   assert "Temperature 0 (greedy)" in said

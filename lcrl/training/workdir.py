@@ -7,6 +7,7 @@ import datetime
 import json
 import logging
 import pathlib
+import shlex
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -144,7 +145,7 @@ class Workdir:
       self.path,
       {name: summary},
       title=f"{title or name}, {len(taken)} steps",
-      command=f"python -m experiments.train {' '.join(sys.argv[1:])}",
+      command=shlex.join(["python", *sys.orig_argv[1:]]),
       training=(taken, self.evaluations()),
       sections=[*sections, *self._ends()],
     )
