@@ -256,7 +256,7 @@ def test_the_update_alone_keeps_what_the_head_gives(monkeypatch):
     ({"reward": {"fn": "pear"}}, r"reward needs \['think_end'\], which nothing here supplies"),
     ({"train__prompts": 3, "train__micro_batches": 2}, r"train\.prompts must be a multiple"),
     ({"sampling__temperature": 0.0}, r"temperature must be above 0"),
-    ({"eval__temperature": -0.1}, r"eval\.temperature must be a number of at least 0, got -0.1"),
+    ({"eval__temperature": -0.1}, r"eval\.temperature must be at least 0, got -0.1"),
     ({"policy": {"fn": "pretrained", "path": "/no/such/folder"}}, "/no/such/folder"),
     ({"reward": {"fn": "hapo", "rows": 8}}, r"reward\.rows is 8, but the data set has 64 rows"),
     ({"tokenizer": None}, "needs a section tokenizer"),

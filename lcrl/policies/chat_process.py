@@ -19,7 +19,7 @@ import time
 from datetime import datetime
 from typing import Any
 
-sys.path.append(sys.argv[4])  # where Jinja lies
+sys.path += sys.argv[4:5]  # where Jinja lies; nothing where this is imported to be tested
 
 import jinja2
 from jinja2 import nodes
