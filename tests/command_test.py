@@ -126,6 +126,13 @@ def test_a_command_ends_in_one_line_and_libraries_are_quiet():
   assert act("--config=a.py", "--config.x=1") == (1, ["WARNING: a warning", "act: no such thing"])
 
 
+@pytest.mark.parametrize(
+  "error", ["FloatingPointError('no')", "__import__('jinja2').TemplateError('no')"]
+)
+def test_runs_and_templates_that_break_end_in_one_line_too(error):
+  assert act(raises=f"raise {error}") == (1, ["WARNING: a warning", "act: no"])
+
+
 def test_a_flag_brings_back_what_is_left_out():
   code, lines = act("--traceback", "--verbosity=0")
   assert code == 1
