@@ -170,29 +170,19 @@ def _question(row: dict[str, Any], name: str, where: str) -> str:
   text = _field(row, name, where)
   if not isinstance(text, str) or not text.strip():
     raise ValueError(f"{where}: the question {name!r} is {text!r:.50}; it has to be a text.")
-  return _encodable(text, name, where)
+  return text
 
 
 def _answer(row: dict[str, Any], name: str, where: str) -> str:
   value = _field(row, name, where)
   if isinstance(value, str):
-    return _encodable(value, name, where)
+    return value
   number = isinstance(value, int | float | decimal.Decimal) and not isinstance(value, bool)
   if not number or not math.isfinite(value):
     raise ValueError(
       f"{where}: the answer {name!r} is {value!r:.50}; it has to be a text or a number."
     )
   return str(value)
-
-
-def _encodable(text: str, name: str, where: str) -> str:
-  try:
-    text.encode()
-  except (
-    UnicodeEncodeError
-  ) as why:  # half a surrogate pair: JSON can spell it, no tokenizer reads it
-    raise ValueError(f"{where}: the field {name!r} is no Unicode: {why}.") from why
-  return text
 
 
 def _field(row: dict[str, Any], name: str, where: str) -> Any:
