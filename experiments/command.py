@@ -150,6 +150,7 @@ def run(main: Callable[[Sequence[str]], Any], name: str) -> None:
 
 
 def _of_the_user(error: Exception) -> bool:
-  checkpoint = sys.modules.get("lcrl.training.checkpoint")
-  broken = () if checkpoint is None else (checkpoint.CheckpointError,)
-  return isinstance(error, (ValueError, OSError, FloatingPointError, *broken))
+  """Of values, files, templates, or of a run that is not finite any more."""
+  imported = {"lcrl.training.checkpoint": "CheckpointError", "jinja2": "TemplateError"}
+  more = (getattr(sys.modules[x], name) for x, name in imported.items() if x in sys.modules)
+  return isinstance(error, (ValueError, OSError, FloatingPointError, *more))

@@ -152,7 +152,7 @@ def parse(text: str, hint: Any = Any) -> Any:
     return text.lower() == "true"
   try:
     value = ast.literal_eval(text)
-  except (ValueError, SyntaxError):
+  except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
     value = text
   if any(typing.get_origin(part) in (tuple, list, collections.abc.Sequence) for part in parts):
     if isinstance(value, str):

@@ -155,6 +155,14 @@ def test_what_is_left_over_is_swept(saved, tmp_path):
   assert sorted(p.name for p in tmp_path.iterdir()) == ["1", "notes"]
 
 
+def test_what_is_no_folder_is_not_in_the_way(saved, tmp_path):
+  (tmp_path / "2" / "manifest.1.json").mkdir()
+  (tmp_path / "3").write_text("")
+  (tmp_path / "4").symlink_to("nowhere")
+  saved.sweep(saved.restore(abstract(STATE))[0])
+  assert [path.name for path in tmp_path.iterdir()] == ["1"]
+
+
 def test_other_shapes_are_named(saved):
   other = STATE | {"w": jnp.zeros((4, 10), jnp.bfloat16), "extra": jnp.zeros(2)}
   with pytest.raises(CheckpointError) as error:

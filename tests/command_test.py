@@ -126,9 +126,11 @@ def test_a_command_ends_in_one_line_and_libraries_are_quiet():
   assert act("--config=a.py", "--config.x=1") == (1, ["WARNING: a warning", "act: no such thing"])
 
 
-def test_a_run_that_is_not_finite_ends_in_one_line():
-  raises = "raise FloatingPointError('step 5: loss nan')"
-  assert act(raises=raises) == (1, ["WARNING: a warning", "act: step 5: loss nan"])
+@pytest.mark.parametrize(
+  "error", ["FloatingPointError('no')", "__import__('jinja2').TemplateError('no')"]
+)
+def test_runs_and_templates_that_break_end_in_one_line_too(error):
+  assert act(raises=f"raise {error}") == (1, ["WARNING: a warning", "act: no"])
 
 
 def test_a_flag_brings_back_what_is_left_out():

@@ -314,9 +314,7 @@ def test_parquet(tmp_path):
 
 def test_parquet_without_its_library(monkeypatch):
   monkeypatch.setitem(sys.modules, "pyarrow", None)
-  with pytest.raises(
-    ImportError, match=r"a\.parquet: Parquet needs pyarrow: .*pip install pyarrow"
-  ):
+  with pytest.raises(ImportError, match=r"a\.parquet: Parquet needs pyarrow: pip install"):
     load("a.parquet", reader="parquet")
 
 

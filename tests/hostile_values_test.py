@@ -7,6 +7,7 @@ import math
 
 import pytest
 
+from lcrl import values
 from lcrl.named import find, is_spec
 from lcrl.training import fields, runs
 from lcrl.training.fields import Named
@@ -102,3 +103,10 @@ def test_some_values_that_once_ended_in_other_errors(path, value):
   given = changed(module("laser_d").get_config("smoke").to_dict(), path.split("."), value)
   with pytest.raises(ValueError, match=path.replace(".", r"\.")):
     runs.kind(given).settings(given)
+
+
+@pytest.mark.parametrize("text", ["{[]: 1}", "{{}}", "-" * 10**5 + "1", "9" * 400, "9" * 5000])
+@pytest.mark.parametrize("hint", [int, float | None, bool, tuple[float, ...]])
+def test_text_that_is_no_value_is_refused_by_name(text, hint):
+  with pytest.raises(ValueError, match=r"^train\.steps must be "):
+    values.check(values.parse(text, hint), hint, "train.steps")

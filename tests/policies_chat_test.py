@@ -118,6 +118,11 @@ def test_a_template_is_stopped(template, message, monkeypatch):
   chat._process.close()
 
 
+def test_half_a_surrogate_pair_is_refused():
+  with pytest.raises(jinja2.TemplateError, match=r"UnicodeEncodeError: .* surrogates not allowed"):
+    render(r"{{ '\ud83d' }}", HI)
+
+
 def test_what_a_template_complains_of_is_cut():
   with pytest.raises(jinja2.TemplateError) as error:
     render("{{ raise_exception('no' * 10**6) }}", HI)

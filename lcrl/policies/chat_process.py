@@ -78,6 +78,7 @@ def rendered(
       message["content"] = Null()
   try:
     text = compiled(template).render(**variables, strftime_now=datetime.fromisoformat(now).strftime)
+    text.encode()  # no tokenizer takes half a surrogate pair
   except MemoryError:
     return REFUSED, "needs more memory than a template may take"
   except jinja2.TemplateError as why:

@@ -7,6 +7,7 @@ every manifest, or with a file that differs from its manifest, is not restored.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import json
@@ -147,8 +148,11 @@ class Checkpoints:
     """The manifests go first: what is left if this is cut off is not taken for a checkpoint."""
     place = self._folder / str(step)
     for path in place.glob("manifest.*"):
-      path.unlink(missing_ok=True)
+      with contextlib.suppress(IsADirectoryError):
+        path.unlink(missing_ok=True)
     shutil.rmtree(place, ignore_errors=True)
+    with contextlib.suppress(OSError):  # a file or a link, which would be in the way of a folder
+      place.unlink()
 
   def _load(self, place: pathlib.Path, abstract: PyTree) -> PyTree:
     saved = self._saver.metadata(place / "state").item_metadata
