@@ -78,8 +78,11 @@ def test_other_data_are_refused(run, monkeypatch):
     loop.train(CONFIG, run)
 
 
-def test_a_history_without_checkpoints_is_no_fresh_start(run):
+@pytest.mark.parametrize("noted", [True, False])  # an older folder has no such file
+def test_a_history_without_checkpoints_is_no_fresh_start(run, noted):
   shutil.rmtree(run / "checkpoints")
+  if not noted:
+    (run / "saved.json").unlink()
   before = (run / "metrics.jsonl").read_bytes()
   with pytest.raises(ValueError, match="begin anew, name another workdir or delete this one"):
     loop.train(CONFIG, run)

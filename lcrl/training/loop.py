@@ -62,7 +62,10 @@ def train(
       if evaluates:
         out.evaluated(step, run.judge(state.params))
       stop = stopped()
-      if step == last or step % run.checkpoint.every == 0 or stop:
+      # A step that skipped its update may follow one that ruined the policy: its state must not push
+      # out older checkpoints.
+      due = step % run.checkpoint.every == 0 and not numbers.get("skipped_updates")
+      if step == last or stop or due:
         refuse(step, not_finite_leaves(state.params), checkpoints)
         out.flush()
         checkpoints.save(step, state)

@@ -22,6 +22,7 @@ from lcrl.training import resume
 from lcrl.training.checkpoint import Checkpoints
 from lcrl.training.metrics import Writer, drop_after, json_line, read_lines
 from lcrl.training.run import Judged
+from lcrl.training.settings import Checkpoint
 
 
 class Workdir:
@@ -34,7 +35,9 @@ class Workdir:
     self.path, self.writes, self.method = path, jax.process_index() == 0, method
     self._bar: Progress | None = None
     self.config = json.loads(json.dumps(config))
-    if (before := recorded(path)) is not None:
+    before = recorded(path)
+    self._every = max(_every(config) for config in (before or {}, self.config))
+    if before is not None:
       resume.check_config(path, before, self.config)
       self.method = method or _told(path, "method")
     self.started = read_start(path) or _now()
@@ -61,10 +64,10 @@ class Workdir:
   def _check(self, restored: int | None, last: int) -> str:
     """What to say of how the run begins. Raises ValueError where it should not."""
     saved, history = last_saved(self.path), self.path / "metrics.jsonl"
-    if restored is None and saved is not None:
+    if restored is None and (lost := self._lost(saved)):
       raise ValueError(
-        f"{self.path} holds a run that saved a checkpoint at step {saved}, and none is there. To "
-        "begin anew, name another workdir or delete this one; nothing in it was changed."
+        f"{self.path} holds a run that {lost}, and no checkpoint is there. To begin anew, name "
+        "another workdir or delete this one; nothing in it was changed."
       )
     if restored is None:
       return "no checkpoint was saved so far: the run begins anew" if history.exists() else ""
@@ -77,6 +80,15 @@ class Workdir:
     if saved is not None and restored < saved:
       logging.warning("the checkpoint of step %d is gone or damaged.", saved)
     return f"going on from step {restored} of {last}"
+
+  def _lost(self, saved: int | None) -> str:
+    """What says that there was a checkpoint; empty if nothing does."""
+    if saved is not None:
+      return f"saved a checkpoint at step {saved}"
+    steps = (row["step"] for row in read_lines(self.path / "metrics.jsonl"))
+    done = max(steps, default=0)
+    # A process may end while it saves, but the next save waits for the one before.
+    return f"took {done} steps, saving every {self._every}" if done >= 2 * self._every else ""
 
   @contextlib.contextmanager
   def open(self, restored: int | None, last: int) -> Iterator[None]:
@@ -155,6 +167,11 @@ class Workdir:
     ends = self._words.get("ends", {})
     lines = [f"- `{token}`: {who}" for token, who in ends.items()]
     return ["## Ends of an answer", "\n".join(lines)] if lines else []
+
+
+def _every(config: Mapping[str, Any]) -> int:
+  """Steps from one checkpoint to the next."""
+  return int((config.get("checkpoint") or {}).get("every", Checkpoint.every))
 
 
 def read_start(workdir: pathlib.Path) -> datetime.datetime | None:
