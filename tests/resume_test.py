@@ -147,6 +147,18 @@ def test_nothing_that_is_not_finite_is_saved(what, tmp_path, monkeypatch):
   assert (last["loss"] is None) == (what == "loss")
 
 
+def test_a_step_that_skipped_its_update_pushes_out_no_checkpoint(tmp_path, monkeypatch):
+  learn = rl.learn
+
+  def skipped(model, state, *rest):
+    state, found = learn(model, state, *rest)
+    return state, found | {"skipped_updates": metrics.Sum(float(int(state.step) == 3))}
+
+  monkeypatch.setattr(rl, "learn", skipped)
+  loop.train(changed(checkpoint={"every": 1, "keep": 9}), tmp_path)
+  assert sorted(p.name for p in (tmp_path / "checkpoints").iterdir()) == ["1", "2", "4"]
+
+
 def test_a_skipped_update_is_no_reason_to_stop():
   assert loop.not_finite({"loss": float("nan"), "skipped_updates": 1.0}) == []
   assert loop.not_finite({"loss": 1.0, "grad_norm": float("inf")}) == ["grad_norm is inf"]
