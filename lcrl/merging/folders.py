@@ -169,8 +169,8 @@ def _merged(parts, base, models, merge, progress) -> Iterator[np.ndarray]:
 
 def _merge_one(part: shards.Part, base: Model, models, merge) -> np.ndarray:
   read = [_read(model.tensors, part.name) for model in models]
-  found = merge(Tensor(part.name, _read(base.tensors, part.name), read))
-  with np.errstate(over="ignore"):
+  with np.errstate(over="ignore", invalid="ignore"):  # what is not finite is refused below
+    found = merge(Tensor(part.name, _read(base.tensors, part.name), read))
     found = np.asarray(found).astype(part.dtype)
   if found.shape != part.shape:
     raise ValueError(f"tensor {part.name} was {part.shape}, the merge gives {found.shape}.")
