@@ -239,8 +239,9 @@ def read_statistics(path: Path) -> Statistics:
 def check_statistics(method: str, found: Statistics, base: Model) -> Statistics:
   """The statistics, if they are of this method and of a model with the base's sizes."""
   c = base.config
+  wanted: dict[str, tuple[int, ...]] = {}
   if method == "thinkedit":
-    wanted = {"directions": (c.layers, c.hidden_size), "scores": (c.layers, c.heads)}
+    wanted.update(directions=(c.layers, c.hidden_size), scores=(c.layers, c.heads))
   else:
     wanted = {n: base.tensors.shapes[n][1:] for n in found if n in base.tensors.shapes}
   for name in sorted(wanted.keys() | found.keys() or {"anything"}):
@@ -255,9 +256,11 @@ def check_statistics(method: str, found: Statistics, base: Model) -> Statistics:
 
 
 def _numbers(flag: str) -> list[float] | None:
-  given = FLAGS[flag].value
+  given: list[str] | None = FLAGS[flag].value
+  if given is None:
+    return None
   try:
-    return None if given is None else [float(number) for number in given]
+    return [float(number) for number in given]
   except ValueError:
     raise ValueError(f"--{flag} must be numbers, got {','.join(given)}.") from None
 

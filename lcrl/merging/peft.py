@@ -45,11 +45,11 @@ def open_adapter(folder: Path, base: Tensors) -> Tensors:
       raise ValueError(
         f"{folder / CONFIG}: {field}={raw[field]!r:.60} is not read, only {neutral[0]!r}."
       )
-  alpha, rank = raw.get("lora_alpha"), raw.get("r")
-  for name, value in (("lora_alpha", alpha), ("r", rank)):
+  for name in ("lora_alpha", "r"):
+    value = raw.get(name)
     if not isinstance(value, int | float) or isinstance(value, bool) or not value > 0:
       raise ValueError(f"{folder / CONFIG}: {name} must be a number above 0, got {value!r:.60}.")
-  scale = multiplier(alpha, rank, rank_stabilized=bool(raw.get("use_rslora")))
+  scale = multiplier(raw["lora_alpha"], raw["r"], rank_stabilized=bool(raw.get("use_rslora")))
   path = folder / "adapter_model.safetensors"
   pairs = _pairs(path, base)
 

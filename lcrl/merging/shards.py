@@ -46,7 +46,8 @@ def write(
     if shards[-1] and sum(p.size for p in shards[-1]) + part.size > shard_bytes:
       shards.append([])
     shards[-1].append(part)
-  left, where = iter(arrays), {}
+  left = iter(arrays)
+  where: dict[str, str] = {}
   for i, own in enumerate(shards, 1):
     file = WHOLE if len(shards) == 1 else f"model-{i:05d}-of-{len(shards):05d}.safetensors"
     _write_file(folder / file, own, left)

@@ -199,7 +199,7 @@ def dare_merge(
     drop_and_rescale(x, mask, drop=d) for x, mask, d in zip(changes, keep, drops, strict=True)
   ]
   given = per_model(weights, len(changes), "weights")
-  total = agreed_sum(np.stack(kept), given) if signs else scaled(np.stack(kept), given).sum(0)
+  total = agreed_sum(np.stack(kept), given.tolist()) if signs else scaled(np.stack(kept), given).sum(0)
   return wide(base) + scale * total
 
 

@@ -56,7 +56,7 @@ def multiplier(alpha: float, rank: int, *, rank_stabilized: bool = False) -> flo
   return alpha / (rank**0.5 if rank_stabilized else rank)
 
 
-def change(a: jax.Array, b: jax.Array, *, scale: float = 1.0) -> jax.Array:
+def change(a: Any, b: Any, *, scale: float = 1.0) -> Any:
   """scale * a b: what an adapter adds to its kernel. [..., in, rank], [..., rank, out].
 
   >>> print(change(jnp.ones((2, 1)), jnp.array([[1.0, 2.0]]), scale=0.5))
