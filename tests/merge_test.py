@@ -19,7 +19,7 @@ from experiments.merge import merge
 from lcrl import policies
 from lcrl.merging import calibration, signs
 from lcrl.merging.folders import Model, merge_folders, open_model
-from lcrl.policies import lora
+from lcrl.policies import lora, sources
 
 ROOT = Path(__file__).parent.parent
 CHAT = ROOT / "tests" / "fixtures" / "chats" / "thinking"
@@ -257,6 +257,17 @@ def test_the_ends_of_a_path_are_the_models(made, tmp_path, method, options):
   found, wanted = read(tmp_path / "out"), read(made / "b")
   for name, x in wanted.items():
     np.testing.assert_allclose(found[name], x.astype(np.float32), atol=1e-6)
+
+
+def test_a_policy_between_two_folders_is_their_sum(made, tmp_path):
+  source = sources.between(path=str(made / "a"), toward=str(made / "b"), strength=1.5)
+  merge("strength", made / "a", [made / "b"], tmp_path / "out", {"strength": 1.5})
+  same = lambda x, y: np.testing.assert_allclose(x, y, atol=1e-6)
+  jax.tree.map(same, source.params(), policies.load(tmp_path / "out")[1])
+  policy = policies.make(policies.tiny(20, **SIZES))
+  policies.save(tmp_path / "small", policy, policy.init(jax.random.key(0)))
+  with pytest.raises(ValueError, match="small: vocab_size is 20, in "):
+    sources.between(path=str(made / "a"), toward=str(tmp_path / "small"))
 
 
 def adapter(folder, policy, rank, **options):
