@@ -36,6 +36,7 @@ from lcrl.merging.folders import (
   merge_folders,
   open_model,
 )
+from lcrl.policies.config import OPTIONS as RUNTIME
 from lcrl.policies.config import Config
 
 FLAGS = flags.FLAGS
@@ -268,9 +269,11 @@ def _numbers(flag: str) -> list[float] | None:
 def main(_) -> None:
   names = sorted({option for method in METHODS for option in options_of(method)})
   options = {name: _numbers(name) if name in LISTS else FLAGS[name].value for name in names}
-  if unknown := sorted({*FLAGS.allow} - {*Config.__dataclass_fields__, "tokenizer"}):
-    fields = ", ".join(Config.__dataclass_fields__)
-    raise ValueError(f"--allow={unknown[0]} is not one of tokenizer, {fields}.")
+  known = ["tokenizer", *(name for name in Config.__dataclass_fields__ if name not in RUNTIME)]
+  if unknown := [name for name in FLAGS.allow if name not in known]:
+    raise ValueError(f"--allow={unknown[0]} is not one of {', '.join(known)}.")
+  if "" in FLAGS.models:
+    raise ValueError(f"--models has an empty name: {','.join(FLAGS.models)}.")
   if FLAGS.examples and FLAGS.statistics:
     raise ValueError("name either --examples or --statistics.")
   method, base, out = FLAGS.method, Path(FLAGS.base), Path(FLAGS.out)

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from lcrl.merging.arrays import Arrays, check_number, per_model, scaled, stacked, wide
+from lcrl.merging.arrays import Arrays, check_number, per_model, stacked, weighted_sum, wide
 
 __all__ = ["linear_merge", "slerp_merge", "strength_merge", "task_arithmetic_merge"]
 
@@ -32,7 +32,7 @@ def linear_merge(
   given = per_model(weights, len(parts), "weights")
   if normalize and given.sum() == 0:
     raise ValueError(f"weights sum to 0, so that they give no mean, got {weights}.")
-  total = scaled(parts, given).sum(0)
+  total = weighted_sum(parts, given)
   return total / parts.dtype.type(given.sum()) if normalize else total
 
 
@@ -62,7 +62,7 @@ def task_arithmetic_merge(
   check_number("scale", scale)
   changes = stacked(models, base)
   given = per_model(weights, len(changes), "weights")
-  total = scaled(changes, given).sum(0)
+  total = weighted_sum(changes, given)
   if normalize and abs(given.sum()) >= 1e-8:
     total = total / changes.dtype.type(given.sum())
   return wide(base) + scale * total
@@ -111,7 +111,7 @@ def slerp_merge(first: Any, second: Any, *, strength: float) -> np.ndarray:
     return (1 - strength) * both[0] + strength * both[1]
   angle = np.arccos(cosine)
   shares = np.sin([(1 - strength) * angle, strength * angle]) / np.sin(angle)
-  return scaled(both, shares).sum(0)
+  return weighted_sum(both, shares)
 
 
 def _unit(x: np.ndarray) -> np.ndarray:

@@ -17,11 +17,7 @@ Arrays = Sequence[Any]  # of NumPy or JAX, one a model
 def wide(x: Any) -> np.ndarray:
   """x as an array in float32 or wider."""
   x = np.asarray(x)
-  return x.astype(np.promote_types(x.dtype, np.float32) if x.dtype.kind == "f" else _dtype(x))
-
-
-def _dtype(x: np.ndarray) -> type:
-  return np.float64 if x.dtype.kind in "biu" else np.float32  # bfloat16 is of no kind
+  return x.astype(np.promote_types(x.dtype, np.float32), copy=False)
 
 
 def stacked(models: Arrays, base: Any = None) -> np.ndarray:
@@ -31,8 +27,14 @@ def stacked(models: Arrays, base: Any = None) -> np.ndarray:
   shapes = [np.shape(x) for x in (*models, *([] if base is None else [base]))]
   if len(set(shapes)) > 1:
     raise ValueError(f"base and models must share a shape, got {shapes}.")
-  parts = [wide(x) for x in models]
-  return np.stack(parts if base is None else [x - wide(base) for x in parts])
+  given = [wide(x) for x in models]
+  start = None if base is None else wide(base)
+  found = np.empty((len(given), *shapes[0]), np.result_type(*given, *[start] * (base is not None)))
+  for i, x in enumerate(given):  # one by one: a tensor may fill half the memory
+    found[i] = x
+    if start is not None:
+      found[i] -= start
+  return found
 
 
 def per_model(values: Sequence[float] | float | None, count: int, name: str) -> np.ndarray:
@@ -45,9 +47,12 @@ def per_model(values: Sequence[float] | float | None, count: int, name: str) -> 
   return np.broadcast_to(given, (count,))
 
 
-def scaled(values: np.ndarray, factors: np.ndarray) -> np.ndarray:
-  """[models, ...] times [models], in the dtype of the first."""
-  return values * factors.astype(values.dtype).reshape(-1, *[1] * (values.ndim - 1))
+def weighted_sum(values: np.ndarray, factors: np.ndarray) -> np.ndarray:
+  """sum_k factors_k values_k, [models, ...] and [models] -> [...], in the dtype of the values."""
+  total = np.zeros_like(values[0])
+  for x, factor in zip(values, factors.tolist(), strict=True):
+    total += factor * x
+  return total
 
 
 def check_share(name: str, value: float) -> None:

@@ -12,8 +12,8 @@ from lcrl.merging.arrays import (
   check_number,
   check_share,
   per_model,
-  scaled,
   stacked,
+  weighted_sum,
   wide,
 )
 from lcrl.merging.selective import largest_entries
@@ -74,20 +74,23 @@ def agreed_sum(
   >>> print(agreed_sum(np.array([[1.0, -1.0], [3.0, 2.0], [-1.0, 0.0]])))
   [2. 2.]
   """
-  changes = wide(changes)
+  changes = stacked(changes)
   given = per_model(weights, len(changes), "weights")
-  weighted = scaled(changes, given)
-  return _agreed(weighted, scaled(np.ones_like(changes), given) if normalize else None)
+  total, joined = _joined(changes, given, weighted_sum(changes, given))
+  return total / np.where(joined == 0, 1, joined) if normalize else total
 
 
-def _agreed(weighted: np.ndarray, shares: np.ndarray | None) -> np.ndarray:
-  elected = np.where(weighted.sum(0) >= 0, 1, -1)
-  joins = np.sign(weighted) == elected
-  total = np.where(joins, weighted, 0).sum(0)
-  if shares is None:
-    return total
-  joined = np.where(joins, shares, 0).sum(0)
-  return total / np.where(joined == 0, 1, joined)
+def _joined(
+  changes: np.ndarray, weights: np.ndarray, elected: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+  """(sum of w_k delta_k, sum of w_k) over those whose w_k delta_k has the sign of `elected`."""
+  total, joined = np.zeros_like(elected), np.zeros_like(elected)
+  for change, weight in zip(changes, weights.tolist(), strict=True):
+    own = weight * change
+    joins = np.where(elected >= 0, own > 0, own < 0)
+    total += np.where(joins, own, 0)
+    joined += np.where(joins, total.dtype.type(weight), 0)
+  return total, joined
 
 
 def ties_merge(
@@ -121,8 +124,9 @@ def ties_merge(
   check_number("scale", scale)
   changes = stacked(models, base)
   densities = per_model(density, len(changes), "density")
-  kept = [keep_largest(x, density=d) for x, d in zip(changes, densities.tolist(), strict=True)]
-  return wide(base) + scale * agreed_sum(np.stack(kept), weights, normalize=normalize)
+  for i, share in enumerate(densities.tolist()):
+    changes[i] = keep_largest(changes[i], density=share)
+  return wide(base) + scale * agreed_sum(changes, weights, normalize=normalize)
 
 
 def trimmed_ties_merge(
@@ -142,8 +146,10 @@ def trimmed_ties_merge(
   [ 3.  0. -2.]
   """
   check_number("scale", scale)
-  kept = np.stack([trim_smallest(x, rate=rate) for x in stacked(models, base)])
-  return wide(base) + scale * agreed_sum(kept)
+  changes = stacked(models, base)
+  for i, change in enumerate(changes):
+    changes[i] = trim_smallest(change, rate=rate)
+  return wide(base) + scale * agreed_sum(changes)
 
 
 def drop_and_rescale(change: Any, keep: Any, *, drop: float) -> np.ndarray:
@@ -195,11 +201,12 @@ def dare_merge(
   check_number("scale", scale)
   changes = stacked(models, base)
   drops = per_model(drop, len(changes), "drop").tolist()
-  kept = [
-    drop_and_rescale(x, mask, drop=d) for x, mask, d in zip(changes, keep, drops, strict=True)
-  ]
+  if (found := [np.shape(mask) for mask in keep]) != [np.shape(base)] * len(changes):
+    raise ValueError(f"keep must have {np.shape(base)} for each model, got shapes {found}.")
+  for i, (mask, share) in enumerate(zip(keep, drops, strict=True)):
+    changes[i] = drop_and_rescale(changes[i], mask, drop=share)
   given = per_model(weights, len(changes), "weights")
-  total = agreed_sum(np.stack(kept), given.tolist()) if signs else scaled(np.stack(kept), given).sum(0)
+  total = agreed_sum(changes, given.tolist()) if signs else weighted_sum(changes, given)
   return wide(base) + scale * total
 
 
@@ -217,16 +224,15 @@ def sce_change(changes: Any, *, topk: float = 1.0) -> np.ndarray:
   [1. 3.]
   """
   check_share("topk", topk)
-  changes = wide(changes)
+  changes = stacked(changes)
   if topk < 1:
     spread = changes.var(0)
     count = int(topk * np.count_nonzero(spread))
     changes = np.where(largest_entries(spread, count=count), changes, 0)
   squares = np.square(changes, dtype=np.float64).mean(axis=tuple(range(1, changes.ndim)))
   shares = squares / squares.sum() if squares.sum() else np.full(len(changes), 1 / len(changes))
-  elected = np.where(changes.sum(0) >= 0, 1, -1)
-  left = np.where(np.sign(changes) == elected, scaled(np.ones_like(changes), shares), 0)
-  return (changes * left).sum(0) / np.maximum(left.sum(0), 1e-6)
+  total, left = _joined(changes, shares, changes.sum(0))
+  return total / np.maximum(left, 1e-6)
 
 
 def sce_merge(base: Any, models: Arrays, *, topk: float = 1.0) -> np.ndarray:
