@@ -220,3 +220,23 @@ def test_allora_slows_the_outputs_that_moved():
   np.testing.assert_allclose(scaled["query"]["a"], 1)
   slow = (72**0.5 + 1 / 9) ** -0.5
   np.testing.assert_allclose(scaled["query"]["b"][0], [[3, slow, 3]] * 2, rtol=1e-6)
+
+
+def test_thinking_is_read_where_it_is_predicted_and_head_by_head():
+  policy = policies.make(policies.tiny(32))
+  params = policy.init(jax.random.key(1))
+  prompt, thoughts = [1, 2, 3], ([7, 8], [4, 5, 6, 7, 8, 9], [9, 8, 7])  # the third is between
+  rows = [calibration.Example(prompt, thought, []) for thought in thoughts]
+  rows.append(calibration.Example(prompt, None, []))
+  found = calibration.thinking_statistics(policy, params, rows, above=3, below=3)
+  for i in range(policy.config.layers):
+    short, long = (
+      list(calibration.layers(policy, params, prompt + thought))[i] for thought in thoughts[:2]
+    )
+    direction = long.residual[2:8].mean(0) - short.residual[2:4].mean(0)  # token 8 predicts more
+    np.testing.assert_allclose(found["directions"][i], direction, atol=1e-5)
+    for head in range(4):
+      alone = short.values.at[:, : 16 * head].set(0).at[:, 16 * (head + 1) :].set(0)
+      written = (alone @ params["layers"]["out"]["kernel"][i])[2:4].mean(0)
+      score = written @ -direction / np.linalg.norm(direction)
+      assert found["scores"][i, head] == pytest.approx(float(score), abs=1e-5)
