@@ -14,7 +14,8 @@ CORE := tests/goldens_test.py tests/laws_test.py tests/budgets_test.py tests/rew
 	tests/policies_test.py tests/checkpoint_test.py tests/import_test.py tests/compiler_test.py \
 	tests/decoding_test.py tests/triton_draw_test.py tests/attention_test.py
 
-.PHONY: install demo test lint types test-core-new test-parity smollm2 qwen smollm2-parity fit-tpu notebooks
+.PHONY: install demo test lint types test-core-new test-parity smollm2 qwen smollm2-parity fit-tpu
+.PHONY: test-faults notebooks
 install: $(VENV)/installed
 
 $(VENV)/installed: setup.py
@@ -78,6 +79,10 @@ fit-tpu: .venv-tpu/installed
 	.venv-tpu/bin/python -m experiments.fit --topology=v5e:4x4 --model=smollm2-135m \
 		--config=configs/smollm2_chain_sum_laser.py
 	.venv-tpu/bin/python -m pytest -s tests/tpu/*_tpu.py
+
+# What kills, signals, full disks and damaged files do to runs: minutes; writes the table.
+test-faults: install
+	$(RUN) -m tests.faults
 
 notebooks: install
 	$(VENV)/bin/jupyter-execute colab/*.ipynb

@@ -1,5 +1,5 @@
-"""The core needs only JAX; the extra `train` adds what a run needs, `test` what tests need; `parquet`
-reads Parquet files."""
+"""The core needs only JAX; the extra `train` adds what a run needs, `test` what tests need, and
+`parquet` reads Parquet files."""
 
 from setuptools import find_packages, setup
 

@@ -136,16 +136,20 @@ def run(main: Callable[[Sequence[str]], Any], name: str) -> None:
   flags.DEFINE_bool("traceback", False, "Show where an error comes from.")
 
   def guarded(argv: Sequence[str]) -> Any:
-    from lcrl.training.checkpoint import CheckpointError
-
-    if FLAGS["verbosity"].using_default_value:  # else libraries tell of every file they write
+    if not FLAGS["verbosity"].present:  # libraries tell of every file that they write
       absl_logging.set_verbosity(absl_logging.WARNING)
       absl_logging.get_absl_handler().setFormatter(logging.Formatter("%(levelname)s: %(message)s"))
     try:
       return main(argv)
-    except (ValueError, OSError, CheckpointError) as error:
-      if FLAGS.traceback:
+    except Exception as error:
+      if FLAGS.traceback or not _of_the_user(error):
         raise
       raise SystemExit(f"{name}: {' '.join(str(error).split())}") from None
 
   app.run(guarded)
+
+
+def _of_the_user(error: Exception) -> bool:
+  checkpoint = sys.modules.get("lcrl.training.checkpoint")
+  broken = () if checkpoint is None else (checkpoint.CheckpointError,)
+  return isinstance(error, (ValueError, OSError, FloatingPointError, *broken))

@@ -16,7 +16,7 @@ from lcrl.evaluation import check_point, pool, read_json, read_summary
 from lcrl.evaluation.report import unfinished
 from lcrl.evaluation.setup import model_of
 from lcrl.evaluation.summaries import Summary
-from lcrl.training.workdir import differing
+from lcrl.training.resume import differing
 
 COMPARABLE = ("data", "model", "prompts", "max_tokens", "temperature", "accuracy of")
 

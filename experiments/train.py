@@ -41,7 +41,7 @@ def main(_) -> None:
     flags_ = os.environ.get("XLA_FLAGS", "")
     os.environ["XLA_FLAGS"] = f"{flags_} --xla_gpu_deterministic_ops=true"
   if MULTIHOST.value or COORDINATOR.value:
-    jax.distributed.initialize(COORDINATOR.value, PROCESSES.value, PROCESS.value)
+    join(COORDINATOR.value, PROCESSES.value, PROCESS.value)
 
   from lcrl.training.loop import train  # after the start of jax.distributed
 
@@ -50,6 +50,12 @@ def main(_) -> None:
   if jax.process_index() == 0:
     print(json.dumps({key: summary[key] for key in ("accuracy", "tokens", "start")}))
     print(f"Results are in {WORKDIR.value}")
+
+
+def join(coordinator: str | None, processes: int | None, process: int | None) -> None:
+  """Makes this one of several processes. `lcrl.training.peers` says within seconds if another one
+  ends; JAX's own heartbeat, for when it cannot, takes less than a minute."""
+  jax.distributed.initialize(coordinator, processes, process, heartbeat_timeout_seconds=40)
 
 
 def keep_programs() -> None:

@@ -22,28 +22,15 @@ __all__ = [
 ]
 
 # By name, or by the end of a name such as chosen_mask.
-_KINDS = {
-  "bool": (
-    jnp.bool_,
-    "mask",
-    "keep",
-    "desirable",
-    "truncated",
-    "seen",
-    "valid",
-    "positive",
-    "present",
-    "preferred",
-    "long",
-    "mode",
-    "spared",
-    "unread",
-  ),
-  "integers": (jnp.integer, "tokens", "levels", "tags"),
-  "numbers": (jnp.number, "lengths", "targets", "budgets", "limits"),
-  "floating-point numbers": (jnp.floating, "log_probs", "log_ratios"),
-}
-_KIND_OF = {name: (text, kind) for text, (kind, *names) in _KINDS.items() for name in names}
+BOOLEAN = ["mask", "keep", "valid", "truncated", "spared", "unread", "seen", "desirable"]
+BOOLEAN += ["positive", "present", "preferred", "long", "mode"]
+_KINDS: tuple[tuple[str, Any, list[str]], ...] = (
+  ("bool", jnp.bool_, BOOLEAN),
+  ("integers", jnp.integer, ["tokens", "levels", "tags"]),
+  ("numbers", jnp.number, ["lengths", "targets", "budgets", "limits"]),
+  ("floating-point numbers", jnp.floating, ["log_probs", "log_ratios"]),
+)
+_KIND_OF = {name: (text, kind) for text, kind, names in _KINDS for name in names}
 
 
 def typed(**arrays: Any) -> None:

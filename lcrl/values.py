@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import collections.abc
+import contextlib
 import dataclasses
 import difflib
 import functools
@@ -11,6 +12,7 @@ import inspect
 import math
 import numbers
 import os
+import sys
 import types
 import typing
 from collections.abc import Callable, Iterable, Sequence
@@ -76,9 +78,9 @@ def _fits(value: Any, hint: Any, largest: float) -> bool:
   if origin is Literal:
     return isinstance(value, str) and value in args
   if hint is int:
-    return _is_number(value) and isinstance(value, numbers.Integral) and abs(value) <= largest
-  if hint is float:
-    return _is_number(value) and math.isfinite(value)
+    return _is_number(value) and isinstance(value, numbers.Integral) and abs(int(value)) <= largest
+  if hint is float:  # a whole number may be too large for one
+    return _is_number(value) and abs(value) <= sys.float_info.max
   if origin is tuple and args[-1:] != (...,):
     return _is_list(value) and len(value) == len(args) and all(map(fits, value, args))
   if origin in (tuple, list, collections.abc.Sequence):
@@ -158,7 +160,8 @@ def parse(text: str, hint: Any = Any) -> Any:
     elif not _is_list(value):
       value = (value,)
   if float in parts and isinstance(value, int) and not isinstance(value, bool):
-    value = float(value)
+    with contextlib.suppress(OverflowError):  # `check` refuses it by field
+      value = float(value)
   return value
 
 

@@ -1,5 +1,7 @@
 """What is saved comes back bit for bit, and damage is found before it is loaded."""
 
+import json
+import random
 import subprocess
 import sys
 import textwrap
@@ -10,6 +12,7 @@ import numpy as np
 import pytest
 
 from lcrl.training.checkpoint import CheckpointError, Checkpoints, verify
+from lcrl.training.manifest import FORMAT
 
 STATE = {"w": jnp.arange(4000, dtype=jnp.float32), "n": jnp.int32(3), "none": None}
 
@@ -69,6 +72,106 @@ def test_cut_off_saving_is_not_a_checkpoint(saved, tmp_path):
   (tmp_path / "2" / "manifest.0.json").unlink()
   assert saved.steps() == [1]
   assert "lacks a manifest" in verify(tmp_path / "2")
+
+
+def manifest(folder, step):
+  return folder / str(step) / "manifest.0.json"
+
+
+@pytest.mark.parametrize(
+  "content",
+  [
+    b"",
+    b'{"format": 7, "processes": 1, "fi',
+    b"[" * 100_000,
+    b"\xff\xfe",
+    b"null",
+    b"[1]",
+    b'{"processes": 1}',
+    b'{"processes": 1, "files": 3}',
+    b'{"processes": 1, "files": {"state/x": 3}}',
+    b'{"processes": [1], "files": {}}',
+    b'{"processes": 1e999, "files": {}}',
+    b'{"format": "7", "processes": 1, "files": {}}',
+    b'{"format": 2, "processes": 1, "files": {}}',
+  ],
+)
+def test_a_damaged_manifest_is_said_and_the_older_one_taken(saved, tmp_path, caplog, content):
+  manifest(tmp_path, 2).write_bytes(content)
+  assert saved.restore(abstract(STATE))[0] == 1
+  assert str(manifest(tmp_path, 2)) in caplog.text
+  manifest(tmp_path, 1).write_bytes(content)
+  with pytest.raises(CheckpointError, match="no valid checkpoint"):
+    saved.restore(abstract(STATE))
+
+
+def test_no_flipped_bit_of_a_manifest_is_taken_for_another_checkpoint(saved, tmp_path):
+  whole, chance = manifest(tmp_path, 2).read_bytes(), random.Random(0)
+  place = whole.index(b'"format": ') + len(b'"format": ')
+  bits = [8 * place + i for i in range(8)]
+  for bit in bits + chance.sample(range(8 * len(whole)), 200):
+    flipped = bytearray(whole)
+    flipped[bit // 8] ^= 1 << bit % 8
+    manifest(tmp_path, 2).write_bytes(flipped)
+    fault = verify(tmp_path / "2")  # raises for a newer format
+    assert fault is not None or json.loads(flipped)["files"] == json.loads(whole)["files"]
+
+
+def test_a_newer_format_is_refused_by_name(saved, tmp_path):
+  found = json.loads(manifest(tmp_path, 2).read_text())
+  manifest(tmp_path, 2).write_text(json.dumps(found | {"format": FORMAT + 1}))
+  with pytest.raises(CheckpointError, match=f"2 has format 8, and this version .* up to {FORMAT}"):
+    saved.restore(abstract(STATE))
+
+
+def test_a_manifest_without_a_format_is_one_of_the_first(saved, tmp_path):
+  found = json.loads(manifest(tmp_path, 2).read_text())
+  del found["format"]
+  manifest(tmp_path, 2).write_text(json.dumps(found))
+  assert saved.restore(abstract(STATE))[0] == 2
+
+
+def test_one_that_was_cut_off_is_mentioned(saved, tmp_path, caplog):
+  manifest(tmp_path, 2).unlink()
+  assert saved.restore(abstract(STATE))[0] == 1
+  assert "checkpoint 2 is not valid" in caplog.text
+
+
+def test_going_back_behind_a_damaged_one_leaves_a_valid_one_at_any_time(saved, tmp_path):
+  """Pruning that counts the damaged newest one would remove the last that is valid."""
+  checkpoints = Checkpoints(tmp_path, keep=1)
+  damage(tmp_path, 2)
+  assert checkpoints.restore(abstract(STATE))[0] == 1
+  checkpoints.save(1, STATE)
+  checkpoints.wait()
+  assert [p.name for p in tmp_path.iterdir()] == ["1"]
+  assert checkpoints.restore(abstract(STATE))[0] == 1
+
+
+def test_what_is_left_over_is_swept(saved, tmp_path):
+  (tmp_path / "7" / "state.tmp").mkdir(parents=True)
+  (tmp_path / "notes").mkdir()
+  saved.sweep(1)
+  assert sorted(p.name for p in tmp_path.iterdir()) == ["1", "notes"]
+
+
+def test_other_shapes_are_named(saved):
+  other = STATE | {"w": jnp.zeros((4, 10), jnp.bfloat16), "extra": jnp.zeros(2)}
+  with pytest.raises(CheckpointError) as error:
+    saved.restore(abstract(other))
+  said = str(error.value)
+  assert "w is float32[4000] in the checkpoint and bfloat16[4, 10] here" in said
+  assert "extra is absent in the checkpoint and float32[2] here" in said
+
+
+def test_what_it_was_saved_from_is_kept_and_vouched_for(tmp_path):
+  done = []
+  checkpoints = Checkpoints(tmp_path, about={"data": "abc"}, saved=done.append)
+  checkpoints.save(3, STATE)
+  checkpoints.wait()
+  assert (checkpoints.about(), done) == ({"data": "abc"}, [3])
+  (tmp_path / "3" / "about.json").write_text('{"data": "abd"}')
+  assert "about.json differs from its manifest" in verify(tmp_path / "3")
 
 
 def test_only_the_newest_are_kept(saved, tmp_path):

@@ -1,6 +1,5 @@
 """What commands share: --config with its overrides, quiet libraries, errors of one line."""
 
-import os
 import pathlib
 import subprocess
 import sys
@@ -102,32 +101,45 @@ def test_files_and_modes_that_are_not_there():
     config(mode=":smoek")
 
 
-def command(*arguments, module="train"):
-  run = [sys.executable, "-m", f"experiments.{module}", *arguments]
-  environment = os.environ | {"XLA_FLAGS": "", "PYTHONPATH": str(ROOT)}
-  return subprocess.run(
-    run, capture_output=True, text=True, cwd=ROOT, env=environment, timeout=300, check=False
-  )
+PROGRAM = """
+import logging
+from absl import logging as library
+from experiments import command
+
+def main(_):
+  library.info("wrote a file")
+  logging.warning("a warning")
+  {raises}
+
+command.define_config()
+command.run(main, "act")
+"""
 
 
-def test_a_command_ends_in_one_line_or_in_all_of_them_if_asked(tmp_path):
-  wrong = ("--config=configs/laser.py:smoke", "--config.train.stepss=1", f"--workdir={tmp_path}")
-  short = command(*wrong)
-  assert short.returncode == 1
-  assert short.stderr.splitlines()[1:] == [
-    line for line in short.stderr.splitlines() if line.startswith("train: unknown config field")
-  ]
-  assert "Traceback" in command(*wrong, "--traceback").stderr
+def act(*flags, raises="raise ValueError('no\\n  such thing')"):
+  program = [sys.executable, "-c", PROGRAM.format(raises=raises), *flags]
+  run = subprocess.run(program, capture_output=True, text=True, cwd=ROOT, timeout=120, check=False)
+  return run.returncode, run.stderr.splitlines()
 
 
-def test_a_run_says_what_it_does_and_libraries_say_nothing(tmp_path):
-  run = command("--config=configs/sft.py:smoke", f"--workdir={tmp_path}/run")
-  assert run.returncode == 0, run.stderr
-  lines = run.stderr.splitlines()
-  assert lines[0] == f"configs/sft.py:smoke in {tmp_path}/run: loading"
-  assert "policy: 115,136 parameters on 1 x CPU" in lines[1]
-  assert len(lines) < 15, run.stderr
-  assert not [line for line in lines if line.startswith(("I", "W1", "W0"))]
+def test_a_command_ends_in_one_line_and_libraries_are_quiet():
+  assert act("--config=a.py", "--config.x=1") == (1, ["WARNING: a warning", "act: no such thing"])
+
+
+def test_a_run_that_is_not_finite_ends_in_one_line():
+  raises = "raise FloatingPointError('step 5: loss nan')"
+  assert act(raises=raises) == (1, ["WARNING: a warning", "act: step 5: loss nan"])
+
+
+def test_a_flag_brings_back_what_is_left_out():
+  code, lines = act("--traceback", "--verbosity=0")
+  assert code == 1
+  assert lines[-2:] == ["ValueError: no", "  such thing"]
+  assert [line for line in lines if line.endswith("wrote a file")]
+
+
+def test_a_fault_of_the_program_shows_where_it_is():
+  assert "Traceback (most recent call last):" in act(raises="raise TypeError('a bug')")[1]
 
 
 def test_the_page_of_fields_is_what_the_code_says():

@@ -220,6 +220,25 @@ def test_half_a_character(tmp_path, column):
     sources.pairs(OnlyText(), rows=sources.jsonl(path), window=64)
 
 
+@pytest.mark.parametrize("reader", ["json", "jsonl"])
+@pytest.mark.parametrize(
+  "value, message",
+  [('"\\ud83d"', "'utf-8' codec can't encode character"), ("[" * 99999, "it is nested too deep")],
+)
+def test_what_json_takes_and_text_does_not(tmp_path, reader, value, message):
+  (tmp_path / "a").write_text("[" * (reader == "json") + f'{{"prompt": {value}}}')
+  if value[0] == '"' and reader == "json":
+    (tmp_path / "a").write_text(f'[{{"prompt": {value}}}]')
+  where = ", line 1" if reader == "jsonl" else ""
+  with pytest.raises(ValueError, match=f"a{where}: {message}"):
+    getattr(sources, reader)(str(tmp_path / "a"))
+
+
+def test_emoji_in_escapes_are_text(tmp_path):
+  (tmp_path / "a").write_text('{"prompt": "\\ud83d\\ude00"}')
+  assert sources.jsonl(str(tmp_path / "a"))[0][1] == {"prompt": "\N{GRINNING FACE}"}
+
+
 def test_broken_json(tmp_path):
   (tmp_path / "a.jsonl").write_text(json.dumps(plain()) + '\n\n{"prompt": "x", "cho')
   with pytest.raises(ValueError, match=r"a\.jsonl, line 3: Unterminated string"):
@@ -295,7 +314,9 @@ def test_parquet(tmp_path):
 
 def test_parquet_without_its_library(monkeypatch):
   monkeypatch.setitem(sys.modules, "pyarrow", None)
-  with pytest.raises(ImportError, match=r"a\.parquet: Parquet needs pyarrow: .*lcrl\[parquet\]"):
+  with pytest.raises(
+    ImportError, match=r"a\.parquet: Parquet needs pyarrow: .*pip install pyarrow"
+  ):
     load("a.parquet", reader="parquet")
 
 

@@ -64,7 +64,7 @@ def evaluates(response, reference):
 
 
 def forge():
-  """Says into every descriptor, and to whoever can be found to say it, that all answers are right."""
+  """Claims through every descriptor, and by the function that sends, that all answers are right."""
   frame = sys._getframe()
   while frame:
     if send := frame.f_locals.get("send"):

@@ -95,7 +95,7 @@ def test_a_run_leaves_what_it_promises(whole):
   assert (summary["stopped"], summary["evaluated_at"]) == (None, 4)
 
 
-def test_the_report_says_what_was_measured_on_what(whole, tmp_path, capsys):
+def test_the_report_says_what_was_measured_on_what(whole, tmp_path, capsys, monkeypatch):
   """These are the training prompts, which have no eval_task beside them."""
   made_on = json.loads((whole / "summary.json").read_text())["evaluation"]
   assert made_on["data"] == CONFIG["task"]
@@ -108,12 +108,16 @@ def test_the_report_says_what_was_measured_on_what(whole, tmp_path, capsys):
   assert (whole / "training.png").exists()
   apart = {"fn": "arithmetic", "size": 64, "seed": 0, "held_out": True}
   fields = {"train__steps": 1, "eval_task": apart, "eval__temperature": 0}
+  command = ["/bin/python", "-m", "experiments.train", "--config.train.steps=1", "--workdir=a b"]
+  monkeypatch.setattr("sys.orig_argv", command)
+  monkeypatch.setattr("sys.argv", command[2:3])  # the commands take overrides out of it
   summary = loop.train(changed(**fields), tmp_path, method="an idea")
   assert summary["evaluation"]["data"] == apart
   assert summary["evaluation"]["training_prompts"] == 0
   assert summary["evaluation"]["temperature"] == 0
   report = (tmp_path / "report.md").read_text()
   assert report.startswith("# an idea, 1 steps")
+  assert "python -m experiments.train --config.train.steps=1 '--workdir=a b'" in report
   assert "TRAINING PROMPTS" not in report
   said = capsys.readouterr().err
   assert "Temperature 0 (greedy)" in said
@@ -148,13 +152,14 @@ def test_resume_equals_never_stopping(whole, tmp_path):
   assert rows[0] == rows[1]
 
 
-def test_sigterm_saves_and_the_run_goes_on(whole, tmp_path, monkeypatch):
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_saves_and_the_run_goes_on(number, whole, tmp_path, monkeypatch, capsys):
   learn = phases.learn
 
   def learn_and_ask(*args):
     result = learn(*args)
     if int(result[0].step) == 3:
-      os.kill(os.getpid(), signal.SIGTERM)
+      os.kill(os.getpid(), number)
     return result
 
   monkeypatch.setattr(rl, "learn", learn_and_ask)
@@ -171,6 +176,9 @@ def test_sigterm_saves_and_the_run_goes_on(whole, tmp_path, monkeypatch):
   monkeypatch.undo()
   monkeypatch.setattr(jax, "devices", lambda *_: jax.local_devices()[:1])
   loop.train(CONFIG, tmp_path)
+  said = capsys.readouterr().err
+  assert f"{number.name}: the run stops after this step and saves" in said
+  assert "going on from step 3 of 4" in said
   jax.tree.map(np.testing.assert_array_equal, final_state(tmp_path), final_state(whole))
 
 
@@ -248,7 +256,7 @@ def test_the_update_alone_keeps_what_the_head_gives(monkeypatch):
     ({"reward": {"fn": "pear"}}, r"reward needs \['think_end'\], which nothing here supplies"),
     ({"train__prompts": 3, "train__micro_batches": 2}, r"train\.prompts must be a multiple"),
     ({"sampling__temperature": 0.0}, r"temperature must be above 0"),
-    ({"eval__temperature": -0.1}, r"eval\.temperature must be a number of at least 0, got -0.1"),
+    ({"eval__temperature": -0.1}, r"eval\.temperature must be at least 0, got -0.1"),
     ({"policy": {"fn": "pretrained", "path": "/no/such/folder"}}, "/no/such/folder"),
     ({"reward": {"fn": "hapo", "rows": 8}}, r"reward\.rows is 8, but the data set has 64 rows"),
     ({"tokenizer": None}, "needs a section tokenizer"),

@@ -64,17 +64,30 @@ for shape, rows in (
 """
 
 
+WAITING = """
+import sys, time
+import jax
+from experiments.train import join
+from lcrl.training.peers import watched_peers
+process = int(sys.argv[2])
+join(sys.argv[1], 2, process)
+with watched_peers():
+  print("ready", flush=True)
+  time.sleep(200 if process == int(sys.argv[3]) else 60)
+"""
+
+
 @pytest.fixture(autouse=True)
 def two_devices(monkeypatch):
   monkeypatch.setattr(jax, "devices", lambda *_: jax.local_devices()[:2])
 
 
-def run_two(command):
-  """Runs `command(address, process)` as two processes of one device each."""
+def start_two(command):
+  """Starts `command(address, process)` as two processes of one device each."""
   with socket.socket() as free:
     free.bind(("localhost", 0))
     address = f"localhost:{free.getsockname()[1]}"
-  runs = [
+  return [
     subprocess.Popen(
       [sys.executable, *command(address, process)],
       cwd=REPOSITORY,
@@ -85,6 +98,10 @@ def run_two(command):
     )
     for process in range(2)
   ]
+
+
+def run_two(command):
+  runs = start_two(command)
   try:
     said = [run.communicate(timeout=400)[0] for run in runs]
   finally:
@@ -158,3 +175,17 @@ def test_two_processes_go_on_with_what_one_has_sampled_ahead(tmp_path):
 
 def test_rows_lie_where_the_mesh_says():
   run_two(lambda address, i: ["-c", ROWS, address, str(i)])
+
+
+@pytest.mark.parametrize("dies", [0, 1])
+def test_a_process_ends_with_one_sentence_when_another_has(dies):
+  runs = start_two(lambda address, i: ["-c", WAITING, address, str(i), str(1 - dies)])
+  for run in runs:
+    while run.stdout.readline() != "ready\n":
+      assert run.poll() is None
+  runs[dies].kill()
+  said, _ = runs[1 - dies].communicate(timeout=60)
+  assert runs[1 - dies].returncode == 1
+  assert f"process {dies} of this run has ended, so process {1 - dies} ends, too" in said
+  assert "Traceback" not in said
+  runs[dies].communicate()

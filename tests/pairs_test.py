@@ -12,7 +12,7 @@ import pytest
 from lcrl.data.sources import Encoded
 from lcrl.losses.weights import token_mean
 from lcrl.training import loop
-from lcrl.training.pairs import references
+from lcrl.training.pairs import judge, references
 from lcrl.training.pairs.measures import compare
 from lcrl.training.pairs.mismatched import mismatched
 from lcrl.training.pairs.model import build_model, derive
@@ -57,9 +57,9 @@ def model():
   return build_model(read(changed("", **FULL, train__pack=None)))
 
 
-def subject(model, folder, pairs, *, size=3, data="data"):
+def subject(model, folder, pairs, *, size=3, data="data", rows=""):  # noqa: F811
   passes = lambda: (padded(pairs[i : i + size], size=size) for i in range(0, len(pairs), size))
-  return references.Subject(model, (), data, passes, folder)
+  return references.Subject(model, (), data, passes, folder, rows)
 
 
 def test_compare_by_hand():
@@ -97,6 +97,15 @@ def test_a_cache_holds_what_a_copy_says(model, tmp_path):
   written = (tmp_path / "reference" / "log_probs.npy").stat().st_mtime_ns
   references.cached()(subject(model, tmp_path, data))
   assert (tmp_path / "reference" / "log_probs.npy").stat().st_mtime_ns == written
+
+
+def test_a_cache_is_found_by_the_rows_where_a_template_tells_the_date(model, tmp_path, caplog):
+  data = encoded(3)
+  references.cached()(subject(model, tmp_path, data, data="monday", rows="rows"))
+  references.cached()(subject(model, tmp_path, data, data="tuesday", rows="rows"))
+  assert "the same pairs under prompts of another day" in caplog.text
+  with pytest.raises(ValueError, match="holds the reference of other pairs"):
+    references.cached()(subject(model, tmp_path, data, data="tuesday", rows="others"))
 
 
 def test_a_cache_of_another_model_or_of_other_pairs_is_refused(model, tmp_path):
@@ -180,9 +189,9 @@ SFT = {"run": "sft", "loss": {"fn": "nll"}, "weights": {"fn": "token_mean"}, "re
     ({"loss": {"fn": "orpo"}, "reference": None}, r"'orpo' has a likelihood term.*weights"),
     ({"reference": {"fn": "cache"}}, r"reference\.fn='cache' is not one of cached, frozen, shared"),
     ({"lora": None}, r"reference\.fn='shared' needs a section lora"),
-    ({"lora__rank": 0}, r"rank=0 must be at least 1"),
+    ({"lora__rank": 0}, r"lora\.rank must be at least 1, got 0"),
     ({"lora__rank": None}, r"lacks lora\.rank"),
-    ({"lora__targets": ("norm",)}, "targets has 'norm'"),
+    ({"lora__targets": ("norm",)}, r"lora\.targets must be a list of one of query"),
     ({"policy": {"fn": "pretrained"}}, r"policy\.path is missing"),
     ({"policy": {"fn": "pretrained", "path": "/no/such/folder"}}, "/no/such/folder"),
     ({"reward": {"fn": "correctness"}}, r"unknown config section \['reward'\]"),
@@ -269,3 +278,8 @@ def test_a_run_that_never_began_does_not_hold_its_folder(rows, tmp_path):  # noq
     fields = {"data__held_out": 0.0} if "held_out" in message else {"data__fn": "responses"}
     with pytest.raises(ValueError, match=message):
       loop.train(changed(rows, **fields), tmp_path)
+
+
+def test_an_evaluation_without_a_finite_surprise_has_a_line():
+  found = {"accuracy": 0.5, "pairs": {"surprise": None}, "sampled": {"tokens": 3.0}}
+  assert "surprise nan" in judge.line(found)

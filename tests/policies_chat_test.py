@@ -118,6 +118,12 @@ def test_a_template_is_stopped(template, message, monkeypatch):
   chat._process.close()
 
 
+def test_what_a_template_complains_of_is_cut():
+  with pytest.raises(jinja2.TemplateError) as error:
+    render("{{ raise_exception('no' * 10**6) }}", HI)
+  assert 100 < len(str(error.value)) < 2000
+
+
 @pytest.mark.parametrize("text", ["(" * 9999, "{{ " + "(" * 9999 + ")" * 9999 + " }}", "{% if %}"])
 def test_a_broken_template_fails_or_is_text(text):
   if "{" not in text:

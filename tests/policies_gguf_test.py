@@ -266,6 +266,7 @@ ZEROS = bytes(2**22)
     (_header((b"k", 8, struct.pack("<Q", 2**23))) + ZEROS, "field k: 8388608 bytes are announced"),
     (_header((b"k", 13, b"")) + ZEROS, "field k: the unknown type of values 13"),
     (_header((b"k", 0, b"\1"), (b"k", 0, b"\1")), "field k stands twice"),
+    (_header((b"k\n" + b"k" * 9999, 13, b"")) + ZEROS, r"field k\\nk{78}: the unknown type"),
     (_header((b"general.alignment", 4, bytes(4))) + ZEROS, "general.alignment=0 is not a power"),
   ],
 )

@@ -195,7 +195,7 @@ CONFIG = "tokenizer_config"
     ("tokenizer", DEEP, r"tokenizer\.json cannot be read"),
     ("tokenizer", "[]", r"tokenizer\.json cannot be read"),
     *(
-      (stem, "[1]", rf"{stem}\.json must hold a JSON object, got list")
+      (stem, "[1]", rf"{stem}\.json is not a JSON object, but a list")
       for stem in (
         CONFIG,
         "generation_config",
@@ -207,6 +207,10 @@ CONFIG = "tokenizer_config"
     (CONFIG, '{"eos_token": 3}', r"tokenizer_config\.json: eos_token must be a text .* got 3"),
     (CONFIG, '{"eos_token": {"text": "x"}}', r"config\.json: eos_token must be .*'text'"),
     (CONFIG, '{"eos_token": "<none>"}', "eos_token='<none>' is no token"),
+    (CONFIG, '{"eos_token": "\\ud83d"}', r"config\.json: eos_token has half a surrogate pair"),
+    (CONFIG, '{"additional_special_tokens": ["\\ud83d"]}', "special_tokens has half a surrogate"),
+    (CONFIG, f'{{"added_tokens_decoder": {{"{"9" * 5000}": {{}}}}}}', "must map ids to objects"),
+    ("added_tokens", '{"\\ud83d": 300}', r"added_tokens\.json has half a surrogate pair"),
     (CONFIG, '{"pad_token": "<none>", "eos_token": "#"}', "pad_token='<none>' is no token"),
     (CONFIG, '{"additional_special_tokens": 1}', "additional_special_tokens must be a list"),
     (CONFIG, '{"chat_template": 5}', r"config\.json: chat_template must be a text, got 5"),

@@ -18,7 +18,7 @@ from lcrl.sampling.core import Samples
 from lcrl.sampling.programs import assemble
 from lcrl.sampling.verified import Player
 from lcrl.tasks.task import Prompt, Task
-from lcrl.training import revise
+from lcrl.training import ahead, revise
 from lcrl.types import Batch, Budget, TokenScores
 from tests.methods_resume_test import Here
 from tests.rollouts import random_rollouts
@@ -228,3 +228,15 @@ def test_tokens_that_are_forced_at_the_end_are_read():
   short = revise.cut(r, np.array([[5, 9, 9, 9]]), referee)  # what was forced went with the rest
   assert referee.responses(short)[0][0].text == "so it"
   assert short.correct[0].tolist() == [False, True, True, False]
+
+
+def test_a_log_prob_of_zero_was_drawn_and_an_older_state_still_says_what_was_not():
+  r = random_rollouts()
+  sure = dataclasses.replace(r, sampler_log_probs=jnp.zeros_like(r.sampler_log_probs))
+  np.testing.assert_array_equal(sure.drawn, r.mask)
+  forced = r.mask & (jnp.cumsum(r.mask, -1) == 1)
+  old = dataclasses.replace(r, sampler_log_probs=jnp.where(forced, 0, r.sampler_log_probs))
+  numbers = dict.fromkeys(("position", "rounds", "sampled", "trained", "seconds"), 0)
+  rows = {k: v for k, v in vars(old).items() if k != "undrawn"} | {"budget": vars(r.budget)}
+  got = ahead.collected({"rollouts": rows, "metrics": {}, **numbers}).rollouts
+  np.testing.assert_array_equal(got.drawn, r.mask & ~forced)

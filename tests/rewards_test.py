@@ -322,3 +322,37 @@ def test_lagrangian_hands_on_what_its_components_ask_for():
   assert stage.rows == 7
   seen = stage.observe(stage.init(), rollouts([[True] * 3], [[2, 2, 2]]))
   assert (seen.components[1].own.targets != stage.init().components[1].own.targets).any()
+
+
+CUT = {
+  "step_bonus": (rewards.step_bonus(), 1.5, 1.0),
+  "late": (rewards.step_bonus(alpha=0.0, late=0.5), 1.0, 0.5),
+  "laser_d": (rewards.laser_d(lower=2, upper=8, interval=2, initial=8), 1.5, 1.0),
+  "truncation": (rewards.truncation(), 1.0, 0.0),
+  "tiers": (rewards.tiered_truncation(limits=(8, 8)), 1.0, 0.0),
+  "max_length": (rewards.max_length(alpha=0.1), 0.5, 0.4),
+  "exact_length": (rewards.exact_length(alpha=0.1), 1.0, 0.9),
+  "hbpo": (rewards.hbpo(max_length=8.0), 0.0, 0.0),
+  "length_range": (rewards.length_range(low=2, high=8, max_length=10), 1.0, 0.5),
+  "curriculum": (rewards.curriculum(format_weight=0.0), 0.9, 0.6 + 0.3 * 7 / 8),
+  "no buffer": (rewards.soft_overlong(max_length=8, buffer=0), 1.0, 0.0),
+}
+
+
+@pytest.mark.parametrize("name", CUT)
+def test_what_was_cut_at_its_target_has_not_ended_by_it(name):
+  stage, ended, cut = CUT[name]
+  r = rollouts([[1, 1]], [[8, 8]], truncated=jnp.array([[False, True]]))
+  np.testing.assert_allclose(run(stage, r)[0][0], [[ended, cut]], atol=1e-6)
+
+
+def test_a_wrong_answer_earns_nothing_by_being_cut():
+  r = rollouts([[0, 0]], [[8, 9]], truncated=jnp.array([[True, True]]))
+  np.testing.assert_allclose(run(rewards.step_bonus(explore=0.5), r)[0][0], [[0.0, 0.5]])
+
+
+@pytest.mark.parametrize("name", ["step_bonus", "truncation", "max_length"])
+def test_what_was_cut_below_its_target_has_not_ended_by_it_either(name):
+  stage, _, cut = CUT[name]
+  r = rollouts([[1]], [[5]], truncated=jnp.array([[True]]))
+  np.testing.assert_allclose(run(stage, r)[0][0], [[cut]], atol=1e-6)

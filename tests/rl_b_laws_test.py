@@ -80,6 +80,11 @@ def test_adactrl_stays_in_range(lengths, verdicts):
   assert np.all((got >= -1.5) & (got <= 2.0))
 
 
+def test_adactrl_of_groups_without_tokens():
+  nothing = jnp.zeros((1, 6), jnp.int32)
+  assert np.isfinite(REWARDS["adactrl"](jnp.ones((1, 6)), nothing)).all()
+
+
 def scan_repetition(tokens, ngram, first_only):
   """The definition: left to right, what was seen, and where the last repeated n-gram ends."""
   seen, punished, end = set(), np.zeros(len(tokens)), -1

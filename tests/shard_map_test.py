@@ -9,7 +9,7 @@ import pytest
 from jax.sharding import AxisType
 from jax.sharding import PartitionSpec as P
 
-from lcrl import losses
+from lcrl import advantages, losses
 from lcrl.losses.log_probs import FIELDS
 
 ROWS, TIME, WIDTH, VOCAB = 4, 5, 8, 24
@@ -24,8 +24,8 @@ def example():
   return hidden, head, targets, jax.random.bernoulli(keys[3], 0.7, (ROWS, TIME))
 
 
-def mesh(kind=AxisType.Auto):
-  return jax.make_mesh((4, 2), ("data", "tensor"), axis_types=(kind, kind))
+def mesh():
+  return jax.make_mesh((4, 2), ("data", "tensor"), axis_types=(AxisType.Auto,) * 2)
 
 
 def pulled(score, hidden, head, targets, mask):
@@ -36,16 +36,6 @@ def pulled(score, hidden, head, targets, mask):
     return sum(jnp.sum((1.0 + i) * x) for i, x in enumerate(jax.tree.leaves(scores)))
 
   return jax.value_and_grad(loss, (0, 1))(hidden, head)
-
-
-def summed(score, *axes):
-  """The loss of the batch of which a device has a share; gradients as its shares want them."""
-
-  def run(*arrays):
-    value, grads = pulled(score, *arrays)
-    return jax.lax.psum(value, "data"), *grads
-
-  return run
 
 
 @pytest.mark.parametrize("check_vma", [True, False])
@@ -79,3 +69,54 @@ def test_scores_of_a_share_of_the_tokens(axis_name, options, check_vma):
     )
   )(*example())
   jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-4, atol=2e-5), got, want)
+
+
+def test_hidden_states_that_differ_along_the_vocabulary_s_axis_are_refused():
+  score = functools.partial(losses.score_tokens, axis_name="tensor")
+  run = jax.shard_map(
+    lambda *x: score(*x).log_probs,
+    mesh=mesh(),
+    in_specs=(P("tensor"), P(None, "tensor"), P("tensor")),
+    out_specs=P("tensor"),
+  )
+  with pytest.raises(ValueError, match="axis_name='tensor'"):
+    run(*example()[:3])
+
+
+MASK = jnp.arange(6)[None] < jnp.array([6, 1, 0, 3, 2, 5, 4, 1])[:, None]
+KEEP = jnp.array([1, 1, 1, 0, 1, 1, 1, 1]) > 0
+VALUES = jax.random.normal(jax.random.key(1), (8, 6))
+GROUPS = VALUES, jnp.arange(48).reshape(8, 6) % 5 > 0
+NORMALISERS = {
+  "token_mean": (losses.token_mean, MASK, KEEP),
+  "sequence_mean": (losses.sequence_mean, MASK, KEEP),
+  "rows": (functools.partial(losses.sequence_mean, count_empty=True), MASK, KEEP),
+  "sequence_sum": (losses.sequence_sum, MASK, KEEP),
+  "fixed_length": (functools.partial(losses.fixed_length, length=9), MASK, KEEP),
+  "batch_mean_weights": (lambda mask, **k: losses.batch_mean_weights(mask, **k), MASK),
+  "mean_one": (losses.mean_one, jnp.exp(VALUES), MASK),
+  "mean_one of rows": (functools.partial(losses.mean_one, per_sequence=True), VALUES**2, MASK),
+  "batch_scaled": (advantages.batch_scaled_advantage, *GROUPS),
+  "whitened": (advantages.whitened, VALUES, jnp.arange(48).reshape(8, 6) % 7),
+  "kto_baseline": (losses.kto_baseline, VALUES[:, 0] + 1, KEEP),
+  "moments": (
+    lambda x, keep, **k: losses.updated_moments(losses.Moments(1.0, 1.0), x, keep, **k),
+    VALUES[:, 0],
+    KEEP,
+  ),
+  "fractions": (losses.surrogate_fractions, VALUES, VALUES[::-1], VALUES[:, 0], MASK),
+}
+
+
+@pytest.mark.parametrize("name", NORMALISERS)
+def test_normalisers_count_over_all_devices(name):
+  f, *args = NORMALISERS[name]
+  want = f(*args)
+  out = jax.tree.map(lambda x: P("data") if jnp.ndim(x) else P(), want)
+  spread = lambda **knobs: jax.jit(
+    jax.shard_map(
+      functools.partial(f, **knobs), mesh=mesh(), in_specs=(P("data"),) * len(args), out_specs=out
+    )
+  )(*args)
+  close = functools.partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-6)
+  jax.tree.map(close, spread(axis_name="data"), want)

@@ -26,7 +26,7 @@ AHEAD = changed(train__steps_ahead=1)
 
 @pytest.fixture(autouse=True)
 def one_device(monkeypatch):
-  monkeypatch.setattr(rl, "finish", lambda *_: {})
+  monkeypatch.setattr(rl, "finish", lambda *_, **__: {})
   monkeypatch.setattr(jax, "devices", lambda *_: jax.local_devices()[:1])
 
 
@@ -133,7 +133,7 @@ def whole(tmp_path_factory):
   """A run; here and below without plots, which have their own tests."""
   with pytest.MonkeyPatch.context() as patch:
     patch.setattr(jax, "devices", lambda *_: jax.local_devices()[:1])
-    patch.setattr(rl, "finish", lambda *_: {})
+    patch.setattr(rl, "finish", lambda *_, **__: {})
     workdir = tmp_path_factory.mktemp("whole")
     loop.train(AHEAD, workdir)
   return workdir

@@ -1,7 +1,9 @@
 """Files of problems, and mathematics compared in workers."""
 
+import importlib
 import json
 
+import pyarrow.parquet
 import pytest
 
 from lcrl import tasks
@@ -10,6 +12,7 @@ from lcrl.tasks import scorers
 from lcrl.tasks.task import BadFormat
 from lcrl.tasks.verify import Verifier
 
+module = importlib.import_module("lcrl.tasks.jsonl")  # `lcrl.tasks.jsonl` is the function
 GSM8K: list[dict] = [
   {"question": "A pen costs 2 and a book 5. Both?", "answer": "2 + 5 = <<2+5=7>>7\n#### 7"},
   {"question": "A thousand pairs of shoes?", "answer": "1000 * 2 = 2000\n#### 2,000"},
@@ -97,6 +100,63 @@ def test_a_bad_file_is_named(tmp_path, content, message):
     make(str(path))
 
 
+@pytest.mark.parametrize(
+  "row, message",
+  [
+    ({"question": None, "answer": "2"}, "line 2: the question 'question' is None"),
+    ({"question": " ", "answer": "2"}, "line 2: the question 'question' is ' '"),
+    ({"question": ["1+1?"], "answer": "2"}, r"line 2: the question 'question' is \['1\+1"),
+    ({"question": "\ud800?", "answer": "2"}, "line 2: .* surrogates not allowed"),
+    ({"question": "1+1?", "answer": None}, "line 2: the answer 'answer' is None"),
+    ({"question": "1+1?", "answer": True}, "line 2: the answer 'answer' is True"),
+    ({"question": "1+1?", "answer": float("nan")}, "line 2: the answer 'answer' is nan"),
+    ({"question": "1+1?", "answer": ["2", "3"]}, r"line 2: the answer 'answer' is \['2', '3'\]"),
+    ({"question": "1+1?", "answer": ["$2$"]}, r"line 2: the answer 'answer' is \['\$2\$'\]"),
+    ({"question": "1+1?", "answer": []}, r"line 2: the answer 'answer' is \[\]"),
+    ({"question": "1+1?", "answer": {"value": 2}}, "line 2: the answer 'answer' is {'value'"),
+    ({"question": "1+1?", "answer": "\\frac{1}{"}, "line 2: the verifier cannot compare.*frac"),
+    ({"question": "1+1?", "answer": "2", "level": True}, "line 2: the difficulty 'level' is True"),
+  ],
+)
+def test_a_bad_row_is_named(tmp_path, row, message):
+  rows = [{"question": "1+1?", "answer": "2", "level": 1}, {"level": 1} | row]
+  with pytest.raises(ValueError, match=message):
+    make(tmp_path, rows, difficulty="level")
+
+
+def test_references_are_compared_when_the_file_is_read(tmp_path, monkeypatch):
+  rows = [{"question": "?", "answer": answer} for answer in ("7", "four", "five", "four", "7.5")]
+  for limit in (256, 1):  # here, and in the processes of a verifier
+    monkeypatch.setattr(module, "_HERE", limit)
+    with pytest.raises(ValueError, match=r"line 2: .*'four' is no number\. 1 more like it"):
+      make(tmp_path, rows, verifier="number")
+    assert len(make(tmp_path, rows, verifier="text").prompts) == 5
+    assert len(make(tmp_path, rows, verifier="math").prompts) == 5
+
+
+def test_numbers_are_answers(tmp_path):
+  rows = [{"question": "?", "answer": answer} for answer in (7, 7.5, "$\\sqrt{2}$", "7")]
+  task = make(tmp_path, rows, extract="boxed")
+  assert [p.reference for p in task.prompts] == ["7", "7.5", "$\\sqrt{2}$", "7"]
+  assert task.score("\\boxed{\\sqrt{2}}", task.prompts[2].reference) == 1.0
+  assert type(task.prompts[0].reference) is str  # a worker imports nothing to unpickle it
+
+
+def test_arrays_and_parquet_as_lines(tmp_path):
+  lines = make(tmp_path, MATH, question="problem", difficulty="level")
+  (tmp_path / "rows.json").write_text(json.dumps(MATH, indent=1))
+  pyarrow.parquet.write_table(pyarrow.Table.from_pylist(MATH), tmp_path / "rows.parquet")
+  for name in ("json", "parquet"):
+    spec = {"fn": name, "question": "problem", "difficulty": "level"}
+    task = build(tasks, spec | {"path": str(tmp_path / f"rows.{name}")}, field="task")
+    assert list(task.prompts) == list(lines.prompts)
+    with pytest.raises(ValueError, match=r"task\.extrakt is not an argument of"):
+      build(tasks, spec | {"path": "x", "extrakt": "boxed"}, field="task")
+  (tmp_path / "rows.json").write_text(json.dumps([MATH[0], {"problem": None, "answer": "1"}]))
+  with pytest.raises(ValueError, match=r"rows\.json, row 2: the question 'problem' is None"):
+    tasks.json(str(tmp_path / "rows.json"), question="problem")
+
+
 def test_wrong_names_are_named(tmp_path):
   with pytest.raises(ValueError, match=r"task.verifier.fn='maths' is not one of math"):
     make(tmp_path, GSM8K, verifier="maths")
@@ -104,5 +164,5 @@ def test_wrong_names_are_named(tmp_path):
     make(tmp_path, GSM8K, reference="hashes")
   with pytest.raises(ValueError, match=r"line 1: the difficulty 'question' is 'A pen"):
     make(tmp_path, GSM8K, difficulty="question")
-  with pytest.raises(FileNotFoundError, match=r"absent\.jsonl"):
+  with pytest.raises(ValueError, match=r"No such file .*absent\.jsonl"):
     make(str(tmp_path / "absent.jsonl"))

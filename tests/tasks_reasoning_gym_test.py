@@ -2,8 +2,10 @@
 
 import ast
 import inspect
+import pickle
 import sys
 import textwrap
+import time
 import types
 from typing import Any
 
@@ -92,6 +94,102 @@ def test_allowed_scorers_evaluate_no_text(name):
 def test_the_search_finds_those_that_do(name):
   assert suspicions(DATASETS[name]) & (FORBIDDEN | {"score_answer"})
   assert name not in ALLOWED
+
+
+HOSTILE = """
+  nan inf -inf 0 1 -1 2 0.0 -0 1e400 1/0 - + . , # ? * _ x a A () [] {} [[]] [0] [nan] (0) None
+  True False Yes No no NaN nan+nanj infj 0,0 nan,nan 1,2,3 impossible answer \\boxed{} <answer> oo
+  null zoo 8*3*1*1 999999999999999999999999999999 "" '' "0" {"a":1} ()()
+""".split()  # noqa: SIM905
+HOSTILE += [" ", "any text", "I do not know.", "0 0", "1 1", "a b c", "\n", "\x00"]
+
+
+def is_right(answer: str, entry: dict) -> bool:
+  """Whether a short answer is the reference, or the same number, by chance."""
+  reference = str(entry["answer"]).strip()
+  if answer.strip().casefold() == reference.casefold():
+    return True
+  try:
+    return float(answer) == float(reference)
+  except ValueError:
+    return False
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("name", sorted(DATASETS.keys() - {"composite"}))
+def test_nothing_is_paid_in_full_for_nothing(name):
+  """Every data set makes problems, its scorer can be sent to a worker, and short answers do not
+  earn what a right one does."""
+  task = reasoning_gym(name, seed=5, size=2, allow_evaluating_scorer=True)
+  scorer = task.score.keywords["score"]  # `extract` would not let a blank through
+  assert pickle.loads(pickle.dumps(task.score)).keywords["score"]._given == scorer._given
+  begun = time.monotonic()
+  for prompt in task.prompts:
+    for answer in HOSTILE if time.monotonic() - begun < 1 else ():
+      try:
+        score = scorer(answer, prompt.reference)
+      except BadFormat:
+        continue
+      assert score < 1 or is_right(answer, prompt.reference), (answer, prompt.reference["answer"])
+
+
+@pytest.mark.parametrize(
+  "name, answer, reference, score",
+  [
+    ("complex_arithmetic", "3 - 2i", "3.0 - 2.0i", 1.0),
+    ("complex_arithmetic", "nan", "3.0 - 2.0i", None),
+    ("game_of_life_halting", "false", "False", 1.0),
+    ("game_of_life_halting", "True", "False", 0.0),
+    ("coin_flip", "1/4", "0.25", 1.0),
+    ("coin_flip", "0.0032", "0.003173828125", 1.0),
+    ("coin_flip", "0", "0.003173828125", 1 / 14),
+    ("coin_flip", "0", "0.00001", 1 / 7),
+    ("polynomial_equations", "none at all", "", 0.0),
+    ("polynomial_equations", '""', "", 1.0),
+    ("prime_factorization", "any text", "2 \u00d7 3", None),
+  ],
+)
+def test_stricter_scorers(name, answer, reference, score):
+  scorer = reasoning_gym(name, seed=0, size=1).score.keywords["score"]
+  entry = {"answer": reference, "metadata": {"result": (3.0, -2.0)}}
+  if score is None:
+    with pytest.raises(BadFormat):
+      scorer(answer, entry)
+  else:
+    assert scorer(answer, entry) == pytest.approx(score)
+
+
+@pytest.mark.parametrize(
+  "name, good, bad",
+  [
+    ("countdown", "(3 + 4)*2", "__import__('os').getpid()"),
+    ("puzzle24", "8*3/1", "S.__class__"),
+    ("simple_integration", "x**2/2 + sin(x) + C", "lambda: x"),
+    ("polynomial_multiplication", "2*x**2 - 1.5*x", "sympify('1')"),
+    ("n_queens", "[['Q', '_'], ['_', 'Q']]", "[print(1)]"),
+    ("spiral_matrix", "1 2 3", "[x for x in range(9)]"),
+  ],
+)
+def test_no_code_reaches_an_evaluating_scorer(name, good, bad):
+  with pytest.warns(UserWarning, match="may evaluate"):
+    scorer = reasoning_gym(name, seed=0, size=1, allow_evaluating_scorer=True).score.keywords[
+      "score"
+    ]
+  seen = []
+  scorer.data = types.SimpleNamespace(score_answer=lambda answer, entry: seen.append(answer) or 0.0)
+  entry = {"answer": "", "metadata": {"numbers": []}}
+  assert scorer(good, entry) == 0.0
+  with pytest.raises(BadFormat):
+    scorer(bad, entry)
+  assert seen == [good]
+
+
+def test_24_is_made_of_the_numbers_given():
+  with pytest.warns(UserWarning, match="may evaluate"):
+    task = reasoning_gym("puzzle24", seed=0, size=1, allow_evaluating_scorer=True)
+  [prompt] = task.prompts
+  assert task.score(prompt.reference["answer"], prompt.reference) == 1.0
+  assert task.score("8*3*1*1", prompt.reference) < 0.1
 
 
 def test_an_evaluating_scorer_needs_a_word():

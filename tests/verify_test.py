@@ -165,6 +165,28 @@ def test_a_planted_answer_writes_no_file(verifier, tmp_path):
     assert kept.read_text() == "as it was", plant
 
 
+@pytest.mark.parametrize(
+  "call",
+  [
+    "chmod(FILE, 0o600)",
+    "fchmodat(-100, FILE, 0o600, 0)",
+    "chown(FILE, 1, 1)",
+    "utimes(FILE, None)",
+    "setxattr(FILE, b'user.a', b'b', 1, 0)",
+    "prlimit(os.getppid(), 7, None, None)",
+    "shmget(0, 1, 0o600)",
+    "socket(1, 1, 0)",
+  ],
+)
+def test_native_code_touches_no_attributes_and_no_other_process(verifier, tmp_path, call):
+  (tmp_path / "kept").touch(0o644)
+  if "seccomp" in verifier.guards:
+    call = call.replace("FILE", repr(bytes(tmp_path / "kept")))
+    (verdict,) = verifier.verify(items(f"eval:ctypes.CDLL(None).{call}"))
+    assert verdict.score == -1.0, verdict
+    assert (tmp_path / "kept").stat().st_mode & 0o777 == 0o644
+
+
 def test_a_planted_answer_reaches_no_network(verifier):
   with socket.create_server(("127.0.0.1", 0)) as server:
     server.setblocking(False)

@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import json
+import math
 
 import jax.numpy as jnp
 import numpy as np
@@ -14,7 +15,18 @@ from lcrl import tasks
 from lcrl.data import tokenizers
 from lcrl.policies import Tokenizer
 from lcrl.tasks.extract import score_extracted
-from lcrl.training.metrics import Max, Mean, Sum, Writer, drop_after, known, merge, values
+from lcrl.training.metrics import (
+  Max,
+  Mean,
+  Sum,
+  Writer,
+  drop_after,
+  json_line,
+  known,
+  merge,
+  read_lines,
+  values,
+)
 from lcrl.training.samples import Samples
 from lcrl.training.watch import CollapseAlarm, learned, preflight, step_metrics
 from lcrl.types import Batch
@@ -123,6 +135,53 @@ def test_lines_past_a_restored_step_are_dropped(tmp_path):
   path.open("a").write('{"step": 4, "x"')  # cut off while it was written
   drop_after(path, 2)
   assert [json.loads(line)["step"] for line in path.read_text().splitlines()] == [1, 2]
+
+
+def test_only_what_is_garbled_goes_from_the_lines(tmp_path, caplog):
+  path = tmp_path / "metrics.jsonl"
+  path.write_bytes(b'{"step": 1}\n{"st\xff\n7\n{"step": 3}\n{"step": 2}\n{"step": 9}\n{"ste')
+  drop_after(path, 3)
+  assert path.read_bytes() == b'{"step": 1}\n{"step": 3}\n{"step": 2}\n'
+  assert (tmp_path / "metrics.jsonl.garbled").read_bytes() == b'{"st\xff\n7\n'
+  assert "2 lines are no JSON" in caplog.text
+  drop_after(path, -1)
+  assert path.read_bytes() == b""
+
+
+def test_a_line_that_lacks_only_its_end_stays(tmp_path):
+  path = tmp_path / "metrics.jsonl"
+  path.write_text('{"step": 1}\n{"step": 2}')
+  drop_after(path, 2)
+  assert [row["step"] for row in read_lines(path)] == [1, 2]
+  assert path.read_text().endswith("\n")
+
+
+def test_what_is_not_finite_is_null_in_the_lines_and_stays_in_the_numbers(tmp_path):
+  assert values({"loss": Mean(math.nan, 1), "none": Mean(math.nan, 0)}).keys() == {"loss"}
+  assert json_line({"a": [math.inf, {"b": math.nan}], "c": 1.5}) == (
+    '{"a": [null, {"b": null}], "c": 1.5}\n'
+  )
+  writer = Writer(tmp_path)
+  writer.write(1, {"loss": math.nan})
+  writer.close()
+  assert (tmp_path / "metrics.jsonl").read_text() == '{"step": 1, "loss": null}\n'
+
+
+def test_tensorboard_shows_every_step_once_after_kills(tmp_path, caplog):
+  from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+  for step, last in ((0, 3), (-1, 4), (2, 6)):  # began, began anew, went on from step 2
+    writer = Writer(tmp_path, step=step)
+    for at in range(step + 1, last + 1):
+      writer.write(at, {"loss": float(at)})
+    writer.close()
+  for file in (tmp_path / "events").iterdir():
+    file.open("ab").write(b"torn")
+  events = EventAccumulator(str(tmp_path / "events")).Reload()
+  assert [e.step for e in events.Scalars("loss")] == [0, 1, 2, 3, 4, 5, 6]
+  assert "out of order" not in caplog.text
+  steps = [row["step"] for row in read_lines(tmp_path / "metrics.jsonl")]
+  assert steps == [0, 1, 2, 3, 4, 5, 6]
 
 
 def test_tensorboard_reads_the_events(tmp_path):

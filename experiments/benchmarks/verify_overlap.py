@@ -111,7 +111,7 @@ class _Words:
   """A tokenizer as far as reading needs one."""
 
   def __init__(self, ids: peers.Ids):
-    self.decode, self.end_ids = ids.decode, (ids.eos_id(),)
+    self.decode, self.end_ids, self.pad_id = ids.decode, (ids.eos_id(),), 0
 
 
 class _Whole:

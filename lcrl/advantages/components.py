@@ -5,7 +5,7 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
-from lcrl.checks import same_groups
+from lcrl.checks import same_groups, typed
 from lcrl.masked import as_float, standardize
 from lcrl.types import Rollouts, Stage
 
@@ -24,10 +24,10 @@ def component_advantages(
   [K, ..., B, G], [..., B, G] -> [K, ..., B, G].
   """
   same_groups(keep=keep)
-  if getattr(components, "shape", components)[1:] != keep.shape:
+  typed(components=components)
+  if components.shape[1:] != keep.shape:
     raise ValueError(
-      f"components must be [K, *{keep.shape}], K rewards of what keep selects from, "
-      f"got {components.shape}."
+      f"components must be [K, *{keep.shape}] for this keep, got {components.shape}."
     )
   return standardize(components, jnp.broadcast_to(keep, components.shape), ddof=ddof, eps=eps)
 

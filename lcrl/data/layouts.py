@@ -36,6 +36,8 @@ _SYSTEM = ("system", "system_prompt", "system_message")
 _STRANGE = (  # columns that may carry context
   *("conversation", "conversations", "dialog", "dialogue", "previous_turns", "turns", "chat"),
   *("document", "documents", "passage", "passages", "background", "few_shot", "examples"),
+  *("chat_history", "conversation_history", "dialog_history", "dialogue_history", "knowledge"),
+  *("persona", "initial_reason_steps", "custom_instruction", "chat_template_kwargs"),
   *("tools", "functions", "image", "images", "audio", "video", "prefix", "suffix"),
 )
 _EMPTY: tuple = (None, "", "[]", "{}", [], {}, False)
@@ -105,6 +107,9 @@ def _prompt(row: Row) -> Messages:
   if row[name] is None:
     raise ValueError(f"{name} is null.")
   prompt = _messages(row[name], name, "user")
+  said = row.get("output") if name == "prompt" and row.get("instruction") else None
+  if isinstance(said, str) and said.strip() and str(row[name]).rstrip().endswith(said.strip()):
+    raise ValueError("prompt ends with the answer in output: remove that column, or the answer.")
   for more in ("input", "context"):
     if name != "prompt" and isinstance(row[name], str) and row.get(more):
       prompt = ({"role": "user", "content": f"{prompt[0]['content']}\n\n{_text(row, more)}"},)
@@ -204,7 +209,10 @@ def _message(message: Any, name: str) -> dict[str, Any]:
   """Its role, its content as a text, and what else a chat template reads."""
   if not isinstance(message, Mapping) or not isinstance(message.get("role"), str):
     raise ValueError(f"{name} needs messages with role and content, got {message!r:.60}.")
+  weight = message.get("weight")  # 0: not to be learnt
   message = {key: x for key, x in message.items() if x or key == "content"}
+  if weight is not None:
+    message["weight"] = weight
   content = message.get("content")
   if isinstance(content, list | tuple):
     message["content"] = content = content_text(content)

@@ -51,7 +51,7 @@ def fitting(
     raise ValueError(f"{field}: {task.name} has no prompts.")
   length = measured(task, tokenizer, limit=limit, most=most)
   made = isinstance(prompts, list | tuple)
-  looked_at = prompts if made else [prompts[i] for i in range(min(AHEAD, len(prompts)))]
+  looked_at = [prompts[i] for i in range(len(prompts) if made else min(AHEAD, len(prompts)))]
   lengths = [length(prompt) for prompt in looked_at]
   over = [i for i, n in enumerate(lengths) if n > limit]
   if over and (long == "error" or len(over) == len(looked_at)):

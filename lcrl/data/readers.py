@@ -23,7 +23,7 @@ def jsonl(path: str) -> Rows:
       continue
     where = f"{path}, line {number}"
     try:
-      rows.append((where, _json.loads(line.decode())))
+      rows.append((where, _loaded(line)))
     except ValueError as why:  # of the encoding or of the syntax; both say where
       raise ValueError(f"{where}: {why}") from why
   return _checked(rows, path)
@@ -33,7 +33,7 @@ def json(path: str) -> Rows:
   """One array of JSON objects. Raises as `jsonl` does."""
   content = pathlib.Path(path).read_bytes()
   try:
-    rows = _json.loads(content.decode())
+    rows = _loaded(content)
   except UnicodeDecodeError as why:
     line = content.count(b"\n", 0, why.start) + 1
     raise ValueError(f"{path}, line {line}: {why}") from why
@@ -65,6 +65,17 @@ def parquet(path: str) -> Rows:
         except UnicodeDecodeError as why:
           raise ValueError(f"{where}: {why}") from why
   return _checked(rows, path)
+
+
+def _loaded(content: bytes) -> Any:
+  """Raises ValueError, also for half a surrogate pair: JSON can write it, UTF-8 cannot."""
+  try:
+    found = _json.loads(content.decode())
+  except RecursionError as why:
+    raise ValueError("it is nested too deep") from why
+  if b"\\u" in content:
+    _json.dumps(found, ensure_ascii=False).encode()
+  return found
 
 
 def _checked(rows: Rows, path: str) -> Rows:

@@ -39,6 +39,7 @@ class Encoded:
   scores: tuple[float, ...] = ()  # of the sides; (): none
   reference: np.ndarray | None = None  # [Q] int32, the prompt of the reference model, if another
   signals: dict[str, Any] = dataclasses.field(default_factory=dict)  # arrays [...] or numbers
+  asked: float | None = None  # a hash of the prompt's messages, before a template shows them
 
   @property
   def lengths(self) -> list[int]:
@@ -172,7 +173,8 @@ def encode_pair(
     if len(reference) + max(map(len, sides)) > window:
       return None, {"full_prompt"}
   arrays = [np.array(ids, np.int32) for ids in (prompt, *sides)]
-  return Encoded(id, arrays[0], tuple(arrays[1:]), pair.scores, reference), cut
+  asked = _hash(pair.messages)
+  return Encoded(id, arrays[0], tuple(arrays[1:]), pair.scores, reference, asked=asked), cut
 
 
 def _cut(encode: Callable, messages: Messages, most: int) -> list[int] | None:

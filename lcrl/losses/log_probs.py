@@ -66,6 +66,7 @@ def score_tokens(
   >>> print(jnp.exp(scores.log_probs))
   [0.25 0.25]
   """
+  typed(hidden=hidden, head=head, targets=targets)
   columns = head.shape[-1] * (1 if axis_name is None else jax.lax.axis_size(axis_name))
   how = tiles.Settings(
     needs,
@@ -103,6 +104,7 @@ def score_tokens_sharded(
   once. V must divide over `axis` (pad head, state the true vocab_size). Chunks count what lies on
   one device.
   """
+  typed(hidden=hidden, head=head, targets=targets)
   vocab_size = head.shape[-1] if vocab_size is None else vocab_size
   how = tiles.Settings(
     needs, temperature, soft_cap, token_chunk, vocab_chunk, vocab_size, mesh, axis, batch_axes, keep
@@ -123,7 +125,6 @@ def _checked(
   """Checks, and scores with [...] as [R, S]: R is the first of several axes, else `rows`."""
   if unknown := set(how.needs) - set(FIELDS):
     raise ValueError(f"needs must be among {FIELDS}, got {sorted(unknown)}.")
-  typed(hidden=hidden, head=head, targets=targets)
   if not jnp.issubdtype(targets.dtype, jnp.integer):
     raise ValueError(f"targets must be integers, ids of tokens, got {targets.dtype}.")
   mask = jnp.ones(targets.shape, bool) if mask is None else mask

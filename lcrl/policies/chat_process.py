@@ -19,7 +19,7 @@ import time
 from datetime import datetime
 from typing import Any
 
-sys.path.append(sys.argv[4])  # where Jinja lies
+sys.path += sys.argv[4:5]  # where Jinja lies; nothing where this is imported to be tested
 
 import jinja2
 from jinja2 import nodes
@@ -81,9 +81,9 @@ def rendered(
   except MemoryError:
     return REFUSED, "needs more memory than a template may take"
   except jinja2.TemplateError as why:
-    return FAILED, str(why)
+    return FAILED, f"{why!s:.1000}"
   except Exception as why:
-    return FAILED, f"{type(why).__name__}: {why}"
+    return FAILED, f"{type(why).__name__}: {why!s:.1000}"
   if len(text) > characters:
     return REFUSED, f"writes {len(text)} characters; at most {characters} are allowed"
   return TEXT, text

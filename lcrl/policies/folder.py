@@ -115,10 +115,10 @@ def _read_index(path: Path) -> dict[str, str]:
   if not weight_map:
     raise ValueError(f"{path}: weight_map is missing or empty.")
   for tensor, file in weight_map.items():
-    plain = isinstance(file, str) and not set(file) & set("/\\:\0")
-    if not plain or not file.endswith(".safetensors"):
+    plain = isinstance(file, str) and file.isprintable() and not set(file) & set("/\\:")
+    if not plain or not file.endswith(".safetensors") or len(file.encode()) > 255:
       raise ValueError(
-        f"{path}: weight_map places {tensor} in {file!r}, which is not the plain name of a "
+        f"{path}: weight_map places {tensor} in {file!r:.200}, which is not the plain name of a "
         "safetensors file."
       )
   return weight_map

@@ -116,16 +116,21 @@ def _read(cursor: _Cursor) -> File:
   for _ in range(field_count):
     key = cursor.text()
     if key in fields:
-      raise ValueError(f"field {key} stands twice")
+      raise ValueError(f"field {_said(key)} stands twice")
     try:
       fields[key] = cursor.value(cursor.number("I"))
     except ValueError as e:
-      raise ValueError(f"field {key}: {e}") from e
+      raise ValueError(f"field {_said(key)}: {e}") from e
   infos = [_read_info(cursor) for _ in range(tensor_count)]
   alignment = fields.get("general.alignment", gguf.GGUF_DEFAULT_ALIGNMENT)
   if not isinstance(alignment, int) or alignment < 1 or alignment & (alignment - 1):
     raise ValueError(f"general.alignment={alignment!r} is not a power of two")
   return File(fields, _lay_out(cursor, infos, alignment))
+
+
+def _said(name: str) -> str:
+  """A name in one short line, which it need not be where the file is damaged."""
+  return repr(name[:80])[1:-1]
 
 
 class _Info(NamedTuple):
@@ -138,11 +143,11 @@ class _Info(NamedTuple):
 def _read_info(cursor: _Cursor) -> _Info:
   name = cursor.text()
   if not 1 <= (dimensions := cursor.number("I")) <= _MOST_DIMENSIONS:
-    raise ValueError(f"tensor {name} has {dimensions} dimensions")
+    raise ValueError(f"tensor {_said(name)} has {dimensions} dimensions")
   shape = tuple(cursor.number("Q") for _ in range(dimensions))[::-1]
   kind = cursor.number("I")
   if trouble := _trouble(kind):
-    raise ValueError(f"tensor {name} has {trouble}")
+    raise ValueError(f"tensor {_said(name)} has {trouble}")
   return _Info(name, shape, gguf.GGMLQuantizationType(kind), cursor.number("Q"))
 
 
@@ -153,16 +158,18 @@ def _lay_out(cursor: _Cursor, infos: list[_Info], alignment: int) -> dict[str, T
   tensors: dict[str, Tensor] = {}
   for name, shape, kind, offset in infos:
     if name in tensors:
-      raise ValueError(f"tensor {name} stands twice")
+      raise ValueError(f"tensor {_said(name)} stands twice")
     block, block_bytes = gguf.GGML_QUANT_SIZES[kind]
     if 0 in shape or shape[-1] % block:
-      raise ValueError(f"tensor {name} of shape {list(shape)} does not fill blocks of {block}")
+      raise ValueError(
+        f"tensor {_said(name)} of shape {list(shape)} does not fill blocks of {block}"
+      )
     if offset != expected:
-      raise ValueError(f"tensor {name} should begin at {expected}, not at {offset}")
+      raise ValueError(f"tensor {_said(name)} should begin at {expected}, not at {offset}")
     row = shape[-1] // block * block_bytes
     size = math.prod(shape[:-1]) * row
     if start + offset + size > len(cursor.content):
-      raise ValueError(f"tensor {name} of {size} bytes ends after the file")
+      raise ValueError(f"tensor {_said(name)} of {size} bytes ends after the file")
     data = np.frombuffer(cursor.content, np.uint8, size, start + offset)
     tensors[name] = Tensor(kind, shape, data.reshape(*shape[:-1], row))
     expected = align(offset + size)

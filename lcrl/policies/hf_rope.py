@@ -76,7 +76,7 @@ def read_rope(c: Fields) -> Rope:
 def _rope_fields(c: Fields) -> dict[str, Any]:
   """Rope parameters from the places where they may stand, which must agree.
 
-  As in transformers, `rope_scaling` takes the place of `rope_parameters`. A plain table of the latter
+  As in transformers, `rope_scaling` takes the place of `rope_parameters`. A plain one of the latter
   beside it is no contradiction: it stays where people add a scaling by hand.
   """
   outside = {key: c.values[key] for key in _OUTSIDE if c.values.get(key) is not None}

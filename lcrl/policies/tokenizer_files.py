@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -71,6 +72,8 @@ def token_text(token: Any, place: str = "") -> str | None:
   text = token.get("content") if isinstance(token, Mapping) else token
   if not isinstance(text, str | None) or (text is None and token is not None):
     raise ValueError(f"{place} must be a text or an object with content, got {token!r:.60}.")
+  if text is not None and re.search("[\ud800-\udfff]", text):  # JSON can write it, UTF-8 cannot
+    raise ValueError(f"{place} has half a surrogate pair, {text!r:.60}.")
   return text
 
 
@@ -129,13 +132,14 @@ def _add_tokens(core: tokenizers.Tokenizer, path: Path, settings: Mapping[str, A
   for token, i in read_object(path / "added_tokens.json").items():
     if not isinstance(i, int) or isinstance(i, bool):
       raise ValueError(f"{place}: {token!r} must have a number, got {i!r:.60}.")
+    token_text(token, place)
     wanted[i] = tokenizers.AddedToken(token, special=token in special, normalized=False), place
   place = f"{path / 'tokenizer_config.json'}: added_tokens_decoder"
   listed = settings.get("added_tokens_decoder") or {}
   if not isinstance(listed, Mapping):
     raise ValueError(f"{place} must be an object, got {listed!r:.60}.")
   for key, entry in listed.items():
-    if not key.isdecimal() or not isinstance(entry, Mapping):
+    if not (key.isdecimal() and len(key) < 20) or not isinstance(entry, Mapping):
       raise ValueError(f"{place} must map ids to objects, got {key!r:.20}: {entry!r:.60}.")
     text = token_text(entry, f"{place}.{key}")
     flags = {name: entry[name] for name in _FLAGS if name in entry}

@@ -80,7 +80,7 @@ class Tokenizer:
 
   def answer(self, text: str) -> list[int]:
     """Tokens of an answer and the end of its turn; ends that it spells out there are dropped."""
-    names, kept = tuple(self.names(self.end_ids)), text
+    names, kept = tuple(filter(None, self.names(self.end_ids))), text
     while (bare := kept.rstrip()).endswith(names):
       kept = next(bare.removesuffix(name) for name in names if bare.endswith(name))
     return [*self.encode(self.literal(kept)), self.end_ids[0]]

@@ -99,7 +99,9 @@ def shaped(
     rewards, state = base.apply(state, r)
     return shape(rewards, r), state
 
-  own = targets and (lambda state, r: compared(targets(r), r))
+  own: Targets | None = None
+  if targets is not None:
+    own = lambda state, r: compared(targets(r), r)
   return base._replace(
     apply=apply, needs=(*base.needs, *needs), targets=both_targets(base.targets, own)
   )
@@ -147,8 +149,12 @@ def shaped_with_state(
   `targets` and `numbers` read the own state; see `Stage`.
   """
   base = correctness() if base is None else base
-  below = base.targets and (lambda state, r: base.targets(state.base, r))
-  own = targets and (lambda state, r: compared(targets(state.own, r), r))
+  below: Targets | None = None
+  own: Targets | None = None
+  if (of_base := base.targets) is not None:
+    below = lambda state, r: of_base(state.base, r)
+  if targets is not None:
+    own = lambda state, r: compared(targets(state.own, r), r)
 
   def numbers_of_both(state: StateOver):
     found = base.numbers(state.base) if base.numbers else {}

@@ -141,7 +141,14 @@ def laser_d(
     targets = of_groups(state, r)
     spared = r.outcome == Outcome.BAD_FORMAT if spare_bad_format else None
     rewards = step_bonus_reward(
-      rewards, r.correct, r.lengths, targets, alpha=alpha, explore=explore, spared=spared
+      rewards,
+      r.correct,
+      r.lengths,
+      targets,
+      alpha=alpha,
+      explore=explore,
+      spared=spared,
+      truncated=r.truncated,
     )
     return rewards, state._replace(longest=_longest(r))
 

@@ -41,7 +41,7 @@ def easy_length_score(
   """
   same_groups(correct=correct, lengths=lengths, tags=tags, valid=valid)
   lengths = as_float(lengths)
-  longest = jnp.max(jnp.where(valid, lengths, 1.0), -1, keepdims=True)
+  longest = jnp.max(jnp.where(valid, lengths, 1.0), -1, keepdims=True, initial=1.0)
   score = 0.5 * (1.0 + jnp.cos(math.pi * lengths / longest))
   return jnp.where(correct.astype(bool) & (tags == EASY), score, 0.0)
 
@@ -74,6 +74,7 @@ def adactrl_reward(
   Source: AdaCtrl, arXiv:2505.18822, and its code, without the overlong term (`soft_overlong`).
   [..., G] each -> [..., G].
   """
+  same_groups(correct=correct, lengths=lengths, tags=tags, valid=valid)
   outcome = jnp.where(correct.astype(bool), 1.0, -1.0)
   short = easy_length_score(correct, lengths, tags, valid)
   fit = calibration_score(correct, tags, valid, threshold=threshold)

@@ -112,7 +112,8 @@ def step_bonus_reward(
   if spared is not None:
     same_shape(rewards=rewards, spared=spared)
   correct, in_time = correct.astype(bool), ended_length(lengths, targets, truncated) <= targets
-  term = jnp.where(correct, jnp.where(in_time, alpha, -late), jnp.where(in_time, 0.0, explore))
+  longer = lengths > targets  # as sampled: being cut earns a wrong answer nothing
+  term = jnp.where(correct, jnp.where(in_time, alpha, -late), jnp.where(longer, explore, 0.0))
   return as_float(rewards) + (term if spared is None else jnp.where(spared, 0.0, term))
 
 

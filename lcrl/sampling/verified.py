@@ -37,6 +37,13 @@ class Player:
   mesh: Mesh
   prompt_limit: int  # tokens, the forced prefix included
 
+  @property
+  def pad_id(self) -> int | None:
+    """What stands behind responses, as the engine says, or else the tokenizer; None: neither does,
+    and no control of theirs forces tokens."""
+    own = getattr(self.engine, "pad_id", None)
+    return getattr(self.tokenizer, "pad_id", None) if own is None else own
+
   def play(
     self,
     params: Any,
@@ -168,7 +175,9 @@ class Referee:
     at, words = tuple(places.T), self.player.tokenizer
     tokens, mask, starts = tokens[at], mask[at], self.starts[at]
     ends = _behind(mask, starts)
-    tails = np.maximum(_behind(tokens != words.pad_id, starts) - ends, 0)
+    pad = self.player.pad_id
+    written = ends if pad is None else _behind(tokens != pad, starts)
+    tails = np.maximum(written - ends, 0)
     for place, tail in zip(map(tuple, places.tolist()), tails.tolist(), strict=True):
       self.tails.setdefault(place, tail)  # as it was sampled
     sampled = [self.tails[place] for place in map(tuple, places.tolist())]

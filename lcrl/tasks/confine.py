@@ -22,17 +22,28 @@ _REFUSED = {
   *("os.chmod", "os.chown", "os.link", "os.mkdir", "os.remove", "os.rename", "os.rmdir"),
   *("os.symlink", "os.system", "os.truncate", "os.utime", "pty.spawn", "subprocess.Popen"),
 }
-# Processes, sessions and namespaces; other processes' memory, descriptors and signals; io_uring,
-# which makes system calls that no filter sees. By machine: (audit number of the architecture,
-# clone, tgkill, numbers that are refused). clone3 is 435 on all.
+# Processes, sessions and namespaces; other processes' memory, descriptors, signals and priority;
+# io_uring, which makes system calls that no filter sees; modes, owners, times and attributes of
+# files, which Landlock does not handle, and neither local sockets; keys, and memory, queues and
+# semaphores that outlive a process. By machine: (audit number of the architecture, clone, tgkill,
+# prlimit64, numbers that are refused). clone3 is 435 on all.
+_ATTRIBUTES = (452, 463, 466)
 _CALLS = {
   "x86_64": (
-    *(0xC000003E, 56, 234),
-    (57, 58, 59, 322, 109, 112, 272, 308, 101, 310, 311, 438, 62, 129, 200, 297, 424, 425),
+    *(0xC000003E, 56, 234, 302),
+    (
+      *(57, 58, 59, 322, 109, 112, 272, 308, 101, 310, 311, 438, 62, 129, 200, 297, 424, 425),
+      *(90, 91, 268, 92, 93, 94, 260, 132, 235, 261, 280, 188, 189, 190, 197, 198, 199),
+      *(141, 251, 142, 144, 203, 314, 248, 249, 250, 29, 64, 68, 240, 41, *_ATTRIBUTES),
+    ),
   ),
   "aarch64": (
-    *(0xC00000B7, 220, 131),
-    (221, 281, 154, 157, 97, 268, 117, 270, 271, 438, 129, 138, 130, 240, 424, 425),
+    *(0xC00000B7, 220, 131, 261),
+    (
+      *(221, 281, 154, 157, 97, 268, 117, 270, 271, 438, 129, 138, 130, 240, 424, 425),
+      *(52, 53, 54, 55, 88, 5, 6, 7, 14, 15, 16),
+      *(140, 30, 118, 119, 122, 274, 217, 218, 219, 194, 190, 186, 180, 198, *_ATTRIBUTES),
+    ),
   ),
 }
 
@@ -71,7 +82,8 @@ def landlock(libc: ctypes.CDLL) -> list[str]:
 
 
 def seccomp(libc: ctypes.CDLL) -> list[str]:
-  """No process is made, and none but this one is signalled, read or written; threads are."""
+  """No process is made, and none but this one is signalled, read, written or limited; threads
+  are. No file changes its mode, owner, times or attributes, and nothing stays in the kernel."""
   if sys.platform != "linux" or platform.machine() not in _CALLS:
     return []
   code = _program(*_CALLS[platform.machine()])
@@ -82,7 +94,9 @@ def seccomp(libc: ctypes.CDLL) -> list[str]:
   return ["seccomp"]
 
 
-def _program(architecture: int, clone: int, tgkill: int, refused: tuple[int, ...]) -> bytes:
+def _program(
+  architecture: int, clone: int, tgkill: int, prlimit: int, refused: tuple[int, ...]
+) -> bytes:
   """For the kernel's packet filter: (code, steps if true, steps if false, operand) each."""
   load, equal, at_least, any_bit, answer = 0x20, 0x15, 0x35, 0x45, 0x06
   allow, refuse = 0x7FFF0000, 0x00050000 | errno.EPERM
@@ -95,7 +109,9 @@ def _program(architecture: int, clone: int, tgkill: int, refused: tuple[int, ...
   for call in refused:
     steps += [(equal, 0, 1, call), (answer, 0, 0, refuse)]
   steps += [(equal, 0, 1, 435), (answer, 0, 0, 0x00050000 | errno.ENOSYS)]  # threads fall back
-  for call, test, operand in ((clone, any_bit, _CLONE_THREAD), (tgkill, equal, os.getpid())):
+  # Threads only; and itself only, which is 0 for prlimit64, as setrlimit calls it.
+  allowed = (clone, any_bit, _CLONE_THREAD), (tgkill, equal, os.getpid()), (prlimit, equal, 0)
+  for call, test, operand in allowed:
     steps += [(equal, 0, 4, call), (load, 0, 0, 16), (test, 0, 1, operand)]
     steps += [(answer, 0, 0, allow), (answer, 0, 0, refuse)]
   steps += [(answer, 0, 0, allow)]

@@ -23,7 +23,7 @@ _EXPONENT = rf"\s*(?:\^|\*\*)\s*\{{?\s*([{_MINUS}+]?\d+)\}}?"
 _NUMBER = re.compile(
   rf"(?<![\w.^])(?<![\^_]\{{)([{_MINUS}]?)(?:\s?\\?[$€£¥])?"
   rf"({_DECIMAL})(?!_?\d)"
-  rf"(?:e([{_MINUS}+]?\d+)(?!\w)|\s*(?:\\times|\\cdot|[×·*x])\s*10{_EXPONENT}|{_EXPONENT}"
+  rf"(?:e([{_MINUS}+]?\d+)(?!\w)|\s*(?:\\times|\\cdot|[\u00d7·*x])\s*10{_EXPONENT}|{_EXPONENT}"
   rf"|/({_DECIMAL})(?![/\d]))?",
   re.IGNORECASE,
 )
@@ -31,12 +31,12 @@ _NUMBER = re.compile(
 
 _BOX = r"\\f?box(?:ed)?(?![a-zA-Z])\s*"
 _BRACES = re.compile(  # a box with its brace, one without, what is escaped, a brace
-  rf"{_BOX}\{{|{_BOX}([^\s{{}}$][^{{}}$\n]*?(?=\s*(?:\$|\\\)|\\\]))|-?\d[\d.,]*\d|\d)|\\.|[{{}}]",
+  rf"{_BOX}\{{|{_BOX}([^\s{{}}$][^{{}}$\n]{{0,200}}?(?=\s*(?:\$|\\\)|\\\]))|-?\d[\d.,]*\d|\d)|\\.|[{{}}]",
   re.DOTALL,
 )
 
 
-_FRACTION = re.compile(r"\\[dtc]?frac\s*\{(\d+)\}\s*\{(\d+)\}")
+_FRACTION = re.compile(r"\\[dtc]?frac\s*(\{)?(\d+?)(?(1)\}|)\s*(\{)?((?(3)\d+|\d))(?(3)\}|)")
 _RAISED = "⁰¹²³⁴⁵⁶⁷⁸⁹⁻"
 _LOWERED = str.maketrans(_RAISED, "0123456789-")
 
@@ -59,7 +59,7 @@ def whole(text: str) -> str | None:
 def after_hashes(text: str) -> str | None:
   """The rest of the line after the last #### that something follows, as GSM8K writes its answers.
 
-  >>> after_hashes("6 * 7 = 42\n#### 42\n")
+  >>> after_hashes("6 * 7 = 42\\n#### 42\\n")
   '42'
   """
   return _last(line.split("\n")[0] for line in text.split("####")[1:])
@@ -86,10 +86,8 @@ def last_number(text: str) -> str | None:
   >>> last_number(r"So $2.5 \times 10^{-3}$ m.")
   '2.5e-3'
   """
-  found = None
-  for found in _NUMBER.finditer(_FRACTION.sub(r" \1/\2", lowered(text))):
-    pass
-  return Extracted(_in_ascii(found)) if found else None
+  found = list(_NUMBER.finditer(_FRACTION.sub(r" \2/\4", lowered(text))))
+  return Extracted(_in_ascii(found[-1])) if found else None
 
 
 def to_number(text: str) -> decimal.Decimal | fractions.Fraction | None:
@@ -99,7 +97,7 @@ def to_number(text: str) -> decimal.Decimal | fractions.Fraction | None:
   (Decimal('-1234.50'), Fraction(1, 2), None, None)
   """
   text = re.sub(r"\\?[$€£¥]", "", lowered(text)).strip().removesuffix(".").removeprefix("+")
-  if not (found := _NUMBER.fullmatch(_FRACTION.sub(r"\1/\2", text))):
+  if not (found := _NUMBER.fullmatch(_FRACTION.sub(r"\2/\4", text))):
     return None
   number, slash, under = _in_ascii(found).replace(",", "").partition("/")
   base, power, exponent = number.partition("^")
@@ -107,7 +105,7 @@ def to_number(text: str) -> decimal.Decimal | fractions.Fraction | None:
     if power:
       return decimal.Decimal(base) ** int(exponent)
     return fractions.Fraction(base) / fractions.Fraction(under) if slash else decimal.Decimal(base)
-  except ArithmeticError:  # too large, or a division by zero
+  except (ArithmeticError, ValueError):  # too large or too long, or a division by zero
     return None
 
 
@@ -131,8 +129,9 @@ def _in_ascii(found: re.Match) -> str:
 
 
 def boxed(text: str) -> str | None:
-  r"""Inside the last \boxed{...} or \fbox{...} that is closed and not empty, braces matched; without
-  braces, what follows the command up to the end of the formula, or a number.
+  r"""Inside the last \boxed{...} or \fbox{...} that is closed and not empty, braces matched.
+
+  Without braces, what follows the command up to the end of the formula, or a number.
 
   >>> boxed(r"so \boxed{\frac{1}{2}}.")
   '\\frac{1}{2}'

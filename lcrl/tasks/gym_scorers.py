@@ -15,28 +15,10 @@ from lcrl.tasks.task import BadFormat
 __all__ = ["Scorer"]
 
 _FORMULA = re.compile(r"[\w\s+\-*/^().,=]*")
-_NAMES = set(
-  [
-    "pi",
-    "sin",
-    "cos",
-    "tan",
-    "sec",
-    "csc",
-    "cot",
-    "asin",
-    "acos",
-    "atan",
-    "sinh",
-    "cosh",
-    "tanh",
-    "exp",
-    "log",
-    "ln",
-    "sqrt",
-    "Abs",
-  ]
-)
+_NAMES = {
+  *("pi", "sin", "cos", "tan", "sec", "csc", "cot", "asin", "acos", "atan", "sinh", "cosh", "tanh"),
+  *("exp", "log", "ln", "sqrt", "Abs"),
+}
 _LITERALS = {"binary_matrix", "n_queens", "spiral_matrix", "string_insertion"}
 _FORMULAS = {
   *("countdown", "intermediate_integration", "polynomial_multiplication", "puzzle24"),
@@ -128,9 +110,16 @@ def _puzzle24(data: Any, answer: str, entry: dict[str, Any]) -> float:
   return score if used == sorted(entry["metadata"]["numbers"]) else min(score, 0.01)
 
 
+def _codeio(data: Any, answer: str, entry: dict[str, Any]) -> float:
+  """The package takes one empty container for another."""
+  score, expected = float(data.score_answer(answer, entry)), entry["answer"].strip()
+  return score if expected[:1] == "{" or answer.strip() == expected else min(score, 0.1)
+
+
 _STRICTER: dict[str, Callable[[Any, str, dict[str, Any]], float]] = {
   "game_of_life_halting": _halting,
   "complex_arithmetic": _complex,
+  "codeio": _codeio,
   "coin_flip": _coin_flip,
   "polynomial_equations": _polynomial,
   "puzzle24": _puzzle24,

@@ -42,7 +42,7 @@ def jsonl(
     path: the file, UTF-8, with one object a line.
     verifier: what compares answer and reference, a name in `lcrl.tasks.scorers`.
     question: field of the question.
-    answer: field of the answer: a text, a number, or a list of one of them.
+    answer: field of the answer, a text or a number.
     reference: which part of that field the verifier gets, a name in `lcrl.tasks.extract`.
     extract: which part of the response it gets, likewise.
     template: of the user's message, with {question}.
@@ -170,30 +170,19 @@ def _question(row: dict[str, Any], name: str, where: str) -> str:
   text = _field(row, name, where)
   if not isinstance(text, str) or not text.strip():
     raise ValueError(f"{where}: the question {name!r} is {text!r:.50}; it has to be a text.")
-  return _encodable(text, name, where)
+  return text
 
 
 def _answer(row: dict[str, Any], name: str, where: str) -> str:
-  given = _field(row, name, where)
-  value = given[0] if isinstance(given, list) and len(given) == 1 else given
+  value = _field(row, name, where)
   if isinstance(value, str):
-    return _encodable(value, name, where)
+    return value
   number = isinstance(value, int | float | decimal.Decimal) and not isinstance(value, bool)
   if not number or not math.isfinite(value):
     raise ValueError(
-      f"{where}: the answer {name!r} is {given!r:.50}; one text or number is needed."
+      f"{where}: the answer {name!r} is {value!r:.50}; it has to be a text or a number."
     )
   return str(value)
-
-
-def _encodable(text: str, name: str, where: str) -> str:
-  try:
-    text.encode()
-  except (
-    UnicodeEncodeError
-  ) as why:  # half a surrogate pair: JSON can spell it, no tokenizer reads it
-    raise ValueError(f"{where}: the field {name!r} is no Unicode: {why}.") from why
-  return text
 
 
 def _field(row: dict[str, Any], name: str, where: str) -> Any:

@@ -47,6 +47,8 @@ class _Problems:
     return len(self._dataset)
 
   def __getitem__(self, index: int) -> Prompt:
+    if not 0 <= index < len(self):  # the data set goes on for ever
+      raise IndexError(f"row {index} of {len(self)}")
     entry = self._dataset[int(index)]
     question = {"role": "user", "content": entry["question"]}
     return Prompt(int(index), (*self._before, question), entry, self._level(entry["metadata"]))

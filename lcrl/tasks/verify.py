@@ -53,7 +53,7 @@ class Verdict:
 
   @property
   def correct(self) -> bool:
-    """Only a score can be right: where there is none, the number that stands for it says nothing."""
+    """Only a score can be right; where there is none, the number in its place says nothing."""
     return self.outcome == Outcome.OK
 
 

@@ -32,7 +32,7 @@ import sys
 import time
 import types
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 sys.path.insert(0, str(pathlib.Path(__file__).resolve().parent))
 import confine
@@ -109,7 +109,7 @@ def _timed(deadline: float, *judged) -> tuple[str, float, str]:
   return verdict
 
 
-def _in_child(libc: ctypes.CDLL, say: Callable[[list[str]], list], patience: float):
+def _in_child(libc: ctypes.CDLL, say: Callable[[list[str]], Sequence], patience: float):
   """(what a confined process of its own says, its exit code); the code is None if it is late."""
   ours, theirs = os.pipe()
   child = os.fork()
@@ -143,7 +143,7 @@ def _apart(libc: ctypes.CDLL, deadline: float, *judged) -> tuple[str, float, str
     case ["scored" | "bad format" | "crash" as status, float(score), str(why)] if math.isfinite(
       score
     ) and (status == "scored" or not score):
-      return status, score, why[:400]
+      return str(status), score, why[:400]
   if code in (None, -signal.SIGXCPU, -signal.SIGALRM):
     return "timeout", 0.0, "the deadline passed"
   return "crash", 0.0, f"no answer (exit code {code})"

@@ -32,16 +32,17 @@ def pending(mesh: Mesh, c: Collected) -> PyTree:
     "sampled": np.int32(sampled),
     "trained": np.int32(trained),
     "seconds": np.float32(c.seconds),
+    "marked": np.bool_(r.undrawn is not None),
     "metrics": {name: mean._asdict() for name, mean in c.metrics.items()},
   }
-  rows = vars(r) | {"budget": vars(r.budget), "undrawn": r.mask & ~r.drawn}
+  rows = {name: x for name, x in vars(r).items() if x is not None} | {"budget": vars(r.budget)}
   return {"rollouts": rows, **everywhere(mesh, numbers)}
 
 
 def collected(pending: PyTree) -> Collected:
   """The inverse of `pending`."""
   rows, n = pending["rollouts"], jax.tree.map(np.asarray, {**pending, "rollouts": None})
-  if "undrawn" not in rows:  # of an older checkpoint, where such tokens have a log-prob of 0
+  if "marked" not in n:  # of an older checkpoint, where what was not drawn has a log-prob of 0
     rows = rows | {"undrawn": rows["mask"] & (rows["sampler_log_probs"] == 0)}
   return Collected(
     Rollouts(**{**rows, "budget": Budget(**rows["budget"])}),

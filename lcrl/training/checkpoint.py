@@ -1,26 +1,29 @@
 """Checkpoints of the whole training state that are valid only when every byte can be vouched for.
 
 Orbax writes asynchronously. When it is done, each process records size and checksum of its share of
-the files, as the last thing written. A checkpoint without every manifest, or with a file that
-differs from its manifest, is not restored.
+the files in a manifest (`lcrl.training.manifest`), as the last thing written. A checkpoint without
+every manifest, or with a file that differs from its manifest, is not restored.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import functools
-import hashlib
 import json
 import logging
 import pathlib
 import shutil
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
 import orbax.checkpoint as ocp
 from orbax.checkpoint import multihost
+
+from lcrl.training.manifest import CheckpointError, cut_off, verify, write_manifest
+
+__all__ = ["AsSaved", "CheckpointError", "Checkpoints", "verify", "write_manifest"]
 
 PyTree = Any
 
@@ -34,13 +37,27 @@ class AsSaved:
 
 
 class Checkpoints:
-  """`folder/<step>/state` by Orbax, and one manifest per process beside it."""
+  """`folder/<step>/state` by Orbax, and one manifest per process beside it.
 
-  def __init__(self, folder: str | pathlib.Path, *, keep: int = 2):
+  Args:
+    folder: of all checkpoints.
+    keep: the newest so many remain.
+    about: JSON that is kept with every checkpoint: what it was saved from.
+    saved: is called with the step of every checkpoint once it is valid.
+  """
+
+  def __init__(
+    self,
+    folder: str | pathlib.Path,
+    *,
+    keep: int = 2,
+    about: Mapping[str, Any] | None = None,
+    saved: Callable[[int], None] = lambda step: None,
+  ):
     if keep < 1:
       raise ValueError(f"checkpoint.keep must be at least 1, got {keep}.")
     self._folder = pathlib.Path(folder).resolve()
-    self._keep = keep
+    self._keep, self._about, self._saved = keep, about, saved
     self._saver = ocp.StandardCheckpointer()
     self._commit: threading.Thread | None = None
     self._error: Exception | None = None
@@ -54,7 +71,7 @@ class Checkpoints:
     self.wait()
     place = self._folder / str(step)
     if jax.process_index() == 0:
-      shutil.rmtree(place, ignore_errors=True)  # remains of a save that never became valid
+      self._remove(step)  # remains of a save that never became valid
     _meet(f"clear {step}")
     try:
       self._saver.save(place / "state", state)
@@ -81,34 +98,70 @@ class Checkpoints:
 
   def steps(self) -> list[int]:
     """Steps with a complete set of manifests, oldest first (contents not verified yet)."""
-    if not self._folder.is_dir():
-      return []
-    folders = [p for p in self._folder.iterdir() if p.name.isdigit() and _complete(p)]
-    return sorted(int(p.name) for p in folders)
+    return [step for step in self._there() if not cut_off(self._folder / str(step))]
 
   def restore(self, abstract: PyTree, step: int | None = None) -> tuple[int, PyTree] | None:
     """(step, state) of the newest checkpoint that verifies, laid out like `abstract`.
 
-    None if there is no checkpoint at all. One that does not verify is passed over with a warning
-    that names the file; if none does, or `step` does not, that is a CheckpointError.
+    None if there is none but some whose saving was cut off. One that does not verify is passed over
+    with a warning that names the file; if none does, or `step` does not, that is a CheckpointError,
+    and so is one of a newer format, or of other shapes than `abstract`.
     """
-    candidates = [step] if step is not None else self.steps()[::-1]
-    for candidate in candidates:
-      fault = verify(self._folder / str(candidate))
+    faults = []
+    for candidate in self._there()[::-1] if step is None else [step]:
+      place = self._folder / str(candidate)
+      fault = verify(place)
       if fault is None:
-        place = self._folder / str(candidate) / "state"
-        return candidate, self._saver.restore(place, self._known(place, abstract))
+        return candidate, self._load(place, abstract)
       logging.warning("checkpoint %d is not valid: %s", candidate, fault)
-    if candidates:
-      raise CheckpointError(f"no valid checkpoint in {self._folder}: {fault}.")
+      faults.append(fault)
+    if step is not None or self.steps():
+      raise CheckpointError(
+        f"no valid checkpoint in {self._folder}: {'; '.join(faults)}. Without one a run can only "
+        "begin anew, in another workdir or after this one is deleted."
+      )
     return None
 
-  def _known(self, place: pathlib.Path, abstract: PyTree) -> PyTree:
-    """`abstract` with the shapes that are written at `place` where it leaves them open."""
+  def about(self, step: int | None = None) -> dict[str, Any] | None:
+    """What the checkpoint of `step`, or else the newest that can tell, was saved from."""
+    for one in self._there()[::-1] if step is None else [step]:
+      try:
+        return dict(json.loads((self._folder / str(one) / "about.json").read_bytes()))
+      except (OSError, ValueError, TypeError, RecursionError):
+        continue
+    return None
+
+  def sweep(self, newest: int) -> None:
+    """Removes what a run that goes on from step `newest` leaves behind: checkpoints past it, which
+    are not valid, and what is left of those that were being saved or removed."""
+    kept = [step for step in self.steps() if step <= newest]
+    for step in set(self._there()) - {*kept} if jax.process_index() == 0 else ():
+      self._remove(step)
+
+  def _there(self) -> list[int]:
+    """Steps with a folder, valid or not, oldest first."""
+    names = [p.name for p in self._folder.glob("*")]
+    return sorted(int(name) for name in names if name.isdecimal() and name == str(int(name)))
+
+  def _remove(self, step: int) -> None:
+    """The manifests go first: what is left if this is cut off is not taken for a checkpoint."""
+    place = self._folder / str(step)
+    for path in place.glob("manifest.*"):
+      path.unlink(missing_ok=True)
+    shutil.rmtree(place, ignore_errors=True)
+
+  def _load(self, place: pathlib.Path, abstract: PyTree) -> PyTree:
+    saved = self._saver.metadata(place / "state").item_metadata
+    abstract = self._known(saved, abstract)
+    if differing := different_leaves(saved, abstract):
+      raise CheckpointError(f"{place} does not fit this run: {'; '.join(differing)}.")
+    return self._saver.restore(place / "state", abstract)
+
+  def _known(self, saved: PyTree, abstract: PyTree) -> PyTree:
+    """`abstract` with the shapes that are `saved` where it leaves them open."""
     is_open = lambda x: isinstance(x, AsSaved)
     if not any(map(is_open, jax.tree.leaves(abstract, is_leaf=is_open))):
       return abstract
-    saved = self._saver.metadata(place).item_metadata
 
     def known(path, x):
       if not is_open(x):
@@ -121,60 +174,44 @@ class Checkpoints:
   def _finish(self, step: int) -> None:
     try:
       self._saver.wait_until_finished()
+      place, first = self._folder / str(step), jax.process_index() == 0
+      if first and self._about is not None:
+        (place / "about.json").write_text(json.dumps(self._about))
       _meet(f"written {step}")  # the first process moves the files of all to their places
-      write_manifest(self._folder / str(step))
-      for old in self.steps()[: -self._keep] if jax.process_index() == 0 else []:
-        shutil.rmtree(self._folder / str(old), ignore_errors=True)
+      write_manifest(place)
+      _meet(f"vouched for {step}")
+      if first:
+        self._saved(step)
+        # Those past `step` are older, too: the run went back behind them.
+        kept = [one for one in self.steps() if one <= step][-self._keep :]
+        for old in set(self._there()) - {*kept}:
+          self._remove(old)
     except Exception as error:
       self._fail(step, error)
 
   def _fail(self, step: int, error: Exception) -> None:
-    older = self.steps()
+    older = [one for one in self.steps() if one != step]
     note = f"step {older[-1]} is still there" if older else "there is no older one"
     self._error = CheckpointError(f"could not save the checkpoint of step {step}; {note}: {error}")
     self._error.__cause__ = error
     if jax.process_index() == 0:
-      shutil.rmtree(self._folder / str(step), ignore_errors=True)
+      self._remove(step)
 
 
-class CheckpointError(RuntimeError):
-  """A checkpoint could not be written, or none could be verified."""
-
-
-def write_manifest(place: pathlib.Path) -> None:
-  """Records this process's share of the files: every n-th of all, sorted by name."""
-  process, count = jax.process_index(), jax.process_count()
-  files = sorted(p for p in (place / "state").rglob("*") if p.is_file())[process::count]
-  rows = {str(p.relative_to(place)): [p.stat().st_size, _checksum(p)] for p in files}
-  partial = place / f"manifest.{process}.partial"
-  partial.write_text(json.dumps({"processes": count, "files": rows}))
-  partial.rename(place / f"manifest.{process}.json")
-
-
-def verify(place: pathlib.Path) -> str | None:
-  """None if every file of the checkpoint is as its manifest says, else what is wrong."""
-  if not _complete(place):
-    return f"{place} lacks a manifest (its saving was cut off)"
-  vouched = {}
-  for manifest in place.glob("manifest.*.json"):
-    vouched.update(json.loads(manifest.read_text())["files"])
-  present = {str(p.relative_to(place)) for p in (place / "state").rglob("*") if p.is_file()}
-  if present != vouched.keys():
-    return f"{place}: files differ from the manifest: {sorted(present ^ vouched.keys())}"
-  for name, (size, checksum) in vouched.items():
-    if (place / name).stat().st_size != size or _checksum(place / name) != checksum:
-      return f"{place / name} differs from its manifest"
-  return None
-
-
-def _complete(place: pathlib.Path) -> bool:
-  manifests = list(place.glob("manifest.*.json"))
-  return bool(manifests) and len(manifests) == json.loads(manifests[0].read_text())["processes"]
-
-
-def _checksum(path: pathlib.Path) -> str:
-  with path.open("rb") as file:
-    return hashlib.file_digest(file, "blake2b").hexdigest()
+def different_leaves(saved: PyTree, abstract: PyTree, most: int = 3) -> list[str]:
+  """In words, the leaves whose shape or dtype differ, the first `most` of them."""
+  sides = []
+  for tree in (saved, abstract):
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    name = lambda path: jax.tree_util.keystr(path, simple=True, separator=".")
+    sides.append({name(path): f"{x.dtype}{[*x.shape]}" for path, x in leaves})
+  there, here = sides
+  names = [name for name in {**here, **there} if there.get(name) != here.get(name)]
+  words = [
+    f"{name} is {there.get(name, 'absent')} in the checkpoint and {here.get(name, 'absent')} here"
+    for name in names
+  ]
+  return words if len(words) <= most else [*words[:most], f"and {len(words) - most} more"]
 
 
 def _meet(key: str) -> None:

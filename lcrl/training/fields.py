@@ -55,34 +55,36 @@ LEARNING: dict[str, Section] = SHARED | {
   "reference": Named(references),
   "lora": on_pairs.Lora,
 }
+ON_PAIRS: dict[str, Section] = {**ACTING, **LEARNING, **on_pairs.SECTIONS}
 SECTIONS: dict[str, dict[str, Section]] = {
-  "rl": ACTING
-  | {
+  "rl": {
+    **ACTING,
     "budget": Named(budgets, Stage),
     "reward": Named(rewards, Stage),
     "filter": Named(filters, Stage),
     "advantage": Named(advantages, Stage),
     "loss": Named(losses, Stage),
     "revise": Named(revise, revise.Revision),
-  }
-  | settings.SECTIONS,
-  "iterative": ACTING
-  | LEARNING
-  | {
+    **settings.SECTIONS,
+  },
+  "iterative": {
+    **ACTING,
+    **LEARNING,
     "budget": Named(budgets, Stage),
     "reward": Named(rewards, Stage),
     "pairing": Named(pair_builders, run=("samples",)),
     "teacher": Named(readers),
     "reference": Named(anchors),
     "loss": Named(LOSSES["preference"], Stage),
-  }
-  | iterative.SECTIONS,
-  "preference": ACTING
-  | LEARNING
-  | {"loss": Named(LOSSES["preference"], Stage)}
-  | on_pairs.SECTIONS,
-  "sft": ACTING | LEARNING | {"loss": Named(LOSSES["sft"], Stage)} | on_pairs.SECTIONS,
-  "reward_model": LEARNING | {"loss": Named(LOSSES["reward_model"], Stage)} | reward_model.SECTIONS,
+    **iterative.SECTIONS,
+  },
+  "preference": {**ON_PAIRS, "loss": Named(LOSSES["preference"], Stage)},
+  "sft": {**ON_PAIRS, "loss": Named(LOSSES["sft"], Stage)},
+  "reward_model": {
+    **LEARNING,
+    "loss": Named(LOSSES["reward_model"], Stage),
+    **reward_model.SECTIONS,
+  },
 }
 del SECTIONS["iterative"]["data"]
 CONTROL = Named(choices, Control)
@@ -106,7 +108,7 @@ def check_functions(config: Mapping[str, Any]) -> None:
   for name, named in known.items():
     if config.get(name) is not None:
       check_function(named, config[name], name)
-  if (control := config.get("sampling", {}).get("control")) is not None:
+  if (control := (config.get("sampling") or {}).get("control")) is not None:
     check_function(CONTROL, control, "sampling.control")
   for i, phase in enumerate(config.get("then") or ()):
     for name in phase.keys() & {*PHASES}:

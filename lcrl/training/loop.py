@@ -4,18 +4,24 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import math
 import os
 import pathlib
-import signal
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
-from lcrl.training import runs
+from lcrl.training import resume, runs
 from lcrl.training.checkpoint import Checkpoints
+from lcrl.training.lock import locked
+from lcrl.training.peers import watched_peers
+from lcrl.training.run import Run
+from lcrl.training.stopping import asked_to_stop
 from lcrl.training.workdir import Workdir
+from lcrl.types import TrainState
 
 
 def train(
@@ -26,31 +32,39 @@ def train(
   `method` is what reports call it, such as the name of its config; None: its reward or loss.
 
   Raises:
-    ValueError: the config is not one, or the workdir holds a run of another config.
+    ValueError: the config is not one, or the workdir holds a run of another config or of other
+      data, or is in use, or has lost its checkpoints.
+    CheckpointError: there are checkpoints, but none that is valid and fits.
+    FloatingPointError: loss, gradient or parameters are not finite; nothing of it was saved.
   """
-  begin = runs.kind(config).read(config)
-  out = Workdir(pathlib.Path(workdir), config, method)
+  begin, folder = runs.kind(config).read(config), pathlib.Path(workdir)
   with contextlib.ExitStack() as stack:
-    run = stack.enter_context(begin(out))
-    checkpoints = stack.enter_context(
-      contextlib.closing(Checkpoints(out.path / "checkpoints", keep=run.checkpoint.keep))
-    )
-    restored = checkpoints.restore(run.abstract)
-    state = restored[1] if restored else run.initial()
-    first, last = int(state.step), run.steps
-    stack.enter_context(out.open(first, last))
-    if first == 0:
-      out.evaluated(0, run.judge(state.params))
-
+    stack.enter_context(watched_peers())
     stopped = stack.enter_context(watching_for_sigterm())
+    stack.enter_context(locked(folder))
+    out = Workdir(folder, config, method)
+    run = stack.enter_context(begin(out))
+    checkpoints = stack.enter_context(contextlib.closing(checkpoints_of(run, out)))
+    restored, state = restore(run, out, checkpoints)
+    last = run.steps
+    stack.enter_context(out.open(restored, last))
+    checkpoints.sweep(restored or 0)
+    first = restored or 0
+    if first == 0 or not out.evaluations():
+      out.evaluated(first, run.judge(state.params))
+
     take = run.steps_from(first)
     for step in range(first + 1, last + 1):
       state, numbers, line = take(state)
       out.learned(step, numbers, line)
-      if step == last or (run.evaluate_every and step % run.evaluate_every == 0):
+      refuse(step, not_finite(numbers), checkpoints)
+      evaluates = step == last or (run.evaluate_every and step % run.evaluate_every == 0)
+      if evaluates:
         out.evaluated(step, run.judge(state.params))
       stop = stopped()
       if step == last or step % run.checkpoint.every == 0 or stop:
+        refuse(step, not_finite_leaves(state.params), checkpoints)
+        out.flush()
         checkpoints.save(step, state)
       if stop:
         logging.warning("stopped after step %d; the same command goes on from there.", step)
@@ -59,24 +73,72 @@ def train(
     return run.finish() if out.writes else {}
 
 
+def checkpoints_of(run: Run, out: Workdir) -> Checkpoints:
+  """Those of the run, each with its config and the fingerprint of its data."""
+  about = {"config": out.config, "data": run.data}
+  keep = run.checkpoint.keep
+  return Checkpoints(out.path / "checkpoints", keep=keep, about=about, saved=out.saved)
+
+
+def restore(run: Run, out: Workdir, checkpoints: Checkpoints) -> tuple[int | None, TrainState]:
+  """The newest valid state and its step, or the first state and None.
+
+  Raises:
+    ValueError: it learned from other data, or has parameters that are not finite.
+  """
+  found = checkpoints.restore(run.abstract)
+  step, state = (None, run.initial()) if found is None else found
+  if step is not None:
+    resume.check_data(out.path, checkpoints.about(step), run.data)
+  if wrong := not_finite_leaves(state.params):
+    where = "the policy that the run starts from" if step is None else f"the checkpoint of {step}"
+    raise ValueError(f"{where} has parameters that are not finite: {', '.join(wrong)}.")
+  return step, state
+
+
+def not_finite(numbers: Mapping[str, float]) -> list[str]:
+  """What of a step's loss and gradient is not finite, unless its update was skipped for that."""
+  if numbers.get("skipped_updates"):
+    return []
+  wrong = (n for n in ("loss", "grad_norm") if not math.isfinite(numbers.get(n, 0.0)))
+  return [f"{name} is {numbers[name]}" for name in wrong]
+
+
+@jax.jit
+def _finite(leaves: list[jax.Array]) -> jax.Array:
+  return jnp.stack([jnp.isfinite(leaf).all() for leaf in leaves])
+
+
+def not_finite_leaves(params: Any, most: int = 3) -> list[str]:
+  """Names of parameters with a value that is not finite, the first `most` of them."""
+  named = jax.tree_util.tree_leaves_with_path(params)
+  fine = np.asarray(_finite([leaf for _, leaf in named])) if named else np.ones(0, bool)
+  wrong = [path for (path, _), yes in zip(named, fine, strict=True) if not yes]
+  names = [jax.tree_util.keystr(path, simple=True, separator=".") for path in wrong[:most]]
+  return names if len(wrong) <= most else [*names, f"{len(wrong) - most} more"]
+
+
+def refuse(step: int, wrong: list[str], checkpoints: Checkpoints) -> None:
+  """Raises FloatingPointError if something is `wrong`, so that it is not saved."""
+  if wrong:
+    checkpoints.wait()
+    steps = checkpoints.steps()
+    newest = f"the last good checkpoint is that of step {steps[-1]}" if steps else "there is none"
+    raise FloatingPointError(
+      f"step {step} is not finite: {', '.join(wrong)}. Its state was not saved; {newest}."
+    )
+
+
 @contextlib.contextmanager
 def watching_for_sigterm() -> Iterator[Callable[[], bool]]:
-  """Inside, SIGTERM only sets a flag; the callable tells whether any process got one."""
-  asked = False
+  """Inside, SIGTERM and Ctrl-C ask the run to stop; tells whether any process was asked."""
+  with asked_to_stop() as asked:
 
-  def ask(*_):
-    nonlocal asked
-    asked = True
+    def anyone() -> bool:
+      if jax.process_count() == 1:
+        return asked.is_set()
+      from jax.experimental import multihost_utils
 
-  def anyone() -> bool:
-    if jax.process_count() == 1:
-      return asked
-    from jax.experimental import multihost_utils
+      return bool(multihost_utils.process_allgather(np.array(asked.is_set())).any())
 
-    return bool(multihost_utils.process_allgather(np.array(asked)).any())
-
-  before = signal.signal(signal.SIGTERM, ask)
-  try:
     yield anyone
-  finally:
-    signal.signal(signal.SIGTERM, before)

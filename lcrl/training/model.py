@@ -86,12 +86,12 @@ def build_model(settings: Settings, *, devices=None) -> Model:
   check_divides(beside(mesh, s.sampling.devices), prompts=s.train.prompts)
   if devices is None:
     longest = s.train.max_prompt_tokens + s.train.max_tokens
-    for count, each, sizes in (
+    for count, each, what in (
       (s.train.prompts, s.train.group_size, "train.prompts * train.group_size"),
       (s.train.prompts, s.eval.samples, "train.prompts * eval.samples"),
       (s.monitor.prompts * bool(s.monitor.every), s.train.group_size, "monitor.prompts"),
     ):
-      check_rows(mesh, count * each, longest, sizes)
+      check_rows(mesh, count * each, longest, what)
   source = build(sources, s.built["policy"], field="policy", gives=Source)
   policy = source.policy
   optimizer = optimizers.from_config(s.built["optimizer"])

@@ -13,12 +13,13 @@ import numpy as np
 
 from lcrl import recipes, rewards
 from lcrl.named import explained
-from lcrl.tasks.task import Task
+from lcrl.tasks.task import Prompt, Task
 from lcrl.training.metrics import values
 from lcrl.training.model import build_model
 from lcrl.training.phases import Roll, Shaped, learn, make_monitor, make_rounds, monitored
 from lcrl.training.playing import build_tokenizer, ends_of, judging, playing
 from lcrl.training.progress import introduce, say
+from lcrl.training.resume import fingerprint
 from lcrl.training.reward_model.learned import providers
 from lcrl.training.run import Judged, Run, Step
 from lcrl.training.samples import Samples
@@ -87,7 +88,13 @@ def begin(settings: Settings, out: Workdir) -> Iterator[Run]:
       finish=lambda: finish(
         out, s.slots["reward"]["fn"], s.seed, steps=s.train.steps, setup=evaluate.setup
       ),
+      data=fingerprint(task.prompts, asked),
     )
+
+
+def asked(prompt: Prompt) -> tuple[Any, ...]:
+  """What of a prompt another file would not have."""
+  return prompt.id, prompt.messages, prompt.reference, prompt.difficulty
 
 
 class Watch:

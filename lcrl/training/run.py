@@ -39,3 +39,4 @@ class Run(NamedTuple):
   judge: Callable[[PyTree], Judged]  # of params
   steps_from: Callable[[int], Callable[[TrainState], Step]]  # of the steps done so far
   finish: Callable[[], dict[str, Any]]  # writes summary and report, returns the summary
+  data: str = ""  # fingerprint of what it learns from (`resume.fingerprint`)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import pathlib
 from collections.abc import Mapping
@@ -15,7 +14,7 @@ from lcrl.masked import masked_mean
 from lcrl.mesh import on_host, to_local
 from lcrl.policies import Tokenizer
 from lcrl.tasks.task import Task
-from lcrl.training.metrics import drop_after
+from lcrl.training.metrics import drop_after, json_line
 from lcrl.types import Batch, Outcome
 
 
@@ -58,7 +57,7 @@ class Samples:
       for b, g in ((b, g) for b in groups for g in range(size) if valid[b, g]):
         at = {"step": step, "prompt_id": int(prompt_ids[b]), "group": b, "rollout": g}
         row = at | self._row(jax.tree.map(lambda x, b=b, g=g: x[b, g], local), at["prompt_id"])
-        file.write(json.dumps(row, default=str) + "\n")
+        file.write(json_line(row))
 
   def _row(self, one: dict[str, Any], prompt_id: int) -> dict[str, Any]:
     tokens, mask, targets = (one.pop(name) for name in ("tokens", "mask", "targets"))

@@ -207,8 +207,9 @@ def section(cls: type[T], values: Mapping[str, Any], name: str) -> T:
   for field in fields.values():
     if field.default is dataclasses.MISSING and field.name not in values:
       raise ValueError(f"the config lacks {name}.{field.name}.")
+  types = hints(cls)  # type: ignore[arg-type]
   for field_name, value in values.items():
-    check(value, hints(cls)[field_name], f"{name}.{field_name}")
+    check(value, types[field_name], f"{name}.{field_name}")
   return cls(**values)
 
 

@@ -57,7 +57,8 @@ def save_batch(folder: pathlib.Path, step: int, batch: Any) -> pathlib.Path:
   is_key = lambda x: jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key)
   plain = lambda x: to_local(jax.random.key_data(x) if is_key(x) else x)
   name = lambda path: jax.tree_util.keystr(path, simple=True, separator=".")
-  np.savez_compressed(place, **{name(path): plain(x) for path, x in leaves})
+  arrays: dict[str, Any] = {name(path): plain(x) for path, x in leaves}
+  np.savez_compressed(place, **arrays)
   return place
 
 

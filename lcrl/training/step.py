@@ -93,9 +93,8 @@ def update(
     changes, new_opt_state = change(grads, opt_state, params, step=state.step)
     new = optax.apply_updates(params, changes), new_opt_state, new_loss_state
     finite = jnp.isfinite(loss) & jnp.isfinite(optax.tree.norm(grads))
-    metrics = measure(loss, grads, scores, part) | loss_metrics(
-      recipe.loss, loss_state, scores, part
-    )
+    metrics: Metrics = {**measure(loss, grads, scores, part)}
+    metrics |= loss_metrics(recipe.loss, loss_state, scores, part)
     metrics["skipped_updates"] = Sum(1.0 - finite)
     if rate is not None:
       metrics["learning_rate"] = Mean(rate(state.step), 1.0)

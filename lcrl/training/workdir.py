@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import datetime
 import json
+import logging
 import pathlib
+import shlex
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -16,7 +18,9 @@ import numpy as np
 from lcrl import evaluation
 from lcrl.evaluation.progress import to_stderr
 from lcrl.evaluation.report import write_report
-from lcrl.training.metrics import Writer, drop_after
+from lcrl.training import resume
+from lcrl.training.checkpoint import Checkpoints
+from lcrl.training.metrics import Writer, drop_after, json_line, read_lines
 from lcrl.training.run import Judged
 
 
@@ -29,18 +33,16 @@ class Workdir:
   def __init__(self, path: pathlib.Path, config: Mapping[str, Any], method: str | None = None):
     self.path, self.writes, self.method = path, jax.process_index() == 0, method
     self._bar: Progress | None = None
-    self._config = json.loads(json.dumps(config))
-    place = path / "config.json"
-    if place.exists() and (path / "metrics.jsonl").exists():  # else that run never began
-      before = json.loads(place.read_text())
-      self.method = method or before.get("method")
-      changed = sorted(differing(before["config"], self._config) - {"train.steps"})
-      if changed:
-        raise ValueError(f"{path} holds a run of another config: {', '.join(changed)} differ.")
+    self.config = json.loads(json.dumps(config))
+    if (before := recorded(path)) is not None:
+      resume.check_config(path, before, self.config)
+      self.method = method or _told(path, "method")
     self.started = read_start(path) or _now()
     self._words: dict[str, Any] = {"started": self.started.isoformat(timespec="seconds")}
     if self.writes:
       path.mkdir(parents=True, exist_ok=True)
+      for partial in path.glob(".*.json.*"):  # of a process that was killed while it wrote one
+        partial.unlink()
       self.describe()
 
   def describe(self, **words: Any) -> None:
@@ -49,21 +51,53 @@ class Workdir:
     if self.writes:
       named = {} if self.method is None else {"method": self.method}
       evaluation.write_json(
-        self.path / "config.json", {"config": self._config, **named, **self._words}
+        self.path / "config.json", {"config": self.config, **named, **self._words}
       )
 
+  def saved(self, step: int) -> None:
+    """The checkpoint of `step` is valid: from now on one is missed if there is none."""
+    evaluation.write_json(self.path / "saved.json", {"step": step})
+
+  def _check(self, restored: int | None, last: int) -> str:
+    """What to say of how the run begins. Raises ValueError where it should not."""
+    saved, history = last_saved(self.path), self.path / "metrics.jsonl"
+    if restored is None and saved is not None:
+      raise ValueError(
+        f"{self.path} holds a run that saved a checkpoint at step {saved}, and none is there. To "
+        "begin anew, name another workdir or delete this one; nothing in it was changed."
+      )
+    if restored is None:
+      return "no checkpoint was saved so far: the run begins anew" if history.exists() else ""
+    if restored > last:
+      raise ValueError(
+        f"{self.path} holds a run that has taken {restored} steps: train.steps={last} is fewer."
+      )
+    if not history.exists() and self.writes:
+      logging.warning("%s is gone: the numbers up to step %d are missing.", history, restored)
+    if saved is not None and restored < saved:
+      logging.warning("the checkpoint of step %d is gone or damaged.", saved)
+    return f"going on from step {restored} of {last}"
+
   @contextlib.contextmanager
-  def open(self, first: int, last: int) -> Iterator[None]:
-    """For the steps after `first`; what was written past it is dropped."""
+  def open(self, restored: int | None, last: int) -> Iterator[None]:
+    """For the steps after the checkpoint that is `restored`; what was written past it is dropped.
+
+    Raises:
+      ValueError: there is none, but there was one: the run would begin anew unasked.
+    """
+    words = self._check(restored, last)
+    kept = -1 if restored is None else restored  # a run that begins anew writes step 0 again
     self._evaluations, self._answers = (
       self.path / f"{x}.jsonl" for x in ("evaluations", "answers")
     )
     with contextlib.ExitStack() as stack:
       if self.writes:
-        drop_after(self._evaluations, first)
-        drop_after(self._answers, first)
-        self._metrics = stack.enter_context(contextlib.closing(Writer(self.path, step=first)))
-        self._bar = stack.enter_context(Progress(first, last))
+        drop_after(self._evaluations, kept)
+        drop_after(self._answers, kept)
+        self._metrics = stack.enter_context(contextlib.closing(Writer(self.path, step=kept)))
+        self._bar = stack.enter_context(Progress(restored or 0, last))
+        if words:
+          self.note(words)
       yield
 
   def note(self, text: str) -> None:
@@ -84,29 +118,34 @@ class Workdir:
     for place, rows in ((self._evaluations, [judged.found]), (self._answers, judged.answers)):
       if rows:
         with place.open("a") as file:
-          file.writelines(json.dumps({"step": step, **row}) + "\n" for row in rows)
+          file.writelines(json_line({"step": step, **row}) for row in rows)
     self._metrics.write(step, judged.numbers)
     self.note(f"evaluation at step {step}: {judged.line}")
 
+  def flush(self) -> None:
+    """Before a checkpoint: what was written up to its step is on the disk."""
+    if self.writes:
+      self._metrics.flush()
+
   def evaluations(self) -> list[dict[str, Any]]:
     """All so far, oldest first."""
-    return _json_lines(self._evaluations)
+    return list(read_lines(self._evaluations))
 
   def steps(self) -> list[dict[str, Any]]:
     """The metrics of all steps so far."""
-    return [line for line in _json_lines(self.path / "metrics.jsonl") if "time/step" in line]
+    return [line for line in read_lines(self.path / "metrics.jsonl") if "time/step" in line]
 
   def report(
     self, summary: dict[str, Any], *, title: str | None = None, sections: Sequence[str] = ()
   ) -> None:
     """summary.json, and report.md with the curves of all steps and more sections."""
-    evaluation.write_json(self.path / "summary.json", summary)
+    evaluation.write_json(self.path / "summary.json", json.loads(json_line(summary)))
     taken, name = self.steps(), summary["method"]
     write_report(
       self.path,
       {name: summary},
       title=f"{title or name}, {len(taken)} steps",
-      command=f"python -m experiments.train {' '.join(sys.argv[1:])}",
+      command=shlex.join(["python", *sys.orig_argv[1:]]),
       training=(taken, self.evaluations()),
       sections=[*sections, *self._ends()],
     )
@@ -121,10 +160,16 @@ class Workdir:
 def read_start(workdir: pathlib.Path) -> datetime.datetime | None:
   """When the run of a folder was started first: the time that its chat template writes."""
   try:
-    return datetime.datetime.fromisoformat(
-      json.loads((workdir / "config.json").read_text())["started"]
-    )
-  except (OSError, KeyError, TypeError, ValueError):
+    return datetime.datetime.fromisoformat(_told(workdir, "started"))
+  except (TypeError, ValueError):
+    return None
+
+
+def _told(workdir: pathlib.Path, name: str) -> Any:
+  """What config.json says beside the config; None if it says nothing."""
+  try:
+    return json.loads((workdir / "config.json").read_text(encoding="utf-8")).get(name)
+  except (OSError, ValueError, AttributeError, RecursionError):
     return None
 
 
@@ -146,23 +191,46 @@ def read_config(workdir: pathlib.Path) -> dict[str, Any]:
   if not place.is_file():
     raise ValueError(f"{workdir} is not a run folder: it has no config.json.")
   try:
-    return json.loads(place.read_text(encoding="utf-8"))["config"]
-  except (json.JSONDecodeError, KeyError) as error:
-    raise ValueError(f"{place} is not the config of a run: {error!r}.") from None
+    return dict(json.loads(place.read_text(encoding="utf-8"))["config"])
+  except (ValueError, KeyError, TypeError, IndexError, RecursionError) as error:
+    raise ValueError(f"{place} is not the config of a run: {error!r:.200}.") from None
 
 
-def _json_lines(path: pathlib.Path) -> list[dict[str, Any]]:
-  return [json.loads(line) for line in path.read_text().splitlines()]
+def last_saved(workdir: pathlib.Path) -> int | None:
+  """The step whose checkpoint was the last to become valid, 0 where the file that says so cannot be
+  read; None: there was none."""
+  place = workdir / "saved.json"
+  try:
+    return int(json.loads(place.read_bytes())["step"])
+  except FileNotFoundError:
+    return None
+  except (OSError, ValueError, OverflowError, TypeError, LookupError, RecursionError):
+    return 0
 
 
-def differing(a: Any, b: Any, at: str = "") -> set[str]:
-  """Dotted names of the fields in which two nested mappings differ."""
-  if isinstance(a, Mapping) and isinstance(b, Mapping):
-    names = a.keys() | b.keys()
-    missing = object()
-    pairs = [(a.get(n, missing), b.get(n, missing), f"{at}.{n}" if at else n) for n in names]
-    return set().union(*(differing(*pair) for pair in pairs))
-  return set() if a == b else {at}
+def recorded(workdir: pathlib.Path) -> dict[str, Any] | None:
+  """The config of the run that began in this folder; None if none did.
+
+  Raises:
+    ValueError: it is gone, and no checkpoint tells it either.
+  """
+  checkpoints = Checkpoints(workdir / "checkpoints")
+  try:
+    if not checkpoints.steps() and not (workdir / "metrics.jsonl").exists():
+      return None
+    about = checkpoints.about()
+  finally:
+    checkpoints.close()
+  try:
+    return read_config(workdir)
+  except ValueError as error:
+    if about is None or "config" not in about:
+      raise ValueError(
+        f"{error} So nothing tells whether the run in this folder is of the same config: bring the "
+        "file back, or name another workdir."
+      ) from None
+    logging.warning("%s What its newest checkpoint says of the config takes its place.", error)
+    return about["config"]
 
 
 class Progress(contextlib.AbstractContextManager):

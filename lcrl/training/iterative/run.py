@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import inspect
-import json
 import time
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
@@ -25,12 +24,13 @@ from lcrl.training.iterative import pool as pools
 from lcrl.training.iterative.pool import Pool
 from lcrl.training.iterative.settings import Settings
 from lcrl.training.memory import check_rows
-from lcrl.training.metrics import drop_after, known, values
+from lcrl.training.metrics import drop_after, json_line, known, values
 from lcrl.training.model import SCORE_FIELDS
 from lcrl.training.pairs import model as on_pairs
 from lcrl.training.pairs.model import Model
 from lcrl.training.playing import build_tokenizer, ends_of, judging, playing
 from lcrl.training.progress import introduce
+from lcrl.training.resume import fingerprint
 from lcrl.training.run import Run, Step
 from lcrl.training.skipped import Skips
 from lcrl.training.workdir import Workdir
@@ -87,6 +87,7 @@ def begin(settings: Settings, out: Workdir) -> Iterator[Run]:
       finish=lambda: rl.finish(
         out, s.built["loss"]["fn"], s.seed, steps=s.train.steps, setup=evaluate.setup
       ),
+      data=fingerprint(task.prompts, rl.asked),
     )
 
 
@@ -187,7 +188,7 @@ class Shown:
       for pair in pairs[:: max(len(pairs) // max(self._count, 1), 1)][: self._count]:
         texts = [self.tokenizer.decode(ids.tolist()) for ids in (pair.prompt, *pair.sides)]
         row = dict(zip(("prompt", "chosen", "rejected"), texts, strict=True))
-        file.write(json.dumps({"step": step, **row, "scores": pair.scores}) + "\n")
+        file.write(json_line({"step": step, **row, "scores": pair.scores}))
 
 
 def said(pool: Pool) -> dict[str, float]:

@@ -133,8 +133,10 @@ def plain(found: dict[str, Any]) -> dict[str, float]:
 
 
 def line(found: dict[str, Any]) -> str:
+  surprise = found["pairs"]["surprise"]
+  surprise = math.nan if surprise is None else surprise  # as it is where the rewards overflow
   return (
-    f"accuracy {found['accuracy']:.1%}, surprise {found['pairs']['surprise']:.3f}, "
+    f"accuracy {found['accuracy']:.1%}, surprise {surprise:.3f}, "
     f"own answers {found['sampled']['tokens']:.1f} tokens"
   )
 

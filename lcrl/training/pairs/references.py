@@ -40,6 +40,7 @@ class Subject(NamedTuple):
   data: str  # fingerprint of the pairs
   passes: Callable[[], Iterable[Pairs]]  # all pairs once, numpy
   folder: pathlib.Path  # of the run
+  rows: str = ""  # fingerprint of the pairs as the data spell them, whatever a template adds
 
   def params(self) -> PyTree:
     """The policy as it was before the first step."""
@@ -86,8 +87,11 @@ def cached(*, folder: str | None = None) -> Callable[[Subject], Reference]:
     params = subject.params()
     key = {"parameters": fingerprint(subject.model.policy.config, params), "pairs": subject.data}
     if not (place / "key.json").is_file():
-      fill(place, key, subject, params)
+      fill(place, key | {"rows": subject.rows}, subject, params)
     found = json.loads((place / "key.json").read_text())
+    if found.get("pairs") != key["pairs"] and subject.rows and found.get("rows") == subject.rows:
+      logging.warning("%s is of the same pairs under prompts of another day or template.", place)
+      found["pairs"] = key["pairs"]
     for what, value in key.items():
       if found.get(what) != value:
         raise ValueError(

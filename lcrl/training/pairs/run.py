@@ -19,6 +19,7 @@ from lcrl.data import batches, sources
 from lcrl.data.sources import Encoded, fingerprint
 from lcrl.mesh import batch_shards, everywhere
 from lcrl.named import build, resolve
+from lcrl.training import resume
 from lcrl.training.metrics import Metrics, Sum, values
 from lcrl.training.model import SCORE_FIELDS
 from lcrl.training.pairs import references
@@ -98,7 +99,13 @@ def begin(settings: Any, out: Workdir, *, parts: Parts = ACTING) -> Iterator[Run
       judge=judge,
       steps_from=steps_from,
       finish=lambda: parts.summarise(out, s, report, judge.setup),
+      data=resume.fingerprint([*data.train, *data.held_out], told),
     )
+
+
+def told(one: Encoded) -> tuple[Any, ...]:
+  """What of a pair another file would not have. The tokens of its prompt may hold today's date."""
+  return one.id, one.asked, [side.tolist() for side in one.sides], one.scores
 
 
 def read_data(model: Model, tokenizer: Any) -> Data:
@@ -153,8 +160,9 @@ def make_reference(model: Model, base: PyTree, data: Data, out: Workdir) -> refe
       yield from (stream[i] for i in range(batches.per_epoch(len(pairs), size)))
 
   make = build(references, s.built["reference"], field="reference")
-  key = fingerprint([*data.train, *data.held_out])
-  return make(references.Subject(model, base, key, passes, out.path))
+  pairs = [*data.train, *data.held_out]
+  rows = resume.fingerprint(pairs, told)
+  return make(references.Subject(model, base, fingerprint(pairs), passes, out.path, rows))
 
 
 def take(

@@ -1,0 +1,78 @@
+"""What may change in the config of a run that goes on, and whether its data are still the same."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from lcrl.tasks.task import Prompts
+
+# How long, how often and with what means: none of it changes what a step learns, up to rounding.
+MEANS = {"train.steps", "train.micro_batches", "train.pack", "train.head_remat", "task.long"}
+MEANS |= {"policy.remat", "policy.unroll", "policy.attention", "policy.decoding"}
+SECTIONS = ("checkpoint", "eval", "log", "mesh", "verify")
+LIMITS = ("train.max_tokens", "train.max_prompt_tokens")  # may rise
+ABSENT = object()
+
+
+def check_config(where: Any, before: Mapping[str, Any], after: Mapping[str, Any]) -> None:
+  """Raises ValueError, by field and with both values, for what may not change in the middle of a
+  run. Every field may that lies in `SECTIONS` or is one of `MEANS`; `LIMITS` may rise."""
+  old, new = _flat(before), _flat(after)
+  pairs = {name: (old.get(name, ABSENT), new.get(name, ABSENT)) for name in sorted({**old, **new})}
+  may_rise = LIMITS if after.get("run") != "iterative" else ()  # its rounds are as wide as they
+
+  def allowed(name: str, a: Any, b: Any) -> bool:
+    if name in MEANS or name.partition(".")[0] in SECTIONS:
+      return True
+    return name in may_rise and isinstance(a, int) and isinstance(b, int) and a <= b
+
+  refused = {name: ab for name, ab in pairs.items() if ab[0] != ab[1] and not allowed(name, *ab)}
+  if refused:
+    words = (f"{name} was {_said(a)} and is {_said(b)}" for name, (a, b) in refused.items())
+    raise ValueError(
+      f"{where} holds a run of another config: {', '.join(refused)} differ ({'; '.join(words)}). "
+      "Take the old values to go on with it, or another workdir to begin anew."
+    )
+
+
+def check_data(where: Any, before: Mapping[str, Any] | None, data: str) -> None:
+  """Raises ValueError if a checkpoint says that the run learned from other data."""
+  found = (before or {}).get("data", data)
+  if found != data:
+    raise ValueError(
+      f"{where} holds a run that learned from other data: their fingerprint was {found} and is "
+      f"{data}, though the config is the same. Bring the old data back to go on with it, or take "
+      "another workdir to begin anew."
+    )
+
+
+def fingerprint(rows: Sequence[Any] | Prompts, parts: Callable[[Any], Any]) -> str:
+  """Changes when the number of rows does, or `parts` of one, which is plain data.
+
+  Of rows that are made when they are asked for, 256 that are evenly spread speak for all.
+  """
+  count = len(rows) if isinstance(rows, list | tuple) else min(len(rows), 256)
+  digest = hashlib.sha256(str(len(rows)).encode())
+  for i in range(count):
+    digest.update(repr(parts(rows[i * len(rows) // count])).encode("utf-8", "surrogatepass"))
+  return digest.hexdigest()[:16]
+
+
+def differing(a: Mapping[str, Any], b: Mapping[str, Any]) -> set[str]:
+  """Dotted names of the fields in which two nested mappings differ."""
+  old, new = _flat(a), _flat(b)
+  return {n for n in old.keys() | new.keys() if old.get(n, ABSENT) != new.get(n, ABSENT)}
+
+
+def _flat(x: Any, at: str = "") -> dict[str, Any]:
+  """Dotted name -> value."""
+  if not isinstance(x, Mapping) or not x:
+    return {at: x}
+  parts = [_flat(value, f"{at}.{name}" if at else str(name)) for name, value in x.items()]
+  return {name: value for part in parts for name, value in part.items()}
+
+
+def _said(x: Any) -> str:
+  return "absent" if x is ABSENT else f"{x!r:.80}"

@@ -1,0 +1,231 @@
+"""Every bare function refuses arrays that are not what it says, by the name of the argument."""
+
+import inspect
+import itertools
+import re
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from lcrl import advantages, filters, losses, rewards
+from lcrl.checks import BOOLEAN
+
+SIZE = {"B": 3, "G": 4, "T": 6, "K": 2, "D": 5, "V": 7}
+BOOL = tuple(BOOLEAN)
+TOKENS = "log_probs probs logits entropy mask tokens weights log_sum_sq"
+PAIRS = "chosen rejected baselines desirable log_ratios margins"
+# Of some functions the arguments have other shapes than their names tell; "" is one number.
+SHAPES = {
+  "bradley_terry_loss": {},
+  "component_advantages": dict(components="KBG"),
+  "component_average_advantage": dict(components="KBG"),
+  "component_mix": dict(components="KBG", multipliers="K"),
+  "covering_length": dict(coverage="BK", thresholds="K", expected="B", fallback=""),
+  "cumulative_regret": dict(values="BK"),
+  "difficulty_count": dict(mean_rewards="", history="K", seen="K"),
+  "dual_price": dict(price="", mean_length=""),
+  "generalized_advantage": dict(rewards="BGT", values="BGT"),
+  "high_covariance": dict(advantages="BGT"),
+  "kto_loss": dict(baseline=""),
+  "length_coverage": dict(mask="BG", thresholds="K"),
+  "lmpo_margins": dict(mask="B"),
+  "mean_right_length": dict(mean="B", count="B"),
+  "multi_discount_return": dict(rewards="BGTK"),
+  "multiplicative_reward": dict(factors="BGK"),
+  "o1_pruner_reward": dict(ref_correct="BG", ref_lengths="BG"),
+  "priced_reward": dict(price=""),
+  "progress": dict(values="BK"),
+  "progress_reward": dict(values="BGK"),
+  "regret_area": dict(values="BK", ends="BK"),
+  "rule_fraction_reward": dict(satisfied="BGK"),
+  "sampled_weights": dict(keys="BG"),
+  "score_regression_loss": dict(mask="BG"),
+  "score_tokens": dict(hidden="BTD", head="DV", targets="BT", mask="BT"),
+  "shortest_right_length": dict(history="B"),
+  "update_multipliers": dict(returns="K", targets="K"),
+  "updated_moments": dict(values="B", mask="B"),
+  "dynamic_beta": dict(keep="B"),
+  "typical_pairs": dict(mask="B"),
+  "aot_loss": dict(values="B"),
+  "kto_baseline": dict(kl_log_ratios="B", mask="B"),
+  "wpo_weights": {f"{s}_{n}": "BT" for s in ("chosen", "rejected") for n in TOKENS.split()},
+}
+KNOBS = dict(
+  alpha=0.1, beta=0.1, buffer=2, scale=1.0, max_length=9, length=9, total=9.0, share=0.5, ngram=2,
+  limits=(4, 2), thresholds=(0.5,), penalty_by_level=(0.1, 0.2), gammas=(1.0, 0.9), low=0.1,
+  high=0.9, warmup=2, period=4, target=3,
+)  # fmt: skip
+OTHERS = dict(
+  moments=losses.Moments(jnp.zeros(()), jnp.ones(())),
+  key=jax.random.key(0),
+  state=rewards.Multipliers(jnp.zeros(2), jnp.zeros(2)),
+)
+# What takes any array, element by element; what takes Python numbers, records or a mesh.
+ELEMENTWISE = (
+  "discopop_link exo_link hinge_link logistic_link robust_link alpha_divergence_reward "
+  "forward_kl_reward implicit_reward js_reward power_reward cosine_restarts_weight"
+)
+NOT_HERE = (
+  "score_tokens_sharded length_thresholds expected_right cropped oversampling_factor "
+  "prompts_to_sample"
+)
+# Arguments that may be one number, or of another shape than the others.
+FREE = dict(lowest=("count",), conciseness_reward=("anneal",), kto_loss=("baseline",)) | {
+  "priced_reward": ("price",),
+  "dual_price": ("price", "mean_length"),
+  "covering_length": ("thresholds", "fallback"),
+  "length_coverage": ("thresholds",),
+  "difficulty_count": ("mean_rewards",),
+  "log_ratio": (),
+}
+
+
+def functions():
+  for module in (losses, rewards, advantages, filters):
+    for name in module.__all__:
+      f = getattr(module, name)
+      if not inspect.isfunction(f) or name in f"{ELEMENTWISE} {NOT_HERE}".split():
+        continue
+      arrays = [
+        p for p in inspect.signature(f).parameters.values() if p.kind is p.POSITIONAL_OR_KEYWORD
+      ]
+      if arrays:
+        yield name, f
+
+
+FUNCTIONS = dict(functions())
+
+
+def named(name, ends):
+  return any(name == end or name.endswith("_" + end) for end in ends)
+
+
+def dims(function, name):
+  if function in SHAPES and name in SHAPES[function]:
+    return SHAPES[function][name]
+  if named(name, TOKENS.split()) and name not in ("scores",):
+    return "BGT"
+  if name.split("_")[0] in ("chosen", "rejected") or named(name, PAIRS.split()):
+    return "B"
+  return "" if name in ("anneal", "count") else "BG"
+
+
+def array(function, name):
+  shape = tuple(SIZE[d] for d in dims(function, name))
+  if name == "keys":
+    return jax.random.split(jax.random.key(0), shape)
+  x = jnp.arange(jnp.zeros(shape).size).reshape(shape) % 3
+  if named(name, BOOL):
+    return x > 0
+  if named(name, ("tokens", "tags", "levels", "lengths", "targets", "think_end", "count", "step")):
+    return x % 2 + 1
+  return 0.25 * x + 0.25
+
+
+def arguments(name):
+  f, found = FUNCTIONS[name], {}
+  for p in inspect.signature(f).parameters.values():
+    if p.name in OTHERS:
+      found[p.name] = OTHERS[p.name]
+    elif p.kind is p.POSITIONAL_OR_KEYWORD:
+      found[p.name] = array(name, p.name)
+    elif p.default is p.empty:
+      found[p.name] = KNOBS[p.name]
+  return found
+
+
+def arrays_of(name):
+  return [n for n, x in arguments(name).items() if isinstance(x, jax.Array) and n not in OTHERS]
+
+
+def refused(name, culprit, **changed):
+  with pytest.raises(ValueError, match=rf"\b{re.escape(culprit)}\b"):
+    FUNCTIONS[name](**arguments(name) | changed)
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_what_is_right_passes(name):
+  FUNCTIONS[name](**arguments(name))
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_a_python_number_is_no_array(name):
+  for n in set(arrays_of(name)) - {*FREE.get(name, ()), "other_mask"}:
+    refused(name, n, **{n: 1.0})
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_a_row_too_many(name):
+  names = set(arrays_of(name)) - {*FREE.get(name, ()), "components"}  # one component more is fine
+  sides = {"mean_weights", "sum_weights", "batch_mean_weights"}  # which do not look at the other
+  for n in names if len(names) > 1 and name not in sides else ():
+    x = arguments(name)[n]
+    refused(name, n, **{n: jnp.concatenate([x, x[:1]])})
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_masks_are_bool(name):
+  for n in arrays_of(name):
+    if named(n, BOOL) and not (
+      n == "other_mask" and name.split("_")[0] in ("sum", "mean", "batch")
+    ):
+      refused(name, n, **{n: arguments(name)[n].astype(jnp.float32)})
+
+
+GROUPED = [
+  *(n for n in FUNCTIONS if {"valid", "keep"} & {*arrays_of(n)} and hasattr(rewards, n)),
+  *(n for n in FUNCTIONS if n.endswith("_advantage") and "keep" in arrays_of(n)),
+  *("lowest", "nonconstant_groups", "outlier_kept_length", "qglas_weight", "drpo_positive_weights"),
+]
+
+
+@pytest.mark.parametrize("name", sorted({*GROUPED} - {"component_mix"}))
+def test_a_flat_batch_is_no_group(name):
+  flat = {}
+  for n in arrays_of(name):
+    shape = dims(name, n)
+    flat[n] = arguments(name)[n]
+    if "BG" in shape:
+      flat[n] = flat[n].reshape(*(SIZE[d] for d in shape.split("BG")[0]), -1)
+  with pytest.raises(ValueError, match=r"\[B, G\]"):
+    FUNCTIONS[name](**arguments(name) | flat)
+
+
+OF_PAIRS = [
+  n
+  for n in FUNCTIONS
+  if (n.endswith("_loss") and {dims(n, a) for a in arrays_of(n)} <= {"B", ""})
+  or n == "dynamic_beta"
+]
+
+
+@pytest.mark.parametrize("name", OF_PAIRS)
+def test_values_of_tokens_are_no_pairs(name):
+  assert len(OF_PAIRS) > 15
+  wide = {
+    n: jnp.repeat(arguments(name)[n][:, None], 6, 1) for n in arrays_of(name) if n != "baseline"
+  }
+  with pytest.raises(ValueError, match="one value a pair"):
+    FUNCTIONS[name](**arguments(name) | wide)
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_swapped_neighbours_are_refused_where_their_types_or_shapes_differ(name):
+  given, names = arguments(name), arrays_of(name)
+  for a, b in itertools.pairwise(names):
+    masks = named(a, BOOL) != named(b, BOOL)
+    if masks and name not in ("mean_weights",):
+      with pytest.raises(ValueError, match=rf"\b({a}|{b})\b"):
+        FUNCTIONS[name](**given | {a: given[b], b: given[a]})
+
+
+def test_the_arguments_that_were_given_are_named():
+  x, mask = jnp.zeros((2, 3)), jnp.ones((2, 3), bool)
+  for loss in (losses.clipped_surrogate_loss, losses.cispo_loss, losses.sapo_loss):
+    with pytest.raises(ValueError, match="log_probs, old_log_probs and mask"):
+      loss(x, x[:, :2], x[:, 0], mask)
+  with pytest.raises(ValueError, match="sampler_log_probs"):
+    losses.truncated_importance(x, x[:, :2], mask)
+  with pytest.raises(ValueError, match=r"targets must share.* 10\."):
+    rewards.step_bonus_reward(x, mask, x, 10)
