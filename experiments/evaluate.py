@@ -2,10 +2,13 @@
 
   python -m experiments.evaluate --workdir=runs/laser --budgets=64,256
   python -m experiments.evaluate --config=configs/laser.py --model=exported --samples=4
+  python -m experiments.evaluate --config=configs/laser.py --along=A:B --strengths=0,0.5,1 --out=o
 
 A run folder gives its config and its newest valid checkpoint; a config gives the task and, unless
 --model names a Hugging Face folder, the model. Writes evaluation.json, .md and .png to --out, and
 every answer with its verdict to answers.jsonl (in a run's folder: evaluation_answers.jsonl).
+--along evaluates A + strength * (B - A) at each strength in a folder of its own, and draws all as
+one curve: path.json, .md and .png.
 """
 
 from __future__ import annotations
@@ -256,9 +259,67 @@ def with_model(settings: Any, folder: str) -> Any:
   return dataclasses.replace(settings, built=built)
 
 
+def at_strength(settings: Any, along: str, strength: float) -> Any:
+  """The same config with the model on the line "A:B" through two Hugging Face folders."""
+  first, _, second = along.partition(":")
+  if not (first and second):
+    raise ValueError(f"along must name two folders, as A:B, got {along!r}.")
+  settings = with_model(settings, first)
+  policy = settings.built["policy"] | {"fn": "between", "toward": second, "strength": strength}
+  return dataclasses.replace(settings, built={**settings.built, "policy": policy})
+
+
+def read_strengths(given: Any) -> list[float]:
+  if given.workdir is not None or given.model is not None:
+    raise ValueError("--along needs --config, and neither --workdir nor --model.")
+  try:
+    found = [float(strength) for strength in given.strengths]
+  except ValueError:
+    raise ValueError(f"strengths must be numbers, got {','.join(given.strengths)}.") from None
+  if not found or not all(map(math.isfinite, found)):
+    raise ValueError(f"strengths must be finite numbers, got {found}.")
+  return sorted(set(found))
+
+
+def write_path(out: Path, along: str, points: Mapping[float, Mapping[str, Any]]) -> str:
+  """path.json, path.md and path.png from the evaluation at each strength; returns the table."""
+  evaluation.write_json(out / "path.json", {"along": along, "strengths": points})
+  caps = list(next(iter(points.values()))["budgets"])
+  names = {cap: f"{cap} tokens" for cap in caps}
+  at = lambda cap: [(f"{s:g}", found["budgets"][cap]) for s, found in points.items()]
+  plots.line(out / "path.png", {names[cap]: at(cap) for cap in caps})
+  rows = [
+    (cap, label, f"{100 * p['accuracy']:.1f}", f"{p['tokens']:.1f}")
+    for cap in caps
+    for label, p in at(cap)
+  ]
+  table = tables.to_markdown(
+    (["budget", "strength", "accuracy, %", "tokens"], list(map(list, rows)))
+  )
+  text = f"# From {along.replace(':', ' to ')}\n\n{table}\n\n![accuracy against tokens](path.png)\n"
+  (out / "path.md").write_text(text, encoding="utf-8")
+  return table
+
+
+def walk(settings: Any, along: str, strengths: Sequence[float], out: Path, **how: Any) -> str:
+  """Evaluates the model at each strength, in a folder each, and draws all; returns the table."""
+  points = {}
+  for strength in strengths:
+    own = out / f"strength_{strength:g}"
+    with kept(answers_file(own)) as keep:
+      found = evaluate(at_strength(settings, along, strength), **how, keep=keep)
+    points[strength] = {**found, "method": f"{out.name} {strength:g}"}
+    if jax.process_index() == 0:
+      write(own, points[strength])
+  return write_path(out, along, points) if jax.process_index() == 0 else ""
+
+
 def main(_) -> None:
   settings, how = read_flags(FLAGS)
   out = Path(FLAGS.out or FLAGS.workdir)
+  if FLAGS.along is not None:
+    print(walk(settings, FLAGS.along, read_strengths(FLAGS), out, **how))
+    return
   with kept(answers_file(out)) as keep:
     found = evaluate(settings, **how, keep=keep)
   if FLAGS.workdir is None:
@@ -275,6 +336,8 @@ if __name__ == "__main__":
   flags.DEFINE_string("workdir", None, "Run folder, instead of a config.")
   flags.DEFINE_integer("step", None, "Which of its checkpoints; the newest if not given.")
   flags.DEFINE_string("model", None, "Hugging Face folder, instead of the config's model.")
+  flags.DEFINE_string("along", None, "A:B, two folders: models on the line through them.")
+  flags.DEFINE_list("strengths", ["0", "0.25", "0.5", "0.75", "1"], "0: A, 1: B.")
   flags.DEFINE_list("budgets", None, "Caps in tokens; the config's max_tokens.")
   flags.DEFINE_integer("samples", 1, "Answers to each prompt.")
   flags.DEFINE_list("pass_at", None, "The k of pass@k; --samples.")

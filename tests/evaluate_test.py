@@ -20,7 +20,7 @@ def one_device(monkeypatch):
 
 def flags(config=None, **given):
   """What the command line says, with its defaults."""
-  names = "workdir step model budgets pass_at temperature"
+  names = "workdir step model budgets pass_at temperature along strengths"
   said = {"prompts": 6, "batch": 4, "seed": 0, "samples": 2, "out": "out", **given}
   said["config"] = config and types.SimpleNamespace(to_dict=lambda: config)
   return types.SimpleNamespace(**{**dict.fromkeys(names.split()), **said})
@@ -167,3 +167,31 @@ def check_answers(path, budgets):
 def test_bad_flags_are_named(given, message):
   with pytest.raises(ValueError, match=message):
     read_flags(flags(**given))
+
+
+def test_a_path_between_two_models_starts_and_ends_at_them(tmp_path, monkeypatch):
+  for seed, name in enumerate("ab"):
+    save_run(tmp_path / f"run_{name}", {**CONFIG, "seed": seed})
+    export(tmp_path / f"run_{name}", tmp_path / name)
+  along, out = f"{tmp_path / 'a'}:{tmp_path / 'b'}", tmp_path / "out"
+  given = {"along": along, "strengths": ["0.5", "0", "1"], "out": str(out)}
+  monkeypatch.setattr(command, "FLAGS", flags(config=CONFIG, **given))
+  command.main(None)
+  found = json.loads((out / "path.json").read_text())["strengths"]
+  assert list(found) == ["0.0", "0.5", "1.0"]
+  for name, strength in (("a", "0.0"), ("b", "1.0")):
+    settings, how = read_flags(flags(config=CONFIG, model=str(tmp_path / name)))
+    alone = evaluate(settings, **how)["budgets"]
+    assert found[strength]["budgets"] == json.loads(json.dumps(alone))
+  assert (out / "strength_0.5" / "answers.jsonl").read_text().count("\n") == 12
+  assert (out / "path.png").stat().st_size > 1000
+  assert "| 16 | 0.5 |" in (out / "path.md").read_text()
+  for wrong, message in (
+    ({"along": "a"}, "along must name two folders, as A:B, got 'a'"),
+    ({"strengths": ["x"]}, "strengths must be numbers, got x"),
+    ({"strengths": ["nan"]}, "strengths must be finite numbers"),
+    ({"model": "a"}, "--along needs --config, and neither"),
+  ):
+    monkeypatch.setattr(command, "FLAGS", flags(config=CONFIG, **{**given, **wrong}))
+    with pytest.raises(ValueError, match=message):
+      command.main(None)

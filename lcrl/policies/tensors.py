@@ -76,7 +76,7 @@ def assemble(policy: Policy, tensors: Tensors, dtype, shardings: PyTree = None) 
   Raises:
     ValueError: a tensor is missing, left over, of another shape or not finite; it names the tensor.
   """
-  tensors = _one_head(tensors, policy.config.tied)
+  tensors = one_head(tensors, policy.config.tied)
   shapes = jax.eval_shape(policy.init, jax.random.key(0))
   leaves = _leaves(policy)
   expected = {
@@ -143,7 +143,7 @@ def check_sizes(c: Config, tensors: Tensors, where: str) -> None:
     )
 
 
-def _one_head(tensors: Tensors, tied: bool) -> Tensors:
+def one_head(tensors: Tensors, tied: bool) -> Tensors:
   """A tied matrix stands under either name; both names are one only if they hold the same."""
   embed, head = _TOP["embed",], _TOP["head",]
   if not tied or head not in tensors.shapes:

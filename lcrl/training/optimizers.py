@@ -18,7 +18,7 @@ import optax
 
 from lcrl.named import build
 
-__all__ = ["adamw", "sgd"]
+__all__ = ["adamw", "lamb", "sgd"]
 
 LARGEST = float(np.finfo(np.float32).max)
 RENAMED = {"warmup": "warmup_steps", "decay": "decay_steps"}
@@ -62,6 +62,34 @@ def adamw(
   _check_size("weight_decay", weight_decay)
   _check("eps", eps, lambda x: 0 < x <= LARGEST, "above 0 and finite")
   rule = optax.scale_by_adam(b1=b1, b2=b2, eps=eps), optax.add_decayed_weights(weight_decay)
+  return _chain(clip_norm, rule, learning_rate, warmup_steps, decay_steps)
+
+
+def lamb(
+  *,
+  learning_rate: float,
+  clip_norm: float = 1.0,
+  b1: float = 0.9,
+  b2: float = 0.999,
+  eps: float = 1e-6,
+  weight_decay: float = 0.0,
+  warmup_steps: int = 0,
+  decay_steps: int = 0,
+) -> optax.GradientTransformation:
+  """LAMB after clipping the global gradient norm (arXiv:1904.00962); see `schedule`.
+
+  AdamW's direction, its norm per tensor that of the tensor itself where neither is 0; as in optax,
+  without the paper's bounds on that norm.
+  """
+  _check_share("b1", b1)
+  _check_share("b2", b2)
+  _check_size("weight_decay", weight_decay)
+  _check("eps", eps, lambda x: 0 < x <= LARGEST, "above 0 and finite")
+  rule = (
+    optax.scale_by_adam(b1=b1, b2=b2, eps=eps),
+    optax.add_decayed_weights(weight_decay),
+    optax.scale_by_trust_ratio(),
+  )
   return _chain(clip_norm, rule, learning_rate, warmup_steps, decay_steps)
 
 

@@ -1,0 +1,323 @@
+"""Merges or edits models in Hugging Face folders, tensor by tensor.
+
+  python -m experiments.merge --method=ties --base=BASE --models=A,B --density=0.5 --out=OUT
+  python -m experiments.merge --method=strength --base=LONG --models=SHORT --strength=1.5 --out=OUT
+  python -m experiments.merge --method=thinkedit --base=A --examples=rows.jsonl --heads=20 --out=OUT
+
+A model is a folder, or an adapter of the base in PEFT's layout. --base gives config, tokenizer and
+dtypes; what it does not share with the models is refused by name. Memory: one tensor of each model,
+and for --examples also the base model. Methods and their options:
+
+"""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from absl import flags
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save_file
+
+from experiments import command
+from lcrl import policies
+from lcrl.evaluation.progress import Progress, to_stderr
+from lcrl.merging import activations, arithmetic, calibration, low_rank, selective, signs, thinkedit
+from lcrl.merging.arrays import per_model
+from lcrl.merging.folders import (
+  Model,
+  Tensor,
+  check_absent,
+  check_alike,
+  merge_folders,
+  open_model,
+)
+from lcrl.policies.config import OPTIONS as RUNTIME
+from lcrl.policies.config import Config
+
+FLAGS = flags.FLAGS
+Statistics = Mapping[str, np.ndarray]
+STATISTICS = "merge_statistics.safetensors"
+
+
+def _dare(name, base, models, *, weights=None, drop=0.3, scale=1.0, seed=0):
+  keep = kept_entries(name, base.shape, len(models), drop, seed)
+  return signs.dare_merge(base, models, keep, weights=weights, drop=drop, scale=scale)
+
+
+def _dare_ties(name, base, models, *, weights=None, drop=0.3, scale=1.0, seed=0):
+  keep = kept_entries(name, base.shape, len(models), drop, seed)
+  return signs.dare_merge(base, models, keep, weights=weights, drop=drop, scale=scale, signs=True)
+
+
+def kept_entries(
+  name: str, shape: tuple[int, ...], count: int, drop: Sequence[float] | float, seed: int
+) -> list[np.ndarray]:
+  """For each of `count` models what DARE keeps of a tensor, by seed, model and name alone."""
+  digest = np.frombuffer(hashlib.sha256(name.encode()).digest(), np.uint32).tolist()
+  draw = lambda i: np.random.default_rng([seed, i, *digest]).random(shape, np.float32)
+  return [draw(i) >= chance for i, chance in enumerate(per_model(drop, count, "drop"))]
+
+
+def _slerp(base, model, *, strength):
+  return arithmetic.slerp_merge(base, model, strength=strength)
+
+
+def _strength(base, model, *, strength):
+  return arithmetic.strength_merge(base, model - base, strength=strength)
+
+
+def _selective(base, model, *, fraction=0.25, scale=0.7):
+  how = {"fraction": fraction, "scale": scale}
+  return selective.selective_merge(base, model, **how, rounding=lambda x: max(1, int(x)))
+
+
+def _aim(name, base, model, statistics, *, omega=0.4):
+  if name not in statistics:
+    return model
+  return activations.activation_informed_merge(base, model, statistics[name], omega=omega)
+
+
+def _thinkedit(name, base, statistics, config, *, heads, strength=1.0):
+  chosen = thinkedit.top_heads(statistics["scores"], count=heads)
+  for layer, direction in enumerate(statistics["directions"]):
+    own = [head for its, head in chosen if its == layer]
+    if own and name == calibration.O_PROJ.format(layer):
+      how = {"heads": own, "head_dim": config.head_dim, "strength": strength}
+      return thinkedit.without_direction(base, direction, **how)
+  return base
+
+
+METHODS: dict[str, tuple[Callable[..., np.ndarray], str]] = {
+  "linear": (arithmetic.linear_merge, "weighted mean of the models"),
+  "task_arithmetic": (arithmetic.task_arithmetic_merge, "weighted sum of the changes"),
+  "ties": (signs.ties_merge, "largest changes that agree in sign"),
+  "trimmed_ties": (signs.trimmed_ties_merge, "TIES of long-to-short merging"),
+  "dare": (_dare, "changes with entries dropped at random"),
+  "dare_ties": (_dare_ties, "the same, where they agree in sign"),
+  "slerp": (_slerp, "arc from the base to the model"),
+  "sce": (signs.sce_merge, "changes that vary most, weighted by their squares"),
+  "low_rank": (low_rank.low_rank_merge, "changes of low rank"),
+  "lore": (low_rank.lore_merge, "shared base and changes of low rank, of the models"),
+  "selective": (_selective, "DLER: the largest changes of one model"),
+  "strength": (_strength, "CoT-Valve: along the change of one model, or past it"),
+  "aim": (_aim, "less change of a merged model where the base is active"),
+  "thinkedit": (_thinkedit, "the base without the direction of short thinking"),
+}
+
+
+def options_of(method: str) -> dict[str, Any]:
+  """The options of a method with their defaults; `inspect.Parameter.empty` if it has none."""
+  parameters = inspect.signature(METHODS[method][0]).parameters.values()
+  return {o.name: o.default for o in parameters if o.kind is o.KEYWORD_ONLY}
+
+
+def inputs_of(method: str) -> list[str]:
+  """What the method gets of each tensor: its positional arguments."""
+  parameters = inspect.signature(METHODS[method][0]).parameters.values()
+  return [o.name for o in parameters if o.kind is not o.KEYWORD_ONLY]
+
+
+__doc__ += "\n".join(
+  f"  {name:17}{text}: {', '.join(f'--{option}' for option in options_of(name))}"
+  for name, (_, text) in METHODS.items()
+)
+
+
+def chosen_options(method: str, given: Mapping[str, Any]) -> dict[str, Any]:
+  """The options of the method from what is given (None: not given).
+
+  Raises:
+    ValueError: by flag, for an option that the method does not take, or one that it lacks.
+  """
+  known = options_of(method)
+  found = {name: value for name, value in given.items() if value is not None}
+  if unknown := sorted(found.keys() - known.keys()):
+    takes = ", ".join(f"--{name}" for name in known)
+    raise ValueError(f"--method={method} takes no --{unknown[0]}, but {takes}.")
+  for name, default in known.items():
+    if default is inspect.Parameter.empty and name not in found:
+      raise ValueError(f"--method={method} needs --{name}.")
+  return found
+
+
+def merge(
+  method: str,
+  base: Path,
+  models: Sequence[Path],
+  out: Path,
+  options: Mapping[str, Any],
+  *,
+  allow: Sequence[str] = (),
+  statistics: Callable[[Model], Statistics] | None = None,
+) -> None:
+  """Writes the merged model into the folder `out`.
+
+  Args:
+    method: a name in METHODS.
+    base, models: folders.
+    out: a new folder.
+    options: of the method; those that are None are not given.
+    allow: what may differ between base and models, see `check_alike`.
+    statistics: from the base to what AIM and ThinkEdit measure.
+  """
+  function, inputs = METHODS[method][0], inputs_of(method)
+  chosen = chosen_options(method, options)
+  _check_inputs(method, inputs, len(models), statistics is not None)
+  check_absent(out)
+  start = open_model(base)
+  others = [open_model(folder, start) for folder in models]
+  for other in others:  # before anything is measured
+    check_alike(start, other, allow)
+  measured = {} if statistics is None else statistics(start)
+  shared = {"statistics": measured, "config": start.config}
+
+  def of_one(tensor: Tensor) -> np.ndarray:
+    own = [shared[name] if name in shared else getattr(tensor, name) for name in inputs]
+    return function(*own, **chosen)
+
+  def keep_statistics(folder: Path) -> None:
+    if measured:
+      save_file(dict(measured), folder / STATISTICS)
+
+  merge_folders(
+    out,
+    start,
+    others,
+    of_one,
+    allow=allow,
+    record={
+      "method": method,
+      "base": str(base),
+      "models": [str(folder) for folder in models],
+      "options": {**{k: v for k, v in options_of(method).items() if k not in chosen}, **chosen},
+    },
+    extra=keep_statistics,
+    progress=Progress(f"Merging by {method}", len(start.tensors.shapes), "tensors"),
+  )
+
+
+def _check_inputs(method: str, inputs: Sequence[str], models: int, measured: bool) -> None:
+  wanted, fits = "no models", models == 0
+  if "models" in inputs:
+    wanted, fits = "one or more models", models >= 1
+  elif "model" in inputs:
+    wanted, fits = "one model", models == 1
+  if not fits:
+    raise ValueError(f"--method={method} takes {wanted} in --models, got {models}.")
+  if "statistics" in inputs and not measured:
+    raise ValueError(f"--method={method} needs --examples or --statistics.")
+  if measured and "statistics" not in inputs:
+    raise ValueError(f"--method={method} takes neither --examples nor --statistics.")
+
+
+def measure(
+  method: str, base: Path, rows: Path, *, end_of_thinking: str, above: int, below: int
+) -> Statistics:
+  """What AIM or ThinkEdit needs, by the base model's forward pass on the examples in `rows`."""
+  examples = calibration.examples(rows, policies.tokenizer(base), end_of_thinking=end_of_thinking)
+  to_stderr(f"Loading {base}.")
+  policy, params = policies.load(base)
+  progress = Progress("Measuring activations", len(examples), "examples")
+  if method == "aim":
+    tokens = [example.tokens for example in examples]
+    return calibration.channel_statistics(policy, params, tokens, progress)
+  limits = {"above": above, "below": below}
+  return calibration.thinking_statistics(policy, params, examples, **limits, progress=progress)
+
+
+def read_statistics(path: Path) -> Statistics:
+  try:
+    return load_file(path)
+  except SafetensorError as why:
+    raise ValueError(f"{path} is not a whole safetensors file: {why}") from why
+
+
+def check_statistics(method: str, found: Statistics, base: Model) -> Statistics:
+  """The statistics, if they are of this method and of a model with the base's sizes."""
+  c = base.config
+  wanted: dict[str, tuple[int, ...]] = {}
+  if method == "thinkedit":
+    wanted.update(directions=(c.layers, c.hidden_size), scores=(c.layers, c.heads))
+  else:
+    wanted = {n: base.tensors.shapes[n][1:] for n in found if n in base.tensors.shapes}
+  for name in sorted(wanted.keys() | found.keys() or {"anything"}):
+    size = found[name].shape if name in found else None
+    if name not in wanted or size != wanted[name]:
+      raise ValueError(
+        f"the statistics for {method} have {name} {size}, should be {wanted.get(name)}."
+      )
+    if not np.isfinite(found[name]).all():
+      raise ValueError(f"the statistics for {method} have values in {name} that are not finite.")
+  return found
+
+
+def _numbers(flag: str) -> list[float] | None:
+  given: list[str] | None = FLAGS[flag].value
+  if given is None:
+    return None
+  try:
+    return [float(number) for number in given]
+  except ValueError:
+    raise ValueError(f"--{flag} must be numbers, got {','.join(given)}.") from None
+
+
+def main(_) -> None:
+  names = sorted({option for method in METHODS for option in options_of(method)})
+  options = {name: _numbers(name) if name in LISTS else FLAGS[name].value for name in names}
+  known = ["tokenizer", *(name for name in Config.__dataclass_fields__ if name not in RUNTIME)]
+  if unknown := [name for name in FLAGS.allow if name not in known]:
+    raise ValueError(f"--allow={unknown[0]} is not one of {', '.join(known)}.")
+  if "" in FLAGS.models:
+    raise ValueError(f"--models has an empty name: {','.join(FLAGS.models)}.")
+  if FLAGS.examples and FLAGS.statistics:
+    raise ValueError("name either --examples or --statistics.")
+  method, base, out = FLAGS.method, Path(FLAGS.base), Path(FLAGS.out)
+
+  def statistics(start: Model) -> Statistics:
+    limits = {"above": FLAGS.above, "below": FLAGS.below, "end_of_thinking": FLAGS.end_of_thinking}
+    if FLAGS.statistics:
+      found = read_statistics(Path(FLAGS.statistics))
+    else:
+      found = measure(method, base, Path(FLAGS.examples), **limits)
+    return check_statistics(method, found, start)
+
+  given = statistics if FLAGS.examples or FLAGS.statistics else None
+  models = [Path(folder) for folder in FLAGS.models]
+  merge(method, base, models, out, options, allow=FLAGS.allow, statistics=given)
+  print(f"{method} of {', '.join(map(str, [base, *models]))} is in {out}")
+
+
+LISTS = ("weights", "density", "drop")
+
+if __name__ == "__main__":
+  flags.DEFINE_enum("method", None, list(METHODS), "See above.", required=True)
+  flags.DEFINE_string("base", None, "Folder that gives config and tokenizer.", required=True)
+  flags.DEFINE_list("models", [], "Folders to merge.")
+  flags.DEFINE_string("out", None, "New folder.", required=True)
+  flags.DEFINE_list("allow", [], "What may differ: tokenizer, or fields of the config.")
+  flags.DEFINE_list("weights", None, "One for each model, or one for all; 1.")
+  flags.DEFINE_list("density", None, "Share of entries kept, for each model or for all.")
+  flags.DEFINE_list("drop", None, "Share of entries dropped, for each model or for all.")
+  flags.DEFINE_float("scale", None, "Of the whole change.")
+  flags.DEFINE_bool("normalize", None, "Divide by the sum of the weights.")
+  flags.DEFINE_float("rate", None, "Share of entries trimmed.")
+  flags.DEFINE_float("topk", None, "Share of elements that are selected.")
+  flags.DEFINE_float("fraction", None, "Share of entries that change.")
+  flags.DEFINE_float("strength", None, "0: the base, 1: the model, or the whole edit.")
+  flags.DEFINE_integer("rank", None, "Of each change.")
+  flags.DEFINE_float("mu", None, "Price of the nuclear norm.")
+  flags.DEFINE_integer("iterations", None, "Sweeps.")
+  flags.DEFINE_float("omega", None, "Share that the most active channel changes by.")
+  flags.DEFINE_integer("heads", None, "How many are edited.")
+  flags.DEFINE_integer("seed", None, "Of what is dropped.", lower_bound=0)
+  flags.DEFINE_string("examples", None, "JSON lines with prompt and response, to measure on.")
+  flags.DEFINE_string("statistics", None, f"Instead: {STATISTICS} of an earlier merge.")
+  flags.DEFINE_integer("above", 1000, "Long thinking has more tokens.")
+  flags.DEFINE_integer("below", 100, "Short thinking has fewer tokens.")
+  flags.DEFINE_string("end_of_thinking", "</think>", "Ends the thinking in a response.")
+  command.run(main, "merge")
