@@ -62,8 +62,8 @@ def train(
       if evaluates:
         out.evaluated(step, run.judge(state.params))
       stop = stopped()
-      # A step that skipped its update may follow one that ruined the policy: its state must not push
-      # out older checkpoints.
+      # A step that skipped its update may follow one that ruined the policy: what it leaves must
+      # not push out older checkpoints.
       due = step % run.checkpoint.every == 0 and not numbers.get("skipped_updates")
       if step == last or stop or due:
         refuse(step, not_finite_leaves(state.params), checkpoints)
