@@ -164,5 +164,5 @@ def test_wrong_names_are_named(tmp_path):
     make(tmp_path, GSM8K, reference="hashes")
   with pytest.raises(ValueError, match=r"line 1: the difficulty 'question' is 'A pen"):
     make(tmp_path, GSM8K, difficulty="question")
-  with pytest.raises(FileNotFoundError, match=r"absent\.jsonl"):
+  with pytest.raises(ValueError, match=r"absent\.jsonl"):
     make(str(tmp_path / "absent.jsonl"))
