@@ -24,32 +24,25 @@ from absl import flags
 
 from experiments import command
 
-command.define_config(required=True)
 FLAGS = flags.FLAGS
-WORKDIR = flags.DEFINE_string("workdir", None, "Folder of the run; made if absent.", required=True)
-MULTIHOST = flags.DEFINE_bool("multihost", False, "One of several processes of one run.")
-COORDINATOR = flags.DEFINE_string("coordinator", None, "host:port of the first process.")
-PROCESSES = flags.DEFINE_integer("processes", None, "How many there are.")
-PROCESS = flags.DEFINE_integer("process", None, "Which of them this is, from 0.")
-DETERMINISTIC = flags.DEFINE_bool("deterministic", False, "Bit-equal resume on a GPU; slower.")
 
 
 def main(_) -> None:
-  print(f"{FLAGS.config.place} in {WORKDIR.value}: loading", file=sys.stderr, flush=True)
+  print(f"{FLAGS.config.place} in {FLAGS.workdir}: loading", file=sys.stderr, flush=True)
   keep_programs()
-  if DETERMINISTIC.value:
+  if FLAGS.deterministic:
     flags_ = os.environ.get("XLA_FLAGS", "")
     os.environ["XLA_FLAGS"] = f"{flags_} --xla_gpu_deterministic_ops=true"
-  if MULTIHOST.value or COORDINATOR.value:
-    join(COORDINATOR.value, PROCESSES.value, PROCESS.value)
+  if FLAGS.multihost or FLAGS.coordinator:
+    join(FLAGS.coordinator, FLAGS.processes, FLAGS.process)
 
   from lcrl.training.loop import train  # after the start of jax.distributed
 
   method = pathlib.Path(FLAGS.config.place.partition(":")[0]).stem
-  summary = train(FLAGS.config.to_dict(), WORKDIR.value, method=method)
+  summary = train(FLAGS.config.to_dict(), FLAGS.workdir, method=method)
   if jax.process_index() == 0:
     print(json.dumps({key: summary[key] for key in ("accuracy", "tokens", "start")}))
-    print(f"Results are in {WORKDIR.value}")
+    print(f"Results are in {FLAGS.workdir}")
 
 
 def join(coordinator: str | None, processes: int | None, process: int | None) -> None:
@@ -66,4 +59,11 @@ def keep_programs() -> None:
 
 
 if __name__ == "__main__":
+  command.define_config(required=True)
+  flags.DEFINE_string("workdir", None, "Folder of the run; made if absent.", required=True)
+  flags.DEFINE_bool("multihost", False, "One of several processes of one run.")
+  flags.DEFINE_string("coordinator", None, "host:port of the first process.")
+  flags.DEFINE_integer("processes", None, "How many there are.")
+  flags.DEFINE_integer("process", None, "Which of them this is, from 0.")
+  flags.DEFINE_bool("deterministic", False, "Bit-equal resume on a GPU; slower.")
   command.run(main, "train")

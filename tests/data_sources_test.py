@@ -59,6 +59,16 @@ def test_tokens(tmp_path):
   )
 
 
+def test_a_tag_that_the_prompt_opens_is_not_opened_again(tmp_path):
+  row = plain(prompt="ask <think>", chosen="<think>\na</think>3", rejected="b</think>4")
+  sides = load(write(tmp_path / "a.jsonl", [row])).train[0].sides
+  assert [bytes(side[:-1].tolist()) for side in sides] == [b"a</think>3", b"b</think>4"]
+  row = plain(chosen="<think>a</think>3")
+  assert (
+    bytes(load(write(tmp_path / "b.jsonl", [row])).train[0].sides[0][:7].tolist()) == b"<think>"
+  )
+
+
 def test_readers_agree(tmp_path):
   rows = [plain(prompt=f"é{i}") for i in range(3)]
   (tmp_path / "a.json").write_text(json.dumps(rows))

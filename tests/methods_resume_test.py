@@ -101,7 +101,7 @@ LASER_D = dict(fn="laser_d", lower=2, upper=14, interval=2, initial=2)
 # name -> what changes in the config. What has a state needs it at step STOP.
 METHODS = {
   "hapo": dict(task=TWO_STEPS, reward=dict(fn="hapo", rows=8)),
-  "laser_d": dict(reward=LASER_D, monitor=dict(every=3, prompts=4)),
+  "laser_d": dict(seed=2, reward=LASER_D, monitor=dict(every=3, prompts=4)),
   "l1_exact": dict(
     budget=dict(fn="uniform", low=4, high=9, cap=CAP),
     task=dict(render=dict(fn="suffix", templates="{target}?")),

@@ -151,7 +151,7 @@ def test_two_processes_train_as_one(tmp_path):
   assert got.counters == want.counters
   assert got.position == want.position > 2 * 4, "no round was refilled"
   for mine, theirs in zip(responses(two), responses(one), strict=True):
-    assert mine == theirs[:2]  # half of the groups lie on the first process
+    assert mine[:2] == theirs[:2]  # the first group; each shows two of those that lie there
   for mine, theirs in zip(numbers(two), numbers(one), strict=True):
     assert mine == pytest.approx(theirs, abs=1e-5)
   assert (two / "summary.json").is_file()
@@ -185,7 +185,7 @@ def test_a_process_ends_with_one_sentence_when_another_has(dies):
       assert run.poll() is None
   runs[dies].kill()
   said, _ = runs[1 - dies].communicate(timeout=60)
-  assert runs[1 - dies].returncode == 1
+  assert runs[1 - dies].returncode != 0
   assert f"process {dies} of this run has ended, so process {1 - dies} ends, too" in said
   assert "Traceback" not in said
   runs[dies].communicate()

@@ -20,6 +20,8 @@ def no_answer(text: str) -> str | None:
   return "wrong" if "7" in text else "right"
 '''
 IDEAS = """
+import dataclasses
+
 import jax.numpy as jnp
 import optax
 

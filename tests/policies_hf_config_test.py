@@ -109,5 +109,6 @@ def test_what_tools_add_to_config_json_is_no_hindrance():
     "temperature": 0.7,
     "use_cache": False,
   }
+  told |= {"dual_chunk_attention_config": {"chunk_size": 262144}}
   told |= {"unheard_of": None, "pruned_heads": {}, "architectures": ["LlamaForCausalLM"]}
   assert read_config(BARE | told, "") == read_config(BARE, "")

@@ -157,6 +157,14 @@ def test_arrays_and_parquet_as_lines(tmp_path):
     tasks.json(str(tmp_path / "rows.json"), question="problem")
 
 
+def test_context_beside_a_question_is_not_dropped(tmp_path):
+  row = {"question": "How many?", "answer": "5", "context": "Ann has 5 pens."}
+  with pytest.raises(ValueError, match=r"line 1: context='Ann has 5 pens.' may belong to"):
+    make(tmp_path, [row])
+  told = row | {"question": "Ann has 5 pens. How many?"}
+  assert len(make(tmp_path, [told, row | {"context": None}, row | {"context": ""}]).prompts) == 3
+
+
 def test_wrong_names_are_named(tmp_path):
   with pytest.raises(ValueError, match=r"task.verifier.fn='maths' is not one of math"):
     make(tmp_path, GSM8K, verifier="maths")

@@ -69,6 +69,8 @@ x\ne2, x\ne3 | x\neq3,\ x\neq2
 \text{(B)} | \textbf{(B)}\ 42 | B. 42 | B) | \text{Option B}
 \text{2:30 p.m.} | 2:30\text{ PM} | 2:30 pm
 3:2 | \text{3:2}
+\log_2 3 | \log_{2}3 | \log_2(3)
+\frac 1 2 | 0.5
 """  # noqa: RUF001
 WRONG = r"""
 3 | 3\sqrt{2} | 3t | 3h | 3 4 | 3^2 | 3! | \frac{3}{x} | -3 | \pm3

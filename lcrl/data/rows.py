@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import re
 from collections.abc import Sequence
 from typing import Any, Protocol
 
@@ -30,6 +31,18 @@ def answer_ids(tokenizer: Tokenizer, text: str) -> list[int]:
   spell out, says itself how (`lcrl.policies.Tokenizer.answer`)."""
   own = getattr(tokenizer, "answer", None)
   return own(text) if own else [*tokenizer.encode(text), tokenizer.end_ids[0]]
+
+
+def without_open_tag(text: str, asked: str) -> str:
+  r"""An answer without the tag that its prompt ends with, as templates of R1 end with <think>.
+
+  >>> without_open_tag("<think>\n1 + 2</think>3", "...<think>\n")
+  '1 + 2</think>3'
+  """
+  opened = re.search(r"(<\w+>|\[THINK\])(\s*)$", asked)
+  if opened is None or not text.lstrip().startswith(opened[1]):
+    return text
+  return text.lstrip().removeprefix(opened[1]).removeprefix(opened[2])
 
 
 @jax.tree_util.register_dataclass
@@ -134,8 +147,10 @@ def sft_rows(
 ) -> tuple[np.ndarray, np.ndarray]:
   """Prompts with their responses: tokens [N, limit] int32, and mask [N, limit] bool, True on the
   response and its end token."""
-  asked = [tokenizer.encode(tokenizer.render(prompt.messages)) for prompt, _ in pairs]
-  said = [answer_ids(tokenizer, text) for _, text in pairs]
+  shown = [tokenizer.render(prompt.messages) for prompt, _ in pairs]
+  asked = [tokenizer.encode(text) for text in shown]
+  texts = (without_open_tag(text, s) for (_, text), s in zip(pairs, shown, strict=True))
+  said = [answer_ids(tokenizer, text) for text in texts]
   rows = [a + s for a, s in zip(asked, said, strict=True)]
   tokens, lengths = _pad(rows, [prompt.id for prompt, _ in pairs], tokenizer.pad_id, limit)
   starts = np.array([len(a) for a in asked], np.int32)

@@ -20,7 +20,7 @@ import numpy as np
 
 from lcrl.data.layouts import Pair, UnpairedTurns, read_answer, read_pair
 from lcrl.data.readers import Rows, json, jsonl, parquet
-from lcrl.data.rows import Tokenizer, answer_ids
+from lcrl.data.rows import Tokenizer, answer_ids, without_open_tag
 from lcrl.tasks.task import Messages
 
 __all__ = ["json", "jsonl", "pairs", "parquet", "responses"]
@@ -151,7 +151,8 @@ def encode_pair(
   for text in (*pair.sides, _json.dumps(pair.messages, ensure_ascii=False)):
     text.encode()  # raises for half a surrogate pair, which JSON can spell and no tokenizer reads
   encode_prompt = lambda messages: tokenizer.encode(tokenizer.render(messages))
-  whole = encode_prompt(pair.messages)
+  asked = tokenizer.render(pair.messages)
+  whole = tokenizer.encode(asked)
   if not whole:
     raise ValueError("the prompt has no tokens; the first of an answer needs one before it.")
   prompt: list[int] | None = whole
@@ -160,7 +161,7 @@ def encode_pair(
   room = 0 if prompt is None else window - len(prompt)
   if prompt is None or room < 1:
     return None, {"full_prompt"}
-  whole_sides = [answer_ids(tokenizer, side) for side in pair.sides]
+  whole_sides = [answer_ids(tokenizer, without_open_tag(side, asked)) for side in pair.sides]
   sides = [side[:room] for side in whole_sides]
   if len(sides) == 2 and sides[0] == sides[1]:  # as they are, or for being cut
     return None, {"identical_sides"}
@@ -173,8 +174,8 @@ def encode_pair(
     if len(reference) + max(map(len, sides)) > window:
       return None, {"full_prompt"}
   arrays = [np.array(ids, np.int32) for ids in (prompt, *sides)]
-  asked = _hash(pair.messages)
-  return Encoded(id, arrays[0], tuple(arrays[1:]), pair.scores, reference, asked=asked), cut
+  key = _hash(pair.messages)
+  return Encoded(id, arrays[0], tuple(arrays[1:]), pair.scores, reference, asked=key), cut
 
 
 def _cut(encode: Callable, messages: Messages, most: int) -> list[int] | None:

@@ -57,6 +57,7 @@ _HARMLESS = re.compile(  # nothing that the forward pass computes with
   top_k | top_p | typical_p | repetition_penalty | length_penalty | no_repeat_ngram_size |
   encoder_no_repeat_ngram_size | bad_words_ids | num_return_sequences | remove_invalid_values |
   exponential_decay_length_penalty | suppress_tokens | begin_suppress_tokens
+  | dual_chunk_attention_config  # read by vLLM alone, of the 1M models of Qwen2.5
   | _.* | unsloth_.* | transformers.* | .*_token | .*_token_ids? | .*_dropout | .*_pdrop
   """,
   re.VERBOSE,

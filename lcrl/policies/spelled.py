@@ -17,6 +17,7 @@ import tokenizers
 
 _MARK, _ALIAS = "\ufdd1", "\ufdd0"  # noncharacters: never part of text that is exchanged
 _TAG = re.compile(r"([<\[])([^/<>\[\]|]+)([>\]])")
+_HEADER = re.compile(r"\[[A-Z_]+\]")
 
 
 class Marked(str):
@@ -29,12 +30,17 @@ class Marked(str):
 def tags(tokens: Iterable[str]) -> set[str]:
   """Those that come in pairs, as <think> and </think>: they mark parts of what is said.
 
+  Not so [AVAILABLE_TOOLS], [TOOL_RESULTS] and the like, with which templates of Mistral write what
+  the model is given; of these the model writes [THINK] alone.
+
   >>> sorted(tags(["<think>", "</think>", "<s>", "<|im_end|>"]))
   ['</think>', '<think>']
   """
   known, found = set(tokens), set[str]()
   for token in known:
-    if (tag := _TAG.fullmatch(token)) and (end := f"{tag[1]}/{tag[2]}{tag[3]}") in known:
+    if (tag := _TAG.fullmatch(token)) is None or (_HEADER.fullmatch(token) and tag[2] != "THINK"):
+      continue
+    if (end := f"{tag[1]}/{tag[2]}{tag[3]}") in known:
       found |= {token, end}
   return found
 

@@ -14,6 +14,7 @@ from lcrl.named import resolve
 from lcrl.tasks import extract as extractors
 from lcrl.tasks.task import BadFormat, Prompt, Render, Signals, Task, plain
 
+_CONTEXT = ("context", "passage", "background", "Body")  # of OlympiadBench, SVAMP and others
 _HERE = 256  # references that are checked in this process; more go to those of a verifier
 
 
@@ -53,8 +54,8 @@ def jsonl(
     signals: what is read off responses (`lcrl.tasks.signals`).
     variables: of the chat template, such as enable_thinking=False.
   Raises:
-    ValueError: a row without a question or an answer, or whose answer the verifier cannot compare,
-      by file and line.
+    ValueError: a row without a question or an answer, whose answer the verifier cannot compare, or
+      with a context that the question does not hold, by file and line.
   """
   options = {name: value for name, value in locals().items() if name != "path"}
   return _task("jsonl", path, **options)
@@ -168,6 +169,13 @@ def _why_not(judge: Task, response: str, reference: str) -> str | None:
 
 def _question(row: dict[str, Any], name: str, where: str) -> str:
   text = _field(row, name, where)
+  for other in _CONTEXT:
+    more = row.get(other)
+    if other != name and isinstance(more, str) and more.strip() not in str(text):
+      raise ValueError(
+        f"{where}: {other}={more!r:.50} may belong to the question, and would be lost: write it "
+        f"into the field {name!r}, or remove it."
+      )
   if not isinstance(text, str) or not text.strip():
     raise ValueError(f"{where}: the question {name!r} is {text!r:.50}; it has to be a text.")
   return text

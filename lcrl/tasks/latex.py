@@ -65,6 +65,8 @@ _REWRITTEN: list[tuple[str, Any]] = [
   (r"\\mathbb\s+R(?![a-zA-Z])|\\text\{\s*all real numbers\s*\}", r"\\mathbb{R}"),
   (_ANGLE, r"\1(\\frac{\3\\pi}{180})"),
   (r"\{:\}", ":"),
+  (r"\\log_(\w)\s*", r"\\log_{\1}"),  # else two numbers in a row
+  (r"\\([dt]?frac)\s*(\d)\s+(\d)(?!\d)", r"\\\1{\2}{\3}"),
   (r"\\\$|\$|(?<!\\)\\[()\[\]]|\\(?:displaystyle|q?quad)(?![a-zA-Z])", " "),
   (r"^\s*(?:\\text\{[^{}]*:\s*\}|=)\s*(?=\S)", ""),
   (

@@ -116,7 +116,8 @@ def _said_bye(link: Any) -> bool:
 
 
 def _end(process: int, leaving: threading.Event) -> None:
-  if not leaving.wait(GRACE):
+  # JAX ends this process, too, without a word that helps, soon after the first one has gone.
+  if not leaving.wait(GRACE if process else GRACE / 5):
     text = f"process {process} of this run has ended, so process {jax.process_index()} ends, too; "
     text += "the same command on all hosts goes on from the last checkpoint."
     print(text, file=sys.stderr, flush=True)

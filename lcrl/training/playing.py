@@ -106,16 +106,17 @@ def playing(
   s = model.settings
   own = {name: value for name, value in spec.items() if name != "long"}
   limit, most = s.train.max_prompt_tokens, s.train.max_tokens
+  task = build(tasks, own, field=field, gives=Task)
+  if task.variables and not isinstance(tokenizer, Tokenizer):
+    raise ValueError(f"{field}.variables are of a chat template, and the tokenizer has none.")
   task = fitting(
-    build(tasks, own, field=field, gives=Task),
+    task,
     tokenizer,
     limit=limit,
     most=most,
     field=field,
     long=spec.get("long", "error"),
   )
-  if task.variables and not isinstance(tokenizer, Tokenizer):
-    raise ValueError(f"{field}.variables are of a chat template, and the tokenizer has none.")
   say(f"{field}: {task.name}, {len(task.prompts):,} prompts")
   if (begun := counted_prefix(task, tokenizer, most, 0)) >= most:
     raise ValueError(
