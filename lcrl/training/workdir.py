@@ -37,6 +37,7 @@ class Workdir:
     if (before := recorded(path)) is not None:
       resume.check_config(path, before, self.config)
       self.method = method or _told(path, "method")
+    self._settled = before is None  # else config.json stays until the run is sure to go on
     self.started = read_start(path) or _now()
     self._words: dict[str, Any] = {"started": self.started.isoformat(timespec="seconds")}
     if self.writes:
@@ -48,7 +49,7 @@ class Workdir:
   def describe(self, **words: Any) -> None:
     """Writes config.json, with the formulas that it comes to and what was said before."""
     self._words |= words
-    if self.writes:
+    if self.writes and self._settled:
       named = {} if self.method is None else {"method": self.method}
       evaluation.write_json(
         self.path / "config.json", {"config": self.config, **named, **self._words}
@@ -83,6 +84,8 @@ class Workdir:
       logging.warning("%s is gone: the numbers up to step %d are missing.", history, restored)
     if restored is not None and saved is not None and restored < saved:
       logging.warning("the checkpoint of step %d is gone or damaged.", saved)
+    self._settled = True
+    self.describe()
     first, kept = restored or 0, -1 if restored is None else restored  # anew: step 0 goes, too
     words = f"going on from step {restored} of {last}"
     if restored is None:
