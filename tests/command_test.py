@@ -131,6 +131,10 @@ def test_a_run_that_is_not_finite_ends_in_one_line():
   assert act(raises=raises) == (1, ["WARNING: a warning", "act: step 5: loss nan"])
 
 
+def test_ctrl_c_outside_of_the_steps_ends_in_one_line():
+  assert act(raises="raise KeyboardInterrupt") == (130, ["WARNING: a warning", "act: interrupted."])
+
+
 def test_a_flag_brings_back_what_is_left_out():
   code, lines = act("--traceback", "--verbosity=0")
   assert code == 1
