@@ -141,6 +141,9 @@ def run(main: Callable[[Sequence[str]], Any], name: str) -> None:
       absl_logging.get_absl_handler().setFormatter(logging.Formatter("%(levelname)s: %(message)s"))
     try:
       return main(argv)
+    except KeyboardInterrupt:
+      print(f"{name}: interrupted.", file=sys.stderr)
+      raise SystemExit(130) from None
     except Exception as error:
       if FLAGS.traceback or not _of_the_user(error):
         raise

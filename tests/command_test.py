@@ -133,6 +133,10 @@ def test_runs_and_templates_that_break_end_in_one_line_too(error):
   assert act(raises=f"raise {error}") == (1, ["WARNING: a warning", "act: no"])
 
 
+def test_ctrl_c_outside_of_the_steps_ends_in_one_line():
+  assert act(raises="raise KeyboardInterrupt") == (130, ["WARNING: a warning", "act: interrupted."])
+
+
 def test_a_flag_brings_back_what_is_left_out():
   code, lines = act("--traceback", "--verbosity=0")
   assert code == 1

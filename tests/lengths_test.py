@@ -48,7 +48,7 @@ def test_what_is_skipped_is_counted_and_keeps_the_ids(caplog):
   assert [p.id for p in found.prompts] == [0, 2, 4]
   assert rows(found.prompts) == 5, "states have a row for each id"
   assert "task: 2 of 5 prompts are too long" in caplog.text
-  with pytest.raises(ValueError, match="2 of 2 prompts"):
+  with pytest.raises(ValueError, match=r"2 of 2 prompts .* None is left"):
     fit(task([50, 60]), limit=9, long="skip")
 
 
@@ -83,6 +83,17 @@ def test_lazy_prompts_give_way_to_the_next_that_fits():
   with pytest.raises(ValueError, match="1 of 128 prompts are longer"):
     fit(task([50] + [5] * 200, lazy=True), limit=9)
   assert fit(task([50] + [5] * 200, lazy=True), limit=9, long="skip").prompts[0].id == 1
+
+
+def test_a_small_lazy_set_is_looked_at_whole_and_a_large_one_warns_seldom(caplog):
+  assert [p.id for p in fit(task([50, 5, 60, 5], lazy=True), limit=9, long="skip").prompts] == [
+    1,
+    3,
+  ]
+  assert len(caplog.records) == 1
+  found = fit(task([5] * 150 + [50] * 100, lazy=True), limit=9)
+  assert [found.prompts[i].id for i in range(150, 250)] == [0] * 100
+  assert [r.args[-1] for r in caplog.records[1:]] == [1, 2, 4, 8, 16, 32, 64]
 
 
 def test_only_prompts_that_might_be_too_long_are_encoded():

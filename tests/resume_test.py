@@ -74,8 +74,10 @@ def test_a_fingerprint_changes_with_any_row():
 
 def test_other_data_are_refused(run, monkeypatch):
   monkeypatch.setattr(rl, "asked", lambda prompt: (prompt.id, "another"))
+  before = (run / "config.json").read_text()
   with pytest.raises(ValueError, match="learned from other data: their fingerprint was"):
-    loop.train(CONFIG, run)
+    loop.train(changed(train__max_prompt_tokens=200), run)
+  assert (run / "config.json").read_text() == before
 
 
 @pytest.mark.parametrize("noted", [True, False])  # an older folder has no such file

@@ -93,11 +93,14 @@ def test_states_do_not_learn_from_rewards_that_are_no_numbers(models):
 
 
 class Out:
-  def __init__(self, path):
-    self.path, self.lines = path, []
+  def __init__(self, path, taken=()):
+    self.path, self.lines, self.taken = path, [], taken
 
   def learned(self, step, numbers, line):
     self.lines.append((step, numbers, line))
+
+  def steps(self):
+    return self.taken
 
 
 def test_only_steps_in_a_row_without_any_update_end_a_run(tmp_path):
@@ -113,6 +116,14 @@ def test_only_steps_in_a_row_without_any_update_end_a_run(tmp_path):
   assert [(step, line) for step, _, line in out.lines] == [(8, "a line")]
   (place,) = tmp_path.glob("*.npz")
   np.testing.assert_array_equal(np.load(place)["tokens"], np.arange(3))
+
+
+def test_steps_before_a_resume_count(tmp_path):
+  numbers = {"loss": np.nan, "grad_norm": 1.0, "skipped_updates": 1.0}
+  skips = Skips(Out(tmp_path, [numbers, numbers]), steps=100)
+  with pytest.raises(FloatingPointError, match="3 steps in a row"):
+    skips(3, numbers, "", {})
+  Skips(Out(tmp_path, [numbers, numbers, {"loss": 1.0}]), steps=100)(4, numbers, "", {})
 
 
 EXPLODES = {"fn": "adamw", "learning_rate": 1e30}

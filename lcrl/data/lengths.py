@@ -50,7 +50,7 @@ def fitting(
   if not len(prompts):
     raise ValueError(f"{field}: {task.name} has no prompts.")
   length = measured(task, tokenizer, limit=limit, most=most)
-  made = isinstance(prompts, list | tuple)
+  made = isinstance(prompts, list | tuple) or len(prompts) <= AHEAD
   looked_at = [prompts[i] for i in range(len(prompts) if made else min(AHEAD, len(prompts)))]
   lengths = [length(prompt) for prompt in looked_at]
   over = [i for i, n in enumerate(lengths) if n > limit]
@@ -59,7 +59,7 @@ def fitting(
     raise ValueError(
       f"{field}: {len(over)} of {len(looked_at)} prompts are longer than train.max_prompt_tokens="
       f"{limit}: row {rows}{' and others' * (len(over) > SHOWN)}; the longest has {max(lengths)} "
-      f"tokens. {field}.long='skip' leaves them out."
+      f"tokens. " + ("None is left." if long == "skip" else f"{field}.long='skip' leaves them out.")
     )
   if over:
     logging.warning("%s: %d of %d prompts are too long.", field, len(over), len(looked_at))
@@ -135,11 +135,12 @@ class Fitting:
         return prompt
       if prompt.id not in self._skipped:
         self._skipped.add(prompt.id)
-        logging.warning(
-          "%s: row %d is longer than train.max_prompt_tokens=%d; the next one takes its place "
-          "(%d rows so far).",
-          *(self._field, prompt.id, self._limit, len(self._skipped)),
-        )
+        if (count := len(self._skipped)).bit_count() == 1:  # 1, 2, 4, ...
+          logging.warning(
+            "%s: row %d is longer than train.max_prompt_tokens=%d; the next one takes its place "
+            "(%d rows so far).",
+            *(self._field, prompt.id, self._limit, count),
+          )
     raise ValueError(f"{self._field}: no prompt has at most {self._limit} tokens.")
 
 

@@ -43,8 +43,8 @@ def check_data(where: Any, before: Mapping[str, Any] | None, data: str) -> None:
   if found != data:
     raise ValueError(
       f"{where} holds a run that learned from other data: their fingerprint was {found} and is "
-      f"{data}, though the config is the same. Bring the old data back to go on with it, or take "
-      "another workdir to begin anew."
+      f"{data}. Bring the old data back to go on with it (and the old train.max_prompt_tokens, "
+      "where prompts are skipped), or take another workdir to begin anew."
     )
 
 

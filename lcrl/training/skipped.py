@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import pathlib
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -22,6 +23,8 @@ class Skips:
     """`steps` of the run, each of so many `updates`."""
     self._out, self._updates = out, updates
     self._most, self._row = min(PATIENCE, steps), 0
+    for numbers in out.steps():  # of a run that goes on
+      self._count(numbers)
 
   def __call__(self, step: int, numbers: dict[str, float], line: str, batch: Any) -> None:
     """After a step on `batch`, before its metrics are written.
@@ -30,14 +33,11 @@ class Skips:
       FloatingPointError: it is one of too many in a row. Its metrics and its batch are in the run
         folder then.
     """
-    skipped = numbers.get("skipped_updates", 0.0)
-    if skipped < self._updates:
-      self._row = 0
+    skipped = self._count(numbers)
     if not skipped:
       return
     why = f"loss {numbers['loss']:g}, gradient norm {numbers['grad_norm']:g}"
     logging.warning("step %d: %.0f of %d updates skipped, %s.", step, skipped, self._updates, why)
-    self._row += skipped >= self._updates
     if self._row < self._most:
       return
     self._out.learned(step, numbers, line)
@@ -46,6 +46,11 @@ class Skips:
       f"step {step}: {why}. The updates of {self._row} steps in a row were skipped, so the run "
       f"stops; {_newest(self._out.path)}. The batch is in {place}."
     )
+
+  def _count(self, numbers: Mapping[str, float]) -> float:
+    skipped = numbers.get("skipped_updates", 0.0)
+    self._row = self._row + 1 if skipped >= self._updates else 0
+    return skipped
 
 
 def save_batch(folder: pathlib.Path, step: int, batch: Any) -> pathlib.Path:

@@ -40,6 +40,7 @@ class Workdir:
     if before is not None:
       resume.check_config(path, before, self.config)
       self.method = method or _told(path, "method")
+    self._settled = before is None  # else config.json stays until the run is sure to go on
     self.started = read_start(path) or _now()
     self._words: dict[str, Any] = {"started": self.started.isoformat(timespec="seconds")}
     if self.writes:
@@ -51,7 +52,7 @@ class Workdir:
   def describe(self, **words: Any) -> None:
     """Writes config.json, with the formulas that it comes to and what was said before."""
     self._words |= words
-    if self.writes:
+    if self.writes and self._settled:
       named = {} if self.method is None else {"method": self.method}
       evaluation.write_json(
         self.path / "config.json", {"config": self.config, **named, **self._words}
@@ -98,6 +99,8 @@ class Workdir:
       ValueError: there is none, but there was one: the run would begin anew unasked.
     """
     words = self._check(restored, last)
+    self._settled = True
+    self.describe()
     kept = -1 if restored is None else restored  # a run that begins anew writes step 0 again
     self._evaluations, self._answers = (
       self.path / f"{x}.jsonl" for x in ("evaluations", "answers")
