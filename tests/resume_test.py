@@ -2,6 +2,7 @@
 
 import copy
 import dataclasses
+import json
 import shutil
 import signal
 import subprocess
@@ -96,6 +97,15 @@ def test_a_damaged_note_of_the_last_checkpoint_still_says_that_there_was_one(con
   place = tmp_path / "saved.json"
   place.mkdir() if content is None else place.write_text(content)
   assert last_saved(tmp_path) == 0
+
+
+def test_a_run_that_skipped_every_step_begins_anew(run):
+  shutil.rmtree(run / "checkpoints")
+  (run / "saved.json").unlink()
+  rows = [{"step": step, "skipped_updates": 1.0} for step in (1, 2, 3, 4)]
+  (run / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+  loop.train(CONFIG, run)
+  assert last_saved(run) == 4
 
 
 def test_the_config_is_checked_when_its_file_is_gone(run, caplog):

@@ -86,10 +86,12 @@ class Workdir:
     """What says that there was a checkpoint; empty if nothing does."""
     if saved is not None:
       return f"saved a checkpoint at step {saved}"
-    steps = (row["step"] for row in read_lines(self.path / "metrics.jsonl"))
-    done = max(steps, default=0)
+    rows = list(read_lines(self.path / "metrics.jsonl"))
+    skipped = {row["step"] for row in rows if row.get("skipped_updates")}  # which save nothing
+    done = max((row["step"] for row in rows), default=0)
+    due = set(range(self._every, done + 1, self._every)) - skipped
     # A process may end while it saves, but the next save waits for the one before.
-    return f"took {done} steps, saving every {self._every}" if done >= 2 * self._every else ""
+    return f"took {done} steps, saving every {self._every}" if len(due) >= 2 else ""
 
   @contextlib.contextmanager
   def open(self, restored: int | None, last: int) -> Iterator[None]:
