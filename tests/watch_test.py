@@ -2,8 +2,10 @@
 
 import dataclasses
 import functools
+import itertools
 import json
 import math
+import time
 
 import jax.numpy as jnp
 import numpy as np
@@ -167,9 +169,11 @@ def test_what_is_not_finite_is_null_in_the_lines_and_stays_in_the_numbers(tmp_pa
   assert (tmp_path / "metrics.jsonl").read_text() == '{"step": 1, "loss": null}\n'
 
 
-def test_tensorboard_shows_every_step_once_after_kills(tmp_path, caplog):
+def test_tensorboard_shows_every_step_once_after_kills(tmp_path, caplog, monkeypatch):
   from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+  # Files are read in the order of their names, which begin with the second they were made in.
+  monkeypatch.setattr(time, "time", functools.partial(next, itertools.count(1_700_000_000.0, 10.0)))
   for step, last in ((0, 3), (-1, 4), (2, 6)):  # began, began anew, went on from step 2
     writer = Writer(tmp_path, step=step)
     for at in range(step + 1, last + 1):
