@@ -37,11 +37,11 @@ from lcrl.evaluation.progress import Progress, to_stderr
 from lcrl.evaluation.report import setups
 from lcrl.evaluation.run import play_all
 from lcrl.mesh import param_shardings
-from lcrl.named import build, resolve
 from lcrl.policies import sources
+from lcrl.registry import build, resolve
 from lcrl.tasks.task import Prompt, Task
-from lcrl.training import runs
-from lcrl.training.playing import build_tokenizer, eval_temperature, playing
+from lcrl.training import kinds
+from lcrl.training.build import build_tokenizer, eval_temperature, playing
 from lcrl.training.workdir import read_config, read_start
 
 FLAGS = flags.FLAGS
@@ -80,7 +80,7 @@ def evaluate(
     raise ValueError("the config has no section task to evaluate on.")
   name = str(workdir or setup.model_of(settings.built["policy"]))
   to_stderr(f"Loading {name}.")
-  model = runs.RUNS[settings.run].model(settings)
+  model = kinds.RUNS[settings.run].model(settings)
   started_at = None if workdir is None else read_start(workdir)
   tokenizer = build_tokenizer(settings, model.policy, started_at)
   if workdir is None:
@@ -187,7 +187,7 @@ def read_flags(given: Any) -> tuple[Any, dict[str, Any]]:
     raise ValueError("name --out: without --workdir there is no folder to write to.")
   workdir = None if given.workdir is None else Path(given.workdir)
   config = given.config.to_dict() if workdir is None else read_config(workdir)
-  settings = runs.acting(config).settings(config)
+  settings = kinds.acting(config).settings(config)
   if given.model is not None:
     if workdir is not None:
       raise ValueError("--model needs --config; --workdir brings its own model.")

@@ -14,9 +14,9 @@ from absl import flags
 
 from experiments import command
 from lcrl import policies
-from lcrl.training import runs
+from lcrl.training import kinds
+from lcrl.training.build import build_tokenizer
 from lcrl.training.checkpoint import Checkpoints
-from lcrl.training.playing import build_tokenizer
 from lcrl.training.settings import Mesh
 from lcrl.training.workdir import read_config
 
@@ -49,7 +49,7 @@ def restore(workdir: Path, model: Any, step: int | None = None) -> tuple[int, An
 def export(workdir: Path, out: Path, step: int | None = None) -> int:
   """Writes the folder, the tokenizer in it if it came from one; returns the checkpoint's step."""
   config = read_config(workdir)
-  kind = runs.acting(config)
+  kind = kinds.acting(config)
   settings = kind.settings(config)
   model = kind.model(anywhere(settings, prompts=len(jax.devices())))
   tokenizer = build_tokenizer(settings)

@@ -10,7 +10,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from lcrl.named import annotated, hints_of, offered, parameters
+from lcrl.registry import annotated, hints_of, offered, parameters
 from lcrl.training import fields
 from lcrl.training.fields import Named, Section
 from lcrl.values import hints, said

@@ -25,8 +25,8 @@ from experiments import command
 from lcrl.policies.folder import read_json
 from lcrl.policies.hf_config import read_config
 from lcrl.policies.shapes import SHAPES
-from lcrl.training.fit import CHIPS, GIB, Program, measure
-from lcrl.training.model import Model, build_model
+from lcrl.training.analysis.fit import CHIPS, GIB, Program, measure
+from lcrl.training.rl.learner import Model, build_model
 from lcrl.training.settings import read
 
 FLAGS = flags.FLAGS

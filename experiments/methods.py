@@ -23,8 +23,8 @@ import numpy as np
 
 from lcrl import losses, recipes
 from lcrl.losses import policy, weights
-from lcrl.named import names
-from lcrl.training import revise
+from lcrl.registry import names
+from lcrl.training.rl import revise
 
 ROOT = pathlib.Path(__file__).parent.parent
 MARKS = "<!-- methods: python -m experiments.methods -->\n", "<!-- end of methods -->\n"

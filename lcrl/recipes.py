@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from lcrl import advantages, budgets, filters, rewards
 from lcrl.losses import policy as losses
 from lcrl.losses import weights
-from lcrl.named import build, resolve
+from lcrl.registry import build, resolve
 from lcrl.types import Recipe, Stage
 
 __all__ = ["Recipe", "Stage", "from_config", "in_turn", "init", "needs", "numbers", "signals"]

@@ -5,30 +5,31 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lcrl.training import loop, phases, playing
-from lcrl.training.model import build_model
+from lcrl.training import build, loop
+from lcrl.training.rl import phases
+from lcrl.training.rl.learner import build_model
 from lcrl.training.settings import read
 from tests.loop_test import changed
 
 
 def test_controls_are_built_by_name_and_chained():
   spec = {"fn": "chained", "controls": [{"fn": "top_k", "k": 2}, {"fn": "min_p", "p": 0.5}]}
-  control = playing.build_control(spec)
+  control = build.build_control(spec)
   logits = jnp.log(jnp.array([[0.5, 0.2, 0.3], [0.4, 0.3, 0.3]]))
   state = control.init(jnp.zeros((2, 1), jnp.int32), jnp.ones(2, jnp.int32))
   kept = np.isfinite(control.shape(state, logits))
   np.testing.assert_array_equal(kept, [[True, False, True], [True, True, True]])
-  assert playing.build_control(None) is None
+  assert build.build_control(None) is None
   with pytest.raises(ValueError, match=r"sampling\.control\.controls\[0\]\.fn='top' is not one of"):
-    playing.build_control({"fn": "chained", "controls": [{"fn": "top"}]})
+    build.build_control({"fn": "chained", "controls": [{"fn": "top"}]})
 
 
 def test_a_run_samples_under_its_control(monkeypatch):
   monkeypatch.setattr(jax, "devices", lambda *_: jax.local_devices()[:1])
   config = changed(sampling={"temperature": 1.0, "control": {"fn": "top_k", "k": 1}})
   model = build_model(read(config))
-  tokenizer = playing.build_tokenizer(model.settings)
-  with playing.playing(model, tokenizer, config["task"], "task") as (task, player):
+  tokenizer = build.build_tokenizer(model.settings)
+  with build.playing(model, tokenizer, config["task"], "task") as (task, player):
     roll = phases.Roll(model, task, phases.make_rounds(model, player))
     tokens = np.asarray(roll(model.initial()).batch.rollouts.tokens)
   assert (tokens == tokens[:, :1]).all()  # one continuation a prompt: the most likely

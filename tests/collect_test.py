@@ -13,9 +13,9 @@ from lcrl import advantages, budgets, filters, recipes, rewards
 from lcrl.losses import policy as losses
 from lcrl.mesh import make_mesh
 from lcrl.tasks.task import Prompt, Task
-from lcrl.training.collect import Collector
 from lcrl.training.metrics import values
-from lcrl.training.rounds import Rounds
+from lcrl.training.rl.collect import Collector
+from lcrl.training.rl.rounds import Rounds
 from lcrl.types import Recipe
 from tests.rollouts import random_rollouts
 

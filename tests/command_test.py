@@ -8,7 +8,7 @@ import pytest
 
 from experiments import fields as page
 from experiments.command import Experiment, take_overrides
-from lcrl.training import runs
+from lcrl.training import kinds
 
 ROOT = pathlib.Path(__file__).parent.parent
 
@@ -64,7 +64,7 @@ def test_nested_functions_lists_and_sections_that_are_left_out():
   assert found["loss"]["kl"] == {"fn": "k3", "beta": 0.5}
   assert found["reward"] == {"fn": "acoer"}, "another function takes other arguments"
   assert "eval" not in found
-  runs.kind(found).settings(found)
+  kinds.kind(found).settings(found)
   assert config("--config.lora.targets=query,key", name="dpo_lora")["lora"]["targets"] == (
     "query",
     "key",
@@ -89,7 +89,7 @@ def test_nested_functions_lists_and_sections_that_are_left_out():
   ],
 )
 def test_what_is_unknown_is_refused_with_the_nearest_name(text, message):
-  read = lambda found: runs.kind(found).settings(found)
+  read = lambda found: kinds.kind(found).settings(found)
   with pytest.raises(ValueError, match=message):
     read(config(f"--config.{text}"))
 

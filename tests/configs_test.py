@@ -13,7 +13,7 @@ import pytest
 from lcrl import recipes
 from lcrl.evaluation import report
 from lcrl.policies import sources
-from lcrl.training import loop, metric_names, playing, runs
+from lcrl.training import build, kinds, loop, metric_names
 from lcrl.training.pairs import sampled
 
 FOLDER = pathlib.Path(__file__).parent.parent / "configs"
@@ -26,7 +26,7 @@ def module(name):
 
 def check(config):
   """Raises for what can be told without running it."""
-  settings = runs.kind(config).settings(config)
+  settings = kinds.kind(config).settings(config)
   if config.get("run", "rl") == "rl":
     recipes.from_config(settings.slots)
     if config["policy"]["fn"] == "pretrained":
@@ -44,7 +44,7 @@ def shared():
   """What all smoke runs would make alike is made once: policy, sampler and verifier. The plots,
   which have their own tests, are left out."""
   with pytest.MonkeyPatch.context() as patch, contextlib.ExitStack() as stack:
-    start = playing.Verifier
+    start = build.Verifier
 
     @functools.cache
     def started(name, knobs):
@@ -55,8 +55,8 @@ def shared():
       return contextlib.nullcontext(started(task.name, tuple(knobs.items())))
 
     tasks = {}
-    patch.setattr(playing, "Verifier", verifier)
-    for place in (playing, sampled):
+    patch.setattr(build, "Verifier", verifier)
+    for place in (build, sampled):
       patch.setattr(place, "make_engine", functools.cache(place.make_engine))
     patch.setattr(sources, "fresh", functools.cache(sources.fresh))
     for plot in ("pareto", "by_difficulty", "curves", "reward_by_length"):

@@ -10,7 +10,7 @@ import pytest
 from experiments.benchmarks.pair_padding import packed_padding
 from lcrl.data import batches
 from lcrl.data.sources import Encoded
-from lcrl.named import resolve
+from lcrl.registry import resolve
 
 END, PAD = 1, 0
 KINDS = {"stratified": {}, "bucketed": dict(lengths=(64, 128, 256))}

@@ -7,7 +7,7 @@ import pytest
 from lcrl.data import pair_builders
 from lcrl.data.pair_builders import Samples, best_vs_worst, win_rates
 from lcrl.losses.preference import cdr_reward
-from lcrl.named import resolve
+from lcrl.registry import resolve
 
 
 def samples(correct=(), lengths=(), scores=(), texts=(), prompt_id=0, **signals) -> Samples:

@@ -9,7 +9,7 @@ import pytest
 from lcrl.data import sources
 from lcrl.data.sources import Encoded, fingerprint
 from lcrl.data.tokenizers import utf8
-from lcrl.named import resolve
+from lcrl.registry import resolve
 
 
 class OnlyText:

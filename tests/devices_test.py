@@ -11,9 +11,9 @@ import pytest
 from lcrl import recipes
 from lcrl.mesh import check_divides, first_devices, make_mesh, replicated, whole_shards
 from lcrl.tasks.task import Prompt, Task
-from lcrl.training import memory, runs
-from lcrl.training.model import build_model
-from lcrl.training.phases import make_monitor
+from lcrl.training import kinds, memory
+from lcrl.training.rl.learner import build_model
+from lcrl.training.rl.phases import make_monitor
 from lcrl.training.settings import read
 from lcrl.types import TrainState
 from tests.configs_test import NAMES, module
@@ -30,7 +30,7 @@ def smoke(name="laser_d", **sections):
 def test_smoke_modes_lie_on_any_number_of_devices():
   for name in NAMES:
     config = smoke(name)
-    settings = runs.kind(config).settings(config)
+    settings = kinds.kind(config).settings(config)
     for count in (1, 2, 3, 8):
       devices = first_devices(settings.mesh.devices, jax.devices()[:count])
       assert make_mesh(**settings.mesh.axes, devices=devices).size == 1, name

@@ -11,9 +11,9 @@ import pytest
 from experiments.export import export
 from lcrl import policies
 from lcrl.training.checkpoint import CheckpointError, Checkpoints
-from lcrl.training.model import build_model
-from lcrl.training.pairs.model import build_model as build_pair_model
+from lcrl.training.pairs.learner import build_model as build_pair_model
 from lcrl.training.pairs.settings import read as read_pairs
+from lcrl.training.rl.learner import build_model
 from lcrl.training.settings import read
 
 CHAT = Path(__file__).parent / "fixtures" / "chats" / "chatml"

@@ -9,7 +9,7 @@ import pytest
 
 from lcrl import losses
 from lcrl.losses.preference import stages as pairs
-from lcrl.named import build
+from lcrl.registry import build
 from lcrl.types import Batch, PairBatch, Pairs, TokenScores
 from tests.laws_test import TABLE
 from tests.rollouts import random_rollouts

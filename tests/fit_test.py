@@ -14,9 +14,9 @@ from experiments import fit as command
 from lcrl.mesh import make_mesh
 from lcrl.policies import Config
 from lcrl.policies.shapes import SHAPES
-from lcrl.training import fit
-from lcrl.training.collectives import sent_bytes
-from lcrl.training.model import build_model
+from lcrl.training.analysis import fit
+from lcrl.training.analysis.collectives import sent_bytes
+from lcrl.training.rl.learner import build_model
 from lcrl.training.settings import read
 
 FOLDER = Path(__file__).parent / "fixtures/models/qwen2"

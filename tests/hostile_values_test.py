@@ -8,8 +8,8 @@ import math
 import pytest
 
 from lcrl import values
-from lcrl.named import find, is_spec
-from lcrl.training import fields, runs
+from lcrl.registry import find, is_spec
+from lcrl.training import fields, kinds
 from lcrl.training.fields import Named
 from tests.configs_test import module
 
@@ -52,7 +52,7 @@ def changed(config, path, value):
 def refusal(config):
   """Why a config is none; other errors than ValueError come through."""
   try:
-    runs.kind(config).settings(config)
+    kinds.kind(config).settings(config)
   except ValueError as why:
     return str(why)
   return None
@@ -102,7 +102,7 @@ def test_every_field_takes_or_refuses_by_name(kind):
 def test_some_values_that_once_ended_in_other_errors(path, value):
   given = changed(module("laser_d").get_config("smoke").to_dict(), path.split("."), value)
   with pytest.raises(ValueError, match=path.replace(".", r"\.")):
-    runs.kind(given).settings(given)
+    kinds.kind(given).settings(given)
 
 
 @pytest.mark.parametrize("text", ["{[]: 1}", "{{}}", "-" * 10**5 + "1", "9" * 400, "9" * 5000])

@@ -11,7 +11,7 @@ import pytest
 
 from lcrl import tasks
 from lcrl.data import pair_builders, tokenizers
-from lcrl.sampling.verified import Player
+from lcrl.rollouts.worker import Player
 from lcrl.tasks.verify import Verdict
 from lcrl.training.checkpoint import Checkpoints
 from lcrl.training.iterative import pool as pools

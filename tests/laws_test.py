@@ -11,7 +11,7 @@ import pytest
 
 from lcrl import advantages, budgets, filters, losses, rewards
 from lcrl.losses import policy
-from lcrl.named import build
+from lcrl.registry import build
 from lcrl.training.metric_names import explanation
 from lcrl.types import Batch, TokenScores
 from tests.rollouts import random_rollouts

@@ -16,9 +16,11 @@ import pytest
 
 from experiments.run_folders import find
 from lcrl import tasks
-from lcrl.training import loop, model, phases, playing, rl
+from lcrl.training import build, loop
 from lcrl.training.checkpoint import Checkpoints
-from lcrl.training.model import build_model
+from lcrl.training.rl import learner, phases
+from lcrl.training.rl import run as rl
+from lcrl.training.rl.learner import build_model
 from lcrl.training.settings import read
 
 CONFIG = {
@@ -126,13 +128,13 @@ def test_the_report_says_what_was_measured_on_what(whole, tmp_path, capsys, monk
 
 def test_an_evaluation_has_a_temperature_of_its_own(monkeypatch):
   used = []
-  monkeypatch.setattr(playing, "evaluate", lambda player, *_, **__: used.append(player))
+  monkeypatch.setattr(build, "evaluate", lambda player, *_, **__: used.append(player))
   for temperature in (0, 0.7, 1.0):
     settings = read(changed(eval__temperature=temperature))
-    model, tokenizer = build_model(settings), playing.build_tokenizer(settings)
-    with playing.playing(model, tokenizer, CONFIG["task"], "task") as (task, player):
+    model, tokenizer = build_model(settings), build.build_tokenizer(settings)
+    with build.playing(model, tokenizer, CONFIG["task"], "task") as (task, player):
       assert player.engine.temperature == 1.0  # of training, whatever eval says
-      with playing.judging(model, tokenizer, task, player, say=lambda text: None) as judge:
+      with build.judging(model, tokenizer, task, player, say=lambda text: None) as judge:
         judge(None)
   assert [player.engine.temperature for player in used] == [0, 0.7, 1.0]
   assert used[-1] is player  # nothing is compiled anew
@@ -189,7 +191,7 @@ def test_another_config_in_the_workdir_is_refused(whole):
 
 def test_nothing_is_compiled_twice(tmp_path):
   model = build_model(read(CONFIG))
-  with playing.playing(model, playing.build_tokenizer(read(CONFIG)), CONFIG["task"], "task") as (
+  with build.playing(model, build.build_tokenizer(read(CONFIG)), CONFIG["task"], "task") as (
     task,
     player,
   ):
@@ -221,11 +223,11 @@ def test_a_verifier_that_hangs_or_dies_is_counted_and_the_run_goes_on(tmp_path, 
 
 def test_the_update_alone_keeps_what_the_head_gives(monkeypatch):
   """`train.head_remat=False`; what only measures has no backward pass."""
-  asked, make = [], model.make_scorer
-  monkeypatch.setattr(model, "make_scorer", lambda *xs, **o: asked.append(o) or make(*xs, **o))
+  asked, make = [], learner.make_scorer
+  monkeypatch.setattr(learner, "make_scorer", lambda *xs, **o: asked.append(o) or make(*xs, **o))
   for remat in (True, False):
     asked.clear()
-    model.build_model(read(changed(train__head_remat=remat)))
+    learner.build_model(read(changed(train__head_remat=remat)))
     assert [o.get("keep", False) for o in asked] == [not remat, False]
 
 

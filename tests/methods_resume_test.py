@@ -16,15 +16,15 @@ import pytest
 
 from lcrl import recipes, tasks
 from lcrl.data import tokenizers
-from lcrl.named import build
+from lcrl.registry import build
+from lcrl.rollouts.worker import Player
 from lcrl.sampling.engine import make_engine
 from lcrl.sampling.programs import compiled, proceed
-from lcrl.sampling.verified import Player
 from lcrl.tasks.verify import Verdict
-from lcrl.training import phases
 from lcrl.training.checkpoint import Checkpoints
-from lcrl.training.model import build_model
-from lcrl.training.rounds import Provider
+from lcrl.training.rl import phases
+from lcrl.training.rl.learner import build_model
+from lcrl.training.rl.rounds import Provider
 from lcrl.training.settings import read
 from lcrl.types import Outcome
 from tests.laws_test import LAGRANGIAN, SLOTS, TABLE

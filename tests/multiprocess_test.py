@@ -19,7 +19,7 @@ import pytest
 
 from lcrl.training import loop
 from lcrl.training.checkpoint import Checkpoints
-from lcrl.training.model import build_model
+from lcrl.training.rl.learner import build_model
 from lcrl.training.settings import read
 from tests.loop_test import changed
 

@@ -30,7 +30,7 @@ from lcrl.data.tokenizers import Utf8
 from lcrl.policies import sources
 from lcrl.tasks.jsonl import jsonl
 from lcrl.tasks.task import Rendered, Signals
-from lcrl.training.revise import Revision
+from lcrl.training.rl.revise import Revision
 from lcrl.types import Stage
 
 

@@ -12,10 +12,10 @@ import pytest
 from lcrl.data.sources import Encoded
 from lcrl.losses.weights import token_mean
 from lcrl.training import loop
-from lcrl.training.pairs import judge, references
-from lcrl.training.pairs.measures import compare
+from lcrl.training.pairs import evaluate, references
+from lcrl.training.pairs.learner import build_model, derive
+from lcrl.training.pairs.metrics import compare
 from lcrl.training.pairs.mismatched import mismatched
-from lcrl.training.pairs.model import build_model, derive
 from lcrl.training.pairs.settings import read
 from lcrl.types import Pairs
 from tests.pairs_run_test import changed, one_device, rows  # noqa: F401
@@ -282,4 +282,4 @@ def test_a_run_that_never_began_does_not_hold_its_folder(rows, tmp_path):  # noq
 
 def test_an_evaluation_without_a_finite_surprise_has_a_line():
   found = {"accuracy": 0.5, "pairs": {"surprise": None}, "sampled": {"tokens": 3.0}}
-  assert "surprise nan" in judge.line(found)
+  assert "surprise nan" in evaluate.line(found)

@@ -13,7 +13,7 @@ import pytest
 from lcrl.losses import preference as pref
 from lcrl.losses.preference import stages
 from lcrl.losses.weights import sequence_mean, sequence_sum, token_mean
-from lcrl.named import build
+from lcrl.registry import build
 from lcrl.training.scorer import value_and_grad
 from lcrl.types import PairBatch, Pairs, TokenScores
 

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from lcrl import filters
-from lcrl.named import build
+from lcrl.registry import build
 from lcrl.training import loop
-from lcrl.training.watch import facts, preflight, step_metrics
+from lcrl.training.rl.step_metrics import facts, preflight, step_metrics
 from tests.laws_test import TABLE, inputs
 from tests.loop_test import changed
 

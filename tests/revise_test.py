@@ -13,12 +13,12 @@ from lcrl.data.rows import Rows
 from lcrl.losses import policy as losses
 from lcrl.losses.correction import truncated_importance
 from lcrl.mesh import make_mesh
-from lcrl.named import build
+from lcrl.registry import build
+from lcrl.rollouts.worker import Player
 from lcrl.sampling.core import Samples
 from lcrl.sampling.programs import assemble
-from lcrl.sampling.verified import Player
 from lcrl.tasks.task import Prompt, Task
-from lcrl.training import ahead, revise
+from lcrl.training.rl import pending, revise
 from lcrl.types import Batch, Budget, TokenScores
 from tests.methods_resume_test import Here
 from tests.rollouts import random_rollouts
@@ -238,5 +238,5 @@ def test_a_log_prob_of_zero_was_drawn_and_an_older_state_still_says_what_was_not
   old = dataclasses.replace(r, sampler_log_probs=jnp.where(forced, 0, r.sampler_log_probs))
   numbers = dict.fromkeys(("position", "rounds", "sampled", "trained", "seconds"), 0)
   rows = {k: v for k, v in vars(old).items() if k != "undrawn"} | {"budget": vars(r.budget)}
-  got = ahead.collected({"rollouts": rows, "metrics": {}, **numbers}).rollouts
+  got = pending.collected({"rollouts": rows, "metrics": {}, **numbers}).rollouts
   np.testing.assert_array_equal(got.drawn, r.mask & ~forced)

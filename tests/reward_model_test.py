@@ -18,15 +18,15 @@ from lcrl.losses import reward_model
 from lcrl.mesh import make_mesh
 from lcrl.policies import make, tiny
 from lcrl.policies.hf import Source
-from lcrl.training import loop, playing
+from lcrl.training import build, loop
 from lcrl.training.checkpoint import Checkpoints
 from lcrl.training.packed import PackedScore
 from lcrl.training.pairs.run import read_data
-from lcrl.training.reward_model import head, measures
+from lcrl.training.reward_model import head, metrics
 from lcrl.training.reward_model.learned import providers
 from lcrl.training.reward_model.run import build_model
 from lcrl.training.reward_model.settings import read
-from lcrl.training.rounds import Rounds
+from lcrl.training.rl.rounds import Rounds
 from lcrl.types import PairBatch, Pairs
 from tests.pairs_run_test import lines, one_device  # noqa: F401
 from tests.rollouts import random_rollouts
@@ -204,7 +204,7 @@ def test_regression_on_scored_answers(folder, tmp_path):
 
 def test_correlations_by_hand():
   rewards, lengths = jnp.array([[1.0, 0.0], [3.0, 2.0]]), jnp.array([[2, 4], [6, 8]])
-  found = jax.jit(measures.look)(rewards, 2 * rewards, lengths, jnp.ones(2, bool))
+  found = jax.jit(metrics.look)(rewards, 2 * rewards, lengths, jnp.ones(2, bool))
   # centred: rewards (-.5, -1.5, 1.5, .5), lengths (-3, -1, 1, 3): 6 / sqrt(5 * 20)
   assert float(found["reward_length_correlation"]) == pytest.approx(0.6)
   assert float(found["score_correlation"]) == pytest.approx(1.0)
@@ -235,8 +235,8 @@ def test_it_scores_rollouts_of_a_run(trained, folder, tmp_path, monkeypatch):
 
 
 def test_errors_name_the_field(trained, folder, tmp_path):
-  model, utf8 = build_model(read(changed(folder))), playing.build_tokenizer(read(changed(folder)))
-  sums = playing.build_tokenizer(read(changed(folder, tokenizer={"fn": "sums"})))
+  model, utf8 = build_model(read(changed(folder))), build.build_tokenizer(read(changed(folder)))
+  sums = build.build_tokenizer(read(changed(folder, tokenizer={"fn": "sums"})))
   ask = lambda spec, tokenizer=utf8: providers({"brief": spec}, model, tokenizer, ["brief"])
   (tmp_path / "config.json").write_text(json.dumps({"config": {"run": "sft"}}))
   for wrong, message in (
@@ -260,4 +260,4 @@ def test_errors_name_the_field(trained, folder, tmp_path):
   ):
     s = read(config)
     with pytest.raises(ValueError, match=rf"the loss needs \['{need}'\]"):
-      read_data(build_model(s), playing.build_tokenizer(s))
+      read_data(build_model(s), build.build_tokenizer(s))

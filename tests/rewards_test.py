@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lcrl import rewards
-from lcrl.named import build
+from lcrl.registry import build
 from lcrl.types import Outcome
 from tests.rollouts import random_rollouts
 

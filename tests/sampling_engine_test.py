@@ -17,7 +17,7 @@ from lcrl.mesh import make_mesh, to_global
 from lcrl.sampling.controls import chain
 from lcrl.sampling.engine import make_engine
 from lcrl.sampling.steering import budget_forcing, token_bias
-from lcrl.training.playing import playing
+from lcrl.training.build import playing
 from lcrl.training.settings import read
 from lcrl.types import Budget, Outcome
 from tests.loop_test import CONFIG

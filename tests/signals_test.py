@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 
 from lcrl import advantages, budgets, filters, rewards, tasks
 from lcrl.losses import policy as losses
-from lcrl.named import build
+from lcrl.registry import build
 from lcrl.rewards.signals import phase_entropy
 from lcrl.tasks.task import Prompt, Response, Task
-from lcrl.training.rounds import Provider, Rounds
+from lcrl.training.rl.rounds import Provider, Rounds
 from lcrl.types import Recipe
 
 RECIPE = Recipe(
@@ -145,7 +145,7 @@ def test_a_state_with_fewer_rows_than_the_data_set_is_refused():
 
 
 def test_signals_pad_by_token_and_by_nothing_else():
-  from lcrl.training.collect import pad_rows
+  from lcrl.training.rl.collect import pad_rows
   from tests.rollouts import random_rollouts
 
   r = random_rollouts(length=4)

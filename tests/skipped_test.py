@@ -11,7 +11,7 @@ import pytest
 from lcrl import recipes
 from lcrl.training import loop
 from lcrl.training.checkpoint import Checkpoints
-from lcrl.training.model import build_model
+from lcrl.training.rl.learner import build_model
 from lcrl.training.settings import read
 from lcrl.training.skipped import PATIENCE, Skips
 from tests import iterative_test, loop_test, pairs_run_test

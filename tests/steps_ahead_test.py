@@ -13,9 +13,10 @@ import pytest
 from experiments import export
 from lcrl.mesh import beside
 from lcrl.sampling.engine import make_engine
-from lcrl.training import loop, rl
+from lcrl.training import loop
 from lcrl.training.checkpoint import Checkpoints
-from lcrl.training.model import build_model
+from lcrl.training.rl import run as rl
+from lcrl.training.rl.learner import build_model
 from lcrl.training.settings import read
 from lcrl.types import Budget
 from tests.loop_test import changed, final_state, lines

@@ -13,8 +13,8 @@ import pytest
 
 from lcrl import policies
 from lcrl.mesh import make_mesh, to_global
+from lcrl.rollouts.worker import VERDICTS, Player
 from lcrl.sampling import jobs, programs
-from lcrl.sampling.verified import VERDICTS, Player
 from lcrl.tasks.task import Prompt, Task
 from lcrl.tasks.verify import Verdict
 from lcrl.types import Outcome

@@ -7,7 +7,7 @@ import pyarrow.parquet
 import pytest
 
 from lcrl import tasks
-from lcrl.named import build
+from lcrl.registry import build
 from lcrl.tasks import scorers
 from lcrl.tasks.task import BadFormat
 from lcrl.tasks.verify import Verifier

@@ -13,7 +13,7 @@ import pytest
 import reasoning_gym as package
 
 from lcrl import tasks
-from lcrl.named import build
+from lcrl.registry import build
 from lcrl.tasks import reasoning_gym
 from lcrl.tasks.reasoning_gym import ALLOWED
 from lcrl.tasks.task import BadFormat

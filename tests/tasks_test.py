@@ -5,7 +5,7 @@ import time
 import pytest
 
 from lcrl import tasks
-from lcrl.named import build
+from lcrl.registry import build
 from lcrl.tasks import extract, scorers
 from lcrl.tasks.task import BadFormat, Prompt, plain
 from lcrl.tasks.verify import Verifier

@@ -11,9 +11,10 @@ import pytest
 from experiments import testbed
 from lcrl import data, policies, recipes, rewards
 from lcrl.tasks.sums import Sums
-from lcrl.training import optimizers, phases, playing
-from lcrl.training.collect import step_key
-from lcrl.training.model import build_model
+from lcrl.training import build, optimizers
+from lcrl.training.rl import phases
+from lcrl.training.rl.collect import step_key
+from lcrl.training.rl.learner import build_model
 from lcrl.training.settings import read
 
 SUMS = Sums(most=2)
@@ -65,9 +66,9 @@ def on_the_host(config, monkeypatch):
   """Rollouts of every step, and the final state."""
   monkeypatch.setattr(jax, "devices", lambda *_: jax.local_devices()[:1])
   settings = read(config)
-  model, tokenizer = build_model(settings), playing.build_tokenizer(settings)
+  model, tokenizer = build_model(settings), build.build_tokenizer(settings)
   state, rollouts = model.initial(), []
-  with playing.playing(model, tokenizer, settings.built["task"], "task") as (task, player):
+  with build.playing(model, tokenizer, settings.built["task"], "task") as (task, player):
     roll = phases.Roll(model, task, phases.make_rounds(model, player))
     for _ in range(settings.train.steps):
       shaped = roll(state)

@@ -16,7 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
-from lcrl.sampling.verified import Referee
+from lcrl.rollouts.worker import Referee
 from lcrl.tasks import reasoning_gym
 from lcrl.tasks.task import Prompt, Task
 from lcrl.tasks.verify import Verdict, Verifier

@@ -18,7 +18,7 @@ import numpy as np
 from absl import app, flags
 
 from experiments.benchmarks.shapes import config, failure, machine, peak_gib, timed
-from lcrl.training.pairs.model import Model, build_model
+from lcrl.training.pairs.learner import Model, build_model
 from lcrl.training.pairs.settings import read
 from lcrl.types import Pairs
 

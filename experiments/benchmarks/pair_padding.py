@@ -17,7 +17,7 @@ import numpy as np
 from absl import app, flags
 
 from lcrl.data import batches, sources, tokenizers
-from lcrl.named import build, resolve
+from lcrl.registry import build, resolve
 from lcrl.training.packing import Sizes, arrange, rounded, used_lengths
 
 FLAGS = flags.FLAGS

@@ -30,13 +30,13 @@ from absl import app, flags
 
 from experiments.benchmarks import peers, shapes
 from lcrl.mesh import beside
+from lcrl.rollouts.worker import Player
 from lcrl.sampling.engine import make_engine
-from lcrl.sampling.verified import Player
 from lcrl.tasks.scorers import text
 from lcrl.tasks.task import Prompt, Task
 from lcrl.tasks.verify import Verifier
-from lcrl.training.model import build_model
-from lcrl.training.phases import Roll, learn, make_rounds
+from lcrl.training.rl.learner import build_model
+from lcrl.training.rl.phases import Roll, learn, make_rounds
 from lcrl.training.settings import read
 
 FLAGS = flags.FLAGS

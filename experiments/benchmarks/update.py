@@ -27,9 +27,9 @@ from experiments.benchmarks import peers, shapes
 from experiments.benchmarks.profiles import profile
 from experiments.benchmarks.shapes import Work
 from lcrl.policies import Config
-from lcrl.training.fit import CHIPS, layer_weights
-from lcrl.training.model import Model, build_model
+from lcrl.training.analysis.fit import CHIPS, layer_weights
 from lcrl.training.packing import used_lengths
+from lcrl.training.rl.learner import Model, build_model
 from lcrl.training.settings import read
 from lcrl.types import Batch, Budget, Rollouts
 

@@ -28,8 +28,8 @@ from absl import app, flags
 from experiments.benchmarks import peers, scorers, shapes
 from lcrl import policies
 from lcrl.mesh import make_mesh, to_global
+from lcrl.rollouts.worker import Player
 from lcrl.sampling.engine import Engine, make_engine
-from lcrl.sampling.verified import Player
 from lcrl.tasks.task import Prompt, Task
 from lcrl.tasks.verify import Verifier
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterable
 
-from lcrl.named import takes
 from lcrl.policies.vocabulary import tokenizer as pretrained
+from lcrl.registry import takes
 from lcrl.tasks.sums import Sums
 from lcrl.tasks.task import Messages
 

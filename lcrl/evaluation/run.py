@@ -11,7 +11,7 @@ import numpy as np
 from lcrl.evaluation.measures import measure
 from lcrl.mesh import replicated, to_local
 from lcrl.policies import Tokenizer
-from lcrl.sampling.verified import Player, Referee
+from lcrl.rollouts.worker import Player, Referee
 from lcrl.tasks.task import Prompt
 from lcrl.types import Budget, Outcome, Rollouts
 

@@ -8,10 +8,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from lcrl.named import takes
 from lcrl.policies.config import Config, tiny
 from lcrl.policies.hf import Source, pretrained
 from lcrl.policies.transformer import make
+from lcrl.registry import takes
 
 __all__ = ["between", "fresh", "pretrained"]
 

@@ -10,7 +10,7 @@ import pathlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from lcrl.named import resolve
+from lcrl.registry import resolve
 from lcrl.tasks import extract as extractors
 from lcrl.tasks.task import BadFormat, Prompt, Render, Signals, Task, plain
 

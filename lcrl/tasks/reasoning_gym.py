@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Mapping
 from typing import Any
 
-from lcrl.named import resolve
+from lcrl.registry import resolve
 from lcrl.tasks import extract as extractors
 from lcrl.tasks.gym_scorers import Scorer
 from lcrl.tasks.task import Prompt, Render, Signals, Task, plain

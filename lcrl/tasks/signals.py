@@ -10,7 +10,7 @@ import bisect
 import re
 from collections.abc import Mapping, Sequence
 
-from lcrl.named import resolve
+from lcrl.registry import resolve
 from lcrl.tasks import extract as extractors
 from lcrl.tasks.task import Response, Signals
 

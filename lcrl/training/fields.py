@@ -13,19 +13,20 @@ from lcrl import advantages, budgets, filters, rewards, tasks, values
 from lcrl.data import batches, pair_builders, readers, sources, tokenizers
 from lcrl.losses import policy as losses
 from lcrl.losses import weights
-from lcrl.named import annotated, check, find, hints_of, is_spec
 from lcrl.policies import sources as policies
 from lcrl.policies.hf import Source
+from lcrl.registry import annotated, check, find, hints_of, is_spec
 from lcrl.sampling import choices
 from lcrl.sampling.controls import Control
 from lcrl.tasks.task import Task
-from lcrl.training import optimizers, revise, settings
-from lcrl.training.iterative import anchors
+from lcrl.training import optimizers, settings
+from lcrl.training.iterative import reference_policy
 from lcrl.training.iterative import settings as iterative
 from lcrl.training.pairs import references
 from lcrl.training.pairs import settings as on_pairs
 from lcrl.training.pairs.losses import LOSSES
 from lcrl.training.reward_model import settings as reward_model
+from lcrl.training.rl import revise
 from lcrl.types import Stage
 from lcrl.values import hints
 
@@ -74,7 +75,7 @@ SECTIONS: dict[str, dict[str, Section]] = {
     "reward": Named(rewards, Stage),
     "pairing": Named(pair_builders, run=("samples",)),
     "teacher": Named(readers),
-    "reference": Named(anchors),
+    "reference": Named(reference_policy),
     "loss": Named(LOSSES["preference"], Stage),
     **iterative.SECTIONS,
   },

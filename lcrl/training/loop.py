@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from lcrl.training import resume, runs
+from lcrl.training import kinds, resume
 from lcrl.training.checkpoint import Checkpoints
 from lcrl.training.lock import locked
 from lcrl.training.peers import watched_peers
@@ -37,7 +37,7 @@ def train(
     CheckpointError: there are checkpoints, but none that is valid and fits.
     FloatingPointError: loss, gradient or parameters are not finite; nothing of it was saved.
   """
-  begin, folder = runs.kind(config).read(config), pathlib.Path(workdir)
+  begin, folder = kinds.kind(config).read(config), pathlib.Path(workdir)
   with contextlib.ExitStack() as stack:
     stack.enter_context(watched_peers())
     stopped = stack.enter_context(watching_for_sigterm())

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from lcrl.named import build
+from lcrl.registry import build
 
 __all__ = ["adamw", "lamb", "sgd"]
 

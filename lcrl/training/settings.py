@@ -9,7 +9,7 @@ from typing import Annotated, Any, ClassVar, TypeVar
 from lcrl.mesh import AXES
 from lcrl.policies.cache import OF_A_BYTE
 from lcrl.policies.decoding import ATTEND
-from lcrl.training.corrected import corrected
+from lcrl.training.rl.corrected import corrected
 from lcrl.values import Count, Whole, Within, check, hints, nearest
 
 T = TypeVar("T")

@@ -6,8 +6,8 @@ import pytest
 
 from experiments import fit as command
 from lcrl.policies.cache import reaches
-from lcrl.training import fit
-from lcrl.training.model import build_model
+from lcrl.training.analysis import fit
+from lcrl.training.rl.learner import build_model
 from lcrl.training.settings import read
 from tests.fit_test import CONFIG
 

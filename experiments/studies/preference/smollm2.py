@@ -35,12 +35,12 @@ from lcrl.losses import preference as losses
 from lcrl.masked import masked_mean
 from lcrl.mesh import make_mesh
 from lcrl.policies import Policy
+from lcrl.rollouts.worker import Player
 from lcrl.sampling.engine import make_engine
-from lcrl.sampling.verified import Player
 from lcrl.tasks.task import Prompt, Task
 from lcrl.tasks.verify import Verdict, Verifier
 from lcrl.training import optimizers
-from lcrl.training.collect import pad_rows
+from lcrl.training.rl.collect import pad_rows
 from lcrl.training.scorer import join, make_scorer, split
 from lcrl.types import Budget, Outcome, PyTree, Rollouts
 

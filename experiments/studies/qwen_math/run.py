@@ -28,8 +28,8 @@ from absl import app, flags, logging
 from experiments.studies.qwen_math.methods import CAP, sections
 from lcrl import evaluation, policies
 from lcrl.evaluation.run import play_all
-from lcrl.training import runs
-from lcrl.training.playing import build_tokenizer, playing
+from lcrl.training import kinds
+from lcrl.training.build import build_tokenizer, playing
 from lcrl.training.workdir import Workdir
 
 BOXED = "{question}\nPlease reason step by step, and put your final answer within \\boxed{}."
@@ -89,7 +89,7 @@ def learn(config: dict[str, Any], scratch: Path, *, tokens: float) -> dict[str, 
   started = time.perf_counter()
   columns: dict[str, list[float]] = {name: [] for name in LOGGED}
   out = Workdir(scratch, config)
-  with runs.kind(config).read(config)(out) as run, out.open(0, run.steps):
+  with kinds.kind(config).read(config)(out) as run, out.open(0, run.steps):
     state, take, sampled = run.initial(), run.steps_from(0), 0.0
     for step in range(1, run.steps + 1):
       state, numbers, line = take(state)
@@ -114,7 +114,7 @@ def judging(setting: Setting, names: Sequence[str]) -> Iterator[Callable[[Any], 
   config = setting.config("grpo", None, 0)
   config["train"] |= dict(max_tokens=setting.judge_cap, prompts=setting.batch, pack=None)
   config["sampling"] |= dict(temperature=setting.temperature)
-  kind = runs.kind(config)
+  kind = kinds.kind(config)
   settings = kind.settings(config)
   model, tokenizer = kind.model(settings), build_tokenizer(settings)
   with contextlib.ExitStack() as stack:
@@ -172,8 +172,8 @@ def warm_up(setting: Setting, steps: int, start: Path) -> dict[str, Any]:
   config = setting.config("grpo", None, 0)
   with tempfile.TemporaryDirectory() as scratch:
     found = learn(config, Path(scratch), tokens=float("inf"))
-  settings = runs.kind(config).settings(config)
-  model, tokenizer = runs.kind(config).model(settings), build_tokenizer(settings)
+  settings = kinds.kind(config).settings(config)
+  model, tokenizer = kinds.kind(config).model(settings), build_tokenizer(settings)
   partial = start.with_suffix(".partial")
   shutil.rmtree(partial, ignore_errors=True)
   saved = tokenizer if isinstance(tokenizer, policies.Tokenizer) else None
@@ -203,7 +203,7 @@ def main(_) -> None:
   with judging(setting, f.tasks) as judge:
     if f.judge_start and ("start", None, 0) not in done(out):
       config = setting.config("grpo", None, 0)
-      model = runs.kind(config).model(runs.kind(config).settings(config))
+      model = kinds.kind(config).model(kinds.kind(config).settings(config))
       record("start", None, 0, {}, judge(model.initial().params))
     if f.start and not Path(f.start).exists():
       found = warm_up(setting, f.warmup, Path(f.start))

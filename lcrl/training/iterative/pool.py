@@ -22,16 +22,16 @@ from lcrl.data import pair_builders
 from lcrl.data.pair_builders import Samples, win_rates
 from lcrl.data.sources import Encoded
 from lcrl.mesh import everywhere, replicated
-from lcrl.named import build, resolve
-from lcrl.sampling.verified import Player
+from lcrl.registry import build, resolve
+from lcrl.rollouts.worker import Player
 from lcrl.tasks.task import Prompt, Task
-from lcrl.training.collect import ask_budget, pad_rows, step_key
-from lcrl.training.iterative import anchors
+from lcrl.training.iterative import reference_policy
 from lcrl.training.iterative.settings import Settings
 from lcrl.training.iterative.teacher import Teacher
-from lcrl.training.pairs.model import Model
+from lcrl.training.pairs.learner import Model
 from lcrl.training.reward_model.learned import providers
-from lcrl.training.rounds import Rounds
+from lcrl.training.rl.collect import ask_budget, pad_rows, step_key
+from lcrl.training.rl.rounds import Rounds
 from lcrl.types import PyTree, Stage, TrainState
 
 COMPARED = {"ref": "ref_log_probs", "previous": "previous_log_probs"}  # a loss's need -> signal
@@ -92,14 +92,14 @@ def empty(s: Settings, model: Model) -> Pool:
   return everywhere(model.mesh, jax.tree.map(np.asarray, pool))
 
 
-def anchored(s: Settings, model: Model) -> dict[str, anchors.Anchor]:
+def anchored(s: Settings, model: Model) -> dict[str, reference_policy.Anchor]:
   """Names of the log-probs that the loss compares with -> whose they are."""
   found = {}
   if "ref" in model.stage.needs:
-    reference = build(anchors, s.built["reference"], field="reference")
+    reference = build(reference_policy, s.built["reference"], field="reference")
     found[COMPARED["ref"]] = reference(model)
   if "previous" in model.stage.needs:
-    found[COMPARED["previous"]] = anchors.latest()(model)
+    found[COMPARED["previous"]] = reference_policy.latest()(model)
   return found
 
 

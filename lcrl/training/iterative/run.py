@@ -18,19 +18,19 @@ from lcrl.data import batches
 from lcrl.data.sources import Encoded
 from lcrl.losses.preference import stages
 from lcrl.mesh import batch_shards, check_divides, everywhere
-from lcrl.named import resolve
-from lcrl.training import rl
+from lcrl.registry import resolve
+from lcrl.training.build import build_tokenizer, ends_of, judging, playing
 from lcrl.training.iterative import pool as pools
 from lcrl.training.iterative.pool import Pool
 from lcrl.training.iterative.settings import Settings
 from lcrl.training.memory import check_rows
 from lcrl.training.metrics import drop_after, json_line, known, values
-from lcrl.training.model import SCORE_FIELDS
-from lcrl.training.pairs import model as on_pairs
-from lcrl.training.pairs.model import Model
-from lcrl.training.playing import build_tokenizer, ends_of, judging, playing
+from lcrl.training.pairs import learner as on_pairs
+from lcrl.training.pairs.learner import Model
 from lcrl.training.progress import introduce
 from lcrl.training.resume import fingerprint
+from lcrl.training.rl import run as rl
+from lcrl.training.rl.learner import SCORE_FIELDS
 from lcrl.training.run import Run, Step
 from lcrl.training.skipped import Skips
 from lcrl.training.workdir import Workdir

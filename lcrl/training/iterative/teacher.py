@@ -16,8 +16,8 @@ import numpy as np
 from lcrl.data import readers
 from lcrl.data.layouts import read_answer
 from lcrl.data.rows import answer_ids
-from lcrl.named import build
-from lcrl.sampling.verified import Player
+from lcrl.registry import build
+from lcrl.rollouts.worker import Player
 from lcrl.tasks.task import Messages, Prompt
 
 

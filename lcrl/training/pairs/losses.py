@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 from lcrl.losses import reward_model, weights
 from lcrl.losses.preference import stages
-from lcrl.named import build, resolve
+from lcrl.registry import build, resolve
 from lcrl.training.pairs import imitation
 from lcrl.types import Stage
 

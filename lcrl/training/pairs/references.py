@@ -21,7 +21,7 @@ import numpy as np
 
 from lcrl.evaluation import write_json
 from lcrl.mesh import batch_sharding, local_rows, replicated, to_global
-from lcrl.training.pairs.model import Model
+from lcrl.training.pairs.learner import Model
 from lcrl.types import Pairs
 
 __all__ = ["cached", "frozen", "shared"]

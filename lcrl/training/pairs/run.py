@@ -18,20 +18,20 @@ import numpy as np
 from lcrl.data import batches, sources
 from lcrl.data.sources import Encoded, fingerprint
 from lcrl.mesh import batch_shards, everywhere
-from lcrl.named import build, resolve
+from lcrl.registry import build, resolve
 from lcrl.training import resume
+from lcrl.training.build import Judging, build_tokenizer, ends_of
 from lcrl.training.metrics import Metrics, Sum, values
-from lcrl.training.model import SCORE_FIELDS
 from lcrl.training.pairs import references
-from lcrl.training.pairs.judge import judging, summarise
+from lcrl.training.pairs.evaluate import judging, summarise
+from lcrl.training.pairs.learner import Model, build_model, check_batches
 from lcrl.training.pairs.losses import LOSSES, TRAINER
 from lcrl.training.pairs.mismatched import mismatched
-from lcrl.training.pairs.model import Model, build_model, check_batches
-from lcrl.training.playing import Judging, build_tokenizer, ends_of
 from lcrl.training.progress import introduce, say
+from lcrl.training.rl.learner import SCORE_FIELDS
+from lcrl.training.rl.step_metrics import device_memory
 from lcrl.training.run import Run, Step
 from lcrl.training.skipped import Skips
-from lcrl.training.watch import device_memory
 from lcrl.training.workdir import Workdir
 from lcrl.types import Pairs, TrainState
 

@@ -12,10 +12,10 @@ from lcrl.data.rows import Rows
 from lcrl.data.sources import Encoded
 from lcrl.mesh import local_rows, replicated, to_global, to_local, whole_shards
 from lcrl.sampling.engine import make_engine
-from lcrl.training.collect import step_key
-from lcrl.training.pairs.model import Model
-from lcrl.training.phases import APART
-from lcrl.training.playing import build_control, eval_temperature
+from lcrl.training.build import build_control, eval_temperature
+from lcrl.training.pairs.learner import Model
+from lcrl.training.rl.collect import step_key
+from lcrl.training.rl.phases import APART
 from lcrl.types import Budget
 
 PyTree = Any

@@ -13,10 +13,10 @@ from collections.abc import Collection, Mapping
 from typing import Any
 
 from lcrl.policies import Tokenizer
+from lcrl.training.build import build_tokenizer
 from lcrl.training.checkpoint import CheckpointError, Checkpoints
-from lcrl.training.playing import build_tokenizer
 from lcrl.training.reward_model import run, settings
-from lcrl.training.rounds import Provider
+from lcrl.training.rl.rounds import Provider
 from lcrl.training.workdir import read_config
 
 

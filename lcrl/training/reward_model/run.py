@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from functools import partial
 
-from lcrl.training.pairs import model, run
-from lcrl.training.reward_model import head, measures
-from lcrl.training.reward_model.judge import judging, summarise
+from lcrl.training.pairs import learner, run
+from lcrl.training.reward_model import head, metrics
+from lcrl.training.reward_model.evaluate import judging, summarise
 
-FORM = model.Form(
+FORM = learner.Form(
   source=head.with_head,
   adapters=head.adapters,
   merge=head.merge,
   beside=head.beside,
   make_scorer=head.make_scorer,
-  update_measure=measures.update_measure,
-  say=measures.say,
+  update_measure=metrics.update_measure,
+  say=metrics.say,
 )
-build_model = partial(model.build_model, form=FORM)
+build_model = partial(learner.build_model, form=FORM)
 begin = partial(run.begin, parts=run.Parts(build_model, judging, summarise))

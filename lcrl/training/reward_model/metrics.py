@@ -12,7 +12,7 @@ import optax
 from lcrl.evaluation.intervals import Estimate, accuracy_estimate, mean_estimate
 from lcrl.masked import masked_mean
 from lcrl.training.metrics import Mean
-from lcrl.training.pairs.measures import compare, correlation, step_means
+from lcrl.training.pairs.metrics import compare, correlation, step_means
 from lcrl.types import PairBatch, Stage
 
 Array = jax.Array

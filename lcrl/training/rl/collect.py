@@ -22,7 +22,7 @@ from lcrl.masked import masked_sum
 from lcrl.mesh import batch_sharding, batch_shards, made_on, on_host, replicated
 from lcrl.tasks.task import Prompt
 from lcrl.training.metrics import Mean, Metrics, Sum, merge
-from lcrl.training.rounds import Round, Rounds
+from lcrl.training.rl.rounds import Round, Rounds
 from lcrl.types import Budget, Recipe, Rollouts, Stage
 
 PyTree = Any

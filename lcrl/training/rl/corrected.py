@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from lcrl.losses import policy as losses
-from lcrl.named import resolve
+from lcrl.registry import resolve
 
 CORRECTION = {"fn": "truncated", "high": 2.0}
 

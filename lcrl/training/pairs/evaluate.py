@@ -14,13 +14,13 @@ from lcrl.data.batches import per_epoch
 from lcrl.data.sources import Encoded
 from lcrl.evaluation import plots, setup
 from lcrl.evaluation.intervals import Estimate, accuracy_estimate, mean_estimate
-from lcrl.training import playing
-from lcrl.training.pairs import measures
-from lcrl.training.pairs.model import Model
+from lcrl.training import build
+from lcrl.training.build import Judging
+from lcrl.training.pairs import metrics
+from lcrl.training.pairs.learner import Model
 from lcrl.training.pairs.references import Reference
 from lcrl.training.pairs.sampled import make_sampler
 from lcrl.training.pairs.settings import Settings
-from lcrl.training.playing import Judging
 from lcrl.training.run import Judged
 from lcrl.training.summary import ends, summary_of
 from lcrl.training.workdir import Workdir
@@ -53,10 +53,10 @@ def judging(
   with contextlib.ExitStack() as stack:
     on_task = None
     if (spec := s.built.get("task")) is not None:
-      task, player = stack.enter_context(playing.playing(model, tokenizer, spec, "task"))
+      task, player = stack.enter_context(build.playing(model, tokenizer, spec, "task"))
       learned = setup.of_tokens([one.prompt for one in train], tokenizer)
       on_task = stack.enter_context(
-        playing.judging(model, tokenizer, task, player, say=say, training=learned)
+        build.judging(model, tokenizer, task, player, say=say, training=learned)
       )
       made_on = on_task.setup
     else:
@@ -69,8 +69,8 @@ def judging(
       sampled = point("tokens", lengths) | {"truncated": float(answers.truncated.mean())}
       found = on_task(params) if on_task else point("accuracy", accuracy(s, seen)) | sampled
       found = {"by_difficulty": {}} | found
-      found |= {"pairs": measures.numbers(seen), "sampled": sampled}
-      found["by_length"] = measures.by_length(seen)
+      found |= {"pairs": metrics.numbers(seen), "sampled": sampled}
+      found["by_length"] = metrics.by_length(seen)
       texts = [{"prompt": p, "response": r} for p, r in answers.texts]
       return Judged(found, plain(found), line(found), texts)
 
@@ -88,7 +88,7 @@ def setup_of(s: Any, held_out: Sequence[Encoded], train: Sequence[Encoded]) -> d
   }
   if hasattr(s, "sampling"):  # it writes answers, too
     found |= {"samples": s.eval.samples, "max_tokens": s.train.max_tokens}
-    found["temperature"] = playing.eval_temperature(s)
+    found["temperature"] = build.eval_temperature(s)
   return found
 
 

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lcrl.training import collect, phases
+from lcrl.training.rl import collect, phases
 from tests.methods_resume_test import CAP, METHODS, Run, engine  # noqa: F401
 
 

@@ -19,10 +19,10 @@ from jax.sharding import Mesh
 from lcrl import recipes
 from lcrl.data.lengths import rows
 from lcrl.mesh import to_global, to_local
-from lcrl.sampling.verified import Player, Playing, Referee, Share
+from lcrl.rollouts.worker import Player, Playing, Referee, Share
 from lcrl.tasks.task import Prompt
-from lcrl.training.model import REF, Model
-from lcrl.training.revise import Revision
+from lcrl.training.rl.learner import REF, Model
+from lcrl.training.rl.revise import Revision
 from lcrl.types import Budget, Recipe, Rollouts, Stage
 
 PyTree = Any

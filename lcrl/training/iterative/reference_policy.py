@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from lcrl.training.pairs.model import Model
+from lcrl.training.pairs.learner import Model
 from lcrl.types import PyTree
 
 __all__ = ["latest", "start"]

@@ -29,8 +29,8 @@ from lcrl.training.metrics import (
   read_lines,
   values,
 )
-from lcrl.training.samples import Samples
-from lcrl.training.watch import CollapseAlarm, learned, preflight, step_metrics
+from lcrl.training.rl.samples import Samples
+from lcrl.training.rl.step_metrics import CollapseAlarm, learned, preflight, step_metrics
 from lcrl.types import Batch
 from tests.rollouts import random_rollouts
 

@@ -24,17 +24,17 @@ from lcrl.mesh import (
   replicated,
   to_global,
 )
-from lcrl.named import build
 from lcrl.policies import Policy, lora, sources
 from lcrl.policies.hf import Source
+from lcrl.registry import build
 from lcrl.training import optimizers
 from lcrl.training.layout import lay_out
 from lcrl.training.memory import check_rows, check_state
-from lcrl.training.model import SCORE_FIELDS
 from lcrl.training.packed import PackedScore, PackedUpdate
 from lcrl.training.packing import Sizes, arrange, rounded, used_lengths
-from lcrl.training.pairs import measures
+from lcrl.training.pairs import metrics
 from lcrl.training.pairs.losses import named_loss
+from lcrl.training.rl.learner import SCORE_FIELDS
 from lcrl.training.scorer import make_scorer
 from lcrl.training.step import score_all, update
 from lcrl.types import PairBatch, Pairs, Stage, TrainState
@@ -58,8 +58,8 @@ class Form(NamedTuple):
   merge: Callable[..., PyTree] = lora.merge
   beside: Callable[..., PyTree] = lora.beside
   make_scorer: Callable[..., Callable] = make_scorer
-  update_measure: Callable[[Stage], Callable] = measures.update_measure
-  say: Callable[..., dict[str, jax.Array]] = measures.say
+  update_measure: Callable[[Stage], Callable] = metrics.update_measure
+  say: Callable[..., dict[str, jax.Array]] = metrics.say
 
 
 ACTING = Form()
@@ -83,7 +83,7 @@ class Model:
   learn: Any  # base, state, batch -> state, metrics, jitted; the state is donated
   learner: Callable[[PyTree], Callable[..., Any]]  # base -> (state, batch -> state, metrics)
   score: Callable[..., Any]  # params of the policy, pairs -> what `make_scorer`'s function gives
-  say: Callable[..., dict[str, jax.Array]]  # scores, batch -> `measures.say`, on every device
+  say: Callable[..., dict[str, jax.Array]]  # scores, batch -> `metrics.say`, on every device
   padding: Callable[[Pairs], float]  # share of the positions that the model reads for nothing
 
   def policy_params(self, trained: PyTree) -> PyTree:

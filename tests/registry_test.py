@@ -4,7 +4,7 @@ import types
 
 import pytest
 
-from lcrl.named import build, check, explained, resolve
+from lcrl.registry import build, check, explained, resolve
 
 
 def scale(x=1, *, by):

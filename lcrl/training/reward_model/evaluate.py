@@ -8,11 +8,11 @@ from typing import Any
 
 from lcrl.data.sources import Encoded
 from lcrl.evaluation import setup
-from lcrl.training.pairs.judge import looker, point, setup_of, table, words_of
-from lcrl.training.pairs.model import Model
+from lcrl.training.build import Judging
+from lcrl.training.pairs.evaluate import looker, point, setup_of, table, words_of
+from lcrl.training.pairs.learner import Model
 from lcrl.training.pairs.references import Reference
-from lcrl.training.playing import Judging
-from lcrl.training.reward_model import measures
+from lcrl.training.reward_model import metrics
 from lcrl.training.reward_model.settings import Settings
 from lcrl.training.run import Judged
 from lcrl.training.summary import ends, summary_of
@@ -43,9 +43,9 @@ def judging(
 
   def judge(trained: PyTree) -> Judged:
     seen = look(model.whole(base, trained))
-    found: dict[str, Any] = point("accuracy", measures.accuracy(seen))
-    found |= point("tokens", measures.preferred_length(seen)) | {"by_difficulty": {}}
-    numbers = measures.numbers(seen)
+    found: dict[str, Any] = point("accuracy", metrics.accuracy(seen))
+    found |= point("tokens", metrics.preferred_length(seen)) | {"by_difficulty": {}}
+    numbers = metrics.numbers(seen)
     plain = {f"eval/{name}": found[name] for name in ("accuracy", "tokens")}
     plain |= {f"eval/pairs/{name}": x for name, x in numbers.items() if x is not None}
     return Judged(found | {"pairs": numbers}, plain, line(found, numbers))

@@ -22,9 +22,9 @@ from lcrl.mesh import (
   make_mesh,
   replicated,
 )
-from lcrl.named import build
 from lcrl.policies import Policy, sources
 from lcrl.policies.hf import Source
+from lcrl.registry import build
 from lcrl.training import optimizers
 from lcrl.training.checkpoint import AsSaved
 from lcrl.training.layout import lay_out

@@ -19,9 +19,9 @@ import jax
 import numpy as np
 
 from lcrl.filters import cropped, outlier_kept_length
-from lcrl.named import resolve
+from lcrl.registry import resolve
 from lcrl.rewards.difficulty import tiered_limit
-from lcrl.sampling.verified import Referee, Share
+from lcrl.rollouts.worker import Referee, Share
 from lcrl.tasks import extract as extractors
 from lcrl.tasks.task import Response
 

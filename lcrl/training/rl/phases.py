@@ -15,15 +15,16 @@ import numpy as np
 from lcrl import data, recipes
 from lcrl.data.lengths import counted_prefix, first
 from lcrl.mesh import batch_on, batch_shards, everywhere, replicated
-from lcrl.named import build
-from lcrl.sampling.verified import Player
+from lcrl.registry import build
+from lcrl.rollouts.worker import Player
 from lcrl.tasks.task import Task
-from lcrl.training import ahead, revise
-from lcrl.training.collect import Collected, Collector, ask_budget, check_budgets, step_key
 from lcrl.training.metrics import Mean, Metrics, Sum, known, merge
-from lcrl.training.model import Model
-from lcrl.training.rounds import Provider, Rounds, reference_scores, scorer_signals
-from lcrl.training.watch import Facts, facts
+from lcrl.training.rl import pending as pending_rollouts
+from lcrl.training.rl import revise
+from lcrl.training.rl.collect import Collected, Collector, ask_budget, check_budgets, step_key
+from lcrl.training.rl.learner import Model
+from lcrl.training.rl.rounds import Provider, Rounds, reference_scores, scorer_signals
+from lcrl.training.rl.step_metrics import Facts, facts
 from lcrl.types import Batch, Recipe, Rollouts, TrainState
 
 PyTree = Any
@@ -132,7 +133,9 @@ class Roll:
       asked = _Asked(state.recipe, int(state.step), int(state.position), passed)
       pending = state.pending
       collected = (
-        self._collect(state.params, *asked) if pending is None else ahead.collected(pending)
+        self._collect(state.params, *asked)
+        if pending is None
+        else pending_rollouts.collected(pending)
       )
     batch, states = self._shaped(state, collected.rollouts, asked.step)
     ready, (seen, numbers) = self._model.ready(batch), self._look(batch, state.recipe)
@@ -205,7 +208,7 @@ def learn(
   following = shaped.ahead() if shaped.ahead else None
   back = time.perf_counter()
   if following is not None:
-    state = dataclasses.replace(state, pending=ahead.pending(model.mesh, following))
+    state = dataclasses.replace(state, pending=pending_rollouts.pending(model.mesh, following))
   metrics: Metrics = jax.tree.map(np.asarray, found | shaped.numbers)
   none: Metrics = {"time/sample": Sum(0.0), "time/verify": Sum(0.0)}
   times = merge(merge(none, collected.times), following.times if following else {})

@@ -17,17 +17,17 @@ from lcrl.evaluation import setup
 from lcrl.evaluation.progress import Progress
 from lcrl.evaluation.run import evaluate
 from lcrl.mesh import beside, whole_shards
-from lcrl.named import build
 from lcrl.policies import Policy, Tokenizer
+from lcrl.registry import build
+from lcrl.rollouts.worker import Player
 from lcrl.sampling import choices
 from lcrl.sampling.controls import Control
 from lcrl.sampling.engine import Engine, make_engine
-from lcrl.sampling.verified import Player
 from lcrl.tasks.task import Task
 from lcrl.tasks.verify import Verifier
-from lcrl.training.collect import step_key
-from lcrl.training.phases import APART
 from lcrl.training.progress import say
+from lcrl.training.rl.collect import step_key
+from lcrl.training.rl.phases import APART
 
 
 def build_tokenizer(

@@ -23,9 +23,9 @@ from lcrl.policies import Config
 from lcrl.policies import cache as caches
 from lcrl.sampling import jobs, programs
 from lcrl.sampling.engine import Engine
-from lcrl.training.collectives import sent_bytes
-from lcrl.training.model import REF, SCORE_FIELDS, Model
-from lcrl.training.playing import build_engine
+from lcrl.training.analysis.collectives import sent_bytes
+from lcrl.training.build import build_engine
+from lcrl.training.rl.learner import REF, SCORE_FIELDS, Model
 from lcrl.types import Budget, Rollouts
 
 PyTree = Any

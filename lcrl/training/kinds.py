@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager
 from functools import partial
 from typing import Any, NamedTuple
 
-from lcrl.training import rl, settings
+from lcrl.training import settings
 from lcrl.training.fields import check_functions
 from lcrl.training.iterative import run as iterative
 from lcrl.training.iterative.settings import read as read_iterative
@@ -15,6 +15,7 @@ from lcrl.training.pairs import run as on_pairs
 from lcrl.training.pairs.settings import read as read_on_pairs
 from lcrl.training.reward_model import run as reward_model
 from lcrl.training.reward_model.settings import read as read_reward_model
+from lcrl.training.rl import run as rl
 from lcrl.training.run import Run
 from lcrl.training.workdir import Workdir
 from lcrl.values import nearest_first

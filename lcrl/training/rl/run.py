@@ -12,21 +12,21 @@ import jax
 import numpy as np
 
 from lcrl import recipes, rewards
-from lcrl.named import explained
+from lcrl.registry import explained
 from lcrl.tasks.task import Prompt, Task
+from lcrl.training.build import build_tokenizer, ends_of, judging, playing
 from lcrl.training.metrics import values
-from lcrl.training.model import build_model
-from lcrl.training.phases import Roll, Shaped, learn, make_monitor, make_rounds, monitored
-from lcrl.training.playing import build_tokenizer, ends_of, judging, playing
 from lcrl.training.progress import introduce, say
 from lcrl.training.resume import fingerprint
 from lcrl.training.reward_model.learned import providers
+from lcrl.training.rl.learner import build_model
+from lcrl.training.rl.phases import Roll, Shaped, learn, make_monitor, make_rounds, monitored
+from lcrl.training.rl.samples import Samples
+from lcrl.training.rl.step_metrics import CollapseAlarm, learned, preflight, step_metrics
 from lcrl.training.run import Judged, Run, Step
-from lcrl.training.samples import Samples
 from lcrl.training.settings import Settings
 from lcrl.training.skipped import Skips
 from lcrl.training.summary import summary_of
-from lcrl.training.watch import CollapseAlarm, learned, preflight, step_metrics
 from lcrl.training.workdir import Workdir
 from lcrl.types import TrainState
 

@@ -15,8 +15,8 @@ import numpy as np
 from jax.sharding import Mesh
 
 from lcrl.mesh import batch_on, everywhere
-from lcrl.training.collect import Collected
 from lcrl.training.metrics import Mean
+from lcrl.training.rl.collect import Collected
 from lcrl.types import Budget, Rollouts
 
 PyTree = Any

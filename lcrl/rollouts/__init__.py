@@ -1,0 +1,1 @@
+"""From prompts to verified rollouts on the host; training and evaluation use it."""

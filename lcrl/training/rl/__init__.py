@@ -1,0 +1,1 @@
+"""run="rl": a step collects rollouts, shapes them and updates the policy."""
