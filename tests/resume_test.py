@@ -13,8 +13,9 @@ import jax
 import numpy as np
 import pytest
 
-from lcrl.training import loop, metrics, resume, rl
+from lcrl.training import loop, metrics, resume
 from lcrl.training.lock import locked
+from lcrl.training.rl import run as rl
 from lcrl.training.workdir import last_saved
 from tests.loop_test import CONFIG, changed, lines, one_device, whole  # noqa: F401
 
@@ -92,6 +93,21 @@ def test_a_history_without_checkpoints_is_no_fresh_start(run, noted):
   assert (run / "metrics.jsonl").read_bytes() == before
 
 
+@pytest.mark.parametrize("every", [1, 2])
+def test_a_run_that_was_killed_during_its_first_save_begins_anew(every, run):
+  """The metrics of the next step due are there before its own save waits for the first one."""
+  (run / "saved.json").unlink()
+  (run / "summary.json").unlink()
+  for manifest in (run / "checkpoints").glob("*/manifest.*"):
+    manifest.unlink()
+  kept = [
+    json.dumps(row) + "\n" for row in lines(run / "metrics.jsonl") if row["step"] <= 2 * every
+  ]
+  (run / "metrics.jsonl").write_text("".join(kept))
+  loop.train(changed(checkpoint={"every": every, "keep": 2}), run)
+  assert last_saved(run) == 4
+
+
 @pytest.mark.parametrize("content", ["", "[" * 99999, '{"step": 1e999}', '{"step": null}', None])
 def test_a_damaged_note_of_the_last_checkpoint_still_says_that_there_was_one(content, tmp_path):
   place = tmp_path / "saved.json"
@@ -102,6 +118,7 @@ def test_a_damaged_note_of_the_last_checkpoint_still_says_that_there_was_one(con
 def test_a_run_that_skipped_every_step_begins_anew(run):
   shutil.rmtree(run / "checkpoints")
   (run / "saved.json").unlink()
+  (run / "summary.json").unlink()
   rows = [{"step": step, "skipped_updates": 1.0} for step in (1, 2, 3, 4)]
   (run / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
   loop.train(CONFIG, run)

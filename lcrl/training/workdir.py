@@ -86,11 +86,15 @@ class Workdir:
     """What says that there was a checkpoint; empty if nothing does."""
     if saved is not None:
       return f"saved a checkpoint at step {saved}"
+    if (self.path / "summary.json").exists():
+      return "came to its end"
+    # An older version kept no saved.json. A save waits for the one before, and the line of the last
+    # step is written before that step is saved: of the steps before the last one, only the newest
+    # that was due may be unfinished, if the process was killed.
     rows = list(read_lines(self.path / "metrics.jsonl"))
     skipped = {row["step"] for row in rows if row.get("skipped_updates")}  # which save nothing
     done = max((row["step"] for row in rows), default=0)
-    due = set(range(self._every, done + 1, self._every)) - skipped
-    # A process may end while it saves, but the next save waits for the one before.
+    due = set(range(self._every, done, self._every)) - skipped
     return f"took {done} steps, saving every {self._every}" if len(due) >= 2 else ""
 
   @contextlib.contextmanager

@@ -9,6 +9,7 @@ import resource
 import shutil
 
 from lcrl.training.checkpoint import CheckpointError, Checkpoints
+from lcrl.training.rl import run as rl
 from tests.faults.trials import STEPS
 
 
@@ -81,7 +82,7 @@ def _restore(folder: pathlib.Path, step: int | None):
   import jax
   import numpy as np
 
-  from lcrl.training.model import build_model
+  from lcrl.training.rl.learner import build_model
   from lcrl.training.settings import read
   from tests.faults import trials
 
@@ -115,16 +116,14 @@ def nobody() -> None:
 def endless_step() -> None:
   """A hook: the devices never finish the second step, and Python waits inside of JAX."""
   import jax
-
-  from lcrl.training import rl
+  import jax.numpy as jnp
 
   learn = rl.learn
 
   def never(model, state, *rest):
     if int(state.step) == 1:
-      jax.block_until_ready(
-        jax.jit(lambda x: jax.lax.while_loop(lambda _: True, lambda y: y, x))(0)
-      )
+      endless = lambda x: jax.lax.while_loop(lambda _: True, jnp.sin, x)  # an empty loop is removed
+      jax.block_until_ready(jax.jit(endless)(1.0))
     return learn(model, state, *rest)
 
   rl.learn = never
