@@ -35,20 +35,20 @@ from lcrl.data.lengths import first
 from lcrl.evaluation import measures, plots, setup, tables
 from lcrl.evaluation.progress import Progress, to_stderr
 from lcrl.evaluation.report import setups
-from lcrl.evaluation.run import play_all
+from lcrl.evaluation.run import answer_all
 from lcrl.mesh import param_shardings
 from lcrl.policies import sources
 from lcrl.registry import build, resolve
 from lcrl.tasks.task import Prompt, Task
 from lcrl.training import kinds
-from lcrl.training.build import build_tokenizer, eval_temperature, playing
+from lcrl.training.build import build_tokenizer, eval_temperature, rollout_worker
 from lcrl.training.workdir import read_config, read_start
 
 FLAGS = flags.FLAGS
 
 
 def at_budget(answers: Mapping[str, np.ndarray], cap: int, ks: Sequence[int]) -> dict[str, Any]:
-  """`measure`, pass@k with intervals over prompts, and the spread of length, of `play_all`."""
+  """`measure`, pass@k with intervals over prompts, and the spread of length, of `answer_all`."""
   fields = ("correct", "lengths", "difficulty", "valid", "truncated")
   found = evaluation.measure(**{name: answers[name] for name in fields})
   samples, right = answers["valid"].sum(1), (answers["correct"] & answers["valid"]).sum(1)
@@ -92,7 +92,7 @@ def evaluate(
     params = source.params(key, param_shardings(model.mesh, model.policy.axes, shapes))
   else:
     step, params = restore(workdir, model, step)
-  with playing(model, tokenizer, spec, "task") as (task, player):
+  with rollout_worker(model, tokenizer, spec, "task") as (task, worker):
     chosen = first(task.prompts, prompts)
     made_on = {
       "data": dict(spec),
@@ -106,8 +106,8 @@ def evaluate(
     setup.tell(made_on)
     found = {}
     for cap in budgets:  # one key for all: a larger budget continues the same answers
-      answers = play_all(
-        player,
+      answers = answer_all(
+        worker,
         params,
         chosen,
         samples=samples,

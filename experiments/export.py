@@ -17,7 +17,7 @@ from lcrl import policies
 from lcrl.training import kinds
 from lcrl.training.build import build_tokenizer
 from lcrl.training.checkpoint import Checkpoints
-from lcrl.training.settings import Mesh
+from lcrl.training.sections import Mesh
 from lcrl.training.workdir import read_config
 
 FLAGS = flags.FLAGS
@@ -29,7 +29,7 @@ def anywhere(settings: Any, *, prompts: int) -> Any:
   known = {name: value for name, value in new.items() if hasattr(settings.train, name)}
   train = dataclasses.replace(settings.train, **known)
   sampling = settings.sampling
-  if sampling.devices:
+  if getattr(sampling, "devices", 0):
     sampling = dataclasses.replace(sampling, devices=0)
   return dataclasses.replace(settings, mesh=Mesh(), train=train, sampling=sampling)
 

@@ -26,8 +26,8 @@ from lcrl.policies.folder import read_json
 from lcrl.policies.hf_config import read_config
 from lcrl.policies.shapes import SHAPES
 from lcrl.training.analysis.fit import CHIPS, GIB, Program, measure
-from lcrl.training.rl.learner import Model, build_model
-from lcrl.training.settings import read
+from lcrl.training.rl.learner import Learner, build_learner
+from lcrl.training.rl.settings import read
 
 FLAGS = flags.FLAGS
 ACCELERATORS = {"v5e": "v5litepod", "v5p": "v5p", "v6e": "v6e", "tpu7x": "tpu7x"}
@@ -79,7 +79,7 @@ def describe(topology: str) -> list[Any]:
     raise ValueError(f"no topology {topology!r} (is jax[tpu] installed?): {error}") from error
 
 
-def report(model: Model, programs: dict[str, Program], tokens: float) -> dict[str, Any]:
+def report(model: Learner, programs: dict[str, Program], tokens: float) -> dict[str, Any]:
   """Everything that is known, as JSON; without a verdict for a device of unknown size."""
   devices, kind = model.mesh.size, model.mesh.devices.flat[0].device_kind
   chip = CHIPS.get(kind)
@@ -142,7 +142,7 @@ def fit(
   """`report` of the config's step on the devices here or of a topology."""
   devices = None if topology is None else describe(topology)
   config = {**config, "policy": described(config["policy"], model)}
-  built = build_model(read(config), devices=devices)
+  built = build_learner(read(config), devices=devices)
   tokens = built.settings.train.max_tokens if tokens is None else tokens
   return report(built, measure(built, tokens=tokens), tokens)
 

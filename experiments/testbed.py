@@ -24,7 +24,7 @@ from lcrl.sampling.core import row_keys, sample
 from lcrl.sampling.programs import assemble
 from lcrl.tasks.arithmetic import answer, demonstration, draw, prompt, rows, verify
 from lcrl.tasks.sums import ZERO, Sums
-from lcrl.training.rl.collect import step_key
+from lcrl.training.keys import step_key
 from lcrl.training.scorer import make_scorer
 from lcrl.training.step import Weigh, shape, update
 from lcrl.types import Batch, Budget, Outcome, Recipe, Rollouts, Stage, TrainState

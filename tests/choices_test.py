@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 
 from lcrl.training import build, loop
-from lcrl.training.rl import phases
-from lcrl.training.rl.learner import build_model
-from lcrl.training.settings import read
+from lcrl.training.rl.learner import build_learner
+from lcrl.training.rl.queue import RolloutQueue
+from lcrl.training.rl.run import make_pipeline
+from lcrl.training.rl.settings import read
 from tests.loop_test import changed
 
 
@@ -27,11 +28,11 @@ def test_controls_are_built_by_name_and_chained():
 def test_a_run_samples_under_its_control(monkeypatch):
   monkeypatch.setattr(jax, "devices", lambda *_: jax.local_devices()[:1])
   config = changed(sampling={"temperature": 1.0, "control": {"fn": "top_k", "k": 1}})
-  model = build_model(read(config))
+  model = build_learner(read(config))
   tokenizer = build.build_tokenizer(model.settings)
-  with build.playing(model, tokenizer, config["task"], "task") as (task, player):
-    roll = phases.Roll(model, task, phases.make_rounds(model, player))
-    tokens = np.asarray(roll(model.initial()).batch.rollouts.tokens)
+  with build.rollout_worker(model, tokenizer, config["task"], "task") as (task, worker):
+    queue = RolloutQueue(model, task, make_pipeline(model, worker))
+    tokens = np.asarray(queue.take(model.initial()).rollouts.tokens)
   assert (tokens == tokens[:, :1]).all()  # one continuation a prompt: the most likely
 
 

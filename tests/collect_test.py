@@ -12,10 +12,11 @@ import pytest
 from lcrl import advantages, budgets, filters, recipes, rewards
 from lcrl.losses import policy as losses
 from lcrl.mesh import make_mesh
+from lcrl.rollouts.worker import Interval
 from lcrl.tasks.task import Prompt, Task
 from lcrl.training.metrics import values
-from lcrl.training.rl.collect import Collector
-from lcrl.training.rl.rounds import Rounds
+from lcrl.training.rl.collect import Collector, CollectRequest
+from lcrl.training.rl.pipeline import RolloutPipeline
 from lcrl.types import Recipe
 from tests.rollouts import random_rollouts
 
@@ -30,31 +31,36 @@ RECIPE = Recipe(
 
 @dataclasses.dataclass
 class OneInFour:
-  """Plays so that every fourth prompt of the stream has right and wrong answers; the rest fail."""
+  """A worker: every fourth prompt of the stream has right and wrong answers; the rest fail."""
 
   mesh = make_mesh(data=2, fsdp=1, devices=jax.devices()[:2])
   task = Task("one in four", [], None)
 
-  def launch(self, params, prompts, index, budget, key):
+  def render(self, prompts, index, budget):
+    return prompts, index
+
+  def start(self, params, local, key):
+    prompts, index = local
     played = random_rollouts(prompts=len(prompts), length=12 if index[0] else 10)
     mixed = (index % 4 == 3)[:, None] & (np.arange(4) < 2)[None]
     ids = jnp.array([p.id for p in prompts], jnp.int32)
     played = dataclasses.replace(played, correct=jnp.array(mixed), prompt_ids=ids)
-    referee = types.SimpleNamespace(sampled=(time.perf_counter(),) * 2)
-    return types.SimpleNamespace(finish=lambda: (played, referee))
+    interval = Interval(time.perf_counter(), time.perf_counter())
+    return types.SimpleNamespace(timed_result=lambda: (played, None, interval))
 
 
 def collect(max_rounds, passed=(), **how):
   collector = Collector(
     lambda position: Prompt(100 + position, (), None),
-    Rounds(OneInFour()),
+    RolloutPipeline(OneInFour()),
     RECIPE,
     prompts=4,
     group_size=4,
     max_rounds=max_rounds,
     **how,
   )
-  return collector(None, recipes.init(RECIPE), 0, 0, passed)
+  request = CollectRequest(recipes.init(RECIPE), 0, 0, passed)
+  return collector.start(None, request).result()
 
 
 def test_one_round_takes_what_comes():

@@ -12,9 +12,9 @@ from lcrl import recipes
 from lcrl.mesh import check_divides, first_devices, make_mesh, replicated, whole_shards
 from lcrl.tasks.task import Prompt, Task
 from lcrl.training import kinds, memory
-from lcrl.training.rl.learner import build_model
-from lcrl.training.rl.phases import make_monitor
-from lcrl.training.settings import read
+from lcrl.training.rl.learner import build_learner
+from lcrl.training.rl.monitor import make_monitor
+from lcrl.training.rl.settings import read
 from lcrl.types import TrainState
 from tests.configs_test import NAMES, module
 from tests.rollouts import random_rollouts
@@ -65,14 +65,16 @@ def test_a_monitor_set_that_no_device_shares_is_filled_up_and_the_repeats_are_no
   whole = dataclasses.replace(whole, correct=whole.correct.at[5:].set(True))  # the repeats
   asked = []
 
-  def play(params, prompts, index, budget, key):
+  def start(params, prompts, key):
     asked.append([prompt.id for prompt in prompts])
-    return jax.device_put(whole, replicated(mesh)), None
+    rollouts = jax.device_put(whole, replicated(mesh))
+    return types.SimpleNamespace(result=lambda: (rollouts, None))
 
-  rounds = types.SimpleNamespace(mesh=mesh, player=types.SimpleNamespace(play=play))
+  render = lambda prompts, index, budget: prompts
+  worker = types.SimpleNamespace(mesh=mesh, render=render, start=start)
   task = Task("five", [Prompt(i, (), None) for i in range(9)], len)
   state = TrainState(0, (), (), recipes.init(recipe), 0, {})
-  found = make_monitor(model, task, rounds)(state).recipe
+  found = make_monitor(model, task, worker)(state).recipe
   assert asked == [[0, 1, 2, 3, 4, 0, 1, 2]]
   five = jax.tree.map(lambda x: x[:5], whole)
   expected = recipe.reward.observe(state.recipe.reward, five)
@@ -88,7 +90,7 @@ def test_sizes_are_checked_against_the_machine(monkeypatch):
     ),
   ):
     with pytest.raises(ValueError, match=message):
-      build_model(read(smoke(train=fields)))
+      build_learner(read(smoke(train=fields)))
   monkeypatch.setattr(memory, "host_memory", lambda: 1_000_000)
   with pytest.raises(ValueError, match="policy: parameters and optimizer take"):
-    build_model(read(smoke()))
+    build_learner(read(smoke()))

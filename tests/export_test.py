@@ -11,10 +11,10 @@ import pytest
 from experiments.export import export
 from lcrl import policies
 from lcrl.training.checkpoint import CheckpointError, Checkpoints
-from lcrl.training.pairs.learner import build_model as build_pair_model
+from lcrl.training.pairs.learner import build_learner as build_pair_learner
 from lcrl.training.pairs.settings import read as read_pairs
-from lcrl.training.rl.learner import build_model
-from lcrl.training.settings import read
+from lcrl.training.rl.learner import build_learner
+from lcrl.training.rl.settings import read
 
 CHAT = Path(__file__).parent / "fixtures" / "chats" / "chatml"
 
@@ -46,7 +46,7 @@ def save_run(workdir, config=CONFIG, steps=(1,)):
   """A run folder as if the run had stopped after its last step; returns (policy, params)."""
   workdir.mkdir()
   (workdir / "config.json").write_text(json.dumps({"config": config, "reward": ""}))
-  model = build_model(read(config))
+  model = build_learner(read(config))
   state = model.initial()
   checkpoints = Checkpoints(workdir / "checkpoints")
   for step in steps:
@@ -104,7 +104,7 @@ def test_adapters_are_merged_into_the_folder(tmp_path):
   workdir = tmp_path / "run"
   workdir.mkdir()
   (workdir / "config.json").write_text(json.dumps({"config": config}))
-  model = build_pair_model(read_pairs(config))
+  model = build_pair_learner(read_pairs(config))
   state = model.initial()
   moved = jax.tree.map(lambda x: x + 0.1, state.params)
   checkpoints = Checkpoints(workdir / "checkpoints")

@@ -16,8 +16,8 @@ from lcrl.policies import Config
 from lcrl.policies.shapes import SHAPES
 from lcrl.training.analysis import fit
 from lcrl.training.analysis.collectives import sent_bytes
-from lcrl.training.rl.learner import build_model
-from lcrl.training.settings import read
+from lcrl.training.rl.learner import build_learner
+from lcrl.training.rl.settings import read
 
 FOLDER = Path(__file__).parent / "fixtures/models/qwen2"
 CONFIG = {
@@ -48,7 +48,7 @@ CONFIG = {
 def build(devices=1, remat="none", **mesh):
   policy = {**CONFIG["policy"], "remat": remat}
   config = {**CONFIG, "policy": policy, "mesh": mesh}
-  return build_model(read(config), devices=jax.devices()[:devices])
+  return build_learner(read(config), devices=jax.devices()[:devices])
 
 
 @pytest.fixture(scope="module")
@@ -70,7 +70,7 @@ def test_flops_are_those_of_an_unrolled_compile(monkeypatch):
 def test_flops_of_the_usual_formula():
   """SmolLM2: 106.2 M weights in 30 layers, 28.3 M in the head; rows of 192 tokens."""
   policy = command.described({"fn": "pretrained", "path": "absent"}, "smollm2-135m")
-  model = build_model(read({**CONFIG, "policy": policy, "mesh": {}}))
+  model = build_learner(read({**CONFIG, "policy": policy, "mesh": {}}))
   weights, head, attention = 106_168_320, 576 * 49152, 4 * 64 * 9 * 64 * 30
   assert fit.layer_weights(model.policy.config) * 30 == weights
   want = 8 * 2 * 64 * (6 * weights + 8 * head + 3 * attention)  # 6 N, and the head once more
@@ -152,7 +152,7 @@ def test_a_token_is_sent_once_whatever_loop_writes_it(slots, loops):
   config = {**CONFIG, "mesh": {"data": 2, "fsdp": 1, "tensor": 4}, "sampling": {"slots": slots}}
   config["train"] = CONFIG["train"] | {"max_tokens": 256}
   config["policy"] = CONFIG["policy"] | {"kv_heads": 4}
-  model = build_model(read(config))
+  model = build_learner(read(config))
   text = fit.compile_step(model)["sample"].as_text()
 
   def sent(tokens):
@@ -168,7 +168,7 @@ def test_a_token_is_sent_once_whatever_loop_writes_it(slots, loops):
 def test_a_shared_prompt_is_read_once():
   """Besides the weights, of 100 of at most 256 tokens: keys in spans of 64 and 128."""
   many = CONFIG | {"train": CONFIG["train"] | {"max_tokens": 256, "group_size": 4}, "mesh": {}}
-  sampled = lambda sampling: build_model(
+  sampled = lambda sampling: build_learner(
     read(many | {"sampling": sampling}), devices=jax.devices()[:1]
   )
   seen = lambda sampling: fit.traffic(sampled(sampling), 100)
@@ -187,7 +187,7 @@ def test_a_policy_needs_no_weights(tmp_path):
   spec = {"fn": "pretrained", "path": str(tmp_path), "dtype": "bfloat16", "remat": "full"}
   got = command.described(spec, None)
   assert got.pop("fn") == "fresh"
-  whole = build_model(read({**CONFIG, "policy": {**spec, "path": str(FOLDER)}, "mesh": {}}))
+  whole = build_learner(read({**CONFIG, "policy": {**spec, "path": str(FOLDER)}, "mesh": {}}))
   assert Config(**got) == whole.policy.config
   with pytest.raises(ValueError, match=r"there is no .*absent.*qwen2\.5-1\.5b.*--model"):
     command.described({"fn": "pretrained", "path": "absent"}, None)
@@ -229,5 +229,5 @@ def test_passes_that_stages_need_are_programs_of_the_step():
     "reward": {"fn": "pear"},
     "loss": {"fn": "clipped_surrogate", "kl": {"fn": "k3", "beta": 0.1}},
   }
-  found = fit.compile_step(build_model(read(config)))
+  found = fit.compile_step(build_learner(read(config)))
   assert list(found) == ["copy", "sample", "measure", "shape", "reference", "update"]

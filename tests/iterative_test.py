@@ -11,12 +11,12 @@ import pytest
 
 from lcrl import tasks
 from lcrl.data import pair_builders, tokenizers
-from lcrl.rollouts.worker import Player
+from lcrl.rollouts.worker import RolloutWorker
 from lcrl.tasks.verify import Verdict
 from lcrl.training.checkpoint import Checkpoints
 from lcrl.training.iterative import pool as pools
 from lcrl.training.iterative.pool import Pool
-from lcrl.training.iterative.run import begin, build_model
+from lcrl.training.iterative.run import begin, build_learner
 from lcrl.training.iterative.settings import read
 from lcrl.training.iterative.teacher import Teacher
 from lcrl.training.workdir import Workdir
@@ -128,7 +128,7 @@ def test_a_round_keeps_its_answers_and_the_next_has_new_ones(started):
 
 def test_log_probs_are_those_of_the_start_and_of_the_round(started):
   _, _, states, _ = started
-  model = build_model(read(CONFIG))
+  model = build_learner(read(CONFIG))
   for at in (0, UPDATES):
     pool = states[at + 1].pending
     for name, params in (("ref", states[0].params), ("previous", states[at].params)):
@@ -213,7 +213,7 @@ def test_a_teachers_right_answer_is_chosen_over_the_policys_wrong_ones(tmp_path)
   said = [f"#{task.prompts[0].reference}", "#x".replace("x", "+" * 30), None]  # the second is long
   lines = [{"prompt": a, "response": b} for a, b in zip(asked, said, strict=True) if b]
   (tmp_path / "answers.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-  player = Player(task, words, None, Here(), None, 9)
+  worker = RolloutWorker(task, words, None, Here(), None, 9)
   spec = {"fn": "jsonl", "path": str(tmp_path / "answers.jsonl")}
 
   # Two answers of the policy's own to each prompt, all wrong.
@@ -225,7 +225,7 @@ def test_a_teachers_right_answer_is_chosen_over_the_policys_wrong_ones(tmp_path)
     mask[b, :, start : start + 2] = True
   no, ids = np.zeros((3, 2), bool), np.arange(3, dtype=np.int32)
   own = Pool(rows, mask, no, np.zeros((3, 2), np.float32), no, ids, {}, pools.Stages((), ()))
-  pool = Teacher(spec, player).joined(own, [task.prompts[i] for i in range(3)])
+  pool = Teacher(spec, worker).joined(own, [task.prompts[i] for i in range(3)])
   assert pool.teacher.tolist() == [[False, False, True], [False] * 3, [False] * 3]
   assert pool.correct.tolist() == pool.teacher.tolist()
   assert pool.rewards[0].tolist() == [0, 0, 1]
@@ -236,7 +236,7 @@ def test_a_teachers_right_answer_is_chosen_over_the_policys_wrong_ones(tmp_path)
 
   (tmp_path / "answers.jsonl").write_text('{"prompt": "a1?", "response": "#1"}\n')
   with pytest.raises(ValueError, match="answers none of the task's prompts"):
-    Teacher(spec, player)
+    Teacher(spec, worker)
 
 
 @pytest.mark.parametrize(

@@ -18,10 +18,10 @@ from experiments.run_folders import find
 from lcrl import tasks
 from lcrl.training import build, loop
 from lcrl.training.checkpoint import Checkpoints
-from lcrl.training.rl import learner, phases
+from lcrl.training.rl import learner
 from lcrl.training.rl import run as rl
-from lcrl.training.rl.learner import build_model
-from lcrl.training.settings import read
+from lcrl.training.rl.learner import build_learner
+from lcrl.training.rl.settings import read
 
 CONFIG = {
   "seed": 3,
@@ -65,7 +65,7 @@ def one_device(monkeypatch):
 
 
 def final_state(workdir, config=CONFIG):
-  return Checkpoints(workdir / "checkpoints").restore(build_model(read(config)).abstract)[1]
+  return Checkpoints(workdir / "checkpoints").restore(build_learner(read(config)).abstract)[1]
 
 
 def lines(path):
@@ -128,20 +128,20 @@ def test_the_report_says_what_was_measured_on_what(whole, tmp_path, capsys, monk
 
 def test_an_evaluation_has_a_temperature_of_its_own(monkeypatch):
   used = []
-  monkeypatch.setattr(build, "evaluate", lambda player, *_, **__: used.append(player))
+  monkeypatch.setattr(build, "evaluate", lambda worker, *_, **__: used.append(worker))
   for temperature in (0, 0.7, 1.0):
     settings = read(changed(eval__temperature=temperature))
-    model, tokenizer = build_model(settings), build.build_tokenizer(settings)
-    with build.playing(model, tokenizer, CONFIG["task"], "task") as (task, player):
-      assert player.engine.temperature == 1.0  # of training, whatever eval says
-      with build.judging(model, tokenizer, task, player, say=lambda text: None) as judge:
+    model, tokenizer = build_learner(settings), build.build_tokenizer(settings)
+    with build.rollout_worker(model, tokenizer, CONFIG["task"], "task") as (task, worker):
+      assert worker.engine.temperature == 1.0  # of training, whatever eval says
+      with build.make_evaluator(model, tokenizer, task, worker, say=lambda text: None) as judge:
         judge(None)
-  assert [player.engine.temperature for player in used] == [0, 0.7, 1.0]
-  assert used[-1] is player  # nothing is compiled anew
+  assert [worker.engine.temperature for worker in used] == [0, 0.7, 1.0]
+  assert used[-1] is worker  # nothing is compiled anew
 
 
 def test_resume_equals_never_stopping(whole, tmp_path):
-  start = build_model(read(CONFIG)).initial()
+  start = build_learner(read(CONFIG)).initial()
   moved = jax.tree.map(lambda a, b: abs(a - b).max(), start.params, final_state(whole).params)
   assert min(jax.tree.leaves(moved)) > 1e-3
   loop.train(changed(train__steps=2), tmp_path)
@@ -156,15 +156,15 @@ def test_resume_equals_never_stopping(whole, tmp_path):
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_saves_and_the_run_goes_on(number, whole, tmp_path, monkeypatch, capsys):
-  learn = phases.learn
+  update = rl.update
 
-  def learn_and_ask(*args):
-    result = learn(*args)
+  def update_and_ask(*args):
+    result = update(*args)
     if int(result[0].step) == 3:
       os.kill(os.getpid(), number)
     return result
 
-  monkeypatch.setattr(rl, "learn", learn_and_ask)
+  monkeypatch.setattr(rl, "update", update_and_ask)
   summary = loop.train(CONFIG, tmp_path)
   assert int(final_state(tmp_path).step) == 3
   assert summary["stopped"] == 3
@@ -190,15 +190,14 @@ def test_another_config_in_the_workdir_is_refused(whole):
 
 
 def test_nothing_is_compiled_twice(tmp_path):
-  model = build_model(read(CONFIG))
-  with build.playing(model, build.build_tokenizer(read(CONFIG)), CONFIG["task"], "task") as (
+  model = build_learner(read(CONFIG))
+  with build.rollout_worker(model, build.build_tokenizer(read(CONFIG)), CONFIG["task"], "task") as (
     task,
-    player,
+    worker,
   ):
-    roll = phases.Roll(model, task, phases.make_rounds(model, player))
-    state = model.initial()
+    step, state = rl.RlStep(model, task, rl.make_pipeline(model, worker)), model.initial()
     for _ in range(3):
-      state, _ = phases.learn(model, state, roll(state))
+      state, *_ = step(state)
   assert model.update._cache_size() == 1
   assert model.shape._cache_size() == 1
 
@@ -227,7 +226,7 @@ def test_the_update_alone_keeps_what_the_head_gives(monkeypatch):
   monkeypatch.setattr(learner, "make_scorer", lambda *xs, **o: asked.append(o) or make(*xs, **o))
   for remat in (True, False):
     asked.clear()
-    learner.build_model(read(changed(train__head_remat=remat)))
+    learner.build_learner(read(changed(train__head_remat=remat)))
     assert [o.get("keep", False) for o in asked] == [not remat, False]
 
 

@@ -17,15 +17,16 @@ import pytest
 from lcrl import recipes, tasks
 from lcrl.data import tokenizers
 from lcrl.registry import build
-from lcrl.rollouts.worker import Player
+from lcrl.rollouts.worker import RolloutWorker
 from lcrl.sampling.engine import make_engine
 from lcrl.sampling.programs import compiled, proceed
 from lcrl.tasks.verify import Verdict
 from lcrl.training.checkpoint import Checkpoints
-from lcrl.training.rl import phases
-from lcrl.training.rl.learner import build_model
-from lcrl.training.rl.rounds import Provider
-from lcrl.training.settings import read
+from lcrl.training.rl.learner import build_learner
+from lcrl.training.rl.monitor import make_monitor
+from lcrl.training.rl.pipeline import Provider
+from lcrl.training.rl.run import RlStep, make_pipeline
+from lcrl.training.rl.settings import read
 from lcrl.types import Outcome
 from tests.laws_test import LAGRANGIAN, SLOTS, TABLE
 from tests.loop_test import CONFIG
@@ -64,28 +65,25 @@ class Run:
     config = copy.deepcopy(CONFIG) | {"seed": 1}
     for name, value in changes.items():
       config[name] = config[name] | value if name in ("train", "task") else value
-    self.model = build_model(read(config))
+    self.model = build_learner(read(config))
     task = dataclasses.replace(build(tasks, config["task"], field="task"), score=has_digit)
     self.verifier = Here(task)
-    player = Player(task, WORDS, engine, self.verifier, self.model.mesh, 16)
+    worker = RolloutWorker(task, WORDS, engine, self.verifier, self.model.mesh, 16)
     providers = [Provider(("conciseness",), stand_in)]
-    self.rounds = phases.make_rounds(self.model, player, providers)
-    self.roll = phases.Roll(self.model, task, self.rounds)
-    self.monitor = phases.make_monitor(self.model, task, self.rounds)
+    self.step = RlStep(self.model, task, make_pipeline(self.model, worker, providers))
+    self.monitor, self.worker = make_monitor(self.model, task, worker), worker
 
   def steps(self, state, until):
-    """The state after step `until`, and the batches on the way. Between them the next rollouts are
-    begun while a step trains."""
-    batches, every = [], self.model.settings.monitor.every
+    """The state after step `until`, and the batches on the way."""
+    batches = []
     while int(state.step) < until:
-      state = self.monitor(state)
-      shaped = self.roll(state)
-      batches.append(jax.tree.map(np.asarray, shaped.batch))
-      step = int(state.step) + 1
-      begins = step < until and (not every or step % every)
-      meanwhile = [self.roll.begin] if begins else []
-      state, _ = phases.learn(self.model, state, shaped, *meanwhile)
+      state, _, batch = self.step(self.monitor(state))
+      batches.append(jax.tree.map(np.asarray, batch))
     return state, batches
+
+  def batch(self, state):
+    """The batch that a step would train on."""
+    return self.step.shape(state, self.step.queue.take(state)).batch
 
   def forgetful(self, state):
     """A copy of the state that has lost what the recipe and the collector remember."""
@@ -201,7 +199,7 @@ def engine():
   arithmetic = importlib.import_module("lcrl.tasks.arithmetic")
   patch.setattr(arithmetic, "_Prompts", functools.cache(arithmetic._Prompts))
   patch.setattr(jax, "devices", lambda *_: jax.local_devices()[:1])
-  model = build_model(read(CONFIG))
+  model = build_learner(read(CONFIG))
   yield make_engine(
     model.policy, max_tokens=CAP, end_ids=WORDS.end_ids, pad_id=WORDS.pad_id, mesh=model.mesh
   )
@@ -240,7 +238,7 @@ def test_every_stage_with_a_state_is_here():
 
 def test_a_schedule_of_lengths_compiles_a_few_programs():
   """Six caps, two buckets (32 and 16): as many programs, not one a step."""
-  model = build_model(read(CONFIG))
+  model = build_learner(read(CONFIG))
   wide = make_engine(
     model.policy, max_tokens=32, end_ids=WORDS.end_ids, pad_id=WORDS.pad_id, mesh=model.mesh
   )
@@ -260,7 +258,7 @@ def test_a_schedule_of_lengths_compiles_a_few_programs():
 def test_entropy_is_that_of_the_policy_before_the_update(engine):
   run = Run(engine, advantage=dict(fn="canon_entropy"), train=dict(updates=2, micro_batches=2))
   state = run.model.initial()
-  batch = run.roll(state).batch
+  batch = run.batch(state)
   r = batch.rollouts
   logits = run.model.policy.apply(state.params, r.tokens)[..., :-1, :]
   log_probs = jax.nn.log_softmax(logits)

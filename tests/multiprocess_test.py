@@ -19,8 +19,8 @@ import pytest
 
 from lcrl.training import loop
 from lcrl.training.checkpoint import Checkpoints
-from lcrl.training.rl.learner import build_model
-from lcrl.training.settings import read
+from lcrl.training.rl.learner import build_learner
+from lcrl.training.rl.settings import read
 from tests.loop_test import changed
 
 REPOSITORY = Path(__file__).parent.parent
@@ -111,7 +111,7 @@ def run_two(command):
 
 
 def state(workdir):
-  return Checkpoints(workdir / "checkpoints").restore(build_model(read(CONFIG)).abstract)[1]
+  return Checkpoints(workdir / "checkpoints").restore(build_learner(read(CONFIG)).abstract)[1]
 
 
 def numbers(workdir):
@@ -144,7 +144,7 @@ def test_two_processes_train_as_one(tmp_path):
   train_two(two, CONFIG)
 
   want, got = state(one), state(two)
-  start = build_model(read(CONFIG)).initial().params
+  start = build_learner(read(CONFIG)).initial().params
   moved = jax.tree.map(lambda a, b: abs(a - b).max(), start, want.params)
   assert min(jax.tree.leaves(moved)) > 1e-3
   jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), got.params, want.params)

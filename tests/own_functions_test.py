@@ -76,7 +76,7 @@ def vowels():
 
 
 def look():
-  def apply(r, referee):
+  def apply(r, grader):
     return dataclasses.replace(r, signals=r.signals | {"seen": r.lengths})
 
   return Revision(apply, ("seen",))

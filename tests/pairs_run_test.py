@@ -12,7 +12,7 @@ import pytest
 from lcrl.training import loop, workdir
 from lcrl.training.checkpoint import Checkpoints
 from lcrl.training.pairs import run as on_pairs
-from lcrl.training.pairs.learner import build_model
+from lcrl.training.pairs.learner import build_learner
 from lcrl.training.pairs.settings import read
 from lcrl.training.workdir import Workdir
 from tests.policies_tokenizer_test import CHATML, folder
@@ -71,7 +71,7 @@ def changed(rows, **fields):
 
 
 def final_state(workdir, config):
-  return Checkpoints(workdir / "checkpoints").restore(build_model(read(config)).abstract)[1]
+  return Checkpoints(workdir / "checkpoints").restore(build_learner(read(config)).abstract)[1]
 
 
 def lines(path):

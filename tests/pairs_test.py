@@ -13,7 +13,7 @@ from lcrl.data.sources import Encoded
 from lcrl.losses.weights import token_mean
 from lcrl.training import loop
 from lcrl.training.pairs import evaluate, references
-from lcrl.training.pairs.learner import build_model, derive
+from lcrl.training.pairs.learner import build_learner, derive
 from lcrl.training.pairs.metrics import compare
 from lcrl.training.pairs.mismatched import mismatched
 from lcrl.training.pairs.settings import read
@@ -54,7 +54,7 @@ def padded(chosen, *, length=12, size=None):
 
 @pytest.fixture(scope="module")
 def model():
-  return build_model(read(changed("", **FULL, train__pack=None)))
+  return build_learner(read(changed("", **FULL, train__pack=None)))
 
 
 def subject(model, folder, pairs, *, size=3, data="data", rows=""):  # noqa: F811
@@ -113,7 +113,7 @@ def test_a_cache_of_another_model_or_of_other_pairs_is_refused(model, tmp_path):
   references.cached(folder=folder)(subject(model, tmp_path, data))
   with pytest.raises(ValueError, match=r"cache holds the reference of other pairs: data, .* other"):
     references.cached(folder=folder)(subject(model, tmp_path, data, data="other"))
-  another = build_model(read(changed("", **FULL, seed=4, train__pack=None)))
+  another = build_learner(read(changed("", **FULL, seed=4, train__pack=None)))
   with pytest.raises(ValueError, match="holds the reference of other parameters"):
     references.cached(folder=folder)(subject(another, tmp_path, data))
 
@@ -240,14 +240,14 @@ def test_pieces_packing_and_devices_change_no_update(one_device):  # noqa: F811
   pairs = [padded(data, size=8)]
 
   def after(devices=None, **changes):
-    model = build_model(read(changed("", **fields, **changes)), devices=devices)
+    model = build_learner(read(changed("", **fields, **changes)), devices=devices)
     state, placed = model.initial(), model.place(pairs[0])
     ref = model.score(model.start(), placed).log_probs
-    state, metrics = model.learner(())(state, model.derive(placed, ref - 0.1 * placed.mask, 0))
+    state, metrics = model.make_update(())(state, model.derive(placed, ref - 0.1 * placed.mask, 0))
     return jax.tree.map(np.asarray, (state.params, metrics["loss"].total))
 
   want = after(train__pack=None)
-  start = build_model(read(changed("", **fields))).start()
+  start = build_learner(read(changed("", **fields))).start()
   moved = jax.tree.map(lambda a, b: np.abs(a - b).max(), want[0], start)
   assert min(jax.tree.leaves(moved)) > 1e-4
   close = lambda got: jax.tree.map(

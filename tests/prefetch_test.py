@@ -1,14 +1,11 @@
-"""The next step's rollouts are begun while a step trains, and are what they would be without."""
-
-import contextlib
-import threading
+"""The next step's rollouts are prefetched during the update, and are what they would be without."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lcrl.training.rl import collect, phases
+from lcrl.training.rl import budgets, collect
 from tests.methods_resume_test import CAP, METHODS, Run, engine  # noqa: F401
 
 
@@ -26,37 +23,27 @@ SHRINKS = dict(
 
 
 @pytest.mark.parametrize("name", ["hapo", "l1_exact", "dot", "dapo", "shrinks"])
-def test_what_is_begun_is_what_would_be_sampled(engine, name):  # noqa: F811
-  """Budgets, keys and places in the data are those of the next step; rounds go on by themselves."""
+def test_prefetched_rollouts_are_those_that_would_be_sampled(engine, name):  # noqa: F811
+  """Budgets, keys and positions in the data are those of the next step; later rounds follow."""
   method = METHODS.get(name, SHRINKS)
   run, plain = Run(engine, **method), Run(engine, **method)
-  begin, begun = run.roll.begin, []
-
-  def begins(params):
-    begin(params)
-    begun.append(run.roll._begun)
-
-  run.roll.begin = begins
-  launch, launches = run.roll._collect.launch, []
-  run.roll._collect.launch = lambda *given: launches.append(given) or launch(*given)
+  plain.step.queue.prefetch = lambda params: None
+  taken, take = [], run.step.queue.take
+  run.step.queue.take = lambda state: taken.append(run.step.queue.prefetched) or take(state)
   _, batches = run.steps(run.model.initial(), 3)
-  assert len(begun) == 2
-  assert all(begun)
-  assert len(launches) == 3, "each step's rollouts are launched once"
-  state = plain.model.initial()
-  for batch in batches:
-    shaped = plain.roll(state)
-    jax.tree.map(np.testing.assert_array_equal, jax.tree.map(np.asarray, shaped.batch), batch)
-    state, _ = phases.learn(plain.model, state, shaped)
+  assert [prefetched is not None for prefetched in taken] == [False, True, True]
+  _, expected = plain.steps(plain.model.initial(), 3)
+  jax.tree.map(np.testing.assert_array_equal, batches, expected)
 
 
-def test_what_is_begun_does_not_wait_for_the_update(engine, monkeypatch):  # noqa: F811
+def test_a_prefetch_does_not_wait_for_the_update(engine, monkeypatch):  # noqa: F811
   """The parameters are still computed when all of it stands in the device's queue. The host's own
   processor, which budgets need, is another device."""
   host = lambda: jax.default_device(jax.local_devices()[1])
-  monkeypatch.setattr(collect, "on_host", host)
+  for module in (budgets, collect):
+    monkeypatch.setattr(module, "on_host", host)
   run = Run(engine, **METHODS["l1_exact"])
-  state = run.model.initial()
+  state, queue = run.model.initial(), run.step.queue
 
   @jax.jit
   def slowly(params, rounds):
@@ -64,47 +51,31 @@ def test_what_is_begun_does_not_wait_for_the_update(engine, monkeypatch):  # noq
     return jax.tree.map(lambda x: x + 0 * busy[0, 1].astype(x.dtype), params)
 
   for rounds in (1, 10_000):  # the first compiles
-    run.roll(state)
+    queue.advance(queue.take(state), state.recipe)
     params = slowly(state.params, rounds)
-    with reads(monkeypatch) as found:
-      run.roll.begin(params)
+    queue.prefetch(params)
     pending = not jax.tree.leaves(params)[0].is_ready()
-    run.roll._begun.finish()
+    queue.prefetched.result()
   assert pending
-  assert {device.id for device in found} <= {1}, "what is put on a busy device is read back late"
 
 
-@contextlib.contextmanager
-def reads(monkeypatch):
-  """The devices whose arrays this thread reads inside."""
-  array, asarray, thread = type(jnp.zeros(())), np.asarray, threading.get_ident()
-  devices, value = set(), array._value
-
-  def seen(x):
-    if isinstance(x, jax.Array) and threading.get_ident() == thread:
-      devices.update(x.devices())
-    return x
-
-  with monkeypatch.context() as patch:
-    patch.setattr(np, "asarray", lambda x, *how, **more: asarray(seen(x), *how, **more))
-    patch.setattr(array, "_value", property(lambda x: value.fget(seen(x))))
-    yield devices
-
-
-def test_other_parameters_than_those_that_were_begun_with(engine, monkeypatch):  # noqa: F811
-  """They are sampled from. A last step begins nothing, nor do several processes."""
+def test_other_parameters_are_sampled_from(engine, monkeypatch):  # noqa: F811
+  """Prefetched rollouts of other parameters are dropped. After the last step nothing is
+  prefetched, nor with several processes."""
   run = Run(engine)
-  state = run.model.initial()
-  shaped = run.roll(state)
-  run.roll.begin(jax.tree.map(jnp.zeros_like, state.params))
-  assert run.roll._begun
-  again = run.roll(state)
-  jax.tree.map(np.testing.assert_array_equal, again.batch, shaped.batch)
+  state, queue = run.model.initial(), run.step.queue
+  batch = run.batch(state)
+  collected = queue.take(state)
+  queue.advance(collected, state.recipe)
+  queue.prefetch(jax.tree.map(jnp.zeros_like, state.params))
+  assert queue.prefetched
+  jax.tree.map(np.testing.assert_array_equal, run.batch(state), batch)
   with monkeypatch.context() as patch:
     patch.setattr(jax, "process_count", lambda: 2)
-    run.roll.begin(state.params)
-  assert run.roll._begun is None
-  run = Run(engine, train=dict(steps=1))
-  run.roll(state)
-  run.roll.begin(state.params)
-  assert run.roll._begun is None
+    queue.advance(collected, state.recipe)
+    queue.prefetch(state.params)
+  assert queue.prefetched is None
+  last = Run(engine, train=dict(steps=1)).step.queue
+  last.advance(last.take(state), state.recipe)
+  last.prefetch(state.params)
+  assert last.prefetched is None

@@ -11,7 +11,7 @@ import pytest
 from lcrl import filters
 from lcrl.registry import build
 from lcrl.training import loop
-from lcrl.training.rl.step_metrics import facts, preflight, step_metrics
+from lcrl.training.rl.step_metrics import batch_stats, preflight, step_metrics
 from tests.laws_test import TABLE, inputs
 from tests.loop_test import changed
 
@@ -39,7 +39,7 @@ def test_only_filters_whose_formula_says_so_read_the_shaped_reward(spec):
 def test_metrics_and_the_first_check_tell_reward_from_verdict():
   batch = inputs(0)[0]
   other = dataclasses.replace(batch, rewards=1e6 - batch.rewards)
-  first, second = ({name: np.asarray(x) for name, x in facts(b).items()} for b in (batch, other))
+  first, second = (jax.tree.map(np.asarray, batch_stats(b)) for b in (batch, other))
   one, two = ({k: m.value() for k, m in step_metrics(f).items()} for f in (first, second))
   assert {name for name in one if one[name] != two[name]} == {"reward"}
   blocks = [preflight(f, rounds=1, sampling_s=1.0) for f in (first, second)]

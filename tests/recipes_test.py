@@ -9,7 +9,7 @@ import pytest
 
 from lcrl import advantages, budgets, losses, recipes, rewards
 from lcrl.training import loop
-from lcrl.training.settings import read
+from lcrl.training.rl.settings import read
 from lcrl.types import Batch, TokenScores
 from tests.loop_test import changed, final_state
 from tests.rollouts import random_rollouts

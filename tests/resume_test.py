@@ -75,7 +75,7 @@ def test_a_fingerprint_changes_with_any_row():
 
 
 def test_other_data_are_refused(run, monkeypatch):
-  monkeypatch.setattr(rl, "asked", lambda prompt: (prompt.id, "another"))
+  monkeypatch.setattr(rl, "prompt_content", lambda prompt: (prompt.id, "another"))
   before = (run / "config.json").read_text()
   with pytest.raises(ValueError, match="learned from other data: their fingerprint was"):
     loop.train(changed(train__max_prompt_tokens=200), run)
@@ -154,17 +154,17 @@ def test_a_second_run_in_the_folder_is_refused(run):
 
 @pytest.mark.parametrize("what", ["loss", "params"])
 def test_nothing_that_is_not_finite_is_saved(what, tmp_path, monkeypatch):
-  learn = rl.learn
+  update = rl.update
 
   def broken(model, state, *rest):
-    state, found = learn(model, state, *rest)
+    state, found = update(model, state, *rest)
     if int(state.step) == 3 and what == "loss":
       found["loss"] = metrics.Mean(np.nan, 1.0)
     if int(state.step) == 3 and what == "params":
       state.params["embed"] = state.params["embed"].at[0, 0].set(np.inf)
     return state, found
 
-  monkeypatch.setattr(rl, "learn", broken)
+  monkeypatch.setattr(rl, "update", broken)
   config = changed(checkpoint={"every": 1, "keep": 2})
   wrong = {"loss": "loss is nan", "params": "embed"}[what]
   message = f"step 3 is not finite: {wrong}. .* the last good checkpoint is that of step 2"
@@ -177,13 +177,13 @@ def test_nothing_that_is_not_finite_is_saved(what, tmp_path, monkeypatch):
 
 
 def test_a_step_that_skipped_its_update_pushes_out_no_checkpoint(tmp_path, monkeypatch):
-  learn = rl.learn
+  update = rl.update
 
   def skipped(model, state, *rest):
-    state, found = learn(model, state, *rest)
+    state, found = update(model, state, *rest)
     return state, found | {"skipped_updates": metrics.Sum(float(int(state.step) == 3))}
 
-  monkeypatch.setattr(rl, "learn", skipped)
+  monkeypatch.setattr(rl, "update", skipped)
   loop.train(changed(checkpoint={"every": 1, "keep": 9}), tmp_path)
   assert sorted(p.name for p in (tmp_path / "checkpoints").iterdir()) == ["1", "2", "4"]
 
@@ -195,7 +195,7 @@ def test_a_skipped_update_is_no_reason_to_stop():
 
 
 def test_a_policy_that_is_not_finite_does_not_start(tmp_path, monkeypatch):
-  build = rl.build_model
+  build = rl.build_learner
 
   def broken(settings):
     model = build(settings)
@@ -204,7 +204,7 @@ def test_a_policy_that_is_not_finite_does_not_start(tmp_path, monkeypatch):
     )
     return dataclasses.replace(model, initial=lambda: spoil(model.initial()))
 
-  monkeypatch.setattr(rl, "build_model", broken)
+  monkeypatch.setattr(rl, "build_learner", broken)
   with pytest.raises(ValueError, match="starts from has parameters that are not finite: embed"):
     loop.train(CONFIG, tmp_path)
 

@@ -14,7 +14,8 @@ from lcrl.losses import policy as losses
 from lcrl.losses.correction import truncated_importance
 from lcrl.mesh import make_mesh
 from lcrl.registry import build
-from lcrl.rollouts.worker import Player
+from lcrl.rollouts.grader import LocalPrompts
+from lcrl.rollouts.worker import RolloutWorker
 from lcrl.sampling.core import Samples
 from lcrl.sampling.programs import assemble
 from lcrl.tasks.task import Prompt, Task
@@ -62,11 +63,11 @@ class Scripted:
 
 
 def played(texts, *, target=MOST, references="8", say=None):
-  """(rollouts on the host, referee) of groups of responses; "..." at the end: cut at the cap."""
+  """(rollouts on the host, grader) of groups of responses; "..." at the end: cut at the cap."""
   mesh = make_mesh(data=1, fsdp=1, devices=jax.devices()[:1])
   task = Task("t", [], says)
   script = lambda row, b, g: texts[b][g] if row == ASKED else say(row)
-  player = Player(task, WORDS, Scripted(script, mesh), Here(task), mesh, LIMIT)
+  worker = RolloutWorker(task, WORDS, Scripted(script, mesh), Here(task), mesh, LIMIT)
   shape = len(texts), len(texts[0])
   full = lambda value: np.full(shape, value, np.int32)
   ask = [*WORDS.encode(ASKED), *[WORDS.pad_id] * (LIMIT - len(ASKED))]
@@ -75,18 +76,19 @@ def played(texts, *, target=MOST, references="8", say=None):
   rows = Rows(tokens, full(len(ASKED)), full(0), number, number, number)
   prompts = [Prompt(i, (), reference) for i, reference in enumerate(references)]
   budget = Budget(full(target), full(MOST), full(0))
-  rollouts, referee = player.play_rows(None, prompts, rows, budget, jax.random.key(0))
-  player.verifier.asked.clear()
-  return jax.tree.map(np.asarray, rollouts), referee
+  local = LocalPrompts(prompts, rows, budget)
+  rollouts, grader = worker.start(None, local, jax.random.key(0)).result()
+  worker.verifier.asked.clear()
+  return jax.tree.map(np.asarray, rollouts), grader
 
 
 def revised(spec, texts, **how):
   """(before, after, responses after, what the verifier was asked again)."""
-  before, referee = played(texts, **how)
-  after = build(revise, spec, field="revise").apply(before, referee)
-  now = [[response.text for response in group] for group in referee.responses(after)]
+  before, grader = played(texts, **how)
+  after = build(revise, spec, field="revise").apply(before, grader)
+  now = [[response.text for response in group] for group in grader.responses(after)]
   check_rows(after)
-  return before, after, now, [text for text, _ in referee.player.verifier.asked]
+  return before, after, now, [text for text, _ in grader.worker.verifier.asked]
 
 
 def check_rows(r):
@@ -177,17 +179,17 @@ def test_the_value_of_an_episode_is_what_forced_answers_earn():
 
 def test_borders_share_out_the_pieces():
   texts = [["a|bb|ccc|dddd|</t>8", "no piece", "a|b</t>"]]
-  r, referee = played(texts)
-  borders = [revise._borders(x, "</t>", "|", 2) for x in referee.responses(r)[0]]
+  r, grader = played(texts)
+  borders = [revise._borders(x, "</t>", "|", 2) for x in grader.responses(r)[0]]
   assert borders == [[0, 5, 14], [0, 0, 8], [0, 2, 3]]
 
 
 def test_what_is_chosen_does_not_depend_on_where_rows_lie():
-  _, referee = played([["8", "8"]] * 4, references="8888")
-  whole = referee.chosen(1000)
-  half = dataclasses.replace(referee.rows, index=referee.rows.index[2:], forced=np.zeros((2, 2)))
-  part = types.SimpleNamespace(rows=half, key=referee.key, starts=referee.starts[2:])
-  np.testing.assert_array_equal(type(referee).chosen(part, 1000), whole[2:])
+  _, grader = played([["8", "8"]] * 4, references="8888")
+  whole = grader.random_index(1000)
+  half = dataclasses.replace(grader.rows, index=grader.rows.index[2:], forced=np.zeros((2, 2)))
+  part = types.SimpleNamespace(rows=half, key=grader.key, starts=grader.starts[2:])
+  np.testing.assert_array_equal(type(grader).random_index(part, 1000), whole[2:])
   assert len(np.unique(whole)) > 4
 
 
@@ -208,25 +210,25 @@ def test_tokens_that_were_not_drawn_are_not_corrected():
 
 
 def test_a_text_is_decoded_once():
-  r, referee = played([["one 8", "8..."]])
-  first = referee.responses(r)[0]
-  again = referee.responses(jax.tree.map(np.copy, r))[0]
+  r, grader = played([["one 8", "8..."]])
+  first = grader.responses(r)[0]
+  again = grader.responses(jax.tree.map(np.copy, r))[0]
   assert all(x is y for x, y in zip(first, again, strict=True))
-  short = revise.cut(r, np.array([[3, 9]]), referee)
-  now = referee.responses(short)[0]
+  short = revise.cut(r, np.array([[3, 9]]), grader)
+  now = grader.responses(short)[0]
   assert [x.text for x in now] == ["one", "8"]
   assert now[1] is first[1]
 
 
 def test_tokens_that_are_forced_at_the_end_are_read():
-  r, referee = played([["so it is~ 8...", "so~ it is 8", "~8...", "9..."]])
+  r, grader = played([["so it is~ 8...", "so~ it is 8", "~8...", "9..."]])
   assert r.correct[0].tolist() == [True, True, True, False]
   assert r.lengths[0].tolist() == [8, 3, 0, 1]  # with the end token of the second
-  read = referee.responses(r)[0]
+  read = grader.responses(r)[0]
   assert [x.text for x in read] == ["so it is 8", "so it is 8", "8", "9"]
   assert read[0].counts == [True] * 8 + [False] * 2
-  short = revise.cut(r, np.array([[5, 9, 9, 9]]), referee)  # what was forced went with the rest
-  assert referee.responses(short)[0][0].text == "so it"
+  short = revise.cut(r, np.array([[5, 9, 9, 9]]), grader)  # what was forced went with the rest
+  assert grader.responses(short)[0][0].text == "so it"
   assert short.correct[0].tolist() == [False, True, True, False]
 
 
@@ -238,5 +240,5 @@ def test_a_log_prob_of_zero_was_drawn_and_an_older_state_still_says_what_was_not
   old = dataclasses.replace(r, sampler_log_probs=jnp.where(forced, 0, r.sampler_log_probs))
   numbers = dict.fromkeys(("position", "rounds", "sampled", "trained", "seconds"), 0)
   rows = {k: v for k, v in vars(old).items() if k != "undrawn"} | {"budget": vars(r.budget)}
-  got = pending.collected({"rollouts": rows, "metrics": {}, **numbers}).rollouts
+  got = pending.from_state({"rollouts": rows, "metrics": {}, **numbers}).rollouts
   np.testing.assert_array_equal(got.drawn, r.mask & ~forced)

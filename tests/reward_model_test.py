@@ -24,9 +24,9 @@ from lcrl.training.packed import PackedScore
 from lcrl.training.pairs.run import read_data
 from lcrl.training.reward_model import head, metrics
 from lcrl.training.reward_model.learned import providers
-from lcrl.training.reward_model.run import build_model
+from lcrl.training.reward_model.run import build_learner
 from lcrl.training.reward_model.settings import read
-from lcrl.training.rl.rounds import Rounds
+from lcrl.training.rl.pipeline import RolloutPipeline
 from lcrl.types import PairBatch, Pairs
 from tests.pairs_run_test import lines, one_device  # noqa: F401
 from tests.rollouts import random_rollouts
@@ -105,7 +105,7 @@ def trained(folder, tmp_path_factory, one_device, no_plots):  # noqa: F811
 
 
 def final_state(workdir, config):
-  return Checkpoints(workdir / "checkpoints").restore(build_model(read(config)).abstract)[1]
+  return Checkpoints(workdir / "checkpoints").restore(build_learner(read(config)).abstract)[1]
 
 
 def a_batch(scores):
@@ -217,11 +217,13 @@ def test_it_scores_rollouts_of_a_run(trained, folder, tmp_path, monkeypatch):
   config = crf.get_config("smoke").to_dict()
   del config["task"]["signals"]
   config |= {"policy": TINY, "learned": {"conciseness": {"path": str(trained)}}}
-  seen, read_ = [], Rounds.read
-  monkeypatch.setattr(Rounds, "read", lambda *xs: seen.append(read_(*xs)) or seen[-1])
+  seen, read_ = [], RolloutPipeline.add_signals
+  monkeypatch.setattr(
+    RolloutPipeline, "add_signals", lambda *xs: seen.append(read_(*xs)) or seen[-1]
+  )
   loop.train(config, tmp_path)
   state = final_state(trained, changed(folder))
-  model = build_model(read(changed(folder, train={"steps": 1})))
+  model = build_learner(read(changed(folder, train={"steps": 1})))
   params = model.policy_params(state.params)
   reward = params[head.HEAD]
   assert len(seen) == 2
@@ -235,7 +237,7 @@ def test_it_scores_rollouts_of_a_run(trained, folder, tmp_path, monkeypatch):
 
 
 def test_errors_name_the_field(trained, folder, tmp_path):
-  model, utf8 = build_model(read(changed(folder))), build.build_tokenizer(read(changed(folder)))
+  model, utf8 = build_learner(read(changed(folder))), build.build_tokenizer(read(changed(folder)))
   sums = build.build_tokenizer(read(changed(folder, tokenizer={"fn": "sums"})))
   ask = lambda spec, tokenizer=utf8: providers({"brief": spec}, model, tokenizer, ["brief"])
   (tmp_path / "config.json").write_text(json.dumps({"config": {"run": "sft"}}))
@@ -260,4 +262,4 @@ def test_errors_name_the_field(trained, folder, tmp_path):
   ):
     s = read(config)
     with pytest.raises(ValueError, match=rf"the loss needs \['{need}'\]"):
-      read_data(build_model(s), build.build_tokenizer(s))
+      read_data(build_learner(s), build.build_tokenizer(s))

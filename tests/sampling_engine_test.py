@@ -17,8 +17,8 @@ from lcrl.mesh import make_mesh, to_global
 from lcrl.sampling.controls import chain
 from lcrl.sampling.engine import make_engine
 from lcrl.sampling.steering import budget_forcing, token_bias
-from lcrl.training.build import playing
-from lcrl.training.settings import read
+from lcrl.training.build import rollout_worker
+from lcrl.training.rl.settings import read
 from lcrl.types import Budget, Outcome
 from tests.loop_test import CONFIG
 
@@ -167,11 +167,11 @@ def test_dtype_of_the_copy_and_control(model):
 def test_a_config_says_how_it_decodes(model):
   how = {"cache_dtype": "int8", "decoding": "triton"}
   settings = read(CONFIG | {"sampling": how})
-  given = SimpleNamespace(settings=settings, policy=model[0], mesh=None)
-  with playing(given, tokenizers.sums(), settings.built["task"], "task") as (_, player):
-    assert player.engine.cache_dtype == "int8"
-    assert player.engine.policy.config.decoding == "triton"
-    assert not player.engine.compiler  # XLA's options are for NVIDIA alone
+  given = SimpleNamespace(settings=settings, policy=model[0], mesh=None, sampler_mesh=None)
+  with rollout_worker(given, tokenizers.sums(), settings.built["task"], "task") as (_, worker):
+    assert worker.engine.cache_dtype == "int8"
+    assert worker.engine.policy.config.decoding == "triton"
+    assert not worker.engine.compiler  # XLA's options are for NVIDIA alone
   for name, value in (("cache_dtype", "int7"), ("decoding", "cudnn")):
     with pytest.raises(ValueError, match=rf"sampling\.{name}='{value}' is not one of"):
       read(CONFIG | {"sampling": {name: value}})

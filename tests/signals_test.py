@@ -14,7 +14,7 @@ from lcrl.losses import policy as losses
 from lcrl.registry import build
 from lcrl.rewards.signals import phase_entropy
 from lcrl.tasks.task import Prompt, Response, Task
-from lcrl.training.rl.rounds import Provider, Rounds
+from lcrl.training.rl.pipeline import Provider, RolloutPipeline
 from lcrl.types import Recipe
 
 RECIPE = Recipe(
@@ -119,20 +119,20 @@ def test_guesses_are_few(lengths):
   assert len(asked) < 2 * 11
 
 
-def rounds(signals=None, providers=(), rows=8):
+def pipeline(signals=None, providers=(), rows=8):
   prompts = [Prompt(i, (), None) for i in range(rows)]
   task = Task("t", prompts, score=None, signals=signals)
-  return Rounds(types.SimpleNamespace(task=task), providers=providers)
+  return RolloutPipeline(types.SimpleNamespace(task=task), providers=providers)
 
 
 def test_a_signal_that_nothing_supplies_is_refused_by_name():
   pear = RECIPE._replace(reward=rewards.pear())
   tags = tasks.think_tags()
   with pytest.raises(ValueError, match=r"reward needs \['entropy', 'think_end'\], which nothing"):
-    rounds().check(pear)
+    pipeline().check(pear)
   with pytest.raises(ValueError, match=r"reward needs \['entropy'\], which nothing here supplies"):
-    rounds(tags).check(pear)
-  rounds(tags, [Provider(("entropy",), None)]).check(pear)
+    pipeline(tags).check(pear)
+  pipeline(tags, [Provider(("entropy",), None)]).check(pear)
 
 
 def test_a_state_with_fewer_rows_than_the_data_set_is_refused():
@@ -140,8 +140,8 @@ def test_a_state_with_fewer_rows_than_the_data_set_is_refused():
   for reward in (hapo, rewards.length_dual(target=4, base=hapo)):
     recipe = RECIPE._replace(reward=reward)
     with pytest.raises(ValueError, match=r"reward\.rows is 7, but the data set has 8 rows"):
-      rounds(rows=8).check(recipe)
-    rounds(rows=7).check(recipe)
+      pipeline(rows=8).check(recipe)
+    pipeline(rows=7).check(recipe)
 
 
 def test_signals_pad_by_token_and_by_nothing_else():

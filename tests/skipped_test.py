@@ -11,8 +11,8 @@ import pytest
 from lcrl import recipes
 from lcrl.training import loop
 from lcrl.training.checkpoint import Checkpoints
-from lcrl.training.rl.learner import build_model
-from lcrl.training.settings import read
+from lcrl.training.rl.learner import build_learner
+from lcrl.training.rl.settings import read
 from lcrl.training.skipped import PATIENCE, Skips
 from tests import iterative_test, loop_test, pairs_run_test
 from tests.rollouts import random_rollouts
@@ -44,7 +44,7 @@ def models():
   patch.setattr(jax, "devices", lambda *_: jax.local_devices()[:1])
   patch.setattr(recipes.rewards, "correctness", paid_by_score)
   config = {"reward": {"fn": "correctness"}, "advantage": {"fn": "group_centered"}}
-  build = lambda **train: build_model(
+  build = lambda **train: build_learner(
     read(loop_test.changed(**config, train=loop_test.CONFIG["train"] | train))
   )
   yield {1: build(), 2: build(updates=2)}

@@ -30,7 +30,7 @@ from lcrl.training.metrics import (
   values,
 )
 from lcrl.training.rl.samples import Samples
-from lcrl.training.rl.step_metrics import CollapseAlarm, learned, preflight, step_metrics
+from lcrl.training.rl.step_metrics import CollapseAlarm, preflight, state_section, step_metrics
 from lcrl.types import Batch
 from tests.rollouts import random_rollouts
 
@@ -72,9 +72,9 @@ def test_metrics_have_quantiles_of_lengths_and_the_targets_compared_with():
   assert got["target/hapo"] == pytest.approx(16 / 3)
   assert got["within_target/hapo"] == 1.0  # one right answer has a target, 4, and is as long
   assert got["budget/cap"] == 16
-  (section,) = learned([{"loss": 1.0}, got, got | {"target/hapo": 4.0}])
+  (section,) = state_section([{"loss": 1.0}, got, got | {"target/hapo": 4.0}])
   assert "| `target/hapo` | 5.333 | 4 |" in section
-  assert learned([{"loss": 1.0}]) == []
+  assert state_section([{"loss": 1.0}]) == []
 
 
 def test_rows_that_only_pad_do_not_count():

@@ -16,8 +16,8 @@ from lcrl.sampling.engine import make_engine
 from lcrl.training import loop
 from lcrl.training.checkpoint import Checkpoints
 from lcrl.training.rl import run as rl
-from lcrl.training.rl.learner import build_model
-from lcrl.training.settings import read
+from lcrl.training.rl.learner import build_learner
+from lcrl.training.rl.settings import read
 from lcrl.types import Budget
 from tests.loop_test import changed, final_state, lines
 from tests.methods_resume_test import CAP, METHODS, WORDS, Run, engine  # noqa: F401
@@ -43,7 +43,7 @@ def test_the_gradient_is_corrected_token_by_token(engine):  # noqa: F811
   older = run.model.initial()
   sampler = jax.tree.map(jnp.copy, older.params)
   state, _ = run.steps(older, 1)
-  params, batch = jax.tree.map(jnp.copy, state.params), run.roll(state).batch
+  params, batch = jax.tree.map(jnp.copy, state.params), run.batch(state)
   rows, mask = batch.rollouts, batch.rollouts.mask
 
   @jax.jit
@@ -96,18 +96,19 @@ def test_a_policy_that_stays_samples_the_same(engine):  # noqa: F811
 
 def test_what_is_launched_waits_for_nothing_more_from_the_host(engine):  # noqa: F811
   """All of it stands in the device's queue, before an update that is dispatched next."""
-  player = Run(engine).rounds.player
+  worker = Run(engine).worker
   params, prompts = (
-    player.engine.policy.init(jax.random.key(0)),
-    [player.task.prompts[i] for i in (0, 1)],
+    worker.engine.policy.init(jax.random.key(0)),
+    [worker.task.prompts[i] for i in (0, 1)],
   )
   limit = np.full((2, 4), CAP, np.int32)
-  given = prompts, np.arange(2, dtype=np.int32), Budget(limit, limit, 0 * limit), jax.random.key(1)
-  want, _ = player.play(params, *given)
-  copy = player.engine.prepared(params)
-  playing = player.launch(copy, *given)
+  budget = Budget(limit, limit, 0 * limit)
+  given = worker.render(prompts, np.arange(2, dtype=np.int32), budget), jax.random.key(1)
+  want, _ = worker.start(params, *given).result()
+  copy = worker.engine.prepared(params)
+  pending = worker.start(copy, *given)
   jax.tree.map(lambda x: x.delete(), copy)
-  jax.tree.map(np.testing.assert_array_equal, playing.finish()[0], want)
+  jax.tree.map(np.testing.assert_array_equal, pending.result()[0], want)
 
 
 def test_resume_equals_never_stopping(engine, tmp_path):  # noqa: F811
@@ -161,22 +162,22 @@ def test_a_run_says_what_it_does(whole):
 
 
 def test_sigterm_saves_what_is_pending(whole, tmp_path, monkeypatch):
-  learn = rl.learn
+  update = rl.update
 
-  def learn_and_ask(*args):
-    result = learn(*args)
+  def update_and_ask(*args):
+    result = update(*args)
     if int(result[0].step) == 2:
       os.kill(os.getpid(), signal.SIGTERM)
     return result
 
   with monkeypatch.context() as patch:
-    patch.setattr(rl, "learn", learn_and_ask)
+    patch.setattr(rl, "update", update_and_ask)
     loop.train(AHEAD, tmp_path)
   stopped = final_state(tmp_path, AHEAD)
   assert int(stopped.step) == 2
   with monkeypatch.context() as patch:  # three devices, over which four prompts cannot be split
     patch.setattr(jax, "devices", lambda *_: jax.local_devices()[:3])
-    model = build_model(export.anywhere(read(AHEAD), prompts=3))
+    model = build_learner(export.anywhere(read(AHEAD), prompts=3))
     params = export.restore(tmp_path, model)[1]
   jax.tree.map(np.testing.assert_array_equal, params, stopped.params)
   loop.train(AHEAD, tmp_path)
@@ -206,7 +207,7 @@ def test_groups_are_chosen_where_they_are_sampled(tmp_path, monkeypatch):
 
 def test_two_bytes_a_number_travel_to_devices_that_sample(monkeypatch):
   monkeypatch.setattr(jax, "devices", lambda *_: jax.local_devices()[:3])
-  model = build_model(read(changed(train__steps_ahead=1, sampling__devices=2, mesh__fsdp=1)))
+  model = build_learner(read(changed(train__steps_ahead=1, sampling__devices=2, mesh__fsdp=1)))
   mesh = beside(model.mesh, 2)
   assert not {*mesh.devices.flat} & {*model.mesh.devices.flat}
   sampler = make_engine(

@@ -13,7 +13,8 @@ import pytest
 
 from lcrl import policies
 from lcrl.mesh import make_mesh, to_global
-from lcrl.rollouts.worker import VERDICTS, Player
+from lcrl.rollouts.grader import LocalPrompts
+from lcrl.rollouts.worker import VERDICTS, RolloutWorker
 from lcrl.sampling import jobs, programs
 from lcrl.tasks.task import Prompt, Task
 from lcrl.tasks.verify import Verdict
@@ -158,25 +159,25 @@ class Whole:
     yield rollouts, rollouts.valid
 
 
-def player_of(engine, **axes):
+def worker_of(engine, **axes):
   words = SimpleNamespace(end_ids=END, decode=lambda tokens: " ".join(map(str, tokens)))
   mesh = make_mesh(**axes) if axes else make_mesh(fsdp=1, devices=jax.devices()[:1])
-  return Player(Task("t", [], None, 900.0), words, engine, Asked(), mesh, LIMIT)
+  return RolloutWorker(Task("t", [], None, 900.0), words, engine, Asked(), mesh, LIMIT)
 
 
 def test_verdicts_in_pieces_are_those_of_all_at_once():
   """Every text is verified once, on every shard, and its verdict stands where it was written."""
   axes = {"data": 4, "fsdp": 2}
-  players = player_of(Whole()), player_of(engine(None, **axes), **axes)
-  given = model()[1], PROMPTS, ROWS, BUDGET, KEY
-  (want, _), (got, referee) = (player.play_rows(*given) for player in players)
+  workers = worker_of(Whole()), worker_of(engine(None, **axes), **axes)
+  given = model()[1], LocalPrompts(PROMPTS, ROWS, BUDGET), KEY
+  (want, _), (got, grader) = (worker.start(*given).result() for worker in workers)
   for name in ("tokens", *VERDICTS):
     np.testing.assert_array_equal(getattr(got, name), getattr(want, name))
   assert got.correct.any()
   assert not got.correct.all()
-  once, pieces = (sorted((prompt.id, text) for text, prompt in p.verifier.items) for p in players)
+  once, pieces = (sorted((prompt.id, text) for text, prompt in p.verifier.items) for p in workers)
   assert pieces == once
-  said = referee.responses(got)
+  said = grader.responses(got)
   assert sorted((b, response.text) for b in range(B) for response in said[b]) == once
 
 
@@ -187,21 +188,21 @@ def test_what_has_ended_is_verified_before_the_rest_has():
     def stream(self, *given):
       for rollouts, done in super().stream(*given):
         yield rollouts, done & (np.arange(B)[:, None] < 2)
-        assert player.verifier.first.wait(20), "no text was verified"
-        assert len(player.verifier.items) == 2 * G
+        assert worker.verifier.first.wait(20), "no text was verified"
+        assert len(worker.verifier.items) == 2 * G
         yield rollouts, done
 
-  player = player_of(Waits())
-  player.play_rows(model()[1], PROMPTS, ROWS, BUDGET, KEY)
-  assert len(player.verifier.items) == B * G
+  worker = worker_of(Waits())
+  worker.start(model()[1], LocalPrompts(PROMPTS, ROWS, BUDGET), KEY).result()
+  assert len(worker.verifier.items) == B * G
 
 
 def test_an_error_while_verifying_reaches_who_waits():
-  player = player_of(Whole())
-  player.verifier.submit = lambda items: items[0].missing
-  playing = player.launch_rows(model()[1], PROMPTS, ROWS, BUDGET, KEY)
+  worker = worker_of(Whole())
+  worker.verifier.submit = lambda items: items[0].missing
+  pending = worker.start(model()[1], LocalPrompts(PROMPTS, ROWS, BUDGET), KEY)
   with pytest.raises(AttributeError, match="missing"):
-    playing.finish()
+    pending.result()
 
 
 def test_the_benchmark_finds_what_is_hidden(bench):  # noqa: F811

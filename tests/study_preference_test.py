@@ -153,7 +153,7 @@ class FakeLab:
   def __init__(self):
     self.optimizer = optimizers.sgd(learning_rate=1.0)
 
-  def play(self, params, player, prompts, answers, key):
+  def play(self, params, worker, prompts, answers, key):
     return random_rollouts(prompts=len(prompts), group=answers)
 
   def score(self, params, rows):
@@ -168,9 +168,9 @@ class FakeLab:
 
 @pytest.mark.parametrize("judged", [True, False])
 def test_every_loss_starts_alike_and_is_measured_at_every_point(judged):
-  player = SimpleNamespace(verifier=None if judged else smollm2.Unjudged())
+  worker = SimpleNamespace(verifier=None if judged else smollm2.Unjudged())
   pairs, key = pairs_of(4, 3), jax.random.key(0)
-  question = smollm2.Question(player, [None] * 4)
+  question = smollm2.Question(worker, [None] * 4)
   found = smollm2.runs(FakeLab(), question, jnp.array(-1.0), jnp.array(0.0), pairs, pairs, key)
   assert found["pairs"] == {"pairs": [1], "chosen": [4.0], "rejected": [3.0]}
   for loss in contrast.LOSSES:

@@ -160,4 +160,4 @@ def test_a_run_shows_targets_states_rate_and_clipping(tmp_path, monkeypatch):
 def test_targets_that_are_learned_from_a_monitor_set_need_one():
   reward = {"fn": "laser_d", "lower": 3, "upper": 12, "interval": 3}
   with pytest.raises(ValueError, match=r"monitor\.every must be at least 1: reward\.fn='laser_d'"):
-    loop_test.build_model(loop_test.read(loop_test.changed(reward=reward)))
+    loop_test.build_learner(loop_test.read(loop_test.changed(reward=reward)))

@@ -12,10 +12,10 @@ from experiments import testbed
 from lcrl import data, policies, recipes, rewards
 from lcrl.tasks.sums import Sums
 from lcrl.training import build, optimizers
-from lcrl.training.rl import phases
-from lcrl.training.rl.collect import step_key
-from lcrl.training.rl.learner import build_model
-from lcrl.training.settings import read
+from lcrl.training.keys import step_key
+from lcrl.training.rl.learner import build_learner
+from lcrl.training.rl.run import RlStep, make_pipeline
+from lcrl.training.rl.settings import read
 
 SUMS = Sums(most=2)
 SIZES = {"hidden_size": 32, "layers": 1, "heads": 2, "kv_heads": 2, "mlp_size": 48}
@@ -66,14 +66,13 @@ def on_the_host(config, monkeypatch):
   """Rollouts of every step, and the final state."""
   monkeypatch.setattr(jax, "devices", lambda *_: jax.local_devices()[:1])
   settings = read(config)
-  model, tokenizer = build_model(settings), build.build_tokenizer(settings)
+  model, tokenizer = build_learner(settings), build.build_tokenizer(settings)
   state, rollouts = model.initial(), []
-  with build.playing(model, tokenizer, settings.built["task"], "task") as (task, player):
-    roll = phases.Roll(model, task, phases.make_rounds(model, player))
+  with build.rollout_worker(model, tokenizer, settings.built["task"], "task") as (task, worker):
+    step = RlStep(model, task, make_pipeline(model, worker))
     for _ in range(settings.train.steps):
-      shaped = roll(state)
-      rollouts.append(jax.tree.map(np.asarray, shaped.batch.rollouts))
-      state, _ = phases.learn(model, state, shaped)
+      state, _, batch = step(state)
+      rollouts.append(jax.tree.map(np.asarray, batch.rollouts))
     stream = data.prompts(task, seed=settings.seed)
     ids = [stream[i].id for i in range(settings.train.steps * settings.train.prompts)]
   return rollouts, state, np.array(ids, np.int32).reshape(-1, settings.train.prompts)

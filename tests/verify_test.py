@@ -16,7 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
-from lcrl.rollouts.worker import Referee
+from lcrl.rollouts.grader import RolloutGrader
 from lcrl.tasks import reasoning_gym
 from lcrl.tasks.task import Prompt, Task
 from lcrl.tasks.verify import Verdict, Verifier
@@ -272,9 +272,9 @@ def test_only_a_score_is_correct_whatever_the_threshold(hostile):
   with Verifier(lenient, workers=1, deadline=1.0) as verifier:
     verdicts = verifier.verify(items("0", "eval:-0.5", "no answer", "sleep", "exit", "raise"))
   assert [verdict.correct for verdict in verdicts] == [True] + [False] * 5
-  referee = Referee(types.SimpleNamespace(task=lenient), None, (), None, None)
+  grader = RolloutGrader(types.SimpleNamespace(task=lenient), None, (), None, None)
   blank = {name: np.ones((1, 6)) for name in ("scores", "outcome", "correct")}
-  put = referee.put(blank, np.argwhere(np.ones((1, 6))), verdicts)
+  put = grader.fields(blank, np.argwhere(np.ones((1, 6))), verdicts)
   assert put["correct"].tolist() == [[True] + [False] * 5]
 
 

@@ -18,14 +18,14 @@ import numpy as np
 from absl import app, flags
 
 from experiments.benchmarks.shapes import config, failure, machine, peak_gib, timed
-from lcrl.training.pairs.learner import Model, build_model
+from lcrl.training.pairs.learner import PairLearner, build_learner
 from lcrl.training.pairs.settings import read
 from lcrl.types import Pairs
 
 FLAGS = flags.FLAGS
 
 
-def model() -> Model:
+def model() -> PairLearner:
   changes = dict(attention=FLAGS.attention, remat=FLAGS.remat, max_length=FLAGS.length)
   shape = config(FLAGS.shape, dtype=FLAGS.dtype, **changes)
   sizes = {f.name: getattr(shape, f.name) for f in dataclasses.fields(shape)}
@@ -44,7 +44,7 @@ def model() -> Model:
     sections["lora"] = {"rank": FLAGS.lora_rank, "alpha": 2.0 * FLAGS.lora_rank}
   if FLAGS.loss == "dpo":
     sections["reference"] = {"fn": "cached"}
-  return build_model(read(sections), devices=jax.devices()[:1])
+  return build_learner(read(sections), devices=jax.devices()[:1])
 
 
 def pairs(vocab: int) -> Pairs:

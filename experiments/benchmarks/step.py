@@ -30,14 +30,14 @@ from absl import app, flags
 
 from experiments.benchmarks import peers, shapes
 from lcrl.mesh import beside
-from lcrl.rollouts.worker import Player
+from lcrl.rollouts.worker import RolloutWorker
 from lcrl.sampling.engine import make_engine
 from lcrl.tasks.scorers import text
 from lcrl.tasks.task import Prompt, Task
 from lcrl.tasks.verify import Verifier
-from lcrl.training.rl.learner import build_model
-from lcrl.training.rl.phases import Roll, learn, make_rounds
-from lcrl.training.settings import read
+from lcrl.training.rl.learner import build_learner
+from lcrl.training.rl.run import RlStep, make_pipeline
+from lcrl.training.rl.settings import read
 
 FLAGS = flags.FLAGS
 
@@ -65,7 +65,7 @@ def main(argv):
 
 def measure(work: shapes.Work) -> dict[str, Any]:
   begin = time.perf_counter()
-  model = build_model(settings(work))
+  model = build_learner(settings(work))
   task = Task("copies", _Asked(work, model.policy.config.vocab_size), text)
   tokens = _Tokens(model.policy.config.vocab_size)
   mesh = beside(model.mesh, FLAGS.sampling_devices)
@@ -81,21 +81,28 @@ def measure(work: shapes.Work) -> dict[str, Any]:
   )
   with Verifier(task, workers=FLAGS.workers) as verifier:
     judge = _Judge(verifier)
-    player = Player(task, tokens, engine, judge, mesh, work.asked)
-    roll, state = Roll(model, task, make_rounds(model, player)), model.initial()
+    worker = RolloutWorker(task, tokens, engine, judge, mesh, work.asked)
+    last: dict[str, Any] = {}
+    step = RlStep(
+      model,
+      task,
+      make_pipeline(model, worker),
+      preflight=lambda shaped, collected: last.update(shaped=shaped, collected=collected),
+    )
+    state, prefetch = model.initial(), step.queue.prefetch
     jax.block_until_ready(state.params)
     ready, parts, launch = time.perf_counter(), [], 0.0
 
-    def launches(params):
+    def timed_prefetch(params):
       nonlocal launch
       start = time.perf_counter()
-      roll.begin(params)
+      prefetch(params)
       launch = time.perf_counter() - start
 
+    step.queue.prefetch = timed_prefetch  # type: ignore[method-assign]
     for _ in range(2 + FLAGS.repeats):
       judge.seconds, start = 0.0, time.perf_counter()
-      shaped = roll(state)
-      state, metrics = learn(model, state, shaped, launches)
+      state, metrics, _ = step(state)
       jax.block_until_ready(state.params)
       whole = time.perf_counter() - start
       sampling, verify, update = (
@@ -109,7 +116,7 @@ def measure(work: shapes.Work) -> dict[str, Any]:
           "verify_workers_s": judge.seconds,
           "shape_s": whole - sampling - verify - update,
           "update_s": update,
-          "sampled_s": shaped.collected.seconds,
+          "sampled_s": last["collected"].seconds,
           "launch_s": launch,
         }
       )
@@ -126,7 +133,7 @@ def measure(work: shapes.Work) -> dict[str, Any]:
     "first": {name: round(seconds, 3) for name, seconds in parts[0].items()},
     "all_s": [round(part["step_s"], 4) for part in parts],
     "peak_gib": max(m.get("peak_bytes_in_use", 0) for m in memory) / 2**30 or None,
-    "response_tokens": float(shaped.seen["lengths"].sum()),
+    "response_tokens": float(last["shaped"].stats["lengths"].sum()),
   }
 
 

@@ -29,8 +29,8 @@ from experiments.benchmarks.shapes import Work
 from lcrl.policies import Config
 from lcrl.training.analysis.fit import CHIPS, layer_weights
 from lcrl.training.packing import used_lengths
-from lcrl.training.rl.learner import Model, build_model
-from lcrl.training.settings import read
+from lcrl.training.rl.learner import Learner, build_learner
+from lcrl.training.rl.settings import read
 from lcrl.types import Batch, Budget, Rollouts
 
 FLAGS = flags.FLAGS
@@ -99,7 +99,7 @@ def flops(c: Config, work: Work, shared: int = 0, attention: int = 1) -> float:
   return 6 * weights * own(1) + attention * 6 * c.layers * c.heads * c.head_dim * own(2)
 
 
-def model_of(run: str, work: Work, c: Config, *, entropy: bool = False) -> Model:
+def model_of(run: str, work: Work, c: Config, *, entropy: bool = False) -> Learner:
   """What trains on this work, as the run says. Packed rows are wide enough for any rollout."""
   how = shapes.Update.of(run)
   c = dataclasses.replace(c, **how.policy)
@@ -130,7 +130,7 @@ def model_of(run: str, work: Work, c: Config, *, entropy: bool = False) -> Model
       },
     }
   )
-  return build_model(settings)
+  return build_learner(settings)
 
 
 def made_up(work: Work, vocab: int) -> Batch:

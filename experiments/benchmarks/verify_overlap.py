@@ -28,7 +28,8 @@ from absl import app, flags
 from experiments.benchmarks import peers, scorers, shapes
 from lcrl import policies
 from lcrl.mesh import make_mesh, to_global
-from lcrl.rollouts.worker import Player
+from lcrl.rollouts.grader import LocalPrompts
+from lcrl.rollouts.worker import RolloutWorker
 from lcrl.sampling.engine import Engine, make_engine
 from lcrl.tasks.task import Prompt, Task
 from lcrl.tasks.verify import Verifier
@@ -58,26 +59,26 @@ def main(argv):
   given = params, to_global(mesh, rows), to_global(mesh, budget), key
   task = Task("patient", prompts, functools.partial(scorers.patient, seconds=FLAGS.score_ms / 1e3))
   with Verifier(task, workers=FLAGS.workers) as verifier:
-    player = lambda engine: Player(task, _Words(words), engine, verifier, mesh, work.asked)
-    play = lambda engine: player(engine).play_rows(params, prompts, rows, budget, key)[0]
+    worker = lambda engine: RolloutWorker(task, _Words(words), engine, verifier, mesh, work.asked)
+    start = lambda engine: worker(engine).start(params, LocalPrompts(prompts, rows, budget), key)
+    roll_out = lambda engine: start(engine).result()[0]
     runs: dict[str, Callable[[], Any]] = {
       "sampling": lambda: engine.generate(*given),
       "sampling_in_pieces": lambda: list(engine.stream(*given)),
-      "in_turn": lambda: play(_Whole(engine)),
-      "together": lambda: play(engine),
+      "in_turn": lambda: roll_out(_Whole(engine)),
+      "together": lambda: roll_out(engine),
     }
     first, *others = (
       {name: timed(run) for name, run in runs.items()} for _ in range(1 + FLAGS.repeats)
     )
     np.testing.assert_array_equal(runs["in_turn"]().scores, runs["together"]().scores)
-    launched = player(engine)
-    start = time.perf_counter()
-    playing = launched.launch_rows(params, prompts, rows, budget, key)
-    launch = time.perf_counter() - start
-    playing.finish()
+    began = time.perf_counter()
+    pending = start(engine)
+    launch = time.perf_counter() - began
+    pending.result()
     ended = [
-      (round(piece.arrived - start, 4), len(piece.places))
-      for piece in (future.result() for future in playing.pieces)
+      (round(piece.sampled_at - began, 4), len(piece.positions))
+      for piece in (future.result() for future in pending.pieces)
     ]
   seconds = {name: statistics.median(times[name] for times in others) for name in first}
   verification = seconds["in_turn"] - seconds["sampling"]

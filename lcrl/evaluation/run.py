@@ -1,4 +1,4 @@
-"""One evaluation: plays prompts and measures verdicts and lengths. Never reads a shaped reward."""
+"""One evaluation: verdicts and lengths of answers to prompts. It never reads a shaped reward."""
 
 from __future__ import annotations
 
@@ -11,15 +11,16 @@ import numpy as np
 from lcrl.evaluation.measures import measure
 from lcrl.mesh import replicated, to_local
 from lcrl.policies import Tokenizer
-from lcrl.rollouts.worker import Player, Referee
+from lcrl.rollouts.grader import RolloutGrader
+from lcrl.rollouts.worker import RolloutWorker
 from lcrl.tasks.task import Prompt
 from lcrl.types import Budget, Outcome, Rollouts
 
 FIELDS = ("correct", "lengths", "truncated", "valid", "outcome")
 
 
-def play_all(
-  player: Player,
+def answer_all(
+  worker: RolloutWorker,
   params: Any,
   prompts: Sequence[Prompt],
   *,
@@ -35,14 +36,14 @@ def play_all(
   """Verdicts and lengths of `samples` answers to each prompt, on every process.
 
   Args:
-    player: plays prompts.
+    worker: samples and verifies.
     params: of the policy.
     prompts: N of them, the same on every process.
     samples: answers to each.
     cap: tokens at which an answer is cut.
     target: tokens that the prompt may ask for; None: `cap`.
     level: the prompt template.
-    batch: prompts that are played at a time; the last batch is filled up with repeats.
+    batch: prompts that are answered at a time; the last batch is filled up with repeats.
     key: of the randomness; the same key gives the same answers.
     progress: hears after each batch how many prompts are done.
     keep: gets every answer (`written`) that lies on this process.
@@ -55,31 +56,32 @@ def play_all(
     return np.full((batch, samples), value, np.int32)
 
   budget = Budget(full(cap if target is None else target), full(cap), full(level))
-  gather = jax.jit(lambda x: x, out_shardings=replicated(player.mesh))
+  gather = jax.jit(lambda x: x, out_shardings=replicated(worker.mesh))
   parts: list[dict[str, np.ndarray]] = []
   for start in range(0, len(prompts), batch):
     index = np.arange(start, start + batch, dtype=np.int32)
-    here = [prompts[i % len(prompts)] for i in index.tolist()]
-    rollouts, referee = player.play(params, here, index, budget, key)
+    batch_prompts = [prompts[i % len(prompts)] for i in index.tolist()]
+    local = worker.render(batch_prompts, index, budget)
+    rollouts, grader = worker.start(params, local, key).result()
     whole = gather({name: getattr(rollouts, name) for name in FIELDS})
     parts.append(jax.tree.map(np.asarray, whole))
     if keep is not None:
-      for row in written(referee, rollouts, count=len(prompts)):
+      for row in written(grader, rollouts, count=len(prompts)):
         keep(row)
     progress(min(start + batch, len(prompts)))
   answers = {name: np.concatenate([p[name] for p in parts])[: len(prompts)] for name in FIELDS}
   return {**answers, "difficulty": np.array([p.difficulty for p in prompts])}
 
 
-def written(referee: Referee, rollouts: Rollouts, *, count: int) -> list[dict[str, Any]]:
+def written(grader: RolloutGrader, rollouts: Rollouts, *, count: int) -> list[dict[str, Any]]:
   """The answers of this process to the first `count` prompts, with what they were compared with.
 
   text is what the verifier read, raw_text all that was sampled, special tokens included.
   """
-  r, decode, rows = jax.tree.map(to_local, rollouts), referee.player.tokenizer.decode, []
-  whole = {"skip_special_tokens": False} if isinstance(referee.player.tokenizer, Tokenizer) else {}
-  for b, answers in enumerate(referee.responses(r)):
-    prompt, at = referee.prompts[b], int(referee.rows.index[b])
+  r, decode, rows = jax.tree.map(to_local, rollouts), grader.worker.tokenizer.decode, []
+  whole = {"skip_special_tokens": False} if isinstance(grader.worker.tokenizer, Tokenizer) else {}
+  for b, answers in enumerate(grader.responses(r)):
+    prompt, at = grader.prompts[b], int(grader.rows.index[b])
     reference = prompt.reference
     if isinstance(reference, Mapping):  # a generator's whole entry, its question once more
       reference = reference.get("answer", reference)
@@ -103,8 +105,10 @@ def written(referee: Referee, rollouts: Rollouts, *, count: int) -> list[dict[st
   return rows
 
 
-def evaluate(player: Player, params: Any, prompts: Sequence[Prompt], **how: Any) -> dict[str, Any]:
-  """`measure` of what `play_all` gives."""
-  answers = play_all(player, params, prompts, **how)
+def evaluate(
+  worker: RolloutWorker, params: Any, prompts: Sequence[Prompt], **how: Any
+) -> dict[str, Any]:
+  """`measure` of what `answer_all` gives."""
+  answers = answer_all(worker, params, prompts, **how)
   answers.pop("outcome")
   return measure(**answers)

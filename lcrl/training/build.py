@@ -16,18 +16,17 @@ from lcrl.data.lengths import counted_prefix, first, fitting
 from lcrl.evaluation import setup
 from lcrl.evaluation.progress import Progress
 from lcrl.evaluation.run import evaluate
-from lcrl.mesh import beside, whole_shards
+from lcrl.mesh import whole_shards
 from lcrl.policies import Policy, Tokenizer
 from lcrl.registry import build
-from lcrl.rollouts.worker import Player
+from lcrl.rollouts.worker import RolloutWorker
 from lcrl.sampling import choices
 from lcrl.sampling.controls import Control
 from lcrl.sampling.engine import Engine, make_engine
 from lcrl.tasks.task import Task
 from lcrl.tasks.verify import Verifier
+from lcrl.training.keys import EVAL_STREAM, step_key
 from lcrl.training.progress import say
-from lcrl.training.rl.collect import step_key
-from lcrl.training.rl.phases import APART
 
 
 def build_tokenizer(
@@ -99,10 +98,10 @@ def build_engine(
 
 
 @contextlib.contextmanager
-def playing(
+def rollout_worker(
   model: Any, tokenizer: Any, spec: Mapping[str, Any], field: str
-) -> Iterator[tuple[Task, Player]]:
-  """The task that a config section names and a player of it, while its verifier runs."""
+) -> Iterator[tuple[Task, RolloutWorker]]:
+  """The task that a config section names and a worker of it, while its verifier runs."""
   s = model.settings
   own = {name: value for name, value in spec.items() if name != "long"}
   limit, most = s.train.max_prompt_tokens, s.train.max_tokens
@@ -123,7 +122,7 @@ def playing(
       f"train.max_tokens={most} leaves no token to sample: {field}.render forces a response to "
       f"begin with {begun} that count."
     )
-  mesh = beside(model.mesh, s.sampling.devices)
+  mesh = model.sampler_mesh
   engine = build_engine(model, mesh, end_ids=tokenizer.end_ids, pad_id=tokenizer.pad_id)
   verify = s.verify
   with Verifier(
@@ -131,12 +130,12 @@ def playing(
   ) as verifier:
     yield (
       task,
-      Player(task, tokenizer, engine, verifier, mesh, limit),
+      RolloutWorker(task, tokenizer, engine, verifier, mesh, limit),
     )
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Judging:
+class Evaluator:
   """Evaluates params, always on the same data and with the same keys, and says on what."""
 
   setup: dict[str, Any]  # `lcrl.evaluation.setup`
@@ -147,22 +146,22 @@ class Judging:
 
 
 @contextlib.contextmanager
-def judging(
+def make_evaluator(
   model: Any,
   tokenizer: Any,
   task: Task,
-  player: Player,
+  worker: RolloutWorker,
   *,
   say: Callable[[str], None] | None = None,
   training: setup.Training | None = None,
-) -> Iterator[Judging]:
+) -> Iterator[Evaluator]:
   """What evaluates on the prompts of `eval_task`, else on the task's own.
 
   Args:
     model: of the run.
     tokenizer: of its policy.
     task: of the config's section task.
-    player: of that task.
+    worker: of that task.
     say: gets lines about data and progress; None: standard error.
     training: what the policy learns from; None: the prompts of `task`.
   """
@@ -170,18 +169,18 @@ def judging(
   training = training or setup.of_task(task)
   with contextlib.ExitStack() as stack:
     if s.eval_task is not None:
-      task, player = stack.enter_context(playing(model, tokenizer, s.eval_task, "eval_task"))
+      task, worker = stack.enter_context(rollout_worker(model, tokenizer, s.eval_task, "eval_task"))
     prompts = first(task.prompts, s.eval.prompts)
     temperature = eval_temperature(s)
     if temperature != s.sampling.temperature:
       engine = build_engine(
         model,
-        player.mesh,
+        worker.mesh,
         end_ids=tokenizer.end_ids,
         pad_id=tokenizer.pad_id,
         temperature=temperature,
       )
-      player = dataclasses.replace(player, engine=engine)
+      worker = dataclasses.replace(worker, engine=engine)
     made_on = {
       "data": dict(s.eval_task or s.built["task"]),
       "model": setup.model_of(s.built["policy"]),
@@ -192,16 +191,16 @@ def judging(
       **training.overlap(prompts),
     }
     setup.tell(made_on, say)
-    yield Judging(
+    yield Evaluator(
       made_on,
       lambda params: evaluate(
-        player,
+        worker,
         params,
         prompts,
         samples=s.eval.samples,
         cap=s.train.max_tokens,
-        batch=whole_shards(player.mesh, s.train.prompts),
-        key=step_key(s.seed, APART),
+        batch=whole_shards(worker.mesh, s.train.prompts),
+        key=step_key(s.seed, EVAL_STREAM),
         progress=Progress("evaluation", len(prompts), say=say),
       ),
     )

@@ -19,14 +19,14 @@ from lcrl.registry import annotated, check, find, hints_of, is_spec
 from lcrl.sampling import choices
 from lcrl.sampling.controls import Control
 from lcrl.tasks.task import Task
-from lcrl.training import optimizers, settings
+from lcrl.training import optimizers
 from lcrl.training.iterative import reference_policy
 from lcrl.training.iterative import settings as iterative
 from lcrl.training.pairs import references
 from lcrl.training.pairs import settings as on_pairs
 from lcrl.training.pairs.losses import LOSSES
 from lcrl.training.reward_model import settings as reward_model
-from lcrl.training.rl import revise
+from lcrl.training.rl import revise, settings
 from lcrl.types import Stage
 from lcrl.values import hints
 

@@ -7,7 +7,6 @@ from contextlib import AbstractContextManager
 from functools import partial
 from typing import Any, NamedTuple
 
-from lcrl.training import settings
 from lcrl.training.fields import check_functions
 from lcrl.training.iterative import run as iterative
 from lcrl.training.iterative.settings import read as read_iterative
@@ -16,6 +15,7 @@ from lcrl.training.pairs.settings import read as read_on_pairs
 from lcrl.training.reward_model import run as reward_model
 from lcrl.training.reward_model.settings import read as read_reward_model
 from lcrl.training.rl import run as rl
+from lcrl.training.rl import settings
 from lcrl.training.run import Run
 from lcrl.training.workdir import Workdir
 from lcrl.values import nearest_first
@@ -44,11 +44,13 @@ class Kind(NamedTuple):
     return partial(self.begin, self.settings(config))
 
 
-ON_PAIRS = Kind.of(read_on_pairs, on_pairs.begin, on_pairs.build_model)
-ITERATIVE = Kind.of(read_iterative, iterative.begin, iterative.build_model)
-REWARD_MODEL = Kind.of(read_reward_model, reward_model.begin, reward_model.build_model, acts=False)
+ON_PAIRS = Kind.of(read_on_pairs, on_pairs.begin, on_pairs.build_learner)
+ITERATIVE = Kind.of(read_iterative, iterative.begin, iterative.build_learner)
+REWARD_MODEL = Kind.of(
+  read_reward_model, reward_model.begin, reward_model.build_learner, acts=False
+)
 RUNS = {
-  "rl": Kind.of(settings.read, rl.begin, rl.build_model),
+  "rl": Kind.of(settings.read, rl.begin, rl.build_learner),
   "preference": ON_PAIRS,
   "sft": ON_PAIRS,
   "iterative": ITERATIVE,

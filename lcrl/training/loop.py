@@ -51,7 +51,7 @@ def train(
     checkpoints.sweep(restored or 0)
     first = restored or 0
     if first == 0 or not out.evaluations():
-      out.evaluated(first, run.judge(state.params))
+      out.evaluated(first, run.evaluate(state.params))
 
     take = run.steps_from(first)
     for step in range(first + 1, last + 1):
@@ -60,7 +60,7 @@ def train(
       refuse(step, not_finite(numbers), checkpoints)
       evaluates = step == last or (run.evaluate_every and step % run.evaluate_every == 0)
       if evaluates:
-        out.evaluated(step, run.judge(state.params))
+        out.evaluated(step, run.evaluate(state.params))
       stop = stopped()
       # A step that skipped its update may follow one that ruined the policy: what it leaves must
       # not push out older checkpoints.

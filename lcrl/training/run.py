@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
-from lcrl.training.settings import Checkpoint
+from lcrl.training.sections import Checkpoint
 from lcrl.types import TrainState
 
 PyTree = Any
@@ -19,10 +19,10 @@ class Step(NamedTuple):
   line: str
 
 
-class Judged(NamedTuple):
+class Evaluation(NamedTuple):
   """One evaluation: all of it, the numbers that metrics.jsonl gets, a line, and some answers."""
 
-  found: dict[str, Any]
+  record: dict[str, Any]
   numbers: dict[str, float]
   line: str
   answers: Sequence[dict[str, Any]] = ()
@@ -36,7 +36,7 @@ class Run(NamedTuple):
   evaluate_every: int  # steps; 0: before the first and after the last only
   abstract: TrainState  # shapes, dtypes and shardings of the training state
   initial: Callable[[], TrainState]
-  judge: Callable[[PyTree], Judged]  # of params
+  evaluate: Callable[[PyTree], Evaluation]  # of params
   steps_from: Callable[[int], Callable[[TrainState], Step]]  # of the steps done so far
   finish: Callable[[], dict[str, Any]]  # writes summary and report, returns the summary
   data: str = ""  # fingerprint of what it learns from (`resume.fingerprint`)

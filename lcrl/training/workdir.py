@@ -21,8 +21,8 @@ from lcrl.evaluation.report import write_report
 from lcrl.training import resume
 from lcrl.training.checkpoint import Checkpoints
 from lcrl.training.metrics import Writer, drop_after, json_line, read_lines
-from lcrl.training.run import Judged
-from lcrl.training.settings import Checkpoint
+from lcrl.training.run import Evaluation
+from lcrl.training.sections import Checkpoint
 
 
 class Workdir:
@@ -133,15 +133,18 @@ class Workdir:
       assert self._bar is not None
       self._bar.step(step, line)
 
-  def evaluated(self, step: int, judged: Judged) -> None:
+  def evaluated(self, step: int, result: Evaluation) -> None:
     if not self.writes:
       return
-    for place, rows in ((self._evaluations, [judged.found]), (self._answers, judged.answers)):
+    for place, rows in (
+      (self._evaluations, [result.record]),
+      (self._answers, result.answers),
+    ):
       if rows:
         with place.open("a") as file:
           file.writelines(json_line({"step": step, **row}) for row in rows)
-    self._metrics.write(step, judged.numbers)
-    self.note(f"evaluation at step {step}: {judged.line}")
+    self._metrics.write(step, result.numbers)
+    self.note(f"evaluation at step {step}: {result.line}")
 
   def flush(self) -> None:
     """Before a checkpoint: what was written up to its step is on the disk."""

@@ -82,11 +82,11 @@ def _restore(folder: pathlib.Path, step: int | None):
   import jax
   import numpy as np
 
-  from lcrl.training.rl.learner import build_model
-  from lcrl.training.settings import read
+  from lcrl.training.rl.learner import build_learner
+  from lcrl.training.rl.settings import read
   from tests.faults import trials
 
-  abstract = build_model(read(trials.configs(pathlib.Path(os.devnull))["rl"])).abstract
+  abstract = build_learner(read(trials.configs(pathlib.Path(os.devnull))["rl"])).abstract
   step, state = Checkpoints(folder).restore(abstract, step)
   leaves = jax.tree_util.tree_leaves_with_path(state)
   return step, {jax.tree_util.keystr(path): np.asarray(leaf) for path, leaf in leaves}
@@ -118,12 +118,12 @@ def endless_step() -> None:
   import jax
   import jax.numpy as jnp
 
-  learn = rl.learn
+  update = rl.update
 
   def never(model, state, *rest):
     if int(state.step) == 1:
       endless = lambda x: jax.lax.while_loop(lambda _: True, jnp.sin, x)  # an empty loop is removed
       jax.block_until_ready(jax.jit(endless)(1.0))
-    return learn(model, state, *rest)
+    return update(model, state, *rest)
 
-  rl.learn = never
+  rl.update = never

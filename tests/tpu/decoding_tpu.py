@@ -7,8 +7,8 @@ import pytest
 from experiments import fit as command
 from lcrl.policies.cache import reaches
 from lcrl.training.analysis import fit
-from lcrl.training.rl.learner import build_model
-from lcrl.training.settings import read
+from lcrl.training.rl.learner import build_learner
+from lcrl.training.rl.settings import read
 from tests.fit_test import CONFIG
 
 SLOTS, LIMIT = 4, 1024
@@ -25,7 +25,7 @@ def test_loops_that_read_a_part_of_the_cache_leave_it_where_it_lies(cache_dtype)
     "train": CONFIG["train"] | TRAIN,
     "mesh": {"data": 16, "fsdp": 1},
   }
-  model = build_model(read(config), devices=command.describe("v5e:4x4"))
+  model = build_learner(read(config), devices=command.describe("v5e:4x4"))
   text = fit.compile_step(model)["sample"].as_text()
   cache = rf"\w+\[{SLOTS},{policy['kv_heads']},{LIMIT},{policy['head_dim']}\]"
   bodies = {*re.findall(r" while\(.* body=%([\w.\-]+)", text)}

@@ -9,8 +9,8 @@ import pytest
 
 from experiments import fit as command
 from lcrl.training.analysis import fit
-from lcrl.training.rl.learner import build_model
-from lcrl.training.settings import read
+from lcrl.training.rl.learner import build_learner
+from lcrl.training.rl.settings import read
 from tests.fit_test import CONFIG
 
 TRAIN = {"prompts": 16, "group_size": 4, "max_tokens": 192, "max_prompt_tokens": 64, "pack": 1024}
@@ -33,7 +33,7 @@ def test_packed_rows_go_through_splash(topology):
   sizes, mesh, forward = CASES[topology]
   policy = CONFIG["policy"] | sizes | {"attention": "splash", "dtype": "bfloat16"}
   config = CONFIG | {"policy": policy, "train": CONFIG["train"] | TRAIN, "mesh": mesh}
-  model = build_model(read(config), devices=command.describe(topology))
+  model = build_learner(read(config), devices=command.describe(topology))
   programs = fit.compile_step(model)
   text = programs["update"].as_text()
   kernels = re.findall(r"%(splash_mha_[a-z]+)_segmented\S* = .*\"tpu_custom_call\"", text)

@@ -35,7 +35,7 @@ from lcrl.losses import preference as losses
 from lcrl.masked import masked_mean
 from lcrl.mesh import make_mesh
 from lcrl.policies import Policy
-from lcrl.rollouts.worker import Player
+from lcrl.rollouts.worker import RolloutWorker
 from lcrl.sampling.engine import make_engine
 from lcrl.tasks.task import Prompt, Task
 from lcrl.tasks.verify import Verdict, Verifier
@@ -123,7 +123,12 @@ class Lab:
     return self.learn(carry, pairs, how, key, steps=jnp.int32(self.sizes.imitation))[0]
 
   def play(
-    self, params: PyTree, player: Player, prompts: Sequence[Prompt], answers: int, key: jax.Array
+    self,
+    params: PyTree,
+    worker: RolloutWorker,
+    prompts: Sequence[Prompt],
+    answers: int,
+    key: jax.Array,
   ) -> Rollouts:
     """Verified answers as rows of the window, `batch` prompts at a time."""
     played = []
@@ -131,19 +136,20 @@ class Lab:
       index = np.arange(first, min(first + self.sizes.batch, len(prompts)), dtype=np.int32)
       cap: Any = np.full((len(index), answers), self.sizes.answer_tokens, np.int32)
       here = [prompts[i] for i in index.tolist()]
-      rollouts, _ = player.play(params, here, index, Budget(cap, cap, cap * 0), key)
+      local = worker.render(here, index, Budget(cap, cap, cap * 0))
+      rollouts, _ = worker.start(params, local, key).result()
       played.append(jax.tree.map(np.asarray, pad_rows(rollouts, self.sizes.window)))
     return jax.tree.map(lambda *x: jnp.concatenate(x), *played)
 
-  def player(self, task: Task, verifier: Any) -> Player:
+  def worker(self, task: Task, verifier: Any) -> RolloutWorker:
     limit = self.sizes.prompt_tokens
-    return Player(task, self.tokenizer, self.engine, verifier, self.mesh, limit)
+    return RolloutWorker(task, self.tokenizer, self.engine, verifier, self.mesh, limit)
 
 
 class Question(NamedTuple):
   """What is asked: to make pairs of, and held out."""
 
-  player: Player
+  worker: RolloutWorker
   held: Sequence[Prompt]
 
 
@@ -171,7 +177,7 @@ def runs(
 ) -> dict[str, Any]:
   """What each loss does to `start`; `before` is what SFT began with."""
   sizes = lab.sizes
-  play = lambda params, key: lab.play(params, question.player, question.held, sizes.answers, key)
+  play = lambda params, key: lab.play(params, question.worker, question.held, sizes.answers, key)
   probe = play(start, key)
   start_probe = lab.score(start, probe)
 
@@ -193,7 +199,7 @@ def runs(
     return points
 
   points = {loss: one(loss) for loss in LOSSES} | {"before SFT": [look(before, key)]}
-  judged = not isinstance(question.player.verifier, Unjudged)
+  judged = not isinstance(question.worker.verifier, Unjudged)
   names = [name for name in Point._fields if judged or name != "accuracy"]
   lengths = masked_mean(pairs.mask.sum(-1), pairs.valid[:, None], axis=0).tolist()
   facts = {"pairs": int(pairs.valid.sum()), "chosen": lengths[0], "rejected": lengths[1]}
@@ -234,7 +240,7 @@ def instructions(lab: Lab, params: PyTree, path: str, key: jax.Array) -> dict[st
   asked = [one for one in found.held_out if len(one.prompt) <= sizes.prompt_tokens]
   prompts = [Prompt(one.id, read_pair(rows[one.id][1]).messages, None) for one in asked]
   task = Task("instructions", prompts, unjudged)
-  question = Question(lab.player(task, Unjudged()), prompts[: sizes.judged])
+  question = Question(lab.worker(task, Unjudged()), prompts[: sizes.judged])
   return {
     "instructions: chosen over rejected": runs(lab, question, params, start, train, held, key)
   }
@@ -248,10 +254,10 @@ def sums(lab: Lab, params: PyTree, key: jax.Array) -> dict[str, Any]:
   held_task = tasks.reasoning_gym(**SUMS, seed=2, size=sizes.judged)
   held = [held_task.prompts[i] for i in range(sizes.judged)]
   with Verifier(task, workers=4, deadline=10.0) as verifier:
-    player = lab.player(task, verifier)
+    worker = lab.worker(task, verifier)
 
     def answered(params, prompts, answers, key):
-      r = lab.play(params, player, prompts, answers, key)
+      r = lab.play(params, worker, prompts, answers, key)
       logging.info(
         "%.3f right of %d, %.1f tokens", r.correct.mean(), r.correct.size, r.lengths.mean()
       )
@@ -265,7 +271,7 @@ def sums(lab: Lab, params: PyTree, key: jax.Array) -> dict[str, Any]:
     found = {}
     for kind in ("short over long", "right over wrong"):
       pairs, held_pairs = (contrast.paired(KINDS[kind], *r) for r in (again, unseen))
-      question = Question(player, held)
+      question = Question(worker, held)
       found[f"sums: {kind}"] = runs(lab, question, params, start, pairs, held_pairs, key)
   return found
 

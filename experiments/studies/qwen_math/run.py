@@ -27,9 +27,9 @@ from absl import app, flags, logging
 
 from experiments.studies.qwen_math.methods import CAP, sections
 from lcrl import evaluation, policies
-from lcrl.evaluation.run import play_all
+from lcrl.evaluation.run import answer_all
 from lcrl.training import kinds
-from lcrl.training.build import build_tokenizer, playing
+from lcrl.training.build import build_tokenizer, rollout_worker
 from lcrl.training.workdir import Workdir
 
 BOXED = "{question}\nPlease reason step by step, and put your final answer within \\boxed{}."
@@ -119,18 +119,18 @@ def judging(setting: Setting, names: Sequence[str]) -> Iterator[Callable[[Any], 
   model, tokenizer = kind.model(settings), build_tokenizer(settings)
   with contextlib.ExitStack() as stack:
     opened = {
-      name: stack.enter_context(playing(model, tokenizer, setting.task(name), "task"))
+      name: stack.enter_context(rollout_worker(model, tokenizer, setting.task(name), "task"))
       for name in names
     }
 
     def judge(params: Any) -> dict[str, Any]:
       return {name: judge_task(name, *opened[name], params) for name in names}
 
-    def judge_task(name: str, task: Any, player: Any, params: Any) -> dict[str, Any]:
+    def judge_task(name: str, task: Any, worker: Any, params: Any) -> dict[str, Any]:
       samples, most = TASKS.get(name, (1, len(task.prompts)))
       prompts = [task.prompts[i] for i in range(min(most, setting.problems or most))]
-      answers = play_all(
-        player,
+      answers = answer_all(
+        worker,
         params,
         prompts,
         samples=samples,

@@ -23,7 +23,7 @@ from lcrl.masked import masked_mean
 from lcrl.tasks.arithmetic import answer, rows
 from lcrl.tasks.sums import Sums
 from lcrl.training import optimizers
-from lcrl.training.rl.collect import step_key
+from lcrl.training.keys import step_key
 from lcrl.training.scorer import make_scorer
 from lcrl.types import Batch, Budget, PyTree, Recipe, Rollouts, TrainState
 

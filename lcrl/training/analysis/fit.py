@@ -25,7 +25,7 @@ from lcrl.sampling import jobs, programs
 from lcrl.sampling.engine import Engine
 from lcrl.training.analysis.collectives import sent_bytes
 from lcrl.training.build import build_engine
-from lcrl.training.rl.learner import REF, SCORE_FIELDS, Model
+from lcrl.training.rl.learner import REF, SCORE_FIELDS, Learner
 from lcrl.types import Budget, Rollouts
 
 PyTree = Any
@@ -73,7 +73,7 @@ CHIPS = {  # by device_kind
 
 
 def measure(
-  model: Model, *, tokens: float | None = None, compiled: dict[str, Compiled] | None = None
+  model: Learner, *, tokens: float | None = None, compiled: dict[str, Compiled] | None = None
 ) -> dict[str, Program]:
   """The programs of a step in their order: copy, sample, (measure,) shape, (reference,) update.
 
@@ -105,7 +105,7 @@ def measure(
   return found
 
 
-def compile_step(model: Model) -> dict[str, Compiled]:
+def compile_step(model: Learner) -> dict[str, Compiled]:
   """The programs that the loop runs in a step, for the longest prompts and responses."""
   s, done = model.settings, {}
 
@@ -133,12 +133,12 @@ def compile_step(model: Model) -> dict[str, Compiled]:
   return done
 
 
-def make_sampler(model: Model) -> Engine:
+def make_sampler(model: Learner) -> Engine:
   """The engine of the run, but for the tokens of its tokenizer."""
   return build_engine(model, model.mesh, end_ids=(0,), pad_id=0)
 
 
-def shares_prompt(model: Model) -> bool:
+def shares_prompt(model: Learner) -> bool:
   """Is a prompt read once for its group?"""
   slots = model.settings.sampling.slots
   return slots is None or slots >= model.settings.train.group_size
@@ -164,7 +164,7 @@ class Decoding(NamedTuple):
     return sum(tokens * keys for tokens, keys in self.reads)
 
 
-def decode_loops(model: Model, engine: Engine, tokens: float) -> Decoding:
+def decode_loops(model: Learner, engine: Engine, tokens: float) -> Decoding:
   """`core.complete`, for responses of so many tokens."""
   train, slots = model.settings.train, engine.slots
   rows = train.prompts * train.group_size // batch_shards(model.mesh)
@@ -182,7 +182,7 @@ def decode_loops(model: Model, engine: Engine, tokens: float) -> Decoding:
   return Decoding(-(-rows // size), fills, tuple(reads))
 
 
-def abstract_batch(model: Model) -> tuple[Rows, Rollouts]:
+def abstract_batch(model: Learner) -> tuple[Rows, Rollouts]:
   """Shapes and shardings of what the sampler takes and of what it gives."""
   train, at = model.settings.train, batch_sharding(model.mesh)
   prompts, group = train.prompts, train.group_size
@@ -214,7 +214,7 @@ def abstract_batch(model: Model) -> tuple[Rows, Rollouts]:
   return Rows(asked, number, number, numbers, numbers, numbers), rollouts
 
 
-def flops(model: Model, tokens: float) -> dict[str, float]:
+def flops(model: Learner, tokens: float) -> dict[str, float]:
   """Floating-point operations of all devices. Per token of rows of T, with N weights in the
   matrices of L layers, H heads of size h, D hidden size, F the MLP's, V vocabulary:
 
@@ -254,7 +254,7 @@ def flops(model: Model, tokens: float) -> dict[str, float]:
   }
 
 
-def traffic(model: Model, tokens: float) -> dict[str, float]:
+def traffic(model: Learner, tokens: float) -> dict[str, float]:
   """Bytes that a device must read besides arguments and results: weights once a pass over a
   micro-batch, and once a token while decoding, as are the keys and values of a response and of a
   prompt: without slots, a prompt that is shared once for its group."""

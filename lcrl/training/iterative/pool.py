@@ -23,15 +23,17 @@ from lcrl.data.pair_builders import Samples, win_rates
 from lcrl.data.sources import Encoded
 from lcrl.mesh import everywhere, replicated
 from lcrl.registry import build, resolve
-from lcrl.rollouts.worker import Player
+from lcrl.rollouts.worker import RolloutWorker
 from lcrl.tasks.task import Prompt, Task
 from lcrl.training.iterative import reference_policy
 from lcrl.training.iterative.settings import Settings
 from lcrl.training.iterative.teacher import Teacher
-from lcrl.training.pairs.learner import Model
+from lcrl.training.keys import step_key
+from lcrl.training.pairs.learner import PairLearner
 from lcrl.training.reward_model.learned import providers
-from lcrl.training.rl.collect import ask_budget, pad_rows, step_key
-from lcrl.training.rl.rounds import Rounds
+from lcrl.training.rl.budgets import ask_budget
+from lcrl.training.rl.collect import pad_rows
+from lcrl.training.rl.pipeline import RolloutPipeline
 from lcrl.types import PyTree, Stage, TrainState
 
 COMPARED = {"ref": "ref_log_probs", "previous": "previous_log_probs"}  # a loss's need -> signal
@@ -74,7 +76,7 @@ def stages(s: Settings) -> Stages:
   return found
 
 
-def empty(s: Settings, model: Model) -> Pool:
+def empty(s: Settings, model: PairLearner) -> Pool:
   """What stands in the state before the first round, in the shape of every round."""
   groups = (s.round.prompts, s.round.group_size + ("teacher" in s.built))
   rows = (*groups, s.window)
@@ -92,7 +94,9 @@ def empty(s: Settings, model: Model) -> Pool:
   return everywhere(model.mesh, jax.tree.map(np.asarray, pool))
 
 
-def anchored(s: Settings, model: Model) -> dict[str, reference_policy.Anchor]:
+def reference_policies(
+  s: Settings, model: PairLearner
+) -> dict[str, reference_policy.ReferencePolicy]:
   """Names of the log-probs that the loss compares with -> whose they are."""
   found = {}
   if "ref" in model.stage.needs:
@@ -103,31 +107,34 @@ def anchored(s: Settings, model: Model) -> dict[str, reference_policy.Anchor]:
   return found
 
 
-def make_round(s: Settings, model: Model, task: Task, player: Player, base: PyTree):
+def make_round(s: Settings, model: PairLearner, task: Task, worker: RolloutWorker, base: PyTree):
   """state -> the pool of the round that begins there, `train.prompts` prompts at a time."""
   scoring = stages(s)
   needs = [name for stage in scoring for name in stage.needs]
-  own = providers(s.built.get("learned", {}), model, player.tokenizer, needs)
-  rounds = Rounds(player, providers=own)
-  rounds.check(scoring)  # type: ignore[arg-type]
-  teacher = Teacher(s.built["teacher"], player) if "teacher" in s.built else None
+  own = providers(s.built.get("learned", {}), model, worker.tokenizer, needs)
+  pipeline = RolloutPipeline(worker, providers=own)
+  pipeline.check(scoring)  # type: ignore[arg-type]
+  teacher = Teacher(s.built["teacher"], worker) if "teacher" in s.built else None
   stream = data.prompts(task, seed=s.seed)
   size = s.train.prompts
   starts = range(0, s.round.prompts, size)
   cut = jax.jit(partial(_part, size=size))
   join = jax.jit(lambda parts: jax.tree.map(lambda *x: jnp.concatenate(x), *parts))
   said_by = lambda params, rows: join([model.score(params, cut(rows, i)).log_probs for i in starts])
-  reward, whose = jax.jit(scoring.reward.apply), anchored(s, model)
+  reward, whose = jax.jit(scoring.reward.apply), reference_policies(s, model)
   gather = jax.jit(lambda x: x, out_shardings=replicated(model.mesh))
 
-  def play(params: PyTree, prompts: list[Prompt], index: np.ndarray, budget: Any, key: jax.Array):
-    played = []
+  def roll_out(
+    params: PyTree, prompts: list[Prompt], index: np.ndarray, budget: Any, key: jax.Array
+  ):
+    parts = []
     for i in starts:
-      here = slice(i, i + size)
-      caps = jax.tree.map(operator.itemgetter(here), budget)
-      rollouts = rounds.play(params, prompts[here], index[here], caps, key)
-      played.append(pad_rows(rollouts, s.window))
-    return join(played)
+      part = slice(i, i + size)
+      caps = jax.tree.map(operator.itemgetter(part), budget)
+      local = worker.render(prompts[part], index[part], caps)
+      rollouts, _ = pipeline.result(worker.start(params, local, key))
+      parts.append(pad_rows(pipeline.add_signals(params, rollouts), s.window))
+    return join(parts)
 
   def begin(state: TrainState) -> Pool:
     step, position = int(state.step), int(state.position)
@@ -136,20 +143,20 @@ def make_round(s: Settings, model: Model, task: Task, player: Player, base: PyTr
     prompts = [stream[i] for i in index.tolist()]
     how = {"step": step, "key": key, "group_size": s.round.group_size}
     budget = ask_budget(scoring, states, prompts, **how)  # type: ignore[arg-type]
-    params = model.whole(base, state.params)
-    played = play(params, prompts, index, budget, key)
-    values, reward_state = reward(states.reward, played)
+    params = model.merge(base, state.params)
+    rollouts = roll_out(params, prompts, index, budget, key)
+    values, reward_state = reward(states.reward, rollouts)
     _, budget_state = scoring.budget.apply(
-      states.budget, played.prompt_ids, **how | {"step": jnp.int32(step)}
+      states.budget, rollouts.prompt_ids, **how | {"step": jnp.int32(step)}
     )
     pool = gather(
       Pool(
-        tokens=played.tokens,
-        mask=played.mask,
-        correct=played.correct,
+        tokens=rollouts.tokens,
+        mask=rollouts.mask,
+        correct=rollouts.correct,
         rewards=values.astype(jnp.float32),
         teacher=jnp.zeros(values.shape, bool),
-        prompt_ids=played.prompt_ids,
+        prompt_ids=rollouts.prompt_ids,
         signals={},
         states=Stages(budget_state, reward_state),
       )
@@ -157,7 +164,7 @@ def make_round(s: Settings, model: Model, task: Task, player: Player, base: PyTr
     if teacher is not None:
       pool = everywhere(model.mesh, teacher.joined(on_host(pool), prompts))
     rows = dataclasses.replace(pool, states=Stages((), ()))
-    signals = {name: said_by(anchor(params), rows) for name, anchor in whose.items()}
+    signals = {name: said_by(policy_of(params), rows) for name, policy_of in whose.items()}
     return dataclasses.replace(pool, signals=gather(signals))
 
   return begin

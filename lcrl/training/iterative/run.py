@@ -19,14 +19,14 @@ from lcrl.data.sources import Encoded
 from lcrl.losses.preference import stages
 from lcrl.mesh import batch_shards, check_divides, everywhere
 from lcrl.registry import resolve
-from lcrl.training.build import build_tokenizer, ends_of, judging, playing
+from lcrl.training.build import build_tokenizer, ends_of, make_evaluator, rollout_worker
 from lcrl.training.iterative import pool as pools
 from lcrl.training.iterative.pool import Pool
 from lcrl.training.iterative.settings import Settings
 from lcrl.training.memory import check_rows
 from lcrl.training.metrics import drop_after, json_line, known, values
 from lcrl.training.pairs import learner as on_pairs
-from lcrl.training.pairs.learner import Model
+from lcrl.training.pairs.learner import PairLearner
 from lcrl.training.progress import introduce
 from lcrl.training.resume import fingerprint
 from lcrl.training.rl import run as rl
@@ -39,9 +39,9 @@ from lcrl.types import PairBatch, Pairs, PyTree, TrainState
 SUPPLIED = {"ref", "previous", "weights", "win_rates", *SCORE_FIELDS}
 
 
-def build_model(settings: Settings) -> Model:
+def build_learner(settings: Settings) -> PairLearner:
   """The model of a run on pairs, with a pool in its state."""
-  model = on_pairs.build_model(dataclasses.replace(settings, run="preference"))
+  model = on_pairs.build_learner(dataclasses.replace(settings, run="preference"))
   rows = settings.round.prompts * settings.round.group_size
   check_rows(model.mesh, rows, settings.window, "round.prompts * round.group_size")
   if missing := set(model.stage.needs) - SUPPLIED:
@@ -60,7 +60,7 @@ def begin(settings: Settings, out: Workdir) -> Iterator[Run]:
   s = settings
   loss = resolve(stages, s.built["loss"], field="loss")
   out.describe(loss=inspect.getdoc(loss.func))  # type: ignore[attr-defined]
-  model = build_model(s)
+  model = build_learner(s)
   introduce(model)
   tokenizer = build_tokenizer(s, model.policy, out.started)
   out.describe(ends=ends_of(tokenizer))
@@ -73,21 +73,23 @@ def begin(settings: Settings, out: Workdir) -> Iterator[Run]:
   )
   base = model.base()
   with contextlib.ExitStack() as stack:
-    task, player = stack.enter_context(playing(model, tokenizer, s.built["task"], "task"))
-    evaluate = stack.enter_context(judging(model, tokenizer, task, player, say=out.note))
-    start_round = pools.make_round(s, model, task, player, base)
+    task, worker = stack.enter_context(rollout_worker(model, tokenizer, s.built["task"], "task"))
+    evaluate = stack.enter_context(make_evaluator(model, tokenizer, task, worker, say=out.note))
+    start_round = pools.make_round(s, model, task, worker, base)
     yield Run(
       steps=s.train.steps,
       checkpoint=s.checkpoint,
       evaluate_every=s.eval.every,
       abstract=model.abstract,
       initial=model.initial,
-      judge=lambda trained: rl.judged(evaluate(model.whole(base, trained))),
-      steps_from=lambda first: Steps(s, model, base, start_round, Shown(out, tokenizer, s, first)),
+      evaluate=lambda trained: rl.evaluation(evaluate(model.merge(base, trained))),
+      steps_from=lambda first: Steps(
+        s, model, base, start_round, PairLog(out, tokenizer, s, first)
+      ),
       finish=lambda: rl.finish(
         out, s.built["loss"]["fn"], s.seed, steps=s.train.steps, setup=evaluate.setup
       ),
-      data=fingerprint(task.prompts, rl.asked),
+      data=fingerprint(task.prompts, rl.prompt_content),
     )
 
 
@@ -97,20 +99,20 @@ class Steps:
   def __init__(
     self,
     settings: Settings,
-    model: Model,
+    model: PairLearner,
     base: PyTree,
     start_round: Callable[[TrainState], Pool],
-    shown: Shown,
+    log: PairLog,
   ):
     s = settings
-    self._settings, self._model, self._update = s, model, model.learner(base)
-    self._start_round, self._choose, self._shown = start_round, pools.pairing(s), shown
-    self._skips = Skips(shown.out, steps=s.train.steps)
+    self._settings, self._model, self._update = s, model, model.make_update(base)
+    self._start_round, self._choose, self._shown = start_round, pools.pairing(s), log
+    self._skips = Skips(log.out, steps=s.train.steps)
     self._numbers = partial(recipes.numbers, pools.stages(s))
     self._batches = partial(
       resolve(batches, s.built["batches"], field="batches"),
       window=s.window,
-      pad_id=shown.tokenizer.pad_id,
+      pad_id=log.tokenizer.pad_id,
       shards=batch_shards(model.mesh),
       pieces=s.train.micro_batches,
     )
@@ -171,7 +173,7 @@ class Steps:
     return state, values(jax.device_get(found)), batch
 
 
-class Shown:
+class PairLog:
   """pairs.jsonl: some pairs of every round as text, evenly spread over its prompts."""
 
   def __init__(self, out: Workdir, tokenizer: Any, s: Settings, first: int):

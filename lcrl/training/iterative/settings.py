@@ -6,9 +6,9 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Annotated, Any
 
-from lcrl.training import settings
+from lcrl.training import sections
 from lcrl.training.pairs import settings as pairs
-from lcrl.training.settings import Seed, check_sampling, check_sections, section
+from lcrl.training.sections import Seed, check_sampling, check_sections, section
 from lcrl.values import Count, Within, check
 
 # Sections whose fn names what to build.
@@ -23,7 +23,7 @@ class Round:
   updates: Count  # steps that learn from them
 
 
-SECTIONS: dict[str, type] = {**pairs.SECTIONS, "eval": settings.Evaluate, "round": Round}
+SECTIONS: dict[str, type] = {**pairs.SECTIONS, "eval": sections.Evaluate, "round": Round}
 
 
 @dataclasses.dataclass(frozen=True)

@@ -17,23 +17,23 @@ from lcrl.data import readers
 from lcrl.data.layouts import read_answer
 from lcrl.data.rows import answer_ids
 from lcrl.registry import build
-from lcrl.rollouts.worker import Player
+from lcrl.rollouts.worker import RolloutWorker
 from lcrl.tasks.task import Messages, Prompt
 
 
 class Teacher:
   """One answer to a prompt, from a file of prompts and answers (`lcrl.data.layouts`)."""
 
-  def __init__(self, spec: Mapping[str, Any], player: Player):
+  def __init__(self, spec: Mapping[str, Any], worker: RolloutWorker):
     """Raises ValueError if the file answers none of the task's first prompts."""
-    self._player, self._texts = player, dict[str, str]()
+    self._worker, self._texts = worker, dict[str, str]()
     for where, row in build(readers, spec, field="teacher"):
       try:
         pair = read_answer(row)
       except ValueError as why:
         raise ValueError(f"{where}: {why}") from why
       self._texts.setdefault(_key(pair.messages), pair.sides[0])
-    prompts = player.task.prompts
+    prompts = worker.task.prompts
     first = [prompts[i].messages for i in range(min(1024, len(prompts)))]
     if not any(_key(messages) in self._texts for messages in first):
       raise ValueError(f"teacher.path={spec.get('path')!r} answers none of the task's prompts.")
@@ -42,20 +42,20 @@ class Teacher:
     """The pool, in numpy, with a column of this teacher's answers, verified; an empty one where
     there is none, or none that the window holds."""
     count, _, window = pool.tokens.shape
-    tokens = np.full((count, 1, window), self._player.tokenizer.pad_id, np.int32)
+    tokens = np.full((count, 1, window), self._worker.tokenizer.pad_id, np.int32)
     mask, scores = np.zeros((count, 1, window), bool), np.zeros((count, 1), np.float32)
     correct = np.zeros((count, 1), bool)
     texts: dict[int, str] = {}
     for b, prompt in enumerate(prompts):
       text = self._texts.get(_key(prompt.messages))
       start = int(pool.mask[b, 0].argmax())
-      said = [] if text is None else answer_ids(self._player.tokenizer, text)
+      said = [] if text is None else answer_ids(self._worker.tokenizer, text)
       if text is not None and start + len(said) <= window:
         texts[b] = text
         tokens[b, 0, :start] = pool.tokens[b, 0, :start]
         tokens[b, 0, start : start + len(said)] = said
         mask[b, 0, start : start + len(said)] = True
-    found = self._player.verifier.verify([(text, prompts[b]) for b, text in texts.items()])
+    found = self._worker.verifier.verify([(text, prompts[b]) for b, text in texts.items()])
     scores[list(texts), 0] = [verdict.score for verdict in found]
     correct[list(texts), 0] = [verdict.correct for verdict in found]
     column = {

@@ -15,13 +15,13 @@ from lcrl.data.sources import Encoded
 from lcrl.evaluation import plots, setup
 from lcrl.evaluation.intervals import Estimate, accuracy_estimate, mean_estimate
 from lcrl.training import build
-from lcrl.training.build import Judging
+from lcrl.training.build import Evaluator
 from lcrl.training.pairs import metrics
-from lcrl.training.pairs.learner import Model
+from lcrl.training.pairs.learner import PairLearner
 from lcrl.training.pairs.references import Reference
 from lcrl.training.pairs.sampled import make_sampler
 from lcrl.training.pairs.settings import Settings
-from lcrl.training.run import Judged
+from lcrl.training.run import Evaluation
 from lcrl.training.summary import ends, summary_of
 from lcrl.training.workdir import Workdir
 
@@ -34,8 +34,8 @@ ACCURACY = {  # what summary.json calls accuracy
 
 
 @contextlib.contextmanager
-def judging(
-  model: Model,
+def make_evaluator(
+  model: PairLearner,
   base: PyTree,
   reference: Reference,
   tokenizer: Any,
@@ -44,26 +44,26 @@ def judging(
   *,
   train: Sequence[Encoded],
   say: Callable[[str], None],
-) -> Iterator[Judging]:
+) -> Iterator[Evaluator]:
   """What judges the params that train. `stream` holds the pairs `held_out` once an epoch."""
   s = model.settings
   made_on = setup_of(s, held_out, train)
-  look = looker(model, reference, held_out, stream)
+  look = make_pair_scorer(model, reference, held_out, stream)
   sample = make_sampler(model, tokenizer, held_out)
   with contextlib.ExitStack() as stack:
     on_task = None
     if (spec := s.built.get("task")) is not None:
-      task, player = stack.enter_context(build.playing(model, tokenizer, spec, "task"))
+      task, worker = stack.enter_context(build.rollout_worker(model, tokenizer, spec, "task"))
       learned = setup.of_tokens([one.prompt for one in train], tokenizer)
       on_task = stack.enter_context(
-        build.judging(model, tokenizer, task, player, say=say, training=learned)
+        build.make_evaluator(model, tokenizer, task, worker, say=say, training=learned)
       )
       made_on = on_task.setup
     else:
       setup.tell(made_on, say)
 
-    def judge(trained: PyTree) -> Judged:
-      params = model.whole(base, trained)
+    def evaluate(trained: PyTree) -> Evaluation:
+      params = model.merge(base, trained)
       seen, answers = look(params), sample(params)
       lengths = mean_estimate(answers.lengths)
       sampled = point("tokens", lengths) | {"truncated": float(answers.truncated.mean())}
@@ -72,9 +72,9 @@ def judging(
       found |= {"pairs": metrics.numbers(seen), "sampled": sampled}
       found["by_length"] = metrics.by_length(seen)
       texts = [{"prompt": p, "response": r} for p, r in answers.texts]
-      return Judged(found, plain(found), line(found), texts)
+      return Evaluation(found, plain(found), line(found), texts)
 
-    yield Judging(made_on, judge)
+    yield Evaluator(made_on, evaluate)
 
 
 def setup_of(s: Any, held_out: Sequence[Encoded], train: Sequence[Encoded]) -> dict[str, Any]:
@@ -92,8 +92,8 @@ def setup_of(s: Any, held_out: Sequence[Encoded], train: Sequence[Encoded]) -> d
   return found
 
 
-def looker(
-  model: Model, reference: Reference, held_out: Sequence[Encoded], stream: Any
+def make_pair_scorer(
+  model: PairLearner, reference: Reference, held_out: Sequence[Encoded], stream: Any
 ) -> Callable[[PyTree], dict[str, np.ndarray]]:
   """params -> what `model.say` says of all pairs of `held_out`."""
   count = per_epoch(len(held_out), model.settings.built["batches"]["size"])
@@ -104,7 +104,7 @@ def looker(
       pairs = stream[i]
       placed = model.place(pairs)
       batch = model.derive(placed, reference(pairs, placed), 0)
-      seen.append(model.say(model.score(params, placed), batch))
+      seen.append(model.pair_metrics(model.score(params, placed), batch))
     return jax.tree.map(lambda *xs: np.concatenate([np.asarray(x) for x in xs]), *seen)
 
   return look
@@ -160,7 +160,7 @@ def summarise(
     table(*(row and row["pairs"] | own(row["sampled"]) for row in both)),
     "![reward against length, before and after](reward_by_length.png)",
     "## Data",
-    words_of(data),
+    data_section(data),
   ]
   out.report(summary | {"data": data}, title=f"{s.run} with {summary['method']}", sections=words)
   return summary | {"data": data}
@@ -171,7 +171,7 @@ def own(sampled: dict[str, Any]) -> dict[str, Any]:
   return {f"sampled {name}": sampled[name] for name in ("tokens", "truncated")}
 
 
-def words_of(data: dict[str, Any]) -> str:
+def data_section(data: dict[str, Any]) -> str:
   """What became of the rows, in words."""
   counts = (f"{name.replace('_', ' ')} {n}" for name, n in data.items() if name != "padding")
   return (

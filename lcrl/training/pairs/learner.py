@@ -1,4 +1,4 @@
-"""From a config to everything that is compiled of a run on pairs."""
+"""The learner of a run on pairs: the policy, its training state, and what is compiled."""
 
 from __future__ import annotations
 
@@ -50,24 +50,24 @@ class Slots(NamedTuple, Generic[S]):
   loss: S
 
 
-class Form(NamedTuple):
-  """What kinds of runs on pairs make of a policy; the defaults are those of a policy that acts."""
+class ModelHooks(NamedTuple):
+  """The functions in which kinds of runs on pairs differ; the defaults are those of a policy."""
 
   source: Callable[[Source], Source] = lambda source: source
   adapters: Callable[..., Any] = lora.adapters
   merge: Callable[..., PyTree] = lora.merge
-  beside: Callable[..., PyTree] = lora.beside
+  with_base: Callable[..., PyTree] = lora.beside
   make_scorer: Callable[..., Callable] = make_scorer
   update_measure: Callable[[Stage], Callable] = metrics.update_measure
-  say: Callable[..., dict[str, jax.Array]] = metrics.say
+  pair_metrics: Callable[..., dict[str, jax.Array]] = metrics.pair_metrics
 
 
-ACTING = Form()
+ACTING = ModelHooks()
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Model:
-  """The policy on its mesh. `base` is what does not train: () or, under adapters, the params."""
+class PairLearner:
+  """The policy on its mesh. `base` is not trained: () or, under adapters, the params."""
 
   settings: Any  # `pairs.settings.Settings`, or what has as much of them as the run needs
   mesh: Mesh
@@ -78,17 +78,22 @@ class Model:
   base: Callable[[], PyTree]
   start: Callable[[], PyTree]  # the params that the policy has before the first step
   initial: Callable[[], TrainState]
-  whole: Callable[[PyTree, PyTree], PyTree]  # base, trained -> params of the policy
+  merge: Callable[[PyTree, PyTree], PyTree]  # base, trained -> params of the policy
   derive: Callable[..., PairBatch]  # pairs, reference's log-probs, step -> what the loss sees
   learn: Any  # base, state, batch -> state, metrics, jitted; the state is donated
-  learner: Callable[[PyTree], Callable[..., Any]]  # base -> (state, batch -> state, metrics)
+  make_update: Callable[[PyTree], Callable[..., Any]]  # base -> (state, batch -> state, metrics)
   score: Callable[..., Any]  # params of the policy, pairs -> what `make_scorer`'s function gives
-  say: Callable[..., dict[str, jax.Array]]  # scores, batch -> `metrics.say`, on every device
+  pair_metrics: Callable[..., dict[str, jax.Array]]  # scores, batch -> on every device
   padding: Callable[[Pairs], float]  # share of the positions that the model reads for nothing
 
+  @property
+  def sampler_mesh(self) -> Mesh:
+    """The devices that sample: all."""
+    return self.mesh
+
   def policy_params(self, trained: PyTree) -> PyTree:
-    """What the policy acts with, of what trains."""
-    return self.whole(self.base(), trained)
+    """The parameters that the policy acts with, from those that are trained."""
+    return self.merge(self.base(), trained)
 
   def place(self, pairs: Pairs) -> Pairs:
     """Pairs of the whole batch, numpy on every process -> global arrays."""
@@ -96,24 +101,24 @@ class Model:
     return to_global(self.mesh, jax.tree.map(mine, pairs))
 
 
-def build_model(settings: Any, *, devices=None, form: Form = ACTING) -> Model:
+def build_learner(settings: Any, *, devices=None, hooks: ModelHooks = ACTING) -> PairLearner:
   """The part of a run that needs no data: everything that is compiled.
 
   Args:
     settings: of the run.
     devices: of the mesh; None: all here.
-    form: of the kind of run.
+    hooks: of the kind of run.
   """
   s = settings
   stage, weigh = named_loss(s.run, s.built)
   mesh = make_mesh(**s.mesh.axes, devices=first_devices(s.mesh.devices, devices))
-  source = form.source(build(sources, s.built["policy"], field="policy", gives=Source))
+  source = hooks.source(build(sources, s.built["policy"], field="policy", gives=Source))
   policy = source.policy
   optimizer = optimizers.from_config(s.built["optimizer"])
   key, whole = jax.random.key(s.seed), replicated(mesh)
   split = param_shardings(mesh, policy.axes, jax.eval_shape(policy.init, key))
   start = lambda: source.params(key, split)
-  trains = what_trains(form, policy, s.lora)
+  part = trainable(hooks, policy, s.lora)
 
   def begin(trained) -> TrainState:
     return TrainState(
@@ -125,25 +130,25 @@ def build_model(settings: Any, *, devices=None, form: Form = ACTING) -> Model:
       counters={"pairs": jnp.int32(0), "tokens": jnp.float32(0.0)},
     )
 
-  state = lay_out(mesh, optimizer, begin, trains.init, trains.axes)
+  state = lay_out(mesh, optimizer, begin, part.init, part.axes)
 
   def initial() -> TrainState:
-    first = start() if s.lora is None else jax.jit(trains.init, out_shardings=state.params)(key)
+    first = start() if s.lora is None else jax.jit(part.init, out_shardings=state.params)(key)
     return jax.jit(begin, out_shardings=state.shardings)(first)
 
   if devices is None:
     check_state(mesh, state.abstract)
   fields = tuple(name for name in stage.needs if name in SCORE_FIELDS)
-  score = form.make_scorer(policy, needs=fields, mesh=mesh, pack=s.train.pack)
+  score = hooks.make_scorer(policy, needs=fields, mesh=mesh, pack=s.train.pack)
   step = partial(
     update,
     recipe=Slots(stage),
     weigh=weigh,
     optimizer=optimizer,
     micro_batches=s.train.micro_batches,
-    measure=form.update_measure(stage),
+    measure=hooks.update_measure(stage),
   )
-  return Model(
+  return PairLearner(
     settings=s,
     mesh=mesh,
     policy=policy,
@@ -153,40 +158,40 @@ def build_model(settings: Any, *, devices=None, form: Form = ACTING) -> Model:
     base=tuple if s.lora is None else start,
     start=start,
     initial=initial,
-    whole=trains.whole if s.lora is None else jax.jit(trains.whole, out_shardings=split),
+    merge=part.merge if s.lora is None else jax.jit(part.merge, out_shardings=split),
     derive=jax.jit(partial(derive, weigh, key), out_shardings=batch_sharding(mesh)),
-    say=jax.jit(partial(form.say, stage), out_shardings=whole),
-    **programs(s.train, mesh, policy, score, partial(learn, trains, score, step), state.shardings),
+    pair_metrics=jax.jit(partial(hooks.pair_metrics, stage), out_shardings=whole),
+    **programs(s.train, mesh, policy, score, partial(learn, part, score, step), state.shardings),
   )
 
 
-class Trains(NamedTuple):
-  """What trains: the params of the policy, or adapters beside them."""
+class Trainable(NamedTuple):
+  """The parameters that are trained: those of the policy, or adapters on top of them."""
 
   init: Callable[[jax.Array], PyTree]
   axes: PyTree
-  whole: Callable[[PyTree, PyTree], PyTree]  # base, trained -> params to act with
-  beside: Callable[[PyTree, PyTree], PyTree]  # base, trained -> params to learn with
+  merge: Callable[[PyTree, PyTree], PyTree]  # base, trained -> params to act with
+  with_base: Callable[[PyTree, PyTree], PyTree]  # base, trained -> params to learn with
 
 
-def what_trains(form: Form, policy: Policy, adapters: Any) -> Trains:
-  """`adapters`: the section lora; None: all params train."""
+def trainable(hooks: ModelHooks, policy: Policy, adapters: Any) -> Trainable:
+  """`adapters`: the section lora; None: all parameters are trained."""
   if adapters is None:
     itself = lambda base, trained: trained
-    return Trains(policy.init, policy.axes, itself, itself)
-  init, axes = form.adapters(policy, rank=adapters.rank, targets=adapters.targets)
-  whole, beside = (partial(f, alpha=adapters.alpha) for f in (form.merge, form.beside))
-  return Trains(init, axes, whole, beside)
+    return Trainable(policy.init, policy.axes, itself, itself)
+  init, axes = hooks.adapters(policy, rank=adapters.rank, targets=adapters.targets)
+  merge, with_base = (partial(f, alpha=adapters.alpha) for f in (hooks.merge, hooks.with_base))
+  return Trainable(init, axes, merge, with_base)
 
 
-def learn(trains: Trains, score, step, base, state: TrainState, batch: PairBatch, **sizes):
-  """`step` of what trains, beside its base."""
-  own = lambda trained, rows, **sizes: score(trains.beside(base, trained), rows, **sizes)
-  return step(state, batch, score=own, **sizes)
+def learn(part: Trainable, score, step, base, state: TrainState, batch: PairBatch, **sizes):
+  """`step` of the trained parameters on top of their base."""
+  from_trained = lambda trained, rows, **sizes: score(part.with_base(base, trained), rows, **sizes)
+  return step(state, batch, score=from_trained, **sizes)
 
 
 def programs(train: Any, mesh: Mesh, policy: Policy, score, learn, shardings: TrainState):
-  """The fields of a `Model` that depend on whether rows are packed."""
+  """The fields of a `PairLearner` that depend on whether rows are packed."""
   pieces = train.micro_batches
   learn = jax.jit(
     learn, donate_argnums=1, out_shardings=(shardings, replicated(mesh)), static_argnames="sizes"
@@ -197,12 +202,12 @@ def programs(train: Any, mesh: Mesh, policy: Policy, score, learn, shardings: Tr
     static_argnames="sizes",
   )
   if train.pack is None:
-    learner: Any = partial(partial, learn)
-    return {"learn": learn, "learner": learner, "score": score, "padding": batches.padding}
+    make_update: Any = partial(partial, learn)
+    return {"learn": learn, "make_update": make_update, "score": score, "padding": batches.padding}
   cut = {"width": train.pack, "shards": batch_shards(mesh), "pieces": pieces}
   return {
     "learn": learn,
-    "learner": lambda base: PackedUpdate(partial(learn, base), mesh, policy, cut),
+    "make_update": lambda base: PackedUpdate(partial(learn, base), mesh, policy, cut),
     "score": PackedScore(score, mesh, policy, cut),
     "padding": partial(packed_padding, **cut),
   }
@@ -220,7 +225,7 @@ def derive(weigh, key: jax.Array, pairs: Pairs, ref, step) -> PairBatch:
   )
 
 
-def check_batches(model: Model) -> None:
+def check_batches(model: PairLearner) -> None:
   """Raises ValueError unless a batch can be cut over the devices, and they can hold it."""
   s, mesh = model.settings, model.mesh
   spec = s.built.get("data", {"window": getattr(s, "window", 0)})

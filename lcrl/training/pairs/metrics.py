@@ -59,7 +59,7 @@ def correlation(x: Array, y: Array, mask: Array) -> Array:
   return jnp.sum(x * y) / jnp.sqrt(jnp.sum(x**2) * jnp.sum(y**2))
 
 
-def say(stage: Stage, scores: TokenScores, batch: PairBatch) -> dict[str, Array]:
+def pair_metrics(stage: Stage, scores: TokenScores, batch: PairBatch) -> dict[str, Array]:
   """What of each side [B, G] an evaluation keeps: rewards, surprise a token, lengths, valid."""
   pairs = batch.pairs
   sides = min(pairs.mask.shape[1], 2)
@@ -85,7 +85,7 @@ def update_measure(stage: Stage):
       "pairs": Mean(batch.pairs.valid.sum(), 1.0),
       "tokens": Mean(batch.pairs.mask.sum(), 1.0),
     }
-    seen = say(stage, scores, batch)
+    seen = pair_metrics(stage, scores, batch)
     if seen["lengths"].shape[1] == 1:
       return metrics | {
         "length": Mean(masked_sum(seen["lengths"][:, 0], seen["valid"]), seen["valid"].sum())

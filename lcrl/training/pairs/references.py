@@ -21,7 +21,7 @@ import numpy as np
 
 from lcrl.evaluation import write_json
 from lcrl.mesh import batch_sharding, local_rows, replicated, to_global
-from lcrl.training.pairs.learner import Model
+from lcrl.training.pairs.learner import PairLearner
 from lcrl.types import Pairs
 
 __all__ = ["cached", "frozen", "shared"]
@@ -35,7 +35,7 @@ Reference = Callable[[Pairs, Pairs], jax.Array | None]
 class Subject(NamedTuple):
   """What a reference is taken of."""
 
-  model: Model
+  model: PairLearner
   base: PyTree  # the params below adapters, or ()
   data: str  # fingerprint of the pairs
   passes: Callable[[], Iterable[Pairs]]  # all pairs once, numpy
@@ -105,7 +105,7 @@ def cached(*, folder: str | None = None) -> Callable[[Subject], Reference]:
 class Cache:
   """Log-probs of response tokens, pair by pair, in one file of float32."""
 
-  def __init__(self, place: pathlib.Path, model: Model):
+  def __init__(self, place: pathlib.Path, model: PairLearner):
     self._values = np.load(place / "log_probs.npy", mmap_mode="r")
     with np.load(place / "index.npz") as index:
       self._at = dict(zip(index["ids"].tolist(), index["starts"].tolist(), strict=True))
@@ -143,7 +143,7 @@ def fill(place: pathlib.Path, key: dict[str, str], subject: Subject, params: PyT
     multihost_utils.sync_global_devices("reference")
 
 
-def scorer(model: Model) -> Callable[[PyTree, Pairs], jax.Array]:
+def scorer(model: PairLearner) -> Callable[[PyTree, Pairs], jax.Array]:
   """params, pairs -> log-probs [B, G, T]. Where the data show the reference another prompt
   (LongPO), the same answers are read behind that one."""
 
@@ -154,8 +154,8 @@ def scorer(model: Model) -> Callable[[PyTree, Pairs], jax.Array]:
     if tokens is None:
       return model.score(params, pairs).log_probs
     mask = pairs.signals["reference_mask"]
-    shown = dataclasses.replace(pairs, tokens=tokens, mask=mask)
-    return align(model.score(params, shown).log_probs, mask, pairs.mask)
+    log = dataclasses.replace(pairs, tokens=tokens, mask=mask)
+    return align(model.score(params, log).log_probs, mask, pairs.mask)
 
   return score
 

@@ -20,11 +20,11 @@ from lcrl.data.sources import Encoded, fingerprint
 from lcrl.mesh import batch_shards, everywhere
 from lcrl.registry import build, resolve
 from lcrl.training import resume
-from lcrl.training.build import Judging, build_tokenizer, ends_of
+from lcrl.training.build import Evaluator, build_tokenizer, ends_of
 from lcrl.training.metrics import Metrics, Sum, values
 from lcrl.training.pairs import references
-from lcrl.training.pairs.evaluate import judging, summarise
-from lcrl.training.pairs.learner import Model, build_model, check_batches
+from lcrl.training.pairs.evaluate import make_evaluator, summarise
+from lcrl.training.pairs.learner import PairLearner, build_learner, check_batches
 from lcrl.training.pairs.losses import LOSSES, TRAINER
 from lcrl.training.pairs.mismatched import mismatched
 from lcrl.training.progress import introduce, say
@@ -47,24 +47,24 @@ class Data(NamedTuple):
   batches: Callable[[Sequence[Encoded]], Any]  # encoded -> step -> Pairs, numpy
 
 
-class Parts(NamedTuple):
-  """What kinds of runs on pairs differ in."""
+class RunHooks(NamedTuple):
+  """The functions in which kinds of runs on pairs differ."""
 
-  build_model: Callable[[Any], Model]
-  judging: Callable[..., contextlib.AbstractContextManager[Judging]]
+  build_learner: Callable[[Any], PairLearner]
+  make_evaluator: Callable[..., contextlib.AbstractContextManager[Evaluator]]
   summarise: Callable[[Workdir, Any, dict[str, Any], dict[str, Any]], dict[str, Any]]
 
 
-ACTING = Parts(build_model, judging, summarise)
+ACTING = RunHooks(build_learner, make_evaluator, summarise)
 
 
 @contextlib.contextmanager
-def begin(settings: Any, out: Workdir, *, parts: Parts = ACTING) -> Iterator[Run]:
+def begin(settings: Any, out: Workdir, *, hooks: RunHooks = ACTING) -> Iterator[Run]:
   """The run that `settings` describe, writing to `out`."""
   s = settings
   loss = resolve(LOSSES[s.run], s.built["loss"], field="loss")
   out.describe(loss=inspect.getdoc(loss.func))  # type: ignore[attr-defined]
-  model = parts.build_model(s)
+  model = hooks.build_learner(s)
   introduce(model)
   tokenizer = build_tokenizer(s, model.policy, out.started)
   out.describe(ends=ends_of(tokenizer))
@@ -78,17 +78,17 @@ def begin(settings: Any, out: Workdir, *, parts: Parts = ACTING) -> Iterator[Run
   report = data.report | {"padding": padding}
   held_out = data.held_out[: s.eval.pairs]
   stream = data.batches(held_out)
-  judging = parts.judging(
+  evaluating = hooks.make_evaluator(
     model, base, reference, tokenizer, held_out, stream, train=data.train, say=out.note
   )
-  with judging as judge:
+  with evaluating as evaluator:
 
     def steps_from(first: int) -> Callable[[TrainState], Step]:
       out.note(preflight(report, [fetch(i) for i in range(PREFLIGHT)]))
       if padding > 0.2:
         logging.warning("%.0f %% is padding: train.pack or batches.size do not fit.", 100 * padding)
       skips = Skips(out, steps=s.train.steps)
-      return partial(take, model, model.learner(base), reference, fetch, skips)
+      return partial(take, model, model.make_update(base), reference, fetch, skips)
 
     yield Run(
       steps=s.train.steps,
@@ -96,19 +96,20 @@ def begin(settings: Any, out: Workdir, *, parts: Parts = ACTING) -> Iterator[Run
       evaluate_every=s.eval.every,
       abstract=model.abstract,
       initial=model.initial,
-      judge=judge,
+      evaluate=evaluator,
       steps_from=steps_from,
-      finish=lambda: parts.summarise(out, s, report, judge.setup),
-      data=resume.fingerprint([*data.train, *data.held_out], told),
+      finish=lambda: hooks.summarise(out, s, report, evaluator.setup),
+      data=resume.fingerprint([*data.train, *data.held_out], pair_content),
     )
 
 
-def told(one: Encoded) -> tuple[Any, ...]:
-  """What of a pair another file would not have. The tokens of its prompt may hold today's date."""
+def pair_content(one: Encoded) -> tuple[Any, ...]:
+  """The parts of a pair that differ in another data file. The tokens of its
+  prompt are none: they may hold today's date."""
   return one.id, one.asked, [side.tolist() for side in one.sides], one.scores
 
 
-def read_data(model: Model, tokenizer: Any) -> Data:
+def read_data(model: PairLearner, tokenizer: Any) -> Data:
   """The pairs that the section data names, as tokens.
 
   Raises:
@@ -146,7 +147,9 @@ def read_data(model: Model, tokenizer: Any) -> Data:
   return data
 
 
-def make_reference(model: Model, base: PyTree, data: Data, out: Workdir) -> references.Reference:
+def make_reference(
+  model: PairLearner, base: PyTree, data: Data, out: Workdir
+) -> references.Reference:
   """(pairs as numpy, pairs on the mesh) -> log-probs [B, G, T], or None for a loss without."""
   if "ref" not in model.stage.needs:
     return lambda *_: None
@@ -161,12 +164,12 @@ def make_reference(model: Model, base: PyTree, data: Data, out: Workdir) -> refe
 
   make = build(references, s.built["reference"], field="reference")
   pairs = [*data.train, *data.held_out]
-  rows = resume.fingerprint(pairs, told)
+  rows = resume.fingerprint(pairs, pair_content)
   return make(references.Subject(model, base, fingerprint(pairs), passes, out.path, rows))
 
 
 def take(
-  model: Model,
+  model: PairLearner,
   update: Callable[..., Any],
   reference: references.Reference,
   fetch: Callable[[int], Pairs],

@@ -13,9 +13,8 @@ from lcrl.data.sources import Encoded
 from lcrl.mesh import local_rows, replicated, to_global, to_local, whole_shards
 from lcrl.sampling.engine import make_engine
 from lcrl.training.build import build_control, eval_temperature
-from lcrl.training.pairs.learner import Model
-from lcrl.training.rl.collect import step_key
-from lcrl.training.rl.phases import APART
+from lcrl.training.keys import EVAL_STREAM, step_key
+from lcrl.training.pairs.learner import PairLearner
 from lcrl.types import Budget
 
 PyTree = Any
@@ -28,7 +27,7 @@ class Answers(NamedTuple):
 
 
 def make_sampler(
-  model: Model, tokenizer: Any, encoded: Sequence[Encoded]
+  model: PairLearner, tokenizer: Any, encoded: Sequence[Encoded]
 ) -> Callable[[PyTree], Answers]:
   """params of the policy -> its answers to the prompts of `encoded`, always with the same keys."""
   s, mesh = model.settings, model.mesh
@@ -48,7 +47,7 @@ def make_sampler(
     mesh=mesh,
   )
   gather = jax.jit(lambda x: x, out_shardings=replicated(mesh))
-  key = step_key(s.seed, APART)
+  key = step_key(s.seed, EVAL_STREAM)
   mine = local_rows(mesh, batch)
 
   def rows(start: int) -> Rows:

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from lcrl import values
 from lcrl.training.pairs.losses import named_loss
-from lcrl.training.settings import (
+from lcrl.training.sections import (
   Checkpoint,
   Log,
   Mesh,

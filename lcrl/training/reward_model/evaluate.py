@@ -8,13 +8,13 @@ from typing import Any
 
 from lcrl.data.sources import Encoded
 from lcrl.evaluation import setup
-from lcrl.training.build import Judging
-from lcrl.training.pairs.evaluate import looker, point, setup_of, table, words_of
-from lcrl.training.pairs.learner import Model
+from lcrl.training.build import Evaluator
+from lcrl.training.pairs.evaluate import data_section, make_pair_scorer, point, setup_of, table
+from lcrl.training.pairs.learner import PairLearner
 from lcrl.training.pairs.references import Reference
 from lcrl.training.reward_model import metrics
 from lcrl.training.reward_model.settings import Settings
-from lcrl.training.run import Judged
+from lcrl.training.run import Evaluation
 from lcrl.training.summary import ends, summary_of
 from lcrl.training.workdir import Workdir
 from lcrl.types import PyTree
@@ -24,8 +24,8 @@ TOKENS = "tokens of the held-out answers that it prefers"
 
 
 @contextlib.contextmanager
-def judging(
-  model: Model,
+def make_evaluator(
+  model: PairLearner,
   base: PyTree,
   reference: Reference,
   tokenizer: Any,
@@ -34,23 +34,23 @@ def judging(
   *,
   train: Sequence[Encoded],
   say: Callable[[str], None],
-) -> Iterator[Judging]:
+) -> Iterator[Evaluator]:
   """What judges the params that train. `stream` holds the answers `held_out` once an epoch."""
   del tokenizer  # it writes nothing
   made_on = setup_of(model.settings, held_out, train)
   setup.tell(made_on, say)
-  look = looker(model, reference, held_out, stream)
+  look = make_pair_scorer(model, reference, held_out, stream)
 
-  def judge(trained: PyTree) -> Judged:
-    seen = look(model.whole(base, trained))
+  def evaluate(trained: PyTree) -> Evaluation:
+    seen = look(model.merge(base, trained))
     found: dict[str, Any] = point("accuracy", metrics.accuracy(seen))
     found |= point("tokens", metrics.preferred_length(seen)) | {"by_difficulty": {}}
     numbers = metrics.numbers(seen)
     plain = {f"eval/{name}": found[name] for name in ("accuracy", "tokens")}
     plain |= {f"eval/pairs/{name}": x for name, x in numbers.items() if x is not None}
-    return Judged(found | {"pairs": numbers}, plain, line(found, numbers))
+    return Evaluation(found | {"pairs": numbers}, plain, line(found, numbers))
 
-  yield Judging(made_on, judge)
+  yield Evaluator(made_on, evaluate)
 
 
 def line(found: dict[str, Any], numbers: dict[str, Any]) -> str:
@@ -74,7 +74,7 @@ def summarise(
     "## Rewards and length",
     table(start, final),
     "## Data",
-    words_of(data),
+    data_section(data),
   ]
   out.report(summary, title=f"{s.run} with {summary['method']}", sections=words)
   return summary

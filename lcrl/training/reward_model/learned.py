@@ -16,7 +16,7 @@ from lcrl.policies import Tokenizer
 from lcrl.training.build import build_tokenizer
 from lcrl.training.checkpoint import CheckpointError, Checkpoints
 from lcrl.training.reward_model import run, settings
-from lcrl.training.rl.rounds import Provider
+from lcrl.training.rl.pipeline import Provider
 from lcrl.training.workdir import read_config
 
 
@@ -52,7 +52,7 @@ def provider(name: str, workdir: pathlib.Path, model: Any, tokenizer: Any) -> Pr
     raise ValueError(f"the reward model in {workdir} has another vocabulary than the policy.")
   cut = {name: getattr(ours.train, name) for name in ("micro_batches", "pack")}
   train = dataclasses.replace(its.train, **cut)
-  scorer = run.build_model(dataclasses.replace(its, mesh=ours.mesh, train=train))
+  scorer = run.build_learner(dataclasses.replace(its, mesh=ours.mesh, train=train))
   checkpoints = Checkpoints(workdir / "checkpoints")
   try:
     restored = checkpoints.restore(scorer.abstract)

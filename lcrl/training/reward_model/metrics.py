@@ -18,7 +18,7 @@ from lcrl.types import PairBatch, Stage
 Array = jax.Array
 
 
-def say(stage: Stage, rewards: Array, batch: PairBatch) -> dict[str, Array]:
+def pair_metrics(stage: Stage, rewards: Array, batch: PairBatch) -> dict[str, Array]:
   """What of each answer [B, G] an evaluation keeps: rewards, the data's scores, lengths, valid."""
   del stage
   pairs = batch.pairs
@@ -65,7 +65,7 @@ def update_measure(stage: Stage):
   """(loss, grads, rewards, batch) -> the metrics of a step."""
 
   def measure(loss, grads, rewards: Array, batch: PairBatch) -> dict[str, Mean]:
-    found = look(**say(stage, rewards, batch))
+    found = look(**pair_metrics(stage, rewards, batch))
     return {
       "loss": Mean(loss, 1.0),
       "grad_norm": Mean(optax.tree.norm(grads), 1.0),

@@ -6,16 +6,16 @@ from functools import partial
 
 from lcrl.training.pairs import learner, run
 from lcrl.training.reward_model import head, metrics
-from lcrl.training.reward_model.evaluate import judging, summarise
+from lcrl.training.reward_model.evaluate import make_evaluator, summarise
 
-FORM = learner.Form(
+HOOKS = learner.ModelHooks(
   source=head.with_head,
   adapters=head.adapters,
   merge=head.merge,
-  beside=head.beside,
+  with_base=head.beside,
   make_scorer=head.make_scorer,
   update_measure=metrics.update_measure,
-  say=metrics.say,
+  pair_metrics=metrics.pair_metrics,
 )
-build_model = partial(learner.build_model, form=FORM)
-begin = partial(run.begin, parts=run.Parts(build_model, judging, summarise))
+build_learner = partial(learner.build_learner, hooks=HOOKS)
+begin = partial(run.begin, hooks=run.RunHooks(build_learner, make_evaluator, summarise))

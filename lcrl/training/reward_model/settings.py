@@ -8,7 +8,7 @@ from typing import Any
 
 from lcrl import values
 from lcrl.training.pairs.settings import NAMED, Lora, check
-from lcrl.training.settings import Checkpoint, Mesh, Seed, Steps, check_sections, section
+from lcrl.training.sections import Checkpoint, Mesh, Seed, Steps, check_sections, section
 from lcrl.values import Count, Whole
 
 OPTIONAL = ("lora", "tokenizer")

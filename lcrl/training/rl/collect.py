@@ -1,7 +1,7 @@
 """The first phase of a step: rollouts of enough groups that train.
 
-Choosing groups reads rollouts and pure scores; it changes no state. That happens in `shape`, once,
-on the final batch.
+Choosing groups reads rollouts and pure scores; it changes no state. In `shape`,
+on the final batch, states advance once.
 """
 
 from __future__ import annotations
@@ -9,9 +9,7 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -20,33 +18,46 @@ import numpy as np
 from lcrl.filters import oversampling_factor, prompts_to_sample
 from lcrl.masked import masked_sum
 from lcrl.mesh import batch_sharding, batch_shards, made_on, on_host, replicated
+from lcrl.rollouts.worker import PendingRollouts
 from lcrl.tasks.task import Prompt
+from lcrl.training.keys import step_key
 from lcrl.training.metrics import Mean, Metrics, Sum, merge
-from lcrl.training.rl.rounds import Round, Rounds
-from lcrl.types import Budget, Recipe, Rollouts, Stage
+from lcrl.training.rl.budgets import ask_budget
+from lcrl.training.rl.pipeline import RolloutPipeline
+from lcrl.types import Recipe, Rollouts, Stage
 
 PyTree = Any
 
 
+class CollectRequest(NamedTuple):
+  """What the collection of a step needs besides parameters."""
+
+  states: Recipe[PyTree]  # of the stages; on the devices that sample, and not donated meanwhile
+  step: int
+  position: int  # in the data stream
+  passed: Sequence[tuple[int, int]] = ()  # of past steps: groups sampled, and those that train
+
+
 @dataclasses.dataclass(frozen=True)
 class Collected:
-  """The rollouts of one step, and what the run reports of how they came about."""
+  """The rollouts of one step, and what the run reports about their collection."""
 
   rollouts: Rollouts
   position: int  # in the data stream, after them
   rounds: int
   passed: tuple[int, int]  # groups sampled, and those of them that train
   metrics: Metrics  # of all that was sampled, where groups were chosen among it
-  seconds: float  # from the start of sampling until all was there, of all rounds
-  times: Metrics  # of the host: until all was there, and after that; what it did meanwhile left out
+  seconds: float  # that the devices sampled, of all rounds
+  # Seconds that the host waited for samples and for verdicts; overlapped work is not counted.
+  times: Metrics
 
 
 class Collector:
-  """Plays prompts until `prompts` groups train or `max_rounds` is reached.
+  """Samples rounds until `prompts` groups train or `max_rounds` is reached.
 
   Args:
     stream: position -> Prompt.
-    rounds: plays prompts.
+    pipeline: from prompts to rollouts with signals.
     recipe: its budget is asked; its reward and filter say which groups would train.
     prompts: B, groups per step.
     group_size: G.
@@ -57,14 +68,12 @@ class Collector:
       (DOT, arXiv:2601.03969), rounded up to half batches so that few shapes are compiled.
     multiple: every data shard of a round has a multiple of so many prompts.
     seed: of the run.
-    apart: rounds are played on devices that do nothing else, driven by a thread of their own, which
-      a program may keep until it has run.
   """
 
   def __init__(
     self,
     stream: Callable[[int], Prompt],
-    rounds: Rounds,
+    pipeline: RolloutPipeline,
     recipe: Recipe[Stage],
     *,
     prompts: int,
@@ -73,103 +82,75 @@ class Collector:
     predict: bool = False,
     multiple: int = 1,
     seed: int = 0,
-    apart: bool = False,
   ):
-    self._stream, self._rounds, self._recipe = stream, rounds, recipe
+    self._stream, self._pipeline, self._recipe = stream, pipeline, recipe
     self._prompts, self._group_size, self._max_rounds = prompts, group_size, max_rounds
     self._predict, self._multiple, self._seed = predict, multiple, seed
-    self._thread = ThreadPoolExecutor(1) if apart else None
-    self._look = jax.jit(self._would_train, out_shardings=replicated(rounds.mesh))
-    self._take = jax.jit(take, out_shardings=batch_sharding(rounds.mesh))
+    self._chooses = max_rounds > 1 or predict
+    mesh = pipeline.mesh
+    self._would_train = jax.jit(self._groups_that_train, out_shardings=replicated(mesh))
+    self._take = jax.jit(take, out_shardings=batch_sharding(mesh))
 
-  def __call__(
-    self,
-    params: PyTree,
-    states: Recipe[PyTree],
-    step: int,
-    position: int,
-    passed: Sequence[tuple[int, int]] = (),
-  ) -> Collected:
-    """`passed`: groups sampled and those of them that train, of past steps."""
-    return self.launch(params, self.kept(states), step, position, passed)()
+  def start(self, params: PyTree, request: CollectRequest) -> PendingCollect:
+    """Starts to sample the first round, and returns without waiting.
 
-  def launch(
-    self,
-    params: PyTree,
-    states: Recipe[PyTree],
-    step: int,
-    position: int,
-    passed: Sequence[tuple[int, int]] = (),
-  ) -> Callable[[], Collected]:
-    """The same begun, without waiting; to be finished by a call of what is returned.
-
-    Meanwhile an update may use up the states if they are `kept`, and the parameters if they are the
-    sampler's copy. Parameters may still be computed. The time of the launch counts as sampling,
-    unless that call says `spent=0.0`.
+    The parameters may still be computed; they must not be donated before `result`, unless they are
+    the sampler's copy.
     """
     start = time.perf_counter()
-    begin = partial(self._begin, params, states, step, self._count(passed))
-    if self._thread is not None:
-      run = lambda: self._finish(begin(position), begin, params, states, position, spent=0.0)
-      return partial(_joined, self._thread.submit(run))
-    first = begin(position)
-    spent = time.perf_counter() - start
-    return partial(self._finish, first, begin, params, states, position, spent=spent)
-
-  def kept(self, states: Recipe[PyTree]) -> Recipe[PyTree]:
-    """A copy where rounds are sampled, which no update uses up."""
-    return jax.device_put(jax.tree.map(jnp.copy, states), replicated(self._rounds.mesh))
-
-  def _begin(self, params, states, step: int, count: int, position: int) -> Round:
-    """One round, of the `count` prompts from `position` on."""
-    index, size = np.arange(position, position + count, dtype=np.int32), self._group_size
+    states, step, first, passed = request
+    index = np.arange(first, first + self._count(passed), dtype=np.int32)
     prompts = [self._stream(i) for i in index.tolist()]
-    with on_host():
-      key = step_key(self._seed, step)  # lest it is computed behind what devices do
-    budget = ask_budget(self._recipe, states, prompts, step=step, key=key, group_size=size)
-    with made_on(self._rounds.mesh):
-      return self._rounds.launch(params, prompts, index, budget, step_key(self._seed, step))
+    with on_host():  # or the key would be computed behind the work of the devices
+      key = step_key(self._seed, step)
+    budget = ask_budget(
+      self._recipe, states, prompts, step=step, key=key, group_size=self._group_size
+    )
+    worker = self._pipeline.worker
+    with made_on(worker.mesh):
+      local = worker.render(prompts, index, budget)
+      rollouts = worker.start(params, local, step_key(self._seed, step))
+    return PendingCollect(self, params, request, rollouts, time.perf_counter() - start)
 
-  def _finish(
-    self, first: Round, begin, params, states, position: int, *, spent: float
-  ) -> Collected:
-    """Waits for the first round, plays others as long as groups are missing, and chooses."""
-    begun = start = time.perf_counter()
-    round_, end, waited, sampling = first, position, 0.0, 0.0
+  def finish(self, pending: PendingCollect, launch_s: float) -> Collected:
+    """Waits for the first round, samples others while groups are missing, and chooses."""
+    params, request, rollouts = pending.params, pending.request, pending.rollouts
+    began = start = time.perf_counter()
+    position, waited, sampling = request.position, 0.0, 0.0
     pool: list[Rollouts] = []
     trains: list[bool] = []
     metrics: Metrics = {}
-    with made_on(self._rounds.mesh):
+    with made_on(self._pipeline.mesh):
       while True:
-        rollouts, (began, arrived) = round_.finish()
-        waited, sampling = waited + max(arrived - start, 0.0), sampling + arrived - began
-        end += len(rollouts.prompt_ids)
+        r, sampled = self._pipeline.result(rollouts)
+        waited += max(sampled.end - start, 0.0)
+        sampling += sampled.end - sampled.start
+        position += len(r.prompt_ids)
         if self._chooses:
-          rollouts, keep, sampled = self._judged(params, states, rollouts)
-          trains, metrics = trains + keep, merge(metrics, sampled)
-        pool.append(rollouts)
+          r, keep, seen = self._choose(params, request.states, r)
+          trains, metrics = trains + keep, merge(metrics, seen)
+        pool.append(r)
         if not self._chooses or sum(trains) >= self._prompts or len(pool) == self._max_rounds:
           break
         start = time.perf_counter()
-        round_ = begin(end)
+        rollouts = self.start(params, request._replace(position=position)).rollouts
       if self._chooses:
-        chosen = np.argsort(~np.array(trains), stable=True)[: self._prompts]  # those that train
-        rollouts = self._take(pool, chosen)
-    passed = end - position, sum(trains) if self._chooses else end - position
-    after = time.perf_counter() - begun - waited
-    times: Metrics = {"time/sample": Sum(spent + waited), "time/verify": Sum(after)}
-    return Collected(rollouts, end, len(pool), passed, metrics, sampling, times)
+        first = np.argsort(~np.array(trains), stable=True)[: self._prompts]  # those that train
+        r = self._take(pool, first)
+    count = position - request.position
+    passed = count, sum(trains) if self._chooses else count
+    verifying = time.perf_counter() - began - waited
+    times: Metrics = {"time/sample": Sum(launch_s + waited), "time/verify": Sum(verifying)}
+    return Collected(r, position, len(pool), passed, metrics, sampling, times)
 
-  def _judged(self, params, states, rollouts: Rollouts) -> tuple[Rollouts, list[bool], Metrics]:
-    """A round with what choosing needs, which groups would train, and what all were like."""
-    if self._rounds.read_of((self._recipe.reward, self._recipe.filter)):
-      rollouts = self._rounds.read(params, rollouts)
-    keep, sampled = jax.tree.map(np.asarray, self._look(states, rollouts))
-    return rollouts, keep.tolist(), sampled
-
-  @property
-  def _chooses(self) -> bool:
-    return self._max_rounds > 1 or self._predict
+  def _choose(
+    self, params: PyTree, states: Recipe[PyTree], rollouts: Rollouts
+  ) -> tuple[Rollouts, list[bool], Metrics]:
+    """A round with the signals that choosing reads, which groups would train, and its metrics."""
+    if self._pipeline.provided_to((self._recipe.reward, self._recipe.filter)):
+      rollouts = self._pipeline.add_signals(params, rollouts)
+    keep, metrics = jax.tree.map(np.asarray, self._would_train(states, rollouts))
+    return rollouts, keep.tolist(), metrics
 
   def _count(self, passed: Sequence[tuple[int, int]]) -> int:
     """Prompts of a round."""
@@ -177,12 +158,12 @@ class Collector:
       return self._prompts
     passed = [(sampled, trained) for sampled, trained in passed if sampled]
     wanted = prompts_to_sample(self._prompts, oversampling_factor(passed, window=len(passed)))
-    multiple = batch_shards(self._rounds.mesh) * self._multiple
+    multiple = batch_shards(self._pipeline.mesh) * self._multiple
     unit = -(-self._prompts // (2 * multiple)) * multiple
     return -(-wanted // unit) * unit
 
-  def _would_train(self, states, rollouts: Rollouts) -> tuple[jax.Array, Metrics]:
-    """Which groups [B] the filter leaves anything of, and what all of them were like."""
+  def _groups_that_train(self, states, rollouts: Rollouts) -> tuple[jax.Array, Metrics]:
+    """[B] bool, whether the filter keeps any rollout of a group; and means over all of them."""
     rewards, _ = self._recipe.reward.apply(states.reward, rollouts)
     keep, _ = self._recipe.filter.apply(states.filter, rewards, rollouts)
     count = rollouts.valid.sum()
@@ -192,98 +173,24 @@ class Collector:
     }
 
 
-def _joined(running: Future[Collected]) -> Collected:
-  """What the thread has collected; the times are those that one waits for it."""
-  start = time.perf_counter()
-  collected = running.result()
-  waited = time.perf_counter() - start
-  verifying = min(waited, collected.times["time/verify"].value())
-  times: Metrics = {"time/sample": Sum(waited - verifying), "time/verify": Sum(verifying)}
-  return dataclasses.replace(collected, times=times)
+class PendingCollect(NamedTuple):
+  """A collection whose first round is being sampled."""
+
+  collector: Collector
+  params: PyTree
+  request: CollectRequest
+  rollouts: PendingRollouts  # of the first round
+  launch_s: float  # host seconds of the start
+
+  def result(self, *, launch_hidden: bool = False) -> Collected:
+    """Waits for all of it. The start counts as sampling, unless it was hidden behind an update."""
+    return self.collector.finish(self, 0.0 if launch_hidden else self.launch_s)
 
 
 def take(pool: list[Rollouts], groups: jax.Array) -> Rollouts:
   """The given groups of all rollouts in the pool, one after the other."""
   widest = max(r.tokens.shape[-1] for r in pool)
   return jax.tree.map(lambda *xs: jnp.concatenate(xs)[groups], *(pad_rows(r, widest) for r in pool))
-
-
-def step_key(seed: int | jax.Array, step: int | jax.Array) -> jax.Array:
-  """The key that all randomness of a step derives from."""
-  return jax.random.fold_in(jax.random.key(seed), step)
-
-
-def ask_budget(
-  recipe: Recipe[Stage],
-  states: Recipe[PyTree],
-  prompts: Sequence[Prompt],
-  *,
-  step: int,
-  key: jax.Array,
-  group_size: int,
-) -> Budget:
-  """Budgets of the prompts, numpy [B, G], alike on every process. The stage's state stays."""
-  ids = np.array([p.id for p in prompts], np.int32)
-  state = jax.tree.map(np.asarray, states.budget)
-  with on_host():
-    budget, _ = recipe.budget.apply(
-      state, jnp.asarray(ids), step=jnp.int32(step), key=key, group_size=group_size
-    )
-    budget = jax.tree.map(np.asarray, budget)
-  for name, least in (("cap", budget.cap.min()), ("target", budget.target.min())):
-    if least < 1:
-      raise ValueError(f"the budget stage gave a {name} of {least} tokens; it must be at least 1.")
-  return budget
-
-
-def check_budgets(
-  stage: Stage,
-  *,
-  steps: int,
-  prompts: int,
-  group_size: int,
-  most: int,
-  seed: int,
-  forced: Callable[[int, int], int] = lambda target, level: 0,
-) -> None:
-  """Raises ValueError for a cap that some step of the run will ask for and no response may have.
-
-  Schedules and sections that come later are known before the first step; random draws are tried.
-  `forced`: target, level -> tokens that a response begins with and that count in its cap.
-  """
-
-  @jax.jit
-  def caps():
-    def one(state, step):
-      budget, state = stage.apply(
-        state, jnp.arange(prompts), step=step, key=step_key(seed, step), group_size=group_size
-      )
-      flat = jax.tree.map(jnp.ravel, budget)
-      tightest = jax.tree.map(lambda x: x[flat.cap.argmin()], flat)
-      return state, (budget.cap.max(), budget.target.min(), tightest)
-
-    return jax.lax.scan(one, stage.init(), jnp.arange(steps, dtype=jnp.int32))[1]
-
-  with on_host():
-    longest, target, tightest = jax.tree.map(np.asarray, caps())
-  for name, values in (("cap", tightest.cap), ("target", target)):
-    if (under := values < 1).any():
-      step = int(under.argmax())
-      raise ValueError(
-        f"budget: the {name} after {step} steps is {values[step]} tokens; it must be at least 1."
-      )
-  at = int(tightest.cap.argmin())
-  begun = forced(int(tightest.target[at]), int(tightest.level[at]))
-  if begun >= tightest.cap[at]:
-    raise ValueError(
-      f"budget: the cap after {at} steps is {tightest.cap[at]} tokens, and task.render forces a "
-      f"response to begin with {begun} that count."
-    )
-  if (over := longest > most).any():
-    step = int(over.argmax())
-    raise ValueError(
-      f"budget: the cap after {step} steps is {longest[step]}; train.max_tokens={most} allows less."
-    )
 
 
 def pad_rows(rollouts: Rollouts, length: int) -> Rollouts:

@@ -1,4 +1,7 @@
-"""From a config to everything that is compiled: fails early, and names the field."""
+"""The learner of an RL run: the policy, its training state, and the compiled phases of a step.
+
+Errors of a config are found here, before anything is compiled, and name the field.
+"""
 
 from __future__ import annotations
 
@@ -30,8 +33,8 @@ from lcrl.training.checkpoint import AsSaved
 from lcrl.training.layout import lay_out
 from lcrl.training.memory import check_rows, check_state
 from lcrl.training.packed import PackedScore, PackedUpdate
+from lcrl.training.rl.settings import Settings
 from lcrl.training.scorer import make_scorer
-from lcrl.training.settings import Settings
 from lcrl.training.step import score_all, shape, update
 from lcrl.types import Batch, Recipe, Stage, TrainState
 
@@ -41,7 +44,7 @@ REF = "ref_log_probs"  # the signal; "ref" is the loss's name for them
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Model:
+class Learner:
   """The policy on its mesh: how to make its training state, and the jitted phases of a step."""
 
   settings: Settings
@@ -59,12 +62,17 @@ class Model:
   measured: tuple[str, ...]  # score fields that stages before the loss need as signals
   needs_reference: bool
 
+  @property
+  def sampler_mesh(self) -> Mesh:
+    """The devices that sample: those of `mesh`, or others that do nothing else."""
+    return beside(self.mesh, self.settings.sampling.devices)
+
   def policy_params(self, trained: PyTree) -> PyTree:
-    """What the policy acts with, of what trains."""
+    """The parameters that the policy acts with, from those that are trained."""
     return trained
 
 
-def build_model(settings: Settings, *, devices=None) -> Model:
+def build_learner(settings: Settings, *, devices=None) -> Learner:
   """The part of a run that needs no task: everything that is compiled.
 
   Args:
@@ -156,7 +164,7 @@ def build_model(settings: Settings, *, devices=None) -> Model:
     update_ = PackedUpdate(update_, mesh, policy, cut | {"parts": s.train.updates})
     ready = update_.ready
     measure = PackedScore(measure, mesh, policy, cut)
-  return Model(
+  return Learner(
     settings=s,
     mesh=mesh,
     policy=policy,

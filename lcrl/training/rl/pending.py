@@ -22,8 +22,8 @@ from lcrl.types import Budget, Rollouts
 PyTree = Any
 
 
-def pending(mesh: Mesh, c: Collected) -> PyTree:
-  """What the state keeps of rollouts until they train, on the devices that train."""
+def to_state(mesh: Mesh, c: Collected) -> PyTree:
+  """The rollouts as a part of the training state, on the devices that train."""
   r = batch_on(mesh, c.rollouts)
   sampled, trained = c.passed
   numbers = {
@@ -39,8 +39,8 @@ def pending(mesh: Mesh, c: Collected) -> PyTree:
   return {"rollouts": rows, **everywhere(mesh, numbers)}
 
 
-def collected(pending: PyTree) -> Collected:
-  """The inverse of `pending`."""
+def from_state(pending: PyTree) -> Collected:
+  """The inverse of `to_state`."""
   rows, n = pending["rollouts"], jax.tree.map(np.asarray, {**pending, "rollouts": None})
   if "marked" not in n:  # of an older checkpoint, where what was not drawn has a log-prob of 0
     rows = rows | {"undrawn": rows["mask"] & (rows["sampler_log_probs"] == 0)}

@@ -1,6 +1,6 @@
 """What the host may do to rollouts between sampling and `shape`: `revise=dict(fn=...)` of a config.
 
-A revision gets one process's share of a round as numpy arrays, groups whole, and a referee that
+A revision gets one process's share of a round as numpy arrays, groups whole, and a grader that
 judges again what it changed. It comes before signals are read, entropy is measured and groups are
 chosen, so that all of them see the revised responses. A factory's docstring names the signals that
 it supplies; they stand before a task's of the same name.
@@ -21,7 +21,7 @@ import numpy as np
 from lcrl.filters import cropped, outlier_kept_length
 from lcrl.registry import resolve
 from lcrl.rewards.difficulty import tiered_limit
-from lcrl.rollouts.worker import Referee, Share
+from lcrl.rollouts.grader import LocalRollouts, RolloutGrader
 from lcrl.tasks import extract as extractors
 from lcrl.tasks.task import Response
 
@@ -32,14 +32,14 @@ crop = jax.jit(cropped)  # compiled whole, or every operation is, for every shap
 
 
 class Revision(NamedTuple):
-  apply: Callable[[Share, Referee], Share]
+  apply: Callable[[LocalRollouts, RolloutGrader], LocalRollouts]
   supplies: tuple[str, ...] = ()  # signals
 
 
-def cut(r: Share, kept: np.ndarray, referee: Referee) -> Share:
+def cut(r: LocalRollouts, kept: np.ndarray, grader: RolloutGrader) -> LocalRollouts:
   """The first `kept` [b, G] tokens that count; those that lost some are verified again."""
   short = jax.tree.map(np.asarray, crop(r, kept))
-  return referee.judged(short, short.lengths < r.lengths)
+  return grader.reverify(short, short.lengths < r.lengths)
 
 
 def cut_outliers(*, alpha: float = 3.0, success: float = 1.0, margin: float = 32) -> Revision:
@@ -51,14 +51,14 @@ def cut_outliers(*, alpha: float = 3.0, success: float = 1.0, margin: float = 32
 
   keep = jax.jit(partial(outlier_kept_length, alpha=alpha, success=success, margin=margin))
 
-  def apply(r: Share, referee: Referee) -> Share:
+  def apply(r: LocalRollouts, grader: RolloutGrader) -> LocalRollouts:
     group = r.lengths.shape[1]
     if alpha >= (group - 1) / math.sqrt(group):
       raise ValueError(
         f"revise.alpha={alpha} never cuts in groups of {group}: no value lies further than "
         f"(G - 1) / sqrt(G) = {(group - 1) / math.sqrt(group):.2f} deviations from the mean."
       )
-    return cut(r, np.asarray(keep(r.correct, r.lengths, r.valid)), referee)
+    return cut(r, np.asarray(keep(r.correct, r.lengths, r.valid)), grader)
 
   return Revision(apply)
 
@@ -72,8 +72,8 @@ def cut_to_target(*, keep_tail: bool = False) -> Revision:
     keep_tail: the tokens behind the target train, too; otherwise they are cut off.
   """
 
-  def apply(r: Share, referee: Referee) -> Share:
-    short = cut(r, r.budget.target, referee)
+  def apply(r: LocalRollouts, grader: RolloutGrader) -> LocalRollouts:
+    short = cut(r, r.budget.target, grader)
     if not keep_tail:
       return short
     return dataclasses.replace(r, scores=short.scores, correct=short.correct, outcome=short.outcome)
@@ -91,11 +91,11 @@ def cut_to_tier(
 
   tier = jax.jit(partial(tiered_limit, thresholds=thresholds, limits=limits))
 
-  def apply(r: Share, referee: Referee) -> Share:
+  def apply(r: LocalRollouts, grader: RolloutGrader) -> LocalRollouts:
     tiers = np.asarray(tier(r.correct, r.valid))[:, None]
     limit = np.minimum(tiers, r.budget.cap).astype(np.int32)
     budget = dataclasses.replace(r.budget, target=limit, cap=limit)
-    return dataclasses.replace(cut(r, limit, referee), budget=budget)
+    return dataclasses.replace(cut(r, limit, grader), budget=budget)
 
   return Revision(apply)
 
@@ -126,13 +126,13 @@ def crop_thinking(*, extract: str = "boxed", close: str = "</think>") -> Revisio
     reached = response.tokens_to(end)
     return response.counted(reached), response.counted(border), reached, max(reached, border)
 
-  def apply(r: Share, referee: Referee) -> Share:
-    pairs = zip(referee.responses(r), r.correct, strict=True)
+  def apply(r: LocalRollouts, grader: RolloutGrader) -> LocalRollouts:
+    pairs = zip(grader.responses(r), r.correct, strict=True)
     found = [[places(*pair) for pair in zip(*group, strict=True)] for group in pairs]
     needed, whole, first, last = np.moveaxis(np.array(found, np.int32), -1, 0)
     signals = r.signals | {"needed": needed, "think_length": whole}
-    shorter = dataclasses.replace(_taken_out(r, first, last, referee), signals=signals)
-    return referee.judged(shorter, first < last)
+    shorter = dataclasses.replace(_taken_out(r, first, last, grader), signals=signals)
+    return grader.reverify(shorter, first < last)
 
   return Revision(apply, supplies=("needed", "think_length"))
 
@@ -144,10 +144,12 @@ def _stands_alone(answer: str | None, text: str) -> int | None:
   return found.end() if found else None
 
 
-def _taken_out(r: Share, first: np.ndarray, last: np.ndarray, referee: Referee) -> Share:
+def _taken_out(
+  r: LocalRollouts, first: np.ndarray, last: np.ndarray, grader: RolloutGrader
+) -> LocalRollouts:
   """Responses without their tokens from `first` up to `last` [b, G]; what follows moves up."""
   at = np.arange(r.tokens.shape[-1])
-  gap, moved = (last - first)[..., None], at >= (referee.starts + first)[..., None]
+  gap, moved = (last - first)[..., None], at >= (grader.starts + first)[..., None]
   source = np.where(moved, at + gap, at)
   there = source < len(at)
   take = lambda x: np.take_along_axis(x, np.minimum(source, len(at) - 1), -1)
@@ -155,7 +157,7 @@ def _taken_out(r: Share, first: np.ndarray, last: np.ndarray, referee: Referee) 
   undrawn = mask & ((moved & (gap > 0)) | take(~np.asarray(r.drawn)))
   return dataclasses.replace(
     r,
-    tokens=np.where(there, take(r.tokens), referee.player.tokenizer.pad_id).astype(np.int32),
+    tokens=np.where(there, take(r.tokens), grader.worker.tokenizer.pad_id).astype(np.int32),
     mask=mask,
     sampler_log_probs=np.where(undrawn | ~mask, 0, r.sampler_log_probs).astype(np.float32),
     lengths=mask.sum(-1, dtype=np.int32),
@@ -192,19 +194,19 @@ def force_answers(
   if episodes < 1 or samples < 1:
     raise ValueError(f"episodes and samples must be at least 1, got {episodes} and {samples}.")
 
-  def apply(r: Share, referee: Referee) -> Share:
+  def apply(r: LocalRollouts, grader: RolloutGrader) -> LocalRollouts:
     borders = np.array(
       [
         [_borders(response, close, separator, episodes) for response in group]
-        for group in referee.responses(r)
+        for group in grader.responses(r)
       ],
       np.int32,
     )
-    chosen = referee.chosen(episodes)
+    chosen = grader.random_index(episodes)
     values = {}
     for later, name in enumerate(("value_before", "value_after")):
       kept = np.take_along_axis(borders, chosen[..., None] + later, -1)[..., 0]
-      values[name] = referee.answered(r, kept, force=force, samples=samples, cap=cap)
+      values[name] = grader.success_rate(r, kept, force=force, samples=samples, cap=cap)
     return dataclasses.replace(r, signals=r.signals | values)
 
   return Revision(apply, supplies=("value_before", "value_after"))

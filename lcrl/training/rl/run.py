@@ -1,77 +1,171 @@
-"""run="rl": a step plays prompts, shapes their rollouts and learns from them."""
+"""run="rl": a step collects rollouts, shapes them, updates the policy, and logs."""
 
 from __future__ import annotations
 
 import contextlib
-import logging
 import time
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from typing import Any
 
 import jax
 import numpy as np
 
 from lcrl import recipes, rewards
-from lcrl.registry import explained
+from lcrl.data.lengths import counted_prefix
+from lcrl.registry import build, explained
+from lcrl.rollouts.worker import RolloutWorker
 from lcrl.tasks.task import Prompt, Task
-from lcrl.training.build import build_tokenizer, ends_of, judging, playing
-from lcrl.training.metrics import values
+from lcrl.training.build import build_tokenizer, ends_of, make_evaluator, rollout_worker
+from lcrl.training.metrics import Mean, Metrics, Sum, merge, values
 from lcrl.training.progress import introduce, say
 from lcrl.training.resume import fingerprint
 from lcrl.training.reward_model.learned import providers
-from lcrl.training.rl.learner import build_model
-from lcrl.training.rl.phases import Roll, Shaped, learn, make_monitor, make_rounds, monitored
-from lcrl.training.rl.samples import Samples
-from lcrl.training.rl.step_metrics import CollapseAlarm, learned, preflight, step_metrics
-from lcrl.training.run import Judged, Run, Step
-from lcrl.training.settings import Settings
+from lcrl.training.rl import revise
+from lcrl.training.rl.budgets import check_budgets
+from lcrl.training.rl.collect import Collected
+from lcrl.training.rl.learner import Learner, build_learner
+from lcrl.training.rl.monitor import make_monitor, monitor_interval
+from lcrl.training.rl.phases import Shaped, make_shape, update
+from lcrl.training.rl.pipeline import (
+  Provider,
+  RolloutPipeline,
+  reference_log_probs,
+  scorer_signals,
+)
+from lcrl.training.rl.queue import RolloutQueue
+from lcrl.training.rl.settings import Settings
+from lcrl.training.rl.step_log import StepLogger, line
+from lcrl.training.rl.step_metrics import state_section
+from lcrl.training.run import Evaluation, Run, Step
 from lcrl.training.skipped import Skips
 from lcrl.training.summary import summary_of
 from lcrl.training.workdir import Workdir
-from lcrl.types import TrainState
+from lcrl.types import Batch, TrainState
+
+
+class RlStep:
+  """state -> (state, metrics, batch): one step of training.
+
+  `log(step, shaped)` runs on the host while the devices are at the update; `preflight(shaped,
+  collected)` runs before it.
+  """
+
+  def __init__(
+    self,
+    learner: Learner,
+    task: Task,
+    pipeline: RolloutPipeline,
+    *,
+    preflight: Callable[[Shaped, Collected], None] = lambda shaped, collected: None,
+    log: Callable[[int, Shaped], None] = lambda step, shaped: None,
+  ):
+    self.queue = RolloutQueue(learner, task, pipeline)
+    self.shape, self._update = make_shape(learner, pipeline), partial(update, learner)
+    self._preflight, self._log = preflight, log
+    # Steps after which the devices have other work first: an evaluation, or the monitor.
+    self._breaks = [n for n in (monitor_interval(learner), learner.settings.eval.every) if n]
+
+  def __call__(self, state: TrainState) -> tuple[TrainState, Metrics, Batch]:
+    step, queue = int(state.step) + 1, self.queue
+    collected = queue.take(state)  # sample, verify, revise, until enough groups train
+    shaped = self.shape(state, collected)  # rewards, filter, advantages; states of stages advance
+    self._preflight(shaped, collected)
+    queue.advance(collected, shaped.states)
+    queue.sample_ahead(state.params)  # train.steps_ahead=1: the next step's rollouts, from now on
+    start = time.perf_counter()
+    state, metrics = self._update(state, shaped, collected)  # gradients and optimizer, not awaited
+    if all(step % every for every in self._breaks):
+      queue.prefetch(state.params)  # the next step's rollouts, queued behind the update
+    self._log(step, shaped)
+    waiting = time.perf_counter()
+    state, ahead_times = queue.store(state)
+    waited = time.perf_counter() - waiting
+    metrics = jax.tree.map(np.asarray, metrics)  # waits for the update
+    updating = time.perf_counter() - start - waited
+    return state, metrics | _reported(collected, shaped, updating, ahead_times), shaped.batch
+
+
+def _reported(collected: Collected, shaped: Shaped, updating: float, ahead: Metrics) -> Metrics:
+  """Metrics of a step that the host measures; its times add up to the step's."""
+  stats = jax.tree.map(np.asarray, shaped.stats)
+  tokens = float(stats["lengths"][stats["valid"]].sum())
+  none: Metrics = {"time/sample": Sum(0.0), "time/verify": Sum(0.0)}
+  return (
+    collected.metrics
+    | merge(merge(none, collected.times), ahead)
+    | {
+      "rounds": Sum(collected.rounds),
+      "time/update": Sum(updating),
+      "sampled_tokens_per_s": Mean(tokens, collected.seconds),
+    }
+  )
+
+
+def make_pipeline(
+  learner: Learner, worker: RolloutWorker, learned: list[Provider] | None = None
+) -> RolloutPipeline:
+  """The worker with the config's revision, the scorer's signals and learned rewards.
+
+  Raises:
+    ValueError: a stage needs what none of them supplies, or groups are chosen a step ahead by what
+      only the policy that trains can tell, or a budget asks for more tokens than a response may
+      have.
+  """
+  s, recipe = learner.settings, learner.recipe
+  revision = (
+    None if s.revise is None else build(revise, s.revise, field="revise", gives=revise.Revision)
+  )
+  reference = reference_log_probs(learner) if learner.needs_reference else None
+  signals = (*scorer_signals(learner, reference), *(learned or ()))
+  pipeline = RolloutPipeline(worker, revision, signals, reference)
+  pipeline.check(recipe)
+  late = pipeline.provided_to((recipe.reward, recipe.filter))
+  if s.train.steps_ahead and late and (s.train.max_rounds > 1 or s.train.window):
+    raise ValueError(
+      f"reward or filter needs {sorted(late)}, which with train.steps_ahead=1 is known when a "
+      "batch trains; with train.max_rounds or train.window groups are chosen before that."
+    )
+  check_budgets(
+    recipe.budget,
+    steps=s.train.steps,
+    prompts=s.train.prompts,
+    group_size=s.train.group_size,
+    most=s.train.max_tokens,
+    seed=s.seed,
+    forced=partial(counted_prefix, worker.task, worker.tokenizer),
+  )
+  return pipeline
 
 
 @contextlib.contextmanager
 def begin(settings: Settings, out: Workdir) -> Iterator[Run]:
   """The run that `settings` describe, writing to `out`."""
   s = settings
-  later = [phase.get("reward") for phase in s.slots.get("then") or ()]
-  words = {"reward": explained(rewards, [s.slots["reward"], *later])}
-  if s.train.steps_ahead:
-    words["loss"] = {name: s.slots[name] for name in ("loss", "then") if name in s.slots}
-  out.describe(**words)
-  model = build_model(s)
-  introduce(model)
-  tokenizer = build_tokenizer(s, model.policy, out.started)
+  out.describe(**_method(s))
+  learner = build_learner(s)
+  introduce(learner)
+  tokenizer = build_tokenizer(s, learner.policy, out.started)
   out.describe(ends=ends_of(tokenizer))
   with contextlib.ExitStack() as stack:
-    task, player = stack.enter_context(playing(model, tokenizer, s.built["task"], "task"))
-    own = providers(s.learned, model, tokenizer, recipes.signals(model.recipe))
-    rounds = make_rounds(model, player, own)
-    evaluate = stack.enter_context(judging(model, tokenizer, task, player, say=out.note))
+    task, worker = stack.enter_context(rollout_worker(learner, tokenizer, s.built["task"], "task"))
+    learned = providers(s.learned, learner, tokenizer, recipes.signals(learner.recipe))
+    pipeline = make_pipeline(learner, worker, learned)
+    evaluator = stack.enter_context(make_evaluator(learner, tokenizer, task, worker, say=out.note))
 
     def steps_from(first: int) -> Callable[[TrainState], Step]:
-      roll, monitor = Roll(model, task, rounds), make_monitor(model, task, rounds)
-      watch = Watch(out, tokenizer, s, first, task)
+      logger = StepLogger(out, tokenizer, s, first, task)
+      monitor = make_monitor(learner, task, worker)
+      step = RlStep(learner, task, pipeline, preflight=logger.preflight, log=logger.log)
       skips = Skips(out, steps=s.train.steps, updates=s.train.updates)
-      others = [every for every in (monitored(model), s.eval.every) if every]
 
       def take(state: TrainState) -> Step:
-        start, step = time.perf_counter(), int(state.step) + 1
-        state = monitor(state)
-        shaped = roll(state)
-        watch.begins(shaped)
-
-        def meanwhile(params):
-          if all(step % every for every in others):  # else the devices have something else to do
-            roll.begin(params)
-          watch.shaped(step, shaped)
-
-        state, metrics = learn(model, state, shaped, meanwhile)
-        numbers = watch.numbers | values(metrics)
+        start = time.perf_counter()
+        state, metrics, batch = step(monitor(state))
+        numbers = logger.numbers | values(metrics)
         numbers["time/step"] = time.perf_counter() - start
-        text = line(numbers) if watch.numbers else ""
-        skips(step, numbers, text, shaped.batch)
+        text = line(numbers) if logger.numbers else ""
+        skips(int(state.step), numbers, text, batch)
         return Step(state, numbers, text)
 
       return take
@@ -81,69 +175,42 @@ def begin(settings: Settings, out: Workdir) -> Iterator[Run]:
       steps=s.train.steps,
       checkpoint=s.checkpoint,
       evaluate_every=s.eval.every,
-      abstract=model.abstract,
-      initial=model.initial,
-      judge=lambda params: judged(evaluate(params)),
+      abstract=learner.abstract,
+      initial=learner.initial,
+      evaluate=lambda params: evaluation(evaluator(params)),
       steps_from=steps_from,
       finish=lambda: finish(
-        out, s.slots["reward"]["fn"], s.seed, steps=s.train.steps, setup=evaluate.setup
+        out, s.slots["reward"]["fn"], s.seed, steps=s.train.steps, setup=evaluator.setup
       ),
-      data=fingerprint(task.prompts, asked),
+      data=fingerprint(task.prompts, prompt_content),
     )
 
 
-def asked(prompt: Prompt) -> tuple[Any, ...]:
-  """What of a prompt another file would not have."""
+def _method(s: Settings) -> dict[str, Any]:
+  """Docstrings of the rewards, and the loss where it was corrected, for config.json."""
+  later = [phase.get("reward") for phase in s.slots.get("then") or ()]
+  notes: dict[str, Any] = {"reward": explained(rewards, [s.slots["reward"], *later])}
+  if s.train.steps_ahead:
+    notes["loss"] = {name: s.slots[name] for name in ("loss", "then") if name in s.slots}
+  return notes
+
+
+def prompt_content(prompt: Prompt) -> tuple[Any, ...]:
+  """The parts of a prompt that differ in another data file."""
   return prompt.id, prompt.messages, prompt.reference, prompt.difficulty
 
 
-class Watch:
-  """What is said of rollouts: numbers, samples, alarms, a check of the run before it learns."""
-
-  def __init__(self, out: Workdir, tokenizer: Any, s: Settings, first: int, task: Task):
-    self.numbers: dict[str, float] = {}
-    self._out, self._alarm, self._fresh = out, CollapseAlarm(), True
-    if out.writes:
-      every, count = s.checkpoint.every, s.log.samples
-      self._samples = Samples(out.path, tokenizer, step=first, every=every, count=count, task=task)
-
-  def begins(self, shaped: Shaped) -> None:
-    """Once, before the first update."""
-    if self._fresh and self._out.writes:
-      c, seen = shaped.collected, jax.tree.map(np.asarray, shaped.seen)
-      block, warnings = preflight(seen, rounds=c.rounds, sampling_s=c.seconds)
-      self._out.note(block)
-      for warning in warnings:
-        logging.warning("%s", warning)
-    self._fresh = False
-
-  def shaped(self, step: int, shaped: Shaped) -> None:
-    """In every step, while it learns."""
-    if not self._out.writes:
-      return
-    numbers = values(step_metrics(jax.tree.map(np.asarray, shaped.seen)))
-    self._samples.write(step, shaped.batch)
-    if self._alarm(numbers["accuracy"], numbers["length/mean"]):
-      logging.warning("step %d: accuracy and length are collapsing together.", step)
-    self.numbers = numbers | {"alarm/collapse": float(self._alarm.rung)}
-
-
-def line(numbers: dict[str, float]) -> str:
-  return (
-    f"right {numbers['accuracy']:6.1%}  tokens {numbers['length/mean']:7.1f}  "
-    f"reward {numbers['reward']:7.3f}  {numbers['time/step']:.2f} s"
-  )
-
-
-def judged(found: dict[str, Any]) -> Judged:
-  numbers = {f"eval/{name}": found[name] for name in ("accuracy", "tokens", "truncated")}
-  return Judged(found, numbers, f"right {found['accuracy']:.1%}, {found['tokens']:.1f} tokens")
+def evaluation(measured: dict[str, Any]) -> Evaluation:
+  """What the loop records of an evaluation on prompts."""
+  numbers = {f"eval/{name}": measured[name] for name in ("accuracy", "tokens", "truncated")}
+  text = f"right {measured['accuracy']:.1%}, {measured['tokens']:.1f} tokens"
+  return Evaluation(measured, numbers, text)
 
 
 def finish(
   out: Workdir, reward: str, seed: int, *, steps: int, setup: Mapping[str, Any]
 ) -> dict[str, Any]:
-  """summary.json and report.md from what the folder holds."""
+  """Writes summary.json and report.md from the files of the folder."""
   summary = summary_of(out, reward=reward, seed=seed, steps=steps, setup=setup)
-  out.report(summary, sections=learned(out.steps()))
+  out.report(summary, sections=state_section(out.steps()))
   return summary

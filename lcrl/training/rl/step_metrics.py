@@ -18,11 +18,11 @@ from lcrl.masked import masked_mean
 from lcrl.training.metrics import Max, Mean, Metrics, Sum
 from lcrl.types import Batch, Outcome
 
-Facts = dict[str, np.ndarray]
+BatchStats = dict[str, np.ndarray]
 QUANTILES = (10, 50, 90)  # of lengths, in per cent
 
 
-def facts(batch: Batch) -> dict[str, jax.Array]:
+def batch_stats(batch: Batch) -> dict[str, jax.Array]:
   """The [B, G] numbers of a batch that reports are made of; budgets as "budget/...", and what the
   reward compared lengths with as "target/..."."""
   r, advantages = batch.rollouts, batch.advantages
@@ -44,7 +44,7 @@ def facts(batch: Batch) -> dict[str, jax.Array]:
   } | {f"target/{name}": x for name, x in (batch.targets or {}).items()}
 
 
-def step_metrics(f: Facts) -> Metrics:
+def step_metrics(f: BatchStats) -> Metrics:
   """Lengths split by right and wrong and by difficulty, accuracy, rewards, what trains, targets."""
   valid, correct, lengths = f["valid"], f["correct"], f["lengths"]
   mean = lambda x, where: Mean(float(x[where].sum()), int(where.sum()))
@@ -83,7 +83,7 @@ def step_metrics(f: Facts) -> Metrics:
   return metrics
 
 
-def preflight(f: Facts, *, rounds: int, sampling_s: float) -> tuple[str, list[str]]:
+def preflight(f: BatchStats, *, rounds: int, sampling_s: float) -> tuple[str, list[str]]:
   """What the first rollouts say about the run: a block to read, and warnings.
 
   A run whose groups are all right or all wrong, whose answers are all cut, or whose rewards are
@@ -122,7 +122,7 @@ def preflight(f: Facts, *, rounds: int, sampling_s: float) -> tuple[str, list[st
   return "Before the first step:\n" + block, warnings
 
 
-def learned(steps: Sequence[Mapping[str, float]]) -> list[str]:
+def state_section(steps: Sequence[Mapping[str, float]]) -> list[str]:
   """A section of a report: budgets, targets and states of the first and of the last step that has
   them. Nothing, if there are none."""
   prefixes = ("budget/", "target/", "within_target/", "state/")

@@ -1,0 +1,90 @@
+"""Budgets of a step's prompts, and a check of all that a run will ask for."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from lcrl.mesh import on_host
+from lcrl.tasks.task import Prompt
+from lcrl.training.keys import step_key
+from lcrl.types import Budget, Recipe, Stage
+
+PyTree = Any
+
+
+def ask_budget(
+  recipe: Recipe[Stage],
+  states: Recipe[PyTree],
+  prompts: Sequence[Prompt],
+  *,
+  step: int,
+  key: jax.Array,
+  group_size: int,
+) -> Budget:
+  """Budgets of the prompts, numpy [B, G], alike on every process. The stage's state stays."""
+  ids = np.array([p.id for p in prompts], np.int32)
+  state = jax.tree.map(np.asarray, states.budget)
+  with on_host():
+    budget, _ = recipe.budget.apply(
+      state, jnp.asarray(ids), step=jnp.int32(step), key=key, group_size=group_size
+    )
+    budget = jax.tree.map(np.asarray, budget)
+  for name, least in (("cap", budget.cap.min()), ("target", budget.target.min())):
+    if least < 1:
+      raise ValueError(f"the budget stage gave a {name} of {least} tokens; it must be at least 1.")
+  return budget
+
+
+def check_budgets(
+  stage: Stage,
+  *,
+  steps: int,
+  prompts: int,
+  group_size: int,
+  most: int,
+  seed: int,
+  forced: Callable[[int, int], int] = lambda target, level: 0,
+) -> None:
+  """Raises ValueError for a cap that some step of the run will ask for and no response may have.
+
+  Schedules and sections that come later are known before the first step; random draws are tried.
+  `forced`: target, level -> tokens that a response begins with and that count in its cap.
+  """
+
+  @jax.jit
+  def caps():
+    def one(state, step):
+      budget, state = stage.apply(
+        state, jnp.arange(prompts), step=step, key=step_key(seed, step), group_size=group_size
+      )
+      flat = jax.tree.map(jnp.ravel, budget)
+      tightest = jax.tree.map(lambda x: x[flat.cap.argmin()], flat)
+      return state, (budget.cap.max(), budget.target.min(), tightest)
+
+    return jax.lax.scan(one, stage.init(), jnp.arange(steps, dtype=jnp.int32))[1]
+
+  with on_host():
+    longest, target, tightest = jax.tree.map(np.asarray, caps())
+  for name, values in (("cap", tightest.cap), ("target", target)):
+    if (under := values < 1).any():
+      step = int(under.argmax())
+      raise ValueError(
+        f"budget: the {name} after {step} steps is {values[step]} tokens; it must be at least 1."
+      )
+  at = int(tightest.cap.argmin())
+  begun = forced(int(tightest.target[at]), int(tightest.level[at]))
+  if begun >= tightest.cap[at]:
+    raise ValueError(
+      f"budget: the cap after {at} steps is {tightest.cap[at]} tokens, and task.render forces a "
+      f"response to begin with {begun} that count."
+    )
+  if (over := longest > most).any():
+    step = int(over.argmax())
+    raise ValueError(
+      f"budget: the cap after {step} steps is {longest[step]}; train.max_tokens={most} allows less."
+    )

@@ -1,0 +1,58 @@
+"""What a step logs: metrics, samples, alarms, and a check of the run before its first update."""
+
+from __future__ import annotations
+
+import logging
+from typing import Any
+
+import jax
+import numpy as np
+
+from lcrl.tasks.task import Task
+from lcrl.training.metrics import values
+from lcrl.training.rl.collect import Collected
+from lcrl.training.rl.phases import Shaped
+from lcrl.training.rl.samples import Samples
+from lcrl.training.rl.settings import Settings
+from lcrl.training.rl.step_metrics import CollapseAlarm, preflight, step_metrics
+from lcrl.training.workdir import Workdir
+
+
+class StepLogger:
+  """Logs the batches of a run, from the step after `first` on."""
+
+  def __init__(self, out: Workdir, tokenizer: Any, s: Settings, first: int, task: Task):
+    self.numbers: dict[str, float] = {}  # metrics of the last batch
+    self._out, self._alarm, self._checked = out, CollapseAlarm(), not out.writes
+    if out.writes:
+      every, count = s.checkpoint.every, s.log.samples
+      self._samples = Samples(out.path, tokenizer, step=first, every=every, count=count, task=task)
+
+  def preflight(self, shaped: Shaped, collected: Collected) -> None:
+    """Before the first update only."""
+    if self._checked:
+      return
+    stats = jax.tree.map(np.asarray, shaped.stats)
+    block, warnings = preflight(stats, rounds=collected.rounds, sampling_s=collected.seconds)
+    self._out.note(block)
+    for warning in warnings:
+      logging.warning("%s", warning)
+    self._checked = True
+
+  def log(self, step: int, shaped: Shaped) -> None:
+    """In every step, while the devices are at the update."""
+    if not self._out.writes:
+      return
+    numbers = values(step_metrics(jax.tree.map(np.asarray, shaped.stats)))
+    self._samples.write(step, shaped.batch)
+    if self._alarm(numbers["accuracy"], numbers["length/mean"]):
+      logging.warning("step %d: accuracy and length are collapsing together.", step)
+    self.numbers = numbers | {"alarm/collapse": float(self._alarm.rung)}
+
+
+def line(numbers: dict[str, float]) -> str:
+  """One step for the console."""
+  return (
+    f"right {numbers['accuracy']:6.1%}  tokens {numbers['length/mean']:7.1f}  "
+    f"reward {numbers['reward']:7.3f}  {numbers['time/step']:.2f} s"
+  )

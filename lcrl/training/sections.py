@@ -1,0 +1,123 @@
+"""Config sections that several kinds of run share. An unknown field is an error that names it."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Annotated, Any, TypeVar
+
+from lcrl.mesh import AXES
+from lcrl.policies.cache import OF_A_BYTE
+from lcrl.policies.decoding import ATTEND
+from lcrl.values import Count, Whole, Within, check, hints, nearest
+
+T = TypeVar("T")
+
+Seed = Annotated[int, Within(0, 2**32 - 1)]
+Steps = Annotated[int, Within(1, 10_000_000)]
+Axis = Annotated[int, Within(-1)]
+FLOATS = ("bfloat16", "float16", "float32", "float64")
+
+
+@dataclasses.dataclass(frozen=True)
+class Sampling:
+  temperature: float = 1.0  # 1: as the policy says
+  control: Mapping[str, Any] | None = None  # what else shapes sampling (`lcrl.sampling.choices`)
+  slots: Count | None = None  # rows that decode at once; None: all
+  dtype: str | None = None  # of the sampler's copy of the parameters; None: the policy's
+  cache_dtype: str | None = None  # of its keys and values, in `policies.cache.OF_A_BYTE`; None: own
+  decoding: str | None = None  # in `lcrl.policies.decoding.ATTEND`; None: the fastest here
+
+
+@dataclasses.dataclass(frozen=True)
+class Verify:
+  workers: Annotated[int, Within(1, 1024)] = 2  # processes that judge answers
+  deadline: Annotated[float, Within(1e-3, 86_400)] = 10.0  # seconds an answer
+  memory: Annotated[int, Within(1, 1 << 62)] = 2 << 30  # bytes a worker
+
+
+Temperature = Annotated[float, Within(0)]
+
+
+@dataclasses.dataclass(frozen=True)
+class Evaluate:
+  every: Whole = 0  # steps; 0: before the first and after the last only
+  prompts: Count = 128  # of eval_task, from the first on
+  samples: Count = 1  # answers to each
+  temperature: Temperature | None = None  # 0: the most likely token; None: that of `sampling`
+
+
+@dataclasses.dataclass(frozen=True)
+class Checkpoint:
+  every: Count = 50  # steps
+  keep: Count = 2  # the newest so many
+
+
+@dataclasses.dataclass(frozen=True)
+class Mesh:
+  data: Axis = 1  # devices along which rows are split
+  fsdp: Axis = -1  # along which rows and parameters are split; -1: what the other axes leave
+  tensor: Axis = 1  # along which matrices of a layer are split
+  sequence: Axis = 1
+  devices: Whole = 0  # of those here, the first so many; 0: all
+
+  @property
+  def axes(self) -> dict[str, int]:
+    """What `make_mesh` takes."""
+    return {name: getattr(self, name) for name in AXES}
+
+
+@dataclasses.dataclass(frozen=True)
+class Log:
+  samples: Whole = 4  # rollouts a step that samples.jsonl shows, in whole groups
+
+
+def check_sections(
+  config: Mapping[str, Any], known: set[str], required: set[str]
+) -> dict[str, Any]:
+  """The sections that are there: None leaves one out.
+
+  Raises:
+    ValueError: nothing reads a section, or one is missing.
+  """
+  if unknown := sorted(map(str, config.keys() - known)):
+    raise ValueError(
+      f"unknown config section {unknown}; there are {sorted(known)}"
+      f"{nearest(unknown[0], known) or '.'}"
+    )
+  found = {name: section for name, section in config.items() if section is not None}
+  if missing := required - found.keys():
+    raise ValueError(f"the config has no section {sorted(missing)}.")
+  return found
+
+
+def section(cls: type[T], values: Mapping[str, Any], name: str) -> T:
+  """`cls(**values)`, with errors that name the field of the config."""
+  fields = {f.name: f for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
+  if not isinstance(values, Mapping):
+    raise ValueError(f"{name} must be a section with fields {[*fields]}, got {values!r:.80}.")
+  if unknown := sorted(map(str, values.keys() - fields.keys())):
+    raise ValueError(
+      f"unknown config field {name}.{unknown[0]}; there are {[*fields]}"
+      f"{nearest(unknown[0], fields) or '.'}"
+    )
+  for field in fields.values():
+    if field.default is dataclasses.MISSING and field.name not in values:
+      raise ValueError(f"the config lacks {name}.{field.name}.")
+  types = hints(cls)  # type: ignore[arg-type]
+  for field_name, value in values.items():
+    check(value, types[field_name], f"{name}.{field_name}")
+  return cls(**values)
+
+
+def check_sampling(s: Sampling) -> None:
+  if s.temperature <= 0:
+    raise ValueError(f"sampling.temperature must be above 0, got {s.temperature}.")
+  known: dict[str, Any] = {"cache_dtype": OF_A_BYTE, "decoding": ATTEND, "dtype": FLOATS}
+  for name, values in known.items():
+    value = getattr(s, name)
+    if value is not None and value not in values:
+      raise ValueError(
+        f"sampling.{name}={value!r} is not one of {', '.join(values)}"
+        f"{nearest(value, values) or '.'}"
+      )
