@@ -10,6 +10,7 @@ import pathlib
 import jax
 import pytest
 
+from experiments import configs
 from lcrl import recipes
 from lcrl.evaluation import report
 from lcrl.policies import sources
@@ -76,6 +77,16 @@ def test_full_config_names_what_exists(name):
   assert f"configs/{name}.py" in doc
   if "Tier    B" in doc:
     assert "Stand-in: " in doc
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_resolved_config_is_the_stored_one(name):
+  stored = (configs.GOLDEN / f"{name}.txt").read_text(encoding="utf-8")
+  assert configs.golden(name) == stored, "python -m experiments.configs stores what is meant"
+
+
+def test_there_is_a_stored_page_of_every_config_and_of_nothing_else():
+  assert sorted(path.stem for path in configs.GOLDEN.iterdir()) == configs.names() == NAMES
 
 
 @pytest.mark.parametrize("name", [name for name in NAMES if hasattr(module(name), "sweep")])
