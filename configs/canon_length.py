@@ -11,9 +11,9 @@ Result  not run yet
 
 from ml_collections import config_dict
 
-from configs.smoke import is_smoke, shrink
-
-BOXED = "{question}\nPut your final answer within \\boxed{}."
+from configs import common
+from configs.modes import is_smoke
+from configs.smoke import shrink
 
 
 def get_config(mode: str = "full") -> config_dict.ConfigDict:
@@ -24,31 +24,17 @@ def get_config(mode: str = "full") -> config_dict.ConfigDict:
   c.advantage = dict(fn="canon_length", mu=1.0, alpha=0.9)
   c.loss = dict(fn="clipped_surrogate", clip_low=0.2, clip_high=0.28)
   c.weights = dict(fn="fixed_length", length=8192)
-  c.policy = dict(fn="pretrained", path="models/Qwen2.5-Math-7B", dtype="bfloat16", remat="full")
-  c.task = dict(
-    fn="jsonl",
-    path="data/math.jsonl",
-    question="problem",
-    answer="answer",
-    difficulty="level",
-    extract="boxed",
-    template=BOXED,
-  )
-  c.sampling = dict(temperature=1.0, dtype="bfloat16")
+  c.policy = common.pretrained("Qwen2.5-Math-7B")
+  c.task = common.math()
+  c.sampling = common.sampling()
   c.optimizer = dict(fn="adamw", learning_rate=1e-6, warmup_steps=5, weight_decay=0.1)
-  c.mesh = dict(data=1, fsdp=-1)
-  c.train = dict(
-    steps=150,
-    prompts=512,
-    group_size=16,
-    max_tokens=8192,
-    max_prompt_tokens=1024,
-    micro_batches=2,
-    updates=16,
+  c.mesh = common.fsdp()
+  c.train = common.train(
+    steps=150, prompts=512, group_size=16, max_tokens=8192, micro_batches=2, updates=16
   )
-  c.eval = dict(every=100, prompts=512)
+  c.eval = common.evaluation()
   if is_smoke(mode):
-    shrink(c).budget = dict(fn="fixed", target=16)
+    shrink(c)
     c.weights.length = 16
   return c
 

@@ -11,9 +11,9 @@ Result  not run yet
 
 from ml_collections import config_dict
 
-from configs.smoke import is_smoke, shrink
-
-BOXED = "{question}\nPut your final answer within \\boxed{}."
+from configs import common
+from configs.modes import is_smoke
+from configs.smoke import shrink
 
 
 def get_config(mode: str = "full") -> config_dict.ConfigDict:
@@ -25,31 +25,17 @@ def get_config(mode: str = "full") -> config_dict.ConfigDict:
   c.loss = dict(fn="clipped_surrogate", clip_low=0.2, clip_high=0.28, kl=dict(fn="k2", beta=5e-4))
   c.weights = dict(fn="token_mean")
   c.revise = dict(fn="cut_to_tier", thresholds=(0.5,), limits=(4000, 2000))
-  c.policy = dict(fn="pretrained", path="models/DLER-R1-1.5B", dtype="bfloat16", remat="full")
-  c.task = dict(
-    fn="jsonl",
-    path="data/deepscaler.jsonl",
-    question="problem",
-    answer="answer",
-    extract="boxed",
-    template=BOXED,
-  )
-  c.sampling = dict(temperature=1.0, dtype="bfloat16")
+  c.policy = common.pretrained("DLER-R1-1.5B")
+  c.task = common.deepscaler()
+  c.sampling = common.sampling()
   c.optimizer = dict(fn="adamw", learning_rate=1e-6)
-  c.mesh = dict(data=1, fsdp=-1)
-  c.train = dict(
-    steps=150,
-    prompts=512,
-    group_size=16,
-    max_tokens=4000,
-    max_prompt_tokens=1024,
-    micro_batches=8,
-    updates=8,
-    max_rounds=4,
+  c.mesh = common.fsdp()
+  c.train = common.train(
+    steps=150, prompts=512, group_size=16, max_tokens=4000, micro_batches=8, updates=8, max_rounds=4
   )
-  c.eval = dict(every=100, prompts=512)
+  c.eval = common.evaluation()
   if is_smoke(mode):
-    shrink(c).budget = dict(fn="fixed", target=16)
+    shrink(c)
     c.revise.limits = (16, 8)
     c.train.max_rounds = 2
   return c

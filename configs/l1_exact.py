@@ -11,11 +11,11 @@ Result  not run yet
 
 from ml_collections import config_dict
 
-from configs.smoke import is_smoke, shrink
+from configs import common
+from configs.modes import is_smoke
+from configs.smoke import shrink
 
 ASK = " Think for {target} tokens."
-
-BOXED = "{question}\nPut your final answer within \\boxed{}."
 
 
 def get_config(mode: str = "full") -> config_dict.ConfigDict:
@@ -26,25 +26,13 @@ def get_config(mode: str = "full") -> config_dict.ConfigDict:
   c.advantage = dict(fn="group_normalized")
   c.loss = dict(fn="clipped_surrogate", kl=dict(fn="k3", beta=1e-3))
   c.weights = dict(fn="sequence_mean")
-  c.policy = dict(
-    fn="pretrained", path="models/DeepScaleR-1.5B-Preview", dtype="bfloat16", remat="full"
-  )
-  c.task = dict(
-    fn="jsonl",
-    path="data/deepscaler.jsonl",
-    question="problem",
-    answer="answer",
-    extract="boxed",
-    template=BOXED,
-    render=dict(fn="suffix", templates=ASK),
-  )
-  c.sampling = dict(temperature=0.6, dtype="bfloat16")
+  c.policy = common.pretrained("DeepScaleR-1.5B-Preview")
+  c.task = common.deepscaler(render=dict(fn="suffix", templates=ASK))
+  c.sampling = common.sampling(0.6)
   c.optimizer = dict(fn="adamw", learning_rate=1e-6)
-  c.mesh = dict(data=1, fsdp=-1)
-  c.train = dict(
-    steps=700, prompts=128, group_size=16, max_tokens=4096, max_prompt_tokens=1024, micro_batches=16
-  )
-  c.eval = dict(every=100, prompts=512)
+  c.mesh = common.fsdp()
+  c.train = common.train(steps=700, prompts=128, group_size=16, max_tokens=4096, micro_batches=16)
+  c.eval = common.evaluation()
   if is_smoke(mode):
     shrink(c).budget = dict(fn="uniform", low=4, high=12, cap=16)
   return c

@@ -4,25 +4,15 @@ import pathlib
 
 from ml_collections import config_dict
 
-MODES = ("full", "smoke")
-
-
-def is_smoke(mode: str) -> bool:
-  """Whether a config is asked for in its smoke mode.
-
-  Raises:
-    ValueError: there is no such mode.
-  """
-  if mode not in MODES:
-    raise ValueError(f"mode must be one of {', '.join(MODES)}, got {mode!r}.")
-  return mode == "smoke"
-
 
 def shrink(c: config_dict.ConfigDict) -> config_dict.ConfigDict:
-  """Replaces what is large or must be fetched; the method's own sections stay as they are.
+  """Replaces what is large or must be fetched; the method's own sections stay as they are, except
+  that a fixed budget becomes one of 16 tokens.
 
   All smoke runs share their shapes, so that one compiled policy serves them.
   """
+  if c.budget.fn == "fixed":
+    c.budget = dict(fn="fixed", target=16)
   c.policy = dict(fn="fresh", vocab_size=258)
   c.tokenizer = dict(fn="utf8")
   kept = {name: c.task[name] for name in ("render", "signals") if name in c.task}

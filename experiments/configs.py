@@ -1,22 +1,26 @@
 """Resolved configs as text: `python -m experiments.configs` renews tests/golden/configs.
 
-One file a config holds each field of its full mode, what its smoke mode changes, and its sweep. So a
-change of a section that several configs share shows in each of them.
+One file a config holds each field of its full mode, what its smoke mode changes, and its sweep. So
+a change of a section that several configs share shows in each of them.
 """
 
 from __future__ import annotations
 
+import functools
 import importlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from types import ModuleType
+from typing import Any, NamedTuple
 
 ROOT = Path(__file__).parent.parent
 GOLDEN = ROOT / "tests" / "golden" / "configs"
+HELPERS = ("__init__", "common", "modes", "smoke")
 ORDER = (
-  "run seed budget reward filter advantage loss weights then revise monitor learned pairing teacher "
-  "reference lora policy tokenizer task eval_task data batches sampling optimizer mesh round train"
-).split()
+  *("run", "seed", "budget", "reward", "filter", "advantage", "loss", "weights", "then", "revise"),
+  *("monitor", "learned", "pairing", "teacher", "reference", "lora", "policy", "tokenizer", "task"),
+  *("eval_task", "data", "batches", "sampling", "optimizer", "mesh", "round", "train"),
+)
 
 
 def page(config: Mapping[str, Any]) -> list[str]:
@@ -39,24 +43,61 @@ def _fields(name: str, value: Any) -> Iterator[tuple[str, Any]]:
     yield name, value
 
 
-def names() -> list[str]:
-  """All configs."""
-  helpers = ("__init__", "smoke")
-  return sorted(p.stem for p in (ROOT / "configs").glob("*.py") if p.stem not in helpers)
+class Variant(NamedTuple):
+  """One variant of a config file; most files have only one."""
+
+  module: ModuleType
+  variant: str  # one of the module's VARIANTS; empty if it has none
+
+  @property
+  def stem(self) -> str:
+    return self.module.__name__.rpartition(".")[2]
+
+  @property
+  def name(self) -> str:
+    """Such as "laser_d" of configs/laser.py:d."""
+    return f"{self.stem}_{self.variant}" if self.variant else self.stem
+
+  @property
+  def argument(self) -> str:
+    """What follows configs/ in the flag --config."""
+    return f"{self.stem}.py:{self.variant}" if self.variant else f"{self.stem}.py"
+
+  def config(self, size: str = "full") -> dict[str, Any]:
+    return self.module.get_config(f"{self.variant},{size}".lstrip(",")).to_dict()
+
+  def sweep(self) -> list[dict[str, Any]]:
+    return points(self.module, self.variant)
 
 
-def golden(name: str) -> str:
+@functools.cache
+def variants() -> dict[str, Variant]:
+  """Name -> variant, of all config files."""
+  stems = sorted(p.stem for p in (ROOT / "configs").glob("*.py") if p.stem not in HELPERS)
+  modules = [importlib.import_module(f"configs.{stem}") for stem in stems]
+  found = [Variant(m, variant) for m in modules for variant in getattr(m, "VARIANTS", ("",))]
+  return {one.name: one for one in found}
+
+
+def points(module: ModuleType, variant: str) -> list[dict[str, Any]]:
+  """The settings that a config's `sweep` declares: field -> value."""
+  found: list[dict[str, Any]] = []
+  if hasattr(module, "VARIANTS"):
+    module.sweep(found.append, variant)
+  elif hasattr(module, "sweep"):
+    module.sweep(found.append)
+  return found
+
+
+def golden(variant: Variant) -> str:
   """What the golden file of a config holds."""
-  module = importlib.import_module(f"configs.{name}")
-  full, smoke = page(module.get_config().to_dict()), page(module.get_config("smoke").to_dict())
+  full, smoke = page(variant.config()), page(variant.config("smoke"))
   changed = [line for line in smoke if line not in full]
   kept = {line.partition(" = ")[0] for line in smoke}
   gone = [
     f"without {field}" for field in (x.partition(" = ")[0] for x in full) if field not in kept
   ]
-  points: list[dict[str, Any]] = []
-  getattr(module, "sweep", lambda add: None)(points.append)
-  sweep = [", ".join(f"{field} = {value!r}" for field, value in point.items()) for point in points]
+  sweep = [", ".join(f"{k} = {v!r}" for k, v in point.items()) for point in variant.sweep()]
   lines = ["# full", *full, "# smoke", *changed, *gone, "# sweep", *sweep]
   return "\n".join(lines).replace(f"{ROOT}/", "") + "\n"
 
@@ -65,8 +106,8 @@ def write() -> None:
   GOLDEN.mkdir(exist_ok=True)
   for file in GOLDEN.glob("*.txt"):
     file.unlink()
-  for name in names():
-    (GOLDEN / f"{name}.txt").write_text(golden(name), encoding="utf-8")
+  for name, variant in variants().items():
+    (GOLDEN / f"{name}.txt").write_text(golden(variant), encoding="utf-8")
 
 
 if __name__ == "__main__":

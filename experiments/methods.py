@@ -21,6 +21,7 @@ from typing import Any
 
 import numpy as np
 
+from experiments import configs
 from lcrl import losses, recipes
 from lcrl.losses import policy, weights
 from lcrl.registry import names
@@ -57,9 +58,9 @@ class Method:
 
 def methods() -> list[Method]:
   """Those with a config, and the tools, by tier and name."""
-  docs = {path.stem: _labelled(_module(path.stem)) for path in _configs()}
+  docs = {name: _labelled(variant.module) for name, variant in configs.variants().items()}
   docs = {name: doc for name, doc in docs.items() if "Tier" in doc}
-  named = {name: dict(_named(_module(name).get_config().to_dict())) for name in docs}
+  named = {name: dict(_named(configs.variants()[name].config())) for name in docs}
   uses = Counter(function for functions in named.values() for function in functions)
   usual = {function for function, count in uses.items() if count > UNNAMED * len(named)}
   rows = [_method(name, doc, named[name], usual) for name, doc in docs.items()]
@@ -83,14 +84,6 @@ def _tool(name: str) -> Method:
   return Method(
     title, "C", source, dict(sorted(functions.items())), place, _goldens(functions.values())
   )
-
-
-def _module(config: str) -> types.ModuleType:
-  return importlib.import_module(f"configs.{config}")
-
-
-def _configs() -> list[pathlib.Path]:
-  return sorted(path for path in (ROOT / "configs").glob("*.py") if path.stem != "__init__")
 
 
 def _labelled(module: types.ModuleType) -> dict[str, str]:
