@@ -61,7 +61,8 @@ class Variant(NamedTuple):
   @property
   def argument(self) -> str:
     """What follows configs/ in the flag --config."""
-    return f"{self.stem}.py:{self.variant}" if self.variant else f"{self.stem}.py"
+    first = getattr(self.module, "VARIANTS", ("",))[0]
+    return f"{self.stem}.py" if self.variant == first else f"{self.stem}.py:{self.variant}"
 
   def config(self, size: str = "full") -> dict[str, Any]:
     return self.module.get_config(f"{self.variant},{size}".lstrip(",")).to_dict()
