@@ -1,8 +1,8 @@
-"""The table of methods in the README, read off the code: `python -m experiments.methods` writes it.
+"""METHODS.md and the short table of the README: `python -m experiments.methods` writes both.
 
-A config whose docstring has a line `Tier` is a method. The docstring gives name, paper and tier;
-the sections give the functions; the golden numbers are those whose adapters call these functions;
-what was measured is read from the testbed study, whose methods have the configs' names.
+A config whose docstring has a line `Tier` is a method. The docstring gives its name, idea, paper
+and tier; the sections give its functions; golden values are found by the functions that their
+adapters call; measurements come from the testbed study, whose methods have the configs' names.
 """
 
 from __future__ import annotations
@@ -28,23 +28,50 @@ from lcrl.registry import names
 from lcrl.training.rl import revise
 
 ROOT = pathlib.Path(__file__).parent.parent
+PAGE, README = ROOT / "METHODS.md", ROOT / "README.md"
 MARKS = "<!-- methods: python -m experiments.methods -->\n", "<!-- end of methods -->\n"
+IN_README = ("l1_exact", "laser_d", "kimi", "thinkprune", "dapo", "gfpo_shortest", "dler", "gspo")
 SECTIONS = {**recipes.SLOTS._asdict(), "weights": weights, "revise": revise}
 UNNAMED = 0.2  # a function that more of the configs name than this tells nothing of a method
 TELLS_LITTLE = {f"weights.{name}" for name in weights.__all__}  # beside other functions
 MOST_GOLDENS = 9  # a function behind more of the entries than this tells nothing of a method
-SHOWN_GOLDENS = 3
 TOOLS = ("lcrl.losses.draft_tree", "lcrl.data.bucketing")  # tier C: no config
 TESTBED = ROOT / "experiments" / "studies" / "testbed"
+TESTBED_NAMES = {"dler_da": "da_dler"}  # where the study's name is not the config's
+HEAD = """# Methods
+
+`python -m experiments.methods` writes this page from the code.
+
+A method is a choice of five stages: budget, reward, filter, advantage and loss. Some methods also
+change rollouts before they are rewarded (`revise`), and `then` replaces any section after a given
+number of steps. Each method has a config in its paper's own setting. `--config=configs/X.py:smoke`
+runs it on a laptop in under a minute, `--config=configs/X.py:variant` chooses between the variants
+of one paper, and `:variant,smoke` does both.
+
+- **Functions** are those that set the method apart; functions that many methods use are left out.
+- **Checked against** links stored values. They come from the authors' code or from a calculation by
+  hand. `python -m tests.goldens tests/golden/*.json` compares the functions with all of them.
+- **Testbed** is accuracy and mean tokens on short sums with a known shortest solution, from a
+  strong and from a weak initial policy, at each method's best coefficient. [The
+  study](experiments/studies/testbed/README.md) describes it.
+"""
+TIERS = {
+  "A": "The paper's text or code was read. The config names what was not available.",
+  "B": "The paper does not publish a signal or a constant. The config names the substitute, so "
+  "results say nothing about the paper's own.",
+  "C": "There are functions and tests, but no config.",
+}
 
 
 @dataclasses.dataclass(frozen=True)
 class Method:
+  key: str  # the name of its config, as in `configs.variants`, or of its module
   name: str
+  idea: str
   tier: str
   source: str
   functions: Mapping[str, Callable]  # as the config names them, "rewards.step_bonus"
-  place: str  # its config, or its module
+  config: str  # a link to it; "none" for a module
   goldens: tuple[str, ...]
 
   @property
@@ -58,7 +85,7 @@ class Method:
 
 def methods() -> list[Method]:
   """Those with a config, and the tools, by tier and name."""
-  docs = {name: _labelled(variant.module) for name, variant in configs.variants().items()}
+  docs = {name: _labelled(one) for name, one in configs.variants().items()}
   docs = {name: doc for name, doc in docs.items() if "Tier" in doc}
   named = {name: dict(_named(configs.variants()[name].config())) for name in docs}
   uses = Counter(function for functions in named.values() for function in functions)
@@ -67,30 +94,32 @@ def methods() -> list[Method]:
   return sorted([*rows, *map(_tool, TOOLS)], key=lambda row: (row.tier, row.name.lower()))
 
 
-def _method(name, doc: Mapping[str, str], named: Mapping[str, Callable], usual: set[str]) -> Method:
+def _method(key, doc: Mapping[str, str], named: Mapping[str, Callable], usual: set[str]) -> Method:
   own = {k: f for k, f in named.items() if k not in usual}
   if not own.keys() - TELLS_LITTLE:
     own = {k: f for k, f in named.items() if k.startswith(("advantages", "losses"))}
   goldens = _goldens(f for k, f in own.items() if k not in TELLS_LITTLE)
-  title = doc["title"].partition(":")[0]
-  return Method(title, doc["Tier"], doc["Source"], own, f"configs/{name}.py", goldens)
+  name, _, idea = doc["title"].partition(": ")
+  variant = configs.variants()[key]
+  link = f"[`{variant.argument}`](configs/{variant.stem}.py)"
+  return Method(key, name, idea, doc["Tier"], doc["Source"], own, link, goldens)
 
 
-def _tool(name: str) -> Method:
-  module = importlib.import_module(name)
-  functions = {f.__name__: f for f in _public() if f.__module__ == name}
-  title, _, text = (module.__doc__ or "").partition(":")
-  source, place = text.partition("Source: ")[2], f"{name.replace('.', '/')}.py"
-  return Method(
-    title, "C", source, dict(sorted(functions.items())), place, _goldens(functions.values())
-  )
-
-
-def _labelled(module: types.ModuleType) -> dict[str, str]:
-  """The docstring's first line, "title", and its lines "Label  text"; text may go on, indented."""
+def _tool(key: str) -> Method:
+  module = importlib.import_module(key)
+  functions = dict(sorted((f.__name__, f) for f in _public() if f.__module__ == key))
   title, _, rest = (module.__doc__ or "").partition("\n\n")
-  lines = re.sub(r"\n +", " ", rest)
-  return {"title": title, **dict(re.findall(r"^([A-Z]\w+) +(.+)$", lines, re.MULTILINE))}
+  (name, _, idea), source = title.partition(": "), rest.partition("Source: ")[2]
+  return Method(key, name, idea, "C", source, functions, "none", _goldens(functions.values()))
+
+
+def _labelled(variant: configs.Variant) -> dict[str, str]:
+  """The docstring's first line, or that of the variant, as "title"; and its lines "Label  text",
+  whose text may go on, indented."""
+  title, _, rest = (variant.module.__doc__ or "").partition("\n\n")
+  titles = dict(re.findall(r"^  (\S+\.py\S*) +(.+)$", rest, re.MULTILINE))
+  lines = re.findall(r"^([A-Z]\w+) +(.+)$", re.sub(r"\n +", " ", rest), re.MULTILINE)
+  return {"title": titles.get(variant.argument, title), **dict(lines)}
 
 
 def _named(config: Mapping[str, Any]) -> Iterator[tuple[str, Callable]]:
@@ -180,30 +209,56 @@ def _measured() -> dict[str, str]:
   return {name: text for name, (_, text) in best.items()}
 
 
-def table() -> str:
-  """Markdown; links lead from the repository's root."""
-  measured = _measured()
-  lines = [
-    "| method | tier | paper | functions | config | golden numbers | testbed |",
-    "|---|---|---|---|---|---|---|",
+def page() -> str:
+  """All of METHODS.md."""
+  rows, measured = methods(), _measured()
+  parts = [HEAD]
+  for tier, meaning in TIERS.items():
+    cells = [
+      (
+        m.name,
+        m.idea.rstrip("."),
+        m.paper,
+        ", ".join(f"[`{name}`]({_home(f)})" for name, f in m.functions.items()),
+        m.config,
+        _checked(m.goldens),
+        measured.get(TESTBED_NAMES.get(m.key, m.key), "not run"),
+      )
+      for m in rows
+      if m.tier == tier
+    ]
+    head = ("method", "idea", "paper", "functions", "config", "checked against", "testbed")
+    parts.append(f"## Tier {tier}\n\n{meaning}\n\n{_table(head, cells)}")
+  return "\n".join(parts)
+
+
+def short_table() -> str:
+  """The README's rows, one of each kind of method."""
+  rows = {m.key: m for m in methods()}
+  cells = [
+    (m.name, m.idea.rstrip("."), m.paper, m.config) for m in map(rows.__getitem__, IN_README)
   ]
-  for m in methods():
-    functions = [f"[`{n}`]({_home(f)})" for n, f in m.functions.items()]
-    stem = pathlib.Path(m.place).stem
-    goldens = ", ".join(f"`{key}`" for key in m.goldens[:SHOWN_GOLDENS]) or "none"
-    if more := len(m.goldens[SHOWN_GOLDENS:]):
-      goldens += f" and {more} more"
-    cells = (
-      m.name,
-      m.tier,
-      m.paper,
-      ", ".join(functions),
-      f"[`{stem}`]({m.place})" if m.tier != "C" else "none",
-      goldens,
-      measured.get(stem, "not run"),
-    )
-    lines.append(f"| {' | '.join(cells)} |")
-  return "\n".join(lines) + "\n"
+  return _table(("method", "idea", "paper", "config"), cells)
+
+
+def _table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
+  return "".join(f"| {' | '.join(row)} |\n" for row in (head, ("---",) * len(head), *rows))
+
+
+def _checked(goldens: tuple[str, ...]) -> str:
+  """Where the values of the closest golden entry are from, as a link to its file."""
+  if not goldens:
+    return "none"
+  stem, _, entry = goldens[0].partition("/")
+  path = f"tests/golden/{stem}.json"
+  whose = "authors' code" if "official" in _provenance(path)[entry] else "hand calculation"
+  return f"[{whose}]({path})"
+
+
+@functools.cache
+def _provenance(path: str) -> dict[str, str]:
+  entries = json.loads((ROOT / path).read_text(encoding="utf-8"))
+  return {name: entry["provenance"] for name, entry in entries.items()}
 
 
 def _home(function: Callable) -> str:
@@ -211,12 +266,12 @@ def _home(function: Callable) -> str:
 
 
 def updated(readme: str) -> str:
-  """The README with the table between its marks."""
+  """The README with the short table between its marks."""
   before, rest = readme.split(MARKS[0])
   _, after = rest.split(MARKS[1])
-  return before + MARKS[0] + "\n" + table() + "\n" + MARKS[1] + after
+  return f"{before}{MARKS[0]}\n{short_table()}\n{MARKS[1]}{after}"
 
 
 if __name__ == "__main__":
-  path = ROOT / "README.md"
-  path.write_text(updated(path.read_text()))
+  PAGE.write_text(page(), encoding="utf-8")
+  README.write_text(updated(README.read_text(encoding="utf-8")), encoding="utf-8")
