@@ -1,10 +1,10 @@
 """What all commands share: the flag --config with its overrides, and errors of one line.
 
-  --config=configs/laser.py:smoke    a file, and the mode that its get_config gets
-  --config.reward.alpha=0.2          a field of any section, whether the file writes it down or not
-  --config.reward.fn=acoer           another function: the section begins anew
-  --config.then[0].at=200            a part of a list that is there
-  --config.eval_task=None            leaves a section out
+  --config=configs/laser.py:d,smoke  a file, and the mode for its get_config: a variant, a size
+  --config.reward.alpha=0.2          sets a field of any section, also one that the file leaves out
+  --config.reward.fn=acoer           names another function, which clears the section's other fields
+  --config.then[0].at=200            sets a field of an element of a list
+  --config.eval_task=None            removes a section
 
 CONFIG.md lists all fields.
 """
@@ -18,6 +18,7 @@ import re
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from absl import app, flags
@@ -31,12 +32,23 @@ OVERRIDE = re.compile(r"--?config\.([^=]+)(?:=(.*))?$", re.DOTALL)
 class Experiment:
   """A config file and what the command line changes in it."""
 
-  place: str  # path, or path:mode
+  path: str  # of the file, or path:mode
   overrides: tuple[tuple[str, str], ...] = ()
+
+  @property
+  def name(self) -> str:
+    """The file's name, and the variant if the mode names one: "laser_d" of configs/laser.py:d."""
+    from configs.modes import SIZES
+
+    path, _, mode = self.path.partition(":")
+    variants = (part for part in mode.split(",") if part and part not in SIZES)
+    return "_".join([Path(path).stem, *variants])
 
   def to_dict(self) -> dict[str, Any]:
     """Raises ValueError for a file, a mode or a field that does not exist."""
-    config = read(self.place)
+    module, mode = load(self.path)
+    found = module.get_config(*([mode] if mode else []))
+    config = found if isinstance(found, dict) else found.to_dict()
     # Functions come first, the outer ones before the inner ones: they tell the types of the rest.
     order = lambda one: (not one[0].endswith(".fn"), one[0].count(".") * one[0].endswith(".fn"))
     for name, text in sorted(self.overrides, key=order):
@@ -53,7 +65,7 @@ def define_config(*, required: bool = False) -> None:
     def parse(self, argument: str) -> Experiment:
       return Experiment(argument, tuple(overrides))
 
-  flags.DEFINE(Parser(), "config", None, "Experiment: a file in configs/, and :smoke.")
+  flags.DEFINE(Parser(), "config", None, "A config file, and its mode after a colon.")
   if required:
     flags.mark_flag_as_required("config")
 
@@ -73,24 +85,23 @@ def take_overrides(arguments: Sequence[str], into: list[tuple[str, str]]) -> lis
   return rest
 
 
-def read(place: str) -> dict[str, Any]:
-  """The config that the file at `place` gives."""
+def load(argument: str) -> tuple[ModuleType, str]:
+  """The module of a config file, and the mode that stands after its path, if any."""
   from lcrl.values import nearest
 
-  path, colon, mode = place.partition(":")
+  path, _, mode = argument.partition(":")
   file = Path(path)
   if not file.is_file():
     near = nearest(path, map(str, file.parent.glob("*.py")))
-    raise ValueError(f"--config={place}: there is no file {path}{near or '.'}")
+    raise ValueError(f"--config={argument}: there is no file {path}{near or '.'}")
   spec = importlib.util.spec_from_file_location(file.stem, file)
   if spec is None or spec.loader is None:
-    raise ValueError(f"--config={place}: {path} is no Python file.")
+    raise ValueError(f"--config={argument}: {path} is no Python file.")
   module = importlib.util.module_from_spec(spec)
   spec.loader.exec_module(module)
   if not hasattr(module, "get_config"):
-    raise ValueError(f"--config={place}: {path} has no get_config.")
-  config = module.get_config(mode) if colon else module.get_config()
-  return config if isinstance(config, dict) else config.to_dict()
+    raise ValueError(f"--config={argument}: {path} has no get_config.")
+  return module, mode
 
 
 def override(config: dict[str, Any], name: str, text: str) -> None:
