@@ -1,4 +1,4 @@
-"""What a config becomes in its smoke mode: two steps of a tiny policy, in seconds."""
+"""Functions that turn a config into its smoke mode: two steps of a tiny policy, in seconds."""
 
 import pathlib
 
@@ -6,8 +6,10 @@ from ml_collections import config_dict
 
 
 def shrink(c: config_dict.ConfigDict) -> config_dict.ConfigDict:
-  """Replaces what is large or must be fetched; the method's own sections stay as they are, except
-  that a fixed budget becomes one of 16 tokens.
+  """Replaces everything that is large or must be fetched in a config of "rl".
+
+  A fixed budget becomes 16 tokens; the method's other sections stay, so their lengths are the
+  config's to shrink.
 
   All smoke runs share their shapes, so that one compiled policy serves them.
   """
@@ -39,7 +41,7 @@ def shrink(c: config_dict.ConfigDict) -> config_dict.ConfigDict:
 def shrink_pairs(
   c: config_dict.ConfigDict, *, rows: str = "smoke_pairs.jsonl"
 ) -> config_dict.ConfigDict:
-  """The same for runs on pairs, which take them from a file beside this one."""
+  """`shrink` for runs on pairs, which are read from a file in this folder."""
   c.policy = dict(fn="fresh", vocab_size=258)
   c.tokenizer = dict(fn="utf8")
   path = str(pathlib.Path(__file__).with_name(rows))
@@ -56,7 +58,7 @@ def shrink_pairs(
 def shrink_rewards(
   c: config_dict.ConfigDict, *, rows: str = "smoke_pairs.jsonl"
 ) -> config_dict.ConfigDict:
-  """The same for reward models, which write no answers."""
+  """`shrink` for reward models, which do not generate answers."""
   shrink_pairs(c, rows=rows)
   del c.sampling
   c.train = dict(steps=2)
@@ -65,8 +67,8 @@ def shrink_rewards(
 
 
 def shrink_rounds(c: config_dict.ConfigDict) -> config_dict.ConfigDict:
-  """The same for iterative runs. Answers score by their length, or a teacher's stand beside them:
-  a fresh policy is never right, and pairs need a contrast."""
+  """`shrink` for iterative runs. A fresh policy is never right, but pairs need a contrast, so the
+  answers are scored by their length or paired with a teacher's."""
   c.policy = dict(fn="fresh", vocab_size=258)
   c.tokenizer = dict(fn="utf8")
   c.task = dict(fn="reasoning_gym", dataset="chain_sum", seed=0, size=64, max_digits=1)

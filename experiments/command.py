@@ -49,7 +49,7 @@ class Experiment:
     module, mode = load(self.path)
     found = module.get_config(*([mode] if mode else []))
     config = found if isinstance(found, dict) else found.to_dict()
-    # Functions come first, the outer ones before the inner ones: they tell the types of the rest.
+    # Functions come first, outer before inner ones: the types of other fields depend on them.
     order = lambda one: (not one[0].endswith(".fn"), one[0].count(".") * one[0].endswith(".fn"))
     for name, text in sorted(self.overrides, key=order):
       override(config, name, text)
@@ -57,7 +57,7 @@ class Experiment:
 
 
 def define_config(*, required: bool = False) -> None:
-  """The flag --config; its value is an `Experiment`, which is read when it is asked for."""
+  """Defines the flag --config. Its value is an `Experiment`, whose file is read by `to_dict`."""
   overrides: list[tuple[str, str]] = []
   sys.argv[1:] = take_overrides(sys.argv[1:], overrides)
 
@@ -71,16 +71,16 @@ def define_config(*, required: bool = False) -> None:
 
 
 def take_overrides(arguments: Sequence[str], into: list[tuple[str, str]]) -> list[str]:
-  """The arguments without those like --config.x.y=1 or --config.x.y 1, which go `into` a list."""
-  rest, waiting = [], list(arguments)
-  while waiting:
-    one = waiting.pop(0)
-    if not (found := OVERRIDE.match(one)):
-      rest.append(one)
+  """Moves arguments like --config.x.y=1 or --config.x.y 1 `into` a list; returns the others."""
+  rest, remaining = [], list(arguments)
+  while remaining:
+    argument = remaining.pop(0)
+    if not (match := OVERRIDE.match(argument)):
+      rest.append(argument)
       continue
-    name, text = found.groups()
+    name, text = match.groups()
     if text is None:
-      text = waiting.pop(0) if waiting and not waiting[0].startswith("--") else "True"
+      text = remaining.pop(0) if remaining and not remaining[0].startswith("--") else "True"
     into.append((name, text))
   return rest
 
@@ -105,49 +105,49 @@ def load(argument: str) -> tuple[ModuleType, str]:
 
 
 def override(config: dict[str, Any], name: str, text: str) -> None:
-  """Sets the field at a dotted name, as its type reads the text."""
+  """Sets the field at a dotted name to what the text means for the field's type."""
   from lcrl.training import fields
   from lcrl.values import parse
 
   *above, last = path = tuple(name.replace("[", ".").replace("]", "").split("."))
-  place: Any = config
+  parent: Any = config
   for depth, key in enumerate(above):
-    if isinstance(place, dict) and place.get(key) is None:
-      place[key] = {}
-    elif isinstance(place, dict) and isinstance(place[key], tuple):
-      place[key] = list(place[key])
-    place = _part(place, key, ".".join(path[:depth]))
+    if isinstance(parent, dict) and parent.get(key) is None:
+      parent[key] = {}
+    elif isinstance(parent, dict) and isinstance(parent[key], tuple):
+      parent[key] = list(parent[key])
+    parent = _part(parent, key, ".".join(path[:depth]))
   value = parse(text, fields.hint(config, path))
   if len(path) == 1 and value is None:
     config.pop(last, None)
-  elif isinstance(place, list):
-    _part(place, last, ".".join(above))
-    place[int(last)] = value
-  elif not isinstance(place, dict):
-    raise ValueError(f"--config.{name}: {'.'.join(above)} is {place!r:.80}, no section.")
+  elif isinstance(parent, list):
+    _part(parent, last, ".".join(above))
+    parent[int(last)] = value
+  elif not isinstance(parent, dict):
+    raise ValueError(f"--config.{name}: {'.'.join(above)} is {parent!r:.80}, no section.")
   else:
-    if last == "fn" and place.get("fn") != value:
-      place.clear()
-    place[last] = value
+    if last == "fn" and parent.get("fn") != value:
+      parent.clear()
+    parent[last] = value
 
 
-def _part(place: Any, key: str, at: str) -> Any:
-  if isinstance(place, dict):
-    return place[key]
-  if isinstance(place, list) and key.isdigit() and int(key) < len(place):
-    return place[int(key)]
-  raise ValueError(f"--config.{at}.{key}: {at} is {place!r:.80}, which has no {key!r}.")
+def _part(parent: Any, key: str, at: str) -> Any:
+  if isinstance(parent, dict):
+    return parent[key]
+  if isinstance(parent, list) and key.isdigit() and int(key) < len(parent):
+    return parent[int(key)]
+  raise ValueError(f"--config.{at}.{key}: {at} is {parent!r:.80}, which has no {key!r}.")
 
 
 def run(main: Callable[[Sequence[str]], Any], name: str) -> None:
-  """`app.run`, where an error of the user's is one line and libraries are quiet.
+  """`app.run` with errors of the user in one line and without messages of the libraries.
 
-  --traceback shows where an error comes from, --verbosity=0 what libraries say.
+  --traceback shows where an error comes from, and --verbosity=0 the messages.
   """
   flags.DEFINE_bool("traceback", False, "Show where an error comes from.")
 
   def guarded(argv: Sequence[str]) -> Any:
-    if not FLAGS["verbosity"].present:  # libraries tell of every file that they write
+    if not FLAGS["verbosity"].present:  # Orbax logs every file that it writes
       absl_logging.set_verbosity(absl_logging.WARNING)
       absl_logging.get_absl_handler().setFormatter(logging.Formatter("%(levelname)s: %(message)s"))
     try:
@@ -164,7 +164,7 @@ def run(main: Callable[[Sequence[str]], Any], name: str) -> None:
 
 
 def _of_the_user(error: Exception) -> bool:
-  """Of values, files, templates, or of a run that is not finite any more."""
+  """Whether values, files, a template or a diverged run caused it, and not a bug."""
   imported = {"lcrl.training.checkpoint": "CheckpointError", "jinja2": "TemplateError"}
   more = (getattr(sys.modules[x], name) for x, name in imported.items() if x in sys.modules)
   return isinstance(error, (ValueError, OSError, FloatingPointError, *more))

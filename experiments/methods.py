@@ -8,13 +8,11 @@ adapters call; measurements come from the testbed study, whose methods have the 
 from __future__ import annotations
 
 import dataclasses
-import functools
 import importlib
 import inspect
 import json
 import pathlib
 import re
-import types
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
@@ -22,20 +20,16 @@ from typing import Any
 import numpy as np
 
 from experiments import configs
-from lcrl import losses, recipes
+from experiments.golden_entries import SECTIONS, TOOLS, checked, goldens_of, public
 from lcrl.losses import policy, weights
 from lcrl.registry import names
-from lcrl.training.rl import revise
 
 ROOT = pathlib.Path(__file__).parent.parent
 PAGE, README = ROOT / "METHODS.md", ROOT / "README.md"
 MARKS = "<!-- methods: python -m experiments.methods -->\n", "<!-- end of methods -->\n"
 IN_README = ("l1_exact", "laser_d", "kimi", "thinkprune", "dapo", "gfpo_shortest", "dler", "gspo")
-SECTIONS = {**recipes.SLOTS._asdict(), "weights": weights, "revise": revise}
-UNNAMED = 0.2  # a function that more of the configs name than this tells nothing of a method
+UNNAMED = 0.2  # a function in a larger share of the configs says nothing about a method
 TELLS_LITTLE = {f"weights.{name}" for name in weights.__all__}  # beside other functions
-MOST_GOLDENS = 9  # a function behind more of the entries than this tells nothing of a method
-TOOLS = ("lcrl.losses.draft_tree", "lcrl.data.bucketing")  # tier C: no config
 TESTBED = ROOT / "experiments" / "studies" / "testbed"
 TESTBED_NAMES = {"dler_da": "da_dler"}  # where the study's name is not the config's
 HEAD = """# Methods
@@ -98,7 +92,7 @@ def _method(key, doc: Mapping[str, str], named: Mapping[str, Callable], usual: s
   own = {k: f for k, f in named.items() if k not in usual}
   if not own.keys() - TELLS_LITTLE:
     own = {k: f for k, f in named.items() if k.startswith(("advantages", "losses"))}
-  goldens = _goldens(f for k, f in own.items() if k not in TELLS_LITTLE)
+  goldens = goldens_of(f for k, f in own.items() if k not in TELLS_LITTLE)
   name, _, idea = doc["title"].partition(": ")
   variant = configs.variants()[key]
   link = f"[`{variant.argument}`](configs/{variant.stem}.py)"
@@ -107,10 +101,10 @@ def _method(key, doc: Mapping[str, str], named: Mapping[str, Callable], usual: s
 
 def _tool(key: str) -> Method:
   module = importlib.import_module(key)
-  functions = dict(sorted((f.__name__, f) for f in _public() if f.__module__ == key))
+  functions = dict(sorted((f.__name__, f) for f in public() if f.__module__ == key))
   title, _, rest = (module.__doc__ or "").partition("\n\n")
   (name, _, idea), source = title.partition(": "), rest.partition("Source: ")[2]
-  return Method(key, name, idea, "C", source, functions, "none", _goldens(functions.values()))
+  return Method(key, name, idea, "C", source, functions, "none", goldens_of(functions.values()))
 
 
 def _labelled(variant: configs.Variant) -> dict[str, str]:
@@ -131,61 +125,6 @@ def _named(config: Mapping[str, Any]) -> Iterator[tuple[str, Callable]]:
         function = getattr(module, name)
         home = "losses" if module is policy else module.__name__.rpartition(".")[2]
         yield f"{home}.{name}", function
-
-
-def _goldens(functions: Iterable[Callable]) -> tuple[str, ...]:
-  """Golden entries whose adapter calls one of the functions, or the bare function behind it: first
-  those that call little else. Functions that stand behind many entries say nothing."""
-  called = _called_by_goldens()
-  shared = Counter(g for names in called.values() for g in names)
-  wanted = {g for f in functions for g in _calls(f) if shared[g] <= MOST_GOLDENS}
-  share = {key: len(names & wanted) / len(names) for key, names in called.items() if names & wanted}
-  return tuple(sorted(share, key=lambda key: (-share[key], key)))
-
-
-@functools.cache
-def _called_by_goldens() -> dict[str, set[Callable]]:
-  from tests.goldens import ADAPTERS
-
-  return {key: _calls(f) for key, f in ADAPTERS.items() if key.startswith("rl_")}
-
-
-def _calls(function: Callable) -> set[Callable]:
-  """The public functions that `function` mentions, itself or by helpers, itself included."""
-  seen: set[Callable] = set()
-  near = {function}
-  while near:
-    seen |= near
-    through = {f for f in near if f is function or f not in _public()}
-    near = {g for f in through for g in _mentioned(f)} - seen
-  return seen & _public()
-
-
-@functools.cache
-def _public() -> set[Callable]:
-  """What the slots, the losses and the tools of tier C offer."""
-  modules = [*SECTIONS.values(), losses, *map(importlib.import_module, TOOLS)]
-  found = {vars(m).get(name) for m in modules for name in getattr(m, "__all__", vars(m))}
-  return {f for f in found if inspect.isfunction(f) and not f.__name__.startswith("_")}
-
-
-def _mentioned(f: Callable) -> Iterator[Callable]:
-  """The project's functions that its code, inner functions included, and its closure refer to."""
-  if not inspect.isfunction(f):
-    return
-  names = set(_code_names(f.__code__))
-  modules = [f.__globals__[n] for n in names if inspect.ismodule(f.__globals__.get(n))]
-  for place in (f.__globals__, *(vars(m) for m in modules if m.__name__.startswith("lcrl"))):
-    found = (place.get(name) for name in names)
-    yield from (g for g in found if getattr(g, "__module__", "").startswith(("lcrl", "tests")))
-  yield from (c.cell_contents for c in f.__closure__ or () if inspect.isfunction(c.cell_contents))
-
-
-def _code_names(code: types.CodeType) -> Iterator[str]:
-  yield from code.co_names
-  for constant in code.co_consts:
-    if isinstance(constant, types.CodeType):
-      yield from _code_names(constant)
 
 
 def _measured() -> dict[str, str]:
@@ -221,7 +160,7 @@ def page() -> str:
         m.paper,
         ", ".join(f"[`{name}`]({_home(f)})" for name, f in m.functions.items()),
         m.config,
-        _checked(m.goldens),
+        checked(m.goldens),
         measured.get(TESTBED_NAMES.get(m.key, m.key), "not run"),
       )
       for m in rows
@@ -243,22 +182,6 @@ def short_table() -> str:
 
 def _table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
   return "".join(f"| {' | '.join(row)} |\n" for row in (head, ("---",) * len(head), *rows))
-
-
-def _checked(goldens: tuple[str, ...]) -> str:
-  """Where the values of the closest golden entry are from, as a link to its file."""
-  if not goldens:
-    return "none"
-  stem, _, entry = goldens[0].partition("/")
-  path = f"tests/golden/{stem}.json"
-  whose = "authors' code" if "official" in _provenance(path)[entry] else "hand calculation"
-  return f"[{whose}]({path})"
-
-
-@functools.cache
-def _provenance(path: str) -> dict[str, str]:
-  entries = json.loads((ROOT / path).read_text(encoding="utf-8"))
-  return {name: entry["provenance"] for name, entry in entries.items()}
 
 
 def _home(function: Callable) -> str:

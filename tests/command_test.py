@@ -114,6 +114,8 @@ def test_a_variant_and_a_size_in_any_order():
   assert config(mode=":d")["reward"]["lower"] == 4096
   assert config(mode=":d,smoke")["reward"]["lower"] == 4
   assert config(mode="") == config(mode=":full")
+  assert Experiment("configs/laser.py:smoke,d").name == "laser_d"
+  assert Experiment("configs/laser.py:smoke").name == Experiment("laser.py").name == "laser"
 
 
 PROGRAM = """
