@@ -8,6 +8,7 @@ import json
 import jax
 import pytest
 
+from configs import common
 from experiments import configs
 from lcrl import recipes
 from lcrl.evaluation import report
@@ -101,6 +102,20 @@ def test_a_sweep_changes_fields_that_are_there(name):
 def test_every_method_sweeps_its_main_coefficient():
   methods = [v for v in VARIANTS.values() if "Tier" in inspect.getdoc(v.module)]
   assert not [v.name for v in methods if not v.sweep()]
+
+
+def test_shared_sections_are_one_level_deep():
+  functions = {n: f for n, f in vars(common).items() if inspect.isfunction(f)}
+  assert len(functions) > 10
+  for function in functions.values():
+    assert not functions.keys() & set(function.__code__.co_names)
+    assert "config_dict" not in function.__code__.co_names
+
+
+def test_a_config_that_was_run_is_a_complete_page():
+  run = [v for v in VARIANTS.values() if "Result  not run yet" not in inspect.getdoc(v.module)]
+  assert len(run) == 6
+  assert not [v.name for v in run if hasattr(v.module, "common")]
 
 
 @pytest.mark.parametrize("name", VARIANTS)
