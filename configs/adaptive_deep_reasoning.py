@@ -11,11 +11,11 @@ Result  not run yet
 
 from ml_collections import config_dict
 
-from configs.smoke import is_smoke, shrink
+from configs import common
+from configs.modes import is_smoke
+from configs.smoke import shrink
 
 MODES = (" Answer with short reasoning.", " Think step by step at length before you answer.")
-
-BOXED = "{question}\nPut your final answer within \\boxed{}."
 
 
 def get_config(mode: str = "full") -> config_dict.ConfigDict:
@@ -32,34 +32,16 @@ def get_config(mode: str = "full") -> config_dict.ConfigDict:
     base=dict(fn="clipped_surrogate", clip_low=0.2, clip_high=0.28),
   )
   c.weights = dict(fn="token_mean")
-  c.policy = dict(
-    fn="pretrained", path="models/Qwen2.5-7B-Instruct", dtype="bfloat16", remat="full"
-  )
-  c.task = dict(
-    fn="jsonl",
-    path="data/math.jsonl",
-    question="problem",
-    answer="answer",
-    difficulty="level",
-    extract="boxed",
-    template=BOXED,
-    render=dict(fn="suffix", templates=MODES, train_plain=True),
-  )
+  c.policy = common.pretrained("Qwen2.5-7B-Instruct")
+  c.task = common.math(render=dict(fn="suffix", templates=MODES, train_plain=True))
   c.eval_task = {
     name: value for name, value in c.task.items() if name != "render"
   }  # nobody names a mode
-  c.sampling = dict(temperature=1.0, dtype="bfloat16")
+  c.sampling = common.sampling()
   c.optimizer = dict(fn="adamw", learning_rate=1e-6)
-  c.mesh = dict(data=1, fsdp=-1)
-  c.train = dict(
-    steps=1000,
-    prompts=128,
-    group_size=16,
-    max_tokens=8192,
-    max_prompt_tokens=1024,
-    micro_batches=16,
-  )
-  c.eval = dict(every=100, prompts=512)
+  c.mesh = common.fsdp()
+  c.train = common.train(steps=1000, prompts=128, group_size=16, max_tokens=8192, micro_batches=16)
+  c.eval = common.evaluation()
   if is_smoke(mode):
     shrink(c).budget.update(targets=(8, 16), cap=16)
   return c

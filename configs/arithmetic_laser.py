@@ -8,7 +8,7 @@ Result  experiments/studies/demo: three seeds of `make demo`, the same steps in 
 
 from ml_collections import config_dict
 
-from configs.smoke import is_smoke
+from configs.modes import is_smoke
 
 
 def get_config(mode: str = "full") -> config_dict.ConfigDict:

@@ -11,7 +11,9 @@ Result  not run yet
 
 from ml_collections import config_dict
 
-from configs.smoke import is_smoke, shrink
+from configs import common
+from configs.modes import is_smoke
+from configs.smoke import shrink
 
 
 def get_config(mode: str = "full") -> config_dict.ConfigDict:
@@ -22,30 +24,22 @@ def get_config(mode: str = "full") -> config_dict.ConfigDict:
   c.advantage = dict(fn="group_normalized")
   c.loss = dict(fn="clipped_surrogate")
   c.weights = dict(fn="token_mean")
-  c.policy = dict(
-    fn="pretrained", path="models/Qwen2.5-1.5B-Instruct", dtype="bfloat16", remat="full"
-  )
-  c.task = dict(
-    fn="jsonl",
-    path="data/gsm8k.jsonl",
-    reference="after_hashes",
-    extract="last_number",
+  c.policy = common.pretrained("Qwen2.5-1.5B-Instruct")
+  c.task = common.gsm8k(
     signals=dict(
       fn="patterns",
       shows_steps=r"=",
       one_answer=r"^(?!.*answer is.*answer is)",
       no_hedging=r"^(?!.*(perhaps|maybe|not sure))",
-    ),
+    )
   )
-  c.sampling = dict(temperature=1.0, dtype="bfloat16")
+  c.sampling = common.sampling()
   c.optimizer = dict(fn="adamw", learning_rate=1e-6)
-  c.mesh = dict(data=1, fsdp=-1)
-  c.train = dict(
-    steps=1000, prompts=64, group_size=8, max_tokens=1024, max_prompt_tokens=1024, micro_batches=8
-  )
-  c.eval = dict(every=100, prompts=512)
+  c.mesh = common.fsdp()
+  c.train = common.train(steps=1000, prompts=64, group_size=8, max_tokens=1024, micro_batches=8)
+  c.eval = common.evaluation()
   if is_smoke(mode):
-    shrink(c).budget = dict(fn="fixed", target=16)
+    shrink(c)
   return c
 
 

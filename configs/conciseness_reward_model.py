@@ -12,13 +12,15 @@ Result  not run yet
 
 from ml_collections import config_dict
 
-from configs.smoke import is_smoke, shrink_rewards
+from configs import common
+from configs.modes import is_smoke
+from configs.smoke import shrink_rewards
 
 
 def get_config(mode: str = "full") -> config_dict.ConfigDict:
   c = config_dict.ConfigDict({"run": "reward_model", "seed": 0})
   c.loss = dict(fn="regression")
-  c.policy = dict(fn="pretrained", path="models/Qwen2.5-3B", dtype="bfloat16", remat="full")
+  c.policy = common.pretrained("Qwen2.5-3B")
   c.data = dict(
     fn="responses",
     rows=dict(fn="jsonl", path="data/conciseness.jsonl"),
@@ -28,7 +30,7 @@ def get_config(mode: str = "full") -> config_dict.ConfigDict:
   )
   c.batches = dict(fn="stratified", size=128)
   c.optimizer = dict(fn="adamw", learning_rate=1e-5, warmup_steps=50, decay_steps=1000)
-  c.mesh = dict(data=1, fsdp=-1)
+  c.mesh = common.fsdp()
   c.train = dict(steps=1000, micro_batches=16, pack=5120)
   c.eval = dict(every=100, pairs=512)
   if is_smoke(mode):

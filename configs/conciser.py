@@ -11,9 +11,9 @@ Result  not run yet
 
 from ml_collections import config_dict
 
-from configs.smoke import is_smoke, shrink
-
-BOXED = "{question}\nPut your final answer within \\boxed{}."
+from configs import common
+from configs.modes import is_smoke
+from configs.smoke import shrink
 
 
 def get_config(mode: str = "full") -> config_dict.ConfigDict:
@@ -26,31 +26,17 @@ def get_config(mode: str = "full") -> config_dict.ConfigDict:
   c.weights = dict(fn="token_mean")
   short = dict(fn="conciser", max_length=3072)
   c.then = [dict(at=400, reward=short, filter=dict(fn="nonconstant_reward"))]
-  c.policy = dict(fn="pretrained", path="models/Qwen2.5-Math-7B", dtype="bfloat16", remat="full")
-  c.task = dict(
-    fn="jsonl",
-    path="data/math.jsonl",
-    question="problem",
-    answer="answer",
-    difficulty="level",
-    extract="boxed",
-    template=BOXED,
-  )
-  c.sampling = dict(temperature=1.0, dtype="bfloat16")
+  c.policy = common.pretrained("Qwen2.5-Math-7B")
+  c.task = common.math()
+  c.sampling = common.sampling()
   c.optimizer = dict(fn="adamw", learning_rate=1e-6)
-  c.mesh = dict(data=1, fsdp=-1)
-  c.train = dict(
-    steps=415,
-    prompts=128,
-    group_size=8,
-    max_tokens=3072,
-    max_prompt_tokens=1024,
-    micro_batches=16,
-    max_rounds=3,
+  c.mesh = common.fsdp()
+  c.train = common.train(
+    steps=415, prompts=128, group_size=8, max_tokens=3072, micro_batches=16, max_rounds=3
   )
-  c.eval = dict(every=100, prompts=512)
+  c.eval = common.evaluation()
   if is_smoke(mode):
-    shrink(c).budget = dict(fn="fixed", target=16)
+    shrink(c)
     c.then[0].update(at=1)
     c.train.max_rounds = 2
   return c

@@ -11,9 +11,9 @@ Result  not run yet
 
 from ml_collections import config_dict
 
-from configs.smoke import is_smoke, shrink
-
-BOXED = "{question}\nPut your final answer within \\boxed{}."
+from configs import common
+from configs.modes import is_smoke
+from configs.smoke import shrink
 
 
 def get_config(mode: str = "full") -> config_dict.ConfigDict:
@@ -26,30 +26,15 @@ def get_config(mode: str = "full") -> config_dict.ConfigDict:
   c.advantage = dict(fn="multi_discount", ngram=40, penalty=-0.05, gamma=0.99)
   c.loss = dict(fn="clipped_surrogate", kl=dict(fn="k3", beta=0.01))
   c.weights = dict(fn="token_mean")
-  c.policy = dict(fn="pretrained", path="models/Llama-3.1-8B", dtype="bfloat16", remat="full")
-  c.task = dict(
-    fn="jsonl",
-    path="data/math.jsonl",
-    question="problem",
-    answer="answer",
-    difficulty="level",
-    extract="boxed",
-    template=BOXED,
-  )
-  c.sampling = dict(temperature=1.0, dtype="bfloat16")
+  c.policy = common.pretrained("Llama-3.1-8B")
+  c.task = common.math()
+  c.sampling = common.sampling()
   c.optimizer = dict(fn="adamw", learning_rate=5e-7)
-  c.mesh = dict(data=1, fsdp=-1)
-  c.train = dict(
-    steps=1000,
-    prompts=512,
-    group_size=16,
-    max_tokens=14336,
-    max_prompt_tokens=1024,
-    micro_batches=32,
-  )
-  c.eval = dict(every=100, prompts=512)
+  c.mesh = common.fsdp()
+  c.train = common.train(steps=1000, prompts=512, group_size=16, max_tokens=14336, micro_batches=32)
+  c.eval = common.evaluation()
   if is_smoke(mode):
-    shrink(c).budget = dict(fn="fixed", target=16)
+    shrink(c)
     c.reward.update(max_length=16, margin=2)
     c.advantage.ngram = 2
   return c

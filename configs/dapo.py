@@ -11,9 +11,9 @@ Result  not run yet
 
 from ml_collections import config_dict
 
-from configs.smoke import is_smoke, shrink
-
-BOXED = "{question}\nPut your final answer within \\boxed{}."
+from configs import common
+from configs.modes import is_smoke
+from configs.smoke import shrink
 
 
 def get_config(mode: str = "full") -> config_dict.ConfigDict:
@@ -26,18 +26,11 @@ def get_config(mode: str = "full") -> config_dict.ConfigDict:
   c.advantage = dict(fn="group_normalized")
   c.loss = dict(fn="clipped_surrogate", clip_low=0.2, clip_high=0.28)
   c.weights = dict(fn="token_mean")
-  c.policy = dict(fn="pretrained", path="models/Qwen2.5-32B", dtype="bfloat16", remat="full")
-  c.task = dict(
-    fn="jsonl",
-    path="data/dapo_math.jsonl",
-    question="problem",
-    answer="answer",
-    extract="boxed",
-    template=BOXED,
-  )
-  c.sampling = dict(temperature=1.0, dtype="bfloat16")
+  c.policy = common.pretrained("Qwen2.5-32B")
+  c.task = common.dapo_math()
+  c.sampling = common.sampling()
   c.optimizer = dict(fn="adamw", learning_rate=1e-6, warmup_steps=20)
-  c.mesh = dict(data=1, fsdp=-1)
+  c.mesh = common.fsdp()
   c.train = dict(
     steps=5000,
     prompts=512,
@@ -48,9 +41,9 @@ def get_config(mode: str = "full") -> config_dict.ConfigDict:
     updates=16,
     max_rounds=10,
   )
-  c.eval = dict(every=100, prompts=512)
+  c.eval = common.evaluation()
   if is_smoke(mode):
-    shrink(c).budget = dict(fn="fixed", target=16)
+    shrink(c)
     c.reward.update(max_length=16, buffer=8)
     c.train.max_rounds = 2
   return c

@@ -1,23 +1,30 @@
-"""DLER: plain truncation, and an advantage normalised over the batch that can stand it.
+"""DLER: plain truncation, and an advantage that is normalised over the batch.
+
+  dler.py     DLER: plain truncation at one cap, and an advantage that can stand it.
+  dler.py:da  DA-DLER: groups that are mostly right get half the length, measured at the longer cap.
 
 Source  arXiv:2510.15110 (cap 4,000, 16 samples, 512 prompts, mini-batch 64, KL 5e-4 as k2); the
         released code has dual clip 10, k3, and a tenth of the reward for unfinished answers
-        (late_scale=0.1)
+        (late_scale=0.1). DA: 4,000 and 2,000 at accuracy 0.5, 150 steps from a DLER checkpoint;
+        equality and where accuracy is measured are ours; not in the public code
 Tier    A
 Data    questions with answers as JSON lines, such as DeepScaleR's, in data/deepscaler.jsonl
 Run     python -m experiments.train --config=configs/dler.py --workdir=$WORKDIR
-Smoke   the same with --config=configs/dler.py:smoke (one CPU, under a minute)
+Smoke   the same with --config=configs/dler.py:smoke or :da,smoke (one CPU, under a minute)
 Result  not run yet
 """
 
 from ml_collections import config_dict
 
-from configs.smoke import is_smoke, shrink
+from configs import common
+from configs.modes import is_smoke, variant_of
+from configs.smoke import shrink
 
-BOXED = "{question}\nPut your final answer within \\boxed{}."
+VARIANTS = ("", "da")
 
 
 def get_config(mode: str = "full") -> config_dict.ConfigDict:
+  adaptive = variant_of(mode, VARIANTS) == "da"
   c = config_dict.ConfigDict({"seed": 0})
   c.budget = dict(fn="fixed", target=4000)
   c.reward = dict(fn="truncation")
@@ -25,37 +32,34 @@ def get_config(mode: str = "full") -> config_dict.ConfigDict:
   c.advantage = dict(fn="reinforce_baseline")
   c.loss = dict(fn="clipped_surrogate", clip_low=0.2, clip_high=0.28, kl=dict(fn="k2", beta=5e-4))
   c.weights = dict(fn="token_mean")
-  c.policy = dict(
-    fn="pretrained", path="models/DeepSeek-R1-Distill-Qwen-1.5B", dtype="bfloat16", remat="full"
-  )
-  c.task = dict(
-    fn="jsonl",
-    path="data/deepscaler.jsonl",
-    question="problem",
-    answer="answer",
-    extract="boxed",
-    template=BOXED,
-  )
-  c.sampling = dict(temperature=1.0, dtype="bfloat16")
+  if adaptive:
+    c.revise = dict(fn="cut_to_tier", thresholds=(0.5,), limits=(4000, 2000))
+  c.policy = common.pretrained("DLER-R1-1.5B" if adaptive else "DeepSeek-R1-Distill-Qwen-1.5B")
+  c.task = common.deepscaler()
+  c.sampling = common.sampling()
   c.optimizer = dict(fn="adamw", learning_rate=1e-6)
-  c.mesh = dict(data=1, fsdp=-1)
-  c.train = dict(
-    steps=450,
+  c.mesh = common.fsdp()
+  c.train = common.train(
+    steps=150 if adaptive else 450,
     prompts=512,
     group_size=16,
     max_tokens=4000,
-    max_prompt_tokens=1024,
     micro_batches=8,
     updates=8,
     max_rounds=4,
   )
-  c.eval = dict(every=100, prompts=512)
-  if is_smoke(mode):
-    shrink(c).budget = dict(fn="fixed", target=16)
-    c.train.max_rounds = 2
+  c.eval = common.evaluation()
+  if is_smoke(mode, VARIANTS):
+    shrink(c).train.max_rounds = 2
+    if adaptive:
+      c.revise.limits = (16, 8)
   return c
 
 
-def sweep(add):
-  for target in (2000, 4000, 6000):
-    add({"budget.target": target})
+def sweep(add, variant):
+  if variant == "da":
+    for limits in ((4000, 2000), (4000, 1000)):
+      add({"revise.limits": limits})
+  else:
+    for target in (2000, 4000, 6000):
+      add({"budget.target": target})

@@ -11,9 +11,9 @@ Result  not run yet
 
 from ml_collections import config_dict
 
-from configs.smoke import is_smoke, shrink
-
-BOXED = "{question}\nPut your final answer within \\boxed{}."
+from configs import common
+from configs.modes import is_smoke
+from configs.smoke import shrink
 
 
 def get_config(mode: str = "full") -> config_dict.ConfigDict:
@@ -25,20 +25,11 @@ def get_config(mode: str = "full") -> config_dict.ConfigDict:
   c.loss = dict(fn="kl_cov", share=0.002, beta=1.0)
   c.weights = dict(fn="sequence_mean")
   c.revise = dict(fn="cut_outliers", alpha=3.0, success=1.0, margin=32)
-  c.policy = dict(
-    fn="pretrained", path="models/DeepSeek-R1-Distill-Qwen-1.5B", dtype="bfloat16", remat="full"
-  )
-  c.task = dict(
-    fn="jsonl",
-    path="data/deepscaler.jsonl",
-    question="problem",
-    answer="answer",
-    extract="boxed",
-    template=BOXED,
-  )
-  c.sampling = dict(temperature=1.0, dtype="bfloat16")
+  c.policy = common.pretrained("DeepSeek-R1-Distill-Qwen-1.5B")
+  c.task = common.deepscaler()
+  c.sampling = common.sampling()
   c.optimizer = dict(fn="adamw", learning_rate=1e-6)
-  c.mesh = dict(data=1, fsdp=-1)
+  c.mesh = common.fsdp()
   c.train = dict(
     steps=1000,
     prompts=128,
@@ -49,9 +40,9 @@ def get_config(mode: str = "full") -> config_dict.ConfigDict:
     updates=4,
     window=20,
   )
-  c.eval = dict(every=100, prompts=512)
+  c.eval = common.evaluation()
   if is_smoke(mode):
-    shrink(c).budget = dict(fn="fixed", target=16)
+    shrink(c)
     c.revise.update(alpha=1.0, margin=1)
     c.train.window = 2
   return c

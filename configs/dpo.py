@@ -1,42 +1,53 @@
 """DPO: the log-ratio to a reference as reward, whatever the length.
 
-Source  arXiv:2305.18290; beta and rate as in SimPO's baselines, arXiv:2405.14734
+  dpo.py       DPO: all parameters train, and the reference's log-probs are computed once.
+  dpo.py:lora  DPO of adapters: the policy without them is the reference, so there is one copy.
+
+Source  arXiv:2305.18290; beta and rate as in SimPO's baselines, arXiv:2405.14734; adapters
+        arXiv:2106.09685
 Data    UltraFeedback-binarized (prompt, chosen, rejected), as Parquet
 Run     python -m experiments.train --config=configs/dpo.py --workdir=$WORKDIR
-Smoke   the same with --config=configs/dpo.py:smoke (one CPU, under a minute)
+Smoke   the same with --config=configs/dpo.py:smoke or :lora,smoke (one CPU, under a minute)
 Result  not run yet
 """
 
 from ml_collections import config_dict
 
-from configs.smoke import is_smoke, shrink_pairs
+from configs import common
+from configs.modes import is_smoke, variant_of
+from configs.smoke import shrink_pairs
+
+VARIANTS = ("", "lora")
 
 
 def get_config(mode: str = "full") -> config_dict.ConfigDict:
   c = config_dict.ConfigDict({"run": "preference", "seed": 0})
-  c.loss = dict(fn="dpo", beta=0.01)
-  c.reference = dict(fn="cached")
-  c.policy = dict(
-    fn="pretrained", path="models/Llama-3-Base-8B-SFT", dtype="bfloat16", remat="full"
-  )
-  c.data = dict(
-    fn="pairs",
-    rows=dict(fn="parquet", path="data/ultrafeedback_binarized.parquet"),
-    window=2048,
-    max_prompt_tokens=1800,
-    held_out=0.01,
-  )
+  c.policy = common.pretrained("Llama-3-Base-8B-SFT")
+  if variant_of(mode, VARIANTS) == "lora":
+    c.loss = dict(fn="dpo", beta=0.1)
+    c.reference = dict(fn="shared")
+    c.lora = dict(rank=16, alpha=32.0)
+    c.policy.param_dtype = "bfloat16"
+    c.optimizer = common.ultrafeedback_adamw(5e-6)
+  else:
+    c.loss = dict(fn="dpo", beta=0.01)
+    c.reference = dict(fn="cached")
+    c.optimizer = common.ultrafeedback_adamw(5e-7)
+  c.data = common.ultrafeedback()
   c.batches = dict(fn="stratified", size=128)
-  c.sampling = dict(temperature=0.7, dtype="bfloat16")
-  c.optimizer = dict(fn="adamw", learning_rate=5e-7, warmup_steps=48, decay_steps=478)
-  c.mesh = dict(data=1, fsdp=-1)
-  c.train = dict(steps=478, max_tokens=1024, max_prompt_tokens=1800, micro_batches=16, pack=4096)
-  c.eval = dict(every=100, pairs=512, prompts=128)
-  if is_smoke(mode):
+  c.sampling = common.sampling(0.7)
+  c.mesh = common.fsdp()
+  c.train = common.ultrafeedback_train()
+  c.eval = common.pairs_evaluation()
+  if is_smoke(mode, VARIANTS):
     shrink_pairs(c)
   return c
 
 
-def sweep(add):
-  for value in (0.01, 0.05, 0.1):
-    add({"loss.beta": value})
+def sweep(add, variant):
+  if variant == "lora":
+    for rank in (8, 16, 64):
+      add({"lora.rank": rank})
+  else:
+    for beta in (0.01, 0.05, 0.1):
+      add({"loss.beta": beta})

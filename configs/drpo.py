@@ -11,9 +11,9 @@ Result  not run yet
 
 from ml_collections import config_dict
 
-from configs.smoke import is_smoke, shrink
-
-BOXED = "{question}\nPut your final answer within \\boxed{}."
+from configs import common
+from configs.modes import is_smoke
+from configs.smoke import shrink
 
 
 def get_config(mode: str = "full") -> config_dict.ConfigDict:
@@ -24,32 +24,17 @@ def get_config(mode: str = "full") -> config_dict.ConfigDict:
   c.advantage = dict(fn="group_normalized")
   c.loss = dict(fn="drpo", max_length=8192, temperature=0.1, tau=10.0, delta=1e-4, beta=1e3)
   c.weights = dict(fn="token_mean")
-  c.policy = dict(
-    fn="pretrained", path="models/DeepSeek-R1-Distill-Qwen-1.5B", dtype="bfloat16", remat="full"
-  )
-  c.task = dict(
-    fn="jsonl",
-    path="data/deepscaler.jsonl",
-    question="problem",
-    answer="answer",
-    extract="boxed",
-    template=BOXED,
-  )
-  c.sampling = dict(temperature=0.6, dtype="bfloat16")
+  c.policy = common.pretrained("DeepSeek-R1-Distill-Qwen-1.5B")
+  c.task = common.deepscaler()
+  c.sampling = common.sampling(0.6)
   c.optimizer = dict(fn="adamw", learning_rate=2e-6)
-  c.mesh = dict(data=1, fsdp=-1)
-  c.train = dict(
-    steps=1000,
-    prompts=128,
-    group_size=8,
-    max_tokens=8192,
-    max_prompt_tokens=1024,
-    micro_batches=4,
-    updates=4,
+  c.mesh = common.fsdp()
+  c.train = common.train(
+    steps=1000, prompts=128, group_size=8, max_tokens=8192, micro_batches=4, updates=4
   )
-  c.eval = dict(every=100, prompts=512)
+  c.eval = common.evaluation()
   if is_smoke(mode):
-    shrink(c).budget = dict(fn="fixed", target=16)
+    shrink(c)
     c.loss.max_length = 16
   return c
 

@@ -11,9 +11,9 @@ Result  not run yet
 
 from ml_collections import config_dict
 
-from configs.smoke import is_smoke, shrink
-
-BOXED = "{question}\nPut your final answer within \\boxed{}."
+from configs import common
+from configs.modes import is_smoke
+from configs.smoke import shrink
 
 
 def get_config(mode: str = "full") -> config_dict.ConfigDict:
@@ -24,25 +24,15 @@ def get_config(mode: str = "full") -> config_dict.ConfigDict:
   c.advantage = dict(fn="group_normalized")
   c.loss = dict(fn="clipped_surrogate", kl=dict(fn="k3", beta=1e-3))
   c.weights = dict(fn="token_mean")
-  c.policy = dict(fn="pretrained", path="models/Qwen2.5-Math-7B", dtype="bfloat16", remat="full")
-  c.task = dict(
-    fn="jsonl",
-    path="data/deepscaler.jsonl",
-    question="problem",
-    answer="answer",
-    extract="boxed",
-    template=BOXED,
-    signals=dict(fn="answer_span", extract="boxed"),
-  )
-  c.sampling = dict(temperature=0.6, dtype="bfloat16")
+  c.policy = common.pretrained("Qwen2.5-Math-7B")
+  c.task = common.deepscaler(signals=dict(fn="answer_span", extract="boxed"))
+  c.sampling = common.sampling(0.6)
   c.optimizer = dict(fn="adamw", learning_rate=1e-6)
-  c.mesh = dict(data=1, fsdp=-1)
-  c.train = dict(
-    steps=1000, prompts=16, group_size=8, max_tokens=3072, max_prompt_tokens=1024, micro_batches=2
-  )
-  c.eval = dict(every=100, prompts=512)
+  c.mesh = common.fsdp()
+  c.train = common.train(steps=1000, prompts=16, group_size=8, max_tokens=3072, micro_batches=2)
+  c.eval = common.evaluation()
   if is_smoke(mode):
-    shrink(c).budget = dict(fn="fixed", target=16)
+    shrink(c)
     c.reward.max_length = 16
   return c
 

@@ -11,9 +11,9 @@ Result  not run yet
 
 from ml_collections import config_dict
 
-from configs.smoke import is_smoke, shrink
-
-BOXED = "{question}\nPut your final answer within \\boxed{}."
+from configs import common
+from configs.modes import is_smoke
+from configs.smoke import shrink
 
 
 def get_config(mode: str = "full") -> config_dict.ConfigDict:
@@ -24,26 +24,15 @@ def get_config(mode: str = "full") -> config_dict.ConfigDict:
   c.advantage = dict(fn="group_normalized", eps=1e-4)
   c.loss = dict(fn="clipped_surrogate", kl=dict(fn="k3", beta=0.04))
   c.weights = dict(fn="sequence_mean")
-  c.policy = dict(
-    fn="pretrained", path="models/DeepSeek-R1-Distill-Qwen-1.5B", dtype="bfloat16", remat="full"
-  )
-  c.task = dict(
-    fn="jsonl",
-    path="data/deepscaler_2000.jsonl",
-    question="problem",
-    answer="answer",
-    extract="boxed",
-    template=BOXED,
-  )
-  c.sampling = dict(temperature=0.7, dtype="bfloat16")
+  c.policy = common.pretrained("DeepSeek-R1-Distill-Qwen-1.5B")
+  c.task = common.deepscaler("data/deepscaler_2000.jsonl")
+  c.sampling = common.sampling(0.7)
   c.optimizer = dict(fn="adamw", learning_rate=1e-6)
-  c.mesh = dict(data=1, fsdp=-1)
-  c.train = dict(
-    steps=310, prompts=32, group_size=2, max_tokens=32768, max_prompt_tokens=1024, micro_batches=4
-  )
-  c.eval = dict(every=100, prompts=512)
+  c.mesh = common.fsdp()
+  c.train = common.train(steps=310, prompts=32, group_size=2, max_tokens=32768, micro_batches=4)
+  c.eval = common.evaluation()
   if is_smoke(mode):
-    shrink(c).budget = dict(fn="fixed", target=16)
+    shrink(c)
     c.reward.rows = c.task.size
   return c
 

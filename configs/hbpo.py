@@ -12,11 +12,11 @@ Result  not run yet
 
 from ml_collections import config_dict
 
-from configs.smoke import is_smoke, shrink
+from configs import common
+from configs.modes import is_smoke
+from configs.smoke import shrink
 
 OPEN = "I will answer this question within {target} tokens.\n"
-
-BOXED = "{question}\nPut your final answer within \\boxed{}."
 
 
 def get_config(mode: str = "full") -> config_dict.ConfigDict:
@@ -27,34 +27,18 @@ def get_config(mode: str = "full") -> config_dict.ConfigDict:
   c.advantage = dict(fn="budget_subgroup", max_length=4096, beta=4.0, intra_weight=1.0)
   c.loss = dict(fn="clipped_surrogate", clip_low=0.2, clip_high=0.28)
   c.weights = dict(fn="token_mean")
-  c.policy = dict(
-    fn="pretrained", path="models/DeepSeek-R1-Distill-Qwen-1.5B", dtype="bfloat16", remat="full"
-  )
-  c.task = dict(
-    fn="jsonl",
-    path="data/deepscaler.jsonl",
-    question="problem",
-    answer="answer",
-    extract="boxed",
-    template=BOXED,
-    render=dict(fn="prefix", templates=OPEN, counts=True),
-  )
+  c.policy = common.pretrained("DeepSeek-R1-Distill-Qwen-1.5B")
+  c.task = common.deepscaler(render=dict(fn="prefix", templates=OPEN, counts=True))
   c.eval_task = {
     name: value for name, value in c.task.items() if name != "render"
   }  # no opening is forced
-  c.sampling = dict(temperature=1.0, dtype="bfloat16")
+  c.sampling = common.sampling()
   c.optimizer = dict(fn="adamw", learning_rate=1e-6)
-  c.mesh = dict(data=1, fsdp=-1)
-  c.train = dict(
-    steps=629,
-    prompts=64,
-    group_size=16,
-    max_tokens=4096,
-    max_prompt_tokens=1024,
-    micro_batches=2,
-    updates=4,
+  c.mesh = common.fsdp()
+  c.train = common.train(
+    steps=629, prompts=64, group_size=16, max_tokens=4096, micro_batches=2, updates=4
   )
-  c.eval = dict(every=100, prompts=512)
+  c.eval = common.evaluation()
   if is_smoke(mode):
     shrink(c).budget.update(targets=(8, 12), cap=16)
     c.task.render.templates = "{target} "

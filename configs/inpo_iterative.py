@@ -11,7 +11,9 @@ Result  not run yet
 
 from ml_collections import config_dict
 
-from configs.smoke import is_smoke, shrink_rounds
+from configs import common
+from configs.modes import is_smoke
+from configs.smoke import shrink_rounds
 
 
 def get_config(mode: str = "full") -> config_dict.ConfigDict:
@@ -22,13 +24,11 @@ def get_config(mode: str = "full") -> config_dict.ConfigDict:
   c.pairing = dict(fn="best_vs_worst")
   c.loss = dict(fn="inpo", tau=2.5e-3, eta=7.5e-3)
   c.reference = dict(fn="start")
-  c.policy = dict(
-    fn="pretrained", path="models/Qwen2.5-1.5B-Instruct", dtype="bfloat16", remat="full"
-  )
+  c.policy = common.pretrained("Qwen2.5-1.5B-Instruct")
   c.batches = dict(fn="stratified", size=64)
-  c.sampling = dict(temperature=1.0, dtype="bfloat16", slots=128)
+  c.sampling = common.sampling(slots=128)
   c.optimizer = dict(fn="adamw", learning_rate=5e-7)
-  c.mesh = dict(data=1, fsdp=-1)
+  c.mesh = common.fsdp()
   c.round = dict(prompts=1024, group_size=8, updates=16)
   c.train = dict(
     steps=480, prompts=128, max_tokens=4096, max_prompt_tokens=1024, micro_batches=8, pack=8192

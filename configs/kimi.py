@@ -11,9 +11,9 @@ Result  not run yet
 
 from ml_collections import config_dict
 
-from configs.smoke import is_smoke, shrink
-
-BOXED = "{question}\nPut your final answer within \\boxed{}."
+from configs import common
+from configs.modes import is_smoke
+from configs.smoke import shrink
 
 
 def get_config(mode: str = "full") -> config_dict.ConfigDict:
@@ -25,26 +25,15 @@ def get_config(mode: str = "full") -> config_dict.ConfigDict:
   c.loss = dict(fn="clipped_surrogate")
   c.weights = dict(fn="token_mean")
   c.then = [dict(at=100, reward=dict(fn="kimi", alpha=0.4))]
-  c.policy = dict(
-    fn="pretrained", path="models/DeepSeek-R1-Distill-Qwen-1.5B", dtype="bfloat16", remat="full"
-  )
-  c.task = dict(
-    fn="jsonl",
-    path="data/deepscaler.jsonl",
-    question="problem",
-    answer="answer",
-    extract="boxed",
-    template=BOXED,
-  )
-  c.sampling = dict(temperature=1.0, dtype="bfloat16")
+  c.policy = common.pretrained("DeepSeek-R1-Distill-Qwen-1.5B")
+  c.task = common.deepscaler()
+  c.sampling = common.sampling()
   c.optimizer = dict(fn="adamw", learning_rate=1e-6)
-  c.mesh = dict(data=1, fsdp=-1)
-  c.train = dict(
-    steps=600, prompts=128, group_size=8, max_tokens=16384, max_prompt_tokens=1024, micro_batches=16
-  )
-  c.eval = dict(every=100, prompts=512)
+  c.mesh = common.fsdp()
+  c.train = common.train(steps=600, prompts=128, group_size=8, max_tokens=16384, micro_batches=16)
+  c.eval = common.evaluation()
   if is_smoke(mode):
-    shrink(c).budget = dict(fn="fixed", target=16)
+    shrink(c)
     c.then[0].update(at=1)
   return c
 

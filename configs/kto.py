@@ -9,29 +9,23 @@ Result  not run yet
 
 from ml_collections import config_dict
 
-from configs.smoke import is_smoke, shrink_pairs
+from configs import common
+from configs.modes import is_smoke
+from configs.smoke import shrink_pairs
 
 
 def get_config(mode: str = "full") -> config_dict.ConfigDict:
   c = config_dict.ConfigDict({"run": "preference", "seed": 0})
   c.loss = dict(fn="kto", beta=0.1, desirable_weight=1.0)
   c.reference = dict(fn="cached")
-  c.policy = dict(
-    fn="pretrained", path="models/Llama-3-Base-8B-SFT", dtype="bfloat16", remat="full"
-  )
-  c.data = dict(
-    fn="pairs",
-    rows=dict(fn="parquet", path="data/ultrafeedback_binarized.parquet"),
-    window=2048,
-    max_prompt_tokens=1800,
-    held_out=0.01,
-  )
+  c.policy = common.pretrained("Llama-3-Base-8B-SFT")
+  c.data = common.ultrafeedback()
   c.batches = dict(fn="stratified", size=128)
-  c.sampling = dict(temperature=0.7, dtype="bfloat16")
-  c.optimizer = dict(fn="adamw", learning_rate=5e-7, warmup_steps=48, decay_steps=478)
-  c.mesh = dict(data=1, fsdp=-1)
-  c.train = dict(steps=478, max_tokens=1024, max_prompt_tokens=1800, micro_batches=16, pack=4096)
-  c.eval = dict(every=100, pairs=512, prompts=128)
+  c.sampling = common.sampling(0.7)
+  c.optimizer = common.ultrafeedback_adamw(5e-7)
+  c.mesh = common.fsdp()
+  c.train = common.ultrafeedback_train()
+  c.eval = common.pairs_evaluation()
   if is_smoke(mode):
     shrink_pairs(c)
   return c

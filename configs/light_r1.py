@@ -9,20 +9,16 @@ Result  not run yet
 
 from ml_collections import config_dict
 
-from configs.smoke import is_smoke, shrink_pairs
+from configs import common
+from configs.modes import is_smoke
+from configs.smoke import shrink_pairs
 
 
 def get_config(mode: str = "full") -> config_dict.ConfigDict:
   c = config_dict.ConfigDict({"run": "preference", "seed": 0})
   c.loss = dict(fn="nca", beta=0.3)
   c.reference = dict(fn="cached")
-  c.policy = dict(
-    fn="pretrained",
-    path="models/Light-R1-SFT-stage2",
-    dtype="bfloat16",
-    remat="full",
-    attention="triton",
-  )
+  c.policy = common.pretrained("Light-R1-SFT-stage2", attention="triton")
   c.data = dict(
     fn="pairs",
     rows=dict(fn="jsonl", path="data/light_r1_dpo.jsonl"),
@@ -31,11 +27,11 @@ def get_config(mode: str = "full") -> config_dict.ConfigDict:
     held_out=0.01,
   )
   c.batches = dict(fn="stratified", size=32)
-  c.sampling = dict(temperature=0.7, dtype="bfloat16")
+  c.sampling = common.sampling(0.7)
   c.optimizer = dict(fn="adamw", learning_rate=5e-7, clip_norm=1.0)
-  c.mesh = dict(data=1, fsdp=-1)
+  c.mesh = common.fsdp()
   c.train = dict(steps=300, max_tokens=1024, max_prompt_tokens=2048, micro_batches=4, pack=65536)
-  c.eval = dict(every=100, pairs=512, prompts=128)
+  c.eval = common.pairs_evaluation()
   if is_smoke(mode):
     shrink_pairs(c)
   return c

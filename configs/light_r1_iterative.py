@@ -11,7 +11,9 @@ Result  not run yet
 
 from ml_collections import config_dict
 
-from configs.smoke import is_smoke, shrink_rounds
+from configs import common
+from configs.modes import is_smoke
+from configs.smoke import shrink_rounds
 
 
 def get_config(mode: str = "full") -> config_dict.ConfigDict:
@@ -23,11 +25,11 @@ def get_config(mode: str = "full") -> config_dict.ConfigDict:
   c.pairing = dict(fn="right_vs_wrong")
   c.loss = dict(fn="nca", beta=0.3)
   c.reference = dict(fn="start")
-  c.policy = dict(fn="pretrained", path="models/Light-R1-14B-SFT", dtype="bfloat16", remat="full")
+  c.policy = common.pretrained("Light-R1-14B-SFT")
   c.batches = dict(fn="stratified", size=32)
-  c.sampling = dict(temperature=1.0, dtype="bfloat16", slots=8)
+  c.sampling = common.sampling(slots=8)
   c.optimizer = dict(fn="adamw", learning_rate=5e-7)
-  c.mesh = dict(data=1, fsdp=-1)
+  c.mesh = common.fsdp()
   c.round = dict(prompts=512, group_size=4, updates=32)
   c.train = dict(
     steps=96, prompts=128, max_tokens=16384, max_prompt_tokens=2048, micro_batches=16, pack=18432

@@ -10,7 +10,9 @@ Result  not run yet
 
 from ml_collections import config_dict
 
-from configs.smoke import is_smoke, shrink_pairs
+from configs import common
+from configs.modes import is_smoke
+from configs.smoke import shrink_pairs
 
 
 def get_config(mode: str = "full") -> config_dict.ConfigDict:
@@ -18,13 +20,7 @@ def get_config(mode: str = "full") -> config_dict.ConfigDict:
   c.loss = dict(fn="longpo", beta=0.01, weight=0.01)
   c.weights = dict(fn="sequence_mean")
   c.reference = dict(fn="cached")
-  c.policy = dict(
-    fn="pretrained",
-    path="models/Mistral-7B-Instruct-v0.2",
-    dtype="bfloat16",
-    remat="full",
-    attention="triton",
-  )
+  c.policy = common.pretrained("Mistral-7B-Instruct-v0.2", attention="triton")
   c.data = dict(
     fn="pairs",
     rows=dict(fn="jsonl", path="data/longpo.jsonl"),
@@ -33,9 +29,9 @@ def get_config(mode: str = "full") -> config_dict.ConfigDict:
     held_out=0.01,
   )
   c.batches = dict(fn="stratified", size=8)
-  c.sampling = dict(temperature=0.7, dtype="bfloat16")
+  c.sampling = common.sampling(0.7)
   c.optimizer = dict(fn="adamw", learning_rate=5e-7, warmup_steps=100, decay_steps=1000)
-  c.mesh = dict(data=1, fsdp=-1)
+  c.mesh = common.fsdp()
   c.train = dict(
     steps=1000, max_tokens=1024, max_prompt_tokens=130048, micro_batches=1, pack=262144
   )

@@ -11,9 +11,9 @@ Result  not run yet
 
 from ml_collections import config_dict
 
-from configs.smoke import is_smoke, shrink
-
-BOXED = "{question}\nPut your final answer within \\boxed{}."
+from configs import common
+from configs.modes import is_smoke
+from configs.smoke import shrink
 
 
 def get_config(mode: str = "full") -> config_dict.ConfigDict:
@@ -30,31 +30,17 @@ def get_config(mode: str = "full") -> config_dict.ConfigDict:
   c.advantage = dict(fn="group_normalized")
   c.loss = dict(fn="sequence_clipped_surrogate", clip_low=2e-3, clip_high=2.5e-3)
   c.weights = dict(fn="sequence_sum")
-  c.policy = dict(fn="pretrained", path="models/Qwen2.5-7B", dtype="bfloat16", remat="full")
-  c.task = dict(
-    fn="jsonl",
-    path="data/dapo_math.jsonl",
-    question="problem",
-    answer="answer",
-    extract="boxed",
-    template=BOXED,
-    signals=dict(fn="answer_span", extract="boxed"),
-  )
-  c.sampling = dict(temperature=1.0, dtype="bfloat16", control=dict(fn="top_p", p=0.7))
+  c.policy = common.pretrained("Qwen2.5-7B")
+  c.task = common.dapo_math(signals=dict(fn="answer_span", extract="boxed"))
+  c.sampling = common.sampling(control=dict(fn="top_p", p=0.7))
   c.optimizer = dict(fn="adamw", learning_rate=1e-6, warmup_steps=20)
-  c.mesh = dict(data=1, fsdp=-1)
-  c.train = dict(
-    steps=1000,
-    prompts=128,
-    group_size=8,
-    max_tokens=32768,
-    max_prompt_tokens=1024,
-    micro_batches=2,
-    updates=8,
+  c.mesh = common.fsdp()
+  c.train = common.train(
+    steps=1000, prompts=128, group_size=8, max_tokens=32768, micro_batches=2, updates=8
   )
-  c.eval = dict(every=100, prompts=512)
+  c.eval = common.evaluation()
   if is_smoke(mode):
-    shrink(c).budget = dict(fn="fixed", target=16)
+    shrink(c)
     c.reward.update(max_length=16, buffer=8)
   return c
 

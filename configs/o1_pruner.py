@@ -12,9 +12,9 @@ Result  not run yet
 
 from ml_collections import config_dict
 
-from configs.smoke import is_smoke, shrink
-
-BOXED = "{question}\nPut your final answer within \\boxed{}."
+from configs import common
+from configs.modes import is_smoke
+from configs.smoke import shrink
 
 
 def get_config(mode: str = "full") -> config_dict.ConfigDict:
@@ -25,33 +25,17 @@ def get_config(mode: str = "full") -> config_dict.ConfigDict:
   c.advantage = dict(fn="raw")
   c.loss = dict(fn="sequence_clipped_surrogate", clip_low=0.2, clip_high=0.2)
   c.weights = dict(fn="sequence_mean")
-  c.policy = dict(
-    fn="pretrained", path="models/Qwen2.5-7B-Instruct", dtype="bfloat16", remat="full"
-  )
-  c.task = dict(
-    fn="jsonl",
-    path="data/math.jsonl",
-    question="problem",
-    answer="answer",
-    difficulty="level",
-    extract="boxed",
-    template=BOXED,
-  )
-  c.sampling = dict(temperature=1.0, dtype="bfloat16")
+  c.policy = common.pretrained("Qwen2.5-7B-Instruct")
+  c.task = common.math()
+  c.sampling = common.sampling()
   c.optimizer = dict(fn="adamw", learning_rate=1e-6)
-  c.mesh = dict(data=1, fsdp=-1)
-  c.train = dict(
-    steps=200,
-    prompts=64,
-    group_size=16,
-    max_tokens=4096,
-    max_prompt_tokens=1024,
-    micro_batches=2,
-    updates=4,
+  c.mesh = common.fsdp()
+  c.train = common.train(
+    steps=200, prompts=64, group_size=16, max_tokens=4096, micro_batches=2, updates=4
   )
-  c.eval = dict(every=100, prompts=512)
+  c.eval = common.evaluation()
   if is_smoke(mode):
-    shrink(c).budget = dict(fn="fixed", target=16)
+    shrink(c)
   return c
 
 

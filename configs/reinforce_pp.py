@@ -1,45 +1,61 @@
-"""REINFORCE++: returns whitened over the whole batch's tokens, no group, KL in the reward.
+"""REINFORCE++: returns are whitened over the tokens of the whole batch.
+
+  reinforce_pp.py           REINFORCE++: no groups, and the KL penalty is part of the reward.
+  reinforce_pp.py:baseline  REINFORCE++-baseline: returns are centred in their group before that.
 
 Source  arXiv:2501.03262, as in verl and OpenRLHF (gamma 1; KL 0.01 from memory, in the paper at
-        every token, here as one sum)
+        every token, here as one sum; baseline as in verl: sample variance, eps 1e-8, long responses
+        weigh more in mean and variance)
 Tier    A
 Data    GSM8K's train split as JSON lines in data/gsm8k.jsonl
 Run     python -m experiments.train --config=configs/reinforce_pp.py --workdir=$WORKDIR
-Smoke   the same with --config=configs/reinforce_pp.py:smoke (one CPU, under a minute)
+Smoke   the same with --config=configs/reinforce_pp.py:smoke or :baseline,smoke (one CPU, under a
+        minute)
 Result  not run yet
 """
 
 from ml_collections import config_dict
 
-from configs.smoke import is_smoke, shrink
+from configs import common
+from configs.modes import is_smoke, variant_of
+from configs.smoke import shrink
+
+VARIANTS = ("", "baseline")
 
 
 def get_config(mode: str = "full") -> config_dict.ConfigDict:
+  baseline = variant_of(mode, VARIANTS) == "baseline"
   c = config_dict.ConfigDict({"seed": 0})
   c.budget = dict(fn="fixed", target=1024)
-  c.reward = dict(fn="kl_penalty", beta=0.01)
   c.filter = dict(fn="keep_all")
-  c.advantage = dict(fn="reinforce", gamma=1.0)
-  c.loss = dict(fn="clipped_surrogate")
+  if baseline:
+    c.reward = dict(fn="correctness")
+    c.advantage = dict(fn="reinforce_baseline", per_token=True)
+    c.loss = dict(fn="clipped_surrogate", kl=dict(fn="k2", beta=1e-3))
+  else:
+    c.reward = dict(fn="kl_penalty", beta=0.01)
+    c.advantage = dict(fn="reinforce", gamma=1.0)
+    c.loss = dict(fn="clipped_surrogate")
   c.weights = dict(fn="token_mean")
-  c.policy = dict(
-    fn="pretrained", path="models/Qwen2.5-1.5B-Instruct", dtype="bfloat16", remat="full"
-  )
-  c.task = dict(
-    fn="jsonl", path="data/gsm8k.jsonl", reference="after_hashes", extract="last_number"
-  )
-  c.sampling = dict(temperature=1.0, dtype="bfloat16")
+  c.policy = common.pretrained("Qwen2.5-1.5B-Instruct")
+  c.task = common.gsm8k()
+  c.sampling = common.sampling()
   c.optimizer = dict(fn="adamw", learning_rate=1e-6)
-  c.mesh = dict(data=1, fsdp=-1)
-  c.train = dict(
-    steps=500, prompts=128, group_size=4, max_tokens=1024, max_prompt_tokens=1024, micro_batches=16
+  c.mesh = common.fsdp()
+  group_size = 8 if baseline else 4
+  c.train = common.train(
+    steps=500, prompts=128, group_size=group_size, max_tokens=1024, micro_batches=16
   )
-  c.eval = dict(every=100, prompts=512)
-  if is_smoke(mode):
-    shrink(c).budget = dict(fn="fixed", target=16)
+  c.eval = common.evaluation()
+  if is_smoke(mode, VARIANTS):
+    shrink(c)
   return c
 
 
-def sweep(add):
-  for beta in (0.0, 1e-3, 0.01):
-    add({"reward.beta": beta})
+def sweep(add, variant):
+  if variant == "baseline":
+    for per_token in (True, False):
+      add({"advantage.per_token": per_token})
+  else:
+    for beta in (0.0, 1e-3, 0.01):
+      add({"reward.beta": beta})

@@ -9,25 +9,19 @@ Result  not run yet
 
 from ml_collections import config_dict
 
-from configs.smoke import is_smoke, shrink_rewards
+from configs import common
+from configs.modes import is_smoke
+from configs.smoke import shrink_rewards
 
 
 def get_config(mode: str = "full") -> config_dict.ConfigDict:
   c = config_dict.ConfigDict({"run": "reward_model", "seed": 0})
   c.loss = dict(fn="pairwise", margin=0.0, centring=0.01)
-  c.policy = dict(
-    fn="pretrained", path="models/Llama-3-Base-8B-SFT", dtype="bfloat16", remat="full"
-  )
-  c.data = dict(
-    fn="pairs",
-    rows=dict(fn="parquet", path="data/ultrafeedback_binarized.parquet"),
-    window=2048,
-    max_prompt_tokens=1800,
-    held_out=0.01,
-  )
+  c.policy = common.pretrained("Llama-3-Base-8B-SFT")
+  c.data = common.ultrafeedback()
   c.batches = dict(fn="stratified", size=128)
   c.optimizer = dict(fn="adamw", learning_rate=5e-6, warmup_steps=24, decay_steps=478)
-  c.mesh = dict(data=1, fsdp=-1)
+  c.mesh = common.fsdp()
   c.train = dict(steps=478, micro_batches=16, pack=4096)
   c.eval = dict(every=100, pairs=512)
   if is_smoke(mode):

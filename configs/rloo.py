@@ -11,7 +11,9 @@ Result  not run yet
 
 from ml_collections import config_dict
 
-from configs.smoke import is_smoke, shrink
+from configs import common
+from configs.modes import is_smoke
+from configs.smoke import shrink
 
 
 def get_config(mode: str = "full") -> config_dict.ConfigDict:
@@ -22,21 +24,15 @@ def get_config(mode: str = "full") -> config_dict.ConfigDict:
   c.advantage = dict(fn="leave_one_out")
   c.loss = dict(fn="clipped_surrogate")
   c.weights = dict(fn="sequence_sum")
-  c.policy = dict(
-    fn="pretrained", path="models/Qwen2.5-1.5B-Instruct", dtype="bfloat16", remat="full"
-  )
-  c.task = dict(
-    fn="jsonl", path="data/gsm8k.jsonl", reference="after_hashes", extract="last_number"
-  )
-  c.sampling = dict(temperature=1.0, dtype="bfloat16")
+  c.policy = common.pretrained("Qwen2.5-1.5B-Instruct")
+  c.task = common.gsm8k()
+  c.sampling = common.sampling()
   c.optimizer = dict(fn="adamw", learning_rate=1e-6)
-  c.mesh = dict(data=1, fsdp=-1)
-  c.train = dict(
-    steps=500, prompts=128, group_size=4, max_tokens=512, max_prompt_tokens=1024, micro_batches=16
-  )
-  c.eval = dict(every=100, prompts=512)
+  c.mesh = common.fsdp()
+  c.train = common.train(steps=500, prompts=128, group_size=4, max_tokens=512, micro_batches=16)
+  c.eval = common.evaluation()
   if is_smoke(mode):
-    shrink(c).budget = dict(fn="fixed", target=16)
+    shrink(c)
   return c
 
 

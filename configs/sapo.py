@@ -11,9 +11,9 @@ Result  not run yet
 
 from ml_collections import config_dict
 
-from configs.smoke import is_smoke, shrink
-
-BOXED = "{question}\nPut your final answer within \\boxed{}."
+from configs import common
+from configs.modes import is_smoke
+from configs.smoke import shrink
 
 
 def get_config(mode: str = "full") -> config_dict.ConfigDict:
@@ -24,30 +24,17 @@ def get_config(mode: str = "full") -> config_dict.ConfigDict:
   c.advantage = dict(fn="group_normalized")
   c.loss = dict(fn="sapo", tau_up=1.0, tau_down=1.05)
   c.weights = dict(fn="sequence_mean")
-  c.policy = dict(fn="pretrained", path="models/Qwen3-8B-Base", dtype="bfloat16", remat="full")
-  c.task = dict(
-    fn="jsonl",
-    path="data/dapo_math.jsonl",
-    question="problem",
-    answer="answer",
-    extract="boxed",
-    template=BOXED,
-  )
-  c.sampling = dict(temperature=1.0, dtype="bfloat16")
+  c.policy = common.pretrained("Qwen3-8B-Base")
+  c.task = common.dapo_math()
+  c.sampling = common.sampling()
   c.optimizer = dict(fn="adamw", learning_rate=1e-6)
-  c.mesh = dict(data=1, fsdp=-1)
-  c.train = dict(
-    steps=1000,
-    prompts=128,
-    group_size=8,
-    max_tokens=8192,
-    max_prompt_tokens=1024,
-    micro_batches=4,
-    updates=4,
+  c.mesh = common.fsdp()
+  c.train = common.train(
+    steps=1000, prompts=128, group_size=8, max_tokens=8192, micro_batches=4, updates=4
   )
-  c.eval = dict(every=100, prompts=512)
+  c.eval = common.evaluation()
   if is_smoke(mode):
-    shrink(c).budget = dict(fn="fixed", target=16)
+    shrink(c)
   return c
 
 

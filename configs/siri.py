@@ -11,9 +11,9 @@ Result  not run yet
 
 from ml_collections import config_dict
 
-from configs.smoke import is_smoke, shrink
-
-BOXED = "{question}\nPut your final answer within \\boxed{}."
+from configs import common
+from configs.modes import is_smoke
+from configs.smoke import shrink
 
 
 def get_config(mode: str = "full") -> config_dict.ConfigDict:
@@ -26,29 +26,13 @@ def get_config(mode: str = "full") -> config_dict.ConfigDict:
   c.advantage = dict(fn="group_normalized")
   c.loss = dict(fn="clipped_surrogate", clip_low=0.2, clip_high=0.28)
   c.weights = dict(fn="token_mean")
-  c.policy = dict(
-    fn="pretrained", path="models/DeepSeek-R1-Distill-Qwen-1.5B", dtype="bfloat16", remat="full"
-  )
-  c.task = dict(
-    fn="jsonl",
-    path="data/deepscaler.jsonl",
-    question="problem",
-    answer="answer",
-    extract="boxed",
-    template=BOXED,
-  )
-  c.sampling = dict(temperature=1.0, dtype="bfloat16")
+  c.policy = common.pretrained("DeepSeek-R1-Distill-Qwen-1.5B")
+  c.task = common.deepscaler()
+  c.sampling = common.sampling()
   c.optimizer = dict(fn="adamw", learning_rate=1e-6)
-  c.mesh = dict(data=1, fsdp=-1)
-  c.train = dict(
-    steps=1920,
-    prompts=128,
-    group_size=32,
-    max_tokens=16384,
-    max_prompt_tokens=1024,
-    micro_batches=16,
-  )
-  c.eval = dict(every=100, prompts=512)
+  c.mesh = common.fsdp()
+  c.train = common.train(steps=1920, prompts=128, group_size=32, max_tokens=16384, micro_batches=16)
+  c.eval = common.evaluation()
   if is_smoke(mode):
     shrink(c).budget.schedule.update(low=8, high=16, period=4)
   return c

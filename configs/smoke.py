@@ -1,28 +1,20 @@
-"""What a config becomes in its smoke mode: two steps of a tiny policy, in seconds."""
+"""Functions that turn a config into its smoke mode: two steps of a tiny policy, in seconds."""
 
 import pathlib
 
 from ml_collections import config_dict
 
-MODES = ("full", "smoke")
-
-
-def is_smoke(mode: str) -> bool:
-  """Whether a config is asked for in its smoke mode.
-
-  Raises:
-    ValueError: there is no such mode.
-  """
-  if mode not in MODES:
-    raise ValueError(f"mode must be one of {', '.join(MODES)}, got {mode!r}.")
-  return mode == "smoke"
-
 
 def shrink(c: config_dict.ConfigDict) -> config_dict.ConfigDict:
-  """Replaces what is large or must be fetched; the method's own sections stay as they are.
+  """Replaces everything that is large or must be fetched in a config of "rl".
+
+  A fixed budget becomes 16 tokens; the method's other sections stay, so their lengths are the
+  config's to shrink.
 
   All smoke runs share their shapes, so that one compiled policy serves them.
   """
+  if c.budget.fn == "fixed":
+    c.budget = dict(fn="fixed", target=16)
   c.policy = dict(fn="fresh", vocab_size=258)
   c.tokenizer = dict(fn="utf8")
   kept = {name: c.task[name] for name in ("render", "signals") if name in c.task}
@@ -49,7 +41,7 @@ def shrink(c: config_dict.ConfigDict) -> config_dict.ConfigDict:
 def shrink_pairs(
   c: config_dict.ConfigDict, *, rows: str = "smoke_pairs.jsonl"
 ) -> config_dict.ConfigDict:
-  """The same for runs on pairs, which take them from a file beside this one."""
+  """`shrink` for runs on pairs, which are read from a file in this folder."""
   c.policy = dict(fn="fresh", vocab_size=258)
   c.tokenizer = dict(fn="utf8")
   path = str(pathlib.Path(__file__).with_name(rows))
@@ -66,7 +58,7 @@ def shrink_pairs(
 def shrink_rewards(
   c: config_dict.ConfigDict, *, rows: str = "smoke_pairs.jsonl"
 ) -> config_dict.ConfigDict:
-  """The same for reward models, which write no answers."""
+  """`shrink` for reward models, which do not generate answers."""
   shrink_pairs(c, rows=rows)
   del c.sampling
   c.train = dict(steps=2)
@@ -75,8 +67,8 @@ def shrink_rewards(
 
 
 def shrink_rounds(c: config_dict.ConfigDict) -> config_dict.ConfigDict:
-  """The same for iterative runs. Answers score by their length, or a teacher's stand beside them:
-  a fresh policy is never right, and pairs need a contrast."""
+  """`shrink` for iterative runs. A fresh policy is never right, but pairs need a contrast, so the
+  answers are scored by their length or paired with a teacher's."""
   c.policy = dict(fn="fresh", vocab_size=258)
   c.tokenizer = dict(fn="utf8")
   c.task = dict(fn="reasoning_gym", dataset="chain_sum", seed=0, size=64, max_digits=1)

@@ -8,7 +8,8 @@ Result  experiments/studies/smollm2_chain_sum/README.md
 
 from ml_collections import config_dict
 
-from configs.smoke import is_smoke, shrink
+from configs.modes import is_smoke
+from configs.smoke import shrink
 
 
 def get_config(mode: str = "full") -> config_dict.ConfigDict:

@@ -8,37 +8,21 @@ Result  not run yet
 
 from ml_collections import config_dict
 
-from configs.smoke import is_smoke, shrink_rounds
+from configs import common
+from configs.modes import is_smoke
+from configs.smoke import shrink_rounds
 
 
 def get_config(mode: str = "full") -> config_dict.ConfigDict:
   c = config_dict.ConfigDict({"run": "iterative", "seed": 0})
-  c.task = dict(
-    fn="reasoning_gym",
-    dataset="chain_sum",
-    seed=1,
-    size=100_000,
-    max_terms=3,
-    max_digits=1,
-    extract="last_number",
-  )
-  c.eval_task = dict(
-    fn="reasoning_gym",
-    dataset="chain_sum",
-    seed=2,
-    size=1_000,
-    max_terms=3,
-    max_digits=1,
-    extract="last_number",
-  )
+  c.task = common.chain_sum(seed=1, size=100_000)
+  c.eval_task = common.chain_sum(seed=2, size=1_000)
   c.budget = dict(fn="fixed", target=8, cap=96)
   c.reward = dict(fn="step_bonus", alpha=0.5)
   c.pairing = dict(fn="best_vs_worst")
   c.loss = dict(fn="dpo", beta=0.1)
   c.reference = dict(fn="latest")
-  c.policy = dict(
-    fn="pretrained", path="~/.cache/lcrl/smollm2-135m-instruct", dtype="bfloat16", remat="full"
-  )
+  c.policy = common.smollm2()
   c.batches = dict(fn="stratified", size=64)
   c.sampling = dict(temperature=1.0)
   c.optimizer = dict(fn="adamw", learning_rate=1e-5)

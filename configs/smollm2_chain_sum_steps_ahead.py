@@ -13,7 +13,9 @@ Result  not run yet
 
 from ml_collections import config_dict
 
-from configs.smoke import is_smoke, shrink
+from configs import common
+from configs.modes import is_smoke
+from configs.smoke import shrink
 
 
 def get_config(mode: str = "full") -> config_dict.ConfigDict:
@@ -24,27 +26,9 @@ def get_config(mode: str = "full") -> config_dict.ConfigDict:
   c.advantage = dict(fn="group_normalized")
   c.loss = dict(fn="clipped_surrogate", correction=dict(fn="truncated", high=2.0))
   c.weights = dict(fn="token_mean")
-  c.policy = dict(
-    fn="pretrained", path="~/.cache/lcrl/smollm2-135m-instruct", dtype="bfloat16", remat="full"
-  )
-  c.task = dict(
-    fn="reasoning_gym",
-    dataset="chain_sum",
-    seed=1,
-    size=100_000,
-    max_terms=3,
-    max_digits=1,
-    extract="last_number",
-  )
-  c.eval_task = dict(
-    fn="reasoning_gym",
-    dataset="chain_sum",
-    seed=2,
-    size=1_000,
-    max_terms=3,
-    max_digits=1,
-    extract="last_number",
-  )
+  c.policy = common.smollm2()
+  c.task = common.chain_sum(seed=1, size=100_000)
+  c.eval_task = common.chain_sum(seed=2, size=1_000)
   c.sampling = dict(temperature=1.0, devices=0)
   c.optimizer = dict(fn="adamw", learning_rate=2e-5)
   c.mesh = dict(data=-1, fsdp=1)

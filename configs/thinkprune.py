@@ -11,11 +11,11 @@ Result  not run yet
 
 from ml_collections import config_dict
 
-from configs.smoke import is_smoke, shrink
+from configs import common
+from configs.modes import is_smoke
+from configs.smoke import shrink
 
 LIMIT = "Your answer, thinking included, must fit into {target} tokens."
-
-BOXED = "{question}\nPut your final answer within \\boxed{}."
 
 
 def get_config(mode: str = "full") -> config_dict.ConfigDict:
@@ -30,27 +30,15 @@ def get_config(mode: str = "full") -> config_dict.ConfigDict:
     dict(at=200, budget=dict(fn="fixed", target=3000)),
     dict(at=400, budget=dict(fn="fixed", target=2000)),
   ]
-  c.policy = dict(
-    fn="pretrained", path="models/DeepSeek-R1-Distill-Qwen-1.5B", dtype="bfloat16", remat="full"
-  )
-  c.task = dict(
-    fn="jsonl",
-    path="data/deepscaler.jsonl",
-    question="problem",
-    answer="answer",
-    extract="boxed",
-    template=BOXED,
-    render=dict(fn="system", templates=LIMIT),
-  )
-  c.sampling = dict(temperature=1.0, dtype="bfloat16")
+  c.policy = common.pretrained("DeepSeek-R1-Distill-Qwen-1.5B")
+  c.task = common.deepscaler(render=dict(fn="system", templates=LIMIT))
+  c.sampling = common.sampling()
   c.optimizer = dict(fn="adamw", learning_rate=1e-6)
-  c.mesh = dict(data=1, fsdp=-1)
-  c.train = dict(
-    steps=600, prompts=128, group_size=8, max_tokens=4000, max_prompt_tokens=1024, micro_batches=16
-  )
-  c.eval = dict(every=100, prompts=512)
+  c.mesh = common.fsdp()
+  c.train = common.train(steps=600, prompts=128, group_size=8, max_tokens=4000, micro_batches=16)
+  c.eval = common.evaluation()
   if is_smoke(mode):
-    shrink(c).budget = dict(fn="fixed", target=16)
+    shrink(c)
     c.then = [dict(at=1, budget=dict(fn="fixed", target=12))]
   return c
 

@@ -1,10 +1,10 @@
 """What all commands share: the flag --config with its overrides, and errors of one line.
 
-  --config=configs/laser.py:smoke    a file, and the mode that its get_config gets
-  --config.reward.alpha=0.2          a field of any section, whether the file writes it down or not
-  --config.reward.fn=acoer           another function: the section begins anew
-  --config.then[0].at=200            a part of a list that is there
-  --config.eval_task=None            leaves a section out
+  --config=configs/laser.py:d,smoke  a file, and the mode for its get_config: a variant, a size
+  --config.reward.alpha=0.2          sets a field of any section, also one that the file leaves out
+  --config.reward.fn=acoer           names another function, which clears the section's other fields
+  --config.then[0].at=200            sets a field of an element of a list
+  --config.eval_task=None            removes a section
 
 CONFIG.md lists all fields.
 """
@@ -18,6 +18,7 @@ import re
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from absl import app, flags
@@ -31,13 +32,24 @@ OVERRIDE = re.compile(r"--?config\.([^=]+)(?:=(.*))?$", re.DOTALL)
 class Experiment:
   """A config file and what the command line changes in it."""
 
-  place: str  # path, or path:mode
+  path: str  # of the file, or path:mode
   overrides: tuple[tuple[str, str], ...] = ()
+
+  @property
+  def name(self) -> str:
+    """The file's name, and the variant if the mode names one: "laser_d" of configs/laser.py:d."""
+    from configs.modes import SIZES
+
+    path, _, mode = self.path.partition(":")
+    variants = (part for part in mode.split(",") if part and part not in SIZES)
+    return "_".join([Path(path).stem, *variants])
 
   def to_dict(self) -> dict[str, Any]:
     """Raises ValueError for a file, a mode or a field that does not exist."""
-    config = read(self.place)
-    # Functions come first, the outer ones before the inner ones: they tell the types of the rest.
+    module, mode = load(self.path)
+    found = module.get_config(*([mode] if mode else []))
+    config = found if isinstance(found, dict) else found.to_dict()
+    # Functions come first, outer before inner ones: the types of other fields depend on them.
     order = lambda one: (not one[0].endswith(".fn"), one[0].count(".") * one[0].endswith(".fn"))
     for name, text in sorted(self.overrides, key=order):
       override(config, name, text)
@@ -45,7 +57,7 @@ class Experiment:
 
 
 def define_config(*, required: bool = False) -> None:
-  """The flag --config; its value is an `Experiment`, which is read when it is asked for."""
+  """Defines the flag --config. Its value is an `Experiment`, whose file is read by `to_dict`."""
   overrides: list[tuple[str, str]] = []
   sys.argv[1:] = take_overrides(sys.argv[1:], overrides)
 
@@ -53,90 +65,89 @@ def define_config(*, required: bool = False) -> None:
     def parse(self, argument: str) -> Experiment:
       return Experiment(argument, tuple(overrides))
 
-  flags.DEFINE(Parser(), "config", None, "Experiment: a file in configs/, and :smoke.")
+  flags.DEFINE(Parser(), "config", None, "A config file, and its mode after a colon.")
   if required:
     flags.mark_flag_as_required("config")
 
 
 def take_overrides(arguments: Sequence[str], into: list[tuple[str, str]]) -> list[str]:
-  """The arguments without those like --config.x.y=1 or --config.x.y 1, which go `into` a list."""
-  rest, waiting = [], list(arguments)
-  while waiting:
-    one = waiting.pop(0)
-    if not (found := OVERRIDE.match(one)):
-      rest.append(one)
+  """Moves arguments like --config.x.y=1 or --config.x.y 1 `into` a list; returns the others."""
+  rest, remaining = [], list(arguments)
+  while remaining:
+    argument = remaining.pop(0)
+    if not (match := OVERRIDE.match(argument)):
+      rest.append(argument)
       continue
-    name, text = found.groups()
+    name, text = match.groups()
     if text is None:
-      text = waiting.pop(0) if waiting and not waiting[0].startswith("--") else "True"
+      text = remaining.pop(0) if remaining and not remaining[0].startswith("--") else "True"
     into.append((name, text))
   return rest
 
 
-def read(place: str) -> dict[str, Any]:
-  """The config that the file at `place` gives."""
+def load(argument: str) -> tuple[ModuleType, str]:
+  """The module of a config file, and the mode that stands after its path, if any."""
   from lcrl.values import nearest
 
-  path, colon, mode = place.partition(":")
+  path, _, mode = argument.partition(":")
   file = Path(path)
   if not file.is_file():
     near = nearest(path, map(str, file.parent.glob("*.py")))
-    raise ValueError(f"--config={place}: there is no file {path}{near or '.'}")
+    raise ValueError(f"--config={argument}: there is no file {path}{near or '.'}")
   spec = importlib.util.spec_from_file_location(file.stem, file)
   if spec is None or spec.loader is None:
-    raise ValueError(f"--config={place}: {path} is no Python file.")
+    raise ValueError(f"--config={argument}: {path} is no Python file.")
   module = importlib.util.module_from_spec(spec)
   spec.loader.exec_module(module)
   if not hasattr(module, "get_config"):
-    raise ValueError(f"--config={place}: {path} has no get_config.")
-  config = module.get_config(mode) if colon else module.get_config()
-  return config if isinstance(config, dict) else config.to_dict()
+    raise ValueError(f"--config={argument}: {path} has no get_config.")
+  return module, mode
 
 
 def override(config: dict[str, Any], name: str, text: str) -> None:
-  """Sets the field at a dotted name, as its type reads the text."""
+  """Sets the field at a dotted name to what the text means for the field's type."""
   from lcrl.training import fields
   from lcrl.values import parse
 
   *above, last = path = tuple(name.replace("[", ".").replace("]", "").split("."))
-  place: Any = config
+  parent: Any = config
   for depth, key in enumerate(above):
-    if isinstance(place, dict) and place.get(key) is None:
-      place[key] = {}
-    elif isinstance(place, dict) and isinstance(place[key], tuple):
-      place[key] = list(place[key])
-    place = _part(place, key, ".".join(path[:depth]))
+    if isinstance(parent, dict) and parent.get(key) is None:
+      parent[key] = {}
+    elif isinstance(parent, dict) and isinstance(parent[key], tuple):
+      parent[key] = list(parent[key])
+    parent = _part(parent, key, ".".join(path[:depth]))
   value = parse(text, fields.hint(config, path))
   if len(path) == 1 and value is None:
     config.pop(last, None)
-  elif isinstance(place, list):
-    _part(place, last, ".".join(above))
-    place[int(last)] = value
-  elif not isinstance(place, dict):
-    raise ValueError(f"--config.{name}: {'.'.join(above)} is {place!r:.80}, no section.")
+  elif isinstance(parent, list):
+    _part(parent, last, ".".join(above))
+    parent[int(last)] = value
+  elif not isinstance(parent, dict):
+    raise ValueError(f"--config.{name}: {'.'.join(above)} is {parent!r:.80}, no section.")
   else:
-    if last == "fn" and place.get("fn") != value:
-      place.clear()
-    place[last] = value
+    if last == "fn" and parent.get("fn") != value:
+      parent.clear()
+    parent[last] = value
 
 
-def _part(place: Any, key: str, at: str) -> Any:
-  if isinstance(place, dict):
-    return place[key]
-  if isinstance(place, list) and key.isdigit() and int(key) < len(place):
-    return place[int(key)]
-  raise ValueError(f"--config.{at}.{key}: {at} is {place!r:.80}, which has no {key!r}.")
+def _part(parent: Any, key: str, at: str) -> Any:
+  if isinstance(parent, dict):
+    return parent[key]
+  if isinstance(parent, list) and key.isdigit() and int(key) < len(parent):
+    return parent[int(key)]
+  raise ValueError(f"--config.{at}.{key}: {at} is {parent!r:.80}, which has no {key!r}.")
 
 
 def run(main: Callable[[Sequence[str]], Any], name: str) -> None:
-  """`app.run`, where an error of the user's is one line and libraries are quiet.
+  """`app.run` with errors of the user in one line and without messages of the libraries.
 
-  --traceback shows where an error comes from, --verbosity=0 what libraries say.
+  --traceback shows where an error comes from, and --verbosity=0 the messages.
   """
   flags.DEFINE_bool("traceback", False, "Show where an error comes from.")
 
   def guarded(argv: Sequence[str]) -> Any:
-    if not FLAGS["verbosity"].present:  # libraries tell of every file that they write
+    if not FLAGS["verbosity"].present:  # Orbax logs every file that it writes
       absl_logging.set_verbosity(absl_logging.WARNING)
       absl_logging.get_absl_handler().setFormatter(logging.Formatter("%(levelname)s: %(message)s"))
     try:
@@ -153,7 +164,7 @@ def run(main: Callable[[Sequence[str]], Any], name: str) -> None:
 
 
 def _of_the_user(error: Exception) -> bool:
-  """Of values, files, templates, or of a run that is not finite any more."""
+  """Whether values, files, a template or a diverged run caused it, and not a bug."""
   imported = {"lcrl.training.checkpoint": "CheckpointError", "jinja2": "TemplateError"}
   more = (getattr(sys.modules[x], name) for x, name in imported.items() if x in sys.modules)
   return isinstance(error, (ValueError, OSError, FloatingPointError, *more))

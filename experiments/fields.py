@@ -21,8 +21,8 @@ HEAD = """# Fields of a config
 
 `python -m experiments.fields` writes this page from the code.
 
-A config is a Python file whose `get_config(mode)` gives sections. Each field of a section is set
-in the file, or on the command line of every command that takes `--config`:
+A config is a Python file whose `get_config(mode)` returns sections. A field of a section is set in
+the file, or on the command line of any command that takes `--config`:
 
 ```sh
 python -m experiments.train --config=configs/laser.py --workdir=runs/laser \\
@@ -30,19 +30,21 @@ python -m experiments.train --config=configs/laser.py --workdir=runs/laser \\
   --config.sampling.control.fn=top_p --config.sampling.control.p=0.95
 ```
 
-A section that the file lacks begins when one of its fields is set; `--config.eval_task=None`
-leaves one out; another `fn` begins its section anew.
+Setting a field adds its section if the file has none. `--config.eval_task=None` removes a section,
+and a new `fn` clears the other fields of its section. The mode follows the file after a colon:
+`--config=configs/laser.py:d,smoke` is the variant `d` in its smoke mode. `--print_config` prints
+every field of the config that results, one a line, and runs nothing.
 
-`fn` is a name on this page, or `"package.module:name"` of a function of your own that gives the
-same kind of thing: stages, tasks, verifiers, signals, renderers, revisions, optimizers, policies,
+`fn` is a name on this page, or `"package.module:name"` of a function of your own that returns the
+same type: stages, tasks, verifiers, signals, renderers, revisions, optimizers, policies,
 tokenizers, data, pairings. Worker processes import a verifier, so its module should not import jax.
 
-Besides sections a config has `run`, the kind of run ("rl" if absent), and `seed`, a whole number.
-`learned` (runs of "rl" and "iterative") names trained reward models:
-`dict(signal=dict(path="runs/x"))`. `then` (runs of "rl") is a list of
-`dict(at=step, reward=dict(...))`: what takes the place of a section after so many steps. `task` and
-`eval_task` have a field `long`, which is "error" unless it is "skip": what becomes of prompts that
-are longer than `train.max_prompt_tokens`.
+Besides its sections a config has `run`, the kind of run ("rl" if absent), and `seed`, an integer.
+`learned` (runs of "rl" and "iterative") lists trained reward models by the signal that each of them
+supplies: `dict(signal=dict(path="runs/x"))`. `then` (runs of "rl") is a list of
+`dict(at=step, reward=dict(...))` and replaces sections after that number of steps. `task` and
+`eval_task` have a field `long` for prompts that are longer than `train.max_prompt_tokens`: "error"
+(the default) refuses them, and "skip" leaves them out and counts them.
 """
 
 

@@ -1,49 +1,71 @@
-"""The table of methods in the README, read off the code: `python -m experiments.methods` writes it.
+"""METHODS.md and the short table of the README: `python -m experiments.methods` writes both.
 
-A config whose docstring has a line `Tier` is a method. The docstring gives name, paper and tier;
-the sections give the functions; the golden numbers are those whose adapters call these functions;
-what was measured is read from the testbed study, whose methods have the configs' names.
+A config whose docstring has a line `Tier` is a method. The docstring gives its name, idea, paper
+and tier; the sections give its functions; golden values are found by the functions that their
+adapters call; measurements come from the testbed study, whose methods have the configs' names.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import functools
 import importlib
 import inspect
 import json
 import pathlib
 import re
-import types
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
 
-from lcrl import losses, recipes
+from experiments import configs
+from experiments.golden_entries import SECTIONS, TOOLS, checked, goldens_of, public
 from lcrl.losses import policy, weights
 from lcrl.registry import names
-from lcrl.training.rl import revise
 
 ROOT = pathlib.Path(__file__).parent.parent
+PAGE, README = ROOT / "METHODS.md", ROOT / "README.md"
 MARKS = "<!-- methods: python -m experiments.methods -->\n", "<!-- end of methods -->\n"
-SECTIONS = {**recipes.SLOTS._asdict(), "weights": weights, "revise": revise}
-UNNAMED = 0.2  # a function that more of the configs name than this tells nothing of a method
+IN_README = ("l1_exact", "laser_d", "kimi", "thinkprune", "dapo", "gfpo_shortest", "dler", "gspo")
+UNNAMED = 0.2  # a function in a larger share of the configs says nothing about a method
 TELLS_LITTLE = {f"weights.{name}" for name in weights.__all__}  # beside other functions
-MOST_GOLDENS = 9  # a function behind more of the entries than this tells nothing of a method
-SHOWN_GOLDENS = 3
-TOOLS = ("lcrl.losses.draft_tree", "lcrl.data.bucketing")  # tier C: no config
 TESTBED = ROOT / "experiments" / "studies" / "testbed"
+TESTBED_NAMES = {"dler_da": "da_dler"}  # where the study's name is not the config's
+HEAD = """# Methods
+
+`python -m experiments.methods` writes this page from the code.
+
+A method is a choice of five stages: budget, reward, filter, advantage and loss. Some methods also
+change rollouts before they are rewarded (`revise`), and `then` replaces any section after a given
+number of steps. Each method has a config in its paper's own setting. `--config=configs/X.py:smoke`
+runs it on a laptop in under a minute, `--config=configs/X.py:variant` chooses between the variants
+of one paper, and `:variant,smoke` does both.
+
+- **Functions** are those that set the method apart; functions that many methods use are left out.
+- **Checked against** links stored values. They come from the authors' code or from a calculation by
+  hand. `python -m tests.goldens tests/golden/*.json` compares the functions with all of them.
+- **Testbed** is accuracy and mean tokens on short sums with a known shortest solution, from a
+  strong and from a weak initial policy, at each method's best coefficient. [The
+  study](experiments/studies/testbed/README.md) describes it.
+"""
+TIERS = {
+  "A": "The paper's text or code was read. The config names what was not available.",
+  "B": "The paper does not publish a signal or a constant. The config names the substitute, so "
+  "results say nothing about the paper's own.",
+  "C": "There are functions and tests, but no config.",
+}
 
 
 @dataclasses.dataclass(frozen=True)
 class Method:
+  key: str  # the name of its config, as in `configs.variants`, or of its module
   name: str
+  idea: str
   tier: str
   source: str
   functions: Mapping[str, Callable]  # as the config names them, "rewards.step_bonus"
-  place: str  # its config, or its module
+  config: str  # a link to it; "none" for a module
   goldens: tuple[str, ...]
 
   @property
@@ -57,47 +79,41 @@ class Method:
 
 def methods() -> list[Method]:
   """Those with a config, and the tools, by tier and name."""
-  docs = {path.stem: _labelled(_module(path.stem)) for path in _configs()}
+  docs = {name: _labelled(one) for name, one in configs.variants().items()}
   docs = {name: doc for name, doc in docs.items() if "Tier" in doc}
-  named = {name: dict(_named(_module(name).get_config().to_dict())) for name in docs}
+  named = {name: dict(_named(configs.variants()[name].config())) for name in docs}
   uses = Counter(function for functions in named.values() for function in functions)
   usual = {function for function, count in uses.items() if count > UNNAMED * len(named)}
   rows = [_method(name, doc, named[name], usual) for name, doc in docs.items()]
   return sorted([*rows, *map(_tool, TOOLS)], key=lambda row: (row.tier, row.name.lower()))
 
 
-def _method(name, doc: Mapping[str, str], named: Mapping[str, Callable], usual: set[str]) -> Method:
+def _method(key, doc: Mapping[str, str], named: Mapping[str, Callable], usual: set[str]) -> Method:
   own = {k: f for k, f in named.items() if k not in usual}
   if not own.keys() - TELLS_LITTLE:
     own = {k: f for k, f in named.items() if k.startswith(("advantages", "losses"))}
-  goldens = _goldens(f for k, f in own.items() if k not in TELLS_LITTLE)
-  title = doc["title"].partition(":")[0]
-  return Method(title, doc["Tier"], doc["Source"], own, f"configs/{name}.py", goldens)
+  goldens = goldens_of(f for k, f in own.items() if k not in TELLS_LITTLE)
+  name, _, idea = doc["title"].partition(": ")
+  variant = configs.variants()[key]
+  link = f"[`{variant.argument}`](configs/{variant.stem}.py)"
+  return Method(key, name, idea, doc["Tier"], doc["Source"], own, link, goldens)
 
 
-def _tool(name: str) -> Method:
-  module = importlib.import_module(name)
-  functions = {f.__name__: f for f in _public() if f.__module__ == name}
-  title, _, text = (module.__doc__ or "").partition(":")
-  source, place = text.partition("Source: ")[2], f"{name.replace('.', '/')}.py"
-  return Method(
-    title, "C", source, dict(sorted(functions.items())), place, _goldens(functions.values())
-  )
-
-
-def _module(config: str) -> types.ModuleType:
-  return importlib.import_module(f"configs.{config}")
-
-
-def _configs() -> list[pathlib.Path]:
-  return sorted(path for path in (ROOT / "configs").glob("*.py") if path.stem != "__init__")
-
-
-def _labelled(module: types.ModuleType) -> dict[str, str]:
-  """The docstring's first line, "title", and its lines "Label  text"; text may go on, indented."""
+def _tool(key: str) -> Method:
+  module = importlib.import_module(key)
+  functions = dict(sorted((f.__name__, f) for f in public() if f.__module__ == key))
   title, _, rest = (module.__doc__ or "").partition("\n\n")
-  lines = re.sub(r"\n +", " ", rest)
-  return {"title": title, **dict(re.findall(r"^([A-Z]\w+) +(.+)$", lines, re.MULTILINE))}
+  (name, _, idea), source = title.partition(": "), rest.partition("Source: ")[2]
+  return Method(key, name, idea, "C", source, functions, "none", goldens_of(functions.values()))
+
+
+def _labelled(variant: configs.Variant) -> dict[str, str]:
+  """The docstring's first line, or that of the variant, as "title"; and its lines "Label  text",
+  whose text may go on, indented."""
+  title, _, rest = (variant.module.__doc__ or "").partition("\n\n")
+  titles = dict(re.findall(r"^  (\S+\.py\S*) +(.+)$", rest, re.MULTILINE))
+  lines = re.findall(r"^([A-Z]\w+) +(.+)$", re.sub(r"\n +", " ", rest), re.MULTILINE)
+  return {"title": titles.get(variant.argument, title), **dict(lines)}
 
 
 def _named(config: Mapping[str, Any]) -> Iterator[tuple[str, Callable]]:
@@ -109,61 +125,6 @@ def _named(config: Mapping[str, Any]) -> Iterator[tuple[str, Callable]]:
         function = getattr(module, name)
         home = "losses" if module is policy else module.__name__.rpartition(".")[2]
         yield f"{home}.{name}", function
-
-
-def _goldens(functions: Iterable[Callable]) -> tuple[str, ...]:
-  """Golden entries whose adapter calls one of the functions, or the bare function behind it: first
-  those that call little else. Functions that stand behind many entries say nothing."""
-  called = _called_by_goldens()
-  shared = Counter(g for names in called.values() for g in names)
-  wanted = {g for f in functions for g in _calls(f) if shared[g] <= MOST_GOLDENS}
-  share = {key: len(names & wanted) / len(names) for key, names in called.items() if names & wanted}
-  return tuple(sorted(share, key=lambda key: (-share[key], key)))
-
-
-@functools.cache
-def _called_by_goldens() -> dict[str, set[Callable]]:
-  from tests.goldens import ADAPTERS
-
-  return {key: _calls(f) for key, f in ADAPTERS.items() if key.startswith("rl_")}
-
-
-def _calls(function: Callable) -> set[Callable]:
-  """The public functions that `function` mentions, itself or by helpers, itself included."""
-  seen: set[Callable] = set()
-  near = {function}
-  while near:
-    seen |= near
-    through = {f for f in near if f is function or f not in _public()}
-    near = {g for f in through for g in _mentioned(f)} - seen
-  return seen & _public()
-
-
-@functools.cache
-def _public() -> set[Callable]:
-  """What the slots, the losses and the tools of tier C offer."""
-  modules = [*SECTIONS.values(), losses, *map(importlib.import_module, TOOLS)]
-  found = {vars(m).get(name) for m in modules for name in getattr(m, "__all__", vars(m))}
-  return {f for f in found if inspect.isfunction(f) and not f.__name__.startswith("_")}
-
-
-def _mentioned(f: Callable) -> Iterator[Callable]:
-  """The project's functions that its code, inner functions included, and its closure refer to."""
-  if not inspect.isfunction(f):
-    return
-  names = set(_code_names(f.__code__))
-  modules = [f.__globals__[n] for n in names if inspect.ismodule(f.__globals__.get(n))]
-  for place in (f.__globals__, *(vars(m) for m in modules if m.__name__.startswith("lcrl"))):
-    found = (place.get(name) for name in names)
-    yield from (g for g in found if getattr(g, "__module__", "").startswith(("lcrl", "tests")))
-  yield from (c.cell_contents for c in f.__closure__ or () if inspect.isfunction(c.cell_contents))
-
-
-def _code_names(code: types.CodeType) -> Iterator[str]:
-  yield from code.co_names
-  for constant in code.co_consts:
-    if isinstance(constant, types.CodeType):
-      yield from _code_names(constant)
 
 
 def _measured() -> dict[str, str]:
@@ -187,30 +148,40 @@ def _measured() -> dict[str, str]:
   return {name: text for name, (_, text) in best.items()}
 
 
-def table() -> str:
-  """Markdown; links lead from the repository's root."""
-  measured = _measured()
-  lines = [
-    "| method | tier | paper | functions | config | golden numbers | testbed |",
-    "|---|---|---|---|---|---|---|",
+def page() -> str:
+  """All of METHODS.md."""
+  rows, measured = methods(), _measured()
+  parts = [HEAD]
+  for tier, meaning in TIERS.items():
+    cells = [
+      (
+        m.name,
+        m.idea.rstrip("."),
+        m.paper,
+        ", ".join(f"[`{name}`]({_home(f)})" for name, f in m.functions.items()),
+        m.config,
+        checked(m.goldens),
+        measured.get(TESTBED_NAMES.get(m.key, m.key), "not run"),
+      )
+      for m in rows
+      if m.tier == tier
+    ]
+    head = ("method", "idea", "paper", "functions", "config", "checked against", "testbed")
+    parts.append(f"## Tier {tier}\n\n{meaning}\n\n{_table(head, cells)}")
+  return "\n".join(parts)
+
+
+def short_table() -> str:
+  """The README's rows, one of each kind of method."""
+  rows = {m.key: m for m in methods()}
+  cells = [
+    (m.name, m.idea.rstrip("."), m.paper, m.config) for m in map(rows.__getitem__, IN_README)
   ]
-  for m in methods():
-    functions = [f"[`{n}`]({_home(f)})" for n, f in m.functions.items()]
-    stem = pathlib.Path(m.place).stem
-    goldens = ", ".join(f"`{key}`" for key in m.goldens[:SHOWN_GOLDENS]) or "none"
-    if more := len(m.goldens[SHOWN_GOLDENS:]):
-      goldens += f" and {more} more"
-    cells = (
-      m.name,
-      m.tier,
-      m.paper,
-      ", ".join(functions),
-      f"[`{stem}`]({m.place})" if m.tier != "C" else "none",
-      goldens,
-      measured.get(stem, "not run"),
-    )
-    lines.append(f"| {' | '.join(cells)} |")
-  return "\n".join(lines) + "\n"
+  return _table(("method", "idea", "paper", "config"), cells)
+
+
+def _table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
+  return "".join(f"| {' | '.join(row)} |\n" for row in (head, ("---",) * len(head), *rows))
 
 
 def _home(function: Callable) -> str:
@@ -218,12 +189,12 @@ def _home(function: Callable) -> str:
 
 
 def updated(readme: str) -> str:
-  """The README with the table between its marks."""
+  """The README with the short table between its marks."""
   before, rest = readme.split(MARKS[0])
   _, after = rest.split(MARKS[1])
-  return before + MARKS[0] + "\n" + table() + "\n" + MARKS[1] + after
+  return f"{before}{MARKS[0]}\n{short_table()}\n{MARKS[1]}{after}"
 
 
 if __name__ == "__main__":
-  path = ROOT / "README.md"
-  path.write_text(updated(path.read_text()))
+  PAGE.write_text(page(), encoding="utf-8")
+  README.write_text(updated(README.read_text(encoding="utf-8")), encoding="utf-8")

@@ -1,15 +1,21 @@
-"""Trains what a config describes, or goes on where it stopped.
+"""Trains what a config describes, or continues a run that was stopped.
 
   python -m experiments.train --config=configs/laser.py --workdir=runs/laser
-  python -m experiments.train --config=configs/laser.py:smoke --workdir=runs/smoke
+  python -m experiments.train --config=configs/laser.py:d,smoke --workdir=runs/smoke
   python -m experiments.train --config=configs/laser.py --config.reward.alpha=0.2 --workdir=...
   python -m experiments.train --config=configs/simpo.py --workdir=runs/simpo  # on pairs
+  python -m experiments.train --config=configs/laser.py --print_config  # every field; runs nothing
+  python -m experiments.train --config=configs/laser.py --sweep --workdir=runs/sweep
+
+--sweep runs the settings that the config's `sweep` declares, one after the other, each in a folder
+of its own. The same command continues a sweep that was stopped. --print_sweep prints a command for
+each setting instead.
 
 On several hosts, start the same command on each. A cluster that JAX knows (Cloud TPU, Slurm, Open
 MPI, Kubernetes) needs only --multihost; elsewhere name --coordinator, --processes and --process.
 
 CONFIG.md lists the fields of a config. An error is one line, and --traceback shows where it comes
-from; --verbosity=0 shows what the libraries have to say.
+from. Messages of the libraries are hidden, and --verbosity=0 shows them.
 """
 
 from __future__ import annotations
@@ -18,17 +24,29 @@ import json
 import os
 import pathlib
 import sys
+from typing import Any
 
 import jax
 from absl import flags
 
-from experiments import command
+from experiments import command, configs
 
 FLAGS = flags.FLAGS
 
 
 def main(_) -> None:
-  print(f"{FLAGS.config.place} in {FLAGS.workdir}: loading", file=sys.stderr, flush=True)
+  if FLAGS.print_config:
+    print("\n".join(configs.page(checked(FLAGS.config.to_dict()))))
+    return
+  if FLAGS.workdir is None:
+    raise ValueError("--workdir must name the folder of the run.")
+  workdir = pathlib.Path(FLAGS.workdir)
+  if FLAGS.print_sweep:
+    from experiments import sweep
+
+    print("\n".join(sweep.commands(FLAGS.config, workdir)))
+    return
+  print(f"{FLAGS.config.path} in {FLAGS.workdir}: loading", file=sys.stderr, flush=True)
   keep_programs()
   if FLAGS.deterministic:
     flags_ = os.environ.get("XLA_FLAGS", "")
@@ -36,13 +54,24 @@ def main(_) -> None:
   if FLAGS.multihost or FLAGS.coordinator:
     join(FLAGS.coordinator, FLAGS.processes, FLAGS.process)
 
-  from lcrl.training.loop import train  # after the start of jax.distributed
+  from experiments import sweep  # after the start of jax.distributed
+  from lcrl.training.loop import train
 
-  method = pathlib.Path(FLAGS.config.place.partition(":")[0]).stem
-  summary = train(FLAGS.config.to_dict(), FLAGS.workdir, method=method)
+  if FLAGS.sweep:
+    sweep.run(FLAGS.config, workdir, train)
+    return
+  summary = train(FLAGS.config.to_dict(), workdir, method=FLAGS.config.name)
   if jax.process_index() == 0:
     print(json.dumps({key: summary[key] for key in ("accuracy", "tokens", "start")}))
-    print(f"Results are in {FLAGS.workdir}")
+    print(f"Results are in {workdir}")
+
+
+def checked(config: dict[str, Any]) -> dict[str, Any]:
+  """The config; ValueError if it is not valid."""
+  from lcrl.training import kinds
+
+  kinds.kind(config).settings(config)
+  return config
 
 
 def join(coordinator: str | None, processes: int | None, process: int | None) -> None:
@@ -60,7 +89,10 @@ def keep_programs() -> None:
 
 if __name__ == "__main__":
   command.define_config(required=True)
-  flags.DEFINE_string("workdir", None, "Folder of the run; made if absent.", required=True)
+  flags.DEFINE_string("workdir", None, "Folder of the run; made if absent.")
+  flags.DEFINE_bool("print_config", False, "Print every field of the config, and run nothing.")
+  flags.DEFINE_bool("sweep", False, "Run all settings of the config's sweep, one after the other.")
+  flags.DEFINE_bool("print_sweep", False, "Print a command for each setting, and run nothing.")
   flags.DEFINE_bool("multihost", False, "One of several processes of one run.")
   flags.DEFINE_string("coordinator", None, "host:port of the first process.")
   flags.DEFINE_integer("processes", None, "How many there are.")

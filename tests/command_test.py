@@ -65,7 +65,9 @@ def test_nested_functions_lists_and_sections_that_are_left_out():
   assert found["reward"] == {"fn": "acoer"}, "another function takes other arguments"
   assert "eval" not in found
   kinds.kind(found).settings(found)
-  assert config("--config.lora.targets=query,key", name="dpo_lora")["lora"]["targets"] == (
+  assert config("--config.lora.targets=query,key", name="dpo", mode=":lora,smoke")["lora"][
+    "targets"
+  ] == (
     "query",
     "key",
   )
@@ -97,8 +99,23 @@ def test_what_is_unknown_is_refused_with_the_nearest_name(text, message):
 def test_files_and_modes_that_are_not_there():
   with pytest.raises(ValueError, match=r"there is no file .*lasr\.py; did you mean .*laser\.py\?"):
     config(name="lasr")
-  with pytest.raises(ValueError, match="mode must be one of full, smoke, got 'smoek'"):
+  with pytest.raises(
+    ValueError, match="one of d, de, full, smoke, got 'smoek'; did you mean smoke"
+  ):
     config(mode=":smoek")
+  with pytest.raises(ValueError, match=r"one of d, de, full, smoke, got 'dd'; did you mean d\?"):
+    config(mode=":dd,smoke")
+  with pytest.raises(ValueError, match="mode='d,de' must name one of d and de"):
+    config(mode=":d,de")
+
+
+def test_a_variant_and_a_size_in_any_order():
+  assert config(mode=":d,smoke") == config(mode=":smoke,d")
+  assert config(mode=":d")["reward"]["lower"] == 4096
+  assert config(mode=":d,smoke")["reward"]["lower"] == 4
+  assert config(mode="") == config(mode=":full")
+  assert Experiment("configs/laser.py:smoke,d").name == "laser_d"
+  assert Experiment("configs/laser.py:smoke").name == Experiment("laser.py").name == "laser"
 
 
 PROGRAM = """

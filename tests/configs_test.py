@@ -2,26 +2,21 @@
 
 import contextlib
 import functools
-import importlib
 import inspect
 import json
-import pathlib
 
 import jax
 import pytest
 
+from configs import common
+from experiments import configs
 from lcrl import recipes
 from lcrl.evaluation import report
 from lcrl.policies import sources
 from lcrl.training import build, kinds, loop, metric_names
 from lcrl.training.pairs import sampled
 
-FOLDER = pathlib.Path(__file__).parent.parent / "configs"
-NAMES = sorted(p.stem for p in FOLDER.glob("*.py") if p.stem not in ("__init__", "smoke"))
-
-
-def module(name):
-  return importlib.import_module(f"configs.{name}")
+VARIANTS = configs.variants()
 
 
 def check(config):
@@ -65,26 +60,38 @@ def shared():
     yield
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", VARIANTS)
 def test_full_config_names_what_exists(name):
-  config = module(name).get_config().to_dict()
+  config = VARIANTS[name].config()
   check(config)
   check(json.loads(json.dumps(config)))  # as a workdir keeps it
-  doc = inspect.getdoc(module(name))
+  doc, place = inspect.getdoc(VARIANTS[name].module), f"configs/{VARIANTS[name].stem}.py"
   for part in ("Run ", "Smoke ", "Result "):
-    assert part in doc, f"the docstring of configs/{name}.py has no line {part!r}"
-  assert f"configs/{name}.py" in doc
+    assert part in doc, f"the docstring of {place} has no line {part!r}"
+  assert f"{place} " in doc
+  assert f"{place}:smoke" in doc
   if "Tier    B" in doc:
     assert "Stand-in: " in doc
 
 
-@pytest.mark.parametrize("name", [name for name in NAMES if hasattr(module(name), "sweep")])
+@pytest.mark.parametrize("name", VARIANTS)
+def test_the_resolved_config_is_the_stored_one(name):
+  stored = (configs.GOLDEN / f"{name}.txt").read_text(encoding="utf-8")
+  assert configs.golden(VARIANTS[name]) == stored, (
+    "python -m experiments.configs stores what is meant"
+  )
+
+
+def test_there_is_a_stored_page_of_every_config_and_of_nothing_else():
+  assert {path.name for path in configs.GOLDEN.iterdir()} == {f"{name}.txt" for name in VARIANTS}
+
+
+@pytest.mark.parametrize("name", [name for name in VARIANTS if VARIANTS[name].sweep()])
 def test_a_sweep_changes_fields_that_are_there(name):
-  points = []
-  module(name).sweep(points.append)
+  points = VARIANTS[name].sweep()
   assert len(points) >= 2
   for point in points:
-    config = module(name).get_config().to_dict()
+    config = VARIANTS[name].config()
     for field, value in point.items():
       *sections, last = field.split(".")
       place = functools.reduce(lambda place, key: place[key], sections, config)
@@ -93,14 +100,27 @@ def test_a_sweep_changes_fields_that_are_there(name):
 
 
 def test_every_method_sweeps_its_main_coefficient():
-  assert not [
-    n for n in NAMES if "Tier" in inspect.getdoc(module(n)) and not hasattr(module(n), "sweep")
-  ]
+  methods = [v for v in VARIANTS.values() if "Tier" in inspect.getdoc(v.module)]
+  assert not [v.name for v in methods if not v.sweep()]
 
 
-@pytest.mark.parametrize("name", NAMES)
+def test_shared_sections_are_one_level_deep():
+  functions = {n: f for n, f in vars(common).items() if inspect.isfunction(f)}
+  assert len(functions) > 10
+  for function in functions.values():
+    assert not functions.keys() & set(function.__code__.co_names)
+    assert "config_dict" not in function.__code__.co_names
+
+
+def test_a_config_that_was_run_is_a_complete_page():
+  run = [v for v in VARIANTS.values() if "Result  not run yet" not in inspect.getdoc(v.module)]
+  assert len(run) == 6
+  assert not [v.name for v in run if hasattr(v.module, "common")]
+
+
+@pytest.mark.parametrize("name", VARIANTS)
 def test_smoke_run(name, tmp_path):
-  loop.train(module(name).get_config("smoke").to_dict(), tmp_path)
+  loop.train(VARIANTS[name].config("smoke"), tmp_path)
   assert json.loads((tmp_path / "summary.json").read_text())["tokens"] > 0
   assert (tmp_path / "report.md").read_text().startswith("# ")
   written = map(json.loads, (tmp_path / "metrics.jsonl").read_text().splitlines())

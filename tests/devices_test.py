@@ -1,13 +1,13 @@
 """What is cut over devices is padded, or refused with the numbers that would do."""
 
 import dataclasses
-import importlib
 import types
 
 import jax
 import numpy as np
 import pytest
 
+from experiments.configs import variants
 from lcrl import recipes
 from lcrl.mesh import check_divides, first_devices, make_mesh, replicated, whole_shards
 from lcrl.tasks.task import Prompt, Task
@@ -16,19 +16,18 @@ from lcrl.training.rl.learner import build_learner
 from lcrl.training.rl.monitor import make_monitor
 from lcrl.training.rl.settings import read
 from lcrl.types import TrainState
-from tests.configs_test import NAMES, module
 from tests.rollouts import random_rollouts
 
 
 def smoke(name="laser_d", **sections):
-  config = module(name).get_config("smoke").to_dict()
+  config = variants()[name].config("smoke")
   for section, fields in sections.items():
     config[section] = config.get(section, {}) | fields
   return config
 
 
 def test_smoke_modes_lie_on_any_number_of_devices():
-  for name in NAMES:
+  for name in variants():
     config = smoke(name)
     settings = kinds.kind(config).settings(config)
     for count in (1, 2, 3, 8):
@@ -37,9 +36,11 @@ def test_smoke_modes_lie_on_any_number_of_devices():
 
 
 def test_modes_that_no_config_has():
-  for name in NAMES:
-    with pytest.raises(ValueError, match="mode must be one of full, smoke, got 'smoek'"):
-      importlib.import_module(f"configs.{name}").get_config("smoek")
+  for variant in variants().values():
+    with pytest.raises(
+      ValueError, match=r"mode must be one of .*full, smoke, got 'smoek'; did you "
+    ):
+      variant.config("smoek")
 
 
 def test_the_numbers_that_would_do_are_named():

@@ -7,11 +7,11 @@ import math
 
 import pytest
 
+from experiments.configs import variants
 from lcrl import values
 from lcrl.registry import find, is_spec
 from lcrl.training import fields, kinds
 from lcrl.training.fields import Named
-from tests.configs_test import module
 
 VALUES = (None, -1, 0, 1.5, 10**18, math.nan, math.inf, "x", [], {}, True)
 CONFIGS = {
@@ -60,7 +60,7 @@ def refusal(config):
 
 @pytest.mark.parametrize("kind", CONFIGS)
 def test_every_field_takes_or_refuses_by_name(kind):
-  config = module(CONFIGS[kind]).get_config("smoke").to_dict()
+  config = variants()[CONFIGS[kind]].config("smoke")
   paths = [*places(config, kind)]
   assert len(paths) > 50
   refused = 0
@@ -100,7 +100,7 @@ def test_every_field_takes_or_refuses_by_name(kind):
   ],
 )
 def test_some_values_that_once_ended_in_other_errors(path, value):
-  given = changed(module("laser_d").get_config("smoke").to_dict(), path.split("."), value)
+  given = changed(variants()["laser_d"].config("smoke"), path.split("."), value)
   with pytest.raises(ValueError, match=path.replace(".", r"\.")):
     kinds.kind(given).settings(given)
 

@@ -6,9 +6,11 @@ import pathlib
 import re
 
 from experiments import methods
+from experiments.studies.testbed import methods as testbed
 
 ROOT = pathlib.Path(__file__).parent.parent
-TEXT = (ROOT / "README.md").read_text()
+TEXT = (ROOT / "README.md").read_text(encoding="utf-8")
+PAGE = (ROOT / "METHODS.md").read_text(encoding="utf-8")
 
 
 def test_the_ten_lines_run():
@@ -19,21 +21,46 @@ def test_the_ten_lines_run():
 
 
 def test_the_table_of_methods_is_what_the_code_says():
-  rows = {m.place: m for m in methods.methods()}
+  rows = {m.key: m for m in methods.methods()}
   assert len(rows) >= 55
   # Read off by hand: what a stage calls, at any depth of its own helpers, and nothing beside it.
-  assert rows["configs/canon_entropy.py"].goldens == (
+  assert rows["canon_entropy"].goldens == (
     "rl_b/canon_entropy",
     "rl_b/canon_length",
     "rl_b/canon_schedule",
   )
-  assert [*rows["configs/hbpo.py"].functions] == [
+  assert [*rows["hbpo"].functions] == [
     "budgets.subgroups",
     "rewards.hbpo",
     "advantages.budget_subgroup",
   ]
-  assert rows["configs/tldr.py"].tier == "B"
+  assert rows["tldr"].tier == "B"
+  assert rows["laser_de"].name == "LASER-DE"
+  assert rows["laser_de"].config == "[`laser.py:de`](configs/laser.py)"
+  assert "| [authors' code](tests/golden/rl_b.json) |" in line("CANON by entropy")
+  assert "| [hand calculation](tests/golden/rl_a.json) |" in line("TLDR")
+  assert methods.page() == PAGE, "python -m experiments.methods brings METHODS.md up to date"
   assert methods.updated(TEXT) == TEXT, "python -m experiments.methods brings the README up to date"
+
+
+def line(method, page=PAGE):
+  (found,) = (row for row in page.splitlines() if row.startswith(f"| {method} |"))
+  return found
+
+
+def test_every_measured_method_stands_in_the_table():
+  """A method of the testbed that no config has is a baseline of the study's own."""
+  own = {
+    "naive",
+    "hard_cap",
+    "token_mean",
+    "fixed_length",
+    "fixed_target",
+    "hapo_mean",
+    "soft_overlong",
+  }
+  keys = {m.key for m in methods.methods()}
+  assert {methods.TESTBED_NAMES.get(key, key) for key in keys} >= testbed.METHODS.keys() - own
 
 
 def test_what_was_measured_is_the_best_coefficient_of_both_starts(tmp_path, monkeypatch):
@@ -48,12 +75,11 @@ def test_what_was_measured_is_the_best_coefficient_of_both_starts(tmp_path, monk
   for name, found in (("results", results), ("starts", starts)):
     (tmp_path / f"{name}.json").write_text(json.dumps(found))
   monkeypatch.setattr(methods, "TESTBED", tmp_path)
-  (row,) = (line for line in methods.table().splitlines() if line.startswith("| LASER |"))
-  assert row.endswith("| 90.5 % at 15.0; 90.5 % at 18.0 |")
+  assert line("LASER", methods.page()).endswith("| 90.5 % at 15.0; 90.5 % at 18.0 |")
 
 
 def test_links_and_commands_lead_somewhere():
-  for path in re.findall(r"\]\(([^)#:]+)\)", TEXT):
+  for path in re.findall(r"\]\(([^)#:]+)\)", TEXT + PAGE):
     assert (ROOT / path).exists(), path
   targets = (ROOT / "Makefile").read_text()
   for target in re.findall(r"^make ([\w-]+)", TEXT, re.MULTILINE):

@@ -1,0 +1,115 @@
+"""Resolved configs as text: `python -m experiments.configs` renews tests/golden/configs.
+
+One file a config holds each field of its full mode, what its smoke mode changes, and its sweep. So
+a change of a section that several configs share shows in each of them.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from types import ModuleType
+from typing import Any, NamedTuple
+
+ROOT = Path(__file__).parent.parent
+GOLDEN = ROOT / "tests" / "golden" / "configs"
+HELPERS = ("__init__", "common", "modes", "smoke")
+ORDER = (
+  *("run", "seed", "budget", "reward", "filter", "advantage", "loss", "weights", "then", "revise"),
+  *("monitor", "learned", "pairing", "teacher", "reference", "lora", "policy", "tokenizer", "task"),
+  *("eval_task", "data", "batches", "sampling", "optimizer", "mesh", "round", "train"),
+)
+
+
+def page(config: Mapping[str, Any]) -> list[str]:
+  """A line `section.field = value` for every field, in the order of a config file."""
+  rank = {name: place for place, name in enumerate(ORDER)}
+  sections = sorted(config, key=lambda name: (rank.get(name, len(rank)), name))
+  return [
+    f"{field} = {value!r}" for name in sections for field, value in _fields(name, config[name])
+  ]
+
+
+def _fields(name: str, value: Any) -> Iterator[tuple[str, Any]]:
+  if isinstance(value, Mapping) and value:
+    for key in sorted(value, key=lambda key: (key != "fn", key)):
+      yield from _fields(f"{name}.{key}", value[key])
+  elif isinstance(value, list | tuple) and any(isinstance(part, Mapping) for part in value):
+    for place, part in enumerate(value):
+      yield from _fields(f"{name}[{place}]", part)
+  else:
+    yield name, value
+
+
+class Variant(NamedTuple):
+  """One variant of a config file; most files have only one."""
+
+  module: ModuleType
+  variant: str  # one of the module's VARIANTS; empty if it has none
+
+  @property
+  def stem(self) -> str:
+    return self.module.__name__.rpartition(".")[2]
+
+  @property
+  def name(self) -> str:
+    """Such as "laser_d" of configs/laser.py:d."""
+    return f"{self.stem}_{self.variant}" if self.variant else self.stem
+
+  @property
+  def argument(self) -> str:
+    """What follows configs/ in the flag --config."""
+    first = getattr(self.module, "VARIANTS", ("",))[0]
+    return f"{self.stem}.py" if self.variant == first else f"{self.stem}.py:{self.variant}"
+
+  def config(self, size: str = "full") -> dict[str, Any]:
+    return self.module.get_config(f"{self.variant},{size}".lstrip(",")).to_dict()
+
+  def sweep(self) -> list[dict[str, Any]]:
+    return points(self.module, self.variant)
+
+
+@functools.cache
+def variants() -> dict[str, Variant]:
+  """Name -> variant, of all config files."""
+  stems = sorted(p.stem for p in (ROOT / "configs").glob("*.py") if p.stem not in HELPERS)
+  modules = [importlib.import_module(f"configs.{stem}") for stem in stems]
+  found = [Variant(m, variant) for m in modules for variant in getattr(m, "VARIANTS", ("",))]
+  return {one.name: one for one in found}
+
+
+def points(module: ModuleType, variant: str) -> list[dict[str, Any]]:
+  """The settings that a config's `sweep` declares: field -> value."""
+  found: list[dict[str, Any]] = []
+  if hasattr(module, "VARIANTS"):
+    module.sweep(found.append, variant)
+  elif hasattr(module, "sweep"):
+    module.sweep(found.append)
+  return found
+
+
+def golden(variant: Variant) -> str:
+  """What the golden file of a config holds."""
+  full, smoke = page(variant.config()), page(variant.config("smoke"))
+  changed = [line for line in smoke if line not in full]
+  kept = {line.partition(" = ")[0] for line in smoke}
+  gone = [
+    f"without {field}" for field in (x.partition(" = ")[0] for x in full) if field not in kept
+  ]
+  sweep = [", ".join(f"{k} = {v!r}" for k, v in point.items()) for point in variant.sweep()]
+  lines = ["# full", *full, "# smoke", *changed, *gone, "# sweep", *sweep]
+  return "\n".join(lines).replace(f"{ROOT}/", "") + "\n"
+
+
+def write() -> None:
+  GOLDEN.mkdir(exist_ok=True)
+  for file in GOLDEN.glob("*.txt"):
+    file.unlink()
+  for name, variant in variants().items():
+    (GOLDEN / f"{name}.txt").write_text(golden(variant), encoding="utf-8")
+
+
+if __name__ == "__main__":
+  write()

@@ -1,0 +1,104 @@
+"""The runs that the `sweep(add)` of a config declares, each in a folder named after its setting."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+import shlex
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from configs.modes import variant_of
+from experiments import command
+from experiments.configs import points
+from lcrl.evaluation import read_json
+from lcrl.evaluation.progress import to_stderr
+from lcrl.training import kinds
+from lcrl.training.workdir import read_config
+
+Train = Callable[..., dict[str, Any]]  # `lcrl.training.loop.train`
+
+
+def settings(experiment: command.Experiment) -> dict[str, command.Experiment]:
+  """Name of a setting, such as "reward.alpha=0.5" -> the experiment with its overrides.
+
+  Raises:
+    ValueError: the config declares no sweep, or gives two settings one name.
+  """
+  module, mode = command.load(experiment.path)
+  variants = getattr(module, "VARIANTS", ())
+  found = {}
+  declared = points(module, variant_of(mode or "full", variants) if variants else "")
+  for point in declared:
+    texts = {k: v if isinstance(v, str) else repr(v) for k, v in point.items()}
+    name = re.sub(r"[^\w.,=+-]", "", "+".join(f"{k}={text}" for k, text in texts.items()))
+    overrides = (*experiment.overrides, *texts.items())
+    found[name] = dataclasses.replace(experiment, overrides=overrides)
+  if not found:
+    raise ValueError(f"--config={experiment.path} declares no sweep.")
+  if len(found) < len(declared):
+    raise ValueError(f"--config={experiment.path}: two settings of its sweep have the same name.")
+  return found
+
+
+def commands(experiment: command.Experiment, workdir: Path) -> list[str]:
+  """A command for each setting, which does what the sweep does for it."""
+  return [
+    shlex.join(
+      [
+        *("python", "-m", "experiments.train", f"--config={one.path}"),
+        *(f"--config.{field}={text}" for field, text in one.overrides),
+        f"--workdir={workdir / name}",
+      ]
+    )
+    for name, one in settings(experiment).items()
+  ]
+
+
+def run(experiment: command.Experiment, workdir: Path, train: Train) -> None:
+  """One run after the other. Runs that are finished are skipped, and one that was begun goes on.
+
+  Raises:
+    ValueError: one of the configs is not valid; nothing runs.
+  """
+  configs = {name: one.to_dict() for name, one in settings(experiment).items()}
+  for config in configs.values():
+    kinds.kind(config).settings(config)
+  for number, (name, config) in enumerate(configs.items(), 1):
+    said = f"setting {number} of {len(configs)}, {name}"
+    if _on_all(finished(workdir / name, config)):
+      _say(f"{said}: finished before")
+      continue
+    _say(f"{said}: training in {workdir / name}")
+    summary = train(config, workdir / name, method=f"{experiment.name}, {name}")
+    if _on_all(summary.get("stopped") is not None):
+      _say("The sweep was stopped; the same command continues it.")
+      return
+  _say(f"All {len(configs)} settings are finished: python -m experiments.compare {workdir}/*")
+
+
+def finished(folder: Path, config: dict[str, Any]) -> bool:
+  """Whether the folder holds a run of exactly this config that took all of its steps."""
+  if not (folder / "summary.json").exists():
+    return False
+  same = read_config(folder) == json.loads(json.dumps(config))
+  return same and read_json(folder / "summary.json").get("stopped") is None
+
+
+def _on_all(fact: bool) -> bool:
+  """What the first process says: only that one has a summary, and all must decide alike."""
+  if jax.process_count() == 1:
+    return fact
+  from jax.experimental import multihost_utils
+
+  return bool(multihost_utils.broadcast_one_to_all(np.array(fact)))
+
+
+def _say(text: str) -> None:
+  if jax.process_index() == 0:
+    to_stderr(text)
