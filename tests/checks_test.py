@@ -57,7 +57,7 @@ KNOBS = dict(
   high=0.9, warmup=2, period=4, target=3,
 )  # fmt: skip
 OTHERS = dict(
-  moments=losses.Moments(jnp.zeros(()), jnp.ones(())),
+  moments=losses.preference.Moments(jnp.zeros(()), jnp.ones(())),
   key=jax.random.key(0),
   state=rewards.Multipliers(jnp.zeros(2), jnp.zeros(2)),
 )
@@ -82,7 +82,8 @@ FREE = dict(lowest=("count",), conciseness_reward=("anneal",), kto_loss=("baseli
 
 
 def functions():
-  for module in (losses, rewards, advantages, filters):
+  modules = (losses, losses.policy, losses.preference, rewards, advantages, filters)
+  for module in modules:
     for name in module.__all__:
       f = getattr(module, name)
       if not inspect.isfunction(f) or name in f"{ELEMENTWISE} {NOT_HERE}".split():
@@ -130,7 +131,7 @@ def arguments(name):
       found[p.name] = OTHERS[p.name]
     elif p.kind is p.POSITIONAL_OR_KEYWORD:
       found[p.name] = array(name, p.name)
-    elif p.default is p.empty:
+    elif p.default is p.empty and p.kind is p.KEYWORD_ONLY:
       found[p.name] = KNOBS[p.name]
   return found
 

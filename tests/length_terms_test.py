@@ -250,11 +250,11 @@ def test_covariance_picks_a_share_of_real_tokens(seed, share):
   keys = jax.random.split(jax.random.key(seed), 2)
   log_probs, adv = jax.random.normal(keys[0], (3, 5)), jax.random.normal(keys[1], (3, 5))
   mask = jnp.arange(5)[None] < jnp.array([[5], [3], [2]])
-  held = losses.high_covariance(log_probs, adv, mask, share=share)
+  held = losses.policy.high_covariance(log_probs, adv, mask, share=share)
   assert int(held.sum()) == max(1, int(10 * share))
   assert not np.any(held & ~mask)
   hidden = [jnp.where(mask, x, jnp.nan) for x in (log_probs, adv)]
-  np.testing.assert_array_equal(losses.high_covariance(*hidden, mask, share=share), held)
+  np.testing.assert_array_equal(losses.policy.high_covariance(*hidden, mask, share=share), held)
 
 
 def test_draft_trees_ignore_padding():

@@ -72,7 +72,7 @@ def test_budgets_advantages_and_losses_take_turns():
   assert per_rollout.shape == per_token.shape == r.mask.shape
   np.testing.assert_array_equal(per_rollout[..., 5], r.scores)
 
-  one, two = losses.clipped_surrogate(), losses.clipped_surrogate(kl=losses.k2(beta=1.0))
+  one, two = losses.clipped_surrogate(), losses.clipped_surrogate(kl=losses.policy.k2(beta=1.0))
   loss = recipes.in_turn([one, two], [1], coupled=True)
   assert loss.needs == ("ref",)
   ref = jnp.zeros(r.mask.shape)
