@@ -24,7 +24,7 @@ import numpy as np
 from lcrl import losses, recipes
 from lcrl.losses import policy, weights
 from lcrl.registry import names
-from lcrl.training.rl import revise
+from lcrl.training.rl import cropping, revise
 
 ROOT = pathlib.Path(__file__).parent.parent
 MARKS = "<!-- methods: python -m experiments.methods -->\n", "<!-- end of methods -->\n"
@@ -142,7 +142,7 @@ def _calls(function: Callable) -> set[Callable]:
 @functools.cache
 def _public() -> set[Callable]:
   """What the slots, the losses and the tools of tier C offer."""
-  modules = [*SECTIONS.values(), losses, *map(importlib.import_module, TOOLS)]
+  modules = [*SECTIONS.values(), losses, cropping, *map(importlib.import_module, TOOLS)]
   found = {vars(m).get(name) for m in modules for name in getattr(m, "__all__", vars(m))}
   return {f for f in found if inspect.isfunction(f) and not f.__name__.startswith("_")}
 

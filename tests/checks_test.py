@@ -10,6 +10,7 @@ import pytest
 
 from lcrl import advantages, filters, losses, rewards
 from lcrl.checks import BOOLEAN
+from lcrl.training.rl import cropping
 
 SIZE = {"B": 3, "G": 4, "T": 6, "K": 2, "D": 5, "V": 7}
 BOOL = tuple(BOOLEAN)
@@ -66,10 +67,7 @@ ELEMENTWISE = (
   "discopop_link exo_link hinge_link logistic_link robust_link alpha_divergence_reward "
   "forward_kl_reward implicit_reward js_reward power_reward cosine_restarts_weight"
 )
-NOT_HERE = (
-  "score_tokens_sharded length_thresholds expected_right cropped oversampling_factor "
-  "prompts_to_sample"
-)
+NOT_HERE = "score_tokens_sharded length_thresholds expected_right cropped"
 # Arguments that may be one number, or of another shape than the others.
 FREE = dict(lowest=("count",), conciseness_reward=("anneal",), kto_loss=("baseline",)) | {
   "priced_reward": ("price",),
@@ -82,7 +80,7 @@ FREE = dict(lowest=("count",), conciseness_reward=("anneal",), kto_loss=("baseli
 
 
 def functions():
-  modules = (losses, losses.policy, losses.preference, rewards, advantages, filters)
+  modules = (losses, losses.policy, losses.preference, rewards, advantages, filters, cropping)
   for module in modules:
     for name in module.__all__:
       f = getattr(module, name)

@@ -17,11 +17,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from lcrl.filters import oversampling_factor, prompts_to_sample
 from lcrl.masked import masked_sum
 from lcrl.mesh import batch_sharding, batch_shards, made_on, on_host, replicated
 from lcrl.tasks.task import Prompt
 from lcrl.training.metrics import Mean, Metrics, Sum, merge
+from lcrl.training.rl.oversampling import oversampling_factor, prompts_to_sample
 from lcrl.training.rl.rounds import Round, Rounds
 from lcrl.types import Budget, Recipe, Rollouts, Stage
 
