@@ -44,7 +44,10 @@ class Method:
   source: str
   functions: Mapping[str, Callable]  # as the config names them, "rewards.step_bonus"
   place: str  # its config, or its module
-  goldens: tuple[str, ...]
+
+  @property
+  def goldens(self) -> tuple[str, ...]:
+    return _goldens(f for name, f in self.functions.items() if name not in TELLS_LITTLE)
 
   @property
   def paper(self) -> str:
@@ -70,9 +73,8 @@ def _method(name, doc: Mapping[str, str], named: Mapping[str, Callable], usual: 
   own = {k: f for k, f in named.items() if k not in usual}
   if not own.keys() - TELLS_LITTLE:
     own = {k: f for k, f in named.items() if k.startswith(("advantages", "losses"))}
-  goldens = _goldens(f for k, f in own.items() if k not in TELLS_LITTLE)
   title = doc["title"].partition(":")[0]
-  return Method(title, doc["Tier"], doc["Source"], own, f"configs/{name}.py", goldens)
+  return Method(title, doc["Tier"], doc["Source"], own, f"configs/{name}.py")
 
 
 def _tool(name: str) -> Method:
@@ -80,9 +82,7 @@ def _tool(name: str) -> Method:
   functions = {f.__name__: f for f in _public() if f.__module__ == name}
   title, _, text = (module.__doc__ or "").partition(":")
   source, place = text.partition("Source: ")[2], f"{name.replace('.', '/')}.py"
-  return Method(
-    title, "C", source, dict(sorted(functions.items())), place, _goldens(functions.values())
-  )
+  return Method(title, "C", source, dict(sorted(functions.items())), place)
 
 
 def _module(config: str) -> types.ModuleType:
@@ -211,6 +211,17 @@ def table() -> str:
     )
     lines.append(f"| {' | '.join(cells)} |")
   return "\n".join(lines) + "\n"
+
+
+def summary() -> str:
+  """The same methods as plain text, a line each: name, paper, functions, config."""
+  rows = [
+    (m.name, re.sub(r"\[(.+)\]\(.+\)", r"\1", m.paper), ", ".join(m.functions), m.place)
+    for m in methods()
+  ]
+  widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+  pad = lambda row: "  ".join(map(str.ljust, row, widths)).rstrip()
+  return "\n".join(map(pad, rows))
 
 
 def _home(function: Callable) -> str:

@@ -32,6 +32,10 @@ __all__ = [
 ]
 
 
+def __dir__() -> list[str]:
+  return __all__
+
+
 def nonconstant_groups(metric: jax.Array, valid: jax.Array, *, keep_lone: bool = True) -> jax.Array:
   """The rollouts of groups whose metric varies; a group of one rollout is kept, as in verl,
   unless `keep_lone=False`.

@@ -16,6 +16,11 @@ from lcrl.types import Recipe, Stage
 
 __all__ = ["Recipe", "Stage", "from_config", "in_turn", "init", "needs", "numbers", "signals"]
 
+
+def __dir__() -> list[str]:
+  return __all__
+
+
 Weigh = Callable[[jax.Array, jax.Array], jax.Array]
 SLOTS = Recipe(budget=budgets, reward=rewards, filter=filters, advantage=advantages, loss=losses)
 

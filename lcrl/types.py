@@ -14,6 +14,24 @@ from typing import Any, Generic, NamedTuple, TypeVar, dataclass_transform
 
 import jax
 
+__all__ = [
+  "Batch",
+  "Budget",
+  "Outcome",
+  "PairBatch",
+  "Pairs",
+  "Recipe",
+  "Rollouts",
+  "Stage",
+  "TokenScores",
+  "TrainState",
+]
+
+
+def __dir__() -> list[str]:
+  return __all__
+
+
 PyTree = Any
 
 

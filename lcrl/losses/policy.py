@@ -93,6 +93,11 @@ __all__ = [
   "truncated_importance",
 ]
 
+
+def __dir__() -> list[str]:
+  return __all__
+
+
 Array = jax.Array
 
 
