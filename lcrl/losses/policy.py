@@ -215,7 +215,7 @@ def sapo(
   correction: Correction | None = None,
   entropy_bonus: float = 0.0,
 ) -> Stage:
-  """`sapo_loss`."""
+  """The stage of `sapo_loss`."""
 
   def token_loss(*arrays):
     return sapo_loss(*arrays, tau_up=tau_up, tau_down=tau_down)
