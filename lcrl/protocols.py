@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:  # a type alone: this module imports nothing
-  from lcrl.tasks.task import Messages, Prompt
+  from lcrl.tasks.task import Prompt
   from lcrl.tasks.verify import Verdict
 
 __all__ = ["Tokenizer", "Verifier"]
@@ -19,7 +19,10 @@ class Tokenizer(Protocol):
   `decode` is needed where responses are verified; rows of data do without it.
   """
 
-  pad_id: int
+  @property
+  def pad_id(self) -> int:
+    """The token that stands behind the end of a row."""
+    ...
 
   @property
   def end_ids(self) -> Sequence[int]:
@@ -34,8 +37,12 @@ class Tokenizer(Protocol):
     """The text of tokens."""
     ...
 
-  def render(self, messages: Messages, /, **variables: Any) -> str:
-    """The prompt of a conversation, up to where the answer begins."""
+  @property
+  def render(self) -> Callable[..., str]:
+    """render(messages, **variables): the prompt of a conversation, up to where the answer begins.
+
+    Tokenizers differ in the keywords that they name, so its type leaves them open.
+    """
     ...
 
 
