@@ -1,7 +1,13 @@
 """The core needs only JAX; the extra `train` adds what a run needs, `test` what tests need, and
 `parquet` reads Parquet files."""
 
+import pathlib
+import re
+
 from setuptools import find_packages, setup
+
+PACKAGE = pathlib.Path(__file__).parent / "lcrl" / "__init__.py"
+(VERSION,) = re.findall(r'^__version__ = "(.+)"$', PACKAGE.read_text(), re.MULTILINE)
 
 TRAIN = [
   "flax>=0.12.8",
@@ -33,7 +39,7 @@ TEST = [
 
 setup(
   name="lcrl-jax",  # the index has another project under the name lcrl; the import is lcrl
-  version="0.1.0",
+  version=VERSION,
   description="Length-controlled reinforcement learning for language models, in JAX",
   license="Apache-2.0",
   python_requires=">=3.11",

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator
 
 from lcrl import losses, recipes
 from lcrl.losses import weights
-from lcrl.training.rl import revise
+from lcrl.training.rl import cropping, revise
 
 ROOT = pathlib.Path(__file__).parent.parent
 SECTIONS = {**recipes.SLOTS._asdict(), "weights": weights, "revise": revise}
@@ -52,7 +52,7 @@ def _calls(function: Callable) -> set[Callable]:
 @functools.cache
 def public() -> set[Callable]:
   """What the slots, the losses and the tools of tier C offer."""
-  modules = [*SECTIONS.values(), losses, *map(importlib.import_module, TOOLS)]
+  modules = [*SECTIONS.values(), losses, cropping, *map(importlib.import_module, TOOLS)]
   found = {vars(m).get(name) for m in modules for name in getattr(m, "__all__", vars(m))}
   return {f for f in found if inspect.isfunction(f) and not f.__name__.startswith("_")}
 

@@ -180,6 +180,15 @@ def short_table() -> str:
   return _table(("method", "idea", "paper", "config"), cells)
 
 
+def summary() -> str:
+  """All methods as plain text, a line each: name, paper, functions, config."""
+  plain = lambda text: re.sub(r"\[`?(.+?)`?\]\(.+?\)", r"\1", text)
+  rows = [(m.name, plain(m.paper), ", ".join(m.functions), plain(m.config)) for m in methods()]
+  widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+  pad = lambda row: "  ".join(map(str.ljust, row, widths)).rstrip()
+  return "\n".join(map(pad, rows))
+
+
 def _table(head: tuple[str, ...], rows: Iterable[tuple[str, ...]]) -> str:
   return "".join(f"| {' | '.join(row)} |\n" for row in (head, ("---",) * len(head), *rows))
 

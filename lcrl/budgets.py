@@ -38,6 +38,11 @@ __all__ = [
   "uniform_level",
 ]
 
+
+def __dir__() -> list[str]:
+  return __all__
+
+
 Schedule = Callable[[jax.Array], jax.Array]
 
 

@@ -21,6 +21,11 @@ __all__ = [
   "typed",
 ]
 
+
+def __dir__() -> list[str]:
+  return __all__
+
+
 # By name, or by the end of a name such as chosen_mask.
 BOOLEAN = ["mask", "keep", "valid", "truncated", "spared", "unread", "seen", "desirable"]
 BOOLEAN += ["positive", "present", "preferred", "long", "mode"]

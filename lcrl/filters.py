@@ -8,23 +8,18 @@ reward it drops almost nothing.
 
 from __future__ import annotations
 
-import dataclasses
-import math
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from lcrl.checks import one_or_each, same_groups, same_shape, typed
-from lcrl.masked import as_float, masked_mean, masked_quantile, masked_std
+from lcrl.masked import as_float, masked_mean, masked_quantile
 from lcrl.types import Rollouts, Stage
 
 __all__ = [
   "adaptive_shortest",
   "all_right",
-  "cropped",
   "difficulty_count",
   "keep_all",
   "lowest",
@@ -32,12 +27,13 @@ __all__ = [
   "most_efficient",
   "nonconstant_groups",
   "nonconstant_reward",
-  "outlier_kept_length",
-  "oversampling_factor",
-  "prompts_to_sample",
   "shortest",
   "untruncated",
 ]
+
+
+def __dir__() -> list[str]:
+  return __all__
 
 
 def nonconstant_groups(metric: jax.Array, valid: jax.Array, *, keep_lone: bool = True) -> jax.Array:
@@ -187,78 +183,3 @@ def adaptive_shortest(
     return {f"adaptive_shortest/{name}": x for name, x in found.items()}
 
   return Stage(init=init, apply=apply, numbers=numbers)
-
-
-def outlier_kept_length(
-  rewards: jax.Array,
-  lengths: jax.Array,
-  valid: jax.Array,
-  *,
-  alpha: float = 3.0,
-  success: float = 1.0,
-  margin: float = 32,
-) -> jax.Array:
-  """How many tokens a rollout keeps: outliers among the solved are cut at mean + alpha * std.
-
-  Only in groups of which at least `success` have reward 1, and only what is at least `margin`
-  longer (below 1: that share of its length, at least 16). The cut ones are verified again: most
-  lose their answer and become the group's only wrong ones. Source: DOT, arXiv:2601.03969, and its
-  code. No value exceeds (G - 1) / sqrt(G) sample deviations: alpha 3 needs groups of 11.
-  [..., G] each -> [..., G] int32.
-
-  >>> lengths = jnp.array([[100, 120, 90, 110, 300, 105]])
-  >>> print(outlier_kept_length(jnp.ones((1, 6)), lengths, jnp.ones((1, 6), bool), alpha=1.0))
-  [[100 120  90 110 217 105]]
-  """
-  same_groups(rewards=rewards, lengths=lengths, valid=valid)
-  solved = jnp.abs(as_float(rewards) - 1.0) < 1e-6
-  eligible = masked_mean(solved, valid, -1, keepdims=True) >= success - 1e-6
-  std = masked_std(lengths, valid, -1, ddof=1, keepdims=True)
-  cutoff = jnp.floor(masked_mean(lengths, valid, -1, keepdims=True) + alpha * std)
-  least = jnp.maximum(jnp.floor(as_float(lengths) * margin), 16) if 0 < margin < 1 else margin
-  excess = as_float(lengths) - cutoff
-  cut = valid & eligible & (excess > 0) & (excess >= least)
-  return jnp.where(cut, cutoff, as_float(lengths)).astype(jnp.int32)
-
-
-def cropped(r: Rollouts, kept_lengths: jax.Array) -> Rollouts:
-  """Only the first `kept_lengths` sampled tokens of each rollout; its verdict is not renewed."""
-  mask = r.mask & (jnp.cumsum(r.mask, -1) <= kept_lengths[..., None])
-  lengths = jnp.sum(mask, -1, dtype=r.lengths.dtype)
-  return dataclasses.replace(
-    r,
-    mask=mask,
-    sampler_log_probs=jnp.where(mask, r.sampler_log_probs, 0.0),
-    lengths=lengths,
-    truncated=r.truncated | (lengths < r.lengths),
-  )
-
-
-def oversampling_factor(
-  history: Sequence[tuple[int, int]],
-  *,
-  window: int = 20,
-  initial: float = 1.5,
-  low: float = 1.2,
-  high: float = 5.0,
-) -> float:
-  """How many times the batch to sample, so that enough groups pass the filter in one round.
-
-    clip((1 + std) / mean, low, high) of the pass rates of the last `window` steps
-
-  `history` holds (sampled, passed) a step, oldest first. Source: DOT's code. Host side.
-
-  >>> oversampling_factor([(192, 96)])
-  2.0
-  """
-  if not history:
-    return initial
-  rates = np.array([passed / sampled for sampled, passed in history[-window:]])
-  if rates.mean() == 0:
-    return high
-  return float(np.clip((1 + rates.std()) / rates.mean(), low, high))
-
-
-def prompts_to_sample(prompts: int, factor: float) -> int:
-  """The batch times the factor, rounded down."""
-  return math.floor(prompts * factor)

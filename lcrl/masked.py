@@ -12,6 +12,25 @@ import math
 import jax
 import jax.numpy as jnp
 
+__all__ = [
+  "as_float",
+  "centre",
+  "exponent_limit",
+  "finite_exp",
+  "masked_mean",
+  "masked_quantile",
+  "masked_std",
+  "masked_sum",
+  "masked_var",
+  "standardize",
+  "total",
+]
+
+
+def __dir__() -> list[str]:
+  return __all__
+
+
 Axis = int | tuple[int, ...] | None
 AxisName = str | tuple[str, ...] | None
 

@@ -7,6 +7,15 @@ import jax
 from lcrl.checks import same_groups
 from lcrl.masked import masked_mean
 
+__all__ = [
+  "mode_accuracy",
+  "mode_is_preferred",
+]
+
+
+def __dir__() -> list[str]:
+  return __all__
+
 
 def mode_accuracy(correct: jax.Array, mode: jax.Array, valid: jax.Array) -> jax.Array:
   """Share of right answers among the group's rollouts in the mode. [..., G] each -> [...]."""

@@ -7,6 +7,15 @@ import jax.numpy as jnp
 
 from lcrl.checks import same_shape
 
+__all__ = [
+  "repeated_starts",
+  "repeated_tokens",
+]
+
+
+def __dir__() -> list[str]:
+  return __all__
+
 
 def repeated_starts(tokens: jax.Array, mask: jax.Array, *, ngram: int) -> jax.Array:
   """Where an n-gram begins that occurred before in the response.

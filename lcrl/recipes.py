@@ -14,7 +14,12 @@ from lcrl.losses import weights
 from lcrl.registry import build, resolve
 from lcrl.types import Recipe, Stage
 
-__all__ = ["Recipe", "Stage", "from_config", "in_turn", "init", "needs", "numbers", "signals"]
+__all__ = ["Recipe", "Stage", "from_config", "init", "needs", "numbers", "signals", "switch_after"]
+
+
+def __dir__() -> list[str]:
+  return __all__
+
 
 Weigh = Callable[[jax.Array, jax.Array], jax.Array]
 SLOTS = Recipe(budget=budgets, reward=rewards, filter=filters, advantage=advantages, loss=losses)
@@ -24,22 +29,22 @@ def from_config(config: Mapping[str, Any], *, updates: int = 1) -> tuple[Recipe[
   """The stages that the sections budget, reward, filter, advantage and loss of a config name,
   and the weighting that its section weights names.
 
-  A section `then=[dict(at=1000, reward=dict(fn=...)), ...]` takes the place of what it names after
-  `at` steps. `updates` is how often a step applies the loss.
+  A section `then=[dict(at=1000, reward=dict(fn=...)), ...]` replaces the sections that it names
+  after `at` steps. `updates` is how often a step applies the loss.
 
   Raises:
     ValueError: a section is missing, or names what its slot does not have; it names the field.
   """
-  later = config.get("then") or ()
-  _check(later)
+  phases = config.get("then") or ()
+  _check_phases(phases)
   stages = {slot: _stage(config, slot, slot) for slot in Recipe._fields}
   for slot in Recipe._fields:
-    turns = [(i, phase) for i, phase in enumerate(later) if slot in phase]
-    if turns:
-      others = [_stage(phase, slot, f"then[{i}].{slot}") for i, phase in turns]
-      each = updates if slot == "loss" else 1
-      starts = [phase["at"] * each for _, phase in turns]
-      stages[slot] = in_turn([stages[slot], *others], starts, coupled=slot == "loss")
+    changes = [(i, phase) for i, phase in enumerate(phases) if slot in phase]
+    if changes:
+      replacements = [_stage(phase, slot, f"then[{i}].{slot}") for i, phase in changes]
+      per_step = updates if slot == "loss" else 1
+      counts = [phase["at"] * per_step for _, phase in changes]
+      stages[slot] = switch_after(counts, [stages[slot], *replacements], coupled=slot == "loss")
   recipe = Recipe(**stages)
   if not recipe.loss.coupled and jax.tree.leaves(recipe.loss.init()):
     raise ValueError(f"loss.fn={config['loss']['fn']!r} has a state, so it must be coupled.")
@@ -50,9 +55,9 @@ def _stage(config: Mapping[str, Any], slot: str, field: str) -> Stage:
   return build(getattr(SLOTS, slot), _section(config, slot), field=field, gives=Stage)
 
 
-def _check(later: Sequence[Mapping[str, Any]]) -> None:
+def _check_phases(phases: Sequence[Mapping[str, Any]]) -> None:
   before = 0
-  for i, phase in enumerate(later):
+  for i, phase in enumerate(phases):
     if unknown := phase.keys() - {"at", *Recipe._fields}:
       raise ValueError(
         f"then[{i}] has {sorted(unknown)}; it may replace {', '.join(Recipe._fields)}."
@@ -64,96 +69,91 @@ def _check(later: Sequence[Mapping[str, Any]]) -> None:
     before = phase["at"]
 
 
-class Turns(NamedTuple):
-  """The state of `in_turn`."""
+class ScheduleState(NamedTuple):
+  """The state of `switch_after`."""
 
-  applied: jax.Array  # [] int32, how often
+  applied: jax.Array  # [] int32, how often the slot was applied
   states: tuple[Any, ...]  # one a stage
 
 
-def in_turn(stages: Sequence[Stage], starts: Sequence[int], *, coupled: bool = False) -> Stage:
-  """The first stage, and after `starts[i]` applications stage i + 1 in its place.
+def switch_after(counts: Sequence[int], stages: Sequence[Stage], *, coupled: bool = False) -> Stage:
+  """The first stage, and stage i + 1 once the slot has been applied `counts[i]` times.
 
-  Each has its own state, which rests while another one's turn is. What one of them gives a rollout
-  and another a token, both give a token. A state makes a loss `coupled`.
+  Every stage has a state of its own, which changes only while the stage is active. If one stage
+  gives an output per rollout and another per token, both give it per token. A loss has a state
+  then, so it must be `coupled`.
   """
 
-  def turn(state: Turns) -> jax.Array:
-    return jnp.sum(state.applied >= jnp.asarray(starts, jnp.int32), dtype=jnp.int32)
+  def active(state: ScheduleState) -> jax.Array:
+    return jnp.sum(state.applied >= jnp.asarray(counts, jnp.int32), dtype=jnp.int32)
 
-  def apply(state: Turns, *inputs, **knobs):
-    def given(i):
+  def apply(state: ScheduleState, *inputs, **knobs):
+    def branch(i: int):
       def run(states):
         out, new = stages[i].apply(states[i], *inputs, **knobs)
-        return out, (*states[:i], new, *states[i + 1 :])
+        return out, _replaced(states, i, new)
 
       return run
 
-    runs = [given(i) for i in range(len(stages))]
-    out, states = jax.lax.switch(turn(state), _alike(runs, state.states), state.states)
-    return out, Turns(state.applied + 1, states)
+    branches = _same_rank([branch(i) for i in range(len(stages))], state.states)
+    out, states = jax.lax.switch(active(state), branches, state.states)
+    return out, ScheduleState(state.applied + 1, states)
 
-  def observe(state: Turns, monitor):
-    def given(i):
-      watch = stages[i].observe
-      return lambda states: (
-        (*states[:i], watch(states[i], monitor), *states[i + 1 :]) if watch else states
-      )
+  def observe(state: ScheduleState, monitor):
+    def branch(i: int):
+      observe_one = stages[i].observe
+      if observe_one is None:
+        return lambda states: states
+      return lambda states: _replaced(states, i, observe_one(states[i], monitor))
 
-    runs = [given(i) for i in range(len(stages))]
-    return state._replace(states=jax.lax.switch(turn(state), runs, state.states))
+    branches = [branch(i) for i in range(len(stages))]
+    return state._replace(states=jax.lax.switch(active(state), branches, state.states))
 
-  def selected(state: Turns, found: Sequence[dict[str, jax.Array]], absent: float):
-    """By name what the stage gives whose turn it is, `absent` where it gives none."""
-    whole: dict[str, jax.Array] = {}
-    for i, one in enumerate(found):
-      for name, x in one.items():
-        whole[name] = jnp.where(turn(state) == i, x, whole.get(name, absent))
-    return whole
+  def collect(state: ScheduleState, field: str, *inputs, absent: float):
+    """By name what the active stage's function `field` returns; `absent` where it has no value."""
+    values: dict[str, jax.Array] = {}
+    for i, (stage, own) in enumerate(zip(stages, state.states, strict=True)):
+      function = getattr(stage, field)
+      for name, x in (function(own, *inputs) if function else {}).items():
+        values[name] = jnp.where(active(state) == i, x, values.get(name, absent))
+    return values
 
-  def targets(state: Turns, r):
-    pairs = zip(stages, state.states, strict=True)
-    return selected(state, [s.targets(own, r) if s.targets else {} for s, own in pairs], jnp.inf)
-
-  def numbers_of(state: Turns):
-    pairs = zip(stages, state.states, strict=True)
-    found = [s.numbers(own) if s.numbers else {} for s, own in pairs]
-    return selected(state, found, jnp.nan) | {"turn": turn(state)}
-
-  def fractions(state: Turns, scores, batch):
-    pairs = zip(stages, state.states, strict=True)
-    found = [s.fractions(own, scores, batch) if s.fractions else {} for s, own in pairs]
-    return selected(state, found, jnp.nan)
-
+  has = lambda field: any(getattr(stage, field) for stage in stages)
   rows = [stage.rows for stage in stages if stage.rows]
+  targets = lambda state, r: collect(state, "targets", r, absent=jnp.inf)
+  fractions = lambda state, *inputs: collect(state, "fractions", *inputs, absent=jnp.nan)
   return Stage(
-    init=lambda: Turns(jnp.zeros((), jnp.int32), tuple(stage.init() for stage in stages)),
+    init=lambda: ScheduleState(jnp.zeros((), jnp.int32), tuple(stage.init() for stage in stages)),
     apply=apply,
     needs=tuple(dict.fromkeys(name for stage in stages for name in stage.needs)),
-    observe=observe if any(stage.observe for stage in stages) else None,
-    coupled=coupled or any(stage.coupled for stage in stages),
+    observe=observe if has("observe") else None,
+    coupled=coupled or has("coupled"),
     rows=min(rows, default=0),
-    targets=targets if any(stage.targets for stage in stages) else None,
-    numbers=numbers_of,
-    fractions=fractions if any(stage.fractions for stage in stages) else None,
+    targets=targets if has("targets") else None,
+    numbers=lambda s: collect(s, "numbers", absent=jnp.nan) | {"turn": active(s)},
+    fractions=fractions if has("fractions") else None,
   )
 
 
-def _alike(runs: Sequence[Callable], states) -> Sequence[Callable]:
-  """The same, but [B, G] is given to every token where another one gives [B, G, T]."""
-  outs = [jax.eval_shape(run, states)[0] for run in runs]
+def _replaced(states: tuple[Any, ...], i: int, new: Any) -> tuple[Any, ...]:
+  return (*states[:i], new, *states[i + 1 :])
+
+
+def _same_rank(branches: Sequence[Callable], states) -> Sequence[Callable]:
+  """The branches; if one gives [B, G, T], those that give [B, G] repeat it for every token."""
+  outs = [jax.eval_shape(branch, states)[0] for branch in branches]
   shape = next((out.shape for out in outs if getattr(out, "ndim", 0) == 3), None)
   if shape is None:
-    return runs
+    return branches
 
-  def widened(run):
-    def wide(states):
-      out, new = run(states)
+  def per_token(branch):
+    def run(states):
+      out, new = branch(states)
       return (out if out.ndim == 3 else jnp.broadcast_to(out[..., None], shape)), new
 
-    return wide
+    return run
 
-  return [widened(run) for run in runs]
+  return [per_token(branch) for branch in branches]
 
 
 def init(recipe: Recipe[Stage]) -> Recipe[Any]:
@@ -165,8 +165,12 @@ def numbers(recipe: Any, states: Any) -> dict[str, jax.Array]:
   """What the stages before the loss have learned, [] each, as "state/slot/stage/number"; of a
   `Recipe`, or of another tuple of slots."""
   slots = zip(recipe._fields, recipe, states, strict=True)
-  told = ((slot, s.numbers(state)) for slot, s, state in slots if slot != "loss" and s.numbers)
-  return {f"state/{slot}/{name}": x for slot, found in told for name, x in found.items()}
+  return {
+    f"state/{slot}/{name}": x
+    for slot, stage, state in slots
+    if slot != "loss" and stage.numbers
+    for name, x in stage.numbers(state).items()
+  }
 
 
 def signals(recipe: Recipe[Stage]) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""The records that pass between the rooms: frozen, registered as pytrees, a shape on every field.
+"""The records that pass between packages: frozen, registered as pytrees, a shape on every field.
 
 B prompts, G rollouts per prompt, T token positions of a row. A row is prompt, then response, then
 padding on the right; T covers both. Every array leads with B, so a record can be cut into pieces
@@ -13,6 +13,24 @@ from collections.abc import Callable
 from typing import Any, Generic, NamedTuple, TypeVar, dataclass_transform
 
 import jax
+
+__all__ = [
+  "Batch",
+  "Budget",
+  "Outcome",
+  "PairBatch",
+  "Pairs",
+  "Recipe",
+  "Rollouts",
+  "Stage",
+  "TokenScores",
+  "TrainState",
+]
+
+
+def __dir__() -> list[str]:
+  return __all__
+
 
 PyTree = Any
 
@@ -145,27 +163,41 @@ class TrainState:
 
 
 class Stage(NamedTuple):
-  """One slot's choice: a state, and a pure function of it and of the slot's inputs."""
+  """One choice for a slot: a state, and a pure function of it and of the slot's inputs.
 
-  init: Callable[[], PyTree]  # () -> state
-  apply: Callable  # (state, *inputs) -> (output, new state)
-  needs: tuple[str, ...] = ()  # signals, score fields, "ref", "group" (more than one rollout)
-  observe: Callable | None = None  # (state, monitor rollouts, no signals) -> state, now and then
-  coupled: bool = False  # a loss that does not add over pieces of the batch
-  rows: int = 0  # rows of the data set that its state has room for; 0: it has none for any
-  rewards: Callable | None = None  # of a preference loss: (scores, batch) -> [B, 2], for logs
+  Only `init` and `apply` are required. `rewards`, `targets`, `numbers` and `fractions` serve logs
+  and reports alone.
+  """
+
+  # () -> the state before the first step. A stage without a state returns ().
+  init: Callable[[], PyTree]
+  # (state, *inputs) -> (output, new state). The inputs of each slot are those of `Recipe`.
+  apply: Callable
+  # Inputs that not every run has: signals, fields of TokenScores, "ref" for reference log-probs,
+  # "group" for more than one rollout a prompt. A run without them is refused at its start.
+  needs: tuple[str, ...] = ()
+  # (state, rollouts of the monitor set, without signals) -> state, every `monitor.every` steps.
+  observe: Callable | None = None
+  # A loss that is not the sum of its values on pieces of the batch.
+  coupled: bool = False
+  # How many rows of the data set the state has room for; 0 if it keeps nothing by row.
+  rows: int = 0
+  # Of a preference loss: (scores, batch) -> the implied rewards of both sides, [B, 2].
+  rewards: Callable | None = None
   # Of a reward: (state before apply, rollouts) -> {stage: [B, G]}, the lengths in tokens that it
-  # compares with, outermost stage first; inf where it compares with none. For logs.
+  # compares with, outermost stage first; inf where it compares with none.
   targets: Callable | None = None
-  numbers: Callable | None = None  # state -> {"stage/number": []}, what it has learned, for logs
-  fractions: Callable | None = None  # of a loss: (state, scores, batch) -> {name: []}, for logs
+  # state -> {"stage/number": []}, what the stage has learned.
+  numbers: Callable | None = None
+  # Of a loss: (state, scores, batch) -> {name: []}, such as the share of clipped tokens.
+  fractions: Callable | None = None
 
 
 S = TypeVar("S")
 
 
 class Recipe(NamedTuple, Generic[S]):
-  """Recipe[Stage], or Recipe[PyTree] for their states. What each `apply` takes and gives:"""
+  """One stage, or one state, for each slot. The comments give what `apply` takes and returns."""
 
   budget: S  # state, prompt_ids [B], step [] -> Budget(target, cap, level), [B, G] each
   reward: S  # state, rollouts -> rewards [B, G]

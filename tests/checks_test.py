@@ -10,6 +10,7 @@ import pytest
 
 from lcrl import advantages, filters, losses, rewards
 from lcrl.checks import BOOLEAN
+from lcrl.training.rl import cropping
 
 SIZE = {"B": 3, "G": 4, "T": 6, "K": 2, "D": 5, "V": 7}
 BOOL = tuple(BOOLEAN)
@@ -57,7 +58,7 @@ KNOBS = dict(
   high=0.9, warmup=2, period=4, target=3,
 )  # fmt: skip
 OTHERS = dict(
-  moments=losses.Moments(jnp.zeros(()), jnp.ones(())),
+  moments=losses.preference.Moments(jnp.zeros(()), jnp.ones(())),
   key=jax.random.key(0),
   state=rewards.Multipliers(jnp.zeros(2), jnp.zeros(2)),
 )
@@ -66,10 +67,7 @@ ELEMENTWISE = (
   "discopop_link exo_link hinge_link logistic_link robust_link alpha_divergence_reward "
   "forward_kl_reward implicit_reward js_reward power_reward cosine_restarts_weight"
 )
-NOT_HERE = (
-  "score_tokens_sharded length_thresholds expected_right cropped oversampling_factor "
-  "prompts_to_sample"
-)
+NOT_HERE = "score_tokens_sharded length_thresholds expected_right cropped"
 # Arguments that may be one number, or of another shape than the others.
 FREE = dict(lowest=("count",), conciseness_reward=("anneal",), kto_loss=("baseline",)) | {
   "priced_reward": ("price",),
@@ -82,7 +80,8 @@ FREE = dict(lowest=("count",), conciseness_reward=("anneal",), kto_loss=("baseli
 
 
 def functions():
-  for module in (losses, rewards, advantages, filters):
+  modules = (losses, losses.policy, losses.preference, rewards, advantages, filters, cropping)
+  for module in modules:
     for name in module.__all__:
       f = getattr(module, name)
       if not inspect.isfunction(f) or name in f"{ELEMENTWISE} {NOT_HERE}".split():
@@ -130,7 +129,7 @@ def arguments(name):
       found[p.name] = OTHERS[p.name]
     elif p.kind is p.POSITIONAL_OR_KEYWORD:
       found[p.name] = array(name, p.name)
-    elif p.default is p.empty:
+    elif p.default is p.empty and p.kind is p.KEYWORD_ONLY:
       found[p.name] = KNOBS[p.name]
   return found
 

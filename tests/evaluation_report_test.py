@@ -185,8 +185,8 @@ def test_training_is_drawn_at_every_step(drawn, tmp_path):
 
 
 def test_pairs_are_drawn_with_what_they_measure(drawn):
-  steps = [{"step": i, "pairs/accuracy": 0.5, "surprise": 1.0, "loss": 0.7} for i in (1, 2)]
-  judged = [{"step": 0, "tokens": 9.0, "pairs": {"accuracy": 0.6, "surprise": None}}]
+  steps = [{"step": i, "pairs/accuracy": 0.5, "nll": 1.0, "loss": 0.7} for i in (1, 2)]
+  judged = [{"step": 0, "tokens": 9.0, "pairs": {"accuracy": 0.6, "nll": None}}]
   training_plots.training("t.png", steps, judged)
   training_plots.training("t.png", [], [])  # nothing to draw
   (figure,) = drawn
@@ -194,7 +194,7 @@ def test_pairs_are_drawn_with_what_they_measure(drawn):
   assert titles == [
     "mean tokens per answer",
     "pairs in the right order, %",
-    "surprise, nats per token",
+    "negative log-likelihood, nats per token",
     "loss",
   ]
 

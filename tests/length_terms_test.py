@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from lcrl import advantages, filters, losses, rewards
 from lcrl.data import bucketing
+from lcrl.training.rl import cropping
 from tests.rollouts import random_rollouts
 
 few = settings(max_examples=4, deadline=None)
@@ -188,18 +189,18 @@ def test_adaptive_count_follows_what_was_seen():
 @given(lengths=st.lists(st.integers(1, 9999), min_size=6, max_size=6), verdicts=VERDICTS)
 def test_dot_cuts_only_outliers_of_solved_groups(lengths, verdicts):
   lengths, solved = jnp.array([lengths]), jnp.array([verdicts])
-  kept = filters.outlier_kept_length(ALL, lengths, ALL, alpha=1.0)
+  kept = cropping.outlier_kept_length(ALL, lengths, ALL, alpha=1.0)
   assert np.all(kept <= lengths)
-  never = filters.outlier_kept_length(ALL, lengths, ALL, alpha=5 / math.sqrt(6) + 1e-3)
+  never = cropping.outlier_kept_length(ALL, lengths, ALL, alpha=5 / math.sqrt(6) + 1e-3)
   np.testing.assert_array_equal(never, lengths)
-  partly = filters.outlier_kept_length(solved.at[:, 0].set(False), lengths, ALL, alpha=1.0)
+  partly = cropping.outlier_kept_length(solved.at[:, 0].set(False), lengths, ALL, alpha=1.0)
   np.testing.assert_array_equal(partly, lengths)
 
 
 def test_cropping_hides_what_follows():
   r = random_rollouts()
   kept = jnp.minimum(r.lengths, 4)
-  got = filters.cropped(r, kept)
+  got = cropping.cropped(r, kept)
   np.testing.assert_array_equal(got.lengths, kept)
   np.testing.assert_array_equal(got.mask.sum(-1), kept)
   np.testing.assert_array_equal(got.truncated, r.truncated | (r.lengths > 4))
@@ -250,11 +251,11 @@ def test_covariance_picks_a_share_of_real_tokens(seed, share):
   keys = jax.random.split(jax.random.key(seed), 2)
   log_probs, adv = jax.random.normal(keys[0], (3, 5)), jax.random.normal(keys[1], (3, 5))
   mask = jnp.arange(5)[None] < jnp.array([[5], [3], [2]])
-  held = losses.high_covariance(log_probs, adv, mask, share=share)
+  held = losses.policy.high_covariance(log_probs, adv, mask, share=share)
   assert int(held.sum()) == max(1, int(10 * share))
   assert not np.any(held & ~mask)
   hidden = [jnp.where(mask, x, jnp.nan) for x in (log_probs, adv)]
-  np.testing.assert_array_equal(losses.high_covariance(*hidden, mask, share=share), held)
+  np.testing.assert_array_equal(losses.policy.high_covariance(*hidden, mask, share=share), held)
 
 
 def test_draft_trees_ignore_padding():

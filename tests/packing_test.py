@@ -13,6 +13,7 @@ from lcrl.training import packing
 from lcrl.training.packed import arranged
 from lcrl.training.packing import Sizes, arrange, first_fit, pack, rounded
 from lcrl.training.scorer import make_scorer, split, value_and_grad
+from lcrl.training.step import loss_metrics, update_metrics
 from lcrl.types import PairBatch, Pairs
 from tests.rollouts import random_rollouts
 from tests.scorer_test import LOSSES, PARAMS, POLICY, make_batch, make_recipe
@@ -117,6 +118,15 @@ def test_packed_gradients_equal_padded_ones(name, pieces, share):
   assert rounded(Sizes(*sizes.tolist())).rows < 16 / pieces
   close = partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-6)
   jax.tree.map(close, (got[0], got[3]), (want[0], want[3]))
+  measured = metrics_of(recipe.loss, got, packed)
+  assert "approx_kl" in measured
+  assert ("clip_fraction" in measured) == (name == "surrogate")
+  jax.tree.map(close, measured, metrics_of(recipe.loss, want, batch))
+
+
+def metrics_of(loss, run, batch):
+  value, state, scores, grads = run
+  return update_metrics(value, grads, scores, batch) | loss_metrics(loss, state, scores, batch)
 
 
 def test_packed_rows_on_eight_devices_equal_one():

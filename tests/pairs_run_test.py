@@ -175,7 +175,8 @@ def test_answers_are_learned_and_a_task_judges(rows, tmp_path):
   }
   summary = loop.train(changed(rows, **changes), tmp_path)
   start, final = (summary["pairs"][when] for when in ("start", "final"))
-  assert final["surprise"] < start["surprise"] - 0.1
+  assert final["nll"] < start["nll"] - 0.1
+  assert final["surprise"] == final["nll"]
   assert final["length"] == 2
   assert "accuracy" not in final
   assert summary["accuracy_of"] == "right answers to the task"

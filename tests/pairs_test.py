@@ -280,6 +280,6 @@ def test_a_run_that_never_began_does_not_hold_its_folder(rows, tmp_path):  # noq
       loop.train(changed(rows, **fields), tmp_path)
 
 
-def test_an_evaluation_without_a_finite_surprise_has_a_line():
-  found = {"accuracy": 0.5, "pairs": {"surprise": None}, "sampled": {"tokens": 3.0}}
-  assert "surprise nan" in evaluate.line(found)
+def test_an_evaluation_without_a_finite_nll_has_a_line():
+  found = {"accuracy": 0.5, "pairs": {"nll": None}, "sampled": {"tokens": 3.0}}
+  assert "nll nan" in evaluate.line(found)

@@ -98,13 +98,13 @@ def test_correction_scales_surrogate_kl_and_entropy():
   scores = TokenScores(old, entropy=jnp.full(r.mask.shape, 2.0))
   batch = batch_of(r, old_log_probs=old, ref_log_probs=old + 0.3)
   value = lambda **knobs: losses.clipped_surrogate(**knobs).apply((), scores, batch)[0]
-  kl = losses.k1(beta=0.1)
-  correction = losses.truncated(high=1.25)
+  kl = losses.policy.k1(beta=0.1)
+  correction = losses.policy.truncated(high=1.25)
   # k1 is -0.3 at every token, the entropy 2, and the weights sum to 1
   want = 1.25 * (value() - 0.1 * 0.3 - 0.1 * 2)
   got = value(kl=kl, correction=correction, entropy_bonus=0.1)
   np.testing.assert_allclose(got, want, rtol=1e-5)
-  assert not value(kl=kl, correction=losses.rejected(high=1.25, per_sequence=False))
+  assert not value(kl=kl, correction=losses.policy.rejected(high=1.25, per_sequence=False))
   assert losses.clipped_surrogate(kl=kl).needs == ("ref",)
   assert losses.clipped_surrogate().needs == ()
 
@@ -211,6 +211,8 @@ def test_mode_switch_reads_the_opening_token_of_each_mode():
     (), scores, batch_of(r)
   )
   # Differences 3 - 0.5 and 0 - 5: the hinge at margin 4 gives 1.5 and 9; advantages are all 0.
-  np.testing.assert_allclose(value(losses.hinge(margin=4.0))[0], 2 * (1.5 + 9) / 2, rtol=1e-5)
+  np.testing.assert_allclose(
+    value(losses.policy.hinge(margin=4.0))[0], 2 * (1.5 + 9) / 2, rtol=1e-5
+  )
   want = np.log1p(np.exp([-2.5, 5.0])).sum()
-  np.testing.assert_allclose(value(losses.logistic())[0], want, rtol=1e-5)
+  np.testing.assert_allclose(value(losses.policy.logistic())[0], want, rtol=1e-5)

@@ -48,7 +48,7 @@ def test_metrics_and_the_first_check_tell_reward_from_verdict():
   assert [a.split()[0] for a, b in zip(*lines, strict=True) if a != b] == ["reward"]
 
 
-REWARDED = {"reward", "loss", "grad_norm", "right_pushed_down"}
+REWARDED = {"reward", "loss", "grad_norm", "negative_adv_on_correct"}
 
 
 def test_a_run_is_judged_alike_whatever_it_is_paid(tmp_path, monkeypatch):

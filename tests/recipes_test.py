@@ -22,7 +22,7 @@ def one_device(monkeypatch):
 
 def test_each_stage_has_its_turn_and_its_own_state():
   dual = rewards.length_dual(target=4, step_size=1.0)
-  stage = recipes.in_turn([dual, rewards.hapo(rows=3), dual], [2, 3])
+  stage = recipes.switch_after([2, 3], [dual, rewards.hapo(rows=3), dual])
   assert stage.rows == 3
   r = random_rollouts()
   state, got = stage.init(), []
@@ -42,7 +42,7 @@ def test_each_stage_has_its_turn_and_its_own_state():
 
 def test_only_the_stage_whose_turn_it_is_observes():
   laser = rewards.laser_d(lower=2, upper=9, interval=2, initial=5)
-  stage = recipes.in_turn([rewards.correctness(), laser], [1])
+  stage = recipes.switch_after([1], [rewards.correctness(), laser])
   r = random_rollouts()
   before = stage.init()
   observe = jax.jit(stage.observe)
@@ -56,7 +56,7 @@ def test_only_the_stage_whose_turn_it_is_observes():
 
 def test_budgets_advantages_and_losses_take_turns():
   r = random_rollouts()
-  budget = recipes.in_turn([budgets.fixed(target=8), budgets.uniform(low=2, high=4)], [1])
+  budget = recipes.switch_after([1], [budgets.fixed(target=8), budgets.uniform(low=2, high=4)])
   knobs = dict(step=jnp.int32(9), key=jax.random.key(0), group_size=4)
   ask = jax.jit(lambda state: budget.apply(state, r.prompt_ids, **knobs))
   first, state = ask(budget.init())
@@ -64,7 +64,7 @@ def test_budgets_advantages_and_losses_take_turns():
   assert np.all(first.target == 8)
   assert np.all(second.target <= 4)
 
-  advantage = recipes.in_turn([advantages.raw(), advantages.reinforce()], [1])
+  advantage = recipes.switch_after([1], [advantages.raw(), advantages.reinforce()])
   state = advantage.init()
   compare = jax.jit(advantage.apply)
   per_rollout, state = compare(state, r.scores, r.valid, r)
@@ -72,8 +72,8 @@ def test_budgets_advantages_and_losses_take_turns():
   assert per_rollout.shape == per_token.shape == r.mask.shape
   np.testing.assert_array_equal(per_rollout[..., 5], r.scores)
 
-  one, two = losses.clipped_surrogate(), losses.clipped_surrogate(kl=losses.k2(beta=1.0))
-  loss = recipes.in_turn([one, two], [1], coupled=True)
+  one, two = losses.clipped_surrogate(), losses.clipped_surrogate(kl=losses.policy.k2(beta=1.0))
+  loss = recipes.switch_after([1], [one, two], coupled=True)
   assert loss.needs == ("ref",)
   ref = jnp.zeros(r.mask.shape)
   batch = Batch(

@@ -159,11 +159,10 @@ def make_update(recipe, weigh=token_mean, mesh=None, **pieces):
   )
   step = functools.partial(
     update,
-    score=make_scorer(POLICY, mesh=mesh),
     recipe=recipe,
     weigh=weigh,
     optimizer=optimizer,
-    **pieces,
+    **{"score": make_scorer(POLICY, mesh=mesh)} | pieces,
   )
   return state, jax.jit(step)
 
@@ -214,3 +213,26 @@ def test_two_updates_train_on_disjoint_halves():
 def test_mesh_errors_name_the_numbers():
   with pytest.raises(ValueError, match=r"'data': 3.*8 devices"):
     make_mesh(data=3, fsdp=1)
+
+
+@pytest.mark.parametrize("pieces", [{}, {"micro_batches": 4}, {"updates": 2}])
+def test_clipping_and_approximate_kl_are_measured_without_another_forward_pass(pieces):
+  recipe = make_recipe(LOSSES["surrogate"]())
+  batch = make_batch(recipe)
+  score, calls = make_scorer(POLICY), []
+  counted = lambda *args: calls.append(args) or score(*args)
+  state, step = make_update(recipe, score=counted, **pieces)
+  _, metrics = step(state, batch)
+  assert len(calls) == 1  # traced once: in the scan over pieces or updates, or alone
+
+  old, mask = batch.old_log_probs, batch.rollouts.mask
+  got = {name: metrics[name].value() for name in ("clip_fraction", "approx_kl", "nll")}
+  log_probs = score(PARAMS, batch.rollouts).log_probs
+  want = losses.surrogate_fractions(log_probs, old, batch.advantages, mask, clip_high=0.28)
+  assert 0.1 < want.clipped < 0.9
+  close = functools.partial(
+    np.testing.assert_allclose, rtol=0.05 if "updates" in pieces else 1e-5
+  )  # the second update meets a policy that has moved a little
+  close(got["clip_fraction"], want.clipped)
+  close(got["approx_kl"], want.old_kl)
+  close(got["nll"], -log_probs[mask].mean())

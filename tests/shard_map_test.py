@@ -10,6 +10,7 @@ from jax.sharding import AxisType
 from jax.sharding import PartitionSpec as P
 
 from lcrl import advantages, losses
+from lcrl.losses import preference as pref
 from lcrl.losses.log_probs import FIELDS
 
 ROWS, TIME, WIDTH, VOCAB = 4, 5, 8, 24
@@ -94,13 +95,17 @@ NORMALISERS = {
   "sequence_sum": (losses.sequence_sum, MASK, KEEP),
   "fixed_length": (functools.partial(losses.fixed_length, length=9), MASK, KEEP),
   "batch_mean_weights": (lambda mask, **k: losses.batch_mean_weights(mask, **k), MASK),
-  "mean_one": (losses.mean_one, jnp.exp(VALUES), MASK),
-  "mean_one of rows": (functools.partial(losses.mean_one, per_sequence=True), VALUES**2, MASK),
+  "mean_one": (losses.policy.mean_one, jnp.exp(VALUES), MASK),
+  "mean_one of rows": (
+    functools.partial(losses.policy.mean_one, per_sequence=True),
+    VALUES**2,
+    MASK,
+  ),
   "batch_scaled": (advantages.batch_scaled_advantage, *GROUPS),
   "whitened": (advantages.whitened, VALUES, jnp.arange(48).reshape(8, 6) % 7),
   "kto_baseline": (losses.kto_baseline, VALUES[:, 0] + 1, KEEP),
   "moments": (
-    lambda x, keep, **k: losses.updated_moments(losses.Moments(1.0, 1.0), x, keep, **k),
+    lambda x, keep, **k: pref.updated_moments(pref.Moments(1.0, 1.0), x, keep, **k),
     VALUES[:, 0],
     KEEP,
   ),

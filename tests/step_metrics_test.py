@@ -58,7 +58,7 @@ def test_metrics_split_length_and_count_right_answers_pushed_down():
   assert got["length/right"] == 6.0
   assert got["length/wrong"] == 4.0
   assert got["length/difficulty_3"] == 5.0
-  assert got["right_pushed_down"] == 0.5  # the second right answer has advantage -0.5
+  assert got["negative_adv_on_correct"] == 0.5  # the second right answer has advantage -0.5
   assert got["outcome/timeout"] == 1
 
 
@@ -148,6 +148,13 @@ def test_only_what_is_garbled_goes_from_the_lines(tmp_path, caplog):
   assert "2 lines are no JSON" in caplog.text
   drop_after(path, -1)
   assert path.read_bytes() == b""
+
+
+def test_numbers_of_older_runs_are_read_under_todays_names(tmp_path):
+  path = tmp_path / "metrics.jsonl"
+  path.write_text('{"step": 1, "trains": 0.5, "sampler_gap": 0, "pairs": {"surprise": 2}}\n')
+  want = {"step": 1, "kept_fraction": 0.5, "sampler_logp_diff": 0, "pairs": {"nll": 2}}
+  assert list(read_lines(path)) == [want]
 
 
 def test_a_line_that_lacks_only_its_end_stays(tmp_path):

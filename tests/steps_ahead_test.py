@@ -152,7 +152,7 @@ def test_a_run_says_what_it_does(whole):
   told = json.loads((whole / "config.json").read_text())
   assert told["loss"]["loss"]["correction"] == {"fn": "truncated", "high": 2.0}
   assert "correction" not in told["config"]["loss"]
-  gaps = [step["sampler_gap"] for step in numbers(whole)]
+  gaps = [step["sampler_logp_diff"] for step in numbers(whole)]
   assert gaps[0] < 1e-5, "the first step trains on what its own policy sampled"
   assert min(gaps[1:]) > 0.1
   for step in lines(whole / "metrics.jsonl"):

@@ -94,7 +94,7 @@ def test_stages_above_each_other_and_in_turn_tell_their_own():
   both = rewards.truncation(base=rewards.soft_overlong(max_length=9, buffer=3, base=rewards.gr3()))
   assert both.targets(both.init(), r).keys() == {"truncation", "gr3"}
   assert rewards.correctness().targets is None
-  stage = recipes.in_turn([rewards.length_dual(target=7), rewards.gr3()], [1])
+  stage = recipes.switch_after([1], [rewards.length_dual(target=7), rewards.gr3()])
   state = stage.init()
   for turn, (dual, mean) in enumerate([(7, INF), (INF, 20 / 3)]):
     found = stage.targets(state, r)

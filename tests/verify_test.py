@@ -267,6 +267,14 @@ def test_a_limit_that_limits_nothing_is_refused(hostile, name, value):
     Verifier(task(hostile.exact), **{name: value})
 
 
+def test_too_little_memory_is_named(hostile):
+  with (
+    pytest.raises(RuntimeError, match=r"MemoryError.*memory=1 bytes \(verify.memory\)"),
+    Verifier(task(hostile.exact), workers=1, memory=1),
+  ):
+    pass
+
+
 def test_only_a_score_is_correct_whatever_the_threshold(hostile):
   lenient = task(hostile.obeys, threshold=-0.25)
   with Verifier(lenient, workers=1, deadline=1.0) as verifier:

@@ -72,8 +72,8 @@ def generalized_advantage(
   rewards = jnp.where(mask, as_float(rewards), 0.0)
   values = jnp.where(mask, as_float(values), 0.0)
   following = jnp.concatenate([values[..., 1:], jnp.zeros_like(values[..., :1])], -1)
-  surprise = rewards + gamma * following - values
-  return jnp.where(mask, _discounted_sum(surprise, gamma * lam), 0.0)
+  errors = rewards + gamma * following - values
+  return jnp.where(mask, _discounted_sum(errors, gamma * lam), 0.0)
 
 
 def dense_repetition_reward(

@@ -9,7 +9,7 @@ import logging
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from lcrl.data.rows import Tokenizer
+from lcrl.protocols import Tokenizer
 from lcrl.tasks.task import Prompt, Prompts, Task, plain
 
 AHEAD = 128  # prompts of a data set that makes them when asked; the others are looked at when met

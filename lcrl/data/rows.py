@@ -6,24 +6,14 @@ import dataclasses
 import functools
 import re
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any
 
 import jax
 import numpy as np
 
+from lcrl.protocols import Tokenizer
 from lcrl.tasks.task import Messages, Prompt, Task, plain
 from lcrl.types import Budget
-
-
-class Tokenizer(Protocol):
-  """What rows need of one."""
-
-  pad_id: int
-
-  @property
-  def end_ids(self) -> Sequence[int]: ...
-  def encode(self, text: str, /) -> list[int]: ...
-  def render(self, messages: Messages, /, **variables: Any) -> str: ...
 
 
 def answer_ids(tokenizer: Tokenizer, text: str) -> list[int]:

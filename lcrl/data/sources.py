@@ -20,7 +20,8 @@ import numpy as np
 
 from lcrl.data.layouts import Pair, UnpairedTurns, read_answer, read_pair
 from lcrl.data.readers import Rows, json, jsonl, parquet
-from lcrl.data.rows import Tokenizer, answer_ids, without_open_tag
+from lcrl.data.rows import answer_ids, without_open_tag
+from lcrl.protocols import Tokenizer
 from lcrl.tasks.task import Messages
 
 __all__ = ["json", "jsonl", "pairs", "parquet", "responses"]

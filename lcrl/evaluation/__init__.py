@@ -1,7 +1,9 @@
-"""How few tokens, and still right: measures with intervals, summaries, plots and reports.
+"""Accuracy and length: measures with intervals, summaries, plots and reports.
 
-The numbers are numpy in float64 on the host. `plots`, `training_plots` and `report` need matplotlib
-and are imported by name.
+The numbers are NumPy in float64 on the host. `plots`, `training_plots` and `report` need matplotlib
+and are imported by name. So are three modules of measures that no run computes, for use on other
+answers and judgements: `length_controlled` (win rates of AlpacaEval), `verbosity` (benchmarks of how
+long text is) and `laws` (accuracy by steps of reasoning, model size and tokens).
 """
 
 from lcrl.evaluation.intervals import (

@@ -112,7 +112,7 @@ def accuracy_estimate(
 
 
 def seed_estimate(values: ArrayLike, *, level: float = 0.95) -> Estimate:
-  """Mean over seeds with a t interval over seeds: what another seed would give. [S]
+  """Mean over seeds with a t interval over seeds: what another seed would give. [S].
 
   It holds all that differs between runs, training included, and is wide for few seeds.
 

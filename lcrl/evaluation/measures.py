@@ -98,7 +98,7 @@ def measure(
 
 
 def pass_at_k(n: ArrayLike, c: ArrayLike, *, k: int) -> np.ndarray:
-  """Chance that k of n answers, c of them right, hold a right one; unbiased. [...] -> [...]
+  """Chance that k of n answers, c of them right, hold a right one; unbiased. [...] -> [...].
 
     1 - C(n - c, k) / C(n, k) = 1 - prod_{i < k} (n - c - i) / (n - i),  1 where n - c < k
 

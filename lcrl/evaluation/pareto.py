@@ -21,7 +21,7 @@ def _points(accuracy: ArrayLike, length: ArrayLike) -> tuple[np.ndarray, np.ndar
 
 
 def on_front(accuracy: ArrayLike, length: ArrayLike) -> np.ndarray:
-  """True where no other point is at least as right and as short, and better in one. [N] -> [N]
+  """True where no other point is at least as right and as short, and better in one. [N] -> [N].
 
   Equal points do not beat each other: all stay.
 
@@ -41,7 +41,7 @@ def hypervolume(
   ref_length: float,
   normalised: bool = False,
 ) -> float:
-  """Area between the points and a reference that each should beat. [N] -> number
+  """Area between the points and a reference that each should beat. [N] -> number.
 
     area of {(l, a): some point has length <= l < ref_length, ref_accuracy < a <= accuracy}
 

@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from lcrl.evaluation.progress import to_stderr
+from lcrl.protocols import Tokenizer
 from lcrl.tasks.task import Messages, Prompt, Task
 
 __all__ = [
@@ -85,7 +86,7 @@ def of_task(task: Task) -> Training:
   return Training(size, lambda: (key(task.prompts[i]) for i in range(size)), key)
 
 
-def of_tokens(prompts: Sequence[np.ndarray], tokenizer: Any) -> Training:
+def of_tokens(prompts: Sequence[np.ndarray], tokenizer: Tokenizer) -> Training:
   """Prompts of a data set of answers, as tokens [P] each."""
   key = lambda prompt: tuple(tokenizer.encode(tokenizer.render(prompt.messages)))
   return Training(len(prompts), lambda: (tuple(p.tolist()) for p in prompts), key)

@@ -22,7 +22,7 @@ PANELS = (  # metric of a step, where an evaluation has it, title, scale
   ("length/mean", ("tokens",), "mean tokens per answer", 1),
   ("reward", (), "mean reward", 1),
   ("pairs/accuracy", ("pairs", "accuracy"), "pairs in the right order, %", 100),
-  ("surprise", ("pairs", "surprise"), "surprise, nats per token", 1),
+  ("nll", ("pairs", "nll"), "negative log-likelihood, nats per token", 1),
   ("loss", (), "loss", 1),
 )
 

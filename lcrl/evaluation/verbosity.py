@@ -58,7 +58,7 @@ def length_instruction(prompt: str, reference: str) -> str:
 
 
 def yap_score(lengths: ArrayLike, sufficient: ArrayLike) -> np.ndarray:
-  """Characters beyond a minimal sufficient answer, max(0, L - B). [N] -> [N]
+  """Characters beyond a minimal sufficient answer, max(0, L - B). [N] -> [N].
 
   Source: YapBench, arXiv:2601.00624.
 
@@ -174,7 +174,7 @@ def ruler_scores(targets: Sequence[str], words: Sequence[int]) -> dict:
 def wildbench_reward(
   outcome: ArrayLike, lengths: ArrayLike, ref_lengths: ArrayLike, *, margin: float = 500
 ) -> np.ndarray:
-  """WB-Reward of each item, in [-1, 1]: a slight win by much longer text is a tie. [N] -> [N]
+  """WB-Reward of each item, in [-1, 1]: a slight win by much longer text is a tie. [N] -> [N].
 
     outcome / 2;  0 where outcome = +1 and length > ref_length + margin, and the mirror image
 

@@ -60,7 +60,7 @@ def kl_cov_loss(
 
 
 def kl_cov(*, share: float = 0.002, beta: float = 1.0) -> Stage:
-  """`kl_cov_loss`."""
+  """The stage of `kl_cov_loss`."""
 
   def apply(state, scores, batch):
     mask, log_probs = batch.rollouts.mask & batch.keep[..., None], scores.log_probs

@@ -21,6 +21,10 @@ from lcrl.masked import AxisName, as_float, total
 __all__ = ["fixed_length", "fixed_total", "sequence_mean", "sequence_sum", "token_mean"]
 
 
+def __dir__() -> list[str]:
+  return __all__
+
+
 def _tokens(mask: jax.Array, keep: jax.Array) -> jax.Array:
   per_row(dict(mask=mask), keep=keep)
   return as_float(mask & keep[..., None])

@@ -21,6 +21,7 @@ from lcrl.policies.attention import attention
 from lcrl.policies.block import Block, rotation
 from lcrl.policies.config import Config
 from lcrl.policies.transformer import Policy
+from lcrl.protocols import Tokenizer
 
 __all__ = ["Example", "Layer", "channel_statistics", "examples", "layers", "thinking_statistics"]
 
@@ -164,7 +165,9 @@ def thinking_statistics(
   return {"directions": np.stack(directions), "scores": np.stack(scores)}
 
 
-def examples(path: Path, tokenizer: Any, *, end_of_thinking: str = "</think>") -> list[Example]:
+def examples(
+  path: Path, tokenizer: Tokenizer, *, end_of_thinking: str = "</think>"
+) -> list[Example]:
   """Rows of JSON as tokens: "prompt", a text or messages, and "response" (or "raw_text").
 
   So the answers that `experiments.evaluate` writes are examples. Thinking ends at
@@ -189,7 +192,7 @@ def examples(path: Path, tokenizer: Any, *, end_of_thinking: str = "</think>") -
   return found
 
 
-def _example(tokenizer: Any, prompt: Any, response: str, end: str) -> Example:
+def _example(tokenizer: Tokenizer, prompt: Any, response: str, end: str) -> Example:
   start = response.find("<think>") + len("<think>") if "<think>" in response else 0
   before = [*tokenizer.encode(prompt), *tokenizer.encode(response[:start])]
   thinking, closed, _ = response[start:].partition(end)

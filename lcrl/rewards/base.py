@@ -195,7 +195,7 @@ def length_penalty_reward(rewards: jax.Array, lengths: jax.Array, *, alpha: floa
 
 
 def length_penalty(*, alpha: float, base: Stage | None = None) -> Stage:
-  """`length_penalty_reward`."""
+  """The stage of `length_penalty_reward`."""
   return shaped(base, lambda rewards, r: length_penalty_reward(rewards, r.lengths, alpha=alpha))
 
 

@@ -32,6 +32,8 @@ __all__ = [
 
 
 class Multipliers(NamedTuple):
+  """The weights of the constraints, and how fast they change."""
+
   raw: jax.Array  # [N] float, before squashing
   velocity: jax.Array  # [N] float
 

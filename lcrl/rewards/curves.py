@@ -71,7 +71,7 @@ def cosine_length(
   margin: int = 16,
   shortest: float = 0.0,
 ) -> Stage:
-  """`cosine_length_reward`."""
+  """The stage of `cosine_length_reward`."""
   reward = partial(
     cosine_length_reward,
     max_length=max_length,

@@ -148,7 +148,7 @@ def sigmoid_length(
   lone_raw: bool = False,
   base: Stage | None = None,
 ) -> Stage:
-  """`sigmoid_length_reward` (efficient reasoning, Arora & Zanette)."""
+  """The stage of `sigmoid_length_reward`: efficient reasoning, Arora & Zanette."""
   reward = partial(sigmoid_length_reward, alpha=alpha, ddof=ddof, eps=eps, lone_raw=lone_raw)
   return shaped(
     base,
@@ -160,7 +160,7 @@ def sigmoid_length(
 def kimi(
   *, alpha: float = 1.0, eps: float = 0.0, lone_raw: bool = False, base: Stage | None = None
 ) -> Stage:
-  """`kimi_reward` (Kimi k1.5)."""
+  """The stage of `kimi_reward`: Kimi k1.5."""
   reward = partial(kimi_reward, alpha=alpha, eps=eps, lone_raw=lone_raw)
 
   def middle(r: Rollouts):
@@ -184,7 +184,7 @@ def grpo_lambda(
   eps: float = 1e-6,
   base: Stage | None = None,
 ) -> Stage:
-  """`grpo_lambda_reward`."""
+  """The stage of `grpo_lambda_reward`."""
   reward = partial(grpo_lambda_reward, share=share, alpha=alpha, ddof=ddof, eps=eps)
 
   def in_easy_groups(r: Rollouts):

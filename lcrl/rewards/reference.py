@@ -72,7 +72,7 @@ def shorter_better_reward(
 def shorter_better(
   *, alpha: float = 2.0, beta: float = 1e-3, apply_to_incorrect: bool = True
 ) -> Stage:
-  """`shorter_better_reward`."""
+  """The stage of `shorter_better_reward`."""
   reward = partial(
     shorter_better_reward, alpha=alpha, beta=beta, apply_to_incorrect=apply_to_incorrect
   )
@@ -116,7 +116,7 @@ def alp_reward(
 
 
 def alp(*, beta: float = 1e-7, apply_to_incorrect: bool = True, base: Stage | None = None) -> Stage:
-  """`alp_reward`."""
+  """The stage of `alp_reward`."""
   reward = partial(alp_reward, beta=beta, apply_to_incorrect=apply_to_incorrect)
   return shaped(base, lambda rewards, r: reward(rewards, r.correct, r.lengths, r.valid))
 
@@ -231,7 +231,7 @@ def gr3_calibrated(
 
 
 def gr3(*, alpha: float = 0.33, base: Stage | None = None) -> Stage:
-  """`gr3_reward`."""
+  """The stage of `gr3_reward`."""
   return shaped(
     base,
     lambda rewards, r: gr3_reward(rewards, r.lengths, r.valid, alpha=alpha),

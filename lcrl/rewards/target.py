@@ -142,7 +142,7 @@ def truncated_reward(
 
 
 def exact_length(*, alpha: float = 3e-4, base: Stage | None = None) -> Stage:
-  """`exact_length_reward` (L1-Exact)."""
+  """The stage of `exact_length_reward`: L1-Exact."""
   return shaped(
     base,
     lambda rewards, r: exact_length_reward(
@@ -153,7 +153,7 @@ def exact_length(*, alpha: float = 3e-4, base: Stage | None = None) -> Stage:
 
 
 def max_length(*, alpha: float = 0.01, delta: float = 0.5) -> Stage:
-  """`max_length_reward` (L1-Max)."""
+  """The stage of `max_length_reward`: L1-Max."""
 
   def apply(state, r):
     reward = partial(max_length_reward, alpha=alpha, delta=delta)
@@ -166,7 +166,7 @@ def max_length(*, alpha: float = 0.01, delta: float = 0.5) -> Stage:
 def step_bonus(
   *, alpha: float = 0.5, late: float = 0.0, explore: float = 0.0, base: Stage | None = None
 ) -> Stage:
-  """`step_bonus_reward` (LASER)."""
+  """The stage of `step_bonus_reward`: LASER."""
   reward = partial(step_bonus_reward, alpha=alpha, late=late, explore=explore)
   return shaped(
     base,

@@ -34,7 +34,7 @@ def jsonl(
   signals: Signals | None = None,
   variables: Mapping[str, Any] | None = None,
 ) -> Task:
-  """A file of questions and answers. The layouts of
+  """A file of questions and answers, one JSON object a line. The layouts of common sets:
 
   GSM8K: question="question", answer="answer", reference="after_hashes"
   MATH:  question="problem",  answer="answer", difficulty="level"

@@ -13,28 +13,22 @@ import dataclasses
 import json
 import math
 import os
-import pathlib
 import pickle
 import secrets
 import selectors
 import signal
 import socket
-import subprocess
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Iterable
 from concurrent.futures import Future
 from typing import Any, NamedTuple
 
+from lcrl.tasks.process import PACKAGES, START_SECONDS, Worker, frame
 from lcrl.tasks.task import Prompt, Task
 from lcrl.types import Outcome
 
-_TASKS = pathlib.Path(__file__).resolve().parent
-_PACKAGES = {"lcrl": str(_TASKS.parent), "lcrl.tasks": str(_TASKS)}
-_ENVIRONMENT = ("PATH", "LD_LIBRARY_PATH", "HOME")  # what a worker inherits; keys and tokens stay
-_START = 120.0  # seconds that a worker may take to import the scorer
 _UNSCORED = {
   "bad format": Outcome.BAD_FORMAT,
   "crash": Outcome.CRASH,
@@ -55,11 +49,6 @@ class Verdict:
   def correct(self) -> bool:
     """Only a score can be right; where there is none, the number in its place says nothing."""
     return self.outcome == Outcome.OK
-
-
-def _frame(thing: Any) -> bytes:
-  data = pickle.dumps(thing)
-  return len(data).to_bytes(8) + data
 
 
 class _Batch:
@@ -85,65 +74,6 @@ class _Item(NamedTuple):
   place: int  # in its batch
   text: str
   reference: Any
-
-
-class _Worker:
-  """One process, the items it owes answers for, and when it last got or said something."""
-
-  def __init__(self, setup: bytes):
-    self.ready = False
-    self.owed: collections.deque[int] = collections.deque()
-    self.buffer = b""
-    self.errors = tempfile.TemporaryFile()  # noqa: SIM115, closed in `close`
-    self.channel, theirs = socket.socketpair()
-    self.channel.settimeout(_START)
-    keep = {name: os.environ[name] for name in _ENVIRONMENT if name in os.environ}
-    with theirs:
-      self.process = subprocess.Popen(
-        [sys.executable, "-I", str(_TASKS / "worker.py")],
-        stdin=theirs.fileno(),
-        stdout=subprocess.DEVNULL,
-        stderr=self.errors,
-        cwd="/",
-        env=keep | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
-        start_new_session=True,
-      )
-    self.send(setup)
-
-  @property
-  def busy(self) -> bool:
-    return bool(self.owed) or not self.ready
-
-  def send(self, frame: bytes) -> None:
-    self.since = time.monotonic()
-    with contextlib.suppress(OSError):  # it is dead or stuck: noticed when it is listened to
-      self.channel.sendall(frame)
-
-  def lines(self) -> list[bytes]:
-    """What it has said since; ValueError if it is gone."""
-    self.since = time.monotonic()
-    data = self.channel.recv(1 << 16)
-    *lines, self.buffer = (self.buffer + data).split(b"\n")
-    if not data or len(self.buffer) > 1 << 16:
-      raise ValueError("no answer")
-    return lines
-
-  def kill(self) -> int:
-    """Ends it with everything it may have started. Its exit code."""
-    if self.process.returncode is None:
-      with contextlib.suppress(ProcessLookupError):
-        os.killpg(self.process.pid, signal.SIGKILL)
-    return self.process.wait()
-
-  def close(self) -> None:
-    self.kill()
-    self.channel.close()
-    self.errors.close()
-
-  def last_words(self) -> str:
-    """The end of what it wrote to standard error."""
-    self.errors.seek(0)
-    return self.errors.read()[-500:].decode(errors="replace").strip()
 
 
 class Verifier:
@@ -172,17 +102,18 @@ class Verifier:
       raise ValueError(f"The scorer of {task.name} has no name to import it by: {why}") from why
     self.guards: tuple[str, ...] = ()  # what holds a worker back on this machine
     self._task, self._wanted, self._deadline = task, workers, deadline
-    self._setup = _frame(
+    self._memory = memory
+    self._setup = frame(
       {
         "path": [os.path.abspath(entry) for entry in sys.path],
-        "packages": _PACKAGES,
+        "packages": PACKAGES,
         "score": score,
         "deadline": deadline,
         "memory": memory,
         "apart": task.evaluates,
       }
     )
-    self._workers: list[_Worker] = []
+    self._workers: list[Worker] = []
     self._stillborn = 0  # workers in a row that ended before they were ready
     self._items: dict[int, _Item] = {}  # those without a verdict, by name
     self._todo: collections.deque[int] = collections.deque()  # those that wait for a worker
@@ -264,7 +195,9 @@ class Verifier:
           self._feed(worker)
         else:
           self._replace(worker)  # died while idle: no item's fault
-    due = {w: w.since + (self._deadline if w.ready else _START) for w in self._workers if w.busy}
+    due = {
+      w: w.since + (self._deadline if w.ready else START_SECONDS) for w in self._workers if w.busy
+    }
     wait = max(0.0, min(due.values()) - time.monotonic()) if due else None
     spoke = [key.data for key, _ in self._ears.select(wait)]
     now = time.monotonic()
@@ -279,14 +212,14 @@ class Verifier:
       if due[worker] < now:
         self._lose(worker, "the deadline passed", Outcome.TIMEOUT)
 
-  def _feed(self, worker: _Worker) -> None:
+  def _feed(self, worker: Worker) -> None:
     """A share of what is left, so that shares shrink and workers finish together."""
     share = min(_CHUNK, math.ceil(len(self._todo) / (4 * len(self._workers))))
     worker.owed.extend(self._todo.popleft() for _ in range(share))
     items = ((name, self._items[name]) for name in worker.owed)
-    worker.send(_frame([(name, item.text, item.reference) for name, item in items]))
+    worker.send(frame([(name, item.text, item.reference) for name, item in items]))
 
-  def _hear(self, worker: _Worker) -> None:
+  def _hear(self, worker: Worker) -> None:
     try:
       for line in worker.lines():
         self._note(worker, json.loads(line))
@@ -296,12 +229,16 @@ class Verifier:
       outcome = Outcome.TIMEOUT if late else Outcome.CRASH
       self._lose(worker, f"{why} (exit code {code})", outcome)
 
-  def _note(self, worker: _Worker, line: list) -> None:
+  def _note(self, worker: Worker, line: list) -> None:
     match line:
       case ["ready", list(guards)] if not worker.ready:
         worker.ready, self.guards, self._stillborn = True, tuple(guards), 0
       case ["failed", str(why)] if not worker.ready:
-        raise RuntimeError(f"A worker cannot import the scorer of {self._task.name}: {why}")
+        small = why.startswith("MemoryError")
+        hint = f"; memory={self._memory} bytes (verify.memory) may be too few." if small else ""
+        raise RuntimeError(
+          f"A worker cannot import the scorer of {self._task.name}: {why.rstrip(': ')}{hint}"
+        )
       case [int(name), str(status), float(score), str(why)] if (
         worker.owed and name == worker.owed[0]
       ):
@@ -310,12 +247,12 @@ class Verifier:
       case _:
         raise ValueError(f"a worker said {line!r:.100}")
 
-  def _judged(self, worker: _Worker, verdict: Verdict) -> None:
+  def _judged(self, worker: Worker, verdict: Verdict) -> None:
     """Of the first item that a worker owes."""
     item = self._items.pop(worker.owed.popleft())
     item.batch.put(item.place, verdict)
 
-  def _lose(self, worker: _Worker, why: str, outcome: Outcome) -> None:
+  def _lose(self, worker: Worker, why: str, outcome: Outcome) -> None:
     """The first item it owes is to blame; the others go back in line, at the front."""
     self._stillborn += not worker.ready
     if self._stillborn > _TRIES:
@@ -325,16 +262,16 @@ class Verifier:
     self._todo.extendleft(reversed(worker.owed))
     self._replace(worker)
 
-  def _replace(self, worker: _Worker) -> None:
+  def _replace(self, worker: Worker) -> None:
     self._dismiss(worker)
     self._workers[self._workers.index(worker)] = self._hire()
 
-  def _hire(self) -> _Worker:
-    worker = _Worker(self._setup)
+  def _hire(self) -> Worker:
+    worker = Worker(self._setup)
     self._ears.register(worker.channel, selectors.EVENT_READ, worker)
     return worker
 
-  def _dismiss(self, worker: _Worker) -> None:
+  def _dismiss(self, worker: Worker) -> None:
     with contextlib.suppress(KeyError):  # it may have been before
       self._ears.unregister(worker.channel)
     worker.close()

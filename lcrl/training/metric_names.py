@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import pathlib
 import re
+from typing import Any
 
 PAGE = pathlib.Path(__file__).parents[2] / "METRICS.md"
 INTRODUCTION = """# Metrics
@@ -25,10 +26,10 @@ TABLE: dict[str, dict[str, str]] = {
     "learning_rate": "the rate that the step's updates used",
     "skipped_updates": "updates of the step that were skipped because loss or gradient norm was "
     "not finite; three steps in a row without another update end the run",
-    "surprise": "mean of -log-prob of the tokens that train, in nats, under the policy before "
+    "nll": "mean of -log-prob of the tokens of responses, in nats, under the policy before "
     "the update; of runs on pairs, of the chosen side",
     "entropy": "mean entropy of the next token in nats: over the whole vocabulary where the loss "
-    "needs that, else estimated by the surprise of the sampled tokens",
+    "needs that, else estimated by the nll of the sampled tokens",
     "kl": "KL(policy || reference) a token, the k3 estimate; where a reference is in use",
     "approx_kl": "KL(old policy || policy) a token, the k1 estimate: how far the earlier updates "
     "of the step have moved the policy that the step began with; 0 with one update a step",
@@ -36,7 +37,7 @@ TABLE: dict[str, dict[str, str]] = {
     "dual_clip_fraction": "share of tokens that the second clip of negative advantages binds",
     "sampler_kl": "KL(sampler || policy) a token, the k1 estimate: what precision, and sampling a "
     "step ahead, make of the policy",
-    "sampler_gap": "mean absolute difference of the log-probs of sampler and policy",
+    "sampler_logp_diff": "mean absolute difference of the log-probs of sampler and policy",
   },
   "Rollouts": {
     "accuracy": "share of right answers",
@@ -52,10 +53,10 @@ TABLE: dict[str, dict[str, str]] = {
     "length/wrong_p{percent}": "percentile of the lengths of wrong answers",
     "length/difficulty_{level}": "mean length for prompts of this difficulty",
     "truncated": "share of answers that were cut at their cap",
-    "trains": "share of rollouts that the filter keeps",
+    "kept_fraction": "share of rollouts that the filter keeps",
     "groups/all_right": "share of groups without a wrong answer",
     "groups/all_wrong": "share of groups without a right answer",
-    "right_pushed_down": "share of the kept right answers whose advantage is negative",
+    "negative_adv_on_correct": "share of the kept right answers whose advantage is negative",
     "outcome/{outcome}": "answers with this outcome of verification",
     "alarm/collapse": "1 once accuracy and length have collapsed together",
     "rounds": "rounds of sampling that the batch took",
@@ -121,7 +122,7 @@ TABLE: dict[str, dict[str, str]] = {
     "eval/truncated": "share of answers that were cut",
     "eval/sampled/tokens": "mean length of the policy's own answers to held-out prompts",
     "eval/sampled/truncated": "share of them that were cut",
-    "eval/pairs/surprise": "mean of -log-prob of a token of held-out chosen answers, in nats",
+    "eval/pairs/nll": "mean of -log-prob of a token of held-out chosen answers, in nats",
     "eval/pairs/pairs": "held-out pairs, or answers",
     "eval/pairs/likelihood_length_correlation": "Pearson, mean log-prob of an answer against its "
     "length",
@@ -136,6 +137,29 @@ TABLE: dict[str, dict[str, str]] = {
     "tokens_per_s": "trained tokens by the time of the step",
   },
 }
+
+OLD_NAMES = {
+  "right_pushed_down": "negative_adv_on_correct",
+  "sampler_gap": "sampler_logp_diff",
+  "surprise": "nll",
+  "trains": "kept_fraction",
+}
+
+
+def renamed(row: Any) -> Any:
+  """A row of numbers, and the rows inside it, with today's names for those of older runs.
+
+  >>> renamed({"step": 1, "trains": 0.5, "eval/pairs/surprise": 2.0, "pairs": {"surprise": 2.0}})
+  {'step': 1, 'kept_fraction': 0.5, 'eval/pairs/nll': 2.0, 'pairs': {'nll': 2.0}}
+  """
+  if not isinstance(row, dict):
+    return row
+  return {_renamed(name): renamed(value) for name, value in row.items()}
+
+
+def _renamed(name: str) -> str:
+  *groups, last = name.split("/")
+  return "/".join((*groups, OLD_NAMES.get(last, last)))
 
 
 def explanation(name: str) -> str | None:

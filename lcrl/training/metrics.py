@@ -13,6 +13,8 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from lcrl.training.metric_names import renamed
+
 
 class Mean(NamedTuple):
   total: jax.Array | float
@@ -127,9 +129,10 @@ def json_line(row: Any) -> str:
 
 
 def read_lines(path: pathlib.Path) -> Iterator[dict[str, Any]]:
-  """The rows of a file of JSON lines that have a step; others are passed over."""
+  """The rows of a file of JSON lines that have a step, under today's names; others are skipped."""
   if path.exists():
-    yield from (row for line in path.read_bytes().split(b"\n") if (row := _row(line)))
+    rows = map(_row, path.read_bytes().split(b"\n"))
+    yield from (renamed(row) for row in rows if row)
 
 
 def drop_after(path: pathlib.Path, step: int) -> None:

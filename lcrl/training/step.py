@@ -142,19 +142,19 @@ def update_metrics(loss, grads, scores, batch: Batch) -> dict[str, Mean]:
   mask, drawn = batch.rollouts.mask, batch.rollouts.drawn
   tokens, compared = mask.sum(), drawn.sum()
   gap = jnp.where(drawn, scores.log_probs - batch.rollouts.sampler_log_probs, 0.0)
-  surprise = Mean(-masked_sum(scores.log_probs, mask), tokens)
+  nll = Mean(-masked_sum(scores.log_probs, mask), tokens)
   old = scores.log_probs if batch.old_log_probs is None else batch.old_log_probs
   metrics = {
     "loss": Mean(loss, 1.0),
     "grad_norm": Mean(optax.tree.norm(grads), 1.0),
-    "sampler_gap": Mean(jnp.abs(gap).sum(), compared),  # mean |log-prob of scorer - of sampler|
+    "sampler_logp_diff": Mean(
+      jnp.abs(gap).sum(), compared
+    ),  # mean |log-prob of scorer - of sampler|
     "sampler_kl": Mean(-gap.sum(), compared),  # k1 estimate of KL(sampler || policy)
     "approx_kl": Mean(masked_sum(old - scores.log_probs, mask), tokens),
-    "surprise": surprise,
-    # The surprise of what the policy drew estimates it.
-    "entropy": surprise
-    if scores.entropy is None
-    else Mean(masked_sum(scores.entropy, mask), tokens),
+    "nll": nll,
+    # The mean -log-prob of drawn tokens is an estimate of it.
+    "entropy": nll if scores.entropy is None else Mean(masked_sum(scores.entropy, mask), tokens),
   }
   if batch.ref_log_probs is not None:
     kl = k3_kl(scores.log_probs, batch.ref_log_probs, mask, log_ratio_limit=20.0)

@@ -173,7 +173,7 @@ def loss_trl_types(inputs, params):
   got = {}
   for beta in (0.0, 0.04):
     for name, weigh in weights.items():
-      value, grad = _sum(partial(loss, kl=losses.k3(beta=beta)), weigh, inputs)
+      value, grad = _sum(partial(loss, kl=losses.policy.k3(beta=beta)), weigh, inputs)
       got |= {f"{name}_beta{beta}": value, f"grad_{name}_beta{beta}": grad}
   return got
 
@@ -214,7 +214,7 @@ def tis_weights(inputs, params):
     knobs = {"high": high, "per_sequence": per_sequence}
     cut = losses.truncated_importance(old, sampler, mask, **knobs)
     got[f"verl_{level}"] = cut
-    got[f"verl_{level}_batchnorm"] = losses.mean_one(cut, mask, per_sequence=per_sequence)
+    got[f"verl_{level}_batchnorm"] = losses.policy.mean_one(cut, mask, per_sequence=per_sequence)
     cut = losses.truncated_importance(old, sampler, mask, log_limit=math.inf, **knobs)
     zero = losses.rejected_importance(old, sampler, mask, log_limit=math.inf, **knobs)
     for name, weights in {"truncate": cut, "mask": zero}.items():

@@ -9,6 +9,7 @@ import numpy as np
 
 from lcrl import advantages, filters, losses
 from lcrl.data import bucketing, selection
+from lcrl.training.rl import cropping, oversampling
 from tests.golden_adapters.groups import Groups, compiled
 
 
@@ -130,7 +131,9 @@ def dot_truncation(inputs, params):
   groups = Groups(inputs["group_id"])
   r, lengths = groups(inputs["rewards"]), groups(inputs["lengths"])
   knobs = {"alpha": params["alpha"], "success": params["success_threshold"]}
-  kept = filters.outlier_kept_length(r, lengths, groups.valid, margin=params["min_margin"], **knobs)
+  kept = cropping.outlier_kept_length(
+    r, lengths, groups.valid, margin=params["min_margin"], **knobs
+  )
   # The verifier's stand-in: a prefix is right if the rollout was and its answer is inside.
   inside = groups.rows(kept) > jnp.array(inputs["answer_end"])
   return {
@@ -142,8 +145,8 @@ def dot_truncation(inputs, params):
 def dot_predictive_sampling(inputs, params):
   knobs = {"low": params["min"], "high": params["max"]}
   knobs |= {"window": params["window"], "initial": params["initial"]}
-  factor = filters.oversampling_factor(inputs["sampled_passed_history"], **knobs)
-  prompts = filters.prompts_to_sample(params["train_batch_size"], factor)
+  factor = oversampling.oversampling_factor(inputs["sampled_passed_history"], **knobs)
+  prompts = oversampling.prompts_to_sample(params["train_batch_size"], factor)
   return {"factor": factor, "num_prompts": prompts}
 
 

@@ -13,10 +13,11 @@ import jax
 import jax.numpy as jnp
 
 from experiments import testbed
-from lcrl import filters, rewards
+from lcrl import rewards
 from lcrl.advantages import component_average_advantage
 from lcrl.masked import as_float, masked_sum
 from lcrl.tasks.sums import ANSWER, EQUALS, LABEL, PLUS, ZERO, Sums
+from lcrl.training.rl import cropping
 from lcrl.training.scorer import Score
 from lcrl.types import Outcome, PyTree, Rollouts, Stage
 
@@ -193,8 +194,8 @@ def outliers_cut(*, alpha: float, sums: Sums, margin: float = 2) -> Revise:
   """DOT: the longest of a group that is all right lose their end, and with it their verdict."""
 
   def revise(r: Rollouts, answers):
-    kept = filters.outlier_kept_length(r.correct, r.lengths, r.valid, alpha=alpha, margin=margin)
-    return testbed.judged(filters.cropped(r, kept), answers, sums=sums)
+    kept = cropping.outlier_kept_length(r.correct, r.lengths, r.valid, alpha=alpha, margin=margin)
+    return testbed.judged(cropping.cropped(r, kept), answers, sums=sums)
 
   return revise
 

@@ -2,7 +2,7 @@
 
 `chosen_log_ratios` is u, `rejected_log_ratios` is v (`sequence_log_ratios`), [B] each, or [] for
 one pair; h = u - v. Log-ratios of tokens, [B, T], are refused: how tokens are weighted and summed
-is up to the caller.
+is up to the caller. The stages, `dpo` for `dpo_loss`, are in `stages/referenced.py`.
 """
 
 from __future__ import annotations

@@ -113,7 +113,7 @@ def make_pair_scorer(
 def accuracy(s: Settings, seen: dict[str, np.ndarray]) -> Estimate:
   """What a run without a task calls accuracy: see `ACCURACY`."""
   if s.run == "sft":
-    shares = np.exp(-seen["surprise"][:, 0])
+    shares = np.exp(-seen["nll"][:, 0])
   else:
     shares = (1 + np.sign(seen["rewards"][:, 0] - seen["rewards"][:, 1])) / 2
   return accuracy_estimate(shares[:, None], seen["valid"][:, None])
@@ -133,10 +133,10 @@ def plain(found: dict[str, Any]) -> dict[str, float]:
 
 
 def line(found: dict[str, Any]) -> str:
-  surprise = found["pairs"]["surprise"]
-  surprise = math.nan if surprise is None else surprise  # as it is where the rewards overflow
+  nll = found["pairs"]["nll"]
+  nll = math.nan if nll is None else nll  # as it is where the rewards overflow
   return (
-    f"accuracy {found['accuracy']:.1%}, surprise {surprise:.3f}, "
+    f"accuracy {found['accuracy']:.1%}, nll {nll:.3f}, "
     f"own answers {found['sampled']['tokens']:.1f} tokens"
   )
 
@@ -152,6 +152,8 @@ def summarise(
   summary["accuracy_of"] = ACCURACY["task" if "task" in s.built else s.run]
   for name in ("pairs", "sampled"):
     summary[name] = {"start": start and start[name], "final": final and final[name]}
+  for when, row in summary["pairs"].items():  # summaries keep the name that they always had
+    summary["pairs"][when] = row and row | {"surprise": row["nll"]}
   seen = {name: x["by_length"] for name, x in zip(("before", "after"), both, strict=True) if x}
   plots.reward_by_length(out.path / "reward_by_length.png", seen)
   words = [

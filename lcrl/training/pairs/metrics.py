@@ -60,14 +60,14 @@ def correlation(x: Array, y: Array, mask: Array) -> Array:
 
 
 def pair_metrics(stage: Stage, scores: TokenScores, batch: PairBatch) -> dict[str, Array]:
-  """What of each side [B, G] an evaluation keeps: rewards, surprise a token, lengths, valid."""
+  """What an evaluation keeps of each side [B, G]: rewards, mean -log-prob, lengths, valid."""
   pairs = batch.pairs
   sides = min(pairs.mask.shape[1], 2)
   mask = pairs.mask[:, :sides]
   assert stage.rewards is not None
   return {
     "rewards": stage.rewards(scores, batch),
-    "surprise": -masked_mean(scores.log_probs[:, :sides], mask, -1),
+    "nll": -masked_mean(scores.log_probs[:, :sides], mask, -1),
     "lengths": mask.sum(-1),
     "valid": pairs.valid,
   }
@@ -81,7 +81,7 @@ def update_measure(stage: Stage):
     metrics = {
       "loss": Mean(loss, 1.0),
       "grad_norm": Mean(optax.tree.norm(grads), 1.0),
-      "surprise": Mean(-masked_sum(scores.log_probs[:, 0], mask), mask.sum()),
+      "nll": Mean(-masked_sum(scores.log_probs[:, 0], mask), mask.sum()),
       "pairs": Mean(batch.pairs.valid.sum(), 1.0),
       "tokens": Mean(batch.pairs.mask.sum(), 1.0),
     }
@@ -126,12 +126,12 @@ def numbers(seen: dict[str, np.ndarray]) -> dict[str, Any]:
   """
   valid = seen["valid"]
   found: dict[str, Any] = {
-    "surprise": masked_mean(seen["surprise"][:, 0], valid),
+    "nll": masked_mean(seen["nll"][:, 0], valid),
     "pairs": valid.sum(),
   }
   lengths = jnp.asarray(seen["lengths"], jnp.float32)
   every = jnp.broadcast_to(valid[:, None], lengths.shape)
-  likelihood = -jnp.asarray(seen["surprise"])
+  likelihood = -jnp.asarray(seen["nll"])
   found["likelihood_length_correlation"] = correlation(likelihood, lengths, every)
   if lengths.shape[1] == 2:
     found |= compare(*(jnp.asarray(seen[name]) for name in ("rewards", "lengths", "valid")))

@@ -200,8 +200,8 @@ def take(
 
 def line(numbers: dict[str, float]) -> str:
   text = f"loss {numbers['loss']:7.4f}"
-  if "surprise" in numbers:
-    text += f"  surprise {numbers['surprise']:6.3f}"
+  if "nll" in numbers:
+    text += f"  nll {numbers['nll']:6.3f}"
   if "pairs/accuracy" in numbers:
     text += f"  pairs {numbers['pairs/accuracy']:6.1%}  margin {numbers['pairs/margin']:8.3f}"
   return f"{text}  {numbers['time/step']:.2f} s"

@@ -15,7 +15,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from lcrl.filters import oversampling_factor, prompts_to_sample
 from lcrl.masked import masked_sum
 from lcrl.mesh import batch_sharding, batch_shards, made_on, on_host, replicated
 from lcrl.rollouts.worker import PendingRollouts
@@ -23,6 +22,7 @@ from lcrl.tasks.task import Prompt
 from lcrl.training.keys import step_key
 from lcrl.training.metrics import Mean, Metrics, Sum, merge
 from lcrl.training.rl.budgets import ask_budget
+from lcrl.training.rl.oversampling import oversampling_factor, prompts_to_sample
 from lcrl.training.rl.pipeline import RolloutPipeline
 from lcrl.types import Recipe, Rollouts, Stage
 

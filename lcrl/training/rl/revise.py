@@ -18,12 +18,12 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from lcrl.filters import cropped, outlier_kept_length
 from lcrl.registry import resolve
 from lcrl.rewards.difficulty import tiered_limit
 from lcrl.rollouts.grader import LocalRollouts, RolloutGrader
 from lcrl.tasks import extract as extractors
 from lcrl.tasks.task import Response
+from lcrl.training.rl.cropping import cropped, outlier_kept_length
 
 __all__ = ["crop_thinking", "cut_outliers", "cut_to_target", "cut_to_tier", "force_answers"]
 

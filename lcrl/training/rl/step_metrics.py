@@ -59,11 +59,11 @@ def step_metrics(f: BatchStats) -> Metrics:
     "length/wrong": mean(lengths, wrong),
     "length/max": Max(int(np.where(valid, lengths, 0).max())),
     "truncated": mean(f["truncated"], valid),
-    "trains": mean(f["keep"], valid),
+    "kept_fraction": mean(f["keep"], valid),
     "groups/all_right": mean((correct | ~valid).all(-1), groups),
     "groups/all_wrong": mean((~correct | ~valid).all(-1), groups),
     # Right answers that the length term turned into bad examples.
-    "right_pushed_down": mean(f["advantages"] < 0, right & f["keep"]),
+    "negative_adv_on_correct": mean(f["advantages"] < 0, right & f["keep"]),
   }
   for side, where in (("", valid), ("right_", right), ("wrong_", wrong)):
     for q in QUANTILES if where.any() else ():

@@ -79,7 +79,7 @@ def logistic(*, label_smoothing: float = 0.0) -> Map:
 
 
 def robust(*, label_smoothing: float = 0.1) -> Map:
-  """Robust DPO: `robust_link`."""
+  """The link of robust DPO: `robust_link`."""
   return partial(links.robust_link, label_smoothing=label_smoothing)
 
 
@@ -89,12 +89,12 @@ def hinge() -> Map:
 
 
 def exo(*, label_smoothing: float = 1e-3) -> Map:
-  """EXO of pairs: `exo_link`."""
+  """The link of EXO for pairs: `exo_link`."""
   return partial(links.exo_link, label_smoothing=label_smoothing)
 
 
 def discopop(*, temperature: float = 0.05) -> Map:
-  """DiscoPOP: `discopop_link`."""
+  """The link of DiscoPOP: `discopop_link`."""
   return partial(links.discopop_link, temperature=temperature)
 
 

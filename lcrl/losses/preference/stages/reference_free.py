@@ -1,4 +1,7 @@
-"""Stages of losses that compare with no reference."""
+"""Stages of losses that compare with no reference.
+
+The bare functions, `simpo_loss` for `simpo`, are in `lcrl/losses/preference/reference_free.py`.
+"""
 
 from __future__ import annotations
 

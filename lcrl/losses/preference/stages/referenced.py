@@ -1,4 +1,7 @@
-"""Stages of losses that compare with a reference, pair by pair."""
+"""Stages of losses that compare with a reference, pair by pair.
+
+The bare functions, `dpo_loss` for `dpo`, are in `lcrl/losses/preference/referenced.py`.
+"""
 
 from __future__ import annotations
 

@@ -1,0 +1,59 @@
+"""Which tokens of a response are kept when a revision cuts it. Arrays in, arrays out."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+
+from lcrl.checks import same_groups
+from lcrl.masked import as_float, masked_mean, masked_std
+from lcrl.types import Rollouts
+
+__all__ = ["cropped", "outlier_kept_length"]
+
+
+def outlier_kept_length(
+  rewards: jax.Array,
+  lengths: jax.Array,
+  valid: jax.Array,
+  *,
+  alpha: float = 3.0,
+  success: float = 1.0,
+  margin: float = 32,
+) -> jax.Array:
+  """How many tokens a rollout keeps: outliers among the solved are cut at mean + alpha * std.
+
+  Only in groups of which at least `success` have reward 1, and only what is at least `margin`
+  longer (below 1: that share of its length, at least 16). The cut ones are verified again: most
+  lose their answer and become the group's only wrong ones. Source: DOT, arXiv:2601.03969, and its
+  code. No value exceeds (G - 1) / sqrt(G) sample deviations: alpha 3 needs groups of 11.
+  [..., G] each -> [..., G] int32.
+
+  >>> lengths = jnp.array([[100, 120, 90, 110, 300, 105]])
+  >>> print(outlier_kept_length(jnp.ones((1, 6)), lengths, jnp.ones((1, 6), bool), alpha=1.0))
+  [[100 120  90 110 217 105]]
+  """
+  same_groups(rewards=rewards, lengths=lengths, valid=valid)
+  solved = jnp.abs(as_float(rewards) - 1.0) < 1e-6
+  eligible = masked_mean(solved, valid, -1, keepdims=True) >= success - 1e-6
+  std = masked_std(lengths, valid, -1, ddof=1, keepdims=True)
+  cutoff = jnp.floor(masked_mean(lengths, valid, -1, keepdims=True) + alpha * std)
+  least = jnp.maximum(jnp.floor(as_float(lengths) * margin), 16) if 0 < margin < 1 else margin
+  excess = as_float(lengths) - cutoff
+  cut = valid & eligible & (excess > 0) & (excess >= least)
+  return jnp.where(cut, cutoff, as_float(lengths)).astype(jnp.int32)
+
+
+def cropped(r: Rollouts, kept_lengths: jax.Array) -> Rollouts:
+  """Only the first `kept_lengths` sampled tokens of each rollout; its verdict is not renewed."""
+  mask = r.mask & (jnp.cumsum(r.mask, -1) <= kept_lengths[..., None])
+  lengths = jnp.sum(mask, -1, dtype=r.lengths.dtype)
+  return dataclasses.replace(
+    r,
+    mask=mask,
+    sampler_log_probs=jnp.where(mask, r.sampler_log_probs, 0.0),
+    lengths=lengths,
+    truncated=r.truncated | (lengths < r.lengths),
+  )
