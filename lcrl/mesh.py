@@ -64,7 +64,7 @@ def make_mesh(
   return Mesh(near, AXES, axis_types=(AxisType.Auto,) * len(AXES))
 
 
-def beside(mesh: Mesh, count: int) -> Mesh:
+def sampler_mesh(mesh: Mesh, count: int) -> Mesh:
   """A mesh of the last `count` devices of this process, to sample on while those of `mesh` train;
   `mesh` itself for 0. Its tensor axis is as long as the other's.
 
@@ -86,7 +86,7 @@ def beside(mesh: Mesh, count: int) -> Mesh:
   return make_mesh(data=-1, fsdp=1, tensor=tensor, devices=free)
 
 
-def made_on(mesh: Mesh) -> contextlib.AbstractContextManager:
+def default_mesh(mesh: Mesh) -> contextlib.AbstractContextManager:
   """Inside, arrays that nothing places elsewhere are made on this mesh, lest a key waits for a busy
   device."""
   if jax.local_devices()[0] in mesh.devices:
@@ -108,7 +108,7 @@ def batch_shards(mesh: Mesh) -> int:
   return mesh.shape["data"] * mesh.shape["fsdp"]
 
 
-def whole_shards(mesh: Mesh, rows: int) -> int:
+def round_up_rows(mesh: Mesh, rows: int) -> int:
   """The least number of rows, not below `rows`, that gives every shard as many."""
   return -(-rows // batch_shards(mesh)) * batch_shards(mesh)
 
@@ -173,13 +173,13 @@ def to_global(mesh: Mesh, local: PyTree) -> PyTree:
   return jax.tree.map(lambda x: jax.make_array_from_process_local_data(sharding, x), local)
 
 
-def batch_on(mesh: Mesh, rows: PyTree) -> PyTree:
+def shard_batch(mesh: Mesh, rows: PyTree) -> PyTree:
   """Rows of a batch on this mesh, if they lie on another one of this process."""
   there = jax.tree.leaves(rows)[0].sharding.device_set == set(mesh.devices.flat)
   return rows if there else jax.device_put(rows, batch_sharding(mesh))
 
 
-def everywhere(mesh: Mesh, values: PyTree) -> PyTree:
+def replicate(mesh: Mesh, values: PyTree) -> PyTree:
   """Values that every process knows -> global arrays, whole on every device."""
   put = lambda x: jax.make_array_from_process_local_data(replicated(mesh), np.asarray(x))
   return jax.tree.map(put, values)

@@ -16,7 +16,7 @@ from lcrl.data.lengths import counted_prefix, first, fitting
 from lcrl.evaluation import setup
 from lcrl.evaluation.progress import Progress
 from lcrl.evaluation.run import evaluate
-from lcrl.mesh import beside, whole_shards
+from lcrl.mesh import round_up_rows, sampler_mesh
 from lcrl.policies import Policy, Tokenizer
 from lcrl.registry import build
 from lcrl.rollouts.worker import Player
@@ -123,7 +123,7 @@ def playing(
       f"train.max_tokens={most} leaves no token to sample: {field}.render forces a response to "
       f"begin with {begun} that count."
     )
-  mesh = beside(model.mesh, s.sampling.devices)
+  mesh = sampler_mesh(model.mesh, s.sampling.devices)
   engine = build_engine(model, mesh, end_ids=tokenizer.end_ids, pad_id=tokenizer.pad_id)
   verify = s.verify
   with Verifier(
@@ -200,7 +200,7 @@ def judging(
         prompts,
         samples=s.eval.samples,
         cap=s.train.max_tokens,
-        batch=whole_shards(player.mesh, s.train.prompts),
+        batch=round_up_rows(player.mesh, s.train.prompts),
         key=step_key(s.seed, APART),
         progress=Progress("evaluation", len(prompts), say=say),
       ),

@@ -19,7 +19,7 @@ import numpy as np
 
 from lcrl.filters import oversampling_factor, prompts_to_sample
 from lcrl.masked import masked_sum
-from lcrl.mesh import batch_sharding, batch_shards, made_on, on_host, replicated
+from lcrl.mesh import batch_sharding, batch_shards, default_mesh, on_host, replicated
 from lcrl.tasks.task import Prompt
 from lcrl.training.metrics import Mean, Metrics, Sum, merge
 from lcrl.training.rl.rounds import Round, Rounds
@@ -127,7 +127,7 @@ class Collector:
     with on_host():
       key = step_key(self._seed, step)  # lest it is computed behind what devices do
     budget = ask_budget(self._recipe, states, prompts, step=step, key=key, group_size=size)
-    with made_on(self._rounds.mesh):
+    with default_mesh(self._rounds.mesh):
       return self._rounds.launch(params, prompts, index, budget, step_key(self._seed, step))
 
   def _finish(
@@ -139,7 +139,7 @@ class Collector:
     pool: list[Rollouts] = []
     trains: list[bool] = []
     metrics: Metrics = {}
-    with made_on(self._rounds.mesh):
+    with default_mesh(self._rounds.mesh):
       while True:
         rollouts, (began, arrived) = round_.finish()
         waited, sampling = waited + max(arrived - start, 0.0), sampling + arrived - began

@@ -16,11 +16,11 @@ from lcrl import compiler, recipes
 from lcrl.mesh import (
   batch_sharding,
   batch_shards,
-  beside,
   check_divides,
   first_devices,
   make_mesh,
   replicated,
+  sampler_mesh,
 )
 from lcrl.policies import Policy, sources
 from lcrl.policies.hf import Source
@@ -83,7 +83,7 @@ def build_model(settings: Settings, *, devices=None) -> Model:
     )
   mesh = make_mesh(**s.mesh.axes, devices=here[:left])
   check_divides(mesh, prompts=s.train.prompts, pieces=s.train.micro_batches * s.train.updates)
-  check_divides(beside(mesh, s.sampling.devices), prompts=s.train.prompts)
+  check_divides(sampler_mesh(mesh, s.sampling.devices), prompts=s.train.prompts)
   if devices is None:
     longest = s.train.max_prompt_tokens + s.train.max_tokens
     for count, each, what in (

@@ -14,7 +14,7 @@ import numpy as np
 
 from lcrl import data, recipes
 from lcrl.data.lengths import counted_prefix, first
-from lcrl.mesh import batch_on, batch_shards, everywhere, replicated
+from lcrl.mesh import batch_shards, replicate, replicated, shard_batch
 from lcrl.registry import build
 from lcrl.rollouts.worker import Player
 from lcrl.tasks.task import Task
@@ -169,7 +169,7 @@ class Roll:
     self, state: TrainState, rollouts: Rollouts, step: int
   ) -> tuple[Batch, Recipe[PyTree]]:
     model, rounds = self._model, self._rounds
-    rollouts = rounds.read(state.params, batch_on(model.mesh, rollouts))
+    rollouts = rounds.read(state.params, shard_batch(model.mesh, rollouts))
     signals = dict(rollouts.signals)
     old = signals.pop("old_log_probs", None)
     rollouts = dataclasses.replace(rollouts, signals=signals)
@@ -201,7 +201,7 @@ def learn(
   # Put there before what is begun meanwhile: a checkpoint of the state does not wait for that.
   seen = jax.tree.map(np.asarray, shaped.seen)
   tokens = float(seen["lengths"][seen["valid"]].sum())
-  moved = everywhere(model.mesh, _moved(was, collected, tokens))
+  moved = replicate(model.mesh, _moved(was, collected, tokens))
   state = dataclasses.replace(state, **moved)
   meanwhile(state.params)
   aside = time.perf_counter()
@@ -266,6 +266,8 @@ def make_monitor(model: Model, task: Task, rounds: Rounds) -> Callable[[TrainSta
       recipe, state.recipe, prompts, step=step, key=key, group_size=s.train.group_size
     )
     rollouts, _ = rounds.player.play(state.params, prompts, index, budget, key)
-    return dataclasses.replace(state, recipe=observe(state.recipe, batch_on(model.mesh, rollouts)))
+    return dataclasses.replace(
+      state, recipe=observe(state.recipe, shard_batch(model.mesh, rollouts))
+    )
 
   return monitor
