@@ -40,7 +40,7 @@ class Dense(nn.Module):
     named: Any = nn.with_logical_partitioning(normal, self.names)
     kernel: jax.Array = self.param("kernel", named, (x.shape[-1], self.features), dtype)
     y = _product(x, kernel.astype(x.dtype))
-    if self.has_variable("params", "a"):  # adapters, see `lora.beside`
+    if self.has_variable("params", "a"):  # adapters, see `lora.with_adapters`
       pair: list[jax.Array] = [self.get_variable("params", name) for name in "ab"]
       a, b = (matrix.astype(x.dtype) for matrix in pair)
       y += _product(_product(x, a), b)
@@ -79,7 +79,7 @@ class Block(nn.Module):
   config: Config
 
   @nn.compact
-  def __call__(self, x, turn, attend):
+  def __call__(self, x, rope, attend):
     c = self.config
     depth_gain = 1 / (2 * c.layers)  # keeps the variance of the residual stream at 1
 
@@ -94,7 +94,7 @@ class Block(nn.Module):
     if c.qk_norm:
       q = Norm(c.norm_eps, name="query_norm")(q)
       k = Norm(c.norm_eps, name="key_norm")(k)
-    y, kept = attend(rotate(q, turn), rotate(k, turn), v)
+    y, kept = attend(rotate(q, rope), rotate(k, rope), v)
     y = y.reshape(*x.shape[:-1], -1)
     x = x + Dense(c.hidden_size, ("heads", "embed"), gain=depth_gain, name="out")(y)
 
@@ -112,9 +112,9 @@ def rotation(c: Config, positions):
   return jnp.cos(angles) * c.rope.amplitude(), jnp.sin(angles) * c.rope.amplitude()
 
 
-def rotate(x, turn):
+def rotate(x, rope):
   """Turns the pairs (i, i + H / 2) of [..., T, N, H] by the angles of their positions."""
-  cos, sin = turn
+  cos, sin = rope
   first, second = jnp.split(x.astype(cos.dtype), 2, axis=-1)
   turned = (first * cos - second * sin, second * cos + first * sin)
   return jnp.concatenate(turned, axis=-1).astype(x.dtype)

@@ -78,10 +78,10 @@ def prefill(c: Config, params, tokens, lengths, cache: Cache) -> tuple[jax.Array
     cache: B rows with room for P tokens or more.
   Returns: the state of each last token [B, D], and the cache.
   """
-  turn = rotation(c, jax.lax.broadcasted_iota(jnp.int32, tokens.shape, 1))
+  rope = rotation(c, jax.lax.broadcasted_iota(jnp.int32, tokens.shape, 1))
 
   def attend(window, slot, _, qkv):
-    q, k, v = rotate(_queries(qkv), turn), rotate(qkv[..., -2, :], turn), qkv[..., -1, :]
+    q, k, v = rotate(_queries(qkv), rope), rotate(qkv[..., -2, :], rope), qkv[..., -1, :]
     options = {"window": window, "softcap": c.attention_softcap, "backend": c.attention}
     return attention(q, k, v, **options), write_prompts(slot, k, v)
 
@@ -100,7 +100,7 @@ def decode(
   at: jax.Array | None = None,
   live: jax.Array | None = None,
   prompts: Prompts | None = None,
-  reach: int | None = None,
+  read_length: int | None = None,
 ) -> tuple[jax.Array, Cache]:
   """One token a row: writes its key and value, and attends to them and to all before.
 
@@ -112,16 +112,16 @@ def decode(
     at: where they go in the cache, [] or [R]; None: `positions`.
     live: [R] bool, rows whose result is read; None: all.
     prompts: what stands before the cache begins; R is a multiple of their number.
-    reach: places of the cache that are read, more than any live row's `at`; None: all.
+    read_length: places of the cache that are read, more than any live row's `at`; None: all.
   Returns: states [R, D], and the cache.
   """
   at = positions if at is None else at
   live = jnp.ones(tokens.shape, bool) if live is None else live
-  turn = rotation(c, positions[:, None])
+  rope = rotation(c, positions[:, None])
   seen = prompts and prompts.lengths
 
   def attend(window, slot, prompt, qkv):
-    return ATTEND[c.decoding](c, qkv, turn, slot, at, live, prompt, seen, window, reach)
+    return ATTEND[c.decoding](c, qkv, rope, slot, at, live, prompt, seen, window, read_length)
 
   return _through(c, params, tokens, cache, attend, prompts and prompts.layers)
 

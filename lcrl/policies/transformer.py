@@ -54,7 +54,7 @@ class Policy:
   apply: Callable[..., jax.Array]  # as hidden -> logits [..., T, V] in float32 or wider
   # params -> the same for `hidden` and `head`, ready for several passes: where layers are unrolled,
   # a tree for each, matrices in the dtype of the computation
-  apart: Callable[[PyTree], PyTree]
+  unstack_for_grad: Callable[[PyTree], PyTree]
   unstack: Callable[[PyTree], PyTree]  # params -> the same for decoding: once a rollout
   copy_axes: Callable[[PyTree], PyTree]  # what `unstack` gives -> its axes
   init_cache: Callable[..., Cache]  # rows, length, dtype? -> Cache
@@ -93,12 +93,12 @@ def make(config: Config) -> Policy:
     hidden=jax.jit(partial(_hidden, config)),
     head=_head,
     apply=jax.jit(apply),
-    apart=partial(_apart, config),
+    unstack_for_grad=partial(_unstack_for_grad, config),
     unstack=jax.jit(partial(decoding.unstack, config)),
     copy_axes=partial(decoding.copy_axes, axes),
     init_cache=partial(cache.init_cache, config),
     prefill=jax.jit(partial(decoding.prefill, config)),
-    decode=jax.jit(partial(decoding.decode, config), static_argnames="reach"),
+    decode=jax.jit(partial(decoding.decode, config), static_argnames="read_length"),
   )
 
 
@@ -107,8 +107,8 @@ def _init_boxed(c: Config, key):
   keys = jax.random.split(key, 3)
   dtype = jnp.dtype(c.dtype)
   x = jnp.zeros((1, c.hidden_size), dtype)
-  turn = rotation(c, jnp.zeros((1,), jnp.int32))
-  init = lambda key: Block(c).init(key, x, turn, lambda q, k, v: (q, None))["params"]
+  rope = rotation(c, jnp.zeros((1,), jnp.int32))
+  init = lambda key: Block(c).init(key, x, rope, lambda q, k, v: (q, None))["params"]
   table = nn.initializers.normal(c.hidden_size**-0.5)
   rows = nn.with_logical_partitioning(table, ("vocab", "embed"))
   columns = nn.with_logical_partitioning(table, ("embed", "vocab"))
@@ -130,17 +130,17 @@ def _hidden(c: Config, params, tokens, positions=None, segment_ids=None, branch_
   """Final-normed states [..., T, D]. Tokens of one segment are neighbours and see each other."""
   if positions is None:
     positions = jax.lax.broadcasted_iota(jnp.int32, tokens.shape, tokens.ndim - 1)
-  turn = rotation(c, positions)
+  rope = rotation(c, positions)
   spans = None if segment_ids is None else segment_spans(segment_ids, branch_ids)
   options: dict[str, Any] = {"spans": spans, "softcap": c.attention_softcap, "backend": c.attention}
 
   def layer(x, params, window):
     attend = lambda q, k, v: (attention(q, k, v, window=window, **options), None)
-    return Block(c).apply({"params": params}, x, turn, attend)
+    return Block(c).apply({"params": params}, x, rope, attend)
 
   x = _embed(c, params, tokens)
   if c.unroll:
-    x = _unrolled(c, layer, x, _apart(c, params)["layers"])
+    x = _unrolled(c, layer, x, _unstack_for_grad(c, params)["layers"])
   else:
     cast = partial(_compute_dtype, c)
     x = _scanned(c, layer, x, jax.tree.map(cast, params["layers"]))  # once, not in each pass
@@ -166,7 +166,7 @@ def _unrolled(c: Config, layer, x, layers):
   return x
 
 
-def _apart(c: Config, params):
+def _unstack_for_grad(c: Config, params):
   if not c.unroll or isinstance(params["layers"], tuple):
     return params
   split = lambda w: [y[0] for y in jax.lax.split(w, (1,) * c.layers)]  # goes back as one array

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import triton as plgpu
 
-from lcrl.policies.cache import Slot, largest
+from lcrl.policies.cache import LayerCache, largest
 from lcrl.policies.config import Config
 
 _LOW = -1e30  # a logit that never counts; -inf - -inf is nan
@@ -48,20 +48,20 @@ def refusal(c: Config) -> str | None:
 def attend(
   c: Config,
   qkv: jax.Array,
-  turn: tuple[jax.Array, jax.Array],
-  slot: Slot,
+  rope: tuple[jax.Array, jax.Array],
+  cache: LayerCache,
   at: jax.Array,
   live: jax.Array,
-  prompt: Slot | None,
+  prompt: LayerCache | None,
   seen: jax.Array | None,
   window: int | None,
-  reach: int | None = None,
+  read_length: int | None = None,
   *,
   tiles: Tiles = TILES,
   interpret: bool = False,
-) -> tuple[jax.Array, Slot]:
+) -> tuple[jax.Array, LayerCache]:
   """As `cache.attend`. Rows that are not live read nothing and write to place 0."""
-  del reach  # every row reads as far as its own keys go
+  del read_length  # every row reads as far as its own keys go
   rows, heads, parts, size = qkv.shape
   group = parts - 2
   if prompt is None or seen is None:
@@ -70,7 +70,7 @@ def attend(
   tiles = dataclasses.replace(tiles, keys=max(tiles.keys // max(size // 64, 1), 16))
   per = max(n for n in (1, 2, 4, 8, 16) if not share % n and (n == 1 or n * group <= tiles.queries))
   at = jnp.where(live, jnp.broadcast_to(at, (rows,)), -1).astype(jnp.int32)
-  names = tuple(slot)
+  names = tuple(cache)
   kernel = functools.partial(
     _kernel,
     per=per,
@@ -82,7 +82,7 @@ def attend(
     names=names,
     prompted=bool(prompt),
   )
-  inputs = [at, seen, *(x.reshape(rows, size // 2) for x in turn), qkv]
+  inputs = [at, seen, *(x.reshape(rows, size // 2) for x in rope), qkv]
   inputs += [prompt[name] for name in names if prompt]
   first = len(inputs)
   out, *new = pl.pallas_call(
@@ -90,13 +90,13 @@ def attend(
     grid=(rows // per, heads),
     out_shape=[
       jax.ShapeDtypeStruct((rows, heads, group, size), qkv.dtype),
-      *(jax.ShapeDtypeStruct(slot[name].shape, slot[name].dtype) for name in names),
+      *(jax.ShapeDtypeStruct(cache[name].shape, cache[name].dtype) for name in names),
     ],
     input_output_aliases={first + i: 1 + i for i in range(len(names))},
     compiler_params=plgpu.CompilerParams(num_warps=tiles.warps, num_stages=tiles.stages),
     interpret=interpret,
     name="decode_attention",
-  )(*inputs, *(slot[name] for name in names))
+  )(*inputs, *(cache[name] for name in names))
   return out, dict(zip(names, new, strict=True))
 
 

@@ -72,7 +72,7 @@ def sample(*given, **options) -> Samples:
 def complete(job: Job) -> Samples:
   """All of it."""
   s = begin(job)
-  for span in job.spans:
+  for span in job.cache_lengths:
     s = proceed(job, s._replace(cache=grow(s.cache, span)), len(job.queue.caps))
   return samples(s, job.end_ids)
 
@@ -137,26 +137,26 @@ def _decode(job: Job, s: Slots, until: jax.Array | int) -> Slots:
   span = jax.tree.leaves(s.cache)[0].shape[2]
   going = lambda s: _full(job, s) if job.refill else s.clock < span
   goes_on = lambda s: _any((_count(s) < until) & going(s))
-  if len(job.reaches) < 2:
+  if len(job.read_lengths) < 2:
     return jax.lax.while_loop(goes_on, lambda s: _write(job, s), s)
-  return jax.lax.while_loop(goes_on, lambda s: _by_reach(job, s, goes_on), s)
+  return jax.lax.while_loop(goes_on, lambda s: _by_read_length(job, s, goes_on), s)
 
 
-def _by_reach(job: Job, s: Slots, goes_on: Callable) -> Slots:
-  """A loop for each reach, one after the other; each runs while the longest row needs that far and
-  no less. Loops that have nothing to do hand the cache on as it lies."""
+def _by_read_length(job: Job, s: Slots, goes_on: Callable) -> Slots:
+  """One loop for each read length, one after the other. Each runs while the longest row needs that
+  length and no less. A loop with nothing to do hands the cache on without a copy."""
   longer = lambda s, n: _any((s.row < len(s.tokens)) & (s.steps >= n))
-  for least, reach in itertools.pairwise((0, *job.reaches)):
+  for least, read_length in itertools.pairwise((0, *job.read_lengths)):
     s = jax.lax.while_loop(
-      lambda s: goes_on(s) & longer(s, least) & ~longer(s, reach),  # noqa: B023
-      lambda s: _write(job, s, reach),  # noqa: B023
+      lambda s: goes_on(s) & longer(s, least) & ~longer(s, read_length),  # noqa: B023
+      lambda s: _write(job, s, read_length),  # noqa: B023
       s,
     )
   return s
 
 
-def _write(job: Job, s: Slots, reach: int | None = None) -> Slots:
-  """One token in every slot, of which none has more than `reach` of its own."""
+def _write(job: Job, s: Slots, read_length: int | None = None) -> Slots:
+  """One token in every slot, of which none has more than `read_length` of its own."""
   queue, rows = job.queue, len(job.queue.caps)
   hidden, cache = job.policy.decode(
     job.params,
@@ -166,7 +166,7 @@ def _write(job: Job, s: Slots, reach: int | None = None) -> Slots:
     at=s.steps if job.refill else s.clock,
     live=s.row < rows,
     prompts=s.prompts,
-    reach=reach,
+    read_length=read_length,
   )
   own = jnp.minimum(s.row, rows - 1)
   control, token, forced, log_prob = _next(job, s, hidden, own)
@@ -237,7 +237,7 @@ def _nobody(job: Job) -> Slots:
     steps=zeros,
     control=jax.tree.map(lambda x: x[:size], job.queue.control),
     prompts=Prompts(zeros, empty(prompt)),
-    cache=empty(job.spans[0]),
+    cache=empty(job.cache_lengths[0]),
     waiting=jnp.int32(0),
     clock=jnp.int32(0),
     tokens=jnp.full((rows, job.max_tokens), -1, jnp.int32),

@@ -7,13 +7,13 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from lcrl.policies.cache import reaches
+from lcrl.policies.cache import read_lengths
 from lcrl.sampling import triton_draw
 from lcrl.sampling.controls import Control, plain, sparing
 
 PyTree = Any
 SHORTEST = 64  # the shortest cache of responses
-GROWTHS = 3  # how often it may double
+MAX_DOUBLINGS = 3  # how often it may double
 
 
 class Queue(NamedTuple):
@@ -42,8 +42,8 @@ class Job(NamedTuple):
   refill: int  # 0: nobody waits
   group: int
   cache_dtype: str | None
-  spans: tuple[int, ...]  # lengths of the responses' cache, one after the other
-  reaches: tuple[int, ...]  # how far slots read it, where that is not left to each row
+  cache_lengths: tuple[int, ...]  # lengths of the responses' cache, one after the other
+  read_lengths: tuple[int, ...]  # how far slots read it, where that is not left to each row
 
 
 def plan(
@@ -126,14 +126,14 @@ def plan(
     refill,
     group,
     cache_dtype,
-    spans(max_tokens) if growing and slots is None else (max_tokens,),
-    reaches(max_tokens) if slots is not None and c.decoding == "xla" else (),
+    cache_lengths(max_tokens) if growing and slots is None else (max_tokens,),
+    read_lengths(max_tokens) if slots is not None and c.decoding == "xla" else (),
   )
 
 
-def spans(max_tokens: int) -> tuple[int, ...]:
+def cache_lengths(max_tokens: int) -> tuple[int, ...]:
   """Lengths of a growing cache: doubles, the last one max_tokens."""
   found = [max_tokens]
-  while len(found) <= GROWTHS and found[0] >= 2 * SHORTEST:
+  while len(found) <= MAX_DOUBLINGS and found[0] >= 2 * SHORTEST:
     found.insert(0, -(-found[0] // 2))
   return tuple(found)

@@ -96,14 +96,14 @@ def stream(
   run = lambda program, *carry: compiled(program, engine.compiler)(*given, *carry)
   count = rows.lengths.size // (1 if engine.mesh is None else batch_shards(engine.mesh))
   cuts = sorted({-(-count * part // 16) for part in (*CUTS, 16)})
-  spans = jobs.spans(bucket.new) if engine.growing else (bucket.new,)
+  cache_lengths = jobs.cache_lengths(bucket.new) if engine.growing else (bucket.new,)
   slots = run(begin)
-  for span in spans:
-    if span != spans[0]:
+  for span in cache_lengths:
+    if span != cache_lengths[0]:
       slots = slots._replace(cache=_grow(slots.cache, span))
-    for until in cuts if span == spans[-1] else cuts[-1:]:
+    for until in cuts if span == cache_lengths[-1] else cuts[-1:]:
       slots = run(proceed, slots, np.int32(until))
-      written = slots._replace(prompts=None, cache=None)  # so that one program serves all spans
+      written = slots._replace(prompts=None, cache=None)  # so that one program serves every length
       yield look(engine, rows, budget, bucket, written)
 
 

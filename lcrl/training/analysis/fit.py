@@ -173,7 +173,11 @@ def decode_loops(model: Model, engine: Engine, tokens: float) -> Decoding:
   if engine.policy.config.decoding != "xla":  # a row reads its own keys
     reads = [(tokens, tokens / 2)]
   else:
-    ends = jobs.spans(train.max_tokens) if slots is None else caches.reaches(train.max_tokens)
+    ends = (
+      jobs.cache_lengths(train.max_tokens)
+      if slots is None
+      else caches.read_lengths(train.max_tokens)
+    )
     reads = [
       (min(max(tokens - least, 0), end - least), end)
       for least, end in itertools.pairwise((0, *ends))

@@ -56,7 +56,7 @@ class Form(NamedTuple):
   source: Callable[[Source], Source] = lambda source: source
   adapters: Callable[..., Any] = lora.adapters
   merge: Callable[..., PyTree] = lora.merge
-  beside: Callable[..., PyTree] = lora.beside
+  with_adapters: Callable[..., PyTree] = lora.with_adapters
   make_scorer: Callable[..., Callable] = make_scorer
   update_measure: Callable[[Stage], Callable] = metrics.update_measure
   say: Callable[..., dict[str, jax.Array]] = metrics.say
@@ -166,7 +166,7 @@ class Trains(NamedTuple):
   init: Callable[[jax.Array], PyTree]
   axes: PyTree
   whole: Callable[[PyTree, PyTree], PyTree]  # base, trained -> params to act with
-  beside: Callable[[PyTree, PyTree], PyTree]  # base, trained -> params to learn with
+  with_adapters: Callable[[PyTree, PyTree], PyTree]  # base, trained -> params to learn with
 
 
 def what_trains(form: Form, policy: Policy, adapters: Any) -> Trains:
@@ -175,13 +175,13 @@ def what_trains(form: Form, policy: Policy, adapters: Any) -> Trains:
     itself = lambda base, trained: trained
     return Trains(policy.init, policy.axes, itself, itself)
   init, axes = form.adapters(policy, rank=adapters.rank, targets=adapters.targets)
-  whole, beside = (partial(f, alpha=adapters.alpha) for f in (form.merge, form.beside))
-  return Trains(init, axes, whole, beside)
+  whole, joined = (partial(f, alpha=adapters.alpha) for f in (form.merge, form.with_adapters))
+  return Trains(init, axes, whole, joined)
 
 
 def learn(trains: Trains, score, step, base, state: TrainState, batch: PairBatch, **sizes):
   """`step` of what trains, beside its base."""
-  own = lambda trained, rows, **sizes: score(trains.beside(base, trained), rows, **sizes)
+  own = lambda trained, rows, **sizes: score(trains.with_adapters(base, trained), rows, **sizes)
   return step(state, batch, score=own, **sizes)
 
 

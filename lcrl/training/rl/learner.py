@@ -136,7 +136,7 @@ def build_model(settings: Settings, *, devices=None) -> Model:
     optimizer=optimizer,
     micro_batches=s.train.micro_batches,
     updates=s.train.updates,
-    apart=policy.apart,
+    unstack_for_grad=policy.unstack_for_grad,
   )
   update_: Callable[..., Any] = jax.jit(
     step,
