@@ -52,7 +52,7 @@ ROWS = pytest.mark.parametrize(
 
 @ROWS
 def test_triton_equals_the_twin(rows, window, softcap):
-  options = {"spans": SPANS[rows], "window": window, "softcap": softcap}
+  options = {"spans": SPANS[rows], "window": window, "softcap": softcap, "scale": 0.5}
   got = _both_passes(partial(triton.attend, how=HOW, **options))
   want = _both_passes(partial(attention, **options))
   for a, b in zip(got, want, strict=True):
@@ -65,10 +65,10 @@ def test_blocks_equal_the_twin(rows, window, softcap):
 
   def run(q, k, v):
     seen = seen_keys(jnp.arange(LENGTH)[None], spans, window)
-    return blocked.attend(q, k, v, seen, softcap, width=8)
+    return blocked.attend(q, k, v, seen, softcap, 0.5, width=8)
 
   got = _both_passes(run)
-  want = _both_passes(partial(attention, spans=spans, window=window, softcap=softcap))
+  want = _both_passes(partial(attention, spans=spans, window=window, softcap=softcap, scale=0.5))
   for a, b in zip(got, want, strict=True):
     np.testing.assert_allclose(a, b, atol=1e-5)
 
@@ -79,7 +79,7 @@ def test_long_rows_go_in_blocks():
   q, k, v = (jax.random.normal(jax.random.key(i), shape) for i, shape in enumerate(shapes))
   place = jnp.broadcast_to(jnp.arange(length), (2, 1, length))
   spans = segment_spans(place // 50)
-  want = xla.dense(q, k, v, place, seen_keys(place, spans, None), None)
+  want = xla.dense(q, k, v, place, seen_keys(place, spans, None), None, 4**-0.5)
   np.testing.assert_allclose(attention(q, k, v, spans=spans), want, atol=1e-5)
   assert "while" in jax.jit(attention).lower(q, k, v).as_text()
 
@@ -144,7 +144,7 @@ def test_a_kernel_on_a_mesh_sees_its_own_rows_and_heads(traced):
     shapes.append((q.shape, k.shape))
     return xla.attend(q, k, v, **options)
 
-  run = partial(per_device(kernel), index=None, window=window, softcap=None)
+  run = partial(per_device(kernel), index=None, window=window, softcap=None, scale=8**-0.5)
   with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
     got = jax.jit(lambda q, k, v, spans: run(q, k, v, spans=spans))(*whole((q, k, v, spans)))
   np.testing.assert_allclose(got, attention(q, k, v, spans=spans, window=4), atol=1e-5)

@@ -15,6 +15,7 @@ VARIANTS = {
   "mixed": {"qkv_bias": True, "windows": (None, 3)},
   "windows": {"qk_norm": True, "head_dim": 16, "windows": (3, 3)},
   "soft-caps": {"attention_softcap": 1.0, "logit_softcap": 2.0, "tied": False},
+  "other": {"activation": "gelu_tanh", "query_scale": 0.7, "qk_norm": True},
 }
 
 

@@ -141,7 +141,9 @@ def tiles(size: int) -> dict[str, Callable]:
 
   def attend(field, tile, spans):
     how = triton.TUNED[size]._replace(**{field: triton.Tile(*tile)})  # type: ignore[arg-type]
-    return functools.partial(triton.attend, spans=spans, window=None, softcap=None, how=how)
+    return functools.partial(
+      triton.attend, spans=spans, window=None, softcap=None, scale=size**-0.5, how=how
+    )
 
   return {
     f"{field} {tile}": functools.partial(attend, field, tile)

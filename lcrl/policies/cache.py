@@ -193,7 +193,7 @@ def _apart(x, rows: int):
 
 def _mask(products, distance, c: Config, window: int | None):
   """[R, K, G, J] scaled products -> logits, where a key is `distance` [R, J] tokens back."""
-  logits = products * c.head_dim**-0.5
+  logits = products * c.attention_scale
   if c.attention_softcap is not None:
     logits = c.attention_softcap * jnp.tanh(logits / c.attention_softcap)
   visible = distance >= 0

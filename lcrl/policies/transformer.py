@@ -15,8 +15,17 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from lcrl.policies import cache, decoding
-from lcrl.policies.attention import attention, segment_spans
-from lcrl.policies.block import Block, Norm, as_it_lies, at_least_float32, rotation
+from lcrl.policies.attention import attention, options_of, segment_spans
+from lcrl.policies.block import (
+  ACTIVATIONS,
+  Block,
+  Norm,
+  as_it_lies,
+  at_least_float32,
+  embed,
+  head_logits,
+  rotation,
+)
 from lcrl.policies.cache import Cache
 from lcrl.policies.config import Config
 
@@ -71,8 +80,10 @@ def make(config: Config) -> Policy:
   >>> policy.apply(params, jnp.arange(6)).shape
   (6, 16)
   """
-  if config.decoding not in decoding.ATTEND:
-    raise ValueError(f"Unknown decoding {config.decoding!r}: {', '.join(decoding.ATTEND)}.")
+  if config.decoding not in decoding.KERNELS:
+    raise ValueError(f"Unknown decoding {config.decoding!r}: {', '.join(decoding.KERNELS)}.")
+  if config.activation not in ACTIVATIONS:
+    raise ValueError(f"Unknown activation {config.activation!r}: {', '.join(ACTIVATIONS)}.")
   if config.remat not in REMAT:
     raise ValueError(f"Unknown remat policy {config.remat!r}: {', '.join(REMAT)}.")
   boxed = jax.eval_shape(partial(_init_boxed, config), jax.random.key(0))
@@ -84,7 +95,7 @@ def make(config: Config) -> Policy:
 
   def apply(params, tokens, positions=None, segment_ids=None, branch_ids=None):
     hidden = _hidden(config, params, tokens, positions, segment_ids, branch_ids)
-    return _logits(config, hidden, _head(params))
+    return head_logits(config, hidden, _head(params))
 
   return Policy(
     config=config,
@@ -132,13 +143,13 @@ def _hidden(c: Config, params, tokens, positions=None, segment_ids=None, branch_
     positions = jax.lax.broadcasted_iota(jnp.int32, tokens.shape, tokens.ndim - 1)
   rope = rotation(c, positions)
   spans = None if segment_ids is None else segment_spans(segment_ids, branch_ids)
-  options: dict[str, Any] = {"spans": spans, "softcap": c.attention_softcap, "backend": c.attention}
+  options = options_of(c) | {"spans": spans}
 
   def layer(x, params, window):
     attend = lambda q, k, v: (attention(q, k, v, window=window, **options), None)
     return Block(c).apply({"params": params}, x, rope, attend)
 
-  x = _embed(c, params, tokens)
+  x = embed(c, params, tokens)
   if c.unroll:
     x = _unrolled(c, layer, x, _unstack_for_grad(c, params)["layers"])
   else:
@@ -180,18 +191,8 @@ def _compute_dtype(c: Config, stacked):
   return stacked.astype(c.dtype) if stacked.ndim > 2 else stacked
 
 
-def _embed(c: Config, params, tokens):
-  return params["embed"][tokens].astype(c.dtype)
-
-
 def _head(params):
   return params["head"] if "head" in params else as_it_lies(params["embed"].T)
-
-
-def _logits(c: Config, hidden, head):
-  wide = at_least_float32(hidden.dtype)
-  logits = jnp.matmul(hidden, head.astype(hidden.dtype), preferred_element_type=wide)
-  return logits if c.logit_softcap is None else c.logit_softcap * jnp.tanh(logits / c.logit_softcap)
 
 
 def _windows(c: Config):

@@ -77,6 +77,7 @@ def attend(
     share=share,
     group=group,
     size=size,
+    scale=c.attention_scale,
     window=window,
     tiles=tiles,
     names=names,
@@ -100,7 +101,7 @@ def attend(
   return out, dict(zip(names, new, strict=True))
 
 
-def _kernel(*refs, per, share, group, size, window, tiles, names, prompted):
+def _kernel(*refs, per, share, group, size, scale, window, tiles, names, prompted):
   at, seen, cos, sin, qkv, *rest = refs
   many = len(names)
   prompt = dict(zip(names, rest[:many], strict=True)) if prompted else {}
@@ -134,7 +135,6 @@ def _kernel(*refs, per, share, group, size, window, tiles, names, prompted):
   v = _take(qkv, row, head, lane * 0 + group + 1, jnp.arange(size))
   put, k, v = _coded(new, k, v)
 
-  scale = size**-0.5
   product = lambda a, b: jnp.sum(a.astype(jnp.float32) * b.astype(jnp.float32), axis=1)
   carry = (
     (product(q[0], k[0]) + product(q[1], k[1])) * scale,

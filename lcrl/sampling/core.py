@@ -14,6 +14,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from lcrl.policies.block import head_logits
 from lcrl.policies.cache import Prompts
 from lcrl.sampling import triton_draw
 from lcrl.sampling.draw import draw, log_probs, tile
@@ -196,7 +197,8 @@ def _next(job: Job, s: Slots, hidden, own) -> tuple[PyTree, jax.Array, jax.Array
     softcap = job.policy.config.logit_softcap
     token, log_prob = triton_draw.draw(hidden, job.head.T, keys, temperature, softcap=softcap)
     return s.control, token, jnp.zeros(token.shape, bool), log_prob
-  logits = _logits(job, hidden) / jnp.where(temperature > 0, temperature, 1.0)[:, None]
+  logits = head_logits(job.policy.config, hidden, job.head)
+  logits = logits / jnp.where(temperature > 0, temperature, 1.0)[:, None]
   sampled = draw(tile(job.control.shape(s.control, logits)), keys, temperature <= 0)
   control, token, forced = job.control.take(s.control, logits, sampled)
   return control, token, forced, log_probs(logits, token)
@@ -267,14 +269,6 @@ def _prefill(job: Job, tokens, lengths) -> Prompts:
 def _last(tokens, lengths):
   """The last prompt token: the loop reads it first, which gives the first token's logits."""
   return jnp.take_along_axis(tokens, lengths[:, None] - 1, axis=1)[:, 0]
-
-
-def _logits(job: Job, hidden):
-  """[S, D] -> [S, V] in float32 or wider."""
-  wide = jnp.promote_types(hidden.dtype, jnp.float32)
-  logits = jnp.matmul(hidden, job.head, preferred_element_type=wide)
-  cap = job.policy.config.logit_softcap
-  return logits if cap is None else cap * jnp.tanh(logits / cap)
 
 
 @jax.custom_batching.custom_vmap

@@ -16,7 +16,8 @@ from lcrl import policies
 from lcrl.compiler import nvidia, options
 from lcrl.data.rows import Rows
 from lcrl.mesh import batch_shards, replicated, to_global
-from lcrl.policies.triton_decode import refusal
+from lcrl.policies.attention import FUSED_HEAD_DIMS
+from lcrl.policies.decoding import KERNELS
 from lcrl.sampling import programs
 from lcrl.sampling.controls import Control
 from lcrl.sampling.core import PyTree
@@ -87,7 +88,7 @@ class Engine:
   @property
   def growing(self) -> bool:
     """Whether the cache of the responses grows: where all of it is read and nobody waits."""
-    return self.slots is None and self.policy.config.decoding == "xla"
+    return self.slots is None and KERNELS[self.policy.config.decoding].reads_all_rows_alike
 
   def _placed(self, rows: Rows, budget: Budget) -> tuple[Rows, Budget]:
     """On the devices; what lies there stays."""
@@ -154,7 +155,7 @@ def make_engine(
     slots: rows that decode at once on a data shard while others wait; None: all.
     dtype: of the sampler's copy of the parameters; None: the policy's.
     cache_dtype: of keys and values, "int8" with a scale each; None: as `dtype`.
-    decoding: a name in `policies.decoding.ATTEND`; None: the fastest that this mesh can run.
+    decoding: a name in `policies.decoding.KERNELS`; None: the fastest that this mesh can run.
     mesh: rows are split over data and fsdp, every such shard samples at its own pace; parameters
       are gathered over fsdp and stay split over tensor. None: no mesh.
     compiler: options of XLA for what samples; None: the fastest.
@@ -168,10 +169,10 @@ def make_engine(
     raise ValueError("end_ids is empty: no response would ever end.")
   config = dataclasses.replace(policy.config, dtype=dtype or policy.config.dtype)
   config = _with_kernels(config, mesh, decoding, cache_dtype)
-  if compiler is None:
-    compiler = options(mesh, loops=True) if config.decoding == "triton" else {}
   if config != policy.config:
     policy = policies.make(config)
+  if compiler is None:
+    compiler = options(mesh, loops=True) if KERNELS[config.decoding].nvidia else {}
   return Engine(
     policy,
     max_tokens,
@@ -188,14 +189,18 @@ def make_engine(
 
 
 def _with_kernels(config, mesh: Mesh | None, decoding: str | None, cache_dtype: str | None):
-  """Those for NVIDIA where they can serve the model; the one that decodes runs on whole heads only.
-  In the place of plain attention cuDNN reads the prompts."""
-  whole = mesh is None or mesh.shape["tensor"] == 1
+  """The last of `KERNELS` that can serve the model on these devices, unless `decoding` names one.
+
+  A kernel for NVIDIA gets whole heads only, and with it cuDNN reads the prompts instead of plain
+  attention.
+  """
+  whole_heads = mesh is None or mesh.shape["tensor"] == 1
   least = (8, 9) if (cache_dtype or "").startswith("float8") else (8, 0)
-  serves = whole and refusal(config) is None and (nvidia(mesh) or (0, 0)) >= least
-  config = dataclasses.replace(config, decoding=decoding or ("triton" if serves else "xla"))
-  reads = config.head_dim in (64, 128) and config.attention == "xla"
-  if serves and reads and config.decoding == "triton":
+  gpu = whole_heads and (nvidia(mesh) or (0, 0)) >= least
+  able = [n for n, k in KERNELS.items() if k.refusal(config) is None and (gpu or not k.nvidia)]
+  config = dataclasses.replace(config, decoding=decoding or able[-1])
+  replaceable = config.head_dim in FUSED_HEAD_DIMS and config.attention == "xla"
+  if replaceable and config.decoding in able and KERNELS[config.decoding].nvidia:
     config = dataclasses.replace(config, attention="cudnn")
   return config
 

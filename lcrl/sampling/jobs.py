@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from lcrl.policies.cache import read_lengths
+from lcrl.policies.decoding import KERNELS
 from lcrl.sampling import triton_draw
 from lcrl.sampling.controls import Control, plain, sparing
 
@@ -96,7 +97,8 @@ def plan(
   if slots is not None and slots < group:
     raise ValueError(f"slots must be at least the group of {group}, got {slots}.")
   c = policy.config
-  fused = control is None and c.decoding == "triton" and triton_draw.refusal(c) is None
+  kernel = KERNELS[c.decoding]
+  fused = control is None and kernel.nvidia and triton_draw.refusal(c) is None
   control = sparing(control or plain(), end_ids)
   if not isinstance(params["layers"], tuple):
     params = policy.unstack(params)
@@ -127,7 +129,7 @@ def plan(
     group,
     cache_dtype,
     cache_lengths(max_tokens) if growing and slots is None else (max_tokens,),
-    read_lengths(max_tokens) if slots is not None and c.decoding == "xla" else (),
+    read_lengths(max_tokens) if slots is not None and kernel.reads_all_rows_alike else (),
   )
 
 

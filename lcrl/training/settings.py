@@ -8,7 +8,7 @@ from typing import Annotated, Any, ClassVar, TypeVar
 
 from lcrl.mesh import AXES
 from lcrl.policies.cache import ONE_BYTE_DTYPES
-from lcrl.policies.decoding import ATTEND
+from lcrl.policies.decoding import KERNELS
 from lcrl.training.rl.corrected import corrected
 from lcrl.values import Count, Whole, Within, check, hints, nearest
 
@@ -46,7 +46,7 @@ class Sampling:
   slots: Count | None = None  # rows that decode at once; None: all
   dtype: str | None = None  # of the sampler's copy of the parameters; None: the policy's
   cache_dtype: str | None = None  # of keys and values, in `cache.ONE_BYTE_DTYPES`; None: own
-  decoding: str | None = None  # in `lcrl.policies.decoding.ATTEND`; None: the fastest here
+  decoding: str | None = None  # in `lcrl.policies.decoding.KERNELS`; None: the fastest here
   devices: ClassVar[int] = 0
 
 
@@ -241,7 +241,7 @@ def _check(s: Settings) -> None:
 def check_sampling(s: Sampling) -> None:
   if s.temperature <= 0:
     raise ValueError(f"sampling.temperature must be above 0, got {s.temperature}.")
-  known: dict[str, Any] = {"cache_dtype": ONE_BYTE_DTYPES, "decoding": ATTEND, "dtype": FLOATS}
+  known: dict[str, Any] = {"cache_dtype": ONE_BYTE_DTYPES, "decoding": KERNELS, "dtype": FLOATS}
   for name, values in known.items():
     value = getattr(s, name)
     if value is not None and value not in values:

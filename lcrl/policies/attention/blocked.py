@@ -43,7 +43,7 @@ class Pairs(NamedTuple):
     return cls(queries, keys, some.sum())
 
 
-def attend(q, k, v, seen: Seen, softcap: float | None, *, width: int):
+def attend(q, k, v, seen: Seen, softcap: float | None, scale: float, *, width: int):
   """q [R, T, N, H], k and v [R, T, K, H], seen [R, T] -> [R, T, N, H], in blocks of `width`."""
   length, heads, group = q.shape[1], k.shape[2], q.shape[2] // k.shape[2]
 
@@ -57,28 +57,28 @@ def attend(q, k, v, seen: Seen, softcap: float | None, *, width: int):
   q = q.reshape(*q.shape[:3], width * group, -1)
   k, v = (cut(x).swapaxes(2, 3) for x in (k, v))
   seen = jax.tree.map(partial(cut, added=length), seen)  # what is added sees nothing before it
-  out = _attend(softcap, q, k, v, seen).reshape(*q.shape[:3], width, group, -1)
+  out = _attend(softcap, scale, q, k, v, seen).reshape(*q.shape[:3], width, group, -1)
   out = jnp.moveaxis(out.swapaxes(2, 3), 0, 1)
   return out.reshape(out.shape[0], -1, heads * group, out.shape[-1])[:, :length]
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _attend(softcap, q, k, v, seen):
+@partial(jax.custom_vjp, nondiff_argnums=(0, 1))
+def _attend(softcap, scale, q, k, v, seen):
   """q [I, R, K, Q, H], k and v [I, R, K, B, H], seen [I, R, B] -> [I, R, K, Q, H]."""
-  return _forward(softcap, q, k, v, seen)[0]
+  return _forward(softcap, scale, q, k, v, seen)[0]
 
 
-def _forward(softcap, q, k, v, seen):
+def _forward(softcap, scale, q, k, v, seen):
   pairs = Pairs.of(seen)
 
   def pair(at, sums):
     i, j = pairs.queries[at], pairs.keys[at]
     peak, total, values = (_take(x, i) for x in sums)
-    z, _ = _scores(softcap, _take(q, i), _take(k, j), _take(seen, i), i, j)
+    z, _ = _scores(softcap, scale, _take(q, i), _take(k, j), _take(seen, i), i, j)
     new = jnp.maximum(peak, z.max(-1))
-    p, scale = jnp.exp(z - new[..., None]), jnp.exp(peak - new)
+    p, shrink = jnp.exp(z - new[..., None]), jnp.exp(peak - new)
     more = _product("rkqs,rksh->rkqh", p.astype(v.dtype), _take(v, j))
-    now = new, scale * total + p.sum(-1), scale[..., None] * values + more
+    now = new, shrink * total + p.sum(-1), shrink[..., None] * values + more
     return tuple(_put(x, y, i) for x, y in zip(sums, now, strict=True))
 
   zero = jnp.zeros(q.shape, jnp.promote_types(q.dtype, jnp.float32))
@@ -89,7 +89,7 @@ def _forward(softcap, q, k, v, seen):
   return out, (q, k, v, seen, pairs, out, norm)
 
 
-def _backward(softcap, kept, g):
+def _backward(softcap, scale, kept, g):
   """With z the scores and p = exp(z - norm): dz = p (g v^T - g out^T)."""
   q, k, v, seen, pairs, out, norm = kept
   inner = (g.astype(norm.dtype) * out.astype(norm.dtype)).sum(-1)
@@ -97,7 +97,7 @@ def _backward(softcap, kept, g):
   def pair(at, grads):
     i, j = pairs.queries[at], pairs.keys[at]
     q_i, g_i, k_j, v_j = _take(q, i), _take(g, i), _take(k, j), _take(v, j)
-    z, slope = _scores(softcap, q_i, k_j, _take(seen, i), i, j)
+    z, slope = _scores(softcap, scale, q_i, k_j, _take(seen, i), i, j)
     p = jnp.exp(z - _take(norm, i)[..., None])
     dp = _product("rkqh,rksh->rkqs", g_i, v_j)
     dz = (p * (dp - _take(inner, i)[..., None]) * slope).astype(q.dtype)
@@ -116,10 +116,10 @@ def _backward(softcap, kept, g):
 _attend.defvjp(_forward, _backward)
 
 
-def _scores(softcap, q, k, seen: Seen, i, j):
+def _scores(softcap, scale, q, k, seen: Seen, i, j):
   """Of block i with block j, [R, K, Q, B], and what they grow by with the product of q and k."""
-  slope: float | jax.Array = q.shape[-1] ** -0.5
-  z = _product("rkqh,rksh->rkqs", q, k) * slope
+  slope: float | jax.Array = scale
+  z = _product("rkqh,rksh->rkqs", q, k) * scale
   if softcap is not None:
     z = softcap * jnp.tanh(z / softcap)
     slope = slope * (1 - (z / softcap) ** 2)

@@ -20,6 +20,7 @@ def attend(
   spans: Spans | None,
   window: int | None,
   softcap: float | None,
+  scale: float,
   interpret: bool = False,
 ):
   """As `attention`, without branches. `interpret`: in plain JAX, where there is no TPU."""
@@ -49,5 +50,5 @@ def attend(
   first = jnp.zeros((1, length), jnp.int32) if spans is None else spans.first
   first = jnp.broadcast_to(first, (*lead, length)).reshape(-1, length)
   first = jnp.pad(first, ((0, 0), (0, more)), constant_values=-1)
-  out = jax.vmap(kernel)(pad(q) * size**-0.5, pad(k), pad(v), tpu.SegmentIds(first, first))
+  out = jax.vmap(kernel)(pad(q) * scale, pad(k), pad(v), tpu.SegmentIds(first, first))
   return out.swapaxes(1, 2)[:, :length].reshape(*lead, length, heads, size)

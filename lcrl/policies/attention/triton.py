@@ -40,6 +40,7 @@ class Settings(NamedTuple):
   queries: Tile  # queries by keys: gradients of queries
   keys: Tile  # keys by queries: gradients of keys and values
   softcap: float | None = None
+  scale: float = 1.0
   interpret: bool = False
 
 
@@ -50,11 +51,20 @@ TUNED = {  # by head size, on an H100
 
 
 def attend(
-  q, k, v, *, index=None, spans: Spans | None, window: Window, softcap: float | None, how=None
+  q,
+  k,
+  v,
+  *,
+  index=None,
+  spans: Spans | None,
+  window: Window,
+  softcap: float | None,
+  scale: float,
+  how=None,
 ):
   """See `attention`. `how`: `Settings`, for tests and for tuning."""
   del index  # refused before
-  how = (how or TUNED[q.shape[-1]])._replace(softcap=softcap)
+  how = (how or TUNED[q.shape[-1]])._replace(softcap=softcap, scale=scale)
   lead, length = q.shape[:-3], q.shape[-3]
   q_, k_, v_ = (x.reshape(-1, *x.shape[-3:]) for x in (q, k, v))
   flat = jax.tree.map(lambda x: x.reshape(-1, length), spans)
@@ -159,7 +169,7 @@ def _forward_kernel(q_ref, k_ref, v_ref, seen_ref, out_ref, norm_ref, *, how: Se
   def body(j, carry):
     total, weighted, peak = carry
     here, seen = visit(j)
-    logits, _ = _logits(how, gpu.dot(q, k_ref[here, :].T), q.shape[-1])
+    logits, _ = _logits(how, gpu.dot(q, k_ref[here, :].T))
     logits = jnp.where(seen, logits, _FLOOR)
     higher = jnp.maximum(peak, jnp.max(logits, axis=1))
     shrink = jnp.exp2(peak - higher)
@@ -184,14 +194,14 @@ def _queries_kernel(
   def body(j, dq):
     here, seen = visit(j)
     k, v = k_ref[here, :], v_ref[here, :]
-    logits, slope = _logits(how, gpu.dot(q, k.T), q.shape[-1])
+    logits, slope = _logits(how, gpu.dot(q, k.T))
     p = jnp.where(seen, jnp.exp2(logits - norm[:, None]), 0.0)
     d = p * (gpu.dot(dout, v.T) - delta[:, None]) * slope
     return dq + gpu.dot(d.astype(k.dtype), k)
 
   zero = jnp.zeros(q.shape, jnp.float32)
   dq = jax.lax.fori_loop(0, blocks, body, zero)
-  dq_ref[...] = (dq * q.shape[-1] ** -0.5).astype(dq_ref.dtype)
+  dq_ref[...] = (dq * how.scale).astype(dq_ref.dtype)
 
 
 def _keys_kernel(
@@ -216,7 +226,7 @@ def _keys_kernel(
     dk, dv = carry
     here = pl.ds(j * other, other)
     q, dout = q_ref[here, :], dout_ref[here, :]
-    logits, slope = _logits(how, gpu.dot(k, q.T), k.shape[-1])
+    logits, slope = _logits(how, gpu.dot(k, q.T))
     place = j * other + jnp.arange(other)
     seen = _seen(key[:, None], place[None, :], *(seen_ref[i, here][None, :] for i in range(3)))
     p = jnp.where(seen, jnp.exp2(logits - norm_ref[here][None, :]), 0.0)
@@ -228,15 +238,15 @@ def _keys_kernel(
   end = jax.lax.div(jnp.max(last_ref[...]), other) + 1
   zero = jnp.zeros(k.shape, jnp.float32)
   dk, dv = jax.lax.fori_loop(begin, end, body, (zero, zero))
-  dk_ref[...] = (dk * k.shape[-1] ** -0.5).astype(dk_ref.dtype)
+  dk_ref[...] = (dk * how.scale).astype(dk_ref.dtype)
   dv_ref[...] = dv.astype(dv_ref.dtype)
 
 
-def _logits(how: Settings, products, size: int):
-  """Logits in units of log 2, and their slope in the products (without 1 / sqrt(size))."""
+def _logits(how: Settings, products):
+  """Logits in units of log 2, and their slope in the products (without the scale)."""
   if how.softcap is None:
-    return products * (size**-0.5 * _LOG2E), 1.0
-  bent = jnp.tanh(products * (size**-0.5 / how.softcap))
+    return products * (how.scale * _LOG2E), 1.0
+  bent = jnp.tanh(products * (how.scale / how.softcap))
   return bent * (how.softcap * _LOG2E), 1.0 - bent * bent
 
 
