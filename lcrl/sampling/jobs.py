@@ -1,4 +1,4 @@
-"""What is to be sampled and how: checked, defaults filled in. R rows, P prompt positions."""
+"""A job of the sampler: arguments checked, defaults filled in. R rows, P prompt positions."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from lcrl.sampling.controls import Control, plain, sparing
 
 PyTree = Any
 SHORTEST = 64  # the shortest cache of responses
-MAX_DOUBLINGS = 3  # how often it may double
+MAX_DOUBLINGS = 3  # of its length: each length is a program of its own
 
 
 class Queue(NamedTuple):
@@ -29,22 +29,22 @@ class Queue(NamedTuple):
 
 
 class Job(NamedTuple):
-  """What the loops of `core` read and never change; `plan` makes it."""
+  """The constants of the loops in `core`; `plan` makes it."""
 
   policy: Any
   params: PyTree  # unstacked
   head: jax.Array  # [D, V], in the dtype of the computation
-  fused: bool  # a kernel draws: nothing but the policy's own distribution is asked for
+  fused: bool  # one kernel multiplies with the head and draws; only where no control shapes logits
   control: Control
   end_ids: tuple[int, ...]
   queue: Queue
   max_tokens: int
   slots: int
-  refill: int  # 0: nobody waits
+  refill: int  # rows that start together; 0: all at once, and no row waits
   group: int
   cache_dtype: str | None
-  cache_lengths: tuple[int, ...]  # lengths of the responses' cache, one after the other
-  read_lengths: tuple[int, ...]  # how far slots read it, where that is not left to each row
+  cache_lengths: tuple[int, ...]  # of the responses' cache, one after the other
+  read_lengths: tuple[int, ...]  # how far all slots read it; empty: each row its own length
 
 
 def plan(
@@ -134,8 +134,12 @@ def plan(
 
 
 def cache_lengths(max_tokens: int) -> tuple[int, ...]:
-  """Lengths of a growing cache: doubles, the last one max_tokens."""
-  found = [max_tokens]
-  while len(found) <= MAX_DOUBLINGS and found[0] >= 2 * SHORTEST:
-    found.insert(0, -(-found[0] // 2))
-  return tuple(found)
+  """Lengths of a growing cache. Each is about twice the one before, the last is max_tokens.
+
+  >>> cache_lengths(1000)
+  (125, 250, 500, 1000)
+  """
+  lengths = [max_tokens]
+  while len(lengths) <= MAX_DOUBLINGS and lengths[0] >= 2 * SHORTEST:
+    lengths.insert(0, -(-lengths[0] // 2))
+  return tuple(lengths)
