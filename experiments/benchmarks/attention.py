@@ -140,9 +140,9 @@ def tiles(size: int) -> dict[str, Callable]:
   """Each kernel with each tile, the others as they are."""
 
   def attend(field, tile, spans):
-    how = triton.TUNED[size]._replace(**{field: triton.Tile(*tile)})  # type: ignore[arg-type]
+    settings = triton.TUNED[size]._replace(**{field: triton.Tile(*tile)})  # type: ignore[arg-type]
     return functools.partial(
-      triton.attend, spans=spans, window=None, softcap=None, scale=size**-0.5, how=how
+      triton.attend, spans=spans, window=None, softcap=None, scale=size**-0.5, settings=settings
     )
 
   return {

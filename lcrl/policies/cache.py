@@ -1,4 +1,4 @@
-"""Keys and values that decoding keeps, and attention over them. The plain twin of `triton_decode`.
+"""Keys and values that decoding keeps, and attention to them: the plain twin of `triton_decode`.
 
 A row's keys lie in two places: those of its prompt, which R / B neighbouring rows have in common,
 and its own, which grow by one a token. R rows, B prompts, K key heads, G queries of each, head size
@@ -20,38 +20,39 @@ import jax.numpy as jnp
 from lcrl.policies.block import rotate
 from lcrl.policies.config import Config
 
-LayerCache = dict[
-  str, jax.Array
-]  # k, v: [rows, kv_heads, length, head_dim]; of a byte: and their scales
+# k, v: [rows, kv_heads, length, head_dim]. Types of one byte also have k_scale and v_scale, without
+# the last axis.
+LayerCache = dict[str, jax.Array]
 Cache = tuple[LayerCache, ...]  # one a layer
 # A key has a scale: max |k| is the largest such number. Of SmolLM2's distributions int8 moves less
 # (benchmarks.cache_error); float8 without scales moves more, and overflows beyond 448.
 ONE_BYTE_DTYPES = ("int8", "float8_e4m3fn")
-SHORTEST = 128  # places that are always read
+SHORTEST = 128  # positions that are always read
 
 
 class Prompts(NamedTuple):
-  """What rows have read before their own caches begin."""
+  """Keys and values of prompts, which come before those in the rows' own caches."""
 
   lengths: jax.Array  # [B] int32, keys that count
   layers: Cache  # B rows each
 
 
 def read_lengths(length: int) -> tuple[int, ...]:
-  """How far loops over tokens read a cache: to 128 places, to 4 times as many, ..., to all. Few,
-  because each is a program of its own.
+  """How far loops over tokens read a cache: 128 positions, 4 times as many, ..., all of them.
+
+  There are few, because each is a loop of its own in the compiled program.
 
   >>> read_lengths(2048), read_lengths(100)
   ((128, 512, 2048), (100,))
   """
-  found = [length]
-  while (least := SHORTEST * 4 ** (len(found) - 1)) < length:
-    found.insert(-1, least)
-  return tuple(found)
+  lengths = [length]
+  while (least := SHORTEST * 4 ** (len(lengths) - 1)) < length:
+    lengths.insert(-1, least)
+  return tuple(lengths)
 
 
 def init_cache(c: Config, rows: int, length: int, dtype=None) -> Cache:
-  """Zeros of a wider floating type, None: that of the computation; or of one in ONE_BYTE_DTYPES."""
+  """Zeros in `dtype`: one of ONE_BYTE_DTYPES, or a wider floating type (None: the model's)."""
   dtype = jnp.dtype(dtype or c.dtype)
   wide = dtype.itemsize > 1 and jnp.issubdtype(dtype, jnp.floating)
   if not wide and dtype.name not in ONE_BYTE_DTYPES:
@@ -61,10 +62,10 @@ def init_cache(c: Config, rows: int, length: int, dtype=None) -> Cache:
   shape = (rows, c.kv_heads, length)
 
   def layer_cache() -> LayerCache:
-    kept = {name: jnp.zeros((*shape, c.head_dim), dtype) for name in ("k", "v")}
+    arrays = {name: jnp.zeros((*shape, c.head_dim), dtype) for name in ("k", "v")}
     if dtype.name in ONE_BYTE_DTYPES:
-      kept |= {name: jnp.zeros(shape, jnp.float32) for name in ("k_scale", "v_scale")}
-    return kept
+      arrays |= {name: jnp.zeros(shape, jnp.float32) for name in ("k_scale", "v_scale")}
+    return arrays
 
   return tuple(layer_cache() for _ in range(c.layers))
 
@@ -84,7 +85,7 @@ def largest(dtype) -> float:
 
 
 def quantize(x: jax.Array, dtype=jnp.int8) -> tuple[jax.Array, jax.Array]:
-  """[..., H] -> codes of a byte and scales [...]: x is about codes * scale.
+  """[..., H] -> codes of one byte and scales [...]; x is about codes * scale.
 
   >>> codes, scale = quantize(jnp.array([1.0, -2.0, 0.26]))
   >>> print(codes, scale.round(4))
@@ -97,13 +98,13 @@ def quantize(x: jax.Array, dtype=jnp.int8) -> tuple[jax.Array, jax.Array]:
 
 
 def write_prompts(cache: LayerCache, k: jax.Array, v: jax.Array) -> LayerCache:
-  """Keys and values [B, P, K, H] to the first P places."""
+  """Writes keys and values [B, P, K, H] to the first P positions."""
   new = pack(k.swapaxes(1, 2), v.swapaxes(1, 2), cache)
   return {name: old.at[:, :, : k.shape[1]].set(new[name]) for name, old in cache.items()}
 
 
 def write(cache: LayerCache, k: jax.Array, v: jax.Array, at: jax.Array) -> LayerCache:
-  """Keys and values [R, K, H] to place `at`, [] for all rows or [R]."""
+  """Writes keys and values [R, K, H] to position `at`, [] for all rows or [R]."""
   new = pack(k, v, cache)
   if at.ndim == 0:
     put = lambda old, x: jax.lax.dynamic_update_slice_in_dim(old, x[:, :, None], at, axis=2)
@@ -121,41 +122,42 @@ def attend(
   at: jax.Array,
   live: jax.Array,
   prompt: LayerCache | None,
-  seen: jax.Array | None,
+  prompt_lengths: jax.Array | None,
   window: int | None,
   read_length: int | None = None,
 ) -> tuple[jax.Array, LayerCache]:
   """One token a row: writes its key, then attends to the prompt and to its own keys.
 
   Args:
-    c: for its soft-cap.
-    qkv: [R, K, G + 2, H], G queries, a key, a value; not turned yet.
+    c: for its scale and soft-cap.
+    qkv: [R, K, G + 2, H], G queries, a key, a value; not rotated yet.
     rope: cos and sin of the rows' positions, [R, 1, 1, H / 2].
-    cache: own keys and values.
-    at: [] or [R], where the token's own go: the number of own keys before it.
-    live: [R] bool, rows whose result is read; others may be anything.
+    cache: keys and values of the rows.
+    at: [] or [R], the position of the token's key in the cache: the number of keys before it.
+    live: [R] bool, rows whose result is used; the results of others are undefined.
     prompt: keys and values of B prompts.
-    seen: [B], how many of them count.
+    prompt_lengths: [B], how many of them count.
     window: keys that a query sees, itself included; None: all.
-    read_length: places of the cache that are read, more than any live row's `at`; None: all.
+    read_length: positions of the cache that are read, more than any live row's `at`; None: all.
   Returns: [R, K, G, H] and the cache.
   """
   del live  # computed like the others
   q = rotate(qkv[:, :, :-2], rope)
   cache = write(cache, rotate(qkv[:, :, -2:-1], rope)[:, :, 0], qkv[:, :, -1], at)
-  near = {name: x[:, :, :read_length] for name, x in cache.items()}
-  own = near["k"].shape[2]
+  read = {name: x[:, :, :read_length] for name, x in cache.items()}
+  count = read["k"].shape[2]
   at = jnp.broadcast_to(at, q.shape[:1])[:, None]
-  logits = [_mask(_scores(q, near), at - jnp.arange(own)[None], c, window)]
-  if prompt is not None and seen is not None:
-    products = _apart(_scores(_together(q, len(seen)), prompt), len(q))
+  logits = [_mask(_scores(q, read), at - jnp.arange(count)[None], c, window)]
+  if prompt is not None and prompt_lengths is not None:
+    products = _split_rows(_scores(_group_queries(q, len(prompt_lengths)), prompt), len(q))
     index = jnp.arange(products.shape[3])[None]
-    read = jnp.repeat(seen, len(q) // len(seen))[:, None]
-    logits.append(_mask(products, jnp.where(index < read, read + at - index, -1), c, window))
+    visible = jnp.repeat(prompt_lengths, len(q) // len(prompt_lengths))[:, None]
+    logits.append(_mask(products, jnp.where(index < visible, visible + at - index, -1), c, window))
   probs = jax.nn.softmax(jnp.concatenate(logits, axis=-1), axis=-1)
-  values = _weigh(probs[..., :own], near, q.dtype)
-  if prompt is not None and seen is not None:
-    values += _apart(_weigh(_together(probs[..., own:], len(seen)), prompt, q.dtype), len(q))
+  values = _weigh(probs[..., :count], read, q.dtype)
+  if prompt is not None and prompt_lengths is not None:
+    probs = _group_queries(probs[..., count:], len(prompt_lengths))
+    values += _split_rows(_weigh(probs, prompt, q.dtype), len(q))
   return values.astype(q.dtype), cache
 
 
@@ -177,15 +179,15 @@ def _product(x, y):
   return jnp.einsum("rkmi,rkji->rkmj", x, y, preferred_element_type=wide)
 
 
-def _together(x, prompts: int):
-  """[R, K, G, X] -> [B, K, R / B G, X]: all queries of a prompt."""
+def _group_queries(x, prompts: int):
+  """[R, K, G, X] -> [B, K, R / B G, X]: all queries of a prompt, so that its keys are read once."""
   _, heads, group, size = x.shape
   x = x.reshape(prompts, -1, heads, group, size).swapaxes(1, 2)
   return x.reshape(prompts, heads, -1, size)
 
 
-def _apart(x, rows: int):
-  """The inverse of `_together`."""
+def _split_rows(x, rows: int):
+  """The inverse of `_group_queries`."""
   prompts, heads, _, size = x.shape
   x = x.reshape(prompts, heads, rows // prompts, -1, size).swapaxes(1, 2)
   return x.reshape(rows, heads, -1, size)

@@ -33,17 +33,17 @@ PyTree = Any
 
 
 def _of_attention(primitive, *_, **params) -> bool:
-  """Is this what attention leaves for the way back?"""
+  """Is this a residual of attention? Kernels name theirs with `checkpoint_name`, cuDNN does not."""
   return params.get("name") == "attention" or primitive.name.startswith("dot_product_attention_fwd")
 
 
 _dots = jax.checkpoint_policies.dots_with_no_batch_dims_saveable
 _dots_too = jax.checkpoint_policies.save_from_both_policies(_dots, _of_attention)
-REMAT: dict[str, Callable[[Callable], Callable]] = {  # by what the backward pass does not redo
-  "none": lambda f: f,  # anything
+REMAT: dict[str, Callable[[Callable], Callable]] = {  # by what the forward pass keeps
+  "none": lambda f: f,  # everything: the backward pass recomputes nothing
   "dots": partial(jax.checkpoint, policy=_dots_too),  # products and attention
   "attention": partial(jax.checkpoint, policy=_of_attention),
-  "full": jax.checkpoint,  # it redoes all
+  "full": jax.checkpoint,  # nothing but the input of each layer
 }
 
 
@@ -154,7 +154,7 @@ def _hidden(c: Config, params, tokens, positions=None, segment_ids=None, branch_
     x = _unrolled(c, layer, x, _unstack_for_grad(c, params)["layers"])
   else:
     cast = partial(_compute_dtype, c)
-    x = _scanned(c, layer, x, jax.tree.map(cast, params["layers"]))  # once, not in each pass
+    x = _scanned(c, layer, x, jax.tree.map(cast, params["layers"]))  # cast once, not in each pass
   return Norm(c.norm_eps).apply({"params": params["norm"]}, x)
 
 
@@ -170,7 +170,7 @@ def _scanned(c: Config, layer, x, layers):
 
 def _unrolled(c: Config, layer, x, layers):
   windows = c.windows or (None,) * c.layers
-  # jit: traced and lowered once, not once a layer
+  # jit, so that a layer is traced and lowered once, and not once for each layer
   run = {w: jax.jit(REMAT[c.remat](partial(layer, window=w))) for w in {*windows}}
   for window, params in zip(windows, layers, strict=True):
     x, _ = run[window](x, params)
@@ -180,9 +180,10 @@ def _unrolled(c: Config, layer, x, layers):
 def _unstack_for_grad(c: Config, params):
   if not c.unroll or isinstance(params["layers"], tuple):
     return params
-  split = lambda w: [y[0] for y in jax.lax.split(w, (1,) * c.layers)]  # goes back as one array
+  # The gradient of `split` is one concatenation; that of indexing is a padded array for each layer.
+  split = lambda w: [y[0] for y in jax.lax.split(w, (1,) * c.layers)]
   leaves, names = jax.tree.flatten(jax.tree.map(partial(_compute_dtype, c), params["layers"]))
-  layers = tuple(jax.tree.unflatten(names, own) for own in zip(*map(split, leaves), strict=True))
+  layers = tuple(jax.tree.unflatten(names, one) for one in zip(*map(split, leaves), strict=True))
   return {**params, "layers": layers}
 
 

@@ -1,4 +1,4 @@
-"""NVIDIA's own kernel: the fastest where every row is one segment, which is all that it takes."""
+"""NVIDIA's own kernel. It takes rows of one segment only, and is the fastest for these."""
 
 from __future__ import annotations
 
