@@ -170,6 +170,13 @@ def test_attention_back_ends_refuse_by_name():
   assert "segment ids" in BACKENDS["xla"].supports
 
 
+@pytest.mark.parametrize("field", [{"activation": "relu"}, {"query_scale": 0.0}])
+def test_wrong_fields_of_a_layer_are_refused(field):
+  [name] = field
+  with pytest.raises(ValueError, match=name):
+    policies.make(policies.tiny(8, **field))
+
+
 def test_attention_equals_the_definition():
   q, k, v = (jax.random.normal(jax.random.key(i), (6, n, 4)) for i, n in enumerate((9, 3, 3)))
   segments = jnp.array([1, 1, 1, 1, 2, 2])

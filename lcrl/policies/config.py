@@ -128,6 +128,8 @@ class Config:
       raise ValueError(f"head_dim={self.head_dim} must be even for rotary positions.")
     if self.windows is not None and len(self.windows) != self.layers:
       raise ValueError(f"windows has {len(self.windows)} entries for layers={self.layers}.")
+    if self.query_scale is not None and not self.query_scale > 0:
+      raise ValueError(f"query_scale={self.query_scale} must be above 0.")
     if not jnp.issubdtype(jnp.dtype(self.dtype), jnp.floating):
       raise ValueError(f"dtype={self.dtype!r} is not a floating point type.")
 
