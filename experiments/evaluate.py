@@ -94,7 +94,7 @@ def evaluate(
     step, params = restore(workdir, model, step)
   with rollout_worker(model, tokenizer, spec, "task") as (task, worker):
     chosen = first(task.prompts, prompts)
-    made_on = {
+    default_mesh = {
       "data": dict(spec),
       "model": name if step is None else f"{name}, step {step}",
       "prompts": len(chosen),
@@ -103,7 +103,7 @@ def evaluate(
       "temperature": settings.sampling.temperature,
       **seen_in_training(settings, tokenizer, task, chosen),
     }
-    setup.tell(made_on)
+    setup.tell(default_mesh)
     found = {}
     for cap in budgets:  # one key for all: a larger budget continues the same answers
       answers = answer_all(
@@ -125,7 +125,7 @@ def evaluate(
     "samples": samples,
     "temperature": settings.sampling.temperature,
     "budgets": found,
-    "evaluation": made_on,
+    "evaluation": default_mesh,
     "seed": seed,
     "wall_s": time.perf_counter() - started,
     "device": evaluation.device(),

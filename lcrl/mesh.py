@@ -1,4 +1,4 @@
-"""The device mesh, and where parameters and batches lie on it."""
+"""The device mesh, and the shardings of parameters and batches on it."""
 
 from __future__ import annotations
 
@@ -32,19 +32,20 @@ def first_devices(count: int, devices=None) -> list[jax.Device]:
   Raises:
     ValueError: there are fewer, or several processes share the run.
   """
-  here = list(jax.devices() if devices is None else devices)
-  if count > len(here):
-    raise ValueError(f"mesh.devices={count} is more than the {len(here)} devices here.")
-  if 0 < count < len(here) and jax.process_count() > 1:
+  available = list(jax.devices() if devices is None else devices)
+  if count > len(available):
+    raise ValueError(f"mesh.devices={count} is more than the {len(available)} devices here.")
+  if 0 < count < len(available) and jax.process_count() > 1:
     raise ValueError(f"mesh.devices={count} works in one process, not in several.")
-  return here[:count] if count else here
+  return available[:count] if count else available
 
 
 def make_mesh(
   *, data: int = 1, fsdp: int = -1, tensor: int = 1, sequence: int = 1, devices=None
 ) -> Mesh:
-  """A mesh of all devices, neighbours on it wired as such where the hardware has a grid; one axis
-  may be -1 and takes what the others leave.
+  """A mesh of all devices. One axis may be -1 and gets the devices that the others leave.
+
+  Where the hardware is a grid, neighbours on the mesh are neighbours in hardware.
 
   Raises:
     ValueError: the product of the axes is not the number of devices.
@@ -64,9 +65,9 @@ def make_mesh(
   return Mesh(near, AXES, axis_types=(AxisType.Auto,) * len(AXES))
 
 
-def beside(mesh: Mesh, count: int) -> Mesh:
-  """A mesh of the last `count` devices of this process, to sample on while those of `mesh` train;
-  `mesh` itself for 0. Its tensor axis is as long as the other's.
+def sampler_mesh(mesh: Mesh, count: int) -> Mesh:
+  """A mesh of the last `count` devices of this process, for sampling while those of `mesh` train;
+  `mesh` itself for 0. Its tensor axis is as long as that of `mesh`.
 
   Raises:
     ValueError: there are several processes, or too few devices.
@@ -86,17 +87,16 @@ def beside(mesh: Mesh, count: int) -> Mesh:
   return make_mesh(data=-1, fsdp=1, tensor=tensor, devices=free)
 
 
-def made_on(mesh: Mesh) -> contextlib.AbstractContextManager:
-  """Inside, arrays that nothing places elsewhere are made on this mesh, lest a key waits for a busy
-  device."""
+def default_mesh(mesh: Mesh) -> contextlib.AbstractContextManager:
+  """Makes a device of this mesh the default, so that creating a key waits for no busy device."""
   if jax.local_devices()[0] in mesh.devices:
     return contextlib.nullcontext()
   return jax.default_device(mesh.local_devices[0])
 
 
 def on_host() -> contextlib.AbstractContextManager:
-  """Inside, what nothing places elsewhere is computed by the host's processor, where JAX knows one:
-  the host reads it at once, however busy the devices are."""
+  """Makes the host's processor the default device, where JAX has one, so that the host reads small
+  results without waiting for busy devices."""
   try:
     return jax.default_device(jax.local_devices(backend="cpu")[0])
   except RuntimeError:
@@ -104,12 +104,12 @@ def on_host() -> contextlib.AbstractContextManager:
 
 
 def batch_shards(mesh: Mesh) -> int:
-  """Into how many pieces a batch is split along B."""
+  """The number of pieces that a batch is split into along B."""
   return mesh.shape["data"] * mesh.shape["fsdp"]
 
 
-def whole_shards(mesh: Mesh, rows: int) -> int:
-  """The least number of rows, not below `rows`, that gives every shard as many."""
+def round_up_rows(mesh: Mesh, rows: int) -> int:
+  """`rows` rounded up, so that every shard gets the same number."""
   return -(-rows // batch_shards(mesh)) * batch_shards(mesh)
 
 
@@ -121,7 +121,7 @@ def check_divides(
   field: str = "train.prompts",
   of: str = "train.micro_batches * train.updates",
 ) -> None:
-  """Raises ValueError unless every piece of a batch gives every shard as many rows."""
+  """Raises ValueError unless every piece of a batch gives every shard the same number of rows."""
   unit = batch_shards(mesh) * pieces
   if prompts % unit:
     low = prompts // unit * unit
@@ -141,20 +141,20 @@ def replicated(mesh: Mesh) -> NamedSharding:
 
 
 def param_shardings(mesh: Mesh, axes: PyTree, params: PyTree) -> PyTree:
-  """A sharding per parameter from its logical axis names; what does not divide is replicated."""
+  """A sharding per parameter from its logical axis names. What does not divide is replicated."""
 
-  def place(leaf, names):
+  def sharding(leaf, names):
     dims = [RULES.get(name) for name in names]
     dims = [
       d if d and not n % mesh.shape[d] else None for d, n in zip(dims, leaf.shape, strict=True)
     ]
     return NamedSharding(mesh, P(*dims))
 
-  return jax.tree.map(place, params, axes)
+  return jax.tree.map(sharding, params, axes)
 
 
 def optimizer_shardings(mesh: Mesh, optimizer, params: PyTree, shardings: PyTree) -> PyTree:
-  """Moments lie where their parameters lie; everything else is replicated."""
+  """Moments get the shardings of their parameters; everything else is replicated."""
   import optax
 
   abstract = jax.eval_shape(optimizer.init, params)
@@ -168,26 +168,26 @@ def optimizer_shardings(mesh: Mesh, optimizer, params: PyTree, shardings: PyTree
 
 
 def to_global(mesh: Mesh, local: PyTree) -> PyTree:
-  """Each process's own rows (numpy, along B) -> global arrays split over the batch axes."""
+  """The rows of each process (numpy, along B) -> global arrays split over the batch axes."""
   sharding = batch_sharding(mesh)
   return jax.tree.map(lambda x: jax.make_array_from_process_local_data(sharding, x), local)
 
 
-def batch_on(mesh: Mesh, rows: PyTree) -> PyTree:
-  """Rows of a batch on this mesh, if they lie on another one of this process."""
-  there = jax.tree.leaves(rows)[0].sharding.device_set == set(mesh.devices.flat)
-  return rows if there else jax.device_put(rows, batch_sharding(mesh))
+def shard_batch(mesh: Mesh, rows: PyTree) -> PyTree:
+  """Moves rows of a batch to this mesh, if they lie on another one of this process."""
+  on_mesh = jax.tree.leaves(rows)[0].sharding.device_set == set(mesh.devices.flat)
+  return rows if on_mesh else jax.device_put(rows, batch_sharding(mesh))
 
 
-def everywhere(mesh: Mesh, values: PyTree) -> PyTree:
-  """Values that every process knows -> global arrays, whole on every device."""
+def replicate(mesh: Mesh, values: PyTree) -> PyTree:
+  """Values that every process has -> global arrays, whole on every device."""
   put = lambda x: jax.make_array_from_process_local_data(replicated(mesh), np.asarray(x))
   return jax.tree.map(put, values)
 
 
 def local_rows(mesh: Mesh, rows: int) -> np.ndarray:
-  """Which of `rows` rows of a batch this process holds, in order. Processes that share a row, as
-  parts of one tensor group do, hold it each."""
+  """Indices of the rows that this process holds of a batch of `rows`, in order. Processes of one
+  tensor group hold the same rows."""
   parts = batch_sharding(mesh).addressable_devices_indices_map((rows,))
   return np.unique([i for part in parts.values() if part for i in range(rows)[part[0]]])
 

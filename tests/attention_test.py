@@ -12,7 +12,7 @@ from lcrl import policies
 from lcrl.mesh import make_mesh, replicated
 from lcrl.policies.attention import attention, blocked, segment_spans, triton, xla
 from lcrl.policies.attention.devices import block_width, per_device
-from lcrl.policies.attention.spans import seen_keys
+from lcrl.policies.attention.spans import visible_keys
 from lcrl.policies.attention.triton import Settings, Tile
 
 LENGTH = 40  # no multiple of a tile
@@ -23,7 +23,7 @@ SPANS = {
   "packed": segment_spans(SEGMENTS),
   "branches": segment_spans(SEGMENTS, BRANCHES),  # the last segment has no stem
 }
-HOW = Settings(Tile(16, 8, 4, 2), Tile(8, 16, 4, 2), Tile(16, 8, 4, 2), interpret=True)
+SETTINGS = Settings(Tile(16, 8, 4, 2), Tile(8, 16, 4, 2), Tile(16, 8, 4, 2), interpret=True)
 
 
 def _both_passes(attend):
@@ -52,8 +52,8 @@ ROWS = pytest.mark.parametrize(
 
 @ROWS
 def test_triton_equals_the_twin(rows, window, softcap):
-  options = {"spans": SPANS[rows], "window": window, "softcap": softcap}
-  got = _both_passes(partial(triton.attend, how=HOW, **options))
+  options = {"spans": SPANS[rows], "window": window, "softcap": softcap, "scale": 0.5}
+  got = _both_passes(partial(triton.attend, settings=SETTINGS, **options))
   want = _both_passes(partial(attention, **options))
   for a, b in zip(got, want, strict=True):
     np.testing.assert_allclose(a, b, atol=2e-5)
@@ -64,22 +64,36 @@ def test_blocks_equal_the_twin(rows, window, softcap):
   spans = SPANS[rows]
 
   def run(q, k, v):
-    seen = seen_keys(jnp.arange(LENGTH)[None], spans, window)
-    return blocked.attend(q, k, v, seen, softcap, width=8)
+    visible = visible_keys(jnp.arange(LENGTH)[None], spans, window)
+    return blocked.attend(q, k, v, visible, softcap, 0.5, width=8)
 
   got = _both_passes(run)
-  want = _both_passes(partial(attention, spans=spans, window=window, softcap=softcap))
+  want = _both_passes(partial(attention, spans=spans, window=window, softcap=softcap, scale=0.5))
   for a, b in zip(got, want, strict=True):
     np.testing.assert_allclose(a, b, atol=1e-5)
+
+
+def test_cudnn_gets_scale_and_window(monkeypatch):
+  """Its kernel needs a GPU; XLA computes the same call here."""
+  call = jax.nn.dot_product_attention
+  plain = lambda *args, implementation, **options: call(*args, **options, implementation="xla")
+  monkeypatch.setattr(jax.nn, "dot_product_attention", plain)
+  shapes = [(2, 9, heads, 64) for heads in (4, 2, 2)]
+  q, k, v = (jax.random.normal(jax.random.key(i), s, jnp.bfloat16) for i, s in enumerate(shapes))
+  got, want = (
+    attention(q, k, v, window=4, scale=0.3, backend=name).astype(jnp.float32)
+    for name in ("cudnn", "xla")
+  )
+  np.testing.assert_allclose(got, want, atol=0.05)
 
 
 def test_long_rows_go_in_blocks():
   length = block_width()[1] + 3  # no multiple of a block
   shapes = [(2, 1, length, heads, 4) for heads in (4, 2, 2)]
   q, k, v = (jax.random.normal(jax.random.key(i), shape) for i, shape in enumerate(shapes))
-  place = jnp.broadcast_to(jnp.arange(length), (2, 1, length))
-  spans = segment_spans(place // 50)
-  want = xla.dense(q, k, v, place, seen_keys(place, spans, None), None)
+  position = jnp.broadcast_to(jnp.arange(length), (2, 1, length))
+  spans = segment_spans(position // 50)
+  want = xla.dense(q, k, v, position, visible_keys(position, spans, None), None, 4**-0.5)
   np.testing.assert_allclose(attention(q, k, v, spans=spans), want, atol=1e-5)
   assert "while" in jax.jit(attention).lower(q, k, v).as_text()
 
@@ -94,9 +108,9 @@ def test_long_rows_go_in_blocks():
 )
 def test_blocks_are_computed_where_one_sees_the_other(segments, branches, want):
   rows = lambda blocks: blocks and jnp.repeat(jnp.array([blocks]), 8, axis=1)
-  place = jnp.arange(24)[None]
-  seen = seen_keys(place, segment_spans(rows(segments), rows(branches)), None)
-  pairs = blocked.Pairs.of(jax.tree.map(lambda x: x.reshape(3, 1, 8), seen))
+  position = jnp.arange(24)[None]
+  visible = visible_keys(position, segment_spans(rows(segments), rows(branches)), None)
+  pairs = blocked.Pairs.of(jax.tree.map(lambda x: x.reshape(3, 1, 8), visible))
   assert list(zip(*(x[: pairs.number].tolist() for x in pairs[:2]), strict=True)) == want
 
 
@@ -144,7 +158,7 @@ def test_a_kernel_on_a_mesh_sees_its_own_rows_and_heads(traced):
     shapes.append((q.shape, k.shape))
     return xla.attend(q, k, v, **options)
 
-  run = partial(per_device(kernel), index=None, window=window, softcap=None)
+  run = partial(per_device(kernel), index=None, window=window, softcap=None, scale=8**-0.5)
   with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
     got = jax.jit(lambda q, k, v, spans: run(q, k, v, spans=spans))(*whole((q, k, v, spans)))
   np.testing.assert_allclose(got, attention(q, k, v, spans=spans, window=4), atol=1e-5)

@@ -18,7 +18,7 @@ H, K, PLACES, ASKED = 32, 2, 70, 40
 
 def attention_case(rows=8, prompts=2, group=3, cache_dtype=None, window=None):
   """Arguments of `attend`: own lengths from 0 to all but one place, one row that is not live."""
-  c = policies.tiny(8, heads=K * group, kv_heads=K, head_dim=H, dtype="bfloat16")
+  c = policies.tiny(8, heads=K * group, kv_heads=K, head_dim=H, dtype="bfloat16", query_scale=0.3)
   keys = iter(jax.random.split(jax.random.key(0), 9))
   normal = lambda *shape: jax.random.normal(next(keys), shape, jnp.bfloat16)
   at = jnp.asarray(np.linspace(0, PLACES - 1, rows), jnp.int32)
@@ -29,8 +29,8 @@ def attention_case(rows=8, prompts=2, group=3, cache_dtype=None, window=None):
   prompt = slot(prompts, ASKED) if prompts else None
   seen = jnp.asarray(np.linspace(7, ASKED, prompts), jnp.int32) if prompts else None
   before = 0 if seen is None else jnp.repeat(seen, rows // prompts)
-  turn = rotation(c, (before + at)[:, None])
-  return c, normal(rows, K, group + 2, H), turn, own, at, live, prompt, seen, window
+  rope = rotation(c, (before + at)[:, None])
+  return c, normal(rows, K, group + 2, H), rope, own, at, live, prompt, seen, window
 
 
 @pytest.mark.parametrize(
@@ -60,26 +60,26 @@ def test_attention_equals_its_twin(case, keys):
 
 def test_attention_reads_nothing_behind_a_row():
   """Garbage in dead places, in dead rows and behind prompts changes nothing."""
-  c, qkv, turn, own, at, live, prompt, seen, window = attention_case()
+  c, qkv, rope, own, at, live, prompt, seen, window = attention_case()
   attend = jax.jit(partial(triton_decode.attend, interpret=True), static_argnums=(0, 8))
-  want, _ = attend(c, qkv, turn, own, at, live, prompt, seen, window)
+  want, _ = attend(c, qkv, rope, own, at, live, prompt, seen, window)
   dead = (jnp.arange(PLACES)[None] >= at[:, None]) | ~live[:, None]
   spoil = lambda x, where: jnp.where(where[:, None, :, None], jnp.nan, x)
   own = {name: spoil(x, dead) for name, x in own.items()}
   prompt = {name: spoil(x, jnp.arange(ASKED)[None] >= seen[:, None]) for name, x in prompt.items()}
-  got, _ = attend(c, qkv, turn, own, at, live, prompt, seen, window)
+  got, _ = attend(c, qkv, rope, own, at, live, prompt, seen, window)
   np.testing.assert_array_equal(np.asarray(got)[live], np.asarray(want)[live])
 
 
-def test_what_lies_beyond_the_reach_is_not_read():
+def test_nothing_beyond_the_read_length_is_read():
   """And rows that need no more see no difference."""
-  c, qkv, turn, own, at, _, prompt, seen, window = attention_case()
+  c, qkv, rope, own, at, _, prompt, seen, window = attention_case()
   most = 31
   at, live = jnp.minimum(at, most - 1), jnp.ones(len(at), bool)
   attend = jax.jit(plain.attend, static_argnums=(0, 8, 9))
-  want, _ = attend(c, qkv, turn, own, at, live, prompt, seen, window)
+  want, _ = attend(c, qkv, rope, own, at, live, prompt, seen, window)
   spoilt = {name: x.at[:, :, most:].set(jnp.nan) for name, x in own.items()}
-  got, kept = attend(c, qkv, turn, spoilt, at, live, prompt, seen, window, most)
+  got, kept = attend(c, qkv, rope, spoilt, at, live, prompt, seen, window, most)
   np.testing.assert_allclose(got.astype(np.float32), want.astype(np.float32), atol=1e-6)
   assert kept["k"].shape == own["k"].shape
 
@@ -111,6 +111,6 @@ def test_a_token_is_one_kernel_a_layer_and_its_products(cache_dtype):
   cache = jax.eval_shape(partial(policy.init_cache, 32, 64, cache_dtype))
   row = jax.ShapeDtypeStruct((32,), jnp.int32)
   text = gpu.lowered(policy.decode, copy, row, row, cache)
-  assert text.count("call @layer(") == c.layers  # a layer is lowered once
+  assert text.count("call @one_layer(") == c.layers  # a layer is lowered once
   assert text.count("stablehlo.custom_call") == 1
   assert text.count("stablehlo.dot_general") == 4

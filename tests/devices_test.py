@@ -9,7 +9,7 @@ import pytest
 
 from experiments.configs import variants
 from lcrl import recipes
-from lcrl.mesh import check_divides, first_devices, make_mesh, replicated, whole_shards
+from lcrl.mesh import check_divides, first_devices, make_mesh, replicated, round_up_rows
 from lcrl.tasks.task import Prompt, Task
 from lcrl.training import kinds, memory
 from lcrl.training.rl.learner import build_learner
@@ -50,7 +50,7 @@ def test_the_numbers_that_would_do_are_named():
     check_divides(mesh, prompts=24, pieces=2)
   with pytest.raises(ValueError, match=r"batches\.size must be .*micro_batches, got 3 .*; 8 would"):
     check_divides(mesh, prompts=3, field="batches.size", of="train.micro_batches")
-  assert [whole_shards(mesh, n) for n in (1, 8, 9)] == [8, 8, 16]
+  assert [round_up_rows(mesh, n) for n in (1, 8, 9)] == [8, 8, 16]
   with pytest.raises(ValueError, match=r"mesh\.devices=9 is more than the 8 devices here"):
     first_devices(9)
   with pytest.raises(ValueError, match="does not cover 3 devices"):

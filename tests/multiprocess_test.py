@@ -60,7 +60,7 @@ for shape, rows in (
   assert whole.shape == (8,)
   np.testing.assert_array_equal(mesh.to_local(whole), own)
   weigh = jax.jit(lambda x, y: (x * np.arange(8)).sum() + y)
-  assert int(weigh(whole, mesh.everywhere(grid, 1))) == 141
+  assert int(weigh(whole, mesh.replicate(grid, 1))) == 141
 """
 
 

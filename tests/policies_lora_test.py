@@ -29,7 +29,7 @@ def test_adapters_start_as_nothing_and_then_add_their_product():
   np.testing.assert_array_equal(merged["embed"], params["embed"])
 
 
-@pytest.mark.parametrize("join", [lora.merge, lora.beside])
+@pytest.mark.parametrize("join", [lora.merge, lora.with_adapters])
 def test_only_the_adapters_learn(join):
   policy, params = _make()
   init, _ = lora.adapters(policy, rank=2, targets=("value", "down"))
@@ -50,10 +50,12 @@ def test_beside_is_what_merged_says():
   tokens = jnp.arange(5)
   logits = lambda join, adapters: policy.apply(join(params, adapters, alpha=8.0), tokens)
   plain = policy.apply(params, tokens)
-  np.testing.assert_array_equal(logits(lora.beside, start), plain)
+  np.testing.assert_array_equal(logits(lora.with_adapters, start), plain)
   moved = jax.tree.map(lambda x: x + 0.03, start)
-  np.testing.assert_allclose(logits(lora.beside, moved), logits(lora.merge, moved), atol=1e-4)
-  assert np.abs(logits(lora.beside, moved) - plain).max() > 0.1
+  np.testing.assert_allclose(
+    logits(lora.with_adapters, moved), logits(lora.merge, moved), atol=1e-4
+  )
+  assert np.abs(logits(lora.with_adapters, moved) - plain).max() > 0.1
 
 
 @pytest.mark.parametrize(

@@ -15,6 +15,7 @@ VARIANTS = {
   "mixed": {"qkv_bias": True, "windows": (None, 3)},
   "windows": {"qk_norm": True, "head_dim": 16, "windows": (3, 3)},
   "soft-caps": {"attention_softcap": 1.0, "logit_softcap": 2.0, "tied": False},
+  "other": {"activation": "gelu_tanh", "query_scale": 0.7, "qk_norm": True},
 }
 
 
@@ -167,6 +168,13 @@ def test_attention_back_ends_refuse_by_name():
   with pytest.raises(ValueError, match=r"Unknown attention back end 'flash': xla, cudnn"):
     attention(q, k, k, backend="flash")
   assert "segment ids" in BACKENDS["xla"].supports
+
+
+@pytest.mark.parametrize("field", [{"activation": "relu"}, {"query_scale": 0.0}])
+def test_wrong_fields_of_a_layer_are_refused(field):
+  [name] = field
+  with pytest.raises(ValueError, match=name):
+    policies.make(policies.tiny(8, **field))
 
 
 def test_attention_equals_the_definition():

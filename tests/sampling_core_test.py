@@ -141,7 +141,7 @@ def test_a_growing_cache_equals_a_big_one(params, rows, monkeypatch):
   """Caches of 3, 5 and 10 places, rows with caps on both sides of each."""
   want = run(params, rows, growing=False)
   monkeypatch.setattr(jobs, "SHORTEST", 2)
-  assert jobs.spans(N) == (3, 5, 10)
+  assert jobs.cache_lengths(N) == (3, 5, 10)
   got = jax.jit(sampler.__wrapped__())(params, rows, 1.0)
   np.testing.assert_array_equal(got.tokens, want.tokens)
   np.testing.assert_allclose(got.log_probs, want.log_probs, atol=1e-5)
@@ -154,9 +154,9 @@ def test_slots_read_as_far_as_their_rows_go(params, rows, monkeypatch, cache_dty
   monkeypatch.setattr(cache_module, "SHORTEST", 2)
   read = []
 
-  def decode(*given, reach, **options):
-    read.append(reach)
-    return POLICY.decode(*given, reach=reach, **options)
+  def decode(*given, read_length, **options):
+    read.append(read_length)
+    return POLICY.decode(*given, read_length=read_length, **options)
 
   policy = dataclasses.replace(POLICY, decode=decode)
   options = {"max_tokens": N, "end_ids": END, "slots": 5, "cache_dtype": cache_dtype}

@@ -116,22 +116,22 @@ def test_layers_apart_give_the_gradient_of_stacked_ones(name):
   loss, calls = LOSSES[name](), []
   batch = make_batch(make_recipe(loss), prompts=4)
 
-  def apart(params):
+  def unstack_for_grad(params):
     calls.append(params)
-    return policy.apart(params)
+    return policy.unstack_for_grad(params)
 
   def grads(policy, **options):
     score = make_scorer(policy, needs=loss.needs, token_chunk=32)
     return value_and_grad(loss, loss.init(), score, PARAMS, batch, micro_batches=2, **options)[3]
 
   want = grads(POLICY)
-  for options in ({}, {"apart": apart}):
+  for options in ({}, {"unstack_for_grad": unstack_for_grad}):
     got = grads(policy, **options)
     assert jax.tree.structure(got) == jax.tree.structure(PARAMS)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), got, want)
   assert len(calls) == 1
-  assert isinstance(policy.apart(PARAMS)["layers"], tuple)
-  assert POLICY.apart(PARAMS) is PARAMS
+  assert isinstance(policy.unstack_for_grad(PARAMS)["layers"], tuple)
+  assert POLICY.unstack_for_grad(PARAMS) is PARAMS
 
 
 def test_a_coupled_loss_taken_for_additive_would_differ():

@@ -29,8 +29,10 @@ def test_splash_equals_the_twin(packed, window, monkeypatch):
     out, back = jax.vjp(partial(attend, spans=spans, window=window), q, k, v)
     return out, *back(g)
 
-  got = both_passes(partial(splash.attend, index=None, softcap=None, interpret=True), q, k, v)
-  for a, b in zip(got, both_passes(attention, q, k, v), strict=True):
+  got = both_passes(
+    partial(splash.attend, index=None, softcap=None, scale=0.2, interpret=True), q, k, v
+  )
+  for a, b in zip(got, both_passes(partial(attention, scale=0.2), q, k, v), strict=True):
     np.testing.assert_allclose(a, b, atol=2e-5)
 
 
@@ -45,7 +47,9 @@ def test_a_kernel_inside_a_split_program_splits_what_is_left(tensor):
     shapes.append((q.shape, k.shape))
     return xla.attend(q, k, v, **options)
 
-  run = partial(per_device(kernel), index=None, spans=None, window=None, softcap=None)
+  run = partial(
+    per_device(kernel), index=None, spans=None, window=None, softcap=None, scale=8**-0.5
+  )
   names = set(mesh.axis_names) if tensor == 1 else {"data", "fsdp"}
   split = jax.shard_map(
     run, mesh=mesh, in_specs=BATCH, out_specs=BATCH, axis_names=names, check_vma=False

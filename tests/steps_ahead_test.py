@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from experiments import export
-from lcrl.mesh import beside
+from lcrl.mesh import sampler_mesh
 from lcrl.sampling.engine import make_engine
 from lcrl.training import loop
 from lcrl.training.checkpoint import Checkpoints
@@ -208,7 +208,7 @@ def test_groups_are_chosen_where_they_are_sampled(tmp_path, monkeypatch):
 def test_two_bytes_a_number_travel_to_devices_that_sample(monkeypatch):
   monkeypatch.setattr(jax, "devices", lambda *_: jax.local_devices()[:3])
   model = build_learner(read(changed(train__steps_ahead=1, sampling__devices=2, mesh__fsdp=1)))
-  mesh = beside(model.mesh, 2)
+  mesh = sampler_mesh(model.mesh, 2)
   assert not {*mesh.devices.flat} & {*model.mesh.devices.flat}
   sampler = make_engine(
     model.policy,

@@ -98,9 +98,9 @@ def test_every_shard_has_its_own_count(slots, axes):
 
 def compilations():
   jitted = (
-    programs.compiled(programs.begin, ()),
-    programs.compiled(programs.proceed, ()),
-    programs.look,
+    programs.compiled(programs.start_stream, ()),
+    programs.compiled(programs.advance_stream, ()),
+    programs.read_stream,
   )
   return [program._cache_size() for program in jitted]
 
@@ -109,9 +109,9 @@ def compilations():
 def test_no_cache_is_copied_between_pieces(slots):
   bucket = programs.Bucket(16, 16, slots is None)
   given = model()[1], ROWS, BUDGET, KEY
-  carry = programs.compiled(programs.begin, ())(engine(slots), *given, bucket)
-  proceed = programs.compiled(programs.proceed, ())
-  run = proceed.lower(engine(slots), *given, bucket, carry, jnp.int32(3)).compile()
+  carry = programs.compiled(programs.start_stream, ())(engine(slots), *given, bucket)
+  advance = programs.compiled(programs.advance_stream, ())
+  run = advance.lower(engine(slots), *given, bucket, carry, jnp.int32(3)).compile()
   text = run.as_text()
   for leaf in jax.tree.leaves((carry.cache, carry.prompts.layers)):
     shape = re.escape(f"f32[{','.join(map(str, leaf.shape))}]")

@@ -140,8 +140,10 @@ def tiles(size: int) -> dict[str, Callable]:
   """Each kernel with each tile, the others as they are."""
 
   def attend(field, tile, spans):
-    how = triton.TUNED[size]._replace(**{field: triton.Tile(*tile)})  # type: ignore[arg-type]
-    return functools.partial(triton.attend, spans=spans, window=None, softcap=None, how=how)
+    settings = triton.TUNED[size]._replace(**{field: triton.Tile(*tile)})  # type: ignore[arg-type]
+    return functools.partial(
+      triton.attend, spans=spans, window=None, softcap=None, scale=size**-0.5, settings=settings
+    )
 
   return {
     f"{field} {tile}": functools.partial(attend, field, tile)

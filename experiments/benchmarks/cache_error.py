@@ -172,7 +172,7 @@ def define():
   flags.DEFINE_integer("prompts", 24, "how many of them")
   flags.DEFINE_integer("tokens", 128, "of an answer, at most")
   flags.DEFINE_string("dtype", "float32", "of the computation")
-  flags.DEFINE_string("decoding", "xla", "in lcrl.policies.decoding.ATTEND")
+  flags.DEFINE_string("decoding", "xla", "in lcrl.policies.decoding.KERNELS")
   flags.DEFINE_list(
     "caches",
     ["float32", "bfloat16", "int8", "float8_e4m3fn", f"float8_e4m3fn{BARE}"],

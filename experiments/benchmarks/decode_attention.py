@@ -93,8 +93,8 @@ def main(argv):
 
 
 def leaves(result):
-  values, slot = result
-  return [values, *(slot[name] for name in sorted(slot))]
+  values, cache = result
+  return [values, *(cache[name] for name in sorted(cache))]
 
 
 def inputs(c, cache_dtype):
@@ -113,13 +113,13 @@ def inputs(c, cache_dtype):
   qkv = normal(rows, c.kv_heads, c.heads // c.kv_heads + 2, c.head_dim)
   at = jnp.full(rows, FLAGS.at, jnp.int32)
   seen = jnp.full(prompts, FLAGS.asked, jnp.int32)
-  turn = rotation(c, (at + FLAGS.asked)[:, None])
+  rope = rotation(c, (at + FLAGS.asked)[:, None])
   live = jnp.ones(rows, bool)
 
   @partial(jax.jit, static_argnums=0)
   def call(attend, layer, qkv):
-    slot, prompt = layer
-    return attend(c, qkv, turn, slot, at, live, prompt, seen, None)
+    cache, prompt = layer
+    return attend(c, qkv, rope, cache, at, live, prompt, seen, None)
 
   live_keys = rows * FLAGS.at + prompts * FLAGS.asked
   a_key = sum(x.nbytes for x in like.values())  # of all heads, with its value and scales
@@ -130,12 +130,12 @@ def loop(call, layers, qkv):
   """All layers, several times: caches are carried in place, and values are the next queries."""
 
   def step(_, carry):
-    slots, qkv = carry
+    caches, qkv = carry
     new = []
-    for slot, (_, prompt) in zip(slots, layers, strict=True):
-      values, slot = call((slot, prompt), qkv)
+    for cache, (_, prompt) in zip(caches, layers, strict=True):
+      values, cache = call((cache, prompt), qkv)
       qkv = qkv.at[:, :, :-2].set(values)
-      new.append(slot)
+      new.append(cache)
     return new, qkv
 
   return jax.lax.fori_loop(0, FLAGS.calls, step, ([slot for slot, _ in layers], qkv))
@@ -151,7 +151,7 @@ def define():
   flags.DEFINE_integer("at", 48, "own keys that are live")
   flags.DEFINE_integer("layers", 8, "caches that are read in turn")
   flags.DEFINE_integer("calls", 25, "calls of each in a timed loop")
-  flags.DEFINE_list("cache_dtypes", ["bfloat16", *plain.OF_A_BYTE], "of keys and values")
+  flags.DEFINE_list("cache_dtypes", ["bfloat16", *plain.ONE_BYTE_DTYPES], "of keys and values")
   flags.DEFINE_bool("interpret", False, "runs the kernel without a GPU, slowly")
 
 

@@ -29,7 +29,7 @@ import numpy as np
 from absl import app, flags
 
 from experiments.benchmarks import peers, shapes
-from lcrl.mesh import beside
+from lcrl.mesh import sampler_mesh
 from lcrl.rollouts.worker import RolloutWorker
 from lcrl.sampling.engine import make_engine
 from lcrl.tasks.scorers import text
@@ -68,7 +68,7 @@ def measure(work: shapes.Work) -> dict[str, Any]:
   model = build_learner(settings(work))
   task = Task("copies", _Asked(work, model.policy.config.vocab_size), text)
   tokens = _Tokens(model.policy.config.vocab_size)
-  mesh = beside(model.mesh, FLAGS.sampling_devices)
+  mesh = sampler_mesh(model.mesh, FLAGS.sampling_devices)
   engine = make_engine(
     model.policy,
     max_tokens=work.limit,

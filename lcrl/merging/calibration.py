@@ -17,8 +17,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from lcrl.merging.thinkedit import head_scores, thinking_direction
-from lcrl.policies.attention import attention
-from lcrl.policies.block import Block, rotation
+from lcrl.policies.attention import attention, options_of
+from lcrl.policies.block import Block, embed, gated, rotation
 from lcrl.policies.config import Config
 from lcrl.policies.transformer import Policy
 from lcrl.protocols import Tokenizer
@@ -63,27 +63,26 @@ def layers(policy: Policy, params: Any, tokens: Sequence[int]) -> Iterator[Layer
   # Lengths are rounded up, so that few programs are compiled; nothing reads what comes after it.
   padded = np.zeros(max(64, 1 << (count - 1).bit_length()), np.int32)
   padded[:count] = tokens
-  x = params["embed"][padded].astype(c.dtype)
-  turn = rotation(c, jnp.arange(len(padded)))
+  x = embed(c, params, padded)
+  rope = rotation(c, jnp.arange(len(padded)))
   for i, window in enumerate(c.windows or (None,) * c.layers):
     own = jax.tree.map(lambda w, i=i: w[i], params["layers"])
-    x, found = _layer(c, window, own, x, turn)
+    x, found = _layer(c, window, own, x, rope)
     yield Layer(*(part[:count] for part in found))
 
 
 @partial(jax.jit, static_argnums=(0, 1))
-def _layer(c: Config, window: int | None, params, x, turn) -> tuple[jax.Array, Layer]:
+def _layer(c: Config, window: int | None, params, x, rope) -> tuple[jax.Array, Layer]:
   def attend(q, k, v):
-    options: dict[str, Any] = {"spans": None, "softcap": c.attention_softcap}
-    values = attention(q, k, v, window=window, backend=c.attention, **options)
+    values = attention(q, k, v, window=window, **options_of(c))
     return values, values.reshape(*x.shape[:-1], -1)
 
   variables: dict[str, Any] = {"params": params}
   (y, values), kept = Block(c).apply(
-    variables, x, turn, attend, capture_intermediates=True, mutable=["intermediates"]
+    variables, x, rope, attend, capture_intermediates=True, mutable=["intermediates"]
   )
   seen = lambda name: kept["intermediates"][name]["__call__"][0]
-  inner = jax.nn.silu(seen("gate")) * seen("up")
+  inner = gated(c, seen("gate"), seen("up"))
   return y, Layer(seen("attention_norm"), values, x + seen("out"), seen("mlp_norm"), inner)
 
 

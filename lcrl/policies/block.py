@@ -1,8 +1,14 @@
-"""One layer of the decoder, and what it is made of. flax.linen gives initialisation and names."""
+"""The layer of the decoder, and the embedding and the logits around the layers.
+
+`layer` is the body of a layer for training, which runs it as `Block` on the parameters as they are
+stored, and for `decoding`, which runs it on fused matrices. What distinguishes a model family
+belongs here, so that both have it. flax.linen gives initialisation and names.
+"""
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -40,7 +46,7 @@ class Dense(nn.Module):
     named: Any = nn.with_logical_partitioning(normal, self.names)
     kernel: jax.Array = self.param("kernel", named, (x.shape[-1], self.features), dtype)
     y = _product(x, kernel.astype(x.dtype))
-    if self.has_variable("params", "a"):  # adapters, see `lora.beside`
+    if self.has_variable("params", "a"):  # adapters, see `lora.with_adapters`
       pair: list[jax.Array] = [self.get_variable("params", name) for name in "ab"]
       a, b = (matrix.astype(x.dtype) for matrix in pair)
       y += _product(_product(x, a), b)
@@ -73,13 +79,65 @@ as_it_lies.defvjp(
 )
 
 
+# Of the MLP's gate, by the name in `Config.activation`.
+ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
+  "silu": nn.silu,
+  "gelu_tanh": nn.gelu,
+}
+
+
+class Projections(NamedTuple):
+  """The operations of a layer that have parameters. `heads` is whatever `split` understands."""
+
+  norm: Callable  # name, x -> x
+  heads: Callable  # x [..., D] -> heads: queries, keys and values
+  split: Callable  # heads -> q, k, v
+  join: Callable  # q, k, v -> heads
+  gate_up: Callable  # x [..., D] -> gate, up [..., F] each
+  dense: Callable  # name, x -> [..., D], for "out" and "down"
+
+
+def layer(c: Config, do: Projections, x: jax.Array, attend: Callable) -> tuple[jax.Array, Any]:
+  """One layer, [..., D] -> [..., D], and what `attend` keeps.
+
+    x += out(attend(heads(norm(x))));  x += down(act(gate(norm(x))) * up(norm(x)))
+
+  `attend(heads) -> (values, kept)` rotates queries and keys and decides what the queries see.
+  """
+  heads = do.heads(do.norm("attention_norm", x))
+  if c.qk_norm:
+    q, k, v = do.split(heads)
+    heads = do.join(do.norm("query_norm", q), do.norm("key_norm", k), v)
+  values, kept = attend(heads)
+  x = x + do.dense("out", values.reshape(*x.shape[:-1], -1))
+  gate, up = do.gate_up(do.norm("mlp_norm", x))
+  return x + do.dense("down", gated(c, gate, up)), kept
+
+
+def gated(c: Config, gate, up):
+  """What the MLP's second matrix reads."""
+  return ACTIVATIONS[c.activation](gate) * up
+
+
+def embed(c: Config, params, tokens):
+  """tokens [...] -> [..., D] in the dtype of the computation."""
+  return params["embed"][tokens].astype(c.dtype)
+
+
+def head_logits(c: Config, hidden, head):
+  """[..., D], [D, V] -> [..., V] in float32 or wider, soft-capped if the model is."""
+  wide = at_least_float32(hidden.dtype)
+  logits = jnp.matmul(hidden, head.astype(hidden.dtype), preferred_element_type=wide)
+  return logits if c.logit_softcap is None else c.logit_softcap * jnp.tanh(logits / c.logit_softcap)
+
+
 class Block(nn.Module):
-  """One layer. `attend(q, k, v) -> (values, kept)` decides what the queries see."""
+  """`layer` for training. `attend(q, k, v) -> (values, kept)` gets rotated queries and keys."""
 
   config: Config
 
   @nn.compact
-  def __call__(self, x, turn, attend):
+  def __call__(self, x, rope, attend):
     c = self.config
     depth_gain = 1 / (2 * c.layers)  # keeps the variance of the residual stream at 1
 
@@ -87,21 +145,24 @@ class Block(nn.Module):
       y = Dense(heads * c.head_dim, ("embed", axis), c.qkv_bias, name=name)(y)
       return y.reshape(*y.shape[:-1], heads, c.head_dim)
 
-    y = Norm(c.norm_eps, name="attention_norm")(x)
-    q = project("query", c.heads, "heads", y)
-    k = project("key", c.kv_heads, "kv_heads", y)
-    v = project("value", c.kv_heads, "kv_heads", y)
-    if c.qk_norm:
-      q = Norm(c.norm_eps, name="query_norm")(q)
-      k = Norm(c.norm_eps, name="key_norm")(k)
-    y, kept = attend(rotate(q, turn), rotate(k, turn), v)
-    y = y.reshape(*x.shape[:-1], -1)
-    x = x + Dense(c.hidden_size, ("heads", "embed"), gain=depth_gain, name="out")(y)
+    def heads(y):
+      q = project("query", c.heads, "heads", y)
+      k = project("key", c.kv_heads, "kv_heads", y)
+      return q, k, project("value", c.kv_heads, "kv_heads", y)
 
-    y = Norm(c.norm_eps, name="mlp_norm")(x)
-    gate = Dense(c.mlp_size, ("embed", "mlp"), name="gate")(y)
-    y = nn.silu(gate) * Dense(c.mlp_size, ("embed", "mlp"), name="up")(y)
-    return x + Dense(c.hidden_size, ("mlp", "embed"), gain=depth_gain, name="down")(y), kept
+    def dense(name, y):
+      rows = {"out": "heads", "down": "mlp"}[name]
+      return Dense(c.hidden_size, (rows, "embed"), gain=depth_gain, name=name)(y)
+
+    do = Projections(
+      norm=lambda name, y: Norm(c.norm_eps, name=name)(y),
+      heads=heads,
+      split=lambda heads: heads,
+      join=lambda *heads: heads,
+      gate_up=lambda y: [Dense(c.mlp_size, ("embed", "mlp"), name=n)(y) for n in ("gate", "up")],
+      dense=dense,
+    )
+    return layer(c, do, x, lambda qkv: attend(*(rotate(y, rope) for y in qkv[:2]), qkv[2]))
 
 
 def rotation(c: Config, positions):
@@ -112,9 +173,9 @@ def rotation(c: Config, positions):
   return jnp.cos(angles) * c.rope.amplitude(), jnp.sin(angles) * c.rope.amplitude()
 
 
-def rotate(x, turn):
+def rotate(x, rope):
   """Turns the pairs (i, i + H / 2) of [..., T, N, H] by the angles of their positions."""
-  cos, sin = turn
+  cos, sin = rope
   first, second = jnp.split(x.astype(cos.dtype), 2, axis=-1)
   turned = (first * cos - second * sin, second * cos + first * sin)
   return jnp.concatenate(turned, axis=-1).astype(x.dtype)

@@ -1,12 +1,13 @@
-"""Keys and values that decoding keeps, and attention over them. The plain twin of `triton_decode`.
+"""Keys and values that decoding keeps, and attention to them: the plain twin of `triton_decode`.
 
 A row's keys lie in two places: those of its prompt, which R / B neighbouring rows have in common,
 and its own, which grow by one a token. R rows, B prompts, K key heads, G queries of each, head size
 H.
 
-Memory has room for the longest prompt and the longest response of every row that decodes at once;
-where none waits, the responses' part grows with them (`sampling.core.spans`). What a token reads
-follows the rows that live: the longest of them here (`reach`), each its own length in the kernel.
+Memory has room for the longest prompt and the longest response of every row that decodes at once.
+Where no row waits, the responses' part grows with them (`sampling.jobs.cache_lengths`). A token
+reads as far as the live rows are long: here all rows read as far as the longest (`read_length`), in
+the kernel each row reads its own length.
 """
 
 from __future__ import annotations
@@ -19,55 +20,58 @@ import jax.numpy as jnp
 from lcrl.policies.block import rotate
 from lcrl.policies.config import Config
 
-Slot = dict[str, jax.Array]  # k, v: [rows, kv_heads, length, head_dim]; of a byte: and their scales
-Cache = tuple[Slot, ...]  # one a layer
+# k, v: [rows, kv_heads, length, head_dim]. Types of one byte also have k_scale and v_scale, without
+# the last axis.
+LayerCache = dict[str, jax.Array]
+Cache = tuple[LayerCache, ...]  # one a layer
 # A key has a scale: max |k| is the largest such number. Of SmolLM2's distributions int8 moves less
 # (benchmarks.cache_error); float8 without scales moves more, and overflows beyond 448.
-OF_A_BYTE = ("int8", "float8_e4m3fn")
-SHORTEST = 128  # places that are always read
+ONE_BYTE_DTYPES = ("int8", "float8_e4m3fn")
+SHORTEST = 128  # positions that are always read
 
 
 class Prompts(NamedTuple):
-  """What rows have read before their own caches begin."""
+  """Keys and values of prompts, which come before those in the rows' own caches."""
 
   lengths: jax.Array  # [B] int32, keys that count
   layers: Cache  # B rows each
 
 
-def reaches(length: int) -> tuple[int, ...]:
-  """How far loops over tokens read a cache: to 128 places, to 4 times as many, ..., to all. Few,
-  because each is a program of its own.
+def read_lengths(length: int) -> tuple[int, ...]:
+  """How far loops over tokens read a cache: 128 positions, 4 times as many, ..., all of them.
 
-  >>> reaches(2048), reaches(100)
+  There are few, because each is a loop of its own in the compiled program.
+
+  >>> read_lengths(2048), read_lengths(100)
   ((128, 512, 2048), (100,))
   """
-  found = [length]
-  while (least := SHORTEST * 4 ** (len(found) - 1)) < length:
-    found.insert(-1, least)
-  return tuple(found)
+  lengths = [length]
+  while (least := SHORTEST * 4 ** (len(lengths) - 1)) < length:
+    lengths.insert(-1, least)
+  return tuple(lengths)
 
 
 def init_cache(c: Config, rows: int, length: int, dtype=None) -> Cache:
-  """Zeros of a wider floating type, None: that of the computation; or of one in OF_A_BYTE."""
+  """Zeros in `dtype`: one of ONE_BYTE_DTYPES, or a wider floating type (None: the model's)."""
   dtype = jnp.dtype(dtype or c.dtype)
   wide = dtype.itemsize > 1 and jnp.issubdtype(dtype, jnp.floating)
-  if not wide and dtype.name not in OF_A_BYTE:
+  if not wide and dtype.name not in ONE_BYTE_DTYPES:
     raise ValueError(
-      f"a cache of {dtype.name}: it may be float32, bfloat16, {', '.join(OF_A_BYTE)}."
+      f"a cache of {dtype.name}: it may be float32, bfloat16, {', '.join(ONE_BYTE_DTYPES)}."
     )
   shape = (rows, c.kv_heads, length)
 
-  def slot() -> Slot:
-    kept = {name: jnp.zeros((*shape, c.head_dim), dtype) for name in ("k", "v")}
-    if dtype.name in OF_A_BYTE:
-      kept |= {name: jnp.zeros(shape, jnp.float32) for name in ("k_scale", "v_scale")}
-    return kept
+  def layer_cache() -> LayerCache:
+    arrays = {name: jnp.zeros((*shape, c.head_dim), dtype) for name in ("k", "v")}
+    if dtype.name in ONE_BYTE_DTYPES:
+      arrays |= {name: jnp.zeros(shape, jnp.float32) for name in ("k_scale", "v_scale")}
+    return arrays
 
-  return tuple(slot() for _ in range(c.layers))
+  return tuple(layer_cache() for _ in range(c.layers))
 
 
-def pack(k: jax.Array, v: jax.Array, like: Slot) -> Slot:
-  """Keys and values [..., H] as a slot such as `like` stores them."""
+def pack(k: jax.Array, v: jax.Array, like: LayerCache) -> LayerCache:
+  """Keys and values [..., H] as a cache such as `like` stores them."""
   if "k_scale" not in like:
     return {"k": k.astype(like["k"].dtype), "v": v.astype(like["v"].dtype)}
   (k, k_scale), (v, v_scale) = (quantize(x, like["k"].dtype) for x in (k, v))
@@ -81,7 +85,7 @@ def largest(dtype) -> float:
 
 
 def quantize(x: jax.Array, dtype=jnp.int8) -> tuple[jax.Array, jax.Array]:
-  """[..., H] -> codes of a byte and scales [...]: x is about codes * scale.
+  """[..., H] -> codes of one byte and scales [...]; x is about codes * scale.
 
   >>> codes, scale = quantize(jnp.array([1.0, -2.0, 0.26]))
   >>> print(codes, scale.round(4))
@@ -93,79 +97,80 @@ def quantize(x: jax.Array, dtype=jnp.int8) -> tuple[jax.Array, jax.Array]:
   return (jnp.round(codes) if dtype == jnp.int8 else codes).astype(dtype), scale
 
 
-def write_prompts(slot: Slot, k: jax.Array, v: jax.Array) -> Slot:
-  """Keys and values [B, P, K, H] to the first P places."""
-  new = pack(k.swapaxes(1, 2), v.swapaxes(1, 2), slot)
-  return {name: old.at[:, :, : k.shape[1]].set(new[name]) for name, old in slot.items()}
+def write_prompts(cache: LayerCache, k: jax.Array, v: jax.Array) -> LayerCache:
+  """Writes keys and values [B, P, K, H] to the first P positions."""
+  new = pack(k.swapaxes(1, 2), v.swapaxes(1, 2), cache)
+  return {name: old.at[:, :, : k.shape[1]].set(new[name]) for name, old in cache.items()}
 
 
-def write(slot: Slot, k: jax.Array, v: jax.Array, at: jax.Array) -> Slot:
-  """Keys and values [R, K, H] to place `at`, [] for all rows or [R]."""
-  new = pack(k, v, slot)
+def write(cache: LayerCache, k: jax.Array, v: jax.Array, at: jax.Array) -> LayerCache:
+  """Writes keys and values [R, K, H] to position `at`, [] for all rows or [R]."""
+  new = pack(k, v, cache)
   if at.ndim == 0:
     put = lambda old, x: jax.lax.dynamic_update_slice_in_dim(old, x[:, :, None], at, axis=2)
   else:
     rows, heads = jnp.arange(len(k))[:, None], jnp.arange(k.shape[1])[None]
     put = lambda old, x: old.at[rows, heads, at[:, None]].set(x)
-  return {name: put(old, new[name]) for name, old in slot.items()}
+  return {name: put(old, new[name]) for name, old in cache.items()}
 
 
 def attend(
   c: Config,
   qkv: jax.Array,
-  turn: tuple[jax.Array, jax.Array],
-  slot: Slot,
+  rope: tuple[jax.Array, jax.Array],
+  cache: LayerCache,
   at: jax.Array,
   live: jax.Array,
-  prompt: Slot | None,
-  seen: jax.Array | None,
+  prompt: LayerCache | None,
+  prompt_lengths: jax.Array | None,
   window: int | None,
-  reach: int | None = None,
-) -> tuple[jax.Array, Slot]:
+  read_length: int | None = None,
+) -> tuple[jax.Array, LayerCache]:
   """One token a row: writes its key, then attends to the prompt and to its own keys.
 
   Args:
-    c: for its soft-cap.
-    qkv: [R, K, G + 2, H], G queries, a key, a value; not turned yet.
-    turn: cos and sin of the rows' positions, [R, 1, 1, H / 2].
-    slot: own keys and values.
-    at: [] or [R], where the token's own go: the number of own keys before it.
-    live: [R] bool, rows whose result is read; others may be anything.
+    c: for its scale and soft-cap.
+    qkv: [R, K, G + 2, H], G queries, a key, a value; not rotated yet.
+    rope: cos and sin of the rows' positions, [R, 1, 1, H / 2].
+    cache: keys and values of the rows.
+    at: [] or [R], the position of the token's key in the cache: the number of keys before it.
+    live: [R] bool, rows whose result is used; the results of others are undefined.
     prompt: keys and values of B prompts.
-    seen: [B], how many of them count.
+    prompt_lengths: [B], how many of them count.
     window: keys that a query sees, itself included; None: all.
-    reach: places of the slot that are read, more than any live row's `at`; None: all.
-  Returns: [R, K, G, H] and the slot.
+    read_length: positions of the cache that are read, more than any live row's `at`; None: all.
+  Returns: [R, K, G, H] and the cache.
   """
   del live  # computed like the others
-  q = rotate(qkv[:, :, :-2], turn)
-  slot = write(slot, rotate(qkv[:, :, -2:-1], turn)[:, :, 0], qkv[:, :, -1], at)
-  near = {name: x[:, :, :reach] for name, x in slot.items()}
-  own = near["k"].shape[2]
+  q = rotate(qkv[:, :, :-2], rope)
+  cache = write(cache, rotate(qkv[:, :, -2:-1], rope)[:, :, 0], qkv[:, :, -1], at)
+  read = {name: x[:, :, :read_length] for name, x in cache.items()}
+  count = read["k"].shape[2]
   at = jnp.broadcast_to(at, q.shape[:1])[:, None]
-  logits = [_mask(_scores(q, near), at - jnp.arange(own)[None], c, window)]
-  if prompt is not None and seen is not None:
-    products = _apart(_scores(_together(q, len(seen)), prompt), len(q))
+  logits = [_mask(_scores(q, read), at - jnp.arange(count)[None], c, window)]
+  if prompt is not None and prompt_lengths is not None:
+    products = _split_rows(_scores(_group_queries(q, len(prompt_lengths)), prompt), len(q))
     index = jnp.arange(products.shape[3])[None]
-    read = jnp.repeat(seen, len(q) // len(seen))[:, None]
-    logits.append(_mask(products, jnp.where(index < read, read + at - index, -1), c, window))
+    visible = jnp.repeat(prompt_lengths, len(q) // len(prompt_lengths))[:, None]
+    logits.append(_mask(products, jnp.where(index < visible, visible + at - index, -1), c, window))
   probs = jax.nn.softmax(jnp.concatenate(logits, axis=-1), axis=-1)
-  values = _weigh(probs[..., :own], near, q.dtype)
-  if prompt is not None and seen is not None:
-    values += _apart(_weigh(_together(probs[..., own:], len(seen)), prompt, q.dtype), len(q))
-  return values.astype(q.dtype), slot
+  values = _weigh(probs[..., :count], read, q.dtype)
+  if prompt is not None and prompt_lengths is not None:
+    probs = _group_queries(probs[..., count:], len(prompt_lengths))
+    values += _split_rows(_weigh(probs, prompt, q.dtype), len(q))
+  return values.astype(q.dtype), cache
 
 
-def _scores(q, slot: Slot):
-  """[R, K, M, H] -> products with all keys of a slot [R, K, M, L]."""
-  products = _product(q, slot["k"].astype(q.dtype))
-  return products * slot["k_scale"][:, :, None] if "k_scale" in slot else products
+def _scores(q, cache: LayerCache):
+  """[R, K, M, H] -> products with all keys of a cache [R, K, M, L]."""
+  products = _product(q, cache["k"].astype(q.dtype))
+  return products * cache["k_scale"][:, :, None] if "k_scale" in cache else products
 
 
-def _weigh(probs, slot: Slot, dtype):
-  """[R, K, M, L] -> sums of the values of a slot [R, K, M, H], multiplied in `dtype`."""
-  probs = probs * slot["v_scale"][:, :, None] if "v_scale" in slot else probs
-  return _product(probs.astype(dtype), slot["v"].astype(dtype).swapaxes(2, 3))
+def _weigh(probs, cache: LayerCache, dtype):
+  """[R, K, M, L] -> sums of the values of a cache [R, K, M, H], multiplied in `dtype`."""
+  probs = probs * cache["v_scale"][:, :, None] if "v_scale" in cache else probs
+  return _product(probs.astype(dtype), cache["v"].astype(dtype).swapaxes(2, 3))
 
 
 def _product(x, y):
@@ -174,15 +179,15 @@ def _product(x, y):
   return jnp.einsum("rkmi,rkji->rkmj", x, y, preferred_element_type=wide)
 
 
-def _together(x, prompts: int):
-  """[R, K, G, X] -> [B, K, R / B G, X]: all queries of a prompt."""
+def _group_queries(x, prompts: int):
+  """[R, K, G, X] -> [B, K, R / B G, X]: all queries of a prompt, so that its keys are read once."""
   _, heads, group, size = x.shape
   x = x.reshape(prompts, -1, heads, group, size).swapaxes(1, 2)
   return x.reshape(prompts, heads, -1, size)
 
 
-def _apart(x, rows: int):
-  """The inverse of `_together`."""
+def _split_rows(x, rows: int):
+  """The inverse of `_group_queries`."""
   prompts, heads, _, size = x.shape
   x = x.reshape(prompts, heads, rows // prompts, -1, size).swapaxes(1, 2)
   return x.reshape(rows, heads, -1, size)
@@ -190,7 +195,7 @@ def _apart(x, rows: int):
 
 def _mask(products, distance, c: Config, window: int | None):
   """[R, K, G, J] scaled products -> logits, where a key is `distance` [R, J] tokens back."""
-  logits = products * c.head_dim**-0.5
+  logits = products * c.attention_scale
   if c.attention_softcap is not None:
     logits = c.attention_softcap * jnp.tanh(logits / c.attention_softcap)
   visible = distance >= 0

@@ -65,6 +65,11 @@ class Rope:
     return head_dim * math.log(turns) / (2 * math.log(self.theta))
 
 
+def softmax_scale(head_dim: int, scale: float | None = None) -> float:
+  """What attention multiplies q k^T with: `scale`, or 1 / sqrt(head_dim) for None."""
+  return head_dim**-0.5 if scale is None else scale
+
+
 OPTIONS = ("dtype", "remat", "unroll", "attention", "decoding")  # fields of Config that no file has
 
 
@@ -88,6 +93,8 @@ class Config:
   qkv_bias: bool = False
   qk_norm: bool = False
   tied: bool = True  # the embedding is the head
+  activation: str = "silu"  # of the MLP's gate, a name in block.ACTIVATIONS
+  query_scale: float | None = None  # of products of queries and keys; None: 1 / sqrt(head_dim)
   windows: tuple[int | None, ...] | None = None  # per layer: a query sees that many keys; None: all
   attention_softcap: float | None = None
   logit_softcap: float | None = None
@@ -96,7 +103,11 @@ class Config:
   remat: str = "none"  # what the backward pass keeps: none (all), full (nothing), dots, attention
   unroll: bool = False  # training without a scan: keeps without copies, compiles longer
   attention: str = "xla"  # a name in attention.BACKENDS
-  decoding: str = "xla"  # a name in decoding.ATTEND
+  decoding: str = "xla"  # a name in decoding.KERNELS
+
+  @property
+  def attention_scale(self) -> float:
+    return softmax_scale(self.head_dim, self.query_scale)
 
   def __post_init__(self):
     for name in (
@@ -117,6 +128,8 @@ class Config:
       raise ValueError(f"head_dim={self.head_dim} must be even for rotary positions.")
     if self.windows is not None and len(self.windows) != self.layers:
       raise ValueError(f"windows has {len(self.windows)} entries for layers={self.layers}.")
+    if self.query_scale is not None and not self.query_scale > 0:
+      raise ValueError(f"query_scale={self.query_scale} must be above 0.")
     if not jnp.issubdtype(jnp.dtype(self.dtype), jnp.floating):
       raise ValueError(f"dtype={self.dtype!r} is not a floating point type.")
 

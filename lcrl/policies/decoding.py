@@ -1,29 +1,48 @@
 """Reading prompts and writing tokens: the decoder as the sampler runs it.
 
-The sampler's copy of the parameters has one tree a layer, query, key and value in one matrix, gate
-and up in another: a token is a few small products, and each costs a launch. Layers are unrolled: a
-stacked cache inside a scan would be copied for every token. `Block` is the same layer for training.
+The sampler's copy of the parameters has one tree a layer. Query, key and value are one matrix, and
+gate and up are one, because a token is a few small products and each costs a launch. Layers are
+unrolled, because a stacked cache inside a scan would be copied for every token. The body of a layer
+is `block.layer`, as in training.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from flax import linen as nn
 
 from lcrl.policies import cache as plain
 from lcrl.policies import triton_decode
-from lcrl.policies.attention import attention
-from lcrl.policies.block import Norm, rotate, rotation
+from lcrl.policies.attention import attention, options_of
+from lcrl.policies.block import Norm, Projections, embed, layer, rotate, rotation
 from lcrl.policies.cache import Cache, Prompts, write_prompts
 from lcrl.policies.config import Config
 
 PyTree = Any
-ATTEND: dict[str, Callable] = {"xla": plain.attend, "triton": triton_decode.attend}
+
+
+class Kernel(NamedTuple):
+  """How a new token attends to the cache, and what the sampler must know of it."""
+
+  attend: Callable  # as `cache.attend`
+  refusal: Callable[[Config], str | None]  # why it cannot serve a model, or None
+  # Every row reads as much of the cache as the longest: the sampler keeps it short.
+  reads_all_rows_alike: bool
+  # It needs an NVIDIA GPU of compute capability 8.0, so that the sampler's other kernels for these
+  # (cuDNN for prompts, the fused draw, XLA's options for loops) may run beside it.
+  nvidia: bool
+
+
+KERNELS = {  # by the name in `Config.decoding`
+  "xla": Kernel(plain.attend, lambda c: None, reads_all_rows_alike=True, nvidia=False),
+  "triton": Kernel(
+    triton_decode.attend, triton_decode.refusal, reads_all_rows_alike=False, nvidia=True
+  ),
+}
 
 # Logical axes of a layer of the copy: K key heads, each with its queries, its key and its value.
 _AXES: dict[str, dict[str, tuple[str, ...]]] = {
@@ -78,12 +97,11 @@ def prefill(c: Config, params, tokens, lengths, cache: Cache) -> tuple[jax.Array
     cache: B rows with room for P tokens or more.
   Returns: the state of each last token [B, D], and the cache.
   """
-  turn = rotation(c, jax.lax.broadcasted_iota(jnp.int32, tokens.shape, 1))
+  rope = rotation(c, jax.lax.broadcasted_iota(jnp.int32, tokens.shape, 1))
 
-  def attend(window, slot, _, qkv):
-    q, k, v = rotate(_queries(qkv), turn), rotate(qkv[..., -2, :], turn), qkv[..., -1, :]
-    options = {"window": window, "softcap": c.attention_softcap, "backend": c.attention}
-    return attention(q, k, v, **options), write_prompts(slot, k, v)
+  def attend(window, layer_cache, _, qkv):
+    q, k, v = rotate(_queries(qkv), rope), rotate(qkv[..., -2, :], rope), qkv[..., -1, :]
+    return attention(q, k, v, window=window, **options_of(c)), write_prompts(layer_cache, k, v)
 
   x, cache = _through(c, params, tokens, cache, attend)
   last = jnp.maximum(lengths - 1, 0)[:, None, None]
@@ -100,7 +118,7 @@ def decode(
   at: jax.Array | None = None,
   live: jax.Array | None = None,
   prompts: Prompts | None = None,
-  reach: int | None = None,
+  read_length: int | None = None,
 ) -> tuple[jax.Array, Cache]:
   """One token a row: writes its key and value, and attends to them and to all before.
 
@@ -112,49 +130,61 @@ def decode(
     at: where they go in the cache, [] or [R]; None: `positions`.
     live: [R] bool, rows whose result is read; None: all.
     prompts: what stands before the cache begins; R is a multiple of their number.
-    reach: places of the cache that are read, more than any live row's `at`; None: all.
+    read_length: places of the cache that are read, more than any live row's `at`; None: all.
   Returns: states [R, D], and the cache.
   """
   at = positions if at is None else at
   live = jnp.ones(tokens.shape, bool) if live is None else live
-  turn = rotation(c, positions[:, None])
-  seen = prompts and prompts.lengths
+  rope = rotation(c, positions[:, None])
+  lengths = prompts and prompts.lengths
 
-  def attend(window, slot, prompt, qkv):
-    return ATTEND[c.decoding](c, qkv, turn, slot, at, live, prompt, seen, window, reach)
+  def attend(window, layer_cache, prompt, qkv):
+    kernel = KERNELS[c.decoding]
+    return kernel.attend(c, qkv, rope, layer_cache, at, live, prompt, lengths, window, read_length)
 
   return _through(c, params, tokens, cache, attend, prompts and prompts.layers)
 
 
 def _through(c: Config, params, tokens, cache, attend, prompts=None):
-  """All layers and the last norm. `attend(window, slot, prompt, qkv) -> (values, slot)`."""
+  """All layers and the last norm. `attend(window, cache, prompt, qkv) -> (values, cache)`, of a
+  layer each."""
 
   @partial(jax.jit, static_argnums=0)  # traced and lowered once, not once a layer
-  def layer(window, params, x, slot, prompt):
-    return _layer(c, params, x, partial(attend, window, slot, prompt))
+  def one_layer(window, params, x, layer_cache, prompt):
+    return layer(c, _projections(c, params), x, partial(attend, window, layer_cache, prompt))
 
   windows, prompts = c.windows or (None,) * c.layers, prompts or (None,) * c.layers
-  x, slots = params["embed"][tokens].astype(c.dtype), []
-  for window, *own in zip(windows, params["layers"], cache, prompts, strict=True):
-    x, slot = layer(window, own[0], x, *own[1:])
-    slots.append(slot)
-  return _norm(c, params["norm"], x), tuple(slots)
+  x, new = embed(c, params, tokens), []
+  for window, weights, layer_cache, prompt in zip(
+    windows, params["layers"], cache, prompts, strict=True
+  ):
+    x, layer_cache = one_layer(window, weights, x, layer_cache, prompt)
+    new.append(layer_cache)
+  return _norm(c, params["norm"], x), tuple(new)
 
 
-def _layer(c: Config, params, x, attend):
-  """[..., D] -> [..., D], and what `attend(qkv [..., K, G + 2, H])` keeps."""
-  norm = lambda name, x: _norm(c, params[name], x)
-  qkv = jnp.einsum("...d,dkch->...kch", norm("attention_norm", x), params["qkv"]["kernel"])
-  if "bias" in params["qkv"]:
-    bias = params["qkv"]["bias"]
-    qkv += bias.reshape((1,) * (qkv.ndim - bias.ndim) + bias.shape)
-  if c.qk_norm:
-    q, k = norm("query_norm", qkv[..., :-2, :]), norm("key_norm", qkv[..., -2:-1, :])
-    qkv = jnp.concatenate([q, k, qkv[..., -1:, :]], axis=-2)
-  values, kept = attend(qkv)
-  x += values.reshape(*x.shape[:-1], -1) @ params["out"]["kernel"]
-  y = jnp.einsum("...d,dcf->...cf", norm("mlp_norm", x), params["gate_up"]["kernel"])
-  return x + (nn.silu(y[..., 0, :]) * y[..., 1, :]) @ params["down"]["kernel"], kept
+def _projections(c: Config, params) -> Projections:
+  """Those of a layer of the copy. Heads are one array, qkv [..., K, G + 2, H]."""
+
+  def heads(x):
+    qkv = jnp.einsum("...d,dkch->...kch", x, params["qkv"]["kernel"])
+    if "bias" in params["qkv"]:
+      bias = params["qkv"]["bias"]
+      qkv += bias.reshape((1,) * (qkv.ndim - bias.ndim) + bias.shape)
+    return qkv
+
+  def gate_up(x):
+    y = jnp.einsum("...d,dcf->...cf", x, params["gate_up"]["kernel"])
+    return y[..., 0, :], y[..., 1, :]
+
+  return Projections(
+    norm=lambda name, x: _norm(c, params[name], x),
+    heads=heads,
+    split=lambda qkv: (qkv[..., :-2, :], qkv[..., -2:-1, :], qkv[..., -1:, :]),
+    join=lambda *parts: jnp.concatenate(parts, axis=-2),
+    gate_up=gate_up,
+    dense=lambda name, x: x @ params[name]["kernel"],
+  )
 
 
 def _norm(c: Config, params, x):

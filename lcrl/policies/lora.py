@@ -1,6 +1,7 @@
 """Low-rank adapters (arXiv:2106.09685) as a tree beside the params: kernel + alpha / rank * a b.
 
-Train the adapters `beside` the params; `merge` gives an ordinary tree, to sample from or to save.
+To train, `with_adapters` puts them into the params' tree, and gradients reach the adapters alone.
+`merge` adds them to the kernels, which gives an ordinary tree to sample from or to save.
 """
 
 from __future__ import annotations
@@ -94,7 +95,7 @@ def allora_gradients(adapted: PyTree, gradients: PyTree, *, eta: float) -> PyTre
   }
 
 
-def beside(
+def with_adapters(
   params: PyTree, adapted: PyTree, *, alpha: float, rank_stabilized: bool = False
 ) -> PyTree:
   """Params whose layers hold the adapters, too, for `hidden` and `apply`: x kernel + x a b.

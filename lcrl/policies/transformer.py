@@ -15,8 +15,17 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from lcrl.policies import cache, decoding
-from lcrl.policies.attention import attention, segment_spans
-from lcrl.policies.block import Block, Norm, as_it_lies, at_least_float32, rotation
+from lcrl.policies.attention import attention, options_of, segment_spans
+from lcrl.policies.block import (
+  ACTIVATIONS,
+  Block,
+  Norm,
+  as_it_lies,
+  at_least_float32,
+  embed,
+  head_logits,
+  rotation,
+)
 from lcrl.policies.cache import Cache
 from lcrl.policies.config import Config
 
@@ -24,17 +33,17 @@ PyTree = Any
 
 
 def _of_attention(primitive, *_, **params) -> bool:
-  """Is this what attention leaves for the way back?"""
+  """Is this a residual of attention? Kernels name theirs with `checkpoint_name`, cuDNN does not."""
   return params.get("name") == "attention" or primitive.name.startswith("dot_product_attention_fwd")
 
 
 _dots = jax.checkpoint_policies.dots_with_no_batch_dims_saveable
 _dots_too = jax.checkpoint_policies.save_from_both_policies(_dots, _of_attention)
-REMAT: dict[str, Callable[[Callable], Callable]] = {  # by what the backward pass does not redo
-  "none": lambda f: f,  # anything
+REMAT: dict[str, Callable[[Callable], Callable]] = {  # by what the forward pass keeps
+  "none": lambda f: f,  # everything: the backward pass recomputes nothing
   "dots": partial(jax.checkpoint, policy=_dots_too),  # products and attention
   "attention": partial(jax.checkpoint, policy=_of_attention),
-  "full": jax.checkpoint,  # it redoes all
+  "full": jax.checkpoint,  # nothing but the input of each layer
 }
 
 
@@ -54,7 +63,7 @@ class Policy:
   apply: Callable[..., jax.Array]  # as hidden -> logits [..., T, V] in float32 or wider
   # params -> the same for `hidden` and `head`, ready for several passes: where layers are unrolled,
   # a tree for each, matrices in the dtype of the computation
-  apart: Callable[[PyTree], PyTree]
+  unstack_for_grad: Callable[[PyTree], PyTree]
   unstack: Callable[[PyTree], PyTree]  # params -> the same for decoding: once a rollout
   copy_axes: Callable[[PyTree], PyTree]  # what `unstack` gives -> its axes
   init_cache: Callable[..., Cache]  # rows, length, dtype? -> Cache
@@ -71,8 +80,10 @@ def make(config: Config) -> Policy:
   >>> policy.apply(params, jnp.arange(6)).shape
   (6, 16)
   """
-  if config.decoding not in decoding.ATTEND:
-    raise ValueError(f"Unknown decoding {config.decoding!r}: {', '.join(decoding.ATTEND)}.")
+  if config.decoding not in decoding.KERNELS:
+    raise ValueError(f"Unknown decoding {config.decoding!r}: {', '.join(decoding.KERNELS)}.")
+  if config.activation not in ACTIVATIONS:
+    raise ValueError(f"Unknown activation {config.activation!r}: {', '.join(ACTIVATIONS)}.")
   if config.remat not in REMAT:
     raise ValueError(f"Unknown remat policy {config.remat!r}: {', '.join(REMAT)}.")
   boxed = jax.eval_shape(partial(_init_boxed, config), jax.random.key(0))
@@ -84,7 +95,7 @@ def make(config: Config) -> Policy:
 
   def apply(params, tokens, positions=None, segment_ids=None, branch_ids=None):
     hidden = _hidden(config, params, tokens, positions, segment_ids, branch_ids)
-    return _logits(config, hidden, _head(params))
+    return head_logits(config, hidden, _head(params))
 
   return Policy(
     config=config,
@@ -93,12 +104,12 @@ def make(config: Config) -> Policy:
     hidden=jax.jit(partial(_hidden, config)),
     head=_head,
     apply=jax.jit(apply),
-    apart=partial(_apart, config),
+    unstack_for_grad=partial(_unstack_for_grad, config),
     unstack=jax.jit(partial(decoding.unstack, config)),
     copy_axes=partial(decoding.copy_axes, axes),
     init_cache=partial(cache.init_cache, config),
     prefill=jax.jit(partial(decoding.prefill, config)),
-    decode=jax.jit(partial(decoding.decode, config), static_argnames="reach"),
+    decode=jax.jit(partial(decoding.decode, config), static_argnames="read_length"),
   )
 
 
@@ -107,8 +118,8 @@ def _init_boxed(c: Config, key):
   keys = jax.random.split(key, 3)
   dtype = jnp.dtype(c.dtype)
   x = jnp.zeros((1, c.hidden_size), dtype)
-  turn = rotation(c, jnp.zeros((1,), jnp.int32))
-  init = lambda key: Block(c).init(key, x, turn, lambda q, k, v: (q, None))["params"]
+  rope = rotation(c, jnp.zeros((1,), jnp.int32))
+  init = lambda key: Block(c).init(key, x, rope, lambda q, k, v: (q, None))["params"]
   table = nn.initializers.normal(c.hidden_size**-0.5)
   rows = nn.with_logical_partitioning(table, ("vocab", "embed"))
   columns = nn.with_logical_partitioning(table, ("embed", "vocab"))
@@ -130,20 +141,20 @@ def _hidden(c: Config, params, tokens, positions=None, segment_ids=None, branch_
   """Final-normed states [..., T, D]. Tokens of one segment are neighbours and see each other."""
   if positions is None:
     positions = jax.lax.broadcasted_iota(jnp.int32, tokens.shape, tokens.ndim - 1)
-  turn = rotation(c, positions)
+  rope = rotation(c, positions)
   spans = None if segment_ids is None else segment_spans(segment_ids, branch_ids)
-  options: dict[str, Any] = {"spans": spans, "softcap": c.attention_softcap, "backend": c.attention}
+  options = options_of(c) | {"spans": spans}
 
   def layer(x, params, window):
     attend = lambda q, k, v: (attention(q, k, v, window=window, **options), None)
-    return Block(c).apply({"params": params}, x, turn, attend)
+    return Block(c).apply({"params": params}, x, rope, attend)
 
-  x = _embed(c, params, tokens)
+  x = embed(c, params, tokens)
   if c.unroll:
-    x = _unrolled(c, layer, x, _apart(c, params)["layers"])
+    x = _unrolled(c, layer, x, _unstack_for_grad(c, params)["layers"])
   else:
     cast = partial(_compute_dtype, c)
-    x = _scanned(c, layer, x, jax.tree.map(cast, params["layers"]))  # once, not in each pass
+    x = _scanned(c, layer, x, jax.tree.map(cast, params["layers"]))  # cast once, not in each pass
   return Norm(c.norm_eps).apply({"params": params["norm"]}, x)
 
 
@@ -159,19 +170,20 @@ def _scanned(c: Config, layer, x, layers):
 
 def _unrolled(c: Config, layer, x, layers):
   windows = c.windows or (None,) * c.layers
-  # jit: traced and lowered once, not once a layer
+  # jit, so that a layer is traced and lowered once, and not once for each layer
   run = {w: jax.jit(REMAT[c.remat](partial(layer, window=w))) for w in {*windows}}
   for window, params in zip(windows, layers, strict=True):
     x, _ = run[window](x, params)
   return x
 
 
-def _apart(c: Config, params):
+def _unstack_for_grad(c: Config, params):
   if not c.unroll or isinstance(params["layers"], tuple):
     return params
-  split = lambda w: [y[0] for y in jax.lax.split(w, (1,) * c.layers)]  # goes back as one array
+  # The gradient of `split` is one concatenation; that of indexing is a padded array for each layer.
+  split = lambda w: [y[0] for y in jax.lax.split(w, (1,) * c.layers)]
   leaves, names = jax.tree.flatten(jax.tree.map(partial(_compute_dtype, c), params["layers"]))
-  layers = tuple(jax.tree.unflatten(names, own) for own in zip(*map(split, leaves), strict=True))
+  layers = tuple(jax.tree.unflatten(names, one) for one in zip(*map(split, leaves), strict=True))
   return {**params, "layers": layers}
 
 
@@ -180,18 +192,8 @@ def _compute_dtype(c: Config, stacked):
   return stacked.astype(c.dtype) if stacked.ndim > 2 else stacked
 
 
-def _embed(c: Config, params, tokens):
-  return params["embed"][tokens].astype(c.dtype)
-
-
 def _head(params):
   return params["head"] if "head" in params else as_it_lies(params["embed"].T)
-
-
-def _logits(c: Config, hidden, head):
-  wide = at_least_float32(hidden.dtype)
-  logits = jnp.matmul(hidden, head.astype(hidden.dtype), preferred_element_type=wide)
-  return logits if c.logit_softcap is None else c.logit_softcap * jnp.tanh(logits / c.logit_softcap)
 
 
 def _windows(c: Config):

@@ -1,8 +1,9 @@
-"""Attention of one new token a row, as one Triton kernel: turns query and key, writes key and value
-into the cache, reads the live part of it and nothing behind. `cache.attend` is its plain twin.
+"""Attention of one new token a row, as one Triton kernel. `cache.attend` is its plain twin.
 
-A program serves one key head of a few neighbouring rows with a common prompt, so that the prompt is
-read once for all of them. Its queries fill the 16 rows that a tensor core wants.
+It rotates query and key, writes key and value into the cache, and reads the live part of the cache
+and nothing behind it. A program serves one key head of a few neighbouring rows with a common
+prompt, so that the prompt is read once for all of them. Its queries fill the 16 rows of a product
+that tensor cores compute in any case.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import jax.numpy as jnp
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import triton as plgpu
 
-from lcrl.policies.cache import Slot, largest
+from lcrl.policies.cache import LayerCache, largest
 from lcrl.policies.config import Config
 
 _LOW = -1e30  # a logit that never counts; -inf - -inf is nan
@@ -23,7 +24,7 @@ _LOW = -1e30  # a logit that never counts; -inf - -inf is nan
 
 @dataclasses.dataclass(frozen=True)
 class Tiles:
-  """How the work is cut."""
+  """Sizes of blocks, and the launch."""
 
   queries: int = 16  # at most, where a program serves more than one row
   keys: int = 64  # read at once, of all its rows together; of heads beyond 64 fewer
@@ -48,41 +49,42 @@ def refusal(c: Config) -> str | None:
 def attend(
   c: Config,
   qkv: jax.Array,
-  turn: tuple[jax.Array, jax.Array],
-  slot: Slot,
+  rope: tuple[jax.Array, jax.Array],
+  cache: LayerCache,
   at: jax.Array,
   live: jax.Array,
-  prompt: Slot | None,
-  seen: jax.Array | None,
+  prompt: LayerCache | None,
+  prompt_lengths: jax.Array | None,
   window: int | None,
-  reach: int | None = None,
+  read_length: int | None = None,
   *,
   tiles: Tiles = TILES,
   interpret: bool = False,
-) -> tuple[jax.Array, Slot]:
-  """As `cache.attend`. Rows that are not live read nothing and write to place 0."""
-  del reach  # every row reads as far as its own keys go
+) -> tuple[jax.Array, LayerCache]:
+  """As `cache.attend`. Rows that are not live read nothing and write to position 0."""
+  del read_length  # every row reads as far as its own keys go
   rows, heads, parts, size = qkv.shape
   group = parts - 2
-  if prompt is None or seen is None:
-    prompt, seen = {}, jnp.zeros((rows,), jnp.int32)
-  share = rows // len(seen)
+  if prompt is None or prompt_lengths is None:
+    prompt, prompt_lengths = {}, jnp.zeros((rows,), jnp.int32)
+  share = rows // len(prompt_lengths)
   tiles = dataclasses.replace(tiles, keys=max(tiles.keys // max(size // 64, 1), 16))
   per = max(n for n in (1, 2, 4, 8, 16) if not share % n and (n == 1 or n * group <= tiles.queries))
   at = jnp.where(live, jnp.broadcast_to(at, (rows,)), -1).astype(jnp.int32)
-  names = tuple(slot)
+  names = tuple(cache)
   kernel = functools.partial(
     _kernel,
     per=per,
     share=share,
     group=group,
     size=size,
+    scale=c.attention_scale,
     window=window,
     tiles=tiles,
     names=names,
     prompted=bool(prompt),
   )
-  inputs = [at, seen, *(x.reshape(rows, size // 2) for x in turn), qkv]
+  inputs = [at, prompt_lengths, *(x.reshape(rows, size // 2) for x in rope), qkv]
   inputs += [prompt[name] for name in names if prompt]
   first = len(inputs)
   out, *new = pl.pallas_call(
@@ -90,18 +92,18 @@ def attend(
     grid=(rows // per, heads),
     out_shape=[
       jax.ShapeDtypeStruct((rows, heads, group, size), qkv.dtype),
-      *(jax.ShapeDtypeStruct(slot[name].shape, slot[name].dtype) for name in names),
+      *(jax.ShapeDtypeStruct(cache[name].shape, cache[name].dtype) for name in names),
     ],
     input_output_aliases={first + i: 1 + i for i in range(len(names))},
     compiler_params=plgpu.CompilerParams(num_warps=tiles.warps, num_stages=tiles.stages),
     interpret=interpret,
     name="decode_attention",
-  )(*inputs, *(slot[name] for name in names))
+  )(*inputs, *(cache[name] for name in names))
   return out, dict(zip(names, new, strict=True))
 
 
-def _kernel(*refs, per, share, group, size, window, tiles, names, prompted):
-  at, seen, cos, sin, qkv, *rest = refs
+def _kernel(*refs, per, share, group, size, scale, window, tiles, names, prompted):
+  at, prompt_lengths, cos, sin, qkv, *rest = refs
   many = len(names)
   prompt = dict(zip(names, rest[:many], strict=True)) if prompted else {}
   old = dict(zip(names, rest[-2 * many - 1 : -many - 1], strict=True))
@@ -113,8 +115,8 @@ def _kernel(*refs, per, share, group, size, window, tiles, names, prompted):
   row = first + lane // group
   half = jnp.arange(size // 2)
 
-  def turned(part):
-    """Halves of the queries or keys of all lanes, turned, in float32."""
+  def rotated(part):
+    """Both halves of the queries or keys of all lanes, rotated in float32."""
     a, b = (
       _take(qkv, row, head, part, columns).astype(jnp.float32)
       for columns in (half, half + size // 2)
@@ -122,19 +124,18 @@ def _kernel(*refs, per, share, group, size, window, tiles, names, prompted):
     c, s = _take(cos, row, half), _take(sin, row, half)
     return (a * c - b * s).astype(qkv.dtype), (b * c + a * s).astype(qkv.dtype)
 
-  # What says which keys are read is asked for first, and nothing is written before the end: a store
-  # would hold back every load behind it.
-  own = [at[first + r] for r in range(per)]
-  place = plgpu.load(at.at[row])
+  # The lengths are loaded first, since all other loads wait for them. Nothing is stored before the
+  # end: the compiler does not move a load above a store, which may alias it.
+  row_lengths = [at[first + r] for r in range(per)]
+  position = plgpu.load(at.at[row])
   each = tiles.keys // per  # a block of own keys has as many of each row: they wait together
   index, some = first + jnp.arange(tiles.keys) // each, jnp.arange(tiles.keys) % each
-  bound, length = plgpu.load(at.at[index]), seen[first // share]
-  q = turned(lane % group)
-  k = turned(lane * 0 + group)
+  bound, length = plgpu.load(at.at[index]), prompt_lengths[first // share]
+  q = rotated(lane % group)
+  k = rotated(lane * 0 + group)
   v = _take(qkv, row, head, lane * 0 + group + 1, jnp.arange(size))
-  put, k, v = _coded(new, k, v)
+  put, k, v = _encode_kv(new, k, v)
 
-  scale = size**-0.5
   product = lambda a, b: jnp.sum(a.astype(jnp.float32) * b.astype(jnp.float32), axis=1)
   carry = (
     (product(q[0], k[0]) + product(q[1], k[1])) * scale,
@@ -142,9 +143,9 @@ def _kernel(*refs, per, share, group, size, window, tiles, names, prompted):
     v.astype(jnp.float32),
   )
 
-  def read(kept, index, key, bound, mine, distance_from, lo, hi, carry):
-    """Goes on with blocks [lo, hi) of `kept[index]`: keys `key(i)` below `bound`; `mine` [lanes,
-    keys] says which lanes they are for."""
+  def read(source, index, key, bound, for_lane, distance_from, lo, hi, carry):
+    """Adds blocks [lo, hi) of `source[index]` to the running softmax: keys `key(i)` below `bound`.
+    `for_lane` [lanes, keys] says which lanes see them."""
 
     def block(i, carry):
       top, total, values = carry
@@ -152,12 +153,12 @@ def _kernel(*refs, per, share, group, size, window, tiles, names, prompted):
       inside = keys < bound
       fetch = functools.partial(_take, mask=inside[:, None])
       columns = (half, half + size // 2)
-      ks = [fetch(kept["k"], index, head, keys, cols).astype(qkv.dtype) for cols in columns]
+      ks = [fetch(source["k"], index, head, keys, cols).astype(qkv.dtype) for cols in columns]
       logits = plgpu.dot(q[0], ks[0].T) + plgpu.dot(q[1], ks[1].T)
       logits = logits * scale
-      if "k_scale" in kept:
-        logits *= plgpu.load(kept["k_scale"].at[index, head, keys], mask=inside, other=0.0)[None]
-      visible = inside[None] & mine
+      if "k_scale" in source:
+        logits *= plgpu.load(source["k_scale"].at[index, head, keys], mask=inside, other=0.0)[None]
+      visible = inside[None] & for_lane
       if window is not None:
         visible &= distance_from[:, None] - keys[None] < window
       logits = jnp.where(visible, logits, _LOW)
@@ -165,30 +166,31 @@ def _kernel(*refs, per, share, group, size, window, tiles, names, prompted):
       shrink = jnp.exp(top - above)
       weights = jnp.exp(logits - above[:, None])
       total = total * shrink + weights.sum(axis=1)
-      if "v_scale" in kept:
-        weights *= plgpu.load(kept["v_scale"].at[index, head, keys], mask=inside, other=0.0)[None]
-      vs = fetch(kept["v"], index, head, keys, jnp.arange(size)).astype(qkv.dtype)
+      if "v_scale" in source:
+        weights *= plgpu.load(source["v_scale"].at[index, head, keys], mask=inside, other=0.0)[None]
+      vs = fetch(source["v"], index, head, keys, jnp.arange(size)).astype(qkv.dtype)
       return above, total, values * shrink[:, None] + plgpu.dot(weights.astype(qkv.dtype), vs)
 
     return jax.lax.fori_loop(lo, hi, block, carry)
 
-  # A row that is not live has place -1 and reads nothing; one that lives lets all read the prompt.
-  most, fewest = functools.reduce(jnp.maximum, own), functools.reduce(jnp.minimum, own)
+  # A row that is not live has position -1 and reads nothing, unless a live one needs the prompt.
+  most = functools.reduce(jnp.maximum, row_lengths)
+  fewest = functools.reduce(jnp.minimum, row_lengths)
   since = lambda end: 0 if window is None else jnp.maximum(end - window, 0)
   if prompted:
     hi = jnp.where(most < 0, 0, pl.cdiv(length, tiles.keys))
     key = lambda i: i * tiles.keys + jnp.arange(tiles.keys)
-    everyone = jnp.ones((lanes, tiles.keys), bool)
-    lo, far = since(length) // tiles.keys, length + place
-    carry = read(prompt, first // share, key, length, everyone, far, lo, hi, carry)
-  mine, hi = row[:, None] == index[None], pl.cdiv(jnp.maximum(most, 0), each)
+    all_lanes = jnp.ones((lanes, tiles.keys), bool)
+    lo, far = since(length) // tiles.keys, length + position
+    carry = read(prompt, first // share, key, length, all_lanes, far, lo, hi, carry)
+  for_lane, hi = row[:, None] == index[None], pl.cdiv(jnp.maximum(most, 0), each)
   key = lambda i: i * each + some
-  carry = read(old, index, key, bound, mine, place, since(fewest) // each, hi, carry)
+  carry = read(old, index, key, bound, for_lane, position, since(fewest) // each, hi, carry)
   _, total, values = carry
   values = (values / total[:, None]).astype(out.dtype)
   plgpu.store(out.at[_at(row, head, lane % group, jnp.arange(size))], values)
   for name, parts in put.items():
-    _store(new[name], parts, row, head, jnp.maximum(place, 0))
+    _store(new[name], parts, row, head, jnp.maximum(position, 0))
 
 
 def _at(*index):
@@ -202,7 +204,7 @@ def _take(ref, *index, mask=None):
   return plgpu.load(ref.at[_at(*index)], mask=mask, other=nothing)
 
 
-def _coded(new, k, v):
+def _encode_kv(new, k, v):
   """What `new` keeps of keys (in halves) and values, parts by name; and both as they read back."""
   if "k_scale" not in new:
     return {"k": k, "v": (v,)}, k, v
@@ -215,10 +217,10 @@ def _coded(new, k, v):
   return put, back(codes[0], scales[0]), back(codes[1], scales[1])[0]
 
 
-def _store(ref, parts, row, head, place):
-  """Parts [lanes, columns] or [lanes] to a place of each row; lanes of one row write the same."""
+def _store(ref, parts, row, head, position):
+  """Writes [lanes, columns] or [lanes] to a position of each row; lanes of a row are equal."""
   for i, x in enumerate(parts):
-    at = row, head, place
+    at = row, head, position
     if x.ndim == 2:
       at = _at(*at, jnp.arange(x.shape[1]) + i * x.shape[1])
     plgpu.store(ref.at[at], x.astype(ref.dtype))

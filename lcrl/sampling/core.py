@@ -1,8 +1,18 @@
 """Sampling on the device: rows wait in a queue, slots decode them token by token.
 
+    queue   row 0 .. 5 started | 6  7  8  9 wait          `waiting` is 6, the first row that waits
+                                 |  |  refill: prefill 2 rows, once 2 slots are free
+                                 v  v
+    slots   [row 3] [row R, free] [row 5] [row R, free]   S slots; each writes one token a step
+                |                     |
+    rows    row 3: a b c _ _      row 5: a _ _ _ _        [R, N] tokens, masks, log-probs
+
+A row leaves its slot at an end token or at its cap. With as many slots as rows (`refill` is 0) all
+rows start together and no row waits. A slot's keys lie in two places: those of its prompt, which a
+group may share, and its own, from the last prompt token on.
+
 Everything here is pure and may be jitted, scanned and vmapped. S slots, R rows, P prompt positions,
-N response positions, V vocabulary. A slot's keys lie in two places: those of its prompt, which may
-be common to a group, and its own, from the last prompt token on.
+N response positions, V vocabulary.
 """
 
 from __future__ import annotations
@@ -14,6 +24,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from lcrl.policies.block import head_logits
 from lcrl.policies.cache import Prompts
 from lcrl.sampling import triton_draw
 from lcrl.sampling.draw import draw, log_probs, tile
@@ -31,17 +42,17 @@ class Samples(NamedTuple):
 
 
 class Slots(NamedTuple):
-  """The carry of the loop. A slot whose row is R is free; what it computes is dropped."""
+  """The carry of the loop. A slot whose row is R is free, and its results are dropped."""
 
   row: jax.Array  # [S] int32
   token: jax.Array  # [S] int32, the last one of the row, not in the cache yet
   position: jax.Array  # [S] int32, where that token stands
   steps: jax.Array  # [S] int32, response tokens written
   control: PyTree  # leaves [S, ...]
-  prompts: Prompts  # of all slots, or of the groups where nobody waits
+  prompts: Prompts  # one a slot; one a group where all rows start together
   cache: PyTree  # leaves [S, ...], of the last prompt token and the response
   waiting: jax.Array  # [] int32, the first row that still waits
-  clock: jax.Array  # [] int32, tokens written since all slots began together
+  iteration: jax.Array  # [] int32, of the loop; every slot writes one token in each
   tokens: jax.Array  # [R, N] int32, -1 where nothing is written
   mask: jax.Array  # [R, N] bool
   log_probs: jax.Array  # [R, N] float32
@@ -58,43 +69,40 @@ def row_keys(key: jax.Array, index: jax.Array, group_size: int) -> jax.Array:
   return jax.vmap(lambda b: jax.vmap(lambda g: fold(fold(key, b), g))(samples))(index)
 
 
-def sample(*given, **options) -> Samples:
-  """Samples a response to every row; takes what `plan` takes.
+def sample(*args, **options) -> Samples:
+  """Samples a response to every row, with the arguments of `plan`.
 
   Token n of a row is drawn from softmax(logits / temperature) with Gumbel noise from fold_in(the
   row's key, n), so what a row says depends neither on its neighbours nor on its slot. `log_probs`
   are those of softmax(logits / temperature), before any control; at temperature 0, which takes the
   argmax, those of softmax(logits).
   """
-  return complete(plan(*given, **options))
+  return complete(plan(*args, **options))
 
 
 def complete(job: Job) -> Samples:
-  """All of it."""
-  s = begin(job)
-  for span in job.spans:
-    s = proceed(job, s._replace(cache=grow(s.cache, span)), len(job.queue.caps))
+  """Decodes every row to its end."""
+  s = start(job)
+  for length in job.cache_lengths:
+    s = advance(job, s._replace(cache=grow(s.cache, length)), len(job.queue.caps))
   return samples(s, job.end_ids)
 
 
-def begin(job: Job) -> Slots:
-  """Every row in a slot, or all rows waiting."""
-  return _nobody(job) if job.refill else _everyone(job)
+def start(job: Job) -> Slots:
+  """Slots before the first token: one for every row, or all free while all rows wait."""
+  return _empty_slots(job) if job.refill else _all_rows_in_slots(job)
 
 
-def proceed(job: Job, s: Slots, until: jax.Array | int) -> Slots:
-  """Writes tokens until so many rows are finished, or until the cache is full."""
+def advance(job: Job, s: Slots, until: jax.Array | int) -> Slots:
+  """Writes tokens until `until` rows are finished, or until the cache is full."""
   if not job.refill:
     return _decode(job, s, until)
-  return jax.lax.while_loop(
-    lambda s: _any(_count(s) < until),
-    lambda s: _decode(
-      job,
-      jax.lax.while_loop(lambda s: _any(~_full(job, s)), lambda s: _fill(job, s), s),
-      until,
-    ),
-    s,
-  )
+
+  def refill_and_decode(s):
+    s = jax.lax.while_loop(lambda s: _any(~_occupied(job, s)), lambda s: _refill(job, s), s)
+    return _decode(job, s, until)
+
+  return jax.lax.while_loop(lambda s: _any(_finished_rows(s) < until), refill_and_decode, s)
 
 
 def finished(s: Slots) -> jax.Array:
@@ -103,7 +111,7 @@ def finished(s: Slots) -> jax.Array:
 
 
 def samples(s: Slots, end_ids: tuple[int, ...]) -> Samples:
-  """What is written so far."""
+  """The responses as far as they are written."""
   written = s.tokens >= 0
   return Samples(
     tokens=jnp.where(written, s.tokens, 0),
@@ -114,66 +122,66 @@ def samples(s: Slots, end_ids: tuple[int, ...]) -> Samples:
   )
 
 
-def grow(cache: PyTree, span: int) -> PyTree:
-  """The cache with room for `span` keys a row."""
-  more = lambda x: [(0, span - n if axis == 2 else 0) for axis, n in enumerate(x.shape)]
-  return jax.tree.map(lambda x: x if x.shape[2] == span else jnp.pad(x, more(x)), cache)
+def grow(cache: PyTree, length: int) -> PyTree:
+  """The cache with room for `length` keys a row."""
+  padding = lambda x: [(0, length - n if axis == 2 else 0) for axis, n in enumerate(x.shape)]
+  return jax.tree.map(lambda x: x if x.shape[2] == length else jnp.pad(x, padding(x)), cache)
 
 
-def _count(s: Slots) -> jax.Array:
-  """[] int32, finished rows: rows start in the order of the queue."""
+def _finished_rows(s: Slots) -> jax.Array:
+  """[] int32. Rows start in the order of the queue, so finished rows have started and left."""
   return s.waiting - (s.row < len(s.tokens)).sum(dtype=jnp.int32)
 
 
-def _full(job: Job, s: Slots) -> jax.Array:
-  """[] bool, whether fewer slots are free than rows should start together."""
+def _occupied(job: Job, s: Slots) -> jax.Array:
+  """[] bool, whether fewer slots are free than rows should start together (or no row waits)."""
   waiting, free = len(s.tokens) - s.waiting, (s.row == len(s.tokens)).sum()
   return (waiting == 0) | (free < jnp.minimum(job.refill, waiting))
 
 
 def _decode(job: Job, s: Slots, until: jax.Array | int) -> Slots:
-  """Writes tokens until so many rows are finished, until waiting rows should start, or, where
-  nobody waits, until the cache is full."""
-  span = jax.tree.leaves(s.cache)[0].shape[2]
-  going = lambda s: _full(job, s) if job.refill else s.clock < span
-  goes_on = lambda s: _any((_count(s) < until) & going(s))
-  if len(job.reaches) < 2:
+  """Writes tokens until `until` rows are finished, until waiting rows should start, or, where no
+  row waits, until the cache is full."""
+  length = jax.tree.leaves(s.cache)[0].shape[2]
+  room = lambda s: _occupied(job, s) if job.refill else s.iteration < length
+  goes_on = lambda s: _any((_finished_rows(s) < until) & room(s))
+  if len(job.read_lengths) < 2:
     return jax.lax.while_loop(goes_on, lambda s: _write(job, s), s)
-  return jax.lax.while_loop(goes_on, lambda s: _by_reach(job, s, goes_on), s)
+  return jax.lax.while_loop(goes_on, lambda s: _by_read_length(job, s, goes_on), s)
 
 
-def _by_reach(job: Job, s: Slots, goes_on: Callable) -> Slots:
-  """A loop for each reach, one after the other; each runs while the longest row needs that far and
-  no less. Loops that have nothing to do hand the cache on as it lies."""
+def _by_read_length(job: Job, s: Slots, goes_on: Callable) -> Slots:
+  """One loop for each read length, one after the other. Each runs while the longest row needs that
+  length and no less. A loop with nothing to do hands the cache on without a copy."""
   longer = lambda s, n: _any((s.row < len(s.tokens)) & (s.steps >= n))
-  for least, reach in itertools.pairwise((0, *job.reaches)):
+  for least, read_length in itertools.pairwise((0, *job.read_lengths)):
     s = jax.lax.while_loop(
-      lambda s: goes_on(s) & longer(s, least) & ~longer(s, reach),  # noqa: B023
-      lambda s: _write(job, s, reach),  # noqa: B023
+      lambda s: goes_on(s) & longer(s, least) & ~longer(s, read_length),  # noqa: B023
+      lambda s: _write(job, s, read_length),  # noqa: B023
       s,
     )
   return s
 
 
-def _write(job: Job, s: Slots, reach: int | None = None) -> Slots:
-  """One token in every slot, of which none has more than `reach` of its own."""
+def _write(job: Job, s: Slots, read_length: int | None = None) -> Slots:
+  """One token in every slot, of which none has more than `read_length` of its own."""
   queue, rows = job.queue, len(job.queue.caps)
   hidden, cache = job.policy.decode(
     job.params,
     s.token,
     s.position,
     s.cache,
-    at=s.steps if job.refill else s.clock,
+    at=s.steps if job.refill else s.iteration,
     live=s.row < rows,
     prompts=s.prompts,
-    reach=reach,
+    read_length=read_length,
   )
-  own = jnp.minimum(s.row, rows - 1)
-  control, token, forced, log_prob = _next(job, s, hidden, own)
+  row = jnp.minimum(s.row, rows - 1)  # any row will do for a free slot
+  control, token, forced, log_prob = _next(job, s, hidden, row)
 
-  place = (s.row, s.steps)  # row R does not exist: dropped
+  position = (s.row, s.steps)  # row R does not exist: JAX drops what a free slot writes
   ended = jnp.isin(token, jnp.array(job.end_ids))
-  stays = (s.row < rows) & ~ended & (s.steps + 1 < queue.caps[own])
+  stays = (s.row < rows) & ~ended & (s.steps + 1 < queue.caps[row])
   return s._replace(
     row=jnp.where(stays, s.row, rows),
     token=token,
@@ -181,37 +189,42 @@ def _write(job: Job, s: Slots, reach: int | None = None) -> Slots:
     steps=s.steps + stays,
     control=control,
     cache=cache,
-    clock=s.clock + 1,
-    tokens=s.tokens.at[place].set(token, mode="drop"),
-    mask=s.mask.at[place].set(~forced, mode="drop"),
-    log_probs=s.log_probs.at[place].set(jnp.where(forced, 0.0, log_prob), mode="drop"),
+    iteration=s.iteration + 1,
+    tokens=s.tokens.at[position].set(token, mode="drop"),
+    mask=s.mask.at[position].set(~forced, mode="drop"),
+    log_probs=s.log_probs.at[position].set(jnp.where(forced, 0.0, log_prob), mode="drop"),
   )
 
 
-def _next(job: Job, s: Slots, hidden, own) -> tuple[PyTree, jax.Array, jax.Array, jax.Array]:
-  """New control states, tokens, which of them are forced, log-probs: of every slot."""
-  temperature = job.queue.temperature[own]
-  keys = jax.vmap(jax.random.fold_in)(job.queue.keys[own], s.steps)
+def _next(job: Job, s: Slots, hidden, row) -> tuple[PyTree, jax.Array, jax.Array, jax.Array]:
+  """Of every slot: the new control state, the token, whether it is forced, its log-prob."""
+  temperature = job.queue.temperature[row]
+  keys = jax.vmap(jax.random.fold_in)(job.queue.keys[row], s.steps)
   if job.fused:
     softcap = job.policy.config.logit_softcap
     token, log_prob = triton_draw.draw(hidden, job.head.T, keys, temperature, softcap=softcap)
     return s.control, token, jnp.zeros(token.shape, bool), log_prob
-  logits = _logits(job, hidden) / jnp.where(temperature > 0, temperature, 1.0)[:, None]
+  logits = head_logits(job.policy.config, hidden, job.head)
+  logits = logits / jnp.where(temperature > 0, temperature, 1.0)[:, None]
   sampled = draw(tile(job.control.shape(s.control, logits)), keys, temperature <= 0)
   control, token, forced = job.control.take(s.control, logits, sampled)
   return control, token, forced, log_probs(logits, token)
 
 
-def _fill(job: Job, s: Slots) -> Slots:
-  """Waiting rows start in free slots, up to `job.refill` of them."""
+def _refill(job: Job, s: Slots) -> Slots:
+  """Starts waiting rows in free slots, up to `job.refill` of them.
+
+  Several rows start together: a prefill reads all weights, however few rows it has, and no slot
+  writes a token meanwhile.
+  """
   queue, rows, size, batch = job.queue, len(job.queue.caps), job.slots, job.refill
   slots = jnp.argsort(s.row < rows)[:batch]  # free ones first
   new = s.waiting + jnp.arange(batch, dtype=jnp.int32)
   starts = (s.row[slots] == rows) & (new < rows)
-  slots = jnp.where(starts, slots, size)  # slot S does not exist: dropped
-  own = jnp.minimum(new, rows - 1)
+  slots = jnp.where(starts, slots, size)  # slot S does not exist: JAX drops what goes there
+  row = jnp.minimum(new, rows - 1)
   put = lambda old, x: old.at[slots].set(x, mode="drop")
-  tokens, lengths = queue.tokens[own], queue.lengths[own]
+  tokens, lengths = queue.tokens[row], queue.lengths[row]
   prompts = _prefill(job, tokens[:: job.group], lengths[:: job.group])
   each = jax.tree.map(lambda x: jnp.repeat(x, job.group, axis=0), prompts)
   return s._replace(
@@ -219,14 +232,14 @@ def _fill(job: Job, s: Slots) -> Slots:
     token=put(s.token, _last(tokens, lengths)),
     position=put(s.position, lengths - 1),
     steps=put(s.steps, 0),
-    control=jax.tree.map(lambda old, x: put(old, x[own]), s.control, queue.control),
+    control=jax.tree.map(lambda old, x: put(old, x[row]), s.control, queue.control),
     prompts=jax.tree.map(put, s.prompts, each),
     waiting=s.waiting + starts.sum(dtype=jnp.int32),
   )
 
 
-def _nobody(job: Job) -> Slots:
-  """All slots free, all rows waiting."""
+def _empty_slots(job: Job) -> Slots:
+  """All slots are free, all rows wait."""
   (rows, prompt), size = job.queue.tokens.shape, job.slots
   zeros = jnp.zeros((size,), jnp.int32)
   empty = lambda length: job.policy.init_cache(size, length, job.cache_dtype)
@@ -237,19 +250,19 @@ def _nobody(job: Job) -> Slots:
     steps=zeros,
     control=jax.tree.map(lambda x: x[:size], job.queue.control),
     prompts=Prompts(zeros, empty(prompt)),
-    cache=empty(job.spans[0]),
+    cache=empty(job.cache_lengths[0]),
     waiting=jnp.int32(0),
-    clock=jnp.int32(0),
+    iteration=jnp.int32(0),
     tokens=jnp.full((rows, job.max_tokens), -1, jnp.int32),
     mask=jnp.zeros((rows, job.max_tokens), bool),
     log_probs=jnp.zeros((rows, job.max_tokens), jnp.float32),
   )
 
 
-def _everyone(job: Job) -> Slots:
-  """Every row in a slot of its own, one prefill a group."""
+def _all_rows_in_slots(job: Job) -> Slots:
+  """Every row has a slot of its own. One prefill a group."""
   queue, rows = job.queue, len(job.queue.caps)
-  return _nobody(job)._replace(
+  return _empty_slots(job)._replace(
     row=jnp.arange(rows, dtype=jnp.int32),
     token=_last(queue.tokens, queue.lengths),
     position=queue.lengths - 1,
@@ -259,31 +272,23 @@ def _everyone(job: Job) -> Slots:
 
 
 def _prefill(job: Job, tokens, lengths) -> Prompts:
-  """What the loop reads of some prompts; it reads their last tokens itself."""
+  """Keys and values of prompts without their last tokens, which the loop reads itself."""
   empty = job.policy.init_cache(*tokens.shape, job.cache_dtype)
   return Prompts(lengths - 1, job.policy.prefill(job.params, tokens, lengths, empty)[1])
 
 
 def _last(tokens, lengths):
-  """The last prompt token: the loop reads it first, which gives the first token's logits."""
+  """The last prompt token. The loop reads it first, which gives the logits of the first sample."""
   return jnp.take_along_axis(tokens, lengths[:, None] - 1, axis=1)[:, 0]
-
-
-def _logits(job: Job, hidden):
-  """[S, D] -> [S, V] in float32 or wider."""
-  wide = jnp.promote_types(hidden.dtype, jnp.float32)
-  logits = jnp.matmul(hidden, job.head, preferred_element_type=wide)
-  cap = job.policy.config.logit_softcap
-  return logits if cap is None else cap * jnp.tanh(logits / cap)
 
 
 @jax.custom_batching.custom_vmap
 def _any(flags):
   """Whether any flag is set, over vmapped axes too.
 
-  A loop whose predicate differs along a vmapped axis would select, for every token, between the old
-  and the new of its whole carry, the cache included. A loop that ends for all at once does not; and
-  a further round changes nothing for those that are done.
+  A loop whose predicate differs along a vmapped axis selects, for every token, between the old and
+  the new of its whole carry, the cache included: a copy of the cache a token. With one predicate
+  for all, the loop ends for all at once, and further steps change nothing in lanes that are done.
   """
   return jnp.any(flags)
 

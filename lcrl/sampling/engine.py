@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator, Mapping
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -16,7 +16,8 @@ from lcrl import policies
 from lcrl.compiler import nvidia, options
 from lcrl.data.rows import Rows
 from lcrl.mesh import batch_shards, replicated, to_global
-from lcrl.policies.triton_decode import refusal
+from lcrl.policies.attention import FUSED_HEAD_DIMS
+from lcrl.policies.decoding import KERNELS
 from lcrl.sampling import programs
 from lcrl.sampling.controls import Control
 from lcrl.sampling.core import PyTree
@@ -42,8 +43,8 @@ class Engine:
   source: Mesh | None = None
 
   def prepared(self, params: PyTree) -> PyTree:
-    """The sampler's own copy of the policy's parameters, for `generate` in their place: an update
-    may use their memory again while it samples. Of a copy, the copy itself."""
+    """The sampler's own copy of the policy's parameters, which `generate` takes in their place. An
+    update may then reuse the memory of the parameters during sampling. Of a copy, the copy."""
     if isinstance(params["layers"], tuple):
       return params
     copy = programs.prepare(self, params)
@@ -67,7 +68,7 @@ class Engine:
     run = programs.compiled(programs.generate, self.compiler)
     params = params if self.source is None else self.prepared(params)
     bucket = self._bucket(rows, budget)
-    return run(self, params, *self._placed(rows, budget), key, bucket)
+    return run(self, params, *self._on_devices(rows, budget), key, bucket)
 
   def stream(
     self, params: PyTree, rows: Rows, budget: Budget, key: jax.Array
@@ -78,51 +79,52 @@ class Engine:
     end, all are before the first is read.
 
     Args: those of `generate`.
-    Yields: Rollouts as they are when a share of the rows is finished, and these [B, G] bool. The
-      last are all finished, and equal those of `generate`.
+    Yields: Rollouts as they are when a share of the rows is finished, and [B, G] bool which are.
+      The last ones are all finished, and equal those of `generate`.
     """
     bucket = self._bucket(rows, budget)
-    return programs.stream(self, self.prepared(params), *self._placed(rows, budget), key, bucket)
+    params, placed = self.prepared(params), self._on_devices(rows, budget)
+    return programs.stream(self, params, *placed, key, bucket)
 
   @property
   def growing(self) -> bool:
     """Whether the cache of the responses grows: where all of it is read and nobody waits."""
-    return self.slots is None and self.policy.config.decoding == "xla"
+    return self.slots is None and KERNELS[self.policy.config.decoding].reads_all_rows_alike
 
-  def _placed(self, rows: Rows, budget: Budget) -> tuple[Rows, Budget]:
-    """On the devices; what lies there stays."""
-    place = jax.device_put if self.mesh is None else partial(to_global, self.mesh)
-    given = rows, budget
-    return given if isinstance(rows.tokens, jax.Array) else place(given)
+  def _on_devices(self, rows: Rows, budget: Budget) -> tuple[Rows, Budget]:
+    """Rows and budget on the devices."""
+    if isinstance(rows.tokens, jax.Array):
+      return rows, budget
+    put = jax.device_put if self.mesh is None else partial(to_global, self.mesh)
+    return put((rows, budget))
 
   def _bucket(self, rows: Rows, budget: Budget) -> programs.Bucket:
-    """What the programs are compiled for, once the input is found to be good. Of numpy arrays the
-    host tells it without waiting for the devices."""
-    given = rows, budget
-    if all(getattr(x, "is_fully_addressable", True) for x in jax.tree.leaves(given)):
-      found = [int(x) for x in _facts(*jax.tree.map(np.asarray, given))]
+    """Checks the input, and gives the sizes that programs are compiled for. The host reads them off
+    numpy arrays without waiting for the devices."""
+    if all(getattr(x, "is_fully_addressable", True) for x in jax.tree.leaves((rows, budget))):
+      limits = Limits(*map(int, _limits(*jax.tree.map(np.asarray, (rows, budget)))))
     else:
-      found = np.asarray(_known_to_all(self, *given)).tolist()
-    least, most, shortest, longest, trained, shared = found
+      limits = Limits(*np.asarray(_global_limits(self, rows, budget)).tolist())
     if rows.lengths.shape != budget.cap.shape:
       raise ValueError(f"rows are {rows.lengths.shape} and budgets {budget.cap.shape}.")
-    if least < 1 or most > self.max_tokens:
-      wrong = least if least < 1 else most
+    if limits.least_cap < 1 or limits.most_cap > self.max_tokens:
+      wrong = limits.least_cap if limits.least_cap < 1 else limits.most_cap
       raise ValueError(
         f"budget.cap must be from 1 to max_tokens={self.max_tokens}, got {wrong} when forced "
         "tokens that count are taken off."
       )
-    if shortest < 1:
+    if limits.shortest_prompt < 1:
       raise ValueError("a prompt of 0 tokens: there is nothing to continue.")
     if self.mesh is not None and rows.tokens.shape[0] % batch_shards(self.mesh):
       raise ValueError(
         f"{rows.tokens.shape[0]} prompts cannot be split over {batch_shards(self.mesh)} "
         "data * fsdp shards."
       )
+    fits = self.slots is None or self.slots >= rows.lengths.shape[1]  # a group into the slots
     return programs.Bucket(
-      prompt=_bucket(max(longest, trained), rows.tokens.shape[-1]),
-      new=_bucket(most, self.max_tokens),
-      share=bool(shared) and (self.slots is None or self.slots >= rows.lengths.shape[1]),
+      prompt=_bucket(max(limits.longest_prompt, limits.longest_trained), rows.tokens.shape[-1]),
+      new=_bucket(limits.most_cap, self.max_tokens),
+      share=bool(limits.groups_alike) and fits,
     )
 
 
@@ -154,7 +156,7 @@ def make_engine(
     slots: rows that decode at once on a data shard while others wait; None: all.
     dtype: of the sampler's copy of the parameters; None: the policy's.
     cache_dtype: of keys and values, "int8" with a scale each; None: as `dtype`.
-    decoding: a name in `policies.decoding.ATTEND`; None: the fastest that this mesh can run.
+    decoding: a name in `policies.decoding.KERNELS`; None: the fastest that this mesh can run.
     mesh: rows are split over data and fsdp, every such shard samples at its own pace; parameters
       are gathered over fsdp and stay split over tensor. None: no mesh.
     compiler: options of XLA for what samples; None: the fastest.
@@ -168,10 +170,10 @@ def make_engine(
     raise ValueError("end_ids is empty: no response would ever end.")
   config = dataclasses.replace(policy.config, dtype=dtype or policy.config.dtype)
   config = _with_kernels(config, mesh, decoding, cache_dtype)
-  if compiler is None:
-    compiler = options(mesh, loops=True) if config.decoding == "triton" else {}
   if config != policy.config:
     policy = policies.make(config)
+  if compiler is None:
+    compiler = options(mesh, loops=True) if KERNELS[config.decoding].nvidia else {}
   return Engine(
     policy,
     max_tokens,
@@ -188,14 +190,18 @@ def make_engine(
 
 
 def _with_kernels(config, mesh: Mesh | None, decoding: str | None, cache_dtype: str | None):
-  """Those for NVIDIA where they can serve the model; the one that decodes runs on whole heads only.
-  In the place of plain attention cuDNN reads the prompts."""
-  whole = mesh is None or mesh.shape["tensor"] == 1
+  """The last of `KERNELS` that can serve the model on these devices, unless `decoding` names one.
+
+  A kernel for NVIDIA gets whole heads only, and with it cuDNN reads the prompts instead of plain
+  attention.
+  """
+  whole_heads = mesh is None or mesh.shape["tensor"] == 1
   least = (8, 9) if (cache_dtype or "").startswith("float8") else (8, 0)
-  serves = whole and refusal(config) is None and (nvidia(mesh) or (0, 0)) >= least
-  config = dataclasses.replace(config, decoding=decoding or ("triton" if serves else "xla"))
-  reads = config.head_dim in (64, 128) and config.attention == "xla"
-  if serves and reads and config.decoding == "triton":
+  gpu = whole_heads and (nvidia(mesh) or (0, 0)) >= least
+  able = [n for n, k in KERNELS.items() if k.refusal(config) is None and (gpu or not k.nvidia)]
+  config = dataclasses.replace(config, decoding=decoding or able[-1])
+  replaceable = config.head_dim in FUSED_HEAD_DIMS and config.attention == "xla"
+  if replaceable and config.decoding in able and KERNELS[config.decoding].nvidia:
     config = dataclasses.replace(config, attention="cudnn")
   return config
 
@@ -204,20 +210,30 @@ def _bucket(length: int, limit: int) -> int:
   return min(max(SHORTEST, 1 << (length - 1).bit_length()), limit)
 
 
-def _facts(rows: Rows, budget: Budget) -> tuple:
-  """What the host must know before it picks a program: the least and the largest cap, the shortest
-  and the longest prompt, the longest one to train on, whether those of each group are alike."""
+class Limits(NamedTuple):
+  """What the host must know of its input before it picks a program."""
+
+  least_cap: int
+  most_cap: int
+  shortest_prompt: int
+  longest_prompt: int
+  longest_trained: int  # prompt to train on
+  groups_alike: int  # 1: the rows of every group have one prompt
+
+
+def _limits(rows: Rows, budget: Budget) -> Limits:
+  """Of numpy arrays, or traced."""
   cap, lengths = programs.caps(rows, budget), rows.lengths
   trained = lengths if rows.train_lengths is None else rows.train_lengths
   alike = lambda x: (x == x[:, :1]).all()
   shared = alike(rows.tokens) & alike(lengths)
-  return cap.min(), cap.max(), lengths.min(), lengths.max(), trained.max(), shared
+  return Limits(cap.min(), cap.max(), lengths.min(), lengths.max(), trained.max(), shared)
 
 
-@partial(jax.jit, static_argnums=0)
-def _known_to_all(engine: Engine, rows: Rows, budget: Budget) -> jax.Array:
-  """`_facts` of what lies with several processes."""
-  facts = jnp.stack([jnp.asarray(x, jnp.int32) for x in _facts(rows, budget)])
+@partial(jax.jit, static_argnames="engine")
+def _global_limits(engine: Engine, rows: Rows, budget: Budget) -> jax.Array:
+  """`_limits` of arrays that several processes hold, [6] int32, known to each process."""
+  limits = jnp.stack([jnp.asarray(x, jnp.int32) for x in _limits(rows, budget)])
   if engine.mesh is None:
-    return facts
-  return jax.lax.with_sharding_constraint(facts, replicated(engine.mesh))
+    return limits
+  return jax.lax.with_sharding_constraint(limits, replicated(engine.mesh))

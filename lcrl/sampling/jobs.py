@@ -1,4 +1,4 @@
-"""What is to be sampled and how: checked, defaults filled in. R rows, P prompt positions."""
+"""A job of the sampler: arguments checked, defaults filled in. R rows, P prompt positions."""
 
 from __future__ import annotations
 
@@ -7,13 +7,14 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from lcrl.policies.cache import reaches
+from lcrl.policies.cache import read_lengths
+from lcrl.policies.decoding import KERNELS
 from lcrl.sampling import triton_draw
 from lcrl.sampling.controls import Control, plain, sparing
 
 PyTree = Any
 SHORTEST = 64  # the shortest cache of responses
-GROWTHS = 3  # how often it may double
+MAX_DOUBLINGS = 3  # of its length: each length is a program of its own
 
 
 class Queue(NamedTuple):
@@ -28,22 +29,22 @@ class Queue(NamedTuple):
 
 
 class Job(NamedTuple):
-  """What the loops of `core` read and never change; `plan` makes it."""
+  """The constants of the loops in `core`; `plan` makes it."""
 
   policy: Any
   params: PyTree  # unstacked
   head: jax.Array  # [D, V], in the dtype of the computation
-  fused: bool  # a kernel draws: nothing but the policy's own distribution is asked for
+  fused: bool  # one kernel multiplies with the head and draws; only where no control shapes logits
   control: Control
   end_ids: tuple[int, ...]
   queue: Queue
   max_tokens: int
   slots: int
-  refill: int  # 0: nobody waits
+  refill: int  # rows that start together; 0: all at once, and no row waits
   group: int
   cache_dtype: str | None
-  spans: tuple[int, ...]  # lengths of the responses' cache, one after the other
-  reaches: tuple[int, ...]  # how far slots read it, where that is not left to each row
+  cache_lengths: tuple[int, ...]  # of the responses' cache, one after the other
+  read_lengths: tuple[int, ...]  # how far all slots read it; empty: each row its own length
 
 
 def plan(
@@ -96,7 +97,8 @@ def plan(
   if slots is not None and slots < group:
     raise ValueError(f"slots must be at least the group of {group}, got {slots}.")
   c = policy.config
-  fused = control is None and c.decoding == "triton" and triton_draw.refusal(c) is None
+  kernel = KERNELS[c.decoding]
+  fused = control is None and kernel.nvidia and triton_draw.refusal(c) is None
   control = sparing(control or plain(), end_ids)
   if not isinstance(params["layers"], tuple):
     params = policy.unstack(params)
@@ -126,14 +128,18 @@ def plan(
     refill,
     group,
     cache_dtype,
-    spans(max_tokens) if growing and slots is None else (max_tokens,),
-    reaches(max_tokens) if slots is not None and c.decoding == "xla" else (),
+    cache_lengths(max_tokens) if growing and slots is None else (max_tokens,),
+    read_lengths(max_tokens) if slots is not None and kernel.reads_all_rows_alike else (),
   )
 
 
-def spans(max_tokens: int) -> tuple[int, ...]:
-  """Lengths of a growing cache: doubles, the last one max_tokens."""
-  found = [max_tokens]
-  while len(found) <= GROWTHS and found[0] >= 2 * SHORTEST:
-    found.insert(0, -(-found[0] // 2))
-  return tuple(found)
+def cache_lengths(max_tokens: int) -> tuple[int, ...]:
+  """Lengths of a growing cache. Each is about twice the one before, the last is max_tokens.
+
+  >>> cache_lengths(1000)
+  (125, 250, 500, 1000)
+  """
+  lengths = [max_tokens]
+  while len(lengths) <= MAX_DOUBLINGS and lengths[0] >= 2 * SHORTEST:
+    lengths.insert(0, -(-lengths[0] // 2))
+  return tuple(lengths)

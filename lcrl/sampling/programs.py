@@ -1,8 +1,9 @@
-"""What an engine compiles: one program from rows to rollouts, or a few that let the host look on.
+"""The programs that an engine compiles: one from rows to rollouts, or a few that the host can read
+rollouts between.
 
-`generate` is the plain path. A stream is the same loops in pieces: `begin`, then `proceed` until so
-many rows of every data shard are finished, a number that it gets when it runs, and `look` after
-each. They are dispatched one after the other, and nobody waits for one to end.
+`generate` is the plain path. A stream runs the same loops in pieces: `start_stream`, then several
+times `advance_stream`, until a given number of rows of every data shard is finished, and
+`read_stream`. The host dispatches them one after the other and waits for none of them to end.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -25,10 +26,12 @@ from lcrl.sampling import core, jobs
 from lcrl.sampling.core import PyTree, Samples, Slots
 from lcrl.types import Budget, Outcome, Rollouts
 
-Engine = Any  # sampling.engine.Engine
+if TYPE_CHECKING:  # the engine imports this module
+  from lcrl.sampling.engine import Engine
 
-# Where a stream is cut, in sixteenths of the rows: early for the first time, so that verification
-# begins, and late for the last, so that little of it is left. A piece costs the host 5 ms.
+# A stream is cut where so many sixteenths of the rows are finished. The first cut is early, so that
+# verification begins soon; the last is late, so that little verification is left after sampling.
+# There are few, because a piece costs the host 5 ms.
 CUTS = (2, 8, 14)
 
 
@@ -41,8 +44,8 @@ class Bucket(NamedTuple):
 
 
 def generate(engine: Engine, params, rows: Rows, budget: Budget, key, bucket: Bucket) -> Rollouts:
-  """All rows, to their ends. It makes the sampler's copy itself: one program to start, and few
-  arguments."""
+  """Samples all rows to their ends. It makes the sampler's copy of the parameters itself, so that
+  the host starts one program with few arguments."""
   if not isinstance(params["layers"], tuple):
     params = prepare(engine, params)
   work = lambda job, group: _by_group(core.complete(job), group)
@@ -50,64 +53,71 @@ def generate(engine: Engine, params, rows: Rows, budget: Budget, key, bucket: Bu
   return _rollouts(engine, rows, budget, samples, bucket)
 
 
-def begin(engine: Engine, params, rows: Rows, budget: Budget, key, bucket: Bucket) -> Slots:
-  """What `proceed` carries on."""
-  work = lambda job, _: _counters(core.begin(job), lambda x: x[None])
-  return _placed(engine, _work(engine, work, params, rows, budget, key, bucket))
+def start_stream(engine: Engine, params, rows: Rows, budget: Budget, key, bucket: Bucket) -> Slots:
+  """The slots before the first token."""
+  work = lambda job, _: _counters(core.start(job), lambda x: x[None])
+  return _lay_out(engine, _work(engine, work, params, rows, budget, key, bucket))
 
 
-def proceed(
+def advance_stream(
   engine: Engine, params, rows: Rows, budget: Budget, key, bucket: Bucket, slots: Slots, until
 ) -> Slots:
-  """Goes on until `until` rows of each shard are finished, or its cache is full."""
+  """Writes tokens until `until` rows of each shard are finished, or its cache is full."""
 
   def work(job, _, slots, until):
     slots = _counters(slots, lambda x: x[0])
-    return _counters(core.proceed(job, slots, until), lambda x: x[None])
+    return _counters(core.advance(job, slots, until), lambda x: x[None])
 
   carry = (slots, BATCH), (until, P())
-  return _placed(engine, _work(engine, work, params, rows, budget, key, bucket, *carry))
+  return _lay_out(engine, _work(engine, work, params, rows, budget, key, bucket, *carry))
 
 
-def _look(engine: Engine, rows: Rows, budget: Budget, bucket: Bucket, slots: Slots):
+@functools.partial(jax.jit, static_argnames=("engine", "bucket"))
+def read_stream(engine: Engine, rows: Rows, budget: Budget, bucket: Bucket, slots: Slots):
+  """The rollouts as far as they are written, and which are finished [B, G]."""
   work = lambda s: (core.samples(s, engine.end_ids), core.finished(s))
   grouped = lambda s: _by_group(work(s), rows.lengths.shape[1])
   samples, done = _over_shards(engine, grouped, BATCH)(slots)
   return _rollouts(engine, rows, budget, samples, bucket), done
 
 
-look = jax.jit(_look, static_argnums=(0, 3))
-_grow = jax.jit(core.grow, static_argnums=1)
+_grow = jax.jit(core.grow, static_argnames="length")
 
 
 @functools.cache
 def compiled(run: Callable, compiler: tuple[tuple[str, Any], ...]) -> Callable:
-  """`generate`, `begin` or `proceed`, jitted with these options of XLA."""
-  donated = (6,) if run is proceed else ()
-  options = dict(compiler) or None
-  return jax.jit(run, static_argnums=(0, 5), donate_argnums=donated, compiler_options=options)
+  """`generate`, `start_stream` or `advance_stream`, jitted with these options of XLA."""
+  # The slots hold the caches, most of the sampler's memory: undonated, there would be two of them.
+  donated = "slots" if run is advance_stream else None
+  return jax.jit(
+    run,
+    static_argnames=("engine", "bucket"),
+    donate_argnames=donated,
+    compiler_options=dict(compiler) or None,
+  )
 
 
 def stream(
   engine: Engine, params, rows: Rows, budget: Budget, key, bucket: Bucket
 ) -> Iterator[tuple[Rollouts, jax.Array]]:
-  """What `look` gives after each piece; the last one is that of `generate`."""
-  given = engine, params, rows, budget, key, bucket
-  run = lambda program, *carry: compiled(program, engine.compiler)(*given, *carry)
+  """The results of `read_stream` after each piece; the last rollouts are those of `generate`."""
+  args = engine, params, rows, budget, key, bucket
+  run = lambda program, *carry: compiled(program, engine.compiler)(*args, *carry)
   count = rows.lengths.size // (1 if engine.mesh is None else batch_shards(engine.mesh))
   cuts = sorted({-(-count * part // 16) for part in (*CUTS, 16)})
-  spans = jobs.spans(bucket.new) if engine.growing else (bucket.new,)
-  slots = run(begin)
-  for span in spans:
-    if span != spans[0]:
-      slots = slots._replace(cache=_grow(slots.cache, span))
-    for until in cuts if span == spans[-1] else cuts[-1:]:
-      slots = run(proceed, slots, np.int32(until))
-      written = slots._replace(prompts=None, cache=None)  # so that one program serves all spans
-      yield look(engine, rows, budget, bucket, written)
+  lengths = jobs.cache_lengths(bucket.new) if engine.growing else (bucket.new,)
+  slots = run(start_stream)
+  for length in lengths:
+    if length != lengths[0]:
+      slots = slots._replace(cache=_grow(slots.cache, length))
+    # While the cache is short, few rows are finished: one piece is enough until its last length.
+    for until in cuts if length == lengths[-1] else cuts[-1:]:
+      slots = run(advance_stream, slots, np.int32(until))  # traced: one program for all cuts
+      written = slots._replace(prompts=None, cache=None)  # so that one program serves every length
+      yield read_stream(engine, rows, budget, bucket, written)
 
 
-@functools.partial(jax.jit, static_argnums=0)
+@functools.partial(jax.jit, static_argnames="engine")
 def prepare(engine: Engine, params: PyTree) -> PyTree:
   """The sampler's copy: its dtype, a tree per layer, split over tensor and nothing else."""
   mesh = engine.source or engine.mesh
@@ -116,23 +126,23 @@ def prepare(engine: Engine, params: PyTree) -> PyTree:
 
 
 def layout(policy: policies.Policy, mesh: Mesh, copy: PyTree) -> PyTree:
-  """Where a copy lies on a mesh."""
+  """The shardings of a copy on a mesh."""
   shardings = param_shardings(mesh, policy.copy_axes(copy), copy)
   keep = lambda s: NamedSharding(mesh, P(*(a if a == "tensor" else None for a in s.spec)))
   return jax.tree.map(keep, shardings)
 
 
 def _work(engine: Engine, work, params, rows: Rows, budget: Budget, key, bucket: Bucket, *carry):
-  """`work(job, G, *carry)` of every shard's own rows; `carry` is (value, how it is split)."""
+  """`work(job, G, *carry)` on the rows of every shard; `carry` is pairs (value, PartitionSpec)."""
 
   def shard(params, key, tokens, lengths, caps, index, *carry):
     group = lengths.shape[1]
     flat = lambda x: x.reshape(-1, *x.shape[2:])
-    given = tokens[..., : bucket.prompt], lengths, caps, core.row_keys(key, index, group)
+    per_row = tokens[..., : bucket.prompt], lengths, caps, core.row_keys(key, index, group)
     job = jobs.plan(
       engine.policy,
       params,
-      *map(flat, given),
+      *map(flat, per_row),
       max_tokens=bucket.new,
       end_ids=engine.end_ids,
       temperature=engine.temperature,
@@ -150,7 +160,7 @@ def _work(engine: Engine, work, params, rows: Rows, budget: Budget, key, bucket:
 
 
 def _over_shards(engine: Engine, work: Callable, *specs) -> Callable:
-  """A queue and a loop for each data shard; a tensor axis is left to the compiler."""
+  """Gives each data shard a queue and a loop of its own; the compiler splits over a tensor axis."""
   if engine.mesh is None:
     return work
   split = engine.mesh.shape["tensor"] > 1
@@ -164,8 +174,9 @@ def _over_shards(engine: Engine, work: Callable, *specs) -> Callable:
   )
 
 
-def _placed(engine: Engine, s: Slots) -> Slots:
-  """Where a carry lies between programs: always the same, with the heads of caches over tensor."""
+def _lay_out(engine: Engine, s: Slots) -> Slots:
+  """The slots in one layout between programs, with the heads of caches split over tensor. Without
+  it the compiler might choose another layout for each program, and compile the next one again."""
   if engine.mesh is None:
     return s
   mesh, parts = engine.mesh, engine.mesh.shape["tensor"]
@@ -177,8 +188,8 @@ def _placed(engine: Engine, s: Slots) -> Slots:
 
 
 def _counters(s: Slots, change: Callable) -> Slots:
-  """What a shard counts is an array with an axis of shards between programs."""
-  return s._replace(waiting=change(s.waiting), clock=change(s.clock))
+  """Changes the counters of a shard: between programs they have an axis of shards."""
+  return s._replace(waiting=change(s.waiting), iteration=change(s.iteration))
 
 
 def _by_group(tree: PyTree, group: int) -> PyTree:
@@ -193,7 +204,7 @@ def _rollouts(engine: Engine, rows: Rows, budget: Budget, samples: Samples, buck
 
 
 def caps(rows: Rows, budget: Budget):
-  """[B, G], tokens that may be sampled: forced ones that count use up their share of the cap."""
+  """[B, G], how many tokens may be sampled: the cap without the forced tokens that count."""
   return budget.cap if rows.counts is None else budget.cap - rows.counts
 
 

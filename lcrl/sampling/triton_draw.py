@@ -1,8 +1,9 @@
-"""The end of a token as one Triton kernel: the product with the head and the draw from it.
+"""The end of a token as one Triton kernel: the product with the head, and the draw.
 
-Logits never reach memory. A program has some rows and one tile of the vocabulary: it leaves the
-tile's largest logit, its mass, and which of its tokens the noise would pick; picking the tile takes
-no more than those. The same draws as `draw.draw` of dense logits, its plain twin, but for rounding.
+Logits never reach memory. A program multiplies some rows with a few tiles of the vocabulary. For
+each tile it writes the largest logit, the mass, and the token that the noise picks within the tile;
+a second kernel needs only these to pick the tile. Up to rounding the draws equal those of
+`draw.draw` on dense logits, the plain twin.
 """
 
 from __future__ import annotations
@@ -20,13 +21,13 @@ from lcrl.sampling.draw import TILE
 
 
 class Tiles(NamedTuple):
-  """How the work is cut."""
+  """Sizes of blocks, and the launch."""
 
   rows: int = 128  # of a program, at most
   depth: int = 64  # entries of the states in one product, at most
   each: int = 4  # tiles of the vocabulary that a program takes, one after the other
   warps: int = 8
-  stages: int = 3  # blocks on their way
+  stages: int = 3  # blocks of states and head on their way to shared memory
 
 
 TILES = Tiles()
@@ -59,7 +60,7 @@ def draw(
     keys: [S] typed keys, of this token.
     temperature: [S]; 0 takes the largest logit (of equal ones the first), and its log-prob at 1.
     softcap: bound on the logits, None for none.
-    tiles: how the work is cut.
+    tiles: sizes of blocks.
     interpret: runs without a GPU, slowly.
   """
   size, count = len(hidden), pl.cdiv(head.shape[0], TILE)
@@ -71,7 +72,7 @@ def draw(
   temperature = jnp.pad(temperature.astype(jnp.float32), (0, spare))
   call = functools.partial(pl.pallas_call, interpret=interpret)
   of_rows = pl.BlockSpec((rows,), lambda r, t: (r,))
-  found = call(
+  per_tile = call(
     functools.partial(
       _kernel, depth=_depth(head.shape[1], tiles.depth), each=tiles.each, softcap=softcap
     ),
@@ -97,7 +98,7 @@ def draw(
     out_shape=[jax.ShapeDtypeStruct((len(hidden),), dtype) for dtype in (jnp.int32, jnp.float32)],
     compiler_params=plgpu.CompilerParams(num_warps=8),
     name="tile_draw",
-  )(*found, noise, temperature)
+  )(*per_tile, noise, temperature)
   return token[:size], log_prob[:size]
 
 
@@ -123,27 +124,27 @@ def _kernel(
       logits = softcap * jnp.tanh(logits / softcap)
     logits = jnp.where(real[None], logits / divisor, -jnp.inf)
     highest, noisy = logits.max(axis=1), logits + own
-    place = jnp.broadcast_to(within[None], logits.shape)
-    first = jnp.where(noisy == noisy.max(axis=1)[:, None], place, TILE).min(axis=1)
+    index = jnp.broadcast_to(within[None], logits.shape)
+    first = jnp.where(noisy == noisy.max(axis=1)[:, None], index, TILE).min(axis=1)
     top[tile, :] = highest
     mass[tile, :] = highest + jnp.log(jnp.exp(logits - highest[:, None]).sum(axis=1))
     pick[tile, :] = tile * TILE + first
-    logit[tile, :] = jnp.where(place == first[:, None], logits, 0.0).sum(axis=1)
+    logit[tile, :] = jnp.where(index == first[:, None], logits, 0.0).sum(axis=1)
 
   start = pl.program_id(1) * each
   jax.lax.fori_loop(start, jnp.minimum(start + each, pl.cdiv(vocab, TILE)), one, None)
 
 
 def _choose(top, mass, pick, logit, noise, temperature, token, log_prob, *, together: int):
-  """A tile for each of some rows: the token it picked, and its log-prob."""
+  """Picks a tile for each of some rows, and writes the token that it picked and its log-prob."""
   count, row = top.shape[0], pl.program_id(0) * together + jnp.arange(together)
   tile = jnp.arange(pl.next_power_of_2(count))[:, None]
-  inside, place = tile < count, jnp.minimum(tile, count - 1)
+  inside, index = tile < count, jnp.minimum(tile, count - 1)
   take = lambda x, *index: plgpu.load(x.at[index], mask=inside, other=-jnp.inf)
-  masses = take(mass, place, row[None])
+  masses = take(mass, index, row[None])
   drawn = (plgpu.load(temperature.at[row]) > 0)[None]
-  noisy = jnp.where(drawn, masses + take(noise, row[None], place), take(top, place, row[None]))
-  chosen = jnp.where(noisy == noisy.max(axis=0)[None], place, count).min(axis=0)
+  noisy = jnp.where(drawn, masses + take(noise, row[None], index), take(top, index, row[None]))
+  chosen = jnp.where(noisy == noisy.max(axis=0)[None], index, count).min(axis=0)
   highest = masses.max(axis=0)
   total = highest + jnp.log(jnp.exp(masses - highest[None]).sum(axis=0))
   plgpu.store(token.at[row], plgpu.load(pick.at[chosen, row]))

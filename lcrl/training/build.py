@@ -16,7 +16,7 @@ from lcrl.data.lengths import counted_prefix, first, fitting
 from lcrl.evaluation import setup
 from lcrl.evaluation.progress import Progress
 from lcrl.evaluation.run import evaluate
-from lcrl.mesh import whole_shards
+from lcrl.mesh import round_up_rows
 from lcrl.policies import Policy, Tokenizer
 from lcrl.registry import build
 from lcrl.rollouts.worker import RolloutWorker
@@ -181,7 +181,7 @@ def make_evaluator(
         temperature=temperature,
       )
       worker = dataclasses.replace(worker, engine=engine)
-    made_on = {
+    default_mesh = {
       "data": dict(s.eval_task or s.built["task"]),
       "model": setup.model_of(s.built["policy"]),
       "prompts": len(prompts),
@@ -190,16 +190,16 @@ def make_evaluator(
       "temperature": temperature,
       **training.overlap(prompts),
     }
-    setup.tell(made_on, say)
+    setup.tell(default_mesh, say)
     yield Evaluator(
-      made_on,
+      default_mesh,
       lambda params: evaluate(
         worker,
         params,
         prompts,
         samples=s.eval.samples,
         cap=s.train.max_tokens,
-        batch=whole_shards(worker.mesh, s.train.prompts),
+        batch=round_up_rows(worker.mesh, s.train.prompts),
         key=step_key(s.seed, EVAL_STREAM),
         progress=Progress("evaluation", len(prompts), say=say),
       ),

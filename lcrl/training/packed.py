@@ -1,4 +1,8 @@
-"""The programs of a step on packed rows: arrange on the device, read the sizes, run the program."""
+"""The programs of a step on packed rows.
+
+A call arranges the batch on the device, reads the sizes on the host, and runs the program of these
+sizes.
+"""
 
 from __future__ import annotations
 
@@ -21,9 +25,9 @@ PyTree = Any
 
 
 def arranged(batch: PyTree, *, share: bool, **cut) -> tuple[PyTree, jax.Array, jax.Array]:
-  """A batch in the order of `arrange(mask, **cut)`, its places among the signals; order; sizes.
+  """The batch in the order of `arrange(mask, **cut)`, with places among its signals; order; sizes.
 
-  `share`: rollouts of a group share what they begin with.
+  `share`: rollouts of a group share the tokens that they all begin with.
   """
   rows = scored(batch)
   order, place, sizes = arrange(rows.mask, rows.tokens if share else None, **cut)
@@ -31,11 +35,12 @@ def arranged(batch: PyTree, *, share: bool, **cut) -> tuple[PyTree, jax.Array, j
 
 
 def scored(batch: PyTree) -> PyTree:
-  """The rows themselves, of a batch or of rows."""
+  """The rows of a batch; rows themselves."""
   return getattr(batch, "scored", batch)
 
 
 def placed(batch: PyTree, place: Any) -> PyTree:
+  """The batch with the places of its rollouts among the signals."""
   rows = scored(batch)
   new = dataclasses.replace(rows, signals=rows.signals | {PLACE: place})
   if rows is batch:
@@ -45,38 +50,39 @@ def placed(batch: PyTree, place: Any) -> PyTree:
 
 
 class _Packed:
-  """A jitted program (x, batch, sizes) as one of (x, batch)."""
+  """Makes a jitted program of (x, batch, sizes) a function of (x, batch)."""
 
   def __init__(self, run: Any, mesh: Mesh, policy: Policy, cut: dict[str, int]):
     whole, share = replicated(mesh), shares_prompts(policy.config.attention)
     self.run, self.cut = run, cut
     self.arrange = jax.jit(
-      partial(arranged, share=share, **cut), out_shardings=(batch_sharding(mesh), whole, whole)
+      partial(arranged, share=share, **cut),
+      out_shardings=(batch_sharding(mesh), whole, whole),
     )
 
   def lower(self, x: PyTree, batch: Any):
-    """The program of the largest sizes that there can be, for abstract arrays."""
+    """Lowers the program for the largest sizes that can occur, for abstract arrays."""
     like = scored(batch).tokens
     *groups, length = like.shape
     place = jax.ShapeDtypeStruct((*groups, 4), jnp.int32, sharding=like.sharding)
     rows = groups[0] * groups[1] // (self.cut["shards"] * self.cut["pieces"])
     rows //= self.cut.get("parts", 1)
-    most = Sizes(-(-rows // (self.cut["width"] // length)), rows * (length - 1))
-    return self.run.lower(x, placed(batch, place), sizes=rounded(most))
+    largest = Sizes(-(-rows // (self.cut["width"] // length)), rows * (length - 1))
+    return self.run.lower(x, placed(batch, place), sizes=rounded(largest))
 
 
 class Arranged(NamedTuple):
-  """A batch as a program of these sizes takes it."""
+  """An arranged batch, and the sizes of the program that takes it."""
 
   batch: PyTree
   sizes: Sizes
 
 
 class PackedUpdate(_Packed):
-  """state, batch -> state, metrics. The order of groups is nothing to an update."""
+  """state, batch -> state, metrics. An update does not depend on the order of groups."""
 
   def ready(self, batch: PyTree) -> Arranged:
-    """The batch for a call that waits for nothing."""
+    """Arranges the batch and waits for its sizes, so that the later call waits for nothing."""
     batch, _, sizes = self.arrange(batch)
     return Arranged(batch, rounded(Sizes(*np.asarray(sizes).tolist())))
 

@@ -1,11 +1,21 @@
 """Packed rows: the tokens of several rollouts in one row, so that the model sees no padding.
 
-Rollouts of a group that begin alike share what they begin with: it stands in the row once, a stem,
-and the rest of each is a branch of it. With G rollouts of a prompt the model sees it once, not G
-times; gradients are the same.
+Rollouts of a group share the tokens that they all begin with. These stand in the row once, as a
+stem, and the rest of each rollout is a branch of the stem. With G rollouts of a prompt the model
+reads the prompt once instead of G times, and gradients are the same. Two rollouts of a group,
+"p q r a b" and "p q r c", and one of another group, "s t u v", in a row of 12:
 
-A plan is made on the device for each step. Its sizes are those of arrays, so the host reads them
-and rounds them up to one of few: programs are compiled once for each.
+    column     0  1  2 | 3  4 | 5 | 6  7  8  9 |10 11
+    token      p  q  r | a  b | c | s  t  u  v | .  .
+    segment    0  0  0   0  0   0   6  6  6  6 -11 -12   first column of the stem; < 0 where empty
+    branch     0  0  0   1  1   2   0  0  0  0   0  0    0 in a stem, 1 + g behind it
+    position   0  1  2   3  4   3   0  1  2  3   0  0    in the rollout
+               stem      g=0   g=1  a rollout alone is all stem
+
+The `Place` of "p q r c" is row 0, stem 0, start 5, shared 3.
+
+A plan is made on the device for each step. It decides the sizes of arrays, which must be static, so
+the host reads them and rounds them up to one of few sizes: a program is compiled for each.
 """
 
 from __future__ import annotations
@@ -27,7 +37,7 @@ class Sizes(NamedTuple):
 
 
 class Place(NamedTuple):
-  """Where a rollout lies: token t at `stem` + t of the row, from the shared one on at `start`."""
+  """Where a rollout lies: token t at column `stem` + t, or `start` + t - shared behind the stem."""
 
   row: jax.Array
   stem: jax.Array
@@ -49,32 +59,33 @@ class Packed(NamedTuple):
 
 
 def used_lengths(mask: jax.Array) -> jax.Array:
-  """Tokens up to the last sampled one: what comes after it is never looked at. [..., T] -> [...].
+  """Tokens up to the last sampled one; later ones affect nothing. [..., T] -> [...].
 
   >>> print(used_lengths(jnp.array([[False, True, True, False], [False] * 4])))
   [3 0]
   """
-  place = jax.lax.broadcasted_iota(jnp.int32, mask.shape, mask.ndim - 1)
-  return jnp.max(jnp.where(mask, place + 1, 0), axis=-1)
+  index = jax.lax.broadcasted_iota(jnp.int32, mask.shape, mask.ndim - 1)
+  return jnp.max(jnp.where(mask, index + 1, 0), axis=-1)
 
 
 def shared_lengths(tokens: jax.Array, used: jax.Array) -> jax.Array:
-  """How many tokens all rollouts of a group begin with that use any. [B, G, T], [B, G] -> [B].
+  """Length of the common prefix of a group's rollouts that use tokens. [B, G, T], [B, G] -> [B].
 
   >>> print(shared_lengths(jnp.array([[[5, 6, 7], [5, 6, 8], [9, 9, 9]]]), jnp.array([[3, 3, 0]])))
   [2]
   """
   longest = jnp.argmax(used, axis=1)[:, None, None]
   same = tokens == jnp.take_along_axis(tokens, longest, axis=1)
-  place = jax.lax.broadcasted_iota(jnp.int32, tokens.shape, tokens.ndim - 1)
-  differs = ~same | (place >= used[..., None])
-  first = jnp.where(differs, place, tokens.shape[-1]).min(-1)
+  index = jax.lax.broadcasted_iota(jnp.int32, tokens.shape, tokens.ndim - 1)
+  differs = ~same | (index >= used[..., None])
+  first = jnp.where(differs, index, tokens.shape[-1]).min(-1)
   return jnp.where(used > 0, first, used.max(1, keepdims=True)).min(1)
 
 
 def first_fit(used: jax.Array, shared: jax.Array, width: int) -> Place:
-  """Groups, the longest first, each rollout behind those of its group or, where there is no room,
-  behind a new stem in the first row with room. used [B, G], shared [B] -> `Place` of [B, G] each.
+  """Packs groups, the longest first. used [B, G], shared [B] -> `Place` of [B, G] each.
+
+  A rollout goes behind those of its group, or behind a new stem in the first row with room.
 
   >>> place = first_fit(jnp.array([[4, 5], [3, 3]]), jnp.array([3, 0]), 8)
   >>> print(*place.row, *place.stem, *place.start)
@@ -101,9 +112,9 @@ def first_fit(used: jax.Array, shared: jax.Array, width: int) -> Place:
   free = jnp.full(flat.shape, width, jnp.int32)
   branches = jnp.maximum(used - stems, 0).reshape(-1)
   inputs = (branches[flat], stems.reshape(-1)[flat], new)
-  found = jax.lax.scan(put, (free, zero, zero), inputs)[1]
+  places = jax.lax.scan(put, (free, zero, zero), inputs)[1]
   back = lambda x: jnp.zeros_like(x).at[flat].set(x).reshape(used.shape)
-  return jax.tree.map(back, found)
+  return jax.tree.map(back, places)
 
 
 def arrange(
@@ -115,7 +126,8 @@ def arrange(
   pieces: int = 1,
   parts: int = 1,
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
-  """An order of the groups that gives devices and micro-batches alike, and where all will lie.
+  """An order of the groups that gives all devices and micro-batches about as many tokens, and the
+  place of each rollout.
 
   Group b belongs to part b % parts, in every order; the groups of a part are dealt to its pieces
   and shards by length, to and fro.
@@ -177,7 +189,7 @@ def rounded(needed: Sizes) -> Sizes:
 def pack(
   tokens: jax.Array, mask: jax.Array, place: jax.Array, *, sizes: Sizes, width: int
 ) -> Packed:
-  """Tokens and mask [b, G, T] in packed rows, where `arrange` found their place [b, G, 4]."""
+  """Tokens and mask [b, G, T] in packed rows, at their places [b, G, 4] from `arrange`."""
   group, length = tokens.shape[1:]
   tokens, mask = (x.reshape(-1, length) for x in (tokens, mask))
   row, stem, start, shared = place.reshape(-1, 4, 1).swapaxes(0, 1)
@@ -210,7 +222,7 @@ def pack(
 def unpack(scores: jax.Array, mask: jax.Array, fits: jax.Array) -> jax.Array:
   """Scores of the scored tokens [1, tokens] -> [b, G, T], 0 where nothing was sampled.
 
-  All are nan if the sizes were too small, so that no rollout is left out in silence.
+  All are nan if the sizes were too small: a rollout must not be left out in silence.
   """
   sampled = mask.at[..., 0].set(False)
   rank = jnp.cumsum(sampled.reshape(-1)).reshape(mask.shape) - 1

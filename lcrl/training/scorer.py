@@ -131,12 +131,12 @@ def value_and_grad(
   batch: Batch | PairBatch,
   *,
   micro_batches: int,
-  apart: Callable[[PyTree], PyTree] = lambda params: params,
+  unstack_for_grad: Callable[[PyTree], PyTree] = lambda params: params,
 ) -> tuple[jax.Array, PyTree, TokenScores, PyTree]:
   """-> (loss [], new loss state, scores of the whole batch, gradient like params).
 
-  `apart`: `Policy.apart`, so that what several pieces need of params is made once, and the
-  gradients of stacked layers are stacked once.
+  `unstack_for_grad`: that of `Policy`, which splits and casts layers once for all pieces. Their
+  gradients are stacked once.
   """
   if micro_batches == 1:
 
@@ -149,7 +149,7 @@ def value_and_grad(
     return value, state, jax.lax.stop_gradient(scores), grads
   differentiate = _coupled if loss.coupled else _additive
   value, state, scores, grads = differentiate(
-    loss, state, score, apart(params), batch, split(batch, micro_batches)
+    loss, state, score, unstack_for_grad(params), batch, split(batch, micro_batches)
   )
   return value, state, scores, _stacked(grads, params)
 
@@ -194,7 +194,7 @@ def _add(sums: PyTree, more: PyTree) -> PyTree:
 
 
 def _stacked(grads: PyTree, params: PyTree) -> PyTree:
-  """Gradients like `params`, of layers that may be apart."""
+  """Gradients like `params`, whose layers may be unstacked."""
   if isinstance(grads, dict) and isinstance(grads.get("layers"), tuple):
     layers = jax.tree.map(lambda *layers: jnp.stack(layers), *grads["layers"])
     grads = {**grads, "layers": layers}

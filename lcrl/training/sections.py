@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from typing import Annotated, Any, TypeVar
 
 from lcrl.mesh import AXES
-from lcrl.policies.cache import OF_A_BYTE
-from lcrl.policies.decoding import ATTEND
+from lcrl.policies.cache import ONE_BYTE_DTYPES
+from lcrl.policies.decoding import KERNELS
 from lcrl.values import Count, Whole, Within, check, hints, nearest
 
 T = TypeVar("T")
@@ -25,8 +25,8 @@ class Sampling:
   control: Mapping[str, Any] | None = None  # what else shapes sampling (`lcrl.sampling.choices`)
   slots: Count | None = None  # rows that decode at once; None: all
   dtype: str | None = None  # of the sampler's copy of the parameters; None: the policy's
-  cache_dtype: str | None = None  # of its keys and values, in `policies.cache.OF_A_BYTE`; None: own
-  decoding: str | None = None  # in `lcrl.policies.decoding.ATTEND`; None: the fastest here
+  cache_dtype: str | None = None  # of keys and values, in `cache.ONE_BYTE_DTYPES`; None: own
+  decoding: str | None = None  # in `lcrl.policies.decoding.KERNELS`; None: the fastest here
 
 
 @dataclasses.dataclass(frozen=True)
@@ -113,7 +113,7 @@ def section(cls: type[T], values: Mapping[str, Any], name: str) -> T:
 def check_sampling(s: Sampling) -> None:
   if s.temperature <= 0:
     raise ValueError(f"sampling.temperature must be above 0, got {s.temperature}.")
-  known: dict[str, Any] = {"cache_dtype": OF_A_BYTE, "decoding": ATTEND, "dtype": FLOATS}
+  known: dict[str, Any] = {"cache_dtype": ONE_BYTE_DTYPES, "decoding": KERNELS, "dtype": FLOATS}
   for name, values in known.items():
     value = getattr(s, name)
     if value is not None and value not in values:

@@ -70,7 +70,7 @@ def update(
   updates: int = 1,
   sizes: Sizes | None = None,
   measure: Callable[..., dict[str, Mean]] | None = None,
-  apart: Callable[[PyTree], PyTree] = lambda params: params,
+  unstack_for_grad: Callable[[PyTree], PyTree] = lambda params: params,
 ) -> tuple[TrainState, Metrics]:
   """One step: `updates` optimizer steps on as many disjoint parts of the batch, or one on pairs.
 
@@ -78,7 +78,7 @@ def update(
   than one part the old log-probs are computed before the first. Where the loss or its gradient is
   not finite, parameters, optimizer and loss keep their states, and the metric `skipped_updates`
   counts it. `sizes`: of a batch `arranged` for packed rows. `measure`: what to say of it;
-  `update_metrics`. `apart`: as in `value_and_grad`.
+  `update_metrics`. `unstack_for_grad`: as in `value_and_grad`.
   """
   measure = measure or update_metrics
   score = score if sizes is None else partial(score, sizes=sizes)
@@ -88,7 +88,13 @@ def update(
   def one(carry, part):
     params, opt_state, loss_state = carry
     loss, new_loss_state, scores, grads = value_and_grad(
-      recipe.loss, loss_state, score, params, part, micro_batches=micro_batches, apart=apart
+      recipe.loss,
+      loss_state,
+      score,
+      params,
+      part,
+      micro_batches=micro_batches,
+      unstack_for_grad=unstack_for_grad,
     )
     changes, new_opt_state = change(grads, opt_state, params, step=state.step)
     new = optax.apply_updates(params, changes), new_opt_state, new_loss_state

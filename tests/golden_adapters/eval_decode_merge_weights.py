@@ -122,7 +122,7 @@ def lora_forward(inputs, params):
   kernel, a, b = (jnp.array(inputs[name], float).T for name in "WAB")
   how = {"alpha": params["alpha"], "rank_stabilized": params["rslora"]}
   layer = {"layers": {"query": {"kernel": kernel}}}
-  both = lora.beside(layer, {"query": {"a": a, "b": b}}, **how)
+  both = lora.with_adapters(layer, {"query": {"a": a, "b": b}}, **how)
   dense = Dense(kernel.shape[1], ("embed", "heads"))
   x = jnp.array(inputs["x"], float)
   return {"y": dense.apply({"params": both["layers"]["query"]}, x)}

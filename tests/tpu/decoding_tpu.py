@@ -5,7 +5,7 @@ import re
 import pytest
 
 from experiments import fit as command
-from lcrl.policies.cache import reaches
+from lcrl.policies.cache import read_lengths
 from lcrl.training.analysis import fit
 from lcrl.training.rl.learner import build_learner
 from lcrl.training.rl.settings import read
@@ -31,6 +31,6 @@ def test_loops_that_read_a_part_of_the_cache_leave_it_where_it_lies(cache_dtype)
   bodies = {*re.findall(r" while\(.* body=%([\w.\-]+)", text)}
   loops = [part for part in text.split("\n\n") if part.split(" ", 1)[0].strip("%") in bodies]
   tokens = [loop for loop in loops if re.search(cache, loop) and " while(" not in loop]
-  assert len(tokens) == len(reaches(LIMIT)) == 3
+  assert len(tokens) == len(read_lengths(LIMIT)) == 3
   moved = [re.findall(rf"= \(?{cache}.* (?:copy|copy-start)\(.*", loop) for loop in tokens]
   assert len([loop for loop in moved if loop]) <= 1, moved

@@ -7,15 +7,28 @@ see is in `spans`.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 
 from lcrl.policies.attention import cudnn, splash, triton, xla
 from lcrl.policies.attention.devices import per_device
 from lcrl.policies.attention.spans import Spans, Window, segment_spans
+from lcrl.policies.config import Config, softmax_scale
 
-__all__ = ["BACKENDS", "Backend", "Spans", "attention", "segment_spans", "shares_prompts"]
+__all__ = [
+  "BACKENDS",
+  "FUSED_HEAD_DIMS",
+  "Backend",
+  "Spans",
+  "attention",
+  "options_of",
+  "segment_spans",
+  "shares_prompts",
+]
+
+
+FUSED_HEAD_DIMS = (64, 128)  # of the kernels; plain attention takes any
 
 
 class Backend(NamedTuple):
@@ -34,9 +47,10 @@ def attention(
   spans: Spans | None = None,
   window: Window = None,
   softcap: float | None = None,
+  scale: float | None = None,
   backend: str = "xla",
 ) -> jax.Array:
-  """Causal softmax attention, q k^T / sqrt(H), each group of N / K heads sharing keys and values.
+  """Causal softmax(scale * q k^T) v; each group of N / K heads shares its keys and values.
 
   Args:
     q: [..., T, N, H]. k, v: [..., S, K, H].
@@ -45,6 +59,7 @@ def attention(
       own segment, and none of another branch.
     window: a query sees the last `window` keys, itself included; None: all. May be traced.
     softcap: logits become softcap * tanh(logits / softcap).
+    scale: of q k^T, before the soft-cap; None: 1 / sqrt(H).
     backend: a name in BACKENDS.
   Returns: [..., T, N, H] in q's dtype.
   """
@@ -60,7 +75,7 @@ def attention(
     "window": window is not None,
     "window per layer": isinstance(window, jax.Array),
     "soft-cap": softcap is not None,
-    f"head size {q.shape[-1]}": q.shape[-1] not in (64, 128),
+    f"head size {q.shape[-1]}": q.shape[-1] not in FUSED_HEAD_DIMS,
     str(q.dtype): True,
   }
   supports = BACKENDS[backend].supports
@@ -71,8 +86,13 @@ def attention(
     raise ValueError(
       f"Attention back end {backend!r} does not support {', '.join(sorted(missing))}."
     )
-  attend = BACKENDS[backend].attend
-  return attend(q, k, v, index=index, spans=spans, window=window, softcap=softcap)
+  options = {"window": window, "softcap": softcap, "scale": softmax_scale(q.shape[-1], scale)}
+  return BACKENDS[backend].attend(q, k, v, index=index, spans=spans, **options)
+
+
+def options_of(c: Config) -> dict[str, Any]:
+  """The arguments of `attention` that a model says for all its layers."""
+  return {"softcap": c.attention_softcap, "scale": c.attention_scale, "backend": c.attention}
 
 
 def shares_prompts(backend: str) -> bool:

@@ -1,8 +1,8 @@
 """Attention in plain JAX by blocks of queries and of keys, and only where one sees the other.
 
-Neither pass holds more than one block of scores a row: memory grows with length, time with what is
-seen. As in FlashAttention (arXiv:2205.14135) the forward pass keeps a running peak and leaves one
-log-normaliser a query; the backward pass computes each block again.
+Neither pass holds more than one block of scores a row. Memory grows with the length, time with the
+number of visible pairs. As in FlashAttention (arXiv:2205.14135) the forward pass keeps a running
+peak and leaves one log-normaliser a query, and the backward pass computes each block again.
 
 Shapes: I blocks of B queries or keys a row, R rows, K kv heads, Q = B * queries a kv head, H.
 """
@@ -16,9 +16,9 @@ import jax
 import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
 
-from lcrl.policies.attention.spans import Seen
+from lcrl.policies.attention.spans import Visible
 
-_FLOOR = -1e30  # score of a key that is not seen: exp is 0 when one that is has come by
+_FLOOR = -1e30  # score of a key that is not visible: exp(_FLOOR - peak) is 0 after a visible key
 
 
 class Pairs(NamedTuple):
@@ -29,22 +29,22 @@ class Pairs(NamedTuple):
   number: jax.Array  # []
 
   @classmethod
-  def of(cls, seen: Seen) -> Pairs:
-    """seen [I, R, B]"""
-    blocks, _, width = seen.first.shape
+  def of(cls, visible: Visible) -> Pairs:
+    """visible [I, R, B]"""
+    blocks, _, width = visible.first.shape
     begin = width * jnp.arange(blocks)[:, None, None, None]
-    place = jnp.arange(blocks * width).reshape(1, blocks, 1, width)
+    position = jnp.arange(blocks * width).reshape(1, blocks, 1, width)
     meets = lambda first, end: (first < end) & (first < begin + width) & (end > begin)
-    some = meets(seen.first[None], place + 1)
-    if seen.stem is not None and seen.fork is not None:
-      some |= meets(seen.stem[None], seen.fork[None])
+    some = meets(visible.first[None], position + 1)
+    if visible.stem is not None and visible.fork is not None:
+      some |= meets(visible.stem[None], visible.fork[None])
     some = some.any((2, 3)).T
     queries, keys = jnp.nonzero(some, size=blocks**2, fill_value=0)
     return cls(queries, keys, some.sum())
 
 
-def attend(q, k, v, seen: Seen, softcap: float | None, *, width: int):
-  """q [R, T, N, H], k and v [R, T, K, H], seen [R, T] -> [R, T, N, H], in blocks of `width`."""
+def attend(q, k, v, visible: Visible, softcap: float | None, scale: float, *, width: int):
+  """q [R, T, N, H], k and v [R, T, K, H], visible [R, T] -> [R, T, N, H], in blocks of `width`."""
   length, heads, group = q.shape[1], k.shape[2], q.shape[2] // k.shape[2]
 
   def cut(x, added=0):
@@ -56,29 +56,29 @@ def attend(q, k, v, seen: Seen, softcap: float | None, *, width: int):
   q = cut(q.reshape(*q.shape[:2], heads, group, -1)).swapaxes(2, 3)
   q = q.reshape(*q.shape[:3], width * group, -1)
   k, v = (cut(x).swapaxes(2, 3) for x in (k, v))
-  seen = jax.tree.map(partial(cut, added=length), seen)  # what is added sees nothing before it
-  out = _attend(softcap, q, k, v, seen).reshape(*q.shape[:3], width, group, -1)
+  visible = jax.tree.map(partial(cut, added=length), visible)  # padding sees nothing before it
+  out = _attend(softcap, scale, q, k, v, visible).reshape(*q.shape[:3], width, group, -1)
   out = jnp.moveaxis(out.swapaxes(2, 3), 0, 1)
   return out.reshape(out.shape[0], -1, heads * group, out.shape[-1])[:, :length]
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _attend(softcap, q, k, v, seen):
-  """q [I, R, K, Q, H], k and v [I, R, K, B, H], seen [I, R, B] -> [I, R, K, Q, H]."""
-  return _forward(softcap, q, k, v, seen)[0]
+@partial(jax.custom_vjp, nondiff_argnums=(0, 1))
+def _attend(softcap, scale, q, k, v, visible):
+  """q [I, R, K, Q, H], k and v [I, R, K, B, H], visible [I, R, B] -> [I, R, K, Q, H]."""
+  return _forward(softcap, scale, q, k, v, visible)[0]
 
 
-def _forward(softcap, q, k, v, seen):
-  pairs = Pairs.of(seen)
+def _forward(softcap, scale, q, k, v, visible):
+  pairs = Pairs.of(visible)
 
   def pair(at, sums):
     i, j = pairs.queries[at], pairs.keys[at]
     peak, total, values = (_take(x, i) for x in sums)
-    z, _ = _scores(softcap, _take(q, i), _take(k, j), _take(seen, i), i, j)
+    z, _ = _scores(softcap, scale, _take(q, i), _take(k, j), _take(visible, i), i, j)
     new = jnp.maximum(peak, z.max(-1))
-    p, scale = jnp.exp(z - new[..., None]), jnp.exp(peak - new)
+    p, shrink = jnp.exp(z - new[..., None]), jnp.exp(peak - new)
     more = _product("rkqs,rksh->rkqh", p.astype(v.dtype), _take(v, j))
-    now = new, scale * total + p.sum(-1), scale[..., None] * values + more
+    now = new, shrink * total + p.sum(-1), shrink[..., None] * values + more
     return tuple(_put(x, y, i) for x, y in zip(sums, now, strict=True))
 
   zero = jnp.zeros(q.shape, jnp.promote_types(q.dtype, jnp.float32))
@@ -86,18 +86,18 @@ def _forward(softcap, q, k, v, seen):
   peak, total, values = jax.lax.fori_loop(0, pairs.number, pair, start)
   out = checkpoint_name((values / total[..., None]).astype(q.dtype), "attention")
   norm = checkpoint_name(peak + jnp.log(total), "attention")
-  return out, (q, k, v, seen, pairs, out, norm)
+  return out, (q, k, v, visible, pairs, out, norm)
 
 
-def _backward(softcap, kept, g):
+def _backward(softcap, scale, residuals, g):
   """With z the scores and p = exp(z - norm): dz = p (g v^T - g out^T)."""
-  q, k, v, seen, pairs, out, norm = kept
+  q, k, v, visible, pairs, out, norm = residuals
   inner = (g.astype(norm.dtype) * out.astype(norm.dtype)).sum(-1)
 
   def pair(at, grads):
     i, j = pairs.queries[at], pairs.keys[at]
     q_i, g_i, k_j, v_j = _take(q, i), _take(g, i), _take(k, j), _take(v, j)
-    z, slope = _scores(softcap, q_i, k_j, _take(seen, i), i, j)
+    z, slope = _scores(softcap, scale, q_i, k_j, _take(visible, i), i, j)
     p = jnp.exp(z - _take(norm, i)[..., None])
     dp = _product("rkqh,rksh->rkqs", g_i, v_j)
     dz = (p * (dp - _take(inner, i)[..., None]) * slope).astype(q.dtype)
@@ -116,19 +116,19 @@ def _backward(softcap, kept, g):
 _attend.defvjp(_forward, _backward)
 
 
-def _scores(softcap, q, k, seen: Seen, i, j):
+def _scores(softcap, scale, q, k, visible: Visible, i, j):
   """Of block i with block j, [R, K, Q, B], and what they grow by with the product of q and k."""
-  slope: float | jax.Array = q.shape[-1] ** -0.5
-  z = _product("rkqh,rksh->rkqs", q, k) * slope
+  slope: float | jax.Array = scale
+  z = _product("rkqh,rksh->rkqs", q, k) * scale
   if softcap is not None:
     z = softcap * jnp.tanh(z / softcap)
     slope = slope * (1 - (z / softcap) ** 2)
   width = k.shape[-2]
-  place = jnp.arange(width)
-  query, key = (i * width + place)[None, :, None], (j * width + place)[None, None]
-  mask = (key <= query) & (key >= seen.first[..., None])
-  if seen.stem is not None and seen.fork is not None:
-    mask |= (key >= seen.stem[..., None]) & (key < seen.fork[..., None])
+  position = jnp.arange(width)
+  query, key = (i * width + position)[None, :, None], (j * width + position)[None, None]
+  mask = (key <= query) & (key >= visible.first[..., None])
+  if visible.stem is not None and visible.fork is not None:
+    mask |= (key >= visible.stem[..., None]) & (key < visible.fork[..., None])
   mask = jnp.repeat(mask, q.shape[-2] // width, axis=1)
   return jnp.where(mask[:, None], z, _FLOOR), slope
 

@@ -1,15 +1,15 @@
-"""NVIDIA's own kernel: the fastest where every row is one segment, which is all that it takes."""
+"""NVIDIA's own kernel. It takes rows of one segment only, and is the fastest for these."""
 
 from __future__ import annotations
 
 import jax
 
 
-def attend(q, k, v, *, index, spans, window, softcap):
+def attend(q, k, v, *, index, spans, window, softcap, scale):
   del index, spans, softcap  # refused before
   flat = [x.reshape(-1, *x.shape[-3:]) for x in (q, k, v)]
   local = None if window is None else (window - 1, 0)
   out = jax.nn.dot_product_attention(
-    *flat, is_causal=True, local_window_size=local, implementation="cudnn"
+    *flat, scale=scale, is_causal=True, local_window_size=local, implementation="cudnn"
   )
   return out.reshape(q.shape)

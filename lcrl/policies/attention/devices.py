@@ -19,10 +19,10 @@ def per_device(attend: Callable) -> Callable:
   a `shard_map` around it has split is left alone.
   """
 
-  def split(q, k, v, *, index, spans: Spans | None, window: Window, softcap: float | None):
+  def split(q, k, v, *, index, spans: Spans | None, window: Window, **options):
     mesh = jax.sharding.get_abstract_mesh()
     if mesh.empty or mesh.size == 1 or set(mesh.manual_axes) == set(mesh.axis_names):
-      return attend(q, k, v, index=index, spans=spans, window=window, softcap=softcap)
+      return attend(q, k, v, index=index, spans=spans, window=window, **options)
     heads = None if k.shape[-2] % mesh.shape["tensor"] else "tensor"
     batch = P(None) if mesh.manual_axes else BATCH
     rows = P(*batch, *(None,) * (q.ndim - 3), heads)
@@ -31,7 +31,7 @@ def per_device(attend: Callable) -> Callable:
 
     def local(q, k, v, spans, traced):
       window = fixed if traced is None else traced
-      return attend(q, k, v, index=None, spans=spans, window=window, softcap=softcap)
+      return attend(q, k, v, index=None, spans=spans, window=window, **options)
 
     specs = (rows, rows, rows, batch, P())
     left = set(mesh.axis_names) - set(mesh.manual_axes)

@@ -1,7 +1,12 @@
-"""What a query sees, and by which queries a key is seen, as intervals.
+"""Which keys a query sees, and which queries see a key, as intervals of positions in a row.
 
-A segment is a sequence, or several that begin alike: a stem, then a branch for each, and a token of
-a branch sees the stem and what precedes it in its own branch.
+A segment is a sequence, or several that begin alike: a stem, then a branch for each. A token of a
+branch sees the stem and the tokens before it in its own branch. A row of one segment with two
+branches, and what its token t sees:
+
+    position   0   1   2   3   4   5   6   7
+    segment  | stem      | branch 1  | branch 2
+    t = 7      x   x   x               x   x        stem = 0, fork = 3, first = 6
 """
 
 from __future__ import annotations
@@ -15,7 +20,7 @@ Window = int | jax.Array | None
 
 
 class Spans(NamedTuple):
-  """Of the token at each place, [..., S] int32 each.
+  """Of the token at each position, [..., S] int32 each.
 
   As a query it sees the keys from `first` to itself, and those from `stem` up to `fork` (without
   it); None: no segment has branches. As a key it is seen by no query after `last`.
@@ -27,7 +32,7 @@ class Spans(NamedTuple):
   fork: jax.Array | None = None
 
 
-class Seen(NamedTuple):
+class Visible(NamedTuple):
   """The keys that a query sees, [..., T] each, as in `Spans`."""
 
   first: jax.Array
@@ -46,13 +51,13 @@ def segment_spans(segments: jax.Array, branches: jax.Array | None = None) -> Spa
   [0 1 2 2 4] [3 1 3 3 4] [0 0 0 0 4] [0 1 1 1 4]
   """
   along, length = segments.ndim - 1, segments.shape[-1]
-  place = jax.lax.broadcasted_iota(jnp.int32, segments.shape, along)
+  position = jax.lax.broadcasted_iota(jnp.int32, segments.shape, along)
   before = lambda x: jnp.roll(x, 1, axis=along)
-  since = lambda event: jax.lax.cummax(jnp.where(event, place, 0), axis=along)
+  since = lambda event: jax.lax.cummax(jnp.where(event, position, 0), axis=along)
   until = lambda event: jax.lax.cummin(
-    jnp.where(jnp.roll(event, -1, axis=along), place, length - 1), axis=along, reverse=True
+    jnp.where(jnp.roll(event, -1, axis=along), position, length - 1), axis=along, reverse=True
   )
-  opens = (segments != before(segments)) | (place == 0)
+  opens = (segments != before(segments)) | (position == 0)
   if branches is None:
     return Spans(since(opens), until(opens))
   turns = opens | (branches != before(branches))
@@ -67,20 +72,20 @@ def segment_spans(segments: jax.Array, branches: jax.Array | None = None) -> Spa
   )
 
 
-def seen_keys(place: jax.Array, spans: Spans | None, window: Window) -> Seen:
-  """What the query at `place` sees of the last `window` tokens, itself included."""
-  first, _, stem, fork = spans or (jnp.zeros_like(place), None, None, None)
+def visible_keys(position: jax.Array, spans: Spans | None, window: Window) -> Visible:
+  """What the query at `position` sees of the last `window` tokens, itself included."""
+  first, _, stem, fork = spans or (jnp.zeros_like(position), None, None, None)
   if window is None:
-    return Seen(first, stem, fork)
+    return Visible(first, stem, fork)
   if stem is not None and fork is not None:  # the branch continues the stem
-    stem = jnp.maximum(stem, fork + (place - first) - window + 1)
-  return Seen(jnp.maximum(first, place - window + 1), stem, fork)
+    stem = jnp.maximum(stem, fork + (position - first) - window + 1)
+  return Visible(jnp.maximum(first, position - window + 1), stem, fork)
 
 
-def last_query(place: jax.Array, spans: Spans | None, window: Window) -> jax.Array:
-  """No query after it sees the key at `place`; the first that does is its own."""
-  end = jnp.full_like(place, place.shape[-1] - 1) if spans is None else spans.last
+def last_query(position: jax.Array, spans: Spans | None, window: Window) -> jax.Array:
+  """No query after it sees the key at `position`; the first that does is its own."""
+  end = jnp.full_like(position, position.shape[-1] - 1) if spans is None else spans.last
   if window is None or (spans is not None and spans.stem is not None):
     return end
-  # place + window may not fit into int32 where a window means "all"
-  return jnp.minimum(end - place, window - 1) + place
+  # position + window may not fit into int32 where a window means "all"
+  return jnp.minimum(end - position, window - 1) + position

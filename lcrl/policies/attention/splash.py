@@ -1,4 +1,4 @@
-"""Splash attention for TPUs, as it comes with JAX."""
+"""Splash attention for TPUs, from JAX."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import jax.numpy as jnp
 
 from lcrl.policies.attention.spans import Spans
 
-LANES = 128  # rows must be a multiple of it
+LANES = 128  # the kernel refuses rows that are no multiple of a vector register's lanes
 BLOCKS = (512, 384, 256, LANES)  # queries or keys at a time
 
 
@@ -20,6 +20,7 @@ def attend(
   spans: Spans | None,
   window: int | None,
   softcap: float | None,
+  scale: float,
   interpret: bool = False,
 ):
   """As `attention`, without branches. `interpret`: in plain JAX, where there is no TPU."""
@@ -48,6 +49,6 @@ def attend(
   # A segment's first token names it.
   first = jnp.zeros((1, length), jnp.int32) if spans is None else spans.first
   first = jnp.broadcast_to(first, (*lead, length)).reshape(-1, length)
-  first = jnp.pad(first, ((0, 0), (0, more)), constant_values=-1)
-  out = jax.vmap(kernel)(pad(q) * size**-0.5, pad(k), pad(v), tpu.SegmentIds(first, first))
+  first = jnp.pad(first, ((0, 0), (0, more)), constant_values=-1)  # padding is its own segment
+  out = jax.vmap(kernel)(pad(q) * scale, pad(k), pad(v), tpu.SegmentIds(first, first))
   return out.swapaxes(1, 2)[:, :length].reshape(*lead, length, heads, size)

@@ -1,9 +1,16 @@
 """Flash attention in Pallas for NVIDIA GPUs: packed rows, grouped queries, windows, soft-cap.
 
-A query sees the keys from `first[t]` to t and those from `stem[t]` up to `fork[t]`, so that a block
-of queries meets two runs of blocks of keys and what lies outside costs nothing: rows packed of
+A query sees the keys from `first[t]` to t and those from `stem[t]` up to `fork[t]`. A block of
+queries therefore visits two runs of blocks of keys, and keys outside cost nothing: rows packed of
 short segments take as long as the segments. Method: FlashAttention-2, arXiv:2307.08691, in three
-kernels.
+kernels. Program (i, n, b) of a kernel works on block i of head n of row b, and its operands are:
+
+    block spec       shape            holds
+    _block           [own, H]         queries of block i, or keys of block i of the head's group
+    _row             [T, H]           all keys and values, or all queries
+    _block_bounds    [3, own]         first, stem and fork of the queries of block i
+    _block_of_row    [own]            one number a key, the same for all heads: `last`
+    _block_scalars   [own]            one number a query and head: log-normaliser, delta
 """
 
 from __future__ import annotations
@@ -18,14 +25,14 @@ from jax.ad_checkpoint import checkpoint_name
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import triton as gpu
 
-from lcrl.policies.attention.spans import Spans, Window, last_query, seen_keys
+from lcrl.policies.attention.spans import Spans, Window, last_query, visible_keys
 
-_FLOOR = -1e30  # logit of what is not seen
+_FLOOR = -1e30  # logit of a key that is not visible
 _LOG2E = math.log2(math.e)
 
 
 class Tile(NamedTuple):
-  """A kernel's block of its own rows, its block of those it loops over, and how it is run."""
+  """The rows of a program's own block, those of each block that it loops over, and its launch."""
 
   own: int
   other: int
@@ -40,106 +47,118 @@ class Settings(NamedTuple):
   queries: Tile  # queries by keys: gradients of queries
   keys: Tile  # keys by queries: gradients of keys and values
   softcap: float | None = None
+  scale: float = 1.0
   interpret: bool = False
 
 
-TUNED = {  # by head size, on an H100
+# By head size, the fastest of `experiments.benchmarks.attention --tune` on an H100. A program keeps
+# the sums of its own block in registers, so larger heads want smaller blocks, as does the kernel of
+# keys with its two sums, dk and dv. A stage is a block on its way, in shared memory.
+TUNED = {
   64: Settings(Tile(128, 64, 8, 3), Tile(128, 64, 4, 3), Tile(64, 128, 4, 2)),
   128: Settings(Tile(64, 64, 4, 3), Tile(128, 64, 8, 3), Tile(64, 64, 4, 2)),
 }
 
 
 def attend(
-  q, k, v, *, index=None, spans: Spans | None, window: Window, softcap: float | None, how=None
+  q,
+  k,
+  v,
+  *,
+  index=None,
+  spans: Spans | None,
+  window: Window,
+  softcap: float | None,
+  scale: float,
+  settings=None,
 ):
-  """See `attention`. `how`: `Settings`, for tests and for tuning."""
+  """See `attention`. `settings`: `Settings`, for tests and for tuning."""
   del index  # refused before
-  how = (how or TUNED[q.shape[-1]])._replace(softcap=softcap)
+  settings = (settings or TUNED[q.shape[-1]])._replace(softcap=softcap, scale=scale)
   lead, length = q.shape[:-3], q.shape[-3]
   q_, k_, v_ = (x.reshape(-1, *x.shape[-3:]) for x in (q, k, v))
   flat = jax.tree.map(lambda x: x.reshape(-1, length), spans)
-  place = jnp.broadcast_to(jnp.arange(length, dtype=jnp.int32), (q_.shape[0], length))
-  first, stem, fork = seen_keys(place, flat, window)
+  position = jnp.broadcast_to(jnp.arange(length, dtype=jnp.int32), (q_.shape[0], length))
+  first, stem, fork = visible_keys(position, flat, window)
   stems = (first, first) if stem is None or fork is None else (stem, fork)
-  seen = jnp.stack([first, *stems], axis=1)
-  last = last_query(place, flat, window)
-  more = -length % max(how.forward.own, how.keys.own, how.queries.own)
-  if more:  # what is added sees itself alone
+  bounds = jnp.stack([first, *stems], axis=1)
+  last = last_query(position, flat, window)
+  more = -length % max(settings.forward.own, settings.keys.own, settings.queries.own)
+  if more:  # padding sees itself alone
     q_, k_, v_ = (jnp.pad(x, ((0, 0), (0, more), (0, 0), (0, 0))) for x in (q_, k_, v_))
     added = jnp.broadcast_to(jnp.arange(length, length + more, dtype=jnp.int32), (len(q_), more))
     last = jnp.concatenate([last, added], axis=1)
-    seen = jnp.concatenate([seen, jnp.broadcast_to(added[:, None], (len(q_), 3, more))], axis=2)
-  return _attend(how, q_, k_, v_, seen, last)[:, :length].reshape(*lead, *q.shape[-3:])
+    bounds = jnp.concatenate([bounds, jnp.broadcast_to(added[:, None], (len(q_), 3, more))], axis=2)
+  return _attend(settings, q_, k_, v_, bounds, last)[:, :length].reshape(*lead, *q.shape[-3:])
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _attend(how: Settings, q, k, v, seen, last):
-  return _forward(how, q, k, v, seen, last)[0]
+def _attend(settings: Settings, q, k, v, bounds, last):
+  return _forward(settings, q, k, v, bounds, last)[0]
 
 
-def _forward(how: Settings, q, k, v, seen, last):
-  (rows, length, heads, size), tile = q.shape, how.forward
+def _forward(settings: Settings, q, k, v, bounds, last):
+  (rows, length, heads, size), tile = q.shape, settings.forward
   group = heads // k.shape[2]
-  mine, theirs = _block(tile.own, size), _whole(length, size, group)
+  q_block, kv_row = _block(tile.own, size), _row(length, size, group)
   out, norm = _call(
-    how,
+    settings,
     tile,
     _forward_kernel,
     (length // tile.own, heads, rows),
-    in_specs=[mine, theirs, theirs, _triples(tile.own)],
-    out_specs=[mine, _per_head(tile.own)],
+    in_specs=[q_block, kv_row, kv_row, _block_bounds(tile.own)],
+    out_specs=[q_block, _block_scalars(tile.own)],
     out_shape=[
       jax.ShapeDtypeStruct(q.shape, q.dtype),
       jax.ShapeDtypeStruct((rows, heads, length), jnp.float32),
     ],
-  )(q, k, v, seen)
+  )(q, k, v, bounds)
   out, norm = checkpoint_name(out, "attention"), checkpoint_name(norm, "attention")
-  return out, (q, k, v, seen, last, out, norm)
+  return out, (q, k, v, bounds, last, out, norm)
 
 
-def _backward(how: Settings, residuals, dout):
-  q, k, v, seen, last, out, norm = residuals
+def _backward(settings: Settings, residuals, dout):
+  q, k, v, bounds, last, out, norm = residuals
   rows, length, heads, size = q.shape
   group = heads // k.shape[2]
   delta = jnp.sum(dout.astype(jnp.float32) * out.astype(jnp.float32), axis=-1).swapaxes(1, 2)
-  every = jax.ShapeDtypeStruct(q.shape, q.dtype)
+  like_q = jax.ShapeDtypeStruct(q.shape, q.dtype)
 
-  tile = how.queries
-  mine, theirs, number = _block(tile.own, size), _whole(length, size, group), _per_head(tile.own)
+  tile = settings.queries
+  q_block, kv_row = _block(tile.own, size), _row(length, size, group)
+  q_scalars = _block_scalars(tile.own)
   dq = _call(
-    how,
+    settings,
     tile,
     _queries_kernel,
     (length // tile.own, heads, rows),
-    in_specs=[mine, theirs, theirs, _triples(tile.own), mine, number, number],
-    out_specs=mine,
-    out_shape=every,
-  )(q, k, v, seen, dout, norm, delta)
+    in_specs=[q_block, kv_row, kv_row, _block_bounds(tile.own), q_block, q_scalars, q_scalars],
+    out_specs=q_block,
+    out_shape=like_q,
+  )(q, k, v, bounds, dout, norm, delta)
 
-  tile = how.keys
-  whole, numbers = (
-    _whole(length, size),
-    pl.BlockSpec((None, None, length), lambda i, n, b: (b, n, 0)),
-  )
-  triples = pl.BlockSpec((None, 3, length), lambda i, n, b: (b, 0, 0))
+  tile = settings.keys
+  q_row = _row(length, size)
+  q_row_scalars = pl.BlockSpec((None, None, length), lambda i, n, b: (b, n, 0))
+  bounds_row = pl.BlockSpec((None, 3, length), lambda i, n, b: (b, 0, 0))
   dk, dv = _call(
-    how,
+    settings,
     tile,
     _keys_kernel,
     (length // tile.own, heads, rows),
     in_specs=[
-      whole,
+      q_row,
       _block(tile.own, size, group),
       _block(tile.own, size, group),
-      triples,
-      _numbers(tile.own),
-      whole,
-      numbers,
-      numbers,
+      bounds_row,
+      _block_of_row(tile.own),
+      q_row,
+      q_row_scalars,
+      q_row_scalars,
     ],
     out_specs=[_block(tile.own, size)] * 2,
-    out_shape=[every] * 2,
-  )(q, k, v, seen, last, dout, norm, delta)
+    out_shape=[like_q] * 2,
+  )(q, k, v, bounds, last, dout, norm, delta)
 
   def shared(x):
     """Adds up what the heads of a group found for the keys that they share."""
@@ -152,19 +171,19 @@ def _backward(how: Settings, residuals, dout):
 _attend.defvjp(_forward, _backward)
 
 
-def _forward_kernel(q_ref, k_ref, v_ref, seen_ref, out_ref, norm_ref, *, how: Settings):
+def _forward_kernel(q_ref, k_ref, v_ref, bounds_ref, out_ref, norm_ref, *, settings: Settings):
   q = q_ref[...]
-  blocks, visit = _keys_of(how.forward, seen_ref)
+  blocks, visit = _keys_of(settings.forward, bounds_ref)
 
   def body(j, carry):
     total, weighted, peak = carry
-    here, seen = visit(j)
-    logits, _ = _logits(how, gpu.dot(q, k_ref[here, :].T), q.shape[-1])
-    logits = jnp.where(seen, logits, _FLOOR)
+    block, visible = visit(j)
+    logits, _ = _logits(settings, gpu.dot(q, k_ref[block, :].T))
+    logits = jnp.where(visible, logits, _FLOOR)
     higher = jnp.maximum(peak, jnp.max(logits, axis=1))
     shrink = jnp.exp2(peak - higher)
     p = jnp.exp2(logits - higher[:, None])
-    v = v_ref[here, :]
+    v = v_ref[block, :]
     weighted = weighted * shrink[:, None] + gpu.dot(p.astype(v.dtype), v)
     return total * shrink + jnp.sum(p, axis=1), weighted, higher
 
@@ -176,29 +195,29 @@ def _forward_kernel(q_ref, k_ref, v_ref, seen_ref, out_ref, norm_ref, *, how: Se
 
 
 def _queries_kernel(
-  q_ref, k_ref, v_ref, seen_ref, dout_ref, norm_ref, delta_ref, dq_ref, *, how: Settings
+  q_ref, k_ref, v_ref, bounds_ref, dout_ref, norm_ref, delta_ref, dq_ref, *, settings: Settings
 ):
   q, dout, norm, delta = q_ref[...], dout_ref[...], norm_ref[...], delta_ref[...]
-  blocks, visit = _keys_of(how.queries, seen_ref)
+  blocks, visit = _keys_of(settings.queries, bounds_ref)
 
   def body(j, dq):
-    here, seen = visit(j)
-    k, v = k_ref[here, :], v_ref[here, :]
-    logits, slope = _logits(how, gpu.dot(q, k.T), q.shape[-1])
-    p = jnp.where(seen, jnp.exp2(logits - norm[:, None]), 0.0)
+    block, visible = visit(j)
+    k, v = k_ref[block, :], v_ref[block, :]
+    logits, slope = _logits(settings, gpu.dot(q, k.T))
+    p = jnp.where(visible, jnp.exp2(logits - norm[:, None]), 0.0)
     d = p * (gpu.dot(dout, v.T) - delta[:, None]) * slope
     return dq + gpu.dot(d.astype(k.dtype), k)
 
   zero = jnp.zeros(q.shape, jnp.float32)
   dq = jax.lax.fori_loop(0, blocks, body, zero)
-  dq_ref[...] = (dq * q.shape[-1] ** -0.5).astype(dq_ref.dtype)
+  dq_ref[...] = (dq * settings.scale).astype(dq_ref.dtype)
 
 
 def _keys_kernel(
   q_ref,
   k_ref,
   v_ref,
-  seen_ref,
+  bounds_ref,
   last_ref,
   dout_ref,
   norm_ref,
@@ -206,50 +225,51 @@ def _keys_kernel(
   dk_ref,
   dv_ref,
   *,
-  how: Settings,
+  settings: Settings,
 ):
-  own, other = how.keys[:2]
+  own, other = settings.keys[:2]
   k, v = k_ref[...], v_ref[...]
   key = pl.program_id(0) * own + jnp.arange(own)
 
   def body(j, carry):
     dk, dv = carry
-    here = pl.ds(j * other, other)
-    q, dout = q_ref[here, :], dout_ref[here, :]
-    logits, slope = _logits(how, gpu.dot(k, q.T), k.shape[-1])
-    place = j * other + jnp.arange(other)
-    seen = _seen(key[:, None], place[None, :], *(seen_ref[i, here][None, :] for i in range(3)))
-    p = jnp.where(seen, jnp.exp2(logits - norm_ref[here][None, :]), 0.0)
+    block = pl.ds(j * other, other)
+    q, dout = q_ref[block, :], dout_ref[block, :]
+    logits, slope = _logits(settings, gpu.dot(k, q.T))
+    position = j * other + jnp.arange(other)
+    bounds = (bounds_ref[i, block][None, :] for i in range(3))
+    visible = _visible(key[:, None], position[None, :], *bounds)
+    p = jnp.where(visible, jnp.exp2(logits - norm_ref[block][None, :]), 0.0)
     dv = dv + gpu.dot(p.astype(dout.dtype), dout)
-    d = p * (gpu.dot(v, dout.T) - delta_ref[here][None, :]) * slope
+    d = p * (gpu.dot(v, dout.T) - delta_ref[block][None, :]) * slope
     return dk + gpu.dot(d.astype(q.dtype), q), dv
 
   begin = jax.lax.div(pl.program_id(0) * own, other)
   end = jax.lax.div(jnp.max(last_ref[...]), other) + 1
   zero = jnp.zeros(k.shape, jnp.float32)
   dk, dv = jax.lax.fori_loop(begin, end, body, (zero, zero))
-  dk_ref[...] = (dk * k.shape[-1] ** -0.5).astype(dk_ref.dtype)
+  dk_ref[...] = (dk * settings.scale).astype(dk_ref.dtype)
   dv_ref[...] = dv.astype(dv_ref.dtype)
 
 
-def _logits(how: Settings, products, size: int):
-  """Logits in units of log 2, and their slope in the products (without 1 / sqrt(size))."""
-  if how.softcap is None:
-    return products * (size**-0.5 * _LOG2E), 1.0
-  bent = jnp.tanh(products * (size**-0.5 / how.softcap))
-  return bent * (how.softcap * _LOG2E), 1.0 - bent * bent
+def _logits(settings: Settings, products):
+  """Logits in units of log 2, and their slope in the products (without the scale)."""
+  if settings.softcap is None:
+    return products * (settings.scale * _LOG2E), 1.0
+  bent = jnp.tanh(products * (settings.scale / settings.softcap))
+  return bent * (settings.softcap * _LOG2E), 1.0 - bent * bent
 
 
-def _seen(key, place, first, stem, fork):
-  """Does the query at `place` see the key?"""
-  return ((key >= first) & (key <= place)) | ((key >= stem) & (key < fork))
+def _visible(key, position, first, stem, fork):
+  """Does the query at `position` see the key?"""
+  return ((key >= first) & (key <= position)) | ((key >= stem) & (key < fork))
 
 
-def _keys_of(tile: Tile, seen_ref):
+def _keys_of(tile: Tile, bounds_ref):
   """What this block of queries sees: so many blocks of keys, and j -> (the j-th, [own, other])."""
   own, other = tile[:2]
-  place = pl.program_id(0) * own + jnp.arange(own)
-  first, stem, fork = (seen_ref[i, :] for i in range(3))
+  position = pl.program_id(0) * own + jnp.arange(own)
+  first, stem, fork = (bounds_ref[i, :] for i in range(3))
   up = lambda n: jax.lax.div(n + other - 1, other)
   begin, after = jax.lax.div(jnp.min(stem), other), up(jnp.max(fork))
   ahead = jnp.maximum(after - begin, 0)  # blocks of stems; then those of branches
@@ -259,38 +279,38 @@ def _keys_of(tile: Tile, seen_ref):
   def visit(j):
     start = jnp.where(j < ahead, begin + j, again + j - ahead) * other
     key = start + jnp.arange(other)[None, :]
-    return pl.ds(start, other), _seen(key, *(x[:, None] for x in (place, first, stem, fork)))
+    return pl.ds(start, other), _visible(key, *(x[:, None] for x in (position, first, stem, fork)))
 
   return ahead + end - again, visit
 
 
-def _call(how: Settings, tile: Tile, kernel, grid, **specs):
+def _call(settings: Settings, tile: Tile, kernel, grid, **specs):
   return pl.pallas_call(
-    functools.partial(kernel, how=how),
+    functools.partial(kernel, settings=settings),
     grid=grid,
-    interpret=how.interpret,
+    interpret=settings.interpret,
     compiler_params=gpu.CompilerParams(num_warps=tile.warps, num_stages=tile.stages),
     name=f"attention{kernel.__name__.removesuffix('_kernel')}",
     **specs,
   )
 
 
-# A program works on block i of head n of row b.
+# The grid is (i, n, b), see the table above.
 def _block(own: int, size: int, group: int = 1):
   return pl.BlockSpec((None, own, None, size), lambda i, n, b: (b, i, n // group, 0))
 
 
-def _whole(length: int, size: int, group: int = 1):
+def _row(length: int, size: int, group: int = 1):
   return pl.BlockSpec((None, length, None, size), lambda i, n, b: (b, 0, n // group, 0))
 
 
-def _numbers(own: int):
+def _block_of_row(own: int):
   return pl.BlockSpec((None, own), lambda i, n, b: (b, i))
 
 
-def _triples(own: int):
+def _block_bounds(own: int):
   return pl.BlockSpec((None, 3, own), lambda i, n, b: (b, 0, i))
 
 
-def _per_head(own: int):
+def _block_scalars(own: int):
   return pl.BlockSpec((None, None, own), lambda i, n, b: (b, n, i))

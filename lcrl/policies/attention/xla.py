@@ -7,33 +7,36 @@ import jax.numpy as jnp
 
 from lcrl.policies.attention import blocked
 from lcrl.policies.attention.devices import block_width
-from lcrl.policies.attention.spans import Seen, Spans, Window, seen_keys
+from lcrl.policies.attention.spans import Spans, Visible, Window, visible_keys
 
 
-def attend(q, k, v, *, index, spans: Spans | None, window: Window, softcap: float | None):
+def attend(
+  q, k, v, *, index, spans: Spans | None, window: Window, softcap: float | None, scale: float
+):
   *lead, length, heads, size = q.shape
   if index is not None:
-    return dense(q, k, v, index, seen_keys(index, spans, window), softcap)
-  place = jax.lax.broadcasted_iota(jnp.int32, (*lead, length), len(lead))
-  seen, (width, most) = seen_keys(place, spans, window), block_width()
+    return dense(q, k, v, index, visible_keys(index, spans, window), softcap, scale)
+  position = jax.lax.broadcasted_iota(jnp.int32, (*lead, length), len(lead))
+  visible, (width, most) = visible_keys(position, spans, window), block_width()
   if length <= most:
-    return dense(q, k, v, place, seen, softcap)
+    return dense(q, k, v, position, visible, softcap, scale)
   q, k, v = (x.reshape(-1, *x.shape[len(lead) :]) for x in (q, k, v))
-  seen = jax.tree.map(lambda x: x.reshape(-1, length), seen)
-  return blocked.attend(q, k, v, seen, softcap, width=width).reshape(*lead, length, heads, size)
+  visible = jax.tree.map(lambda x: x.reshape(-1, length), visible)
+  out = blocked.attend(q, k, v, visible, softcap, scale, width=width)
+  return out.reshape(*lead, length, heads, size)
 
 
-def dense(q, k, v, index, seen: Seen, softcap: float | None):
+def dense(q, k, v, index, visible: Visible, softcap: float | None, scale: float):
   """All scores at once."""
   *lead, length, heads, size = q.shape
   keys = jax.lax.broadcasted_iota(jnp.int32, (1,) * index.ndim + k.shape[-3:-2], index.ndim)
-  mask = (keys <= index[..., None]) & (keys >= seen.first[..., None])
-  if seen.stem is not None and seen.fork is not None:
-    mask |= (keys >= seen.stem[..., None]) & (keys < seen.fork[..., None])
+  mask = (keys <= index[..., None]) & (keys >= visible.first[..., None])
+  if visible.stem is not None and visible.fork is not None:
+    mask |= (keys >= visible.stem[..., None]) & (keys < visible.fork[..., None])
   q = q.reshape(*lead, length, k.shape[-2], -1, size)
   wide = jnp.promote_types(q.dtype, jnp.float32)
   # in the order of the product: any other is a copy of all logits
-  logits = jnp.einsum("...tkgh,...skh->...ktgs", q, k, preferred_element_type=wide) * size**-0.5
+  logits = jnp.einsum("...tkgh,...skh->...ktgs", q, k, preferred_element_type=wide) * scale
   if softcap is not None:
     logits = softcap * jnp.tanh(logits / softcap)
   logits = jnp.where(mask[..., None, :, None, :], logits, jnp.finfo(wide).min)

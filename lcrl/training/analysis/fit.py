@@ -21,6 +21,7 @@ from lcrl.data.rows import Rows
 from lcrl.mesh import batch_sharding, batch_shards, replicated
 from lcrl.policies import Config
 from lcrl.policies import cache as caches
+from lcrl.policies.decoding import KERNELS
 from lcrl.sampling import jobs, programs
 from lcrl.sampling.engine import Engine
 from lcrl.training.analysis.collectives import sent_bytes
@@ -170,10 +171,14 @@ def decode_loops(model: Learner, engine: Engine, tokens: float) -> Decoding:
   rows = train.prompts * train.group_size // batch_shards(model.mesh)
   size = rows if slots is None else min(slots, rows)
   group = train.group_size if shares_prompt(model) else 1
-  if engine.policy.config.decoding != "xla":  # a row reads its own keys
+  if not KERNELS[engine.policy.config.decoding].reads_all_rows_alike:  # a row reads its own keys
     reads = [(tokens, tokens / 2)]
   else:
-    ends = jobs.spans(train.max_tokens) if slots is None else caches.reaches(train.max_tokens)
+    ends = (
+      jobs.cache_lengths(train.max_tokens)
+      if slots is None
+      else caches.read_lengths(train.max_tokens)
+    )
     reads = [
       (min(max(tokens - least, 0), end - least), end)
       for least, end in itertools.pairwise((0, *ends))

@@ -21,7 +21,7 @@ from lcrl import budgets, data, rewards
 from lcrl.data import pair_builders
 from lcrl.data.pair_builders import Samples, win_rates
 from lcrl.data.sources import Encoded
-from lcrl.mesh import everywhere, replicated
+from lcrl.mesh import replicate, replicated
 from lcrl.registry import build, resolve
 from lcrl.rollouts.worker import RolloutWorker
 from lcrl.tasks.task import Prompt, Task
@@ -91,7 +91,7 @@ def empty(s: Settings, model: PairLearner) -> Pool:
     signals={COMPARED[need]: np.zeros(rows, np.float32) for need in needs},
     states=Stages(*(stage.init() for stage in stages(s))),
   )
-  return everywhere(model.mesh, jax.tree.map(np.asarray, pool))
+  return replicate(model.mesh, jax.tree.map(np.asarray, pool))
 
 
 def reference_policies(
@@ -162,7 +162,7 @@ def make_round(s: Settings, model: PairLearner, task: Task, worker: RolloutWorke
       )
     )
     if teacher is not None:
-      pool = everywhere(model.mesh, teacher.joined(on_host(pool), prompts))
+      pool = replicate(model.mesh, teacher.joined(on_host(pool), prompts))
     rows = dataclasses.replace(pool, states=Stages((), ()))
     signals = {name: said_by(policy_of(params), rows) for name, policy_of in whose.items()}
     return dataclasses.replace(pool, signals=gather(signals))

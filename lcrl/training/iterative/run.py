@@ -17,7 +17,7 @@ from lcrl import recipes
 from lcrl.data import batches
 from lcrl.data.sources import Encoded
 from lcrl.losses.preference import stages
-from lcrl.mesh import batch_shards, check_divides, everywhere
+from lcrl.mesh import batch_shards, check_divides, replicate
 from lcrl.registry import resolve
 from lcrl.training.build import build_tokenizer, ends_of, make_evaluator, rollout_worker
 from lcrl.training.iterative import pool as pools
@@ -124,7 +124,7 @@ class Steps:
     number, at = divmod(int(state.step), s.round.updates)
     if at == 0:
       pool, position = self._start_round(state), int(state.position) + s.round.prompts
-      moved = everywhere(self._model.mesh, {"position": np.int32(position)})
+      moved = replicate(self._model.mesh, {"position": np.int32(position)})
       state = dataclasses.replace(state, pending=pool, **moved)
     sampled = time.perf_counter() - clock
     if number != self._round:
@@ -156,7 +156,7 @@ class Steps:
     the policy as it is."""
     model, pool = self._model, state.pending
     if self._stream is None:
-      moved = everywhere(model.mesh, {"step": np.asarray(state.step) + np.int32(1)})
+      moved = replicate(model.mesh, {"step": np.asarray(state.step) + np.int32(1)})
       return dataclasses.replace(state, **moved), {}, None
     pairs: Pairs = self._stream[at]
     cut = {name: pairs.signals[name][..., : pairs.tokens.shape[-1]] for name in pool.signals}
@@ -168,7 +168,7 @@ class Steps:
       "tokens": np.asarray(state.counters["tokens"]) + np.float32(pairs.mask.sum()),
     }
     state, found = self._update(dataclasses.replace(state, pending=None), batch)
-    moved = everywhere(model.mesh, {"counters": counters})
+    moved = replicate(model.mesh, {"counters": counters})
     state = dataclasses.replace(state, pending=pool, **moved)
     return state, values(jax.device_get(found)), batch
 

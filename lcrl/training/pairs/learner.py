@@ -56,7 +56,7 @@ class ModelHooks(NamedTuple):
   source: Callable[[Source], Source] = lambda source: source
   adapters: Callable[..., Any] = lora.adapters
   merge: Callable[..., PyTree] = lora.merge
-  with_base: Callable[..., PyTree] = lora.beside
+  with_adapters: Callable[..., PyTree] = lora.with_adapters
   make_scorer: Callable[..., Callable] = make_scorer
   update_measure: Callable[[Stage], Callable] = metrics.update_measure
   pair_metrics: Callable[..., dict[str, jax.Array]] = metrics.pair_metrics
@@ -171,7 +171,7 @@ class Trainable(NamedTuple):
   init: Callable[[jax.Array], PyTree]
   axes: PyTree
   merge: Callable[[PyTree, PyTree], PyTree]  # base, trained -> params to act with
-  with_base: Callable[[PyTree, PyTree], PyTree]  # base, trained -> params to learn with
+  with_adapters: Callable[[PyTree, PyTree], PyTree]  # base, trained -> params to learn with
 
 
 def trainable(hooks: ModelHooks, policy: Policy, adapters: Any) -> Trainable:
@@ -180,13 +180,17 @@ def trainable(hooks: ModelHooks, policy: Policy, adapters: Any) -> Trainable:
     itself = lambda base, trained: trained
     return Trainable(policy.init, policy.axes, itself, itself)
   init, axes = hooks.adapters(policy, rank=adapters.rank, targets=adapters.targets)
-  merge, with_base = (partial(f, alpha=adapters.alpha) for f in (hooks.merge, hooks.with_base))
-  return Trainable(init, axes, merge, with_base)
+  merge, with_adapters = (
+    partial(f, alpha=adapters.alpha) for f in (hooks.merge, hooks.with_adapters)
+  )
+  return Trainable(init, axes, merge, with_adapters)
 
 
 def learn(part: Trainable, score, step, base, state: TrainState, batch: PairBatch, **sizes):
   """`step` of the trained parameters on top of their base."""
-  from_trained = lambda trained, rows, **sizes: score(part.with_base(base, trained), rows, **sizes)
+  from_trained = lambda trained, rows, **sizes: score(
+    part.with_adapters(base, trained), rows, **sizes
+  )
   return step(state, batch, score=from_trained, **sizes)
 
 

@@ -17,7 +17,7 @@ import numpy as np
 
 from lcrl.data import batches, sources
 from lcrl.data.sources import Encoded, fingerprint
-from lcrl.mesh import batch_shards, everywhere
+from lcrl.mesh import batch_shards, replicate
 from lcrl.registry import build, resolve
 from lcrl.training import resume
 from lcrl.training.build import Evaluator, build_tokenizer, ends_of
@@ -189,7 +189,7 @@ def take(
   state, found = update(state, batch)
   fetch(step + 1)  # while the devices are busy
   moved = {"position": np.int32(step + 1), "counters": counters}
-  state = dataclasses.replace(state, **everywhere(model.mesh, moved))
+  state = dataclasses.replace(state, **replicate(model.mesh, moved))
   metrics: Metrics = {name: jax.tree.map(np.asarray, metric) for name, metric in found.items()}
   seconds = time.perf_counter() - start
   numbers = values(metrics | {"time/step": Sum(seconds)})

@@ -10,7 +10,7 @@ import numpy as np
 
 from lcrl.data.rows import Rows
 from lcrl.data.sources import Encoded
-from lcrl.mesh import local_rows, replicated, to_global, to_local, whole_shards
+from lcrl.mesh import local_rows, replicated, round_up_rows, to_global, to_local
 from lcrl.sampling.engine import make_engine
 from lcrl.training.build import build_control, eval_temperature
 from lcrl.training.keys import EVAL_STREAM, step_key
@@ -31,7 +31,7 @@ def make_sampler(
 ) -> Callable[[PyTree], Answers]:
   """params of the policy -> its answers to the prompts of `encoded`, always with the same keys."""
   s, mesh = model.settings, model.mesh
-  limit, batch = s.train.max_prompt_tokens, whole_shards(mesh, s.train.prompts)
+  limit, batch = s.train.max_prompt_tokens, round_up_rows(mesh, s.train.prompts)
   prompts = [one.prompt for one in encoded if len(one.prompt) <= limit][: s.eval.prompts]
   if not prompts:
     raise ValueError(f"no prompt is as short as train.max_prompt_tokens={limit}.")

@@ -60,9 +60,9 @@ def merge(params: PyTree, adapted: PyTree, *, alpha: float) -> PyTree:
   return lora.merge(params, _body(adapted), alpha=alpha) | {HEAD: adapted[HEAD]}
 
 
-def beside(params: PyTree, adapted: PyTree, *, alpha: float) -> PyTree:
-  """`lora.beside`, with the trained head."""
-  return lora.beside(params, _body(adapted), alpha=alpha) | {HEAD: adapted[HEAD]}
+def with_adapters(params: PyTree, adapted: PyTree, *, alpha: float) -> PyTree:
+  """`lora.with_adapters`, with the trained head."""
+  return lora.with_adapters(params, _body(adapted), alpha=alpha) | {HEAD: adapted[HEAD]}
 
 
 def _body(adapted: PyTree) -> PyTree:

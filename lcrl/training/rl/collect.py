@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from lcrl.masked import masked_sum
-from lcrl.mesh import batch_sharding, batch_shards, made_on, on_host, replicated
+from lcrl.mesh import batch_sharding, batch_shards, default_mesh, on_host, replicated
 from lcrl.rollouts.worker import PendingRollouts
 from lcrl.tasks.task import Prompt
 from lcrl.training.keys import step_key
@@ -107,7 +107,7 @@ class Collector:
       self._recipe, states, prompts, step=step, key=key, group_size=self._group_size
     )
     worker = self._pipeline.worker
-    with made_on(worker.mesh):
+    with default_mesh(worker.mesh):
       local = worker.render(prompts, index, budget)
       rollouts = worker.start(params, local, step_key(self._seed, step))
     return PendingCollect(self, params, request, rollouts, time.perf_counter() - start)
@@ -120,7 +120,7 @@ class Collector:
     pool: list[Rollouts] = []
     trains: list[bool] = []
     metrics: Metrics = {}
-    with made_on(self._pipeline.mesh):
+    with default_mesh(self._pipeline.mesh):
       while True:
         r, sampled = self._pipeline.result(rollouts)
         waited += max(sampled.end - start, 0.0)

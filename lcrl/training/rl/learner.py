@@ -19,11 +19,11 @@ from lcrl import compiler, recipes
 from lcrl.mesh import (
   batch_sharding,
   batch_shards,
-  beside,
   check_divides,
   first_devices,
   make_mesh,
   replicated,
+  sampler_mesh,
 )
 from lcrl.policies import Policy, sources
 from lcrl.policies.hf import Source
@@ -65,7 +65,7 @@ class Learner:
   @property
   def sampler_mesh(self) -> Mesh:
     """The devices that sample: those of `mesh`, or others that do nothing else."""
-    return beside(self.mesh, self.settings.sampling.devices)
+    return sampler_mesh(self.mesh, self.settings.sampling.devices)
 
   def policy_params(self, trained: PyTree) -> PyTree:
     """The parameters that the policy acts with, from those that are trained."""
@@ -91,7 +91,7 @@ def build_learner(settings: Settings, *, devices=None) -> Learner:
     )
   mesh = make_mesh(**s.mesh.axes, devices=here[:left])
   check_divides(mesh, prompts=s.train.prompts, pieces=s.train.micro_batches * s.train.updates)
-  check_divides(beside(mesh, s.sampling.devices), prompts=s.train.prompts)
+  check_divides(sampler_mesh(mesh, s.sampling.devices), prompts=s.train.prompts)
   if devices is None:
     longest = s.train.max_prompt_tokens + s.train.max_tokens
     for count, each, what in (
@@ -144,7 +144,7 @@ def build_learner(settings: Settings, *, devices=None) -> Learner:
     optimizer=optimizer,
     micro_batches=s.train.micro_batches,
     updates=s.train.updates,
-    apart=policy.apart,
+    unstack_for_grad=policy.unstack_for_grad,
   )
   update_: Callable[..., Any] = jax.jit(
     step,

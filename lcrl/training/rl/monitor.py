@@ -11,7 +11,7 @@ import jax
 import numpy as np
 
 from lcrl.data.lengths import first
-from lcrl.mesh import batch_on, batch_shards, replicated
+from lcrl.mesh import batch_shards, replicated, shard_batch
 from lcrl.rollouts.worker import RolloutWorker
 from lcrl.tasks.task import Task
 from lcrl.training.keys import EVAL_STREAM, step_key
@@ -56,7 +56,7 @@ def make_monitor(
     )
     local = worker.render(prompts, index, budget)
     rollouts, _ = worker.start(state.params, local, key).result()
-    rollouts = batch_on(learner.mesh, rollouts)
+    rollouts = shard_batch(learner.mesh, rollouts)
     return dataclasses.replace(state, recipe=observe(state.recipe, rollouts))
 
   return monitor

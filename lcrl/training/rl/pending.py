@@ -14,7 +14,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from lcrl.mesh import batch_on, everywhere
+from lcrl.mesh import replicate, shard_batch
 from lcrl.training.metrics import Mean
 from lcrl.training.rl.collect import Collected
 from lcrl.types import Budget, Rollouts
@@ -24,7 +24,7 @@ PyTree = Any
 
 def to_state(mesh: Mesh, c: Collected) -> PyTree:
   """The rollouts as a part of the training state, on the devices that train."""
-  r = batch_on(mesh, c.rollouts)
+  r = shard_batch(mesh, c.rollouts)
   sampled, trained = c.passed
   numbers = {
     "position": np.int32(c.position),
@@ -36,7 +36,7 @@ def to_state(mesh: Mesh, c: Collected) -> PyTree:
     "metrics": {name: mean._asdict() for name, mean in c.metrics.items()},
   }
   rows = {name: x for name, x in vars(r).items() if x is not None} | {"budget": vars(r.budget)}
-  return {"rollouts": rows, **everywhere(mesh, numbers)}
+  return {"rollouts": rows, **replicate(mesh, numbers)}
 
 
 def from_state(pending: PyTree) -> Collected:

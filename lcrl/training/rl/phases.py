@@ -10,7 +10,7 @@ import jax
 import numpy as np
 
 from lcrl import recipes
-from lcrl.mesh import batch_on, everywhere, replicated
+from lcrl.mesh import replicate, replicated, shard_batch
 from lcrl.training.keys import step_key
 from lcrl.training.metrics import Metrics, known
 from lcrl.training.rl.collect import Collected
@@ -44,7 +44,7 @@ def make_shape(
   stats_of = jax.jit(stats, out_shardings=replicated(learner.mesh))
 
   def shape(state: TrainState, collected: Collected) -> Shaped:
-    rollouts = batch_on(learner.mesh, collected.rollouts)
+    rollouts = shard_batch(learner.mesh, collected.rollouts)
     rollouts = pipeline.add_signals(state.params, rollouts)
     signals = dict(rollouts.signals)
     old = signals.pop("old_log_probs", None)
@@ -78,7 +78,7 @@ def update(
   tokens = float(stats["lengths"][stats["valid"]].sum())
   # Transfers run in order. These go first, so that a checkpoint of this state does not wait for
   # rollouts that are started behind the update.
-  advanced = everywhere(learner.mesh, _advanced(before, collected, tokens))
+  advanced = replicate(learner.mesh, _advanced(before, collected, tokens))
   return dataclasses.replace(state, **advanced), metrics | shaped.metrics
 
 
