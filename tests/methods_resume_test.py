@@ -19,7 +19,7 @@ from lcrl.data import tokenizers
 from lcrl.registry import build
 from lcrl.rollouts.worker import RolloutWorker
 from lcrl.sampling.engine import make_engine
-from lcrl.sampling.programs import compiled, proceed
+from lcrl.sampling.programs import advance_stream, compiled
 from lcrl.tasks.verify import Verdict
 from lcrl.training.checkpoint import Checkpoints
 from lcrl.training.rl.learner import build_learner
@@ -244,7 +244,7 @@ def test_a_schedule_of_lengths_compiles_a_few_programs():
   )
   shrinking = dict(fn="geometric_points", start=30, end=6, points=5, total=6)
   run = Run(wide, budget=dict(fn="scheduled", schedule=shrinking), train=dict(max_tokens=32))
-  sample = compiled(proceed, ())
+  sample = compiled(advance_stream, ())
   before = sample._cache_size()
   _, batches = run.steps(run.model.initial(), 6)
   caps = [int(b.rollouts.budget.cap.max()) for b in batches]
