@@ -167,8 +167,8 @@ def adaptive_shortest(
     means, real = masked_mean(rewards, r.valid, -1), jnp.any(r.valid, -1)
     seen = jnp.arange(window) < state.filled
     count = difficulty_count(means, state.ring, seen, counts=counts, warmup=warmup)
-    place = (state.filled + jnp.cumsum(real) - 1) % window
-    ring = state.ring.at[jnp.where(real, place, window)].set(
+    index = (state.filled + jnp.cumsum(real) - 1) % window
+    ring = state.ring.at[jnp.where(real, index, window)].set(
       means.astype(state.ring.dtype), mode="drop"
     )
     state = MeanRewards(ring, state.filled + jnp.sum(real, dtype=jnp.int32))
@@ -179,7 +179,7 @@ def adaptive_shortest(
     quartiles = {
       f"quartile_{i + 1}": masked_quantile(state.ring, seen, (i + 1) / 4) for i in range(3)
     }
-    found = quartiles | {"means": jnp.sum(seen)}
-    return {f"adaptive_shortest/{name}": x for name, x in found.items()}
+    values = quartiles | {"means": jnp.sum(seen)}
+    return {f"adaptive_shortest/{name}": x for name, x in values.items()}
 
   return Stage(init=init, apply=apply, numbers=numbers)

@@ -73,8 +73,8 @@ def masked_sum(
   >>> print(masked_sum(jnp.array([1.0, jnp.nan, 2.0]), jnp.array([True, False, True])))
   3.0
   """
-  here = jnp.sum(jnp.where(mask, as_float(x), 0.0), axis=axis, keepdims=keepdims)
-  return total(here, axis_name)
+  local = jnp.sum(jnp.where(mask, as_float(x), 0.0), axis=axis, keepdims=keepdims)
+  return total(local, axis_name)
 
 
 def masked_mean(
@@ -130,13 +130,13 @@ def masked_quantile(x, mask, q: float, *, keepdims: bool = False) -> jax.Array:
   x, mask = jnp.broadcast_arrays(as_float(x), mask)
   ordered = jnp.sort(jnp.where(mask, x, jnp.inf), -1)
   last = jnp.maximum(jnp.sum(mask, -1, keepdims=True) - 1, 0)
-  place = q * last.astype(x.dtype)
-  below = jnp.floor(place).astype(jnp.int32)
+  position = q * last.astype(x.dtype)
+  below = jnp.floor(position).astype(jnp.int32)
   low = jnp.take_along_axis(ordered, below, -1)
   high = jnp.take_along_axis(ordered, jnp.minimum(below + 1, last), -1)
   some = jnp.any(mask, -1, keepdims=True)
   low, high = jnp.where(some, low, 0.0), jnp.where(some, high, 0.0)
-  value = low + (place - below) * (high - low)
+  value = low + (position - below) * (high - low)
   return value if keepdims else value[..., 0]
 
 

@@ -76,10 +76,10 @@ def check(
   these alone (`whole`), without calling anything."""
   function = find(module, spec, field=field, gives=gives)
   for key, value in _arguments(function, spec, field).items():
-    place = f"{field}.{key}"
-    nested = [(value, place)]
+    name = f"{field}.{key}"
+    nested = [(value, name)]
     if isinstance(value, list | tuple) and value and all(map(is_spec, value)):
-      nested = [(x, f"{place}[{i}]") for i, x in enumerate(value)]
+      nested = [(x, f"{name}[{i}]") for i, x in enumerate(value)]
     for one, at in nested:
       if is_spec(one):
         check(module, one, field=at, gives=annotated(function, key))
@@ -130,19 +130,19 @@ def _kinds(annotation: Any) -> set[str]:
 def _imported(name: str, field: str) -> Callable[..., Any]:
   home, _, path = name.partition(":")
   try:
-    place: Any = importlib.import_module(home)
+    target: Any = importlib.import_module(home)
   except ImportError as why:
     raise ValueError(f"{field}={name!r} cannot be imported: {why}.") from why
   except ValueError:
     raise ValueError(f"{field}={name!r} must be like package.module:name.") from None
   for part in path.split("."):
-    if not hasattr(place, part):
-      near = values.nearest(part, vars(place))
+    if not hasattr(target, part):
+      near = values.nearest(part, vars(target))
       raise ValueError(f"{field}={name!r}: {home} has no {path!r}{near or '.'}")
-    place = getattr(place, part)
-  if not callable(place):
-    raise ValueError(f"{field}={name!r} is no function, but {place!r:.80}.")
-  return place
+    target = getattr(target, part)
+  if not callable(target):
+    raise ValueError(f"{field}={name!r} is no function, but {target!r:.80}.")
+  return target
 
 
 @functools.cache

@@ -97,11 +97,11 @@ def dense_repetition_reward(
   same_shape(tokens=tokens, mask=mask)
   starts = repeated_starts(tokens, mask, ngram=ngram)
   if first_only:
-    place = jnp.broadcast_to(jnp.arange(starts.shape[-1]), starts.shape)
-    last = jax.lax.cummax(jnp.where(starts, place, -ngram - 1), axis=starts.ndim - 1)
+    index = jnp.broadcast_to(jnp.arange(starts.shape[-1]), starts.shape)
+    last = jax.lax.cummax(jnp.where(starts, index, -ngram - 1), axis=starts.ndim - 1)
     pad = [(0, 0)] * (starts.ndim - 1) + [(1, 0)]
     previous = jnp.pad(last, pad, constant_values=-ngram - 1)[..., :-1]
-    starts = starts & (place - previous > ngram)
+    starts = starts & (index - previous > ngram)
   return as_float(jnp.where(covered(starts, ngram), penalty, 0.0))
 
 

@@ -2,8 +2,8 @@
 
 The numbers are NumPy in float64 on the host. `plots`, `training_plots` and `report` need matplotlib
 and are imported by name. So are three modules of measures that no run computes, for use on other
-answers and judgements: `length_controlled` (win rates of AlpacaEval), `verbosity` (how long texts
-are) and `laws` (accuracy by steps of reasoning, model size and tokens).
+answers and judgements: `length_controlled` (win rates of AlpacaEval), `verbosity` (benchmarks of
+text length) and `laws` (accuracy by steps of reasoning, model size and tokens).
 """
 
 from lcrl.evaluation.intervals import (

@@ -68,7 +68,7 @@ def score_tokens(
   """
   typed(hidden=hidden, head=head, targets=targets)
   columns = head.shape[-1] * (1 if axis_name is None else jax.lax.axis_size(axis_name))
-  how = tiles.Settings(
+  settings = tiles.Settings(
     needs,
     temperature,
     soft_cap,
@@ -78,7 +78,7 @@ def score_tokens(
     vocab_axis=axis_name,
     keep=keep,
   )
-  return _checked(how, hidden, head, targets, mask, rows=1, columns=columns)
+  return _checked(settings, hidden, head, targets, mask, rows=1, columns=columns)
 
 
 def score_tokens_sharded(
@@ -106,7 +106,7 @@ def score_tokens_sharded(
   """
   typed(hidden=hidden, head=head, targets=targets)
   vocab_size = head.shape[-1] if vocab_size is None else vocab_size
-  how = tiles.Settings(
+  settings = tiles.Settings(
     needs, temperature, soft_cap, token_chunk, vocab_chunk, vocab_size, mesh, axis, batch_axes, keep
   )
   shards = math.prod(mesh.shape[name] for name in batch_axes)
@@ -116,14 +116,14 @@ def score_tokens_sharded(
   ):
     if size % parts:
       raise ValueError(f"{name} {array.shape} cannot be split: {size} in {parts} equal parts.")
-  return _checked(how, hidden, head, targets, mask, rows=shards, columns=head.shape[-1])
+  return _checked(settings, hidden, head, targets, mask, rows=shards, columns=head.shape[-1])
 
 
 def _checked(
-  how: tiles.Settings, hidden, head, targets, mask, *, rows: int, columns: int
+  settings: tiles.Settings, hidden, head, targets, mask, *, rows: int, columns: int
 ) -> TokenScores:
   """Checks, and scores with [...] as [R, S]: R is the first of several axes, else `rows`."""
-  if unknown := set(how.needs) - set(FIELDS):
+  if unknown := set(settings.needs) - set(FIELDS):
     raise ValueError(f"needs must be among {FIELDS}, got {sorted(unknown)}.")
   if not jnp.issubdtype(targets.dtype, jnp.integer):
     raise ValueError(f"targets must be integers, ids of tokens, got {targets.dtype}.")
@@ -136,14 +136,18 @@ def _checked(
     )
   if head.ndim != 2 or head.shape[0] != hidden.shape[-1]:
     raise ValueError(f"head must be [{hidden.shape[-1]}, V] for this hidden, got {head.shape}.")
-  if not 1 <= how.vocab_size <= columns:
-    raise ValueError(f"vocab_size must be in 1..{columns}, got {how.vocab_size}.")
+  if not 1 <= settings.vocab_size <= columns:
+    raise ValueError(f"vocab_size must be in 1..{columns}, got {settings.vocab_size}.")
   for name in ("temperature", "soft_cap", "token_chunk", "vocab_chunk"):
-    value = getattr(how, name)
+    value = getattr(settings, name)
     if value is not None and not value > 0:
       raise ValueError(f"{name} must be positive, got {value}.")
-  if how.keep and (how.soft_cap is not None or {"entropy", "log_sum_sq"} & set(how.needs)):
-    raise ValueError(f"keep=True serves neither soft_cap={how.soft_cap} nor needs={how.needs}.")
+  if settings.keep and (
+    settings.soft_cap is not None or {"entropy", "log_sum_sq"} & set(settings.needs)
+  ):
+    raise ValueError(
+      f"keep=True serves neither soft_cap={settings.soft_cap} nor needs={settings.needs}."
+    )
   rows = targets.shape[0] if targets.ndim > 1 else rows
   hidden, *per_token = (
     x.reshape(rows, -1, *x.shape[targets.ndim :]) for x in (hidden, targets, mask)
@@ -151,44 +155,46 @@ def _checked(
   # What differs along a mesh axis meets what does not: said here, so that gradients of the latter
   # are summed along it.
   everywhere = tiles.varying(hidden, head, *per_token)
-  beside = everywhere - {how.vocab_axis}
-  if how.mesh is None and how.vocab_axis in tiles.varying(hidden, *per_token):
-    raise ValueError(f"hidden, targets and mask must be alike along axis_name={how.vocab_axis!r}.")
+  beside = everywhere - {settings.vocab_axis}
+  if settings.mesh is None and settings.vocab_axis in tiles.varying(hidden, *per_token):
+    raise ValueError(
+      f"hidden, targets and mask must be alike along axis_name={settings.vocab_axis!r}."
+    )
   hidden, *per_token = (tiles.vary(x, beside) for x in (hidden, *per_token))
-  scores = _scores(how, hidden, tiles.vary(head, everywhere), *per_token)
+  scores = _scores(settings, hidden, tiles.vary(head, everywhere), *per_token)
   return jax.tree.map(lambda x: x.reshape(targets.shape), scores)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _scores(how, hidden, head, targets, mask):
-  return _scores_forward(how._replace(keep=False), hidden, head, targets, mask)[0]
+def _scores(settings, hidden, head, targets, mask):
+  return _scores_forward(settings._replace(keep=False), hidden, head, targets, mask)[0]
 
 
-def _scores_forward(how, hidden, head, targets, mask):
-  rows, columns = P(how.batch_axes), P(None, how.vocab_axis)
-  run = _split(how, tiles.forward, (rows, columns, rows, rows), (rows, rows, _left(how)))
+def _scores_forward(settings, hidden, head, targets, mask):
+  rows, columns = P(settings.batch_axes), P(None, settings.vocab_axis)
+  run = _split(settings, tiles.forward, (rows, columns, rows, rows), (rows, rows, _left(settings)))
   scores, *rest = run(hidden, head, targets, mask)
   return scores, (hidden, head, targets, mask, scores, *rest)
 
 
-def _scores_backward(how, residuals, cotangents):
-  rows, columns = P(how.batch_axes), P(None, how.vocab_axis)
-  specs = (rows, columns, *(rows,) * 4, _left(how), rows)
-  run = _split(how, tiles.backward, specs, (rows, columns))
+def _scores_backward(settings, residuals, cotangents):
+  rows, columns = P(settings.batch_axes), P(None, settings.vocab_axis)
+  specs = (rows, columns, *(rows,) * 4, _left(settings), rows)
+  run = _split(settings, tiles.backward, specs, (rows, columns))
   return *run(*residuals, cotangents), None, None
 
 
 _scores.defvjp(_scores_forward, _scores_backward)
 
 
-def _left(how: tiles.Settings):
+def _left(settings: tiles.Settings):
   """Each device's own tiles of its own rows."""
-  return P(how.vocab_axis, how.batch_axes)
+  return P(settings.vocab_axis, settings.batch_axes)
 
 
-def _split(how: tiles.Settings, f, in_specs, out_specs):
-  f = functools.partial(f, how)
-  if how.mesh is None:
+def _split(settings: tiles.Settings, f, in_specs, out_specs):
+  f = functools.partial(f, settings)
+  if settings.mesh is None:
     return f
   specs = {"in_specs": in_specs, "out_specs": out_specs}
-  return jax.shard_map(f, mesh=how.mesh, check_vma=False, **specs)
+  return jax.shard_map(f, mesh=settings.mesh, check_vma=False, **specs)

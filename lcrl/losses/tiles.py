@@ -86,13 +86,13 @@ class Kept(NamedTuple):
 
 
 def forward(
-  how: Settings, hidden, head, targets, mask
+  settings: Settings, hidden, head, targets, mask
 ) -> tuple[TokenScores, jax.Array, Kept | None]:
   """-> scores, log sum exp z, what the backward pass may read; [R, S] each, 0 where masked."""
-  width, windows, columns, tiles = _cuts(how, hidden, head)
+  width, windows, columns, tiles = _cuts(settings, hidden, head)
   zeros = vary(jnp.zeros(targets.shape, _wide(hidden)), varying(hidden))
   head = head.astype(hidden.dtype)  # once: in the loop it would keep the product from cuBLAS
-  left = how.left(hidden, len(windows[0]) * len(tiles[0]), width, columns)
+  left = settings.left(hidden, len(windows[0]) * len(tiles[0]), width, columns)
   left = jax.tree.map(lambda x: vary(x, varying(head)), left)
 
   def chunk(carry, inputs):
@@ -101,50 +101,54 @@ def forward(
 
     def tile(carry, inputs):
       (sums, left), (index, window) = carry, inputs
-      logits, _, counts, hit = _logits(how, h, head, target, columns, *window)
-      z = jnp.where(counts, logits / how.temperature, _FLOOR)
+      logits, _, counts, hit = _logits(settings, h, head, target, columns, *window)
+      z = jnp.where(counts, logits / settings.temperature, _FLOOR)
       logit = jnp.where(hit, logits, 0)
       if left is None:
-        return (sums.join(_sum(how, z, logit)), None), None
-      place = jnp.stack([index, _first(how, head) + window[0], window[1]])
-      found, left = _sum_and_keep(how, left, place, logits, target, z, logit)
+        return (sums.join(_sum(settings, z, logit)), None), None
+      place = jnp.stack([index, _first(settings, head) + window[0], window[1]])
+      found, left = _sum_and_keep(settings, left, place, logits, target, z, logit)
       return (sums.join(found), left), None
 
     zero = vary(jnp.zeros(kept.shape, zeros.dtype), varying(head))
-    sums = Sums(zero + _FLOOR, zero, zero, how.only("entropy", zero), how.only("log_sum_sq", zero))
+    sums = Sums(
+      zero + _FLOOR, zero, zero, settings.only("entropy", zero), settings.only("log_sum_sq", zero)
+    )
     indices = number * len(tiles[0]) + jnp.arange(len(tiles[0]))
     (sums, left), _ = jax.lax.scan(tile, (sums, left), (indices, tiles))
-    if how.vocab_axis:
-      peak = jax.lax.pmax(sums.peak, how.vocab_axis)
-      sums = jax.lax.psum(sums.at(peak), how.vocab_axis)._replace(peak=peak)
+    if settings.vocab_axis:
+      peak = jax.lax.pmax(sums.peak, settings.vocab_axis)
+      sums = jax.lax.psum(sums.at(peak), settings.vocab_axis)._replace(peak=peak)
 
     log_total = jnp.log(sums.total)
     log_sum = sums.peak + log_total
     scores = TokenScores(
-      sums.logit / how.temperature - log_sum,
+      sums.logit / settings.temperature - log_sum,
       None if sums.weighted is None else log_total - sums.weighted / sums.total,
       None if sums.squares is None else jnp.log(sums.squares) - 2 * log_total,
-      how.only("logits_at", sums.logit),
+      settings.only("logits_at", sums.logit),
     )
     put = lambda all_, x: jax.lax.dynamic_update_slice_in_dim(
       all_, jnp.where(kept, x, 0), window[0], axis=1
     )
     return (jax.tree.map(put, results, (scores, log_sum)), left), None
 
-  fields = (how.only(field, zeros) for field in ("entropy", "log_sum_sq", "logits_at"))
+  fields = (settings.only(field, zeros) for field in ("entropy", "log_sum_sq", "logits_at"))
   results = TokenScores(zeros, *fields), zeros
   chunks = jnp.arange(len(windows[0])), windows
   (results, left), _ = jax.lax.scan(chunk, (results, left), chunks)
   return *results, left
 
 
-def backward(how: Settings, hidden, head, targets, mask, scores, log_sum, left, g: TokenScores):
+def backward(
+  settings: Settings, hidden, head, targets, mask, scores, log_sum, left, g: TokenScores
+):
   """-> gradients of hidden and head. With g the cotangents, H entropy and Q log_sum_sq,
 
   d/dz = g_log_prob (hit - p) - g_H p (log p + H) + 2 g_Q (p^2 / exp(Q) - p)
        = g_log_prob hit + p (a + b log p + c p)
   """
-  width, windows, columns, tiles = _cuts(how, hidden, head)
+  width, windows, columns, tiles = _cuts(settings, hidden, head)
   wide, dtype, head = _wide(hidden), head.dtype, head.astype(hidden.dtype)
   zeros = vary(jnp.zeros(targets.shape, wide), varying(hidden))
   a, b, c, at = -g.log_probs, zeros, zeros, zeros
@@ -166,18 +170,18 @@ def backward(how: Settings, hidden, head, targets, mask, scores, log_sum, left, 
     def tile(carry, inputs):
       (dh, dhead), (index, window) = carry, inputs
       if left is None:
-        logits, piece, counts, hit = _logits(how, h, head, target, columns, *window)
-        log_p = jnp.where(counts, logits / how.temperature - log_sum, _FLOOR)
+        logits, piece, counts, hit = _logits(settings, h, head, target, columns, *window)
+        log_p = jnp.where(counts, logits / settings.temperature - log_sum, _FLOOR)
         p = jnp.exp(log_p)
       else:
         piece = _take(head, window[0], columns)
-        counts, hit = _places(how, head, target, columns, *window)
+        counts, hit = _places(settings, head, target, columns, *window)
         p = jnp.where(fresh, left.at(index, log_sum), 0)
         log_p = logits = jnp.zeros_like(p)  # b and c are 0
-      d = (jnp.where(hit, hit_weight, 0) + p * (a + b * log_p + c * p)) / how.temperature
+      d = (jnp.where(hit, hit_weight, 0) + p * (a + b * log_p + c * p)) / settings.temperature
       d = d + jnp.where(hit, at, 0)
-      if how.soft_cap is not None:
-        d = d * (1 - (logits / how.soft_cap) ** 2)
+      if settings.soft_cap is not None:
+        d = d * (1 - (logits / settings.soft_cap) ** 2)
       d = jnp.where(counts, d, 0).astype(h.dtype)
       dh = dh + jnp.einsum("rcv,dv->rcd", d, piece, preferred_element_type=wide)
       more = jnp.einsum("rcd,rcv->dv", h, d, preferred_element_type=wide)
@@ -186,19 +190,19 @@ def backward(how: Settings, hidden, head, targets, mask, scores, log_sum, left, 
     indices = number * len(tiles[0]) + jnp.arange(len(tiles[0]))
     dh = vary(jnp.zeros(h.shape, wide), varying(head))
     (dh, dhead), _ = jax.lax.scan(tile, (dh, dhead), (indices, tiles))
-    if how.vocab_axis:
-      dh = jax.lax.psum(dh, how.vocab_axis)
+    if settings.vocab_axis:
+      dh = jax.lax.psum(dh, settings.vocab_axis)
     return (_add(dhidden, dh, start), dhead), None
 
   # With one chunk of tokens on one device every column is complete at once: rounding then is exact.
-  once = len(windows[0]) == 1 and not how.batch_axes
+  once = len(windows[0]) == 1 and not settings.batch_axes
   dhead = jnp.zeros(head.shape, dtype if once else jnp.promote_types(dtype, wide))
   dhead = vary(dhead, varying(head))
   dhidden = vary(jnp.zeros_like(hidden), varying(hidden))
   chunks = jnp.arange(len(windows[0])), windows
   (dhidden, dhead), _ = jax.lax.scan(chunk, (dhidden, dhead), chunks)
-  if how.batch_axes:
-    dhead = jax.lax.psum(dhead, how.batch_axes)
+  if settings.batch_axes:
+    dhead = jax.lax.psum(dhead, settings.batch_axes)
   return dhidden, dhead.astype(dtype)
 
 
@@ -214,32 +218,34 @@ def vary(x, axes: frozenset[str]):
   return jax.lax.pcast(x, new, to="varying") if new else x
 
 
-def _sum(how: Settings, z, logit) -> Sums:
+def _sum(settings: Settings, z, logit) -> Sums:
   """Over the last axis; `logit` is 0 but at the target."""
-  twice = lambda *terms: _sum_twice(how, *terms)[0]
-  return jax.lax.platform_dependent(z, logit, cuda=partial(_sum_once, how), default=twice)
+  twice = lambda *terms: _sum_twice(settings, *terms)[0]
+  return jax.lax.platform_dependent(z, logit, cuda=partial(_sum_once, settings), default=twice)
 
 
-def _sum_once(how: Settings, z, logit) -> Sums:
+def _sum_once(settings: Settings, z, logit) -> Sums:
   """Reads the tile once: its peak and what is relative to it grow together."""
   one, zero = jnp.ones_like(z), jnp.zeros_like(z)
-  terms = Sums(z, one, logit, how.only("entropy", zero), how.only("log_sum_sq", one))
+  terms = Sums(z, one, logit, settings.only("entropy", zero), settings.only("log_sum_sq", one))
   floor, none = z.dtype.type(_FLOOR), z.dtype.type(0)
-  start = Sums(floor, none, none, how.only("entropy", none), how.only("log_sum_sq", none))
+  start = Sums(floor, none, none, settings.only("entropy", none), settings.only("log_sum_sq", none))
   return jax.lax.reduce(terms, start, Sums.join, (z.ndim - 1,))
 
 
-def _sum_twice(how: Settings, z, logit) -> tuple[Sums, jax.Array]:
+def _sum_twice(settings: Settings, z, logit) -> tuple[Sums, jax.Array]:
   """And exp(z - peak)."""
   peak = z.max(-1)
   z = z - peak[..., None]
   e = jnp.exp(z)
-  weighted, squares = how.only("entropy", z * e), how.only("log_sum_sq", e * e)
+  weighted, squares = settings.only("entropy", z * e), settings.only("log_sum_sq", e * e)
   terms = Sums(z, e, logit, weighted, squares)
   return jax.tree.map(lambda x: x.sum(-1), terms)._replace(peak=peak), e
 
 
-def _sum_and_keep(how: Settings, left: Kept, place, logits, target, z, logit) -> tuple[Sums, Kept]:
+def _sum_and_keep(
+  settings: Settings, left: Kept, place, logits, target, z, logit
+) -> tuple[Sums, Kept]:
   """`place`: the tile's in `left`, its first token, columns that count elsewhere, [3]."""
 
   def once(left, place, logits, target, z, logit):
@@ -251,15 +257,15 @@ def _sum_and_keep(how: Settings, left: Kept, place, logits, target, z, logit) ->
       target,
       place,
       left.exps,
-      temperature=how.temperature,
-      vocab_size=how.vocab_size,
+      temperature=settings.temperature,
+      vocab_size=settings.vocab_size,
       floor=_FLOOR,
     )
     return Sums(peak, total, logit, None, None), left.put(place[0], exps, peak)
 
   def twice(left, place, logits, target, z, logit):
     del logits, target
-    sums, e = _sum_twice(how, z, logit)
+    sums, e = _sum_twice(settings, z, logit)
     exps = jax.lax.dynamic_update_index_in_dim(left.exps, e.astype(left.exps.dtype), place[0], 0)
     return sums, left.put(place[0], exps, sums.peak)
 
@@ -267,33 +273,33 @@ def _sum_and_keep(how: Settings, left: Kept, place, logits, target, z, logit) ->
   return jax.lax.platform_dependent(*args, cuda=once, default=twice)
 
 
-def _logits(how: Settings, hidden, head, targets, columns: int, start, seen):
+def _logits(settings: Settings, hidden, head, targets, columns: int, start, seen):
   """Logits of a tile [R, C, columns], its part of head, which entries count here, and the hits."""
   piece = _take(head, start, columns)
   logits = jnp.einsum("rcd,dv->rcv", hidden, piece, preferred_element_type=_wide(hidden))
-  if how.soft_cap is not None:
-    logits = how.soft_cap * jnp.tanh(logits / how.soft_cap)
-  return logits, piece, *_places(how, head, targets, columns, start, seen)
+  if settings.soft_cap is not None:
+    logits = settings.soft_cap * jnp.tanh(logits / settings.soft_cap)
+  return logits, piece, *_places(settings, head, targets, columns, start, seen)
 
 
-def _places(how: Settings, head, targets, columns: int, start, seen):
+def _places(settings: Settings, head, targets, columns: int, start, seen):
   """[.., columns] which entries of a tile count in it, and which are targets."""
   index = jnp.arange(columns)[None, None]
-  token = _first(how, head) + start + index
-  counts = (index >= seen) & (token < how.vocab_size)
+  token = _first(settings, head) + start + index
+  counts = (index >= seen) & (token < settings.vocab_size)
   return counts, counts & (token == targets[..., None])
 
 
-def _first(how: Settings, head):
+def _first(settings: Settings, head):
   """The first of this device's entries of the vocabulary."""
-  return jax.lax.axis_index(how.vocab_axis) * head.shape[1] if how.vocab_axis else 0
+  return jax.lax.axis_index(settings.vocab_axis) * head.shape[1] if settings.vocab_axis else 0
 
 
-def _cuts(how: Settings, hidden, head):
+def _cuts(settings: Settings, hidden, head):
   """Chunks of tokens along S, tiles of the vocabulary along V (multiples of 128 if large)."""
-  tokens = windows(hidden.shape[1], max(1, how.token_chunk // hidden.shape[0]))
-  align = 1 if how.vocab_chunk % 128 else 128
-  return *tokens, *windows(head.shape[1], how.vocab_chunk, align=align)
+  tokens = windows(hidden.shape[1], max(1, settings.token_chunk // hidden.shape[0]))
+  align = 1 if settings.vocab_chunk % 128 else 128
+  return *tokens, *windows(head.shape[1], settings.vocab_chunk, align=align)
 
 
 def windows(size: int, chunk: int, *, align: int = 1):

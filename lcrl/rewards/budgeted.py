@@ -159,10 +159,10 @@ def acoer(
       r.correct, r.lengths, budgets, alpha=state.weight, k=k, limit=limit, truncated=r.truncated
     )
 
-    place = state.step % interval
+    phase = state.step % interval
     right = masked_mean(r.correct & r.valid, r.valid)
-    accuracy = state.accuracy + (right - state.accuracy) / (place + 1.0)
-    ended = place == interval - 1
+    accuracy = state.accuracy + (right - state.accuracy) / (phase + 1.0)
+    ended = phase == interval - 1
     factor = jnp.where(accuracy < state.last - tolerance, 0.95, 1.02)
     new = AcoerState(
       state.step + 1,

@@ -67,9 +67,9 @@ def bco(*, beta: float = 0.1) -> Stage:
 
   def apply(state: Shift, scores, batch):
     sides = ratios(scores, batch)
-    rewards, here = implicit_reward(sides, beta=beta), batch.pairs.valid[:, None]
-    answers = state.answers + SIDES * here.sum()
-    total = state.mean * state.answers + masked_sum(rewards, here)
+    rewards, valid = implicit_reward(sides, beta=beta), batch.pairs.valid[:, None]
+    answers = state.answers + SIDES * valid.sum()
+    total = state.mean * state.answers + masked_sum(rewards, valid)
     state = Shift(total / jnp.maximum(answers, 1), answers)
     losses = bare.bco_loss(sides[:, 0], sides[:, 1], beta=beta, shift=state.mean)
     return mean_over_pairs(losses, batch), state
@@ -97,8 +97,8 @@ def beta_dpo(
     valid = batch.pairs.valid
     state = adaptive.updated_moments(state, u - v, valid, decay=decay)
     keep = adaptive.typical_pairs(batch.keys[0], u - v, state, valid, drop=drop)
-    found = adaptive.dynamic_beta(u - v, keep, state, beta=beta, scale=scale, least=least)
-    return mean_over_pairs(keep * bare.dpo_loss(u, v, beta=found), batch), state
+    scaled_beta = adaptive.dynamic_beta(u - v, keep, state, beta=beta, scale=scale, least=least)
+    return mean_over_pairs(keep * bare.dpo_loss(u, v, beta=scaled_beta), batch), state
 
   stage = _of_ratios(apply, scale=beta, init=_moments)
   return stage._replace(numbers=_numbers("beta_dpo"))
