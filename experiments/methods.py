@@ -66,7 +66,11 @@ class Method:
   source: str
   functions: Mapping[str, Callable]  # as the config names them, "rewards.step_bonus"
   config: str  # a link to it; "none" for a module
-  goldens: tuple[str, ...]
+
+  @property
+  def goldens(self) -> tuple[str, ...]:
+    """Entries that its functions are checked against; they are stored with the tests."""
+    return goldens_of(f for name, f in self.functions.items() if name not in TELLS_LITTLE)
 
   @property
   def paper(self) -> str:
@@ -92,11 +96,10 @@ def _method(key, doc: Mapping[str, str], named: Mapping[str, Callable], usual: s
   own = {k: f for k, f in named.items() if k not in usual}
   if not own.keys() - TELLS_LITTLE:
     own = {k: f for k, f in named.items() if k.startswith(("advantages", "losses"))}
-  goldens = goldens_of(f for k, f in own.items() if k not in TELLS_LITTLE)
   name, _, idea = doc["title"].partition(": ")
   variant = configs.variants()[key]
   link = f"[`{variant.argument}`](configs/{variant.stem}.py)"
-  return Method(key, name, idea, doc["Tier"], doc["Source"], own, link, goldens)
+  return Method(key, name, idea, doc["Tier"], doc["Source"], own, link)
 
 
 def _tool(key: str) -> Method:
@@ -104,7 +107,7 @@ def _tool(key: str) -> Method:
   functions = dict(sorted((f.__name__, f) for f in public() if f.__module__ == key))
   title, _, rest = (module.__doc__ or "").partition("\n\n")
   (name, _, idea), source = title.partition(": "), rest.partition("Source: ")[2]
-  return Method(key, name, idea, "C", source, functions, "none", goldens_of(functions.values()))
+  return Method(key, name, idea, "C", source, functions, "none")
 
 
 def _labelled(variant: configs.Variant) -> dict[str, str]:
@@ -182,8 +185,9 @@ def short_table() -> str:
 
 def summary() -> str:
   """All methods as plain text, a line each: name, paper, functions, config."""
-  plain = lambda text: re.sub(r"\[`?(.+?)`?\]\(.+?\)", r"\1", text)
-  rows = [(m.name, plain(m.paper), ", ".join(m.functions), plain(m.config)) for m in methods()]
+  plain = lambda text: re.sub(r"\[(.+?)\]\(.+?\)", r"\1", text)
+  config = lambda m: re.sub(r"\[`(.+?)`\]\(.+?\)", r"configs/\1", m.config)
+  rows = [(m.name, plain(m.paper), ", ".join(m.functions), config(m)) for m in methods()]
   widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
   pad = lambda row: "  ".join(map(str.ljust, row, widths)).rstrip()
   return "\n".join(map(pad, rows))

@@ -100,13 +100,13 @@ def test_prompts_are_compared_with_the_data_that_trained(tmp_path):
 
 def test_an_exported_model_answers_like_its_checkpoint(tmp_path, monkeypatch, capsys):
   """And a larger budget continues the answers of a smaller one. The command keeps them."""
-  played, play_all = [], command.play_all
+  played, answer_all = [], command.answer_all
 
   def spy(*arguments, **how):
-    played.append(play_all(*arguments, **how))
+    played.append(answer_all(*arguments, **how))
     return played[-1]
 
-  monkeypatch.setattr(command, "play_all", spy)
+  monkeypatch.setattr(command, "answer_all", spy)
   save_run(tmp_path / "run")
   export(tmp_path / "run", tmp_path / "model")
   budgets = ["5", "16"]
