@@ -1,16 +1,20 @@
-"""What rollouts ask of a tokenizer and of a verifier, whoever provides them."""
+"""What rollouts ask of a tokenizer, a sampler and a verifier, whoever provides them."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:  # a type alone: this module imports nothing
+  import jax
+
+  from lcrl.data.rows import Rows
   from lcrl.tasks.task import Prompt
   from lcrl.tasks.verify import Verdict
+  from lcrl.types import Budget, PyTree, Rollouts
 
-__all__ = ["Tokenizer", "Verifier"]
+__all__ = ["Sampler", "Tokenizer", "Verifier"]
 
 
 class Tokenizer(Protocol):
@@ -43,6 +47,25 @@ class Tokenizer(Protocol):
 
     Tokenizers differ in the keywords that they name, so its type leaves them open.
     """
+    ...
+
+
+class Sampler(Protocol):
+  """Samples responses on devices, as `lcrl.sampling.engine.Engine` does."""
+
+  @property
+  def max_tokens(self) -> int:
+    """Tokens of a response, at most."""
+    ...
+
+  def prepared(self, params: PyTree, /) -> PyTree:
+    """The sampler's copy of a policy's parameters, which `stream` takes, too."""
+    ...
+
+  def stream(
+    self, params: PyTree, rows: Rows, budget: Budget, key: jax.Array, /
+  ) -> Iterator[tuple[Rollouts, jax.Array]]:
+    """(rollouts, which of them [B, G] have ended), again and again until all have; not awaited."""
     ...
 
 

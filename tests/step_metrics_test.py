@@ -105,6 +105,7 @@ def test_a_mean_of_nothing_is_left_out_and_nan_is_not():
   [
     ({"truncated": np.ones((2, 2), bool)}, "raise train.max_tokens"),
     ({"advantages": np.zeros((2, 2))}, "no group trains"),
+    ({"rewards": np.full((2, 2), np.nan)}, "4 of 4 rewards are not finite"),
     ({"correct": np.zeros((2, 2), bool)}, "no answer is right"),
     ({"outcome": np.full((2, 2), 4, np.int8)}, "verifier failed on 4"),
   ],

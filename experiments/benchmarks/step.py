@@ -202,6 +202,9 @@ class _Judge:
   def __init__(self, verifier: Verifier):
     self._verifier, self.seconds = verifier, 0.0
 
+  def verify(self, items):
+    return self.submit(items).result()
+
   def submit(self, items):
     start = time.perf_counter()
     future = self._verifier.submit(items)

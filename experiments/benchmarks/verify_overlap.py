@@ -59,7 +59,8 @@ def main(argv):
   given = params, to_global(mesh, rows), to_global(mesh, budget), key
   task = Task("patient", prompts, functools.partial(scorers.patient, seconds=FLAGS.score_ms / 1e3))
   with Verifier(task, workers=FLAGS.workers) as verifier:
-    worker = lambda engine: RolloutWorker(task, _Words(words), engine, verifier, mesh, work.asked)
+    words_only: Any = _Words(words)
+    worker = lambda engine: RolloutWorker(task, words_only, engine, verifier, mesh, work.asked)
     start = lambda engine: worker(engine).start(params, LocalPrompts(prompts, rows, budget), key)
     roll_out = lambda engine: start(engine).result()[0]
     runs: dict[str, Callable[[], Any]] = {

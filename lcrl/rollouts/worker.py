@@ -19,6 +19,7 @@ from jax.sharding import Mesh
 
 from lcrl.data.rows import render_rows
 from lcrl.mesh import local_rows, to_global, to_local
+from lcrl.protocols import Sampler, Tokenizer, Verifier
 from lcrl.rollouts.grader import VERDICTS, GradedPiece, LocalPrompts, RolloutGrader
 from lcrl.tasks.task import Prompt, Task
 from lcrl.types import Budget, Rollouts
@@ -36,9 +37,9 @@ class RolloutWorker:
   """Turns prompts into verified rollouts; nothing in it changes during a run."""
 
   task: Task
-  tokenizer: Any  # encode, decode, render, end_ids, pad_id
-  engine: Any  # lcrl.sampling.engine.Engine
-  verifier: Any  # lcrl.tasks.verify.Verifier
+  tokenizer: Tokenizer
+  engine: Sampler
+  verifier: Verifier
   mesh: Mesh
   prompt_limit: int  # tokens, the forced prefix included
 

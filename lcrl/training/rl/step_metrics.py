@@ -109,7 +109,9 @@ def preflight(f: BatchStats, *, rounds: int, sampling_s: float) -> tuple[str, li
   warnings = []
   if values["truncated"] > 0.5:
     warnings.append("more than half of the answers are cut at the cap: raise train.max_tokens.")
-  if trains == 0 or not (np.abs(f["advantages"]) > 0).any():
+  if not np.isfinite(rewards).all():
+    warnings.append(f"{(~np.isfinite(rewards)).sum()} of {rewards.size} rewards are not finite.")
+  elif trains == 0 or not (np.abs(f["advantages"]) > 0).any():
     warnings.append("no group trains: rewards are equal inside every group, or all are filtered.")
   elif trains < 0.1:
     warnings.append(f"only {trains:.1%} of the groups train.")
