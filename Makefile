@@ -80,7 +80,7 @@ fit-tpu: .venv-tpu/installed
 		--config=configs/smollm2_chain_sum_laser.py
 	.venv-tpu/bin/python -m pytest -s tests/tpu/*_tpu.py
 
-# What kills, signals, full disks and damaged files do to runs: minutes; writes the table.
+# What kills, signals, full disks and damaged files do to runs: half an hour; writes the table.
 test-faults: install
 	$(RUN) -m tests.faults
 

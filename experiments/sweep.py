@@ -63,11 +63,14 @@ def commands(experiment: command.Experiment, workdir: Path) -> list[str]:
 def run(experiment: command.Experiment, workdir: Path, train: Train) -> None:
   """One run after the other. Runs that are finished are skipped, and one that was begun goes on.
 
+  A smoke run is too small for some of the values: those settings are left out with a line.
+
   Raises:
     ValueError: one of the configs is not valid; nothing runs.
   """
   configs = {name: one.to_dict() for name, one in settings(experiment).items()}
-  for config in configs.values():
+  smoke = "smoke" in (command.load(experiment.path)[1] or "").split(",")
+  for config in configs.values() if not smoke else ():
     kinds.kind(config).settings(config)
   for number, (name, config) in enumerate(configs.items(), 1):
     said = f"setting {number} of {len(configs)}, {name}"
@@ -75,11 +78,17 @@ def run(experiment: command.Experiment, workdir: Path, train: Train) -> None:
       _say(f"{said}: finished before")
       continue
     _say(f"{said}: training in {workdir / name}")
-    summary = train(config, workdir / name, method=f"{experiment.name}, {name}")
+    try:
+      summary = train(config, workdir / name, method=f"{experiment.name}, {name}")
+    except ValueError as error:
+      if not smoke:
+        raise
+      _say(f"{said}: left out, the smoke mode does not allow it: {error}")
+      continue
     if _on_all(summary.get("stopped") is not None):
       _say("The sweep was stopped; the same command continues it.")
       return
-  _say(f"All {len(configs)} settings are finished: python -m experiments.compare {workdir}/*")
+  _say(f"The sweep is finished: python -m experiments.compare {workdir}/*")
 
 
 def finished(folder: Path, config: dict[str, Any]) -> bool:

@@ -152,7 +152,7 @@ class PairBatch:
 class TrainState:
   """Everything that changes between steps: donated, sharded, saved and restored whole."""
 
-  step: jax.Array  # [] int32, optimizer steps taken
+  step: jax.Array  # [] int32, training steps taken
   params: PyTree
   opt_state: PyTree
   recipe: PyTree  # a Recipe of stage states

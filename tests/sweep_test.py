@@ -11,6 +11,7 @@ import sys
 import pytest
 
 from experiments import command, configs, sweep
+from lcrl.training import fields, kinds
 
 VARIANTS = configs.variants()
 LIBRARIES = re.compile(r"^[IWEF]\d{4} |^(INFO|WARNING|ERROR):\w+:|absl|orbax|tensorstore", re.I)
@@ -44,6 +45,28 @@ def test_the_command_of_a_setting_gives_what_the_config_declares(name, tmp_path)
     assert workdir.startswith(f"--workdir={tmp_path}/")
     assert re.fullmatch(r"[\w.,=+-]+", workdir.rpartition("/")[2])
   assert as_json(by_hand) == declared
+
+
+def test_settings_that_a_smoke_run_is_too_small_for_are_left_out(tmp_path, capsys):
+  trained = []
+
+  def train(config, workdir, *, method):
+    if len(trained) == 1:
+      raise ValueError("reward.lower=2048 is above upper=16")
+    trained.append(method)
+    return {}
+
+  with pytest.raises(ValueError, match="lower=2048"):
+    sweep.run(experiment("laser_d"), tmp_path, train)
+  trained.clear()
+  sweep.run(experiment("laser_d", "smoke"), tmp_path, train)
+  assert [method.rpartition(", ")[2] for method in trained] == ["reward.lower=1024"]
+  assert "left out, the smoke mode does not allow it: reward.lower=2048" in capsys.readouterr().err
+
+
+def test_every_kind_of_run_has_documented_sections_and_a_config():
+  used = {one.config("smoke").get("run", "rl") for one in VARIANTS.values()}
+  assert used == kinds.RUNS.keys() == fields.SECTIONS.keys()
 
 
 def test_an_override_holds_for_all_settings_that_do_not_set_the_field():

@@ -1,6 +1,6 @@
 """What happens to runs, done to them on purpose; writes the table of experiments/studies/faults.md.
 
-python -m tests.faults                 all, in minutes; fails if anything was lost
+python -m tests.faults                 all, in half an hour; fails if anything was lost
 python -m tests.faults --only=rl    one part, without the table
 """
 
