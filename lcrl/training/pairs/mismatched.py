@@ -1,4 +1,4 @@
-"""A third side for KTO: the prompt with the answer to another pair."""
+"""A third side for KTO: the prompt with the answer to another prompt."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from lcrl.data.sources import Encoded
 def mismatched(encoded: Sequence[Encoded], window: int) -> list[Encoded]:
   """Every pair with a chosen answer to another prompt as side 2, cut at `window` tokens of the row.
 
-  In the order of prompts, the k-th pair of a prompt gets the answer of the k-th pair after all pairs
-  of that prompt. If each prompt has one pair, that is the answer to the next prompt. KTO's baseline
-  measures how likely such answers have become (arXiv:2402.01306).
+  In the order of prompts, the k-th pair of a prompt gets the answer of the k-th pair after all
+  pairs of that prompt. If each prompt has one pair, that is the answer to the next prompt.
+  KTO's baseline measures how likely such answers have become (arXiv:2402.01306).
 
   Raises:
-    ValueError: all pairs are of pair prompt.
+    ValueError: all pairs have the same prompt.
   """
   groups: dict[bytes, list[Encoded]] = {}
   for pair in encoded:
