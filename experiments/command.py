@@ -1,4 +1,4 @@
-"""What all commands share: the flag --config with its overrides, and errors of one line.
+"""Shared parts of all commands: the flag --config with its overrides, and errors in one line.
 
   --config=configs/laser.py:d,smoke  a file, and the mode for its get_config: a variant, a size
   --config.reward.alpha=0.2          sets a field of any section, also one that the file leaves out
@@ -30,7 +30,7 @@ OVERRIDE = re.compile(r"--?config\.([^=]+)(?:=(.*))?$", re.DOTALL)
 
 @dataclasses.dataclass(frozen=True)
 class Experiment:
-  """A config file and what the command line changes in it."""
+  """A config file and its overrides from the command line."""
 
   path: str  # of the file, or path:mode
   overrides: tuple[tuple[str, str], ...] = ()
@@ -47,8 +47,8 @@ class Experiment:
   def to_dict(self) -> dict[str, Any]:
     """Raises ValueError for a file, a mode or a field that does not exist."""
     module, mode = load(self.path)
-    found = module.get_config(*([mode] if mode else []))
-    config = found if isinstance(found, dict) else found.to_dict()
+    page = module.get_config(*([mode] if mode else []))
+    config = page if isinstance(page, dict) else page.to_dict()
     # Functions come first, outer before inner ones: the types of other fields depend on them.
     order = lambda one: (not one[0].endswith(".fn"), one[0].count(".") * one[0].endswith(".fn"))
     for name, text in sorted(self.overrides, key=order):
@@ -105,7 +105,7 @@ def load(argument: str) -> tuple[ModuleType, str]:
 
 
 def override(config: dict[str, Any], name: str, text: str) -> None:
-  """Sets the field at a dotted name to what the text means for the field's type."""
+  """Sets the field at a dotted name to `text`, parsed by the type of the field."""
   from lcrl.training import fields
   from lcrl.values import parse
 
@@ -164,7 +164,7 @@ def run(main: Callable[[Sequence[str]], Any], name: str) -> None:
 
 
 def _of_the_user(error: Exception) -> bool:
-  """Whether values, files, a template or a diverged run caused it, and not a bug."""
+  """True if values, files, a template or a diverged run caused the error, not a bug."""
   imported = {"lcrl.training.checkpoint": "CheckpointError", "jinja2": "TemplateError"}
   more = (getattr(sys.modules[x], name) for x, name in imported.items() if x in sys.modules)
   return isinstance(error, (ValueError, OSError, FloatingPointError, *more))

@@ -96,7 +96,7 @@ def _base(group: Mapping[str, Result], wanted: str) -> str | None:
 
 
 class Part(NamedTuple):
-  """Results that may be compared: what to say, what to show."""
+  """Results that may be compared: their text, tables and picture."""
 
   words: list[str]
   tables: list[tables.Cells]
@@ -128,14 +128,14 @@ def _configs(fields: Mapping[str, Mapping[str, str]], names: list[str]) -> table
 
 
 def _why(groups: Sequence[Mapping[str, Result]], number: int) -> list[str]:
-  """Why this group stands apart from the first."""
+  """The differences of setup between this group and the first."""
   if len(groups) == 1:
     return []
-  first, here = (next(iter(groups[i].values())).setup for i in (0, number - 1))
+  first, setup = (next(iter(groups[i].values())).setup for i in (0, number - 1))
   apart = [
-    f"{k}: {listed(here[k])}; in the first: {listed(first[k])}"
+    f"{k}: {listed(setup[k])}; in the first: {listed(first[k])}"
     for k in COMPARABLE
-    if here[k] != first[k]
+    if setup[k] != first[k]
   ]
   if not apart:
     return [f"These {len(groups)} groups were measured differently; nothing is compared across."]

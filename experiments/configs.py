@@ -25,7 +25,7 @@ ORDER = (
 
 def page(config: Mapping[str, Any]) -> list[str]:
   """A line `section.field = value` for every field, in the order of a config file."""
-  rank = {name: place for place, name in enumerate(ORDER)}
+  rank = {name: position for position, name in enumerate(ORDER)}
   sections = sorted(config, key=lambda name: (rank.get(name, len(rank)), name))
   return [
     f"{field} = {value!r}" for name in sections for field, value in _fields(name, config[name])
@@ -37,8 +37,8 @@ def _fields(name: str, value: Any) -> Iterator[tuple[str, Any]]:
     for key in sorted(value, key=lambda key: (key != "fn", key)):
       yield from _fields(f"{name}.{key}", value[key])
   elif isinstance(value, list | tuple) and any(isinstance(part, Mapping) for part in value):
-    for place, part in enumerate(value):
-      yield from _fields(f"{name}[{place}]", part)
+    for i, part in enumerate(value):
+      yield from _fields(f"{name}[{i}]", part)
   else:
     yield name, value
 
@@ -60,7 +60,7 @@ class Variant(NamedTuple):
 
   @property
   def argument(self) -> str:
-    """What follows configs/ in the flag --config."""
+    """The part after configs/ in the flag --config."""
     first = getattr(self.module, "VARIANTS", ("",))[0]
     return f"{self.stem}.py" if self.variant == first else f"{self.stem}.py:{self.variant}"
 
@@ -76,22 +76,22 @@ def variants() -> dict[str, Variant]:
   """Name -> variant, of all config files."""
   stems = sorted(p.stem for p in (ROOT / "configs").glob("*.py") if p.stem not in HELPERS)
   modules = [importlib.import_module(f"configs.{stem}") for stem in stems]
-  found = [Variant(m, variant) for m in modules for variant in getattr(m, "VARIANTS", ("",))]
-  return {one.name: one for one in found}
+  pages = [Variant(m, variant) for m in modules for variant in getattr(m, "VARIANTS", ("",))]
+  return {page.name: page for page in pages}
 
 
 def points(module: ModuleType, variant: str) -> list[dict[str, Any]]:
   """The settings that a config's `sweep` declares: field -> value."""
-  found: list[dict[str, Any]] = []
+  settings: list[dict[str, Any]] = []
   if hasattr(module, "VARIANTS"):
-    module.sweep(found.append, variant)
+    module.sweep(settings.append, variant)
   elif hasattr(module, "sweep"):
-    module.sweep(found.append)
-  return found
+    module.sweep(settings.append)
+  return settings
 
 
 def golden(variant: Variant) -> str:
-  """What the golden file of a config holds."""
+  """The text of the golden file of a config."""
   full, smoke = page(variant.config()), page(variant.config("smoke"))
   changed = [line for line in smoke if line not in full]
   kept = {line.partition(" = ")[0] for line in smoke}

@@ -50,14 +50,14 @@ FLAGS = flags.FLAGS
 def at_budget(answers: Mapping[str, np.ndarray], cap: int, ks: Sequence[int]) -> dict[str, Any]:
   """`measure`, pass@k with intervals over prompts, and the spread of length, of `answer_all`."""
   fields = ("correct", "lengths", "difficulty", "valid", "truncated")
-  found = evaluation.measure(**{name: answers[name] for name in fields})
+  numbers = evaluation.measure(**{name: answers[name] for name in fields})
   samples, right = answers["valid"].sum(1), (answers["correct"] & answers["valid"]).sum(1)
   for k in ks:
     p, *ends = evaluation.accuracy_estimate(evaluation.pass_at_k(samples, right, k=k)[:, None])
-    found[f"pass@{k}"] = p
-    found[f"pass@{k}_ci"] = [None if np.isnan(end) else end for end in ends]
-  found["lengths"] = measures.length_summary(answers["lengths"][answers["valid"]], cap=cap)
-  return found
+    numbers[f"pass@{k}"] = p
+    numbers[f"pass@{k}_ci"] = [None if np.isnan(end) else end for end in ends]
+  numbers["lengths"] = measures.length_summary(answers["lengths"][answers["valid"]], cap=cap)
+  return numbers
 
 
 def evaluate(
@@ -104,7 +104,7 @@ def evaluate(
       **seen_in_training(settings, tokenizer, task, chosen),
     }
     setup.tell(default_mesh)
-    found = {}
+    points = {}
     for cap in budgets:  # one key for all: a larger budget continues the same answers
       answers = answer_all(
         worker,
@@ -117,14 +117,14 @@ def evaluate(
         progress=Progress(f"at most {cap} tokens", len(chosen)),
         keep=keep and partial(_at_cap, keep, cap),
       )
-      found[str(cap)] = at_budget(answers, cap, ks)
+      points[str(cap)] = at_budget(answers, cap, ks)
   return {
     "model": str(workdir or settings.built["policy"].get("path", "")),
     "step": step,
     "task": dict(spec),
     "samples": samples,
     "temperature": settings.sampling.temperature,
-    "budgets": found,
+    "budgets": points,
     "evaluation": default_mesh,
     "seed": seed,
     "wall_s": time.perf_counter() - started,
@@ -149,38 +149,39 @@ def seen_in_training(
     elif settings.eval_task is None:
       training = setup.of_task(task)
     else:
-      own = {name: value for name, value in settings.built["task"].items() if name != "long"}
-      training = setup.of_task(build(tasks, own, field="task"))
+      spec = {name: value for name, value in settings.built["task"].items() if name != "long"}
+      training = setup.of_task(build(tasks, spec, field="task"))
   except (OSError, ValueError) as why:
     to_stderr(f"The training data cannot be read: {why}")
     return {"training_prompts": None}
   return training.overlap(prompts)
 
 
-def write(out: Path, found: Mapping[str, Any]) -> str:
+def write(out: Path, record: Mapping[str, Any]) -> str:
   """evaluation.json, evaluation.md and evaluation.png; returns the table."""
   out.mkdir(parents=True, exist_ok=True)
-  evaluation.write_json(out / "evaluation.json", found)
-  named = {f"{cap} tokens": point for cap, point in found["budgets"].items()}
+  evaluation.write_json(out / "evaluation.json", record)
+  named = {f"{cap} tokens": point for cap, point in record["budgets"].items()}
   plots.pareto(out / "evaluation.png", named)
-  table = tables.to_markdown(tables.budgets(found["budgets"]))
+  table = tables.to_markdown(tables.budgets(record["budgets"]))
   text = [
-    f"# {found['model'] or 'A fresh model'} on {found['task']['fn']}",
+    f"# {record['model'] or 'A fresh model'} on {record['task']['fn']}",
     table,
-    f"{found['samples']} answers to each prompt at temperature {found['temperature']}; brackets "
+    f"{record['samples']} answers to each prompt at temperature {record['temperature']}; brackets "
     "hold 95 % intervals over prompts.",
-    *setups({"": found}),
+    *setups({"": record}),
     "![accuracy against tokens at each budget](evaluation.png)",
     "## By difficulty",
     tables.to_markdown(tables.by_difficulty(named)),
-    f"Seed {found['seed']}; {found['device']}; commit {found['commit']}; {found['wall_s']:.0f} s.",
+    f"Seed {record['seed']}; {record['device']}; commit {record['commit']}; "
+    f"{record['wall_s']:.0f} s.",
   ]
   (out / "evaluation.md").write_text("\n\n".join(text) + "\n", encoding="utf-8")
   return table
 
 
 def read_flags(given: Any) -> tuple[Any, dict[str, Any]]:
-  """The settings that the flags ask for, and the other arguments of `evaluate`."""
+  """The settings of the flags, and the other arguments of `evaluate`."""
   if (given.workdir is None) == (given.config is None):
     raise ValueError("name either --workdir or --config.")
   if given.workdir is None and given.out is None:
@@ -229,8 +230,8 @@ def _whole(values: Sequence[Any], flag: str) -> list[int]:
 
 def answers_file(out: Path) -> Path:
   """Where the answers go; a run's own folder may hold other answers under the usual name."""
-  own = (out / "metrics.jsonl").exists()
-  return out / ("evaluation_answers.jsonl" if own else "answers.jsonl")
+  is_run = (out / "metrics.jsonl").exists()
+  return out / ("evaluation_answers.jsonl" if is_run else "answers.jsonl")
 
 
 @contextlib.contextmanager
@@ -273,12 +274,12 @@ def read_strengths(given: Any) -> list[float]:
   if given.workdir is not None or given.model is not None:
     raise ValueError("--along needs --config, and neither --workdir nor --model.")
   try:
-    found = [float(strength) for strength in given.strengths]
+    strengths = [float(strength) for strength in given.strengths]
   except ValueError:
     raise ValueError(f"strengths must be numbers, got {','.join(given.strengths)}.") from None
-  if not found or not all(map(math.isfinite, found)):
-    raise ValueError(f"strengths must be finite numbers, got {found}.")
-  return sorted(set(found))
+  if not strengths or not all(map(math.isfinite, strengths)):
+    raise ValueError(f"strengths must be finite numbers, got {strengths}.")
+  return sorted(set(strengths))
 
 
 def write_path(out: Path, along: str, points: Mapping[float, Mapping[str, Any]]) -> str:
@@ -301,33 +302,33 @@ def write_path(out: Path, along: str, points: Mapping[float, Mapping[str, Any]])
   return table
 
 
-def walk(settings: Any, along: str, strengths: Sequence[float], out: Path, **how: Any) -> str:
+def walk(settings: Any, along: str, strengths: Sequence[float], out: Path, **options: Any) -> str:
   """Evaluates the model at each strength, in a folder each, and draws all; returns the table."""
   points = {}
   for strength in strengths:
-    own = out / f"strength_{strength:g}"
-    with kept(answers_file(own)) as keep:
-      found = evaluate(at_strength(settings, along, strength), **how, keep=keep)
-    points[strength] = {**found, "method": f"{out.name} {strength:g}"}
+    folder = out / f"strength_{strength:g}"
+    with kept(answers_file(folder)) as keep:
+      record = evaluate(at_strength(settings, along, strength), **options, keep=keep)
+    points[strength] = {**record, "method": f"{out.name} {strength:g}"}
     if jax.process_index() == 0:
-      write(own, points[strength])
+      write(folder, points[strength])
   return write_path(out, along, points) if jax.process_index() == 0 else ""
 
 
 def main(_) -> None:
-  settings, how = read_flags(FLAGS)
+  settings, options = read_flags(FLAGS)
   out = Path(FLAGS.out or FLAGS.workdir)
   if FLAGS.along is not None:
-    print(walk(settings, FLAGS.along, read_strengths(FLAGS), out, **how))
+    print(walk(settings, FLAGS.along, read_strengths(FLAGS), out, **options))
     return
   with kept(answers_file(out)) as keep:
-    found = evaluate(settings, **how, keep=keep)
+    record = evaluate(settings, **options, keep=keep)
   if FLAGS.workdir is None:
-    found["method"] = Path(FLAGS.model).name if FLAGS.model else out.name
+    record["method"] = Path(FLAGS.model).name if FLAGS.model else out.name
   else:
-    found["method"] = Path(FLAGS.workdir).name
+    record["method"] = Path(FLAGS.workdir).name
   if jax.process_index() == 0:
-    print(write(out, found))
+    print(write(out, record))
     print(f"\n{out / 'evaluation.md'}; the answers are in {answers_file(out)}")
 
 

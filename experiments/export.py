@@ -24,7 +24,7 @@ FLAGS = flags.FLAGS
 
 
 def anywhere(settings: Any, *, prompts: int) -> Any:
-  """The same policy on the devices here, however many trained it; `prompts` rows at a time."""
+  """Settings for the devices of this machine, with `prompts` rows at a time."""
   new = {"prompts": prompts, "micro_batches": 1, "updates": 1}
   known = {name: value for name, value in new.items() if hasattr(settings.train, name)}
   train = dataclasses.replace(settings.train, **known)
@@ -35,19 +35,19 @@ def anywhere(settings: Any, *, prompts: int) -> Any:
 
 
 def restore(workdir: Path, model: Any, step: int | None = None) -> tuple[int, Any]:
-  """(step, params of the policy) of a checkpoint of the run; adapters are merged in."""
+  """(step, params of the policy) of a checkpoint of the run, with merged adapters."""
   checkpoints = Checkpoints(workdir / "checkpoints")
   try:
-    found = checkpoints.restore(model.abstract, step)
+    restored = checkpoints.restore(model.abstract, step)
   finally:
     checkpoints.close()
-  if found is None:
+  if restored is None:
     raise ValueError(f"{workdir} holds no checkpoint.")
-  return found[0], model.policy_params(found[1].params)
+  return restored[0], model.policy_params(restored[1].params)
 
 
 def export(workdir: Path, out: Path, step: int | None = None) -> int:
-  """Writes the folder, the tokenizer in it if it came from one; returns the checkpoint's step."""
+  """Writes the folder, with the tokenizer if that came from a folder; returns the step."""
   config = read_config(workdir)
   kind = kinds.acting(config)
   settings = kind.settings(config)

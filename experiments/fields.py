@@ -73,14 +73,14 @@ def _overview() -> str:
 
 
 def _sections() -> dict[str, list[tuple[Section, list[str]]]]:
-  """Name of a section -> what it is, and in which kinds of runs."""
-  found: dict[str, list[tuple[Section, list[str]]]] = {}
+  """Name of a section -> its forms, each with its kinds of runs."""
+  users_of: dict[str, list[tuple[Section, list[str]]]] = {}
   for run, sections in fields.SECTIONS.items():
     for name, section in sections.items():
-      users = found.setdefault(name, [])
+      users = users_of.setdefault(name, [])
       same = [runs for other, runs in users if other == section]
       same[0].append(run) if same else users.append((section, [run]))
-  return dict(sorted(found.items()))
+  return dict(sorted(users_of.items()))
 
 
 def _record(record: type) -> Iterator[str]:
@@ -88,7 +88,7 @@ def _record(record: type) -> Iterator[str]:
 
 
 def _fields(record: type) -> list[Row]:
-  """The fields of a dataclass; what stands behind one in the code is its meaning."""
+  """The fields of a dataclass; the comment behind a field is its meaning."""
   source = "\n".join(inspect.getsource(kind) for kind in reversed(record.__mro__[:-1]))
   meaning = dict(re.findall(r"^  (\w+):[^#\n]*(?:# type: [^#\n]*)?# (.+)$", source, re.MULTILINE))
   rows = []
@@ -99,13 +99,13 @@ def _fields(record: type) -> list[Row]:
 
 
 def _named(section: Named) -> Iterator[str]:
-  """The functions that a section may name, and then those that stand in their arguments."""
-  waiting, seen = offered(section.module, section.gives), list[str]()
+  """The functions that a section can name, then those that their arguments can name."""
+  waiting, listed = offered(section.module, section.gives), list[str]()
   while waiting:
     name = waiting.pop(0)
-    if name in seen:
+    if name in listed:
       continue
-    seen.append(name)
+    listed.append(name)
     function = getattr(section.module, name)
     waiting += [n for key in parameters(function) for n in _parts(section.module, function, key)]
     yield f"### {name}\n\n{_described(function)}\n"

@@ -18,7 +18,7 @@ import typing
 from collections.abc import Callable, Iterable, Sequence
 from typing import Annotated, Any, Literal
 
-LARGEST = 2**31 - 1  # of a whole number: that is what devices count with
+LARGEST = 2**31 - 1  # of a whole number: devices count with int32
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,8 +52,8 @@ def check(value: Any, hint: Any, field: str) -> Any:
 
 
 def _metadata(hint: Any) -> tuple:
-  found = tuple(getattr(hint, "__metadata__", ()))
-  return found + tuple(
+  metadata = tuple(getattr(hint, "__metadata__", ()))
+  return metadata + tuple(
     m for part in typing.get_args(hint) for m in getattr(part, "__metadata__", ())
   )
 
@@ -118,7 +118,7 @@ def said(hint: Any) -> str:
     return "a section"
   if origin is Literal:
     return f"one of {', '.join(args)}"
-  words = {
+  names = {
     bool: "True or False",
     int: "a whole number",
     float: "a finite number",
@@ -127,13 +127,13 @@ def said(hint: Any) -> str:
     types.NoneType: "None",
     None: "None",
   }
-  if hint in words:
-    return words[hint]
+  if hint in names:
+    return names[hint]
   return "a section with fn" if origin or isinstance(hint, type) else "anything"
 
 
 def parse(text: str, hint: Any = Any) -> Any:
-  """What the text of a command line says of a field of this type; as it is where it says nothing.
+  """The value of a command-line text for a field of this type; the text itself if it has no other.
 
   >>> parse("7", int | None), parse("None", int | None), parse("7", str)
   (7, None, '7')
@@ -167,7 +167,7 @@ def parse(text: str, hint: Any = Any) -> Any:
 
 @functools.cache
 def hints(thing: Callable) -> dict[str, Any]:
-  """The types of the fields of a dataclass or of the arguments of a function, as far as known."""
+  """The types of the fields of a dataclass, or of the arguments of a function, if known."""
   try:
     return typing.get_type_hints(thing, include_extras=True)
   except (NameError, TypeError, AttributeError):  # imported for type checkers only
@@ -195,6 +195,6 @@ def nearest(name: Any, among: Iterable[str]) -> str:
 
 
 def takes_any(function: Callable) -> bool:
-  """Has it arguments that its signature does not name?"""
+  """True if it takes arguments that its signature does not name."""
   kinds = (p.kind for p in inspect.signature(function).parameters.values())
   return inspect.Parameter.VAR_KEYWORD in kinds

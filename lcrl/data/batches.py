@@ -218,5 +218,5 @@ class _Batches:
     return sys.maxsize
 
   def __getitem__(self, step: int) -> np.ndarray:
-    number, place = divmod(step, self._per_epoch)
-    return self._epoch(number)[place]
+    number, position = divmod(step, self._per_epoch)
+    return self._epoch(number)[position]

@@ -225,8 +225,8 @@ def _message(message: Any, name: str) -> dict[str, Any]:
 
 def _columns(row: Row, *wanted: Sequence[str]) -> list[str]:
   """The first of each group of names that the row has."""
-  found = [next((name for name in names if name in row), None) for names in wanted]
-  if None in found:
-    missing = [" or ".join(n) for n, has in zip(wanted, found, strict=True) if has is None]
+  columns = [next((name for name in names if name in row), None) for names in wanted]
+  if None in columns:
+    missing = [" or ".join(n) for n, has in zip(wanted, columns, strict=True) if has is None]
     raise ValueError(f"no column {', nor '.join(missing)}; there are {', '.join(row) or 'none'}.")
-  return [name for name in found if name is not None]
+  return [name for name in columns if name is not None]

@@ -1,4 +1,4 @@
-"""Prompts that are too long for a run: found before the first step, refused or left out."""
+"""Finds prompts that are too long for a run before its first step, and refuses or skips them."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ def variants(task: Task, prompt: Prompt, most: int) -> list[tuple[int, int]]:
   if task.render is plain:
     return [(most, 0)]
   targets = {most, *(int("8" * n) for n in range(1, len(str(most))))}
-  found: dict[Any, tuple[int, int]] = {}
+  samples: dict[Any, tuple[int, int]] = {}
   for target, level in itertools.product(sorted(targets), range(LEVELS)):
     try:
       view = task.render(prompt, target, level)
@@ -105,12 +105,12 @@ def variants(task: Task, prompt: Prompt, most: int) -> list[tuple[int, int]]:
       if level == 0:
         raise
       continue
-    found.setdefault(repr(view), (target, level))
-  return list(found.values())
+    samples.setdefault(repr(view), (target, level))
+  return list(samples.values())
 
 
 class Kept(list[Prompt]):
-  """Those of a data set that fit, and how many rows it has."""
+  """The prompts of a data set that fit, and its number of rows."""
 
   def __init__(self, prompts: list[Prompt], rows: int):
     super().__init__(prompts)
@@ -150,12 +150,12 @@ def rows(prompts: Prompts) -> int:
 
 
 def first(prompts: Prompts, count: int) -> list[Prompt]:
-  """The first `count` prompts, or all there are; none that took the place of a long one."""
-  found = (prompts[i] for i in range(len(prompts)))
+  """The first `count` distinct prompts, or all; a replacement of a long prompt does not count."""
+  chosen = (prompts[i] for i in range(len(prompts)))
   if isinstance(prompts, Fitting):
     seen: set[int] = set()
-    found = (p for p in found if p.id not in seen and not seen.add(p.id))  # type: ignore
-  return list(itertools.islice(found, count))
+    chosen = (p for p in chosen if p.id not in seen and not seen.add(p.id))  # type: ignore
+  return list(itertools.islice(chosen, count))
 
 
 def counted_prefix(task: Task, tokenizer: Tokenizer, target: int, level: int) -> int:

@@ -70,12 +70,12 @@ def parquet(path: str) -> Rows:
 def _loaded(content: bytes) -> Any:
   """Raises ValueError, also for half a surrogate pair: JSON can write it, UTF-8 cannot."""
   try:
-    found = _json.loads(content.decode())
+    row = _json.loads(content.decode())
   except RecursionError as why:
     raise ValueError("it is nested too deep") from why
   if b"\\u" in content:
-    _json.dumps(found, ensure_ascii=False).encode()
-  return found
+    _json.dumps(row, ensure_ascii=False).encode()
+  return row
 
 
 def _checked(rows: Rows, path: str) -> Rows:

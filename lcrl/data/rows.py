@@ -19,8 +19,8 @@ from lcrl.types import Budget
 def answer_ids(tokenizer: Tokenizer, text: str) -> list[int]:
   """Tokens of an answer, with the end of its turn. A tokenizer with control tokens, which text may
   spell out, says itself how (`lcrl.policies.Tokenizer.answer`)."""
-  own = getattr(tokenizer, "answer", None)
-  return own(text) if own else [*tokenizer.encode(text), tokenizer.end_ids[0]]
+  encode_answer = getattr(tokenizer, "answer", None)
+  return encode_answer(text) if encode_answer else [*tokenizer.encode(text), tokenizer.end_ids[0]]
 
 
 def without_open_tag(text: str, asked: str) -> str:

@@ -1,4 +1,4 @@
-"""Means with intervals, when answers to one prompt are alike and prompts differ.
+"""Means with intervals, for answers that are alike within a prompt and differ between prompts.
 
 B prompts with G answers each are B clusters, not B * G independent draws: an interval that forgets
 this is too narrow by up to sqrt(G). Everything here is numpy in float64, on the host.
@@ -17,7 +17,7 @@ __all__ = ["Estimate", "accuracy_estimate", "difference", "mean_estimate", "seed
 
 
 class Estimate(NamedTuple):
-  """A mean and its interval. The ends are nan where one cluster gives nothing to judge by."""
+  """A mean and its interval. The ends are nan if there is only one cluster."""
 
   value: float
   low: float

@@ -18,13 +18,13 @@ DISTANCES = (11, 18, 28, 42, 60)  # points
 
 
 def short(name: str) -> str:
-  """A name that leaves room for the picture: of a long one the end, which tells runs apart."""
+  """The name, or the end of a long name; runs differ in their ends."""
   return name if len(name) <= LONGEST else "\u2026" + name[1 - LONGEST :]
 
 
 def name_points(ax: Axes, points: Sequence[tuple[float, float, str, str]], ink: np.ndarray) -> None:
-  """Names (x, y, name, colour) beside their points, where they cover nothing of the ink [K, 2], or
-  little; a line leads to a name that stands far off."""
+  """Writes names (x, y, name, colour) beside their points, where they cover the least of the ink
+  [K, 2]. A line connects a distant name with its point."""
   ax.figure.canvas.draw()
   ink = ax.transData.transform(ink)
   taken: list[Bbox] = []
@@ -32,18 +32,18 @@ def name_points(ax: Axes, points: Sequence[tuple[float, float, str, str]], ink: 
     label = ax.annotate(short(name), (x, y), (0, 0), textcoords="offset points", color=colour)
     best: tuple[float, Any, Any] = (np.inf, None, None)
     for distance, (dx, dy) in itertools.product(DISTANCES, DIRECTIONS):
-      place = {
+      placement = {
         "position": (distance * dx, distance * dy),
         "ha": "center" if abs(dx) < 0.1 else "left" if dx > 0 else "right",
         "va": "center" if abs(dy) < 0.1 else "bottom" if dy > 0 else "top",
       }
-      label.set(**place)
+      label.set(**placement)
       box = label.get_window_extent().padded(3)
       covered = ((ink > box.min) & (ink < box.max)).all(1).sum() + 20 * box.count_overlaps(taken)
       inside = ax.bbox.containsx(box.x0) and ax.bbox.containsx(box.x1)
       inside = inside and ax.bbox.containsy(box.y0) and ax.bbox.containsy(box.y1)
       cost = 3 * covered + 60 * (not inside) + distance / 20
-      best = min(best, (cost, place, box), key=lambda found: found[0])
+      best = min(best, (cost, placement, box), key=lambda candidate: candidate[0])
     label.set(**best[1])
     taken.append(best[2])
     if np.hypot(*best[1]["position"]) > DISTANCES[1]:
@@ -52,7 +52,7 @@ def name_points(ax: Axes, points: Sequence[tuple[float, float, str, str]], ink: 
 
 
 def name_lines(ax: Axes, ends: Sequence[tuple[float, float, str, str]]) -> None:
-  """Names (x, y, name, colour) to the right of their lines' ends, pushed apart where they meet."""
+  """Writes names (x, y, name, colour) to the right of the ends of their lines, without overlap."""
   ax.figure.canvas.draw()
   right = max((end[0] for end in ends), default=0.0)
   points_a_pixel = 72 / ax.figure.dpi

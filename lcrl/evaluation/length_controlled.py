@@ -1,4 +1,4 @@
-"""AlpacaEval 2's length-controlled win rate: what a judge would say were all answers equally long.
+"""AlpacaEval 2's length-controlled win rate: the rate if all answers were equally long.
 
 Source: arXiv:2404.04475; tatsu-lab/alpaca_eval, `metrics/glm_winrate.py`. Each model is fitted on
 its own; rates are in percent. numpy in float64, on the host.

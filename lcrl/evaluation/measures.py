@@ -1,4 +1,4 @@
-"""What is measured on sampled, verified answers: accuracy, tokens, and how tokens are spread.
+"""Measures of sampled, verified answers: accuracy, tokens, and the spread of tokens.
 
 All read the verifier's verdicts, never a shaped reward. numpy in float64, on the host.
 B prompts, G answers each.

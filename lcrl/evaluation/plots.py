@@ -28,7 +28,7 @@ __all__ = ["by_difficulty", "curves", "line", "pareto", "reward_by_length"]
 # Okabe and Ito 2008: distinct also to readers who do not tell red from green.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#555555")
 MARKERS = "os^vDP*X<>"  # of every seven names
-MOST_NAMES, MOST_LETTERS = 10, 100  # that stand in a picture
+MOST_NAMES, MOST_LETTERS = 10, 100  # inside a picture
 GREY, LIGHT = "#777777", "#E4E4E4"
 STYLE: Any = {
   "figure.dpi": 160,
@@ -67,7 +67,7 @@ def save(figure: Figure, path: str | os.PathLike) -> None:
 
 
 def within_percent(ax: Axes) -> None:
-  """An axis of percentages ends at 0 and 100; what stands on its end is drawn whole."""
+  """Ends an axis of percentages at 0 and 100, and draws markers at its ends whole."""
   low, high = ax.get_ylim()
   ax.set_ylim(max(low, 0), min(high, 100))
 
@@ -85,7 +85,7 @@ def _percent(point: Mapping[str, Any]) -> tuple[float, np.ndarray]:
 
 
 def _draw_point(ax: Axes, point: Mapping[str, Any], colour: str, **marker) -> np.ndarray:
-  """A point with its error bars; returns where it put ink, [K, 2]."""
+  """Draws a point with its error bars; returns the points that it covers, [K, 2]."""
   (y, y_error), (x, x_error) = _percent(point), with_error(point, "tokens")
   ax.errorbar(x, y, y_error, x_error, ms=7, color=colour, zorder=3, **marker, **BARS)
   (left, right), (low, high) = x_error[:, 0], y_error[:, 0]
@@ -101,7 +101,7 @@ def _dense(x: Any, y: Any) -> np.ndarray:
 
 
 def _draw_front(ax: Axes, x: np.ndarray, y: np.ndarray) -> np.ndarray:
-  """The best accuracy within each number of tokens; returns where it put ink, [K, 2]."""
+  """Draws the best accuracy within each number of tokens; returns the points it covers, [K, 2]."""
   front = np.flatnonzero(on_front(y, x))
   front = front[np.argsort(x[front])]
   right = ax.get_xlim()[1]
@@ -205,13 +205,13 @@ def by_difficulty(path: str | os.PathLike, runs: Runs) -> None:
     ends = []
     for i, (name, colour) in enumerate(_colours(runs).items()):
       points = runs[name]["by_difficulty"]
-      here = [d for d in levels if d in points]
-      x = np.array([levels.index(d) for d in here]) + 0.05 * (i - (len(runs) - 1) / 2)
+      present = [d for d in levels if d in points]
+      x = np.array([levels.index(d) for d in present]) + 0.05 * (i - (len(runs) - 1) / 2)
       for ax, read in ((left, _percent), (right, lambda p: with_error(p, "tokens"))):
-        values, errors = zip(*(read(points[d]) for d in here), strict=True)
+        values, errors = zip(*(read(points[d]) for d in present), strict=True)
         error = np.concatenate(errors, axis=1)
         ax.errorbar(x, values, error, fmt="o-", ms=5, color=colour, **BARS)
-      ends.append((x[-1], points[here[-1]]["tokens"], name, colour))
+      ends.append((x[-1], points[present[-1]]["tokens"], name, colour))
     for ax in (left, right):
       ax.set_xticks(range(len(levels)), levels)
       ax.set_xlim(-0.35, len(levels) - 0.65)

@@ -1,4 +1,4 @@
-"""How far an evaluation is: a bar on a terminal, otherwise lines that say the time."""
+"""Progress of an evaluation: a bar on a terminal, otherwise lines with the time."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Progress:
 
   Args:
     title: what is being done.
-    total: how many `unit` there are.
+    total: number of `unit`s.
     unit: of what.
     say: gets the lines instead of standard error, of whoever shows a bar already.
     every: seconds between two lines.

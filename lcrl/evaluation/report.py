@@ -1,4 +1,4 @@
-"""report.md: a table, pictures and what the numbers say in words."""
+"""report.md: a table, pictures, and conclusions in sentences."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Runs = Mapping[str, Mapping[str, Any]]
 
 
 def unfinished(run: Mapping[str, Any]) -> str | None:
-  """What must be said of a run that was stopped; None of one that was not."""
+  """A sentence about a run that was stopped; None for a finished one."""
   if run.get("stopped") is None:
     return None
   text = f"stopped after step {run['stopped']}"
@@ -38,7 +38,7 @@ def _share(value: float) -> str:
 
 
 def verdict(name: str, run: Mapping[str, Any], reference: Mapping[str, Any], other: str) -> str:
-  """One run against a reference in plain words; each follows from the numbers.
+  """Compares one run with a reference in plain words, by its numbers.
 
   Args:
     name: of the run.
@@ -70,7 +70,7 @@ def verdict(name: str, run: Mapping[str, Any], reference: Mapping[str, Any], oth
 
 
 def _words(runs: Runs, baseline: str) -> list[str]:
-  """Each run against the start, or against the baseline where there is one."""
+  """Compares each run with the baseline, or with its own start if there is none."""
   base = runs.get(baseline)
   lines = []
   for name, run in runs.items():
@@ -82,17 +82,17 @@ def _words(runs: Runs, baseline: str) -> list[str]:
 
 
 def setups(runs: Runs) -> list[str]:
-  """On what the runs were evaluated, and what must be said of it, each once."""
+  """The evaluation setups of the runs and their warnings, each once."""
   setups = [run["evaluation"] for run in runs.values() if run.get("evaluation")]
-  told = []
-  for made_on in setups:
-    seen = warning(made_on)
-    told += [described(made_on), *([f"**Warning. {seen}**"] if seen else [])]
-  return list(dict.fromkeys(told))
+  lines = []
+  for setup in setups:
+    text = warning(setup)
+    lines += [described(setup), *([f"**Warning. {text}**"] if text else [])]
+  return list(dict.fromkeys(lines))
 
 
 def _starts(runs: Runs) -> list[str]:
-  """What is known of runs of which only the start was evaluated."""
+  """Lines on runs with an evaluation of the start only."""
   lines = []
   for name, run in runs.items():
     if run["start"]["accuracy"] is not None:
@@ -102,7 +102,7 @@ def _starts(runs: Runs) -> list[str]:
 
 
 def _results(folder: Path, runs: Runs, baseline: str) -> list[str]:
-  """The table of the runs that were evaluated, with words and pictures."""
+  """The table of the evaluated runs, with conclusions and pictures."""
   table = tables.overview(tables.rows(runs, baseline=baseline), baseline=baseline)
   source = "seeds" if any(isinstance(run["seed"], list) for run in runs.values()) else "prompts"
   plots.pareto(folder / "pareto.png", runs)
@@ -158,11 +158,11 @@ def write_report(
     raise ValueError("there are no runs to report.")
   folder = Path(folder)
   folder.mkdir(parents=True, exist_ok=True)
-  judged = {name: run for name, run in runs.items() if run["accuracy"] is not None}
+  evaluated = {name: run for name, run in runs.items() if run["accuracy"] is not None}
   text = [f"# {title}"]
-  text += [f"**{name}: {told}.**" for name, run in runs.items() if (told := unfinished(run))]
+  text += [f"**{name}: {note}.**" for name, run in runs.items() if (note := unfinished(run))]
   text += setups(runs)
-  text += _results(folder, judged, baseline) if judged else _starts(runs)
+  text += _results(folder, evaluated, baseline) if evaluated else _starts(runs)
   if curves:
     plots.curves(folder / "curves.png", curves)
     text += ["## Training", "![accuracy and tokens by step](curves.png)"]

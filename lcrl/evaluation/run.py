@@ -45,7 +45,7 @@ def answer_all(
     level: the prompt template.
     batch: prompts that are answered at a time; the last batch is filled up with repeats.
     key: of the randomness; the same key gives the same answers.
-    progress: hears after each batch how many prompts are done.
+    progress: receives the number of finished prompts after each batch.
     keep: gets every answer (`written`) that lies on this process.
   Returns: correct, lengths, truncated, valid, outcome [N, samples] and difficulty [N].
   """
@@ -106,9 +106,9 @@ def written(grader: RolloutGrader, rollouts: Rollouts, *, count: int) -> list[di
 
 
 def evaluate(
-  worker: RolloutWorker, params: Any, prompts: Sequence[Prompt], **how: Any
+  worker: RolloutWorker, params: Any, prompts: Sequence[Prompt], **options: Any
 ) -> dict[str, Any]:
-  """`measure` of what `answer_all` gives."""
-  answers = answer_all(worker, params, prompts, **how)
+  """`measure` of the answers of `answer_all`, which takes `options`."""
+  answers = answer_all(worker, params, prompts, **options)
   answers.pop("outcome")
   return measure(**answers)

@@ -65,9 +65,9 @@ def working(expression: str, *, per_step: int, modulus: int = 10) -> list[Step]:
     start = [i for i, token in enumerate(tokens) if token == "+"][-min(per_step, left)]
     end = _end(tokens, start)
     part = " ".join(tokens[start:end])
-    found = value(part, modulus=modulus)
-    after = [*tokens[:start], str(found), *tokens[end:]]
-    steps.append(Step(part, found, " ".join(tokens), " ".join(after)))
+    result = value(part, modulus=modulus)
+    after = [*tokens[:start], str(result), *tokens[end:]]
+    steps.append(Step(part, result, " ".join(tokens), " ".join(after)))
     tokens = after
   return steps
 

@@ -26,10 +26,10 @@ def math(answer: str, reference: str) -> float:
   if (wanted := latex.choice(reference, alone=True)) and (named := latex.choice(answer)):
     return float(named == wanted)
   cut_out = isinstance(answer, Extracted) or expected.value is None
-  found = latex.find(answer, cut_out=cut_out)
-  if found is None:
+  expression = latex.find(answer, cut_out=cut_out)
+  if expression is None:
     raise BadFormat("no expression found")
-  return float(latex.equal(expected, found))
+  return float(latex.equal(expected, expression))
 
 
 @functools.lru_cache(maxsize=256)
@@ -45,10 +45,10 @@ def number(answer: str, reference: str) -> float:
   expected = to_number(reference)
   if expected is None:
     raise ValueError(f"the reference {reference!r:.50} is no number")
-  found = to_number(answer)
-  if found is None and not re.fullmatch(r"\d[\d\s,._]*", answer.strip()):  # several are just wrong
+  number = to_number(answer)
+  if number is None and not re.fullmatch(r"\d[\d\s,._]*", answer.strip()):  # several are just wrong
     raise BadFormat(f"{answer!r:.50} is no number")
-  return float(found == expected)
+  return float(number == expected)
 
 
 def text(answer: str, reference: str) -> float:

@@ -119,13 +119,13 @@ class Sums:
 def score(response: str, reference: int, *, width: int) -> float:
   """1 if the response ends with "#" and the right answer in `width` digits, 0 if with a wrong one.
 
-  The working is not judged, as nowhere in learning from verifiable answers: it may be wrong or
+  Nothing checks the working, as usual in learning from verifiable answers: it may be wrong or
   absent, and stays only as long as it helps.
 
   >>> score("a0+3+5=8#8", 8, width=1)
   1.0
   """
-  found = re.search(rf"#([0-9]{{{width}}})\Z", response)
-  if not found:
+  match = re.search(rf"#([0-9]{{{width}}})\Z", response)
+  if not match:
     raise BadFormat(f"the response ends with {response[-width - 1 :]!r}")
-  return float(int(found[1]) == reference)
+  return float(int(match[1]) == reference)

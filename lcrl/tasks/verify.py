@@ -1,8 +1,9 @@
 """Verdicts on untrusted text, from worker processes that can be killed.
 
 A response may make a scorer loop, eat memory or die. Then its verdict is a timeout or a crash,
-another worker takes that one's place, and the other responses are judged as if nothing happened.
-A thread feeds the workers and hears them, so that more may be submitted while they judge.
+another worker replaces it, and the other responses are scored as if nothing had happened.
+A thread sends items to the workers and reads their verdicts, so that callers can submit more items
+while the workers score.
 """
 
 from __future__ import annotations
@@ -47,21 +48,21 @@ class Verdict:
 
   @property
   def correct(self) -> bool:
-    """Only a score can be right; where there is none, the number in its place says nothing."""
+    """True only for a scored response; without a score the number means nothing."""
     return self.outcome == Outcome.OK
 
 
 class _Batch:
-  """What was submitted together, and the verdicts so far."""
+  """The verdicts so far of items that were submitted together."""
 
   def __init__(self, size: int):
     self.size, self.verdicts = size, dict[int, Verdict]()
     self.future: Future[list[Verdict]] = Future()
-    self.future.set_running_or_notify_cancel()  # from here on nobody can cancel it
+    self.future.set_running_or_notify_cancel()  # no caller can cancel it from now on
     self.finish()
 
-  def put(self, place: int, verdict: Verdict) -> None:
-    self.verdicts[place] = verdict
+  def put(self, index: int, verdict: Verdict) -> None:
+    self.verdicts[index] = verdict
     self.finish()
 
   def finish(self) -> None:
@@ -71,7 +72,7 @@ class _Batch:
 
 class _Item(NamedTuple):
   batch: _Batch
-  place: int  # in its batch
+  position: int  # in its batch
   text: str
   reference: Any
 
@@ -141,7 +142,7 @@ class Verifier:
     self.close()
 
   def close(self) -> None:
-    """Ends the processes. Whoever still waits for verdicts gets an error."""
+    """Ends the processes. Callers that still wait for verdicts get an error."""
     if self._thread:
       self._closing = True
       self._ring()
@@ -153,28 +154,28 @@ class Verifier:
     return self.submit(items).result()
 
   def submit(self, items: Iterable[tuple[str, Prompt]]) -> Future[list[Verdict]]:
-    """What `verify` gives, later: items that were submitted before are still being judged."""
-    given = list(items)
-    batch = _Batch(len(given))
+    """A future of the verdicts of `verify`. Returns at once, even while earlier items wait."""
+    submitted = list(items)
+    batch = _Batch(len(submitted))
     with self._lock:
       if not self._workers:
         raise RuntimeError("The verifier is not open: use it as a context manager.")
-      for place, (text, prompt) in enumerate(given):
-        name = secrets.randbits(62)  # that nothing in a worker can name an item it was not given
-        self._items[name] = _Item(batch, place, text, prompt.reference)
+      for position, (text, prompt) in enumerate(submitted):
+        name = secrets.randbits(62)  # so no response can guess the name of another item
+        self._items[name] = _Item(batch, position, text, prompt.reference)
         self._todo.append(name)
     self._ring()
     return batch.future
 
   def _ring(self) -> None:
-    with contextlib.suppress(BlockingIOError):  # it was rung often enough
+    with contextlib.suppress(BlockingIOError):  # the bell is already full of rings
       self._bell.send(b"!")
 
   def _serve(self) -> None:
     try:
       while not self._closing:
         self._turn()
-    except BaseException as why:  # it is theirs who wait for verdicts
+    except BaseException as why:  # the callers that wait for verdicts get the error
       self._end(why)
 
   def _end(self, why: BaseException) -> None:
@@ -188,7 +189,7 @@ class Verifier:
       self._items.clear()
 
   def _turn(self) -> None:
-    """Feeds the idle, listens to the busy until one speaks or is late, replaces the lost."""
+    """Feeds idle workers, waits until a busy one answers or is late, and replaces dead ones."""
     for worker in list(self._workers):
       if worker.ready and not worker.owed and self._todo:
         if worker.process.poll() is None:
@@ -243,22 +244,22 @@ class Verifier:
         worker.owed and name == worker.owed[0]
       ):
         scored = Outcome.OK if score >= self._task.threshold else Outcome.WRONG
-        self._judged(worker, Verdict(score, _UNSCORED.get(status, scored), why))
+        self._record(worker, Verdict(score, _UNSCORED.get(status, scored), why))
       case _:
         raise ValueError(f"a worker said {line!r:.100}")
 
-  def _judged(self, worker: Worker, verdict: Verdict) -> None:
-    """Of the first item that a worker owes."""
+  def _record(self, worker: Worker, verdict: Verdict) -> None:
+    """Records the verdict of the first item that a worker owes."""
     item = self._items.pop(worker.owed.popleft())
-    item.batch.put(item.place, verdict)
+    item.batch.put(item.position, verdict)
 
   def _lose(self, worker: Worker, why: str, outcome: Outcome) -> None:
-    """The first item it owes is to blame; the others go back in line, at the front."""
+    """Blames the first item that the worker owes; puts the others back at the front of the line."""
     self._stillborn += not worker.ready
     if self._stillborn > _TRIES:
       raise RuntimeError(f"Verifier workers do not start: {why}. {worker.last_words()}")
     if worker.owed:
-      self._judged(worker, Verdict(0.0, outcome, why))
+      self._record(worker, Verdict(0.0, outcome, why))
     self._todo.extendleft(reversed(worker.owed))
     self._replace(worker)
 

@@ -99,47 +99,49 @@ def _confine(libc: ctypes.CDLL) -> list[str]:
   return [*in_force, "audit hook"]
 
 
-def _timed(deadline: float, *judged) -> tuple[str, float, str]:
-  """A verdict in this process, which ends when it takes too long."""
+def _timed(deadline: float, *item) -> tuple[str, float, str]:
+  """A verdict of this process, which a timer ends if it takes too long."""
   cpu = math.ceil(time.process_time() + deadline) + 1
   resource.setrlimit(resource.RLIMIT_CPU, (cpu, resource.RLIM_INFINITY))
   signal.setitimer(signal.ITIMER_REAL, 2 * deadline)  # its default action is death
-  verdict = _judge(*judged)
+  verdict = _judge(*item)
   signal.setitimer(signal.ITIMER_REAL, 0)
   return verdict
 
 
 def _in_child(libc: ctypes.CDLL, say: Callable[[list[str]], Sequence], patience: float):
-  """(what a confined process of its own says, its exit code); the code is None if it is late."""
-  ours, theirs = os.pipe()
+  """(the JSON that a confined child process writes, its exit code); None as code if it is late."""
+  reading, writing = os.pipe()
   child = os.fork()
   if not child:
     try:
-      os.dup2(theirs, 3)
+      os.dup2(writing, 3)
       os.closerange(4, resource.getrlimit(resource.RLIMIT_NOFILE)[0])
       os.write(3, json.dumps(say(_confine(libc))).encode())
     finally:
       os._exit(0)
-  os.close(theirs)
-  said, end = b"", time.monotonic() + patience
-  while len(said) < 1 << 12 and select.select([ours], [], [], max(0.0, end - time.monotonic()))[0]:
-    if not (piece := os.read(ours, 1 << 12)):
+  os.close(writing)
+  output, end = b"", time.monotonic() + patience
+  while (
+    len(output) < 1 << 12 and select.select([reading], [], [], max(0.0, end - time.monotonic()))[0]
+  ):
+    if not (piece := os.read(reading, 1 << 12)):
       break
-    said += piece
-  os.close(ours)
+    output += piece
+  os.close(reading)
   os.kill(child, signal.SIGKILL)
   code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
   try:
-    return json.loads(said), code
+    return json.loads(output), code
   except (ValueError, RecursionError):
     return None, None if time.monotonic() >= end else code
 
 
-def _apart(libc: ctypes.CDLL, deadline: float, *judged) -> tuple[str, float, str]:
-  """A verdict from a process of its own, of which nothing is believed but one line."""
+def _in_own_process(libc: ctypes.CDLL, deadline: float, *item) -> tuple[str, float, str]:
+  """A verdict of a separate process. Only one well-formed line of its output counts."""
   patience = 0.9 * deadline  # less than the parent's, which would end this process
-  said, code = _in_child(libc, lambda guards: _timed(deadline, *judged), patience)
-  match said:
+  output, code = _in_child(libc, lambda guards: _timed(deadline, *item), patience)
+  match output:
     case ["scored" | "bad format" | "crash" as status, float(score), str(why)] if math.isfinite(
       score
     ) and (status == "scored" or not score):
@@ -170,8 +172,8 @@ def main() -> None:
 
   while (items := receive()) is not None:
     for name, response, reference in items:
-      judged = setup["deadline"], score, response, reference, bad_format
-      send(name, *(_apart(libc, *judged) if setup["apart"] else _timed(*judged)))
+      item = setup["deadline"], score, response, reference, bad_format
+      send(name, *(_in_own_process(libc, *item) if setup["apart"] else _timed(*item)))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""From config sections to who plays prompts: tokenizer, task, engine, verifier, evaluation."""
+"""Builds the parts of a run from its config: tokenizer, task, engine, rollout worker, evaluator."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ from lcrl.training.progress import say
 def build_tokenizer(
   s: Any, policy: Policy | None = None, started: datetime.datetime | None = None
 ) -> Any:
-  """The one that the section tokenizer names, else that of the policy's folder.
+  """The tokenizer of the section `tokenizer`, else that of the policy's folder.
 
   Args:
     s: settings of the run.
-    policy: reads its tokens.
-    started: when the run was; what its chat template writes of the time stays the same then.
+    policy: the model that reads its tokens.
+    started: the start of the run; the chat template writes this time, also in a resumed run.
   Raises:
     ValueError: the policy has fewer tokens than the tokenizer.
   """
@@ -60,14 +60,14 @@ def build_tokenizer(
 
 
 def ends_of(tokenizer: Any) -> dict[str, str]:
-  """Every token that ends an answer -> who names it."""
+  """Every token that ends an answer -> the file or setting that says so."""
   if isinstance(tokenizer, Tokenizer):
     return dict(tokenizer.ends)
   return {tokenizer.decode([i]) or str(i): "tokenizer" for i in tokenizer.end_ids}
 
 
 def build_control(spec: Mapping[str, Any] | None) -> Control | None:
-  """What `sampling.control` names."""
+  """The control that `sampling.control` names, if any."""
   return None if spec is None else build(choices, spec, field="sampling.control", gives=Control)
 
 
@@ -79,19 +79,19 @@ def build_engine(
   pad_id: int,
   temperature: float | None = None,
 ) -> Engine:
-  """What samples on this mesh as the model's settings say, or at another temperature."""
-  how = model.settings.sampling
+  """The engine on this mesh with the sampling settings of the run, or at another temperature."""
+  sampling = model.settings.sampling
   return make_engine(
     model.policy,
     max_tokens=model.settings.train.max_tokens,
     end_ids=end_ids,
     pad_id=pad_id,
-    temperature=how.temperature if temperature is None else temperature,
-    control=build_control(how.control),
-    slots=how.slots,
-    dtype=how.dtype,
-    cache_dtype=how.cache_dtype,
-    decoding=how.decoding,
+    temperature=sampling.temperature if temperature is None else temperature,
+    control=build_control(sampling.control),
+    slots=sampling.slots,
+    dtype=sampling.dtype,
+    cache_dtype=sampling.cache_dtype,
+    decoding=sampling.decoding,
     mesh=mesh,
     source=None if mesh is model.mesh else model.mesh,
   )
@@ -101,11 +101,11 @@ def build_engine(
 def rollout_worker(
   model: Any, tokenizer: Any, spec: Mapping[str, Any], field: str
 ) -> Iterator[tuple[Task, RolloutWorker]]:
-  """The task that a config section names and a worker of it, while its verifier runs."""
+  """The task of a config section and its rollout worker. The verifier runs inside the context."""
   s = model.settings
-  own = {name: value for name, value in spec.items() if name != "long"}
+  task_spec = {name: value for name, value in spec.items() if name != "long"}
   limit, most = s.train.max_prompt_tokens, s.train.max_tokens
-  task = build(tasks, own, field=field, gives=Task)
+  task = build(tasks, task_spec, field=field, gives=Task)
   if task.variables and not isinstance(tokenizer, Tokenizer):
     raise ValueError(f"{field}.variables are of a chat template, and the tokenizer has none.")
   task = fitting(
@@ -117,10 +117,10 @@ def rollout_worker(
     long=spec.get("long", "error"),
   )
   say(f"{field}: {task.name}, {len(task.prompts):,} prompts")
-  if (begun := counted_prefix(task, tokenizer, most, 0)) >= most:
+  if (prefix := counted_prefix(task, tokenizer, most, 0)) >= most:
     raise ValueError(
       f"train.max_tokens={most} leaves no token to sample: {field}.render forces a response to "
-      f"begin with {begun} that count."
+      f"begin with {prefix} that count."
     )
   mesh = model.sampler_mesh
   engine = build_engine(model, mesh, end_ids=tokenizer.end_ids, pad_id=tokenizer.pad_id)
@@ -136,7 +136,7 @@ def rollout_worker(
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Evaluator:
-  """Evaluates params, always on the same data and with the same keys, and says on what."""
+  """Evaluates params, always on the same data with the same keys; `setup` describes both."""
 
   setup: dict[str, Any]  # `lcrl.evaluation.setup`
   evaluate: Callable[[Any], Any]
@@ -155,15 +155,15 @@ def make_evaluator(
   say: Callable[[str], None] | None = None,
   training: setup.Training | None = None,
 ) -> Iterator[Evaluator]:
-  """What evaluates on the prompts of `eval_task`, else on the task's own.
+  """An evaluator on the prompts of `eval_task`, else on those of `task`.
 
   Args:
-    model: of the run.
-    tokenizer: of its policy.
-    task: of the config's section task.
-    worker: of that task.
-    say: gets lines about data and progress; None: standard error.
-    training: what the policy learns from; None: the prompts of `task`.
+    model: the learner of the run.
+    tokenizer: the tokenizer of its policy.
+    task: the task of the config's section task.
+    worker: the rollout worker of that task.
+    say: receives lines about data and progress; None: standard error.
+    training: the data that the policy learns from; None: the prompts of `task`.
   """
   s = model.settings
   training = training or setup.of_task(task)
@@ -181,7 +181,7 @@ def make_evaluator(
         temperature=temperature,
       )
       worker = dataclasses.replace(worker, engine=engine)
-    default_mesh = {
+    description = {
       "data": dict(s.eval_task or s.built["task"]),
       "model": setup.model_of(s.built["policy"]),
       "prompts": len(prompts),
@@ -190,9 +190,9 @@ def make_evaluator(
       "temperature": temperature,
       **training.overlap(prompts),
     }
-    setup.tell(default_mesh, say)
+    setup.tell(description, say)
     yield Evaluator(
-      default_mesh,
+      description,
       lambda params: evaluate(
         worker,
         params,
@@ -207,6 +207,6 @@ def make_evaluator(
 
 
 def eval_temperature(s: Any) -> float:
-  """Of sampling in evaluations: eval.temperature, else sampling.temperature."""
-  own = s.eval.temperature
-  return s.sampling.temperature if own is None else own
+  """The sampling temperature of evaluations: eval.temperature, else sampling.temperature."""
+  temperature = s.eval.temperature
+  return s.sampling.temperature if temperature is None else temperature

@@ -1,7 +1,7 @@
-"""Checkpoints of the whole training state that are valid only when every byte can be vouched for.
+"""Checkpoints of the whole training state. A checkpoint is valid if every byte can be verified.
 
-Orbax writes asynchronously. When it is done, each process records size and checksum of its share of
-the files in a manifest (`lcrl.training.manifest`), as the last thing written. A checkpoint without
+Orbax writes asynchronously. Afterwards each process records size and checksum of its share of the
+files in a manifest (`lcrl.training.manifest`), the last file that it writes. A checkpoint without
 every manifest, or with a file that differs from its manifest, is not restored.
 """
 
@@ -32,7 +32,8 @@ PyTree = Any
 @jax.tree_util.register_static
 @dataclasses.dataclass(frozen=True)
 class AsSaved:
-  """In an abstract state: nested dicts of arrays, or None, whatever the checkpoint has there."""
+  """A leaf of an abstract state that stands for whatever the checkpoint has there: nested dicts of
+  arrays, or None."""
 
   sharding: Callable[[tuple[int, ...]], jax.sharding.Sharding]  # of an array of this shape
 
@@ -41,10 +42,10 @@ class Checkpoints:
   """`folder/<step>/state` by Orbax, and one manifest per process beside it.
 
   Args:
-    folder: of all checkpoints.
-    keep: the newest so many remain.
-    about: JSON that is kept with every checkpoint: what it was saved from.
-    saved: is called with the step of every checkpoint once it is valid.
+    folder: the folder of all checkpoints.
+    keep: how many of the newest checkpoints remain.
+    about: JSON that every checkpoint holds: the config and data of its run.
+    saved: called with the step of every checkpoint once it is valid.
   """
 
   def __init__(
@@ -66,24 +67,27 @@ class Checkpoints:
   def save(self, step: int, state: PyTree) -> None:
     """Starts to save; returns once the state is copied off the devices.
 
-    A save that failed (a full disk) is reported by the next `save` or by `wait`, never lost; older
-    checkpoints stay as they are.
+    If the save fails (a full disk), the next `save` or `wait` raises the error; older checkpoints
+    stay as they are.
     """
     self.wait()
-    place = self._folder / str(step)
+    path = self._folder / str(step)
     if jax.process_index() == 0:
       self._remove(step)  # remains of a save that never became valid
     _meet(f"clear {step}")
     try:
-      self._saver.save(place / "state", state)
+      # Returns once the state is on the host, so that the next step may donate its arrays.
+      self._saver.save(path / "state", state)
     except Exception as error:
       self._fail(step, error)
       self.wait()
+    # A thread waits for the disk and hashes the files while the devices train. It runs no program
+    # on them: collectives of two threads could meet in another order on another process.
     self._commit = threading.Thread(target=self._finish, args=(step,))
     self._commit.start()
 
   def wait(self) -> None:
-    """Until the last save is valid. Raises CheckpointError if it could not be written."""
+    """Waits until the last save is valid. Raises CheckpointError if it could not be written."""
     if self._commit is not None:
       self._commit.join()
       self._commit = None
@@ -104,16 +108,19 @@ class Checkpoints:
   def restore(self, abstract: PyTree, step: int | None = None) -> tuple[int, PyTree] | None:
     """(step, state) of the newest checkpoint that verifies, laid out like `abstract`.
 
-    None if there is none but some whose saving was cut off. One that does not verify is passed over
-    with a warning that names the file; if none does, or `step` does not, that is a CheckpointError,
-    and so is one of a newer format, or of other shapes than `abstract`.
+    Returns None if there are no checkpoints, or only some whose saving was cut off. Skips one that
+    does not verify, with a warning that names the file.
+
+    Raises:
+      CheckpointError: no checkpoint verifies, or `step` does not, or it has a newer format or other
+        shapes than `abstract`.
     """
     faults = []
     for candidate in self._there()[::-1] if step is None else [step]:
-      place = self._folder / str(candidate)
-      fault = verify(place)
+      path = self._folder / str(candidate)
+      fault = verify(path)
       if fault is None:
-        return candidate, self._load(place, abstract)
+        return candidate, self._load(path, abstract)
       logging.warning("checkpoint %d is not valid: %s", candidate, fault)
       faults.append(fault)
     if step is not None or self.steps():
@@ -145,56 +152,60 @@ class Checkpoints:
     return sorted(int(name) for name in names if name.isdecimal() and name == str(int(name)))
 
   def _remove(self, step: int) -> None:
-    """The manifests go first: what is left if this is cut off is not taken for a checkpoint."""
-    place = self._folder / str(step)
-    for path in place.glob("manifest.*"):
+    """Removes the manifests first, so that nothing takes the rest for a checkpoint if this is cut
+    off."""
+    folder = self._folder / str(step)
+    for manifest in folder.glob("manifest.*"):
       with contextlib.suppress(IsADirectoryError):
-        path.unlink(missing_ok=True)
-    shutil.rmtree(place, ignore_errors=True)
-    with contextlib.suppress(OSError):  # a file or a link, which would be in the way of a folder
-      place.unlink()
+        manifest.unlink(missing_ok=True)
+    shutil.rmtree(folder, ignore_errors=True)
+    with contextlib.suppress(OSError):  # a file or a link would be in the way of a new folder
+      folder.unlink()
 
-  def _load(self, place: pathlib.Path, abstract: PyTree) -> PyTree:
-    saved = self._saver.metadata(place / "state").item_metadata
-    abstract = self._known(saved, abstract)
+  def _load(self, path: pathlib.Path, abstract: PyTree) -> PyTree:
+    saved = self._saver.metadata(path / "state").item_metadata
+    abstract = self._with_saved_shapes(saved, abstract)
     if differing := different_leaves(saved, abstract):
-      raise CheckpointError(f"{place} does not fit this run: {'; '.join(differing)}.")
-    return self._saver.restore(place / "state", abstract)
+      raise CheckpointError(f"{path} does not fit this run: {'; '.join(differing)}.")
+    return self._saver.restore(path / "state", abstract)
 
-  def _known(self, saved: PyTree, abstract: PyTree) -> PyTree:
-    """`abstract` with the shapes that are `saved` where it leaves them open."""
+  def _with_saved_shapes(self, saved: PyTree, abstract: PyTree) -> PyTree:
+    """`abstract`, with the shapes of `saved` in place of each `AsSaved`."""
     is_open = lambda x: isinstance(x, AsSaved)
     if not any(map(is_open, jax.tree.leaves(abstract, is_leaf=is_open))):
       return abstract
 
-    def known(path, x):
+    def with_shape(path, x):
       if not is_open(x):
         return x
       like = lambda y: jax.ShapeDtypeStruct(y.shape, y.dtype, sharding=x.sharding(y.shape))
       return jax.tree.map(like, functools.reduce(lambda tree, key: tree[key.name], path, saved))
 
-    return jax.tree_util.tree_map_with_path(known, abstract, is_leaf=is_open)
+    return jax.tree_util.tree_map_with_path(with_shape, abstract, is_leaf=is_open)
 
   def _finish(self, step: int) -> None:
     try:
       self._saver.wait_until_finished()
-      place, first = self._folder / str(step), jax.process_index() == 0
+      folder, first = self._folder / str(step), jax.process_index() == 0
       if first and self._about is not None:
-        (place / "about.json").write_text(json.dumps(self._about))
-      _meet(f"written {step}")  # the first process moves the files of all to their places
-      write_manifest(place)
+        (folder / "about.json").write_text(json.dumps(self._about))
+      # The first process moves the files of all processes to their final names. Only then do all
+      # see the same list of files, which the manifests share out.
+      _meet(f"written {step}")
+      write_manifest(folder)
+      # Older checkpoints may go only after the last manifest: until then this one is not valid.
       _meet(f"vouched for {step}")
       if first:
         self._saved(step)
-        # Those past `step` are older, too: the run went back behind them.
-        kept = [one for one in self.steps() if one <= step][-self._keep :]
+        # Checkpoints past `step` are older, too: the run has gone back behind them.
+        kept = [saved for saved in self.steps() if saved <= step][-self._keep :]
         for old in set(self._there()) - {*kept}:
           self._remove(old)
     except Exception as error:
       self._fail(step, error)
 
   def _fail(self, step: int, error: Exception) -> None:
-    older = [one for one in self.steps() if one != step]
+    older = [saved for saved in self.steps() if saved != step]
     note = f"step {older[-1]} is still there" if older else "there is no older one"
     self._error = CheckpointError(f"could not save the checkpoint of step {step}; {note}: {error}")
     self._error.__cause__ = error
@@ -203,21 +214,26 @@ class Checkpoints:
 
 
 def different_leaves(saved: PyTree, abstract: PyTree, most: int = 3) -> list[str]:
-  """In words, the leaves whose shape or dtype differ, the first `most` of them."""
+  """Describes the leaves whose shape or dtype differ, the first `most` of them."""
   sides = []
   for tree in (saved, abstract):
     leaves = jax.tree_util.tree_leaves_with_path(tree)
     name = lambda path: jax.tree_util.keystr(path, simple=True, separator=".")
     sides.append({name(path): f"{x.dtype}{[*x.shape]}" for path, x in leaves})
-  there, here = sides
-  names = [name for name in {**here, **there} if there.get(name) != here.get(name)]
-  words = [
-    f"{name} is {there.get(name, 'absent')} in the checkpoint and {here.get(name, 'absent')} here"
+  stored, wanted = sides
+  names = [name for name in {**wanted, **stored} if stored.get(name) != wanted.get(name)]
+  texts = [
+    f"{name} is {stored.get(name, 'absent')} in the checkpoint and "
+    f"{wanted.get(name, 'absent')} here"
     for name in names
   ]
-  return words if len(words) <= most else [*words[:most], f"and {len(words) - most} more"]
+  return texts if len(texts) <= most else [*texts[:most], f"and {len(texts) - most} more"]
 
 
 def _meet(key: str) -> None:
-  """Waits until every process is here; unlike a collective, from any thread."""
+  """Waits until every process has called this with `key`.
+
+  This barrier goes through the coordination service. A collective would be a program on the
+  devices, and those must start in one order on all processes, which a thread cannot promise.
+  """
   multihost.get_barrier_sync_fn()(key=key, timeout_ms=600_000)

@@ -1,5 +1,5 @@
-"""What each section of a config may hold, by kind of run: fields of a dataclass, or a function of a
-module and its arguments."""
+"""The fields that each section of a config may have, by kind of run: those of a dataclass, or a
+function of a module and its arguments."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ PHASES = ("budget", "reward", "filter", "advantage", "loss")  # what `then` may 
 
 
 def section(run: str, path: tuple[str, ...]) -> Section | None:
-  """The section at a dotted path, whose own fields or arguments are not part of it."""
+  """The section at a dotted path; None if the path is no section, such as that of a field."""
   if path == ("sampling", "control"):
     return CONTROL
   if len(path) == 3 and path[0] == "then":
@@ -102,8 +102,8 @@ def section(run: str, path: tuple[str, ...]) -> Section | None:
 
 
 def check_functions(config: Mapping[str, Any]) -> None:
-  """Raises ValueError, by field, for a section whose fn is unknown or does not take its arguments;
-  nothing is built."""
+  """Raises ValueError, with the field, for a section whose fn is unknown or does not take its
+  arguments. Builds nothing."""
   run = config.get("run", "rl")
   known = {name: x for name, x in SECTIONS[run].items() if isinstance(x, Named)}
   for name, named in known.items():
@@ -128,19 +128,19 @@ def check_function(named: Named, spec: Any, field: str) -> None:
 
 
 def hint(config: Mapping[str, Any], path: tuple[str, ...]) -> Any:
-  """The type of the field at a dotted path of a config; Any where nothing tells."""
+  """The type of the field at a dotted path of a config; Any if it is unknown."""
   run = config.get("run", "rl")
   for split in range(len(path) - 1, 0, -1):
-    found = section(run, path[:split])
-    if isinstance(found, type):
-      return hints(found).get(path[split], Any) if len(path) == split + 1 else Any
-    if found is not None:
-      return _argument(found, _at(config, path[:split]), path[:split], path[split:])
+    part = section(run, path[:split])
+    if isinstance(part, type):
+      return hints(part).get(path[split], Any) if len(path) == split + 1 else Any
+    if part is not None:
+      return _argument(part, _at(config, path[:split]), path[:split], path[split:])
   return settings.Seed if path == ("seed",) else Any
 
 
 def _argument(named: Named, spec: Any, at: tuple[str, ...], rest: tuple[str, ...]) -> Any:
-  """The type of an argument of the function that `spec` names, or of one that it names in turn."""
+  """The type of an argument of the function that `spec` names, or of a function nested in it."""
   if rest[0] == "fn" and len(rest) == 1:
     return str
   if rest[0] in named.more:
@@ -154,10 +154,10 @@ def _argument(named: Named, spec: Any, at: tuple[str, ...], rest: tuple[str, ...
   return _argument(within, _at(spec, rest[:1]), (*at, rest[0]), rest[1:])
 
 
-def _at(place: Any, path: tuple[str, ...]) -> Any:
+def _at(value: Any, path: tuple[str, ...]) -> Any:
   for key in path:
-    if isinstance(place, list | tuple):
-      place = place[int(key)] if key.isdigit() and int(key) < len(place) else None
+    if isinstance(value, list | tuple):
+      value = value[int(key)] if key.isdigit() and int(key) < len(value) else None
     else:
-      place = place.get(key) if isinstance(place, Mapping) else None
-  return place
+      value = value.get(key) if isinstance(value, Mapping) else None
+  return value

@@ -1,4 +1,4 @@
-"""What `run` of a config may name. A new kind of run is a line here."""
+"""The kinds of run that `run` of a config can name. A new kind is a row of `RUNS`."""
 
 from __future__ import annotations
 
@@ -24,19 +24,19 @@ Begin = Callable[[Workdir], AbstractContextManager[Run]]
 
 
 class Kind(NamedTuple):
-  settings: Callable[[Mapping[str, Any]], Any]  # reads a config; ValueError if it is not one
+  settings: Callable[[Mapping[str, Any]], Any]  # reads a config; ValueError if it is invalid
   begin: Callable[[Any, Workdir], AbstractContextManager[Run]]
   model: Callable[[Any], Any]  # of settings; it has policy, mesh, abstract and policy_params
-  acts: bool = True  # has it a policy that answers?
+  acts: bool = True  # False if it trains no policy that answers
 
   @classmethod
   def of(cls, settings: Callable[[Mapping[str, Any]], Any], *rest: Any, **options: Any) -> Kind:
-    """The same, which looks at the functions that a config names, too, before anything is built."""
+    """A kind that also checks the functions that a config names, before anything is built."""
 
     def read(config: Mapping[str, Any]) -> Any:
-      found = settings(config)
+      parsed = settings(config)
       check_functions(config)
-      return found
+      return parsed
 
     return cls(read, *rest, **options)
 
@@ -59,15 +59,15 @@ RUNS = {
 
 
 def acting(config: Mapping[str, Any]) -> Kind:
-  """`kind`, and a ValueError for one whose model answers nothing."""
-  found = kind(config)
-  if not found.acts:
+  """As `kind`; raises ValueError for a kind whose model answers nothing."""
+  row = kind(config)
+  if not row.acts:
     raise ValueError(f"a run of {config['run']!r} has no policy that answers.")
-  return found
+  return row
 
 
 def kind(config: Mapping[str, Any]) -> Kind:
-  """The kind of run that `config` asks for; "rl" if it does not say."""
+  """The kind of run that `config` names; "rl" by default."""
   name = config.get("run", "rl")
   if name not in [*RUNS]:
     raise ValueError(f"run={name!r} is not one of {', '.join(nearest_first(name, [*RUNS]))}.")

@@ -1,4 +1,4 @@
-"""How a training state lies on a mesh."""
+"""The shardings of a training state."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from lcrl.types import PyTree, TrainState
 
 
 class Layout(NamedTuple):
-  params: PyTree  # shardings of what trains
+  params: PyTree  # shardings of the trained parameters
   shardings: TrainState
   abstract: TrainState  # shapes, dtypes and shardings
 
@@ -27,13 +27,13 @@ def lay_out(
   init: Callable[[jax.Array], PyTree],
   axes: PyTree,
 ) -> Layout:
-  """Params and the optimizer's moments by their logical axes, all else on every device.
+  """Shards params and the optimizer's moments by their logical axes, and replicates all else.
 
   Args:
-    mesh: where.
-    optimizer: whose state `begin` makes.
+    mesh: the devices.
+    optimizer: the optimizer whose state `begin` makes.
     begin: params -> the state before the first step.
-    init: key -> params; only their shapes are looked at.
+    init: key -> params; never run, only their shapes are used.
     axes: logical names of the axes of every parameter.
   """
   params = jax.eval_shape(init, jax.random.key(0))

@@ -1,4 +1,4 @@
-"""The loop of every kind of run: restore or start; then step, one line, checkpoint, evaluate."""
+"""The loop that every kind of run shares: restore or start, then step, log, evaluate and save."""
 
 from __future__ import annotations
 
@@ -29,13 +29,13 @@ def train(
 ) -> dict[str, Any]:
   """Starts or resumes the run that `config` describes in `workdir`; returns its summary.
 
-  `method` is what reports call it, such as the name of its config; None: its reward or loss.
+  `method` names the run in reports, such as the name of its config; None: its reward or loss.
 
   Raises:
-    ValueError: the config is not one, or the workdir holds a run of another config or of other
+    ValueError: the config is invalid, or the workdir holds a run of another config or of other
       data, or is in use, or has lost its checkpoints.
-    CheckpointError: there are checkpoints, but none that is valid and fits.
-    FloatingPointError: loss, gradient or parameters are not finite; nothing of it was saved.
+    CheckpointError: there are checkpoints, but none of them is valid and fits the run.
+    FloatingPointError: loss, gradient or parameters are not finite; this state is not saved.
   """
   begin, folder = kinds.kind(config).read(config), pathlib.Path(workdir)
   with contextlib.ExitStack() as stack:
@@ -53,20 +53,23 @@ def train(
     if first == 0 or not out.evaluations():
       out.evaluated(first, run.evaluate(state.params))
 
-    take = run.steps_from(first)
+    take_step = run.steps_from(first)
     for step in range(first + 1, last + 1):
-      state, numbers, line = take(state)
+      # The step donates `state`: the old arrays are gone, so only the new state may be used below.
+      state, numbers, line = take_step(state)
       out.learned(step, numbers, line)
       refuse(step, not_finite(numbers), checkpoints)
       evaluates = step == last or (run.evaluate_every and step % run.evaluate_every == 0)
       if evaluates:
         out.evaluated(step, run.evaluate(state.params))
       stop = stopped()
-      # A step that skipped its update may follow one that ruined the policy: what it leaves must
-      # not push out older checkpoints.
+      # A step that skipped its update may follow one that ruined the policy. A checkpoint of its
+      # state must not push out older ones.
       due = step % run.checkpoint.every == 0 and not numbers.get("skipped_updates")
       if step == last or stop or due:
         refuse(step, not_finite_leaves(state.params), checkpoints)
+        # Metrics reach the disk before the checkpoint does: a resumed run drops later lines, but it
+        # cannot bring back a line that a crash lost.
         out.flush()
         checkpoints.save(step, state)
       if stop:
@@ -77,7 +80,7 @@ def train(
 
 
 def checkpoints_of(run: Run, out: Workdir) -> Checkpoints:
-  """Those of the run, each with its config and the fingerprint of its data."""
+  """The checkpoints of the run, each with its config and the fingerprint of its data."""
   about = {"config": out.config, "data": run.data}
   keep = run.checkpoint.keep
   return Checkpoints(out.path / "checkpoints", keep=keep, about=about, saved=out.saved)
@@ -87,10 +90,10 @@ def restore(run: Run, out: Workdir, checkpoints: Checkpoints) -> tuple[int | Non
   """The newest valid state and its step, or the first state and None.
 
   Raises:
-    ValueError: it learned from other data, or has parameters that are not finite.
+    ValueError: the state learned from other data, or has parameters that are not finite.
   """
-  found = checkpoints.restore(run.abstract)
-  step, state = (None, run.initial()) if found is None else found
+  restored = checkpoints.restore(run.abstract)
+  step, state = (None, run.initial()) if restored is None else restored
   if step is not None:
     resume.check_data(out.path, checkpoints.about(step), run.data)
   if wrong := not_finite_leaves(state.params):
@@ -100,7 +103,7 @@ def restore(run: Run, out: Workdir, checkpoints: Checkpoints) -> tuple[int | Non
 
 
 def not_finite(numbers: Mapping[str, float]) -> list[str]:
-  """What of a step's loss and gradient is not finite, unless its update was skipped for that."""
+  """Which of loss and gradient norm is not finite, in words; none if the update was skipped."""
   if numbers.get("skipped_updates"):
     return []
   wrong = (n for n in ("loss", "grad_norm") if not math.isfinite(numbers.get(n, 0.0)))
@@ -115,14 +118,15 @@ def _finite(leaves: list[jax.Array]) -> jax.Array:
 def not_finite_leaves(params: Any, most: int = 3) -> list[str]:
   """Names of parameters with a value that is not finite, the first `most` of them."""
   named = jax.tree_util.tree_leaves_with_path(params)
-  fine = np.asarray(_finite([leaf for _, leaf in named])) if named else np.ones(0, bool)
-  wrong = [path for (path, _), yes in zip(named, fine, strict=True) if not yes]
+  # One program and one transfer; a transfer for each leaf would wait for the device every time.
+  finite = np.asarray(_finite([leaf for _, leaf in named])) if named else np.ones(0, bool)
+  wrong = [path for (path, _), is_finite in zip(named, finite, strict=True) if not is_finite]
   names = [jax.tree_util.keystr(path, simple=True, separator=".") for path in wrong[:most]]
   return names if len(wrong) <= most else [*names, f"{len(wrong) - most} more"]
 
 
 def refuse(step: int, wrong: list[str], checkpoints: Checkpoints) -> None:
-  """Raises FloatingPointError if something is `wrong`, so that it is not saved."""
+  """Raises FloatingPointError if something is `wrong`, so that the state is not saved."""
   if wrong:
     checkpoints.wait()
     steps = checkpoints.steps()
@@ -134,14 +138,16 @@ def refuse(step: int, wrong: list[str], checkpoints: Checkpoints) -> None:
 
 @contextlib.contextmanager
 def watching_for_sigterm() -> Iterator[Callable[[], bool]]:
-  """Inside, SIGTERM and Ctrl-C ask the run to stop; tells whether any process was asked."""
+  """Inside, SIGTERM and Ctrl-C ask the run to stop; yields whether any process was asked."""
   with asked_to_stop() as asked:
 
-    def anyone() -> bool:
+    def any_process_asked() -> bool:
       if jax.process_count() == 1:
         return asked.is_set()
       from jax.experimental import multihost_utils
 
+      # All processes must stop after the same step, or those that go on wait for the others in a
+      # collective forever. So every step asks all, although a signal is rare.
       return bool(multihost_utils.process_allgather(np.array(asked.is_set())).any())
 
-    yield anyone
+    yield any_process_asked

@@ -1,7 +1,7 @@
 """Manifests of a checkpoint: size and checksum of every file, a share of them for each process.
 
-A manifest is the last file that its process writes. Any error in reading one means that the
-checkpoint is not valid; only a newer format is refused, so that nobody goes back behind it unaware.
+A manifest is the last file that its process writes. Any error in reading a manifest makes the
+checkpoint invalid. A newer format is an error instead: to skip it would silently lose newer steps.
 """
 
 from __future__ import annotations
@@ -14,8 +14,9 @@ import pathlib
 
 import jax
 
-# Manifests of format 1 had no number. No bit of this one flips to a larger number, which would be
-# refused where an older checkpoint is to be used: after 7 comes 77.
+# Manifests of format 1 had no number. A flipped bit must not turn this number into a larger one, or
+# a run would stop at a "newer format" where it should fall back to an older checkpoint. No flipped
+# bit of the character 7 gives a larger number; the next format is 77.
 FORMAT = 7
 Files = dict[str, tuple[int, str]]  # path in the checkpoint -> size, checksum
 
@@ -24,46 +25,48 @@ class CheckpointError(RuntimeError):
   """A checkpoint could not be written, or none could be verified."""
 
 
-def write_manifest(place: pathlib.Path) -> None:
-  """Records this process's share of the files: every n-th of all, sorted by name."""
+def write_manifest(checkpoint: pathlib.Path) -> None:
+  """Writes the manifest of this process: every n-th file of the checkpoint, in order of names."""
   process, count = jax.process_index(), jax.process_count()
   rows = {}
-  for path in sorted(_files(place))[process::count]:
+  for path in sorted(_files(checkpoint))[process::count]:
+    # The manifest vouches for bytes on the disk, not for bytes in the cache of the system.
     _sync(path)
-    rows[str(path.relative_to(place))] = [path.stat().st_size, _checksum(path)]
-  partial = place / f"manifest.{process}.partial"
+    rows[str(path.relative_to(checkpoint))] = [path.stat().st_size, _checksum(path)]
+  partial = checkpoint / f"manifest.{process}.partial"
   partial.write_text(json.dumps({"format": FORMAT, "processes": count, "files": rows}))
   _sync(partial)
-  partial.rename(place / f"manifest.{process}.json")
-  for folder in (*(p for p in place.rglob("*") if p.is_dir()), place, place.parent):
-    with contextlib.suppress(OSError):  # not every file system knows how
+  partial.rename(checkpoint / f"manifest.{process}.json")
+  # A file whose folder was not synced may be gone after a crash, name and all.
+  for folder in (*(p for p in checkpoint.rglob("*") if p.is_dir()), checkpoint, checkpoint.parent):
+    with contextlib.suppress(OSError):  # not every file system can sync a folder
       _sync(folder)
 
 
-def verify(place: pathlib.Path) -> str | None:
-  """None if every file of the checkpoint is as its manifest says, else what is wrong.
+def verify(checkpoint: pathlib.Path) -> str | None:
+  """None if every file of the checkpoint matches its manifest, else a description of the fault.
 
   Raises:
-    CheckpointError: it has a newer format.
+    CheckpointError: the checkpoint has a newer format.
   """
-  if cut_off(place):
-    return f"{place} lacks a manifest (its saving was cut off)"
+  if cut_off(checkpoint):
+    return f"{checkpoint} lacks a manifest (its saving was cut off)"
   try:
-    vouched = _vouched(place)
-    present = {str(p.relative_to(place)) for p in _files(place)}
+    vouched = _vouched(checkpoint)
+    present = {str(p.relative_to(checkpoint)) for p in _files(checkpoint)}
     if present != vouched.keys():
-      return f"{place}: files differ from the manifest: {sorted(present ^ vouched.keys())}"
+      return f"{checkpoint}: files differ from the manifest: {sorted(present ^ vouched.keys())}"
     for name, (size, checksum) in vouched.items():
-      if (place / name).stat().st_size != size or _checksum(place / name) != checksum:
-        return f"{place / name} differs from its manifest"
+      if (checkpoint / name).stat().st_size != size or _checksum(checkpoint / name) != checksum:
+        return f"{checkpoint / name} differs from its manifest"
   except (OSError, ValueError) as error:
     return str(error)
   return None
 
 
-def cut_off(place: pathlib.Path) -> bool:
-  """Is a manifest missing? One that is there and cannot be read is not."""
-  manifests = list(place.glob("manifest.*.json"))
+def cut_off(checkpoint: pathlib.Path) -> bool:
+  """Is a manifest missing? A manifest that cannot be read is not missing."""
+  manifests = list(checkpoint.glob("manifest.*.json"))
   for path in manifests:
     try:
       return len(manifests) < _read(path)[0]
@@ -74,9 +77,9 @@ def cut_off(place: pathlib.Path) -> bool:
   return not manifests
 
 
-def _vouched(place: pathlib.Path) -> Files:
-  """What all manifests say together. Raises ValueError for one that cannot be read."""
-  manifests = sorted(place.glob("manifest.*.json"))
+def _vouched(checkpoint: pathlib.Path) -> Files:
+  """The union of all manifests. Raises ValueError if one cannot be read."""
+  manifests = sorted(checkpoint.glob("manifest.*.json"))
   vouched: Files = {}
   for path in manifests:
     processes, files = _read(path)
@@ -87,10 +90,10 @@ def _vouched(place: pathlib.Path) -> Files:
 
 
 def _read(path: pathlib.Path) -> tuple[int, Files]:
-  """The number of processes, and the files that one of them vouches for."""
+  """The number of processes and the files of one manifest."""
   try:
-    found = json.loads(path.read_bytes())
-    number = found.get("format", 1)
+    manifest = json.loads(path.read_bytes())
+    number = manifest.get("format", 1)
     if isinstance(number, int) and number > FORMAT:
       raise CheckpointError(
         f"{path.parent} has format {number}, and this version of lcrl reads up to {FORMAT}: "
@@ -99,18 +102,21 @@ def _read(path: pathlib.Path) -> tuple[int, Files]:
     if number not in (1, FORMAT):
       raise ValueError(f"there is no format {number!r}")
     files = {
-      str(name): (int(size), str(checksum)) for name, (size, checksum) in found["files"].items()
+      str(name): (int(size), str(checksum)) for name, (size, checksum) in manifest["files"].items()
     }
-    return int(found["processes"]), files
+    return int(manifest["processes"]), files
   except CheckpointError:
     raise
-  except Exception as error:  # whatever a damaged file leads to: RecursionError, TypeError, ...
+  except Exception as error:  # a damaged file may raise RecursionError, TypeError, ...
     raise ValueError(f"{path} is no manifest: {type(error).__name__}: {error!s:.100}") from error
 
 
-def _files(place: pathlib.Path) -> list[pathlib.Path]:
-  about = place / "about.json"
-  return [*(p for p in (place / "state").rglob("*") if p.is_file()), *[about] * about.is_file()]
+def _files(checkpoint: pathlib.Path) -> list[pathlib.Path]:
+  about = checkpoint / "about.json"
+  return [
+    *(p for p in (checkpoint / "state").rglob("*") if p.is_file()),
+    *[about] * about.is_file(),
+  ]
 
 
 def _checksum(path: pathlib.Path) -> str:
@@ -119,7 +125,7 @@ def _checksum(path: pathlib.Path) -> str:
 
 
 def _sync(path: pathlib.Path) -> None:
-  """To the disk: a file, or the names in a folder."""
+  """Forces a file, or the names in a folder, to the disk."""
   handle = os.open(path, os.O_RDONLY)
   try:
     os.fsync(handle)

@@ -1,4 +1,4 @@
-"""Metric values carry their merge rule in their type, and are written as JSON lines and events."""
+"""Metrics whose type is their merge rule, and their writer: JSON lines and TensorBoard events."""
 
 from __future__ import annotations
 
@@ -62,20 +62,20 @@ def merge(a: Mapping[str, Metric], b: Mapping[str, Metric]) -> Metrics:
 
 
 def known(x: jax.Array | float) -> Mean:
-  """A number that may have no value: one that is not finite becomes a mean of nothing."""
-  there = jnp.isfinite(x)
-  return Mean(jnp.where(there, x, 0.0), 1.0 * there)
+  """A mean of one number; of none if the number is not finite."""
+  finite = jnp.isfinite(x)
+  return Mean(jnp.where(finite, x, 0.0), 1.0 * finite)
 
 
 def values(metrics: Mapping[str, Metric]) -> dict[str, float]:
-  """Plain numbers, nan and infinity among them; only a mean of nothing is left out."""
+  """Plain numbers, including nan and infinity. A mean of no numbers is left out."""
   empty = lambda metric: isinstance(metric, Mean) and not float(metric.weight)
   return {name: metric.value() for name, metric in metrics.items() if not empty(metric)}
 
 
 class Writer:
-  """metrics.jsonl and TensorBoard events in `workdir`; what is past `step` is dropped first, also
-  step 0 if it is -1."""
+  """Writes metrics.jsonl and TensorBoard events in `workdir`. First drops all that is past `step`
+  there; -1 drops step 0, too."""
 
   def __init__(self, workdir: str | os.PathLike, *, step: int = 0):
     from tensorboard.compat.proto.event_pb2 import SessionLog  # slow to import
@@ -87,7 +87,7 @@ class Writer:
     resumes = drop_events_after(events, step)
     self._lines = self._path.open("a")
     self._events = EventFileWriter(str(events))
-    if resumes:  # a TensorBoard that is running has read what was dropped, and is to forget it
+    if resumes:  # makes a running TensorBoard forget the dropped events that it has read
       self._add(step + 1, session_log=SessionLog(status=SessionLog.START))
 
   def write(self, step: int, numbers: Mapping[str, float]) -> None:
@@ -99,7 +99,7 @@ class Writer:
     self._add(step, summary=Summary(value=rows))
 
   def flush(self) -> None:
-    """Everything so far is on the disk: a checkpoint counts on it."""
+    """Forces all lines so far to the disk; a checkpoint relies on them."""
     os.fsync(self._lines.fileno())
     self._events.flush()
 
@@ -116,7 +116,7 @@ class Writer:
 
 
 def json_line(row: Any) -> str:
-  """`row` as a line of JSON, which has no nan and no infinity: null stands for them."""
+  """`row` as a line of JSON. JSON has no nan and no infinity, so they become null."""
 
   def plain(x: Any) -> Any:
     if isinstance(x, float):
@@ -129,7 +129,7 @@ def json_line(row: Any) -> str:
 
 
 def read_lines(path: pathlib.Path) -> Iterator[dict[str, Any]]:
-  """The rows of a file of JSON lines that have a step, under today's names; others are skipped."""
+  """The rows with a step of a file of JSON lines, under the current metric names."""
   if path.exists():
     rows = map(_row, path.read_bytes().split(b"\n"))
     yield from (renamed(row) for row in rows if row)
@@ -138,7 +138,7 @@ def read_lines(path: pathlib.Path) -> Iterator[dict[str, Any]]:
 def drop_after(path: pathlib.Path, step: int) -> None:
   """Keeps the JSON lines of `path` whose "step" is at most `step`, whatever their order.
 
-  A torn last line goes. Lines in between that are none move to a file beside it, `path`.garbled.
+  Drops a torn last line. Other lines that are no JSON move to the file `path`.garbled beside it.
   """
   if not path.exists():
     return
@@ -152,13 +152,15 @@ def drop_after(path: pathlib.Path, step: int) -> None:
     elif row["step"] <= step:
       kept.append(line + b"\n")
   if garbled:
-    beside = path.with_name(path.name + ".garbled")
-    logging.warning("%s: %d lines are no JSON; they are in %s now.", path, len(garbled), beside)
-    with beside.open("ab") as file:
+    garbled_path = path.with_name(path.name + ".garbled")
+    logging.warning(
+      "%s: %d lines are no JSON; they are in %s now.", path, len(garbled), garbled_path
+    )
+    with garbled_path.open("ab") as file:
       file.writelines(garbled)
-  if (left := b"".join(kept)) != content:
+  if (kept_content := b"".join(kept)) != content:
     partial = path.with_name(path.name + ".partial")
-    partial.write_bytes(left)
+    partial.write_bytes(kept_content)
     partial.replace(path)
 
 
@@ -171,10 +173,10 @@ def _row(line: bytes) -> dict[str, Any] | None:
 
 
 def drop_events_after(folder: pathlib.Path, step: int) -> bool:
-  """Removes the events past `step` from the TensorBoard files in a folder. Is there any file?
+  """Removes the events past `step` from the TensorBoard files in a folder; True if it has files.
 
-  Without this TensorBoard shows the points of a killed run beside those of the one that goes on, or
-  warns of steps out of order.
+  Otherwise TensorBoard would show the points of a killed run beside those of the resumed one, or
+  warn of steps out of order.
   """
   from tensorboard.backend.event_processing.event_file_loader import LegacyEventFileLoader
   from tensorboard.summary.writer.record_writer import RecordWriter

@@ -25,16 +25,16 @@ RENAMED = {"warmup": "warmup_steps", "decay": "decay_steps"}
 
 
 class Scheduled(optax.GradientTransformationExtraArgs):
-  """An optimizer that also tells its learning rate."""
+  """An optimizer that also exposes its learning rate."""
 
   rate: optax.Schedule  # train steps done -> learning rate of the next one
 
 
 def from_config(spec: Mapping[str, Any]) -> optax.GradientTransformation:
-  """The optimizer that the section `optimizer` of a config names.
+  """The optimizer of the section `optimizer` of a config.
 
   Raises:
-    ValueError: by the name of the field; a value is out of range, or the field has another name.
+    ValueError: a value is out of range, or a field has been renamed; the message names the field.
   """
   for old, new in RENAMED.items():
     if old in spec and spec.get("fn") in __all__:
@@ -78,8 +78,8 @@ def lamb(
 ) -> optax.GradientTransformation:
   """LAMB after clipping the global gradient norm (arXiv:1904.00962); see `schedule`.
 
-  AdamW's direction, its norm per tensor that of the tensor itself where neither is 0; as in optax,
-  without the paper's bounds on that norm.
+  The update has AdamW's direction. Its norm for each tensor is set to that of the tensor, unless
+  one of them is 0. As in optax, the paper's bounds on that norm are left out.
   """
   _check_share("b1", b1)
   _check_share("b2", b2)
@@ -111,13 +111,13 @@ def _chain(clip_norm, rule, learning_rate, warmup_steps, decay_steps) -> Schedul
   _check("clip_norm", clip_norm, lambda x: x > 0, "above 0 (infinity: nothing is clipped)")
   rate = schedule(learning_rate, warmup_steps=warmup_steps, decay_steps=decay_steps)
   whole = optax.chain(optax.clip_by_global_norm(clip_norm), optax.chain(*rule, _descend(rate)))
-  found = Scheduled(whole.init, whole.update)
-  found.rate = rate
-  return found
+  optimizer = Scheduled(whole.init, whole.update)
+  optimizer.rate = rate
+  return optimizer
 
 
 def _descend(rate: optax.Schedule) -> optax.GradientTransformationExtraArgs:
-  """Updates times minus the rate at `step`; the state is that of `optax.scale_by_schedule`."""
+  """Multiplies updates by minus the rate at `step`; the state is that of `scale_by_schedule`."""
 
   def init(params):
     del params
@@ -125,8 +125,8 @@ def _descend(rate: optax.Schedule) -> optax.GradientTransformationExtraArgs:
 
   def update(updates, state, params=None, *, step=None, **others):
     del params, others
-    by = -rate(state.count if step is None else step)
-    updates = jax.tree.map(lambda x: jnp.asarray(by, x.dtype) * x, updates)
+    factor = -rate(state.count if step is None else step)
+    updates = jax.tree.map(lambda x: jnp.asarray(factor, x.dtype) * x, updates)
     return updates, optax.ScaleByScheduleState(count=optax.safe_increment(state.count))
 
   return optax.GradientTransformationExtraArgs(init, update)
@@ -138,7 +138,7 @@ def schedule(
   """Train steps done -> learning rate of the next step: linear from 0 to the full rate after
   `warmup_steps`, then constant, or a cosine to 0 that ends after `decay_steps`, warm-up included.
 
-  All optimizer updates of a step have one rate.
+  All optimizer updates of a step share one rate.
 
   >>> rate = schedule(1.0, warmup_steps=2, decay_steps=6)
   >>> print([round(float(rate(t)), 3) for t in (0, 1, 2, 4, 6)])
@@ -166,7 +166,7 @@ def schedule(
 
 
 def _check(name: str, value: Any, fits: Callable[[float], bool], wanted: str) -> None:
-  """Raises ValueError, with the field of the config, unless it is a number that fits."""
+  """Raises ValueError, with the field of the config, unless `value` is a number that fits."""
   if isinstance(value, bool) or not isinstance(value, numbers.Real) or not fits(float(value)):
     raise ValueError(f"optimizer.{name} must be {wanted}, got {value!r}.")
 

@@ -1,7 +1,7 @@
 """The programs of a step on packed rows.
 
-A call arranges the batch on the device, reads the sizes on the host, and runs the program of these
-sizes.
+A call arranges the batch on the device, reads the sizes on the host, and runs the program that was
+compiled for these sizes.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ PyTree = Any
 
 
 def arranged(batch: PyTree, *, share: bool, **cut) -> tuple[PyTree, jax.Array, jax.Array]:
-  """The batch in the order of `arrange(mask, **cut)`, with places among its signals; order; sizes.
+  """The batch in the order of `arrange(mask, **cut)`, with `Place`s as a signal; order; sizes.
 
-  `share`: rollouts of a group share the tokens that they all begin with.
+  `share`: the rollouts of a group share their common prefix.
   """
   rows = scored(batch)
   order, place, sizes = arrange(rows.mask, rows.tokens if share else None, **cut)
@@ -40,7 +40,7 @@ def scored(batch: PyTree) -> PyTree:
 
 
 def placed(batch: PyTree, place: Any) -> PyTree:
-  """The batch with the places of its rollouts among the signals."""
+  """The batch with the `Place`s of its rollouts as a signal."""
   rows = scored(batch)
   new = dataclasses.replace(rows, signals=rows.signals | {PLACE: place})
   if rows is batch:
@@ -50,7 +50,7 @@ def placed(batch: PyTree, place: Any) -> PyTree:
 
 
 class _Packed:
-  """Makes a jitted program of (x, batch, sizes) a function of (x, batch)."""
+  """Turns a jitted program of (x, batch, sizes) into a function of (x, batch)."""
 
   def __init__(self, run: Any, mesh: Mesh, policy: Policy, cut: dict[str, int]):
     whole, share = replicated(mesh), shares_prompts(policy.config.attention)
@@ -82,7 +82,9 @@ class PackedUpdate(_Packed):
   """state, batch -> state, metrics. An update does not depend on the order of groups."""
 
   def ready(self, batch: PyTree) -> Arranged:
-    """Arranges the batch and waits for its sizes, so that the later call waits for nothing."""
+    """Arranges the batch and waits for its sizes, so that the later call need not wait."""
+    # Reading the sizes waits for the device. Here that is cheap: the device has only this batch to
+    # shape, and the update is not queued yet.
     batch, _, sizes = self.arrange(batch)
     return Arranged(batch, rounded(Sizes(*np.asarray(sizes).tolist())))
 

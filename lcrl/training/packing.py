@@ -1,7 +1,7 @@
 """Packed rows: the tokens of several rollouts in one row, so that the model sees no padding.
 
-Rollouts of a group share the tokens that they all begin with. These stand in the row once, as a
-stem, and the rest of each rollout is a branch of the stem. With G rollouts of a prompt the model
+The rollouts of a group have a common prefix. It stands in the row once, as a stem, and the rest of
+each rollout is a branch of the stem. With G rollouts of a prompt the model
 reads the prompt once instead of G times, and gradients are the same. Two rollouts of a group,
 "p q r a b" and "p q r c", and one of another group, "s t u v", in a row of 12:
 
@@ -14,8 +14,8 @@ reads the prompt once instead of G times, and gradients are the same. Two rollou
 
 The `Place` of "p q r c" is row 0, stem 0, start 5, shared 3.
 
-A plan is made on the device for each step. It decides the sizes of arrays, which must be static, so
-the host reads them and rounds them up to one of few sizes: a program is compiled for each.
+The device plans the rows of each step. The plan decides the sizes of arrays, which must be static.
+So the host reads them and rounds them up to one of a few sizes; each size compiles one program.
 """
 
 from __future__ import annotations
@@ -30,14 +30,14 @@ PLACE = "packed_place"  # the signal that holds a `Place`, [B, G, 4] int32
 
 
 class Sizes(NamedTuple):
-  """Of one piece of a batch on one device."""
+  """The sizes of one piece of a batch on one device."""
 
   rows: int  # packed
   tokens: int  # scored
 
 
 class Place(NamedTuple):
-  """Where a rollout lies: token t at column `stem` + t, or `start` + t - shared behind the stem."""
+  """Where a rollout lies: token t at column `stem` + t, in a branch at `start` + t - shared."""
 
   row: jax.Array
   stem: jax.Array
@@ -46,16 +46,16 @@ class Place(NamedTuple):
 
 
 class Packed(NamedTuple):
-  """Rows of `width` tokens [rows, width], and what is scored of them [1, tokens]."""
+  """Rows of `width` tokens [rows, width], and their scored tokens [1, tokens]."""
 
   tokens: jax.Array
   positions: jax.Array  # in the rollout
-  segments: jax.Array  # which stem and its branches; a number of its own where there is nothing
-  branches: jax.Array  # 0 in a stem, 1 + g in what follows it of rollout g
-  before: jax.Array  # where among the rows' tokens the one before a sampled token is
+  segments: jax.Array  # the stem and its branches; a different number in empty columns
+  branches: jax.Array  # 0 in a stem, 1 + g in the branch of rollout g
+  before: jax.Array  # index among the rows' tokens of the token before a sampled one
   targets: jax.Array  # the sampled token
-  kept: jax.Array  # bool, is there one
-  fits: jax.Array  # [1] bool, is everything there
+  kept: jax.Array  # bool, False where `targets` is padding
+  fits: jax.Array  # [1] bool, False if the sizes were too small
 
 
 def used_lengths(mask: jax.Array) -> jax.Array:
@@ -85,7 +85,8 @@ def shared_lengths(tokens: jax.Array, used: jax.Array) -> jax.Array:
 def first_fit(used: jax.Array, shared: jax.Array, width: int) -> Place:
   """Packs groups, the longest first. used [B, G], shared [B] -> `Place` of [B, G] each.
 
-  A rollout goes behind those of its group, or behind a new stem in the first row with room.
+  A rollout follows those of its group if the row has room. Else it gets a new stem in the first row
+  with room.
 
   >>> place = first_fit(jnp.array([[4, 5], [3, 3]]), jnp.array([3, 0]), 8)
   >>> print(*place.row, *place.stem, *place.start)
@@ -127,18 +128,18 @@ def arrange(
   parts: int = 1,
 ) -> tuple[jax.Array, jax.Array, jax.Array]:
   """An order of the groups that gives all devices and micro-batches about as many tokens, and the
-  place of each rollout.
+  `Place` of each rollout.
 
   Group b belongs to part b % parts, in every order; the groups of a part are dealt to its pieces
   and shards by length, to and fro.
 
   Args:
     mask: [B, G, T] bool, the sampled tokens.
-    tokens: [B, G, T]; the rollouts of a group share what they begin with. None: they share nothing.
-    width: of a packed row.
-    shards: the batch is split into, along B.
+    tokens: [B, G, T]; the rollouts of a group share their prefix. None: they share nothing.
+    width: tokens of a packed row.
+    shards: number of devices along B.
     pieces: micro-batches of a part.
-    parts: that are trained on one after the other.
+    parts: parts of the batch, each with an update of its own.
   Returns: order [B] int32; the `Place` of each rollout [B, G, 4] int32, in the old order; and
     [2] int32, the `Sizes` that the largest piece needs.
   """
@@ -173,7 +174,7 @@ def arrange(
 
 
 def rounded(needed: Sizes) -> Sizes:
-  """The next of few sizes: four to each doubling.
+  """Rounds up to one of four sizes for each doubling.
 
   >>> rounded(Sizes(9, 700))
   Sizes(rows=10, tokens=768)
@@ -189,7 +190,7 @@ def rounded(needed: Sizes) -> Sizes:
 def pack(
   tokens: jax.Array, mask: jax.Array, place: jax.Array, *, sizes: Sizes, width: int
 ) -> Packed:
-  """Tokens and mask [b, G, T] in packed rows, at their places [b, G, 4] from `arrange`."""
+  """Packs tokens and mask [b, G, T] by their `Place` [b, G, 4] from `arrange`."""
   group, length = tokens.shape[1:]
   tokens, mask = (x.reshape(-1, length) for x in (tokens, mask))
   row, stem, start, shared = place.reshape(-1, 4, 1).swapaxes(0, 1)
@@ -222,7 +223,7 @@ def pack(
 def unpack(scores: jax.Array, mask: jax.Array, fits: jax.Array) -> jax.Array:
   """Scores of the scored tokens [1, tokens] -> [b, G, T], 0 where nothing was sampled.
 
-  All are nan if the sizes were too small: a rollout must not be left out in silence.
+  All are nan if the sizes were too small: no rollout may be left out silently.
   """
   sampled = mask.at[..., 0].set(False)
   rank = jnp.cumsum(sampled.reshape(-1)).reshape(mask.shape) - 1

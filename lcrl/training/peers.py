@@ -1,8 +1,8 @@
-"""Processes of one run notice within seconds when one of them ends.
+"""The processes of a run notice within seconds when one of them ends.
 
-JAX notices by heartbeats that fail to come, after a minute or more, with pages of gRPC text, and a
-process that waits for another inside a program hears nothing before. Here each holds a connection
-to the first one, which the system closes when a process ends, however it does.
+JAX notices by missing heartbeats, after a minute or more, and prints pages of gRPC text. Until then
+a process that waits for another inside a program hears nothing. Here each process is connected to
+the first one. The system closes the connection when a process ends, in whatever way.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ BYE = 255
 
 @contextlib.contextmanager
 def watched_peers() -> Iterator[None]:
-  """Inside, this process ends with one sentence soon after another one of the run has ended."""
+  """Inside, this process ends with one sentence soon after another process of the run has ended."""
   if jax.process_count() == 1:
     yield
     return
@@ -38,8 +38,8 @@ def watched_peers() -> Iterator[None]:
   try:
     yield
   except BaseException:
-    # Another one's end raises errors of any type inside of programs and saves: if it is that, the
-    # thread says so meanwhile and ends the process.
+    # The end of another process can raise an error of any type inside a program or a save. In that
+    # case the thread explains it during this wait and ends the process.
     time.sleep(2 * GRACE)
     leaving.set()
     raise
@@ -51,16 +51,19 @@ def watched_peers() -> Iterator[None]:
 
 
 def connect() -> dict[int, socket.socket]:
-  """Process -> a connection: the first one has one to each, the others have one to the first."""
+  """Process -> connection. The first process has one to each other, the others one to the first."""
   from jax.experimental import multihost_utils
 
   first = jax.process_index() == 0
   listening = socket.create_server(("", 0)) if first else None
   port = listening.getsockname()[1] if listening else 0
-  own = socket.inet_aton(own_address()) + port.to_bytes(2, "big") + secrets.token_bytes(16)
-  of_first = multihost_utils.broadcast_one_to_all(np.frombuffer(own, np.uint8))
-  told = np.asarray(of_first, np.uint8).tobytes()
-  address, key = (socket.inet_ntoa(told[:4]), int.from_bytes(told[4:6], "big")), told[6:]
+  invitation = socket.inet_aton(own_address()) + port.to_bytes(2, "big") + secrets.token_bytes(16)
+  of_first = multihost_utils.broadcast_one_to_all(np.frombuffer(invitation, np.uint8))
+  received = np.asarray(of_first, np.uint8).tobytes()
+  address, key = (
+    (socket.inet_ntoa(received[:4]), int.from_bytes(received[4:6], "big")),
+    received[6:],
+  )
   if listening is None:
     link = socket.create_connection(address, timeout=PATIENCE)
     link.sendall(key + jax.process_index().to_bytes(4, "big"))
@@ -71,14 +74,15 @@ def connect() -> dict[int, socket.socket]:
     while len(links) < jax.process_count() - 1:
       link, _ = listening.accept()
       link.settimeout(PATIENCE)
-      said = link.recv(len(key) + 4, socket.MSG_WAITALL)
-      if said[: len(key)] == key:
-        links[int.from_bytes(said[len(key) :], "big")] = _kept_alive(link)
+      greeting = link.recv(len(key) + 4, socket.MSG_WAITALL)
+      # Without the random key any program that finds the open port could pass for a process.
+      if greeting[: len(key)] == key:
+        links[int.from_bytes(greeting[len(key) :], "big")] = _kept_alive(link)
   return links
 
 
 def own_address() -> str:
-  """The address of this host towards the others; nothing is sent."""
+  """The address of this host towards the others; sends nothing."""
   with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
     try:
       probe.connect(("192.0.2.1", 9))  # a documentation address
@@ -88,7 +92,7 @@ def own_address() -> str:
 
 
 def _kept_alive(link: socket.socket) -> socket.socket:
-  """Notices, too, within half a minute that the other host is gone."""
+  """Lets the system notice within half a minute that the other host is gone."""
   link.settimeout(None)
   link.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
   for name, value in (("TCP_KEEPIDLE", 10), ("TCP_KEEPINTVL", 5), ("TCP_KEEPCNT", 4)):
@@ -116,8 +120,8 @@ def _said_bye(link: Any) -> bool:
 
 
 def _end(process: int, leaving: threading.Event) -> None:
-  # JAX ends this process within a tenth of a second of the first one's end, with pages of text and
-  # no word that helps: there is no time to wait then.
+  # When the first process ends, JAX ends this one within a tenth of a second, with pages of text
+  # that do not help. Then there is no time to wait.
   if not (leaving.wait(GRACE) if process else leaving.is_set()):
     text = f"process {process} of this run has ended, so process {jax.process_index()} ends, too; "
     text += "the same command on all hosts goes on from the last checkpoint."

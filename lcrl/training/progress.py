@@ -1,4 +1,4 @@
-"""What a run says before its first step, so that nobody waits in the dark."""
+"""Lines that a run prints before its first step, since compiling may take minutes."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ LARGE = 20_000_000  # parameters that a processor trains too slowly
 
 
 def say(text: str) -> None:
-  """A line on standard error, once for all processes."""
+  """Prints a line to standard error, from the first process only."""
   if jax.process_index() == 0:
     print(text, file=sys.stderr, flush=True)
 
 
 def introduce(model: Any) -> None:
-  """The size of the policy, and a warning where the devices are too slow for it."""
+  """Prints the size of the policy, and warns if the devices are too slow for it."""
   shapes = jax.eval_shape(model.policy.init, jax.random.key(0))
   count = sum(math.prod(x.shape) for x in jax.tree.leaves(shapes))
   device, size = model.mesh.devices.flat[0], model.mesh.size

@@ -1,4 +1,4 @@
-"""What may change in the config of a run that goes on, and whether its data are still the same."""
+"""Checks of a resumed run: which config fields may change, and that the data are the same."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 from lcrl.tasks.task import Prompts
 
-# How long, how often and with what means: none of it changes what a step learns, up to rounding.
+# How long a run is and how it computes. None of these changes the update of a step, up to rounding.
 MEANS = {"train.steps", "train.micro_batches", "train.pack", "train.head_remat", "task.long"}
 MEANS |= {"policy.remat", "policy.unroll", "policy.attention", "policy.decoding"}
 SECTIONS = ("checkpoint", "eval", "log", "mesh", "verify")
@@ -17,11 +17,11 @@ ABSENT = object()
 
 
 def check_config(where: Any, before: Mapping[str, Any], after: Mapping[str, Any]) -> None:
-  """Raises ValueError, by field and with both values, for what may not change in the middle of a
-  run. Every field may that lies in `SECTIONS` or is one of `MEANS`; `LIMITS` may rise."""
+  """Raises ValueError, with field and both values, if a field differs that must not change in the
+  middle of a run. Fields in `SECTIONS` or `MEANS` may change; `LIMITS` may rise."""
   old, new = _flat(before), _flat(after)
   pairs = {name: (old.get(name, ABSENT), new.get(name, ABSENT)) for name in sorted({**old, **new})}
-  may_rise = LIMITS if after.get("run") != "iterative" else ()  # its rounds are as wide as they
+  may_rise = LIMITS if after.get("run") != "iterative" else ()  # these set the width of its rounds
 
   def allowed(name: str, a: Any, b: Any) -> bool:
     if name in MEANS or name.partition(".")[0] in SECTIONS:
@@ -30,28 +30,28 @@ def check_config(where: Any, before: Mapping[str, Any], after: Mapping[str, Any]
 
   refused = {name: ab for name, ab in pairs.items() if ab[0] != ab[1] and not allowed(name, *ab)}
   if refused:
-    words = (f"{name} was {_said(a)} and is {_said(b)}" for name, (a, b) in refused.items())
+    changes = (f"{name} was {_text(a)} and is {_text(b)}" for name, (a, b) in refused.items())
     raise ValueError(
-      f"{where} holds a run of another config: {', '.join(refused)} differ ({'; '.join(words)}). "
+      f"{where} holds a run of another config: {', '.join(refused)} differ ({'; '.join(changes)}). "
       "Take the old values to go on with it, or another workdir to begin anew."
     )
 
 
 def check_data(where: Any, before: Mapping[str, Any] | None, data: str) -> None:
   """Raises ValueError if a checkpoint says that the run learned from other data."""
-  found = (before or {}).get("data", data)
-  if found != data:
+  recorded = (before or {}).get("data", data)
+  if recorded != data:
     raise ValueError(
-      f"{where} holds a run that learned from other data: their fingerprint was {found} and is "
+      f"{where} holds a run that learned from other data: their fingerprint was {recorded} and is "
       f"{data}. Bring the old data back to go on with it (and the old train.max_prompt_tokens, "
       "where prompts are skipped), or take another workdir to begin anew."
     )
 
 
 def fingerprint(rows: Sequence[Any] | Prompts, parts: Callable[[Any], Any]) -> str:
-  """Changes when the number of rows does, or `parts` of one, which is plain data.
+  """A hash of the number of rows and of `parts` of each row, which must be plain data.
 
-  Of rows that are made when they are asked for, 256 that are evenly spread speak for all.
+  If rows are generated on demand, the hash covers 256 of them, evenly spread.
   """
   count = len(rows) if isinstance(rows, list | tuple) else min(len(rows), 256)
   digest = hashlib.sha256(str(len(rows)).encode())
@@ -74,5 +74,5 @@ def _flat(x: Any, at: str = "") -> dict[str, Any]:
   return {name: value for part in parts for name, value in part.items()}
 
 
-def _said(x: Any) -> str:
+def _text(x: Any) -> str:
   return "absent" if x is ABSENT else f"{x!r:.80}"

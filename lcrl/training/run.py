@@ -1,4 +1,4 @@
-"""What a kind of run brings to the loop that all kinds share."""
+"""The interface between a kind of run and the loop that all kinds share."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ PyTree = Any
 
 
 class Step(NamedTuple):
-  """One step taken: the new state, its numbers, and a line for who watches."""
+  """The result of one step: the new state, its metrics, and a line for the terminal."""
 
   state: TrainState
   numbers: dict[str, float]
@@ -20,7 +20,7 @@ class Step(NamedTuple):
 
 
 class Evaluation(NamedTuple):
-  """One evaluation: all of it, the numbers that metrics.jsonl gets, a line, and some answers."""
+  """One evaluation: the whole record, numbers for metrics.jsonl, a line, and some answers."""
 
   record: dict[str, Any]
   numbers: dict[str, float]
@@ -29,7 +29,7 @@ class Evaluation(NamedTuple):
 
 
 class Run(NamedTuple):
-  """A run, ready to start or to resume; nothing in it changes."""
+  """A run, ready to start or to resume. It is immutable."""
 
   steps: int
   checkpoint: Checkpoint
@@ -39,4 +39,4 @@ class Run(NamedTuple):
   evaluate: Callable[[PyTree], Evaluation]  # of params
   steps_from: Callable[[int], Callable[[TrainState], Step]]  # of the steps done so far
   finish: Callable[[], dict[str, Any]]  # writes summary and report, returns the summary
-  data: str = ""  # fingerprint of what it learns from (`resume.fingerprint`)
+  data: str = ""  # fingerprint of the training data (`resume.fingerprint`)

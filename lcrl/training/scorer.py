@@ -26,8 +26,8 @@ from lcrl.types import Batch, PairBatch, Stage, TokenScores
 
 PyTree = Any
 Score = Callable[..., TokenScores]  # params, rollouts or pairs
-# Tokens and vocabulary entries of a tile of logits, where not what `score_tokens` says: on CPUs
-# 4 MiB stay near the cores, and are not asked of the system again in each step.
+# Tokens and vocabulary entries of a tile of logits, where they differ from those of `score_tokens`.
+# On CPUs a tile of 4 MiB stays in the cache, and the allocator keeps it from step to step.
 TILES = {"cpu": {"token_chunk": 512, "vocab_chunk": 2048}}
 
 
@@ -45,10 +45,10 @@ def make_scorer(
   Args:
     policy: a `policies.Policy`.
     needs: score fields besides log_probs: "entropy", "log_sum_sq", "logits_at".
-    temperature: that of the sampler, so that both speak of the same distribution.
-    mesh: where rows and parameters lie; of several devices, each scores its rows by its columns.
-    pack: width of packed rows; score then takes `sizes`, and rollouts that `arrange` has placed.
-    **chunks: token_chunk, vocab_chunk of `score_tokens`; the rest is what suits the backend.
+    temperature: that of the sampler, so that both describe the same distribution.
+    mesh: the devices of rows and parameters; each scores its own rows with its columns of the head.
+    pack: width of packed rows; score then takes `sizes`, and rollouts in the order of `arrange`.
+    **chunks: token_chunk, vocab_chunk of `score_tokens`; the backend decides those left out.
   """
   fields = tuple(dict.fromkeys(("log_probs", *needs)))
   platform = jax.default_backend() if mesh is None else mesh.devices.flat[0].platform
@@ -60,10 +60,11 @@ def make_scorer(
   if mesh is not None and mesh.size > 1:
     take_scores, parts = partial(score_tokens_sharded, mesh=mesh), mesh.shape["tensor"]
     hidden_of = on_mesh(policy.hidden, mesh)
-    # each device does its own rows; none needs to see another's
+    # Packing permutes tokens inside a device's rows only. Left to itself, XLA would gather the rows
+    # of all devices for such an indexing.
     local = partial(jax.shard_map, mesh=mesh, in_specs=BATCH, out_specs=BATCH, check_vma=False)
 
-  def judge(params, hidden, targets, kept):
+  def score_hidden(params, hidden, targets, kept):
     return take_scores(
       hidden,
       jnp.pad(policy.head(params), ((0, 0), (0, -vocab_size % parts))),
@@ -79,7 +80,7 @@ def make_scorer(
   def score(params, rollouts):
     hidden = hidden_of(params, rollouts.tokens)
     after = jnp.roll(rollouts.mask, -1, axis=-1).at[..., -1].set(False)
-    scores = judge(params, hidden, jnp.roll(rollouts.tokens, -1, axis=-1), after)
+    scores = score_hidden(params, hidden, jnp.roll(rollouts.tokens, -1, axis=-1), after)
     return jax.tree.map(lambda x: jnp.roll(x, 1, axis=-1), scores)  # t scores tokens[t]
 
   def score_packed(width: int, params, rollouts, *, sizes: Sizes):
@@ -89,7 +90,7 @@ def make_scorer(
     branches = rows.branches if shares_prompts(policy.config.attention) else None
     hidden = hidden_of(params, rows.tokens, rows.positions, rows.segments, branches)
     pick = lambda x, before: x.reshape(-1, x.shape[-1])[before[0]][None]
-    scores = judge(params, local(pick)(hidden, rows.before), rows.targets, rows.kept)
+    scores = score_hidden(params, local(pick)(hidden, rows.before), rows.targets, rows.kept)
     back = lambda x: local(packing.unpack)(x, rollouts.mask, rows.fits)
     return jax.tree.map(back, scores)
 
@@ -97,7 +98,7 @@ def make_scorer(
 
 
 def on_mesh(f: Callable, mesh: Mesh) -> Callable:
-  """`f`, that attention kernels in it know which rows and heads a device has."""
+  """Runs `f` under the abstract mesh, by which attention kernels split rows and heads."""
 
   def run(*args):
     with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
@@ -107,8 +108,10 @@ def on_mesh(f: Callable, mesh: Mesh) -> Callable:
 
 
 def split(batch: PyTree, pieces: int) -> PyTree:
-  """[B, ...] -> [pieces, B / pieces, ...]; piece p takes every pieces-th row, so that a batch
-  sharded along B is cut on every device alike."""
+  """[B, ...] -> [pieces, B / pieces, ...]; piece p takes every pieces-th row.
+
+  So each device of a batch sharded along B holds a part of every piece, and no row moves.
+  """
 
   def cut(x):
     if x.shape[0] % pieces:
@@ -135,7 +138,7 @@ def value_and_grad(
 ) -> tuple[jax.Array, PyTree, TokenScores, PyTree]:
   """-> (loss [], new loss state, scores of the whole batch, gradient like params).
 
-  `unstack_for_grad`: that of `Policy`, which splits and casts layers once for all pieces. Their
+  `unstack_for_grad`: that of `Policy`. It splits and casts the layers once for all pieces; their
   gradients are stacked once.
   """
   if micro_batches == 1:
@@ -185,7 +188,7 @@ def _coupled(loss, state, score, params, batch, pieces):
 
 
 def _zeros(params: PyTree) -> PyTree:
-  """Where gradients add up, in float32 or wider."""
+  """The zeros to which gradients are added, in float32 or wider."""
   return jax.tree.map(lambda x: jnp.zeros_like(x, dtype=at_least_float32(x.dtype)), params)
 
 

@@ -75,7 +75,7 @@ class Log:
 def check_sections(
   config: Mapping[str, Any], known: set[str], required: set[str]
 ) -> dict[str, Any]:
-  """The sections that are there: None leaves one out.
+  """The sections that are present; None leaves one out.
 
   Raises:
     ValueError: nothing reads a section, or one is missing.
@@ -85,10 +85,10 @@ def check_sections(
       f"unknown config section {unknown}; there are {sorted(known)}"
       f"{nearest(unknown[0], known) or '.'}"
     )
-  found = {name: section for name, section in config.items() if section is not None}
-  if missing := required - found.keys():
+  present = {name: section for name, section in config.items() if section is not None}
+  if missing := required - present.keys():
     raise ValueError(f"the config has no section {sorted(missing)}.")
-  return found
+  return present
 
 
 def section(cls: type[T], values: Mapping[str, Any], name: str) -> T:

@@ -1,4 +1,4 @@
-"""Steps whose updates were all skipped, because loss or gradient were not finite: when to stop."""
+"""Stops a run after several steps in a row without an update: loss or gradient were not finite."""
 
 from __future__ import annotations
 
@@ -17,34 +17,36 @@ PATIENCE = 3  # such steps in a row
 
 
 class Skips:
-  """Watches the metric `skipped_updates` of every step of a run."""
+  """Reads the metric `skipped_updates` of every step of a run."""
 
   def __init__(self, out: Workdir, *, steps: int, updates: int = 1):
-    """`steps` of the run, each of so many `updates`."""
+    """The run has `steps` steps with `updates` optimizer updates each."""
     self._out, self._updates = out, updates
     self._most, self._row = min(PATIENCE, steps), 0
-    for numbers in out.steps():  # of a run that goes on
+    for numbers in out.steps():  # the earlier steps of a resumed run
       self._count(numbers)
 
   def __call__(self, step: int, numbers: dict[str, float], line: str, batch: Any) -> None:
-    """After a step on `batch`, before its metrics are written.
+    """Runs after a step on `batch`, before its metrics are written.
 
     Raises:
-      FloatingPointError: it is one of too many in a row. Its metrics and its batch are in the run
-        folder then.
+      FloatingPointError: too many steps in a row were skipped. The metrics and the batch of this
+        step are in the run folder.
     """
     skipped = self._count(numbers)
     if not skipped:
       return
-    why = f"loss {numbers['loss']:g}, gradient norm {numbers['grad_norm']:g}"
-    logging.warning("step %d: %.0f of %d updates skipped, %s.", step, skipped, self._updates, why)
+    reason = f"loss {numbers['loss']:g}, gradient norm {numbers['grad_norm']:g}"
+    logging.warning(
+      "step %d: %.0f of %d updates skipped, %s.", step, skipped, self._updates, reason
+    )
     if self._row < self._most:
       return
     self._out.learned(step, numbers, line)
-    place = save_batch(self._out.path, step, batch)
+    path = save_batch(self._out.path, step, batch)
     raise FloatingPointError(
-      f"step {step}: {why}. The updates of {self._row} steps in a row were skipped, so the run "
-      f"stops; {_newest(self._out.path)}. The batch is in {place}."
+      f"step {step}: {reason}. The updates of {self._row} steps in a row were skipped, so the run "
+      f"stops; {_newest(self._out.path)}. The batch is in {path}."
     )
 
   def _count(self, numbers: Mapping[str, float]) -> float:
@@ -54,17 +56,17 @@ class Skips:
 
 
 def save_batch(folder: pathlib.Path, step: int, batch: Any) -> pathlib.Path:
-  """Writes every array of a batch by its name, this process's rows of it: rollouts.tokens,
-  rollouts.mask, rollouts.sampler_log_probs, rewards, advantages and so on."""
+  """Writes every array of a batch under its name, such as rollouts.tokens, rollouts.mask, rewards
+  or advantages. Each process writes its own rows."""
   process = f".{jax.process_index()}" if jax.process_count() > 1 else ""
-  place = folder / f"skipped_step_{step:08d}{process}.npz"
+  path = folder / f"skipped_step_{step:08d}{process}.npz"
   leaves = jax.tree_util.tree_leaves_with_path(batch)
   is_key = lambda x: jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key)
   plain = lambda x: to_local(jax.random.key_data(x) if is_key(x) else x)
-  name = lambda path: jax.tree_util.keystr(path, simple=True, separator=".")
-  arrays: dict[str, Any] = {name(path): plain(x) for path, x in leaves}
-  np.savez_compressed(place, **arrays)
-  return place
+  name = lambda key_path: jax.tree_util.keystr(key_path, simple=True, separator=".")
+  arrays: dict[str, Any] = {name(key_path): plain(x) for key_path, x in leaves}
+  np.savez_compressed(path, **arrays)
+  return path
 
 
 def _newest(folder: pathlib.Path) -> str:

@@ -31,8 +31,10 @@ def shape(
   step: jax.Array,
   key: jax.Array,
 ) -> tuple[Batch, Recipe[PyTree]]:
-  """Rollouts -> what the loss trains on. Once a step, on the whole batch; states advance here, but
-  for those that would learn from rewards or advantages that are not finite."""
+  """Turns rollouts into the batch of the loss. Runs once a step, on the whole batch.
+
+  The states of the stages advance here, unless rewards or advantages are not finite.
+  """
   _, budget = recipe.budget.apply(
     states.budget,
     rollouts.prompt_ids,
@@ -47,8 +49,9 @@ def shape(
   targets = recipe.reward.targets(states.reward, rollouts) if recipe.reward.targets else {}
   batch = Batch(rollouts, rewards, keep, advantages, weights, targets=targets)
   new = states._replace(reward=reward, filter=filter_, advantage=advantage)
-  fine = _finite(rewards, rollouts.valid) & _finite(advantages, keep)
-  new = jax.tree.map(partial(jnp.where, fine), new, states)
+  finite = _finite(rewards, rollouts.valid) & _finite(advantages, keep)
+  # A branch on the host would wait for the device; `where` keeps the step free of such a wait.
+  new = jax.tree.map(partial(jnp.where, finite), new, states)
   return batch, new._replace(budget=budget)
 
 
@@ -77,15 +80,15 @@ def update(
   Each part goes through the model in `micro_batches` pieces, which changes no gradient. With more
   than one part the old log-probs are computed before the first. Where the loss or its gradient is
   not finite, parameters, optimizer and loss keep their states, and the metric `skipped_updates`
-  counts it. `sizes`: of a batch `arranged` for packed rows. `measure`: what to say of it;
-  `update_metrics`. `unstack_for_grad`: as in `value_and_grad`.
+  counts it. `sizes`: static sizes of a batch `arranged` for packed rows. `measure`: computes the
+  metrics of a part; None: `update_metrics`. `unstack_for_grad`: as in `value_and_grad`.
   """
   measure = measure or update_metrics
   score = score if sizes is None else partial(score, sizes=sizes)
-  change = optax.with_extra_args_support(optimizer).update
+  optimizer_update = optax.with_extra_args_support(optimizer).update
   rate = getattr(optimizer, "rate", None)
 
-  def one(carry, part):
+  def update_on(carry, part):
     params, opt_state, loss_state = carry
     loss, new_loss_state, scores, grads = value_and_grad(
       recipe.loss,
@@ -96,7 +99,7 @@ def update(
       micro_batches=micro_batches,
       unstack_for_grad=unstack_for_grad,
     )
-    changes, new_opt_state = change(grads, opt_state, params, step=state.step)
+    changes, new_opt_state = optimizer_update(grads, opt_state, params, step=state.step)
     new = optax.apply_updates(params, changes), new_opt_state, new_loss_state
     finite = jnp.isfinite(loss) & jnp.isfinite(optax.tree.norm(grads))
     metrics: Metrics = {**measure(loss, grads, scores, part)}
@@ -108,14 +111,14 @@ def update(
 
   carry = state.params, state.opt_state, state.recipe.loss
   if updates == 1:
-    carry, metrics = one(carry, batch)
+    carry, metrics = update_on(carry, batch)
   else:
     if batch.old_log_probs is None:
       old = score_all(score, state.params, batch.rollouts, pieces=updates * micro_batches)
       batch = dataclasses.replace(batch, old_log_probs=old.log_probs)
     parts = split(batch, updates)
     parts = dataclasses.replace(parts, weights=jax.vmap(weigh)(parts.rollouts.mask, parts.keep))
-    carry, metrics = jax.lax.scan(one, carry, parts)
+    carry, metrics = jax.lax.scan(update_on, carry, parts)
     metrics = jax.tree.map(lambda x: x.sum(axis=0), metrics)
 
   params, opt_state, loss_state = carry
@@ -144,7 +147,7 @@ def score_all(
 
 
 def update_metrics(loss, grads, scores, batch: Batch) -> dict[str, Mean]:
-  """What only the update knows: loss, gradient, entropy, how far sampler and scorer differ."""
+  """Metrics of the update: loss, gradient norm, entropy, difference of sampler and scorer."""
   mask, drawn = batch.rollouts.mask, batch.rollouts.drawn
   tokens, compared = mask.sum(), drawn.sum()
   gap = jnp.where(drawn, scores.log_probs - batch.rollouts.sampler_log_probs, 0.0)
@@ -153,13 +156,12 @@ def update_metrics(loss, grads, scores, batch: Batch) -> dict[str, Mean]:
   metrics = {
     "loss": Mean(loss, 1.0),
     "grad_norm": Mean(optax.tree.norm(grads), 1.0),
-    "sampler_logp_diff": Mean(
-      jnp.abs(gap).sum(), compared
-    ),  # mean |log-prob of scorer - of sampler|
+    # Mean |log-prob of the scorer - log-prob of the sampler|.
+    "sampler_logp_diff": Mean(jnp.abs(gap).sum(), compared),
     "sampler_kl": Mean(-gap.sum(), compared),  # k1 estimate of KL(sampler || policy)
     "approx_kl": Mean(masked_sum(old - scores.log_probs, mask), tokens),
     "nll": nll,
-    # The mean -log-prob of drawn tokens is an estimate of it.
+    # Without scores of entropy, the mean negative log-prob of drawn tokens estimates it.
     "entropy": nll if scores.entropy is None else Mean(masked_sum(scores.entropy, mask), tokens),
   }
   if batch.ref_log_probs is not None:
@@ -169,8 +171,8 @@ def update_metrics(loss, grads, scores, batch: Batch) -> dict[str, Mean]:
 
 
 def loss_metrics(loss: Stage, state: PyTree, scores: Any, batch: Any) -> dict[str, Mean]:
-  """What the loss says of itself: shares of tokens that it clips, and the state it has learned."""
-  found = loss.fractions(state, scores, batch) if loss.fractions else {}
+  """Metrics of the loss itself: the shares of tokens that it clips, and numbers of its state."""
+  numbers = loss.fractions(state, scores, batch) if loss.fractions else {}
   if loss.numbers:
-    found |= {f"state/loss/{name}": x for name, x in loss.numbers(state).items()}
-  return {name: known(x) for name, x in found.items()}
+    numbers |= {f"state/loss/{name}": x for name, x in loss.numbers(state).items()}
+  return {name: known(x) for name, x in numbers.items()}

@@ -16,8 +16,8 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 def asked_to_stop() -> Iterator[threading.Event]:
   """Inside, the first signal only sets the event.
 
-  A thread counts them: Python runs its handlers between two instructions of the main thread, which
-  may be waiting for a step that does not end.
+  A thread counts the signals. Python runs its handlers between two instructions of the main thread,
+  which may be waiting for a step that does not end.
   """
   asked = threading.Event()
   reading, writing = os.pipe()
@@ -25,13 +25,13 @@ def asked_to_stop() -> Iterator[threading.Event]:
 
   def count() -> None:
     first = True
-    while said := os.read(reading, 1):
-      if said[0] not in SIGNALS:
+    while number := os.read(reading, 1):
+      if number[0] not in SIGNALS:
         continue
-      name = signal.Signals(said[0]).name
+      name = signal.Signals(number[0]).name
       if not first:
         print(f"{name}: the run ends at once.", file=sys.stderr, flush=True)
-        os._exit(128 + said[0])
+        os._exit(128 + number[0])
       first = False
       print(
         f"{name}: the run stops after this step and saves; another one ends it at once.",
@@ -41,12 +41,12 @@ def asked_to_stop() -> Iterator[threading.Event]:
     os.close(reading)
 
   threading.Thread(target=count, name="signals", daemon=True).start()
-  before = {one: signal.signal(one, lambda *_: asked.set()) for one in SIGNALS}
-  woken = signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
+  handlers = {sig: signal.signal(sig, lambda *_: asked.set()) for sig in SIGNALS}
+  previous_fd = signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
   try:
     yield asked
   finally:
-    signal.set_wakeup_fd(woken)
-    for one, handler in before.items():
-      signal.signal(one, handler or signal.SIG_DFL)
+    signal.set_wakeup_fd(previous_fd)
+    for sig, handler in handlers.items():
+      signal.signal(sig, handler or signal.SIG_DFL)
     os.close(writing)

@@ -1,4 +1,4 @@
-"""What every kind of run says of itself in the end, whether it came there or was stopped."""
+"""The summary of every kind of run, finished or stopped."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ UNKNOWN: dict[str, Any] = {"accuracy": None, "tokens": None, "by_difficulty": {}
 UNKNOWN |= {"accuracy_ci": [None, None], "tokens_ci": [None, None]}
 
 
-Found = dict[str, Any]
+Record = dict[str, Any]
 
 
-def ends(out: Workdir) -> tuple[Found | None, Found | None]:
-  """The evaluation before the first step and the last one after it, where there are any."""
+def ends(out: Workdir) -> tuple[Record | None, Record | None]:
+  """The evaluation before the first step and the last one after it; None where there is none."""
   lines = out.evaluations()
   start = next((line for line in lines if line["step"] == 0), None)
   later = [line for line in lines if line["step"] > 0]
@@ -26,24 +26,24 @@ def ends(out: Workdir) -> tuple[Found | None, Found | None]:
 def summary_of(
   out: Workdir, *, reward: str, seed: int, steps: int, setup: Mapping[str, Any]
 ) -> dict[str, Any]:
-  """`evaluation.summary` of what the folder holds, with what tells this run from others.
+  """`evaluation.summary` of the run folder, with method and evaluation setup.
 
-  A run that was stopped before `steps` says so: "stopped" is its last step, else None. As long as
-  only its start has been evaluated, its own numbers are None.
+  "stopped" is the last step of a run that ended before `steps`, else None. While only the start has
+  been evaluated, the numbers of the trained policy are None.
   """
   start, final = ends(out)
-  taken = out.steps()
-  done = taken[-1]["step"] if taken else 0
-  found = evaluation.summary(
+  steps_taken = out.steps()
+  done = steps_taken[-1]["step"] if steps_taken else 0
+  summary = evaluation.summary(
     final or UNKNOWN,
     start or UNKNOWN,
     reward=reward,
     seed=seed,
-    wall_s=sum(step["time/step"] for step in taken),
+    wall_s=sum(step["time/step"] for step in steps_taken),
     device=evaluation.device(),
     commit=evaluation.commit(),
   )
-  return found | {
+  return summary | {
     "method": out.method or reward,
     "stopped": done if done < steps else None,
     "evaluated_at": final and final["step"],

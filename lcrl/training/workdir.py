@@ -26,44 +26,46 @@ from lcrl.training.sections import Checkpoint
 
 
 class Workdir:
-  """Made before anything is compiled, so that a folder of another run is refused at once.
+  """The folder of a run. Its constructor runs before anything is compiled, so that it refuses the
+  folder of another run at once.
 
-  Only the first process writes, but for checkpoints.
+  Only the first process writes here. Checkpoints are the exception: every process writes its share.
   """
 
   def __init__(self, path: pathlib.Path, config: Mapping[str, Any], method: str | None = None):
     self.path, self.writes, self.method = path, jax.process_index() == 0, method
     self._bar: Progress | None = None
     self.config = json.loads(json.dumps(config))
-    before = recorded(path)
-    self._every = max(_every(config) for config in (before or {}, self.config))
-    if before is not None:
-      resume.check_config(path, before, self.config)
-      self.method = method or _told(path, "method")
-    self._settled = before is None  # else config.json stays until the run is sure to go on
+    recorded_config = recorded(path)
+    self._every = max(_every(config) for config in (recorded_config or {}, self.config))
+    if recorded_config is not None:
+      resume.check_config(path, recorded_config, self.config)
+      self.method = method or _recorded_field(path, "method")
+    # An old config.json stays as it is until `open` knows that the run resumes.
+    self._may_write_config = recorded_config is None
     self.started = read_start(path) or _now()
-    self._words: dict[str, Any] = {"started": self.started.isoformat(timespec="seconds")}
+    self._notes: dict[str, Any] = {"started": self.started.isoformat(timespec="seconds")}
     if self.writes:
       path.mkdir(parents=True, exist_ok=True)
-      for partial in path.glob(".*.json.*"):  # of a process that was killed while it wrote one
+      for partial in path.glob(".*.json.*"):  # left by a process that was killed while writing
         partial.unlink()
       self.describe()
 
-  def describe(self, **words: Any) -> None:
-    """Writes config.json, with the formulas that it comes to and what was said before."""
-    self._words |= words
-    if self.writes and self._settled:
-      named = {} if self.method is None else {"method": self.method}
+  def describe(self, **notes: Any) -> None:
+    """Writes config.json: the config, `notes` (such as docstrings of rewards) and earlier notes."""
+    self._notes |= notes
+    if self.writes and self._may_write_config:
+      method = {} if self.method is None else {"method": self.method}
       evaluation.write_json(
-        self.path / "config.json", {"config": self.config, **named, **self._words}
+        self.path / "config.json", {"config": self.config, **method, **self._notes}
       )
 
   def saved(self, step: int) -> None:
-    """The checkpoint of `step` is valid: from now on one is missed if there is none."""
+    """Records that the checkpoint of `step` is valid, so that a later start notices its loss."""
     evaluation.write_json(self.path / "saved.json", {"step": step})
 
   def _check(self, restored: int | None, last: int) -> str:
-    """What to say of how the run begins. Raises ValueError where it should not."""
+    """A line on how the run starts. Raises ValueError if the folder has lost its checkpoints."""
     saved, history = last_saved(self.path), self.path / "metrics.jsonl"
     if restored is None and (lost := self._lost(saved)):
       raise ValueError(
@@ -83,7 +85,7 @@ class Workdir:
     return f"going on from step {restored} of {last}"
 
   def _lost(self, saved: int | None) -> str:
-    """What says that there was a checkpoint; empty if nothing does."""
+    """The evidence that a checkpoint existed, in words; empty if there is none."""
     if saved is not None:
       return f"saved a checkpoint at step {saved}"
     if (self.path / "summary.json").exists():
@@ -92,20 +94,20 @@ class Workdir:
     # step is written before that step is saved: of the steps before the last one, only the newest
     # that was due may be unfinished, if the process was killed.
     rows = list(read_lines(self.path / "metrics.jsonl"))
-    skipped = {row["step"] for row in rows if row.get("skipped_updates")}  # which save nothing
+    skipped = {row["step"] for row in rows if row.get("skipped_updates")}  # these save nothing
     done = max((row["step"] for row in rows), default=0)
     due = set(range(self._every, done, self._every)) - skipped
     return f"took {done} steps, saving every {self._every}" if len(due) >= 2 else ""
 
   @contextlib.contextmanager
   def open(self, restored: int | None, last: int) -> Iterator[None]:
-    """For the steps after the checkpoint that is `restored`; what was written past it is dropped.
+    """Opens the metrics for the steps after `restored`, and drops lines of later steps.
 
     Raises:
-      ValueError: there is none, but there was one: the run would begin anew unasked.
+      ValueError: the folder has lost its checkpoints, and the run would silently start again.
     """
-    words = self._check(restored, last)
-    self._settled = True
+    start_line = self._check(restored, last)
+    self._may_write_config = True
     self.describe()
     kept = -1 if restored is None else restored  # a run that begins anew writes step 0 again
     self._evaluations, self._answers = (
@@ -117,17 +119,17 @@ class Workdir:
         drop_after(self._answers, kept)
         self._metrics = stack.enter_context(contextlib.closing(Writer(self.path, step=kept)))
         self._bar = stack.enter_context(Progress(restored or 0, last))
-        if words:
-          self.note(words)
+        if start_line:
+          self.note(start_line)
       yield
 
   def note(self, text: str) -> None:
-    """A few lines for who watches."""
+    """Shows a few lines on the terminal."""
     if self.writes:
       to_stderr(text) if self._bar is None else self._bar.write(text)
 
   def learned(self, step: int, numbers: Mapping[str, float], line: str) -> None:
-    """After an update: one line of metrics."""
+    """Writes the metrics of one step, and shows its line."""
     if self.writes:
       self._metrics.write(step, numbers)
       assert self._bar is not None
@@ -136,23 +138,23 @@ class Workdir:
   def evaluated(self, step: int, result: Evaluation) -> None:
     if not self.writes:
       return
-    for place, rows in (
+    for path, rows in (
       (self._evaluations, [result.record]),
       (self._answers, result.answers),
     ):
       if rows:
-        with place.open("a") as file:
+        with path.open("a") as file:
           file.writelines(json_line({"step": step, **row}) for row in rows)
     self._metrics.write(step, result.numbers)
     self.note(f"evaluation at step {step}: {result.line}")
 
   def flush(self) -> None:
-    """Before a checkpoint: what was written up to its step is on the disk."""
+    """Forces all metrics to the disk. A checkpoint needs the lines up to its step there."""
     if self.writes:
       self._metrics.flush()
 
   def evaluations(self) -> list[dict[str, Any]]:
-    """All so far, oldest first."""
+    """All evaluations so far, the oldest first."""
     return list(read_lines(self._evaluations))
 
   def steps(self) -> list[dict[str, Any]]:
@@ -164,20 +166,20 @@ class Workdir:
   ) -> None:
     """summary.json, and report.md with the curves of all steps and more sections."""
     evaluation.write_json(self.path / "summary.json", json.loads(json_line(summary)))
-    taken, name = self.steps(), summary["method"]
+    steps, name = self.steps(), summary["method"]
     write_report(
       self.path,
       {name: summary},
-      title=f"{title or name}, {len(taken)} steps",
+      title=f"{title or name}, {len(steps)} steps",
       command=shlex.join(["python", *sys.orig_argv[1:]]),
-      training=(taken, self.evaluations()),
+      training=(steps, self.evaluations()),
       sections=[*sections, *self._ends()],
     )
 
   def _ends(self) -> list[str]:
-    """A section on what ends an answer, and who says so."""
-    ends = self._words.get("ends", {})
-    lines = [f"- `{token}`: {who}" for token, who in ends.items()]
+    """A section of the report: the tokens that end an answer, and the source of each."""
+    ends = self._notes.get("ends", {})
+    lines = [f"- `{token}`: {source}" for token, source in ends.items()]
     return ["## Ends of an answer", "\n".join(lines)] if lines else []
 
 
@@ -187,15 +189,15 @@ def _every(config: Mapping[str, Any]) -> int:
 
 
 def read_start(workdir: pathlib.Path) -> datetime.datetime | None:
-  """When the run of a folder was started first: the time that its chat template writes."""
+  """The time at which the run of a folder first started; its chat template writes this time."""
   try:
-    return datetime.datetime.fromisoformat(_told(workdir, "started"))
+    return datetime.datetime.fromisoformat(_recorded_field(workdir, "started"))
   except (TypeError, ValueError):
     return None
 
 
-def _told(workdir: pathlib.Path, name: str) -> Any:
-  """What config.json says beside the config; None if it says nothing."""
+def _recorded_field(workdir: pathlib.Path, name: str) -> Any:
+  """A field of config.json beside the config; None if it is absent."""
   try:
     return json.loads((workdir / "config.json").read_text(encoding="utf-8")).get(name)
   except (OSError, ValueError, AttributeError, RecursionError):
@@ -203,8 +205,10 @@ def _told(workdir: pathlib.Path, name: str) -> Any:
 
 
 def _now() -> datetime.datetime:
-  """In whole seconds, the same on every process."""
+  """The time in whole seconds, the same on every process."""
   now = int(datetime.datetime.now().timestamp())
+  # Every process renders prompts by itself; clocks that differ would give them different prompts.
+  # The seconds travel in two halves, since JAX would cut an int64 to 32 bits.
   if jax.process_count() > 1:
     from jax.experimental import multihost_utils
 
@@ -215,22 +219,22 @@ def _now() -> datetime.datetime:
 
 
 def read_config(workdir: pathlib.Path) -> dict[str, Any]:
-  """The config with which a run was started."""
-  place = workdir / "config.json"
-  if not place.is_file():
+  """The config of the run in `workdir`."""
+  path = workdir / "config.json"
+  if not path.is_file():
     raise ValueError(f"{workdir} is not a run folder: it has no config.json.")
   try:
-    return dict(json.loads(place.read_text(encoding="utf-8"))["config"])
+    return dict(json.loads(path.read_text(encoding="utf-8"))["config"])
   except (ValueError, KeyError, TypeError, IndexError, RecursionError) as error:
-    raise ValueError(f"{place} is not the config of a run: {error!r:.200}.") from None
+    raise ValueError(f"{path} is not the config of a run: {error!r:.200}.") from None
 
 
 def last_saved(workdir: pathlib.Path) -> int | None:
-  """The step whose checkpoint was the last to become valid, 0 where the file that says so cannot be
-  read; None: there was none."""
-  place = workdir / "saved.json"
+  """The step of the newest checkpoint that became valid, by saved.json; 0 if that file cannot be
+  read, None if it does not exist."""
+  path = workdir / "saved.json"
   try:
-    return int(json.loads(place.read_bytes())["step"])
+    return int(json.loads(path.read_bytes())["step"])
   except FileNotFoundError:
     return None
   except (OSError, ValueError, OverflowError, TypeError, LookupError, RecursionError):
@@ -238,10 +242,10 @@ def last_saved(workdir: pathlib.Path) -> int | None:
 
 
 def recorded(workdir: pathlib.Path) -> dict[str, Any] | None:
-  """The config of the run that began in this folder; None if none did.
+  """The config of the run that started in this folder; None if no run did.
 
   Raises:
-    ValueError: it is gone, and no checkpoint tells it either.
+    ValueError: config.json is gone, and no checkpoint holds the config either.
   """
   checkpoints = Checkpoints(workdir / "checkpoints")
   try:
@@ -263,7 +267,7 @@ def recorded(workdir: pathlib.Path) -> dict[str, Any] | None:
 
 
 class Progress(contextlib.AbstractContextManager):
-  """A bar on a terminal, plain lines otherwise."""
+  """A progress bar on a terminal; plain lines otherwise."""
 
   def __init__(self, first: int, last: int):
     self._bar = None

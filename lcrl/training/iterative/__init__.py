@@ -1,8 +1,8 @@
-"""run="iterative": the policy answers, its answers are scored and paired, it learns; then again.
+"""run="iterative": each round samples answers, scores and pairs them, and trains on the pairs.
 
-settings   the sections of its configs
-anchors    whose log-probs a round's pairs are compared with
-teacher    answers that the policy did not sample, beside its own
-pool       one round: the answers, and the pairs that they make
-run        all of it as a `Run` for the loop
+settings          the sections of its configs
+reference_policy  the policy whose log-probs the loss compares with
+teacher           answers of another model, added to those of the policy
+pool              one round: answers, scores and pairs
+run               all of it as a `Run` for the loop
 """

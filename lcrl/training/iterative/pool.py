@@ -1,8 +1,8 @@
-"""One round: the policy's answers with their scores and log-probs, and the pairs that they make.
+"""One round: the policy's answers with their scores and log-probs, and the pairs made of them.
 
-A pool is part of the training state. So a run that stops between two steps of a round goes on with
-the same pairs, and the policy that answered need not be kept. N prompts, G answers to each, a
-teacher's among them where the run has one.
+A pool is part of the training state. So a run that stops between two steps of a round resumes with
+the same pairs, and needs no copy of the policy that answered. A pool has N prompts with G answers
+each; if the run has a teacher, one of them is the teacher's.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ Pairing = Callable[[Samples], list[tuple[int, int]]]
 
 
 class Stages(NamedTuple):
-  """What scores a round: stages, or their states."""
+  """The stages of a round, or their states."""
 
   budget: Any
   reward: Any
@@ -50,34 +50,34 @@ class Stages(NamedTuple):
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Pool:
-  """A round's answers; the same on every process."""
+  """The answers of a round, the same on every process."""
 
   tokens: Any  # [N, G, T] int32
   mask: Any  # [N, G, T] bool
   correct: Any  # [N, G] bool
   rewards: Any  # [N, G] float32
-  teacher: Any  # [N, G] bool, answers that the policy did not sample
+  teacher: Any  # [N, G] bool, True for a teacher's answer
   prompt_ids: Any  # [N] int32
   signals: dict[str, Any]  # log-probs that the loss compares with, [N, G, T] float32 each
   states: Stages  # of the stages, after this round
 
 
 def stages(s: Settings) -> Stages:
-  """What the sections budget and reward name."""
-  found = Stages(
+  """The stages of the sections budget and reward."""
+  both = Stages(
     build(budgets, s.built["budget"], field="budget", gives=Stage),
     build(rewards, s.built["reward"], field="reward", gives=Stage),
   )
-  if found.reward.observe:
+  if both.reward.observe:
     raise ValueError(
       f"reward.fn={s.built['reward']['fn']!r} learns from a monitor set of prompts, which a run "
       "with run='iterative' does not have."
     )
-  return found
+  return both
 
 
 def empty(s: Settings, model: PairLearner) -> Pool:
-  """What stands in the state before the first round, in the shape of every round."""
+  """The pool before the first round: zeros in the shape of every round."""
   groups = (s.round.prompts, s.round.group_size + ("teacher" in s.built))
   rows = (*groups, s.window)
   needs = [need for need in COMPARED if need in model.stage.needs]
@@ -97,22 +97,22 @@ def empty(s: Settings, model: PairLearner) -> Pool:
 def reference_policies(
   s: Settings, model: PairLearner
 ) -> dict[str, reference_policy.ReferencePolicy]:
-  """Names of the log-probs that the loss compares with -> whose they are."""
-  found = {}
+  """Signal of the log-probs that the loss compares with -> the policy that gives them."""
+  policies = {}
   if "ref" in model.stage.needs:
     reference = build(reference_policy, s.built["reference"], field="reference")
-    found[COMPARED["ref"]] = reference(model)
+    policies[COMPARED["ref"]] = reference(model)
   if "previous" in model.stage.needs:
-    found[COMPARED["previous"]] = reference_policy.latest()(model)
-  return found
+    policies[COMPARED["previous"]] = reference_policy.latest()(model)
+  return policies
 
 
 def make_round(s: Settings, model: PairLearner, task: Task, worker: RolloutWorker, base: PyTree):
-  """state -> the pool of the round that begins there, `train.prompts` prompts at a time."""
+  """state -> the pool of the round that starts there, sampled `train.prompts` prompts at a time."""
   scoring = stages(s)
   needs = [name for stage in scoring for name in stage.needs]
-  own = providers(s.built.get("learned", {}), model, worker.tokenizer, needs)
-  pipeline = RolloutPipeline(worker, providers=own)
+  learned = providers(s.built.get("learned", {}), model, worker.tokenizer, needs)
+  pipeline = RolloutPipeline(worker, providers=learned)
   pipeline.check(scoring)  # type: ignore[arg-type]
   teacher = Teacher(s.built["teacher"], worker) if "teacher" in s.built else None
   stream = data.prompts(task, seed=s.seed)
@@ -120,8 +120,10 @@ def make_round(s: Settings, model: PairLearner, task: Task, worker: RolloutWorke
   starts = range(0, s.round.prompts, size)
   cut = jax.jit(partial(_part, size=size))
   join = jax.jit(lambda parts: jax.tree.map(lambda *x: jnp.concatenate(x), *parts))
-  said_by = lambda params, rows: join([model.score(params, cut(rows, i)).log_probs for i in starts])
-  reward, whose = jax.jit(scoring.reward.apply), reference_policies(s, model)
+  log_probs_of = lambda params, rows: join(
+    [model.score(params, cut(rows, i)).log_probs for i in starts]
+  )
+  reward, compared = jax.jit(scoring.reward.apply), reference_policies(s, model)
   gather = jax.jit(lambda x: x, out_shardings=replicated(model.mesh))
 
   def roll_out(
@@ -141,13 +143,13 @@ def make_round(s: Settings, model: PairLearner, task: Task, worker: RolloutWorke
     key, states = step_key(s.seed, step), state.pending.states
     index = np.arange(position, position + s.round.prompts, dtype=np.int32)
     prompts = [stream[i] for i in index.tolist()]
-    how = {"step": step, "key": key, "group_size": s.round.group_size}
-    budget = ask_budget(scoring, states, prompts, **how)  # type: ignore[arg-type]
+    options = {"step": step, "key": key, "group_size": s.round.group_size}
+    budget = ask_budget(scoring, states, prompts, **options)  # type: ignore[arg-type]
     params = model.merge(base, state.params)
     rollouts = roll_out(params, prompts, index, budget, key)
     values, reward_state = reward(states.reward, rollouts)
     _, budget_state = scoring.budget.apply(
-      states.budget, rollouts.prompt_ids, **how | {"step": jnp.int32(step)}
+      states.budget, rollouts.prompt_ids, **options | {"step": jnp.int32(step)}
     )
     pool = gather(
       Pool(
@@ -164,31 +166,31 @@ def make_round(s: Settings, model: PairLearner, task: Task, worker: RolloutWorke
     if teacher is not None:
       pool = replicate(model.mesh, teacher.joined(on_host(pool), prompts))
     rows = dataclasses.replace(pool, states=Stages((), ()))
-    signals = {name: said_by(policy_of(params), rows) for name, policy_of in whose.items()}
+    signals = {name: log_probs_of(policy_of(params), rows) for name, policy_of in compared.items()}
     return dataclasses.replace(pool, signals=gather(signals))
 
   return begin
 
 
 def pairing(s: Settings) -> Pairing:
-  """What chooses the pairs of a prompt."""
+  """The function that chooses the pairs of a prompt."""
   return resolve(pair_builders, s.built["pairing"], field="pairing")
 
 
 def pairs_of(pool: Pool, choose: Pairing) -> list[Encoded]:
-  """The pairs of a round, in the order of their prompts; answers alike make none.
+  """The pairs of a round, in the order of their prompts; equal answers make no pair.
 
-  Their signals: how often each side beats an answer of its group (`win_rates`), and the pool's.
+  Signals: how often each side beats an answer of its group (`win_rates`), and those of the pool.
   """
-  p, found = on_host(pool), list[Encoded]()
+  p, pairs = on_host(pool), list[Encoded]()
   lengths = p.mask.sum(-1)
   for b, prompt_id in enumerate(p.prompt_ids.tolist()):
-    there = np.flatnonzero(lengths[b])  # a teacher's answer may be missing
-    values = p.rewards[b, there]
-    rates, signals = win_rates(values), {"teacher": p.teacher[b, there]}
-    samples = Samples(lengths[b, there], p.correct[b, there], values, (), prompt_id, signals)
+    present = np.flatnonzero(lengths[b])  # a teacher's answer may be missing
+    values = p.rewards[b, present]
+    rates, signals = win_rates(values), {"teacher": p.teacher[b, present]}
+    samples = Samples(lengths[b, present], p.correct[b, present], values, (), prompt_id, signals)
     for both in choose(samples):
-      take = there[list(both)]
+      take = present[list(both)]
       spans = [_span(p.mask[b, g]) for g in take]
       sides = [p.tokens[b, g, span] for g, span in zip(take, spans, strict=True)]
       prompts = [p.tokens[b, g, : span.start] for g, span in zip(take, spans, strict=True)]
@@ -199,17 +201,17 @@ def pairs_of(pool: Pool, choose: Pairing) -> list[Encoded]:
       scores = tuple(p.rewards[b, take].tolist())
       signals = {name: x[b, take] for name, x in p.signals.items()}
       signals["win_rates"] = rates[list(both)].astype(np.float32)
-      found.append(Encoded(len(found), prompts[0], tuple(sides), scores, signals=signals))
-  return found
+      pairs.append(Encoded(len(pairs), prompts[0], tuple(sides), scores, signals=signals))
+  return pairs
 
 
 def on_host(pool: Pool) -> Pool:
-  """The same in numpy."""
+  """The pool as numpy arrays."""
   return jax.tree.map(np.asarray, pool)
 
 
 def _part(tree: PyTree, start: jax.Array, *, size: int) -> PyTree:
-  """`size` of the first axis of every leaf, from `start` on."""
+  """`size` entries of the first axis of every leaf, from `start` on."""
   return jax.tree.map(lambda x: jax.lax.dynamic_slice_in_dim(x, start, size), tree)
 
 

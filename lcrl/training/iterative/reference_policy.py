@@ -1,4 +1,4 @@
-"""Whose log-probs a round's pairs are compared with: what `reference.fn` of a config may name."""
+"""The reference policies of a round: the functions that `reference.fn` of a config can name."""
 
 from __future__ import annotations
 
@@ -9,18 +9,17 @@ from lcrl.types import PyTree
 
 __all__ = ["latest", "start"]
 
-ReferencePolicy = Callable[
-  [PyTree], PyTree
-]  # params of the policy as a round begins -> the reference's
+# params of the policy at the start of a round -> params of the reference
+ReferencePolicy = Callable[[PyTree], PyTree]
 
 
 def latest() -> Callable[[PairLearner], ReferencePolicy]:
-  """The policy that gave the round's answers, as in SPPO (arXiv:2405.00675)."""
+  """The policy that sampled the round's answers, as in SPPO (arXiv:2405.00675)."""
   return lambda model: lambda params: params
 
 
 def start() -> Callable[[PairLearner], ReferencePolicy]:
-  """The policy as it was before the first round, as in INPO (arXiv:2407.00617)."""
+  """The policy before the first round, as in INPO (arXiv:2407.00617)."""
 
   def make(model: PairLearner) -> ReferencePolicy:
     params = model.start()

@@ -1,4 +1,4 @@
-"""run="iterative": every `train.updates` steps the policy answers anew, then it learns."""
+"""run="iterative": every `round.updates` steps the policy samples new answers, then it trains."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ SUPPLIED = {"ref", "previous", "weights", "win_rates", *SCORE_FIELDS}
 
 
 def build_learner(settings: Settings) -> PairLearner:
-  """The model of a run on pairs, with a pool in its state."""
+  """The learner of a run on pairs, with a pool in its state."""
   model = on_pairs.build_learner(dataclasses.replace(settings, run="preference"))
   rows = settings.round.prompts * settings.round.group_size
   check_rows(model.mesh, rows, settings.window, "round.prompts * round.group_size")
@@ -94,7 +94,7 @@ def begin(settings: Settings, out: Workdir) -> Iterator[Run]:
 
 
 class Steps:
-  """state -> the next step. What is remembered of a round, the pool in the state gives again."""
+  """state -> the next step. All that it caches of a round can be computed again from the pool."""
 
   def __init__(
     self,
@@ -136,7 +136,7 @@ class Steps:
     state, numbers, batch = self._learn(state, at)
     learned = {name: known(x) for name, x in self._numbers(state.pending.states).items()}
     numbers |= (
-      said(state.pending)
+      pool_metrics(state.pending)
       | values(learned)
       | {
         "round": float(number),
@@ -152,8 +152,8 @@ class Steps:
   def _learn(
     self, state: TrainState, at: int
   ) -> tuple[TrainState, dict[str, float], PairBatch | None]:
-    """An update on batch `at` of the round, which is returned, too; a round without a pair leaves
-    the policy as it is."""
+    """Updates on batch `at` of the round, and returns that batch, too. A round without a pair
+    leaves the policy as it is."""
     model, pool = self._model, state.pending
     if self._stream is None:
       moved = replicate(model.mesh, {"step": np.asarray(state.step) + np.int32(1)})
@@ -167,10 +167,11 @@ class Steps:
       "pairs": np.asarray(state.counters["pairs"]) + np.int32(pairs.valid.sum()),
       "tokens": np.asarray(state.counters["tokens"]) + np.float32(pairs.mask.sum()),
     }
-    state, found = self._update(dataclasses.replace(state, pending=None), batch)
+    # The update donates the state; the pool stays out of it, since later steps read it again.
+    state, metrics = self._update(dataclasses.replace(state, pending=None), batch)
     moved = replicate(model.mesh, {"counters": counters})
     state = dataclasses.replace(state, pending=pool, **moved)
-    return state, values(jax.device_get(found)), batch
+    return state, values(jax.device_get(metrics)), batch
 
 
 class PairLog:
@@ -193,12 +194,12 @@ class PairLog:
         file.write(json_line({"step": step, **row, "scores": pair.scores}))
 
 
-def said(pool: Pool) -> dict[str, float]:
-  """What a round's own answers are like, and the share of prompts with a teacher's."""
+def pool_metrics(pool: Pool) -> dict[str, float]:
+  """Metrics of the policy's answers of a round, and the share of prompts with a teacher's."""
   p = pools.on_host(pool)
-  own, numbers = p.mask.any(-1) & ~p.teacher, {}
+  sampled, numbers = p.mask.any(-1) & ~p.teacher, {}
   for name, x in (("accuracy", p.correct), ("length/mean", p.mask.sum(-1)), ("reward", p.rewards)):
-    numbers[name] = float(x[own].mean())
+    numbers[name] = float(x[sampled].mean())
   return numbers | ({"teacher": float(p.teacher.sum(-1).mean())} if p.teacher.any() else {})
 
 
@@ -213,5 +214,5 @@ def line(numbers: dict[str, float]) -> str:
 
 
 def _abstract(tree: PyTree) -> PyTree:
-  """Shapes, dtypes and shardings."""
+  """The shapes, dtypes and shardings of `tree`."""
   return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), tree)

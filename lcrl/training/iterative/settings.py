@@ -28,7 +28,7 @@ SECTIONS: dict[str, type] = {**pairs.SECTIONS, "eval": sections.Evaluate, "round
 
 @dataclasses.dataclass(frozen=True)
 class Settings(pairs.Settings):
-  """A whole config, read; to the model it is one of a run on pairs."""
+  """A parsed and validated config. The learner reads it as one of a run on pairs."""
 
   round: Round
   window: int  # positions of a round's rows
@@ -38,14 +38,14 @@ def read(config: Mapping[str, Any]) -> Settings:
   """Raises ValueError for a missing or unknown section, or a value out of range."""
   known = {*NAMED, *OPTIONAL, *SECTIONS, "seed", "run"}
   config = check_sections(config, known, {*NAMED, "train", "round", "mesh", "seed"})
-  found: dict[str, Any] = {
+  parsed: dict[str, Any] = {
     name: section(cls, config.get(name, {}), name) for name, cls in SECTIONS.items()
   }
-  check_sampling(found["sampling"])
-  if found["round"].prompts % found["train"].prompts:
+  check_sampling(parsed["sampling"])
+  if parsed["round"].prompts % parsed["train"].prompts:
     raise ValueError(
-      f"round.prompts must be a multiple of train.prompts={found['train'].prompts}, "
-      f"got {found['round'].prompts}."
+      f"round.prompts must be a multiple of train.prompts={parsed['train'].prompts}, "
+      f"got {parsed['round'].prompts}."
     )
   built = {name: config[name] for name in (*NAMED, *OPTIONAL) if name in config and name != "lora"}
   return Settings(
@@ -53,6 +53,6 @@ def read(config: Mapping[str, Any]) -> Settings:
     seed=check(config["seed"], Seed, "seed"),
     built=built,
     lora=section(pairs.Lora, config["lora"], "lora") if "lora" in config else None,
-    window=found["train"].max_prompt_tokens + found["train"].max_tokens,
-    **found | {"eval": pairs.Evaluate(**dataclasses.asdict(found["eval"]))},
+    window=parsed["train"].max_prompt_tokens + parsed["train"].max_tokens,
+    **parsed | {"eval": pairs.Evaluate(**dataclasses.asdict(parsed["eval"]))},
   )

@@ -1,4 +1,4 @@
-"""Answers that the policy did not sample, beside its own: the right side of semi-on-policy pairs.
+"""Answers of another model, added to those of the policy: the chosen side of semi-on-policy pairs.
 
 Source: Light-R1, arXiv:2503.10460, where a stronger model's right answers are chosen over the
 policy's own wrong ones.
@@ -39,8 +39,8 @@ class Teacher:
       raise ValueError(f"teacher.path={spec.get('path')!r} answers none of the task's prompts.")
 
   def joined(self, pool: Any, prompts: Sequence[Prompt]) -> Any:
-    """The pool, in numpy, with a column of this teacher's answers, verified; an empty one where
-    there is none, or none that the window holds."""
+    """The pool, in numpy, with a column of this teacher's answers, which it verifies. An answer is
+    empty if the teacher has none, or none that fits the window."""
     count, _, window = pool.tokens.shape
     tokens = np.full((count, 1, window), self._worker.tokenizer.pad_id, np.int32)
     mask, scores = np.zeros((count, 1, window), bool), np.zeros((count, 1), np.float32)
@@ -49,15 +49,15 @@ class Teacher:
     for b, prompt in enumerate(prompts):
       text = self._texts.get(_key(prompt.messages))
       start = int(pool.mask[b, 0].argmax())
-      said = [] if text is None else answer_ids(self._worker.tokenizer, text)
-      if text is not None and start + len(said) <= window:
+      answer = [] if text is None else answer_ids(self._worker.tokenizer, text)
+      if text is not None and start + len(answer) <= window:
         texts[b] = text
         tokens[b, 0, :start] = pool.tokens[b, 0, :start]
-        tokens[b, 0, start : start + len(said)] = said
-        mask[b, 0, start : start + len(said)] = True
-    found = self._worker.verifier.verify([(text, prompts[b]) for b, text in texts.items()])
-    scores[list(texts), 0] = [verdict.score for verdict in found]
-    correct[list(texts), 0] = [verdict.correct for verdict in found]
+        tokens[b, 0, start : start + len(answer)] = answer
+        mask[b, 0, start : start + len(answer)] = True
+    verdicts = self._worker.verifier.verify([(text, prompts[b]) for b, text in texts.items()])
+    scores[list(texts), 0] = [verdict.score for verdict in verdicts]
+    correct[list(texts), 0] = [verdict.correct for verdict in verdicts]
     column = {
       "tokens": tokens,
       "mask": mask,

@@ -1,4 +1,4 @@
-"""What `loss.fn` of a config names where run="sft": only losses of single answers."""
+"""The losses that `loss.fn` can name with run="sft": those of single answers."""
 
 from lcrl.losses.preference.stages import nll
 

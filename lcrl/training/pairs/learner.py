@@ -1,4 +1,4 @@
-"""The learner of a run on pairs: the policy, its training state, and what is compiled."""
+"""The learner of a run on pairs: the policy, its training state, and the compiled programs."""
 
 from __future__ import annotations
 
@@ -67,47 +67,47 @@ ACTING = ModelHooks()
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class PairLearner:
-  """The policy on its mesh. `base` is not trained: () or, under adapters, the params."""
+  """The policy on its mesh. `base` is frozen: () or, with adapters, the params."""
 
-  settings: Any  # `pairs.settings.Settings`, or what has as much of them as the run needs
+  settings: Any  # `pairs.settings.Settings`, or another kind's with the fields that the run reads
   mesh: Mesh
   policy: Policy
   stage: Stage
   shardings: TrainState
   abstract: TrainState
   base: Callable[[], PyTree]
-  start: Callable[[], PyTree]  # the params that the policy has before the first step
+  start: Callable[[], PyTree]  # the params of the policy before the first step
   initial: Callable[[], TrainState]
   merge: Callable[[PyTree, PyTree], PyTree]  # base, trained -> params of the policy
-  derive: Callable[..., PairBatch]  # pairs, reference's log-probs, step -> what the loss sees
+  derive: Callable[..., PairBatch]  # pairs, reference's log-probs, step -> batch of the loss
   learn: Any  # base, state, batch -> state, metrics, jitted; the state is donated
   make_update: Callable[[PyTree], Callable[..., Any]]  # base -> (state, batch -> state, metrics)
-  score: Callable[..., Any]  # params of the policy, pairs -> what `make_scorer`'s function gives
+  score: Callable[..., Any]  # params of the policy, pairs -> the scores of `make_scorer`
   pair_metrics: Callable[..., dict[str, jax.Array]]  # scores, batch -> on every device
-  padding: Callable[[Pairs], float]  # share of the positions that the model reads for nothing
+  padding: Callable[[Pairs], float]  # share of the positions that hold no token
 
   @property
   def sampler_mesh(self) -> Mesh:
-    """The devices that sample: all."""
+    """The devices that sample: all of them."""
     return self.mesh
 
   def policy_params(self, trained: PyTree) -> PyTree:
-    """The parameters that the policy acts with, from those that are trained."""
+    """The parameters of the policy, from the trained ones."""
     return self.merge(self.base(), trained)
 
   def place(self, pairs: Pairs) -> Pairs:
     """Pairs of the whole batch, numpy on every process -> global arrays."""
-    mine = lambda x: np.asarray(x)[local_rows(self.mesh, len(x))]
-    return to_global(self.mesh, jax.tree.map(mine, pairs))
+    local = lambda x: np.asarray(x)[local_rows(self.mesh, len(x))]
+    return to_global(self.mesh, jax.tree.map(local, pairs))
 
 
 def build_learner(settings: Any, *, devices=None, hooks: ModelHooks = ACTING) -> PairLearner:
-  """The part of a run that needs no data: everything that is compiled.
+  """Builds the part of a run that needs no data: state and compiled programs.
 
   Args:
-    settings: of the run.
-    devices: of the mesh; None: all here.
-    hooks: of the kind of run.
+    settings: the settings of the run.
+    devices: the devices of the mesh; None: all devices.
+    hooks: the functions of the kind of run.
   """
   s = settings
   stage, weigh = named_loss(s.run, s.built)
@@ -170,8 +170,8 @@ class Trainable(NamedTuple):
 
   init: Callable[[jax.Array], PyTree]
   axes: PyTree
-  merge: Callable[[PyTree, PyTree], PyTree]  # base, trained -> params to act with
-  with_adapters: Callable[[PyTree, PyTree], PyTree]  # base, trained -> params to learn with
+  merge: Callable[[PyTree, PyTree], PyTree]  # base, trained -> params that sample
+  with_adapters: Callable[[PyTree, PyTree], PyTree]  # base, trained -> params that train
 
 
 def trainable(hooks: ModelHooks, policy: Policy, adapters: Any) -> Trainable:
@@ -187,7 +187,7 @@ def trainable(hooks: ModelHooks, policy: Policy, adapters: Any) -> Trainable:
 
 
 def learn(part: Trainable, score, step, base, state: TrainState, batch: PairBatch, **sizes):
-  """`step` of the trained parameters on top of their base."""
+  """Runs `step` on the trained parameters, scored on top of their base."""
   from_trained = lambda trained, rows, **sizes: score(
     part.with_adapters(base, trained), rows, **sizes
   )
@@ -218,7 +218,7 @@ def programs(train: Any, mesh: Mesh, policy: Policy, score, learn, shardings: Tr
 
 
 def derive(weigh, key: jax.Array, pairs: Pairs, ref, step) -> PairBatch:
-  """Pairs with what depends on the whole batch, before it is cut into pieces."""
+  """Adds to pairs all that depends on the whole batch, before it is cut into pieces."""
   valid, key = pairs.valid, jax.random.fold_in(key, step)
   return PairBatch(
     pairs,

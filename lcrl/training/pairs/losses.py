@@ -1,4 +1,4 @@
-"""What the sections loss and weights of a config come to, and what a loss needs beside them."""
+"""Builds the loss of a run on pairs from the sections loss and weights, and checks its needs."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from lcrl.training.pairs import imitation
 from lcrl.types import Stage
 
 LOSSES = {"preference": stages, "sft": imitation, "reward_model": reward_model}
-TRAINER = {"ref", "weights", "mismatched"}  # what of a loss's needs the trainer sees to
+TRAINER = {"ref", "weights", "mismatched"}  # needs of a loss that the trainer supplies
 
 
 def named_loss(run: str, built: Mapping[str, Any]) -> tuple[Stage, Callable]:
   """The stage that the section loss names, and the weighting of its likelihood term.
 
   Raises:
-    ValueError: the loss needs a section that is missing, or one stands there that nothing reads.
+    ValueError: the loss needs a section that is missing, or nothing reads a section.
   """
   stage = build(LOSSES[run], built["loss"], field="loss", gives=Stage)
   name = built["loss"]["fn"]

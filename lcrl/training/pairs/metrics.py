@@ -1,4 +1,4 @@
-"""What a run on pairs watches: who wins, by how much, and what length has to do with it."""
+"""Metrics of a run on pairs: accuracy, margins, and correlations with length."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Array = jax.Array
 
 
 def compare(rewards: Array, lengths: Array, valid: Array) -> dict[str, Array]:
-  """Pairs under the rewards that a policy implies.
+  """Statistics of pairs under the implicit rewards of a policy.
 
     accuracy                    share of pairs whose chosen side has the higher reward, a tie half
     margin, margin_per_token    mean of r_c - r_w, and of r_c / length - r_w / length
@@ -49,7 +49,7 @@ def compare(rewards: Array, lengths: Array, valid: Array) -> dict[str, Array]:
 
 
 def correlation(x: Array, y: Array, mask: Array) -> Array:
-  """Pearson's, over where mask is; nan where either is constant.
+  """Pearson's correlation over the entries of `mask`; nan if x or y is constant.
 
   >>> x = jnp.array([1.0, 2.0, 4.0, 9.0])
   >>> print(f"{correlation(x, -x, x < 9):.2f}")
@@ -60,7 +60,7 @@ def correlation(x: Array, y: Array, mask: Array) -> Array:
 
 
 def pair_metrics(stage: Stage, scores: TokenScores, batch: PairBatch) -> dict[str, Array]:
-  """What an evaluation keeps of each side [B, G]: rewards, mean -log-prob, lengths, valid."""
+  """The numbers of an evaluation for each side [B, G]: rewards, mean -log-prob, lengths, valid."""
   pairs = batch.pairs
   sides = min(pairs.mask.shape[1], 2)
   mask = pairs.mask[:, :sides]
@@ -85,26 +85,25 @@ def update_measure(stage: Stage):
       "pairs": Mean(batch.pairs.valid.sum(), 1.0),
       "tokens": Mean(batch.pairs.mask.sum(), 1.0),
     }
-    seen = pair_metrics(stage, scores, batch)
-    if seen["lengths"].shape[1] == 1:
-      return metrics | {
-        "length": Mean(masked_sum(seen["lengths"][:, 0], seen["valid"]), seen["valid"].sum())
-      }
-    return metrics | step_means(compare(seen["rewards"], seen["lengths"], seen["valid"]))
+    sides = pair_metrics(stage, scores, batch)
+    lengths, valid = sides["lengths"], sides["valid"]
+    if lengths.shape[1] == 1:
+      return metrics | {"length": Mean(masked_sum(lengths[:, 0], valid), valid.sum())}
+    return metrics | step_means(compare(sides["rewards"], lengths, valid))
 
   return measure
 
 
-def step_means(found: dict[str, Array]) -> dict[str, Mean]:
-  """Metrics of a step, without what has no value because nothing varies or is scored."""
+def step_means(statistics: dict[str, Array]) -> dict[str, Mean]:
+  """Metrics of a step. Those that may be undefined count only where they are finite."""
   may_lack = lambda name: name.endswith(("correlation", "score_error"))
   return {
-    f"pairs/{name}": known(x) if may_lack(name) else Mean(x, 1.0) for name, x in found.items()
+    f"pairs/{name}": known(x) if may_lack(name) else Mean(x, 1.0) for name, x in statistics.items()
   }
 
 
 def by_length(seen: dict[str, np.ndarray], *, parts: int = 8) -> dict[str, list[float]]:
-  """Mean length and mean reward of all answers, in `parts` parts of like length.
+  """Mean length and mean reward of all answers, in `parts` quantiles of length.
 
   >>> seen = {"lengths": np.array([[9, 1], [3, 7]]), "rewards": np.array([[4.0, 1], [2, 3]])}
   >>> by_length(seen | {"valid": np.array([True, True])}, parts=2)
@@ -119,23 +118,23 @@ def by_length(seen: dict[str, np.ndarray], *, parts: int = 8) -> dict[str, list[
 
 
 def numbers(seen: dict[str, np.ndarray]) -> dict[str, Any]:
-  """An evaluation's `say` of all pairs, as JSON numbers; None where nothing varies.
+  """The statistics of all pairs of an evaluation as JSON numbers; None where one is undefined.
 
-  likelihood_length_correlation, of an answer's mean log-prob with its length, is there before
-  training, too, when the rewards of a policy that is its own reference are all 0.
+  likelihood_length_correlation relates an answer's mean log-prob to its length. Unlike correlations
+  of rewards it is defined before training, when all implicit rewards are 0.
   """
   valid = seen["valid"]
-  found: dict[str, Any] = {
+  statistics: dict[str, Any] = {
     "nll": masked_mean(seen["nll"][:, 0], valid),
     "pairs": valid.sum(),
   }
   lengths = jnp.asarray(seen["lengths"], jnp.float32)
   every = jnp.broadcast_to(valid[:, None], lengths.shape)
   likelihood = -jnp.asarray(seen["nll"])
-  found["likelihood_length_correlation"] = correlation(likelihood, lengths, every)
+  statistics["likelihood_length_correlation"] = correlation(likelihood, lengths, every)
   if lengths.shape[1] == 2:
-    found |= compare(*(jnp.asarray(seen[name]) for name in ("rewards", "lengths", "valid")))
+    statistics |= compare(*(jnp.asarray(seen[name]) for name in ("rewards", "lengths", "valid")))
   else:
-    found["length"] = masked_mean(seen["lengths"][:, 0], valid)
-  plain = {name: float(x) for name, x in found.items()}
+    statistics["length"] = masked_mean(seen["lengths"][:, 0], valid)
+  plain = {name: float(x) for name, x in statistics.items()}
   return {name: x if np.isfinite(x) else None for name, x in plain.items()}

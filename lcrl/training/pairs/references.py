@@ -1,6 +1,6 @@
-"""Where a reference's log-probs come from: what `reference.fn` of a config may name.
+"""Sources of the reference's log-probs: the functions that `reference.fn` of a config can name.
 
-cached    computed once, before the first step, and kept on disk: costs no memory while training
+cached    computed once, before the first step, and stored on disk: takes no memory in training
 shared    the policy without its adapters: no second copy of anything
 frozen    a second copy of the parameters, read each step
 """
@@ -27,28 +27,28 @@ from lcrl.types import Pairs
 __all__ = ["cached", "frozen", "shared"]
 
 PyTree = Any
-HOW = ("remat", "unroll", "attention", "decoding")  # how a policy computes, not what it is
+EXECUTION = ("remat", "unroll", "attention", "decoding")  # how a policy computes, not what
 # pairs: numpy, and on the mesh -> [B, G, T]; None for a loss without a reference
 Reference = Callable[[Pairs, Pairs], jax.Array | None]
 
 
 class Subject(NamedTuple):
-  """What a reference is taken of."""
+  """The run whose initial policy is the reference."""
 
   model: PairLearner
   base: PyTree  # the params below adapters, or ()
   data: str  # fingerprint of the pairs
   passes: Callable[[], Iterable[Pairs]]  # all pairs once, numpy
   folder: pathlib.Path  # of the run
-  rows: str = ""  # fingerprint of the pairs as the data spell them, whatever a template adds
+  rows: str = ""  # fingerprint of the pairs before the chat template
 
   def params(self) -> PyTree:
-    """The policy as it was before the first step."""
+    """The parameters of the policy before the first step."""
     return self.model.start() if self.model.settings.lora is None else self.base
 
 
 def shared() -> Callable[[Subject], Reference]:
-  """The policy with its adapters off."""
+  """The policy without its adapters."""
 
   def make(subject: Subject) -> Reference:
     if subject.model.settings.lora is None:
@@ -63,7 +63,7 @@ def shared() -> Callable[[Subject], Reference]:
 
 
 def frozen() -> Callable[[Subject], Reference]:
-  """A copy of the policy as it was before the first step."""
+  """A copy of the policy before the first step."""
 
   def make(subject: Subject) -> Reference:
     params, score = subject.params(), scorer(subject.model)
@@ -73,31 +73,31 @@ def frozen() -> Callable[[Subject], Reference]:
 
 
 def cached(*, folder: str | None = None) -> Callable[[Subject], Reference]:
-  """Log-probs of all pairs under the policy as it was before the first step, from `folder`.
+  """Log-probs of all pairs under the policy before the first step, read from `folder`.
 
-  They are computed where the folder does not hold them yet. A folder that holds those of other
-  parameters or of other pairs is refused.
+  If the folder does not hold them yet, the run computes them. It refuses a folder with log-probs of
+  other parameters or other pairs.
 
   Args:
-    folder: None: "reference" in the run's own.
+    folder: where they are; None: "reference" in the run folder.
   """
 
   def make(subject: Subject) -> Reference:
-    place = subject.folder / "reference" if folder is None else pathlib.Path(folder).expanduser()
+    path = subject.folder / "reference" if folder is None else pathlib.Path(folder).expanduser()
     params = subject.params()
     key = {"parameters": fingerprint(subject.model.policy.config, params), "pairs": subject.data}
-    if not (place / "key.json").is_file():
-      fill(place, key | {"rows": subject.rows}, subject, params)
-    found = json.loads((place / "key.json").read_text())
-    if found.get("pairs") != key["pairs"] and subject.rows and found.get("rows") == subject.rows:
-      logging.warning("%s is of the same pairs under prompts of another day or template.", place)
-      found["pairs"] = key["pairs"]
+    if not (path / "key.json").is_file():
+      fill(path, key | {"rows": subject.rows}, subject, params)
+    stored = json.loads((path / "key.json").read_text())
+    if stored.get("pairs") != key["pairs"] and subject.rows and stored.get("rows") == subject.rows:
+      logging.warning("%s is of the same pairs under prompts of another day or template.", path)
+      stored["pairs"] = key["pairs"]
     for what, value in key.items():
-      if found.get(what) != value:
+      if stored.get(what) != value:
         raise ValueError(
-          f"{place} holds the reference of other {what}: {found.get(what)}, this run's are {value}."
+          f"{path} holds the reference of other {what}: {stored.get(what)}, this run's are {value}."
         )
-    return Cache(place, subject.model)
+    return Cache(path, subject.model)
 
   return make
 
@@ -105,9 +105,9 @@ def cached(*, folder: str | None = None) -> Callable[[Subject], Reference]:
 class Cache:
   """Log-probs of response tokens, pair by pair, in one file of float32."""
 
-  def __init__(self, place: pathlib.Path, model: PairLearner):
-    self._values = np.load(place / "log_probs.npy", mmap_mode="r")
-    with np.load(place / "index.npz") as index:
+  def __init__(self, path: pathlib.Path, model: PairLearner):
+    self._values = np.load(path / "log_probs.npy", mmap_mode="r")
+    with np.load(path / "index.npz") as index:
       self._at = dict(zip(index["ids"].tolist(), index["starts"].tolist(), strict=True))
     self._mesh = model.mesh
 
@@ -119,33 +119,34 @@ class Cache:
     return to_global(self._mesh, out[local_rows(self._mesh, len(out))])
 
 
-def fill(place: pathlib.Path, key: dict[str, str], subject: Subject, params: PyTree) -> None:
-  """Computes what a `Cache` reads; the key is written last."""
+def fill(path: pathlib.Path, key: dict[str, str], subject: Subject, params: PyTree) -> None:
+  """Computes and writes the files of a `Cache`; the key comes last, as they count only with it."""
   model = subject.model
-  logging.info("computing the reference's log-probs into %s", place)
+  logging.info("computing the reference's log-probs into %s", path)
   score, gather = scorer(model), jax.jit(lambda x: x, out_shardings=replicated(model.mesh))
   values: list[np.ndarray] = []
   ids: list[int] = []
   for pairs in subject.passes():
-    found = np.asarray(gather(score(params, model.place(pairs))))
+    log_probs = np.asarray(gather(score(params, model.place(pairs))))
     for b in np.flatnonzero(pairs.valid):
       ids.append(int(pairs.pair_ids[b]))
-      values.append(found[b][pairs.mask[b]])
+      values.append(log_probs[b][pairs.mask[b]])
   if jax.process_index() == 0:
-    place.mkdir(parents=True, exist_ok=True)
-    np.save(place / "log_probs.npy", np.concatenate(values).astype(np.float32))
+    path.mkdir(parents=True, exist_ok=True)
+    np.save(path / "log_probs.npy", np.concatenate(values).astype(np.float32))
     starts = np.cumsum([0, *(len(x) for x in values[:-1])])
-    np.savez(place / "index.npz", ids=np.array(ids), starts=starts)
-    write_json(place / "key.json", key)
+    np.savez(path / "index.npz", ids=np.array(ids), starts=starts)
+    write_json(path / "key.json", key)
   if jax.process_count() > 1:
     from jax.experimental import multihost_utils
 
+    # The others read the files of the first process, so they wait until these are complete.
     multihost_utils.sync_global_devices("reference")
 
 
 def scorer(model: PairLearner) -> Callable[[PyTree, Pairs], jax.Array]:
-  """params, pairs -> log-probs [B, G, T]. Where the data show the reference another prompt
-  (LongPO), the same answers are read behind that one."""
+  """params, pairs -> log-probs [B, G, T]. If the data have another prompt for the reference
+  (LongPO), it scores the same answers after that prompt."""
 
   align = jax.jit(aligned_to, out_shardings=batch_sharding(model.mesh))
 
@@ -161,22 +162,22 @@ def scorer(model: PairLearner) -> Callable[[PyTree, Pairs], jax.Array]:
 
 
 def aligned_to(values: jax.Array, mask: jax.Array, other: jax.Array) -> jax.Array:
-  """The k-th of `values` where `mask`, at the k-th place where `other`. [..., T] each.
+  """Moves the k-th of `values` in `mask` to the k-th position in `other`. [..., T] each.
 
-  Both masks are one run of as many tokens; it is 0 elsewhere.
+  Both masks are one run of the same number of tokens; the result is 0 elsewhere.
 
   >>> values, mask = jnp.array([0.0, 7.0, 8.0, 0.0]), jnp.array([False, True, True, False])
   >>> print(aligned_to(values, mask, jnp.roll(mask, 1)))
   [0. 0. 7. 8.]
   """
   nth = jnp.cumsum(other, -1) - 1 + jnp.argmax(mask, -1, keepdims=True)
-  found = jnp.take_along_axis(values, jnp.clip(nth, 0, values.shape[-1] - 1), -1)
-  return jnp.where(other, found, 0.0)
+  moved = jnp.take_along_axis(values, jnp.clip(nth, 0, values.shape[-1] - 1), -1)
+  return jnp.where(other, moved, 0.0)
 
 
 def fingerprint(config: Any, params: PyTree) -> str:
-  """Changes when the architecture or a parameter does, and not with how params lie on a mesh."""
-  names = [f.name for f in dataclasses.fields(config) if f.name not in HOW]
+  """A hash of architecture and parameters that does not depend on the mesh."""
+  names = [f.name for f in dataclasses.fields(config) if f.name not in EXECUTION]
   digest = hashlib.sha256(repr([(name, getattr(config, name)) for name in names]).encode())
   for path, leaf in jax.tree_util.tree_leaves_with_path(params):
     total = np.asarray(_checksum(leaf)).tolist()
@@ -186,7 +187,7 @@ def fingerprint(config: Any, params: PyTree) -> str:
 
 @jax.jit
 def _checksum(x: jax.Array) -> jax.Array:
-  """The bits of x as whole numbers, summed with odd weights that depend on the place. [] uint32."""
+  """The bits of x as integers, summed with odd weights that depend on the position. [] uint32."""
   bits = jax.lax.bitcast_convert_type(x.astype(jnp.float32), jnp.uint32)
   weight = jnp.zeros(x.shape, jnp.uint32)
   for axis in range(x.ndim):

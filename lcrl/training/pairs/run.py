@@ -1,4 +1,4 @@
-"""A run on pairs, or on answers: a step takes a batch of them and learns from it."""
+"""A run on pairs or single answers: each step trains on one batch of them."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ from lcrl.types import Pairs, TrainState
 
 PyTree = Any
 SIDES = {"preference": (2,), "sft": (1,), "reward_model": (1, 2)}
-PREFLIGHT = 4  # batches that are looked at before the first step
+PREFLIGHT = 4  # batches that the run checks before the first step
 
 
 class Data(NamedTuple):
@@ -103,17 +103,17 @@ def begin(settings: Any, out: Workdir, *, hooks: RunHooks = ACTING) -> Iterator[
     )
 
 
-def pair_content(one: Encoded) -> tuple[Any, ...]:
-  """The parts of a pair that differ in another data file. The tokens of its
-  prompt are none: they may hold today's date."""
-  return one.id, one.asked, [side.tolist() for side in one.sides], one.scores
+def pair_content(pair: Encoded) -> tuple[Any, ...]:
+  """The parts of a pair that identify the data. The tokens of the prompt are not among them, since
+  a chat template may write the date."""
+  return pair.id, pair.asked, [side.tolist() for side in pair.sides], pair.scores
 
 
 def read_data(model: PairLearner, tokenizer: Any) -> Data:
-  """The pairs that the section data names, as tokens.
+  """The pairs of the section data, as tokens.
 
   Raises:
-    ValueError: there is none to hold out, they are not what the run or its loss needs.
+    ValueError: no pair is held out, or the pairs do not fit the run or its loss.
   """
   s, stage = model.settings, model.stage
   spec = s.built["data"]
@@ -140,7 +140,8 @@ def read_data(model: PairLearner, tokenizer: Any) -> Data:
   data = Data(*parts, split.report, make)
   supplied = {*TRAINER, *SCORE_FIELDS, *make(data.train)[0].signals}
   supplied |= {"rejected"} if sides == 2 else set()
-  if all(one.scores and np.isfinite(one.scores).all() for one in (*split.train, *split.held_out)):
+  every = (*split.train, *split.held_out)
+  if all(pair.scores and np.isfinite(pair.scores).all() for pair in every):
     supplied.add("scores")
   if missing := set(stage.needs) - supplied:
     raise ValueError(f"the loss needs {sorted(missing)}, which neither data nor trainer supply.")
@@ -150,15 +151,16 @@ def read_data(model: PairLearner, tokenizer: Any) -> Data:
 def make_reference(
   model: PairLearner, base: PyTree, data: Data, out: Workdir
 ) -> references.Reference:
-  """(pairs as numpy, pairs on the mesh) -> log-probs [B, G, T], or None for a loss without."""
+  """(pairs as numpy, pairs on the mesh) -> log-probs [B, G, T], or None for a loss without one."""
   if "ref" not in model.stage.needs:
     return lambda *_: None
   s, size = model.settings, model.settings.built["batches"]["size"]
-  judged, rest = data.held_out[: s.eval.pairs], data.held_out[s.eval.pairs :]
+  evaluated, rest = data.held_out[: s.eval.pairs], data.held_out[s.eval.pairs :]
 
   def passes() -> Iterator[Pairs]:
-    # the batches of the evaluations as they are there: what is equal comes out equal to the bit
-    for pairs in filter(None, (data.train, judged, rest)):
+    # Batches as training and evaluation form them: the shape of a batch can change the last bits of
+    # a log-prob, and an untrained policy must have rewards of exactly 0.
+    for pairs in filter(None, (data.train, evaluated, rest)):
       stream = data.batches(pairs)
       yield from (stream[i] for i in range(batches.per_epoch(len(pairs), size)))
 
@@ -176,7 +178,7 @@ def take(
   skips: Skips,
   state: TrainState,
 ) -> Step:
-  """One step on the next batch, which `fetch` remembers; the state is used up."""
+  """One step on the next batch, which `fetch` caches. It donates the state."""
   start, step = time.perf_counter(), int(state.step)
   pairs = fetch(step)
   placed = model.place(pairs)
@@ -186,11 +188,14 @@ def take(
     "tokens": np.asarray(state.counters["tokens"]) + np.float32(counted[1]),
   }
   batch = model.derive(placed, reference(pairs, placed), state.step)
-  state, found = update(state, batch)
-  fetch(step + 1)  # while the devices are busy
+  state, update_metrics = update(state, batch)
+  # The update is queued, not done: reading the next batch here hides behind it.
+  fetch(step + 1)
   moved = {"position": np.int32(step + 1), "counters": counters}
   state = dataclasses.replace(state, **replicate(model.mesh, moved))
-  metrics: Metrics = {name: jax.tree.map(np.asarray, metric) for name, metric in found.items()}
+  metrics: Metrics = {
+    name: jax.tree.map(np.asarray, metric) for name, metric in update_metrics.items()
+  }
   seconds = time.perf_counter() - start
   numbers = values(metrics | {"time/step": Sum(seconds)})
   numbers |= {"tokens_per_s": counted[1] / seconds}
@@ -208,7 +213,7 @@ def line(numbers: dict[str, float]) -> str:
 
 
 def preflight(report: dict[str, Any], first: Sequence[Pairs]) -> str:
-  """What the data and the first batches say about the run, before it goes on."""
+  """A summary of the data and of the first batches, shown before the first step."""
   lengths = np.concatenate([x.lengths[x.valid] for x in first]).mean(0)
   lines = {
     "rows": ", ".join(f"{name} {n}" for name, n in report.items() if n and name != "padding"),

@@ -1,4 +1,4 @@
-"""Answers of the policy itself to prompts of the data: what training does to their length."""
+"""Samples the policy's answers to prompts of the data: training may change their length."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ PyTree = Any
 class Answers(NamedTuple):
   lengths: np.ndarray  # [N, samples] int
   truncated: np.ndarray  # [N, samples] bool
-  texts: list[tuple[str, str]]  # prompt and first answer of some prompts that lie here
+  texts: list[tuple[str, str]]  # prompt and first answer of some prompts of this process
 
 
 def make_sampler(
@@ -32,7 +32,7 @@ def make_sampler(
   """params of the policy -> its answers to the prompts of `encoded`, always with the same keys."""
   s, mesh = model.settings, model.mesh
   limit, batch = s.train.max_prompt_tokens, round_up_rows(mesh, s.train.prompts)
-  prompts = [one.prompt for one in encoded if len(one.prompt) <= limit][: s.eval.prompts]
+  prompts = [pair.prompt for pair in encoded if len(pair.prompt) <= limit][: s.eval.prompts]
   if not prompts:
     raise ValueError(f"no prompt is as short as train.max_prompt_tokens={limit}.")
   engine = make_engine(
@@ -48,10 +48,10 @@ def make_sampler(
   )
   gather = jax.jit(lambda x: x, out_shardings=replicated(mesh))
   key = step_key(s.seed, EVAL_STREAM)
-  mine = local_rows(mesh, batch)
+  local = local_rows(mesh, batch)
 
   def rows(start: int) -> Rows:
-    index = np.arange(start, start + batch, dtype=np.int32)[mine]
+    index = np.arange(start, start + batch, dtype=np.int32)[local]
     chosen = [prompts[i % len(prompts)] for i in index.tolist()]
     tokens = np.full((len(chosen), s.eval.samples, limit), tokenizer.pad_id, np.int32)
     for row, prompt in zip(tokens, chosen, strict=True):
@@ -64,16 +64,16 @@ def make_sampler(
     lengths, truncated = [], []
     texts: list[tuple[str, str]] = []
     for start in range(0, len(prompts), batch):
-      here = rows(start)
-      full: Any = np.full(here.lengths.shape, s.train.max_tokens, np.int32)
+      batch_rows = rows(start)
+      full: Any = np.full(batch_rows.lengths.shape, s.train.max_tokens, np.int32)
       budget = Budget(full, full, np.zeros_like(full))
-      rollouts = engine.generate(params, to_global(mesh, here), to_global(mesh, budget), key)
+      rollouts = engine.generate(params, to_global(mesh, batch_rows), to_global(mesh, budget), key)
       whole = gather({"lengths": rollouts.lengths, "truncated": rollouts.truncated})
       lengths.append(np.asarray(whole["lengths"]))
       truncated.append(np.asarray(whole["truncated"]))
       if len(texts) < s.log.samples:
         tokens, counts = to_local(rollouts.tokens), to_local(rollouts.lengths)
-        for row, p, n in zip(tokens[:, 0], here.lengths[:, 0], counts[:, 0], strict=True):
+        for row, p, n in zip(tokens[:, 0], batch_rows.lengths[:, 0], counts[:, 0], strict=True):
           texts.append(
             (tokenizer.decode(row[:p].tolist()), tokenizer.decode(row[p : p + n].tolist()))
           )

@@ -1,9 +1,9 @@
-"""run="reward_model": a policy's body with a scalar head learns what answers are worth.
+"""run="reward_model": a policy's body with a scalar head learns the reward of an answer.
 
-head       one number an answer, and where the head lies beside params and adapters
-measures   how well rewards order held-out answers, and how they go with length
-judge      evaluation, summary and report
+head       the head: its parameters, adapters and scorer
+metrics    ordering of held-out answers, correlations of rewards with length
+evaluate   evaluation, summary and report
 settings   the sections of its configs
 run        all of it as a `Run` for the loop; steps and batches are those of runs on pairs
-learned    a trained one as a signal of rollouts: the section learned of a run that samples
+learned    a trained reward model as a signal of rollouts: the section learned of other runs
 """

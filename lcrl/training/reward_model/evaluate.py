@@ -1,4 +1,4 @@
-"""Evaluation of a reward model on held-out answers, and what its folder says in the end."""
+"""Evaluation of a reward model on held-out answers, its summary and its report."""
 
 from __future__ import annotations
 
@@ -35,46 +35,46 @@ def make_evaluator(
   train: Sequence[Encoded],
   say: Callable[[str], None],
 ) -> Iterator[Evaluator]:
-  """What judges the params that train. `stream` holds the answers `held_out` once an epoch."""
-  del tokenizer  # it writes nothing
+  """The evaluator of the trained params. `stream` holds the answers `held_out` once an epoch."""
+  del tokenizer  # a reward model samples nothing
   made_on = setup_of(model.settings, held_out, train)
   setup.tell(made_on, say)
-  look = make_pair_scorer(model, reference, held_out, stream)
+  score_answers = make_pair_scorer(model, reference, held_out, stream)
 
   def evaluate(trained: PyTree) -> Evaluation:
-    seen = look(model.merge(base, trained))
-    found: dict[str, Any] = point("accuracy", metrics.accuracy(seen))
-    found |= point("tokens", metrics.preferred_length(seen)) | {"by_difficulty": {}}
-    numbers = metrics.numbers(seen)
-    plain = {f"eval/{name}": found[name] for name in ("accuracy", "tokens")}
+    answers = score_answers(model.merge(base, trained))
+    record: dict[str, Any] = point("accuracy", metrics.accuracy(answers))
+    record |= point("tokens", metrics.preferred_length(answers)) | {"by_difficulty": {}}
+    numbers = metrics.numbers(answers)
+    plain = {f"eval/{name}": record[name] for name in ("accuracy", "tokens")}
     plain |= {f"eval/pairs/{name}": x for name, x in numbers.items() if x is not None}
-    return Evaluation(found | {"pairs": numbers}, plain, line(found, numbers))
+    return Evaluation(record | {"pairs": numbers}, plain, line(record, numbers))
 
   yield Evaluator(made_on, evaluate)
 
 
-def line(found: dict[str, Any], numbers: dict[str, Any]) -> str:
+def line(record: dict[str, Any], numbers: dict[str, Any]) -> str:
   bias = numbers["reward_length_correlation"]
   text = "no correlation" if bias is None else f"correlation {bias:+.2f}"
-  return f"accuracy {found['accuracy']:.1%}; rewards have {text} with length"
+  return f"accuracy {record['accuracy']:.1%}; rewards have {text} with length"
 
 
 def summarise(
   out: Workdir, s: Settings, data: dict[str, Any], made_on: Mapping[str, Any]
 ) -> dict[str, Any]:
-  """summary.json and report.md from what the folder holds."""
-  start, final = (found and found["pairs"] for found in ends(out))
+  """Writes summary.json and report.md from the files of the folder."""
+  start, final = (record and record["pairs"] for record in ends(out))
   summary = summary_of(
     out, reward=s.built["loss"]["fn"], seed=s.seed, steps=s.train.steps, setup=made_on
   )
   summary |= {"accuracy_of": ACCURACY, "tokens_of": TOKENS, "data": data}
   summary["pairs"] = {"start": start, "final": final}
-  words = [
+  sections = [
     f"Accuracy stands for: {ACCURACY}. Tokens: {TOKENS}.",
     "## Rewards and length",
     table(start, final),
     "## Data",
     data_section(data),
   ]
-  out.report(summary, title=f"{s.run} with {summary['method']}", sections=words)
+  out.report(summary, title=f"{s.run} with {summary['method']}", sections=sections)
   return summary

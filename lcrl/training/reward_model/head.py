@@ -1,7 +1,7 @@
 """One number an answer: kernel . h + bias, h the body's state at the answer's last token.
 
-The head is the leaf "reward" of a policy's params, and of its adapters. It begins as 0, so that at
-first every answer is worth the same.
+The head is the leaf "reward" of a policy's params, and of its adapters. It starts at 0, so
+that all answers have one reward at first.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from lcrl.training.scorer import on_mesh
 
 PyTree = Any
 HEAD = "reward"
-AXES = {"kernel": (None,), "bias": ()}  # small: whole on every device
+AXES = {"kernel": (None,), "bias": ()}  # small, so every device holds all of it
 
 
 def zero(policy: Policy) -> PyTree:
@@ -34,7 +34,7 @@ def zero(policy: Policy) -> PyTree:
 
 
 def with_head(source: Source) -> Source:
-  """The same policy with a head among its params."""
+  """The source of the same policy with a head among its params."""
   policy = source.policy
 
   def params(key=None, shardings: PyTree = None) -> PyTree:
@@ -49,9 +49,9 @@ def with_head(source: Source) -> Source:
   return Source(dataclasses.replace(policy, axes=axes, init=init), params)
 
 
-def adapters(policy: Policy, **how) -> tuple[Callable[[jax.Array], PyTree], PyTree]:
+def adapters(policy: Policy, **options) -> tuple[Callable[[jax.Array], PyTree], PyTree]:
   """`lora.adapters`, and the head itself."""
-  init, axes = lora.adapters(policy, **how)
+  init, axes = lora.adapters(policy, **options)
   return lambda key: init(key) | {HEAD: zero(policy)}, axes | {HEAD: AXES}
 
 
@@ -75,10 +75,10 @@ def make_scorer(
   """score(params, rows) -> rewards [B, G], 0 where a row has no answer.
 
   Args:
-    policy: of `with_head`.
-    needs: score fields of a policy's tokens: there are none.
-    mesh: where rows and params lie.
-    pack: width of packed rows; score then takes `sizes`, and rows that `arrange` has placed.
+    policy: a policy of `with_head`.
+    needs: score fields of tokens; a reward model has none.
+    mesh: the devices of rows and params.
+    pack: width of packed rows; score then takes `sizes`, and rows in the order of `arrange`.
   """
   if needs:
     raise ValueError(f"a reward model gives no {', '.join(needs)}.")
@@ -88,7 +88,7 @@ def make_scorer(
     hidden_of = on_mesh(policy.hidden, mesh)
     local = lambda f: jax.shard_map(f, mesh=mesh, in_specs=BATCH, out_specs=BATCH, check_vma=False)
 
-  def worth(params: PyTree, last: jax.Array, rows: Any) -> jax.Array:
+  def reward_of(params: PyTree, last: jax.Array, rows: Any) -> jax.Array:
     head = params[HEAD]
     rewards = jnp.sum(as_float(last) * _lift(head["kernel"], last.ndim), -1) + head["bias"]
     return jnp.where(rows.mask.any(-1), rewards, 0.0)
@@ -96,7 +96,7 @@ def make_scorer(
   def score(params: PyTree, rows: Any) -> jax.Array:
     end = jnp.maximum(packing.used_lengths(rows.mask) - 1, 0)
     pick = lambda hidden, end: jnp.take_along_axis(hidden, end[..., None, None], axis=-2)[..., 0, :]
-    return worth(params, local(pick)(hidden_of(params, rows.tokens), end), rows)
+    return reward_of(params, local(pick)(hidden_of(params, rows.tokens), end), rows)
 
   def score_packed(params: PyTree, rows: Any, *, sizes: Sizes) -> jax.Array:
     assert pack is not None
@@ -108,13 +108,13 @@ def make_scorer(
     pick = lambda hidden, at: hidden.reshape(-1, hidden.shape[-1])[at]
     last = local(pick)(hidden, last_places(rows.mask, place, pack))
     fits = jnp.all(packed.fits)
-    return jnp.where(fits, worth(params, last, rows), jnp.nan)
+    return jnp.where(fits, reward_of(params, last, rows), jnp.nan)
 
   return score if pack is None else score_packed
 
 
 def last_places(mask: jax.Array, place: jax.Array, width: int) -> jax.Array:
-  """Where among the tokens of packed rows the last one of each answer stands. [B, G, T],
+  """The index, among the tokens of packed rows, of the last token of each answer. [B, G, T],
   `packing.Place` [B, G, 4] -> [B, G].
 
   >>> mask = jnp.array([[[False, True, True], [False, True, False]]])

@@ -23,27 +23,27 @@ from lcrl.training.workdir import read_config
 def providers(
   learned: Mapping[str, Mapping[str, Any]], model: Any, tokenizer: Any, needs: Collection[str]
 ) -> list[Provider]:
-  """The signals that the section names, for rollouts of `model`'s policy.
+  """The signals of the section `learned`, for rollouts of `model`'s policy.
 
   Raises:
-    ValueError: by the name of the field; no stage `needs` a signal, a path holds no trained reward
-      model, or it reads other tokens.
+    ValueError: no stage `needs` a signal, a path holds no trained reward model, or the reward model
+      has another vocabulary; the message names the field.
   """
-  found = []
+  models = []
   for name, spec in learned.items():
     if spec.keys() != {"path"}:
       raise ValueError(f"learned.{name} takes a path and nothing else, got {sorted(spec)}.")
     if name not in needs:
       raise ValueError(f"nothing reads learned.{name}: the stages need {sorted(needs)}.")
     try:
-      found.append(provider(name, pathlib.Path(spec["path"]).expanduser(), model, tokenizer))
+      models.append(provider(name, pathlib.Path(spec["path"]).expanduser(), model, tokenizer))
     except (ValueError, CheckpointError) as why:
       raise ValueError(f"learned.{name}.path: {why}") from why
-  return found
+  return models
 
 
 def provider(name: str, workdir: pathlib.Path, model: Any, tokenizer: Any) -> Provider:
-  """The reward model of a run's folder, laid out on the mesh of `model`, in pieces like its own."""
+  """The reward model of a run folder, with the mesh, micro-batches and packing of `model`."""
   config = read_config(workdir)
   if config.get("run") != "reward_model":
     raise ValueError(f"{workdir} holds a run of {config.get('run', 'rl')!r}, no reward model.")
@@ -65,7 +65,7 @@ def provider(name: str, workdir: pathlib.Path, model: Any, tokenizer: Any) -> Pr
 
 
 def alike(a: Any, b: Any) -> bool:
-  """Do two tokenizers number the same tokens alike?"""
+  """True if two tokenizers give every token the same id."""
   if isinstance(a, Tokenizer) and isinstance(b, Tokenizer):
     return a.core.get_vocab() == b.core.get_vocab()
   return a == b

@@ -1,4 +1,4 @@
-"""What a run of a reward model watches: how rewards order answers, and how they go with length."""
+"""Metrics of a reward model: the order of answers by reward, correlations with length."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Array = jax.Array
 
 
 def pair_metrics(stage: Stage, rewards: Array, batch: PairBatch) -> dict[str, Array]:
-  """What of each answer [B, G] an evaluation keeps: rewards, the data's scores, lengths, valid."""
+  """The numbers of an evaluation for each answer [B, G]: rewards, data's scores, lengths, valid."""
   del stage
   pairs = batch.pairs
   lengths = pairs.mask.sum(-1)
@@ -27,16 +27,15 @@ def pair_metrics(stage: Stage, rewards: Array, batch: PairBatch) -> dict[str, Ar
 
 
 def look(rewards: Array, scores: Array, lengths: Array, valid: Array) -> dict[str, Array]:
-  """Answers under their rewards, and under the scores of the data if there are any.
+  """Statistics of answers under their rewards, and under the scores of the data if any.
 
     reward_length_correlation   Pearson, over all answers
     score_correlation           of rewards with the data's scores
-    score_length_correlation    of those with length: a bias that a model can learn
+    score_length_correlation    of the data's scores with length: a bias that a model can learn
     score_error                 root of the mean squared difference of rewards and scores
 
-  and of pairs what `pairs.measures.compare` gives, with `longer_chosen`, the share of pairs of
-  unlike length whose longer side is the chosen one: what `longer_preferred` would be if the model
-  were right.
+  Pairs add those of `pairs.metrics.compare`, and `longer_chosen`: the share of pairs of unlike
+  length whose chosen side is the longer one. A perfect model has this as its `longer_preferred`.
 
   Args: rewards, scores, lengths [N, G]; valid [N] bool.
   """
@@ -44,7 +43,7 @@ def look(rewards: Array, scores: Array, lengths: Array, valid: Array) -> dict[st
   every = jnp.broadcast_to(valid[:, None], rewards.shape)
   scored = every & jnp.isfinite(scores)
   scores = jnp.where(scored, scores, 0.0)
-  found = {
+  statistics = {
     "reward": masked_mean(rewards, every),
     "length": masked_mean(lengths, every),
     "reward_length_correlation": correlation(rewards, lengths, every),
@@ -56,35 +55,35 @@ def look(rewards: Array, scores: Array, lengths: Array, valid: Array) -> dict[st
   }
   if rewards.shape[1] == 2:
     longer = jnp.sign(lengths[:, 0] - lengths[:, 1])
-    found["longer_chosen"] = masked_mean((1 + longer) / 2, valid & (longer != 0))
-    found |= compare(rewards, lengths, valid)
-  return found
+    statistics["longer_chosen"] = masked_mean((1 + longer) / 2, valid & (longer != 0))
+    statistics |= compare(rewards, lengths, valid)
+  return statistics
 
 
 def update_measure(stage: Stage):
   """(loss, grads, rewards, batch) -> the metrics of a step."""
 
   def measure(loss, grads, rewards: Array, batch: PairBatch) -> dict[str, Mean]:
-    found = look(**pair_metrics(stage, rewards, batch))
+    statistics = look(**pair_metrics(stage, rewards, batch))
     return {
       "loss": Mean(loss, 1.0),
       "grad_norm": Mean(optax.tree.norm(grads), 1.0),
       "pairs": Mean(batch.pairs.valid.sum(), 1.0),
       "tokens": Mean(batch.pairs.mask.sum(), 1.0),
-    } | step_means(found)
+    } | step_means(statistics)
 
   return measure
 
 
 def numbers(seen: dict[str, np.ndarray]) -> dict[str, Any]:
-  """An evaluation's `say` of all answers as JSON numbers; None where nothing varies."""
-  found = {name: float(x) for name, x in jax.jit(look)(**seen).items()}
-  return {name: x if np.isfinite(x) else None for name, x in found.items()}
+  """The statistics of all answers of an evaluation as JSON numbers; None where one is undefined."""
+  statistics = {name: float(x) for name, x in jax.jit(look)(**seen).items()}
+  return {name: x if np.isfinite(x) else None for name, x in statistics.items()}
 
 
 def accuracy(seen: dict[str, np.ndarray]) -> Estimate:
-  """How often answers stand in the right order, a tie half: the chosen one of a pair above the
-  rejected one; a single answer as the data's scores have it with every other one."""
+  """How often the rewards order answers correctly; a tie counts half. In a pair the chosen answer
+  must be above the rejected one; a single answer is compared with all others by data's scores."""
   rewards, scores = (seen[name][seen["valid"]] for name in ("rewards", "scores"))
   if rewards.shape[1] == 2:
     return accuracy_estimate((1 + np.sign(rewards[:, :1] - rewards[:, 1:])) / 2)
@@ -92,8 +91,8 @@ def accuracy(seen: dict[str, np.ndarray]) -> Estimate:
 
 
 def concordance(rewards: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-  """For each answer the share of the others, of unlike score, that it stands right to; and whether
-  there are any. [N], [N] -> [N, 1] each.
+  """For each answer, the share of those with another score that the rewards order correctly, and
+  whether there are any. [N], [N] -> [N, 1] each.
 
   >>> shares, there = concordance(np.array([1.0, 2.0, 0.0]), np.array([0.0, 0.0, 1.0]))
   >>> print(*shares[:, 0], there.all())
@@ -107,8 +106,8 @@ def concordance(rewards: np.ndarray, scores: np.ndarray) -> tuple[np.ndarray, np
 
 
 def preferred_length(seen: dict[str, np.ndarray]) -> Estimate:
-  """Tokens of the answers that it likes: the better side of a pair, the mean of both at a tie; of
-  single answers those that are not below the median."""
+  """Mean tokens of the preferred answers: of a pair the side with the higher reward (at a tie the
+  mean of both), of single answers those with at least the median reward."""
   rewards, lengths = (seen[name][seen["valid"]] for name in ("rewards", "lengths"))
   if rewards.shape[1] == 2:
     best = rewards == rewards.max(1, keepdims=True)

@@ -32,7 +32,7 @@ SECTIONS = {"train": Train, "eval": Evaluate, "checkpoint": Checkpoint, "mesh": 
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-  """A whole config, read. `built` holds the sections whose fn names what to build."""
+  """A parsed and validated config. `built` holds the sections with an `fn`."""
 
   run: str
   seed: int
@@ -42,7 +42,7 @@ class Settings:
   eval: Evaluate
   checkpoint: Checkpoint
   mesh: Mesh
-  eval_task: None = None  # `built` has no task either: it does not act
+  eval_task: None = None  # `built` has no task either: the model answers nothing
 
 
 def read(config: Mapping[str, Any]) -> Settings:

@@ -1,4 +1,4 @@
-"""Budgets of a step's prompts, and a check of all that a run will ask for."""
+"""Budgets of a step's prompts, and a check of all budgets of a run."""
 
 from __future__ import annotations
 
@@ -26,9 +26,10 @@ def ask_budget(
   key: jax.Array,
   group_size: int,
 ) -> Budget:
-  """Budgets of the prompts, numpy [B, G], alike on every process. The stage's state stays."""
+  """Budgets of the prompts, numpy [B, G], equal on every process. Keeps the state of the stage."""
   ids = np.array([p.id for p in prompts], np.int32)
   state = jax.tree.map(np.asarray, states.budget)
+  # On the CPU: the devices may be busy, and the prompts cannot be rendered without their budget.
   with on_host():
     budget, _ = recipe.budget.apply(
       state, jnp.asarray(ids), step=jnp.int32(step), key=key, group_size=group_size
@@ -50,15 +51,15 @@ def check_budgets(
   seed: int,
   forced: Callable[[int, int], int] = lambda target, level: 0,
 ) -> None:
-  """Raises ValueError for a cap that some step of the run will ask for and no response may have.
+  """Raises ValueError if the cap of some step of the run is out of range.
 
-  Schedules and sections that come later are known before the first step; random draws are tried.
-  `forced`: target, level -> tokens that a response begins with and that count in its cap.
+  Runs the budget stage for all steps, with its schedules, later sections and random draws.
+  `forced`: target, level -> forced tokens at the start of a response that count towards its cap.
   """
 
   @jax.jit
   def caps():
-    def one(state, step):
+    def budget_of(state, step):
       budget, state = stage.apply(
         state, jnp.arange(prompts), step=step, key=step_key(seed, step), group_size=group_size
       )
@@ -66,7 +67,7 @@ def check_budgets(
       tightest = jax.tree.map(lambda x: x[flat.cap.argmin()], flat)
       return state, (budget.cap.max(), budget.target.min(), tightest)
 
-    return jax.lax.scan(one, stage.init(), jnp.arange(steps, dtype=jnp.int32))[1]
+    return jax.lax.scan(budget_of, stage.init(), jnp.arange(steps, dtype=jnp.int32))[1]
 
   with on_host():
     longest, target, tightest = jax.tree.map(np.asarray, caps())
@@ -77,11 +78,11 @@ def check_budgets(
         f"budget: the {name} after {step} steps is {values[step]} tokens; it must be at least 1."
       )
   at = int(tightest.cap.argmin())
-  begun = forced(int(tightest.target[at]), int(tightest.level[at]))
-  if begun >= tightest.cap[at]:
+  prefix = forced(int(tightest.target[at]), int(tightest.level[at]))
+  if prefix >= tightest.cap[at]:
     raise ValueError(
       f"budget: the cap after {at} steps is {tightest.cap[at]} tokens, and task.render forces a "
-      f"response to begin with {begun} that count."
+      f"response to begin with {prefix} that count."
     )
   if (over := longest > most).any():
     step = int(over.argmax())

@@ -1,4 +1,4 @@
-"""The first phase of a step: rollouts of enough groups that train.
+"""The first phase of a step: collects rollouts until enough groups train.
 
 Choosing groups reads rollouts and pure scores; it changes no state. In `shape`,
 on the final batch, states advance once.
@@ -30,9 +30,9 @@ PyTree = Any
 
 
 class CollectRequest(NamedTuple):
-  """What the collection of a step needs besides parameters."""
+  """The inputs of a collection besides the parameters."""
 
-  states: Recipe[PyTree]  # of the stages; on the devices that sample, and not donated meanwhile
+  states: Recipe[PyTree]  # of the stages; on the devices that sample, never donated
   step: int
   position: int  # in the data stream
   passed: Sequence[tuple[int, int]] = ()  # of past steps: groups sampled, and those that train
@@ -43,11 +43,11 @@ class Collected:
   """The rollouts of one step, and what the run reports about their collection."""
 
   rollouts: Rollouts
-  position: int  # in the data stream, after them
+  position: int  # in the data stream, after the rollouts
   rounds: int
   passed: tuple[int, int]  # groups sampled, and those of them that train
-  metrics: Metrics  # of all that was sampled, where groups were chosen among it
-  seconds: float  # that the devices sampled, of all rounds
+  metrics: Metrics  # of all sampled groups, if the step chooses among them
+  seconds: float  # of sampling on the devices, over all rounds
   # Seconds that the host waited for samples and for verdicts; overlapped work is not counted.
   times: Metrics
 
@@ -58,16 +58,16 @@ class Collector:
   Args:
     stream: position -> Prompt.
     pipeline: from prompts to rollouts with signals.
-    recipe: its budget is asked; its reward and filter say which groups would train.
+    recipe: its budget sets the caps; its reward and filter decide which groups would train.
     prompts: B, groups per step.
     group_size: G.
-    max_rounds: 1: every group goes into the batch, those that the filter drops with keep False.
-      More: groups that the filter drops whole are replaced by others, as DAPO's dynamic sampling
-      (arXiv:2503.14476) does; if the rounds run out, dropped ones fill the batch and do not train.
-    predict: a round takes more prompts than the batch, as many as past steps say that it needs
-      (DOT, arXiv:2601.03969), rounded up to half batches so that few shapes are compiled.
-    multiple: every data shard of a round has a multiple of so many prompts.
-    seed: of the run.
+    max_rounds: 1: every group goes into the batch, dropped ones with keep False. More: other groups
+      replace those that the filter drops whole, as in DAPO's dynamic sampling (arXiv:2503.14476);
+      if the rounds run out, dropped ones fill the batch and do not train.
+    predict: a round takes more prompts than the batch, as many as the pass rates of past steps
+      require (DOT, arXiv:2601.03969), rounded up to half batches so that few shapes are compiled.
+    multiple: every data shard of a round has a multiple of this number of prompts.
+    seed: the seed of the run.
   """
 
   def __init__(
@@ -94,14 +94,14 @@ class Collector:
   def start(self, params: PyTree, request: CollectRequest) -> PendingCollect:
     """Starts to sample the first round, and returns without waiting.
 
-    The parameters may still be computed; they must not be donated before `result`, unless they are
-    the sampler's copy.
+    An update may still be computing the parameters. Nothing may donate them before `result`, unless
+    they are the sampler's copy.
     """
     start = time.perf_counter()
     states, step, first, passed = request
     index = np.arange(first, first + self._count(passed), dtype=np.int32)
     prompts = [self._stream(i) for i in index.tolist()]
-    with on_host():  # or the key would be computed behind the work of the devices
+    with on_host():  # on a device the key would wait behind all that is queued there
       key = step_key(self._seed, step)
     budget = ask_budget(
       self._recipe, states, prompts, step=step, key=key, group_size=self._group_size
@@ -115,7 +115,7 @@ class Collector:
   def finish(self, pending: PendingCollect, launch_s: float) -> Collected:
     """Waits for the first round, samples others while groups are missing, and chooses."""
     params, request, rollouts = pending.params, pending.request, pending.rollouts
-    began = start = time.perf_counter()
+    start_all = start = time.perf_counter()
     position, waited, sampling = request.position, 0.0, 0.0
     pool: list[Rollouts] = []
     trains: list[bool] = []
@@ -127,8 +127,8 @@ class Collector:
         sampling += sampled.end - sampled.start
         position += len(r.prompt_ids)
         if self._chooses:
-          r, keep, seen = self._choose(params, request.states, r)
-          trains, metrics = trains + keep, merge(metrics, seen)
+          r, keep, round_metrics = self._choose(params, request.states, r)
+          trains, metrics = trains + keep, merge(metrics, round_metrics)
         pool.append(r)
         if not self._chooses or sum(trains) >= self._prompts or len(pool) == self._max_rounds:
           break
@@ -139,14 +139,14 @@ class Collector:
         r = self._take(pool, first)
     count = position - request.position
     passed = count, sum(trains) if self._chooses else count
-    verifying = time.perf_counter() - began - waited
+    verifying = time.perf_counter() - start_all - waited
     times: Metrics = {"time/sample": Sum(launch_s + waited), "time/verify": Sum(verifying)}
     return Collected(r, position, len(pool), passed, metrics, sampling, times)
 
   def _choose(
     self, params: PyTree, states: Recipe[PyTree], rollouts: Rollouts
   ) -> tuple[Rollouts, list[bool], Metrics]:
-    """A round with the signals that choosing reads, which groups would train, and its metrics."""
+    """The round with the signals of reward and filter; which groups would train; its metrics."""
     if self._pipeline.provided_to((self._recipe.reward, self._recipe.filter)):
       rollouts = self._pipeline.add_signals(params, rollouts)
     keep, metrics = jax.tree.map(np.asarray, self._would_train(states, rollouts))
@@ -163,7 +163,7 @@ class Collector:
     return -(-wanted // unit) * unit
 
   def _groups_that_train(self, states, rollouts: Rollouts) -> tuple[jax.Array, Metrics]:
-    """[B] bool, whether the filter keeps any rollout of a group; and means over all of them."""
+    """[B] bool, whether the filter keeps any rollout of a group; and metrics of all rollouts."""
     rewards, _ = self._recipe.reward.apply(states.reward, rollouts)
     keep, _ = self._recipe.filter.apply(states.filter, rewards, rollouts)
     count = rollouts.valid.sum()
@@ -174,7 +174,7 @@ class Collector:
 
 
 class PendingCollect(NamedTuple):
-  """A collection whose first round is being sampled."""
+  """A collection whose first round has started."""
 
   collector: Collector
   params: PyTree
@@ -183,12 +183,12 @@ class PendingCollect(NamedTuple):
   launch_s: float  # host seconds of the start
 
   def result(self, *, launch_hidden: bool = False) -> Collected:
-    """Waits for all of it. The start counts as sampling, unless it was hidden behind an update."""
+    """Waits for the whole collection. The start counts as sampling, unless an update hid it."""
     return self.collector.finish(self, 0.0 if launch_hidden else self.launch_s)
 
 
 def take(pool: list[Rollouts], groups: jax.Array) -> Rollouts:
-  """The given groups of all rollouts in the pool, one after the other."""
+  """Selects `groups` by their index in the concatenated pool."""
   widest = max(r.tokens.shape[-1] for r in pool)
   return jax.tree.map(lambda *xs: jnp.concatenate(xs)[groups], *(pad_rows(r, widest) for r in pool))
 

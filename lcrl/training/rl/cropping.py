@@ -23,13 +23,13 @@ def outlier_kept_length(
   success: float = 1.0,
   margin: float = 32,
 ) -> jax.Array:
-  """How many tokens a rollout keeps: outliers among the solved are cut at mean + alpha * std.
+  """Tokens that each rollout keeps: outliers of solved groups are cut at mean + alpha * std.
 
-  Only in groups of which at least `success` have reward 1, and only what is at least `margin`
-  longer (below 1: that share of its length, at least 16). The cut ones are verified again: most
-  lose their answer and become the group's only wrong ones. Source: DOT, arXiv:2601.03969, and its
-  code. No value exceeds (G - 1) / sqrt(G) sample deviations: alpha 3 needs groups of 11.
-  [..., G] each -> [..., G] int32.
+  A group counts as solved if at least the share `success` has reward 1. Only a rollout that exceeds
+  the cutoff by `margin` tokens is cut (below 1: by that share of its length, at least 16). Cut ones
+  are verified again: most lose their answer and become the group's only wrong ones.
+  Source: DOT, arXiv:2601.03969, and its code. No value exceeds (G - 1) / sqrt(G) sample deviations:
+  alpha 3 needs groups of 11. [..., G] each -> [..., G] int32.
 
   >>> lengths = jnp.array([[100, 120, 90, 110, 300, 105]])
   >>> print(outlier_kept_length(jnp.ones((1, 6)), lengths, jnp.ones((1, 6), bool), alpha=1.0))
@@ -47,7 +47,7 @@ def outlier_kept_length(
 
 
 def cropped(r: Rollouts, kept_lengths: jax.Array) -> Rollouts:
-  """Only the first `kept_lengths` sampled tokens of each rollout; its verdict is not renewed."""
+  """Keeps the first `kept_lengths` sampled tokens of each rollout, and its old verdict."""
   mask = r.mask & (jnp.cumsum(r.mask, -1) <= kept_lengths[..., None])
   lengths = jnp.sum(mask, -1, dtype=r.lengths.dtype)
   return dataclasses.replace(

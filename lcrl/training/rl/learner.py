@@ -1,6 +1,6 @@
 """The learner of an RL run: the policy, its training state, and the compiled phases of a step.
 
-Errors of a config are found here, before anything is compiled, and name the field.
+It checks the config before anything is compiled; errors name the field.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class Learner:
   abstract: TrainState  # its shapes, dtypes and shardings
   initial: Callable[[], TrainState]
   shape: Callable[..., Any]  # states, rollouts, step, key -> batch, states
-  ready: Callable[[Batch], Any]  # a batch -> what `update` takes in its place without waiting
+  ready: Callable[[Batch], Any]  # a batch -> the argument with which `update` need not wait
   update: Callable[..., Any]  # state, batch -> state, metrics; the state is donated
   measure: Callable[..., Any]  # params, rollouts -> TokenScores with the fields `measured`
   measured: tuple[str, ...]  # score fields that stages before the loss need as signals
@@ -64,32 +64,32 @@ class Learner:
 
   @property
   def sampler_mesh(self) -> Mesh:
-    """The devices that sample: those of `mesh`, or others that do nothing else."""
+    """The devices that sample: those of `mesh`, or dedicated ones."""
     return sampler_mesh(self.mesh, self.settings.sampling.devices)
 
   def policy_params(self, trained: PyTree) -> PyTree:
-    """The parameters that the policy acts with, from those that are trained."""
+    """The parameters of the policy, from the trained ones."""
     return trained
 
 
 def build_learner(settings: Settings, *, devices=None) -> Learner:
-  """The part of a run that needs no task: everything that is compiled.
+  """Builds the part of a run that needs no task: state and compiled programs.
 
   Args:
-    settings: of the run.
-    devices: of the mesh; None: all here. Those of a described topology will do for compiling.
+    settings: the settings of the run.
+    devices: the devices of the mesh; None: all devices. To compile, a described topology is enough.
   """
   s = settings
   recipe, weigh = recipes.from_config(s.slots, updates=s.train.updates)
   wanted = recipes.needs(recipe)
   _check(s, recipe)
-  here = first_devices(s.mesh.devices, devices)
-  left = len(here) - s.sampling.devices
-  if left < 1:
+  every = first_devices(s.mesh.devices, devices)
+  count = len(every) - s.sampling.devices
+  if count < 1:
     raise ValueError(
-      f"sampling.devices={s.sampling.devices} of {len(here)}: none is left to train."
+      f"sampling.devices={s.sampling.devices} of {len(every)}: none is left to train."
     )
-  mesh = make_mesh(**s.mesh.axes, devices=here[:left])
+  mesh = make_mesh(**s.mesh.axes, devices=every[:count])
   check_divides(mesh, prompts=s.train.prompts, pieces=s.train.micro_batches * s.train.updates)
   check_divides(sampler_mesh(mesh, s.sampling.devices), prompts=s.train.prompts)
   if devices is None:
@@ -127,10 +127,10 @@ def build_learner(settings: Settings, *, devices=None) -> Learner:
     check_state(mesh, state.abstract)
   whole, rows = replicated(mesh), batch_sharding(mesh)
 
-  def place(shape: tuple[int, ...]) -> jax.sharding.Sharding:
+  def pending_sharding(shape: tuple[int, ...]) -> jax.sharding.Sharding:
     return rows if shape and shape[0] % batch_shards(mesh) == 0 else whole
 
-  pending = AsSaved(place) if s.train.steps_ahead else None
+  pending = AsSaved(pending_sharding) if s.train.steps_ahead else None
 
   def initial() -> TrainState:
     params = source.params(jax.random.key(s.seed), state.params)
@@ -146,6 +146,8 @@ def build_learner(settings: Settings, *, devices=None) -> Learner:
     updates=s.train.updates,
     unstack_for_grad=policy.unstack_for_grad,
   )
+  # Donation lets the new state take the memory of the old one: a second copy of parameters and
+  # moments would not fit. The caller must copy all that it still needs of the old state.
   update_: Callable[..., Any] = jax.jit(
     step,
     donate_argnums=0,
@@ -183,7 +185,7 @@ def build_learner(settings: Settings, *, devices=None) -> Learner:
 
 
 def _check(s: Settings, recipe: Recipe[Stage]) -> None:
-  """Raises ValueError for what the recipe needs and the run has not."""
+  """Raises ValueError if the run lacks something that the recipe needs."""
   if missing := set(recipe.loss.needs) - {*SCORE_FIELDS, "group", "ref"}:
     raise ValueError(f"the loss needs {sorted(missing)}, which nothing here supplies.")
   if "group" in recipes.needs(recipe) and s.train.group_size < 2:

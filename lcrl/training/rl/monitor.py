@@ -28,8 +28,10 @@ def monitor_interval(learner: Learner) -> int:
 def make_monitor(
   learner: Learner, task: Task, worker: RolloutWorker
 ) -> Callable[[TrainState], TrainState]:
-  """state -> state: every `monitor.every` steps the states of stages that observe see rollouts as
-  they were sampled, not revised and without signals."""
+  """state -> state: every `monitor.every` steps, updates the states of stages that observe.
+
+  They observe rollouts without revision and without signals.
+  """
   s, recipe = learner.settings, learner.recipe
   observers = [stage.observe for stage in recipe]
   if not monitor_interval(learner):
@@ -37,7 +39,7 @@ def make_monitor(
   prompts = first(task.prompts, s.monitor.prompts)
   shards = math.lcm(batch_shards(learner.mesh), batch_shards(worker.mesh))
   index = np.arange(-(-len(prompts) // shards) * shards, dtype=np.int32)
-  real = index[:, None] < len(prompts)  # the others are repeats that fill up the devices
+  real = index[:, None] < len(prompts)  # the others are repeats that fill the devices
   prompts = [prompts[i % len(prompts)] for i in index.tolist()]
 
   @partial(jax.jit, out_shardings=replicated(learner.mesh))

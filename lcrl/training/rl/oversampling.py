@@ -18,7 +18,7 @@ def oversampling_factor(
   low: float = 1.2,
   high: float = 5.0,
 ) -> float:
-  """How many times the batch to sample, so that enough groups pass the filter in one round.
+  """The multiple of the batch to sample, so that enough groups pass the filter in one round.
 
     clip((1 + std) / mean, low, high) of the pass rates of the last `window` steps
 

@@ -1,9 +1,9 @@
-"""train.steps_ahead=1: while a step trains, the rollouts of the next one are sampled.
+"""train.steps_ahead=1: while a step trains, the devices sample the rollouts of the next one.
 
-They come from the parameters before the update, so that all steps but the first train on rollouts
-of a policy one update older than themselves; importance weights in the loss correct for that
+The parameters before the update sample them. So all steps but the first train on rollouts of a
+policy that is one update older; importance weights in the loss correct for that
 (`lcrl.losses.correction`). Between steps the rollouts are a part of the training state, as nested
-dicts of arrays: their shapes are known to a checkpoint only.
+dicts of arrays. Only a checkpoint knows their shapes.
 """
 
 from __future__ import annotations
@@ -42,7 +42,9 @@ def to_state(mesh: Mesh, c: Collected) -> PyTree:
 def from_state(pending: PyTree) -> Collected:
   """The inverse of `to_state`."""
   rows, n = pending["rollouts"], jax.tree.map(np.asarray, {**pending, "rollouts": None})
-  if "marked" not in n:  # of an older checkpoint, where what was not drawn has a log-prob of 0
+  if (
+    "marked" not in n
+  ):  # an older checkpoint, where tokens that were not drawn have a log-prob of 0
     rows = rows | {"undrawn": rows["mask"] & (rows["sampler_log_probs"] == 0)}
   return Collected(
     Rollouts(**{**rows, "budget": Budget(**rows["budget"])}),

@@ -23,7 +23,7 @@ PyTree = Any
 
 
 class Shaped(NamedTuple):
-  """A batch ready to train on, and what is known of it before the update."""
+  """A batch ready to train on, with its statistics and the advanced states."""
 
   batch: Batch
   packed: Any  # the batch as the update takes it
@@ -35,7 +35,7 @@ class Shaped(NamedTuple):
 def make_shape(
   learner: Learner, pipeline: RolloutPipeline
 ) -> Callable[[TrainState, Collected], Shaped]:
-  """(state, rollouts) -> rewards, filter, advantages and weights. The state stays as it is."""
+  """(state, rollouts) -> rewards, filter, advantages and weights. Does not change the state."""
 
   def stats(batch: Batch, states: Recipe[PyTree]) -> tuple[dict[str, jax.Array], Metrics]:
     numbers = recipes.numbers(learner.recipe, states)
@@ -63,11 +63,11 @@ def make_shape(
 def update(
   learner: Learner, state: TrainState, shaped: Shaped, collected: Collected
 ) -> tuple[TrainState, Metrics]:
-  """One update of a state that it donates; the position in the data and the counters move on.
+  """One update of the state, which it donates; advances the position in the data and the counters.
 
   It waits for the batch, but not for the update: parameters and metrics are still on the devices.
   """
-  # Copies, because the update donates the state.
+  # Copies, since donation frees the arrays of the state; a numpy view would read freed memory.
   before = {
     name: jax.tree.map(np.array, getattr(state, name))
     for name in ("position", "counters", "passed")
@@ -76,14 +76,14 @@ def update(
   state, metrics = learner.update(state, shaped.packed)
   stats = jax.tree.map(np.asarray, shaped.stats)
   tokens = float(stats["lengths"][stats["valid"]].sum())
-  # Transfers run in order. These go first, so that a checkpoint of this state does not wait for
-  # rollouts that are started behind the update.
+  # Transfers run in order. These go first; queued behind the next rollouts, they would make a
+  # checkpoint of this state wait for those.
   advanced = replicate(learner.mesh, _advanced(before, collected, tokens))
   return dataclasses.replace(state, **advanced), metrics | shaped.metrics
 
 
 def _advanced(before: dict[str, Any], collected: Collected, tokens: float) -> dict[str, Any]:
-  """The fields of a state that the host counts: position, counters, groups of past steps."""
+  """The fields of a state that the host updates: position, counters, groups of past steps."""
   counters, passed = before["counters"], before["passed"]
   prompts = np.int32(collected.position - before["position"])
   counters = {

@@ -1,9 +1,9 @@
 """From a round's prompts to rollouts with everything that the recipe needs.
 
-What a stage `needs` comes from one of three places, and a run whose stages need more than these
-supply does not start: the task's signals (text), the revision (text and further sampling), and
-providers, which see the policy's parameters and the final rows: the scorer's entropy, or a reward
-model with parameters of its own.
+Three sources supply the signals in `needs` of a stage: the task (from text), the revision (from
+text and further sampling), and providers, which read the policy's parameters and the final rows,
+such as the scorer's entropy or a trained reward model. A run does not start if a signal has no
+source.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ NOT_SIGNALS = {"group", "ref"}  # needs that no signal satisfies
 
 
 class Provider(NamedTuple):
-  """Signals that a model gives. `read(params of the policy, rollouts) -> name -> [B, G] or
-  [B, G, T]`, on global arrays; a reward model ignores the parameters and closes over its own."""
+  """Signals of a model. `read(params of the policy, rollouts) -> name -> [B, G] or [B, G, T]`, on
+  global arrays; a reward model ignores the parameters and closes over its own."""
 
   names: tuple[str, ...]
   read: Callable[[PyTree, Rollouts], dict[str, jax.Array]]
@@ -116,7 +116,7 @@ class RolloutPipeline:
     return dataclasses.replace(rollouts, signals=rollouts.signals | signals)
 
   def provided_to(self, stages: Iterable[Stage]) -> set[str]:
-    """The signals that these stages need of providers."""
+    """The signals that these stages need from providers."""
     provided = {name for provider in self.providers for name in provider.names}
     return provided & {name for stage in stages for name in stage.needs}
 

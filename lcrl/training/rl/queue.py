@@ -1,10 +1,10 @@
-"""The rollouts that each step trains on, in order: sampled when asked for, or started before.
+"""The rollouts of each step, in order: sampled on demand, or started in advance.
 
-Two moments in a step can start the next one's rollouts, so that devices never wait for the host:
+A step can start the next step's rollouts at two points, so that devices never wait for the host:
 
-- `sample_ahead`, before the update (train.steps_ahead=1): by the policy as it is. The rollouts are
+- `sample_ahead`, before the update (train.steps_ahead=1): with the current policy. The rollouts are
   then a part of the training state until their step, and the loss corrects for the older policy.
-- `prefetch`, after the update: by the policy that the update computes, so nothing changes but time.
+- `prefetch`, after the update: with the policy that the update computes. Only the time changes.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ PyTree = Any
 
 
 class RolloutQueue:
-  """At most one collection is under way; a step starts, and the next one takes."""
+  """Holds at most one pending collection: a step starts it, and the next step takes it."""
 
   def __init__(self, learner: Learner, task: Task, pipeline: RolloutPipeline):
     s = learner.settings
@@ -49,15 +49,15 @@ class RolloutQueue:
       seed=s.seed,
     )
     self._train, self._mesh, self._pipeline = s.train, learner.mesh, pipeline
-    # Dedicated devices are driven by a thread of their own: with them a program may hold the thread
-    # that dispatches it until it has run.
+    # A program on dedicated devices may block the thread that dispatches it until it has run. So
+    # these devices get a thread of their own, and the main thread goes on to the update.
     self._thread = ThreadPoolExecutor(1) if s.sampling.devices else None
-    self._request: CollectRequest | None = None  # of the next step
+    self._request: CollectRequest | None = None  # for the next step
     self.prefetched: PendingCollect | None = None
     self._ahead: PendingCollect | Future[Collected] | None = None
 
   def take(self, state: TrainState) -> Collected:
-    """The rollouts that `state` trains on; waits until they are there."""
+    """The rollouts that `state` trains on; waits for them."""
     prefetched, self.prefetched = self.prefetched, None
     if prefetched and prefetched.params is state.params:
       self._request = prefetched.request
@@ -70,7 +70,7 @@ class RolloutQueue:
     return self.collector.start(state.params, request).result()
 
   def advance(self, collected: Collected, states: Recipe[PyTree]) -> None:
-    """Makes ready for the step after the one that trains on `collected`."""
+    """Prepares the request of the step after the one that trains on `collected`."""
     request, self._request = self._request, None
     assert request is not None, "take comes before advance"
     if request.step + 1 < self._train.steps:
@@ -79,8 +79,8 @@ class RolloutQueue:
       self._request = CollectRequest(states, request.step + 1, collected.position, passed)
 
   def sample_ahead(self, params: PyTree) -> None:
-    """Before the update, with train.steps_ahead: starts the next step's rollouts, sampled by a copy
-    of the parameters, which the update may donate."""
+    """Before the update, with train.steps_ahead: starts the next step's rollouts, with a copy of
+    the parameters, since the update donates the originals."""
     if not self._train.steps_ahead or self._request is None:
       return
     request, self._request = self._request, None
@@ -94,17 +94,18 @@ class RolloutQueue:
   def prefetch(self, params: PyTree) -> None:
     """After the update: queues the next step's sampling behind it on the devices.
 
-    `params` may still be computed. Budget, reward and filter must not learn anything before the
-    next `take`, and only a state with these parameters takes the rollouts. With several processes
-    nothing is started: they would ask busy devices for the longest prompt and for whether to stop.
+    The update may still be computing `params`. The states of budget, reward and filter must not
+    change before the next `take`, and only a state with these parameters takes the rollouts. With
+    several processes this starts nothing: they agree on the longest prompt, and on whether to stop,
+    by collectives, which would wait behind the sampling.
     """
     request, self._request = self._request, None
     if request is not None and jax.process_count() == 1:
       self.prefetched = self.collector.start(params, request)
 
   def store(self, state: TrainState) -> tuple[TrainState, Metrics]:
-    """Waits for the rollouts that were sampled ahead and puts them into the state; and the times
-    that this took the host."""
+    """Waits for the rollouts that were sampled ahead and puts them into the state. Returns the
+    state and the host seconds that this took."""
     ahead, self._ahead = self._ahead, None
     if ahead is None:
       return state, {}
@@ -113,13 +114,13 @@ class RolloutQueue:
     return dataclasses.replace(state, pending=pending), collected.times
 
   def _copied(self, states: Recipe[PyTree]) -> Recipe[PyTree]:
-    """A copy on the devices that sample, which no update donates."""
+    """A copy on the devices that sample. The update donates the original."""
     copy = partial(jax.tree.map, jnp.copy)
     return jax.device_put(copy(states), replicated(self._pipeline.mesh))
 
 
 def _joined(running: Future[Collected]) -> Collected:
-  """What the thread has collected; its times are those that the caller waited."""
+  """The collection of the thread; its times count only what the caller waited."""
   start = time.perf_counter()
   collected = running.result()
   waited = time.perf_counter() - start

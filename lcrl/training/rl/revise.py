@@ -1,9 +1,9 @@
-"""What the host may do to rollouts between sampling and `shape`: `revise=dict(fn=...)` of a config.
+"""Revisions of rollouts on the host, between sampling and `shape`: `revise=dict(fn=...)`.
 
-A revision gets one process's share of a round as numpy arrays, groups whole, and a grader that
-judges again what it changed. It comes before signals are read, entropy is measured and groups are
-chosen, so that all of them see the revised responses. A factory's docstring names the signals that
-it supplies; they stand before a task's of the same name.
+A revision gets one process's share of a round as numpy arrays with whole groups, and a grader that
+verifies changed responses again. It runs before signals, entropy and the choice of groups, so that
+all of them read the revised responses. A factory's docstring names the signals that it supplies;
+they take precedence over a task's signals of the same name.
 """
 
 from __future__ import annotations
@@ -28,7 +28,8 @@ from lcrl.training.rl.cropping import cropped, outlier_kept_length
 __all__ = ["crop_thinking", "cut_outliers", "cut_to_target", "cut_to_tier", "force_answers"]
 
 
-crop = jax.jit(cropped)  # compiled whole, or every operation is, for every shape of a round
+# One program for each shape of a round; without jit every operation would be compiled for each.
+crop = jax.jit(cropped)
 
 
 class Revision(NamedTuple):
@@ -37,7 +38,7 @@ class Revision(NamedTuple):
 
 
 def cut(r: LocalRollouts, kept: np.ndarray, grader: RolloutGrader) -> LocalRollouts:
-  """The first `kept` [b, G] tokens that count; those that lost some are verified again."""
+  """Keeps the first `kept` [b, G] sampled tokens, and verifies the shortened responses again."""
   short = jax.tree.map(np.asarray, crop(r, kept))
   return grader.reverify(short, short.lengths < r.lengths)
 

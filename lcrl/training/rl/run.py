@@ -108,9 +108,8 @@ def make_pipeline(
   """The worker with the config's revision, the scorer's signals and learned rewards.
 
   Raises:
-    ValueError: a stage needs what none of them supplies, or groups are chosen a step ahead by what
-      only the policy that trains can tell, or a budget asks for more tokens than a response may
-      have.
+    ValueError: a stage needs a signal that nothing supplies; or groups are chosen a step ahead by a
+      signal that only the later policy gives; or a budget exceeds train.max_tokens.
   """
   s, recipe = learner.settings, learner.recipe
   revision = (
@@ -201,7 +200,7 @@ def prompt_content(prompt: Prompt) -> tuple[Any, ...]:
 
 
 def evaluation(measured: dict[str, Any]) -> Evaluation:
-  """What the loop records of an evaluation on prompts."""
+  """The record of an evaluation on prompts, as the loop writes it."""
   numbers = {f"eval/{name}": measured[name] for name in ("accuracy", "tokens", "truncated")}
   text = f"right {measured['accuracy']:.1%}, {measured['tokens']:.1f} tokens"
   return Evaluation(measured, numbers, text)

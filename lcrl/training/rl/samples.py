@@ -1,4 +1,4 @@
-"""samples-*.jsonl: what the policy wrote, with everything its advantage came from."""
+"""samples/*.jsonl: responses with all the numbers behind their advantages."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from lcrl.types import Batch, Outcome
 
 
 class Samples:
-  """Whole groups of every step as JSON lines, a rollout each, one part file a checkpoint interval.
+  """Writes whole groups of every step as JSON lines, with a file for each checkpoint interval.
 
-  Lines past `step` are dropped: a resumed run writes them again. `count` is the least number of
-  rollouts a step; `task` knows the references, and how an answer is extracted.
+  Drops lines past `step`, which a resumed run writes again. `count` is the least number of rollouts
+  of a step; `task` has the references and the extraction of answers.
   """
 
   def __init__(
@@ -42,7 +42,7 @@ class Samples:
       drop_after(part, step)
 
   def write(self, step: int, batch: Batch) -> None:
-    """All rollouts of as many groups as it takes, evenly spread over the batch."""
+    """Writes all rollouts of enough groups, evenly spread over the batch."""
     r = batch.rollouts
     local = jax.tree.map(to_local, {"tokens": r.tokens, "mask": r.mask, **_numbers(batch)})
     if local["advantage"].ndim == 3:

@@ -1,4 +1,4 @@
-"""What a step logs: metrics, samples, alarms, and a check of the run before its first update."""
+"""Logs each step: metrics, samples and alarms; checks the run before its first update."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class StepLogger:
       self._samples = Samples(out.path, tokenizer, step=first, every=every, count=count, task=task)
 
   def preflight(self, shaped: Shaped, collected: Collected) -> None:
-    """Before the first update only."""
+    """Checks the first batch, before the first update only."""
     if self._checked:
       return
     stats = jax.tree.map(np.asarray, shaped.stats)
@@ -40,7 +40,7 @@ class StepLogger:
     self._checked = True
 
   def log(self, step: int, shaped: Shaped) -> None:
-    """In every step, while the devices are at the update."""
+    """Logs a step on the host while the devices run the update."""
     if not self._out.writes:
       return
     numbers = values(step_metrics(jax.tree.map(np.asarray, shaped.stats)))

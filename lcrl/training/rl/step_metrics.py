@@ -1,7 +1,7 @@
-"""What a run tells about itself: metrics of a step, a check before the first, a collapse alarm.
+"""Metrics of a step, a check before the first update, and an alarm for collapse.
 
-All read verdicts (`correct`, `outcome`) beside the shaped rewards, so that a rising reward cannot
-hide a falling accuracy.
+All of them read verdicts (`correct`, `outcome`) besides the shaped rewards, so that a rising reward
+cannot hide a falling accuracy.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ QUANTILES = (10, 50, 90)  # of lengths, in per cent
 
 
 def batch_stats(batch: Batch) -> dict[str, jax.Array]:
-  """The [B, G] numbers of a batch that reports are made of; budgets as "budget/...", and what the
-  reward compared lengths with as "target/..."."""
+  """The [B, G] arrays of a batch that metrics need: budgets as "budget/...", and the lengths that
+  the reward compares with as "target/..."."""
   r, advantages = batch.rollouts, batch.advantages
   if advantages.ndim == 3:
     advantages = masked_mean(advantages, r.mask, axis=-1)
@@ -45,7 +45,7 @@ def batch_stats(batch: Batch) -> dict[str, jax.Array]:
 
 
 def step_metrics(f: BatchStats) -> Metrics:
-  """Lengths split by right and wrong and by difficulty, accuracy, rewards, what trains, targets."""
+  """Accuracy, rewards, targets, kept fraction, and lengths by correctness and difficulty."""
   valid, correct, lengths = f["valid"], f["correct"], f["lengths"]
   mean = lambda x, where: Mean(float(x[where].sum()), int(where.sum()))
   right, wrong = valid & correct, valid & ~correct
@@ -77,9 +77,9 @@ def step_metrics(f: BatchStats) -> Metrics:
   for outcome in Outcome:
     metrics[f"outcome/{outcome.name.lower()}"] = Sum(int((f["outcome"] == outcome)[valid].sum()))
   for level in np.unique(f["difficulty"][valid]).tolist()[:16]:
-    here = valid & (f["difficulty"] == level)
-    metrics[f"accuracy/difficulty_{level}"] = mean(correct, here)
-    metrics[f"length/difficulty_{level}"] = mean(lengths, here)
+    at_level = valid & (f["difficulty"] == level)
+    metrics[f"accuracy/difficulty_{level}"] = mean(correct, at_level)
+    metrics[f"length/difficulty_{level}"] = mean(lengths, at_level)
   return metrics
 
 
@@ -131,8 +131,8 @@ def state_section(steps: Sequence[Mapping[str, float]]) -> list[str]:
   first: dict[str, Any] = {}
   last: dict[str, Any] = {}
   for step in steps:
-    found = {name: x for name, x in step.items() if name.startswith(prefixes)}
-    first, last = found | first, last | found
+    numbers = {name: x for name, x in step.items() if name.startswith(prefixes)}
+    first, last = numbers | first, last | numbers
   cell = lambda x: "-" if x is None else f"{x:.4g}"
   rows = [f"| `{name}` | {cell(first[name])} | {cell(last[name])} |" for name in sorted(last)]
   head = ["## Targets and states", "", "| | first step | last step |", "|---|---:|---:|"]
