@@ -269,7 +269,7 @@ def test_a_limit_that_limits_nothing_is_refused(hostile, name, value):
 
 def test_too_little_memory_is_named(hostile):
   with (
-    pytest.raises(RuntimeError, match=r"MemoryError.*memory=1 bytes \(verify.memory\)"),
+    pytest.raises(RuntimeError, match=r"memory=1 bytes \(verify.memory\)"),
     Verifier(task(hostile.exact), workers=1, memory=1),
   ):
     pass

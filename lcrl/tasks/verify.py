@@ -38,6 +38,7 @@ _UNSCORED = {
 _LONGEST = 86400.0  # seconds, a deadline at most
 _TRIES = 3  # workers in a row that may fail to start
 _CHUNK = 64  # items a worker is given at a time, at most
+_ENOUGH_MEMORY = 1 << 28  # bytes, in which a worker imports any scorer of ours
 
 
 @dataclasses.dataclass(frozen=True)
@@ -235,7 +236,8 @@ class Verifier:
       case ["ready", list(guards)] if not worker.ready:
         worker.ready, self.guards, self._stillborn = True, tuple(guards), 0
       case ["failed", str(why)] if not worker.ready:
-        small = why.startswith("MemoryError")
+        # Python runs out of memory in many ways: as a SystemError while it compiles, for one.
+        small = why.startswith("MemoryError") or self._memory < _ENOUGH_MEMORY
         hint = f"; memory={self._memory} bytes (verify.memory) may be too few." if small else ""
         raise RuntimeError(
           f"A worker cannot import the scorer of {self._task.name}: {why.rstrip(': ')}{hint}"
