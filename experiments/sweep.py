@@ -70,7 +70,7 @@ def run(experiment: command.Experiment, workdir: Path, train: Train) -> None:
   """
   configs = {name: one.to_dict() for name, one in settings(experiment).items()}
   smoke = "smoke" in (command.load(experiment.path)[1] or "").split(",")
-  for config in configs.values() if not smoke else ():
+  for config in configs.values() if not smoke else [experiment.to_dict()]:
     kinds.kind(config).settings(config)
   for number, (name, config) in enumerate(configs.items(), 1):
     said = f"setting {number} of {len(configs)}, {name}"
