@@ -5,12 +5,12 @@ import importlib
 import json
 import pathlib
 
-import jax
 import numpy as np
 import pytest
 from absl import flags
 
 from experiments.benchmarks import lengths_report, peers, shapes, update
+from tests.helpers.devices import limit_devices
 
 COMMON = {"shape": "laptop", "prompts": 2, "group": 2, "asked": 8, "limit": 8, "dtype": "float32"}
 
@@ -22,7 +22,7 @@ def bench(monkeypatch, capsys):
     shapes.LAPTOP, vocab_size=64, hidden_size=16, layers=1, heads=2, kv_heads=1, head_dim=8
   )
   monkeypatch.setattr(shapes, "LAPTOP", dataclasses.replace(small, mlp_size=16))
-  monkeypatch.setattr(jax, "devices", lambda *_: jax.local_devices()[:1])
+  limit_devices(monkeypatch)
 
   def run(name, **given):
     program, before = importlib.import_module(f"experiments.benchmarks.{name}"), set(flags.FLAGS)

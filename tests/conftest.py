@@ -20,6 +20,8 @@ import jax
 import jax.numpy as jnp
 import pytest
 
+from tests.helpers.devices import limit_devices
+
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
 
@@ -36,3 +38,11 @@ def _programs_of_one_module(request):
   yield
   if request.node.path.name.endswith("_test.py"):
     jax.clear_caches()
+
+
+@pytest.fixture(scope="module")
+def one_device():
+  """`jax.devices` gives one device to the tests of a module."""
+  with pytest.MonkeyPatch.context() as patch:
+    limit_devices(patch)
+    yield

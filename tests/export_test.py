@@ -37,9 +37,7 @@ CONFIG = {
 }
 
 
-@pytest.fixture(autouse=True)
-def one_device(monkeypatch):
-  monkeypatch.setattr(jax, "devices", lambda *_: jax.local_devices()[:1])
+pytestmark = pytest.mark.usefixtures("one_device")
 
 
 def save_run(workdir, config=CONFIG, steps=(1,)):

@@ -54,11 +54,7 @@ def changed(**fields):
   return {name: value for name, value in config.items() if value is not None}
 
 
-@pytest.fixture(autouse=True, scope="module")
-def one_device():
-  with pytest.MonkeyPatch.context() as patch:
-    patch.setattr(jax, "devices", lambda *_: jax.local_devices()[:1])
-    yield
+pytestmark = pytest.mark.usefixtures("one_device")
 
 
 @pytest.fixture(scope="module")

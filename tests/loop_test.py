@@ -59,9 +59,7 @@ def changed(**fields):
   return config
 
 
-@pytest.fixture(autouse=True)
-def one_device(monkeypatch):
-  monkeypatch.setattr(jax, "devices", lambda *_: jax.local_devices()[:1])
+pytestmark = pytest.mark.usefixtures("one_device")
 
 
 def final_state(workdir, config=CONFIG):
@@ -73,12 +71,9 @@ def lines(path):
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory):
-  patch = pytest.MonkeyPatch()
-  patch.setattr(jax, "devices", lambda *_: jax.local_devices()[:1])
+def whole(tmp_path_factory, one_device):
   workdir = tmp_path_factory.mktemp("whole")
   loop.train(CONFIG, workdir)
-  patch.undo()
   return workdir
 
 
@@ -176,7 +171,6 @@ def test_a_signal_saves_and_the_run_goes_on(number, whole, tmp_path, monkeypatch
   with pytest.raises(ValueError, match="stopped after step 3"):
     find([str(tmp_path)])
   monkeypatch.undo()
-  monkeypatch.setattr(jax, "devices", lambda *_: jax.local_devices()[:1])
   loop.train(CONFIG, tmp_path)
   said = capsys.readouterr().err
   assert f"{number.name}: the run stops after this step and saves" in said

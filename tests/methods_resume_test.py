@@ -193,12 +193,11 @@ SHOWS = {
 
 
 @pytest.fixture(scope="module")
-def engine():
+def engine(one_device):
   """One for all methods, so that it is compiled once; and problems are made once."""
   patch = pytest.MonkeyPatch()
   arithmetic = importlib.import_module("lcrl.tasks.arithmetic")
   patch.setattr(arithmetic, "_Prompts", functools.cache(arithmetic._Prompts))
-  patch.setattr(jax, "devices", lambda *_: jax.local_devices()[:1])
   model = build_learner(read(CONFIG))
   yield make_engine(
     model.policy, max_tokens=CAP, end_ids=WORDS.end_ids, pad_id=WORDS.pad_id, mesh=model.mesh

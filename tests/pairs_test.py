@@ -18,8 +18,9 @@ from lcrl.training.pairs.metrics import compare
 from lcrl.training.pairs.mismatched import mismatched
 from lcrl.training.pairs.settings import read
 from lcrl.types import Pairs
-from tests.pairs_run_test import changed, one_device, rows  # noqa: F401
+from tests.pairs_run_test import changed, rows  # noqa: F401
 
+pytestmark = pytest.mark.usefixtures("one_device")
 FULL = {"lora": None, "reference": {"fn": "frozen"}}
 
 
@@ -225,7 +226,7 @@ def test_an_unread_config_leaves_no_folder(rows, tmp_path):  # noqa: F811
   assert not pathlib.Path(tmp_path / "run").exists()
 
 
-def test_pieces_packing_and_devices_change_no_update(one_device):  # noqa: F811
+def test_pieces_packing_and_devices_change_no_update(one_device):
   """A coupled loss with a third side and a likelihood term, by one step of plain descent."""
   fields = {
     "loss": dict(fn="combined", kto=dict(fn="kto"), nll=dict(fn="nll"), by=dict(kto=1.0, nll=0.1)),

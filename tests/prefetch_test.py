@@ -8,10 +8,7 @@ import pytest
 from lcrl.training.rl import budgets, collect
 from tests.methods_resume_test import CAP, METHODS, Run, engine  # noqa: F401
 
-
-@pytest.fixture(autouse=True)
-def one_device(monkeypatch):
-  monkeypatch.setattr(jax, "devices", lambda *_: jax.local_devices()[:1])
+pytestmark = pytest.mark.usefixtures("one_device")
 
 
 SHRINKS = dict(

@@ -17,7 +17,9 @@ from lcrl.training import loop, metrics, resume
 from lcrl.training.lock import locked
 from lcrl.training.rl import run as rl
 from lcrl.training.workdir import last_saved
-from tests.loop_test import CONFIG, changed, lines, one_device, whole  # noqa: F401
+from tests.loop_test import CONFIG, changed, lines, whole  # noqa: F401
+
+pytestmark = pytest.mark.usefixtures("one_device")
 
 
 @pytest.fixture

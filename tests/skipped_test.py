@@ -20,9 +20,7 @@ from tests.rollouts import random_rollouts
 rows = pairs_run_test.rows  # the fixture
 
 
-@pytest.fixture(autouse=True)
-def one_device(monkeypatch):
-  monkeypatch.setattr(jax, "devices", lambda *_: jax.local_devices()[:1])
+pytestmark = pytest.mark.usefixtures("one_device")
 
 
 def shaped_by(model, state, *, bad=()):
@@ -38,10 +36,9 @@ def paid_by_score():
 
 
 @pytest.fixture(scope="module")
-def models():
+def models(one_device):
   """Of one and of two updates a step, paid by `paid_by_score`."""
   patch = pytest.MonkeyPatch()
-  patch.setattr(jax, "devices", lambda *_: jax.local_devices()[:1])
   patch.setattr(recipes.rewards, "correctness", paid_by_score)
   config = {"reward": {"fn": "correctness"}, "advantage": {"fn": "group_centered"}}
   build = lambda **train: build_learner(

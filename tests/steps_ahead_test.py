@@ -19,16 +19,19 @@ from lcrl.training.rl import run as rl
 from lcrl.training.rl.learner import build_learner
 from lcrl.training.rl.settings import read
 from lcrl.types import Budget
+from tests.helpers.devices import limit_devices
 from tests.loop_test import changed, final_state, lines
 from tests.methods_resume_test import CAP, METHODS, WORDS, Run, engine  # noqa: F401
 
 AHEAD = changed(train__steps_ahead=1)
 
 
+pytestmark = pytest.mark.usefixtures("one_device")
+
+
 @pytest.fixture(autouse=True)
-def one_device(monkeypatch):
+def no_plots(monkeypatch):
   monkeypatch.setattr(rl, "finish", lambda *_, **__: {})
-  monkeypatch.setattr(jax, "devices", lambda *_: jax.local_devices()[:1])
 
 
 def ahead(method, **train):
@@ -131,10 +134,9 @@ def test_resume_equals_never_stopping(engine, tmp_path):  # noqa: F811
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory):
+def whole(tmp_path_factory, one_device):
   """A run; here and below without plots, which have their own tests."""
   with pytest.MonkeyPatch.context() as patch:
-    patch.setattr(jax, "devices", lambda *_: jax.local_devices()[:1])
     patch.setattr(rl, "finish", lambda *_, **__: {})
     workdir = tmp_path_factory.mktemp("whole")
     loop.train(AHEAD, workdir)
@@ -176,7 +178,7 @@ def test_sigterm_saves_what_is_pending(whole, tmp_path, monkeypatch):
   stopped = final_state(tmp_path, AHEAD)
   assert int(stopped.step) == 2
   with monkeypatch.context() as patch:  # three devices, over which four prompts cannot be split
-    patch.setattr(jax, "devices", lambda *_: jax.local_devices()[:3])
+    limit_devices(patch, 3)
     model = build_learner(export.anywhere(read(AHEAD), prompts=3))
     params = export.restore(tmp_path, model)[1]
   jax.tree.map(np.testing.assert_array_equal, params, stopped.params)
@@ -188,7 +190,7 @@ def test_sigterm_saves_what_is_pending(whole, tmp_path, monkeypatch):
 
 
 def test_devices_that_only_sample_give_the_same_numbers(whole, tmp_path, monkeypatch):
-  monkeypatch.setattr(jax, "devices", lambda *_: jax.local_devices()[:3])
+  limit_devices(monkeypatch, 3)
   config = changed(train__steps_ahead=1, sampling__devices=2)
   loop.train(config, tmp_path)
   for mine, theirs in zip(numbers(tmp_path), numbers(whole), strict=True):
@@ -198,7 +200,7 @@ def test_devices_that_only_sample_give_the_same_numbers(whole, tmp_path, monkeyp
 
 
 def test_groups_are_chosen_where_they_are_sampled(tmp_path, monkeypatch):
-  monkeypatch.setattr(jax, "devices", lambda *_: jax.local_devices()[:3])
+  limit_devices(monkeypatch, 3)
   choosing = dict(filter={"fn": "nonconstant_reward"}, train__max_rounds=2, train__steps=2)
   choosing["reward"] = {"fn": "length_dual", "target": 4, "step_size": 0.5}  # it has a state
   loop.train(changed(train__steps_ahead=1, sampling__devices=2, **choosing), tmp_path)
@@ -206,7 +208,7 @@ def test_groups_are_chosen_where_they_are_sampled(tmp_path, monkeypatch):
 
 
 def test_two_bytes_a_number_travel_to_devices_that_sample(monkeypatch):
-  monkeypatch.setattr(jax, "devices", lambda *_: jax.local_devices()[:3])
+  limit_devices(monkeypatch, 3)
   model = build_learner(read(changed(train__steps_ahead=1, sampling__devices=2, mesh__fsdp=1)))
   mesh = sampler_mesh(model.mesh, 2)
   assert not {*mesh.devices.flat} & {*model.mesh.devices.flat}

@@ -2,7 +2,6 @@
 
 import json
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -10,6 +9,7 @@ import pytest
 from lcrl import recipes, rewards
 from lcrl.training import loop
 from tests import loop_test
+from tests.helpers.devices import limit_devices
 from tests.rewards_test import rollouts
 
 INF = np.inf
@@ -125,7 +125,7 @@ def test_hapo_tells_how_much_it_remembers():
 
 
 def test_a_run_shows_targets_states_rate_and_clipping(tmp_path, monkeypatch):
-  monkeypatch.setattr(jax, "devices", lambda *_: jax.local_devices()[:1])
+  limit_devices(monkeypatch)
   base = {"fn": "length_penalty", "alpha": 0.02}  # else a fresh policy learns nothing
   config = loop_test.changed(
     reward={"fn": "laser_d", "lower": 3, "upper": 12, "interval": 3, "base": base},

@@ -30,6 +30,7 @@ from experiments.train import join
 from lcrl.training import loop
 from lcrl.training.checkpoint import Checkpoints
 from tests import iterative_test, loop_test, pairs_run_test
+from tests.helpers.devices import first_devices
 
 Hook = Callable[[], Any]  # is called in the process before the run begins
 STEPS = 4
@@ -261,4 +262,4 @@ def one_device() -> None:
 
 
 def _first(devices, *_):
-  return devices() if jax.process_count() > 1 else jax.local_devices()[:1]
+  return devices() if jax.process_count() > 1 else first_devices(1)
