@@ -10,7 +10,7 @@ from lcrl.training.rl.queue import RolloutQueue
 from lcrl.training.rl.run import make_pipeline
 from lcrl.training.rl.settings import read
 from tests.helpers.devices import limit_devices
-from tests.loop_test import changed
+from tests.helpers.rl_runs import changed
 
 
 def test_controls_are_built_by_name_and_chained():

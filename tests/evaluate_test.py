@@ -9,7 +9,7 @@ import pytest
 from experiments import evaluate as command
 from experiments.evaluate import at_budget, evaluate, read_flags, write
 from experiments.export import export
-from tests.export_test import CONFIG, save_run
+from tests.helpers.saved_runs import CONFIG, save_run
 
 pytestmark = pytest.mark.usefixtures("one_device")
 

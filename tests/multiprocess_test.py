@@ -22,7 +22,7 @@ from lcrl.training.checkpoint import Checkpoints
 from lcrl.training.rl.learner import build_learner
 from lcrl.training.rl.settings import read
 from tests.helpers.devices import limit_devices
-from tests.loop_test import changed
+from tests.helpers.rl_runs import changed
 
 REPOSITORY = Path(__file__).parent.parent
 FLAGS = os.environ["XLA_FLAGS"].replace("device_count=8", "device_count=1")

@@ -6,7 +6,7 @@ import pytest
 
 from lcrl.training import loop
 from tests.helpers.devices import limit_devices
-from tests.loop_test import changed
+from tests.helpers.rl_runs import changed
 
 SCORES = '''
 """Verifier workers import this: no jax."""

@@ -13,8 +13,8 @@ from lcrl.registry import build
 from lcrl.training import loop
 from lcrl.training.rl.step_metrics import batch_stats, preflight, step_metrics
 from tests.helpers.devices import limit_devices
-from tests.laws_test import TABLE, inputs
-from tests.loop_test import changed
+from tests.helpers.rl_runs import changed
+from tests.helpers.stages import TABLE, inputs
 
 READ_REWARDS = {"nonconstant_reward", "most_efficient", "adaptive_shortest"}  # by their formulas
 FILTERS = [spec for slot, spec in TABLE if slot == "filter"]

@@ -11,7 +11,7 @@ from lcrl import advantages, budgets, losses, recipes, rewards
 from lcrl.training import loop
 from lcrl.training.rl.settings import read
 from lcrl.types import Batch, TokenScores
-from tests.loop_test import changed, final_state
+from tests.helpers.rl_runs import changed, final_state
 from tests.rollouts import random_rollouts
 
 pytestmark = pytest.mark.usefixtures("one_device")

@@ -28,7 +28,7 @@ from lcrl.training.reward_model.run import build_learner
 from lcrl.training.reward_model.settings import read
 from lcrl.training.rl.pipeline import RolloutPipeline
 from lcrl.types import PairBatch, Pairs
-from tests.pairs_run_test import lines
+from tests.helpers.files import lines
 from tests.rollouts import random_rollouts
 
 TINY = {"fn": "fresh", "vocab_size": 258, "hidden_size": 16, "layers": 1, "mlp_size": 16}

@@ -20,8 +20,9 @@ from lcrl.training.rl.learner import build_learner
 from lcrl.training.rl.settings import read
 from lcrl.types import Budget
 from tests.helpers.devices import limit_devices
-from tests.loop_test import changed, final_state, lines
-from tests.methods_resume_test import CAP, METHODS, WORDS, Run, engine  # noqa: F401
+from tests.helpers.files import lines
+from tests.helpers.methods import CAP, METHODS, WORDS, Run
+from tests.helpers.rl_runs import changed, final_state
 
 AHEAD = changed(train__steps_ahead=1)
 
@@ -39,7 +40,7 @@ def ahead(method, **train):
   return {**method, "train": method.get("train", {}) | train | {"steps_ahead": 1}}
 
 
-def test_the_gradient_is_corrected_token_by_token(engine):  # noqa: F811
+def test_the_gradient_is_corrected_token_by_token(engine):
   """One update moves against sum of weights * stop_gradient(min(p / p_sampler, 2)) * A * log p."""
   descent = dict(fn="sgd", learning_rate=8.0, clip_norm=1e9)
   run = Run(engine, optimizer=descent, train=dict(steps_ahead=1))
@@ -78,7 +79,7 @@ def test_the_gradient_is_corrected_token_by_token(engine):  # noqa: F811
   assert off(jnp.inf) > 1e-3
 
 
-def test_a_policy_that_stays_samples_the_same(engine):  # noqa: F811
+def test_a_policy_that_stays_samples_the_same(engine):
   """Keys, places in the data, budgets and what past steps say are those of the step that trains."""
   shrinking = dict(fn="geometric_points", start=14, end=5, points=2, total=3)
   still = METHODS["dapo"] | dict(
@@ -97,7 +98,7 @@ def test_a_policy_that_stays_samples_the_same(engine):  # noqa: F811
   jax.tree.map(np.testing.assert_array_equal, now, then)
 
 
-def test_what_is_launched_waits_for_nothing_more_from_the_host(engine):  # noqa: F811
+def test_what_is_launched_waits_for_nothing_more_from_the_host(engine):
   """All of it stands in the device's queue, before an update that is dispatched next."""
   worker = Run(engine).worker
   params, prompts = (
@@ -114,7 +115,7 @@ def test_what_is_launched_waits_for_nothing_more_from_the_host(engine):  # noqa:
   jax.tree.map(np.testing.assert_array_equal, pending.result()[0], want)
 
 
-def test_resume_equals_never_stopping(engine, tmp_path):  # noqa: F811
+def test_resume_equals_never_stopping(engine, tmp_path):
   """With groups that are replaced, responses that are continued, entropy, and two updates."""
   method = METHODS["mrt"] | dict(advantage=dict(fn="canon_entropy"))
   run = Run(engine, **ahead(method, max_rounds=2, window=2, updates=2, pack=64))
