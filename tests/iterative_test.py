@@ -221,7 +221,7 @@ def test_a_teachers_right_answer_is_chosen_over_the_policys_wrong_ones(tmp_path)
     ({"reference": {"fn": "latest", "beta": 1}}, "reference.beta is not an argument"),
   ],
 )
-def test_what_cannot_be_is_refused_by_name(tmp_path, fields, message):
+def test_bad_configs_are_refused_by_name(tmp_path, fields, message):
   config = changed(**fields)
   with (
     pytest.raises(ValueError, match=message),

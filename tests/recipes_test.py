@@ -147,7 +147,7 @@ def test_every_slot_counts_steps_and_the_loss_its_updates(whole):
     ([{"at": 2, "reward": {"fn": "gr3_reward"}}], r"then\[0\]\.reward"),
   ],
 )
-def test_what_cannot_follow_is_refused_by_name(then, message):
+def test_bad_changes_by_then_are_refused_by_name(then, message):
   with pytest.raises(ValueError, match=message):
     recipes.from_config(read(changed(then=then)).slots)
 

@@ -246,6 +246,6 @@ def test_two_bytes_a_number_travel_to_devices_that_sample(monkeypatch):
     ({"sampling__devices": 1}, r"sampling\.devices=1 of 1: none is left to train"),
   ],
 )
-def test_what_cannot_be_is_refused_by_name(fields, message, tmp_path):
+def test_bad_configs_are_refused_by_name(fields, message, tmp_path):
   with pytest.raises(ValueError, match=message):
     loop.train(changed(**{"train__steps_ahead": 1, **fields}), tmp_path)
