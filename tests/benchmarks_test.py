@@ -1,11 +1,9 @@
 """The benchmarks run: tiny work on one CPU device, all in one process."""
 
-import dataclasses
 import importlib
 import json
 import pathlib
 
-import jax
 import numpy as np
 import pytest
 from absl import flags
@@ -13,29 +11,6 @@ from absl import flags
 from experiments.benchmarks import lengths_report, peers, shapes, update
 
 COMMON = {"shape": "laptop", "prompts": 2, "group": 2, "asked": 8, "limit": 8, "dtype": "float32"}
-
-
-@pytest.fixture
-def bench(monkeypatch, capsys):
-  """Runs a benchmark with these flags, defaults elsewhere; gives its lines of JSON."""
-  small = dataclasses.replace(
-    shapes.LAPTOP, vocab_size=64, hidden_size=16, layers=1, heads=2, kv_heads=1, head_dim=8
-  )
-  monkeypatch.setattr(shapes, "LAPTOP", dataclasses.replace(small, mlp_size=16))
-  monkeypatch.setattr(jax, "devices", lambda *_: jax.local_devices()[:1])
-
-  def run(name, **given):
-    program, before = importlib.import_module(f"experiments.benchmarks.{name}"), set(flags.FLAGS)
-    program.define()
-    try:
-      flags.FLAGS(["benchmark", *(f"--{flag}={value}" for flag, value in given.items())])
-      program.main([])
-    finally:
-      for flag in set(flags.FLAGS) - before:
-        delattr(flags.FLAGS, flag)
-    return [json.loads(line) for line in capsys.readouterr().out.splitlines()]
-
-  return run
 
 
 @pytest.fixture

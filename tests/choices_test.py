@@ -1,6 +1,5 @@
 """`sampling.control` of a config reaches the sampler."""
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -10,7 +9,8 @@ from lcrl.training.rl.learner import build_learner
 from lcrl.training.rl.queue import RolloutQueue
 from lcrl.training.rl.run import make_pipeline
 from lcrl.training.rl.settings import read
-from tests.loop_test import changed
+from tests.helpers.devices import limit_devices
+from tests.helpers.rl_runs import changed
 
 
 def test_controls_are_built_by_name_and_chained():
@@ -26,7 +26,7 @@ def test_controls_are_built_by_name_and_chained():
 
 
 def test_a_run_samples_under_its_control(monkeypatch):
-  monkeypatch.setattr(jax, "devices", lambda *_: jax.local_devices()[:1])
+  limit_devices(monkeypatch)
   config = changed(sampling={"temperature": 1.0, "control": {"fn": "top_k", "k": 1}})
   model = build_learner(read(config))
   tokenizer = build.build_tokenizer(model.settings)
@@ -37,7 +37,7 @@ def test_a_run_samples_under_its_control(monkeypatch):
 
 
 def test_tokens_that_the_policy_does_not_read_are_refused(tmp_path, monkeypatch):
-  monkeypatch.setattr(jax, "devices", lambda *_: jax.local_devices()[:1])
+  limit_devices(monkeypatch)
   with pytest.raises(ValueError, match=r"tokenizer\.fn='sums' has .* tokens; the policy reads 9"):
     loop.train(changed(policy__vocab_size=9), tmp_path)
   (tmp_path / "a.jsonl").write_text('{"question": "1 + 2?", "answer": "3"}\n')

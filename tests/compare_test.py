@@ -7,7 +7,7 @@ import pytest
 
 from experiments.compare import compare, gather
 from lcrl.evaluation import write_json
-from tests.evaluation_report_test import run
+from tests.helpers.summaries import run
 
 
 def save(folder, reward, right, tokens, seed=0, config=None, **more):

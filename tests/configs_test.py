@@ -5,7 +5,6 @@ import functools
 import inspect
 import json
 
-import jax
 import pytest
 
 from configs import common
@@ -29,9 +28,7 @@ def check(config):
       assert t.prompts % (8 * t.updates * t.micro_batches) == 0, "eight devices could not share it"
 
 
-@pytest.fixture(autouse=True)
-def one_device(monkeypatch):
-  monkeypatch.setattr(jax, "devices", lambda *_: jax.local_devices()[:1])
+pytestmark = pytest.mark.usefixtures("one_device")
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -1,5 +1,9 @@
 """Eight CPU devices, quick compilation, no silent rank promotion."""
 
+import dataclasses
+import functools
+import importlib
+import json
 import os
 from importlib.metadata import version
 
@@ -20,6 +24,8 @@ import jax
 import jax.numpy as jnp
 import pytest
 
+from tests.helpers.devices import limit_devices
+
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
 
@@ -36,3 +42,82 @@ def _programs_of_one_module(request):
   yield
   if request.node.path.name.endswith("_test.py"):
     jax.clear_caches()
+
+
+@pytest.fixture(scope="module")
+def one_device():
+  """`jax.devices` gives one device to the tests of a module."""
+  with pytest.MonkeyPatch.context() as patch:
+    limit_devices(patch)
+    yield
+
+
+# Fixtures of more than one file. They import what they need when they are asked for, since conftest
+# is read before every test, in environments that have not all of it.
+
+
+@pytest.fixture(scope="module")
+def finished_run(tmp_path_factory, one_device):
+  """The folder of a small RL run that has ended."""
+  from lcrl.training import loop
+  from tests.helpers.rl_runs import CONFIG
+
+  workdir = tmp_path_factory.mktemp("whole")
+  loop.train(CONFIG, workdir)
+  return workdir
+
+
+@pytest.fixture(scope="module")
+def rows(tmp_path_factory):
+  """Prompts that ask for a letter; the chosen answer is that letter, the rejected one drags."""
+  path = tmp_path_factory.mktemp("data") / "pairs.jsonl"
+  letters = [chr(ord("a") + i % 26) * (1 + i // 26) for i in range(40)]
+  lines = [{"prompt": f"say {x}", "chosen": x, "rejected": "well " * 2 + x} for x in letters]
+  path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+  return str(path)
+
+
+@pytest.fixture(scope="module")
+def engine(one_device):
+  """One for all methods, so that it is compiled once; and problems are made once."""
+  from lcrl.sampling.engine import make_engine
+  from lcrl.training.rl.learner import build_learner
+  from lcrl.training.rl.settings import read
+  from tests.helpers.methods import CAP, WORDS
+  from tests.helpers.rl_runs import CONFIG
+
+  patch = pytest.MonkeyPatch()
+  arithmetic = importlib.import_module("lcrl.tasks.arithmetic")
+  patch.setattr(arithmetic, "_Prompts", functools.cache(arithmetic._Prompts))
+  model = build_learner(read(CONFIG))
+  yield make_engine(
+    model.policy, max_tokens=CAP, end_ids=WORDS.end_ids, pad_id=WORDS.pad_id, mesh=model.mesh
+  )
+  patch.undo()
+
+
+@pytest.fixture
+def bench(monkeypatch, capsys):
+  """Runs a benchmark with these flags, defaults elsewhere; gives its lines of JSON."""
+  from absl import flags
+
+  from experiments.benchmarks import shapes
+
+  small = dataclasses.replace(
+    shapes.LAPTOP, vocab_size=64, hidden_size=16, layers=1, heads=2, kv_heads=1, head_dim=8
+  )
+  monkeypatch.setattr(shapes, "LAPTOP", dataclasses.replace(small, mlp_size=16))
+  limit_devices(monkeypatch)
+
+  def run(name, **given):
+    program, before = importlib.import_module(f"experiments.benchmarks.{name}"), set(flags.FLAGS)
+    program.define()
+    try:
+      flags.FLAGS(["benchmark", *(f"--{flag}={value}" for flag, value in given.items())])
+      program.main([])
+    finally:
+      for flag in set(flags.FLAGS) - before:
+        delattr(flags.FLAGS, flag)
+    return [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+
+  return run

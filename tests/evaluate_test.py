@@ -3,19 +3,15 @@
 import json
 import types
 
-import jax
 import numpy as np
 import pytest
 
 from experiments import evaluate as command
 from experiments.evaluate import at_budget, evaluate, read_flags, write
 from experiments.export import export
-from tests.export_test import CONFIG, save_run
+from tests.helpers.saved_runs import CONFIG, save_run
 
-
-@pytest.fixture(autouse=True)
-def one_device(monkeypatch):
-  monkeypatch.setattr(jax, "devices", lambda *_: jax.local_devices()[:1])
+pytestmark = pytest.mark.usefixtures("one_device")
 
 
 def flags(config=None, **given):

@@ -17,19 +17,7 @@ from lcrl.evaluation import (
   write_json,
 )
 from lcrl.evaluation.report import collapsed, verdict, write_report
-
-ABOUT = {"wall_s": 30.0, "device": "CPU, 2 cores", "commit": "0123456789ab"}
-
-
-def run(reward, right, tokens, *, seed=0, start=(90, 30)):
-  """100 prompts of difficulties 2 and 3, so many answers right and so long."""
-
-  def point(right, tokens):
-    correct, lengths = np.arange(100)[:, None] < right, np.full((100, 1), tokens)
-    return measure(correct, lengths, 2 + np.arange(100) % 2)
-
-  return summary(point(right, tokens), point(*start), reward=reward, seed=seed, **ABOUT)
-
+from tests.helpers.summaries import ABOUT, run
 
 RUNS = {
   "correctness": run("correctness", 97, 24),

@@ -11,7 +11,7 @@ from lcrl import losses
 from lcrl.losses.preference import stages as pairs
 from lcrl.registry import build
 from lcrl.types import Batch, PairBatch, Pairs, TokenScores
-from tests.laws_test import TABLE
+from tests.helpers.stages import TABLE
 from tests.rollouts import random_rollouts
 
 VALUES = np.array([-1e4, -89.0, -1.0, 0.0, 89.0, 200.0])

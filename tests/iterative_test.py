@@ -1,6 +1,5 @@
 """Iterative runs: rounds of answers, pairs and updates; stopped anywhere, they go on bit-equal."""
 
-import copy
 import dataclasses
 import itertools
 import json
@@ -21,44 +20,10 @@ from lcrl.training.iterative.settings import read
 from lcrl.training.iterative.teacher import Teacher
 from lcrl.training.workdir import Workdir
 from lcrl.types import Outcome
+from tests.helpers.iterative_runs import CONFIG, STEPS, UPDATES, changed
 from tests.rollouts import AtOnce
 
-STEPS, UPDATES = 6, 3  # two rounds
-CONFIG = {
-  "run": "iterative",
-  "seed": 3,
-  "budget": {"fn": "fixed", "target": 12, "cap": 16},
-  "reward": {"fn": "length_penalty", "alpha": 0.02},  # differs between answers from the start
-  "pairing": {"fn": "best_vs_worst"},
-  "loss": {"fn": "inpo"},  # it compares with both: the first policy, and that of the round
-  "reference": {"fn": "start"},
-  "batches": {"fn": "stratified", "size": 2},
-  "policy": {"fn": "fresh", "vocab_size": 20, "hidden_size": 16, "layers": 1, "mlp_size": 16},
-  "tokenizer": {"fn": "sums"},
-  "task": {"fn": "arithmetic", "size": 64, "seed": 0},
-  "optimizer": {"fn": "adamw", "learning_rate": 1e-2},
-  "mesh": {"data": 1, "fsdp": 1},
-  "round": {"prompts": 4, "group_size": 4, "updates": UPDATES},
-  "train": {"steps": STEPS, "prompts": 4, "max_tokens": 16, "max_prompt_tokens": 9},
-  "eval": {"prompts": 4},
-  "checkpoint": {"every": 1, "keep": 9},
-  "verify": {"workers": 1},
-}
-
-
-def changed(**fields):
-  """CONFIG with sections replaced; None removes one, train and round are changed by field."""
-  config = copy.deepcopy(CONFIG)
-  for name, value in fields.items():
-    config[name] = config[name] | value if name in ("train", "round") else value
-  return {name: value for name, value in config.items() if value is not None}
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_device():
-  with pytest.MonkeyPatch.context() as patch:
-    patch.setattr(jax, "devices", lambda *_: jax.local_devices()[:1])
-    yield
+pytestmark = pytest.mark.usefixtures("one_device")
 
 
 @pytest.fixture(scope="module")
@@ -256,7 +221,7 @@ def test_a_teachers_right_answer_is_chosen_over_the_policys_wrong_ones(tmp_path)
     ({"reference": {"fn": "latest", "beta": 1}}, "reference.beta is not an argument"),
   ],
 )
-def test_what_cannot_be_is_refused_by_name(tmp_path, fields, message):
+def test_bad_configs_are_refused_by_name(tmp_path, fields, message):
   config = changed(**fields)
   with (
     pytest.raises(ValueError, match=message),

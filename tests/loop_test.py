@@ -1,6 +1,5 @@
 """A run as a whole: it resumes as if it had never stopped, and refuses what it cannot do."""
 
-import copy
 import dataclasses
 import importlib
 import json
@@ -17,97 +16,42 @@ import pytest
 from experiments.run_folders import find
 from lcrl import tasks
 from lcrl.training import build, loop
-from lcrl.training.checkpoint import Checkpoints
 from lcrl.training.rl import learner
 from lcrl.training.rl import run as rl
 from lcrl.training.rl.learner import build_learner
 from lcrl.training.rl.settings import read
+from tests.helpers.files import lines
+from tests.helpers.rl_runs import CONFIG, changed, final_state
 
-CONFIG = {
-  "seed": 3,
-  "budget": {"fn": "fixed", "target": 12, "cap": 16},
-  "reward": {"fn": "length_penalty", "alpha": 0.02},  # differs between rollouts from the start
-  "filter": {"fn": "keep_all"},
-  "advantage": {"fn": "group_normalized"},
-  "loss": {"fn": "clipped_surrogate"},
-  "weights": {"fn": "token_mean"},
-  "policy": {"fn": "fresh", "vocab_size": 20, "hidden_size": 16, "layers": 1, "mlp_size": 16},
-  "tokenizer": {"fn": "sums"},
-  "task": {"fn": "arithmetic", "size": 64, "seed": 0},
-  "sampling": {"temperature": 1.0},
-  "optimizer": {"fn": "adamw", "learning_rate": 1e-2},
-  "mesh": {"data": 1, "fsdp": 1},
-  "train": {"steps": 4, "prompts": 4, "group_size": 4, "max_tokens": 16, "max_prompt_tokens": 9},
-  "eval": {"prompts": 6},
-  "checkpoint": {"every": 2, "keep": 9},
-  "verify": {"workers": 1},
-}
+pytestmark = pytest.mark.usefixtures("one_device")
 
 
-def changed(**fields):
-  """CONFIG with "section__field" set; None removes it."""
-  config = copy.deepcopy(CONFIG)
-  for name, value in fields.items():
-    *sections, field = name.split("__")
-    place = config
-    for section in sections:
-      place = place[section]
-    if value is None:
-      del place[field]
-    else:
-      place[field] = value
-  return config
-
-
-@pytest.fixture(autouse=True)
-def one_device(monkeypatch):
-  monkeypatch.setattr(jax, "devices", lambda *_: jax.local_devices()[:1])
-
-
-def final_state(workdir, config=CONFIG):
-  return Checkpoints(workdir / "checkpoints").restore(build_learner(read(config)).abstract)[1]
-
-
-def lines(path):
-  return [json.loads(line) for line in path.read_text().splitlines()]
-
-
-@pytest.fixture(scope="module")
-def whole(tmp_path_factory):
-  patch = pytest.MonkeyPatch()
-  patch.setattr(jax, "devices", lambda *_: jax.local_devices()[:1])
-  workdir = tmp_path_factory.mktemp("whole")
-  loop.train(CONFIG, workdir)
-  patch.undo()
-  return workdir
-
-
-def test_a_run_leaves_what_it_promises(whole):
-  summary = json.loads((whole / "summary.json").read_text())
+def test_a_run_leaves_what_it_promises(finished_run):
+  summary = json.loads((finished_run / "summary.json").read_text())
   assert {"accuracy", "tokens", "start", "by_difficulty", "wall_s", "device"} <= summary.keys()
-  steps = [line["step"] for line in lines(whole / "metrics.jsonl") if "loss" in line]
+  steps = [line["step"] for line in lines(finished_run / "metrics.jsonl") if "loss" in line]
   assert steps == [1, 2, 3, 4]
-  samples = [row for part in sorted((whole / "samples").iterdir()) for row in lines(part)]
+  samples = [row for part in sorted((finished_run / "samples").iterdir()) for row in lines(part)]
   assert len(samples) == 4 * 4
   assert {"prompt", "response", "reward", "advantage", "correct", "target"} <= samples[0].keys()
   assert samples[0]["prompt"].endswith("?")
-  formulas = json.loads((whole / "config.json").read_text())["reward"]
+  formulas = json.loads((finished_run / "config.json").read_text())["reward"]
   assert "r - alpha * length" in formulas["length_penalty_reward"]
-  assert list((whole / "events").iterdir())
+  assert list((finished_run / "events").iterdir())
   assert (summary["stopped"], summary["evaluated_at"]) == (None, 4)
 
 
-def test_the_report_says_what_was_measured_on_what(whole, tmp_path, capsys, monkeypatch):
+def test_the_report_says_what_was_measured_on_what(finished_run, tmp_path, capsys, monkeypatch):
   """These are the training prompts, which have no eval_task beside them."""
-  made_on = json.loads((whole / "summary.json").read_text())["evaluation"]
+  made_on = json.loads((finished_run / "summary.json").read_text())["evaluation"]
   assert made_on["data"] == CONFIG["task"]
   assert made_on["model"].startswith("fresh, ")
   numbers = ("prompts", "training_prompts", "of", "samples", "max_tokens", "temperature")
   assert [made_on[name] for name in numbers] == [6, 6, 64, 1, 16, 1.0]
-  report = (whole / "report.md").read_text()
+  report = (finished_run / "report.md").read_text()
   assert "THESE ARE THE TRAINING PROMPTS: 6 of the 6" in report
   assert "Data: arithmetic, size=64, seed=0. Model: fresh, vocab_size=20" in report
-  assert (whole / "training.png").exists()
+  assert (finished_run / "training.png").exists()
   apart = {"fn": "arithmetic", "size": 64, "seed": 0, "held_out": True}
   fields = {"train__steps": 1, "eval_task": apart, "eval__temperature": 0}
   command = ["/bin/python", "-m", "experiments.train", "--config.train.steps=1", "--workdir=a b"]
@@ -140,22 +84,25 @@ def test_an_evaluation_has_a_temperature_of_its_own(monkeypatch):
   assert used[-1] is worker  # nothing is compiled anew
 
 
-def test_resume_equals_never_stopping(whole, tmp_path):
+def test_resume_equals_never_stopping(finished_run, tmp_path):
   start = build_learner(read(CONFIG)).initial()
-  moved = jax.tree.map(lambda a, b: abs(a - b).max(), start.params, final_state(whole).params)
+  moved = jax.tree.map(
+    lambda a, b: abs(a - b).max(), start.params, final_state(finished_run).params
+  )
   assert min(jax.tree.leaves(moved)) > 1e-3
   loop.train(changed(train__steps=2), tmp_path)
   loop.train(CONFIG, tmp_path)
-  jax.tree.map(np.testing.assert_array_equal, final_state(tmp_path), final_state(whole))
+  jax.tree.map(np.testing.assert_array_equal, final_state(tmp_path), final_state(finished_run))
   timeless = lambda row: {k: v for k, v in row.items() if "time" not in k and "per_s" not in k}
   rows = [
-    [timeless(r) for r in lines(w / "metrics.jsonl") if "loss" in r] for w in (tmp_path, whole)
+    [timeless(r) for r in lines(w / "metrics.jsonl") if "loss" in r]
+    for w in (tmp_path, finished_run)
   ]
   assert rows[0] == rows[1]
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_saves_and_the_run_goes_on(number, whole, tmp_path, monkeypatch, capsys):
+def test_a_signal_saves_and_the_run_goes_on(number, finished_run, tmp_path, monkeypatch, capsys):
   update = rl.update
 
   def update_and_ask(*args):
@@ -176,17 +123,16 @@ def test_a_signal_saves_and_the_run_goes_on(number, whole, tmp_path, monkeypatch
   with pytest.raises(ValueError, match="stopped after step 3"):
     find([str(tmp_path)])
   monkeypatch.undo()
-  monkeypatch.setattr(jax, "devices", lambda *_: jax.local_devices()[:1])
   loop.train(CONFIG, tmp_path)
   said = capsys.readouterr().err
   assert f"{number.name}: the run stops after this step and saves" in said
   assert "going on from step 3 of 4" in said
-  jax.tree.map(np.testing.assert_array_equal, final_state(tmp_path), final_state(whole))
+  jax.tree.map(np.testing.assert_array_equal, final_state(tmp_path), final_state(finished_run))
 
 
-def test_another_config_in_the_workdir_is_refused(whole):
+def test_another_config_in_the_workdir_is_refused(finished_run):
   with pytest.raises(ValueError, match=r"another config: reward\.alpha, seed differ"):
-    loop.train(changed(reward__alpha=0.1, seed=4), whole)
+    loop.train(changed(reward__alpha=0.1, seed=4), finished_run)
 
 
 def test_nothing_is_compiled_twice(tmp_path):

@@ -21,7 +21,8 @@ from lcrl.training import loop
 from lcrl.training.checkpoint import Checkpoints
 from lcrl.training.rl.learner import build_learner
 from lcrl.training.rl.settings import read
-from tests.loop_test import changed
+from tests.helpers.devices import limit_devices
+from tests.helpers.rl_runs import changed
 
 REPOSITORY = Path(__file__).parent.parent
 FLAGS = os.environ["XLA_FLAGS"].replace("device_count=8", "device_count=1")
@@ -79,7 +80,7 @@ with watched_peers():
 
 @pytest.fixture(autouse=True)
 def two_devices(monkeypatch):
-  monkeypatch.setattr(jax, "devices", lambda *_: jax.local_devices()[:2])
+  limit_devices(monkeypatch, 2)
 
 
 def start_two(command):

@@ -2,11 +2,11 @@
 
 import json
 
-import jax
 import pytest
 
 from lcrl.training import loop
-from tests.loop_test import changed
+from tests.helpers.devices import limit_devices
+from tests.helpers.rl_runs import changed
 
 SCORES = '''
 """Verifier workers import this: no jax."""
@@ -89,7 +89,7 @@ def questions(*, render=None, signals=None, path: str):
 
 
 def test_a_run_of_nothing_but_own_functions(tmp_path, monkeypatch):
-  monkeypatch.setattr(jax, "devices", lambda *_: jax.local_devices()[:1])
+  limit_devices(monkeypatch)
   monkeypatch.syspath_prepend(tmp_path)
   (tmp_path / "own_scores.py").write_text(SCORES)
   (tmp_path / "own_ideas.py").write_text(IDEAS)

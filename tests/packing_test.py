@@ -15,8 +15,8 @@ from lcrl.training.packing import Sizes, arrange, first_fit, pack, rounded
 from lcrl.training.scorer import make_scorer, split, value_and_grad
 from lcrl.training.step import loss_metrics, update_metrics
 from lcrl.types import PairBatch, Pairs
+from tests.helpers.scoring import LOSSES, PARAMS, POLICY, make_batch, make_recipe
 from tests.rollouts import random_rollouts
-from tests.scorer_test import LOSSES, PARAMS, POLICY, make_batch, make_recipe
 
 WIDTH = 16
 

@@ -1,6 +1,5 @@
 """A run on pairs as a whole: it learns, resumes as if it had never stopped, and refuses by name."""
 
-import copy
 import datetime
 import json
 import shutil
@@ -10,72 +9,14 @@ import numpy as np
 import pytest
 
 from lcrl.training import loop, workdir
-from lcrl.training.checkpoint import Checkpoints
 from lcrl.training.pairs import run as on_pairs
-from lcrl.training.pairs.learner import build_learner
 from lcrl.training.pairs.settings import read
 from lcrl.training.workdir import Workdir
-from tests.policies_tokenizer_test import CHATML, folder
+from tests.helpers.files import lines
+from tests.helpers.pair_runs import CONFIG, changed, final_state
+from tests.helpers.tokenizer_folders import CHATML, folder
 
-CONFIG = {
-  "run": "preference",
-  "seed": 3,
-  "loss": {"fn": "dpo", "beta": 0.5},
-  "reference": {"fn": "shared"},
-  "lora": {"rank": 2, "alpha": 4.0, "targets": ("query", "down")},
-  "data": {"fn": "pairs", "rows": {"fn": "jsonl", "path": ""}, "window": 32, "held_out": 0.25},
-  "batches": {"fn": "stratified", "size": 4},
-  "policy": {"fn": "fresh", "vocab_size": 258, "hidden_size": 16, "layers": 1, "mlp_size": 16},
-  "tokenizer": {"fn": "utf8"},
-  "sampling": {"temperature": 1.0},
-  "optimizer": {"fn": "adamw", "learning_rate": 3e-2},
-  "mesh": {"data": 1, "fsdp": 1},
-  "train": {"steps": 4, "max_tokens": 16, "max_prompt_tokens": 16, "prompts": 4, "pack": 64},
-  "eval": {"pairs": 8, "prompts": 4},
-  "checkpoint": {"every": 2, "keep": 9},
-}
-
-
-@pytest.fixture(autouse=True, scope="module")
-def one_device():
-  patch = pytest.MonkeyPatch()
-  patch.setattr(jax, "devices", lambda *_: jax.local_devices()[:1])
-  yield
-  patch.undo()
-
-
-@pytest.fixture(scope="module")
-def rows(tmp_path_factory):
-  """Prompts that ask for a letter; the chosen answer is that letter, the rejected one drags."""
-  path = tmp_path_factory.mktemp("data") / "pairs.jsonl"
-  letters = [chr(ord("a") + i % 26) * (1 + i // 26) for i in range(40)]
-  lines = [{"prompt": f"say {x}", "chosen": x, "rejected": "well " * 2 + x} for x in letters]
-  path.write_text("".join(json.dumps(line) + "\n" for line in lines))
-  return str(path)
-
-
-def changed(rows, **fields):
-  """CONFIG with "section__field" set; None removes it."""
-  config = copy.deepcopy(CONFIG)
-  config["data"]["rows"]["path"] = rows
-  for name, value in fields.items():
-    *sections, field = name.split("__")
-    place = config
-    for section in sections:
-      place = place[section]
-    if value is None:
-      place.pop(field, None)
-    else:
-      place[field] = value
-  return config
-
-
-def final_state(workdir, config):
-  return Checkpoints(workdir / "checkpoints").restore(build_learner(read(config)).abstract)[1]
-
-
-def lines(path):
-  return [json.loads(line) for line in path.read_text().splitlines()]
+pytestmark = pytest.mark.usefixtures("one_device")
 
 
 @pytest.fixture(scope="module")

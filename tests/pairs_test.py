@@ -18,8 +18,9 @@ from lcrl.training.pairs.metrics import compare
 from lcrl.training.pairs.mismatched import mismatched
 from lcrl.training.pairs.settings import read
 from lcrl.types import Pairs
-from tests.pairs_run_test import changed, one_device, rows  # noqa: F401
+from tests.helpers.pair_runs import changed
 
+pytestmark = pytest.mark.usefixtures("one_device")
 FULL = {"lora": None, "reference": {"fn": "frozen"}}
 
 
@@ -57,7 +58,7 @@ def model():
   return build_learner(read(changed("", **FULL, train__pack=None)))
 
 
-def subject(model, folder, pairs, *, size=3, data="data", rows=""):  # noqa: F811
+def subject(model, folder, pairs, *, size=3, data="data", rows=""):
   passes = lambda: (padded(pairs[i : i + size], size=size) for i in range(0, len(pairs), size))
   return references.Subject(model, (), data, passes, folder, rows)
 
@@ -213,19 +214,19 @@ SFT = {"run": "sft", "loss": {"fn": "nll"}, "weights": {"fn": "token_mean"}, "re
     (SFT, r"'pairs' gives 2 answers a prompt; run='sft' learns from 1"),
   ],
 )
-def test_bad_configs_are_refused_by_name(fields, message, rows, tmp_path):  # noqa: F811
+def test_bad_configs_are_refused_by_name(fields, message, rows, tmp_path):
   with pytest.raises((ValueError, FileNotFoundError), match=message):
     loop.train(changed(rows, **fields), tmp_path / "run")
   assert not (tmp_path / "run" / "checkpoints").exists()
 
 
-def test_an_unread_config_leaves_no_folder(rows, tmp_path):  # noqa: F811
+def test_an_unread_config_leaves_no_folder(rows, tmp_path):
   with pytest.raises(ValueError, match="nothing reads"):
     loop.train(changed(rows, loss={"fn": "simpo"}), tmp_path / "run")
   assert not pathlib.Path(tmp_path / "run").exists()
 
 
-def test_pieces_packing_and_devices_change_no_update(one_device):  # noqa: F811
+def test_pieces_packing_and_devices_change_no_update(one_device):
   """A coupled loss with a third side and a likelihood term, by one step of plain descent."""
   fields = {
     "loss": dict(fn="combined", kto=dict(fn="kto"), nll=dict(fn="nll"), by=dict(kto=1.0, nll=0.1)),
@@ -273,7 +274,7 @@ def test_a_batch_knows_the_whole_and_draws_by_pair_and_step():
   assert len(np.unique(keys, axis=0)) == 4
 
 
-def test_a_run_that_never_began_does_not_hold_its_folder(rows, tmp_path):  # noqa: F811
+def test_a_run_that_never_began_does_not_hold_its_folder(rows, tmp_path):
   for message in ("data.held_out leaves nothing", "learns from 2"):
     fields = {"data__held_out": 0.0} if "held_out" in message else {"data__fn": "responses"}
     with pytest.raises(ValueError, match=message):

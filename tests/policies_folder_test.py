@@ -10,7 +10,7 @@ import pytest
 
 from lcrl import policies
 from lcrl.policies.folder import INDEX
-from tests.policies_hf_test import _copy, _load
+from tests.helpers.models import _copy, _load
 
 
 def _two_saves(tmp_path):

@@ -2,95 +2,19 @@
 
 import dataclasses
 import functools
-import json
 import os
 import struct
 import time
-from pathlib import Path
 
 import gguf
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from safetensors.numpy import load_file
 
 from lcrl import policies
 from lcrl.policies.config import Rope
 from lcrl.policies.gguf_file import read_file
-
-FIXTURES = Path(__file__).parent / "fixtures"
-MODULES = {
-  "model.embed_tokens": "token_embd",
-  "model.norm": "output_norm",
-  "lm_head": "output",
-  "input_layernorm": "attn_norm",
-  "self_attn.q_proj": "attn_q",
-  "self_attn.k_proj": "attn_k",
-  "self_attn.v_proj": "attn_v",
-  "self_attn.q_norm": "attn_q_norm",
-  "self_attn.k_norm": "attn_k_norm",
-  "self_attn.o_proj": "attn_output",
-  "post_attention_layernorm": "ffn_norm",
-  "mlp.gate_proj": "ffn_gate",
-  "mlp.up_proj": "ffn_up",
-  "mlp.down_proj": "ffn_down",
-}
-
-
-def _gguf_name(name):
-  name = name.replace("model.layers.", "blk.")
-  return functools.reduce(lambda n, pair: n.replace(*pair), MODULES.items(), name)
-
-
-def _write(
-  path, name, *, quantize=None, tokenizer=None, raw_type=None, divisors=None, theta=None, **meta
-):
-  """A GGUF file of a fixture, as llama.cpp's converter lays it out; `meta` is added to its fields,
-  or takes their place."""
-  folder = FIXTURES / "models" / name
-  raw = json.loads((folder / "config.json").read_text())
-  arch, heads, kv_heads = raw["model_type"], raw["num_attention_heads"], raw["num_key_value_heads"]
-  out = gguf.GGUFWriter(path, arch)
-  out.add_block_count(raw["num_hidden_layers"])
-  out.add_context_length(raw["max_position_embeddings"])
-  out.add_embedding_length(raw["hidden_size"])
-  out.add_feed_forward_length(raw["intermediate_size"])
-  out.add_head_count(heads)
-  out.add_head_count_kv(kv_heads)
-  out.add_layer_norm_rms_eps(raw["rms_norm_eps"])
-  out.add_key_length(raw.get("head_dim", raw["hidden_size"] // heads))
-  out.add_rope_freq_base(theta or raw["rope_parameters"]["rope_theta"])
-  rope = raw["rope_parameters"]
-  if "factor" in rope and divisors is None:
-    out.add_rope_scaling_type(gguf.RopeScalingType(rope["rope_type"]))
-    out.add_rope_scaling_factor(rope["factor"])
-    if length := rope.get("original_max_position_embeddings"):
-      out.add_rope_scaling_orig_ctx_len(length)
-  for key, value in meta.items():
-    key = key.replace("__", ".") if "__" in key else f"{arch}.{key}"
-    out.kv_data[0].pop(key, None)
-    if value is not None:
-      add = {float: out.add_float32, str: out.add_string, list: out.add_array, bool: out.add_bool}
-      add.get(type(value), out.add_uint32)(key, value)
-  if tokenizer:
-    tokenizer(out)
-  for key, value in load_file(folder / "model.safetensors").items():
-    if arch == "llama" and (".q_proj." in key or ".k_proj." in key):
-      rows = value.reshape(heads if ".q_proj." in key else kv_heads, 2, -1, value.shape[-1])
-      value = rows.swapaxes(1, 2).reshape(value.shape)
-    if quantize and value.ndim == 2 and value.shape[1] % 32 == 0:
-      out.add_tensor(_gguf_name(key), gguf.quants.quantize(value, quantize), raw_dtype=quantize)
-    elif raw_type and "layers.1.self_attn.o_proj" in key:
-      out.add_tensor(_gguf_name(key), value.astype(raw_type))
-    else:
-      out.add_tensor(_gguf_name(key), value)
-  if divisors is not None:
-    out.add_tensor("rope_freqs.weight", divisors)
-  out.write_header_to_file()
-  out.write_kv_data_to_file()
-  out.write_tensors_to_file()
-  out.close()
-  return path
+from tests.helpers.gguf_files import FIXTURES, _vocabulary, _write
 
 
 @pytest.mark.parametrize("name", ["llama_linear", "qwen2", "qwen3"])
@@ -298,28 +222,6 @@ def test_tensors_lie_behind_each_other(change, message, tmp_path):
   path.write_bytes(content)
   with pytest.raises(ValueError, match=rf"tensor .* ({message})"):
     policies.load(path)
-
-
-def _vocabulary(out, pre="smollm", model="gpt2"):
-  """Byte-level, with the merges of "th" and "the", one control and one user-defined token."""
-  alphabet = sorted(gguf_alphabet())
-  tokens = ["<|im_start|>", "<|im_end|>", *alphabet, "th", "the", "<think>"]
-  kinds = [3, 3, *([1] * (len(alphabet) + 2)), 4]
-  out.add_tokenizer_model(model)
-  out.add_tokenizer_pre(pre)
-  out.add_token_list(tokens)
-  out.add_token_types(kinds)
-  out.add_token_merges(["t h", "th e"])
-  out.add_bos_token_id(0)
-  out.add_eos_token_id(1)
-  out.add_eot_token_id(0)
-  out.add_chat_template("{{ bos_token }}{{ messages[0].content }}{{ eos_token }}")
-
-
-def gguf_alphabet():
-  from tokenizers.pre_tokenizers import ByteLevel
-
-  return ByteLevel.alphabet()
 
 
 def test_the_tokenizer_is_rebuilt(tmp_path):

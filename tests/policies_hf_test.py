@@ -1,11 +1,8 @@
 """Model folders: the logits of transformers from its files, and the same files written back."""
 
 import dataclasses
-import functools
 import json
 import os
-import shutil
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -17,22 +14,13 @@ from safetensors.numpy import load_file, save_file
 from lcrl import policies
 from lcrl.policies import sources
 from lcrl.policies.hf_config import read_config, write_config
+from tests.helpers.models import MODELS, _copy, _load
 
-MODELS = Path(__file__).parent / "fixtures" / "models"
 NAMES = sorted(folder.name for folder in MODELS.iterdir())
-
-
-@functools.cache
-def _load(name):
-  return policies.load(MODELS / name)
 
 
 def _tensors(folder):
   return {k: v for file in folder.glob("*.safetensors") for k, v in load_file(file).items()}
-
-
-def _copy(name, tmp_path):
-  return Path(shutil.copytree(MODELS / name, tmp_path / name))
 
 
 def _edit_config(folder, **changes):

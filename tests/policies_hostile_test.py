@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from lcrl import policies
 from lcrl.policies.folder import INDEX
-from tests.policies_gguf_test import _vocabulary, _write
+from tests.helpers.gguf_files import _vocabulary, _write
 
 MODELS = Path(__file__).parent / "fixtures" / "models"
 FAMILIES = ("llama2", "llama3", "mistral", "qwen2_window", "qwen3")

@@ -6,12 +6,9 @@ import numpy as np
 import pytest
 
 from lcrl.training.rl import budgets, collect
-from tests.methods_resume_test import CAP, METHODS, Run, engine  # noqa: F401
+from tests.helpers.methods import CAP, METHODS, Run
 
-
-@pytest.fixture(autouse=True)
-def one_device(monkeypatch):
-  monkeypatch.setattr(jax, "devices", lambda *_: jax.local_devices()[:1])
+pytestmark = pytest.mark.usefixtures("one_device")
 
 
 SHRINKS = dict(
@@ -23,7 +20,7 @@ SHRINKS = dict(
 
 
 @pytest.mark.parametrize("name", ["hapo", "l1_exact", "dot", "dapo", "shrinks"])
-def test_prefetched_rollouts_are_those_that_would_be_sampled(engine, name):  # noqa: F811
+def test_prefetched_rollouts_are_those_that_would_be_sampled(engine, name):
   """Budgets, keys and positions in the data are those of the next step; later rounds follow."""
   method = METHODS.get(name, SHRINKS)
   run, plain = Run(engine, **method), Run(engine, **method)
@@ -36,7 +33,7 @@ def test_prefetched_rollouts_are_those_that_would_be_sampled(engine, name):  # n
   jax.tree.map(np.testing.assert_array_equal, batches, expected)
 
 
-def test_a_prefetch_does_not_wait_for_the_update(engine, monkeypatch):  # noqa: F811
+def test_a_prefetch_does_not_wait_for_the_update(engine, monkeypatch):
   """The parameters are still computed when all of it stands in the device's queue. The host's own
   processor, which budgets need, is another device."""
   host = lambda: jax.default_device(jax.local_devices()[1])
@@ -59,7 +56,7 @@ def test_a_prefetch_does_not_wait_for_the_update(engine, monkeypatch):  # noqa: 
   assert pending
 
 
-def test_other_parameters_are_sampled_from(engine, monkeypatch):  # noqa: F811
+def test_other_parameters_are_sampled_from(engine, monkeypatch):
   """Prefetched rollouts of other parameters are dropped. After the last step nothing is
   prefetched, nor with several processes."""
   run = Run(engine)

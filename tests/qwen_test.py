@@ -4,11 +4,11 @@ import hashlib
 import json
 import zipfile
 
-import jax
 import pytest
 
 from experiments import qwen
 from experiments.studies.qwen_math import data, methods, run
+from tests.helpers.devices import limit_devices
 
 PARTS = [b"first, ", b"second"]
 WEIGHTS = qwen.Weights(
@@ -73,7 +73,7 @@ def test_a_study_goes_on_where_it_stopped(tmp_path, monkeypatch):
     data.write(
       tmp_path / f"{name}.jsonl", [{"question": f"{n}+1?", "answer": n + 1} for n in range(9)]
     )
-  monkeypatch.setattr(jax, "devices", lambda *_: jax.local_devices()[:1])
+  limit_devices(monkeypatch)
   out = tmp_path / "records.jsonl"
   values = dict(
     model="", data=str(tmp_path), out=str(out), runs=["laser:128"], seeds=["0"],

@@ -12,8 +12,9 @@ from lcrl import filters
 from lcrl.registry import build
 from lcrl.training import loop
 from lcrl.training.rl.step_metrics import batch_stats, preflight, step_metrics
-from tests.laws_test import TABLE, inputs
-from tests.loop_test import changed
+from tests.helpers.devices import limit_devices
+from tests.helpers.rl_runs import changed
+from tests.helpers.stages import TABLE, inputs
 
 READ_REWARDS = {"nonconstant_reward", "most_efficient", "adaptive_shortest"}  # by their formulas
 FILTERS = [spec for slot, spec in TABLE if slot == "filter"]
@@ -53,7 +54,7 @@ REWARDED = {"reward", "loss", "grad_norm", "negative_adv_on_correct"}
 
 def test_a_run_is_judged_alike_whatever_it_is_paid(tmp_path, monkeypatch):
   """Two runs that learn nothing, of opposite rewards: only what speaks of rewards may differ."""
-  monkeypatch.setattr(jax, "devices", lambda *_: jax.local_devices()[:1])
+  limit_devices(monkeypatch)
   still = dict(optimizer={"fn": "sgd", "learning_rate": 0.0}, train__steps=2)
   rows = []
   for alpha in (0.02, -5.0):

@@ -11,13 +11,10 @@ from lcrl import advantages, budgets, losses, recipes, rewards
 from lcrl.training import loop
 from lcrl.training.rl.settings import read
 from lcrl.types import Batch, TokenScores
-from tests.loop_test import changed, final_state
+from tests.helpers.rl_runs import changed, final_state
 from tests.rollouts import random_rollouts
 
-
-@pytest.fixture(autouse=True)
-def one_device(monkeypatch):
-  monkeypatch.setattr(jax, "devices", lambda *_: jax.local_devices()[:1])
+pytestmark = pytest.mark.usefixtures("one_device")
 
 
 def test_each_stage_has_its_turn_and_its_own_state():
@@ -124,12 +121,10 @@ def test_a_run_resumes_across_the_border(stop, whole, tmp_path, monkeypatch):
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory):
+def whole(tmp_path_factory, one_device):
   workdir = tmp_path_factory.mktemp("whole")
-  with pytest.MonkeyPatch.context() as patch:
-    patch.setattr(jax, "devices", lambda *_: jax.local_devices()[:1])
-    loop.train(STAGES, workdir)
-    return final_state(workdir, STAGES)
+  loop.train(STAGES, workdir)
+  return final_state(workdir, STAGES)
 
 
 def test_every_slot_counts_steps_and_the_loss_its_updates(whole):
@@ -152,7 +147,7 @@ def test_every_slot_counts_steps_and_the_loss_its_updates(whole):
     ([{"at": 2, "reward": {"fn": "gr3_reward"}}], r"then\[0\]\.reward"),
   ],
 )
-def test_what_cannot_follow_is_refused_by_name(then, message):
+def test_bad_changes_by_then_are_refused_by_name(then, message):
   with pytest.raises(ValueError, match=message):
     recipes.from_config(read(changed(then=then)).slots)
 

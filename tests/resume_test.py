@@ -17,13 +17,16 @@ from lcrl.training import loop, metrics, resume
 from lcrl.training.lock import locked
 from lcrl.training.rl import run as rl
 from lcrl.training.workdir import last_saved
-from tests.loop_test import CONFIG, changed, lines, one_device, whole  # noqa: F401
+from tests.helpers.files import lines
+from tests.helpers.rl_runs import CONFIG, changed
+
+pytestmark = pytest.mark.usefixtures("one_device")
 
 
 @pytest.fixture
-def run(whole, tmp_path):  # noqa: F811
+def run(finished_run, tmp_path):
   """A copy of a run that has ended."""
-  return shutil.copytree(whole, tmp_path / "run")
+  return shutil.copytree(finished_run, tmp_path / "run")
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,7 @@ from lcrl.sampling.programs import assemble
 from lcrl.tasks.task import Prompt, Task
 from lcrl.training.rl import pending, revise
 from lcrl.types import Batch, Budget, TokenScores
-from tests.methods_resume_test import Here
+from tests.helpers.methods import Here
 from tests.rollouts import random_rollouts
 
 WORDS = tokenizers.utf8()

@@ -28,7 +28,7 @@ from lcrl.training.reward_model.run import build_learner
 from lcrl.training.reward_model.settings import read
 from lcrl.training.rl.pipeline import RolloutPipeline
 from lcrl.types import PairBatch, Pairs
-from tests.pairs_run_test import lines, one_device  # noqa: F401
+from tests.helpers.files import lines
 from tests.rollouts import random_rollouts
 
 TINY = {"fn": "fresh", "vocab_size": 258, "hidden_size": 16, "layers": 1, "mlp_size": 16}
@@ -47,6 +47,8 @@ CONFIG = {
   "eval": {"pairs": 16},
   "checkpoint": {"every": 4, "keep": 9},
 }
+
+pytestmark = pytest.mark.usefixtures("one_device")
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -98,7 +100,7 @@ def regression(folder):
 
 
 @pytest.fixture(scope="module")
-def trained(folder, tmp_path_factory, one_device, no_plots):  # noqa: F811
+def trained(folder, tmp_path_factory, one_device, no_plots):
   workdir = tmp_path_factory.mktemp("trained")
   loop.train(changed(folder), workdir)
   return workdir

@@ -12,42 +12,20 @@ import pytest
 from lcrl import policies
 from lcrl.compiler import CUBLAS, GRAPHS
 from lcrl.data import tokenizers
-from lcrl.data.rows import Rows
 from lcrl.mesh import make_mesh, to_global
 from lcrl.sampling.controls import chain
-from lcrl.sampling.engine import make_engine
 from lcrl.sampling.steering import budget_forcing, token_bias
 from lcrl.training.build import rollout_worker
 from lcrl.training.rl.settings import read
-from lcrl.types import Budget, Outcome
-from tests.loop_test import CONFIG
-
-B, G, LIMIT, V, PAD, END = 8, 2, 20, 16, 15, (1,)
+from lcrl.types import Outcome
+from tests.helpers.rl_runs import CONFIG
+from tests.helpers.sampling import END, LIMIT, PAD, B, G, V, engine_of, make_budget, make_rows
 
 
 @pytest.fixture(scope="module")
 def model():
   policy = policies.make(policies.tiny(V, hidden_size=32, layers=1, head_dim=8, mlp_size=32))
   return policy, jax.jit(policy.init)(jax.random.key(0))
-
-
-def make_rows(longest=6, seed=0):
-  rng = np.random.default_rng(seed)
-  lengths = np.repeat(rng.integers(1, longest + 1, (B, 1)), G, axis=1).astype(np.int32)
-  lengths[0] = longest
-  tokens = np.repeat(rng.integers(2, V, (B, 1, LIMIT)), G, axis=1).astype(np.int32)
-  tokens = np.where(np.arange(LIMIT) < lengths[..., None], tokens, PAD)
-  index = np.arange(B, dtype=np.int32)
-  return Rows(tokens, lengths, np.zeros((B, G), np.int32), index, index + 100, index % 3)
-
-
-def make_budget(cap=8):
-  caps = np.broadcast_to(np.int32(cap), (B, G))
-  return Budget(target=caps, cap=caps, level=caps * 0)
-
-
-def engine_of(policy, **options):
-  return make_engine(policy, **({"max_tokens": 24, "end_ids": END, "pad_id": PAD} | options))
 
 
 def check(rows, rollouts):

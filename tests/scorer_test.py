@@ -10,45 +10,15 @@ import numpy as np
 import optax
 import pytest
 
-from lcrl import advantages, budgets, filters, policies, recipes, rewards
+from lcrl import policies, recipes
 from lcrl.losses import policy as losses
 from lcrl.losses.weights import fixed_length, sequence_mean, token_mean
 from lcrl.mesh import batch_sharding, make_mesh, param_shardings
 from lcrl.training.scorer import join, make_scorer, split, value_and_grad
-from lcrl.training.step import shape, update
-from lcrl.types import Recipe, TrainState
+from lcrl.training.step import update
+from lcrl.types import TrainState
+from tests.helpers.scoring import LOSSES, PARAMS, POLICY, make_batch, make_recipe
 from tests.rollouts import random_rollouts
-
-POLICY = policies.make(
-  policies.tiny(vocab_size=16, hidden_size=16, head_dim=4, layers=2, mlp_size=16)
-)
-PARAMS = POLICY.init(jax.random.key(1))
-LOSSES = {
-  "surrogate": lambda: losses.clipped_surrogate(clip_low=0.2, clip_high=0.28),
-  "drpo": lambda: losses.drpo(max_length=9.0, delta=-1.0, beta=1.0),  # outside the trust region
-}
-
-
-def make_recipe(loss):
-  return Recipe(
-    budget=budgets.fixed(target=9),
-    reward=rewards.step_bonus(alpha=0.5),
-    filter=filters.keep_all(),
-    advantage=advantages.group_normalized(),
-    loss=loss,
-  )
-
-
-def make_batch(recipe, weigh=token_mean, **sizes):
-  batch, _ = shape(
-    recipe,
-    recipes.init(recipe),
-    random_rollouts(**sizes),
-    weigh=weigh,
-    step=jnp.int32(0),
-    key=jax.random.key(0),
-  )
-  return dataclasses.replace(batch, old_log_probs=batch.rollouts.sampler_log_probs)
 
 
 def test_scores_are_teacher_forced_log_probs():

@@ -14,15 +14,10 @@ from lcrl.training.checkpoint import Checkpoints
 from lcrl.training.rl.learner import build_learner
 from lcrl.training.rl.settings import read
 from lcrl.training.skipped import PATIENCE, Skips
-from tests import iterative_test, loop_test, pairs_run_test
+from tests.helpers import iterative_runs, pair_runs, rl_runs
 from tests.rollouts import random_rollouts
 
-rows = pairs_run_test.rows  # the fixture
-
-
-@pytest.fixture(autouse=True)
-def one_device(monkeypatch):
-  monkeypatch.setattr(jax, "devices", lambda *_: jax.local_devices()[:1])
+pytestmark = pytest.mark.usefixtures("one_device")
 
 
 def shaped_by(model, state, *, bad=()):
@@ -38,14 +33,13 @@ def paid_by_score():
 
 
 @pytest.fixture(scope="module")
-def models():
+def models(one_device):
   """Of one and of two updates a step, paid by `paid_by_score`."""
   patch = pytest.MonkeyPatch()
-  patch.setattr(jax, "devices", lambda *_: jax.local_devices()[:1])
   patch.setattr(recipes.rewards, "correctness", paid_by_score)
   config = {"reward": {"fn": "correctness"}, "advantage": {"fn": "group_centered"}}
   build = lambda **train: build_learner(
-    read(loop_test.changed(**config, train=loop_test.CONFIG["train"] | train))
+    read(rl_runs.changed(**config, train=rl_runs.CONFIG["train"] | train))
   )
   yield {1: build(), 2: build(updates=2)}
   patch.undo()
@@ -130,17 +124,17 @@ EXPLODES = {"fn": "adamw", "learning_rate": 1e30}
 
 
 def rl(_):
-  config = loop_test.changed(optimizer=EXPLODES, train__steps=6, checkpoint__every=1)
+  config = rl_runs.changed(optimizer=EXPLODES, train__steps=6, checkpoint__every=1)
   return config, {"rollouts.tokens", "rollouts.mask", "rollouts.sampler_log_probs", "advantages"}
 
 
 def preference(rows):
-  config = pairs_run_test.changed(rows, loss__beta=1e38, checkpoint__every=1)
+  config = pair_runs.changed(rows, loss__beta=1e38, checkpoint__every=1)
   return config, {"pairs.tokens", "pairs.mask", "ref_log_probs", "weights"}
 
 
 def iterative(_):
-  return iterative_test.changed(optimizer=EXPLODES), {"pairs.tokens", "ref_log_probs"}
+  return iterative_runs.changed(optimizer=EXPLODES), {"pairs.tokens", "ref_log_probs"}
 
 
 @pytest.mark.parametrize("kind", [rl, preference, iterative])

@@ -19,16 +19,20 @@ from lcrl.training.rl import run as rl
 from lcrl.training.rl.learner import build_learner
 from lcrl.training.rl.settings import read
 from lcrl.types import Budget
-from tests.loop_test import changed, final_state, lines
-from tests.methods_resume_test import CAP, METHODS, WORDS, Run, engine  # noqa: F401
+from tests.helpers.devices import limit_devices
+from tests.helpers.files import lines
+from tests.helpers.methods import CAP, METHODS, WORDS, Run
+from tests.helpers.rl_runs import changed, final_state
 
 AHEAD = changed(train__steps_ahead=1)
 
 
+pytestmark = pytest.mark.usefixtures("one_device")
+
+
 @pytest.fixture(autouse=True)
-def one_device(monkeypatch):
+def no_plots(monkeypatch):
   monkeypatch.setattr(rl, "finish", lambda *_, **__: {})
-  monkeypatch.setattr(jax, "devices", lambda *_: jax.local_devices()[:1])
 
 
 def ahead(method, **train):
@@ -36,7 +40,7 @@ def ahead(method, **train):
   return {**method, "train": method.get("train", {}) | train | {"steps_ahead": 1}}
 
 
-def test_the_gradient_is_corrected_token_by_token(engine):  # noqa: F811
+def test_the_gradient_is_corrected_token_by_token(engine):
   """One update moves against sum of weights * stop_gradient(min(p / p_sampler, 2)) * A * log p."""
   descent = dict(fn="sgd", learning_rate=8.0, clip_norm=1e9)
   run = Run(engine, optimizer=descent, train=dict(steps_ahead=1))
@@ -75,7 +79,7 @@ def test_the_gradient_is_corrected_token_by_token(engine):  # noqa: F811
   assert off(jnp.inf) > 1e-3
 
 
-def test_a_policy_that_stays_samples_the_same(engine):  # noqa: F811
+def test_a_policy_that_stays_samples_the_same(engine):
   """Keys, places in the data, budgets and what past steps say are those of the step that trains."""
   shrinking = dict(fn="geometric_points", start=14, end=5, points=2, total=3)
   still = METHODS["dapo"] | dict(
@@ -94,7 +98,7 @@ def test_a_policy_that_stays_samples_the_same(engine):  # noqa: F811
   jax.tree.map(np.testing.assert_array_equal, now, then)
 
 
-def test_what_is_launched_waits_for_nothing_more_from_the_host(engine):  # noqa: F811
+def test_what_is_launched_waits_for_nothing_more_from_the_host(engine):
   """All of it stands in the device's queue, before an update that is dispatched next."""
   worker = Run(engine).worker
   params, prompts = (
@@ -111,7 +115,7 @@ def test_what_is_launched_waits_for_nothing_more_from_the_host(engine):  # noqa:
   jax.tree.map(np.testing.assert_array_equal, pending.result()[0], want)
 
 
-def test_resume_equals_never_stopping(engine, tmp_path):  # noqa: F811
+def test_resume_equals_never_stopping(engine, tmp_path):
   """With groups that are replaced, responses that are continued, entropy, and two updates."""
   method = METHODS["mrt"] | dict(advantage=dict(fn="canon_entropy"))
   run = Run(engine, **ahead(method, max_rounds=2, window=2, updates=2, pack=64))
@@ -131,10 +135,9 @@ def test_resume_equals_never_stopping(engine, tmp_path):  # noqa: F811
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory):
+def whole(tmp_path_factory, one_device):
   """A run; here and below without plots, which have their own tests."""
   with pytest.MonkeyPatch.context() as patch:
-    patch.setattr(jax, "devices", lambda *_: jax.local_devices()[:1])
     patch.setattr(rl, "finish", lambda *_, **__: {})
     workdir = tmp_path_factory.mktemp("whole")
     loop.train(AHEAD, workdir)
@@ -176,7 +179,7 @@ def test_sigterm_saves_what_is_pending(whole, tmp_path, monkeypatch):
   stopped = final_state(tmp_path, AHEAD)
   assert int(stopped.step) == 2
   with monkeypatch.context() as patch:  # three devices, over which four prompts cannot be split
-    patch.setattr(jax, "devices", lambda *_: jax.local_devices()[:3])
+    limit_devices(patch, 3)
     model = build_learner(export.anywhere(read(AHEAD), prompts=3))
     params = export.restore(tmp_path, model)[1]
   jax.tree.map(np.testing.assert_array_equal, params, stopped.params)
@@ -188,7 +191,7 @@ def test_sigterm_saves_what_is_pending(whole, tmp_path, monkeypatch):
 
 
 def test_devices_that_only_sample_give_the_same_numbers(whole, tmp_path, monkeypatch):
-  monkeypatch.setattr(jax, "devices", lambda *_: jax.local_devices()[:3])
+  limit_devices(monkeypatch, 3)
   config = changed(train__steps_ahead=1, sampling__devices=2)
   loop.train(config, tmp_path)
   for mine, theirs in zip(numbers(tmp_path), numbers(whole), strict=True):
@@ -198,7 +201,7 @@ def test_devices_that_only_sample_give_the_same_numbers(whole, tmp_path, monkeyp
 
 
 def test_groups_are_chosen_where_they_are_sampled(tmp_path, monkeypatch):
-  monkeypatch.setattr(jax, "devices", lambda *_: jax.local_devices()[:3])
+  limit_devices(monkeypatch, 3)
   choosing = dict(filter={"fn": "nonconstant_reward"}, train__max_rounds=2, train__steps=2)
   choosing["reward"] = {"fn": "length_dual", "target": 4, "step_size": 0.5}  # it has a state
   loop.train(changed(train__steps_ahead=1, sampling__devices=2, **choosing), tmp_path)
@@ -206,7 +209,7 @@ def test_groups_are_chosen_where_they_are_sampled(tmp_path, monkeypatch):
 
 
 def test_two_bytes_a_number_travel_to_devices_that_sample(monkeypatch):
-  monkeypatch.setattr(jax, "devices", lambda *_: jax.local_devices()[:3])
+  limit_devices(monkeypatch, 3)
   model = build_learner(read(changed(train__steps_ahead=1, sampling__devices=2, mesh__fsdp=1)))
   mesh = sampler_mesh(model.mesh, 2)
   assert not {*mesh.devices.flat} & {*model.mesh.devices.flat}
@@ -243,6 +246,6 @@ def test_two_bytes_a_number_travel_to_devices_that_sample(monkeypatch):
     ({"sampling__devices": 1}, r"sampling\.devices=1 of 1: none is left to train"),
   ],
 )
-def test_what_cannot_be_is_refused_by_name(fields, message, tmp_path):
+def test_bad_configs_are_refused_by_name(fields, message, tmp_path):
   with pytest.raises(ValueError, match=message):
     loop.train(changed(**{"train__steps_ahead": 1, **fields}), tmp_path)

@@ -19,9 +19,8 @@ from lcrl.sampling import jobs, programs
 from lcrl.tasks.task import Prompt, Task
 from lcrl.tasks.verify import Verdict
 from lcrl.types import Outcome
-from tests.benchmarks_test import bench  # noqa: F401, a fixture
+from tests.helpers.sampling import END, LIMIT, B, G, V, engine_of, make_budget, make_rows
 from tests.rollouts import AtOnce
-from tests.sampling_engine_test import END, LIMIT, B, G, V, engine_of, make_budget, make_rows
 
 ROWS, KEY = make_rows(), jax.random.key(1)
 BUDGET = make_budget(np.arange(B * G, dtype=np.int32).reshape(B, G) + 1)
@@ -205,7 +204,7 @@ def test_an_error_while_verifying_reaches_who_waits():
     pending.result()
 
 
-def test_the_benchmark_finds_what_is_hidden(bench):  # noqa: F811
+def test_the_benchmark_finds_what_is_hidden(bench):
   work = {"shape": "laptop", "prompts": 2, "group": 2, "asked": 8, "limit": 8, "dtype": "float32"}
   how = {"slots": 2, "score_ms": 5, "workers": 1, "repeats": 1}
   [found] = bench("verify_overlap", **work, **how)

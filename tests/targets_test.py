@@ -2,15 +2,18 @@
 
 import json
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from lcrl import recipes, rewards
 from lcrl.training import loop
-from tests import loop_test
-from tests.rewards_test import rollouts
+from lcrl.training.rl.learner import build_learner
+from lcrl.training.rl.settings import read
+from tests.helpers.devices import limit_devices
+from tests.helpers.files import lines
+from tests.helpers.graded import rollouts
+from tests.helpers.rl_runs import changed
 
 INF = np.inf
 
@@ -125,9 +128,9 @@ def test_hapo_tells_how_much_it_remembers():
 
 
 def test_a_run_shows_targets_states_rate_and_clipping(tmp_path, monkeypatch):
-  monkeypatch.setattr(jax, "devices", lambda *_: jax.local_devices()[:1])
+  limit_devices(monkeypatch)
   base = {"fn": "length_penalty", "alpha": 0.02}  # else a fresh policy learns nothing
-  config = loop_test.changed(
+  config = changed(
     reward={"fn": "laser_d", "lower": 3, "upper": 12, "interval": 3, "base": base},
     monitor={"every": 1, "prompts": 4},
     loss={
@@ -140,7 +143,7 @@ def test_a_run_shows_targets_states_rate_and_clipping(tmp_path, monkeypatch):
     train__updates=2,
   )
   loop.train(config, tmp_path)
-  steps = [row for row in loop_test.lines(tmp_path / "metrics.jsonl") if "loss" in row]
+  steps = [row for row in lines(tmp_path / "metrics.jsonl") if "loss" in row]
   rates = [row["learning_rate"] for row in steps]
   np.testing.assert_allclose(rates, [0.0, 0.005, 0.01, 0.005], atol=1e-8)
   assert steps[0]["clip_fraction"] == steps[0]["approx_kl"] == 0  # the rate is 0
@@ -160,4 +163,4 @@ def test_a_run_shows_targets_states_rate_and_clipping(tmp_path, monkeypatch):
 def test_targets_that_are_learned_from_a_monitor_set_need_one():
   reward = {"fn": "laser_d", "lower": 3, "upper": 12, "interval": 3}
   with pytest.raises(ValueError, match=r"monitor\.every must be at least 1: reward\.fn='laser_d'"):
-    loop_test.build_learner(loop_test.read(loop_test.changed(reward=reward)))
+    build_learner(read(changed(reward=reward)))

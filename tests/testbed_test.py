@@ -16,6 +16,7 @@ from lcrl.training.keys import step_key
 from lcrl.training.rl.learner import build_learner
 from lcrl.training.rl.run import RlStep, make_pipeline
 from lcrl.training.rl.settings import read
+from tests.helpers.devices import limit_devices
 
 SUMS = Sums(most=2)
 SIZES = {"hidden_size": 32, "layers": 1, "heads": 2, "kv_heads": 2, "mlp_size": 48}
@@ -64,7 +65,7 @@ def start():
 
 def on_the_host(config, monkeypatch):
   """Rollouts of every step, and the final state."""
-  monkeypatch.setattr(jax, "devices", lambda *_: jax.local_devices()[:1])
+  limit_devices(monkeypatch)
   settings = read(config)
   model, tokenizer = build_learner(settings), build.build_tokenizer(settings)
   state, rollouts = model.initial(), []

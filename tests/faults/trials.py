@@ -29,7 +29,8 @@ import numpy as np
 from experiments.train import join
 from lcrl.training import loop
 from lcrl.training.checkpoint import Checkpoints
-from tests import iterative_test, loop_test, pairs_run_test
+from tests.helpers import iterative_runs, pair_runs, rl_runs
+from tests.helpers.devices import first_devices
 
 Hook = Callable[[], Any]  # is called in the process before the run begins
 STEPS = 4
@@ -45,12 +46,12 @@ def configs(rows: pathlib.Path) -> dict[str, dict[str, Any]]:
   on_pairs = {"checkpoint": RUN["checkpoint"], "eval": {"pairs": 8, "prompts": 4, "every": 2}}
   sft = {"run": "sft", "loss": {"fn": "nll"}, "weights": {"fn": "token_mean"}}
   sft |= {"reference": None, "lora": None, "data__fn": "responses"}
-  iterative = copy.deepcopy(iterative_test.CONFIG) | RUN
+  iterative = copy.deepcopy(iterative_runs.CONFIG) | RUN
   iterative["round"]["updates"], iterative["train"]["steps"] = 2, STEPS
   return {
-    "rl": loop_test.changed(reward=REWARD) | RUN,
-    "preference": pairs_run_test.changed(str(rows)) | on_pairs,
-    "sft": pairs_run_test.changed(str(rows), **sft) | on_pairs,
+    "rl": rl_runs.changed(reward=REWARD) | RUN,
+    "preference": pair_runs.changed(str(rows)) | on_pairs,
+    "sft": pair_runs.changed(str(rows), **sft) | on_pairs,
     "iterative": iterative,
   }
 
@@ -261,4 +262,4 @@ def one_device() -> None:
 
 
 def _first(devices, *_):
-  return devices() if jax.process_count() > 1 else jax.local_devices()[:1]
+  return devices() if jax.process_count() > 1 else first_devices(1)

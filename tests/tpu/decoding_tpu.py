@@ -9,7 +9,7 @@ from lcrl.policies.cache import read_lengths
 from lcrl.training.analysis import fit
 from lcrl.training.rl.learner import build_learner
 from lcrl.training.rl.settings import read
-from tests.fit_test import CONFIG
+from tests.helpers.fit_config import CONFIG
 
 SLOTS, LIMIT = 4, 1024
 TRAIN = {"prompts": 16, "group_size": 8, "max_tokens": LIMIT, "max_prompt_tokens": 32}

@@ -11,7 +11,7 @@ from experiments import fit as command
 from lcrl.training.analysis import fit
 from lcrl.training.rl.learner import build_learner
 from lcrl.training.rl.settings import read
-from tests.fit_test import CONFIG
+from tests.helpers.fit_config import CONFIG
 
 TRAIN = {"prompts": 16, "group_size": 4, "max_tokens": 192, "max_prompt_tokens": 64, "pack": 1024}
 CASES = {
