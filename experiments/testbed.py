@@ -25,6 +25,7 @@ from lcrl.sampling.programs import assemble
 from lcrl.tasks.arithmetic import answer, demonstration, draw, prompt, rows, verify
 from lcrl.tasks.sums import ZERO, Sums
 from lcrl.training.keys import step_key
+from lcrl.training.layout import first_state
 from lcrl.training.scorer import make_scorer
 from lcrl.training.step import Weigh, shape, update
 from lcrl.types import Batch, Budget, Outcome, Recipe, Rollouts, Stage, TrainState
@@ -187,14 +188,7 @@ def initial(
   params: PyTree, recipe: Recipe[Stage], optimizer: optax.GradientTransformation
 ) -> TrainState:
   """The state before the first step of `reinforce`."""
-  return TrainState(
-    step=jnp.int32(0),
-    params=params,
-    opt_state=optimizer.init(params),
-    recipe=recipes.init(recipe),
-    position=jnp.int32(0),
-    counters={"prompts": jnp.int32(0), "tokens": jnp.float32(0.0)},
-  )
+  return first_state(params, optimizer, recipes.init(recipe), counted="prompts")
 
 
 def reinforce(

@@ -1,4 +1,4 @@
-"""The shardings of a training state."""
+"""The first training state, and its shardings."""
 
 from __future__ import annotations
 
@@ -7,11 +7,40 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
+import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh
 
 from lcrl.mesh import optimizer_shardings, param_shardings, replicated
 from lcrl.types import PyTree, TrainState
+
+
+def first_state(
+  params: PyTree,
+  optimizer: optax.GradientTransformation,
+  recipe: PyTree,
+  *,
+  counted: str,
+  passed: jax.Array | None = None,
+) -> TrainState:
+  """The state before the first step.
+
+  Args:
+    params: the trained parameters.
+    optimizer: the optimizer whose state starts with them.
+    recipe: states of the stages.
+    counted: the name of the counter beside "tokens", such as "prompts".
+    passed: as in `TrainState`.
+  """
+  return TrainState(
+    step=jnp.int32(0),
+    params=params,
+    opt_state=optimizer.init(params),
+    recipe=recipe,
+    position=jnp.int32(0),
+    counters={counted: jnp.int32(0), "tokens": jnp.float32(0.0)},
+    passed=passed,
+  )
 
 
 class Layout(NamedTuple):

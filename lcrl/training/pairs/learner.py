@@ -28,7 +28,7 @@ from lcrl.policies import Policy, lora, sources
 from lcrl.policies.hf import Source
 from lcrl.registry import build
 from lcrl.training import optimizers
-from lcrl.training.layout import lay_out
+from lcrl.training.layout import first_state, lay_out
 from lcrl.training.memory import check_rows, check_state
 from lcrl.training.packed import PackedScore, PackedUpdate
 from lcrl.training.packing import Sizes, arrange, rounded, used_lengths
@@ -121,14 +121,7 @@ def build_learner(settings: Any, *, devices=None, hooks: ModelHooks = ACTING) ->
   part = trainable(hooks, policy, s.lora)
 
   def begin(trained) -> TrainState:
-    return TrainState(
-      step=jnp.int32(0),
-      params=trained,
-      opt_state=optimizer.init(trained),
-      recipe=Slots(stage.init()),
-      position=jnp.int32(0),
-      counters={"pairs": jnp.int32(0), "tokens": jnp.float32(0.0)},
-    )
+    return first_state(trained, optimizer, Slots(stage.init()), counted="pairs")
 
   state = lay_out(mesh, optimizer, begin, part.init, part.axes)
 

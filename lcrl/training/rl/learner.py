@@ -30,7 +30,7 @@ from lcrl.policies.hf import Source
 from lcrl.registry import build
 from lcrl.training import optimizers
 from lcrl.training.checkpoint import AsSaved
-from lcrl.training.layout import lay_out
+from lcrl.training.layout import first_state, lay_out
 from lcrl.training.memory import check_rows, check_state
 from lcrl.training.packed import PackedScore, PackedUpdate
 from lcrl.training.rl.settings import Settings
@@ -83,23 +83,9 @@ def build_learner(settings: Settings, *, devices=None) -> Learner:
   recipe, weigh = recipes.from_config(s.slots, updates=s.train.updates)
   wanted = recipes.needs(recipe)
   _check(s, recipe)
-  every = first_devices(s.mesh.devices, devices)
-  count = len(every) - s.sampling.devices
-  if count < 1:
-    raise ValueError(
-      f"sampling.devices={s.sampling.devices} of {len(every)}: none is left to train."
-    )
-  mesh = make_mesh(**s.mesh.axes, devices=every[:count])
-  check_divides(mesh, prompts=s.train.prompts, pieces=s.train.micro_batches * s.train.updates)
-  check_divides(sampler_mesh(mesh, s.sampling.devices), prompts=s.train.prompts)
+  mesh = _training_mesh(s, devices)
   if devices is None:
-    longest = s.train.max_prompt_tokens + s.train.max_tokens
-    for count, each, what in (
-      (s.train.prompts, s.train.group_size, "train.prompts * train.group_size"),
-      (s.train.prompts, s.eval.samples, "train.prompts * eval.samples"),
-      (s.monitor.prompts * bool(s.monitor.every), s.train.group_size, "monitor.prompts"),
-    ):
-      check_rows(mesh, count * each, longest, what)
+    _check_rows(s, mesh)
   source = build(sources, s.built["policy"], field="policy", gives=Source)
   policy = source.policy
   optimizer = optimizers.from_config(s.built["optimizer"])
@@ -112,15 +98,8 @@ def build_learner(settings: Settings, *, devices=None) -> Learner:
   score = make_score(needs=fields, keep=not s.train.head_remat)
 
   def start(params) -> TrainState:
-    return TrainState(
-      step=jnp.int32(0),
-      params=params,
-      opt_state=optimizer.init(params),
-      recipe=recipes.init(recipe),
-      position=jnp.int32(0),
-      counters={"prompts": jnp.int32(0), "tokens": jnp.float32(0.0)},
-      passed=jnp.zeros((s.train.window, 2), jnp.int32) if s.train.window else None,
-    )
+    passed = jnp.zeros((s.train.window, 2), jnp.int32) if s.train.window else None
+    return first_state(params, optimizer, recipes.init(recipe), counted="prompts", passed=passed)
 
   state = lay_out(mesh, optimizer, start, policy.init, policy.axes)
   if devices is None:
@@ -182,6 +161,31 @@ def build_learner(settings: Settings, *, devices=None) -> Learner:
     measured=measured,
     needs_reference="ref" in wanted or REF in signals,
   )
+
+
+def _training_mesh(s: Settings, devices) -> Mesh:
+  """The devices that train: all but the dedicated ones. Batches must divide over both."""
+  available = first_devices(s.mesh.devices, devices)
+  count = len(available) - s.sampling.devices
+  if count < 1:
+    raise ValueError(
+      f"sampling.devices={s.sampling.devices} of {len(available)}: none is left to train."
+    )
+  mesh = make_mesh(**s.mesh.axes, devices=available[:count])
+  check_divides(mesh, prompts=s.train.prompts, pieces=s.train.micro_batches * s.train.updates)
+  check_divides(sampler_mesh(mesh, s.sampling.devices), prompts=s.train.prompts)
+  return mesh
+
+
+def _check_rows(s: Settings, mesh: Mesh) -> None:
+  """Raises ValueError, by field, for rows that the machine cannot hold."""
+  longest = s.train.max_prompt_tokens + s.train.max_tokens
+  for prompts, each, field in (
+    (s.train.prompts, s.train.group_size, "train.prompts * train.group_size"),
+    (s.train.prompts, s.eval.samples, "train.prompts * eval.samples"),
+    (s.monitor.prompts * bool(s.monitor.every), s.train.group_size, "monitor.prompts"),
+  ):
+    check_rows(mesh, prompts * each, longest, field)
 
 
 def _check(s: Settings, recipe: Recipe[Stage]) -> None:
