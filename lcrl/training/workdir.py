@@ -89,7 +89,7 @@ class Workdir:
     if saved is not None:
       return f"saved a checkpoint at step {saved}"
     if (self.path / "summary.json").exists():
-      return "came to its end"
+      return "ended with a summary"
     # An older version kept no saved.json. A save waits for the one before, and the line of the last
     # step is written before that step is saved: of the steps before the last one, only the newest
     # that was due may be unfinished, if the process was killed.

@@ -42,9 +42,7 @@ def to_state(mesh: Mesh, c: Collected) -> PyTree:
 def from_state(pending: PyTree) -> Collected:
   """The inverse of `to_state`."""
   rows, n = pending["rollouts"], jax.tree.map(np.asarray, {**pending, "rollouts": None})
-  if (
-    "marked" not in n
-  ):  # an older checkpoint, where tokens that were not drawn have a log-prob of 0
+  if "marked" not in n:  # in older checkpoints tokens that were not drawn have a log-prob of 0
     rows = rows | {"undrawn": rows["mask"] & (rows["sampler_log_probs"] == 0)}
   return Collected(
     Rollouts(**{**rows, "budget": Budget(**rows["budget"])}),

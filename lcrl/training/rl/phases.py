@@ -31,6 +31,17 @@ class Shaped(NamedTuple):
   stats: BatchStats  # still on the devices
   metrics: Metrics  # of the states that shaped the batch, likewise
 
+  @property
+  def host_stats(self) -> BatchStats:
+    """`stats` as numpy arrays; the first read waits for the batch."""
+    return jax.tree.map(np.asarray, self.stats)
+
+  @property
+  def tokens(self) -> float:
+    """Sampled tokens of the batch."""
+    stats = self.host_stats
+    return float(stats["lengths"][stats["valid"]].sum())
+
 
 def make_shape(
   learner: Learner, pipeline: RolloutPipeline
@@ -74,8 +85,7 @@ def update(
   }
   state = dataclasses.replace(state, recipe=shaped.states, pending=None)
   state, metrics = learner.update(state, shaped.packed)
-  stats = jax.tree.map(np.asarray, shaped.stats)
-  tokens = float(stats["lengths"][stats["valid"]].sum())
+  tokens = shaped.tokens
   # Transfers run in order. These go first; queued behind the next rollouts, they would make a
   # checkpoint of this state wait for those.
   advanced = replicate(learner.mesh, _advanced(before, collected, tokens))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -88,8 +88,6 @@ class RlStep:
 
 def _reported(collected: Collected, shaped: Shaped, updating: float, ahead: Metrics) -> Metrics:
   """Metrics of a step that the host measures; its times add up to the step's."""
-  stats = jax.tree.map(np.asarray, shaped.stats)
-  tokens = float(stats["lengths"][stats["valid"]].sum())
   none: Metrics = {"time/sample": Sum(0.0), "time/verify": Sum(0.0)}
   return (
     collected.metrics
@@ -97,13 +95,13 @@ def _reported(collected: Collected, shaped: Shaped, updating: float, ahead: Metr
     | {
       "rounds": Sum(collected.rounds),
       "time/update": Sum(updating),
-      "sampled_tokens_per_s": Mean(tokens, collected.seconds),
+      "sampled_tokens_per_s": Mean(shaped.tokens, collected.seconds),
     }
   )
 
 
 def make_pipeline(
-  learner: Learner, worker: RolloutWorker, learned: list[Provider] | None = None
+  learner: Learner, worker: RolloutWorker, learned: Sequence[Provider] = ()
 ) -> RolloutPipeline:
   """The worker with the config's revision, the scorer's signals and learned rewards.
 
@@ -116,7 +114,7 @@ def make_pipeline(
     None if s.revise is None else build(revise, s.revise, field="revise", gives=revise.Revision)
   )
   reference = reference_log_probs(learner) if learner.needs_reference else None
-  signals = (*scorer_signals(learner, reference), *(learned or ()))
+  signals = (*scorer_signals(learner, reference), *learned)
   pipeline = RolloutPipeline(worker, revision, signals, reference)
   pipeline.check(recipe)
   late = pipeline.provided_to((recipe.reward, recipe.filter))

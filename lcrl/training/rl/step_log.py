@@ -5,9 +5,6 @@ from __future__ import annotations
 import logging
 from typing import Any
 
-import jax
-import numpy as np
-
 from lcrl.tasks.task import Task
 from lcrl.training.metrics import values
 from lcrl.training.rl.collect import Collected
@@ -32,8 +29,9 @@ class StepLogger:
     """Checks the first batch, before the first update only."""
     if self._checked:
       return
-    stats = jax.tree.map(np.asarray, shaped.stats)
-    block, warnings = preflight(stats, rounds=collected.rounds, sampling_s=collected.seconds)
+    block, warnings = preflight(
+      shaped.host_stats, rounds=collected.rounds, sampling_s=collected.seconds
+    )
     self._out.note(block)
     for warning in warnings:
       logging.warning("%s", warning)
@@ -43,7 +41,7 @@ class StepLogger:
     """Logs a step on the host while the devices run the update."""
     if not self._out.writes:
       return
-    numbers = values(step_metrics(jax.tree.map(np.asarray, shaped.stats)))
+    numbers = values(step_metrics(shaped.host_stats))
     self._samples.write(step, shaped.batch)
     if self._alarm(numbers["accuracy"], numbers["length/mean"]):
       logging.warning("step %d: accuracy and length are collapsing together.", step)
