@@ -1,4 +1,4 @@
-"""Laws that every stage of every slot obeys. A new method joins by one row of TABLE."""
+"""Laws that every stage of every slot obeys. A new method joins by a row of TABLE in helpers."""
 
 import dataclasses
 import inspect
