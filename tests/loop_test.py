@@ -144,6 +144,7 @@ def test_nothing_is_compiled_twice(tmp_path):
     step, state = rl.RlStep(model, task, rl.make_pipeline(model, worker)), model.initial()
     for _ in range(3):
       state, *_ = step(state)
+  assert int(state.position) == int(state.counters["prompts"]) == 3 * CONFIG["train"]["prompts"]
   assert model.update._cache_size() == 1
   assert model.shape._cache_size() == 1
 

@@ -9,6 +9,7 @@ import pytest
 
 from lcrl import policies
 from lcrl.policies.attention import BACKENDS, attention, segment_spans
+from lcrl.policies.block import gated
 
 VARIANTS = {
   "llama": {},
@@ -168,6 +169,13 @@ def test_attention_back_ends_refuse_by_name():
   with pytest.raises(ValueError, match=r"Unknown attention back end 'flash': xla, cudnn"):
     attention(q, k, k, backend="flash")
   assert "segment ids" in BACKENDS["xla"].supports
+
+
+@pytest.mark.parametrize("name, function", [("silu", jax.nn.silu), ("gelu_tanh", jax.nn.gelu)])
+def test_the_gate_has_the_activation_of_the_config(name, function):
+  config = policies.tiny(9, activation=name)
+  gate, up = jnp.linspace(-2, 2, 5), jnp.arange(5.0)
+  np.testing.assert_allclose(gated(config, gate, up), function(gate) * up, rtol=1e-6)
 
 
 @pytest.mark.parametrize("field", [{"activation": "relu"}, {"query_scale": 0.0}])

@@ -33,6 +33,15 @@ def test_prefetched_rollouts_are_those_that_would_be_sampled(engine, name):
   jax.tree.map(np.testing.assert_array_equal, batches, expected)
 
 
+def test_nothing_is_prefetched_before_the_monitor(engine):
+  """It changes states of stages, by which the next rollouts may be budgeted."""
+  run = Run(engine, **METHODS["laser_d"] | dict(monitor=dict(every=2, prompts=4)))
+  taken, take = [], run.step.queue.take
+  run.step.queue.take = lambda state: taken.append(run.step.queue.prefetched) or take(state)
+  run.steps(run.model.initial(), 4)
+  assert [prefetched is not None for prefetched in taken] == [False, True, False, True]
+
+
 def test_a_prefetch_does_not_wait_for_the_update(engine, monkeypatch):
   """The parameters are still computed when all of it stands in the device's queue. The host's own
   processor, which budgets need, is another device."""
