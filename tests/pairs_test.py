@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from lcrl import policies
 from lcrl.data.sources import Encoded
 from lcrl.losses.weights import token_mean
 from lcrl.training import loop
@@ -117,6 +118,14 @@ def test_a_cache_of_another_model_or_of_other_pairs_is_refused(model, tmp_path):
   another = build_learner(read(changed("", **FULL, seed=4, train__pack=None)))
   with pytest.raises(ValueError, match="holds the reference of other parameters"):
     references.cached(folder=folder)(subject(another, tmp_path, data))
+
+
+def test_a_fingerprint_stays_when_the_config_gets_a_field():
+  """The value of the version before `activation` and `query_scale`: its references stay valid."""
+  config, params = policies.tiny(9), {"embed": jnp.arange(6.0).reshape(2, 3)}
+  assert references.fingerprint(config, params) == "6a89229740b359c233b065aece0b47af"
+  other = dataclasses.replace(config, activation="gelu_tanh")
+  assert references.fingerprint(other, params) != references.fingerprint(config, params)
 
 
 def test_a_fingerprint_knows_every_parameter_and_no_mesh(model):

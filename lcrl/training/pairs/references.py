@@ -28,6 +28,12 @@ __all__ = ["cached", "frozen", "shared"]
 
 PyTree = Any
 EXECUTION = ("remat", "unroll", "attention", "decoding")  # how a policy computes, not what
+# The fields of `Config` that fingerprints have always held.
+FIRST_FIELDS = (
+  *("vocab_size", "hidden_size", "layers", "heads", "kv_heads", "head_dim"),
+  *("mlp_size", "family", "rope", "norm_eps", "qkv_bias", "qk_norm"),
+  *("tied", "windows", "attention_softcap", "logit_softcap", "max_length", "dtype"),
+)
 # pairs: numpy, and on the mesh -> [B, G, T]; None for a loss without a reference
 Reference = Callable[[Pairs, Pairs], jax.Array | None]
 
@@ -176,9 +182,15 @@ def aligned_to(values: jax.Array, mask: jax.Array, other: jax.Array) -> jax.Arra
 
 
 def fingerprint(config: Any, params: PyTree) -> str:
-  """A hash of architecture and parameters that does not depend on the mesh."""
-  names = [f.name for f in dataclasses.fields(config) if f.name not in EXECUTION]
-  digest = hashlib.sha256(repr([(name, getattr(config, name)) for name in names]).encode())
+  """A hash of architecture and parameters that does not depend on the mesh.
+
+  A field that `Config` got after the first version counts only where it is not at its default:
+  else every reference that is stored would be one of another model.
+  """
+  fields = [f for f in dataclasses.fields(config) if f.name not in EXECUTION]
+  values = [(f.name, getattr(config, f.name), f.default) for f in fields]
+  counted = [(name, x) for name, x, default in values if name in FIRST_FIELDS or x != default]
+  digest = hashlib.sha256(repr(counted).encode())
   for path, leaf in jax.tree_util.tree_leaves_with_path(params):
     total = np.asarray(_checksum(leaf)).tolist()
     digest.update(repr((jax.tree_util.keystr(path), leaf.shape, str(leaf.dtype), total)).encode())
