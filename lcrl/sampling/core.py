@@ -146,7 +146,7 @@ def _decode(job: Job, s: Slots, until: jax.Array | int) -> Slots:
   room = lambda s: _occupied(job, s) if job.refill else s.iteration < length
   goes_on = lambda s: _any((_finished_rows(s) < until) & room(s))
   if len(job.read_lengths) < 2:
-    return jax.lax.while_loop(goes_on, lambda s: _write(job, s), s)
+    return jax.lax.while_loop(goes_on, lambda s: _write_token(job, s), s)
   return jax.lax.while_loop(goes_on, lambda s: _by_read_length(job, s, goes_on), s)
 
 
@@ -157,13 +157,13 @@ def _by_read_length(job: Job, s: Slots, goes_on: Callable) -> Slots:
   for least, read_length in itertools.pairwise((0, *job.read_lengths)):
     s = jax.lax.while_loop(
       lambda s: goes_on(s) & longer(s, least) & ~longer(s, read_length),  # noqa: B023
-      lambda s: _write(job, s, read_length),  # noqa: B023
+      lambda s: _write_token(job, s, read_length),  # noqa: B023
       s,
     )
   return s
 
 
-def _write(job: Job, s: Slots, read_length: int | None = None) -> Slots:
+def _write_token(job: Job, s: Slots, read_length: int | None = None) -> Slots:
   """One token in every slot, of which none has more than `read_length` of its own."""
   queue, rows = job.queue, len(job.queue.caps)
   hidden, cache = job.policy.decode(

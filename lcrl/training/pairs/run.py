@@ -88,7 +88,7 @@ def begin(settings: Any, out: Workdir, *, hooks: RunHooks = ACTING) -> Iterator[
       if padding > 0.2:
         logging.warning("%.0f %% is padding: train.pack or batches.size do not fit.", 100 * padding)
       skips = Skips(out, steps=s.train.steps)
-      return partial(take, model, model.make_update(base), reference, fetch, skips)
+      return partial(train_step, model, model.make_update(base), reference, fetch, skips)
 
     yield Run(
       steps=s.train.steps,
@@ -170,7 +170,7 @@ def make_reference(
   return make(references.Subject(model, base, fingerprint(pairs), passes, out.path, rows))
 
 
-def take(
+def train_step(
   model: PairLearner,
   update: Callable[..., Any],
   reference: references.Reference,

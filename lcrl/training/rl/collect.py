@@ -89,7 +89,7 @@ class Collector:
     self._chooses = max_rounds > 1 or predict
     mesh = pipeline.mesh
     self._would_train = jax.jit(self._groups_that_train, out_shardings=replicated(mesh))
-    self._take = jax.jit(take, out_shardings=batch_sharding(mesh))
+    self._select = jax.jit(select_groups, out_shardings=batch_sharding(mesh))
 
   def start(self, params: PyTree, request: CollectRequest) -> PendingCollect:
     """Starts to sample the first round, and returns without waiting.
@@ -136,7 +136,7 @@ class Collector:
         rollouts = self.start(params, request._replace(position=position)).rollouts
       if self._chooses:
         first = np.argsort(~np.array(trains), stable=True)[: self._prompts]  # those that train
-        r = self._take(pool, first)
+        r = self._select(pool, first)
     count = position - request.position
     passed = count, sum(trains) if self._chooses else count
     verifying = time.perf_counter() - start_all - waited
@@ -187,7 +187,7 @@ class PendingCollect(NamedTuple):
     return self.collector.finish(self, 0.0 if launch_hidden else self.launch_s)
 
 
-def take(pool: list[Rollouts], groups: jax.Array) -> Rollouts:
+def select_groups(pool: list[Rollouts], groups: jax.Array) -> Rollouts:
   """Selects `groups` by their index in the concatenated pool."""
   widest = max(r.tokens.shape[-1] for r in pool)
   return jax.tree.map(lambda *xs: jnp.concatenate(xs)[groups], *(pad_rows(r, widest) for r in pool))

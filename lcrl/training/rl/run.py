@@ -156,7 +156,7 @@ def begin(settings: Settings, out: Workdir) -> Iterator[Run]:
       step = RlStep(learner, task, pipeline, preflight=logger.preflight, log=logger.log)
       skips = Skips(out, steps=s.train.steps, updates=s.train.updates)
 
-      def take(state: TrainState) -> Step:
+      def train_step(state: TrainState) -> Step:
         start = time.perf_counter()
         state, metrics, batch = step(monitor(state))
         numbers = logger.numbers | values(metrics)
@@ -165,7 +165,7 @@ def begin(settings: Settings, out: Workdir) -> Iterator[Run]:
         skips(int(state.step), numbers, text, batch)
         return Step(state, numbers, text)
 
-      return take
+      return train_step
 
     say("compiling what samples and learns: with a large policy that takes minutes")
     yield Run(
