@@ -11,7 +11,8 @@ import pytest
 
 from experiments import testbed
 from experiments.studies.testbed import claims, program, report, run, stages
-from experiments.studies.testbed.methods import METHODS, SLOTS, Setup, stage_tables
+from experiments.studies.testbed.methods import METHODS
+from experiments.studies.testbed.tables import SLOTS, Setup, stage_tables
 from lcrl import advantages, budgets, filters, losses, rewards
 from lcrl.losses import policy as policy_losses
 from lcrl.tasks.sums import Sums
