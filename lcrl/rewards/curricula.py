@@ -1,4 +1,4 @@
-"""Train Long, Think Short: a length score around a budget that shrinks, whatever the verdict.
+"""Train Long, Think Short: a length score around a shrinking budget, for right and wrong answers.
 
 Source: Hammoud et al. 2025, arXiv:2508.08940. The budget's schedule is in `lcrl.budgets`.
 """
@@ -66,7 +66,7 @@ def curriculum_reward(
     r = correct_weight * right * correct + length_weight * length_score
         + format_weight * (think * has_think + answer * has_answer)
 
-  A wrong answer of the length asked for gets the whole length score. The paper's ablations weigh
+  A wrong answer of the requested length gets the whole length score. The paper's ablations weigh
   0.6, 0.3 and 0.3, 0.6; its main weights, `right`, `think` and `answer` are not given.
   """
   same_shape(
@@ -102,7 +102,7 @@ def curriculum(
 ) -> Stage:
   """`curriculum_reward` around `budget.target`; needs the format signals if they weigh anything.
 
-  What was cut at the cap is at least a token longer than it got.
+  A truncated response counts as one token longer than its cap.
   """
   needs = ("has_think", "has_answer") if format_weight else ()
   reward = partial(

@@ -1,4 +1,4 @@
-"""Rewards that compare a response's length with a target of its own, `rollouts.budget.target`."""
+"""Rewards that compare a response's length with its own target, `rollouts.budget.target`."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def exact_length_reward(
     lengths: [...] int, sampled tokens, end token included.
     targets: [...] int, tokens that the prompt asked for.
     alpha: reward lost per token of error.
-    truncated: [...] bool, cut at the cap: at least a token longer than it got.
+    truncated: [...] bool, cut at the cap: counts as one token longer.
   Returns: [...] float.
 
   >>> targets = jnp.array([100, 100])
@@ -69,7 +69,7 @@ def max_length_reward(
     r = correct * clip(alpha * (target - length) + delta, 0, 1)
 
   Source: L1, arXiv:2503.04697 (LCPO-Max); LASER's table prints the opposite sign of the difference.
-  An answer that is `truncated`, cut at the cap, counts as past its target (`ended_length`).
+  A `truncated` answer, cut at the cap, counts as beyond its target (`ended_length`).
   [...] each -> [...].
 
   >>> lengths, targets = jnp.array([60, 100, 200]), jnp.array([100, 100, 100])
@@ -100,9 +100,9 @@ def step_bonus_reward(
     r + explore if wrong and length > target
 
   Source: LASER, Liu et al. 2025, arXiv:2505.15612 (alpha 0.5). Its code's `penalty` is alpha 0 and
-  late 0.5, its `hybrid` both. `explore=0.5` is LASER-DE: a wrong answer is asked to think on. Rows
-  that are `spared` keep their reward (LASER-DE's code: those of bad format). An answer that is
-  `truncated`, cut at the cap, has not ended by the target (`ended_length`). [...] each -> [...].
+  late 0.5, its `hybrid` both. `explore=0.5` is LASER-DE: wrong answers are encouraged to think on.
+  `spared` rows keep their reward (LASER-DE's code: those of bad format). A `truncated` answer, cut
+  at the cap, has not ended by the target (`ended_length`). [...] each -> [...].
 
   >>> lengths, targets = jnp.array([8, 10, 11]), jnp.array([10, 10, 10])
   >>> print(step_bonus_reward(jnp.ones(3), jnp.ones(3, bool), lengths, targets))
@@ -126,11 +126,11 @@ def truncated_reward(
   late_scale: float = 0.0,
   truncated: jax.Array | None = None,
 ) -> jax.Array:
-  """The reward counts if the response ends by the limit; after it, late + late_scale * r.
+  """The reward of a response that ends by the limit; late + late_scale * r for a longer one.
 
   Source: DLER, arXiv:2510.15110, ThinkPrune, and SIRI, arXiv:2509.25176 (lengths up to the end of
-  the answer). DLER's public code has late_scale 0.1 where the paper gives 0. A response that is
-  `truncated`, cut at the cap, has not ended (`ended_length`). [...] each -> [...].
+  the answer). DLER's public code has late_scale 0.1 where the paper gives 0. A
+  `truncated` response, cut at the cap, has not ended (`ended_length`). [...] each -> [...].
 
   >>> print(truncated_reward(jnp.ones(2), jnp.array([10, 11]), jnp.array([10, 10])))
   [1. 0.]

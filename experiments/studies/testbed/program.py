@@ -173,7 +173,11 @@ class _Parts:
     self.tables = stage_tables(self.setup)
     self.score = make_scorer(self.model, needs=("entropy",))
     self.play = partial(
-      testbed.play, self.model, sums=self.setup.sums, max_tokens=self.setup.cap, shows_level=True
+      testbed.roll_out,
+      self.model,
+      sums=self.setup.sums,
+      max_tokens=self.setup.cap,
+      shows_level=True,
     )
 
   def stages_of(self, lane: Lane, phase):
