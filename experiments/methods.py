@@ -1,8 +1,8 @@
 """METHODS.md and the short table of the README: `python -m experiments.methods` writes both.
 
 A config whose docstring has a line `Tier` is a method. The docstring gives its name, idea, paper
-and tier; the sections give its functions; golden values are found by the functions that their
-adapters call; measurements come from the testbed study, whose methods have the configs' names.
+and tier; the sections give its functions; golden values are those whose adapters call these
+functions; measurements come from the testbed study, whose methods have the configs' names.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ IN_README = ("l1_exact", "laser_d", "kimi", "thinkprune", "dapo", "gfpo_shortest
 UNNAMED = 0.2  # a function in a larger share of the configs says nothing about a method
 TELLS_LITTLE = {f"losses.{name}" for name in weights.__all__}  # if a method has other functions
 TESTBED = ROOT / "experiments" / "studies" / "testbed"
-TESTBED_NAMES = {"dler_da": "da_dler"}  # where the study's name is not the config's
+TESTBED_NAMES = {"dler_da": "da_dler"}  # names of the study that differ from the config's
 HEAD = """# Methods
 
 `python -m experiments.methods` writes this page from the code.
@@ -71,20 +71,20 @@ class Method:
 
   @property
   def goldens(self) -> tuple[str, ...]:
-    """Entries that its functions are checked against; they are stored with the tests."""
+    """The golden entries that check its functions; they are stored with the tests."""
     return goldens_of(f for name, f in self.functions.items() if name not in TELLS_LITTLE)
 
   @property
   def paper(self) -> str:
-    """A link; without one a title in quotes, or what stands before the first comma or bracket."""
-    if found := re.search(r"arXiv:(\d{4}\.\d{5})", self.source):
-      return f"[{found[1]}](https://arxiv.org/abs/{found[1]})"
+    """A link; without one the quoted title, or the text before the first comma or bracket."""
+    if match := re.search(r"arXiv:(\d{4}\.\d{5})", self.source):
+      return f"[{match[1]}](https://arxiv.org/abs/{match[1]})"
     quoted, start = re.findall(r'"([^"]*)"|([^(;,]*)', self.source)[0]
     return (quoted or start).strip()
 
 
 def methods() -> list[Method]:
-  """Those with a config, and the tools, by tier and name."""
+  """The methods with a config and the tools, by tier and name."""
   docs = {name: _labelled(one) for name, one in configs.variants().items()}
   docs = {name: doc for name, doc in docs.items() if "Tier" in doc}
   named = {name: dict(_named(configs.variants()[name].config())) for name in docs}
@@ -114,8 +114,8 @@ def _tool(key: str) -> Method:
 
 
 def _labelled(variant: configs.Variant) -> dict[str, str]:
-  """The docstring's first line, or that of the variant, as "title"; and its lines "Label  text",
-  whose text may go on, indented."""
+  """The docstring's first line, or the variant's, as "title", and its lines "Label  text" with
+  their indented continuation lines."""
   title, _, rest = (variant.module.__doc__ or "").partition("\n\n")
   titles = dict(re.findall(r"^  (\S+\.py\S*) +(.+)$", rest, re.MULTILINE))
   lines = re.findall(r"^([A-Z]\w+) +(.+)$", re.sub(r"\n +", " ", rest), re.MULTILINE)
@@ -144,8 +144,8 @@ def _importable(function: Callable, home: str = "") -> str:
 
 
 def _measured() -> dict[str, str]:
-  """Method -> accuracy and tokens on the testbed, from the good start and from the weak one, at the
-  coefficient of the best score; nothing before the study has results."""
+  """Method -> accuracy and tokens on the testbed from the good and the weak start, at the best
+  coefficient; empty if the study has no results."""
   from experiments.studies.testbed import report
 
   if not (TESTBED / "results.json").exists():
@@ -215,7 +215,7 @@ def _home(function: Callable) -> str:
 
 
 def updated(readme: str) -> str:
-  """The README with the short table between its marks."""
+  """The README with a new short table between its marks."""
   before, rest = readme.split(MARKS[0])
   _, after = rest.split(MARKS[1])
   return f"{before}{MARKS[0]}\n{short_table()}\n{MARKS[1]}{after}"

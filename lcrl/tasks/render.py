@@ -34,7 +34,7 @@ def suffix(templates: Templates, *, train_plain: bool = False) -> Render:
 
 
 def system(templates: Templates) -> Render:
-  """Adds the text to the system message, or adds a system message.
+  """Adds the text to the system message, or to a new one if there is none.
 
   Source: ThinkPrune (arXiv:2504.01296) states the generation limit there.
   """
