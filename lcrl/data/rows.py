@@ -23,13 +23,13 @@ def answer_ids(tokenizer: Tokenizer, text: str) -> list[int]:
   return encode_answer(text) if encode_answer else [*tokenizer.encode(text), tokenizer.end_ids[0]]
 
 
-def without_open_tag(text: str, asked: str) -> str:
+def without_open_tag(text: str, prompt: str) -> str:
   r"""An answer without the tag that its prompt ends with, as templates of R1 end with <think>.
 
   >>> without_open_tag("<think>\n1 + 2</think>3", "...<think>\n")
   '1 + 2</think>3'
   """
-  opened = re.search(r"(<\w+>|\[THINK\])(\s*)$", asked)
+  opened = re.search(r"(<\w+>|\[THINK\])(\s*)$", prompt)
   if opened is None or not text.lstrip().startswith(opened[1]):
     return text
   return text.lstrip().removeprefix(opened[1]).removeprefix(opened[2])

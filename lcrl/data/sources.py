@@ -40,7 +40,7 @@ class Encoded:
   scores: tuple[float, ...] = ()  # of the sides; (): none
   reference: np.ndarray | None = None  # [Q] int32, the prompt of the reference model, if another
   signals: dict[str, Any] = dataclasses.field(default_factory=dict)  # arrays [...] or numbers
-  asked: float | None = None  # a hash of the prompt's messages, before the chat template
+  prompt_hash: float | None = None  # a hash of the prompt's messages, before the chat template
 
   @property
   def lengths(self) -> list[int]:
@@ -152,8 +152,8 @@ def encode_pair(
   for text in (*pair.sides, _json.dumps(pair.messages, ensure_ascii=False)):
     text.encode()  # raises for half a surrogate pair, which JSON can spell and no tokenizer reads
   encode_prompt = lambda messages: tokenizer.encode(tokenizer.render(messages))
-  asked = tokenizer.render(pair.messages)
-  whole = tokenizer.encode(asked)
+  rendered = tokenizer.render(pair.messages)
+  whole = tokenizer.encode(rendered)
   if not whole:
     raise ValueError("the prompt has no tokens; the first of an answer needs one before it.")
   prompt: list[int] | None = whole
@@ -162,7 +162,7 @@ def encode_pair(
   room = 0 if prompt is None else window - len(prompt)
   if prompt is None or room < 1:
     return None, {"full_prompt"}
-  whole_sides = [answer_ids(tokenizer, without_open_tag(side, asked)) for side in pair.sides]
+  whole_sides = [answer_ids(tokenizer, without_open_tag(side, rendered)) for side in pair.sides]
   sides = [side[:room] for side in whole_sides]
   if len(sides) == 2 and sides[0] == sides[1]:  # as given, or after the cut
     return None, {"identical_sides"}
@@ -176,7 +176,7 @@ def encode_pair(
       return None, {"full_prompt"}
   arrays = [np.array(ids, np.int32) for ids in (prompt, *sides)]
   key = _hash(pair.messages)
-  return Encoded(id, arrays[0], tuple(arrays[1:]), pair.scores, reference, asked=key), cut
+  return Encoded(id, arrays[0], tuple(arrays[1:]), pair.scores, reference, prompt_hash=key), cut
 
 
 def _cut(encode: Callable, messages: Messages, most: int) -> list[int] | None:

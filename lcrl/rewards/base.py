@@ -122,7 +122,7 @@ def both_targets(*parts: Targets | None) -> Targets | None:
   return lambda state, r: {name: x for part in given for name, x in part(state, r).items()}
 
 
-def asked(name: str) -> Callable[[Rollouts], dict[str, jax.Array]]:
+def budget_target(name: str) -> Callable[[Rollouts], dict[str, jax.Array]]:
   """The targets of a stage of this name that compares with `budget.target`."""
   return lambda r: {name: r.budget.target}
 

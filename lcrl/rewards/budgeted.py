@@ -11,7 +11,7 @@ import jax.numpy as jnp
 
 from lcrl.checks import one_or_each, same_shape, typed
 from lcrl.masked import as_float, masked_mean
-from lcrl.rewards.base import asked, compared, ended_length, shaped
+from lcrl.rewards.base import budget_target, compared, ended_length, shaped
 from lcrl.types import Rollouts, Stage
 
 __all__ = ["acoer", "acoer_reward", "acoer_score", "hbpo", "hbpo_peak", "hbpo_reward"]
@@ -74,7 +74,7 @@ def hbpo(
   return shaped(
     None,
     lambda rewards, r: reward(r.correct, r.lengths, r.budget.target, truncated=r.truncated),
-    targets=asked("hbpo"),
+    targets=budget_target("hbpo"),
   )
 
 

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 
 from lcrl.checks import same_shape
 from lcrl.masked import as_float
-from lcrl.rewards.base import asked, compared
+from lcrl.rewards.base import budget_target, compared
 from lcrl.types import Stage
 
 __all__ = [
@@ -119,5 +119,5 @@ def curriculum(
     flags = [r.signals[name] for name in needs] or [jnp.zeros_like(r.correct)] * 2
     return reward(r.correct, score(r.lengths + r.truncated, r.budget.target), *flags), state
 
-  targets = lambda state, r: compared(asked("curriculum")(r), r)
+  targets = lambda state, r: compared(budget_target("curriculum")(r), r)
   return Stage(init=lambda: (), apply=apply, needs=needs, targets=targets)

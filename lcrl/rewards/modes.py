@@ -126,7 +126,7 @@ def preferred_mode_reward(
 def preferred_mode(
   *, threshold: float = 0.3, right: float = 1.0, wrong: float = -1.0, bonus: float = 0.5
 ) -> Stage:
-  """`preferred_mode_reward` where `budget.level` 1 asked for long thinking and 0 for short."""
+  """`preferred_mode_reward` where `budget.level` 1 asks for long thinking and 0 for short."""
   reward = partial(
     preferred_mode_reward, threshold=threshold, right=right, wrong=wrong, bonus=bonus
   )

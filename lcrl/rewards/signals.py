@@ -16,7 +16,7 @@ import jax.numpy as jnp
 
 from lcrl.checks import one_or_each, per_row, same_groups, same_shape
 from lcrl.masked import as_float, masked_mean
-from lcrl.rewards.base import asked, shaped
+from lcrl.rewards.base import budget_target, shaped
 from lcrl.rewards.target import truncated_reward
 from lcrl.types import Rollouts, Stage
 
@@ -182,5 +182,5 @@ def answer_truncation(*, base: Stage | None = None) -> Stage:
     base,
     lambda rewards, r: truncated_reward(rewards, r.signals["answer_length"], r.budget.target),
     needs=("answer_length",),
-    targets=asked("answer_truncation"),
+    targets=budget_target("answer_truncation"),
   )

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from lcrl.checks import same_shape
 from lcrl.masked import as_float
-from lcrl.rewards.base import asked, compared, ended_length, shaped
+from lcrl.rewards.base import budget_target, compared, ended_length, shaped
 from lcrl.types import Stage
 
 __all__ = [
@@ -39,7 +39,7 @@ def exact_length_reward(
   Args:
     rewards: [...], usually 0 or 1, the verifier's verdict.
     lengths: [...] int, sampled tokens, end token included.
-    targets: [...] int, tokens that the prompt asked for.
+    targets: [...] int, tokens that the prompt asks for.
     alpha: reward lost per token of error.
     truncated: [...] bool, cut at the cap: counts as one token longer.
   Returns: [...] float.
@@ -148,7 +148,7 @@ def exact_length(*, alpha: float = 3e-4, base: Stage | None = None) -> Stage:
     lambda rewards, r: exact_length_reward(
       rewards, r.lengths, r.budget.target, alpha=alpha, truncated=r.truncated
     ),
-    targets=asked("exact_length"),
+    targets=budget_target("exact_length"),
   )
 
 
@@ -159,7 +159,7 @@ def max_length(*, alpha: float = 0.01, delta: float = 0.5) -> Stage:
     reward = partial(max_length_reward, alpha=alpha, delta=delta)
     return reward(r.correct, r.lengths, r.budget.target, truncated=r.truncated), state
 
-  targets = lambda state, r: compared(asked("max_length")(r), r)
+  targets = lambda state, r: compared(budget_target("max_length")(r), r)
   return Stage(init=lambda: (), apply=apply, targets=targets)
 
 
@@ -173,7 +173,7 @@ def step_bonus(
     lambda rewards, r: reward(
       rewards, r.correct, r.lengths, r.budget.target, truncated=r.truncated
     ),
-    targets=asked("step_bonus"),
+    targets=budget_target("step_bonus"),
   )
 
 
@@ -183,5 +183,5 @@ def truncation(*, late: float = 0.0, late_scale: float = 0.0, base: Stage | None
   return shaped(
     base,
     lambda rewards, r: reward(rewards, r.lengths, r.budget.target, truncated=r.truncated),
-    targets=asked("truncation"),
+    targets=budget_target("truncation"),
   )
