@@ -52,7 +52,7 @@ def rule_fraction_reward(
 def rule_fraction(
   *, rules: tuple[str, ...], weight: float = 1.0, base: Stage | None = None
 ) -> Stage:
-  """`rule_fraction_reward` of the named signals, flags [B, G] each, for the rules of a model."""
+  """`rule_fraction_reward` of the named signals, flags [B, G] each, not a model's rules."""
 
   def shape(rewards, r: Rollouts):
     satisfied = jnp.stack([r.signals[name] for name in rules], -1)

@@ -57,7 +57,7 @@ TABLE: dict[str, dict[str, str]] = {
     "groups/all_right": "share of groups without a wrong answer",
     "groups/all_wrong": "share of groups without a right answer",
     "negative_adv_on_correct": "share of the kept right answers whose advantage is negative",
-    "outcome/{outcome}": "share of answers with this outcome of verification",
+    "outcome/{outcome}": "number of answers with this outcome of verification",
     "alarm/collapse": "1 once accuracy and length have collapsed together",
     "rounds": "rounds of sampling that the batch took",
     "sampled/accuracy": "accuracy of all sampled answers, if only some of the groups are used",
