@@ -62,22 +62,24 @@ def test_pool_pages_and_slots_change_no_token_and_no_bit(params):
   want, _ = compiled(slots=R, page=PAGE)(params)
   assert 0 < int(want.truncated.sum()) < R
   again = []
-  for slots, pages, page in (
-    (8, None, PAGE),
-    (R, 16, PAGE),
-    (12, 24, PAGE),
-    (8, ROW_PAGES, PAGE),  # of one row
-    (8, 16, 2),
-    (R, 5, 8),
+  for slots, pages, page, narrow in (
+    (8, None, PAGE, None),
+    (R, 16, PAGE, 3),  # rows leave their slots after the others have gone on in few
+    (12, 24, PAGE, None),
+    (8, ROW_PAGES, PAGE, 2),  # of one row
+    (8, 16, 2, None),
+    (R, 5, 8, 8),
   ):
-    got, p = compiled(slots=slots, pages=pages, page=page)(params)
+    got, p = compiled(slots=slots, pages=pages, page=page, narrow=narrow)(params)
     np.testing.assert_array_equal(got.tokens, want.tokens)
     np.testing.assert_array_equal(got.lengths, want.lengths)
     np.testing.assert_array_equal(got.log_probs, want.log_probs)
     assert int(p.peak) <= (pages or slots * ROW_PAGES)
     again.append(int(p.starts) - R)
   assert again[0] == 0 < min(again[1], again[3])
-  dense = jax.jit(partial(sample, POLICY, max_tokens=N, end_ids=END, group=G))(params, *rows(), keys())
+  dense = jax.jit(partial(sample, POLICY, max_tokens=N, end_ids=END, group=G))(
+    params, *rows(), keys()
+  )
   np.testing.assert_array_equal(dense.tokens, want.tokens)
   np.testing.assert_allclose(dense.log_probs, want.log_probs, atol=1e-5)
 

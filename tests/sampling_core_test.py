@@ -149,7 +149,7 @@ def test_a_growing_cache_equals_a_big_one(params, rows, monkeypatch):
 
 @pytest.mark.parametrize("cache_dtype", [None, "int8"])
 def test_slots_read_as_far_as_their_rows_go(params, rows, monkeypatch, cache_dtype):
-  """2, 8 or all 10 places of the cache, by the longest row; it changes no token and copies none."""
+  """2, 8 or all 17 positions, by the longest row; it changes no token and copies no cache."""
   want = run(params, rows, slots=5, cache_dtype=cache_dtype)
   monkeypatch.setattr(cache_module, "SHORTEST", 2)
   read = []
@@ -161,7 +161,7 @@ def test_slots_read_as_far_as_their_rows_go(params, rows, monkeypatch, cache_dty
   policy = dataclasses.replace(POLICY, decode=decode)
   options = {"max_tokens": N, "end_ids": END, "slots": 5, "cache_dtype": cache_dtype}
   program = jax.jit(partial(sample, policy, **options)).lower(params, *rows).compile()
-  assert set(read) == {2, 8, 10}
+  assert set(read) == {2, 8, P + N}
   got = program(params, *rows)
   np.testing.assert_array_equal(got.tokens, want.tokens)
   np.testing.assert_allclose(got.log_probs, want.log_probs, atol=1e-5)
@@ -220,18 +220,17 @@ def predicates(jaxpr):
 
 
 def test_the_loop_copies_no_cache(params, rows):
-  """Caches are written in place: copies of one stand before the loop or nowhere."""
+  """The pool is written in place: copies of it stand before the loop or nowhere."""
   check_copies(compiled(slots=5).lower(params, rows, jnp.ones(())).compile().as_text(), "f32")
 
 
 def check_copies(text, dtype):
   inside = text[: text.index("\nENTRY ")]
   c = POLICY.config
-  for length in (P, N):  # of the prompts and of the responses
-    shape = re.escape(f"{dtype}[5,{c.kv_heads},{length},{c.head_dim}]")
-    assert re.search(shape, inside)
-    copied = re.findall(rf"\n.*= {shape}\S* (?:copy|copy-start)\(.*", inside)
-    assert not copied, copied
+  shape = re.escape(f"{dtype}[5,{c.kv_heads},{jobs.PAGE},{c.head_dim}]")  # a page for each slot
+  assert re.search(shape, inside)
+  copied = re.findall(rf"\n.*= {shape}\S* (?:copy|copy-start)\(.*", inside)
+  assert not copied, copied
 
 
 def test_errors_name_the_value(params, rows):

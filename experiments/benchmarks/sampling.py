@@ -18,6 +18,7 @@ import time
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from absl import app, flags
 
 from experiments.benchmarks import peers, shapes
@@ -30,7 +31,7 @@ FLAGS = flags.FLAGS
 
 def main(argv):
   del argv
-  work = shapes.asked_work(FLAGS.heavy)
+  work = shapes.asked_work(FLAGS.heavy)._replace(mean=FLAGS.mean)
   peer = ask_peer(work)
   results = {}
   for name in FLAGS.variants:
@@ -77,6 +78,7 @@ def measure(name: str, work: shapes.Work) -> dict:
       end_ids=(c.vocab_size,),
       pad_id=0,
       slots=slots,
+      cache_gib=FLAGS.cache_gib if slots else None,
       decoding=decoding,
       cache_dtype=cache_dtype,
       compiler=shapes.compiler_options(FLAGS.compiler),
@@ -102,22 +104,23 @@ def measure(name: str, work: shapes.Work) -> dict:
   starts = range(0, work.prompts, some)
   parts = [jax.tree.map(lambda x: x[i : i + some], (rows, budget)) for i in starts]  # noqa: B023
   batch, queue = engine(None), engine(FLAGS.slots)
-  caps = jnp.ones_like(budget.cap).at[0, 0].set(work.limit)
+  caps = jnp.ones_like(budget.cap).at[0, 0].set(work.limit // 2 + 1)
   short = dataclasses.replace(budget, cap=caps)  # of the same programs
-  found = {
-    "batches": report(
+  found = {"mean_length": tokens / work.rows}
+  if FLAGS.longest_first:
+    rows = dataclasses.replace(rows, expected=work.lengths().mean(axis=1).astype(np.float32))
+  found["slots"] = report(
+    lambda: queue.generate(params, rows, budget, key),
+    FLAGS.slots,
+    first=lambda: queue.generate(params, rows, short, key),
+  )
+  if FLAGS.batches:
+    found["batches"] = report(
       lambda: [batch.generate(params, *p, key) for p in parts],
       FLAGS.slots,
       first=lambda: batch.generate(params, *parts[0], key),
-    ),
-    "slots": report(
-      lambda: queue.generate(params, rows, budget, key),
-      FLAGS.slots,
-      first=lambda: queue.generate(params, rows, short, key),
-    ),
-    "mean_length": tokens / work.rows,
-  }
-  found["ratio"] = found["batches"]["seconds"] / found["slots"]["seconds"]
+    )
+    found["ratio"] = found["batches"]["seconds"] / found["slots"]["seconds"]
   return found
 
 
@@ -146,6 +149,10 @@ def define():
     part.define()
   flags.DEFINE_bool("heavy", False, "lengths of heavy tail: slots against batches")
   flags.DEFINE_integer("slots", 512, "with --heavy: rows that decode at once")
+  flags.DEFINE_float("cache_gib", None, "with --heavy: GiB for keys; None: slots of full length")
+  flags.DEFINE_float("mean", None, "with --heavy: mean length; None: a quarter of the limit")
+  flags.DEFINE_bool("batches", True, "with --heavy: also batch by batch")
+  flags.DEFINE_bool("longest_first", False, "with --heavy: as if mean lengths of groups were known")
   flags.DEFINE_list("variants", ["xla", "triton", "triton+int8"], "decoding[+cache dtype]")
   flags.DEFINE_list("compiler", [], "options of XLA, name=true or name=false")
   flags.DEFINE_bool("profile", False, "adds the kernels of one call to each variant")

@@ -34,7 +34,8 @@ class Work(NamedTuple):
   group: int
   asked: int  # tokens of a prompt
   limit: int  # no response is longer
-  heavy: bool = False  # lengths are log-normal with a mean of limit / 4, else all at the limit
+  heavy: bool = False  # lengths are log-normal, else all at the limit
+  mean: float | None = None  # of the log-normal, before the limit cuts it; None: limit / 4
 
   @property
   def rows(self) -> int:
@@ -47,7 +48,7 @@ class Work(NamedTuple):
       return np.full(shape, self.limit, np.int32)
     sigma = 1.0
     draws = np.random.default_rng(seed).lognormal(
-      np.log(self.limit / 4) - sigma**2 / 2, sigma, shape
+      np.log(self.mean or self.limit / 4) - sigma**2 / 2, sigma, shape
     )
     return np.clip(draws.round(), 1, self.limit).astype(np.int32)
 

@@ -53,6 +53,7 @@ class Rows:
   train_tokens: Any = None  # [B, G, P] int32, the row to train on; None: `tokens`
   train_lengths: Any = None  # [B, G] int32, its prompt and forced prefix
   counts: Any = None  # [B, G] int32, forced tokens that count as sampled; None: none do
+  expected: Any = None  # [B] float32, tokens that answers will have, as far as known; None: unknown
 
 
 def render_rows(

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import triton as plgpu
 
-from lcrl.policies.cache import LayerCache
+from lcrl.policies.cache import LayerCache, largest
 from lcrl.policies.config import Config
 from lcrl.policies.triton_decode import LOW, encode_kv, index_of, load, store
 
@@ -26,7 +26,7 @@ _COLUMNS = 32  # of the values that a program of the second kernel adds up
 class Tiles(NamedTuple):
   """Sizes of blocks, and the launch of the first kernel."""
 
-  span: int = 512  # keys of a program, at least
+  span: int = 1024  # keys of a program, at least
   keys: int = 64  # read at once; no more than a page
   warps: int = 4
   stages: int = 2  # blocks of keys on their way
@@ -95,73 +95,71 @@ def _part(*refs, group, size, span, window, page, keys, scale, names):
   values_out, top_out, total_out, *new_refs = rest[len(names) :]
   new = dict(zip(names, new_refs, strict=True))
   row, head, part = (pl.program_id(i) for i in range(3))
-  lanes = max(16, pl.next_power_of_2(group))
-  query, rows = jnp.minimum(jnp.arange(lanes), group - 1), jnp.zeros(lanes, jnp.int32) + row
-  half, columns = jnp.arange(size // 2), jnp.arange(size)
-
-  position = at[row]
-  begin = part * span
+  position, begin = at[row], part * span
   first = 0 if window is None else jnp.maximum(position - window + 1, 0)
   hi = jnp.minimum(begin + span, position)  # keys before the token's own
   lo = jnp.maximum(begin, first)
-  active = (begin <= position) & (lo < begin + span)
-  mine = (position >= begin) & (position < begin + span)  # the token's own key comes from here
-  when = lambda flag, *shape: jnp.zeros(shape, bool) | flag
 
-  def rotated(index):
-    mask = when(active, lanes, size // 2)
-    a, b = (
-      load(qkv, rows, head, index, cols, mask=mask).astype(jnp.float32)
-      for cols in (half, half + size // 2)
+  @pl.when((begin <= position) & (first < begin + span))
+  def _():
+    mine = position < begin + span  # the last part writes the token's own key, and reads it here
+    lanes = max(16, pl.next_power_of_2(group))
+    query, rows = jnp.minimum(jnp.arange(lanes), group - 1), jnp.zeros(lanes, jnp.int32) + row
+    half, columns = jnp.arange(size // 2), jnp.arange(size)
+    # Codes of one byte become float16 in one instruction, bfloat16 in several.
+    coded = "v_scale" in old
+    wide = jnp.dtype(jnp.float16) if coded else qkv.dtype
+    most = largest(old["v"].dtype) if coded else 1.0
+
+    def rotated(index):
+      a, b = (
+        load(qkv, rows, head, index, cols).astype(jnp.float32) for cols in (half, half + size // 2)
+      )
+      c, s = (load(x, rows, half) for x in (cos, sin))
+      return (a * c - b * s).astype(qkv.dtype), (b * c + a * s).astype(qkv.dtype)
+
+    q, k = rotated(query), rotated(query * 0 + group)
+    v = load(qkv, rows, head, query * 0 + group + 1, columns)
+    put, k, v = encode_kv(new, k, v)
+    queries = [x.astype(wide) for x in q]
+    product = lambda a, b: jnp.sum(a.astype(jnp.float32) * b.astype(jnp.float32), axis=1)
+    own = (product(q[0], k[0]) + product(q[1], k[1])) * scale
+    # Sums of weights stay apart by key until the end: adding them up takes a barrier of all warps.
+    counted = (jnp.arange(keys) == 0)[None] & jnp.broadcast_to(mine, (lanes, 1))
+    carry = (
+      jnp.where(mine, own, LOW),
+      jnp.where(counted, 1.0, 0.0),
+      jnp.where(mine, v.astype(jnp.float32), 0.0),
     )
-    c, s = (load(x, rows, half, mask=mask) for x in (cos, sin))
-    return (a * c - b * s).astype(qkv.dtype), (b * c + a * s).astype(qkv.dtype)
 
-  q, k = rotated(query), rotated(query * 0 + group)
-  v = load(qkv, rows, head, query * 0 + group + 1, columns, mask=when(mine, lanes, size))
-  put, k, v = encode_kv(new, k, v)
-  product = lambda a, b: jnp.sum(a.astype(jnp.float32) * b.astype(jnp.float32), axis=1)
-  own = (product(q[0], k[0]) + product(q[1], k[1])) * scale
-  carry = (
-    jnp.where(mine, own, LOW),
-    jnp.where(when(mine, lanes), 1.0, 0.0),
-    jnp.where(mine, v.astype(jnp.float32), 0.0),
-  )
+    def block(i, carry):
+      top, total, values = carry
+      key = i * keys + jnp.arange(keys)
+      visible = (key >= lo) & (key < hi)
+      where, offset = table[row, i * keys // page], i * keys % page + jnp.arange(keys)
+      fetch = lambda ref, cols: load(ref, where, head, offset, cols, mask=visible[:, None])
+      scales = lambda name: plgpu.load(old[name].at[where, head, offset], mask=visible, other=0.0)
+      ks = [fetch(old["k"], cols).astype(wide) for cols in (half, half + size // 2)]
+      logits = (plgpu.dot(queries[0], ks[0].T) + plgpu.dot(queries[1], ks[1].T)) * scale
+      if coded:
+        logits *= scales("k_scale")[None]
+      logits = jnp.where(visible[None], logits, LOW)
+      above = jnp.maximum(top, logits.max(axis=1))
+      shrink = jnp.exp(top - above)[:, None]
+      weights = jnp.where(visible[None], jnp.exp(logits - above[:, None]), 0.0)
+      total = total * shrink + weights
+      if coded:  # by the largest value of each key, which float16 holds where a scale is too small
+        weights *= scales("v_scale")[None] * most
+      vs = fetch(old["v"], columns).astype(wide)
+      return above, total, values * shrink + plgpu.dot(weights.astype(wide), vs) * (1 / most)
 
-  def block(i, carry):
-    top, total, values = carry
-    key = i * keys + jnp.arange(keys)
-    visible = (key >= lo) & (key < hi)
-    where, offset = table[row, i * keys // page], i * keys % page + jnp.arange(keys)
-    fetch = lambda ref, cols: load(ref, where, head, offset, cols, mask=visible[:, None])
-    scales = lambda name: plgpu.load(old[name].at[where, head, offset], mask=visible, other=0.0)
-    ks = [fetch(old["k"], cols).astype(qkv.dtype) for cols in (half, half + size // 2)]
-    logits = (plgpu.dot(q[0], ks[0].T) + plgpu.dot(q[1], ks[1].T)) * scale
-    if "k_scale" in old:
-      logits *= scales("k_scale")[None]
-    logits = jnp.where(visible[None], logits, LOW)
-    above = jnp.maximum(top, logits.max(axis=1))
-    shrink = jnp.exp(top - above)
-    weights = jnp.where(visible[None], jnp.exp(logits - above[:, None]), 0.0)
-    total = total * shrink + weights.sum(axis=1)
-    if "v_scale" in old:
-      weights *= scales("v_scale")[None]
-    vs = fetch(old["v"], columns).astype(qkv.dtype)
-    return above, total, values * shrink[:, None] + plgpu.dot(weights.astype(qkv.dtype), vs)
-
-  blocks = jnp.where(active, pl.cdiv(jnp.maximum(hi, 0), keys), 0)
-  top, total, values = jax.lax.fori_loop(lo // keys, blocks, block, carry)
-  plgpu.store(
-    values_out.at[index_of(rows, head, part, query, columns)],
-    values,
-    mask=when(active, lanes, size),
-  )
-  for ref, x in ((top_out, top), (total_out, total)):
-    plgpu.store(ref.at[rows, head, part, query], x, mask=when(active, lanes))
-  safe = jnp.maximum(position, 0)
-  pages = jnp.zeros(lanes, jnp.int32) + table[row, safe // page]
-  for name, x in put.items():
-    store(new[name], x, pages, head, rows * 0 + safe % page, mask=mine)
+    top, total, values = jax.lax.fori_loop(lo // keys, pl.cdiv(hi, keys), block, carry)
+    plgpu.store(values_out.at[index_of(rows, head, part, query, columns)], values)
+    plgpu.store(top_out.at[rows, head, part, query], top)
+    plgpu.store(total_out.at[rows, head, part, query], total.sum(axis=1))
+    pages = jnp.zeros(lanes, jnp.int32) + table[row, position // page]
+    for name, x in put.items():
+      store(new[name], x, pages, head, rows * 0 + position % page, mask=mine)
 
 
 def _sum(at, values, top, total, out, *, group, size, span, window, parts):

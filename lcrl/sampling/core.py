@@ -102,17 +102,58 @@ def advance(job: Job, s: Slots, until: jax.Array | int) -> Slots:
     length = jax.tree.leaves(s.cache)[0].shape[2]
     return _decode(job, s, lambda s: (_finished_rows(s) < until) & (s.iteration < length))
 
-  def turn(s):
-    """Starts rows, gives pages, and writes tokens until these are full or rows can start."""
-    can_start = lambda s: _any((_free(s) >= _enough(job, s)) & pages.startable(job, s))
-    s = jax.lax.while_loop(can_start, lambda s: _refill(job, s), s)
-    s = pages.grant(job, s)
-    end, waits, fewer = s.iteration + job.page, s.waits.any(), _free(s)
-    enough = jnp.maximum(_enough(job, s), fewer + 1)  # where pages, not slots, keep rows waiting
-    goes_on = lambda s: (_finished_rows(s) < until) & (~waits | (_free(s) < enough))
-    return _decode(job, s, lambda s: goes_on(s) & (s.iteration < end))
+  fewer = job._replace(slots=job.narrow)
+  goes_on = lambda s: _finished_rows(s) < until
+  narrow = lambda s: ~s.waits.any() & (len(s.row) - _free(s) <= fewer.slots)
 
-  return jax.lax.while_loop(lambda s: _any(_finished_rows(s) < until), turn, s)
+  def wide_then_narrow(s):
+    s = jax.lax.while_loop(
+      lambda s: _any(goes_on(s) & ~narrow(s)), lambda s: _turn(job, s, until), s
+    )
+    chosen, some = _compact(fewer, s)
+    some = jax.lax.while_loop(
+      lambda s: _any(goes_on(s) & ~s.waits.any()), lambda s: _decode_pages(fewer, s, until), some
+    )
+    return _spread(s, chosen, some)
+
+  if fewer.slots == job.slots:
+    return jax.lax.while_loop(lambda s: _any(goes_on(s)), lambda s: _turn(job, s, until), s)
+  return jax.lax.while_loop(lambda s: _any(goes_on(s)), wide_then_narrow, s)
+
+
+def _turn(job: Job, s: Slots, until: jax.Array | int) -> Slots:
+  """Starts rows, then writes tokens until pages are full or more rows can start."""
+  can_start = lambda s: _any((_free(s) >= _enough(job, s)) & pages.startable(job, s))
+  s = jax.lax.while_loop(can_start, lambda s: _refill(job, s), s)
+  return _decode_pages(job, s, until)
+
+
+def _decode_pages(job: Job, s: Slots, until: jax.Array | int) -> Slots:
+  """Gives pages, and writes tokens until these are full or more rows can start."""
+  s = pages.grant(job, s)
+  end, waits = s.iteration + job.page, s.waits.any()
+  enough = jnp.maximum(_enough(job, s), _free(s) + 1)  # where pages, not slots, keep rows waiting
+  goes_on = lambda s: (_finished_rows(s) < until) & (~waits | (_free(s) < enough))
+  return _decode(job, s, lambda s: goes_on(s) & (s.iteration < end))
+
+
+_OF_SLOTS = ("row", "token", "position", "steps", "control")
+
+
+def _compact(job: Job, s: Slots) -> tuple[jax.Array, Slots]:
+  """The slots of the last few rows, in a batch of their own: products are of fewer rows. Keys stay
+  where they are, in the pool."""
+  chosen = jnp.argsort(s.row == len(s.tokens))[: job.slots]
+  take = lambda x: x[chosen]
+  held = {name: jax.tree.map(take, getattr(s, name)) for name in _OF_SLOTS}
+  return chosen, s._replace(**held, pages=s.pages and s.pages.map(take))
+
+
+def _spread(s: Slots, chosen: jax.Array, some: Slots) -> Slots:
+  """The slots `s`, of which those `chosen` have gone on as `some`."""
+  put = lambda old, new: old.at[chosen].set(new)
+  held = {name: jax.tree.map(put, getattr(s, name), getattr(some, name)) for name in _OF_SLOTS}
+  return some._replace(**held, pages=s.pages and s.pages.map(put, some.pages))
 
 
 def finished(s: Slots) -> jax.Array:

@@ -21,6 +21,7 @@ from lcrl.policies.decoding import KERNELS
 from lcrl.sampling import programs
 from lcrl.sampling.controls import Control
 from lcrl.sampling.core import PyTree
+from lcrl.sampling.jobs import PAGE
 from lcrl.types import Budget, Rollouts
 
 SHORTEST = 16  # the smallest bucket; the others are its doubles
@@ -37,6 +38,7 @@ class Engine:
   temperature: float
   control: Control | None
   slots: int | None
+  pages: int | None
   cache_dtype: str | None
   mesh: Mesh | None
   compiler: tuple[tuple[str, Any], ...] = ()
@@ -137,6 +139,7 @@ def make_engine(
   temperature: float = 1.0,
   control: Control | None = None,
   slots: int | None = None,
+  cache_gib: float | None = None,
   dtype: str | None = None,
   cache_dtype: str | None = None,
   decoding: str | None = None,
@@ -154,6 +157,8 @@ def make_engine(
     temperature: at least 0; 0 takes the most likely token.
     control: what else changes the distribution (`lcrl.sampling.controls`).
     slots: rows that decode at once on a data shard while others wait; None: all.
+    cache_gib: GiB of a device that hold their keys and values; None: as much as `slots` rows of
+      full length need. With less, rows may have to start again, but what is sampled stays the same.
     dtype: of the sampler's copy of the parameters; None: the policy's.
     cache_dtype: of keys and values, "int8" with a scale each; None: as `dtype`.
     decoding: a name in `policies.decoding.KERNELS`; None: the fastest that this mesh can run.
@@ -168,6 +173,10 @@ def make_engine(
     raise ValueError(f"temperature must be at least 0, got {temperature}.")
   if not end_ids:
     raise ValueError("end_ids is empty: no response would ever end.")
+  if cache_gib is not None and slots is None:
+    raise ValueError(
+      f"cache_gib={cache_gib} without slots: then no row waits, and all need a cache."
+    )
   config = dataclasses.replace(policy.config, dtype=dtype or policy.config.dtype)
   config = _with_kernels(config, mesh, decoding, cache_dtype)
   if config != policy.config:
@@ -182,11 +191,21 @@ def make_engine(
     temperature,
     control,
     slots,
+    None if cache_gib is None else pages_in(policy, cache_gib, cache_dtype, mesh),
     cache_dtype,
     mesh,
     tuple(sorted(compiler.items())),
     source,
   )
+
+
+def pages_in(policy, gib: float, cache_dtype: str | None, mesh: Mesh | None) -> int:
+  """How many pages a device holds in so many GiB."""
+  a_page = jax.eval_shape(partial(policy.init_cache, 1, PAGE, cache_dtype))
+  parts = (
+    1 if mesh is None or policy.config.kv_heads % mesh.shape["tensor"] else mesh.shape["tensor"]
+  )
+  return int(gib * 2**30 * parts / sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(a_page)))
 
 
 def _with_kernels(config, mesh: Mesh | None, decoding: str | None, cache_dtype: str | None):

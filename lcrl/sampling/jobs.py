@@ -16,6 +16,7 @@ PyTree = Any
 SHORTEST = 64  # the shortest cache of responses
 MAX_DOUBLINGS = 3  # of its length: each length is a program of its own
 PAGE = 64  # tokens of a page
+LEAST_NARROW = 16  # products of fewer rows take as long
 
 
 class Queue(NamedTuple):
@@ -47,6 +48,7 @@ class Job(NamedTuple):
   cache_dtype: str | None
   cache_lengths: tuple[int, ...]  # of the responses' cache, one after the other; without slots
   read_lengths: tuple[int, ...]  # how far all slots read; empty: each row its own length
+  narrow: int  # slots that go on where no row waits and no more are left; `slots`: all
   page: int  # tokens of a page; of slots alone, as what follows
   pages: int  # of the pool
   row_pages: int  # that the longest row needs
@@ -73,6 +75,7 @@ def plan(
   pages: int | None = None,
   page: int = PAGE,
   expected: jax.Array | None = None,
+  narrow: int | None = None,
 ) -> Job:
   """What to sample, and how.
 
@@ -98,7 +101,9 @@ def plan(
       length.
     page: tokens of a page.
     expected: [R], how long answers will be; with slots the groups of the longest start first, so
-      that few are left alone at the end. Caps bound it; None: caps are all that is known.
+      that few are left alone at the end. Caps bound it. None: they start in their order.
+    narrow: slots in which the last rows go on, so that products are of fewer rows; None: a quarter
+      for a kernel, all where each further loop would be compiled for each length that is read.
   """
   rows = len(tokens)
   if max_tokens < 1:
@@ -117,8 +122,8 @@ def plan(
   if not isinstance(params["layers"], tuple):
     params = policy.unstack(params)
   caps = jnp.minimum(caps, max_tokens)
-  expected = caps if expected is None else jnp.minimum(expected, caps)
-  longest = expected.reshape(-1, group).max(axis=1)
+  longest = jnp.zeros(rows) if expected is None else jnp.minimum(expected, caps)
+  longest = longest.reshape(-1, group).max(axis=1)
   queue = Queue(
     tokens=tokens,
     lengths=lengths,
@@ -133,6 +138,8 @@ def plan(
     size = min(slots, rows)
     refill = min(refill or -(-size // 8), size)
     refill = max(refill - refill % group, group)
+  if narrow is None and not kernel.reads_all_rows_alike and size >= 4 * LEAST_NARROW:
+    narrow = size // 4
   row_pages = pages_of(tokens.shape[1] + max_tokens, page)
   if pages is not None and slots is not None and pages < row_pages:
     raise ValueError(
@@ -154,6 +161,7 @@ def plan(
     cache_dtype,
     cache_lengths(max_tokens) if growing and slots is None else (max_tokens,),
     read_lengths(tokens.shape[1] + max_tokens) if slots and kernel.reads_all_rows_alike else (),
+    size if narrow is None else min(narrow, size),
     page,
     min(pages or size * row_pages, size * row_pages),
     row_pages,

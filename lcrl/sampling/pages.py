@@ -16,6 +16,7 @@ group has a copy. S slots, R rows, W pages of a row, C pages of the pool.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
@@ -37,6 +38,12 @@ class Pages(NamedTuple):
   start: jax.Array  # [S] int32, which start of all this row was
   starts: jax.Array  # [] int32, starts of rows so far
   peak: jax.Array  # [] int32, the most pages in use at once
+
+  def map(self, f: Callable[..., jax.Array], *others: Pages) -> Pages:
+    """`f` of what each slot holds; counters are those of the last."""
+    p = others[-1] if others else self
+    each = {x: f(*(getattr(q, x) for q in (self, *others))) for x in ("table", "held", "start")}
+    return p._replace(**each)
 
 
 class Starts(NamedTuple):

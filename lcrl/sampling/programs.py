@@ -113,7 +113,9 @@ def stream(
     # While the cache is short, few rows are finished: one piece is enough until its last length.
     for until in cuts if length == lengths[-1] else cuts[-1:]:
       slots = run(advance_stream, slots, np.int32(until))  # traced: one program for all cuts
-      written = slots._replace(prompts=None, cache=None)  # so that one program serves every length
+      written = slots._replace(
+        prompts=None, cache=None, pages=None
+      )  # so that one program serves every length
       yield read_stream(engine, rows, budget, bucket, written)
 
 
@@ -135,7 +137,7 @@ def layout(policy: policies.Policy, mesh: Mesh, copy: PyTree) -> PyTree:
 def _work(engine: Engine, work, params, rows: Rows, budget: Budget, key, bucket: Bucket, *carry):
   """`work(job, G, *carry)` on the rows of every shard; `carry` is pairs (value, PartitionSpec)."""
 
-  def shard(params, key, tokens, lengths, caps, index, *carry):
+  def shard(params, key, tokens, lengths, caps, index, expected, *carry):
     group = lengths.shape[1]
     flat = lambda x: x.reshape(-1, *x.shape[2:])
     per_row = tokens[..., : bucket.prompt], lengths, caps, core.row_keys(key, index, group)
@@ -148,15 +150,19 @@ def _work(engine: Engine, work, params, rows: Rows, budget: Budget, key, bucket:
       temperature=engine.temperature,
       control=engine.control,
       slots=engine.slots,
+      pages=engine.pages,
       group=group if bucket.share else 1,
       cache_dtype=engine.cache_dtype,
       growing=engine.growing,
+      expected=None if expected is None else jnp.repeat(expected, group),
     )
     return work(job, group, *carry)
 
   values, specs = zip(*carry, strict=True) if carry else ((), ())
-  run = _over_shards(engine, shard, P(), P(), BATCH, BATCH, BATCH, BATCH, *specs)
-  return run(params, key, rows.tokens, rows.lengths, caps(rows, budget), rows.index, *values)
+  run = _over_shards(engine, shard, P(), P(), *[BATCH] * 5, *specs)
+  return run(
+    params, key, rows.tokens, rows.lengths, caps(rows, budget), rows.index, rows.expected, *values
+  )
 
 
 def _over_shards(engine: Engine, work: Callable, *specs) -> Callable:
@@ -182,14 +188,17 @@ def _lay_out(engine: Engine, s: Slots) -> Slots:
   mesh, parts = engine.mesh, engine.mesh.shape["tensor"]
   put = lambda *axes: lambda x: _constrain(x, NamedSharding(mesh, P(*BATCH, *axes)))
   heads = lambda x: put(None if x.shape[1] % parts else "tensor")(x)
-  cache, layers = jax.tree.map(heads, (s.cache, s.prompts.layers))
+  cache, prompts = jax.tree.map(heads, (s.cache, s.prompts and s.prompts.layers))
   s = jax.tree.map(put(), s)
-  return s._replace(cache=cache, prompts=s.prompts._replace(layers=layers))
+  return s._replace(cache=cache, prompts=s.prompts and s.prompts._replace(layers=prompts))
 
 
 def _counters(s: Slots, change: Callable) -> Slots:
   """Changes the counters of a shard: between programs they have an axis of shards."""
-  return s._replace(waiting=change(s.waiting), iteration=change(s.iteration))
+  if s.pages is not None:
+    pages = s.pages._replace(starts=change(s.pages.starts), peak=change(s.pages.peak))
+    s = s._replace(pages=pages)
+  return s._replace(iteration=change(s.iteration))
 
 
 def _by_group(tree: PyTree, group: int) -> PyTree:

@@ -23,6 +23,7 @@ from lcrl.rollouts.worker import RolloutWorker
 from lcrl.sampling import choices
 from lcrl.sampling.controls import Control
 from lcrl.sampling.engine import Engine, make_engine
+from lcrl.sampling.jobs import PAGE, pages_of
 from lcrl.tasks.task import Task
 from lcrl.tasks.verify import Verifier
 from lcrl.training.keys import EVAL_STREAM, step_key
@@ -80,21 +81,31 @@ def build_engine(
   temperature: float | None = None,
 ) -> Engine:
   """The engine on this mesh with the sampling settings of the run, or at another temperature."""
-  sampling = model.settings.sampling
-  return make_engine(
+  sampling, train = model.settings.sampling, model.settings.train
+  engine = make_engine(
     model.policy,
-    max_tokens=model.settings.train.max_tokens,
+    max_tokens=train.max_tokens,
     end_ids=end_ids,
     pad_id=pad_id,
     temperature=sampling.temperature if temperature is None else temperature,
     control=build_control(sampling.control),
     slots=sampling.slots,
+    cache_gib=sampling.cache_gib,
     dtype=sampling.dtype,
     cache_dtype=sampling.cache_dtype,
     decoding=sampling.decoding,
     mesh=mesh,
     source=None if mesh is model.mesh else model.mesh,
   )
+  needed = pages_of(train.max_prompt_tokens + train.max_tokens, PAGE)
+  if engine.pages is not None and engine.pages < needed:
+    raise ValueError(
+      f"sampling.cache_gib={sampling.cache_gib} holds {engine.pages} pages of {PAGE} tokens, and a "
+      f"row of train.max_prompt_tokens={train.max_prompt_tokens} and "
+      f"train.max_tokens={train.max_tokens} needs {needed}: at least "
+      f"{sampling.cache_gib * needed / max(engine.pages, 1):.3g} GiB."
+    )
+  return engine
 
 
 @contextlib.contextmanager

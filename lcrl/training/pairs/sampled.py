@@ -43,6 +43,7 @@ def make_sampler(
     temperature=eval_temperature(s),
     control=build_control(s.sampling.control),
     slots=s.sampling.slots,
+    cache_gib=s.sampling.cache_gib,
     dtype=s.sampling.dtype,
     mesh=mesh,
   )
