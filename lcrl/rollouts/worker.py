@@ -77,16 +77,13 @@ class RolloutWorker:
       key: of this step.
     """
     grader = RolloutGrader(self, params, local.prompts, local.rows, key)
-    args = local.rows, local.budget
-    if jax.process_count() > 1:
-      args = to_global(self.mesh, args)
     reader, pieces, known = ThreadPoolExecutor(1), [], None
     # The devices run programs in order. A copy of the smallest parameter is ready when the work
     # before this round is done: that is when sampling starts. The copy, because the update may
     # donate the parameters themselves.
     smallest = sorted(jax.tree.leaves(params), key=np.size)[:1]
     started = reader.submit(_time_when_ready, [jnp.copy(leaf) for leaf in smallest])
-    for sampled, done in self.engine.stream(params, *args, key):
+    for sampled, done in self.engine.stream(params, local.rows, local.budget, key):
       pieces.append(reader.submit(grader.grade_piece, sampled.tokens, sampled.mask, done, known))
       known = done
     reader.shutdown(wait=False)
