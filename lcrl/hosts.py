@@ -33,7 +33,7 @@ def gather(name: str, value: Any, among: Sequence[int] | None = None) -> list[An
     among: the processes that take part, in increasing order, this one included; None: all.
 
   Raises:
-    RuntimeError: a process has not arrived in time, or the coordination service has ended.
+    TimeoutError: a process has not arrived in time, or the coordination service has ended.
   """
   processes = range(jax.process_count()) if among is None else among
   if len(processes) == 1:
@@ -50,8 +50,8 @@ def gather(name: str, value: Any, among: Sequence[int] | None = None) -> list[An
       text = client.blocking_key_value_get(f"{place}/{number}/{key}", round(PATIENCE * 1000))
     except jax.errors.JaxRuntimeError as error:
       late = "DEADLINE_EXCEEDED" in str(error)
-      why = f"within {PATIENCE:g} seconds" if late else f"({str(error).partition(chr(10))[0]})"
-      raise RuntimeError(
+      why = f"within {PATIENCE:g} seconds" if late else f"({str(error).splitlines()[0]})"
+      raise TimeoutError(
         f"process {own} of this run has heard nothing from process {process} about {name} {why}; "
         "the same command on all hosts goes on from the last checkpoint."
       ) from None

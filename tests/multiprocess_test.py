@@ -80,7 +80,7 @@ if process == 0:
   hosts.PATIENCE = 0.5
   try:
     hosts.gather("silence", 0)
-  except RuntimeError as error:
+  except TimeoutError as error:
     print(error, flush=True)
 """
 
