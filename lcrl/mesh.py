@@ -180,6 +180,17 @@ def processes(mesh: Mesh) -> list[int]:
   return sorted({device.process_index for device in mesh.devices.flat})
 
 
+def sharing_processes(mesh: Mesh) -> list[int]:
+  """The processes that hold the same rows of a batch as this one, itself included: several where a
+  tensor or sequence group spans processes."""
+  held: dict[int, set[int]] = {}
+  for shard, devices in enumerate(mesh.devices.reshape(batch_shards(mesh), -1)):
+    for device in devices:
+      held.setdefault(device.process_index, set()).add(shard)
+  own = held.get(jax.process_index())
+  return sorted(process for process, shards in held.items() if shards == own)
+
+
 def to_global(mesh: Mesh, local: PyTree) -> PyTree:
   """The rows of each process (numpy, along B) -> global arrays split over the batch axes."""
   sharding = batch_sharding(mesh)

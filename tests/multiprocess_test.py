@@ -38,6 +38,10 @@ CONFIG = changed(
   mesh={"data": 1, "fsdp": 2},  # rows and parameters are split over the processes
 )
 PREFETCH = CONFIG | {"train": CONFIG["train"] | {"steps": 3, "steps_ahead": 0}}
+WHOLE_ROWS = PREFETCH | {  # both processes hold all rows
+  "train": PREFETCH["train"] | {"steps": 1},
+  "mesh": {"data": 1, "fsdp": 1, "tensor": 2},
+}
 ROWS = """
 import os, sys
 os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=2"
@@ -187,7 +191,7 @@ def runs(tmp_path_factory):
   stopped twice, by a signal to the second process and then by one to both."""
   folder, patch = tmp_path_factory.mktemp("runs"), pytest.MonkeyPatch()
   limit_devices(patch, 2)
-  configs = {"ahead": CONFIG, "prefetch": PREFETCH}
+  configs = {"ahead": CONFIG, "prefetch": PREFETCH, "whole_rows": WHOLE_ROWS}
   jobs = [{"config": c, "workdir": str(folder / f"two_{name}")} for name, c in configs.items()]
   stopped = {"config": PREFETCH, "workdir": str(folder / "stopped")}
   jobs.append(stopped | {"signal": signal.SIGTERM, "at": [[1, 1]]})
@@ -222,11 +226,12 @@ def test_two_processes_train_as_one(runs, name, config):
 
 def test_each_process_verifies_its_own_rows(runs):
   """Nothing is verified twice, and no process verifies much more than the other."""
-  for name in ("ahead", "prefetch"):
+  for name in ("ahead", "prefetch", "whole_rows"):
     *_, alone, both = runs[name]
     shares = [record["verified"] for record in both]
     assert sum(shares) == alone["verified"]
     assert max(shares) < 0.6 * sum(shares)
+  same_state(runs["whole_rows"][1], runs["whole_rows"][0], WHOLE_ROWS)
 
 
 def test_two_processes_stop_together_and_one_process_goes_on(runs):

@@ -97,7 +97,7 @@ class PendingRollouts:
   grader: RolloutGrader
   sampled: Rollouts  # arrays that the devices still compute, without verdicts
   started: Future[float]  # when sampling started, by time.perf_counter
-  pieces: Sequence[Future[GradedPiece]]  # every rollout is in one of them
+  pieces: Sequence[Future[GradedPiece]]  # every rollout that this process verifies is in one
 
   def result(self) -> tuple[Rollouts, RolloutGrader]:
     """Waits for the rollouts and their verdicts: global arrays, and the grader that verifies them
@@ -110,7 +110,8 @@ class PendingRollouts:
     index = np.concatenate([piece.positions for piece in pieces])
     verdicts = [verdict for piece in pieces for verdict in piece.verdicts.result()]
     blank = {name: to_local(getattr(self.sampled, name)) for name in VERDICTS}
-    fields = to_global(self.grader.worker.mesh, self.grader.fields(blank, index, verdicts))
+    graded = self.grader.exchanged(index, verdicts)
+    fields = to_global(self.grader.worker.mesh, self.grader.fields(blank, *graded))
     interval = Interval(self.started.result(), last.sampled_at)
     return dataclasses.replace(self.sampled, **fields), self.grader, interval
 
