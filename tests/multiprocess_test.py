@@ -231,7 +231,9 @@ def test_each_process_verifies_its_own_rows(runs):
     shares = [record["verified"] for record in both]
     assert sum(shares) == alone["verified"]
     assert max(shares) < 0.6 * sum(shares)
-  same_state(runs["whole_rows"][1], runs["whole_rows"][0], WHOLE_ROWS)
+  one, two, *_ = runs["whole_rows"]
+  assert numbers(two) == numbers(one)  # of all verdicts, also those of the other process
+  assert numbers(one)[1]["outcome/bad_format"] > 4
 
 
 def test_two_processes_stop_together_and_one_process_goes_on(runs):
