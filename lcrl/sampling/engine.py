@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -237,7 +237,8 @@ def _limits(rows: Rows, budget: Budget) -> Limits:
   return Limits(*map(int, found))
 
 
-def _agreed(limits: list[Sequence[int]]) -> Limits:
+def _agreed(limits: Sequence[Sequence[int]]) -> Limits:
   """The limits of all rows, from those of each process."""
-  merge = Limits(min, max, min, max, max, min)
-  return Limits(*(f(values) for f, values in zip(merge, zip(*limits, strict=True), strict=True)))
+  merges: tuple[Callable[..., int], ...] = (min, max, min, max, max, min)  # by field
+  fields = zip(merges, zip(*limits, strict=True), strict=True)
+  return Limits(*(merge(values) for merge, values in fields))
