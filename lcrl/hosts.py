@@ -40,7 +40,8 @@ def gather(name: str, value: Any, among: Sequence[int] | None = None) -> list[An
     return [value]
   from jax._src.distributed import global_state
 
-  client, own, first = global_state.client, jax.process_index(), processes[0]
+  client: Any = global_state.client
+  own, first = jax.process_index(), processes[0]
   place = f"lcrl/{name}/{'-'.join(map(str, among or ()))}"
   _exchanges[place] += 1
   number = _exchanges[place]

@@ -136,12 +136,15 @@ WAITING = """
 import sys, time
 import jax
 from experiments.train import join
+from lcrl import hosts
 from lcrl.training.peers import watched_peers
 process = int(sys.argv[2])
 join(sys.argv[1], 2, process)
 with watched_peers():
   print("ready", flush=True)
-  time.sleep(200 if process == int(sys.argv[3]) else 60)
+  if process == int(sys.argv[3]):
+    hosts.gather("a word that never comes", 0)
+  time.sleep(60)
 """
 
 
