@@ -42,7 +42,8 @@ def gather(name: str, value: Any, among: Sequence[int] | None = None) -> list[An
 
   client: Any = global_state.client
   own, first = jax.process_index(), processes[0]
-  place = f"lcrl/{name}/{'-'.join(map(str, among or ()))}"
+  members = "all" if len(processes) == jax.process_count() else "-".join(map(str, processes))
+  place = f"lcrl/{name}/{members}"
   _exchanges[place] += 1
   number = _exchanges[place]
 
