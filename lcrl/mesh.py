@@ -65,6 +65,15 @@ def make_mesh(
   return Mesh(near, AXES, axis_types=(AxisType.Auto,) * len(AXES))
 
 
+def check_sampling_devices(count: int) -> None:
+  """Raises ValueError if several processes share the run and `count` devices shall only sample."""
+  if count and jax.process_count() > 1:
+    raise ValueError(
+      f"sampling.devices={count} works in one process, not in {jax.process_count()}: with 0, every "
+      "device samples and trains, also with train.steps_ahead=1."
+    )
+
+
 def sampler_mesh(mesh: Mesh, count: int) -> Mesh:
   """A mesh of the last `count` devices of this process, for sampling while those of `mesh` train;
   `mesh` itself for 0. Its tensor axis is as long as that of `mesh`.
@@ -72,10 +81,9 @@ def sampler_mesh(mesh: Mesh, count: int) -> Mesh:
   Raises:
     ValueError: there are several processes, or too few devices.
   """
+  check_sampling_devices(count)
   if not count:
     return mesh
-  if jax.process_count() > 1:
-    raise ValueError(f"sampling.devices={count} works in one process, not in several.")
   taken = set(mesh.devices.flat)
   free = [device for device in jax.devices() if device not in taken][-count:]
   tensor = mesh.shape["tensor"]
@@ -165,6 +173,22 @@ def optimizer_shardings(mesh: Mesh, optimizer, params: PyTree, shardings: PyTree
     shardings,
     transform_non_params=lambda _: replicated(mesh),
   )
+
+
+def processes(mesh: Mesh) -> list[int]:
+  """The processes that have devices on this mesh."""
+  return sorted({device.process_index for device in mesh.devices.flat})
+
+
+def sharing_processes(mesh: Mesh) -> list[int]:
+  """The processes that hold the same rows of a batch as this one, itself included: several where a
+  tensor or sequence group spans processes."""
+  held: dict[int, set[int]] = {}
+  for shard, devices in enumerate(mesh.devices.reshape(batch_shards(mesh), -1)):
+    for device in devices:
+      held.setdefault(device.process_index, set()).add(shard)
+  own = held.get(jax.process_index())
+  return sorted(process for process, shards in held.items() if shards == own)
 
 
 def to_global(mesh: Mesh, local: PyTree) -> PyTree:

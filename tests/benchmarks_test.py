@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import os
 import pathlib
 
 import numpy as np
@@ -34,6 +35,19 @@ def test_a_step_has_parts(bench):
   parts = ("sampling_s", "verify_s", "shape_s", "update_s")
   assert min(own[part] for part in (*parts[1:], "sampled_s")) > 0
   assert sum(own[part] for part in parts) == pytest.approx(own["step_s"], rel=1e-3)
+
+
+def test_a_step_is_measured_in_two_processes(bench, monkeypatch):
+  """Each has one device; only the first one prints."""
+  one_each = os.environ["XLA_FLAGS"].replace("device_count=8", "device_count=1")
+  monkeypatch.setenv("XLA_FLAGS", one_each)
+  how = {"update": "none/xla/1/0/scan", "workers": 2, "repeats": 1, "processes": 2}
+  own, result = bench("step", **COMMON, **how)
+  assert result["own"] == own
+  assert (own["processes"], own["devices"], own["response_tokens"]) == (2, 2, 2 * 2 * 8)
+  assert own["step_s"] > own["update_s"] > 0
+  with pytest.raises(ValueError, match="--peer measures in one process"):
+    bench("step", **COMMON, **how, peer="tunix")
 
 
 def test_sampling_is_measured_by_variant(bench):

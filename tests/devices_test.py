@@ -57,6 +57,13 @@ def test_the_numbers_that_would_do_are_named():
     make_mesh(data=2, fsdp=1, devices=first_devices(3))
 
 
+def test_dedicated_devices_are_refused_in_several_processes(monkeypatch):
+  monkeypatch.setattr(jax, "process_count", lambda: 2)
+  config = smoke(sampling={"devices": 1}, train={"steps_ahead": 1}, loss={"correction": None})
+  with pytest.raises(ValueError, match=r"sampling\.devices=1 works in one process, not in 2: with"):
+    build_learner(read(config))
+
+
 def test_a_monitor_set_that_no_device_shares_is_filled_up_and_the_repeats_are_not_seen():
   s = read(smoke(monitor={"every": 1, "prompts": 5}, train={"group_size": 8}))
   mesh = make_mesh(data=4, fsdp=1, devices=jax.devices()[:4])

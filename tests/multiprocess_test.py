@@ -1,17 +1,12 @@
 """Two processes train as one does: same tokens, same parameters, whatever lies on which.
 
 Everything that happens on the host, or before groups are chosen, takes part: rounds are refilled,
-responses are cut and verified again, rules are read off them, entropy is measured. The rollouts of
-the second step are sampled ahead.
+responses are cut and verified again, rules are read off them, entropy is measured. The next step's
+rollouts are sampled before the update, or started behind it.
 """
 
-import json
-import os
 import shutil
-import socket
-import subprocess
-import sys
-from pathlib import Path
+import signal
 
 import jax
 import numpy as np
@@ -22,10 +17,11 @@ from lcrl.training.checkpoint import Checkpoints
 from lcrl.training.rl.learner import build_learner
 from lcrl.training.rl.settings import read
 from tests.helpers.devices import limit_devices
+from tests.helpers.files import lines
+from tests.helpers.processes import run_two, start_two, train_in_two
 from tests.helpers.rl_runs import changed
+from tests.helpers.train_jobs import watched
 
-REPOSITORY = Path(__file__).parent.parent
-FLAGS = os.environ["XLA_FLAGS"].replace("device_count=8", "device_count=1")
 CONFIG = changed(
   train__steps=2,
   train__group_size=2,
@@ -39,8 +35,14 @@ CONFIG = changed(
   reward__base={"fn": "rule_fraction", "rules": ("digit",)},
   filter={"fn": "nonconstant_reward"},  # drops groups of equal reward, so that rounds are refilled
   advantage={"fn": "canon_entropy"},
+  checkpoint={"every": 1, "keep": 2},
   mesh={"data": 1, "fsdp": 2},  # rows and parameters are split over the processes
 )
+PREFETCH = CONFIG | {"train": CONFIG["train"] | {"steps": 3, "steps_ahead": 0}}
+WHOLE_ROWS = PREFETCH | {  # both processes hold all rows
+  "train": PREFETCH["train"] | {"steps": 1},
+  "mesh": {"data": 1, "fsdp": 1, "tensor": 2},
+}
 ROWS = """
 import os, sys
 os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=2"
@@ -65,16 +67,85 @@ for shape, rows in (
 """
 
 
+EXCHANGES = """
+import sys
+import jax
+from experiments.train import join
+from lcrl import hosts
+process = int(sys.argv[2])
+join(sys.argv[1], 2, process)
+for i in range(20):
+  assert hosts.gather("number", [process, i]) == [[0, i], [1, i]]
+  assert hosts.gather("own", i, [process]) == [i]
+assert hosts.gather("word", "ab"[process], [0, 1]) == ["a", "b"]
+from jax._src.distributed import global_state
+kept = [key for key, _ in global_state.client.key_value_dir_get("lcrl")]
+assert len(kept) <= 2 * 2 * 3, kept  # of each name two exchanges, of two values and their list
+if process == 0:
+  hosts.PATIENCE = 0.5
+  try:
+    hosts.gather("silence", 0)
+  except TimeoutError as error:
+    print(error, flush=True)
+"""
+
+# The update and the sampling run on one device of each process. Its other device is "the host", on
+# which budgets are computed.
+BUSY = """
+import sys, time
+import jax, jax.numpy as jnp
+from jax.sharding import NamedSharding, PartitionSpec as P
+from experiments.train import join
+process = int(sys.argv[2])
+join(sys.argv[1], 2, process)
+apart = jax.devices()[::2]
+jax.devices = lambda *_: apart
+from lcrl.sampling.engine import make_engine
+from lcrl.training.rl import budgets, collect
+from lcrl.training.rl.learner import build_learner
+from lcrl.training.rl.settings import read
+from tests.helpers.methods import CAP, METHODS, WORDS, Run
+from tests.helpers.rl_runs import changed
+for module in (budgets, collect):
+  module.on_host = lambda: jax.default_device(jax.local_devices()[1])
+how = METHODS["l1_exact"] | {"mesh": {"data": 2, "fsdp": 1}}
+model = build_learner(read(changed(mesh=how["mesh"])))
+engine = make_engine(
+  model.policy, max_tokens=CAP, end_ids=WORDS.end_ids, pad_id=WORDS.pad_id, mesh=model.mesh
+)
+run = Run(engine, **how)
+state, queue = run.model.initial(), run.step.queue
+
+@jax.jit
+def slowly(params, rounds):
+  rows = jax.lax.with_sharding_constraint(
+    jnp.ones((2, 256, 256)) / 256, NamedSharding(model.mesh, P("data"))
+  )
+  busy = jax.lax.fori_loop(0, rounds, lambda _, x: jnp.tanh(x @ x), rows)
+  return jax.tree.map(lambda x: x + 0 * busy.sum().astype(x.dtype), params)
+
+for rounds in (1, 500):  # the first compiles
+  queue.advance(queue.take(state), state.recipe)
+  params = slowly(state.params, rounds)
+  queue.prefetch(params)
+  pending = not jax.tree.leaves(params)[0].is_ready()
+  queue.prefetched.result()
+assert pending
+"""
+
 WAITING = """
 import sys, time
 import jax
 from experiments.train import join
+from lcrl import hosts
 from lcrl.training.peers import watched_peers
 process = int(sys.argv[2])
 join(sys.argv[1], 2, process)
 with watched_peers():
   print("ready", flush=True)
-  time.sleep(200 if process == int(sys.argv[3]) else 60)
+  if process == int(sys.argv[3]):
+    hosts.gather("a word that never comes", 0)
+  time.sleep(60)
 """
 
 
@@ -83,49 +154,20 @@ def two_devices(monkeypatch):
   limit_devices(monkeypatch, 2)
 
 
-def start_two(command):
-  """Starts `command(address, process)` as two processes of one device each."""
-  with socket.socket() as free:
-    free.bind(("localhost", 0))
-    address = f"localhost:{free.getsockname()[1]}"
-  return [
-    subprocess.Popen(
-      [sys.executable, *command(address, process)],
-      cwd=REPOSITORY,
-      env={**os.environ, "XLA_FLAGS": FLAGS, "JAX_PLATFORMS": "cpu"},
-      stdout=subprocess.PIPE,
-      stderr=subprocess.STDOUT,
-      text=True,
-    )
-    for process in range(2)
-  ]
-
-
-def run_two(command):
-  runs = start_two(command)
-  try:
-    said = [run.communicate(timeout=400)[0] for run in runs]
-  finally:
-    for run in runs:
-      run.kill()
-  assert [run.returncode for run in runs] == [0, 0], "\n".join(said)
-
-
 def state(workdir):
   return Checkpoints(workdir / "checkpoints").restore(build_learner(read(CONFIG)).abstract)[1]
 
 
 def numbers(workdir):
   """What the run measured, without clocks."""
-  rows = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+  rows = lines(workdir / "metrics.jsonl")
   timed = lambda name: "time" in name or "per_s" in name
   return [{name: x for name, x in row.items() if not timed(name)} for row in rows]
 
 
 def responses(workdir):
   """The sampled rows of each step, in the order of the batch."""
-  (part,) = (workdir / "samples").iterdir()
-  rows = [json.loads(line) for line in part.read_text().splitlines()]
+  rows = [row for part in sorted((workdir / "samples").iterdir()) for row in lines(part)]
   return [[(r["prompt"], r["response"]) for r in rows if r["step"] == step] for step in (1, 2)]
 
 
@@ -139,43 +181,100 @@ def train_two(workdir, config):
   run_two(lambda address, i: [*train, f"--coordinator={address}", f"--process={i}"])
 
 
-def test_two_processes_train_as_one(tmp_path):
-  one, two = tmp_path / "one", tmp_path / "two"
-  loop.train(CONFIG, one)
-  train_two(two, CONFIG)
+def same_state(workdir, other, config):
+  """Bit for bit: both meshes have two devices, and sums of two numbers do not depend on order."""
+  read_state = lambda w: Checkpoints(w / "checkpoints").restore(
+    build_learner(read(config)).abstract
+  )
+  jax.tree.map(np.testing.assert_array_equal, read_state(workdir), read_state(other))
 
-  want, got = state(one), state(two)
-  start = build_learner(read(CONFIG)).initial().params
-  moved = jax.tree.map(lambda a, b: abs(a - b).max(), start, want.params)
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+  """name -> the folders and records of a run in one process and in two; and a run in two that is
+  stopped twice, by a signal to the second process and then by one to both."""
+  folder, patch = tmp_path_factory.mktemp("runs"), pytest.MonkeyPatch()
+  limit_devices(patch, 2)
+  configs = {"ahead": CONFIG, "prefetch": PREFETCH, "whole_rows": WHOLE_ROWS}
+  jobs = [{"config": c, "workdir": str(folder / f"two_{name}")} for name, c in configs.items()]
+  stopped = {"config": PREFETCH, "workdir": str(folder / "stopped")}
+  jobs.append(stopped | {"signal": signal.SIGTERM, "at": [[1, 1]]})
+  jobs.append(stopped | {"signal": signal.SIGINT, "at": [[0, 2], [1, 2]]})
+  records = zip(*train_in_two(jobs), strict=True)  # by job
+  of_two = dict(zip([*configs, "terminated", "interrupted"], records, strict=True))
+  found = {"stopped": (folder / "stopped", of_two)}
+  for name, config in configs.items():
+    with watched() as record:
+      loop.train(config, folder / name)
+    found[name] = (folder / name, folder / f"two_{name}", record, of_two[name])
+  yield found
+  patch.undo()
+
+
+@pytest.mark.parametrize("name, config", [("ahead", CONFIG), ("prefetch", PREFETCH)])
+def test_two_processes_train_as_one(runs, name, config):
+  one, two, alone, both = runs[name]
+  same_state(two, one, config)
+  ended, start = state(one), build_learner(read(config)).initial().params
+  moved = jax.tree.map(lambda a, b: abs(a - b).max(), start, ended.params)
   assert min(jax.tree.leaves(moved)) > 1e-3
-  jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), got.params, want.params)
-  assert got.counters == want.counters
-  assert got.position == want.position > 2 * 4, "no round was refilled"
+  steps = config["train"]["steps"]
+  assert ended.position > steps * 4, "no round was refilled"
   for mine, theirs in zip(responses(two), responses(one), strict=True):
     assert mine[:2] == theirs[:2]  # the first group; each shows two of those that lie there
-  for mine, theirs in zip(numbers(two), numbers(one), strict=True):
-    assert mine == pytest.approx(theirs, abs=1e-5)
+  assert numbers(two) == numbers(one)
   assert (two / "summary.json").is_file()
+  found = [False] + [name == "prefetch"] * (steps - 1)
+  assert [record["prefetched"] for record in (alone, *both)] == [found] * 3
 
 
-def test_two_processes_go_on_with_what_one_has_sampled_ahead(tmp_path):
+def test_each_process_verifies_its_own_rows(runs):
+  """Nothing is verified twice, and no process verifies much more than the other."""
+  for name in ("ahead", "prefetch", "whole_rows"):
+    *_, alone, both = runs[name]
+    shares = [record["verified"] for record in both]
+    assert sum(shares) == alone["verified"]
+    assert max(shares) < 0.6 * sum(shares)
+  one, two, *_ = runs["whole_rows"]
+  assert numbers(two) == numbers(one)  # of all verdicts, also those of the other process
+  assert numbers(one)[1]["outcome/bad_format"] > 4
+
+
+def test_two_processes_stop_together_and_one_process_goes_on(runs):
+  """A signal to one of them stops both after the same step."""
+  one, (stopped, of_two) = runs["prefetch"][0], runs["stopped"]
+  assert [len(record["prefetched"]) for record in of_two["terminated"]] == [1, 1]
+  assert [len(record["prefetched"]) for record in of_two["interrupted"]] == [1, 1]
+  loop.train(PREFETCH, stopped)
+  same_state(stopped, one, PREFETCH)
+  assert numbers(stopped) == numbers(one)
+
+
+def test_two_processes_go_on_with_what_one_has_sampled_ahead(runs, tmp_path):
   """The rollouts of the second step come from a checkpoint that a single process wrote."""
-  one, two = tmp_path / "one", tmp_path / "two"
-  config = CONFIG | {"checkpoint": {"every": 1, "keep": 2}}
-  loop.train(config, one)
+  one, two = runs["ahead"][0], tmp_path / "two"
   shutil.copytree(one, two)
   shutil.rmtree(two / "checkpoints" / "2")
   assert state(two).pending["rollouts"]["lengths"].shape == (4, 2)
-  train_two(two, config)
-  want, got = state(one), state(two)
-  jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), got.params, want.params)
-  assert got.position == want.position
-  for mine, theirs in zip(numbers(two), numbers(one), strict=True):
-    assert mine == pytest.approx(theirs, abs=1e-5)
+  train_two(two, CONFIG)
+  same_state(two, one, CONFIG)
+  assert numbers(two) == numbers(one)
 
 
 def test_rows_lie_where_the_mesh_says():
   run_two(lambda address, i: ["-c", ROWS, address, str(i)])
+
+
+def test_values_are_exchanged_and_not_kept():
+  said = run_two(lambda address, i: ["-c", EXCHANGES, address, str(i)])
+  sentence = (
+    "process 0 of this run has heard nothing from process 1 about silence within 0.5 seconds"
+  )
+  assert [sentence in text for text in said] == [True, False]
+
+
+def test_a_prefetch_waits_for_no_update_of_two_processes():
+  run_two(lambda address, i: ["-c", BUSY, address, str(i)], devices=2)
 
 
 @pytest.mark.parametrize("dies", [0, 1])

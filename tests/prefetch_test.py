@@ -65,22 +65,16 @@ def test_a_prefetch_does_not_wait_for_the_update(engine, monkeypatch):
   assert pending
 
 
-def test_other_parameters_are_sampled_from(engine, monkeypatch):
+def test_other_parameters_are_sampled_from(engine):
   """Prefetched rollouts of other parameters are dropped. After the last step nothing is
-  prefetched, nor with several processes."""
+  prefetched."""
   run = Run(engine)
   state, queue = run.model.initial(), run.step.queue
   batch = run.batch(state)
-  collected = queue.take(state)
-  queue.advance(collected, state.recipe)
+  queue.advance(queue.take(state), state.recipe)
   queue.prefetch(jax.tree.map(jnp.zeros_like, state.params))
   assert queue.prefetched
   jax.tree.map(np.testing.assert_array_equal, run.batch(state), batch)
-  with monkeypatch.context() as patch:
-    patch.setattr(jax, "process_count", lambda: 2)
-    queue.advance(collected, state.recipe)
-    queue.prefetch(state.params)
-  assert queue.prefetched is None
   last = Run(engine, train=dict(steps=1)).step.queue
   last.advance(last.take(state), state.recipe)
   last.prefetch(state.params)

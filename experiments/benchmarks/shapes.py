@@ -168,7 +168,7 @@ def timed(
 
 def peak_gib() -> float | None:
   """The most that this process had in use on the device so far; None where it does not say."""
-  memory = jax.devices()[0].memory_stats() or {}
+  memory = jax.local_devices()[0].memory_stats() or {}
   return memory.get("peak_bytes_in_use", 0) / 2**30 or None
 
 

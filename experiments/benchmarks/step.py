@@ -6,6 +6,7 @@ python -m experiments.benchmarks.step --update=dots/xla/2/576/scan --shape=lapto
   --group=4 --asked=64 --limit=128 --micro=4 --dtype=float32 --peer=tunix
 python -m experiments.benchmarks.step --steps_ahead=1                       # on one device
 python -m experiments.benchmarks.step --steps_ahead=1 --sampling_devices=1  # one of two samples
+python -m experiments.benchmarks.step --processes=2                         # on two devices
 
 A step is timed from end to end, and its parts are what the host spent: a part that overlaps with
 another takes no time of its own. `sampled_s` is from when parameters were there until all was
@@ -13,7 +14,8 @@ sampled; `launch_s` is what the host needs to begin that, which it does while th
 ahead sample what the next step trains on.
 The peer does the same work first, in a process of its own. `--cache` names a folder of compiled
 programs: with a fresh one the first step is a cold one, run again it is a warm one. Prints one JSON
-line a library, then one with both and their ratio.
+line a library, then one with both and their ratio. With several processes, times are those of the
+first one and `peak_gib` is the most on any device.
 """
 
 from __future__ import annotations
@@ -28,7 +30,8 @@ import jax
 import numpy as np
 from absl import app, flags
 
-from experiments.benchmarks import peers, shapes
+from experiments.benchmarks import peers, processes, shapes
+from lcrl import hosts
 from lcrl.mesh import sampler_mesh
 from lcrl.rollouts.worker import RolloutWorker
 from lcrl.sampling.engine import make_engine
@@ -44,6 +47,15 @@ FLAGS = flags.FLAGS
 
 def main(argv):
   del argv
+  if processes.launches():
+    processes.launch("experiments.benchmarks.step")
+    return
+  with processes.joined():
+    report()
+
+
+def report():
+  """Measures, and prints the results."""
   work = shapes.asked_work()
   common = {name: getattr(FLAGS, name) for name in ("shape", "dtype", *work._fields[:4])}
   other = peers.ask("step")
@@ -51,6 +63,8 @@ def main(argv):
     jax.config.update("jax_compilation_cache_dir", FLAGS.cache)
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
   own = measure(work)
+  if jax.process_index():
+    return
   print(json.dumps(own), flush=True)
   result = {
     **common,
@@ -79,7 +93,8 @@ def measure(work: shapes.Work) -> dict[str, Any]:
     mesh=mesh,
     source=model.mesh,
   )
-  with Verifier(task, workers=FLAGS.workers) as verifier:
+  workers = max(FLAGS.workers // jax.process_count(), 1)
+  with Verifier(task, workers=workers) as verifier:
     judge = _Judge(verifier)
     worker = RolloutWorker(task, tokens, engine, judge, mesh, work.asked)
     last: dict[str, Any] = {}
@@ -120,9 +135,11 @@ def measure(work: shapes.Work) -> dict[str, Any]:
           "launch_s": launch,
         }
       )
-  memory = [device.memory_stats() or {} for device in jax.devices()]
+  memory = [device.memory_stats() or {} for device in jax.local_devices()]
+  peaks = hosts.gather("memory", max(m.get("peak_bytes_in_use", 0) for m in memory))
   return {
     **shapes.machine(),
+    "processes": jax.process_count(),
     "steps_ahead": FLAGS.steps_ahead,
     "sampling_devices": FLAGS.sampling_devices,
     "decoding": engine.policy.config.decoding,
@@ -132,7 +149,7 @@ def measure(work: shapes.Work) -> dict[str, Any]:
     "setup_s": ready - begin,
     "first": {name: round(seconds, 3) for name, seconds in parts[0].items()},
     "all_s": [round(part["step_s"], 4) for part in parts],
-    "peak_gib": max(m.get("peak_bytes_in_use", 0) for m in memory) / 2**30 or None,
+    "peak_gib": max(peaks) / 2**30 or None,
     "response_tokens": float(last["shaped"].stats["lengths"].sum()),
   }
 
@@ -218,7 +235,7 @@ class _Judge:
 
 def define():
   """The flags of this program."""
-  for part in (shapes, peers):
+  for part in (shapes, peers, processes):
     part.define()
   flags.DEFINE_string(
     "update",
@@ -227,7 +244,7 @@ def define():
   )
   flags.DEFINE_string("decoding", None, "of the sampler; None: the fastest here")
   flags.DEFINE_list("compiler", [], "options of XLA for sampling, name=true or =false")
-  flags.DEFINE_integer("workers", 8, "processes of the verifier")
+  flags.DEFINE_integer("workers", 8, "processes of all verifiers together")
   flags.DEFINE_integer("steps_ahead", 0, "1: sample for the next step while one trains")
   flags.DEFINE_integer("sampling_devices", 0, "devices that only sample, with steps_ahead")
   flags.DEFINE_string("cache", None, "folder of compiled programs")

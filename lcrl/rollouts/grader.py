@@ -16,12 +16,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from lcrl import hosts
 from lcrl.data.rows import Rows
-from lcrl.mesh import to_local
+from lcrl.mesh import sharing_processes, to_local
 from lcrl.sampling.core import row_keys
 from lcrl.tasks.task import Prompt, Response
 from lcrl.tasks.verify import Verdict
-from lcrl.types import Budget
+from lcrl.types import Budget, Outcome
 
 if TYPE_CHECKING:
   from lcrl.rollouts.worker import RolloutWorker
@@ -44,7 +45,7 @@ class GradedPiece(NamedTuple):
   """Rollouts of this process that ended together."""
 
   sampled_at: float  # by time.perf_counter
-  positions: np.ndarray  # [n, 2], prompt and rollout
+  positions: np.ndarray  # [n, 2], prompt and rollout, of those that this process verifies
   verdicts: Future[list[Verdict]]
 
 
@@ -98,11 +99,34 @@ class RolloutGrader:
       responses.append(self.decoded[key])
     return responses
 
-  def submit(self, tokens: Any, mask: Any, index: np.ndarray) -> Future[list[Verdict]]:
-    """Verdicts on the rollouts at index [n, 2], to come."""
+  def submit(
+    self, tokens: Any, mask: Any, index: np.ndarray
+  ) -> tuple[np.ndarray, Future[list[Verdict]]]:
+    """The part of the rollouts at index [n, 2] that this process verifies, and their verdicts, to
+    come. Processes that hold the same rows take turns, and `exchanged` gives each all verdicts."""
     responses = self._decode(tokens, mask, index)
-    pairs = zip(responses, index[:, 0].tolist(), strict=True)
-    return self.worker.verifier.submit([(said.text, self.prompts[b]) for said, b in pairs])
+    among, (_, group) = sharing_processes(self.worker.mesh), self.starts.shape
+    turns = (index[:, 0] * group + index[:, 1]) % len(among)
+    own = np.flatnonzero(turns == among.index(jax.process_index()))
+    pairs = zip(own.tolist(), index[own, 0].tolist(), strict=True)
+    items = [(responses[i].text, self.prompts[b]) for i, b in pairs]
+    return index[own], self.worker.verifier.submit(items)
+
+  def exchanged(
+    self, index: np.ndarray, verdicts: Sequence[Verdict]
+  ) -> tuple[np.ndarray, Sequence[Verdict]]:
+    """Index [n, 2] and verdicts, with those of the processes that hold the same rows.
+
+    A time-out may strike on one host only, so that the verdict of one process must hold for all.
+    """
+    among = sharing_processes(self.worker.mesh)
+    if len(among) == 1:
+      return index, verdicts
+    pairs = zip(index.tolist(), verdicts, strict=True)
+    own = [[*at, verdict.score, int(verdict.outcome)] for at, verdict in pairs]
+    rows = [row for part in hosts.gather("verdicts", own, among) for row in part]
+    at = np.array([row[:2] for row in rows], int).reshape(-1, 2)
+    return at, [Verdict(score, Outcome(outcome)) for _, _, score, outcome in rows]
 
   def grade_piece(self, tokens: Any, mask: Any, done: Any, known: Any) -> GradedPiece:
     """Waits until the global arrays are there, then verifies the responses that are new in them.
@@ -117,7 +141,7 @@ class RolloutGrader:
     sampled_at, index = time.perf_counter(), np.argwhere(new)
     if not len(index):
       return GradedPiece(sampled_at, index, self.worker.verifier.submit([]))
-    return GradedPiece(sampled_at, index, self.submit(to_local(tokens), to_local(mask), index))
+    return GradedPiece(sampled_at, *self.submit(to_local(tokens), to_local(mask), index))
 
   def fields(
     self, rollouts: Any, index: np.ndarray, verdicts: Sequence[Verdict]
@@ -133,8 +157,9 @@ class RolloutGrader:
   def reverify(self, r: LocalRollouts, changed: np.ndarray) -> LocalRollouts:
     """`r` with new verdicts where `changed` [b, G]."""
     index = np.argwhere(changed)
-    verdicts = self.submit(r.tokens, r.mask, index).result()
-    return dataclasses.replace(r, **self.fields(vars(r), index, verdicts))
+    own, verdicts = self.submit(r.tokens, r.mask, index)
+    graded = self.exchanged(own, verdicts.result())
+    return dataclasses.replace(r, **self.fields(vars(r), *graded))
 
   def signals(self, r: LocalRollouts) -> dict[str, np.ndarray]:
     """The task's signals of the responses, [b, G] each."""

@@ -77,16 +77,13 @@ class RolloutWorker:
       key: of this step.
     """
     grader = RolloutGrader(self, params, local.prompts, local.rows, key)
-    args = local.rows, local.budget
-    if jax.process_count() > 1:
-      args = to_global(self.mesh, args)
     reader, pieces, known = ThreadPoolExecutor(1), [], None
     # The devices run programs in order. A copy of the smallest parameter is ready when the work
     # before this round is done: that is when sampling starts. The copy, because the update may
     # donate the parameters themselves.
     smallest = sorted(jax.tree.leaves(params), key=np.size)[:1]
     started = reader.submit(_time_when_ready, [jnp.copy(leaf) for leaf in smallest])
-    for sampled, done in self.engine.stream(params, *args, key):
+    for sampled, done in self.engine.stream(params, local.rows, local.budget, key):
       pieces.append(reader.submit(grader.grade_piece, sampled.tokens, sampled.mask, done, known))
       known = done
     reader.shutdown(wait=False)
@@ -100,7 +97,7 @@ class PendingRollouts:
   grader: RolloutGrader
   sampled: Rollouts  # arrays that the devices still compute, without verdicts
   started: Future[float]  # when sampling started, by time.perf_counter
-  pieces: Sequence[Future[GradedPiece]]  # every rollout is in one of them
+  pieces: Sequence[Future[GradedPiece]]  # every rollout that this process verifies is in one
 
   def result(self) -> tuple[Rollouts, RolloutGrader]:
     """Waits for the rollouts and their verdicts: global arrays, and the grader that verifies them
@@ -113,7 +110,8 @@ class PendingRollouts:
     index = np.concatenate([piece.positions for piece in pieces])
     verdicts = [verdict for piece in pieces for verdict in piece.verdicts.result()]
     blank = {name: to_local(getattr(self.sampled, name)) for name in VERDICTS}
-    fields = to_global(self.grader.worker.mesh, self.grader.fields(blank, index, verdicts))
+    graded = self.grader.exchanged(index, verdicts)
+    fields = to_global(self.grader.worker.mesh, self.grader.fields(blank, *graded))
     interval = Interval(self.started.result(), last.sampled_at)
     return dataclasses.replace(self.sampled, **fields), self.grader, interval
 

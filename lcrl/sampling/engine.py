@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from lcrl import policies
+from lcrl import hosts, policies
 from lcrl.compiler import nvidia, options
 from lcrl.data.rows import Rows
-from lcrl.mesh import batch_shards, replicated, to_global
+from lcrl.mesh import batch_shards, local_rows, processes, to_global, to_local
 from lcrl.policies.attention import FUSED_HEAD_DIMS
 from lcrl.policies.decoding import KERNELS
 from lcrl.sampling import programs
@@ -62,7 +61,8 @@ class Engine:
 
     Args:
       params: of the policy, stacked, wherever they lie; or `prepared`.
-      rows: B prompts, G rollouts each; numpy if there is one process, or global arrays on the mesh.
+      rows: B prompts, G rollouts each: global arrays on the mesh, or numpy with the rows of this
+        process (`lcrl.mesh.local_rows`).
       budget: its caps say where rows stop.
       key: of this step; `rows.index` is folded in.
     Returns: Rollouts with T = P + N, the buckets of the longest prompt and of the largest cap.
@@ -101,12 +101,14 @@ class Engine:
     return put((rows, budget))
 
   def _bucket(self, rows: Rows, budget: Budget) -> programs.Bucket:
-    """Checks the input, and gives the sizes that programs are compiled for. The host reads them off
-    numpy arrays without waiting for the devices."""
-    if all(getattr(x, "is_fully_addressable", True) for x in jax.tree.leaves((rows, budget))):
-      limits = Limits(*map(int, _limits(*jax.tree.map(np.asarray, (rows, budget)))))
-    else:
-      limits = Limits(*np.asarray(_global_limits(self, rows, budget)).tolist())
+    """Checks the input, and gives the sizes that programs are compiled for. The hosts read them off
+    numpy arrays and exchange them without waiting for the devices."""
+    limits, shards = _limits(*jax.tree.map(_on_host, (rows, budget))), 1
+    if self.mesh is not None:
+      limits = _agreed(hosts.gather("lengths", limits, processes(self.mesh)))
+      shards = batch_shards(self.mesh)
+      if not isinstance(rows.tokens, jax.Array):
+        shards = local_rows(self.mesh, shards).size  # those of this process
     if rows.lengths.shape != budget.cap.shape:
       raise ValueError(f"rows are {rows.lengths.shape} and budgets {budget.cap.shape}.")
     if limits.least_cap < 1 or limits.most_cap > self.max_tokens:
@@ -117,10 +119,9 @@ class Engine:
       )
     if limits.shortest_prompt < 1:
       raise ValueError("a prompt of 0 tokens: there is nothing to continue.")
-    if self.mesh is not None and rows.tokens.shape[0] % batch_shards(self.mesh):
+    if rows.tokens.shape[0] % shards:
       raise ValueError(
-        f"{rows.tokens.shape[0]} prompts cannot be split over {batch_shards(self.mesh)} "
-        "data * fsdp shards."
+        f"{rows.tokens.shape[0]} prompts cannot be split over {shards} data * fsdp shards."
       )
     fits = self.slots is None or self.slots >= rows.lengths.shape[1]  # a group into the slots
     return programs.Bucket(
@@ -240,19 +241,23 @@ class Limits(NamedTuple):
   groups_alike: int  # 1: the rows of every group have one prompt
 
 
+def _on_host(x: Any) -> np.ndarray:
+  """The rows of this process."""
+  return to_local(x) if isinstance(x, jax.Array) else x
+
+
 def _limits(rows: Rows, budget: Budget) -> Limits:
-  """Of numpy arrays, or traced."""
+  """Of numpy arrays."""
   cap, lengths = programs.caps(rows, budget), rows.lengths
   trained = lengths if rows.train_lengths is None else rows.train_lengths
   alike = lambda x: (x == x[:, :1]).all()
   shared = alike(rows.tokens) & alike(lengths)
-  return Limits(cap.min(), cap.max(), lengths.min(), lengths.max(), trained.max(), shared)
+  found = cap.min(), cap.max(), lengths.min(), lengths.max(), trained.max(), shared
+  return Limits(*map(int, found))
 
 
-@partial(jax.jit, static_argnames="engine")
-def _global_limits(engine: Engine, rows: Rows, budget: Budget) -> jax.Array:
-  """`_limits` of arrays that several processes hold, [6] int32, known to each process."""
-  limits = jnp.stack([jnp.asarray(x, jnp.int32) for x in _limits(rows, budget)])
-  if engine.mesh is None:
-    return limits
-  return jax.lax.with_sharding_constraint(limits, replicated(engine.mesh))
+def _agreed(limits: Sequence[Sequence[int]]) -> Limits:
+  """The limits of all rows, from those of each process."""
+  merges: tuple[Callable[..., int], ...] = (min, max, min, max, max, min)  # by field
+  fields = zip(merges, zip(*limits, strict=True), strict=True)
+  return Limits(*(merge(values) for merge, values in fields))

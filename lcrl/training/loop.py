@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from lcrl import hosts
 from lcrl.training import kinds, resume
 from lcrl.training.checkpoint import Checkpoints
 from lcrl.training.lock import locked
@@ -142,12 +143,8 @@ def watching_for_sigterm() -> Iterator[Callable[[], bool]]:
   with asked_to_stop() as asked:
 
     def any_process_asked() -> bool:
-      if jax.process_count() == 1:
-        return asked.is_set()
-      from jax.experimental import multihost_utils
-
       # All processes must stop after the same step, or those that go on wait for the others in a
       # collective forever. So every step asks all, although a signal is rare.
-      return bool(multihost_utils.process_allgather(np.array(asked.is_set())).any())
+      return any(hosts.gather("stop", asked.is_set()))
 
     yield any_process_asked

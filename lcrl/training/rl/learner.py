@@ -20,6 +20,7 @@ from lcrl.mesh import (
   batch_sharding,
   batch_shards,
   check_divides,
+  check_sampling_devices,
   first_devices,
   make_mesh,
   replicated,
@@ -165,6 +166,7 @@ def build_learner(settings: Settings, *, devices=None) -> Learner:
 
 def _training_mesh(s: Settings, devices) -> Mesh:
   """The devices that train: all but the dedicated ones. Batches must divide over both."""
+  check_sampling_devices(s.sampling.devices)
   available = first_devices(s.mesh.devices, devices)
   count = len(available) - s.sampling.devices
   if count < 1:

@@ -95,12 +95,10 @@ class RolloutQueue:
     """After the update: queues the next step's sampling behind it on the devices.
 
     The update may still be computing `params`. The states of budget, reward and filter must not
-    change before the next `take`, and only a state with these parameters takes the rollouts. With
-    several processes this starts nothing: they agree on the longest prompt, and on whether to stop,
-    by collectives, which would wait behind the sampling.
+    change before the next `take`, and only a state with these parameters takes the rollouts.
     """
     request, self._request = self._request, None
-    if request is not None and jax.process_count() == 1:
+    if request is not None:
       self.prefetched = self.collector.start(params, request)
 
   def store(self, state: TrainState) -> tuple[TrainState, Metrics]:
