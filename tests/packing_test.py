@@ -98,7 +98,9 @@ def test_a_row_holds_its_rollouts():
 def with_prompts(batch):
   """Groups that begin alike, with 3, 3, 5 and no tokens."""
   first = batch.rollouts.tokens[:, :1]
-  alike = jnp.array([3, 3, 5, 0])[:, None, None] > jnp.arange(12)[None, None]
+  alike = (
+    jnp.resize(jnp.array([3, 3, 5, 0]), len(first))[:, None, None] > jnp.arange(12)[None, None]
+  )
   tokens = jnp.where(alike, first, batch.rollouts.tokens)
   return dataclasses.replace(batch, rollouts=dataclasses.replace(batch.rollouts, tokens=tokens))
 

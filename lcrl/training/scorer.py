@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -29,6 +29,14 @@ Score = Callable[..., TokenScores]  # params, rollouts or pairs
 # Tokens and vocabulary entries of a tile of logits, where they differ from those of `score_tokens`.
 # On CPUs a tile of 4 MiB stays in the cache, and the allocator keeps it from step to step.
 TILES = {"cpu": {"token_chunk": 512, "vocab_chunk": 2048}}
+
+
+class _Parts(NamedTuple):
+  """What scorers are made of."""
+
+  hidden: Callable[..., jax.Array]  # params, tokens, ... -> hidden states
+  score_hidden: Callable[..., TokenScores]  # params, hidden states, targets, kept
+  local: Callable[[Callable], Callable]  # a function of each device's own rows
 
 
 def make_scorer(
@@ -50,15 +58,56 @@ def make_scorer(
     pack: width of packed rows; score then takes `sizes`, and rollouts in the order of `arrange`.
     **chunks: token_chunk, vocab_chunk of `score_tokens`; the backend decides those left out.
   """
+  parts = _parts(policy, needs=needs, temperature=temperature, mesh=mesh, **chunks)
+  score_rows = partial(_score_rows, parts, policy)
+
+  def score(params, rollouts):
+    hidden = parts.hidden(params, rollouts.tokens)
+    after = jnp.roll(rollouts.mask, -1, axis=-1).at[..., -1].set(False)
+    scores = parts.score_hidden(params, hidden, jnp.roll(rollouts.tokens, -1, axis=-1), after)
+    return jax.tree.map(lambda x: jnp.roll(x, 1, axis=-1), scores)  # t scores tokens[t]
+
+  def score_packed(width: int, params, rollouts, *, sizes: Sizes):
+    rows: Packed = parts.local(partial(packing.pack, sizes=sizes, width=width))(
+      rollouts.tokens, rollouts.mask, rollouts.signals[packing.PLACE]
+    )
+    back = lambda x: parts.local(packing.unpack)(x, rollouts.mask, rows.fits)
+    return jax.tree.map(back, score_rows(params, rows))
+
+  return score if pack is None else partial(score_packed, pack)
+
+
+def make_row_scorer(
+  policy,
+  *,
+  needs: tuple[str, ...] = (),
+  temperature: float = 1.0,
+  mesh: Mesh | None = None,
+  **chunks,
+) -> Callable[[PyTree, Packed], TokenScores]:
+  """score(params, packed rows) -> TokenScores of their scored tokens. Arguments: `make_scorer`."""
+  parts = _parts(policy, needs=needs, temperature=temperature, mesh=mesh, **chunks)
+  return partial(_score_rows, parts, policy)
+
+
+def _score_rows(parts: _Parts, policy, params: PyTree, rows: Packed) -> TokenScores:
+  branches = rows.branches if shares_prompts(policy.config.attention) else None
+  hidden = parts.hidden(params, rows.tokens, rows.positions, rows.segments, branches)
+  pick = lambda x, before: x.reshape(-1, x.shape[-1])[before[0]][None]
+  hidden = parts.local(pick)(hidden, rows.before)
+  return parts.score_hidden(params, hidden, rows.targets, rows.kept)
+
+
+def _parts(policy, *, needs, temperature, mesh, **chunks) -> _Parts:
   fields = tuple(dict.fromkeys(("log_probs", *needs)))
   platform = jax.default_backend() if mesh is None else mesh.devices.flat[0].platform
   chunks = TILES.get(platform, {}) | chunks
-  vocab_size, parts = policy.config.vocab_size, 1
+  vocab_size, columns = policy.config.vocab_size, 1
   take_scores: Callable[..., TokenScores] = score_tokens
   hidden_of: Callable[..., jax.Array] = policy.hidden
-  local = lambda f: f
+  local: Callable[[Callable], Callable] = lambda f: f
   if mesh is not None and mesh.size > 1:
-    take_scores, parts = partial(score_tokens_sharded, mesh=mesh), mesh.shape["tensor"]
+    take_scores, columns = partial(score_tokens_sharded, mesh=mesh), mesh.shape["tensor"]
     hidden_of = on_mesh(policy.hidden, mesh)
     # Packing permutes tokens inside a device's rows only. Left to itself, XLA would gather the rows
     # of all devices for such an indexing.
@@ -67,7 +116,7 @@ def make_scorer(
   def score_hidden(params, hidden, targets, kept):
     return take_scores(
       hidden,
-      jnp.pad(policy.head(params), ((0, 0), (0, -vocab_size % parts))),
+      jnp.pad(policy.head(params), ((0, 0), (0, -vocab_size % columns))),
       targets,
       kept,
       vocab_size=vocab_size,
@@ -77,24 +126,7 @@ def make_scorer(
       **chunks,
     )
 
-  def score(params, rollouts):
-    hidden = hidden_of(params, rollouts.tokens)
-    after = jnp.roll(rollouts.mask, -1, axis=-1).at[..., -1].set(False)
-    scores = score_hidden(params, hidden, jnp.roll(rollouts.tokens, -1, axis=-1), after)
-    return jax.tree.map(lambda x: jnp.roll(x, 1, axis=-1), scores)  # t scores tokens[t]
-
-  def score_packed(width: int, params, rollouts, *, sizes: Sizes):
-    rows: Packed = local(partial(packing.pack, sizes=sizes, width=width))(
-      rollouts.tokens, rollouts.mask, rollouts.signals[packing.PLACE]
-    )
-    branches = rows.branches if shares_prompts(policy.config.attention) else None
-    hidden = hidden_of(params, rows.tokens, rows.positions, rows.segments, branches)
-    pick = lambda x, before: x.reshape(-1, x.shape[-1])[before[0]][None]
-    scores = score_hidden(params, local(pick)(hidden, rows.before), rows.targets, rows.kept)
-    back = lambda x: local(packing.unpack)(x, rollouts.mask, rows.fits)
-    return jax.tree.map(back, scores)
-
-  return score if pack is None else partial(score_packed, pack)
+  return _Parts(hidden_of, score_hidden, local)
 
 
 def on_mesh(f: Callable, mesh: Mesh) -> Callable:
@@ -154,7 +186,7 @@ def value_and_grad(
   value, state, scores, grads = differentiate(
     loss, state, score, unstack_for_grad(params), batch, split(batch, micro_batches)
   )
-  return value, state, scores, _stacked(grads, params)
+  return value, state, scores, stacked(grads, params)
 
 
 def _additive(loss, state, score, params, batch, pieces):
@@ -164,9 +196,9 @@ def _additive(loss, state, score, params, batch, pieces):
       return loss.apply(state, scores, piece)[0], scores
 
     (value, scores), grads = jax.value_and_grad(objective, has_aux=True)(params)
-    return _add(carry, (value, grads)), scores
+    return add_gradients(carry, (value, grads)), scores
 
-  zero = jnp.zeros((), batch.weights.dtype), _zeros(params)
+  zero = jnp.zeros((), batch.weights.dtype), no_gradients(params)
   (value, grads), scores = jax.lax.scan(add_piece, zero, pieces)
   return value, state, join(scores), grads
 
@@ -180,23 +212,23 @@ def _coupled(loss, state, score, params, batch, pieces):
   def add_piece(grads, xs):
     piece, cotangent = xs
     _, pull_back = jax.vjp(lambda params: score(params, piece.scored), params)
-    return _add(grads, *pull_back(cotangent)), None
+    return add_gradients(grads, *pull_back(cotangent)), None
 
   cut = split(cotangents, jax.tree.leaves(pieces)[0].shape[0])
-  grads, _ = jax.lax.scan(add_piece, _zeros(params), (pieces, cut))
+  grads, _ = jax.lax.scan(add_piece, no_gradients(params), (pieces, cut))
   return value, state, scores, grads
 
 
-def _zeros(params: PyTree) -> PyTree:
+def no_gradients(params: PyTree) -> PyTree:
   """The zeros to which gradients are added, in float32 or wider."""
   return jax.tree.map(lambda x: jnp.zeros_like(x, dtype=at_least_float32(x.dtype)), params)
 
 
-def _add(sums: PyTree, more: PyTree) -> PyTree:
+def add_gradients(sums: PyTree, more: PyTree) -> PyTree:
   return jax.tree.map(lambda x, y: x + y.astype(x.dtype), sums, more)
 
 
-def _stacked(grads: PyTree, params: PyTree) -> PyTree:
+def stacked(grads: PyTree, params: PyTree) -> PyTree:
   """Gradients like `params`, whose layers may be unstacked."""
   if isinstance(grads, dict) and isinstance(grads.get("layers"), tuple):
     layers = jax.tree.map(lambda *layers: jnp.stack(layers), *grads["layers"])

@@ -73,6 +73,7 @@ def update(
   updates: int = 1,
   sizes: Sizes | None = None,
   measure: Callable[..., dict[str, Mean]] | None = None,
+  gradient: Callable[..., Any] | None = None,
   unstack_for_grad: Callable[[PyTree], PyTree] = lambda params: params,
 ) -> tuple[TrainState, Metrics]:
   """One step: `updates` optimizer steps on as many disjoint parts of the batch, or one on pairs.
@@ -81,23 +82,25 @@ def update(
   than one part the old log-probs are computed before the first. Where the loss or its gradient is
   not finite, parameters, optimizer and loss keep their states, and the metric `skipped_updates`
   counts it. `sizes`: static sizes of a batch `arranged` for packed rows. `measure`: computes the
-  metrics of a part; None: `update_metrics`. `unstack_for_grad`: as in `value_and_grad`.
+  metrics of a part; None: `update_metrics`. `gradient`: used in place of `value_and_grad` of `score`,
+  such as `PieceScorer.value_and_grad`. `unstack_for_grad`: as in `value_and_grad`.
   """
   measure = measure or update_metrics
   score = score if sizes is None else partial(score, sizes=sizes)
+  gradient = (
+    partial(gradient, sizes=sizes)
+    if gradient
+    else lambda loss, state, *args, **knobs: value_and_grad(
+      loss, state, score, *args, micro_batches=micro_batches, **knobs
+    )
+  )
   optimizer_update = optax.with_extra_args_support(optimizer).update
   rate = getattr(optimizer, "rate", None)
 
   def update_on(carry, part):
     params, opt_state, loss_state = carry
-    loss, new_loss_state, scores, grads = value_and_grad(
-      recipe.loss,
-      loss_state,
-      score,
-      params,
-      part,
-      micro_batches=micro_batches,
-      unstack_for_grad=unstack_for_grad,
+    loss, new_loss_state, scores, grads = gradient(
+      recipe.loss, loss_state, params, part, unstack_for_grad=unstack_for_grad
     )
     changes, new_opt_state = optimizer_update(grads, opt_state, params, step=state.step)
     new = optax.apply_updates(params, changes), new_opt_state, new_loss_state
