@@ -82,25 +82,22 @@ def update(
   than one part the old log-probs are computed before the first. Where the loss or its gradient is
   not finite, parameters, optimizer and loss keep their states, and the metric `skipped_updates`
   counts it. `sizes`: static sizes of a batch `arranged` for packed rows. `measure`: computes the
-  metrics of a part; None: `update_metrics`. `gradient`: used in place of `value_and_grad` of `score`,
-  such as `PieceScorer.value_and_grad`. `unstack_for_grad`: as in `value_and_grad`.
+  metrics of a part; None: `update_metrics`. `gradient`: takes the place of `value_and_grad` with
+  `score`, as does that of a `PieceScorer`. `unstack_for_grad`: as in `value_and_grad`.
   """
   measure = measure or update_metrics
   score = score if sizes is None else partial(score, sizes=sizes)
-  gradient = (
-    partial(gradient, sizes=sizes)
-    if gradient
-    else lambda loss, state, *args, **knobs: value_and_grad(
-      loss, state, score, *args, micro_batches=micro_batches, **knobs
-    )
-  )
+  if gradient is not None:
+    differentiate = partial(gradient, sizes=sizes)
+  else:
+    differentiate = partial(value_and_grad, score=score, micro_batches=micro_batches)
   optimizer_update = optax.with_extra_args_support(optimizer).update
   rate = getattr(optimizer, "rate", None)
 
   def update_on(carry, part):
     params, opt_state, loss_state = carry
-    loss, new_loss_state, scores, grads = gradient(
-      recipe.loss, loss_state, params, part, unstack_for_grad=unstack_for_grad
+    loss, new_loss_state, scores, grads = differentiate(
+      recipe.loss, loss_state, params=params, batch=part, unstack_for_grad=unstack_for_grad
     )
     changes, new_opt_state = optimizer_update(grads, opt_state, params, step=state.step)
     new = optax.apply_updates(params, changes), new_opt_state, new_loss_state

@@ -284,7 +284,7 @@ def traffic(model: Learner, tokens: float) -> dict[str, float]:
 
 
 def most_pieces(model: Learner, parts: int = 1) -> int:
-  """The pieces in which a device takes one of so many parts of a batch, if all rollouts are long."""
+  """The pieces in which a device takes a part of a batch whose rollouts are as long as can be."""
   train = model.settings.train
   if train.micro_tokens is None or train.pack is None:
     return train.micro_batches

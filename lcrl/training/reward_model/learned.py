@@ -74,7 +74,7 @@ def micro_batches(train: Any, shards: int) -> int:
   >>> micro_batches(dataclasses.replace(train, micro_tokens=128), shards=2)  # of two groups
   3
   """
-  if train.micro_tokens is None:
+  if getattr(train, "micro_tokens", None) is None:  # runs on pairs have no such field
     return train.micro_batches
   groups = train.prompts // shards
   most = train.micro_tokens // (train.group_size * (train.max_prompt_tokens + train.max_tokens))
