@@ -68,6 +68,16 @@ def test_sizes_are_few_and_never_too_small():
   assert len({rounded(Sizes(n, 1)).rows for n in range(1, 1025)}) < 40
 
 
+def test_short_responses_share_sizes():
+  """At most twenty of each kind; those of at least a 16th of the largest are as fine as ever."""
+  largest = Sizes(1024, 1 << 20)
+  sizes = {n: rounded(Sizes(n, n << 10), largest) for n in range(1, 1025)}
+  assert all(n <= rows and n << 10 <= tokens for n, (rows, tokens) in sizes.items())
+  for kind in zip(*sizes.values(), strict=True):
+    assert len(set(kind)) <= 20
+  assert all(size == rounded(Sizes(n, n << 10)) for n, size in sizes.items() if n >= 64)
+
+
 def test_a_prompt_stands_in_its_row_once():
   tokens = jnp.array([[[7, 8, 1, 2], [7, 8, 3, 0], [7, 9, 0, 0]], [[4, 5, 6, 0]] * 3])
   mask = jnp.zeros(tokens.shape, bool).at[:, :2, 2].set(True).at[0, 0, 3].set(True)

@@ -13,10 +13,10 @@ from lcrl.losses import policy as losses
 from lcrl.mesh import make_mesh, shard_batch
 from lcrl.training.dealing import Dealt, Lengths, deal, measure_lengths, piece_sizes
 from lcrl.training.packed import PackedUpdate, placed
-from lcrl.training.pieces import PieceScorer
+from lcrl.training.piece_scorer import PieceScorer
 from lcrl.training.rl.learner import build_learner
 from lcrl.training.rl.settings import read
-from lcrl.training.scorer import make_row_scorer
+from lcrl.training.scorer import make_scorer
 from lcrl.types import Stage, TokenScores
 from tests.helpers.rl_runs import changed
 from tests.helpers.scoring import (
@@ -99,8 +99,8 @@ def test_pieces_change_no_update(name, rows):
   batch = with_prompts(make_batch(recipe))
   state, whole = make_update(recipe)
   want, want_metrics = whole(state, batch)
-  scorer = PieceScorer(make_row_scorer(POLICY), WIDTH)
-  state, run = make_update(recipe, score=scorer, gradient=scorer.value_and_grad)
+  scorer = PieceScorer(make_scorer(POLICY, rows=True), WIDTH)
+  state, run = make_update(recipe, score=scorer)
   step = PackedUpdate(run, mesh, POLICY, {"width": WIDTH, "rows": rows, "shards": 1})
   got, metrics = step(state, batch)
   jax.tree.map(close, (got.params, metrics), (want.params, want_metrics))
@@ -112,22 +112,27 @@ def test_pieces_change_no_update(name, rows):
 
 
 def test_a_loss_that_reads_the_group_is_no_rowwise_one():
-  """The test above can fail: such a loss needs the scores of the whole group."""
+  """The test above can fail: such a loss needs the scores of the whole group. And parameters may
+  be below those of the policy, as adapters are."""
   recipe = make_recipe(group_contrast())
   batch = make_batch(recipe)
   lengths = measure_lengths(batch.rollouts.tokens, batch.rollouts.mask, share=True)
   dealt, _ = deal(lengths, width=WIDTH, rows=1, shards=1)
-  scorer = PieceScorer(make_row_scorer(POLICY), WIDTH)
+  scorer = PieceScorer(make_scorer(POLICY, rows=True), WIDTH)
 
   @partial(jax.jit, static_argnums=0)
-  def gradient(rowwise):
+  def gradient(rowwise, times=1.0):
     loss = recipe.loss._replace(rowwise=rowwise)
+    scaled = scorer.on(lambda params: jax.tree.map(lambda x: times * x, params))
+    params = jax.tree.map(lambda x: x / times, PARAMS)
     sizes = piece_sizes(WIDTH, rows=1, width=WIDTH)
-    return scorer.value_and_grad(loss, (), PARAMS, placed(batch, dealt), sizes=sizes)[3]
+    return scaled.value_and_grad(loss, (), params, placed(batch, dealt), sizes=sizes)[3]
 
   right, wrong = gradient(False), gradient(True)
   gap = optax.tree.norm(jax.tree.map(jnp.subtract, right, wrong))
   assert gap > 0.1 * optax.tree.norm(right)
+  doubled = jax.tree.map(lambda x: x / 2, gradient(False, times=2.0))
+  jax.tree.map(close, doubled, right)  # the same policy, from parameters of half the size
 
 
 @pytest.mark.parametrize(

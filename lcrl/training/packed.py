@@ -85,7 +85,7 @@ class _Dealer:
   `cut`: the arguments of `deal`. The host deals, which a small loop over rollouts does faster.
   """
 
-  def __init__(self, mesh: Mesh, share: bool, cut: dict[str, int]):
+  def __init__(self, mesh: Mesh, share: bool, cut: dict[str, Any]):
     self.mesh, self.cut = mesh, cut
     measure = lambda rows: measure_lengths(rows.tokens, rows.mask, share=share)
     self.measure = jax.jit(lambda batch: measure(scored(batch)), out_shardings=replicated(mesh))

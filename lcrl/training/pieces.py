@@ -1,21 +1,12 @@
-"""Scores and gradients of a batch whose devices take a fixed number of tokens at a time.
+"""The packed rows of pieces, from rollouts that stay where the batch has them.
 
-Rollouts stay where the batch has them, [B, G, T] sharded along B. The model sees pieces: packed
-rows, which `dealing.deal` filled with the rollouts of any group and any device. The scores of a
-piece go back to their rollouts, so the loss always sees whole groups and the whole batch, whatever
-the pieces are. Its gradient with respect to the scores is then pulled back piece by piece.
-
-- A loss whose gradient at a rollout depends on the scores of that rollout alone (`Stage.rowwise`)
-  is differentiated as soon as the piece is scored: one pass forward, one back.
-- Any other loss is differentiated once all pieces are scored, which takes another pass forward.
-
-The number of pieces differs from batch to batch, but is no size of an array: a program has a loop
-over as many pieces as the batch has, and serves all batches.
+A batch is [B, G, T], sharded along B. A piece is a number of packed rows on each device, which
+`dealing.deal` filled with rollouts of any group and any device. Here are its rows, and the ways of
+the scores of its tokens back to their rollouts, and of gradients from there.
 """
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple
@@ -28,8 +19,7 @@ from jax.sharding import PartitionSpec as P
 from lcrl.mesh import BATCH, batch_shards
 from lcrl.training.dealing import Dealt
 from lcrl.training.packing import PLACE, Packed, Sizes, used_lengths
-from lcrl.training.scorer import add_gradients, no_gradients, stacked
-from lcrl.types import Stage, TokenScores
+from lcrl.types import TokenScores
 
 PyTree = Any
 Axes = tuple[str, ...] | None  # of the mesh that split a batch; None: one device has all of it
@@ -143,124 +133,50 @@ class Pieces:
   """A batch in pieces. Its scores are [n, T] arrays, one row a rollout, n a multiple of S."""
 
   def __init__(self, rollouts: Any, *, sizes: Sizes, width: int, mesh: Mesh | None):
-    *self.groups, length = rollouts.tokens.shape
-    self.axes = AXES if mesh is not None and mesh.size > 1 else None
-    self.mesh = mesh
-    shards = 1 if mesh is None else batch_shards(mesh)
-    self.rollouts = self.groups[0] * self.groups[1]
-    self.pad = -self.rollouts % shards
-    dealt = Dealt(*jnp.moveaxis(rollouts.signals[PLACE].reshape(self.rollouts, -1), -1, 0))
-    everywhere = partial(self._sharded, P())
-    self._tokens, self._mask = (
-      everywhere(x.reshape(self.rollouts, length)) for x in (rollouts.tokens, rollouts.mask)
-    )
-    find = partial(find_runs, everywhere(dealt), everywhere(used_lengths(self._mask)))
-    find = jax.vmap(partial(find, width=width, group=self.groups[1]))
-    self._runs = self._sharded(BATCH, find(jnp.arange(shards)))
-    self._fill = self._local(
-      partial(fill, sizes=sizes, width=width), in_specs=(BATCH, P(), P(), P()), out_specs=BATCH
-    )
-    self._put = self._local(partial(put, axes=self.axes), in_specs=BATCH, out_specs=BATCH)
-    self._take = self._local(partial(take, axes=self.axes), in_specs=BATCH, out_specs=BATCH)
+    *self._groups, length = rollouts.tokens.shape
+    self._count = self._groups[0] * self._groups[1]
+    self._mesh = mesh if mesh is not None and mesh.size > 1 else None
+    shards = 1 if self._mesh is None else batch_shards(self._mesh)
+    self._shape = self._count + -self._count % shards, length
+    whole, axes = P(), None if self._mesh is None else AXES
+
+    # Every device holds all tokens: 5 bytes each, and no exchange of tokens for a piece.
+    flat = lambda x: self._constrained(x.reshape(self._count, -1), whole)
+    self._tokens, self._mask = flat(rollouts.tokens), flat(rollouts.mask)
+    dealt = Dealt(*flat(rollouts.signals[PLACE]).T)
+    runs = partial(find_runs, dealt, used_lengths(self._mask), width=width, group=self._groups[1])
+    self._runs = self._constrained(jax.vmap(runs)(jnp.arange(shards)), BATCH)
     self.count = 1 + jnp.max(dealt.row) // sizes.rows
 
-  def _sharded(self, spec: P, tree: PyTree) -> PyTree:
-    if self.axes is None:
-      return tree
-    return jax.lax.with_sharding_constraint(tree, NamedSharding(self.mesh, spec))
+    self._fill = self._local(partial(fill, sizes=sizes, width=width), (BATCH, whole, whole, whole))
+    self._put, self._take = (self._local(partial(f, axes=axes), BATCH) for f in (put, take))
 
-  def _local(self, f: Callable, **specs) -> Callable:
-    if self.axes is None:
+  def _constrained(self, x: PyTree, spec: P) -> PyTree:
+    at = None if self._mesh is None else NamedSharding(self._mesh, spec)
+    return x if at is None else jax.lax.with_sharding_constraint(x, at)
+
+  def _local(self, f: Callable, specs: PyTree) -> Callable:
+    """A function of what each device holds."""
+    if self._mesh is None:
       return f
-    return jax.shard_map(f, mesh=self.mesh, check_vma=False, **specs)
+    return jax.shard_map(f, mesh=self._mesh, in_specs=specs, out_specs=BATCH, check_vma=False)
 
   def rows(self, piece: jax.Array) -> tuple[Packed, Source]:
     """The packed rows of a piece, [S * rows, width], and where their scored tokens come from."""
     return self._fill(self._runs, self._tokens, self._mask, piece)
 
   def empty(self, like: TokenScores) -> TokenScores:
-    """Scores of no piece yet. `like`: scores of a piece."""
-    shape = self.rollouts + self.pad, self._tokens.shape[1]
-    return jax.tree.map(lambda x: self._sharded(BATCH, jnp.zeros(shape, x.dtype)), like)
+    """Scores [n, T] of no piece yet. `like`: scores of a piece."""
+    return jax.tree.map(lambda x: self._constrained(jnp.zeros(self._shape, x.dtype), BATCH), like)
 
   def put(self, home: TokenScores, scores: TokenScores, source: Source) -> TokenScores:
-    """Writes the scores of a piece [S, tokens]."""
+    """Writes the scores [S, tokens] of a piece into [n, T]."""
     return jax.tree.map(lambda x, new: self._put(x, new, source), home, scores)
 
-  def take(self, scores: TokenScores, source: Source) -> TokenScores:
-    """What scores [B, G, T] of the batch have at the tokens of a piece. -> [S, tokens]."""
-    flat = lambda x: jnp.pad(x.reshape(self.rollouts, -1), ((0, self.pad), (0, 0)))
-    return jax.tree.map(lambda x: self._take(flat(x), source), scores)
+  def take(self, home: TokenScores, source: Source) -> TokenScores:
+    """What [n, T] has at the tokens of a piece. -> [S, tokens]."""
+    return jax.tree.map(lambda x: self._take(x, source), home)
 
   def whole(self, home: TokenScores) -> TokenScores:
-    """The scores of the batch, [B, G, T]."""
-    return jax.tree.map(lambda x: x[: self.rollouts].reshape(*self.groups, -1), home)
-
-
-@dataclasses.dataclass(frozen=True)
-class PieceScorer:
-  """Scores rollouts whose signal `PLACE` is `Dealt`, [B, G, 5], and differentiates losses of them.
-
-  `sizes` are those of a piece, as `dealing.piece_sizes` gives them.
-  """
-
-  score_rows: Callable[[PyTree, Packed], TokenScores]  # `scorer.make_row_scorer`
-  width: int  # tokens of a row
-  mesh: Mesh | None = None
-
-  def __call__(self, params: PyTree, rollouts: Any, *, sizes: Sizes) -> TokenScores:
-    """-> scores [B, G, T], 0 where nothing was sampled."""
-    pieces = Pieces(rollouts, sizes=sizes, width=self.width, mesh=self.mesh)
-    return pieces.whole(self._scores(params, pieces))
-
-  def value_and_grad(
-    self,
-    loss: Stage,
-    state: PyTree,
-    params: PyTree,
-    batch: Any,
-    *,
-    sizes: Sizes,
-    unstack_for_grad: Callable[[PyTree], PyTree] = lambda params: params,
-  ) -> tuple[jax.Array, PyTree, TokenScores, PyTree]:
-    """As `scorer.value_and_grad`."""
-    pieces = Pieces(batch.scored, sizes=sizes, width=self.width, mesh=self.mesh)
-    apart = unstack_for_grad(params)
-    objective = lambda scores: loss.apply(state, scores, batch)
-    slope = jax.grad(lambda scores: objective(scores)[0])
-    if loss.rowwise and not loss.coupled:
-      home, slope_at = self._empty(params, pieces), lambda home: slope(pieces.whole(home))
-    else:
-      home = self._scores(apart, pieces)
-      of_all = slope(pieces.whole(home))
-      slope_at = lambda home: of_all
-
-    def add_piece(piece, carry):
-      home, grads = carry
-      rows, source = pieces.rows(piece)
-      scores, pull_back = jax.vjp(lambda params: self._score_rows(params, rows), apart)
-      home = pieces.put(home, scores, source)
-      cotangents = pieces.take(slope_at(home), source)
-      return home, add_gradients(grads, *pull_back(cotangents))
-
-    carry = home, no_gradients(apart)
-    home, grads = jax.lax.fori_loop(0, pieces.count, add_piece, carry)
-    scores = pieces.whole(home)
-    value, state = objective(scores)
-    return value, state, jax.lax.stop_gradient(scores), stacked(grads, params)
-
-  def _score_rows(self, params: PyTree, rows: Packed) -> TokenScores:
-    """nan if the sizes were too small: no token may be left out silently."""
-    scores = self.score_rows(params, rows)
-    return jax.tree.map(lambda x: jnp.where(rows.fits[:, None], x, jnp.nan), scores)
-
-  def _empty(self, params: PyTree, pieces: Pieces) -> TokenScores:
-    one = lambda params: self._score_rows(params, pieces.rows(jnp.int32(0))[0])
-    return pieces.empty(jax.eval_shape(one, params))
-
-  def _scores(self, params: PyTree, pieces: Pieces) -> TokenScores:
-    def add_piece(piece, home):
-      rows, source = pieces.rows(piece)
-      return pieces.put(home, self._score_rows(params, rows), source)
-
-    return jax.lax.fori_loop(0, pieces.count, add_piece, self._empty(params, pieces))
+    """[n, T] -> [B, G, T]."""
+    return jax.tree.map(lambda x: x[: self._count].reshape(*self._groups, -1), home)

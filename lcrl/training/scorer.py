@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -31,14 +31,6 @@ Score = Callable[..., TokenScores]  # params, rollouts or pairs
 TILES = {"cpu": {"token_chunk": 512, "vocab_chunk": 2048}}
 
 
-class _Parts(NamedTuple):
-  """What scorers are made of."""
-
-  hidden: Callable[..., jax.Array]  # params, tokens, ... -> hidden states
-  score_hidden: Callable[..., TokenScores]  # params, hidden states, targets, kept
-  local: Callable[[Callable], Callable]  # a function of each device's own rows
-
-
 def make_scorer(
   policy,
   *,
@@ -46,6 +38,7 @@ def make_scorer(
   temperature: float = 1.0,
   mesh: Mesh | None = None,
   pack: int | None = None,
+  rows: bool = False,
   **chunks,
 ) -> Score:
   """score(params, rollouts) -> TokenScores, [B, G, T] each, without ever holding [B, G, T, V].
@@ -56,58 +49,18 @@ def make_scorer(
     temperature: that of the sampler, so that both describe the same distribution.
     mesh: the devices of rows and parameters; each scores its own rows with its columns of the head.
     pack: width of packed rows; score then takes `sizes`, and rollouts in the order of `arrange`.
+    rows: score then takes `Packed` rows, and gives the scores of their scored tokens.
     **chunks: token_chunk, vocab_chunk of `score_tokens`; the backend decides those left out.
   """
-  parts = _parts(policy, needs=needs, temperature=temperature, mesh=mesh, **chunks)
-  score_rows = partial(_score_rows, parts, policy)
-
-  def score(params, rollouts):
-    hidden = parts.hidden(params, rollouts.tokens)
-    after = jnp.roll(rollouts.mask, -1, axis=-1).at[..., -1].set(False)
-    scores = parts.score_hidden(params, hidden, jnp.roll(rollouts.tokens, -1, axis=-1), after)
-    return jax.tree.map(lambda x: jnp.roll(x, 1, axis=-1), scores)  # t scores tokens[t]
-
-  def score_packed(width: int, params, rollouts, *, sizes: Sizes):
-    rows: Packed = parts.local(partial(packing.pack, sizes=sizes, width=width))(
-      rollouts.tokens, rollouts.mask, rollouts.signals[packing.PLACE]
-    )
-    back = lambda x: parts.local(packing.unpack)(x, rollouts.mask, rows.fits)
-    return jax.tree.map(back, score_rows(params, rows))
-
-  return score if pack is None else partial(score_packed, pack)
-
-
-def make_row_scorer(
-  policy,
-  *,
-  needs: tuple[str, ...] = (),
-  temperature: float = 1.0,
-  mesh: Mesh | None = None,
-  **chunks,
-) -> Callable[[PyTree, Packed], TokenScores]:
-  """score(params, packed rows) -> TokenScores of their scored tokens. Arguments: `make_scorer`."""
-  parts = _parts(policy, needs=needs, temperature=temperature, mesh=mesh, **chunks)
-  return partial(_score_rows, parts, policy)
-
-
-def _score_rows(parts: _Parts, policy, params: PyTree, rows: Packed) -> TokenScores:
-  branches = rows.branches if shares_prompts(policy.config.attention) else None
-  hidden = parts.hidden(params, rows.tokens, rows.positions, rows.segments, branches)
-  pick = lambda x, before: x.reshape(-1, x.shape[-1])[before[0]][None]
-  hidden = parts.local(pick)(hidden, rows.before)
-  return parts.score_hidden(params, hidden, rows.targets, rows.kept)
-
-
-def _parts(policy, *, needs, temperature, mesh, **chunks) -> _Parts:
   fields = tuple(dict.fromkeys(("log_probs", *needs)))
   platform = jax.default_backend() if mesh is None else mesh.devices.flat[0].platform
   chunks = TILES.get(platform, {}) | chunks
-  vocab_size, columns = policy.config.vocab_size, 1
+  vocab_size, parts = policy.config.vocab_size, 1
   take_scores: Callable[..., TokenScores] = score_tokens
   hidden_of: Callable[..., jax.Array] = policy.hidden
-  local: Callable[[Callable], Callable] = lambda f: f
+  local = lambda f: f
   if mesh is not None and mesh.size > 1:
-    take_scores, columns = partial(score_tokens_sharded, mesh=mesh), mesh.shape["tensor"]
+    take_scores, parts = partial(score_tokens_sharded, mesh=mesh), mesh.shape["tensor"]
     hidden_of = on_mesh(policy.hidden, mesh)
     # Packing permutes tokens inside a device's rows only. Left to itself, XLA would gather the rows
     # of all devices for such an indexing.
@@ -116,7 +69,7 @@ def _parts(policy, *, needs, temperature, mesh, **chunks) -> _Parts:
   def score_hidden(params, hidden, targets, kept):
     return take_scores(
       hidden,
-      jnp.pad(policy.head(params), ((0, 0), (0, -vocab_size % columns))),
+      jnp.pad(policy.head(params), ((0, 0), (0, -vocab_size % parts))),
       targets,
       kept,
       vocab_size=vocab_size,
@@ -126,7 +79,28 @@ def _parts(policy, *, needs, temperature, mesh, **chunks) -> _Parts:
       **chunks,
     )
 
-  return _Parts(hidden_of, score_hidden, local)
+  def score(params, rollouts):
+    hidden = hidden_of(params, rollouts.tokens)
+    after = jnp.roll(rollouts.mask, -1, axis=-1).at[..., -1].set(False)
+    scores = score_hidden(params, hidden, jnp.roll(rollouts.tokens, -1, axis=-1), after)
+    return jax.tree.map(lambda x: jnp.roll(x, 1, axis=-1), scores)  # t scores tokens[t]
+
+  def score_rows(params, rows: Packed):
+    branches = rows.branches if shares_prompts(policy.config.attention) else None
+    hidden = hidden_of(params, rows.tokens, rows.positions, rows.segments, branches)
+    pick = lambda x, before: x.reshape(-1, x.shape[-1])[before[0]][None]
+    return score_hidden(params, local(pick)(hidden, rows.before), rows.targets, rows.kept)
+
+  def score_packed(width: int, params, rollouts, *, sizes: Sizes):
+    packed: Packed = local(partial(packing.pack, sizes=sizes, width=width))(
+      rollouts.tokens, rollouts.mask, rollouts.signals[packing.PLACE]
+    )
+    back = lambda x: local(packing.unpack)(x, rollouts.mask, packed.fits)
+    return jax.tree.map(back, score_rows(params, packed))
+
+  if rows:
+    return score_rows
+  return score if pack is None else partial(score_packed, pack)
 
 
 def on_mesh(f: Callable, mesh: Mesh) -> Callable:
@@ -225,6 +199,7 @@ def no_gradients(params: PyTree) -> PyTree:
 
 
 def add_gradients(sums: PyTree, more: PyTree) -> PyTree:
+  """Sums in their own dtype."""
   return jax.tree.map(lambda x, y: x + y.astype(x.dtype), sums, more)
 
 

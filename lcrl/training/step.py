@@ -15,6 +15,7 @@ from lcrl.losses.kl import k3_kl
 from lcrl.masked import masked_sum
 from lcrl.training.metrics import Mean, Metrics, Sum, known
 from lcrl.training.packing import Sizes
+from lcrl.training.piece_scorer import PieceScorer
 from lcrl.training.scorer import Score, join, split, value_and_grad
 from lcrl.types import Batch, Recipe, Rollouts, Stage, TokenScores, TrainState
 
@@ -73,7 +74,6 @@ def update(
   updates: int = 1,
   sizes: Sizes | None = None,
   measure: Callable[..., dict[str, Mean]] | None = None,
-  gradient: Callable[..., Any] | None = None,
   unstack_for_grad: Callable[[PyTree], PyTree] = lambda params: params,
 ) -> tuple[TrainState, Metrics]:
   """One step: `updates` optimizer steps on as many disjoint parts of the batch, or one on pairs.
@@ -82,15 +82,16 @@ def update(
   than one part the old log-probs are computed before the first. Where the loss or its gradient is
   not finite, parameters, optimizer and loss keep their states, and the metric `skipped_updates`
   counts it. `sizes`: static sizes of a batch `arranged` for packed rows. `measure`: computes the
-  metrics of a part; None: `update_metrics`. `gradient`: takes the place of `value_and_grad` with
-  `score`, as does that of a `PieceScorer`. `unstack_for_grad`: as in `value_and_grad`.
+  metrics of a part; None: `update_metrics`. `unstack_for_grad`: as in `value_and_grad`.
   """
   measure = measure or update_metrics
+  own = score.value_and_grad if isinstance(score, PieceScorer) else None
   score = score if sizes is None else partial(score, sizes=sizes)
-  if gradient is not None:
-    differentiate = partial(gradient, sizes=sizes)
-  else:
-    differentiate = partial(value_and_grad, score=score, micro_batches=micro_batches)
+  differentiate: Callable[..., Any] = (
+    partial(value_and_grad, score=score, micro_batches=micro_batches)
+    if own is None
+    else partial(own, sizes=sizes)
+  )
   optimizer_update = optax.with_extra_args_support(optimizer).update
   rate = getattr(optimizer, "rate", None)
 

@@ -33,9 +33,9 @@ from lcrl.training.checkpoint import AsSaved
 from lcrl.training.layout import first_state, lay_out
 from lcrl.training.memory import check_rows, check_state
 from lcrl.training.packed import PackedScore, PackedUpdate
-from lcrl.training.pieces import PieceScorer
+from lcrl.training.piece_scorer import PieceScorer
 from lcrl.training.rl.settings import Settings
-from lcrl.training.scorer import Score, make_row_scorer, make_scorer
+from lcrl.training.scorer import Score, make_scorer
 from lcrl.training.step import score_all, shape, update
 from lcrl.types import Batch, Recipe, Stage, TrainState
 
@@ -122,7 +122,6 @@ def build_learner(settings: Settings, *, devices=None) -> Learner:
     optimizer=optimizer,
     micro_batches=s.train.micro_batches,
     updates=s.train.updates,
-    gradient=score.value_and_grad if isinstance(score, PieceScorer) else None,
     unstack_for_grad=policy.unstack_for_grad,
   )
   # Donation lets the new state take the memory of the old one: a second copy of parameters and
@@ -173,7 +172,7 @@ def _make_score(s: Settings, policy: Policy, mesh: Mesh, **options: Any) -> Scor
   if s.train.micro_tokens is None:
     return make_scorer(policy, pack=s.train.pack, **options)
   assert s.train.pack is not None  # settings say so
-  return PieceScorer(make_row_scorer(policy, **options), s.train.pack, mesh)
+  return PieceScorer(make_scorer(policy, rows=True, **options), s.train.pack, mesh)
 
 
 def _training_mesh(s: Settings, devices) -> Mesh:
