@@ -1,9 +1,9 @@
 """Which device, row and columns each rollout takes, where a device takes a fixed number of tokens.
 
 A piece is what one device puts through the model at once: a fixed number of packed rows. Rollouts
-are packed into rows, the longest groups first, and rows are dealt to the devices by their longest
-rollout, to and fro. So all devices work on rollouts of about the same length, and a group may lie
-in several rows, pieces and devices; each row that holds a part of it repeats its stem.
+are packed into rows, the longest groups first, and rows are dealt to the devices in turn, by their
+longest rollout. So all devices work on rollouts of about the same length at a time, and a group may
+lie in several rows, pieces and devices; each row that holds a part of it repeats its stem.
 
 A stem ends before the first sampled token of its group. So each scored token has a column of its
 own, and a piece never scores more tokens than it holds.
@@ -68,7 +68,7 @@ def deal(
   >>> lengths = Lengths(jnp.array([[8, 3], [5, 5]]), jnp.array([[7, 2], [4, 4]]), jnp.array([1, 1]))
   >>> dealt, most = deal(lengths, width=8, rows=1, shards=2)
   >>> print(*dealt[..., 0], *dealt[..., 1], most)
-  [0 1] [1 1] [0 0] [0 1] [2 7]
+  [0 1] [1 0] [0 0] [0 1] [2 7]
   """
   cut = lambda x: jnp.swapaxes(x.reshape(-1, parts, *x.shape[1:]), 0, 1)
   group = lengths.used.shape[1]
@@ -83,9 +83,7 @@ def deal(
       place = jax.tree.map(lambda x: x.reshape(used.shape), alone)
     longest = jnp.zeros(count, jnp.int32).at[place.row].max(used)
     rank = jnp.argsort(jnp.argsort(-longest, stable=True))
-    turn, seat = jnp.divmod(rank, shards)
-    device = jnp.where(turn % 2 == 1, shards - 1 - seat, seat)[place.row]
-    row = turn[place.row]
+    row, device = jnp.divmod(rank[place.row], shards)
     dealt = jnp.stack(Dealt(device, row, *place[1:]), axis=-1)
     piece = row // rows
     loads = jnp.zeros((shards, -(-count // rows)), jnp.int32).at[device, piece].add(scored)

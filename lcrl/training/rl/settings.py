@@ -38,7 +38,7 @@ class Train:
   max_prompt_tokens: Count = 1024  # of a prompt and its forced prefix, at most
   micro_batches: Count = 1  # pieces that go through the model one after the other
   pack: Count | None = None  # tokens of a packed row, of several rollouts; None: a row a rollout
-  micro_tokens: Count | None = None  # of packed rows on a device at a time; None: micro_batches
+  micro_tokens: Count | None = None  # on a device at a time, in packed rows; None: micro_batches
   head_remat: bool = True  # False: 2 bytes a token and vocabulary entry stay, a product less
   updates: Count = 1  # optimizer steps a batch, each on its own part of it
   max_rounds: Count = 1  # of sampling, to replace groups that the filter drops
