@@ -85,12 +85,12 @@ def update(
   metrics of a part; None: `update_metrics`. `unstack_for_grad`: as in `value_and_grad`.
   """
   measure = measure or update_metrics
-  own = score.value_and_grad if isinstance(score, PieceScorer) else None
+  by_pieces: Any = score.value_and_grad if isinstance(score, PieceScorer) else None
   score = score if sizes is None else partial(score, sizes=sizes)
   differentiate: Callable[..., Any] = (
     partial(value_and_grad, score=score, micro_batches=micro_batches)
-    if own is None
-    else partial(own, sizes=sizes)
+    if by_pieces is None
+    else partial(by_pieces, sizes=sizes)
   )
   optimizer_update = optax.with_extra_args_support(optimizer).update
   rate = getattr(optimizer, "rate", None)
