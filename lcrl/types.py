@@ -180,6 +180,9 @@ class Stage(NamedTuple):
   observe: Callable | None = None
   # A loss that is not the sum of its values on pieces of the batch.
   coupled: bool = False
+  # A loss whose gradient at a rollout depends on the scores of that rollout alone: a batch may then
+  # be cut inside its groups without another pass forward.
+  rowwise: bool = False
   # How many rows of the data set the state has room for; 0 if it keeps nothing by row.
   rows: int = 0
   # Of a preference loss: (scores, batch) -> the implied rewards of both sides, [B, 2].

@@ -69,6 +69,22 @@ def test_memory_is_split_like_the_state(one):
   assert eight["update"].sent > matrices
 
 
+def test_pieces_by_tokens_bound_the_memory_of_an_update():
+  """Twice as many rows in as large pieces: only what has a number a token grows."""
+
+  def update(prompts, **loss):
+    train = {"prompts": prompts, "updates": 2, "pack": 128, "micro_tokens": 128}
+    config = {**CONFIG, "train": CONFIG["train"] | train, "mesh": {"fsdp": 8}}
+    model = build_learner(read({**config, "loss": CONFIG["loss"] | loss}))
+    assert fit.most_pieces(model, 2) == prompts * 2 // 2 // 8 // 2
+    return fit.measure(model)["update"]
+
+  small, large = update(32), update(64)
+  numbers = 32 * 2 * 64 * 4 / 8  # float32 on a device
+  assert large.temporaries - small.temporaries < 24 * numbers
+  assert large.sent > 1.5 * small.sent, "weights are gathered once a piece"
+
+
 def test_a_loop_sends_as_often_as_it_runs():
   mesh = make_mesh(data=8, fsdp=1)
 

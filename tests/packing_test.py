@@ -15,7 +15,7 @@ from lcrl.training.packing import Sizes, arrange, first_fit, pack, rounded
 from lcrl.training.scorer import make_scorer, split, value_and_grad
 from lcrl.training.step import loss_metrics, update_metrics
 from lcrl.types import PairBatch, Pairs
-from tests.helpers.scoring import LOSSES, PARAMS, POLICY, make_batch, make_recipe
+from tests.helpers.scoring import LOSSES, PARAMS, POLICY, make_batch, make_recipe, with_prompts
 from tests.rollouts import random_rollouts
 
 WIDTH = 16
@@ -68,6 +68,16 @@ def test_sizes_are_few_and_never_too_small():
   assert len({rounded(Sizes(n, 1)).rows for n in range(1, 1025)}) < 40
 
 
+def test_short_responses_share_sizes():
+  """At most twenty of each kind; those of at least a 16th of the largest are as fine as ever."""
+  largest = Sizes(1024, 1 << 20)
+  sizes = {n: rounded(Sizes(n, n << 10), largest) for n in range(1, 1025)}
+  assert all(n <= rows and n << 10 <= tokens for n, (rows, tokens) in sizes.items())
+  for kind in zip(*sizes.values(), strict=True):
+    assert len(set(kind)) <= 20
+  assert all(size == rounded(Sizes(n, n << 10)) for n, size in sizes.items() if n >= 64)
+
+
 def test_a_prompt_stands_in_its_row_once():
   tokens = jnp.array([[[7, 8, 1, 2], [7, 8, 3, 0], [7, 9, 0, 0]], [[4, 5, 6, 0]] * 3])
   mask = jnp.zeros(tokens.shape, bool).at[:, :2, 2].set(True).at[0, 0, 3].set(True)
@@ -93,14 +103,6 @@ def test_a_row_holds_its_rollouts():
   np.testing.assert_array_equal(rows.before[0, :3], [4, 1, 2])
   assert len(set(rows.segments[0].tolist())) == 4  # two rollouts, two tokens alone
   assert not pack(tokens, mask, place, sizes=Sizes(1, 2), width=8).fits[0]
-
-
-def with_prompts(batch):
-  """Groups that begin alike, with 3, 3, 5 and no tokens."""
-  first = batch.rollouts.tokens[:, :1]
-  alike = jnp.array([3, 3, 5, 0])[:, None, None] > jnp.arange(12)[None, None]
-  tokens = jnp.where(alike, first, batch.rollouts.tokens)
-  return dataclasses.replace(batch, rollouts=dataclasses.replace(batch.rollouts, tokens=tokens))
 
 
 @pytest.mark.parametrize("name", LOSSES)

@@ -10,14 +10,12 @@ import numpy as np
 import optax
 import pytest
 
-from lcrl import policies, recipes
+from lcrl import policies
 from lcrl.losses import policy as losses
 from lcrl.losses.weights import fixed_length, sequence_mean, token_mean
 from lcrl.mesh import batch_sharding, make_mesh, param_shardings
 from lcrl.training.scorer import join, make_scorer, split, value_and_grad
-from lcrl.training.step import update
-from lcrl.types import TrainState
-from tests.helpers.scoring import LOSSES, PARAMS, POLICY, make_batch, make_recipe
+from tests.helpers.scoring import LOSSES, PARAMS, POLICY, make_batch, make_recipe, make_update
 from tests.rollouts import random_rollouts
 
 
@@ -115,26 +113,6 @@ def test_a_coupled_loss_taken_for_additive_would_differ():
   right, summed = gradient(recipe.loss, 1), gradient(wrong, 4)
   gap = optax.tree.norm(jax.tree.map(jnp.subtract, right, summed))
   assert gap > 0.1 * optax.tree.norm(right)
-
-
-def make_update(recipe, weigh=token_mean, mesh=None, **pieces):
-  optimizer = optax.sgd(0.1)
-  state = TrainState(
-    step=jnp.int32(0),
-    params=PARAMS,
-    opt_state=optimizer.init(PARAMS),
-    recipe=recipes.init(recipe),
-    position=jnp.int32(0),
-    counters={},
-  )
-  step = functools.partial(
-    update,
-    recipe=recipe,
-    weigh=weigh,
-    optimizer=optimizer,
-    **{"score": make_scorer(POLICY, mesh=mesh)} | pieces,
-  )
-  return state, jax.jit(step)
 
 
 @pytest.mark.parametrize("name", LOSSES)

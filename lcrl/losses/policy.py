@@ -129,7 +129,7 @@ def _stage(token_loss, kl, correction, entropy_bonus) -> Stage:
     return jnp.sum(batch.weights * losses), state
 
   needs = [name for name, asked in (("ref", kl is not None), ("entropy", entropy_bonus)) if asked]
-  return Stage(init=lambda: (), apply=apply, needs=tuple(needs))
+  return Stage(init=lambda: (), apply=apply, needs=tuple(needs), rowwise=True)
 
 
 def _clipped(kl, correction, entropy_bonus, **clipping: Any) -> Stage:

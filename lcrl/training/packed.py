@@ -15,10 +15,11 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh
 
-from lcrl.mesh import batch_sharding, replicated
+from lcrl.mesh import batch_sharding, on_host, replicate, replicated
 from lcrl.policies import Policy
 from lcrl.policies.attention import shares_prompts
-from lcrl.training.packing import PLACE, Sizes, arrange, rounded
+from lcrl.training.dealing import Dealt, deal, measure_lengths, piece_sizes
+from lcrl.training.packing import PLACE, Sizes, arrange, largest_sizes, rounded
 from lcrl.types import TokenScores
 
 PyTree = Any
@@ -49,26 +50,79 @@ def placed(batch: PyTree, place: Any) -> PyTree:
   return dataclasses.replace(batch, **{field: new})
 
 
-class _Packed:
-  """Turns a jitted program of (x, batch, sizes) into a function of (x, batch)."""
+class _Arranger:
+  """Puts groups into an order that gives devices and micro-batches as many tokens.
 
-  def __init__(self, run: Any, mesh: Mesh, policy: Policy, cut: dict[str, int]):
-    whole, share = replicated(mesh), shares_prompts(policy.config.attention)
-    self.run, self.cut = run, cut
-    self.arrange = jax.jit(
+  `cut`: the arguments of `arrange`.
+  """
+
+  def __init__(self, mesh: Mesh, share: bool, cut: dict[str, int]):
+    whole, self.cut = replicated(mesh), cut
+    self.run = jax.jit(
       partial(arranged, share=share, **cut),
       out_shardings=(batch_sharding(mesh), whole, whole),
     )
 
+  def __call__(self, batch: PyTree) -> tuple[PyTree, jax.Array | None, Sizes]:
+    """The batch with `Place`s, its new order, and the sizes of the program that takes it."""
+    needed = self.run(batch)
+    return *needed[:2], rounded(Sizes(*np.asarray(needed[2]).tolist()), self.largest(batch))
+
+  def like(self, batch: PyTree) -> PyTree:
+    """What a call gives for an abstract batch."""
+    like = scored(batch).tokens
+    place = jax.ShapeDtypeStruct((*like.shape[:2], 4), jnp.int32, sharding=like.sharding)
+    return placed(batch, place)
+
+  def largest(self, batch: PyTree) -> Sizes:
+    """The largest sizes that can occur."""
+    return largest_sizes(scored(batch).tokens.shape, **self.cut)
+
+
+class _Dealer:
+  """Deals rollouts to pieces of a fixed number of tokens; their order stays.
+
+  `cut`: the arguments of `deal`. The host deals, which a small loop over rollouts does faster.
+  """
+
+  def __init__(self, mesh: Mesh, share: bool, cut: dict[str, Any]):
+    self.mesh, self.cut = mesh, cut
+    measure = lambda rows: measure_lengths(rows.tokens, rows.mask, share=share)
+    self.measure = jax.jit(lambda batch: measure(scored(batch)), out_shardings=replicated(mesh))
+    self.deal = jax.jit(partial(deal, share=share, **cut))
+
+  def __call__(self, batch: PyTree) -> tuple[PyTree, jax.Array | None, Sizes]:
+    lengths = jax.device_get(self.measure(batch))
+    with on_host():
+      dealt, (_, tokens) = jax.device_get(self.deal(lengths))
+    return placed(batch, replicate(self.mesh, dealt)), None, self._sizes(int(tokens))
+
+  def like(self, batch: PyTree) -> PyTree:
+    shape = *scored(batch).tokens.shape[:2], len(Dealt._fields)
+    dealt = jax.ShapeDtypeStruct(shape, jnp.int32, sharding=replicated(self.mesh))
+    return placed(batch, dealt)
+
+  def largest(self, batch: PyTree) -> Sizes:
+    del batch
+    return self._sizes(self.cut["rows"] * self.cut["width"])
+
+  def _sizes(self, tokens: int) -> Sizes:
+    return piece_sizes(tokens, rows=self.cut["rows"], width=self.cut["width"])
+
+
+class _Packed:
+  """Turns a jitted program of (x, batch, sizes) into a function of (x, batch).
+
+  `cut`: the arguments of `arrange`, or those of `deal`, which have `rows`.
+  """
+
+  def __init__(self, run: Any, mesh: Mesh, policy: Policy, cut: dict[str, int]):
+    make = _Dealer if "rows" in cut else _Arranger
+    self.run, self.arrange = run, make(mesh, shares_prompts(policy.config.attention), cut)
+
   def lower(self, x: PyTree, batch: Any):
     """Lowers the program for the largest sizes that can occur, for abstract arrays."""
-    like = scored(batch).tokens
-    *groups, length = like.shape
-    place = jax.ShapeDtypeStruct((*groups, 4), jnp.int32, sharding=like.sharding)
-    rows = groups[0] * groups[1] // (self.cut["shards"] * self.cut["pieces"])
-    rows //= self.cut.get("parts", 1)
-    largest = Sizes(-(-rows // (self.cut["width"] // length)), rows * (length - 1))
-    return self.run.lower(x, placed(batch, place), sizes=rounded(largest))
+    return self.run.lower(x, self.arrange.like(batch), sizes=self.arrange.largest(batch))
 
 
 class Arranged(NamedTuple):
@@ -86,7 +140,7 @@ class PackedUpdate(_Packed):
     # Reading the sizes waits for the device. Here that is cheap: the device has only this batch to
     # shape, and the update is not queued yet.
     batch, _, sizes = self.arrange(batch)
-    return Arranged(batch, rounded(Sizes(*np.asarray(sizes).tolist())))
+    return Arranged(batch, sizes)
 
   def __call__(self, state: PyTree, batch: PyTree):
     batch, sizes = batch if isinstance(batch, Arranged) else self.ready(batch)
@@ -98,5 +152,5 @@ class PackedScore(_Packed):
 
   def __call__(self, params: PyTree, rollouts: PyTree) -> TokenScores:
     rollouts, order, sizes = self.arrange(rollouts)
-    scores = self.run(params, rollouts, sizes=rounded(Sizes(*np.asarray(sizes).tolist())))
-    return jax.tree.map(lambda x: x[jnp.argsort(order)], scores)
+    scores = self.run(params, rollouts, sizes=sizes)
+    return scores if order is None else jax.tree.map(lambda x: x[jnp.argsort(order)], scores)

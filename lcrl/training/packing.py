@@ -173,18 +173,36 @@ def arrange(
   return order.astype(jnp.int32), place.astype(jnp.int32), sizes.astype(jnp.int32)
 
 
-def rounded(needed: Sizes) -> Sizes:
+def rounded(needed: Sizes, largest: Sizes | None = None) -> Sizes:
   """Rounds up to one of four sizes for each doubling.
 
-  >>> rounded(Sizes(9, 700))
-  Sizes(rows=10, tokens=768)
+  `largest`: the largest sizes that can occur. Steps are then no smaller than the power of two below
+  a 64th of them, so that a run whose responses become ever shorter compiles few programs.
+
+  >>> rounded(Sizes(9, 700)), rounded(Sizes(9, 700), largest=Sizes(1024, 1 << 20))
+  (Sizes(rows=10, tokens=768), Sizes(rows=16, tokens=16384))
   """
 
-  def up(n: int) -> int:
-    step = 1 << max(0, (n - 1).bit_length() - 3)
+  def up(n: int, most: int) -> int:
+    step = 1 << max(0, (n - 1).bit_length() - 3, (most // 64).bit_length() - 1)
     return -(-n // step) * step
 
-  return Sizes(up(max(1, needed.rows)), UNIT * up(max(1, -(-needed.tokens // UNIT))))
+  rows, tokens = largest or (0, 0)
+  tokens = UNIT * up(max(1, -(-needed.tokens // UNIT)), tokens // UNIT)
+  return Sizes(up(max(1, needed.rows), rows), tokens)
+
+
+def largest_sizes(
+  shape: tuple[int, ...], *, width: int, shards: int = 1, pieces: int = 1, parts: int = 1
+) -> Sizes:
+  """The largest sizes that a batch of this shape [B, G, T] can need. Arguments: `arrange`.
+
+  >>> largest_sizes((4, 2, 10), width=20)
+  Sizes(rows=4, tokens=256)
+  """
+  prompts, group, length = shape
+  rows = prompts * group // (shards * pieces * parts)
+  return rounded(Sizes(-(-rows // (width // length)), rows * (length - 1)))
 
 
 def pack(

@@ -9,8 +9,15 @@ from typing import Any
 from lcrl.tasks.task import Prompts
 
 # How long a run is and how it computes. None of these changes the update of a step, up to rounding.
-MEANS = {"train.steps", "train.micro_batches", "train.pack", "train.head_remat", "task.long"}
-MEANS |= {"policy.remat", "policy.unroll", "policy.attention", "policy.decoding"}
+MEANS = {"train.steps", "train.micro_batches", "train.micro_tokens", "train.pack"}
+MEANS |= {
+  "train.head_remat",
+  "task.long",
+  "policy.remat",
+  "policy.unroll",
+  "policy.attention",
+  "policy.decoding",
+}
 SECTIONS = ("checkpoint", "eval", "log", "mesh", "verify")
 LIMITS = ("train.max_tokens", "train.max_prompt_tokens")  # may rise
 ABSENT = object()

@@ -38,6 +38,7 @@ def make_scorer(
   temperature: float = 1.0,
   mesh: Mesh | None = None,
   pack: int | None = None,
+  rows: bool = False,
   **chunks,
 ) -> Score:
   """score(params, rollouts) -> TokenScores, [B, G, T] each, without ever holding [B, G, T, V].
@@ -48,6 +49,7 @@ def make_scorer(
     temperature: that of the sampler, so that both describe the same distribution.
     mesh: the devices of rows and parameters; each scores its own rows with its columns of the head.
     pack: width of packed rows; score then takes `sizes`, and rollouts in the order of `arrange`.
+    rows: score then takes `Packed` rows, and gives the scores of their scored tokens.
     **chunks: token_chunk, vocab_chunk of `score_tokens`; the backend decides those left out.
   """
   fields = tuple(dict.fromkeys(("log_probs", *needs)))
@@ -83,17 +85,21 @@ def make_scorer(
     scores = score_hidden(params, hidden, jnp.roll(rollouts.tokens, -1, axis=-1), after)
     return jax.tree.map(lambda x: jnp.roll(x, 1, axis=-1), scores)  # t scores tokens[t]
 
-  def score_packed(width: int, params, rollouts, *, sizes: Sizes):
-    rows: Packed = local(partial(packing.pack, sizes=sizes, width=width))(
-      rollouts.tokens, rollouts.mask, rollouts.signals[packing.PLACE]
-    )
+  def score_rows(params, rows: Packed):
     branches = rows.branches if shares_prompts(policy.config.attention) else None
     hidden = hidden_of(params, rows.tokens, rows.positions, rows.segments, branches)
     pick = lambda x, before: x.reshape(-1, x.shape[-1])[before[0]][None]
-    scores = score_hidden(params, local(pick)(hidden, rows.before), rows.targets, rows.kept)
-    back = lambda x: local(packing.unpack)(x, rollouts.mask, rows.fits)
-    return jax.tree.map(back, scores)
+    return score_hidden(params, local(pick)(hidden, rows.before), rows.targets, rows.kept)
 
+  def score_packed(width: int, params, rollouts, *, sizes: Sizes):
+    packed: Packed = local(partial(packing.pack, sizes=sizes, width=width))(
+      rollouts.tokens, rollouts.mask, rollouts.signals[packing.PLACE]
+    )
+    back = lambda x: local(packing.unpack)(x, rollouts.mask, packed.fits)
+    return jax.tree.map(back, score_rows(params, packed))
+
+  if rows:
+    return score_rows
   return score if pack is None else partial(score_packed, pack)
 
 
@@ -154,7 +160,7 @@ def value_and_grad(
   value, state, scores, grads = differentiate(
     loss, state, score, unstack_for_grad(params), batch, split(batch, micro_batches)
   )
-  return value, state, scores, _stacked(grads, params)
+  return value, state, scores, stacked(grads, params)
 
 
 def _additive(loss, state, score, params, batch, pieces):
@@ -164,9 +170,9 @@ def _additive(loss, state, score, params, batch, pieces):
       return loss.apply(state, scores, piece)[0], scores
 
     (value, scores), grads = jax.value_and_grad(objective, has_aux=True)(params)
-    return _add(carry, (value, grads)), scores
+    return add_gradients(carry, (value, grads)), scores
 
-  zero = jnp.zeros((), batch.weights.dtype), _zeros(params)
+  zero = jnp.zeros((), batch.weights.dtype), no_gradients(params)
   (value, grads), scores = jax.lax.scan(add_piece, zero, pieces)
   return value, state, join(scores), grads
 
@@ -180,23 +186,24 @@ def _coupled(loss, state, score, params, batch, pieces):
   def add_piece(grads, xs):
     piece, cotangent = xs
     _, pull_back = jax.vjp(lambda params: score(params, piece.scored), params)
-    return _add(grads, *pull_back(cotangent)), None
+    return add_gradients(grads, *pull_back(cotangent)), None
 
   cut = split(cotangents, jax.tree.leaves(pieces)[0].shape[0])
-  grads, _ = jax.lax.scan(add_piece, _zeros(params), (pieces, cut))
+  grads, _ = jax.lax.scan(add_piece, no_gradients(params), (pieces, cut))
   return value, state, scores, grads
 
 
-def _zeros(params: PyTree) -> PyTree:
+def no_gradients(params: PyTree) -> PyTree:
   """The zeros to which gradients are added, in float32 or wider."""
   return jax.tree.map(lambda x: jnp.zeros_like(x, dtype=at_least_float32(x.dtype)), params)
 
 
-def _add(sums: PyTree, more: PyTree) -> PyTree:
+def add_gradients(sums: PyTree, more: PyTree) -> PyTree:
+  """Sums in their own dtype."""
   return jax.tree.map(lambda x, y: x + y.astype(x.dtype), sums, more)
 
 
-def _stacked(grads: PyTree, params: PyTree) -> PyTree:
+def stacked(grads: PyTree, params: PyTree) -> PyTree:
   """Gradients like `params`, whose layers may be unstacked."""
   if isinstance(grads, dict) and isinstance(grads.get("layers"), tuple):
     layers = jax.tree.map(lambda *layers: jnp.stack(layers), *grads["layers"])

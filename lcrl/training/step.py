@@ -15,6 +15,7 @@ from lcrl.losses.kl import k3_kl
 from lcrl.masked import masked_sum
 from lcrl.training.metrics import Mean, Metrics, Sum, known
 from lcrl.training.packing import Sizes
+from lcrl.training.piece_scorer import PieceScorer
 from lcrl.training.scorer import Score, join, split, value_and_grad
 from lcrl.types import Batch, Recipe, Rollouts, Stage, TokenScores, TrainState
 
@@ -84,20 +85,20 @@ def update(
   metrics of a part; None: `update_metrics`. `unstack_for_grad`: as in `value_and_grad`.
   """
   measure = measure or update_metrics
+  by_pieces: Any = score.value_and_grad if isinstance(score, PieceScorer) else None
   score = score if sizes is None else partial(score, sizes=sizes)
+  differentiate: Callable[..., Any] = (
+    partial(value_and_grad, score=score, micro_batches=micro_batches)
+    if by_pieces is None
+    else partial(by_pieces, sizes=sizes)
+  )
   optimizer_update = optax.with_extra_args_support(optimizer).update
   rate = getattr(optimizer, "rate", None)
 
   def update_on(carry, part):
     params, opt_state, loss_state = carry
-    loss, new_loss_state, scores, grads = value_and_grad(
-      recipe.loss,
-      loss_state,
-      score,
-      params,
-      part,
-      micro_batches=micro_batches,
-      unstack_for_grad=unstack_for_grad,
+    loss, new_loss_state, scores, grads = differentiate(
+      recipe.loss, loss_state, params=params, batch=part, unstack_for_grad=unstack_for_grad
     )
     changes, new_opt_state = optimizer_update(grads, opt_state, params, step=state.step)
     new = optax.apply_updates(params, changes), new_opt_state, new_loss_state

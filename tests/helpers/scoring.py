@@ -1,15 +1,18 @@
 """A small policy, losses, and batches to score."""
 
 import dataclasses
+from functools import partial
 
 import jax
 import jax.numpy as jnp
+import optax
 
 from lcrl import advantages, budgets, filters, policies, recipes, rewards
 from lcrl.losses import policy as losses
 from lcrl.losses.weights import token_mean
-from lcrl.training.step import shape
-from lcrl.types import Recipe
+from lcrl.training.scorer import make_scorer
+from lcrl.training.step import shape, update
+from lcrl.types import Recipe, TrainState
 from tests.rollouts import random_rollouts
 
 POLICY = policies.make(
@@ -42,3 +45,34 @@ def make_batch(recipe, weigh=token_mean, **sizes):
     key=jax.random.key(0),
   )
   return dataclasses.replace(batch, old_log_probs=batch.rollouts.sampler_log_probs)
+
+
+def with_prompts(batch):
+  """Groups that begin alike, with 3, 3, 5 and no tokens."""
+  first = batch.rollouts.tokens[:, :1]
+  alike = (
+    jnp.resize(jnp.array([3, 3, 5, 0]), len(first))[:, None, None] > jnp.arange(12)[None, None]
+  )
+  tokens = jnp.where(alike, first, batch.rollouts.tokens)
+  return dataclasses.replace(batch, rollouts=dataclasses.replace(batch.rollouts, tokens=tokens))
+
+
+def make_update(recipe, weigh=token_mean, mesh=None, **pieces):
+  """The state before an update of PARAMS, and the jitted update."""
+  optimizer = optax.sgd(0.1)
+  state = TrainState(
+    step=jnp.int32(0),
+    params=PARAMS,
+    opt_state=optimizer.init(PARAMS),
+    recipe=recipes.init(recipe),
+    position=jnp.int32(0),
+    counters={},
+  )
+  step = partial(
+    update,
+    recipe=recipe,
+    weigh=weigh,
+    optimizer=optimizer,
+    **{"score": make_scorer(POLICY, mesh=mesh)} | pieces,
+  )
+  return state, jax.jit(step, static_argnames="sizes")

@@ -93,7 +93,7 @@ def measure(
   for name, program in (compiled or compile_step(model)).items():
     memory: Any = program.memory_analysis()
     moved = memory.argument_size_in_bytes + memory.output_size_in_bytes
-    trips = decoding.trips() if name == "sample" else ()
+    trips = decoding.trips() if name == "sample" else piece_trips(model, name)
     found[name] = Program(
       arguments=memory.argument_size_in_bytes,
       outputs=memory.output_size_in_bytes - memory.alias_size_in_bytes,
@@ -245,8 +245,6 @@ def flops(model: Learner, tokens: float) -> dict[str, float]:
   dropped = {"none": 0, "dots": attention(length), "full": layer + attention(length) - last}
   qkv = 2 * c.hidden_size * (c.heads + 2 * c.kv_heads) * c.head_dim
   prefill = (layer + attention(asked)) * (c.layers - 1) + qkv
-  coupled = model.recipe.loss.coupled and s.train.micro_batches > 1
-  passes = int(coupled) + int(s.train.updates > 1)  # forward only, before the update
   score = rows * length * (forward + head)
   keys = tokens * asked + decode_loops(model, make_sampler(model), tokens).keys()
   decoding = tokens * (layer * c.layers + head) + attention(keys) * c.layers
@@ -255,7 +253,7 @@ def flops(model: Learner, tokens: float) -> dict[str, float]:
     "sample": read * asked * prefill + rows * decoding,
     "measure": score,
     "reference": score,
-    "update": rows * length * (3 * forward + 4 * head + again) + passes * score,
+    "update": rows * length * (3 * forward + 4 * head + again) + forward_passes(model) * score,
   }
 
 
@@ -266,8 +264,9 @@ def traffic(model: Learner, tokens: float) -> dict[str, float]:
   s, c, shape = model.settings, model.policy.config, model.mesh.shape
   weights = layer_weights(c) * c.layers + c.hidden_size * c.vocab_size
   width = lambda dtype: jnp.dtype(dtype).itemsize / shape["tensor"]
-  passes = s.train.updates * s.train.micro_batches * (2 if c.remat == "none" else 3)
-  score = s.train.micro_batches * weights * width(c.dtype)
+  passes = s.train.updates * most_pieces(model, s.train.updates)
+  passes *= 2 if c.remat == "none" else 3
+  score = most_pieces(model) * weights * width(c.dtype)
 
   engine = make_sampler(model)
   decoding, dtype = decode_loops(model, engine, tokens), engine.policy.config.dtype
@@ -282,6 +281,36 @@ def traffic(model: Learner, tokens: float) -> dict[str, float]:
     "reference": score,
     "update": passes * weights * width(c.dtype),
   }
+
+
+def most_pieces(model: Learner, parts: int = 1) -> int:
+  """The pieces in which a device takes a part of a batch whose rollouts are as long as can be."""
+  train = model.settings.train
+  if train.micro_tokens is None or train.pack is None:
+    return train.micro_batches
+  in_row = train.pack // (train.max_prompt_tokens + train.max_tokens)
+  rows = -(-train.prompts * train.group_size // (parts * in_row * batch_shards(model.mesh)))
+  return -(-rows * train.pack // train.micro_tokens)
+
+
+def piece_trips(model: Learner, name: str) -> tuple[float, ...]:
+  """How often each loop over pieces of train.micro_tokens runs, in the order of the program."""
+  train = model.settings.train
+  if train.micro_tokens is None or name not in ("measure", "reference", "update"):
+    return ()
+  if name != "update":
+    return (most_pieces(model),)
+  return (most_pieces(model, train.updates),) * (1 + forward_passes(model))
+
+
+def forward_passes(model: Learner) -> int:
+  """Passes over the batch before that which the update differentiates."""
+  train, loss = model.settings.train, model.recipe.loss
+  if train.micro_tokens is None:
+    alone = loss.coupled and train.micro_batches > 1
+  else:
+    alone = loss.coupled or not loss.rowwise
+  return int(alone) + int(train.updates > 1)
 
 
 def layer_weights(c: Config) -> int:

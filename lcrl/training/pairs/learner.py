@@ -31,7 +31,7 @@ from lcrl.training import optimizers
 from lcrl.training.layout import first_state, lay_out
 from lcrl.training.memory import check_rows, check_state
 from lcrl.training.packed import PackedScore, PackedUpdate
-from lcrl.training.packing import Sizes, arrange, rounded, used_lengths
+from lcrl.training.packing import Sizes, arrange, largest_sizes, rounded, used_lengths
 from lcrl.training.pairs import metrics
 from lcrl.training.pairs.losses import named_loss
 from lcrl.training.rl.learner import SCORE_FIELDS
@@ -243,5 +243,6 @@ def packed_padding(pairs: Pairs, *, width: int, **cut: Any) -> float:
   """Share of the positions of packed rows that hold no token."""
   used = used_lengths(pairs.mask).sum()
   sizes = jitted_arrange(pairs.mask, width=width, **cut)[2]
-  rows = rounded(Sizes(*np.asarray(sizes).tolist())).rows
+  largest = largest_sizes(pairs.mask.shape, width=width, **cut)
+  rows = rounded(Sizes(*np.asarray(sizes).tolist()), largest).rows
   return float(1 - used / (rows * width * cut["shards"] * cut["pieces"]))

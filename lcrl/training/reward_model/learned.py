@@ -12,6 +12,7 @@ import pathlib
 from collections.abc import Collection, Mapping
 from typing import Any
 
+from lcrl.mesh import batch_shards
 from lcrl.policies import Tokenizer
 from lcrl.training.build import build_tokenizer
 from lcrl.training.checkpoint import CheckpointError, Checkpoints
@@ -50,8 +51,8 @@ def provider(name: str, workdir: pathlib.Path, model: Any, tokenizer: Any) -> Pr
   ours, its = model.settings, settings.read(config)
   if not alike(build_tokenizer(its), tokenizer):
     raise ValueError(f"the reward model in {workdir} has another vocabulary than the policy.")
-  cut = {name: getattr(ours.train, name) for name in ("micro_batches", "pack")}
-  train = dataclasses.replace(its.train, **cut)
+  pieces = micro_batches(ours.train, batch_shards(model.mesh))
+  train = dataclasses.replace(its.train, pack=ours.train.pack, micro_batches=pieces)
   scorer = run.build_learner(dataclasses.replace(its, mesh=ours.mesh, train=train))
   checkpoints = Checkpoints(workdir / "checkpoints")
   try:
@@ -62,6 +63,22 @@ def provider(name: str, workdir: pathlib.Path, model: Any, tokenizer: Any) -> Pr
     raise ValueError(f"{workdir} holds no checkpoint.")
   params = scorer.policy_params(restored[1].params)
   return Provider((name,), lambda _, rollouts: {name: scorer.score(params, rollouts)})
+
+
+def micro_batches(train: Any, shards: int) -> int:
+  """The micro-batches of a run; with train.micro_tokens, the fewest that hold no more of a batch
+  than it on a device, or of one group each.
+
+  >>> from lcrl.training.rl.settings import Train
+  >>> train = Train(1, prompts=12, group_size=2, max_tokens=24, max_prompt_tokens=8, pack=32)
+  >>> micro_batches(dataclasses.replace(train, micro_tokens=128), shards=2)  # of two groups
+  3
+  """
+  if getattr(train, "micro_tokens", None) is None:  # runs on pairs have no such field
+    return train.micro_batches
+  groups = train.prompts // shards
+  most = train.micro_tokens // (train.group_size * (train.max_prompt_tokens + train.max_tokens))
+  return next(n for n in range(1, groups + 1) if groups % n == 0 and groups // n <= max(1, most))
 
 
 def alike(a: Any, b: Any) -> bool:

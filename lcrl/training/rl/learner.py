@@ -34,8 +34,9 @@ from lcrl.training.checkpoint import AsSaved
 from lcrl.training.layout import first_state, lay_out
 from lcrl.training.memory import check_rows, check_state
 from lcrl.training.packed import PackedScore, PackedUpdate
+from lcrl.training.piece_scorer import PieceScorer
 from lcrl.training.rl.settings import Settings
-from lcrl.training.scorer import make_scorer
+from lcrl.training.scorer import Score, make_scorer
 from lcrl.training.step import score_all, shape, update
 from lcrl.types import Batch, Recipe, Stage, TrainState
 
@@ -93,9 +94,7 @@ def build_learner(settings: Settings, *, devices=None) -> Learner:
   fields = tuple(name for name in recipe.loss.needs if name in SCORE_FIELDS)
   signals = recipes.signals(recipe)
   measured = tuple(name for name in SCORE_FIELDS if name in signals)
-  make_score = partial(
-    make_scorer, policy, temperature=s.sampling.temperature, mesh=mesh, pack=s.train.pack
-  )
+  make_score = partial(_make_score, s, policy, mesh)
   score = make_score(needs=fields, keep=not s.train.head_remat)
 
   def start(params) -> TrainState:
@@ -142,7 +141,11 @@ def build_learner(settings: Settings, *, devices=None) -> Learner:
   )
   ready: Callable[[Batch], Any] = lambda batch: batch
   if s.train.pack is not None:
-    cut = {"width": s.train.pack, "shards": batch_shards(mesh), "pieces": s.train.micro_batches}
+    cut = {"width": s.train.pack, "shards": batch_shards(mesh)}
+    if s.train.micro_tokens is None:
+      cut |= {"pieces": s.train.micro_batches}
+    else:
+      cut |= {"rows": s.train.micro_tokens // s.train.pack}
     update_ = PackedUpdate(update_, mesh, policy, cut | {"parts": s.train.updates})
     ready = update_.ready
     measure = PackedScore(measure, mesh, policy, cut)
@@ -164,6 +167,15 @@ def build_learner(settings: Settings, *, devices=None) -> Learner:
   )
 
 
+def _make_score(s: Settings, policy: Policy, mesh: Mesh, **options: Any) -> Score:
+  """The scorer of padded rows, of packed ones, or of pieces of train.micro_tokens."""
+  options |= {"temperature": s.sampling.temperature, "mesh": mesh}
+  if s.train.micro_tokens is None:
+    return make_scorer(policy, pack=s.train.pack, **options)
+  assert s.train.pack is not None  # settings say so
+  return PieceScorer(make_scorer(policy, rows=True, **options), s.train.pack, mesh)
+
+
 def _training_mesh(s: Settings, devices) -> Mesh:
   """The devices that train: all but the dedicated ones. Batches must divide over both."""
   check_sampling_devices(s.sampling.devices)
@@ -174,7 +186,14 @@ def _training_mesh(s: Settings, devices) -> Mesh:
       f"sampling.devices={s.sampling.devices} of {len(available)}: none is left to train."
     )
   mesh = make_mesh(**s.mesh.axes, devices=available[:count])
-  check_divides(mesh, prompts=s.train.prompts, pieces=s.train.micro_batches * s.train.updates)
+  if s.train.micro_tokens is None:
+    check_divides(mesh, prompts=s.train.prompts, pieces=s.train.micro_batches * s.train.updates)
+  units = {"mesh.data * mesh.fsdp": batch_shards(mesh), "train.updates": s.train.updates}
+  for field, unit in units.items():  # pieces of train.micro_tokens need no more than this
+    if s.train.prompts % unit:
+      raise ValueError(
+        f"train.prompts must be a multiple of {field} = {unit}, got {s.train.prompts}."
+      )
   check_divides(sampler_mesh(mesh, s.sampling.devices), prompts=s.train.prompts)
   return mesh
 

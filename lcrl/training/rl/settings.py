@@ -38,6 +38,7 @@ class Train:
   max_prompt_tokens: Count = 1024  # of a prompt and its forced prefix, at most
   micro_batches: Count = 1  # pieces that go through the model one after the other
   pack: Count | None = None  # tokens of a packed row, of several rollouts; None: a row a rollout
+  micro_tokens: Count | None = None  # on a device at a time, in packed rows; None: micro_batches
   head_remat: bool = True  # False: 2 bytes a token and vocabulary entry stay, a product less
   updates: Count = 1  # optimizer steps a batch, each on its own part of it
   max_rounds: Count = 1  # of sampling, to replace groups that the filter drops
@@ -149,7 +150,34 @@ def _check(s: Settings) -> None:
       "train.pack must hold a whole rollout, train.max_prompt_tokens + train.max_tokens = "
       f"{longest} tokens, got {s.train.pack}."
     )
+  _check_micro_tokens(s.train, longest)
   check_sampling(s.sampling)
+
+
+def _check_micro_tokens(train: Train, longest: int) -> None:
+  """Raises ValueError unless pieces of train.micro_tokens are whole packed rows."""
+  size = train.micro_tokens
+  if size is None:
+    return
+  if train.micro_batches > 1:
+    raise ValueError(
+      f"train.micro_tokens={size} cuts a batch by tokens: train.micro_batches must be 1 with it, "
+      f"got {train.micro_batches}."
+    )
+  if size < longest:
+    raise ValueError(
+      "train.micro_tokens must hold a whole rollout, train.max_prompt_tokens + train.max_tokens = "
+      f"{longest} tokens, got {size}."
+    )
+  if train.pack is None:
+    raise ValueError(
+      f"train.micro_tokens={size} counts tokens of packed rows: set train.pack, to at least "
+      f"{longest} tokens."
+    )
+  if size % train.pack:
+    raise ValueError(
+      f"train.micro_tokens must be a multiple of train.pack={train.pack}, got {size}."
+    )
 
 
 CORRECTION = {"fn": "truncated", "high": 2.0}
