@@ -48,6 +48,9 @@ def main(_) -> None:
     return
   print(f"{FLAGS.config.path} in {FLAGS.workdir}: loading", file=sys.stderr, flush=True)
   keep_programs()
+  from lcrl.training.host_copy import allow_pinned
+
+  allow_pinned()
   if FLAGS.deterministic:
     flags_ = os.environ.get("XLA_FLAGS", "")
     os.environ["XLA_FLAGS"] = f"{flags_} --xla_gpu_deterministic_ops=true"

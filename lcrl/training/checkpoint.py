@@ -1,8 +1,9 @@
 """Checkpoints of the whole training state. A checkpoint is valid if every byte can be verified.
 
-Orbax writes asynchronously. Afterwards each process records size and checksum of its share of the
-files in a manifest (`lcrl.training.manifest`), the last file that it writes. A checkpoint without
-every manifest, or with a file that differs from its manifest, is not restored.
+A save only enqueues copies to host memory; a thread writes them with Orbax. Afterwards each process
+records size and checksum of its share of the files in a manifest (`lcrl.training.manifest`), the
+last file that it writes. A checkpoint without every manifest, or with a file that differs from its
+manifest, is not restored.
 """
 
 from __future__ import annotations
@@ -22,11 +23,13 @@ import jax
 import orbax.checkpoint as ocp
 from orbax.checkpoint import multihost
 
+from lcrl.training.host_copy import pin, spread
 from lcrl.training.manifest import CheckpointError, cut_off, verify, write_manifest
 
 __all__ = ["AsSaved", "CheckpointError", "Checkpoints", "verify", "write_manifest"]
 
 PyTree = Any
+FILE_BYTES = 256 << 20  # of a file of a checkpoint, roughly: threads share the files when they hash
 
 
 @jax.tree_util.register_static
@@ -60,37 +63,32 @@ class Checkpoints:
       raise ValueError(f"checkpoint.keep must be at least 1, got {keep}.")
     self._folder = pathlib.Path(folder).resolve()
     self._keep, self._about, self._saved = keep, about, saved
-    self._saver = ocp.StandardCheckpointer()
-    self._commit: threading.Thread | None = None
+    self._saver, self._reader = _saver(), ocp.StandardCheckpointer()
+    self._thread: threading.Thread | None = None
     self._error: Exception | None = None
 
   def save(self, step: int, state: PyTree) -> None:
-    """Starts to save; returns once the state is copied off the devices.
+    """Starts to save. The next step may donate `state` once this has returned.
 
-    If the save fails (a full disk), the next `save` or `wait` raises the error; older checkpoints
-    stay as they are.
+    Waits for the save before, but not for copies of `state` if it fits the pinned memory of the
+    host. If the save fails (a full disk), the next `save` or `wait` raises the error; older
+    checkpoints stay as they are.
     """
     self.wait()
-    path = self._folder / str(step)
-    if jax.process_index() == 0:
-      self._remove(step)  # remains of a save that never became valid
-    _meet(f"clear {step}")
-    try:
-      # Returns once the state is on the host, so that the next step may donate its arrays.
-      self._saver.save(path / "state", state)
-    except Exception as error:
-      self._fail(step, error)
-      self.wait()
-    # A thread waits for the disk and hashes the files while the devices train. It runs no program
-    # on them: collectives of two threads could meet in another order on another process.
-    self._commit = threading.Thread(target=self._finish, args=(step,))
-    self._commit.start()
+    state = spread(state)
+    copies = [pin(state)]
+    if copies[0] is None:
+      self._start(step, state)
+    # This thread runs no program on the devices: collectives of two threads could meet in another
+    # order on another process.
+    self._thread = threading.Thread(target=self._write, args=(step, copies))
+    self._thread.start()
 
   def wait(self) -> None:
     """Waits until the last save is valid. Raises CheckpointError if it could not be written."""
-    if self._commit is not None:
-      self._commit.join()
-      self._commit = None
+    if self._thread is not None:
+      self._thread.join()
+      self._thread = None
     if self._error is not None:
       error, self._error = self._error, None
       raise error
@@ -100,6 +98,7 @@ class Checkpoints:
       self.wait()
     finally:
       self._saver.close()
+      self._reader.close()
 
   def steps(self) -> list[int]:
     """Steps with a complete set of manifests, oldest first (contents not verified yet)."""
@@ -163,11 +162,11 @@ class Checkpoints:
       folder.unlink()
 
   def _load(self, path: pathlib.Path, abstract: PyTree) -> PyTree:
-    saved = self._saver.metadata(path / "state").item_metadata
+    saved = self._reader.metadata(path / "state").item_metadata
     abstract = self._with_saved_shapes(saved, abstract)
     if differing := different_leaves(saved, abstract):
       raise CheckpointError(f"{path} does not fit this run: {'; '.join(differing)}.")
-    return self._saver.restore(path / "state", abstract)
+    return self._reader.restore(path / "state", abstract)
 
   def _with_saved_shapes(self, saved: PyTree, abstract: PyTree) -> PyTree:
     """`abstract`, with the shapes of `saved` in place of each `AsSaved`."""
@@ -182,6 +181,27 @@ class Checkpoints:
       return jax.tree.map(like, functools.reduce(lambda tree, key: tree[key.name], path, saved))
 
     return jax.tree_util.tree_map_with_path(with_shape, abstract, is_leaf=is_open)
+
+  def _start(self, step: int, state: PyTree) -> None:
+    """Returns once Orbax has its own copy of `state`."""
+    try:
+      if jax.process_index() == 0:
+        self._remove(step)  # remains of a save that never became valid
+      _meet(f"clear {step}")
+      self._saver.save(
+        self._folder / str(step) / "state",
+        args=ocp.args.PyTreeSave(state, ocdbt_target_data_file_size=FILE_BYTES),
+      )
+    except Exception as error:
+      self._fail(step, error)
+
+  def _write(self, step: int, copies: list[PyTree | None]) -> None:
+    # Takes the copy out of the list, so that its memory is free once Orbax has read it.
+    if (copy := copies.pop()) is not None:
+      self._start(step, copy)
+      del copy
+    if self._error is None:
+      self._finish(step)
 
   def _finish(self, step: int) -> None:
     try:
@@ -211,6 +231,19 @@ class Checkpoints:
     self._error.__cause__ = error
     if jax.process_index() == 0:
       self._remove(step)
+
+
+def _saver() -> ocp.AsyncCheckpointer:
+  """Meets other processes without collectives, so that a thread may save."""
+  several = jax.process_count() > 1
+  processes = ocp.options.MultiprocessingOptions(
+    active_processes={*range(jax.process_count())} if several else None
+  )
+  # Compression would take most of the time of a save, and makes weights 7 % smaller.
+  handler = ocp.PyTreeCheckpointHandler(
+    use_compression=False, enable_pinned_host_transfer=False, multiprocessing_options=processes
+  )
+  return ocp.AsyncCheckpointer(handler, multiprocessing_options=processes)
 
 
 def different_leaves(saved: PyTree, abstract: PyTree, most: int = 3) -> list[str]:

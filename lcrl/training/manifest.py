@@ -11,6 +11,8 @@ import hashlib
 import json
 import os
 import pathlib
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import jax
 
@@ -18,6 +20,7 @@ import jax
 # a run would stop at a "newer format" where it should fall back to an older checkpoint. No flipped
 # bit of the character 7 gives a larger number; the next format is 77.
 FORMAT = 7
+THREADS = min(16, os.cpu_count() or 1)  # hash files at once; hashlib lets go of the interpreter
 Files = dict[str, tuple[int, str]]  # path in the checkpoint -> size, checksum
 
 
@@ -28,11 +31,14 @@ class CheckpointError(RuntimeError):
 def write_manifest(checkpoint: pathlib.Path) -> None:
   """Writes the manifest of this process: every n-th file of the checkpoint, in order of names."""
   process, count = jax.process_index(), jax.process_count()
-  rows = {}
-  for path in sorted(_files(checkpoint))[process::count]:
+
+  def row(path: pathlib.Path) -> tuple[str, list[Any]]:
     # The manifest vouches for bytes on the disk, not for bytes in the cache of the system.
     _sync(path)
-    rows[str(path.relative_to(checkpoint))] = [path.stat().st_size, _checksum(path)]
+    return str(path.relative_to(checkpoint)), [path.stat().st_size, _checksum(path)]
+
+  with ThreadPoolExecutor(THREADS) as threads:
+    rows = dict(threads.map(row, sorted(_files(checkpoint))[process::count]))
   partial = checkpoint / f"manifest.{process}.partial"
   partial.write_text(json.dumps({"format": FORMAT, "processes": count, "files": rows}))
   _sync(partial)
@@ -56,9 +62,11 @@ def verify(checkpoint: pathlib.Path) -> str | None:
     present = {str(p.relative_to(checkpoint)) for p in _files(checkpoint)}
     if present != vouched.keys():
       return f"{checkpoint}: files differ from the manifest: {sorted(present ^ vouched.keys())}"
-    for name, (size, checksum) in vouched.items():
-      if (checkpoint / name).stat().st_size != size or _checksum(checkpoint / name) != checksum:
-        return f"{checkpoint / name} differs from its manifest"
+    with ThreadPoolExecutor(THREADS) as threads:
+      paths = [checkpoint / name for name in vouched]
+      for path, right in zip(paths, threads.map(_matches, paths, vouched.values()), strict=True):
+        if not right:
+          return f"{path} differs from its manifest"
   except (OSError, ValueError) as error:
     return str(error)
   return None
@@ -117,6 +125,11 @@ def _files(checkpoint: pathlib.Path) -> list[pathlib.Path]:
     *(p for p in (checkpoint / "state").rglob("*") if p.is_file()),
     *[about] * about.is_file(),
   ]
+
+
+def _matches(path: pathlib.Path, row: tuple[int, str]) -> bool:
+  size, checksum = row
+  return path.stat().st_size == size and _checksum(path) == checksum
 
 
 def _checksum(path: pathlib.Path) -> str:
