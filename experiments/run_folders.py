@@ -16,6 +16,7 @@ from lcrl.evaluation import check_point, pool, read_json, read_summary
 from lcrl.evaluation.report import unfinished
 from lcrl.evaluation.setup import model_of
 from lcrl.evaluation.summaries import Summary
+from lcrl.training.remote import opened
 from lcrl.training.resume import differing
 
 COMPARABLE = ("data", "model", "prompts", "max_tokens", "temperature", "accuracy of")
@@ -43,17 +44,17 @@ def find(folders: Sequence[str]) -> tuple[list[Result], list[str]]:
     raise ValueError("there are no run folders: name at least one.")
   found: dict[Path, list[Result]] = {}
   skipped = []
-  for folder in map(Path, folders):
+  for name, folder in zip(folders, map(opened, folders), strict=True):
     if not folder.exists():
-      raise ValueError(f"{folder} is not a folder.")
+      raise ValueError(f"{name} is not a folder.")
     homes = _homes(folder)
     if not homes:
-      skipped.append(_nothing(folder))
+      skipped.append(_nothing(folder).replace(str(folder), str(name)))
     for path in homes:
       try:
         found.setdefault(path.resolve(), list(_read(folder, path)))
       except (ValueError, OSError) as why:
-        skipped.append(str(why))
+        skipped.append(str(why).replace(str(folder), str(name)))
   results = [result for several in found.values() for result in several]
   if not results:
     raise ValueError("there is nothing to compare: " + " ".join(skipped))

@@ -19,6 +19,7 @@ from experiments.configs import points
 from lcrl.evaluation import read_json
 from lcrl.evaluation.progress import to_stderr
 from lcrl.training import kinds
+from lcrl.training.remote import AnyPath, opened
 from lcrl.training.workdir import read_config
 
 Train = Callable[..., dict[str, Any]]  # `lcrl.training.loop.train`
@@ -46,7 +47,7 @@ def settings(experiment: command.Experiment) -> dict[str, command.Experiment]:
   return found
 
 
-def commands(experiment: command.Experiment, workdir: Path) -> list[str]:
+def commands(experiment: command.Experiment, workdir: AnyPath) -> list[str]:
   """A command for each setting, which does what the sweep does for it."""
   return [
     shlex.join(
@@ -60,7 +61,7 @@ def commands(experiment: command.Experiment, workdir: Path) -> list[str]:
   ]
 
 
-def run(experiment: command.Experiment, workdir: Path, train: Train) -> None:
+def run(experiment: command.Experiment, workdir: AnyPath, train: Train) -> None:
   """One run after the other. Runs that are finished are skipped, and one that was begun goes on.
 
   A smoke run is too small for some of the values: those settings are left out with a line.
@@ -74,7 +75,7 @@ def run(experiment: command.Experiment, workdir: Path, train: Train) -> None:
     kinds.kind(config).settings(config)
   for number, (name, config) in enumerate(configs.items(), 1):
     said = f"setting {number} of {len(configs)}, {name}"
-    if _on_all(finished(workdir / name, config)):
+    if _on_all(finished(opened(workdir / name), config)):
       _say(f"{said}: finished before")
       continue
     _say(f"{said}: training in {workdir / name}")

@@ -15,6 +15,7 @@ import json
 import logging
 import pathlib
 import shutil
+import tempfile
 import threading
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -25,6 +26,7 @@ from orbax.checkpoint import multihost
 
 from lcrl.training.host_copy import pin, spread
 from lcrl.training.manifest import CheckpointError, cut_off, verify, write_manifest
+from lcrl.training.remote import AnyPath, files_below, origin, parse, transfer
 
 __all__ = ["AsSaved", "CheckpointError", "Checkpoints", "verify", "write_manifest"]
 
@@ -45,7 +47,7 @@ class Checkpoints:
   """`folder/<step>/state` by Orbax, and one manifest per process beside it.
 
   Args:
-    folder: the folder of all checkpoints.
+    folder: the folder of all checkpoints, also on an object store (`lcrl.training.remote`).
     keep: how many of the newest checkpoints remain.
     about: JSON that every checkpoint holds: the config and data of its run.
     saved: called with the step of every checkpoint once it is valid.
@@ -61,7 +63,15 @@ class Checkpoints:
   ):
     if keep < 1:
       raise ValueError(f"checkpoint.keep must be at least 1, got {keep}.")
-    self._folder = pathlib.Path(folder).resolve()
+    folder = parse(folder)
+    self._folder = origin(folder.resolve()) if isinstance(folder, pathlib.Path) else folder
+    # Orbax writes to disks and to gs://. For other stores it writes to a disk first.
+    local = isinstance(self._folder, pathlib.Path)
+    self._staged = not local and not str(self._folder).startswith("gs://")
+    if self._staged and jax.process_count() > 1:
+      raise ValueError(
+        f"{self._folder}: several processes save to a folder that they share or to gs://."
+      )
     self._keep, self._about, self._saved = keep, about, saved
     self._saver, self._reader = _saver(), ocp.StandardCheckpointer()
     self._thread: threading.Thread | None = None
@@ -157,16 +167,25 @@ class Checkpoints:
     for manifest in folder.glob("manifest.*"):
       with contextlib.suppress(IsADirectoryError):
         manifest.unlink(missing_ok=True)
+    if not isinstance(folder, pathlib.Path):
+      folder.rmtree(missing_ok=True)
+      return
     shutil.rmtree(folder, ignore_errors=True)
     with contextlib.suppress(OSError):  # a file or a link would be in the way of a new folder
       folder.unlink()
 
-  def _load(self, path: pathlib.Path, abstract: PyTree) -> PyTree:
-    saved = self._reader.metadata(path / "state").item_metadata
-    abstract = self._with_saved_shapes(saved, abstract)
-    if differing := different_leaves(saved, abstract):
-      raise CheckpointError(f"{path} does not fit this run: {'; '.join(differing)}.")
-    return self._reader.restore(path / "state", abstract)
+  def _load(self, path: AnyPath, abstract: PyTree) -> PyTree:
+    with contextlib.ExitStack() as stack:
+      state = path / "state"
+      if self._staged:
+        local = stack.enter_context(tempfile.TemporaryDirectory(prefix="lcrl_checkpoint_"))
+        transfer(files_below(state), path, pathlib.Path(local))
+        state = pathlib.Path(local) / "state"
+      saved = self._reader.metadata(state).item_metadata
+      abstract = self._with_saved_shapes(saved, abstract)
+      if differing := different_leaves(saved, abstract):
+        raise CheckpointError(f"{path} does not fit this run: {'; '.join(differing)}.")
+      return self._reader.restore(state, abstract)
 
   def _with_saved_shapes(self, saved: PyTree, abstract: PyTree) -> PyTree:
     """`abstract`, with the shapes of `saved` in place of each `AsSaved`."""
@@ -188,8 +207,12 @@ class Checkpoints:
       if jax.process_index() == 0:
         self._remove(step)  # remains of a save that never became valid
       _meet(f"clear {step}")
+      path = self._folder / str(step) / "state"
+      if self._staged:
+        self._temporary = tempfile.TemporaryDirectory(prefix="lcrl_checkpoint_")
+        path = pathlib.Path(self._temporary.name) / "state"
       self._saver.save(
-        self._folder / str(step) / "state",
+        path,
         args=ocp.args.PyTreeSave(state, ocdbt_target_data_file_size=FILE_BYTES),
       )
     except Exception as error:
@@ -207,6 +230,10 @@ class Checkpoints:
     try:
       self._saver.wait_until_finished()
       folder, first = self._folder / str(step), jax.process_index() == 0
+      if self._staged:
+        with self._temporary as name:
+          written = pathlib.Path(name)
+          transfer(files_below(written), written, folder)
       if first and self._about is not None:
         (folder / "about.json").write_text(json.dumps(self._about))
       # The first process moves the files of all processes to their final names. Only then do all

@@ -12,9 +12,10 @@ import json
 import os
 import pathlib
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
 
 import jax
+
+from lcrl.training.remote import AnyPath, files_below
 
 # Manifests of format 1 had no number. A flipped bit must not turn this number into a larger one, or
 # a run would stop at a "newer format" where it should fall back to an older checkpoint. No flipped
@@ -28,28 +29,33 @@ class CheckpointError(RuntimeError):
   """A checkpoint could not be written, or none could be verified."""
 
 
-def write_manifest(checkpoint: pathlib.Path) -> None:
+def write_manifest(checkpoint: AnyPath) -> None:
   """Writes the manifest of this process: every n-th file of the checkpoint, in order of names."""
   process, count = jax.process_index(), jax.process_count()
 
-  def row(path: pathlib.Path) -> tuple[str, list[Any]]:
+  def row(path: AnyPath) -> tuple[str, tuple[int, str]]:
     # The manifest vouches for bytes on the disk, not for bytes in the cache of the system.
     _sync(path)
-    return str(path.relative_to(checkpoint)), [path.stat().st_size, _checksum(path)]
+    return str(path.relative_to(checkpoint)), _digest(path)
 
   with ThreadPoolExecutor(THREADS) as threads:
     rows = dict(threads.map(row, sorted(_files(checkpoint))[process::count]))
-  partial = checkpoint / f"manifest.{process}.partial"
-  partial.write_text(json.dumps({"format": FORMAT, "processes": count, "files": rows}))
+  name = f"manifest.{process}"
+  text = json.dumps({"format": FORMAT, "processes": count, "files": rows})
+  if not isinstance(checkpoint, pathlib.Path):
+    (checkpoint / f"{name}.json").write_text(text)  # an object is there as a whole or not at all
+    return
+  partial = checkpoint / f"{name}.partial"
+  partial.write_text(text)
   _sync(partial)
-  partial.rename(checkpoint / f"manifest.{process}.json")
+  partial.rename(checkpoint / f"{name}.json")
   # A file whose folder was not synced may be gone after a crash, name and all.
   for folder in (*(p for p in checkpoint.rglob("*") if p.is_dir()), checkpoint, checkpoint.parent):
     with contextlib.suppress(OSError):  # not every file system can sync a folder
       _sync(folder)
 
 
-def verify(checkpoint: pathlib.Path) -> str | None:
+def verify(checkpoint: AnyPath) -> str | None:
   """None if every file of the checkpoint matches its manifest, else a description of the fault.
 
   Raises:
@@ -64,15 +70,15 @@ def verify(checkpoint: pathlib.Path) -> str | None:
       return f"{checkpoint}: files differ from the manifest: {sorted(present ^ vouched.keys())}"
     with ThreadPoolExecutor(THREADS) as threads:
       paths = [checkpoint / name for name in vouched]
-      for path, right in zip(paths, threads.map(_matches, paths, vouched.values()), strict=True):
-        if not right:
+      for path, found in zip(paths, threads.map(_digest, paths), strict=True):
+        if found != vouched[str(path.relative_to(checkpoint))]:
           return f"{path} differs from its manifest"
   except (OSError, ValueError) as error:
     return str(error)
   return None
 
 
-def cut_off(checkpoint: pathlib.Path) -> bool:
+def cut_off(checkpoint: AnyPath) -> bool:
   """Is a manifest missing? A manifest that cannot be read is not missing."""
   manifests = list(checkpoint.glob("manifest.*.json"))
   for path in manifests:
@@ -85,7 +91,7 @@ def cut_off(checkpoint: pathlib.Path) -> bool:
   return not manifests
 
 
-def _vouched(checkpoint: pathlib.Path) -> Files:
+def _vouched(checkpoint: AnyPath) -> Files:
   """The union of all manifests. Raises ValueError if one cannot be read."""
   manifests = sorted(checkpoint.glob("manifest.*.json"))
   vouched: Files = {}
@@ -97,7 +103,7 @@ def _vouched(checkpoint: pathlib.Path) -> Files:
   return vouched
 
 
-def _read(path: pathlib.Path) -> tuple[int, Files]:
+def _read(path: AnyPath) -> tuple[int, Files]:
   """The number of processes and the files of one manifest."""
   try:
     manifest = json.loads(path.read_bytes())
@@ -119,26 +125,25 @@ def _read(path: pathlib.Path) -> tuple[int, Files]:
     raise ValueError(f"{path} is no manifest: {type(error).__name__}: {error!s:.100}") from error
 
 
-def _files(checkpoint: pathlib.Path) -> list[pathlib.Path]:
+def _files(checkpoint: AnyPath) -> list[AnyPath]:
   about = checkpoint / "about.json"
-  return [
-    *(p for p in (checkpoint / "state").rglob("*") if p.is_file()),
-    *[about] * about.is_file(),
-  ]
+  return [*files_below(checkpoint / "state"), *[about] * about.is_file()]
 
 
-def _matches(path: pathlib.Path, row: tuple[int, str]) -> bool:
-  size, checksum = row
-  return path.stat().st_size == size and _checksum(path) == checksum
-
-
-def _checksum(path: pathlib.Path) -> str:
+def _digest(path: AnyPath) -> tuple[int, str]:
+  """Size and checksum."""
+  checksum, size = hashlib.blake2b(), 0
   with path.open("rb") as file:
-    return hashlib.file_digest(file, "blake2b").hexdigest()
+    while block := file.read(4 << 20):
+      checksum.update(block)
+      size += len(block)
+  return size, checksum.hexdigest()
 
 
-def _sync(path: pathlib.Path) -> None:
-  """Forces a file, or the names in a folder, to the disk."""
+def _sync(path: AnyPath) -> None:
+  """Forces a file, or the names in a folder, to the disk. A store does so before it answers."""
+  if not isinstance(path, pathlib.Path):
+    return
   handle = os.open(path, os.O_RDONLY)
   try:
     os.fsync(handle)

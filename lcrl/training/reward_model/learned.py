@@ -15,6 +15,7 @@ from typing import Any
 from lcrl.policies import Tokenizer
 from lcrl.training.build import build_tokenizer
 from lcrl.training.checkpoint import CheckpointError, Checkpoints
+from lcrl.training.remote import opened, origin
 from lcrl.training.reward_model import run, settings
 from lcrl.training.rl.pipeline import Provider
 from lcrl.training.workdir import read_config
@@ -36,7 +37,7 @@ def providers(
     if name not in needs:
       raise ValueError(f"nothing reads learned.{name}: the stages need {sorted(needs)}.")
     try:
-      models.append(provider(name, pathlib.Path(spec["path"]).expanduser(), model, tokenizer))
+      models.append(provider(name, opened(spec["path"]).expanduser(), model, tokenizer))
     except (ValueError, CheckpointError) as why:
       raise ValueError(f"learned.{name}.path: {why}") from why
   return models
@@ -46,10 +47,14 @@ def provider(name: str, workdir: pathlib.Path, model: Any, tokenizer: Any) -> Pr
   """The reward model of a run folder, with the mesh, micro-batches and packing of `model`."""
   config = read_config(workdir)
   if config.get("run") != "reward_model":
-    raise ValueError(f"{workdir} holds a run of {config.get('run', 'rl')!r}, no reward model.")
+    raise ValueError(
+      f"{origin(workdir)} holds a run of {config.get('run', 'rl')!r}, no reward model."
+    )
   ours, its = model.settings, settings.read(config)
   if not alike(build_tokenizer(its), tokenizer):
-    raise ValueError(f"the reward model in {workdir} has another vocabulary than the policy.")
+    raise ValueError(
+      f"the reward model in {origin(workdir)} has another vocabulary than the policy."
+    )
   cut = {name: getattr(ours.train, name) for name in ("micro_batches", "pack")}
   train = dataclasses.replace(its.train, **cut)
   scorer = run.build_learner(dataclasses.replace(its, mesh=ours.mesh, train=train))
@@ -59,7 +64,7 @@ def provider(name: str, workdir: pathlib.Path, model: Any, tokenizer: Any) -> Pr
   finally:
     checkpoints.close()
   if restored is None:
-    raise ValueError(f"{workdir} holds no checkpoint.")
+    raise ValueError(f"{origin(workdir)} holds no checkpoint.")
   params = scorer.policy_params(restored[1].params)
   return Provider((name,), lambda _, rollouts: {name: scorer.score(params, rollouts)})
 
