@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.experimental.compilation_cache import compilation_cache
 
 from experiments import compare, evaluate, export
 from lcrl.training import lock, loop, remote
@@ -52,6 +53,22 @@ def store(tmp_path, monkeypatch):
     yield root
 
 
+@pytest.fixture
+def programs(tmp_path, monkeypatch):
+  """A cache of programs, for this process and its children: all runs of a test have the same."""
+  options = {"compilation_cache_dir": str(tmp_path / "programs")}
+  options |= {"persistent_cache_min_compile_time_secs": 0}
+  before = {name: getattr(jax.config, f"jax_{name}") for name in options}
+  for name, value in options.items():
+    jax.config.update(f"jax_{name}", value)
+    monkeypatch.setenv(f"JAX_{name.upper()}", str(value))
+  compilation_cache.reset_cache()
+  yield
+  for name, value in before.items():
+    jax.config.update(f"jax_{name}", value)
+  compilation_cache.reset_cache()
+
+
 def abstract(state):
   sharding = jax.sharding.SingleDeviceSharding(jax.devices()[0])
   return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), state)
@@ -81,7 +98,9 @@ def test_a_checkpoint_on_a_store_is_verified(store, scheme, caplog):
   checkpoints.close()
 
 
-def test_a_run_that_was_killed_goes_on_as_if_it_had_not_been(store, tmp_path, monkeypatch, capsys):
+def test_a_run_that_was_killed_goes_on_as_if_it_had_not_been(
+  store, programs, tmp_path, monkeypatch, capsys
+):
   child = subprocess.Popen(
     [sys.executable, "-c", textwrap.dedent(STOPS_IN_STEP_3), json.dumps(CONFIG), URL],
     cwd=REPOSITORY,
@@ -117,7 +136,7 @@ def test_a_run_that_was_killed_goes_on_as_if_it_had_not_been(store, tmp_path, mo
   out = "gs://bucket/comparison"
   monkeypatch.setattr(compare, "FLAGS", types.SimpleNamespace(out=out, baseline=None))
   compare.main(["compare", URL, str(whole)])
-  assert b"here" in stores.read("bucket/comparison/compare.md")
+  assert b"gs/bucket/runs/a * |" in stores.read("bucket/comparison/compare.md")
   names = "config step model along strengths pass_at out temperature"
   given = dict.fromkeys(names.split()) | {"workdir": URL, "budgets": ["4"], "samples": 1}
   given |= {"prompts": 2, "seed": 0, "batch": 2}
