@@ -16,6 +16,11 @@ import pytest
 import yaml
 
 from experiments.launch import gke, slurm, tpu_vm
+from lcrl.training.checkpoint import Checkpoints
+from lcrl.training.rl.learner import build_learner
+from lcrl.training.rl.settings import read
+from tests.helpers import stores
+from tests.helpers.devices import limit_devices
 from tests.helpers.rl_runs import changed
 
 REPOSITORY = Path(__file__).parent.parent
@@ -148,8 +153,8 @@ def free_job():
   raise AssertionError("no port is free")
 
 
-def test_the_script_for_slurm_trains_in_two_tasks(tmp_path):
-  """`srun` starts two tasks here, with what SLURM would say to them."""
+def test_the_script_for_slurm_trains_in_two_tasks(tmp_path, monkeypatch):
+  """`srun` starts two tasks here, with what SLURM would say to them; both save to gs://."""
   job = free_job()
   config = changed(
     train__steps=1,
@@ -164,26 +169,36 @@ def test_the_script_for_slurm_trains_in_two_tasks(tmp_path):
   srun.parent.mkdir()
   srun.write_text(SRUN.format(python=sys.executable, job=job))
   srun.chmod(srun.stat().st_mode | stat.S_IXUSR)
-  arguments = [f"--config={module}", f"--workdir={tmp_path / 'run'}"]
+  path = [str(tmp_path), str(REPOSITORY), os.environ.get("PYTHONPATH", "")]
+  (tmp_path / "sitecustomize.py").write_text(
+    "from tests.helpers import stores\nstores.register()\n"
+  )
+  (tmp_path / "store").mkdir()
+  arguments = [f"--config={module}", "--workdir=gs://bucket/run"]
   text = slurm.script(flags(SLURM, folder=REPOSITORY, python=sys.executable), arguments)
   for line in ("--nodes=2", "--ntasks-per-node=8", "--signal=TERM@300", "--requeue"):
     assert f"\n#SBATCH {line}\n" in text
   assert "partition" not in text
-  run = subprocess.run(
-    ["bash", "-c", text],
-    env={
-      **os.environ,
-      "PATH": f"{srun.parent}:{os.environ['PATH']}",
-      "XLA_FLAGS": os.environ["XLA_FLAGS"].replace("device_count=8", "device_count=1"),
-      "JAX_PLATFORMS": "cpu",
-    },
-    capture_output=True,
-    text=True,
-    timeout=500,
-  )
-  assert run.returncode == 0, run.stdout + run.stderr
-  assert "on 2 x CPU" in run.stderr
-  assert json.loads((tmp_path / "run" / "summary.json").read_text())["stopped"] is None
-  # Both tasks have written their share of the checkpoint.
-  checkpoint = tmp_path / "run" / "checkpoints" / "1"
-  assert len(list(checkpoint.glob("manifest.*.json"))) == 2
+  changes = {
+    "PATH": f"{srun.parent}:{os.environ['PATH']}",
+    "PYTHONPATH": ":".join(path),
+    "XLA_FLAGS": os.environ["XLA_FLAGS"].replace("device_count=8", "device_count=1"),
+    "JAX_PLATFORMS": "cpu",
+  }
+  limit_devices(monkeypatch, 2)
+  with stores.serve(tmp_path / "store", monkeypatch):
+    run = subprocess.run(
+      ["bash", "-c", text], env=os.environ | changes, capture_output=True, text=True, timeout=500
+    )
+    assert run.returncode == 0, run.stdout + run.stderr
+    assert "on 2 x CPU" in run.stderr
+    assert json.loads(stores.read("bucket/run/summary.json"))["stopped"] is None
+    # Both tasks have vouched for their share of the checkpoint.
+    shares = [
+      json.loads(stores.read(f"bucket/run/checkpoints/1/manifest.{i}.json")) for i in (0, 1)
+    ]
+    assert all(share["processes"] == 2 and share["files"] for share in shares)
+    restored = Checkpoints("gs://bucket/run/checkpoints").restore(
+      build_learner(read(config)).abstract
+    )
+    assert restored[0] == 1

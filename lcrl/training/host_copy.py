@@ -44,7 +44,7 @@ def pin(state: PyTree) -> PyTree | None:
   if needed > min(int(os.environ.get(POOL, DEFAULT_POOL)) * GIB, host_memory() / 2):
     return None
   pinned = [x.sharding.with_memory_kind("pinned_host") for x in leaves]
-  return tree.unflatten(jax.device_put(leaves, pinned))
+  return jax.tree.unflatten(tree, jax.device_put(leaves, pinned))
 
 
 def _is_spreadable(x: Any) -> bool:
@@ -70,5 +70,5 @@ def _can_pin(x: Any) -> bool:
     x.sharding, NamedSharding | SingleDeviceSharding
   ):
     return False
-  device = next(iter(x.sharding.addressable_devices))
+  device: Any = next(iter(x.sharding.addressable_devices))
   return any(memory.kind == "pinned_host" for memory in device.addressable_memories())
