@@ -66,6 +66,12 @@ def test_one_flipped_bit_is_found_and_the_older_one_taken(saved, tmp_path, caplo
     saved.restore(abstract(STATE), step=2)
 
 
+def test_processes_share_the_files_that_they_verify(saved, tmp_path):
+  file = damage(tmp_path, 2)
+  faults = [verify(tmp_path / "2", (i, 3)) for i in range(3)]
+  assert [fault for fault in faults if fault] == [f"{file} differs from its manifest"]
+
+
 def test_all_damaged_is_an_error_not_a_fresh_start(saved, tmp_path):
   damage(tmp_path, 1)
   damage(tmp_path, 2)
@@ -240,7 +246,8 @@ def test_the_host_holds_what_devices_replicate_once():
     "indivisible": put(np.arange(3.0)),
     "scalar": put(np.float32(7)),
   }
-  copy = host_copy.pin(host_copy.spread(state))
+  copy = host_copy.pin(spread := host_copy.spread(state))
+  assert [name for name, x in state.items() if spread[name] is x] == ["indivisible", "scalar"]
   held = {name: sum(s.data.size for s in x.addressable_shards) for name, x in copy.items()}
   assert held == {"replicated": 64, "halved": 96, "indivisible": 3 * 8, "scalar": 8}
   for name, x in copy.items():

@@ -9,9 +9,9 @@ The state is parameters and two moments in float32, sharded over all devices. Se
   checksums  the part of it in which files are forced to the disk and hashed
   verify     hashing the checkpoint again, as a restore does first; the files are in memory
 
-The first save also allocates the pinned memory of the host, which later ones use again. `disk_s` is
-what one file of the same size takes, written and forced to the disk. Prints a JSON line a save, one
-with all, and a table on standard error.
+`reserve_s` is the allocation of pinned memory, which a run does once behind its first step.
+`disk_s` is what one file of the same size takes, written and forced to the disk. Prints a JSON line
+a save, one with all, and a table on standard error.
 """
 
 from __future__ import annotations
@@ -67,8 +67,9 @@ def measure(folder: pathlib.Path) -> None:
     state, seconds = timed(take_step, state)
     plain.append(seconds)
   usual = statistics.median(plain[1:])  # the first one compiles
-  rows = []
+  rows: list[dict[str, Any]] = []
   with contextlib.closing(checkpoint.Checkpoints(folder / "checkpoints", keep=1)) as checkpoints:
+    _, reserving = timed(lambda: (checkpoints.prepare(state), checkpoints.wait())[0])
     for number in range(1, FLAGS.saves + 1):
       state, row = measure_save(number, state, usual, checkpoints)
       fault, verifying = timed(checkpoint.verify, folder / "checkpoints" / str(number))
@@ -77,8 +78,19 @@ def measure(folder: pathlib.Path) -> None:
       rows.append(row | {"verify_s": verifying})
       print(json.dumps(rows[-1]), flush=True)
   _, disk = timed(write_one_file, folder / "file", int(size * 1e9))
-  print(json.dumps({**machine(), "gb": size, "step_s": usual, "disk_s": disk, "saves": rows}))
-  print(table(rows, size, disk), file=sys.stderr)
+  print(
+    json.dumps(
+      {
+        **machine(),
+        "gb": size,
+        "step_s": usual,
+        "reserve_s": reserving,
+        "disk_s": disk,
+        "saves": rows,
+      }
+    )
+  )
+  print(f"{table(rows, size, disk)}\n\nreserve: {reserving:.2f} s", file=sys.stderr)
 
 
 def measure_save(number: int, state: Any, usual: float, checkpoints) -> tuple[Any, dict[str, Any]]:

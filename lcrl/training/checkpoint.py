@@ -21,10 +21,11 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
+import numpy as np
 import orbax.checkpoint as ocp
 from orbax.checkpoint import multihost
 
-from lcrl.training.host_copy import pin, spread
+from lcrl.training.host_copy import pin, reserve, spread
 from lcrl.training.manifest import CheckpointError, cut_off, verify, write_manifest
 from lcrl.training.remote import AnyPath, files_below, origin, parse, transfer
 
@@ -74,8 +75,13 @@ class Checkpoints:
       )
     self._keep, self._about, self._saved = keep, about, saved
     self._saver, self._reader = _saver(), ocp.StandardCheckpointer()
-    self._thread: threading.Thread | None = None
+    self._thread: threading.Thread | None = None  # writes a checkpoint, or reserves memory
     self._error: Exception | None = None
+
+  def prepare(self, state: PyTree) -> None:
+    """Allocates what the first save needs, behind the first step; `state` as for `save`."""
+    self._thread = threading.Thread(target=reserve, args=(state,), daemon=True)
+    self._thread.start()
 
   def save(self, step: int, state: PyTree) -> None:
     """Starts to save. The next step may donate `state` once this has returned.
@@ -127,7 +133,7 @@ class Checkpoints:
     faults = []
     for candidate in self._there()[::-1] if step is None else [step]:
       path = self._folder / str(candidate)
-      fault = verify(path)
+      fault = _fault(path)
       if fault is None:
         return candidate, self._load(path, abstract)
       logging.warning("checkpoint %d is not valid: %s", candidate, fault)
@@ -258,6 +264,19 @@ class Checkpoints:
     self._error.__cause__ = error
     if jax.process_index() == 0:
       self._remove(step)
+
+
+def _fault(checkpoint: AnyPath) -> str | None:
+  """`verify`, with the files shared out: all processes decide alike."""
+  count = jax.process_count()
+  fault = verify(checkpoint, (jax.process_index(), count))
+  if count == 1:
+    return fault
+  from jax.experimental import multihost_utils
+
+  faulty = multihost_utils.process_allgather(np.array(fault is not None))
+  found = [str(i) for i in np.flatnonzero(faulty)]
+  return fault or (f"{checkpoint} is damaged, says process {found[0]}" if found else None)
 
 
 def _saver() -> ocp.AsyncCheckpointer:

@@ -6,10 +6,15 @@ donated to: their memory is not written again until it has been read.
 
 from __future__ import annotations
 
+import contextlib
+import logging
+import math
 import os
+from collections.abc import Sequence
 from typing import Any
 
 import jax
+import numpy as np
 from jax.sharding import NamedSharding, SingleDeviceSharding
 from jax.sharding import PartitionSpec as P
 
@@ -28,40 +33,75 @@ def allow_pinned() -> None:
 def spread(state: PyTree) -> PyTree:
   """`state` with each array split over the devices that hold copies of it, where sizes divide.
 
-  So the host holds every byte once, and the devices copy at the same time.
+  So the host holds every byte once, and the devices copy at the same time. An array of which there
+  is one copy stays as it is.
   """
-  put = lambda x: jax.device_put(x, _spread(x.sharding, x.shape)) if _is_spreadable(x) else x
-  return jax.tree.map(put, state)
+
+  def one(x: Any) -> Any:
+    finer = _spread(x.sharding, x.shape) if isinstance(x, jax.Array) else None
+    return x if finer is None else jax.device_put(x, finer)
+
+  return jax.tree.map(one, state)
 
 
 def pin(state: PyTree) -> PyTree | None:
   """A copy of `state` in pinned host memory; None if there is none or not enough of it."""
   leaves, tree = jax.tree.flatten(state)
-  if not all(map(_can_pin, leaves)):
-    return None
-  needed = sum(shard.data.nbytes for x in leaves for shard in x.addressable_shards)
-  # Orbax makes another copy of what it writes.
-  if needed > min(int(os.environ.get(POOL, DEFAULT_POOL)) * GIB, host_memory() / 2):
+  if not all(map(_can_pin, leaves)) or not _fits([(x, x.sharding) for x in leaves]):
     return None
   pinned = [x.sharding.with_memory_kind("pinned_host") for x in leaves]
-  return jax.tree.unflatten(tree, jax.device_put(leaves, pinned))
+  try:
+    return jax.tree.unflatten(tree, jax.device_put(leaves, pinned))
+  except jax.errors.JaxRuntimeError as error:
+    logging.warning("a checkpoint holds up the run, there is no pinned memory for it: %s", error)
+    return None
 
 
-def _is_spreadable(x: Any) -> bool:
-  return isinstance(x, jax.Array) and isinstance(x.sharding, NamedSharding)
+def reserve(state: PyTree) -> None:
+  """Allocates the pinned memory of `state` on GPUs, whose driver keeps it for `pin`.
+
+  It takes the system seconds for each 10 GB. Leaves are arrays, or their shapes with shardings.
+  """
+  places = [(x, _spread(x.sharding, x.shape) or x.sharding) for x in jax.tree.leaves(state)]
+  if not _fits(places):
+    return
+  pinned = lambda device: SingleDeviceSharding(device, memory_kind="pinned_host")
+  with contextlib.suppress(jax.errors.JaxRuntimeError):  # `pin` says so
+    jax.block_until_ready(
+      [
+        jax.device_put(np.zeros(sharding.shard_shape(x.shape), x.dtype), pinned(device))
+        for x, sharding in places
+        for device in sharding.addressable_devices
+        if device.platform == "gpu"
+      ]
+    )
 
 
-def _spread(sharding: NamedSharding, shape: tuple[int, ...]) -> NamedSharding:
-  """`sharding`, with each mesh axis that replicates splitting a dimension that it divides."""
+def _fits(places: Sequence[tuple[Any, Any]]) -> bool:
+  """Whether the host has pinned memory for its shards of arrays; pairs of array and sharding."""
+  needed = sum(
+    math.prod(sharding.shard_shape(x.shape)) * x.dtype.itemsize * len(sharding.addressable_devices)
+    for x, sharding in places
+  )
+  # Orbax makes another copy of what it writes.
+  return needed <= min(int(os.environ.get(POOL, DEFAULT_POOL)) * GIB, host_memory() / 2)
+
+
+def _spread(sharding: Any, shape: tuple[int, ...]) -> NamedSharding | None:
+  """`sharding`, with mesh axes that replicate splitting dimensions that they divide; None if no
+  axis does both."""
+  if not isinstance(sharding, NamedSharding):
+    return None
   split = [() if x is None else x if isinstance(x, tuple) else (x,) for x in sharding.spec]
   split += [()] * (len(shape) - len(split))
-  parts, used = list(sharding.shard_shape(shape)), {axis for axes in split for axis in axes}
+  before, parts = list(split), list(sharding.shard_shape(shape))
+  used = {axis for axes in split for axis in axes}
   for axis, count in sharding.mesh.shape.items():
     divisible = [i for i, size in enumerate(parts) if size and size % count == 0]
-    if axis not in used and divisible:
+    if axis not in used and count > 1 and divisible:
       i = divisible[0]
       split[i], parts[i] = (*split[i], axis), parts[i] // count
-  return NamedSharding(sharding.mesh, P(*split))
+  return None if split == before else NamedSharding(sharding.mesh, P(*split))
 
 
 def _can_pin(x: Any) -> bool:

@@ -55,6 +55,7 @@ def train(
     if first == 0 or not out.evaluations():
       out.evaluated(first, run.evaluate(state.params))
 
+    checkpoints.prepare(run.abstract)
     take_step = run.steps_from(first)
     for step in range(first + 1, last + 1):
       # The step donates `state`: the old arrays are gone, so only the new state may be used below.
