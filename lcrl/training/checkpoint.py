@@ -9,8 +9,6 @@ manifest, is not restored.
 from __future__ import annotations
 
 import contextlib
-import dataclasses
-import functools
 import json
 import logging
 import pathlib
@@ -26,6 +24,7 @@ import orbax.checkpoint as ocp
 from orbax.checkpoint import multihost
 
 from lcrl.training.host_copy import pin, reserve, spread
+from lcrl.training.leaves import AsSaved, different_leaves, with_saved_shapes
 from lcrl.training.manifest import CheckpointError, cut_off, verify, write_manifest
 from lcrl.training.remote import AnyPath, files_below, origin, parse, transfer
 
@@ -33,15 +32,6 @@ __all__ = ["AsSaved", "CheckpointError", "Checkpoints", "verify", "write_manifes
 
 PyTree = Any
 FILE_BYTES = 256 << 20  # of a file of a checkpoint, roughly: threads share the files when they hash
-
-
-@jax.tree_util.register_static
-@dataclasses.dataclass(frozen=True)
-class AsSaved:
-  """A leaf of an abstract state that stands for whatever the checkpoint has there: nested dicts of
-  arrays, or None."""
-
-  sharding: Callable[[tuple[int, ...]], jax.sharding.Sharding]  # of an array of this shape
 
 
 class Checkpoints:
@@ -188,24 +178,10 @@ class Checkpoints:
         transfer(files_below(state), path, pathlib.Path(local))
         state = pathlib.Path(local) / "state"
       saved = self._reader.metadata(state).item_metadata
-      abstract = self._with_saved_shapes(saved, abstract)
+      abstract = with_saved_shapes(saved, abstract)
       if differing := different_leaves(saved, abstract):
         raise CheckpointError(f"{path} does not fit this run: {'; '.join(differing)}.")
       return self._reader.restore(state, abstract)
-
-  def _with_saved_shapes(self, saved: PyTree, abstract: PyTree) -> PyTree:
-    """`abstract`, with the shapes of `saved` in place of each `AsSaved`."""
-    is_open = lambda x: isinstance(x, AsSaved)
-    if not any(map(is_open, jax.tree.leaves(abstract, is_leaf=is_open))):
-      return abstract
-
-    def with_shape(path, x):
-      if not is_open(x):
-        return x
-      like = lambda y: jax.ShapeDtypeStruct(y.shape, y.dtype, sharding=x.sharding(y.shape))
-      return jax.tree.map(like, functools.reduce(lambda tree, key: tree[key.name], path, saved))
-
-    return jax.tree_util.tree_map_with_path(with_shape, abstract, is_leaf=is_open)
 
   def _start(self, step: int, state: PyTree) -> None:
     """Returns once Orbax has its own copy of `state`."""
@@ -290,23 +266,6 @@ def _saver() -> ocp.AsyncCheckpointer:
     use_compression=False, enable_pinned_host_transfer=False, multiprocessing_options=processes
   )
   return ocp.AsyncCheckpointer(handler, multiprocessing_options=processes)
-
-
-def different_leaves(saved: PyTree, abstract: PyTree, most: int = 3) -> list[str]:
-  """Describes the leaves whose shape or dtype differ, the first `most` of them."""
-  sides = []
-  for tree in (saved, abstract):
-    leaves = jax.tree_util.tree_leaves_with_path(tree)
-    name = lambda path: jax.tree_util.keystr(path, simple=True, separator=".")
-    sides.append({name(path): f"{x.dtype}{[*x.shape]}" for path, x in leaves})
-  stored, wanted = sides
-  names = [name for name in {**wanted, **stored} if stored.get(name) != wanted.get(name)]
-  texts = [
-    f"{name} is {stored.get(name, 'absent')} in the checkpoint and "
-    f"{wanted.get(name, 'absent')} here"
-    for name in names
-  ]
-  return texts if len(texts) <= most else [*texts[:most], f"and {len(texts) - most} more"]
 
 
 def _meet(key: str) -> None:
