@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from jax.experimental.compilation_cache import compilation_cache
 
-from experiments import compare, evaluate, export
+from experiments import command, compare, evaluate, export, sweep
 from lcrl.training import lock, loop, remote
 from lcrl.training.checkpoint import CheckpointError, Checkpoints, verify
 from tests.helpers import stores
@@ -178,6 +178,21 @@ def test_only_what_changed_is_uploaded(store, tmp_path):
   assert (remote.opened(tmp_path), remote.origin(tmp_path)) == (tmp_path, tmp_path)
 
 
+def test_a_sweep_has_its_folders_on_the_store(store):
+  trained = []
+
+  def train(config, workdir, method):
+    trained.append(os.fspath(workdir))
+    return {"stopped": None}
+
+  experiment = command.Experiment("configs/laser.py:smoke")
+  sweep.run(experiment, remote.parse("gs://bucket/sweep"), train)
+  assert trained == [f"gs://bucket/sweep/{name}" for name in sweep.settings(experiment)]
+  assert (
+    f"--workdir={trained[0]}" in sweep.commands(experiment, remote.parse("gs://bucket/sweep"))[0]
+  )
+
+
 @pytest.fixture
 def quick(monkeypatch):
   monkeypatch.setattr(lock, "BEAT", 0.1)
@@ -217,9 +232,11 @@ def test_a_run_ends_when_another_has_taken_its_lease(store, quick, monkeypatch, 
   monkeypatch.setattr(lock.os, "_exit", lambda code: ended.append(code) or time.sleep(1e9))
   with lock.locked(remote.opened(URL)):
     stores.write("bucket/runs/a/.lock", json.dumps({"owner": "another", "key": "y"}).encode())
-    while not ended:
+    end = time.monotonic() + 30
+    while not ended and time.monotonic() < end:
       time.sleep(0.01)
     monkeypatch.setattr(threading.Thread, "join", lambda *_: None)  # of a process that has ended
+  assert ended == [1]
   assert f"{URL} was taken over by another, so this run ends." in capsys.readouterr().err
   assert json.loads(stores.read("bucket/runs/a/.lock"))["owner"] == "another"
 

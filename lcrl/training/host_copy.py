@@ -111,4 +111,6 @@ def _can_pin(x: Any) -> bool:
   ):
     return False
   device: Any = next(iter(x.sharding.addressable_devices))
-  return any(memory.kind == "pinned_host" for memory in device.addressable_memories())
+  # TPUs have such memory, too; how much of it a process may take was not tried.
+  kinds = {memory.kind for memory in device.addressable_memories()}
+  return device.platform in ("gpu", "cpu") and "pinned_host" in kinds
