@@ -156,6 +156,19 @@ def test_a_run_that_was_killed_goes_on_as_if_it_had_not_been(
     loop.train(CONFIG, URL)
 
 
+def test_a_store_out_of_reach_is_an_error_of_the_next_save(store, monkeypatch):
+  checkpoints = Checkpoints(f"{URL}/checkpoints")
+
+  def unreachable(*_, **__):
+    raise RuntimeError("no route to host")
+
+  monkeypatch.setattr(stores.Store, "open", unreachable)
+  monkeypatch.setattr(stores.Store, "ls", unreachable)
+  checkpoints.save(1, STATE)
+  with pytest.raises(CheckpointError, match=r"step 1; older ones cannot be listed .*no route"):
+    checkpoints.wait()
+
+
 def timeless(path):
   is_timed = lambda name: "time" in name or "per_s" in name or name == "wall_s"
   rows = [json.loads(line) for line in path.read_text().splitlines()]

@@ -234,12 +234,15 @@ class Checkpoints:
       self._fail(step, error)
 
   def _fail(self, step: int, error: Exception) -> None:
-    older = [saved for saved in self.steps() if saved != step]
-    note = f"step {older[-1]} is still there" if older else "there is no older one"
+    try:
+      older = [saved for saved in self.steps() if saved != step]
+      note = f"step {older[-1]} is still there" if older else "there is no older one"
+      if jax.process_index() == 0:
+        self._remove(step)
+    except Exception as why:  # the folder is out of reach
+      note = f"older ones cannot be listed ({why})"
     self._error = CheckpointError(f"could not save the checkpoint of step {step}; {note}: {error}")
     self._error.__cause__ = error
-    if jax.process_index() == 0:
-      self._remove(step)
 
 
 def _fault(checkpoint: AnyPath) -> str | None:

@@ -86,7 +86,7 @@ def _leased(folder: AnyPath) -> Iterator[None]:
   def renew() -> None:
     count = 0
     while not leaving.wait(BEAT):
-      with contextlib.suppress(OSError):  # the network may be back at the next beat
+      with contextlib.suppress(Exception):  # of any library; the store may be back at the next beat
         found = _read(path)
         if found is not None and found.get("key") != lease["key"]:
           text = f"{folder} was taken over by {found.get('owner')}, so this run ends."
