@@ -1,12 +1,12 @@
-"""Run folders side by side: compare.csv, compare.md, compare.html and pareto.png.
+"""A comparison of run folders: compare.csv, compare.md, compare.html and pareto.png.
 
 python -m experiments.compare runs/* --out=compared
 
 A folder holds a summary.json (of a run), an evaluation.json (of experiments.evaluate), or folders
-that do; what has no result yet is skipped, and said. Runs whose configs differ in their seed alone
-are averaged. What was measured on other data, from another model, at another cap or temperature
-stands in a group of its own, with its own picture. A summary.json above others only sums them up
-and is left out.
+that do; folders without a result are skipped with a note. Runs whose configs differ in their seed
+alone are averaged. Results on other data, from another model, at another cap or temperature form a
+group of their own, with its own picture. A summary.json above others only aggregates them and is
+left out.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ img {{ max-width: 100% }}
 {body}
 </html>
 """
-MOST_FIELDS = 30  # of the configs that are listed
+MOST_FIELDS = 30  # of the configs, listed at most
 NOTE = "Brackets hold 95 % intervals; * marks runs that no other beats in both."
 
 
@@ -64,9 +64,9 @@ def compare(folders: Sequence[str], out: Path, *, baseline: str | None = None) -
 
   Args:
     folders: of runs and evaluations; those without a result are skipped, which the text says.
-    out: is made where it is missing.
-    baseline: name, or reward, of what others are compared with; None: "correctness", if it is
-      there.
+    out: the folder; made if absent.
+    baseline: name, or reward, of the run that others are compared with; None: "correctness", if
+      there is one.
   """
   results, skipped = find(folders)
   groups = [named(group) for group in comparable(averaged(results))]
@@ -78,28 +78,28 @@ def compare(folders: Sequence[str], out: Path, *, baseline: str | None = None) -
   parts, lines = [], []
   for number, (group, base) in enumerate(zip(groups, bases, strict=True), start=1):
     part, rows = _part(out, number, group, base or "")
-    parts.append(part._replace(words=[*_why(groups, number), *part.words]))
+    parts.append(part._replace(paragraphs=[*_setup_differences(groups, number), *part.paragraphs]))
     lines += [{"group": number, **row} for row in rows]
   notes = [f"Skipped: {why}" for why in skipped]
   (out / "compare.csv").write_text(tables.to_csv(lines), encoding="utf-8")
   (out / "compare.md").write_text(_markdown(parts, notes), encoding="utf-8")
   (out / "compare.html").write_text(_html(out, parts, notes), encoding="utf-8")
-  shown = ["\n\n".join([*part.words, *map(tables.to_markdown, part.tables)]) for part in parts]
+  shown = ["\n\n".join([*part.paragraphs, *map(tables.to_markdown, part.tables)]) for part in parts]
   return "\n\n".join([*notes, *shown])
 
 
 def _base(group: Mapping[str, Result], wanted: str) -> str | None:
-  """The name, in this group, of what others are compared with: a name, or a reward of one alone."""
+  """The name of the group's baseline: `wanted`, or the only run with that reward."""
   if wanted in group:
     return wanted
-  paid = [name for name, one in group.items() if one.summary["reward"] == wanted]
-  return paid[0] if len(paid) == 1 else None
+  rewarded = [name for name, one in group.items() if one.summary["reward"] == wanted]
+  return rewarded[0] if len(rewarded) == 1 else None
 
 
 class Part(NamedTuple):
-  """Results that may be compared: their text, tables and picture."""
+  """The text, tables and picture of a group of comparable results."""
 
-  words: list[str]
+  paragraphs: list[str]
   tables: list[tables.Cells]
   picture: str
 
@@ -109,15 +109,15 @@ def _part(out: Path, number: int, group: Mapping[str, Result], baseline: str):
   picture = "pareto.png" if number == 1 else f"pareto_{number}.png"
   plots.pareto(out / picture, runs)
   rows = tables.rows(runs, baseline=baseline)
-  shown = [tables.overview(rows, baseline=baseline)]
-  words = setups(runs)
+  cells = [tables.overview(rows, baseline=baseline)]
+  paragraphs = setups(runs)
   if fields := differences(group):
-    shown.append(_configs(fields, list(group)))
+    cells.append(_configs(fields, list(group)))
   if unknown := [
     name for name, one in group.items() if one.config is None and one.summary["start"]
   ]:
-    words.append(f"No config.json says how these were trained: {', '.join(unknown)}.")
-  return Part(words, shown, picture), rows
+    paragraphs.append(f"No config.json says how these were trained: {', '.join(unknown)}.")
+  return Part(paragraphs, cells, picture), rows
 
 
 def _configs(fields: Mapping[str, Mapping[str, str]], names: list[str]) -> tables.Cells:
@@ -128,25 +128,25 @@ def _configs(fields: Mapping[str, Mapping[str, str]], names: list[str]) -> table
   return ["the configs differ in", *names], body
 
 
-def _why(groups: Sequence[Mapping[str, Result]], number: int) -> list[str]:
+def _setup_differences(groups: Sequence[Mapping[str, Result]], number: int) -> list[str]:
   """The differences of setup between this group and the first."""
   if len(groups) == 1:
     return []
   first, setup = (next(iter(groups[i].values())).setup for i in (0, number - 1))
-  apart = [
+  different = [
     f"{k}: {listed(setup[k])}; in the first: {listed(first[k])}"
     for k in COMPARABLE
     if setup[k] != first[k]
   ]
-  if not apart:
+  if not different:
     return [f"These {len(groups)} groups were measured differently; nothing is compared across."]
-  return ["Not comparable with the first group. " + ". ".join(apart) + "."]
+  return ["Not comparable with the first group. " + ". ".join(different) + "."]
 
 
 def _markdown(parts: Sequence[Part], notes: Sequence[str]) -> str:
   text = ["# Accuracy against tokens", *notes]
   for number, part in enumerate(parts, start=1):
-    text += [f"## Group {number}"] * (len(parts) > 1) + part.words
+    text += [f"## Group {number}"] * (len(parts) > 1) + part.paragraphs
     text += [*map(tables.to_markdown, part.tables), NOTE, f"![pareto]({part.picture})"]
   return "\n\n".join(text) + "\n"
 
@@ -156,7 +156,7 @@ def _html(out: Path, parts: Sequence[Part], notes: Sequence[str]) -> str:
   body = [*map(paragraph, notes)]
   for number, part in enumerate(parts, start=1):
     image = base64.b64encode((out / part.picture).read_bytes()).decode()
-    body += [f"<h2>Group {number}</h2>"] * (len(parts) > 1) + [*map(paragraph, part.words)]
+    body += [f"<h2>Group {number}</h2>"] * (len(parts) > 1) + [*map(paragraph, part.paragraphs)]
     body += [*map(tables.to_html, part.tables), paragraph(NOTE)]
     body += [f'<img alt="accuracy against tokens" src="data:image/png;base64,{image}">']
   return PAGE.format(body="\n".join(body))
@@ -172,6 +172,6 @@ def main(argv: Sequence[str]) -> None:
 if __name__ == "__main__":
   flags.DEFINE_string("out", None, "Folder for the comparison.", required=True)
   flags.DEFINE_string(
-    "baseline", None, "What others are compared with; correctness if it is there."
+    "baseline", None, "The run that others are compared with; correctness if it is there."
   )
   command.run(main, "compare")

@@ -1,7 +1,7 @@
 """Resolved configs as text: `python -m experiments.configs` renews tests/golden/configs.
 
-One file a config holds each field of its full mode, what its smoke mode changes, and its sweep. So
-a change of a section that several configs share shows in each of them.
+The file of a config holds every field of its full mode, the changes of its smoke mode, and its
+sweep. So a change of a shared section is visible in the file of each config that uses it.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ ORDER = (
 
 
 def page(config: Mapping[str, Any]) -> list[str]:
-  """A line `section.field = value` for every field, in the order of a config file."""
+  """Lines `section.field = value` for all fields, in the order of a config file."""
   rank = {name: position for position, name in enumerate(ORDER)}
   sections = sorted(config, key=lambda name: (rank.get(name, len(rank)), name))
   return [

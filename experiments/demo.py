@@ -2,7 +2,7 @@
 
   python -m experiments.demo --seeds=1 --seed=0 --workdir=runs/demo
 
-A small decoder first imitates workings that are longer than needed. Then it learns by GRPO from
+A small decoder first imitates workings that are longer than necessary. Then it learns by GRPO from
 correctness alone, from correctness with LASER's bonus for short answers, and from correctness minus
 a price for every token. Nothing else differs. The folder gets a report, plots and summaries.
 """
@@ -36,25 +36,25 @@ FLAGS = flags.FLAGS
 
 
 class Sizes(NamedTuple):
-  """How much of everything."""
+  """Numbers of steps, prompts and answers."""
 
   imitation: int = 1000  # steps
   batch: int = 64  # demonstrations a step
   steps: int = 100  # of reinforcement learning
   prompts: int = 32  # a step
   group_size: int = 8
-  judged: int = 2048  # held-out prompts
-  parts: int = 10  # after each the reader hears something
+  evaluated: int = 2048  # held-out prompts
+  parts: int = 10  # progress lines of a phase
 
 
 class Coefficients(NamedTuple):
-  """All that differs: correct + bonus * (right and in time) - price * length."""
+  """The differences between the runs: correct + bonus * (right and in time) - price * length."""
 
   bonus: float = 0.0
   price: float = 0.0
 
 
-SMALL = Sizes(imitation=4, batch=8, steps=4, prompts=2, group_size=4, judged=8, parts=2)
+SMALL = Sizes(imitation=4, batch=8, steps=4, prompts=2, group_size=4, evaluated=8, parts=2)
 REWARDS = {
   "correctness": Coefficients(),
   "laser": Coefficients(bonus=0.5),
@@ -62,23 +62,23 @@ REWARDS = {
 }
 TARGET = 23  # tokens: four operands, two of them in the first step, and no re-check
 SUMS = Sums()
-WORKING: Any = {"recheck": 0.75, "sizes": (0.6, 0.3, 0.1)}  # what is imitated
+WORKING: Any = {"recheck": 0.75, "sizes": (0.6, 0.3, 0.1)}  # the demonstrations
 POLICY = policies.make(policies.tiny(vocab_size=len(SUMS.symbols)))
 OPTIMIZER = optimizers.adamw(learning_rate=3e-4)
 ABOUT = """## What was compared
 
 A problem is a sum modulo 10 of 2 to 4 digits, `{problem}`. A step of the working copies a label,
-the running value and one to three operands, gives the new value, and may stand twice. What was
-imitated is right and long: mostly one operand a step, {recheck:.0f} % of the steps twice. Then
-{steps} steps of GRPO, {prompts} prompts a step with {group_size} answers each, with one of three
-rewards:
+the running value and one to three operands, gives the new value, and may be repeated. The
+demonstrations are right and long: mostly one operand a step, {recheck:.0f} % of the steps twice.
+Then {steps} steps of GRPO, {prompts} prompts a step with {group_size} answers each, with one of
+three rewards:
 
 - **correctness**: 1 if the answer is right, else 0;
 - **laser**: {bonus} more if it is right within {target} tokens (LASER, arXiv:2505.15612);
 - **naive**: {price} less for every token, right or wrong.
 
-Everything else is equal, random keys included. {judged} problems that were never trained on judge
-each policy; answers are sampled at temperature 1. The shortest correct working of 2, 3 and 4
+Everything else is equal, random keys included. Each policy is evaluated on {evaluated} held-out
+problems; answers are sampled at temperature 1. The shortest correct working of 2, 3 and 4
 operands takes {shortest} tokens; "tokens above the shortest" counts right answers.
 
 ## One problem, four answers
@@ -114,7 +114,7 @@ def _imitate(carry, keys, sizes: Sizes):
 
 
 def imitate(seed: int, sizes: Sizes) -> PyTree:
-  """The params from which all three rewards start."""
+  """The params from which the training on each reward starts."""
   init_key, key = jax.random.split(jax.random.key(seed))
   params = POLICY.init(init_key)
   carry = params, _teacher(sizes).init(params)
@@ -144,7 +144,7 @@ def _reinforce(coefficients, state, prompt_ids, seed, sizes: Sizes):
 def reinforce(
   params: PyTree, name: str, seed: int, sizes: Sizes
 ) -> tuple[PyTree, dict[str, np.ndarray]]:
-  """Params after learning from the named reward, and what happened at each step."""
+  """(params after training on the named reward, curves over the steps)."""
   state = testbed.initial(params, recipe(REWARDS[name]), OPTIMIZER)
   prompt_ids = jnp.arange(sizes.steps * sizes.prompts).reshape(sizes.steps, sizes.prompts)
   curves = []
@@ -158,11 +158,11 @@ def reinforce(
 
 
 @partial(jax.jit, static_argnames="sizes")
-def judge(params: PyTree, sizes: Sizes) -> Rollouts:
+def evaluate(params: PyTree, sizes: Sizes) -> Rollouts:
   """One answer to each held-out prompt; the same keys for every policy."""
-  ids = jnp.arange(sizes.judged)
-  cap = jnp.full((sizes.judged, 1), SUMS.response_length)
-  return testbed.play(
+  ids = jnp.arange(sizes.evaluated)
+  cap = jnp.full((sizes.evaluated, 1), SUMS.response_length)
+  return testbed.roll_out(
     POLICY,
     params,
     ids,
@@ -189,17 +189,17 @@ def one_seed(
   """Summaries, curves and an example answer of each reward; also written below the folder."""
   start = imitate(seed, sizes)
   policies.save(folder / "start" / f"seed{seed}", POLICY, start)
-  judged = judge(start, sizes)
-  begun, summaries, curves, answers = measured(judged), {}, {}, {"start": example(judged)}
+  rollouts = evaluate(start, sizes)
+  at_start, summaries, curves, answers = measured(rollouts), {}, {}, {"start": example(rollouts)}
   for name in REWARDS:
     clock = time.perf_counter()
     params, curves[name] = reinforce(start, name, seed, sizes)
     seconds = time.perf_counter() - clock
-    judged = judge(params, sizes)
-    answers[name] = example(judged)
+    rollouts = evaluate(params, sizes)
+    answers[name] = example(rollouts)
     summaries[name] = evaluation.summary(
-      measured(judged),
-      begun,
+      measured(rollouts),
+      at_start,
       reward=name,
       seed=seed,
       wall_s=seconds,
@@ -221,11 +221,13 @@ def example(r: Rollouts) -> str:
 
 
 def demo(seeds: Sequence[int], sizes: Sizes, folder: Path) -> str:
-  """Runs everything, writes the folder, and returns what to print."""
+  """Trains and evaluates all runs, writes the folder, and returns the table to print."""
   origin = {"device": evaluation.device(), "commit": evaluation.commit()}
-  found = [one_seed(seed, sizes, folder, origin) for seed in seeds]
-  runs = {name: evaluation.pool([summaries[name] for summaries, _, _ in found]) for name in REWARDS}
-  curves = {name: _stacked([c[name] for _, c, _ in found]) for name in REWARDS}
+  results = [one_seed(seed, sizes, folder, origin) for seed in seeds]
+  runs = {
+    name: evaluation.pool([summaries[name] for summaries, _, _ in results]) for name in REWARDS
+  }
+  curves = {name: _stacked([c[name] for _, c, _ in results]) for name in REWARDS}
   rows = {row["run"]: row for row in tables.rows(runs, baseline="correctness")}
   against = {
     name: {
@@ -243,7 +245,7 @@ def demo(seeds: Sequence[int], sizes: Sizes, folder: Path) -> str:
     command=f"make demo SEEDS={len(seeds)} SEED={seeds[0]}",
     curves=curves,
   )
-  report.write_text(f"{report.read_text()}\n{_about(sizes, found[0][2])}")
+  report.write_text(f"{report.read_text()}\n{_about(sizes, results[0][2])}")
   return tables.to_markdown(tables.overview([*rows.values()], baseline="correctness"))
 
 
@@ -274,7 +276,7 @@ def parts(rows: jax.Array, sizes: Sizes) -> Iterator[jax.Array]:
 
 
 class progress:
-  """A bar on a terminal, plain lines otherwise."""
+  """A progress bar on a terminal, plain lines elsewhere."""
 
   def __init__(self, title: str, total: int):
     self._title, self._total, self._done = title, total, 0
@@ -306,5 +308,5 @@ if __name__ == "__main__":
   flags.DEFINE_integer("seeds", 1, "How many seeds; results are averaged.", lower_bound=1)
   flags.DEFINE_integer("seed", 0, "The first of them.")
   flags.DEFINE_string("workdir", "runs/demo", "Folder of the results; made if absent.")
-  flags.DEFINE_bool("smoke", False, "A few steps of everything, to see that it runs.")
+  flags.DEFINE_bool("smoke", False, "A few steps of each phase, as a test.")
   command.run(main, "demo")

@@ -4,10 +4,10 @@
   python -m experiments.evaluate --config=configs/laser.py --model=exported --samples=4
   python -m experiments.evaluate --config=configs/laser.py --along=A:B --strengths=0,0.5,1 --out=o
 
-A run folder gives its config and its newest valid checkpoint; a config gives the task and, unless
+A run folder supplies its config and newest valid checkpoint; a config supplies the task and, unless
 --model names a Hugging Face folder, the model. Writes evaluation.json, .md and .png to --out, and
 every answer with its verdict to answers.jsonl (in a run's folder: evaluation_answers.jsonl).
---along evaluates A + strength * (B - A) at each strength in a folder of its own, and draws all as
+--along evaluates A + strength * (B - A) at each strength, in a folder of its own, and plots all as
 one curve: path.json, .md and .png.
 """
 
@@ -49,7 +49,7 @@ FLAGS = flags.FLAGS
 
 
 def at_budget(answers: Mapping[str, np.ndarray], cap: int, ks: Sequence[int]) -> dict[str, Any]:
-  """`measure`, pass@k with intervals over prompts, and the spread of length, of `answer_all`."""
+  """`measure`, pass@k with intervals over prompts, and quantiles of length, of `answer_all`."""
   fields = ("correct", "lengths", "difficulty", "valid", "truncated")
   numbers = evaluation.measure(**{name: answers[name] for name in fields})
   samples, right = answers["valid"].sum(1), (answers["correct"] & answers["valid"]).sum(1)
@@ -73,8 +73,8 @@ def evaluate(
   seed: int,
   keep: Callable[[dict[str, Any]], None] | None = None,
 ) -> dict[str, Any]:
-  """Everything that evaluation.json holds. `settings.train` says batch and largest budget, `keep`
-  gets every answer."""
+  """The contents of evaluation.json. `settings.train` sets batch and largest budget; `keep` gets
+  every answer."""
   started = time.perf_counter()
   spec = settings.eval_task or settings.built.get("task")
   if spec is None:
@@ -95,16 +95,16 @@ def evaluate(
     step, params = restore(workdir, model, step)
   with rollout_worker(model, tokenizer, spec, "task") as (task, worker):
     chosen = first(task.prompts, prompts)
-    default_mesh = {
+    made_on = {
       "data": dict(spec),
       "model": name if step is None else f"{name}, step {step}",
       "prompts": len(chosen),
       "samples": samples,
       "max_tokens": max(budgets),
       "temperature": settings.sampling.temperature,
-      **seen_in_training(settings, tokenizer, task, chosen),
+      **training_overlap(settings, tokenizer, task, chosen),
     }
-    setup.tell(default_mesh)
+    setup.tell(made_on)
     points = {}
     for cap in budgets:  # one key for all: a larger budget continues the same answers
       answers = answer_all(
@@ -126,7 +126,7 @@ def evaluate(
     "samples": samples,
     "temperature": settings.sampling.temperature,
     "budgets": points,
-    "evaluation": default_mesh,
+    "evaluation": made_on,
     "seed": seed,
     "wall_s": time.perf_counter() - started,
     "device": evaluation.device(),
@@ -138,11 +138,11 @@ def _at_cap(keep: Callable[[dict[str, Any]], None], cap: int, row: dict[str, Any
   keep({"budget": cap, **row})
 
 
-def seen_in_training(
+def training_overlap(
   settings: Any, tokenizer: Any, task: Task, prompts: Sequence[Prompt]
 ) -> dict[str, Any]:
-  """How many of the prompts the config trains on: `setup.compared`. Nothing is compared where the
-  training data are not here."""
+  """The overlap of the prompts with the training prompts (`setup.compared`), None if the training
+  data cannot be read."""
   try:
     if (spec := settings.built.get("data")) is not None:
       train = resolve(data_sources, spec, field="data")(tokenizer).train
@@ -230,15 +230,15 @@ def _whole(values: Sequence[Any], flag: str) -> list[int]:
 
 
 def answers_file(out: Path) -> Path:
-  """Where the answers go; a run's own folder may hold other answers under the usual name."""
+  """The file for the answers; in a run's own folder the usual name may hold the run's answers."""
   is_run = (out / "metrics.jsonl").exists()
   return out / ("evaluation_answers.jsonl" if is_run else "answers.jsonl")
 
 
 @contextlib.contextmanager
 def kept(path: Path) -> Iterator[Callable[[dict[str, Any]], None]]:
-  """Takes answers, one a line. The file has its name when all are there; what came before an error
-  stays under another."""
+  """Gives a function that writes an answer as a line. The file gets its name once it is complete;
+  after an error the lines stay in a .partial file."""
   path.parent.mkdir(parents=True, exist_ok=True)
   unfinished = path.with_suffix(".partial")
   try:
@@ -251,8 +251,8 @@ def kept(path: Path) -> Iterator[Callable[[dict[str, Any]], None]]:
 
 
 def with_model(settings: Any, folder: str) -> Any:
-  """The same config with the model of a Hugging Face folder, and with its tokenizer unless the
-  config's own needs no files."""
+  """The settings with the model of a Hugging Face folder, and with its tokenizer unless the config
+  names one that needs no files."""
   old = settings.built["policy"]
   kept = old if old["fn"] == "pretrained" else {}
   built = {**settings.built, "policy": {**kept, "fn": "pretrained", "path": folder}}
@@ -262,7 +262,7 @@ def with_model(settings: Any, folder: str) -> Any:
 
 
 def at_strength(settings: Any, along: str, strength: float) -> Any:
-  """The same config with the model on the line "A:B" through two Hugging Face folders."""
+  """The settings with a model on the line "A:B" through two Hugging Face folders."""
   first, _, second = along.partition(":")
   if not (first and second):
     raise ValueError(f"along must name two folders, as A:B, got {along!r}.")
@@ -288,7 +288,7 @@ def write_path(out: Path, along: str, points: Mapping[float, Mapping[str, Any]])
   evaluation.write_json(out / "path.json", {"along": along, "strengths": points})
   caps = list(next(iter(points.values()))["budgets"])
   names = {cap: f"{cap} tokens" for cap in caps}
-  at = lambda cap: [(f"{s:g}", found["budgets"][cap]) for s, found in points.items()]
+  at = lambda cap: [(f"{s:g}", point["budgets"][cap]) for s, point in points.items()]
   plots.line(out / "path.png", {names[cap]: at(cap) for cap in caps})
   rows = [
     (cap, label, f"{100 * p['accuracy']:.1f}", f"{p['tokens']:.1f}")
@@ -303,8 +303,10 @@ def write_path(out: Path, along: str, points: Mapping[float, Mapping[str, Any]])
   return table
 
 
-def walk(settings: Any, along: str, strengths: Sequence[float], out: Path, **options: Any) -> str:
-  """Evaluates the model at each strength, in a folder each, and draws all; returns the table."""
+def evaluate_path(
+  settings: Any, along: str, strengths: Sequence[float], out: Path, **options: Any
+) -> str:
+  """Evaluates each strength in a folder of its own and plots all; returns the table."""
   points = {}
   for strength in strengths:
     folder = out / f"strength_{strength:g}"
@@ -320,7 +322,7 @@ def main(_) -> None:
   settings, options = read_flags(FLAGS)
   out = options["workdir"] if FLAGS.out is None else opened(FLAGS.out)
   if FLAGS.along is not None:
-    print(walk(settings, FLAGS.along, read_strengths(FLAGS), out, **options))
+    print(evaluate_path(settings, FLAGS.along, read_strengths(FLAGS), out, **options))
     publish(out)
     return
   with kept(answers_file(out)) as keep:
@@ -339,16 +341,18 @@ def main(_) -> None:
 if __name__ == "__main__":
   command.define_config()
   flags.DEFINE_string("workdir", None, "Run folder, instead of a config.")
-  flags.DEFINE_integer("step", None, "Which of its checkpoints; the newest if not given.")
+  flags.DEFINE_integer("step", None, "The step of the checkpoint; the newest if not given.")
   flags.DEFINE_string("model", None, "Hugging Face folder, instead of the config's model.")
   flags.DEFINE_string("along", None, "A:B, two folders: models on the line through them.")
   flags.DEFINE_list("strengths", ["0", "0.25", "0.5", "0.75", "1"], "0: A, 1: B.")
   flags.DEFINE_list("budgets", None, "Caps in tokens; the config's max_tokens.")
   flags.DEFINE_integer("samples", 1, "Answers to each prompt.")
   flags.DEFINE_list("pass_at", None, "The k of pass@k; --samples.")
-  flags.DEFINE_integer("prompts", 128, "How many, from the first on.")
-  flags.DEFINE_integer("batch", 32, "Prompts that are sampled at a time.")
-  flags.DEFINE_float("temperature", None, "Of sampling; 0: the most likely token; the config's.")
-  flags.DEFINE_integer("seed", 0, "Of sampling.")
+  flags.DEFINE_integer("prompts", 128, "Number of prompts, from the first on.")
+  flags.DEFINE_integer("batch", 32, "Prompts sampled at a time.")
+  flags.DEFINE_float(
+    "temperature", None, "Sampling temperature, 0 for the most likely token; the config's."
+  )
+  flags.DEFINE_integer("seed", 0, "Seed of sampling.")
   flags.DEFINE_string("out", None, "Folder; the run's if there is one.")
   command.run(main, "evaluate")

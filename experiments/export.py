@@ -1,4 +1,4 @@
-"""A checkpoint as a Hugging Face folder, which `transformers` and `lcrl.policies.load` read.
+"""Exports a checkpoint as a Hugging Face folder for `transformers` and `lcrl.policies.load`.
 
 python -m experiments.export --workdir=runs/laser --out=exported [--step=100]
 """
@@ -25,7 +25,7 @@ FLAGS = flags.FLAGS
 
 
 def anywhere(settings: Any, *, prompts: int) -> Any:
-  """Settings for the devices of this machine, with `prompts` rows at a time."""
+  """The settings for the devices of this machine, with `prompts` rows at a time."""
   new = {"prompts": prompts, "micro_batches": 1, "updates": 1}
   known = {name: value for name, value in new.items() if hasattr(settings.train, name)}
   train = dataclasses.replace(settings.train, **known)
@@ -48,7 +48,7 @@ def restore(workdir: Path, model: Any, step: int | None = None) -> tuple[int, An
 
 
 def export(workdir: Path, out: Path, step: int | None = None) -> int:
-  """Writes the folder, with the tokenizer if that came from a folder; returns the step."""
+  """Writes the folder, with the tokenizer if the run's came from a folder; returns the step."""
   config = read_config(workdir)
   kind = kinds.acting(config)
   settings = kind.settings(config)
@@ -68,5 +68,7 @@ def main(_) -> None:
 if __name__ == "__main__":
   flags.DEFINE_string("workdir", None, "Folder of the run.", required=True)
   flags.DEFINE_string("out", None, "Folder to write; made if absent.", required=True)
-  flags.DEFINE_integer("step", None, "Which checkpoint; the newest valid one if not given.")
+  flags.DEFINE_integer(
+    "step", None, "The step of the checkpoint; the newest valid one if not given."
+  )
   command.run(main, "export")

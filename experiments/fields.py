@@ -1,4 +1,4 @@
-"""The page of all fields of a config, from the code: `python -m experiments.fields` writes it."""
+"""The page of all fields of a config: `python -m experiments.fields` writes it from the code."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def _overview() -> str:
 
 
 def _sections() -> dict[str, list[tuple[Section, list[str]]]]:
-  """Name of a section -> its forms, each with its kinds of runs."""
+  """Section -> its forms, each with the kinds of run that have it."""
   users_of: dict[str, list[tuple[Section, list[str]]]] = {}
   for run, sections in fields.SECTIONS.items():
     for name, section in sections.items():
@@ -99,7 +99,7 @@ def _fields(record: type) -> list[Row]:
 
 
 def _named(section: Named) -> Iterator[str]:
-  """The functions that a section can name, then those that their arguments can name."""
+  """The functions that a section can name, then the functions for their arguments."""
   waiting, listed = offered(section.module, section.gives), list[str]()
   while waiting:
     name = waiting.pop(0)
@@ -114,11 +114,11 @@ def _named(section: Named) -> Iterator[str]:
 
 
 def _parts(module: ModuleType, function: Callable, argument: str) -> list[str]:
-  """The functions of the module that give what an argument takes."""
+  """The functions of the module that return the type of an argument."""
   kind = annotated(function, argument)
-  found = offered(module, kind)
+  names = offered(module, kind)
   plain = re.fullmatch(r"(int|float|bool|str|None|[ |]|jax\.Array|Array|Any)*", str(kind))
-  return [] if plain or len(found) == len(offered(module)) else found
+  return [] if plain or len(names) == len(offered(module)) else names
 
 
 def _arguments(function: Callable, run: tuple[str, ...]) -> Iterator[Row]:
@@ -141,18 +141,18 @@ def _default(value: Any) -> str:
 
 
 def _meanings(function: Callable, depth: int = 0) -> dict[str, str]:
-  """Argument -> what the part `Args:` of the docstring says of it, or of one that it refers to."""
+  """Argument -> its text under `Args:` in the docstring, or in one that the docstring refers to."""
   doc, home = inspect.getdoc(function) or "", inspect.getmodule(function)
-  found: dict[str, str] = {}
+  meanings: dict[str, str] = {}
   if depth < 2:
     others = (getattr(home, name, None) for name in re.findall(r"`(\w+)`", doc))
     for other in filter(inspect.isfunction, others):
-      found |= _meanings(other, depth + 1)
+      meanings |= _meanings(other, depth + 1)
   block = re.search(r"^Args:\n((?:  .*\n?)+)", doc, re.MULTILINE)
   text = re.sub(r"\n    +", " ", block[1]) if block else ""
   for names, meaning in re.findall(r"^  ([\w*, ]+): (.+)$", text, re.MULTILINE):
-    found |= {name.strip(" *"): meaning for name in names.split(",")}
-  return found
+    meanings |= {name.strip(" *"): meaning for name in names.split(",")}
+  return meanings
 
 
 def _described(function: Callable) -> str:

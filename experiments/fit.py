@@ -1,12 +1,12 @@
-"""Will a run fit, and how fast could it be? Compiles its real step for the devices here, or for a
-TPU that is only described.
+"""Estimates whether a run fits and how fast it can be. Compiles its step for the local devices, or
+for a TPU topology that need not exist here.
 
   python -m experiments.fit --config=configs/laser.py
   python -m experiments.fit --config=configs/laser.py --topology=v5e:4x4 [--out=fit.json]
   python -m experiments.fit --config=configs/laser.py --topology=v5p:4x4x4 --model=llama3-8b
 
-A topology needs no TPU, but `pip install 'jax[tpu]'`. Weights are never read: where the policy of
-the config is not on this machine, --model names its config.json or a well-known shape.
+A topology needs no TPU, but `pip install 'jax[tpu]'`. No weights are read: if the policy of the
+config is not on this machine, --model names its config.json or a well-known shape.
 """
 
 from __future__ import annotations
@@ -34,10 +34,10 @@ ACCELERATORS = {"v5e": "v5litepod", "v5p": "v5p", "v6e": "v6e", "tpu7x": "tpu7x"
 
 
 def described(spec: dict[str, Any], model: str | None) -> dict[str, Any]:
-  """The section policy of a config, such that it needs no weights.
+  """The section `policy` of a config in a form that needs no weights.
 
   Raises:
-    ValueError: nothing here says how large the policy is.
+    ValueError: the size of the policy is unknown.
   """
   if model is None and spec["fn"] != "pretrained":
     return spec
@@ -60,7 +60,7 @@ def described(spec: dict[str, Any], model: str | None) -> dict[str, Any]:
 
 
 def describe(topology: str) -> list[Any]:
-  """The devices of a TPU topology such as v5e:4x4, which nothing can be run on."""
+  """The devices of a TPU topology such as v5e:4x4. They cannot run programs."""
   from jax.experimental import topologies
 
   generation, _, grid = topology.partition(":")
@@ -80,7 +80,7 @@ def describe(topology: str) -> list[Any]:
 
 
 def report(model: Learner, programs: dict[str, Program], tokens: float) -> dict[str, Any]:
-  """Everything that is known, as JSON; without a verdict for a device of unknown size."""
+  """All numbers, for JSON; without a verdict if the memory of the device is unknown."""
   devices, kind = model.mesh.size, model.mesh.devices.flat[0].device_kind
   chip = CHIPS.get(kind)
   rows = {name: {**p._asdict(), "peak": p.peak} for name, p in programs.items()}
@@ -103,7 +103,7 @@ def report(model: Learner, programs: dict[str, Program], tokens: float) -> dict[
 
 
 def table(facts: dict[str, Any]) -> str:
-  """The report for a reader."""
+  """The report as text."""
   used = " x ".join(f"{name} {size}" for name, size in facts["mesh"].items() if size > 1)
   columns = ("arguments", "outputs", "temporaries", "beside", "peak")
   lines = [

@@ -1,4 +1,4 @@
-"""Which stored golden values check a function: those whose adapters call it."""
+"""Finds the stored golden values that check a function: their adapters call it."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ MOST_GOLDENS = 9  # a function behind more entries than this says nothing about 
 
 
 def goldens_of(functions: Iterable[Callable]) -> tuple[str, ...]:
-  """Golden entries whose adapter calls one of the functions, or the bare function behind it: first
-  those that call little else. Functions that stand behind many entries say nothing."""
+  """Golden entries whose adapter calls one of the functions, or the bare function behind it, most
+  specific first. Functions behind many entries are ignored."""
   called = _called_by_goldens()
   shared = Counter(g for names in called.values() for g in names)
   wanted = {g for f in functions for g in _calls(f) if shared[g] <= MOST_GOLDENS}
@@ -39,7 +39,7 @@ def _called_by_goldens() -> dict[str, set[Callable]]:
 
 
 def _calls(function: Callable) -> set[Callable]:
-  """The public functions that `function` mentions, itself or by helpers, itself included."""
+  """The public functions that `function` calls, directly or through helpers, itself included."""
   seen: set[Callable] = set()
   near = {function}
   while near:
@@ -51,7 +51,7 @@ def _calls(function: Callable) -> set[Callable]:
 
 @functools.cache
 def public() -> set[Callable]:
-  """What the slots, the losses and the tools of tier C offer."""
+  """The functions of the slots, the losses and the tools of tier C."""
   modules = [*SECTIONS.values(), losses, cropping, *map(importlib.import_module, TOOLS)]
   found = {vars(m).get(name) for m in modules for name in getattr(m, "__all__", vars(m))}
   return {f for f in found if inspect.isfunction(f) and not f.__name__.startswith("_")}
@@ -63,8 +63,8 @@ def _mentioned(f: Callable) -> Iterator[Callable]:
     return
   names = set(_code_names(f.__code__))
   modules = [f.__globals__[n] for n in names if inspect.ismodule(f.__globals__.get(n))]
-  for place in (f.__globals__, *(vars(m) for m in modules if m.__name__.startswith("lcrl"))):
-    found = (place.get(name) for name in names)
+  for namespace in (f.__globals__, *(vars(m) for m in modules if m.__name__.startswith("lcrl"))):
+    found = (namespace.get(name) for name in names)
     yield from (g for g in found if getattr(g, "__module__", "").startswith(("lcrl", "tests")))
   yield from (c.cell_contents for c in f.__closure__ or () if inspect.isfunction(c.cell_contents))
 
@@ -77,7 +77,7 @@ def _code_names(code: types.CodeType) -> Iterator[str]:
 
 
 def checked(goldens: tuple[str, ...]) -> str:
-  """Where the values of the closest golden entry are from, as a link to its file."""
+  """The origin of the values of the closest golden entry, as a link to its file."""
   if not goldens:
     return "none"
   stem, _, entry = goldens[0].partition("/")

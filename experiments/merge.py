@@ -4,9 +4,9 @@
   python -m experiments.merge --method=strength --base=LONG --models=SHORT --strength=1.5 --out=OUT
   python -m experiments.merge --method=thinkedit --base=A --examples=rows.jsonl --heads=20 --out=OUT
 
-A model is a folder, or an adapter of the base in PEFT's layout. --base gives config, tokenizer and
-dtypes; what it does not share with the models is refused by name. Memory: one tensor of each model,
-and for --examples also the base model. Methods and their options:
+A model is a folder, or an adapter of the base in PEFT's layout. --base supplies config, tokenizer
+and dtypes; differences between it and the models are refused by name. Memory: one tensor of each
+model, and for --examples also the base model. Methods and their options:
 
 """
 
@@ -57,7 +57,7 @@ def _dare_ties(name, base, models, *, weights=None, drop=0.3, scale=1.0, seed=0)
 def kept_entries(
   name: str, shape: tuple[int, ...], count: int, drop: Sequence[float] | float, seed: int
 ) -> list[np.ndarray]:
-  """For each of `count` models what DARE keeps of a tensor, by seed, model and name alone."""
+  """Masks of the entries of a tensor that DARE keeps, one for each model, by seed and name."""
   digest = np.frombuffer(hashlib.sha256(name.encode()).digest(), np.uint32).tolist()
   draw = lambda i: np.random.default_rng([seed, i, *digest]).random(shape, np.float32)
   return [draw(i) >= chance for i, chance in enumerate(per_model(drop, count, "drop"))]
@@ -72,8 +72,8 @@ def _strength(base, model, *, strength):
 
 
 def _selective(base, model, *, fraction=0.25, scale=0.7):
-  how = {"fraction": fraction, "scale": scale}
-  return selective.selective_merge(base, model, **how, rounding=lambda x: max(1, int(x)))
+  options = {"fraction": fraction, "scale": scale}
+  return selective.selective_merge(base, model, **options, rounding=lambda x: max(1, int(x)))
 
 
 def _aim(name, base, model, statistics, *, omega=0.4):
@@ -85,10 +85,10 @@ def _aim(name, base, model, statistics, *, omega=0.4):
 def _thinkedit(name, base, statistics, config, *, heads, strength=1.0):
   chosen = thinkedit.top_heads(statistics["scores"], count=heads)
   for layer, direction in enumerate(statistics["directions"]):
-    own = [head for its, head in chosen if its == layer]
-    if own and name == calibration.O_PROJ.format(layer):
-      how = {"heads": own, "head_dim": config.head_dim, "strength": strength}
-      return thinkedit.without_direction(base, direction, **how)
+    heads_here = [head for head_layer, head in chosen if head_layer == layer]
+    if heads_here and name == calibration.O_PROJ.format(layer):
+      options = {"heads": heads_here, "head_dim": config.head_dim, "strength": strength}
+      return thinkedit.without_direction(base, direction, **options)
   return base
 
 
@@ -117,7 +117,7 @@ def options_of(method: str) -> dict[str, Any]:
 
 
 def inputs_of(method: str) -> list[str]:
-  """What the method gets of each tensor: its positional arguments."""
+  """The inputs of a method for each tensor: its positional arguments."""
   parameters = inspect.signature(METHODS[method][0]).parameters.values()
   return [o.name for o in parameters if o.kind is not o.KEYWORD_ONLY]
 
@@ -129,20 +129,20 @@ __doc__ += "\n".join(
 
 
 def chosen_options(method: str, given: Mapping[str, Any]) -> dict[str, Any]:
-  """The options of the method from what is given (None: not given).
+  """The given options of the method (None: not given), checked.
 
   Raises:
     ValueError: by flag, for an option that the method does not take, or one that it lacks.
   """
   known = options_of(method)
-  found = {name: value for name, value in given.items() if value is not None}
-  if unknown := sorted(found.keys() - known.keys()):
+  chosen = {name: value for name, value in given.items() if value is not None}
+  if unknown := sorted(chosen.keys() - known.keys()):
     takes = ", ".join(f"--{name}" for name in known)
     raise ValueError(f"--method={method} takes no --{unknown[0]}, but {takes}.")
   for name, default in known.items():
-    if default is inspect.Parameter.empty and name not in found:
+    if default is inspect.Parameter.empty and name not in chosen:
       raise ValueError(f"--method={method} needs --{name}.")
-  return found
+  return chosen
 
 
 def merge(
@@ -161,9 +161,9 @@ def merge(
     method: a name in METHODS.
     base, models: folders.
     out: a new folder.
-    options: of the method; those that are None are not given.
-    allow: what may differ between base and models, see `check_alike`.
-    statistics: from the base to what AIM and ThinkEdit measure.
+    options: of the method; None means not given.
+    allow: permitted differences between base and models, see `check_alike`.
+    statistics: measures the base for AIM and ThinkEdit.
   """
   function, inputs = METHODS[method][0], inputs_of(method)
   chosen = chosen_options(method, options)
@@ -171,14 +171,14 @@ def merge(
   check_absent(out)
   start = open_model(base)
   others = [open_model(folder, start) for folder in models]
-  for other in others:  # before anything is measured
+  for other in others:  # before the measurement
     check_alike(start, other, allow)
   measured = {} if statistics is None else statistics(start)
   shared = {"statistics": measured, "config": start.config}
 
   def of_one(tensor: Tensor) -> np.ndarray:
-    own = [shared[name] if name in shared else getattr(tensor, name) for name in inputs]
-    return function(*own, **chosen)
+    values = [shared[name] if name in shared else getattr(tensor, name) for name in inputs]
+    return function(*values, **chosen)
 
   def keep_statistics(folder: Path) -> None:
     if measured:
@@ -218,7 +218,7 @@ def _check_inputs(method: str, inputs: Sequence[str], models: int, measured: boo
 def measure(
   method: str, base: Path, rows: Path, *, end_of_thinking: str, above: int, below: int
 ) -> Statistics:
-  """What AIM or ThinkEdit needs, by the base model's forward pass on the examples in `rows`."""
+  """Statistics for AIM or ThinkEdit: the base model's activations on the examples in `rows`."""
   examples = calibration.examples(rows, policies.tokenizer(base), end_of_thinking=end_of_thinking)
   to_stderr(f"Loading {base}.")
   policy, params = policies.load(base)
@@ -237,23 +237,23 @@ def read_statistics(path: Path) -> Statistics:
     raise ValueError(f"{path} is not a whole safetensors file: {why}") from why
 
 
-def check_statistics(method: str, found: Statistics, base: Model) -> Statistics:
-  """The statistics, if they are of this method and of a model with the base's sizes."""
+def check_statistics(method: str, statistics: Statistics, base: Model) -> Statistics:
+  """The statistics, if they suit the method and the sizes of the base."""
   c = base.config
   wanted: dict[str, tuple[int, ...]] = {}
   if method == "thinkedit":
     wanted.update(directions=(c.layers, c.hidden_size), scores=(c.layers, c.heads))
   else:
-    wanted = {n: base.tensors.shapes[n][1:] for n in found if n in base.tensors.shapes}
-  for name in sorted(wanted.keys() | found.keys() or {"anything"}):
-    size = found[name].shape if name in found else None
+    wanted = {n: base.tensors.shapes[n][1:] for n in statistics if n in base.tensors.shapes}
+  for name in sorted(wanted.keys() | statistics.keys() or {"anything"}):
+    size = statistics[name].shape if name in statistics else None
     if name not in wanted or size != wanted[name]:
       raise ValueError(
         f"the statistics for {method} have {name} {size}, should be {wanted.get(name)}."
       )
-    if not np.isfinite(found[name]).all():
+    if not np.isfinite(statistics[name]).all():
       raise ValueError(f"the statistics for {method} have values in {name} that are not finite.")
-  return found
+  return statistics
 
 
 def _numbers(flag: str) -> list[float] | None:
@@ -281,10 +281,10 @@ def main(_) -> None:
   def statistics(start: Model) -> Statistics:
     limits = {"above": FLAGS.above, "below": FLAGS.below, "end_of_thinking": FLAGS.end_of_thinking}
     if FLAGS.statistics:
-      found = read_statistics(Path(FLAGS.statistics))
+      measured = read_statistics(Path(FLAGS.statistics))
     else:
-      found = measure(method, base, Path(FLAGS.examples), **limits)
-    return check_statistics(method, found, start)
+      measured = measure(method, base, Path(FLAGS.examples), **limits)
+    return check_statistics(method, measured, start)
 
   given = statistics if FLAGS.examples or FLAGS.statistics else None
   models = [Path(folder) for folder in FLAGS.models]
@@ -299,22 +299,22 @@ if __name__ == "__main__":
   flags.DEFINE_string("base", None, "Folder that gives config and tokenizer.", required=True)
   flags.DEFINE_list("models", [], "Folders to merge.")
   flags.DEFINE_string("out", None, "New folder.", required=True)
-  flags.DEFINE_list("allow", [], "What may differ: tokenizer, or fields of the config.")
+  flags.DEFINE_list("allow", [], "Permitted differences: tokenizer, or fields of the config.")
   flags.DEFINE_list("weights", None, "One for each model, or one for all; 1.")
   flags.DEFINE_list("density", None, "Share of entries kept, for each model or for all.")
   flags.DEFINE_list("drop", None, "Share of entries dropped, for each model or for all.")
-  flags.DEFINE_float("scale", None, "Of the whole change.")
+  flags.DEFINE_float("scale", None, "Factor of the whole change.")
   flags.DEFINE_bool("normalize", None, "Divide by the sum of the weights.")
   flags.DEFINE_float("rate", None, "Share of entries trimmed.")
   flags.DEFINE_float("topk", None, "Share of elements that are selected.")
   flags.DEFINE_float("fraction", None, "Share of entries that change.")
   flags.DEFINE_float("strength", None, "0: the base, 1: the model, or the whole edit.")
-  flags.DEFINE_integer("rank", None, "Of each change.")
+  flags.DEFINE_integer("rank", None, "Rank of each change.")
   flags.DEFINE_float("mu", None, "Price of the nuclear norm.")
   flags.DEFINE_integer("iterations", None, "Sweeps.")
-  flags.DEFINE_float("omega", None, "Share that the most active channel changes by.")
-  flags.DEFINE_integer("heads", None, "How many are edited.")
-  flags.DEFINE_integer("seed", None, "Of what is dropped.", lower_bound=0)
+  flags.DEFINE_float("omega", None, "Relative change of the most active channel.")
+  flags.DEFINE_integer("heads", None, "Number of heads to edit.")
+  flags.DEFINE_integer("seed", None, "Seed of the dropped entries.", lower_bound=0)
   flags.DEFINE_string("examples", None, "JSON lines with prompt and response, to measure on.")
   flags.DEFINE_string("statistics", None, f"Instead: {STATISTICS} of an earlier merge.")
   flags.DEFINE_integer("above", 1000, "Long thinking has more tokens.")

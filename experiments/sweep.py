@@ -1,4 +1,4 @@
-"""The runs that the `sweep(add)` of a config declares, each in a folder named after its setting."""
+"""Runs the settings that a config's `sweep(add)` declares, each in a folder named after it."""
 
 from __future__ import annotations
 
@@ -33,22 +33,22 @@ def settings(experiment: command.Experiment) -> dict[str, command.Experiment]:
   """
   module, mode = command.load(experiment.path)
   variants = getattr(module, "VARIANTS", ())
-  found = {}
+  named = {}
   declared = points(module, variant_of(mode or "full", variants) if variants else "")
   for point in declared:
     texts = {k: v if isinstance(v, str) else repr(v) for k, v in point.items()}
     name = re.sub(r"[^\w.,=+-]", "", "+".join(f"{k}={text}" for k, text in texts.items()))
     overrides = (*experiment.overrides, *texts.items())
-    found[name] = dataclasses.replace(experiment, overrides=overrides)
-  if not found:
+    named[name] = dataclasses.replace(experiment, overrides=overrides)
+  if not named:
     raise ValueError(f"--config={experiment.path} declares no sweep.")
-  if len(found) < len(declared):
+  if len(named) < len(declared):
     raise ValueError(f"--config={experiment.path}: two settings of its sweep have the same name.")
-  return found
+  return named
 
 
 def commands(experiment: command.Experiment, workdir: AnyPath) -> list[str]:
-  """A command for each setting, which does what the sweep does for it."""
+  """A command for each setting, with the same effect as the sweep."""
   return [
     shlex.join(
       [
@@ -62,51 +62,51 @@ def commands(experiment: command.Experiment, workdir: AnyPath) -> list[str]:
 
 
 def run(experiment: command.Experiment, workdir: AnyPath, train: Train) -> None:
-  """One run after the other. Runs that are finished are skipped, and one that was begun goes on.
+  """Trains one setting after the other. Finished runs are skipped, an interrupted one continues.
 
-  A smoke run is too small for some of the values: those settings are left out with a line.
+  A smoke run is too small for some values: those settings are skipped with a message.
 
   Raises:
-    ValueError: one of the configs is not valid; nothing runs.
+    ValueError: one of the configs is invalid; nothing runs.
   """
   configs = {name: one.to_dict() for name, one in settings(experiment).items()}
   smoke = "smoke" in (command.load(experiment.path)[1] or "").split(",")
   for config in configs.values() if not smoke else [experiment.to_dict()]:
     kinds.kind(config).settings(config)
   for number, (name, config) in enumerate(configs.items(), 1):
-    said = f"setting {number} of {len(configs)}, {name}"
-    if _on_all(finished(opened(workdir / name), config)):
-      _say(f"{said}: finished before")
+    title = f"setting {number} of {len(configs)}, {name}"
+    if _from_first_process(finished(opened(workdir / name), config)):
+      _say(f"{title}: finished before")
       continue
-    _say(f"{said}: training in {workdir / name}")
+    _say(f"{title}: training in {workdir / name}")
     try:
       summary = train(config, workdir / name, method=f"{experiment.name}, {name}")
     except ValueError as error:
       if not smoke:
         raise
-      _say(f"{said}: left out, the smoke mode does not allow it: {error}")
+      _say(f"{title}: left out, the smoke mode does not allow it: {error}")
       continue
-    if _on_all(summary.get("stopped") is not None):
+    if _from_first_process(summary.get("stopped") is not None):
       _say("The sweep was stopped; the same command continues it.")
       return
   _say(f"The sweep is finished: python -m experiments.compare {workdir}/*")
 
 
 def finished(folder: Path, config: dict[str, Any]) -> bool:
-  """Whether the folder holds a run of exactly this config that took all of its steps."""
+  """Whether the folder holds a completed run of exactly this config."""
   if not (folder / "summary.json").exists():
     return False
   same = read_config(folder) == json.loads(json.dumps(config))
   return same and read_json(folder / "summary.json").get("stopped") is None
 
 
-def _on_all(fact: bool) -> bool:
-  """What the first process says: only that one has a summary, and all must decide alike."""
+def _from_first_process(value: bool) -> bool:
+  """The first process's value: only it has a summary, and all processes must decide alike."""
   if jax.process_count() == 1:
-    return fact
+    return value
   from jax.experimental import multihost_utils
 
-  return bool(multihost_utils.broadcast_one_to_all(np.array(fact)))
+  return bool(multihost_utils.broadcast_one_to_all(np.array(value)))
 
 
 def _say(text: str) -> None:

@@ -31,19 +31,19 @@ from lcrl.training.step import Weigh, shape, update
 from lcrl.types import Batch, Budget, Outcome, Recipe, Rollouts, Stage, TrainState
 
 PyTree = Any
-# What becomes of sampled rollouts before they are shaped, and their log-probs if it knows them.
+# Params and sampled rollouts -> the rollouts to shape, and their log-probs or None.
 Read = Callable[[PyTree, Rollouts], tuple[Rollouts, jax.Array | None]]
 
 
-class Shown(NamedTuple):
-  """Rows to imitate."""
+class Demonstrations(NamedTuple):
+  """Rows for supervised steps."""
 
   tokens: jax.Array  # [B, T] int32
   mask: jax.Array  # [B, T] bool, the response
 
 
 class Curve(NamedTuple):
-  """What a scan of training steps shows, [K] each."""
+  """Metrics of a scan of training steps, [K] each."""
 
   accuracy: jax.Array
   tokens: jax.Array
@@ -51,12 +51,12 @@ class Curve(NamedTuple):
 
 
 def curve(batch: Batch) -> Curve:
-  """One step of it."""
+  """The metrics of one step."""
   rollouts = batch.rollouts
   return Curve(rollouts.correct.mean(), rollouts.lengths.mean(), batch.rewards.mean())
 
 
-def show(
+def demonstrations(
   sums: Sums,
   key: jax.Array,
   *,
@@ -64,26 +64,26 @@ def show(
   recheck: float,
   sizes: tuple[float, ...],
   levels: int = 0,
-) -> Shown:
+) -> Demonstrations:
   """Fresh training problems with demonstrations (`lcrl.tasks.arithmetic.demonstration`).
 
-  A digit below `levels`, if that is not 0, stands before every prompt and means nothing yet.
+  With `levels` > 0 a random digit below it precedes every prompt; it has no meaning yet.
   """
 
   def one(key):
     problem_key, key = jax.random.split(key)
     problem = draw(sums, problem_key)
-    asked, start = prompt(sums, problem)
+    question, start = prompt(sums, problem)
     if levels:
       key, level_key = jax.random.split(key)
-      asked = jnp.append(ZERO + jax.random.randint(level_key, (1,), 0, levels), asked)
+      question = jnp.append(ZERO + jax.random.randint(level_key, (1,), 0, levels), question)
       start = start + 1
-    said, length = demonstration(sums, key, problem, recheck=recheck, sizes=sizes)
-    at = jnp.arange(asked.size + said.size)
-    response = (at >= start) & (at < start + length)
-    said = said.at[at - start].get(mode="clip")
-    asked = jnp.pad(asked, (0, said.size - asked.size))
-    return Shown(jnp.where(response, said, asked), response)
+    working, length = demonstration(sums, key, problem, recheck=recheck, sizes=sizes)
+    position = jnp.arange(question.size + working.size)
+    mask = (position >= start) & (position < start + length)
+    working = working.at[position - start].get(mode="clip")
+    question = jnp.pad(question, (0, working.size - question.size))
+    return Demonstrations(jnp.where(mask, working, question), mask)
 
   return jax.vmap(one)(jax.random.split(key, batch))
 
@@ -105,11 +105,11 @@ def imitate(
 
   def step(carry, key):
     params, opt_state = carry
-    shown = show(sums, key, batch=batch, recheck=recheck, sizes=sizes, levels=levels)
-    weights = token_mean(shown.mask, jnp.ones(batch, bool))
+    examples = demonstrations(sums, key, batch=batch, recheck=recheck, sizes=sizes, levels=levels)
+    weights = token_mean(examples.mask, jnp.ones(batch, bool))
 
     def loss(params):
-      return -jnp.sum(weights * score(params, shown).log_probs)  # type: ignore[arg-type]
+      return -jnp.sum(weights * score(params, examples).log_probs)  # type: ignore[arg-type]
 
     value, grads = jax.value_and_grad(loss)(params)
     changes, opt_state = optimizer.update(grads, opt_state, params)
@@ -118,7 +118,7 @@ def imitate(
   return jax.lax.scan(step, start, keys)
 
 
-def play(
+def roll_out(
   policy: Policy,
   params: PyTree,
   prompt_ids: jax.Array,
@@ -132,9 +132,9 @@ def play(
   held_out: bool = False,
   shows_level: bool = False,
 ) -> Rollouts:
-  """Verified rollouts of rows `prompt_ids` [B] of the data set, at `index` [B] of the stream.
+  """Verified rollouts of rows `prompt_ids` [B] of the data set, at `index` [B] in the stream.
 
-  With `shows_level` the digit `budget.level` stands before the prompt: so a budget can be told.
+  With `shows_level` the digit `budget.level` precedes the prompt and tells the budget.
   """
   problems = rows(sums, prompt_ids, seed=data_seed, held_out=held_out)
   group = budget.cap.shape[1]
@@ -143,7 +143,7 @@ def play(
   if shows_level:
     tokens = jnp.concatenate([ZERO + budget.level[..., None], tokens], axis=-1)
     lengths = lengths + 1
-  asked = Rows(
+  prompts = Rows(
     tokens=tokens,
     lengths=lengths,
     forced=jnp.zeros_like(budget.cap),
@@ -156,20 +156,20 @@ def play(
   samples = sample(
     policy,
     params,
-    *map(flat, (asked.tokens, asked.lengths, budget.cap, keys)),
+    *map(flat, (prompts.tokens, prompts.lengths, budget.cap, keys)),
     max_tokens=max_tokens,
     end_ids=sums.end_ids,
     group=1 if shows_level else group,
   )
   answers = spread(jax.vmap(partial(answer, sums))(problems))
   samples = jax.tree.map(lambda x: x.reshape(*answers.shape, *x.shape[1:]), samples)
-  return judged(assemble(asked, budget, samples, pad_id=sums.pad_id), answers, sums=sums)
+  return verified(assemble(prompts, budget, samples, pad_id=sums.pad_id), answers, sums=sums)
 
 
-def judged(rollouts: Rollouts, answers: jax.Array, *, sums: Sums) -> Rollouts:
-  """The rollouts with the verifier's verdicts; `answers` [B, G] are the right ones."""
-  said, lengths = responses(rollouts)
-  outcome = jax.vmap(jax.vmap(partial(verify, sums)))(said, lengths, answers)
+def verified(rollouts: Rollouts, answers: jax.Array, *, sums: Sums) -> Rollouts:
+  """The rollouts with the verifier's verdicts; `answers` [B, G] are the references."""
+  tokens, lengths = responses(rollouts)
+  outcome = jax.vmap(jax.vmap(partial(verify, sums)))(tokens, lengths, answers)
   correct = outcome == Outcome.OK
   return dataclasses.replace(
     rollouts, scores=correct.astype(jnp.float32), correct=correct, outcome=outcome
@@ -177,7 +177,7 @@ def judged(rollouts: Rollouts, answers: jax.Array, *, sums: Sums) -> Rollouts:
 
 
 def responses(rollouts: Rollouts) -> tuple[jax.Array, jax.Array]:
-  """Sampled tokens [B, G, T], moved to the left, and their number [B, G]."""
+  """Sampled tokens [B, G, T], left-aligned, and their number [B, G]."""
   start = jnp.argmax(rollouts.mask, axis=-1, keepdims=True)
   at = start + jax.lax.broadcasted_iota(jnp.int32, (1, 1, rollouts.tokens.shape[-1]), 2)
   last = rollouts.tokens.shape[-1] - 1
@@ -212,7 +212,7 @@ def reinforce(
   """Steps of reinforcement learning, one a row of `prompt_ids` [K, B].
 
   The stages of `recipe` may hold traced coefficients, and the seeds may be traced. `read` may add
-  signals and revise what was sampled; `watch` says what is kept of every step's batch.
+  signals and revise the rollouts; `watch` gives the metrics of a step's batch.
   """
   score = make_scorer(policy)
 
@@ -222,7 +222,7 @@ def reinforce(
     budget, _ = recipe.budget.apply(
       state.recipe.budget, ids, step=state.step, key=key, group_size=group_size
     )
-    rollouts = play(
+    rollouts = roll_out(
       policy,
       state.params,
       ids,

@@ -1,4 +1,4 @@
-"""Trains what a config describes, or continues a run that was stopped.
+"""Trains the run of a config, or continues a stopped one.
 
   python -m experiments.train --config=configs/laser.py --workdir=runs/laser
   python -m experiments.train --config=configs/laser.py:d,smoke --workdir=runs/smoke
@@ -8,14 +8,14 @@
   python -m experiments.train --config=configs/laser.py --sweep --workdir=runs/sweep
 
 --sweep runs the settings that the config's `sweep` declares, one after the other, each in a folder
-of its own. The same command continues a sweep that was stopped. --print_sweep prints a command for
+of its own. The same command continues a stopped sweep. --print_sweep prints a command for
 each setting instead.
 
-On several hosts, start the same command on each. A cluster that JAX knows (Cloud TPU, Slurm, Open
-MPI, Kubernetes) needs only --multihost; elsewhere name --coordinator, --processes and --process.
+On several hosts, start the same command on each. A cluster that JAX detects (Cloud TPU, Slurm, Open
+MPI, Kubernetes) needs only --multihost; elsewhere set --coordinator, --processes and --process.
 
-CONFIG.md lists the fields of a config. An error is one line, and --traceback shows where it comes
-from. Messages of the libraries are hidden, and --verbosity=0 shows them.
+CONFIG.md lists the fields of a config. An error is one line, and --traceback shows its origin.
+Messages of the libraries are hidden, and --verbosity=0 shows them.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ def main(_) -> None:
 
 
 def checked(config: dict[str, Any]) -> dict[str, Any]:
-  """The config; ValueError if it is not valid."""
+  """The config. Raises ValueError if it is invalid."""
   from lcrl.training import kinds
 
   kinds.kind(config).settings(config)
@@ -79,13 +79,13 @@ def checked(config: dict[str, Any]) -> dict[str, Any]:
 
 
 def join(coordinator: str | None, processes: int | None, process: int | None) -> None:
-  """Makes this one of several processes. `lcrl.training.peers` says within seconds if another one
-  ends; JAX's own heartbeat, for when it cannot, takes less than a minute."""
+  """Joins the processes of one run. `lcrl.training.peers` notices within seconds that another one
+  ended; JAX's heartbeat is the fallback and takes less than a minute."""
   jax.distributed.initialize(coordinator, processes, process, heartbeat_timeout_seconds=40)
 
 
 def keep_programs() -> None:
-  """Compiled programs stay in the user's cache folder; JAX_COMPILATION_CACHE_DIR names another."""
+  """Keeps compiled programs in the user's cache folder, or in JAX_COMPILATION_CACHE_DIR."""
   if not jax.config.jax_compilation_cache_dir:  # type: ignore[attr-defined]
     caches = pathlib.Path(os.environ.get("XDG_CACHE_HOME") or pathlib.Path.home() / ".cache")
     jax.config.update("jax_compilation_cache_dir", str(caches / "lcrl" / "programs"))
@@ -99,7 +99,7 @@ if __name__ == "__main__":
   flags.DEFINE_bool("print_sweep", False, "Print a command for each setting, and run nothing.")
   flags.DEFINE_bool("multihost", False, "One of several processes of one run.")
   flags.DEFINE_string("coordinator", None, "host:port of the first process.")
-  flags.DEFINE_integer("processes", None, "How many there are.")
-  flags.DEFINE_integer("process", None, "Which of them this is, from 0.")
+  flags.DEFINE_integer("processes", None, "Number of processes.")
+  flags.DEFINE_integer("process", None, "Index of this process, from 0.")
   flags.DEFINE_bool("deterministic", False, "Bit-equal resume on a GPU; slower.")
   command.run(main, "train")

@@ -30,7 +30,7 @@ def test_every_run_leaves_its_summary_and_curve(folder):
     for seed in SEEDS:
       summary = evaluation.read_summary(folder / name / f"seed{seed}" / "summary.json")
       assert (summary["reward"], summary["seed"]) == (name, seed)
-      assert sum(p["n"] for p in summary["by_difficulty"].values()) == demo.SMALL.judged
+      assert sum(p["n"] for p in summary["by_difficulty"].values()) == demo.SMALL.evaluated
       steps = [line["step"] for line in curve(folder, name, seed)]
       assert steps == list(range(1, demo.SMALL.steps + 1))
 

@@ -85,7 +85,7 @@ def test_prompts_are_compared_with_the_data_that_trained(tmp_path):
     settings, _ = read_flags(flags(config={**CONFIG, **sections}))
     task = command.build(command.tasks, CONFIG["task"], field="task")
     tokenizer = command.build_tokenizer(settings)
-    return command.seen_in_training(settings, tokenizer, task, [task.prompts[0], task.prompts[1]])
+    return command.training_overlap(settings, tokenizer, task, [task.prompts[0], task.prompts[1]])
 
   assert seen()["training_prompts"] == 2
   apart = {"fn": "arithmetic", "size": 64, "seed": 0, "held_out": True}

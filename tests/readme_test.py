@@ -5,6 +5,7 @@ import json
 import pathlib
 import re
 
+import lcrl
 from experiments import methods
 from experiments.studies.testbed import methods as testbed
 
@@ -61,6 +62,14 @@ def test_every_measured_method_stands_in_the_table():
   }
   keys = {m.key for m in methods.methods()}
   assert {methods.TESTBED_NAMES.get(key, key) for key in keys} >= testbed.METHODS.keys() - own
+
+
+def test_a_user_can_import_each_function_by_the_name_that_is_shown():
+  for method in methods.methods():
+    for name, function in method.functions.items():
+      home, _, last = f"lcrl.{name}".rpartition(".")
+      assert getattr(importlib.import_module(home), last) is function
+      assert home == "lcrl.losses" or not hasattr(lcrl.losses, last)
 
 
 def test_what_was_measured_is_the_best_coefficient_of_both_starts(tmp_path, monkeypatch):

@@ -11,7 +11,8 @@ import pytest
 
 from experiments import testbed
 from experiments.studies.testbed import claims, program, report, run, stages
-from experiments.studies.testbed.methods import METHODS, SLOTS, Setup, stage_tables
+from experiments.studies.testbed.methods import METHODS
+from experiments.studies.testbed.tables import SLOTS, Setup, stage_tables
 from lcrl import advantages, budgets, filters, losses, rewards
 from lcrl.losses import policy as policy_losses
 from lcrl.tasks.sums import Sums
@@ -19,7 +20,7 @@ from lcrl.training import optimizers
 from lcrl.types import Budget, Outcome, Recipe, Rollouts, TokenScores
 
 SUMS, EIGHT = Sums(fewest=2, most=3), Sums(most=8)
-JUDGED = jax.jit(testbed.judged, static_argnames="sums")
+JUDGED = jax.jit(testbed.verified, static_argnames="sums")
 SIZES = dataclasses.replace(
   program.SMALL,
   setup=Setup(sums=SUMS, cap=16, steps=2, rows=8),
@@ -106,7 +107,7 @@ def test_a_lane_is_the_method_alone(name, params, built, lanes_trained):
   if recipe.reward.observe:
     ids = program.MONITOR + jnp.arange(2)
     cap = jnp.full((2, SIZES.group), setup.cap)
-    play = jax.jit(testbed.play, static_argnums=0, static_argnames=PLAY)
+    play = jax.jit(testbed.roll_out, static_argnums=0, static_argnames=PLAY)
     monitor = play(
       program.policy(SIZES), params, ids, ids, Budget(cap, cap, jnp.zeros_like(cap)),
       jax.random.fold_in(jax.random.fold_in(jax.random.key(1), 0), program.MONITOR),

@@ -122,7 +122,7 @@ def test_nothing_is_paid_in_full_for_nothing(name):
   earn what a right one does."""
   task = reasoning_gym(name, seed=5, size=2, allow_evaluating_scorer=True)
   scorer = task.score.keywords["score"]  # `extract` would not let a blank through
-  assert pickle.loads(pickle.dumps(task.score)).keywords["score"]._given == scorer._given
+  assert pickle.loads(pickle.dumps(task.score)).keywords["score"]._arguments == scorer._arguments
   begun = time.monotonic()
   for prompt in task.prompts:
     for answer in HOSTILE if time.monotonic() - begun < 1 else ():

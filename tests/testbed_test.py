@@ -112,7 +112,7 @@ def test_the_scan_equals_the_hosts_loop(start, tmp_path, monkeypatch):
   assert np.abs(ours.params["embed"] - params["embed"]).max() > 1e-3
 
   play = jax.jit(
-    partial(testbed.play, policy, sums=SUMS, max_tokens=SUMS.response_length, data_seed=3)
+    partial(testbed.roll_out, policy, sums=SUMS, max_tokens=SUMS.response_length, data_seed=3)
   )
   first = play(params, prompt_ids[0], jnp.arange(4), rollouts[0].budget, step_key(5, 0))
   for field in dataclasses.fields(first):

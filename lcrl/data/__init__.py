@@ -1,4 +1,4 @@
-"""From tasks to token rows."""
+"""Tasks and data sets as rows of tokens."""
 
 from lcrl.data.prompts import prompts
 from lcrl.data.rows import Rows, render_rows, sft_rows

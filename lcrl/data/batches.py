@@ -1,4 +1,4 @@
-"""Endless, shuffled batches that one integer addresses: what `batches.fn` of a config may name.
+"""The functions that `batches.fn` of a config may name: endless, shuffled batches by step number.
 
 An epoch is ceil(N / size) batches and holds every pair once; its last batch may be filled up with
 rows that are not valid. The order comes from the seed and the epoch alone, so every process and
@@ -36,15 +36,15 @@ def stratified(
 ) -> grain.MapDataset:
   """step -> Pairs of T = window, for a scorer that packs rows.
 
-  Every batch takes one pair, at random, of each of `size` classes of like length. So all batches
-  hold about the same number of tokens, and a run compiles a program or two.
+  Sorts the pairs into `size` classes of similar length; every batch takes a random pair from each.
+  So all batches hold about the same number of tokens, and a run compiles one or two programs.
 
   Args:
-    encoded: of `lcrl.data.sources`.
+    encoded: pairs from `lcrl.data.sources`.
     size: B, pairs a step.
-    window: T.
-    pad_id: of the tokenizer.
-    seed: of the order.
+    window: T, the length of a row.
+    pad_id: the tokenizer's padding token.
+    seed: determines the order.
     shards: devices along the batch.
     pieces: micro-batches; size is a multiple of shards * pieces.
   """
@@ -69,9 +69,9 @@ def bucketed(
   shards: int = 1,
   pieces: int = 1,
 ) -> grain.MapDataset:
-  """step -> Pairs of like length, padded to T = one of `lengths`; for back ends without segments.
+  """step -> Pairs of similar length, padded to T = one of `lengths`; for backends without segments.
 
-  Pairs that do not fill a batch of their length go into one of the next.
+  Pairs that do not fill a batch of their bucket go into one of the next longer bucket.
 
   Args:
     lengths: T of each bucket; the last holds every pair.
@@ -98,14 +98,14 @@ def per_epoch(count: int, size: int) -> int:
 
 
 def padding(pairs: Pairs) -> float:
-  """Share of the positions that a model reads for nothing when rows are not packed."""
+  """Share of padding among the positions of rows that are not packed."""
   mask = np.asarray(pairs.mask)
   totals = np.where(mask.any(-1), mask.shape[-1] - mask[..., ::-1].argmax(-1), 0)
   return float(1 - totals.sum() / mask.size)
 
 
 def part(pairs: Pairs, process: int, count: int) -> Pairs:
-  """What process `process` of `count` puts on its devices: its share of every first axis."""
+  """The part for the devices of process `process` of `count`: its share of every first axis."""
 
   def cut(x):
     return x[len(x) * process // count : len(x) * (process + 1) // count]
@@ -114,7 +114,7 @@ def part(pairs: Pairs, process: int, count: int) -> Pairs:
 
 
 def one_of_each_class(totals: np.ndarray, size: int, order: np.ndarray) -> list[np.ndarray]:
-  """Batches of one pair of each of `size` classes of like length; what does not fill one is last.
+  """Batches of one pair from each of `size` classes of similar length; the rest comes last.
 
   >>> one_of_each_class(np.array([9, 1, 8, 2, 7]), 2, np.arange(5))
   [array([1, 0]), array([3, 2]), array([4])]
@@ -127,19 +127,19 @@ def one_of_each_class(totals: np.ndarray, size: int, order: np.ndarray) -> list[
 
 
 def of_one_bucket(bucket: np.ndarray, size: int, order: np.ndarray) -> list[np.ndarray]:
-  """Batches of one bucket each, in the order in which they fill; what does not fill one goes up.
+  """Batches from one bucket each, in the order in which they fill; the rest moves one bucket up.
 
   >>> of_one_bucket(np.array([0, 1, 0, 1, 1]), 2, np.arange(5))
   [array([0, 2]), array([1, 3]), array([4])]
   """
   filled: list[tuple[int, np.ndarray]] = []
-  waiting = np.array([], int)  # places in the order
+  waiting = np.array([], int)  # positions in the order
   for b in range(int(bucket.max()) + 1):
     waiting = np.concatenate([waiting, np.flatnonzero(bucket[order] == b)])
     full = len(waiting) // size * size
-    filled += [(int(places.max()), places) for places in waiting[:full].reshape(-1, size)]
+    filled += [(int(positions.max()), positions) for positions in waiting[:full].reshape(-1, size)]
     waiting = waiting[full:]
-  batches = [order[places] for _, places in sorted(filled, key=lambda one: one[0])]
+  batches = [order[positions] for _, positions in sorted(filled, key=lambda one: one[0])]
   return [*batches, *([order[waiting]] if waiting.size else [])]
 
 
@@ -159,8 +159,8 @@ def pad(chosen: Sequence[Encoded], size: int, length: int, pad_id: int) -> Pairs
     signals[name][:count] = values
   if chosen[0].reference is not None:
     references = [one.reference for one in chosen if one.reference is not None]
-    shown = _rows(references, chosen, (*shape, length), pad_id)
-    signals["reference_tokens"], signals["reference_mask"] = shown
+    rows = _rows(references, chosen, (*shape, length), pad_id)
+    signals["reference_tokens"], signals["reference_mask"] = rows
   for b, one in enumerate(chosen):
     scores[b] = one.scores or np.nan
   pair_ids[:count] = [one.id for one in chosen]

@@ -20,8 +20,8 @@ def decomposed(
   """Cuts a document into pieces of 2^k + 1 tokens: bucket k -> (start, length) of each.
 
   The largest k that fits comes first. One beyond `max_log2` is drawn from the buckets with odds
-  2^-k, so that all get the same tokens, or is `max_log2` without an `rng`. What is shorter than the
-  smallest piece is dropped. `length` counts the end-of-text token.
+  2^-k, so that all get the same tokens, or is `max_log2` without an `rng`. A rest shorter
+  than the smallest piece is dropped. `length` counts the end-of-text token.
 
   >>> decomposed(300, min_log2=4, max_log2=8)
   {8: [(0, 257)], 5: [(257, 33)]}
@@ -64,12 +64,12 @@ def bucket_plan(
   global_batch: int,
   workers: int = 1,
 ) -> Plan:
-  """How many sequences of each bucket an epoch takes to spend the budget of tokens.
+  """The number of sequences that an epoch takes from each bucket to spend the budget of tokens.
 
-  Buckets from short to long. Whole units of shards in proportion to each bucket's tokens, then
-  one unit more or less of the longest, of the next if that comes back to a plan seen before, until
-  the epoch has its tokens or the buckets are through (the last step is then at the longest, as in
-  the code).
+  `buckets` go from short to long. Each starts with whole units of shards in proportion to its
+  tokens. Then the longest gains or loses one unit at a time, or the next shorter one once a plan
+  repeats, until the epoch has its tokens or no bucket is left (the last unit is then the longest
+  bucket's, as in the code).
   """
   units = [b.seq_per_shard * devices * workers for b in buckets]
   for bucket, unit in zip(buckets, units, strict=True):
@@ -82,12 +82,12 @@ def bucket_plan(
     for n, size in zip(tokens, sizes, strict=True)
   ]
   spent = lambda: sum(count * size for count, size in zip(counts, sizes, strict=True))
-  seen: set[tuple[int, ...]] = set()
+  tried: set[tuple[int, ...]] = set()
   pointer = len(buckets) - 1
   while pointer >= 0 and (missing := total_tokens / epochs - spent()):
-    if tuple(counts) in seen:
+    if tuple(counts) in tried:
       pointer -= 1
-    seen.add(tuple(counts))
+    tried.add(tuple(counts))
     counts[pointer] += int(math.copysign(1, missing))
   return Plan(
     tokens_per_epoch=spent(),

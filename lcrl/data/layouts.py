@@ -1,20 +1,20 @@
-r"""From a row of a public data set to a prompt and its answers, whatever the columns are called.
+r"""Reads a prompt and its answers from a row of a public data set, in any common layout.
 
 A side (chosen, rejected) is a text, a list of messages, or a transcript of the HH-RLHF form
-"\n\nHuman: ...\n\nAssistant: ...". The prompt stands in columns of its own, or is what both sides
-begin with. Which of these a row is shows in its columns and their types:
+"\n\nHuman: ...\n\nAssistant: ...". The prompt has columns of its own, or is the common start
+of both sides. The columns and their types tell the layout:
 
   UltraFeedback-binarized  chosen, rejected: messages from the prompt on; score_chosen, ...
   HH-RLHF                  chosen, rejected: transcripts
   Alpaca style             instruction, input (may be empty), rejected, chosen or output
   plain                    prompt (or question), chosen, rejected
 
-Beside a prompt may stand system, history (earlier turns: messages, or pairs of question and answer)
-and, for an instruction or a question, input or context. What carries context in another way is
-refused by name: columns such as documents, fields of a message that no text can hold.
+A prompt may have the columns system, history (earlier turns: messages, or pairs of question and
+answer) and, for an instruction or a question, input or context. Context in another form is refused
+by name: columns such as documents, fields of a message that no text can hold.
 
-To imitate, `messages` that end with an answer serve too, and a prompt with completion, response,
-output or chosen, and perhaps score, a number that says what the answer is worth.
+For imitation a row has `messages` that end with an answer, or a prompt with completion, response,
+output or chosen. The column score is optional: a number, the value of the answer.
 """
 
 from __future__ import annotations
@@ -31,9 +31,9 @@ __all__ = ["Pair", "UnpairedTurns", "read_answer", "read_pair"]
 
 Row = Mapping[str, Any]
 _TURN = re.compile(r"\n\n(Human|Assistant):")
-_ASKED = ("prompt", "instruction", "question")
+_PROMPTS = ("prompt", "instruction", "question")
 _SYSTEM = ("system", "system_prompt", "system_message")
-_STRANGE = (  # columns that may carry context
+_UNSUPPORTED = (  # columns that may carry context
   *("conversation", "conversations", "dialog", "dialogue", "previous_turns", "turns", "chat"),
   *("document", "documents", "passage", "passages", "background", "few_shot", "examples"),
   *("chat_history", "conversation_history", "dialog_history", "dialogue_history", "knowledge"),
@@ -51,11 +51,11 @@ class Pair(NamedTuple):
   messages: Messages
   sides: tuple[str, ...]
   scores: tuple[float, ...] = ()  # of the sides; (): the data give none
-  reference: Messages | None = None  # what the reference model is asked instead (LongPO)
+  reference: Messages | None = None  # the prompt of the reference model, if another (LongPO)
 
 
 class UnpairedTurns(Exception):
-  """The sides are no answers to one prompt: earlier turns differ, or the last is no answer."""
+  """The sides are not answers to one prompt: earlier turns differ, or the last is no answer."""
 
 
 def read_pair(row: Row) -> Pair:
@@ -84,7 +84,7 @@ def read_answer(row: Row) -> Pair:
 
 
 def _split(row: Row, sides: Sequence[Messages]) -> tuple[Messages, tuple[str, ...]]:
-  """The prompt, and the text that each side answers."""
+  """(prompt, text of the answer of each side)."""
   shortest = min(len(side) for side in sides)
   shared = 0
   while shared < shortest - 1 and all(side[shared] == sides[0][shared] for side in sides):
@@ -98,12 +98,12 @@ def _split(row: Row, sides: Sequence[Messages]) -> tuple[Messages, tuple[str, ..
         "there what the policy should write."
       )
   prompt = _with_context(row, sides[0][:shared] or _prompt(row))
-  _nothing_lost(row, prompt, sides)
+  _check_nothing_lost(row, prompt, sides)
   return prompt, tuple(side[-1]["content"] for side in sides)
 
 
 def _prompt(row: Row) -> Messages:
-  (name,) = _columns(row, _ASKED)
+  (name,) = _columns(row, _PROMPTS)
   if row[name] is None:
     raise ValueError(f"{name} is null.")
   prompt = _messages(row[name], name, "user")
@@ -119,7 +119,7 @@ def _prompt(row: Row) -> Messages:
 
 
 def _with_context(row: Row, prompt: Messages) -> Messages:
-  """The prompt behind the columns history and system."""
+  """The prompt, preceded by the columns history and system."""
   prompt = (*_history(row.get("history")), *prompt)
   for name in _SYSTEM:
     if row.get(name):
@@ -150,16 +150,16 @@ def _history(value: Any) -> Messages:
   )
 
 
-def _nothing_lost(row: Row, prompt: Messages, sides: Sequence[Messages]) -> None:
-  """Raises ValueError for a column that says what neither the prompt nor an answer holds."""
+def _check_nothing_lost(row: Row, prompt: Messages, sides: Sequence[Messages]) -> None:
+  """Raises ValueError for a column whose text is in neither the prompt nor an answer."""
   held = [str(message["content"]).strip() for message in (*prompt, *(side[-1] for side in sides))]
-  for name in (*_ASKED, "input", "context", "messages"):
+  for name in (*_PROMPTS, "input", "context", "messages"):
     value = row.get(name) or ""
     said = [str(m["content"]).strip() for m in _messages(value, name, "user")]
     for text in said:
       if not (text in held if isinstance(value, list) else any(text in other for other in held)):
         raise ValueError(f"{name} holds {text!r:.60}, which the prompt does not.")
-  if strange := [name for name in _STRANGE if row.get(name) not in _EMPTY]:
+  if strange := [name for name in _UNSUPPORTED if row.get(name) not in _EMPTY]:
     raise ValueError(f"the column {strange[0]} may carry context and is not understood.")
 
 
@@ -170,7 +170,7 @@ def _text(row: Row, name: str) -> str:
 
 
 def _reference(row: Row) -> Messages | None:
-  """LongPO (arXiv:2502.13922): the short context, where the reference model reads that one."""
+  """The short context, which the reference model reads in LongPO (arXiv:2502.13922)."""
   value = row.get("reference_prompt")
   return None if value is None else _messages(value, "reference_prompt", "user")
 
@@ -190,7 +190,7 @@ def _number(row: Row, name: str) -> float:
 
 
 def _messages(value: Any, name: str, role: str) -> Messages:
-  """A column as messages: a text is one of `role`, a transcript several, nothing an empty one."""
+  """A column as messages: a text gives one of `role`, a transcript several, null an empty one."""
   if value is None or isinstance(value, str):
     text = value or ""
     turns = _TURN.split(text if text.startswith("\n\n") else f"\n\n{text}")
@@ -206,10 +206,10 @@ def _messages(value: Any, name: str, role: str) -> Messages:
 
 
 def _message(message: Any, name: str) -> dict[str, Any]:
-  """Its role, its content as a text, and what else a chat template reads."""
+  """A message with its content as a text, and only with fields that chat templates read."""
   if not isinstance(message, Mapping) or not isinstance(message.get("role"), str):
     raise ValueError(f"{name} needs messages with role and content, got {message!r:.60}.")
-  weight = message.get("weight")  # 0: not to be learnt
+  weight = message.get("weight")  # 0: the answer is not trained on
   message = {key: x for key, x in message.items() if x or key == "content"}
   if weight is not None:
     message["weight"] = weight

@@ -12,10 +12,10 @@ from typing import Any
 from lcrl.protocols import Tokenizer
 from lcrl.tasks.task import Prompt, Prompts, Task, plain
 
-AHEAD = 128  # prompts of a data set that makes them when asked; the others are looked at when met
-SHOWN = 5  # rows that an error names
-LEVELS = 64  # of a budget, at most
-BYTES = 3  # of normalised text for one of the text itself, at most; a token has one or more
+CHECKED = 128  # prompts checked before the first step, of a data set that makes them on demand
+SHOWN = 5  # rows that an error lists
+LEVELS = 64  # most levels of a budget
+BYTES = 3  # most bytes of normalised text per byte of text; a token has at least one
 
 Length = Callable[[Prompt], int]
 
@@ -29,17 +29,17 @@ def fitting(
   field: str = "task",
   long: str = "error",
 ) -> Task:
-  """The task with prompts of at most `limit` tokens, however a budget shows in them.
+  """The task with prompts of at most `limit` tokens, for every budget that they may show.
 
   Encoding takes most of the time: 0.4 ms for a prompt of 560 tokens on one core, 15 s for 40,000 of
-  them; what has no more than a third of `limit` bytes is not encoded. A data set that makes its
-  prompts when asked is tried on the first ones; a long one that is met later gives way to the next.
+  them; so prompts of at most a third of `limit` bytes are not encoded. Of a data set that makes its
+  prompts on demand the first ones are checked; a long one that comes later gives way to the next.
 
   Args:
     task: any.
-    tokenizer: of the policy.
-    limit: tokens of prompt and forced prefix, at most.
-    most: tokens of a response, at most: the largest target that may show.
+    tokenizer: the policy's.
+    limit: most tokens of prompt and forced prefix.
+    most: most tokens of a response: the largest target that a prompt may show.
     field: the section of the config.
     long: "error", or "skip" to leave long prompts out.
 
@@ -50,27 +50,27 @@ def fitting(
   if not len(prompts):
     raise ValueError(f"{field}: {task.name} has no prompts.")
   length = measured(task, tokenizer, limit=limit, most=most)
-  made = isinstance(prompts, list | tuple) or len(prompts) <= AHEAD
-  looked_at = [prompts[i] for i in range(len(prompts) if made else min(AHEAD, len(prompts)))]
-  lengths = [length(prompt) for prompt in looked_at]
+  all_known = isinstance(prompts, list | tuple) or len(prompts) <= CHECKED
+  checked = [prompts[i] for i in range(len(prompts) if all_known else min(CHECKED, len(prompts)))]
+  lengths = [length(prompt) for prompt in checked]
   over = [i for i, n in enumerate(lengths) if n > limit]
-  if over and (long == "error" or len(over) == len(looked_at)):
-    rows = ", ".join(f"{looked_at[i].id} ({lengths[i]} tokens)" for i in over[:SHOWN])
+  if over and (long == "error" or len(over) == len(checked)):
+    rows = ", ".join(f"{checked[i].id} ({lengths[i]} tokens)" for i in over[:SHOWN])
     raise ValueError(
-      f"{field}: {len(over)} of {len(looked_at)} prompts are longer than train.max_prompt_tokens="
+      f"{field}: {len(over)} of {len(checked)} prompts are longer than train.max_prompt_tokens="
       f"{limit}: row {rows}{' and others' * (len(over) > SHOWN)}; the longest has {max(lengths)} "
       f"tokens. " + ("None is left." if long == "skip" else f"{field}.long='skip' leaves them out.")
     )
   if over:
-    logging.warning("%s: %d of %d prompts are too long.", field, len(over), len(looked_at))
-  if made:
-    kept = [prompt for prompt, n in zip(looked_at, lengths, strict=True) if n <= limit]
+    logging.warning("%s: %d of %d prompts are too long.", field, len(over), len(checked))
+  if all_known:
+    kept = [prompt for prompt, n in zip(checked, lengths, strict=True) if n <= limit]
     return dataclasses.replace(task, prompts=Kept(kept, len(prompts))) if over else task
   return dataclasses.replace(task, prompts=Fitting(prompts, length, limit, field))
 
 
 def measured(task: Task, tokenizer: Tokenizer, *, limit: int, most: int) -> Length:
-  """prompt -> tokens of its longest row, or a bound of them that is within `limit`."""
+  """Returns prompt -> tokens of its longest row, or an upper bound that is within `limit`."""
   encoded = functools.cache(lambda text: len(tokenizer.encode(text)) if text else 0)
 
   def rows(prompt: Prompt, target: int, level: int) -> Iterator[tuple[str, int]]:
@@ -93,7 +93,7 @@ def measured(task: Task, tokenizer: Tokenizer, *, limit: int, most: int) -> Leng
 
 
 def variants(task: Task, prompt: Prompt, most: int) -> list[tuple[int, int]]:
-  """(target, level) of budgets that may show differently."""
+  """One (target, level) for each rendering of a prompt."""
   if task.render is plain:
     return [(most, 0)]
   targets = {most, *(int("8" * n) for n in range(1, len(str(most))))}
@@ -101,7 +101,7 @@ def variants(task: Task, prompt: Prompt, most: int) -> list[tuple[int, int]]:
   for target, level in itertools.product(sorted(targets), range(LEVELS)):
     try:
       view = task.render(prompt, target, level)
-    except (ValueError, LookupError):  # there are no more levels
+    except (ValueError, LookupError):  # no more levels
       if level == 0:
         raise
       continue
@@ -118,8 +118,8 @@ class Kept(list[Prompt]):
 
 
 class Fitting:
-  """A data set in which a long prompt gives way to the next one that fits: what stands at an index
-  depends on nothing else, so processes and restarts agree."""
+  """A data set that replaces a long prompt by the next one that fits. A prompt depends on nothing
+  but its index, so processes and restarts agree."""
 
   def __init__(self, prompts: Prompts, length: Length, limit: int, field: str):
     self._prompts, self._length, self._limit, self._field = prompts, length, limit, field
@@ -145,7 +145,7 @@ class Fitting:
 
 
 def rows(prompts: Prompts) -> int:
-  """Rows of the data set, those that were left out among them: ids are below this."""
+  """Number of rows of the data set, skipped ones included: ids are below it."""
   return getattr(prompts, "rows", len(prompts))
 
 
@@ -159,6 +159,6 @@ def first(prompts: Prompts, count: int) -> list[Prompt]:
 
 
 def counted_prefix(task: Task, tokenizer: Tokenizer, target: int, level: int) -> int:
-  """Tokens that a response is forced to begin with and that its cap counts."""
+  """Tokens of the forced prefix of a response, if its cap counts them."""
   view = task.render(task.prompts[0], target, level)
   return len(tokenizer.encode(view.prefix)) if view.prefix and view.prefix_counts else 0

@@ -1,7 +1,7 @@
-"""Which samples of a prompt to contrast: what `pairing.fn` of a config may name.
+"""The functions that `pairing.fn` of a config may name: they pair samples of a prompt.
 
-Every builder is a pure function of the samples of one prompt -> (chosen, rejected) indices; none
-where the samples show no contrast. Ties go to the first sample. Host side.
+Every builder is a pure function: samples of one prompt -> (chosen, rejected) indices, none where
+the samples show no contrast. Ties go to the first sample. Host side.
 """
 
 from __future__ import annotations
@@ -81,11 +81,11 @@ def tops(samples: Samples) -> Pairs:
 
 
 def right_vs_wrong(samples: Samples) -> Pairs:
-  """Each wrong answer of the policy against a right one, of a teacher where there are such.
+  """Each wrong answer of the policy against a right one, a teacher's if there is one.
 
   The signal `teacher` [N] bool marks answers that the policy did not sample; without it all are its
-  own. Right answers take turns. Source: semi-on-policy DPO of Light-R1, arXiv:2503.10460; how it
-  matches several answers is not published (ours).
+  own. Right answers are used in rotation. Source: semi-on-policy DPO of Light-R1, arXiv:2503.10460;
+  its matching of several answers is not published (ours).
   """
   right = np.asarray(samples.correct, bool)
   teacher = np.asarray(samples.signals.get("teacher", np.zeros(right.shape)), bool)
@@ -99,13 +99,13 @@ def right_vs_wrong(samples: Samples) -> Pairs:
 def best_vs_worst(
   samples: Samples, *, min_gap: float = 0.0, length_margin: int | None = None
 ) -> Pairs:
-  """The best score against the worst, among answers that do not let length explain the gap.
+  """The best score against the worst, among answers whose length does not explain the gap.
 
   Args:
-    min_gap: the scores differ by more than it.
-    length_margin: the rejected answer is at most so many tokens shorter than the chosen one, so
-      that longer is not what is learnt; the worst such answer is taken. None: any, as in SPPO
-      (arXiv:2405.00675).
+    min_gap: the scores differ by more than this.
+    length_margin: most tokens by which the rejected answer may be shorter than the chosen one, so
+      that the policy does not learn length; the worst such answer is taken. None: no limit, as in
+      SPPO (arXiv:2405.00675).
   """
   lengths = np.asarray(samples.lengths)
   scores, best = _best(samples)
@@ -123,10 +123,10 @@ def _best(samples: Samples) -> tuple[np.ndarray, int]:
 
 
 def best_vs_random(samples: Samples, *, seed: int = 0) -> Pairs:
-  """The best score against one of the others at random, that of the prompt's id and the seed.
+  """The best score against a lower one, drawn at random by the prompt's id and the seed.
 
-  Source: LongWriter, arXiv:2408.07055, whose scores are how well the length that was asked for is
-  followed (`lcrl.evaluation.verbosity.length_score`); from memory, no code is released.
+  Source: LongWriter, arXiv:2408.07055, whose scores say how close a response is to the
+  requested length (`lcrl.evaluation.verbosity.length_score`); from memory, no code is released.
   """
   scores, best = _best(samples)
   others = np.flatnonzero(scores < scores[best])
@@ -142,7 +142,7 @@ def density_ratio(
   min_gap: float = 0.0,
   length_margin: int | None = None,
 ) -> Pairs:
-  """Best against worst by how much likelier a strong model finds an answer than a weak one.
+  """Best against worst by the log-ratio of an answer's probability in a strong and a weak model.
 
   Reads the signals strong_log_probs, weak_log_probs [N, T] and mask [N, T]. `per_token` takes the
   mean instead of the sum, which grows with length. Source: CDR, see `cdr_reward`.
@@ -174,7 +174,7 @@ def reference_scored(
   min_gap: float = 0.0,
   length_margin: int | None = None,
 ) -> Pairs:
-  """Best against worst by a score that sees a reference text, here what a user wrote.
+  """Best against worst by a score against a reference text, such as a user's own.
 
   Reads the signal `reference`, one text. Source: PUGC, whose score is a reward model's;
   `unigram_f1` needs no model.
@@ -186,7 +186,7 @@ def reference_scored(
 
 
 def short_vs_long_context(samples: Samples) -> Pairs:
-  """Each answer from the short context against one from the whole document, in turn.
+  """Each answer from the short context against one from the whole document, in order.
 
   Reads the signal `long_context` [N] bool. The pair trains on the long prompt, and the reference
   model reads the short one (`Pair.reference`). Source: LongPO, arXiv:2502.13922.
@@ -219,7 +219,7 @@ def refinement_prompt(messages: Messages, first: str, instruction: str) -> Messa
 
 
 def win_rates(scores: Sequence[float] | np.ndarray) -> np.ndarray:
-  """How often an answer beats one drawn from all, itself among them: mean_j sigmoid(s_i - s_j).
+  """Chance that an answer beats one drawn from all, itself included: mean_j sigmoid(s_i - s_j).
 
   Source: SPPO, arXiv:2405.00675, and its code.
 

@@ -10,7 +10,7 @@ from lcrl.tasks.task import Task
 def prompts(task: Task, *, seed: int, shuffle: bool = True) -> grain.MapDataset:
   """`stream[position] -> Prompt` for any position, a fresh order in each pass over the data.
 
-  Nothing but the position is state: every process and every restart reads the same stream.
+  The position is the only state: every process and every restart reads the same stream.
   """
   if not len(task.prompts):
     raise ValueError(f"{task.name} has no prompts.")

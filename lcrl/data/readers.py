@@ -1,4 +1,4 @@
-"""Rows of a file with where they stand in it: what `rows.fn` of a data section may name."""
+"""The functions that `rows.fn` of a data section may name: rows of a file with their locations."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 __all__ = ["json", "jsonl", "parquet"]
 
-Rows = list[tuple[str, dict[str, Any]]]  # where ("file, line 3"), columns by name
+Rows = list[tuple[str, dict[str, Any]]]  # location ("file, line 3"), columns by name
 
 
 def jsonl(path: str) -> Rows:
@@ -24,7 +24,7 @@ def jsonl(path: str) -> Rows:
     where = f"{path}, line {number}"
     try:
       rows.append((where, _loaded(line)))
-    except ValueError as why:  # of the encoding or of the syntax; both say where
+    except ValueError as why:  # of the encoding or of the syntax; both name the position
       raise ValueError(f"{where}: {why}") from why
   return _checked(rows, path)
 

@@ -17,19 +17,19 @@ from lcrl.types import Budget
 
 
 def answer_ids(tokenizer: Tokenizer, text: str) -> list[int]:
-  """Tokens of an answer, with the end of its turn. A tokenizer with control tokens, which text may
-  spell out, says itself how (`lcrl.policies.Tokenizer.answer`)."""
+  """Tokens of an answer and its end token. A tokenizer whose control tokens a text may spell out
+  has a method of its own (`lcrl.policies.Tokenizer.answer`)."""
   encode_answer = getattr(tokenizer, "answer", None)
   return encode_answer(text) if encode_answer else [*tokenizer.encode(text), tokenizer.end_ids[0]]
 
 
-def without_open_tag(text: str, asked: str) -> str:
+def without_open_tag(text: str, prompt: str) -> str:
   r"""An answer without the tag that its prompt ends with, as templates of R1 end with <think>.
 
   >>> without_open_tag("<think>\n1 + 2</think>3", "...<think>\n")
   '1 + 2</think>3'
   """
-  opened = re.search(r"(<\w+>|\[THINK\])(\s*)$", asked)
+  opened = re.search(r"(<\w+>|\[THINK\])(\s*)$", prompt)
   if opened is None or not text.lstrip().startswith(opened[1]):
     return text
   return text.lstrip().removeprefix(opened[1]).removeprefix(opened[2])
@@ -38,15 +38,15 @@ def without_open_tag(text: str, asked: str) -> str:
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True)
 class Rows:
-  """What the sampler starts from: B prompts, G rollouts of each, P tokens, right-padded.
+  """The sampler's input: B prompts, G rollouts of each, P tokens, right-padded.
 
-  `index` is the position in the data stream, the same in any layout over processes: randomness
-  folds it in.
+  `index` is the position in the data stream, the same in any layout over processes: random
+  keys fold it in.
   """
 
   tokens: Any  # [B, G, P] int32, prompt, then forced response prefix, then padding
   lengths: Any  # [B, G] int32, prompt and forced prefix
-  forced: Any  # [B, G] int32, how many of the last of these are the forced prefix
+  forced: Any  # [B, G] int32, of the forced prefix alone
   index: Any  # [B] int32, global position in the data stream
   prompt_ids: Any  # [B] int32, row of the data set
   difficulty: Any  # [B] int32, as the task counts it
@@ -67,8 +67,8 @@ def render_rows(
   """Rows of B prompts as numpy arrays. P is always `limit`, so that nothing compiles twice.
 
   Args:
-    task: says how a prompt looks at a budget.
-    tokenizer: prompt and forced prefix are encoded apart, so that the border is a token border.
+    task: renders a prompt for its budget.
+    tokenizer: encodes prompt and forced prefix separately, so that no token spans both.
     prompts: B of them.
     budget: [B, G] each.
     index: [B] positions in the data stream.
@@ -87,17 +87,17 @@ def render_rows(
   ids = np.array([prompt.id for prompt in prompts], np.int32)
   encode = functools.cache(lambda text: np.array(tokenizer.encode(text) if text else [], np.int32))
 
-  shown: dict[int, np.ndarray] = {}  # messages by id: a group's are mostly one object
+  encoded: dict[int, np.ndarray] = {}  # by id of the messages: a group mostly shares one object
 
-  def ask(messages: Messages) -> np.ndarray:
-    if id(messages) not in shown:
+  def encode_prompt(messages: Messages) -> np.ndarray:
+    if id(messages) not in encoded:
       text = tokenizer.render(messages, **task.variables)
-      shown[id(messages)] = np.array(tokenizer.encode(text), np.int32)
-    return shown[id(messages)]
+      encoded[id(messages)] = np.array(tokenizer.encode(text), np.int32)
+    return encoded[id(messages)]
 
   def fill(messages: Sequence[Messages]) -> tuple[np.ndarray, np.ndarray]:
-    asked = map(ask, messages)
-    both = ((a, encode(view.prefix)) for a, view in zip(asked, views, strict=True))
+    pairs = zip(map(encode_prompt, messages), views, strict=True)
+    both = ((prompt, encode(view.prefix)) for prompt, view in pairs)
     rows = [np.concatenate(parts) if parts[1].size else parts[0] for parts in both]
     tokens, lengths = _pad(rows, np.repeat(ids, target.shape[1]), tokenizer.pad_id, limit)
     return tokens.reshape(*target.shape, limit), lengths.reshape(target.shape)
@@ -105,10 +105,10 @@ def render_rows(
   tokens, lengths = fill([view.messages for view in views])
   forced = np.array([len(encode(v.prefix)) for v in views], np.int32)
   train: tuple = (None, None, None)
-  if task.render is not plain:  # a fact of the run, so that processes agree; views may differ
+  if task.render is not plain:  # the same for the whole run, so that processes agree
     counts = np.where([view.prefix_counts for view in views], forced, 0).astype(np.int32)
-    asked = [view.train_messages or view.messages for view in views]
-    train = (*fill(asked), counts.reshape(target.shape))
+    messages = [view.train_messages or view.messages for view in views]
+    train = (*fill(messages), counts.reshape(target.shape))
   return Rows(
     tokens,
     lengths,
@@ -137,12 +137,12 @@ def sft_rows(
 ) -> tuple[np.ndarray, np.ndarray]:
   """Prompts with their responses: tokens [N, limit] int32, and mask [N, limit] bool, True on the
   response and its end token."""
-  shown = [tokenizer.render(prompt.messages) for prompt, _ in pairs]
-  asked = [tokenizer.encode(text) for text in shown]
-  texts = (without_open_tag(text, s) for (_, text), s in zip(pairs, shown, strict=True))
-  said = [answer_ids(tokenizer, text) for text in texts]
-  rows = [a + s for a, s in zip(asked, said, strict=True)]
+  rendered = [tokenizer.render(prompt.messages) for prompt, _ in pairs]
+  prompts = [tokenizer.encode(text) for text in rendered]
+  texts = (without_open_tag(text, r) for (_, text), r in zip(pairs, rendered, strict=True))
+  answers = [answer_ids(tokenizer, text) for text in texts]
+  rows = [p + a for p, a in zip(prompts, answers, strict=True)]
   tokens, lengths = _pad(rows, [prompt.id for prompt, _ in pairs], tokenizer.pad_id, limit)
-  starts = np.array([len(a) for a in asked], np.int32)
+  starts = np.array([len(p) for p in prompts], np.int32)
   position = np.arange(limit)[None]
   return tokens, (position >= starts[:, None]) & (position < lengths[:, None])

@@ -1,4 +1,4 @@
-"""Which samples of a prompt to imitate or to contrast, by verdict and length. Host side."""
+"""Selects samples of a prompt to imitate or to contrast, by verdict and length. Host side."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Preference pairs and answers as tokens: what `data.fn` of a config may name.
+"""The functions that `data.fn` of a config may name: preference pairs and answers as tokens.
 
-Nothing is dropped or cut in silence: every row is kept, or skipped and counted, or an error that
-names file and line; every cut is counted by side.
+Nothing is dropped or cut silently. A row is kept, skipped and counted, or an error that names file
+and line; every cut is counted by side.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class Encoded:
   scores: tuple[float, ...] = ()  # of the sides; (): none
   reference: np.ndarray | None = None  # [Q] int32, the prompt of the reference model, if another
   signals: dict[str, Any] = dataclasses.field(default_factory=dict)  # arrays [...] or numbers
-  asked: float | None = None  # a hash of the prompt's messages, before a template shows them
+  prompt_hash: float | None = None  # a hash of the prompt's messages, before the chat template
 
   @property
   def lengths(self) -> list[int]:
@@ -49,7 +49,7 @@ class Encoded:
 
   @property
   def longest(self) -> int:
-    """Tokens of the longest row, those of the reference model among them."""
+    """Tokens of the longest row, those of the reference model included."""
     prompts = [self.prompt] if self.reference is None else [self.prompt, self.reference]
     return max(map(len, prompts)) + max(map(len, self.sides))
 
@@ -57,7 +57,7 @@ class Encoded:
 class Split(NamedTuple):
   train: list[Encoded]
   held_out: list[Encoded]
-  report: dict[str, int]  # what became of the rows
+  report: dict[str, int]  # counts of kept, skipped and cut rows
 
 
 def pairs(
@@ -71,12 +71,12 @@ def pairs(
   """Chosen and rejected answers, in any layout of `lcrl.data.layouts`.
 
   Args:
-    tokenizer: of the policy; its chat template renders the prompt.
-    rows: of a file; in a config `dict(fn="jsonl", path=...)`, or json, or parquet.
+    tokenizer: the policy's; its chat template renders the prompt.
+    rows: the rows of a file; in a config `dict(fn="jsonl", path=...)`, or json, or parquet.
     window: most tokens of prompt and answer; an answer is cut there and then has no end token.
-    max_prompt_tokens: a longer prompt is cut: what was said first goes first, but headers and the
-      system message stay, and something of the last message; else the row is skipped as
-      full_prompt. None: prompts are never cut.
+    max_prompt_tokens: a longer prompt loses its earliest text. Headers, the system message and a
+      part of the last message stay; otherwise the row is skipped as full_prompt. None: prompts are
+      never cut.
     held_out: share of the prompts to hold out, by a hash of the prompt: all pairs of one prompt
       fall on one side, whatever the order and the rest of the file.
   """
@@ -96,7 +96,7 @@ def responses(
 
 
 def fingerprint(encoded: Sequence[Encoded]) -> str:
-  """Changes when an id or a token does: the key of what was computed from the data."""
+  """A key for results computed from the data: it changes with every id and token."""
   digest = hashlib.sha256()
   for one in encoded:
     other = () if one.reference is None else (one.reference,)
@@ -119,41 +119,41 @@ def _encode_all(
     number, (where, row) = item
     try:
       pair = read(row)
-      one, seen = encode_pair(tokenizer, pair, number, window, max_prompt_tokens)
+      one, notes = encode_pair(tokenizer, pair, number, window, max_prompt_tokens)
     except UnpairedTurns:
       return None, {"unpaired_turns"}, False
     except (ValueError, jinja2.TemplateError) as why:
       raise ValueError(f"{where}: {why}") from why
-    return one, seen, _hash(pair.messages) < held_out
+    return one, notes, _hash(pair.messages) < held_out
 
   done = list(grain.MapDataset.source(list(enumerate(rows))).map(encode))
-  kept = [(one, apart) for one, _, apart in done if one is not None]
-  counts = Counter(what for _, seen, _ in done for what in seen)
-  shown = sum(one.reference is not None for one, _ in kept)
-  if 0 < shown < len(kept):
-    raise ValueError(f"reference_prompt stands in {shown} of {len(kept)} rows: in all or in none.")
+  kept = [(one, is_held_out) for one, _, is_held_out in done if one is not None]
+  counts = Counter(note for _, notes, _ in done for note in notes)
+  others = sum(one.reference is not None for one, _ in kept)
+  if 0 < others < len(kept):
+    raise ValueError(f"reference_prompt stands in {others} of {len(kept)} rows: in all or in none.")
   sides = SIDES[len(kept[0][0].sides)] if kept else ()
-  train = [one for one, apart in kept if not apart]
+  train = [one for one, is_held_out in kept if not is_held_out]
   report = {"read": len(rows), "kept": len(kept), "train": len(train)}
   report["held_out"] = len(kept) - len(train)
   report |= {f"skipped_{name}": counts[name] for name in SKIPS}
   report |= {f"cut_{name}": counts[f"cut_{name}"] for name in ("prompt", *sides)}
   if not train:
     raise ValueError(f"nothing is left to train on: {report}.")
-  return Split(train, [one for one, apart in kept if apart], report)
+  return Split(train, [one for one, is_held_out in kept if is_held_out], report)
 
 
 def encode_pair(
   tokenizer: Tokenizer, pair: Pair, id: int, window: int, max_prompt_tokens: int | None = None
 ) -> tuple[Encoded | None, set[str]]:
-  """The tokens, or None for a pair that cannot train; and why, or what was cut."""
+  """(tokens, or None for a skipped pair; the reason for the skip, or the parts that were cut)."""
   if not all(side.strip() for side in pair.sides):
     return None, {"empty_side"}
   for text in (*pair.sides, _json.dumps(pair.messages, ensure_ascii=False)):
     text.encode()  # raises for half a surrogate pair, which JSON can spell and no tokenizer reads
   encode_prompt = lambda messages: tokenizer.encode(tokenizer.render(messages))
-  asked = tokenizer.render(pair.messages)
-  whole = tokenizer.encode(asked)
+  rendered = tokenizer.render(pair.messages)
+  whole = tokenizer.encode(rendered)
   if not whole:
     raise ValueError("the prompt has no tokens; the first of an answer needs one before it.")
   prompt: list[int] | None = whole
@@ -162,9 +162,9 @@ def encode_pair(
   room = 0 if prompt is None else window - len(prompt)
   if prompt is None or room < 1:
     return None, {"full_prompt"}
-  whole_sides = [answer_ids(tokenizer, without_open_tag(side, asked)) for side in pair.sides]
+  whole_sides = [answer_ids(tokenizer, without_open_tag(side, rendered)) for side in pair.sides]
   sides = [side[:room] for side in whole_sides]
-  if len(sides) == 2 and sides[0] == sides[1]:  # as they are, or for being cut
+  if len(sides) == 2 and sides[0] == sides[1]:  # as given, or after the cut
     return None, {"identical_sides"}
   cut = set() if prompt is whole else {"cut_prompt"}
   names = SIDES[len(sides)]
@@ -176,12 +176,12 @@ def encode_pair(
       return None, {"full_prompt"}
   arrays = [np.array(ids, np.int32) for ids in (prompt, *sides)]
   key = _hash(pair.messages)
-  return Encoded(id, arrays[0], tuple(arrays[1:]), pair.scores, reference, asked=key), cut
+  return Encoded(id, arrays[0], tuple(arrays[1:]), pair.scores, reference, prompt_hash=key), cut
 
 
 def _cut(encode: Callable, messages: Messages, most: int) -> list[int] | None:
-  """The prompt without as few as possible of the characters that were said first, in at most so
-  many tokens. None if these would be all of the last message."""
+  """The prompt in at most `most` tokens, without as few of its earliest characters as possible.
+  None if nothing of the last message would be left."""
   said = [m["role"] != "system" and isinstance(m["content"], str) for m in messages]
   sizes = [len(m["content"]) if counts else 0 for m, counts in zip(messages, said, strict=True)]
 
@@ -199,7 +199,7 @@ def _cut(encode: Callable, messages: Messages, most: int) -> list[int] | None:
 
 
 def _hash(messages: Messages) -> float:
-  """A number in [0, 1) that only the prompt decides."""
+  """A number in [0, 1) that depends on the prompt alone."""
   text = _json.dumps(messages, sort_keys=True, ensure_ascii=False)
   digest = hashlib.sha256(text.encode()).digest()
   return int.from_bytes(digest[:8], "big") / 2**64

@@ -1,4 +1,4 @@
-"""Text to tokens and back: what `tokenizer.fn` of a config may name."""
+"""The tokenizers that `tokenizer.fn` of a config may name."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["pretrained", "sums", "utf8"]
 
 @dataclasses.dataclass(frozen=True)
 class Utf8:
-  """A token a byte, 256 for the end and 257 for padding. Needs no files: for tests and smoke runs.
+  """One token per byte, 256 for the end and 257 for padding. For tests and smoke runs: no files.
 
   >>> text = Utf8()
   >>> text.decode([*text.encode("é2"), *text.end_ids])
@@ -41,7 +41,7 @@ class Utf8:
 
 
 def utf8() -> Utf8:
-  """The tokenizer of bytes; a policy for it has vocab_size 258."""
+  """The byte tokenizer; a policy for it has vocab_size 258."""
   return Utf8()
 
 

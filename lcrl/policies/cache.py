@@ -4,10 +4,11 @@ A row's keys lie in two places: those of its prompt, which R / B neighbouring ro
 and its own, which grow by one a token. R rows, B prompts, K key heads, G queries of each, head size
 H.
 
-Memory has room for the longest prompt and the longest response of every row that decodes at once.
-Where no row waits, the responses' part grows with them (`sampling.jobs.cache_lengths`). A token
-reads as far as the live rows are long: here all rows read as far as the longest (`read_length`), in
-the kernel each row reads its own length.
+That cache has room for the longest prompt and the longest response of every row, and its responses'
+part grows with them (`sampling.jobs.cache_lengths`). Where rows wait for others, keys lie in pages
+of a pool instead, of which a row has as many as it needs (`attend_pages`). A token reads as far as
+the live rows are long: here all rows read as far as the longest (`read_length`), in the kernels
+each row reads its own length.
 """
 
 from __future__ import annotations
@@ -159,6 +160,42 @@ def attend(
     probs = _group_queries(probs[..., count:], len(prompt_lengths))
     values += _split_rows(_weigh(probs, prompt, q.dtype), len(q))
   return values.astype(q.dtype), cache
+
+
+def attend_pages(
+  c: Config,
+  qkv: jax.Array,
+  rope: tuple[jax.Array, jax.Array],
+  pool: LayerCache,
+  table: jax.Array,
+  at: jax.Array,
+  live: jax.Array,
+  window: int | None,
+  read_length: int | None = None,
+) -> tuple[jax.Array, LayerCache]:
+  """One token a row, as `attend`, where the keys of a row lie in pages of a pool.
+
+  Args:
+    pool: keys and values [C, K, page, H] of C pages.
+    table: [R, W] int32, the pages of each row in the order of its tokens.
+    at: [R], the position of each token: so many keys come before it.
+    live: [R] bool; other rows write nothing.
+    read_length: tokens that are read of every row, more than any live row's `at`; None: W pages.
+  Returns: [R, K, G, H] and the pool.
+  """
+  q, page = rotate(qkv[:, :, :-2], rope), pool["k"].shape[2]
+  last = jnp.take_along_axis(table, at[:, None] // page, axis=1)
+  last = jnp.where(live[:, None], last, len(pool["k"]))  # that page does not exist
+  heads, offset = jnp.arange(q.shape[1])[None], (at % page)[:, None]
+  new = pack(rotate(qkv[:, :, -2:-1], rope)[:, :, 0], qkv[:, :, -1], pool)
+  pool = {name: x.at[last, heads, offset].set(new[name], mode="drop") for name, x in pool.items()}
+
+  count = table.shape[1] if read_length is None else -(-read_length // page)
+  gathered = {name: x[table[:, :count]].swapaxes(1, 2) for name, x in pool.items()}
+  read = {name: x.reshape(*x.shape[:2], -1, *x.shape[4:]) for name, x in gathered.items()}
+  distance = at[:, None] - jnp.arange(count * page)[None]
+  probs = jax.nn.softmax(_mask(_scores(q, read), distance, c, window), axis=-1)
+  return _weigh(probs, read, q.dtype).astype(q.dtype), pool
 
 
 def _scores(q, cache: LayerCache):

@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 
 from lcrl.policies import cache as plain
-from lcrl.policies import triton_decode
+from lcrl.policies import triton_decode, triton_pages
 from lcrl.policies.attention import attention, options_of
 from lcrl.policies.block import Norm, Projections, embed, layer, rotate, rotation
 from lcrl.policies.cache import Cache, Prompts, write_prompts
@@ -29,6 +29,7 @@ class Kernel(NamedTuple):
   """How a new token attends to the cache, and what the sampler must know of it."""
 
   attend: Callable  # as `cache.attend`
+  attend_pages: Callable  # as `cache.attend_pages`
   refusal: Callable[[Config], str | None]  # why it cannot serve a model, or None
   # Every row reads as much of the cache as the longest: the sampler keeps it short.
   reads_all_rows_alike: bool
@@ -38,9 +39,19 @@ class Kernel(NamedTuple):
 
 
 KERNELS = {  # by the name in `Config.decoding`
-  "xla": Kernel(plain.attend, lambda c: None, reads_all_rows_alike=True, nvidia=False),
+  "xla": Kernel(
+    plain.attend,
+    plain.attend_pages,
+    lambda c: None,
+    reads_all_rows_alike=True,
+    nvidia=False,
+  ),
   "triton": Kernel(
-    triton_decode.attend, triton_decode.refusal, reads_all_rows_alike=False, nvidia=True
+    triton_decode.attend,
+    triton_pages.attend,
+    triton_decode.refusal,
+    reads_all_rows_alike=False,
+    nvidia=True,
   ),
 }
 
@@ -118,6 +129,7 @@ def decode(
   at: jax.Array | None = None,
   live: jax.Array | None = None,
   prompts: Prompts | None = None,
+  table: jax.Array | None = None,
   read_length: int | None = None,
 ) -> tuple[jax.Array, Cache]:
   """One token a row: writes its key and value, and attends to them and to all before.
@@ -130,6 +142,7 @@ def decode(
     at: where they go in the cache, [] or [R]; None: `positions`.
     live: [R] bool, rows whose result is read; None: all.
     prompts: what stands before the cache begins; R is a multiple of their number.
+    table: [R, W] int32, the pages of each row: the cache is then a pool of pages.
     read_length: places of the cache that are read, more than any live row's `at`; None: all.
   Returns: states [R, D], and the cache.
   """
@@ -140,6 +153,10 @@ def decode(
 
   def attend(window, layer_cache, prompt, qkv):
     kernel = KERNELS[c.decoding]
+    if table is not None:
+      return kernel.attend_pages(
+        c, qkv, rope, layer_cache, table, positions, live, window, read_length
+      )
     return kernel.attend(c, qkv, rope, layer_cache, at, live, prompt, lengths, window, read_length)
 
   return _through(c, params, tokens, cache, attend, prompts and prompts.layers)

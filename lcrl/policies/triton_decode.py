@@ -19,7 +19,7 @@ from jax.experimental.pallas import triton as plgpu
 from lcrl.policies.cache import LayerCache, largest
 from lcrl.policies.config import Config
 
-_LOW = -1e30  # a logit that never counts; -inf - -inf is nan
+LOW = -1e30  # a logit that never counts; -inf - -inf is nan
 
 
 @dataclasses.dataclass(frozen=True)
@@ -118,10 +118,10 @@ def _kernel(*refs, per, share, group, size, scale, window, tiles, names, prompte
   def rotated(part):
     """Both halves of the queries or keys of all lanes, rotated in float32."""
     a, b = (
-      _take(qkv, row, head, part, columns).astype(jnp.float32)
+      load(qkv, row, head, part, columns).astype(jnp.float32)
       for columns in (half, half + size // 2)
     )
-    c, s = _take(cos, row, half), _take(sin, row, half)
+    c, s = load(cos, row, half), load(sin, row, half)
     return (a * c - b * s).astype(qkv.dtype), (b * c + a * s).astype(qkv.dtype)
 
   # The lengths are loaded first, since all other loads wait for them. Nothing is stored before the
@@ -133,8 +133,8 @@ def _kernel(*refs, per, share, group, size, scale, window, tiles, names, prompte
   bound, length = plgpu.load(at.at[index]), prompt_lengths[first // share]
   q = rotated(lane % group)
   k = rotated(lane * 0 + group)
-  v = _take(qkv, row, head, lane * 0 + group + 1, jnp.arange(size))
-  put, k, v = _encode_kv(new, k, v)
+  v = load(qkv, row, head, lane * 0 + group + 1, jnp.arange(size))
+  put, k, v = encode_kv(new, k, v)
 
   product = lambda a, b: jnp.sum(a.astype(jnp.float32) * b.astype(jnp.float32), axis=1)
   carry = (
@@ -151,7 +151,7 @@ def _kernel(*refs, per, share, group, size, scale, window, tiles, names, prompte
       top, total, values = carry
       keys = key(i)
       inside = keys < bound
-      fetch = functools.partial(_take, mask=inside[:, None])
+      fetch = functools.partial(load, mask=inside[:, None])
       columns = (half, half + size // 2)
       ks = [fetch(source["k"], index, head, keys, cols).astype(qkv.dtype) for cols in columns]
       logits = plgpu.dot(q[0], ks[0].T) + plgpu.dot(q[1], ks[1].T)
@@ -161,7 +161,7 @@ def _kernel(*refs, per, share, group, size, scale, window, tiles, names, prompte
       visible = inside[None] & for_lane
       if window is not None:
         visible &= distance_from[:, None] - keys[None] < window
-      logits = jnp.where(visible, logits, _LOW)
+      logits = jnp.where(visible, logits, LOW)
       above = jnp.maximum(top, logits.max(axis=1))
       shrink = jnp.exp(top - above)
       weights = jnp.exp(logits - above[:, None])
@@ -188,23 +188,23 @@ def _kernel(*refs, per, share, group, size, scale, window, tiles, names, prompte
   carry = read(old, index, key, bound, for_lane, position, since(fewest) // each, hi, carry)
   _, total, values = carry
   values = (values / total[:, None]).astype(out.dtype)
-  plgpu.store(out.at[_at(row, head, lane % group, jnp.arange(size))], values)
+  plgpu.store(out.at[index_of(row, head, lane % group, jnp.arange(size))], values)
   for name, parts in put.items():
-    _store(new[name], parts, row, head, jnp.maximum(position, 0))
+    store(new[name], parts, row, head, jnp.maximum(position, 0))
 
 
-def _at(*index):
+def index_of(*index):
   """An index of rows and columns: arrays before the last are rows, the last is columns."""
   *leading, columns = index
   return (*(i[:, None] if getattr(i, "ndim", 0) else i for i in leading), columns[None])
 
 
-def _take(ref, *index, mask=None):
+def load(ref, *index, mask=None):
   nothing = None if mask is None else jnp.zeros((), ref.dtype)
-  return plgpu.load(ref.at[_at(*index)], mask=mask, other=nothing)
+  return plgpu.load(ref.at[index_of(*index)], mask=mask, other=nothing)
 
 
-def _encode_kv(new, k, v):
+def encode_kv(new, k, v):
   """What `new` keeps of keys (in halves) and values, parts by name; and both as they read back."""
   if "k_scale" not in new:
     return {"k": k, "v": (v,)}, k, v
@@ -217,13 +217,17 @@ def _encode_kv(new, k, v):
   return put, back(codes[0], scales[0]), back(codes[1], scales[1])[0]
 
 
-def _store(ref, parts, row, head, position):
-  """Writes [lanes, columns] or [lanes] to a position of each row; lanes of a row are equal."""
+def store(ref, parts, row, head, position, mask=None):
+  """Writes [lanes, columns] or [lanes] to a position of each row; lanes of a row are equal.
+
+  mask: one flag for all; None: writes.
+  """
   for i, x in enumerate(parts):
     at = row, head, position
     if x.ndim == 2:
-      at = _at(*at, jnp.arange(x.shape[1]) + i * x.shape[1])
-    plgpu.store(ref.at[at], x.astype(ref.dtype))
+      at = index_of(*at, jnp.arange(x.shape[1]) + i * x.shape[1])
+    all_or_none = None if mask is None else jnp.zeros(x.shape, bool) | mask
+    plgpu.store(ref.at[at], x.astype(ref.dtype), mask=all_or_none)
 
 
 def _code(x, scale, dtype):

@@ -1,9 +1,9 @@
-"""Slot 2: what a rollout is worth. One file a family; a stage shapes the reward of its `base`.
+"""Slot 2: the reward of a rollout. One file a family; a stage shapes the reward of its `base`.
 
-Bare functions take arrays with any leading axes; those that compare a group, [..., G], want a group
-a row: [B, G]. A stage reads what it compares with from the
-rollouts (`budget.target`), adds its term to the reward of `base` (plain correctness by default)
-and hands the base's state on, so terms compose: `dict(fn="soft_overlong", base=dict(fn="hapo"))`.
+Bare functions take arrays with any leading axes; those that compare the rollouts of a group take
+[..., G]. A stage reads its targets from the rollouts (`budget.target`), adds its term to the reward
+of `base` (plain correctness by default) and carries the state of `base`, so terms compose:
+`dict(fn="soft_overlong", base=dict(fn="hapo"))`.
 """
 
 from lcrl.rewards.base import correctness as correctness

@@ -1,4 +1,4 @@
-"""What the verdict alone is worth, prices for length that compare with nothing, and composition."""
+"""The reward of the verdict alone, prices for length without a target, and composition."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ __all__ = [
 
 
 def ended_length(lengths: jax.Array, targets: jax.Array, truncated: jax.Array | None) -> jax.Array:
-  """Lengths to compare with targets: a response that was cut has not ended, by its target neither.
+  """Lengths to compare with targets: a truncated response did not end within its target.
 
-  It counts as a token longer than it got and than its target. `truncated=None`: nothing was cut.
+  It counts as one token longer than the longer of the two. `truncated=None`: nothing was cut.
   [...] each -> [...].
 
   >>> print(ended_length(jnp.array([8, 8, 5]), jnp.full(3, 8), jnp.array([False, True, True])))
@@ -46,7 +46,7 @@ def verdict_reward(
   wrong: float = 0.0,
   bad_format: float = 0.0,
 ) -> jax.Array:
-  """One number for a right answer, one for a wrong one, one where no answer could be read.
+  """One number for a right answer, one for a wrong one, one for an unreadable one.
 
   Args:
     correct: [...] bool or 0/1.
@@ -91,7 +91,7 @@ def shaped(
 ) -> Stage:
   """The stage whose reward is `shape(rewards of base, rollouts)`; the state is the base's.
 
-  `targets`: the lengths that it compares with by its name, each [B] or [B, G]; see `Stage.targets`.
+  `targets`: name -> the lengths that it compares with, [B] or [B, G]; see `Stage.targets`.
   """
   base = correctness() if base is None else base
 
@@ -109,26 +109,26 @@ def shaped(
 
 def compared(targets: dict[str, jax.Array], r: Rollouts) -> dict[str, jax.Array]:
   """Targets of groups or rollouts as [B, G] float32."""
-  lift = lambda x: x[:, None] if jnp.ndim(x) == 1 else x
-  spread = lambda x: jnp.broadcast_to(lift(jnp.asarray(x, jnp.float32)), r.lengths.shape)
+  with_rollouts = lambda x: x[:, None] if jnp.ndim(x) == 1 else x
+  spread = lambda x: jnp.broadcast_to(with_rollouts(jnp.asarray(x, jnp.float32)), r.lengths.shape)
   return jax.tree.map(spread, targets)
 
 
 def both_targets(*parts: Targets | None) -> Targets | None:
-  """Those of several stages on one state, the later ones first where names are alike."""
-  some = [part for part in parts if part]
-  if not some:
+  """The targets of several stages on one state; of equal names the last wins."""
+  given = [part for part in parts if part]
+  if not given:
     return None
-  return lambda state, r: {name: x for part in some for name, x in part(state, r).items()}
+  return lambda state, r: {name: x for part in given for name, x in part(state, r).items()}
 
 
-def asked(name: str) -> Callable[[Rollouts], dict[str, jax.Array]]:
+def budget_target(name: str) -> Callable[[Rollouts], dict[str, jax.Array]]:
   """The targets of a stage of this name that compares with `budget.target`."""
   return lambda r: {name: r.budget.target}
 
 
 class StateOver(NamedTuple):
-  """The state of a stage that has one beside its base's."""
+  """The state of a stage and the state of its base."""
 
   own: PyTree
   base: PyTree
@@ -146,7 +146,7 @@ def shaped_with_state(
 ) -> Stage:
   """`shaped` with a state: `shape(own state, rewards of base, rollouts) -> rewards, own state`.
 
-  `targets` and `numbers` read the own state; see `Stage`.
+  `targets` and `numbers` read the stage's own state; see `Stage`.
   """
   base = correctness() if base is None else base
   below: Targets | None = None
@@ -157,8 +157,8 @@ def shaped_with_state(
     own = lambda state, r: compared(targets(state.own, r), r)
 
   def numbers_of_both(state: StateOver):
-    found = base.numbers(state.base) if base.numbers else {}
-    return found | (numbers(state.own) if numbers else {})
+    below = base.numbers(state.base) if base.numbers else {}
+    return below | (numbers(state.own) if numbers else {})
 
   def apply(state: StateOver, r: Rollouts):
     rewards, below = base.apply(state.base, r)
@@ -184,7 +184,7 @@ def shaped_with_state(
 def length_penalty_reward(rewards: jax.Array, lengths: jax.Array, *, alpha: float) -> jax.Array:
   """A price for every token, right or wrong: r - alpha * length. [...], [...] -> [...].
 
-  The naive form, here to be compared with: a wrong answer gains by being short, and once tokens
+  The naive form, a baseline: a wrong answer gains by being short, and once tokens
   cost more than answers pay, the policy says nothing.
 
   >>> print(length_penalty_reward(jnp.array([1.0, 0.0]), jnp.array([32, 64]), alpha=1 / 128))
@@ -239,6 +239,6 @@ def soft_overlong(
   reward = partial(
     soft_overlong_reward, max_length=max_length, buffer=buffer, factor=factor, floor=floor
   )
-  # What was cut exceeds the limit by at least one token; with a buffer the limit costs all of it.
+  # A truncated response exceeds the limit by a token or more; with a buffer the limit costs it all.
   excess = lambda r: 0 if buffer else r.truncated
   return shaped(base, lambda rewards, r: reward(rewards, r.lengths + excess(r)))

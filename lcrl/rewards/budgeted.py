@@ -1,4 +1,4 @@
-"""Rewards around a budget that differs between the rollouts of a group, or follows training."""
+"""Rewards with a budget that differs between the rollouts of a group, or adapts during training."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import jax.numpy as jnp
 
 from lcrl.checks import one_or_each, same_shape, typed
 from lcrl.masked import as_float, masked_mean
-from lcrl.rewards.base import asked, compared, ended_length, shaped
+from lcrl.rewards.base import budget_target, compared, ended_length, shaped
 from lcrl.types import Rollouts, Stage
 
 __all__ = ["acoer", "acoer_reward", "acoer_score", "hbpo", "hbpo_peak", "hbpo_reward"]
@@ -20,7 +20,7 @@ __all__ = ["acoer", "acoer_reward", "acoer_score", "hbpo", "hbpo_peak", "hbpo_re
 def hbpo_peak(
   budgets: jax.Array, *, max_length: float = 4096.0, beta: float = 4.0, pi: float = math.pi
 ) -> jax.Array:
-  """What a right answer within the budget earns: beta * cos(pi * budget / (2 * max_length))."""
+  """The reward of a right answer within the budget: beta * cos(pi * budget / (2 * max_length))."""
   typed(budgets=budgets)
   return beta * jnp.cos(pi * as_float(budgets) / (2 * max_length))
 
@@ -37,15 +37,15 @@ def hbpo_reward(
   pi: float = math.pi,
   truncated: jax.Array | None = None,
 ) -> jax.Array:
-  """A right answer earns the most within its own budget, and less the longer it is beyond.
+  """A right answer earns most within its own budget, and less with each token beyond it.
 
     beta cos(pi budget / (2 max_length))                              if length <= budget
     beta cos(pi length / (2 max_length)) - alpha |length - budget|    if longer
     0                                           if wrong, or longer than max_length
 
   Source: HBPO, arXiv:2507.15844. The released code has pi=3.1416 and takes the smaller of the two
-  lines everywhere (`plateau=False`), so that far below the budget is worth less. Its -1 for a
-  malformed answer is not here. An answer that is `truncated`, cut at the cap, has not ended within
+  lines everywhere (`plateau=False`), so that an answer far below the budget earns less. Its -1 for
+  a malformed answer is left out. A `truncated` answer, cut at the cap, has not ended within
   its budget (`ended_length`). [...] each -> [...].
 
   >>> lengths, budgets = jnp.array([2, 8, 9]), jnp.full(3, 4)
@@ -74,7 +74,7 @@ def hbpo(
   return shaped(
     None,
     lambda rewards, r: reward(r.correct, r.lengths, r.budget.target, truncated=r.truncated),
-    targets=asked("hbpo"),
+    targets=budget_target("hbpo"),
   )
 
 
@@ -108,7 +108,7 @@ def acoer_reward(
   """1 + alpha * `acoer_score` if right, 0 if wrong.
 
   Source: Acoer, arXiv:2606.22716, from secondary notes, unverified; the format reward of a wrong
-  answer is left out. What is `truncated`, cut at the cap, counts as past its budget
+  answer is left out. A `truncated` answer, cut at the cap, counts as beyond its budget
   (`ended_length`). [...] each, alpha a number -> [...].
   """
   same_shape(correct=correct, lengths=lengths, budgets=budgets)
@@ -121,7 +121,7 @@ class AcoerState(NamedTuple):
   step: jax.Array  # [] int32
   length: jax.Array  # [] float32, average length of right answers, 0 before the first
   weight: jax.Array  # [] float32
-  accuracy: jax.Array  # [] float32, mean of this interval so far
+  accuracy: jax.Array  # [] float32, mean over this interval so far
   last: jax.Array  # [] float32, accuracy of the last interval
 
 
@@ -145,7 +145,7 @@ def acoer(
   def init():
     return AcoerState(jnp.zeros((), jnp.int32), *jnp.array([0.0, alpha, 0.0, 0.0], jnp.float32))
 
-  def moved(state: AcoerState, r: Rollouts) -> tuple[jax.Array, jax.Array]:
+  def updated(state: AcoerState, r: Rollouts) -> tuple[jax.Array, jax.Array]:
     """The average length with this batch, and its budgets [B, G]."""
     right = r.correct & r.valid
     mean, some = masked_mean(r.lengths, right), jnp.any(right)
@@ -154,7 +154,7 @@ def acoer(
     return average, jnp.full(r.lengths.shape, jnp.maximum(shortest, share * average))
 
   def apply(state: AcoerState, r: Rollouts):
-    average, budgets = moved(state, r)
+    average, budgets = updated(state, r)
     rewards = acoer_reward(
       r.correct, r.lengths, budgets, alpha=state.weight, k=k, limit=limit, truncated=r.truncated
     )
@@ -176,6 +176,6 @@ def acoer(
   return Stage(
     init=init,
     apply=apply,
-    targets=lambda state, r: compared({"acoer": moved(state, r)[1]}, r),
+    targets=lambda state, r: compared({"acoer": updated(state, r)[1]}, r),
     numbers=lambda state: {"acoer/length": state.length, "acoer/weight": state.weight},
   )

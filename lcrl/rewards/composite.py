@@ -1,4 +1,4 @@
-"""Rewards made of other rewards: soft factors, rules, progress from episode to episode."""
+"""Rewards composed of other rewards: soft factors, rules, progress between episodes."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ __all__ = [
 
 
 def multiplicative_reward(rewards: jax.Array, factors: jax.Array) -> jax.Array:
-  """r times soft factors in [0, 1]: a wrong answer stays at 0, and no factor can buy another.
+  """r times soft factors in [0, 1]: a wrong answer stays at 0, and no factor makes up for another.
 
   Source: the lesson of CaRL, arXiv:2504.17838. [...], [..., K] -> [...].
 
@@ -52,7 +52,7 @@ def rule_fraction_reward(
 def rule_fraction(
   *, rules: tuple[str, ...], weight: float = 1.0, base: Stage | None = None
 ) -> Stage:
-  """`rule_fraction_reward` of the flags named, signals [B, G] each, in place of a model's rules."""
+  """`rule_fraction_reward` of the named signals, flags [B, G] each, not a model's rules."""
 
   def shape(rewards, r: Rollouts):
     satisfied = jnp.stack([r.signals[name] for name in rules], -1)
@@ -62,7 +62,7 @@ def rule_fraction(
 
 
 def progress(values: jax.Array) -> jax.Array:
-  """What each episode adds to the chance of a right answer if forced to answer now.
+  """The gain of each episode in the chance that a forced answer is right.
 
   `values` before the first episode and after each. [..., K + 1] -> [..., K].
   """
@@ -73,7 +73,7 @@ def progress(values: jax.Array) -> jax.Array:
 def progress_reward(rewards: jax.Array, values: jax.Array, *, alpha: float = 0.2) -> jax.Array:
   """r + alpha * sum of `progress`, which is alpha * (last value - first).
 
-  As one number it tells nothing about which episode helped: pay `progress` per episode, or for one
+  One number does not tell which episode helped: pay `progress` per episode, or for one
   sampled prefix. Source: MRT, arXiv:2503.07572; the bonus is in no released code, alpha unverified.
   [...], [..., K + 1] -> [...].
 

@@ -1,4 +1,4 @@
-"""Length held at a limit by a price that moves: Lagrange multipliers.
+"""Length held at a limit by an adaptive price: Lagrange multipliers.
 
 Source: Constrained RLHF, arXiv:2310.04373, and its code. Mean returns are those of the global
 batch. With several updates a batch the same violation counts several times: divide the step size.
@@ -32,7 +32,7 @@ __all__ = [
 
 
 class Multipliers(NamedTuple):
-  """The weights of the constraints, and how fast they change."""
+  """The weights of the constraints and their momentum."""
 
   raw: jax.Array  # [N] float, before squashing
   velocity: jax.Array  # [N] float
@@ -103,14 +103,14 @@ def length_dual(
 ) -> Stage:
   """A price per `scale` tokens (the target, by default) that climbs while the mean is above it.
 
-  Projected dual ascent, ours; the batch is paid at the price before it. State: the price.
+  Projected dual ascent, ours; a batch pays the price from before its update. State: the price.
   """
   scale = target if scale is None else scale
 
   def shape(price, rewards, r: Rollouts):
     mean = masked_mean(r.lengths, r.valid)
-    knobs = dict(target=target, scale=scale, step_size=step_size, max_price=max_price)
-    new = dual_price(price, mean, **knobs).astype(price.dtype)
+    options = dict(target=target, scale=scale, step_size=step_size, max_price=max_price)
+    new = dual_price(price, mean, **options).astype(price.dtype)
     return priced_reward(rewards, r.lengths, price, scale=scale), new
 
   return shaped_with_state(
@@ -166,7 +166,7 @@ def component_mix(
 ) -> jax.Array:
   """(K - sum of multipliers) * main + sum of multiplier * component, in deviations of the batch.
 
-  What the constraints do not claim stays with the main reward. Source: as above; there main is the
+  The weight that the constraints leave goes to the main reward. Source: as above; there main is the
   negated KL, and advantages of critics are mixed. Inside `jax.shard_map`, gather the batch first.
   [...], [K, ...], [K], [...] -> [...].
   """
@@ -185,7 +185,7 @@ def component_mix(
 
 class LagrangianState(NamedTuple):
   multipliers: Multipliers
-  main: PyTree  # the states of the rewards that are mixed
+  main: PyTree  # the states of the mixed rewards
   components: tuple[PyTree, ...]
 
 
@@ -203,9 +203,9 @@ def lagrangian(
   """`component_mix`, with multipliers that hold each component's mean at its target
   (`two_sided`) or above it (`update_multipliers`).
 
-  Rewards come out comparable over the batch: the advantage is `raw` or `group_centered`. The batch
-  is paid with the multipliers before it. The paper draws the raw multipliers' start from
-  N(0, 0.01).
+  The rewards are comparable over the batch: the advantage is `raw` or `group_centered`. A batch
+  is paid with the multipliers from before its update. The paper draws the initial raw multipliers
+  from N(0, 0.01).
   """
   if len(components) != len(targets):
     raise ValueError(
@@ -242,10 +242,10 @@ def lagrangian(
     return LagrangianState(state.multipliers, first, tuple(rest))
 
   def of_all(name: str, state: LagrangianState, *inputs) -> dict[str, jax.Array]:
-    """What the field `name` of the mixed rewards gives."""
+    """The merged results of the field `name` of the mixed rewards."""
     pairs = zip(stages, (state.main, *state.components), strict=True)
-    found = [getattr(s, name)(below, *inputs) for s, below in pairs if getattr(s, name)]
-    return {key: x for one in found for key, x in one.items()}
+    results = [getattr(s, name)(below, *inputs) for s, below in pairs if getattr(s, name)]
+    return {key: x for one in results for key, x in one.items()}
 
   def numbers(state: LagrangianState):
     multipliers = enumerate(squash(state.multipliers.raw))

@@ -1,4 +1,4 @@
-"""Train Long, Think Short: a length score around a budget that shrinks, whatever the verdict.
+"""Train Long, Think Short: a length score around a shrinking budget, for right and wrong answers.
 
 Source: Hammoud et al. 2025, arXiv:2508.08940. The budget's schedule is in `lcrl.budgets`.
 """
@@ -13,7 +13,7 @@ import jax.numpy as jnp
 
 from lcrl.checks import same_shape
 from lcrl.masked import as_float
-from lcrl.rewards.base import asked, compared
+from lcrl.rewards.base import budget_target, compared
 from lcrl.types import Stage
 
 __all__ = [
@@ -66,7 +66,7 @@ def curriculum_reward(
     r = correct_weight * right * correct + length_weight * length_score
         + format_weight * (think * has_think + answer * has_answer)
 
-  A wrong answer of the length asked for gets the whole length score. The paper's ablations weigh
+  A wrong answer of the requested length gets the whole length score. The paper's ablations weigh
   0.6, 0.3 and 0.3, 0.6; its main weights, `right`, `think` and `answer` are not given.
   """
   same_shape(
@@ -102,7 +102,7 @@ def curriculum(
 ) -> Stage:
   """`curriculum_reward` around `budget.target`; needs the format signals if they weigh anything.
 
-  What was cut at the cap is at least a token longer than it got.
+  A truncated response counts as one token longer than its cap.
   """
   needs = ("has_think", "has_answer") if format_weight else ()
   reward = partial(
@@ -119,5 +119,5 @@ def curriculum(
     flags = [r.signals[name] for name in needs] or [jnp.zeros_like(r.correct)] * 2
     return reward(r.correct, score(r.lengths + r.truncated, r.budget.target), *flags), state
 
-  targets = lambda state, r: compared(asked("curriculum")(r), r)
+  targets = lambda state, r: compared(budget_target("curriculum")(r), r)
   return Stage(init=lambda: (), apply=apply, needs=needs, targets=targets)

@@ -35,13 +35,13 @@ def cosine_length_reward(
   margin: int = 16,
   shortest: float = 0.0,
 ) -> jax.Array:
-  """Half a cosine from the value of no tokens to that of `max_length` tokens, one a verdict.
+  """Half a cosine from the value at no tokens to the value at `max_length`, one for each verdict.
 
     r = at_max + (at_0 - at_max) / 2 * (1 + cos(pi * length / max_length))
     r = exceed, right or wrong, if length + margin >= max_length
 
   Source: Demystifying Long CoT, arXiv:2502.03373 (max_length 14336). A wrong answer gains by being
-  long, so that it thinks on. `shortest` counts a shorter right answer as that long: Light-R1,
+  long, an incentive to think on. `shortest` counts a shorter right answer as that long: Light-R1,
   arXiv:2503.10460, which prints no formula; this is our reading, unverified.
 
   Args:
@@ -106,7 +106,7 @@ def turning_score(
 
 
 def format_length_reward(well_formed: jax.Array, length_scores: jax.Array) -> jax.Array:
-  """1 + score if an answer could be read, min(0, score) if not: no verdict is needed.
+  """1 + score for a readable answer, min(0, score) for others: no verdict is needed.
 
   Source: arXiv:2505.19439 (Eq. 5; turn 0.5, max_length 3072). The released code has half a point
   for each of two format flags. [...], [...] -> [...].
@@ -117,7 +117,7 @@ def format_length_reward(well_formed: jax.Array, length_scores: jax.Array) -> ja
 
 
 def format_length(*, max_length: float, turn: float = 0.5, clamp: bool = False) -> Stage:
-  """`format_length_reward` of `turning_score`; the verdict is not read."""
+  """`format_length_reward` of `turning_score`, without the verdict."""
 
   def shape(rewards, r):
     scores = turning_score(r.lengths, max_length=max_length, turn=turn, clamp=clamp)
@@ -129,7 +129,7 @@ def format_length(*, max_length: float, turn: float = 0.5, clamp: bool = False) 
 def length_range_reward(
   lengths: jax.Array, low: jax.Array, high: jax.Array, *, max_length: float
 ) -> jax.Array:
-  """1 from `low` to `high`, rising to it from 0 at no tokens and falling to 0 at `max_length`.
+  """1 from `low` to `high`; it rises to that from 0 at no tokens and falls to 0 at `max_length`.
 
   Source: LongWriter-Zero, arXiv:2506.18841, from secondary notes: a judge predicts the range in
   words; the clamp at 0 is ours. [...] each -> [...].
@@ -149,7 +149,7 @@ def length_range_reward(
 def length_range(*, low: int, high: int, max_length: float) -> Stage:
   """`length_range_reward` in tokens with one range for all, where the paper asks a judge.
 
-  What was cut at the cap counts as past the range (`ended_length`).
+  A truncated response counts as beyond the range (`ended_length`).
   """
   if not 1 <= low <= high < max_length:
     raise ValueError(f"1 <= low <= high < max_length must hold, got {low}, {high}, {max_length}.")

@@ -1,4 +1,4 @@
-"""Targets that follow how hard a prompt is, measured by the share of its group that is right.
+"""Targets by the difficulty of a prompt, measured by the accuracy of its group.
 
 LASER-D learns one target per accuracy level from a monitor set; DA-DLER has fixed tiers.
 """
@@ -46,7 +46,7 @@ def accuracy_level(correct: jax.Array, valid: jax.Array, *, strict: bool = False
 
 
 def length_thresholds(lower: int, upper: int, interval: int) -> jax.Array:
-  """Candidate targets: lower, lower + interval, ... below upper + interval, so the last may exceed
+  """Candidate targets: lower, lower + interval, ... below upper + interval; the last may exceed
   upper. If 1024 lies within the first interval, the steps begin there, as in LASER's code.
 
   >>> print(length_thresholds(512, 2048, 1024), length_thresholds(8, 20, 4))
@@ -207,10 +207,10 @@ def tiered_truncation(
   limits: tuple[int, ...] = (4000, 2000),
   base: Stage | None = None,
 ) -> Stage:
-  """The reward counts within the group's `tiered_limit`: DA-DLER, arXiv:2510.15110.
+  """The reward counts for responses within their group's `tiered_limit`: DA-DLER, arXiv:2510.15110.
 
-  Sampling goes to the longest limit, accuracy is measured there, and rewards are cut afterwards.
-  What the cap cut has not ended.
+  Responses are sampled up to the longest limit, which decides their accuracy; the limit then cuts
+  rewards. A truncated response has not ended.
   """
 
   limit_of = partial(tiered_limit, thresholds=thresholds, limits=limits)

@@ -1,4 +1,4 @@
-"""Rewards that compare a response's length with those of its group: no target to choose."""
+"""Rewards that compare a response's length with the lengths of its group, without a target."""
 
 from __future__ import annotations
 
@@ -34,13 +34,13 @@ def sigmoid_length_reward(
   eps: float = 1e-6,
   lone_raw: bool = False,
 ) -> jax.Array:
-  """A right answer pays by how long it is among its group's right answers; a wrong one does not.
+  """A right answer pays for its length relative to its group's right answers; a wrong one does not.
 
     r - alpha * sigmoid((length - mean) / (std + eps)) if right, mean and std over the right ones
 
   Source: Arora & Zanette 2025, arXiv:2502.04463 (alpha 0.05 to 0.4). LASER's code of it multiplies,
   r * (1 - alpha * sigmoid), which is the same where r = 1, and has ddof 1 and `lone_raw=True`:
-  mean 0 and deviation 1 for a group's only right answer, which punishes that one hardest.
+  mean 0 and deviation 1 for a group's only right answer, which is then punished hardest.
 
   Args:
     rewards, lengths: [..., G].
@@ -76,8 +76,8 @@ def kimi_reward(
 
   Source: Kimi k1.5, arXiv:2501.12599. LASER's code has alpha 0.4 and eps 1e-6, and in a group of
   one takes 1 for longest and 0 for shortest (`lone_raw=True`): z is about 0.5 - length. Rows that
-  are `spared` (there, those of bad format) take part in the statistics only. [..., G] each -> [...,
-  G].
+  are `spared` (in that code, those of bad format) take part in the statistics only.
+  [..., G] each -> [..., G].
 
   >>> right, lengths = jnp.array([[True, True, False]]), jnp.array([[10, 20, 10]])
   >>> print(kimi_reward(1.0 * right, right, lengths, jnp.ones((1, 3), bool)))
@@ -164,7 +164,7 @@ def kimi(
   reward = partial(kimi_reward, alpha=alpha, eps=eps, lone_raw=lone_raw)
 
   def middle(r: Rollouts):
-    """Where the bonus is 0."""
+    """The length with bonus 0."""
     longest = jnp.max(jnp.where(r.valid, as_float(r.lengths), -jnp.inf), -1)
     shortest = jnp.min(jnp.where(r.valid, as_float(r.lengths), jnp.inf), -1)
     return jnp.where(jnp.any(r.valid, -1), (longest + shortest) / 2, jnp.inf)

@@ -1,7 +1,7 @@
-"""HAPO: a response's length against the shortest right answer its prompt ever got.
+"""HAPO: a response's length against the shortest right answer to its prompt so far.
 
 Source: Huang et al. 2025, arXiv:2505.11225, and its repository. The history is one number a row of
-the data set, infinite until a right answer came. All rollouts of a step see the history before it.
+the data set, infinite before the first right answer. All rollouts of a step read the old history.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ def linear_history_score(
 
 
 def _share(lengths, history):
-  """Where a history is known, and length / history, finite everywhere."""
+  """(whether a history is known, length / history or a finite stand-in)."""
   history = as_float(history)
   known = jnp.isfinite(history) & (history > 0)
   return known, as_float(lengths) / jnp.where(known, history, 1.0)
@@ -153,8 +153,8 @@ def hapo(
 
   def shape(history, rewards, r: Rollouts):
     terms = weight * score(r.correct, r.lengths, _of_prompts(history, r))
-    unseen = jnp.full(r.prompt_ids.shape, jnp.inf)
-    shortest = shortest_right_length(unseen, r.correct, r.lengths, r.valid)
+    none = jnp.full(r.prompt_ids.shape, jnp.inf)
+    shortest = shortest_right_length(none, r.correct, r.lengths, r.valid)
     history = history.at[r.prompt_ids].min(shortest.astype(history.dtype), mode="drop")
     return rewards + terms, history
 
@@ -206,7 +206,7 @@ def _targets(name: str):
 
 
 def _numbers(name: str, history) -> dict[str, jax.Array]:
-  """The share of rows that have a history, and its mean; nan before there is one."""
+  """The share of rows with a history, and the mean history; nan without any."""
   known = jnp.isfinite(history)
   mean = jnp.where(jnp.any(known), masked_mean(history, known), jnp.nan)
   return {f"{name}/rows_known": jnp.mean(as_float(known)), f"{name}/length": mean}

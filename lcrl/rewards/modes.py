@@ -1,4 +1,4 @@
-"""Rewards for a response that says how it thinks: easy or hard, long or short."""
+"""Rewards for responses that declare a mode of thinking: easy or hard, long or short."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def easy_length_score(
 def calibration_score(
   correct: jax.Array, tags: jax.Array, valid: jax.Array, *, threshold: float = 0.625
 ) -> jax.Array:
-  """1 if the tag says what the group's accuracy says, 0 if it does not, -1 without a tag.
+  """1 if the tag agrees with the group's accuracy, 0 if it does not, -1 without a tag.
 
   Easy is an accuracy above the threshold. [..., G] each -> [..., G].
   """
@@ -126,7 +126,7 @@ def preferred_mode_reward(
 def preferred_mode(
   *, threshold: float = 0.3, right: float = 1.0, wrong: float = -1.0, bonus: float = 0.5
 ) -> Stage:
-  """`preferred_mode_reward` where `budget.level` 1 asked for long thinking and 0 for short."""
+  """`preferred_mode_reward` where `budget.level` 1 asks for long thinking and 0 for short."""
   reward = partial(
     preferred_mode_reward, threshold=threshold, right=right, wrong=wrong, bonus=bonus
   )

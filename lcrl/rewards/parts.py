@@ -1,4 +1,4 @@
-"""Rewards that tell thinking from answering by length."""
+"""Rewards that treat the lengths of thinking and answer separately."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def grlc_reward(
   bonus: float = 0.5,
   quantile: float = 0.8,
 ) -> jax.Array:
-  """Each part earns by how short it is in the group; the shortest of the best earn a bonus more.
+  """Each part earns by its shortness within the group; the shortest of good responses earn a bonus.
 
     r + think_weight * s(think) + answer_weight * s(answer),   s = `relative_shortness`
     + bonus for the shortest thinking, + bonus for the shortest answer, each if r >= quantile of r

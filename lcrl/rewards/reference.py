@@ -1,4 +1,4 @@
-"""Rewards that take their reference length, or their price, from the group's own statistics."""
+"""Rewards whose reference length, or price, is a statistic of the group."""
 
 from __future__ import annotations
 
@@ -55,8 +55,8 @@ def shorter_better_reward(
 ) -> jax.Array:
   """alpha * correct - beta * |length - sampled optimal length|.
 
-  Source: ShorterBetter, arXiv:2504.21370. A wrong answer pays the distance too, and so gains by
-  being near; `apply_to_incorrect=False` leaves it at 0. [..., G] each -> [..., G].
+  Source: ShorterBetter, arXiv:2504.21370. A wrong answer pays for the distance too, so it gains by
+  a length near the optimum; `apply_to_incorrect=False` leaves it at 0. [..., G] each -> [..., G].
 
   >>> right, lengths = jnp.array([[1, 1, 0]]), jnp.array([[400, 900, 300]])
   >>> print(shorter_better_reward(right, lengths, jnp.ones((1, 3), bool)))
@@ -84,7 +84,7 @@ def shorter_better(
 
 
 def solve_rate(correct: jax.Array, valid: jax.Array) -> jax.Array:
-  """Share of the group that is right, at least one of it. [..., G], [..., G] -> [...]."""
+  """Share of right answers in the group, at least 1 / G. [..., G], [..., G] -> [...]."""
   same_groups(correct=correct, valid=valid)
   count = jnp.maximum(jnp.sum(valid, -1), 1)
   return jnp.maximum(masked_mean(correct, valid, -1), 1.0 / as_float(count))
@@ -99,7 +99,7 @@ def alp_reward(
   beta: float = 1e-7,
   apply_to_incorrect: bool = True,
 ) -> jax.Array:
-  """A price for each token that is higher where more of the group is right.
+  """A price for each token that grows with the group's accuracy.
 
     r - beta * length * max(share right, 1 / G)
 
@@ -133,7 +133,7 @@ def lcr1_reward(
 ) -> jax.Array:
   """r + alpha * (1 - length / longest right answer) if right; r if wrong, or if none is right.
 
-  Source: LC-R1, arXiv:2506.14755. The released code has eps 1e-4 beside the longest and
+  Source: LC-R1, arXiv:2506.14755. The released code adds eps 1e-4 to the longest and has
   `apply_to_incorrect=True`: a short wrong answer gains. [..., G] each -> [..., G].
 
   >>> right, lengths = jnp.array([[1, 1, 0]]), jnp.array([[100, 200, 50]])
@@ -193,7 +193,7 @@ def conciser_reward(
 
 
 def conciser(*, max_length: float, base: Stage | None = None) -> Stage:
-  """`conciser_reward`, for a filter that keeps groups that are all right."""
+  """`conciser_reward`, for a filter that keeps all-right groups."""
   reward = partial(conciser_reward, max_length=max_length)
   return shaped(base, lambda rewards, r: reward(rewards, r.correct, r.lengths, r.valid))
 
@@ -218,16 +218,16 @@ def gr3_reward(
 def gr3_calibrated(
   rewards: jax.Array, lengths: jax.Array, valid: jax.Array, *, alpha: float = 0.33
 ) -> jax.Array:
-  """Groups whose best reward at mean length is not below the mean shaped reward.
+  """Selects groups whose best reward at mean length is not below the mean shaped reward.
 
     max r / (1 + alpha) >= mean of `gr3_reward`
 
-  GR3 takes the largest alpha for which 99.9 % of groups are. [..., G] each -> [...] bool.
+  GR3 takes the largest alpha that selects 99.9 % of the groups. [..., G] each -> [...] bool.
   """
   same_groups(rewards=rewards, lengths=lengths, valid=valid)
   best = jnp.max(jnp.where(valid, as_float(rewards), -jnp.inf), -1)
   mean = masked_mean(gr3_reward(rewards, lengths, valid, alpha=alpha), valid, -1)
-  return best / (1.0 + alpha) >= mean - 1e-6 * jnp.abs(mean)  # equal up to rounding is equal
+  return best / (1.0 + alpha) >= mean - 1e-6 * jnp.abs(mean)  # equal up to rounding
 
 
 def gr3(*, alpha: float = 0.33, base: Stage | None = None) -> Stage:
@@ -274,8 +274,8 @@ def o1_pruner(
 ) -> Stage:
   """`o1_pruner_reward` with the group as its own reference samples; its advantage is `raw`.
 
-  The paper samples them once, from the model before training; here they are those of the policy
-  that sampled. Padding rows take no part.
+  The paper samples the references once, from the model before training; here they come from the
+  current policy. Padding rows take no part.
   """
 
   def shape(rewards, r: Rollouts):

@@ -1,4 +1,4 @@
-"""Tokens that repeat what the response said before."""
+"""Penalties for tokens that repeat earlier ones of the response."""
 
 from __future__ import annotations
 

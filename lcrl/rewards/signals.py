@@ -1,8 +1,7 @@
-"""Rewards that read more of a response than its verdict and length: phases, entropy, a second
-model.
+"""Rewards that read signals besides verdict and length: phases, entropy, a second model's score.
 
-Signals they need, each [B, G] unless said: `think_end`, the position among the sampled tokens of
-the end-of-thinking tag, -1 without one; `entropy` [B, G, T], nats, over the whole vocabulary under
+The signals, [B, G] unless noted: `think_end`, the position of the end-of-thinking tag among the
+sampled tokens, -1 without one; `entropy` [B, G, T], nats, over the whole vocabulary under
 the policy that sampled; `conciseness`, a reward model's score in [0, 1]; `answer_length`, sampled
 tokens up to the end of the answer.
 """
@@ -17,7 +16,7 @@ import jax.numpy as jnp
 
 from lcrl.checks import one_or_each, per_row, same_groups, same_shape
 from lcrl.masked import as_float, masked_mean
-from lcrl.rewards.base import asked, shaped
+from lcrl.rewards.base import budget_target, shaped
 from lcrl.rewards.target import truncated_reward
 from lcrl.types import Rollouts, Stage
 
@@ -88,7 +87,7 @@ def conciseness_reward(
   *,
   alpha: float,
 ) -> jax.Array:
-  """A right answer earns more if a reward model finds it concise; a wrong one stays at 0.
+  """A right answer earns a bonus for a reward model's conciseness score; a wrong one stays at 0.
 
     r = correct * (1 + alpha * score * (anneal + exp(share of the group right)))
 
@@ -153,8 +152,8 @@ def pear_reward(
   wrong: float = 0.0,
   floor: float = -math.inf,
 ) -> jax.Array:
-  """A right answer pays for thinking with more entropy than it answers with: clip(scale - gap,
-  floor, 1).
+  """A right answer pays for entropy of its thinking above that of its answer:
+  clip(scale - gap, floor, 1).
 
   Source: PEAR, arXiv:2510.08026, from secondary notes; `scale` and `wrong` are not published there.
   Without a floor a right answer can score below a wrong one. [...], [...] -> [...].
@@ -183,5 +182,5 @@ def answer_truncation(*, base: Stage | None = None) -> Stage:
     base,
     lambda rewards, r: truncated_reward(rewards, r.signals["answer_length"], r.budget.target),
     needs=("answer_length",),
-    targets=asked("answer_truncation"),
+    targets=budget_target("answer_truncation"),
   )

@@ -1,4 +1,4 @@
-"""Rewards that compare a response's length with a target of its own, `rollouts.budget.target`."""
+"""Rewards that compare a response's length with its own target, `rollouts.budget.target`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from lcrl.checks import same_shape
 from lcrl.masked import as_float
-from lcrl.rewards.base import asked, compared, ended_length, shaped
+from lcrl.rewards.base import budget_target, compared, ended_length, shaped
 from lcrl.types import Stage
 
 __all__ = [
@@ -39,9 +39,9 @@ def exact_length_reward(
   Args:
     rewards: [...], usually 0 or 1, the verifier's verdict.
     lengths: [...] int, sampled tokens, end token included.
-    targets: [...] int, tokens that the prompt asked for.
+    targets: [...] int, tokens that the prompt asks for.
     alpha: reward lost per token of error.
-    truncated: [...] bool, cut at the cap: at least a token longer than it got.
+    truncated: [...] bool, cut at the cap: counts as one token longer.
   Returns: [...] float.
 
   >>> targets = jnp.array([100, 100])
@@ -69,7 +69,7 @@ def max_length_reward(
     r = correct * clip(alpha * (target - length) + delta, 0, 1)
 
   Source: L1, arXiv:2503.04697 (LCPO-Max); LASER's table prints the opposite sign of the difference.
-  An answer that is `truncated`, cut at the cap, counts as past its target (`ended_length`).
+  A `truncated` answer, cut at the cap, counts as beyond its target (`ended_length`).
   [...] each -> [...].
 
   >>> lengths, targets = jnp.array([60, 100, 200]), jnp.array([100, 100, 100])
@@ -100,9 +100,9 @@ def step_bonus_reward(
     r + explore if wrong and length > target
 
   Source: LASER, Liu et al. 2025, arXiv:2505.15612 (alpha 0.5). Its code's `penalty` is alpha 0 and
-  late 0.5, its `hybrid` both. `explore=0.5` is LASER-DE: a wrong answer is asked to think on. Rows
-  that are `spared` keep their reward (LASER-DE's code: those of bad format). An answer that is
-  `truncated`, cut at the cap, has not ended by the target (`ended_length`). [...] each -> [...].
+  late 0.5, its `hybrid` both. `explore=0.5` is LASER-DE: wrong answers are encouraged to think on.
+  `spared` rows keep their reward (LASER-DE's code: those of bad format). A `truncated` answer, cut
+  at the cap, has not ended by the target (`ended_length`). [...] each -> [...].
 
   >>> lengths, targets = jnp.array([8, 10, 11]), jnp.array([10, 10, 10])
   >>> print(step_bonus_reward(jnp.ones(3), jnp.ones(3, bool), lengths, targets))
@@ -126,11 +126,11 @@ def truncated_reward(
   late_scale: float = 0.0,
   truncated: jax.Array | None = None,
 ) -> jax.Array:
-  """The reward counts if the response ends by the limit; after it, late + late_scale * r.
+  """The reward of a response that ends by the limit; late + late_scale * r for a longer one.
 
   Source: DLER, arXiv:2510.15110, ThinkPrune, and SIRI, arXiv:2509.25176 (lengths up to the end of
-  the answer). DLER's public code has late_scale 0.1 where the paper gives 0. A response that is
-  `truncated`, cut at the cap, has not ended (`ended_length`). [...] each -> [...].
+  the answer). DLER's public code has late_scale 0.1 where the paper gives 0. A
+  `truncated` response, cut at the cap, has not ended (`ended_length`). [...] each -> [...].
 
   >>> print(truncated_reward(jnp.ones(2), jnp.array([10, 11]), jnp.array([10, 10])))
   [1. 0.]
@@ -148,7 +148,7 @@ def exact_length(*, alpha: float = 3e-4, base: Stage | None = None) -> Stage:
     lambda rewards, r: exact_length_reward(
       rewards, r.lengths, r.budget.target, alpha=alpha, truncated=r.truncated
     ),
-    targets=asked("exact_length"),
+    targets=budget_target("exact_length"),
   )
 
 
@@ -159,7 +159,7 @@ def max_length(*, alpha: float = 0.01, delta: float = 0.5) -> Stage:
     reward = partial(max_length_reward, alpha=alpha, delta=delta)
     return reward(r.correct, r.lengths, r.budget.target, truncated=r.truncated), state
 
-  targets = lambda state, r: compared(asked("max_length")(r), r)
+  targets = lambda state, r: compared(budget_target("max_length")(r), r)
   return Stage(init=lambda: (), apply=apply, targets=targets)
 
 
@@ -173,7 +173,7 @@ def step_bonus(
     lambda rewards, r: reward(
       rewards, r.correct, r.lengths, r.budget.target, truncated=r.truncated
     ),
-    targets=asked("step_bonus"),
+    targets=budget_target("step_bonus"),
   )
 
 
@@ -183,5 +183,5 @@ def truncation(*, late: float = 0.0, late_scale: float = 0.0, base: Stage | None
   return shaped(
     base,
     lambda rewards, r: reward(rewards, r.lengths, r.budget.target, truncated=r.truncated),
-    targets=asked("truncation"),
+    targets=budget_target("truncation"),
   )

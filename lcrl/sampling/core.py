@@ -1,15 +1,16 @@
 """Sampling on the device: rows wait in a queue, slots decode them token by token.
 
-    queue   row 0 .. 5 started | 6  7  8  9 wait          `waiting` is 6, the first row that waits
+    queue   row 0 .. 5 started | 6  7  8  9 wait
                                  |  |  refill: prefill 2 rows, once 2 slots are free
                                  v  v
     slots   [row 3] [row R, free] [row 5] [row R, free]   S slots; each writes one token a step
                 |                     |
     rows    row 3: a b c _ _      row 5: a _ _ _ _        [R, N] tokens, masks, log-probs
 
-A row leaves its slot at an end token or at its cap. With as many slots as rows (`refill` is 0) all
-rows start together and no row waits. A slot's keys lie in two places: those of its prompt, which a
-group may share, and its own, from the last prompt token on.
+A row leaves its slot at an end token or at its cap. Without a limit of slots (`refill` is 0) all
+rows start together and no row waits. The keys of a row then lie in two places: those of its prompt,
+which a group may share, and its own, from the last prompt token on. With a limit they lie in the
+pages of a pool (`lcrl.sampling.pages`), which rows take as they grow.
 
 Everything here is pure and may be jitted, scanned and vmapped. S slots, R rows, P prompt positions,
 N response positions, V vocabulary.
@@ -26,9 +27,10 @@ import jax.numpy as jnp
 
 from lcrl.policies.block import head_logits
 from lcrl.policies.cache import Prompts
-from lcrl.sampling import triton_draw
+from lcrl.sampling import pages, triton_draw
 from lcrl.sampling.draw import draw, log_probs, tile
 from lcrl.sampling.jobs import Job, PyTree, plan
+from lcrl.sampling.pages import Pages
 
 
 class Samples(NamedTuple):
@@ -49,9 +51,10 @@ class Slots(NamedTuple):
   position: jax.Array  # [S] int32, where that token stands
   steps: jax.Array  # [S] int32, response tokens written
   control: PyTree  # leaves [S, ...]
-  prompts: Prompts  # one a slot; one a group where all rows start together
-  cache: PyTree  # leaves [S, ...], of the last prompt token and the response
-  waiting: jax.Array  # [] int32, the first row that still waits
+  prompts: Prompts | None  # one a group; None with pages
+  cache: PyTree  # leaves [S, ...], of the last prompt token and the response; or the pool [C, ...]
+  pages: Pages | None  # where the keys of each slot lie in the pool
+  waits: jax.Array  # [R] bool, rows that are not in a slot and not finished
   iteration: jax.Array  # [] int32, of the loop; every slot writes one token in each
   tokens: jax.Array  # [R, N] int32, -1 where nothing is written
   mask: jax.Array  # [R, N] bool
@@ -82,9 +85,9 @@ def sample(*args, **options) -> Samples:
 
 def complete(job: Job) -> Samples:
   """Decodes every row to its end."""
-  s = start(job)
-  for length in job.cache_lengths:
-    s = advance(job, s._replace(cache=grow(s.cache, length)), len(job.queue.caps))
+  s, rows = start(job), len(job.queue.caps)
+  for length in (None,) if job.refill else job.cache_lengths:
+    s = advance(job, s if length is None else s._replace(cache=grow(s.cache, length)), rows)
   return samples(s, job.end_ids)
 
 
@@ -96,18 +99,25 @@ def start(job: Job) -> Slots:
 def advance(job: Job, s: Slots, until: jax.Array | int) -> Slots:
   """Writes tokens until `until` rows are finished, or until the cache is full."""
   if not job.refill:
-    return _decode(job, s, until)
+    length = jax.tree.leaves(s.cache)[0].shape[2]
+    return _decode(job, s, lambda s: (_finished_rows(s) < until) & (s.iteration < length))
 
-  def refill_and_decode(s):
-    s = jax.lax.while_loop(lambda s: _any(~_occupied(job, s)), lambda s: _refill(job, s), s)
-    return _decode(job, s, until)
+  def turn(s):
+    """Starts rows, gives pages, and writes tokens until these are full or rows can start."""
+    can_start = lambda s: _any((_free(s) >= _enough(job, s)) & pages.startable(job, s))
+    s = jax.lax.while_loop(can_start, lambda s: _refill(job, s), s)
+    s = pages.grant(job, s)
+    end, waits, fewer = s.iteration + job.page, s.waits.any(), _free(s)
+    enough = jnp.maximum(_enough(job, s), fewer + 1)  # where pages, not slots, keep rows waiting
+    goes_on = lambda s: (_finished_rows(s) < until) & (~waits | (_free(s) < enough))
+    return _decode(job, s, lambda s: goes_on(s) & (s.iteration < end))
 
-  return jax.lax.while_loop(lambda s: _any(_finished_rows(s) < until), refill_and_decode, s)
+  return jax.lax.while_loop(lambda s: _any(_finished_rows(s) < until), turn, s)
 
 
 def finished(s: Slots) -> jax.Array:
   """[R] bool."""
-  return (jnp.arange(len(s.tokens)) < s.waiting).at[s.row].set(False, mode="drop")
+  return (~s.waits).at[s.row].set(False, mode="drop")
 
 
 def samples(s: Slots, end_ids: tuple[int, ...]) -> Samples:
@@ -129,31 +139,32 @@ def grow(cache: PyTree, length: int) -> PyTree:
 
 
 def _finished_rows(s: Slots) -> jax.Array:
-  """[] int32. Rows start in the order of the queue, so finished rows have started and left."""
-  return s.waiting - (s.row < len(s.tokens)).sum(dtype=jnp.int32)
+  """[] int32."""
+  return (~s.waits).sum(dtype=jnp.int32) - (s.row < len(s.tokens)).sum(dtype=jnp.int32)
 
 
-def _occupied(job: Job, s: Slots) -> jax.Array:
-  """[] bool, whether fewer slots are free than rows should start together (or no row waits)."""
-  waiting, free = len(s.tokens) - s.waiting, (s.row == len(s.tokens)).sum()
-  return (waiting == 0) | (free < jnp.minimum(job.refill, waiting))
+def _free(s: Slots) -> jax.Array:
+  """[] int32, slots without a row."""
+  return (s.row == len(s.tokens)).sum(dtype=jnp.int32)
 
 
-def _decode(job: Job, s: Slots, until: jax.Array | int) -> Slots:
-  """Writes tokens until `until` rows are finished, until waiting rows should start, or, where no
-  row waits, until the cache is full."""
-  length = jax.tree.leaves(s.cache)[0].shape[2]
-  room = lambda s: _occupied(job, s) if job.refill else s.iteration < length
-  goes_on = lambda s: _any((_finished_rows(s) < until) & room(s))
+def _enough(job: Job, s: Slots) -> jax.Array:
+  """[] int32, how many slots should be free before rows start: a refill, or all that wait."""
+  return jnp.clip(s.waits.sum(dtype=jnp.int32), 1, job.refill)
+
+
+def _decode(job: Job, s: Slots, goes_on: Callable[[Slots], jax.Array]) -> Slots:
+  """Writes tokens while `goes_on`."""
+  on = lambda s: _any(goes_on(s))
   if len(job.read_lengths) < 2:
-    return jax.lax.while_loop(goes_on, lambda s: _write_token(job, s), s)
-  return jax.lax.while_loop(goes_on, lambda s: _by_read_length(job, s, goes_on), s)
+    return jax.lax.while_loop(on, lambda s: _write_token(job, s), s)
+  return jax.lax.while_loop(on, lambda s: _by_read_length(job, s, on), s)
 
 
 def _by_read_length(job: Job, s: Slots, goes_on: Callable) -> Slots:
   """One loop for each read length, one after the other. Each runs while the longest row needs that
   length and no less. A loop with nothing to do hands the cache on without a copy."""
-  longer = lambda s, n: _any((s.row < len(s.tokens)) & (s.steps >= n))
+  longer = lambda s, n: _any((s.row < len(s.tokens)) & (s.position >= n))
   for least, read_length in itertools.pairwise((0, *job.read_lengths)):
     s = jax.lax.while_loop(
       lambda s: goes_on(s) & longer(s, least) & ~longer(s, read_length),  # noqa: B023
@@ -164,16 +175,17 @@ def _by_read_length(job: Job, s: Slots, goes_on: Callable) -> Slots:
 
 
 def _write_token(job: Job, s: Slots, read_length: int | None = None) -> Slots:
-  """One token in every slot, of which none has more than `read_length` of its own."""
+  """One token in every slot, of which none is at position `read_length` or behind it."""
   queue, rows = job.queue, len(job.queue.caps)
   hidden, cache = job.policy.decode(
     job.params,
     s.token,
     s.position,
     s.cache,
-    at=s.steps if job.refill else s.iteration,
+    at=None if s.pages else s.iteration,
     live=s.row < rows,
     prompts=s.prompts,
+    table=s.pages and s.pages.table,
     read_length=read_length,
   )
   row = jnp.minimum(s.row, rows - 1)  # any row will do for a free slot
@@ -217,41 +229,41 @@ def _refill(job: Job, s: Slots) -> Slots:
   Several rows start together: a prefill reads all weights, however few rows it has, and no slot
   writes a token meanwhile.
   """
-  queue, rows, size, batch = job.queue, len(job.queue.caps), job.slots, job.refill
-  slots = jnp.argsort(s.row < rows)[:batch]  # free ones first
-  new = s.waiting + jnp.arange(batch, dtype=jnp.int32)
-  starts = (s.row[slots] == rows) & (new < rows)
-  slots = jnp.where(starts, slots, size)  # slot S does not exist: JAX drops what goes there
-  row = jnp.minimum(new, rows - 1)
-  put = lambda old, x: old.at[slots].set(x, mode="drop")
-  tokens, lengths = queue.tokens[row], queue.lengths[row]
+  queue, new = job.queue, pages.next_starts(job, s)
+  put = lambda old, x: old.at[new.slots].set(x, mode="drop")
+  tokens, lengths = queue.tokens[new.rows], queue.lengths[new.rows]
   prompts = _prefill(job, tokens[:: job.group], lengths[:: job.group])
-  each = jax.tree.map(lambda x: jnp.repeat(x, job.group, axis=0), prompts)
+  started = jnp.where(new.starts, new.rows, len(queue.caps))
   return s._replace(
-    row=put(s.row, new),
+    row=put(s.row, new.rows),
     token=put(s.token, _last(tokens, lengths)),
     position=put(s.position, lengths - 1),
     steps=put(s.steps, 0),
-    control=jax.tree.map(lambda old, x: put(old, x[row]), s.control, queue.control),
-    prompts=jax.tree.map(put, s.prompts, each),
-    waiting=s.waiting + starts.sum(dtype=jnp.int32),
+    control=jax.tree.map(lambda old, x: put(old, x[new.rows]), s.control, queue.control),
+    cache=pages.write(job, s.cache, new, prompts.layers),
+    pages=pages.start(job, s, new),
+    waits=s.waits.at[started].set(False, mode="drop"),
+    # A row that starts again has written tokens before.
+    tokens=s.tokens.at[started].set(-1, mode="drop"),
+    mask=s.mask.at[started].set(False, mode="drop"),
+    log_probs=s.log_probs.at[started].set(0.0, mode="drop"),
   )
 
 
 def _empty_slots(job: Job) -> Slots:
-  """All slots are free, all rows wait."""
-  (rows, prompt), size = job.queue.tokens.shape, job.slots
+  """All slots are free, all rows wait, and the pool is empty."""
+  rows, size = len(job.queue.caps), job.slots
   zeros = jnp.zeros((size,), jnp.int32)
-  empty = lambda length: job.policy.init_cache(size, length, job.cache_dtype)
   return Slots(
     row=zeros + rows,
     token=zeros,
     position=zeros,
     steps=zeros,
     control=jax.tree.map(lambda x: x[:size], job.queue.control),
-    prompts=Prompts(zeros, empty(prompt)),
-    cache=empty(job.cache_lengths[0]),
-    waiting=jnp.int32(0),
+    prompts=None,
+    cache=job.policy.init_cache(job.pages, job.page, job.cache_dtype),
+    pages=pages.empty(job),
+    waits=jnp.ones((rows,), bool),
     iteration=jnp.int32(0),
     tokens=jnp.full((rows, job.max_tokens), -1, jnp.int32),
     mask=jnp.zeros((rows, job.max_tokens), bool),
@@ -267,13 +279,16 @@ def _all_rows_in_slots(job: Job) -> Slots:
     token=_last(queue.tokens, queue.lengths),
     position=queue.lengths - 1,
     prompts=_prefill(job, queue.tokens[:: job.group], queue.lengths[:: job.group]),
-    waiting=jnp.int32(rows),
+    cache=job.policy.init_cache(job.slots, job.cache_lengths[0], job.cache_dtype),
+    pages=None,
+    waits=jnp.zeros((rows,), bool),
   )
 
 
 def _prefill(job: Job, tokens, lengths) -> Prompts:
   """Keys and values of prompts without their last tokens, which the loop reads itself."""
-  empty = job.policy.init_cache(*tokens.shape, job.cache_dtype)
+  length = job.prompt_pages * job.page if job.refill else tokens.shape[1]
+  empty = job.policy.init_cache(len(tokens), length, job.cache_dtype)
   return Prompts(lengths - 1, job.policy.prefill(job.params, tokens, lengths, empty)[1])
 
 

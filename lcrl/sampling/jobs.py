@@ -15,10 +15,11 @@ from lcrl.sampling.controls import Control, plain, sparing
 PyTree = Any
 SHORTEST = 64  # the shortest cache of responses
 MAX_DOUBLINGS = 3  # of its length: each length is a program of its own
+PAGE = 64  # tokens of a page
 
 
 class Queue(NamedTuple):
-  """All rows, in the order in which they are taken."""
+  """All rows. Those of a group are neighbours."""
 
   tokens: jax.Array  # [R, P] int32
   lengths: jax.Array  # [R] int32
@@ -26,6 +27,7 @@ class Queue(NamedTuple):
   keys: jax.Array  # [R]
   temperature: jax.Array  # [R] float32
   control: PyTree  # leaves [R, ...], states before the first token
+  order: jax.Array  # [R / group] int32, the place of each group in the order in which they start
 
 
 class Job(NamedTuple):
@@ -43,8 +45,12 @@ class Job(NamedTuple):
   refill: int  # rows that start together; 0: all at once, and no row waits
   group: int
   cache_dtype: str | None
-  cache_lengths: tuple[int, ...]  # of the responses' cache, one after the other
-  read_lengths: tuple[int, ...]  # how far all slots read it; empty: each row its own length
+  cache_lengths: tuple[int, ...]  # of the responses' cache, one after the other; without slots
+  read_lengths: tuple[int, ...]  # how far all slots read; empty: each row its own length
+  page: int  # tokens of a page; of slots alone, as what follows
+  pages: int  # of the pool
+  row_pages: int  # that the longest row needs
+  prompt_pages: int  # of the longest prompt
 
 
 def plan(
@@ -64,6 +70,9 @@ def plan(
   group: int = 1,
   cache_dtype: str | None = None,
   growing: bool = True,
+  pages: int | None = None,
+  page: int = PAGE,
+  expected: jax.Array | None = None,
 ) -> Job:
   """What to sample, and how.
 
@@ -85,11 +94,16 @@ def plan(
     cache_dtype: of keys and values, see `policies.cache.init_cache`; None: the policy's.
     growing: without slots, the cache is as long as the responses so far, in powers of 2, for a
       policy that reads all of its cache.
+    pages: with slots, how many pages of keys there are; None: enough for `slots` rows of full
+      length.
+    page: tokens of a page.
+    expected: [R], how long answers will be; with slots the groups of the longest start first, so
+      that few are left alone at the end. Caps bound it; None: caps are all that is known.
   """
   rows = len(tokens)
   if max_tokens < 1:
     raise ValueError(f"max_tokens must be at least 1, got {max_tokens}.")
-  for name, value in (("slots", slots), ("refill", refill)):
+  for name, value in (("slots", slots), ("refill", refill), ("page", page)):
     if value is not None and value < 1:
       raise ValueError(f"{name} must be at least 1, got {value}.")
   if group < 1 or rows % group:
@@ -102,19 +116,29 @@ def plan(
   control = sparing(control or plain(), end_ids)
   if not isinstance(params["layers"], tuple):
     params = policy.unstack(params)
+  caps = jnp.minimum(caps, max_tokens)
+  expected = caps if expected is None else jnp.minimum(expected, caps)
+  longest = expected.reshape(-1, group).max(axis=1)
   queue = Queue(
     tokens=tokens,
     lengths=lengths,
-    caps=jnp.minimum(caps, max_tokens),
+    caps=caps,
     keys=keys,
     temperature=jnp.broadcast_to(jnp.asarray(temperature, jnp.float32), (rows,)),
     control=control.init(tokens, lengths),
+    order=jnp.argsort(jnp.argsort(-longest)).astype(jnp.int32),
   )
   size, refill = rows, 0
   if slots is not None:
     size = min(slots, rows)
     refill = min(refill or -(-size // 8), size)
     refill = max(refill - refill % group, group)
+  row_pages = pages_of(tokens.shape[1] + max_tokens, page)
+  if pages is not None and slots is not None and pages < row_pages:
+    raise ValueError(
+      f"{pages} pages of {page} tokens: a prompt of {tokens.shape[1]} tokens and a response of "
+      f"{max_tokens} need {row_pages}."
+    )
   return Job(
     policy,
     params,
@@ -129,8 +153,21 @@ def plan(
     group,
     cache_dtype,
     cache_lengths(max_tokens) if growing and slots is None else (max_tokens,),
-    read_lengths(max_tokens) if slots is not None and kernel.reads_all_rows_alike else (),
+    read_lengths(tokens.shape[1] + max_tokens) if slots and kernel.reads_all_rows_alike else (),
+    page,
+    min(pages or size * row_pages, size * row_pages),
+    row_pages,
+    pages_of(tokens.shape[1], page),
   )
+
+
+def pages_of(tokens: int, page: int) -> int:
+  """How many pages hold so many tokens.
+
+  >>> pages_of(65, 64)
+  2
+  """
+  return -(-tokens // page)
 
 
 def cache_lengths(max_tokens: int) -> tuple[int, ...]:

@@ -1,5 +1,5 @@
-"""Prompts and verifiers: text in, verdict out, on the host. A config names a task by `fn`, and how
-budgets show (`task.render`) and what is read off responses (`task.signals`) likewise."""
+"""Prompts and verifiers, on the host. A config names a task by `fn`; `task.render.fn` shows budgets
+to the policy, and `task.signals.fn` reads signals of responses."""
 
 from lcrl.tasks.arithmetic import arithmetic
 from lcrl.tasks.jsonl import json, jsonl, parquet

@@ -1,7 +1,7 @@
-"""The testbed whose shortest working is known: `lcrl.tasks.sums` as pure functions of arrays.
+"""The arithmetic testbed as pure functions of arrays; `lcrl.tasks.sums` describes the text.
 
 One problem at a time, for `jit`, `vmap` and `scan`: with the sampler and the two phases of a step
-a whole study is one program. `arithmetic` gives the same problems to the host's loop as text.
+a whole study is one program. `arithmetic` gives the same problems as text to the host's loop.
 K operands at most, P prompt tokens, N response tokens.
 """
 
@@ -33,7 +33,7 @@ __all__ = [
 
 class Problem(NamedTuple):
   operands: jax.Array  # [K] int32, 0 beyond the first `difficulty`
-  difficulty: jax.Array  # [] int32, how many there are
+  difficulty: jax.Array  # [] int32, number of operands
 
 
 def draw(sums: Sums, key: jax.Array, *, held_out: bool = False) -> Problem:
@@ -57,7 +57,7 @@ def draw(sums: Sums, key: jax.Array, *, held_out: bool = False) -> Problem:
 
 
 def rows(sums: Sums, ids: jax.Array, *, seed: int | jax.Array, held_out: bool = False) -> Problem:
-  """Rows `ids` [B] of an endless data set, whatever else is drawn: leaves [B, ...]."""
+  """Rows `ids` [B] of an endless data set, independent of other draws: leaves [B, ...]."""
   keys = jax.vmap(lambda i: jax.random.fold_in(jax.random.key(seed), i))(ids)
   return jax.vmap(functools.partial(draw, sums, held_out=held_out))(keys)
 
@@ -92,36 +92,36 @@ def prompt(sums: Sums, problem: Problem) -> tuple[jax.Array, jax.Array]:
 def demonstration(
   sums: Sums, key: jax.Array, problem: Problem, *, recheck: float, sizes: tuple[float, ...]
 ) -> tuple[jax.Array, jax.Array]:
-  """A correct response, as a rule longer than it need be: tokens [N], and their number [].
+  """A correct response, usually longer than necessary: tokens [N], and their number [].
 
   Args:
     sums: the family of the problem.
-    key: of steps and re-checks.
-    problem: what is to be solved.
-    recheck: chance that a step stands twice.
-    sizes: a step takes i + 1 operands, or what is left, with a chance proportional to sizes[i].
+    key: for steps and re-checks.
+    problem: the problem to solve.
+    recheck: chance that a step is repeated.
+    sizes: a step takes i + 1 operands, or the rest, with a chance proportional to sizes[i].
   """
   if len(sizes) != sums.per_step:
     raise ValueError(f"sizes must have per_step={sums.per_step} entries, got {sizes}.")
-  slots = jnp.arange(sums.per_step)
+  offsets = jnp.arange(sums.per_step)
 
   def step(carry, key):
     done, value = carry
     size_key, again_key = jax.random.split(key)
     size = 1 + jax.random.categorical(size_key, jnp.log(jnp.array(sizes)))
-    index = done + slots
-    used = (slots < size) & (index < problem.difficulty)
+    index = done + offsets
+    used = (offsets < size) & (index < problem.difficulty)
     operands = jnp.where(used, problem.operands.at[index].get(mode="clip"), 0)
     new = answer(sums, Problem(jnp.append(operands, value), size))
     terms = jnp.concatenate([jnp.full((sums.per_step, 1), PLUS), _write(operands, sums.digits)], 1)
-    tokens, there = _joined(
+    tokens, present = _joined(
       (jnp.append(LABEL + done, _write(value, sums.width)), True),
       (terms, used[:, None]),
       (jnp.append(EQUALS, _write(new, sums.width)), True),
     )
-    there &= done < problem.difficulty
-    again = there & jax.random.bernoulli(again_key, recheck)
-    return (done + size, new), (jnp.stack([tokens, tokens]), jnp.stack([there, again]))
+    present &= done < problem.difficulty
+    again = present & jax.random.bernoulli(again_key, recheck)
+    return (done + size, new), (jnp.stack([tokens, tokens]), jnp.stack([present, again]))
 
   keys = jax.random.split(key, sums.most)
   (_, value), steps = jax.lax.scan(step, (jnp.int32(0), jnp.int32(0)), keys)
@@ -132,7 +132,7 @@ def demonstration(
 def verify(sums: Sums, tokens: jax.Array, length: jax.Array, reference: jax.Array) -> jax.Array:
   """`sums.score` as a function of tokens: [N], [], [] -> [] int8, an Outcome.
 
-  A response that was cut off, without its end token, is judged as it stands.
+  A response without an end token, cut at its cap, is scored like others.
 
   >>> tokens = jnp.array(Sums().encode("a0+3+5=8#8."))
   >>> verify(Sums(), tokens, jnp.array(11), jnp.array(8)) == Outcome.OK
@@ -155,17 +155,19 @@ def _write(values: jax.Array, width: int) -> jax.Array:
 
 
 def _joined(*parts: tuple[jax.Array, jax.Array | bool]) -> tuple[jax.Array, jax.Array]:
-  """(tokens, which of them are there) of all parts in a row, [M] each."""
+  """(tokens, which of them are present) of all parts in order, [M] each."""
   tokens = [tokens.ravel() for tokens, _ in parts]
-  there = [jnp.broadcast_to(jnp.asarray(there), tokens.shape).ravel() for tokens, there in parts]
-  return jnp.concatenate(tokens), jnp.concatenate(there)
+  present = [
+    jnp.broadcast_to(jnp.asarray(present), tokens.shape).ravel() for tokens, present in parts
+  ]
+  return jnp.concatenate(tokens), jnp.concatenate(present)
 
 
-def _packed(tokens: jax.Array, there: jax.Array, size: int) -> tuple[jax.Array, jax.Array]:
-  """The tokens that are there, in order and without gaps, [size], and their number []."""
-  place = jnp.where(there, jnp.cumsum(there) - 1, size)
-  packed = jnp.full((size,), PAD, jnp.int32).at[place].set(tokens, mode="drop")
-  return packed, jnp.sum(there)
+def _packed(tokens: jax.Array, present: jax.Array, size: int) -> tuple[jax.Array, jax.Array]:
+  """The tokens that are present, in order and without gaps, [size], and their number []."""
+  position = jnp.where(present, jnp.cumsum(present) - 1, size)
+  packed = jnp.full((size,), PAD, jnp.int32).at[position].set(tokens, mode="drop")
+  return packed, jnp.sum(present)
 
 
 class _Prompts:
@@ -207,8 +209,8 @@ def arithmetic(
     size: rows of the data set; problems may repeat.
     seed: of the data set.
     held_out: rows from the quarter of all problems that are never trained on.
-    render: how a budget shows (`lcrl.tasks.render`).
-    signals: what is read off responses (`lcrl.tasks.signals`).
+    render: shows the budget in the prompt or response (`lcrl.tasks.render`).
+    signals: values read from responses (`lcrl.tasks.signals`).
 
   >>> prompt = arithmetic(size=1).prompts[0]
   >>> prompt.messages[0]["content"], prompt.reference, prompt.difficulty
@@ -218,5 +220,5 @@ def arithmetic(
     raise ValueError(f"size must be at least 1, got {size}.")
   sums = Sums(fewest, most, digits, modulus, per_step)
   prompts = _Prompts(sums, size, seed, held_out)
-  judge = functools.partial(score, width=sums.width)
-  return Task("arithmetic", prompts, judge, render=render, signals=signals)
+  scorer = functools.partial(score, width=sums.width)
+  return Task("arithmetic", prompts, scorer, render=render, signals=signals)

@@ -15,10 +15,10 @@ __all__ = ["Step", "question", "value", "working"]
 
 
 class Step(NamedTuple):
-  expression: str  # what is computed
+  expression: str  # to compute in this step
   value: int
   before: str
-  after: str  # with the value in the expression's place
+  after: str  # with the value instead of the expression
 
 
 def question(rng: np.random.Generator, *, operators: int, modulus: int = 10) -> str:
@@ -47,7 +47,7 @@ def value(expression: str, *, modulus: int = 10) -> int:
 
 
 def working(expression: str, *, per_step: int, modulus: int = 10) -> list[Step]:
-  """The steps, innermost first: each computes `per_step` operators, the last one what is left.
+  """The steps, innermost first: each computes `per_step` operators, the last one the rest.
 
   Raises:
     ValueError: the text is no prefix sum, or a "+" has two sides that are no numbers.

@@ -1,7 +1,7 @@
-"""What the kernel and the interpreter refuse a process that scores untrusted text. `worker.py` runs
-it as a file beside it; imports nothing of the package.
+"""Restrictions on a process that scores untrusted text, by the kernel and the interpreter.
 
-Each function names what is in force, since a kernel may not grant it.
+`worker.py` imports this file by its path, so it imports nothing of the package. Each function
+returns the names of the restrictions in force, since a kernel may not grant them.
 """
 
 import contextlib
@@ -23,10 +23,10 @@ _REFUSED = {
   *("os.symlink", "os.system", "os.truncate", "os.utime", "pty.spawn", "subprocess.Popen"),
 }
 # Processes, sessions and namespaces; other processes' memory, descriptors, signals and priority;
-# io_uring, which makes system calls that no filter sees; modes, owners, times and attributes of
-# files, which Landlock does not handle, and neither local sockets; keys, and memory, queues and
+# io_uring, whose system calls no filter sees; modes, owners, times and attributes of files, and
+# local sockets, which Landlock does not handle; keys, and memory, queues and
 # semaphores that outlive a process. By machine: (audit number of the architecture, clone, tgkill,
-# prlimit64, numbers that are refused). clone3 is 435 on all.
+# prlimit64, refused calls). clone3 is 435 on all.
 _ATTRIBUTES = (452, 463, 466)
 _CALLS = {
   "x86_64": (
@@ -49,7 +49,7 @@ _CALLS = {
 
 
 def limit(**limits: int) -> list[str]:
-  """Sets those of the limits that this system has."""
+  """Sets the limits that this system supports."""
   in_force = []
   for name, value in limits.items():
     with contextlib.suppress(ValueError, OSError):
@@ -59,14 +59,14 @@ def limit(**limits: int) -> list[str]:
 
 
 def unshare(libc: ctypes.CDLL) -> list[str]:
-  """A network without interfaces. A user who may not have one may within a user namespace."""
+  """Enters a network without interfaces, within a user namespace if that is permitted."""
   call = getattr(libc, "unshare", lambda flags: -1)
   granted = call(_NEW_USER | _NEW_NET) == 0 or call(_NEW_NET) == 0
   return ["network namespace"] if granted else []
 
 
 def landlock(libc: ctypes.CDLL) -> list[str]:
-  """Handles every access but reading and allows none of it, as far as this kernel knows how."""
+  """Denies every access but reading, as far as this kernel can."""
   if sys.platform != "linux":
     return []
   version = libc.syscall(_CREATE_RULESET, None, ctypes.c_size_t(0), 1)
@@ -82,8 +82,9 @@ def landlock(libc: ctypes.CDLL) -> list[str]:
 
 
 def seccomp(libc: ctypes.CDLL) -> list[str]:
-  """No process is made, and none but this one is signalled, read, written or limited; threads
-  are. No file changes its mode, owner, times or attributes, and nothing stays in the kernel."""
+  """Denies new processes, but not threads, and signals to, access to and limits of other
+  processes; changes of files' modes, owners, times and attributes; and kernel objects that outlive
+  the process."""
   if sys.platform != "linux" or platform.machine() not in _CALLS:
     return []
   code = _program(*_CALLS[platform.machine()])
@@ -97,7 +98,7 @@ def seccomp(libc: ctypes.CDLL) -> list[str]:
 def _program(
   architecture: int, clone: int, tgkill: int, prlimit: int, refused: tuple[int, ...]
 ) -> bytes:
-  """For the kernel's packet filter: (code, steps if true, steps if false, operand) each."""
+  """For the kernel's packet filter: instructions (code, steps if true, steps if false, operand)."""
   load, equal, at_least, any_bit, answer = 0x20, 0x15, 0x35, 0x45, 0x06
   allow, refuse = 0x7FFF0000, 0x00050000 | errno.EPERM
   steps = [
@@ -119,7 +120,7 @@ def _program(
 
 
 def refuse(event: str, args: tuple) -> None:
-  """An audit hook: reading and computing only."""
+  """An audit hook that allows reading and computing only."""
   if event == "open":
     flags = args[2] or 0
     refused = bool(flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC))

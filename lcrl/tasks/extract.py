@@ -1,6 +1,6 @@
-"""Where in a response the answer stands: text -> the answer, or None if there is none.
+"""Extractors: text of a response -> its answer, or None if there is none.
 
-Each is public and a task names the one it means, so that nobody has to guess what was scored.
+A task names its extractor, so that nobody has to guess which text was scored.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _NUMBER = re.compile(
 
 
 _BOX = r"\\f?box(?:ed)?(?![a-zA-Z])\s*"
-_BRACES = re.compile(  # a box with its brace, one without, what is escaped, a brace
+_BRACES = re.compile(  # a box with its brace, one without, an escaped character, a brace
   rf"{_BOX}\{{|{_BOX}([^\s{{}}$][^{{}}$\n]{{0,200}}?(?=\s*(?:\$|\\\)|\\\]))|-?\d[\d.,]*\d|\d)|\\.|[{{}}]",
   re.DOTALL,
 )
@@ -42,13 +42,13 @@ _LOWERED = str.maketrans(_RAISED, "0123456789-")
 
 
 class Extracted(str):
-  """An answer that was cut out of a response: all of it is the answer."""
+  """An answer without the rest of its response."""
 
   __slots__ = ()
 
 
 def whole(text: str) -> str | None:
-  """All of it.
+  """The whole text.
 
   >>> whole(" 12 ")
   '12'
@@ -66,7 +66,7 @@ def after_hashes(text: str) -> str | None:
 
 
 def answer_tag(text: str) -> str | None:
-  """Inside the last <answer> ... </answer> that is not empty.
+  """The content of the last <answer> ... </answer> that is not empty.
 
   >>> answer_tag("<think>6 * 7</think><answer> 42 </answer>")
   '42'
@@ -76,8 +76,8 @@ def answer_tag(text: str) -> str | None:
 
 
 def last_number(text: str) -> str | None:
-  r"""The last number in digits, in ASCII; a minus counts unless something stands before it, as in
-  7-3. What stands as an exponent or subscript of something else is none.
+  r"""The last number in digits, in ASCII. A minus belongs to it unless text precedes, as in 7-3.
+  Exponents and subscripts do not count.
 
   >>> last_number("12 - 7 + 1,000 = 1,005.")
   '1,005'
@@ -86,20 +86,20 @@ def last_number(text: str) -> str | None:
   >>> last_number(r"So $2.5 \times 10^{-3}$ m.")
   '2.5e-3'
   """
-  found = list(_NUMBER.finditer(_FRACTION.sub(r" \2/\4", lowered(text))))
-  return Extracted(_in_ascii(found[-1])) if found else None
+  matches = list(_NUMBER.finditer(_FRACTION.sub(r" \2/\4", lowered(text))))
+  return Extracted(_in_ascii(matches[-1])) if matches else None
 
 
 def to_number(text: str) -> decimal.Decimal | fractions.Fraction | None:
-  """The value of a text that is one number, with or without a currency; None if it is none.
+  """The value of a text that is one number, with or without a currency; None for other texts.
 
   >>> to_number("-$1,234.50"), to_number("1/2"), to_number("3,4"), to_number("1_2")
   (Decimal('-1234.50'), Fraction(1, 2), None, None)
   """
   text = re.sub(r"\\?[$€£¥]", "", lowered(text)).strip().removesuffix(".").removeprefix("+")
-  if not (found := _NUMBER.fullmatch(_FRACTION.sub(r"\2/\4", text))):
+  if not (match := _NUMBER.fullmatch(_FRACTION.sub(r"\2/\4", text))):
     return None
-  number, slash, under = _in_ascii(found).replace(",", "").partition("/")
+  number, slash, under = _in_ascii(match).replace(",", "").partition("/")
   base, power, exponent = number.partition("^")
   try:
     if power:
@@ -110,17 +110,17 @@ def to_number(text: str) -> decimal.Decimal | fractions.Fraction | None:
 
 
 def lowered(text: str) -> str:
-  """With exponents that are raised digits behind a ^.
+  """The text with raised digits written as ^{...}.
 
   >>> lowered("10⁻⁶")
   '10^{-6}'
   """
-  return re.sub(f"[{_RAISED}]+", lambda found: f"^{{{found[0].translate(_LOWERED)}}}", text)
+  return re.sub(f"[{_RAISED}]+", lambda match: f"^{{{match[0].translate(_LOWERED)}}}", text)
 
 
-def _in_ascii(found: re.Match) -> str:
-  """1,234.5, 2.5e-3, 2^3 or 1/2."""
-  sign, digits, *exponents, under = found.groups()
+def _in_ascii(match: re.Match) -> str:
+  """The matched number as 1,234.5, 2.5e-3, 2^3 or 1/2."""
+  sign, digits, *exponents, under = match.groups()
   marks = ("e", "e", "^")
   after = [f"{mark}{exponent}" for mark, exponent in zip(marks, exponents, strict=True) if exponent]
   plain = re.sub(_GAP, ",", digits)
@@ -129,9 +129,9 @@ def _in_ascii(found: re.Match) -> str:
 
 
 def boxed(text: str) -> str | None:
-  r"""Inside the last \boxed{...} or \fbox{...} that is closed and not empty, braces matched.
+  r"""The content of the last \boxed{...} or \fbox{...} that is closed and not empty.
 
-  Without braces, what follows the command up to the end of the formula, or a number.
+  Without braces: the rest of the formula behind the command, or a number.
 
   >>> boxed(r"so \boxed{\frac{1}{2}}.")
   '\\frac{1}{2}'
@@ -140,21 +140,21 @@ def boxed(text: str) -> str | None:
   """
   opened: list[int | None] = []  # where the content of each open brace begins; None: of no box
   boxes: list[tuple[int, str]] = []
-  for found in _BRACES.finditer(text):
-    if found[1]:
-      boxes.append((found.start(1), found[1]))
-    elif found[0] == "}" and opened:
+  for match in _BRACES.finditer(text):
+    if match[1]:
+      boxes.append((match.start(1), match[1]))
+    elif match[0] == "}" and opened:
       begin = opened.pop()
-      boxes += [] if begin is None else [(begin, text[begin : found.start()])]
-    elif found[0][-1] == "{" and found[0] != r"\{":
-      opened.append(found.end() if found[0] != "{" else None)
+      boxes += [] if begin is None else [(begin, text[begin : match.start()])]
+    elif match[0][-1] == "{" and match[0] != r"\{":
+      opened.append(match.end() if match[0] != "{" else None)
   return _last(content for _, content in sorted(boxes))
 
 
 def _last(parts: Iterable[str]) -> Extracted | None:
   """The last part that is not blank."""
-  found = [part for part in map(str.strip, parts) if part]
-  return Extracted(found[-1]) if found else None
+  filled = [part for part in map(str.strip, parts) if part]
+  return Extracted(filled[-1]) if filled else None
 
 
 def score_extracted(
@@ -164,7 +164,7 @@ def score_extracted(
   extract: Callable[[str], str | None],
   score: Callable[[str, Any], float],
 ) -> float:
-  """The score of what `extract` finds in the response; a bad format if that is nothing."""
+  """The score of the extracted answer. Raises BadFormat if there is none."""
   answer = extract(response)
   if answer is None:
     raise BadFormat("no answer found")

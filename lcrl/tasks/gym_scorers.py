@@ -1,5 +1,5 @@
-"""The scorers of reasoning_gym, as tasks use them: without those answers that get a free reward or
-that would be run as code. Imports the package only where a scorer is made."""
+"""The scorers of reasoning_gym with stricter rules: answers that would earn a free reward or run as
+code are refused. The package is imported when a scorer is made."""
 
 from __future__ import annotations
 
@@ -29,21 +29,21 @@ _FORMULAS = {
 class Scorer:
   """(answer, entry) -> score, by the package's own scorer of the data set.
 
-  Made anew where it is unpickled: some data sets hold functions without a name.
+  A pickle holds only the arguments, since some data sets hold functions without a name.
   """
 
   def __init__(self, dataset: str, options: dict[str, Any]):
     import reasoning_gym as package
 
-    self._given = dataset, options
+    self._arguments = dataset, options
     self.data: Any = package.create_dataset(dataset, **options)
 
   def __reduce__(self):
-    return Scorer, self._given
+    return Scorer, self._arguments
 
   def __call__(self, answer: str, entry: dict[str, Any]) -> float:
     """Raises BadFormat for an answer that the package's scorer cannot or must not read."""
-    name = self._given[0]
+    name = self._arguments[0]
     if name in _LITERALS and not (_is_literal(answer) or "(" not in answer):
       raise BadFormat("neither text nor a literal")
     if name in _FORMULAS and not _is_formula(answer):
@@ -81,37 +81,37 @@ def _halting(data: Any, answer: str, entry: dict[str, Any]) -> float:
 
 
 def _complex(data: Any, answer: str, entry: dict[str, Any]) -> float:
-  """The package takes the least of 1 and nan, which is 1."""
-  found = data.parse_string_to_complex(answer)
-  if found is None or not cmath.isfinite(found):
+  """The package pays min(1, nan), which is 1."""
+  value = data.parse_string_to_complex(answer)
+  if value is None or not cmath.isfinite(value):
     raise BadFormat("no finite number")
   return float(data.score_answer(answer, entry))
 
 
 def _coin_flip(data: Any, answer: str, entry: dict[str, Any]) -> float:
-  """The package takes any first digits for all of them, and 0 for what is less than 0.0001."""
-  expected, found = (fractions.Fraction(x.replace(",", "")) for x in (entry["answer"], answer))
-  if abs(found - expected) <= min(fractions.Fraction(1, 10**4), expected / 100):
+  """The package accepts any prefix of the digits, and 0 for an answer below 0.0001."""
+  expected, value = (fractions.Fraction(x.replace(",", "")) for x in (entry["answer"], answer))
+  if abs(value - expected) <= min(fractions.Fraction(1, 10**4), expected / 100):
     return 1.0
   return min(float(data.score_answer(answer, entry)), len(answer) / len(entry["answer"]), 0.99)
 
 
 def _polynomial(data: Any, answer: str, entry: dict[str, Any]) -> float:
-  """Where there is no solution the package takes any text without a number for that."""
+  """The package accepts any text without a number where there is no solution."""
   if not entry["answer"]:
     return float(answer.strip() in ("", '""', "''"))
   return float(data.score_answer(answer, entry))
 
 
 def _puzzle24(data: Any, answer: str, entry: dict[str, Any]) -> float:
-  """The package takes any four numbers."""
+  """The package accepts any four numbers."""
   used = sorted(int(digits) for digits in re.findall(r"\b\d+\b", answer))
   score = float(data.score_answer(answer, entry))
   return score if used == sorted(entry["metadata"]["numbers"]) else min(score, 0.01)
 
 
 def _codeio(data: Any, answer: str, entry: dict[str, Any]) -> float:
-  """The package takes one empty container for another."""
+  """The package accepts any empty container for another."""
   score, expected = float(data.score_answer(answer, entry)), entry["answer"].strip()
   return score if expected[:1] == "{" or answer.strip() == expected else min(score, 0.1)
 

@@ -15,7 +15,7 @@ from lcrl.tasks import extract as extractors
 from lcrl.tasks.task import BadFormat, Prompt, Render, Signals, Task, plain
 
 _CONTEXT = ("context", "passage", "background", "Body")  # of OlympiadBench, SVAMP and others
-_HERE = 256  # references that are checked in this process; more go to those of a verifier
+_IN_PROCESS = 256  # most references that this process checks; more go to a verifier's processes
 
 
 def jsonl(
@@ -41,17 +41,17 @@ def jsonl(
 
   Args:
     path: the file, UTF-8, with one object a line.
-    verifier: what compares answer and reference, a name in `lcrl.tasks.scorers`.
+    verifier: compares answer and reference, a name in `lcrl.tasks.scorers`.
     question: field of the question.
     answer: field of the answer, a text or a number.
-    reference: which part of that field the verifier gets, a name in `lcrl.tasks.extract`.
-    extract: which part of the response it gets, likewise.
+    reference: the part of that field for the verifier, a name in `lcrl.tasks.extract`.
+    extract: the part of the response for the verifier, likewise.
     template: of the user's message, with {question}.
     system_prompt: first message; None: none.
     difficulty: field that holds a whole number; None: 0.
     threshold: least score of a correct answer.
-    render: how a budget shows (`lcrl.tasks.render`).
-    signals: what is read off responses (`lcrl.tasks.signals`).
+    render: shows the budget in the prompt or response (`lcrl.tasks.render`).
+    signals: values read from responses (`lcrl.tasks.signals`).
     variables: of the chat template, such as enable_thinking=False.
   Raises:
     ValueError: a row without a question or an answer, whose answer the verifier cannot compare, or
@@ -96,7 +96,7 @@ def _task(
   signals: Signals | None,
   variables: Mapping[str, Any] | None,
 ) -> Task:
-  """What `jsonl` says, of a file that `lcrl.data.readers` reads."""
+  """The task of `jsonl` for any layout of `lcrl.data.readers`."""
   from lcrl.data import readers
   from lcrl.tasks import scorers
 
@@ -131,37 +131,37 @@ def _task(
 def _compare_all(
   prompts: Sequence[tuple[str, Prompt]], compare: Callable[[str, Any], float], threshold: float
 ) -> None:
-  """Raises ValueError for references that are not right by themselves, the first by where it is.
+  """Raises ValueError with the location of the first reference that does not equal itself.
 
-  Numbers in digits are right for each verifier here. Others take milliseconds in `math`: where
-  there are many, processes share them.
+  Numbers in digits equal themselves for every verifier. Others take milliseconds in `math`, so
+  several processes share them if they are many.
   """
   first: dict[str, tuple[str, Prompt]] = {}
   for where, prompt in prompts:
     if extractors.to_number(prompt.reference) is None:
       first.setdefault(prompt.reference, (where, prompt))
-  judge = Task("references", (), compare, threshold)
+  task = Task("references", (), compare, threshold)
   items = [(prompt.reference, prompt) for _, prompt in first.values()]
-  if len(items) > _HERE:
+  if len(items) > _IN_PROCESS:
     from lcrl.tasks.verify import Verifier
 
-    with Verifier(judge) as verifier:
+    with Verifier(task) as verifier:
       verdicts = verifier.verify(items)
-    whys = [None if verdict.correct else verdict.why for verdict in verdicts]
+    reasons = [None if verdict.correct else verdict.why for verdict in verdicts]
   else:
-    whys = [_why_not(judge, reference, reference) for reference, _ in items]
+    reasons = [_why_not(task, reference, reference) for reference, _ in items]
   bad = [
-    (where, why) for (where, _), why in zip(first.values(), whys, strict=True) if why is not None
+    (where, why) for (where, _), why in zip(first.values(), reasons, strict=True) if why is not None
   ]
   if bad:
     more = f" {len(bad) - 1} more like it." if len(bad) > 1 else ""
     raise ValueError(f"{bad[0][0]}: the verifier cannot compare: {bad[0][1]}.{more}")
 
 
-def _why_not(judge: Task, response: str, reference: str) -> str | None:
+def _why_not(task: Task, response: str, reference: str) -> str | None:
   try:
     return (
-      None if judge.score(response, reference) >= judge.threshold else "it is not equal to itself"
+      None if task.score(response, reference) >= task.threshold else "it is not equal to itself"
     )
   except (ValueError, BadFormat) as why:
     return str(why)

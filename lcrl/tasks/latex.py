@@ -1,4 +1,4 @@
-"""Answers in LaTeX: what they mean, and whether two of them mean the same.
+"""Answers in LaTeX: their values, and whether two of them are equal.
 
 `latex2sympy2_extended` parses and `math_verify` compares. `latex_text` prepares the text for them.
 """
@@ -37,11 +37,11 @@ _IN_PROSE = [
 ]
 _CASE_COUNTS = ConversionConfig(lowercase_symbols=False)
 _DELIMITER = re.compile(r"(?<!\\)\$|\\\(|\\\[")
-_LABEL = re.compile(  # of a choice, with what may stand beside it
+_LABEL = re.compile(  # of a choice, with optional word and punctuation
   r"\s*(?:[Oo]ption|[Cc]hoice)?\s*(?:\(([A-J])\)|([A-J])(?:[).:](?!\d)|$))(?!(?s:.*)\b[A-J]\b)"
 )
 _EMPHASIS = re.compile(r"(?<![\w)}\]])\*\*(?=\S)(.+?)\*\*(?![\w({\[])")  # of Markdown, no power
-_STATED = re.compile(  # one number, which a sentence gives as the answer
+_STATED = re.compile(  # a sentence that gives one number as the answer
   r"[A-Za-z ,']*(?:\b(?:is|are|equals)\b|[:=])\s*[$€£]?-?\d[\d,.]*(?:\s+[A-Za-z ]+)?[.!]?"
 )
 _TIME = re.compile(r"\d\s*:\s*\d\d\W*[ap]\.?\s?m\b", re.IGNORECASE)
@@ -50,12 +50,12 @@ _ORDERED = sympy.Tuple | sympy.Interval
 
 class Answer(NamedTuple):
   value: Any  # of sympy; None for words
-  words: str | None  # how it reads as words, without case; None if it has operators
-  units: tuple[tuple[str, int], ...] = ()  # name and power of those that are known
+  words: str | None  # its words in lower case; None if it has operators
+  units: tuple[tuple[str, int], ...] = ()  # name and power of the known units
 
 
 def read(text: str) -> Answer | None:
-  """What an answer means, all of it being LaTeX or words; None if that cannot be told."""
+  """The value of an answer that is all LaTeX or words; None if it cannot be parsed."""
   plain, units = without_units(prepared(text))
   words = re.sub(r"[\W_]+", " ", re.sub(COMMAND, r" \1 ", plain)).strip().casefold()
   words = re.sub(r"\b([ap]) m\b", r"\1m", words)
@@ -69,11 +69,11 @@ def read(text: str) -> Answer | None:
 
 
 def find(text: str, *, cut_out: bool) -> Answer | None:
-  """What the answer in a text means.
+  """The value of the answer in a text.
 
   Args:
     text: a response, or an answer.
-    cut_out: it is an answer that was cut out of a response: LaTeX or words, all of it, unless it
+    cut_out: the text is an answer without the rest of its response: all LaTeX or words, unless it
       holds a box or marks its mathematics by dollars or brackets.
   """
   text = _EMPHASIS.sub(r"\1", text)
@@ -82,14 +82,15 @@ def find(text: str, *, cut_out: bool) -> Answer | None:
   if not is_prose(text) or (cut_out and not stated and not _DELIMITER.search(inside)):
     return read(inside)
   if inside is text and not _DELIMITER.search(text) and re.search(r"\\(?![dt]?frac)[a-zA-Z]", text):
-    return None  # it would be read without what only LaTeX can write
-  found = math_verify.parse(
+    return None  # the parser for prose would lose its LaTeX commands
+  parsed = math_verify.parse(
     text.replace("\u2212", "-").replace(r"\$", ""), _IN_PROSE, parsing_timeout=None
   )
-  if not found:
+  if not parsed:
     return None
-  in_latex = read(found[-1]) if isinstance(found[-1], str) and "**" not in found[-1] else None
-  return in_latex or (None if isinstance(found[0], str) else Answer(found[0], None))
+  value, text = parsed[0], parsed[-1]
+  in_latex = read(text) if isinstance(text, str) and "**" not in text else None
+  return in_latex or (None if isinstance(value, str) else Answer(value, None))
 
 
 def choice(text: str, *, alone: bool = False) -> str | None:
@@ -99,39 +100,39 @@ def choice(text: str, *, alone: bool = False) -> str | None:
   ('C', 'C', None)
   """
   bare = re.sub(COMMAND, r"\1", re.sub(r"\$|\\[ ,]", " ", text)).strip().removesuffix(".")
-  found = re.fullmatch(r"\(?([A-J])\)?", bare) if alone else _LABEL.match(bare)
-  return found and found[found.lastindex or 1]
+  match = re.fullmatch(r"\(?([A-J])\)?", bare) if alone else _LABEL.match(bare)
+  return match and match[match.lastindex or 1]
 
 
 def equal(reference: Answer, answer: Answer) -> bool:
-  """Whether an answer means what the reference means. Not symmetric: x = 5 answers 5."""
+  """Whether an answer equals the reference. Not symmetric: x = 5 answers 5."""
   if reference.value is None or answer.value is None:
     return reference.words is not None and reference.words == answer.words
   if reference.units and answer.units and reference.units != answer.units:
     return False
-  expected, found = reference.value, answer.value
-  if _unequal(expected) != _unequal(found):
+  expected, value = reference.value, answer.value
+  if _inequations(expected) != _inequations(value):
     return False
-  expected, found = _as_equations(expected), _as_equations(found)
-  if isinstance(expected, _ORDERED) and _point(found):
-    found = _point(found)
-  elif _point(expected) and (isinstance(found, _ORDERED) or _point(found)):
-    expected, found = _point(expected), _point(found) or found
-  kinds = {isinstance(value, sympy.FiniteSet) for value in (expected, found)}
-  if len(kinds) == 2 and isinstance(expected, _ORDERED) | isinstance(found, _ORDERED):
+  expected, value = _as_equations(expected), _as_equations(value)
+  if isinstance(expected, _ORDERED) and _point(value):
+    value = _point(value)
+  elif _point(expected) and (isinstance(value, _ORDERED) or _point(value)):
+    expected, value = _point(expected), _point(value) or value
+  kinds = {isinstance(x, sympy.FiniteSet) for x in (expected, value)}
+  if len(kinds) == 2 and isinstance(expected, _ORDERED) | isinstance(value, _ORDERED):
     return False  # the numbers a, b are neither the point nor the interval (a, b)
   if not _named(expected):
-    found = _roots(found)
-  if _named(expected) != _named(found):
+    value = _roots(value)
+  if _named(expected) != _named(value):
     return False
-  if isinstance(found, sympy.Eq) and not is_equation(expected) and not _is_name(found.lhs):
+  if isinstance(value, sympy.Eq) and not is_equation(expected) and not _is_name(value.lhs):
     return False  # an equation to solve, no value with its name
-  if _is_far(expected, found):
+  if _is_far(expected, value):
     return False
   digits = _digits(expected)
   return math_verify.verify(
     expected,
-    found,
+    value,
     float_rounding=digits,
     timeout_seconds=None,
     raise_on_error=True,
@@ -146,16 +147,16 @@ def _each(change: Callable, value: Any) -> Any:
   return type(value)(*map(change, getattr(value, "_unsorted_args", value.args)))
 
 
-def _unequal(value: Any) -> int:
-  """How many of its parts say that something is not equal."""
+def _inequations(value: Any) -> int:
+  """The number of inequations in the value."""
   parts = value.args if isinstance(value, sympy.FiniteSet) else (value,)
   return sum(isinstance(part, sympy.Ne) for part in parts)
 
 
 def _as_equations(value: Any) -> Any:
-  """Equations for inequations, which nobody else compares."""
-  turned = lambda x: sympy.Eq(*x.args, evaluate=False) if isinstance(x, sympy.Ne) else x
-  return _each(turned, value)
+  """The value with equations for inequations, which `math_verify` does not compare."""
+  equation = lambda x: sympy.Eq(*x.args, evaluate=False) if isinstance(x, sympy.Ne) else x
+  return _each(equation, value)
 
 
 def _point(value: Any) -> sympy.Tuple | None:
@@ -172,12 +173,12 @@ def _point(value: Any) -> sympy.Tuple | None:
 
 
 def _is_name(side: Any) -> bool:
-  """Whether it stands before an equality sign for the answer behind it, as A, f(x) or 2 + 3."""
+  """Whether the left side of an equation only names its right side, as A, f(x) or 2 + 3."""
   return is_expr_of_only_symbols(side) or side.is_number or side.has(AppliedUndef)
 
 
 def _named(value: Any) -> set:
-  """Which values are told apart by a name, if more than one are: of x = 1, y = 2 both."""
+  """The names of values, if more than one has a name: x and y of x = 1, y = 2."""
   parts = value.args if isinstance(value, sympy.FiniteSet) else ()
   names = {part.lhs for part in parts if isinstance(part, sympy.Eq)}
   return names if len(names) > 1 else set()
@@ -193,39 +194,39 @@ def _roots(value: Any) -> Any:
   return type(value)(*(part.rhs for part in parts))
 
 
-def _is_far(expected: Any, found: Any) -> bool:
-  """Whether two numbers differ beyond all rounding: that takes less time than to simplify."""
-  both = (expected, found)
+def _is_far(expected: Any, value: Any) -> bool:
+  """Whether two numbers differ by more than rounding: cheaper than simplification."""
+  both = (expected, value)
   if not all(isinstance(x, sympy.Expr) and x.is_number for x in both):
     return False
   if any(x.has(sympy.UnevaluatedExpr) for x in both):
     return False  # a percentage, which is compared in two ways
   try:
-    difference, size = (abs(complex(x.evalf())) for x in (expected - found, expected))
+    difference, size = (abs(complex(x.evalf())) for x in (expected - value, expected))
   except (TypeError, ValueError, ArithmeticError):
     return False
   return difference > 1e-5 + 1e-9 * size
 
 
 def _digits(value: Any) -> int:
-  """After how many decimals numbers are compared: six, or more where the reference is small."""
+  """The decimals to which numbers are compared: six, or more for a small reference."""
   if not isinstance(value, sympy.Number) or not 0 < abs(value) < 1e-3:
     return 6
   return 3 - math.floor(math.log10(abs(value)))
 
 
 def _parsed(text: str) -> Any:
-  """The text as an expression; None if the parser does not take it, or would misread it."""
-  if found := re.fullmatch(r"-?(?:\d{1,3}(?:,\d{3})+|\d+)", text):
-    return sympy.Integer(found[0].replace(",", ""))  # the parser takes milliseconds
+  """The text as an expression; None if the parser refuses it, or would misread it."""
+  if match := re.fullmatch(r"-?(?:\d{1,3}(?:,\d{3})+|\d+)", text):
+    return sympy.Integer(match[0].replace(",", ""))  # the parser needs milliseconds
   if re.search(r"[\d.]\s+[\d.]", text):
     return None  # it would add them
-  if re.search(r"\}\s*\\%$", text):  # of a fraction, which the parser does not take
+  if re.search(r"\}\s*\\%$", text):  # of a fraction, which the parser refuses
     value = _parsed(re.sub(r"\s*\\%$", "", text))
     hundredth = sympy.UnevaluatedExpr(sympy.Rational(1, 100))
     return None if value is None else sympy.Mul(value.doit(), hundredth, evaluate=False)
-  if text.count(r"\pm") == 1:  # the parser takes it in sums only
-    inside = found[1] if (found := re.fullmatch(r"\\\{(.*)\\\}", text, re.DOTALL)) else text
+  if text.count(r"\pm") == 1:  # the parser knows it in sums only
+    inside = match[1] if (match := re.fullmatch(r"\\\{(.*)\\\}", text, re.DOTALL)) else text
     signs = (("+", "-"), ("-", "+"))
     return _parsed(", ".join(inside.replace(r"\pm", p).replace(r"\mp", m) for p, m in signs))
   try:
@@ -245,7 +246,7 @@ def _parsed(text: str) -> Any:
 
 
 def _with_i(value: Any) -> Any:
-  """With i as the imaginary unit; z = 2 + i stays an equation, z then being no real number."""
+  """The value with i as the imaginary unit; in the equation z = 2 + i, z is not real."""
   unit = sympy.Symbol("i", real=True)
   if unit not in getattr(value, "free_symbols", ()):
     return value

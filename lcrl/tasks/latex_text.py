@@ -1,4 +1,4 @@
-"""The text of an answer in LaTeX, rewritten so that the parser cannot misread it in silence.
+"""The text of an answer in LaTeX, rewritten so that the parser cannot misread it.
 
 Unprepared, the parser adds two numbers in a row, takes words for products of letters, drops the
 base of a numeral, and knows neither systems nor repeating decimals.
@@ -71,7 +71,7 @@ _ARRAY = re.compile(  # as a matrix
   re.DOTALL,
 )
 _NO_UNIT = re.compile(r"\b(?:and|or|if|for|to|is|not|more|less|than|base|mod|[ap]\.?\s?m)\b|^i$")
-_UNITS = {  # by all their names; others are units, too, but not told apart
+_UNITS = {  # by all their names; other units are not compared
   name: names.split()[0]
   for names in (
     *("mm millimeter millimetre", "cm centimeter centimetre", "m meter metre"),
@@ -87,7 +87,7 @@ _DIMENSIONS = {"square": 2, "sq": 2, "cubic": 3, "cu": 3}
 
 
 def is_prose(text: str) -> bool:
-  """Whether mathematics stands in it between words."""
+  """Whether the text has words around its mathematics."""
   outside = re.sub(r"\$[^$]*\$|\\\(.*?\\\)|\\\[.*?\\\]", " ", text, flags=re.DOTALL)
   outside = re.sub(rf"{COMMAND}|\\[a-zA-Z]+|\{{[^{{}}]*\}}", " ", outside)
   words = re.findall(r"[A-Za-z]{2,}", outside)
@@ -116,7 +116,7 @@ def is_wordy(text: str) -> bool:
 
 
 def prepared(text: str) -> str:
-  """The answer without what only concerns its looks, in words that the parser knows."""
+  """The answer without typesetting, in commands that the parser knows."""
   text = _ARRAY.sub(r"\\begin{pmatrix}\1\\end{pmatrix}", lowered(text).translate(_UNICODE))
   text = re.sub(r"\\(?:begin|end)\{(?:cases|array|aligned|gathered)\}(?:\{[lcr| ]*\})?", "§", text)
   if "§" in text:  # a system: its equations, with commas
@@ -139,27 +139,27 @@ def _repeating(whole: str, once: str, again: str) -> str:
 
 
 def without_units(text: str) -> tuple[str, list[tuple[str, int]]]:
-  """The text without units behind numbers, and those of them that are known."""
+  """The text without units behind numbers, and the known ones of these units."""
   units: list[tuple[str, int]] = []
 
-  def drop(found: re.Match) -> str:
-    said = found[1].lower().replace(".", "").strip()
-    *before, name = said.split() or [""]
+  def drop(match: re.Match) -> str:
+    unit = match[1].lower().replace(".", "").strip()
+    *before, name = unit.split() or [""]
     known = _UNITS.get(name) or _UNITS.get(name.removesuffix("s"))
-    follows = re.search(r"[\d})%]\s*$|\\(?:pi|circ)\s*$", text[: found.start()])
-    if _NO_UNIT.search(said) or not (known or (follows and len(said) > 2)):
-      return found[0]
+    follows = re.search(r"[\d})%]\s*$|\\(?:pi|circ)\s*$", text[: match.start()])
+    if _NO_UNIT.search(unit) or not (known or (follows and len(unit) > 2)):
+      return match[0]
     if known:
       power = next((_DIMENSIONS[word] for word in before if word in _DIMENSIONS), 1)
-      units.append((known, max(power, int(found[2] or 1))))
+      units.append((known, max(power, int(match[2] or 1))))
     return " "
 
-  def name(found: re.Match) -> str:
+  def name(match: re.Match) -> str:
     known = (
-      w in _DIMENSIONS or w in _UNITS or w.removesuffix("s") in _UNITS for w in found[2].split()
+      w in _DIMENSIONS or w in _UNITS or w.removesuffix("s") in _UNITS for w in match[2].split()
     )
-    spelled = found[1] and all(len(w) > 2 and _is_word(w) for w in found[2].split())
-    return rf"\text{{{found[2]}}}" if all(known) or spelled else found[0]
+    spelled = match[1] and all(len(w) > 2 and _is_word(w) for w in match[2].split())
+    return rf"\text{{{match[2]}}}" if all(known) or spelled else match[0]
 
   bare = rf"(?<=[\d}})])(\s*)((?:[A-Za-z]+\s+)*[A-Za-z]{{2,}})(?={_POWER}$)"
   text = re.sub(bare, name, text)

@@ -1,4 +1,4 @@
-"""A worker process that scores untrusted text, as the verifier sees it."""
+"""The verifier's side of a worker process, which scores untrusted text."""
 
 from __future__ import annotations
 
@@ -17,31 +17,35 @@ from typing import Any
 
 _TASKS = pathlib.Path(__file__).resolve().parent
 PACKAGES = {"lcrl": str(_TASKS.parent), "lcrl.tasks": str(_TASKS)}
-START_SECONDS = 120.0  # that a worker may take to import the scorer
-_ENVIRONMENT = ("PATH", "LD_LIBRARY_PATH", "HOME")  # what a worker inherits; keys and tokens stay
+START_SECONDS = 120.0  # for the import of the scorer, at most
+_ENVIRONMENT = (
+  "PATH",
+  "LD_LIBRARY_PATH",
+  "HOME",
+)  # variables that a worker inherits; keys and tokens are none of them
 
 
 def frame(thing: Any) -> bytes:
-  """A pickle behind its length in eight bytes."""
+  """A pickle, preceded by its length in eight bytes."""
   data = pickle.dumps(thing)
   return len(data).to_bytes(8) + data
 
 
 class Worker:
-  """One process, the items it owes answers for, and when it last got or said something."""
+  """One process, the items that it has not answered, and the time of the last message."""
 
   def __init__(self, setup: bytes):
     self.ready = False
-    self.owed: collections.deque[int] = collections.deque()
+    self.unanswered: collections.deque[int] = collections.deque()
     self.buffer = b""
     self.errors = tempfile.TemporaryFile()  # noqa: SIM115, closed in `close`
-    self.channel, theirs = socket.socketpair()
+    self.channel, remote = socket.socketpair()
     self.channel.settimeout(START_SECONDS)
     keep = {name: os.environ[name] for name in _ENVIRONMENT if name in os.environ}
-    with theirs:
+    with remote:
       self.process = subprocess.Popen(
         [sys.executable, "-I", str(_TASKS / "worker.py")],
-        stdin=theirs.fileno(),
+        stdin=remote.fileno(),
         stdout=subprocess.DEVNULL,
         stderr=self.errors,
         cwd="/",
@@ -52,15 +56,15 @@ class Worker:
 
   @property
   def busy(self) -> bool:
-    return bool(self.owed) or not self.ready
+    return bool(self.unanswered) or not self.ready
 
   def send(self, data: bytes) -> None:
     self.since = time.monotonic()
-    with contextlib.suppress(OSError):  # it is dead or stuck: noticed when it is listened to
+    with contextlib.suppress(OSError):  # a dead or stuck process is noticed in `lines`
       self.channel.sendall(data)
 
   def lines(self) -> list[bytes]:
-    """What it has said since; ValueError if it is gone."""
+    """New lines of its output. Raises ValueError if the process is gone."""
     self.since = time.monotonic()
     data = self.channel.recv(1 << 16)
     *lines, self.buffer = (self.buffer + data).split(b"\n")
@@ -69,7 +73,7 @@ class Worker:
     return lines
 
   def kill(self) -> int:
-    """Ends it with everything it may have started. Its exit code."""
+    """Ends the process and all that it started; returns its exit code."""
     if self.process.returncode is None:
       with contextlib.suppress(ProcessLookupError):
         os.killpg(self.process.pid, signal.SIGKILL)
@@ -80,7 +84,7 @@ class Worker:
     self.channel.close()
     self.errors.close()
 
-  def last_words(self) -> str:
-    """The end of what it wrote to standard error."""
+  def error_tail(self) -> str:
+    """The end of its standard error."""
     self.errors.seek(0)
     return self.errors.read()[-500:].decode(errors="replace").strip()

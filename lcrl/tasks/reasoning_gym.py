@@ -1,4 +1,4 @@
-"""Problems from reasoning_gym, made as they are asked for, scored by its own scorers."""
+"""Problems from reasoning_gym, made on demand and scored by its own scorers."""
 
 from __future__ import annotations
 
@@ -82,23 +82,23 @@ def reasoning_gym(
   variables: Mapping[str, Any] | None = None,
   **options: Any,
 ) -> Task:
-  """A data set of the package, with the package's own scorer; where that pays in full for nothing,
-  a stricter one (`lcrl.tasks.gym_scorers`).
+  """A data set of the package with its own scorer, or a stricter one (`lcrl.tasks.gym_scorers`)
+  where that pays in full for nothing.
 
   Args:
-    dataset: its name there.
+    dataset: its name in the package.
     seed: problem i is a function of (seed, i). Different seeds share no (seed, i), unlike in the
       package itself, where problem i of seed s is problem i - 1 of seed s + 1.
     size: number of problems, at most 2**24.
     system_prompt: first message; None: none.
-    extract: which part of the response is the answer, a name in `lcrl.tasks.extract`. Scorers pay
+    extract: the part of the response with the answer, a name in `lcrl.tasks.extract`. Scorers pay
       partial credit for an answer that merely contains the right one.
     difficulty: metadata that counts difficulty, such as "num_terms"; None: the first number that
       the data set itself calls difficulty, or 0.
     threshold: least score of a correct answer.
     allow_evaluating_scorer: admits data sets whose scorers may evaluate the response as code.
-    render: how a budget shows (`lcrl.tasks.render`).
-    signals: what is read off responses (`lcrl.tasks.signals`).
+    render: shows the budget in the prompt or response (`lcrl.tasks.render`).
+    signals: values read from responses (`lcrl.tasks.signals`).
     variables: of the chat template, such as enable_thinking=False.
     **options: of the data set, such as min_terms and max_terms.
   """

@@ -1,6 +1,6 @@
-"""How a budget shows to the policy: (prompt, target, level) -> Rendered.
+"""Functions that show a budget to the policy: (prompt, target, level) -> Rendered.
 
-`templates` is one text for every level, or one for each; "{target}" in it becomes the target.
+`templates` is one text for all levels, or one text for each. The target replaces "{target}".
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ def suffix(templates: Templates, *, train_plain: bool = False) -> Render:
     templates: as above.
     train_plain: trains on the prompt without the addition.
   """
-  say = _says(templates)
+  fill = _filled(templates)
 
   def render(prompt: Prompt, target: int, level: int) -> Rendered:
     return Rendered(
-      _add(prompt.messages, say(target, level)),
+      _add(prompt.messages, fill(target, level)),
       train_messages=prompt.messages if train_plain else None,
     )
 
@@ -34,14 +34,14 @@ def suffix(templates: Templates, *, train_plain: bool = False) -> Render:
 
 
 def system(templates: Templates) -> Render:
-  """Adds the text to the system message, or makes it one.
+  """Adds the text to the system message, or to a new one if there is none.
 
   Source: ThinkPrune (arXiv:2504.01296) states the generation limit there.
   """
-  say = _says(templates)
+  fill = _filled(templates)
 
   def render(prompt: Prompt, target: int, level: int) -> Rendered:
-    text = say(target, level)
+    text = fill(target, level)
     if prompt.messages[0]["role"] != "system":
       return Rendered(({"role": "system", "content": text}, *prompt.messages))
     return Rendered((*_add(prompt.messages[:1], text), *prompt.messages[1:]))
@@ -58,25 +58,25 @@ def prefix(templates: Templates, *, counts: bool = False) -> Render:
   Args:
     templates: as above.
     counts: the forced tokens train like sampled ones and count in lengths and caps; otherwise they
-      only stand there, as the prompt does.
+      are context, as the prompt is.
   """
-  say = _says(templates)
+  fill = _filled(templates)
 
   def render(prompt: Prompt, target: int, level: int) -> Rendered:
-    return Rendered(prompt.messages, prefix=say(target, level), prefix_counts=counts)
+    return Rendered(prompt.messages, prefix=fill(target, level), prefix_counts=counts)
 
   return render
 
 
-def _says(templates: Templates) -> Callable[[int, int], str]:
+def _filled(templates: Templates) -> Callable[[int, int], str]:
   texts = [templates] if isinstance(templates, str) else list(templates)
 
-  def say(target: int, level: int) -> str:
+  def fill(target: int, level: int) -> str:
     if len(texts) > 1 and not 0 <= level < len(texts):
       raise ValueError(f"The budget's level is {level}; there are {len(texts)} templates.")
     return texts[level if len(texts) > 1 else 0].replace("{target}", str(target))
 
-  return say
+  return fill
 
 
 def _add(messages: Messages, text: str) -> Messages:

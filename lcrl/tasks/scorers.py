@@ -15,8 +15,8 @@ __all__ = ["math", "number", "text"]
 def math(answer: str, reference: str) -> float:
   """Equal as mathematics, by math-verify.
 
-  An answer that `lcrl.tasks.extract` cut out is LaTeX, all of it; in a whole response the
-  expression is found first. Words are compared as words; units count only where both have one.
+  An answer that `lcrl.tasks.extract` cut out is all LaTeX; in a whole response the
+  expression is searched first. Words are compared as words; units count only where both have one.
 
   Its own timeouts are off: they would hide a hang as a wrong answer, and the process can be killed.
   """
@@ -34,7 +34,7 @@ def math(answer: str, reference: str) -> float:
 
 @functools.lru_cache(maxsize=256)
 def _read(reference: str) -> latex.Answer:
-  """The answers to one prompt come one after the other."""
+  """The parsed reference. The cache serves the answers to one prompt, which come in a row."""
   if (expected := latex.find(reference, cut_out=True)) is None:
     raise ValueError(f"the reference {reference!r} is no mathematics")
   return expected

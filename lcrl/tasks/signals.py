@@ -1,6 +1,6 @@
-"""What a task reads off a response besides its verdict: `task.signals=dict(fn=...)`.
+"""The functions that `task.signals.fn` may name: values of responses besides their verdicts.
 
-Each becomes a [B, G] array of `rollouts.signals`. Tokens are those that count: sampled ones, and
+Each value becomes a [B, G] array of `rollouts.signals`. Counted tokens are the sampled ones, and
 forced ones that train. Imports no jax.
 """
 
@@ -16,11 +16,11 @@ from lcrl.tasks.task import Response, Signals
 
 
 def think_tags(*, open: str = "", close: str = "</think>") -> Signals:
-  """Where thinking ends: think_end, think_length (int) and has_think (bool).
+  """The end of thinking: think_end, think_length (int) and has_think (bool).
 
-  think_end is the place among the tokens that count of the one with which the first `close` is
-  complete, -1 without one. think_length counts up to there, `close` included; without one all is
-  thinking. has_think: `close` stands there, and `open` before it ("" if the template has opened).
+  think_end is the position of the last token of the first `close` among the counted tokens, -1
+  without one. think_length is the number of counted tokens up to it; without one, of all.
+  has_think: `close` is in the text, and `open` before it ("" if the template opens the thinking).
   """
 
   def read(response: Response) -> Mapping[str, float]:
@@ -37,10 +37,10 @@ def think_tags(*, open: str = "", close: str = "</think>") -> Signals:
 
 
 def answer_span(*, extract: str = "boxed") -> Signals:
-  """Where the answer ends: answer_length (int), and has_answer (bool) if there is one to read.
+  """The end of the answer: answer_length (int), and has_answer (bool), whether one can be read.
 
-  answer_length counts tokens until `extract`, a name in `lcrl.tasks.extract`, finds what it finds
-  in the whole response; without an answer, all of them.
+  answer_length counts the tokens after which `extract`, a name in `lcrl.tasks.extract`, gives the
+  same answer as in the whole response; without an answer, all of them.
   """
   find = resolve(extractors, {"fn": extract}, field="task.signals.extract")
 
@@ -57,14 +57,14 @@ def answer_span(*, extract: str = "boxed") -> Signals:
 
 
 def opening_tag(*, tags: Sequence[str] = ("[Easy]", "[Hard]"), name: str = "tag") -> Signals:
-  """With which of `tags` the response opens, in any case: 1 for the first, 0 for none (int).
+  """The tag that opens the response, in any case: 1 for the first of `tags`, 0 for none (int).
 
   Source: AdaCtrl, arXiv:2505.18822: exactly the first characters, forced ones included.
   """
 
   def read(response: Response) -> Mapping[str, float]:
     opens = (response.text[: len(tag)].lower() == tag.lower() for tag in tags)
-    return {name: next((i for i, there in enumerate(opens, start=1) if there), 0)}
+    return {name: next((i for i, matches in enumerate(opens, start=1) if matches), 0)}
 
   return Signals({name: int}, read)
 
@@ -83,7 +83,7 @@ def patterns(**expressions: str) -> Signals:
 
 
 def distinct_words(*, name: str = "conciseness") -> Signals:
-  """The share of the response's words that stand there for the first time, 1 without words (float).
+  """The number of distinct words over the number of words, 1 without words (float).
 
   In place of a model's score of conciseness: CRF, arXiv:2511.09158.
 

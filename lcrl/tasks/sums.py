@@ -1,13 +1,13 @@
 """The text of the testbed: sums whose working can be long or short. Imports no jax.
 
-A problem names its operands, and the working copies what it uses: so a small decoder learns it.
+A problem labels its operands and the working copies them, so that a small decoder can learn it.
 
     prompt      a3b5c9?
     response    a0+3+5=8a0+3+5=8c8+9=7#7.
 
 A step is the label of its first operand, the running value, one or more operands and the new value,
-here modulo 10; a step may stand twice, as a re-check. "#" precedes the answer, "." ends it. Numbers
-have a fixed width, with zeros in front. Difficulty is the number of operands.
+here modulo 10; a step may be repeated as a re-check. "#" precedes the answer, "." ends it. Numbers
+have a fixed width, with leading zeros. Difficulty is the number of operands.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ class Sums:
 
   @property
   def response_length(self) -> int:
-    """Tokens of the longest response that is worth showing: one operand a step, each step twice."""
+    """Tokens of the longest demonstration: one operand a step, each step twice."""
     return 2 * self.most * self._step(1) + self.width + 2
 
   def shortest_length(self, difficulty: int) -> int:

@@ -1,4 +1,4 @@
-"""What a task is: prompts, how to show them, and how to score a response. Imports no jax.
+"""A task: prompts, their rendering, and a scorer of responses. Imports no jax.
 
 A scorer runs in a worker process that imports its module and nothing else of the package, so a
 scorer lives in a module whose imports are light (no jax; `BadFormat` from here is all it needs).
@@ -11,7 +11,9 @@ import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
-Messages = tuple[dict[str, Any], ...]  # each {"role": ..., "content": ...}, and what chats have
+Messages = tuple[
+  dict[str, Any], ...
+]  # each {"role": ..., "content": ...}, and other fields of chats
 
 
 class BadFormat(Exception):
@@ -30,7 +32,7 @@ class Prompt:
 
 @dataclasses.dataclass(frozen=True)
 class Rendered:
-  """A prompt as one rollout sees it."""
+  """A prompt as rendered for one rollout."""
 
   messages: Messages  # to sample from
   prefix: str = ""  # forced start of the response
@@ -39,7 +41,7 @@ class Rendered:
 
 
 class Prompts(Protocol):
-  """A sequence as far as `grain.MapDataset.source` needs one; rows may be made when asked for."""
+  """A sequence as far as `grain.MapDataset.source` needs one; rows may be made on demand."""
 
   def __len__(self) -> int: ...
   def __getitem__(self, index: int, /) -> Prompt: ...
@@ -56,7 +58,7 @@ def plain(prompt: Prompt, target: int, level: int) -> Rendered:
 
 @dataclasses.dataclass(frozen=True)
 class Response:
-  """One response as signals read it. A token counts if the policy sampled it or a forced prefix
+  """The input of signals: one response. A token counts if the policy sampled it or a forced prefix
   that trains holds it: `Rollouts.mask`."""
 
   tokens: Sequence[int]  # forced ones and the end token included
@@ -66,7 +68,7 @@ class Response:
 
   @functools.cached_property
   def text(self) -> str:
-    """What the verifier reads: forced tokens included, the end token not."""
+    """The text for the verifier: with forced tokens, without the end token."""
     return self.decode(self.tokens[:-1] if self.ended else self.tokens)
 
   def counted(self, tokens: int) -> int:
@@ -74,10 +76,10 @@ class Response:
     return int(sum(self.counts[:tokens]))
 
   def tokens_to(self, characters: int) -> int:
-    """The fewest tokens that write so many characters; all of them if none do.
+    """The fewest tokens whose text has so many characters; all of them if none has.
 
-    Each guess decodes a prefix, so it is a good one: in proportion to what is known, every second
-    time, and in the middle, so that no text needs many.
+    Every guess decodes a prefix, which is slow. Guesses alternate between interpolation, which
+    needs few, and bisection, which bounds their number.
     """
     low, high, below, above = 0, len(self.tokens), 0, len(self.text)
     if not 0 < characters <= above:
@@ -96,7 +98,7 @@ class Response:
 
 @dataclasses.dataclass(frozen=True)
 class Signals:
-  """What some methods need of a response besides its verdict, read from its text and tokens."""
+  """Values besides the verdict that some methods need, read from a response's text and tokens."""
 
   dtypes: Mapping[str, type]  # name of each signal -> int, bool or float
   read: Callable[[Response], Mapping[str, float]]  # one value for each of the names

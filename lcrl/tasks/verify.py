@@ -35,9 +35,9 @@ _UNSCORED = {
   "crash": Outcome.CRASH,
   "timeout": Outcome.TIMEOUT,
 }
-_LONGEST = 86400.0  # seconds, a deadline at most
+_LONGEST = 86400.0  # seconds, the longest deadline
 _TRIES = 3  # workers in a row that may fail to start
-_CHUNK = 64  # items a worker is given at a time, at most
+_CHUNK = 64  # most items sent to a worker at a time
 _ENOUGH_MEMORY = 1 << 28  # bytes, in which a worker imports any scorer of ours
 
 
@@ -102,7 +102,7 @@ class Verifier:
       score = pickle.dumps(task.score)
     except (pickle.PicklingError, AttributeError, TypeError) as why:
       raise ValueError(f"The scorer of {task.name} has no name to import it by: {why}") from why
-    self.guards: tuple[str, ...] = ()  # what holds a worker back on this machine
+    self.guards: tuple[str, ...] = ()  # restrictions on a worker in force on this machine
     self._task, self._wanted, self._deadline = task, workers, deadline
     self._memory = memory
     self._setup = frame(
@@ -112,26 +112,26 @@ class Verifier:
         "score": score,
         "deadline": deadline,
         "memory": memory,
-        "apart": task.evaluates,
+        "own_process": task.evaluates,
       }
     )
     self._workers: list[Worker] = []
-    self._stillborn = 0  # workers in a row that ended before they were ready
-    self._items: dict[int, _Item] = {}  # those without a verdict, by name
-    self._todo: collections.deque[int] = collections.deque()  # those that wait for a worker
-    self._lock = threading.Lock()  # of what is open, and of what is submitted
-    self._bell, self._ear = socket.socketpair()
-    self._bell.setblocking(False)
-    self._ears = selectors.DefaultSelector()
-    self._ears.register(self._ear, selectors.EVENT_READ)
+    self._failed_starts = 0  # workers in a row that ended before they were ready
+    self._items: dict[int, _Item] = {}  # without a verdict, by name
+    self._todo: collections.deque[int] = collections.deque()  # waiting for a worker, by name
+    self._lock = threading.Lock()  # for workers and items
+    self._waker, self._wakeups = socket.socketpair()
+    self._waker.setblocking(False)
+    self._selector = selectors.DefaultSelector()
+    self._selector.register(self._wakeups, selectors.EVENT_READ)
     self._thread: threading.Thread | None = None
     self._closing = False
 
   def __enter__(self) -> Verifier:
     try:
-      self._workers += (self._hire() for _ in range(self._wanted))
+      self._workers += (self._start_worker() for _ in range(self._wanted))
       while not all(worker.ready for worker in self._workers):
-        self._turn()
+        self._serve_once()
     except BaseException:
       self.close()
       raise
@@ -146,7 +146,7 @@ class Verifier:
     """Ends the processes. Callers that still wait for verdicts get an error."""
     if self._thread:
       self._closing = True
-      self._ring()
+      self._wake()
       self._thread.join()
     self._end(RuntimeError("The verifier was closed."))
 
@@ -165,76 +165,76 @@ class Verifier:
         name = secrets.randbits(62)  # so no response can guess the name of another item
         self._items[name] = _Item(batch, position, text, prompt.reference)
         self._todo.append(name)
-    self._ring()
+    self._wake()
     return batch.future
 
-  def _ring(self) -> None:
-    with contextlib.suppress(BlockingIOError):  # the bell is already full of rings
-      self._bell.send(b"!")
+  def _wake(self) -> None:
+    with contextlib.suppress(BlockingIOError):  # the pipe is full, so the thread wakes anyway
+      self._waker.send(b"!")
 
   def _serve(self) -> None:
     try:
       while not self._closing:
-        self._turn()
+        self._serve_once()
     except BaseException as why:  # the callers that wait for verdicts get the error
       self._end(why)
 
   def _end(self, why: BaseException) -> None:
     with self._lock:
       for worker in self._workers:
-        self._dismiss(worker)
+        self._stop_worker(worker)
       self._workers.clear()
       self._todo.clear()
       for batch in {item.batch for item in self._items.values()}:
         batch.future.set_exception(why)
       self._items.clear()
 
-  def _turn(self) -> None:
-    """Feeds idle workers, waits until a busy one answers or is late, and replaces dead ones."""
+  def _serve_once(self) -> None:
+    """Sends items to idle workers, waits for an answer or a deadline, and replaces dead workers."""
     for worker in list(self._workers):
-      if worker.ready and not worker.owed and self._todo:
+      if worker.ready and not worker.unanswered and self._todo:
         if worker.process.poll() is None:
-          self._feed(worker)
+          self._send(worker)
         else:
           self._replace(worker)  # died while idle: no item's fault
     due = {
       w: w.since + (self._deadline if w.ready else START_SECONDS) for w in self._workers if w.busy
     }
     wait = max(0.0, min(due.values()) - time.monotonic()) if due else None
-    spoke = [key.data for key, _ in self._ears.select(wait)]
+    readable = [key.data for key, _ in self._selector.select(wait)]
     now = time.monotonic()
-    for worker in spoke:
+    for worker in readable:
       if worker is None:
-        self._ear.recv(1 << 16)
+        self._wakeups.recv(1 << 16)
       elif worker.busy:
-        self._hear(worker)
+        self._receive(worker)
       else:
         self._replace(worker)
-    for worker in due.keys() - spoke:
+    for worker in due.keys() - readable:
       if due[worker] < now:
         self._lose(worker, "the deadline passed", Outcome.TIMEOUT)
 
-  def _feed(self, worker: Worker) -> None:
-    """A share of what is left, so that shares shrink and workers finish together."""
+  def _send(self, worker: Worker) -> None:
+    """Sends a share of the waiting items; shares shrink, so that workers finish together."""
     share = min(_CHUNK, math.ceil(len(self._todo) / (4 * len(self._workers))))
-    worker.owed.extend(self._todo.popleft() for _ in range(share))
-    items = ((name, self._items[name]) for name in worker.owed)
+    worker.unanswered.extend(self._todo.popleft() for _ in range(share))
+    items = ((name, self._items[name]) for name in worker.unanswered)
     worker.send(frame([(name, item.text, item.reference) for name, item in items]))
 
-  def _hear(self, worker: Worker) -> None:
+  def _receive(self, worker: Worker) -> None:
     try:
       for line in worker.lines():
-        self._note(worker, json.loads(line))
+        self._handle(worker, json.loads(line))
     except (OSError, ValueError) as why:
       code = worker.kill()
       late = code in (-signal.SIGXCPU, -signal.SIGALRM)  # its own limits, before the deadline here
       outcome = Outcome.TIMEOUT if late else Outcome.CRASH
       self._lose(worker, f"{why} (exit code {code})", outcome)
 
-  def _note(self, worker: Worker, line: list) -> None:
+  def _handle(self, worker: Worker, line: list) -> None:
     match line:
       case ["ready", list(guards)] if not worker.ready:
-        worker.ready, self.guards, self._stillborn = True, tuple(guards), 0
+        worker.ready, self.guards, self._failed_starts = True, tuple(guards), 0
       case ["failed", str(why)] if not worker.ready:
         # Python runs out of memory in many ways: as a SystemError while it compiles, for one.
         small = why.startswith("MemoryError") or self._memory < _ENOUGH_MEMORY
@@ -243,7 +243,7 @@ class Verifier:
           f"A worker cannot import the scorer of {self._task.name}: {why.rstrip(': ')}{hint}"
         )
       case [int(name), str(status), float(score), str(why)] if (
-        worker.owed and name == worker.owed[0]
+        worker.unanswered and name == worker.unanswered[0]
       ):
         scored = Outcome.OK if score >= self._task.threshold else Outcome.WRONG
         self._record(worker, Verdict(score, _UNSCORED.get(status, scored), why))
@@ -251,30 +251,30 @@ class Verifier:
         raise ValueError(f"a worker said {line!r:.100}")
 
   def _record(self, worker: Worker, verdict: Verdict) -> None:
-    """Records the verdict of the first item that a worker owes."""
-    item = self._items.pop(worker.owed.popleft())
+    """Records the verdict of the worker's first unanswered item."""
+    item = self._items.pop(worker.unanswered.popleft())
     item.batch.put(item.position, verdict)
 
   def _lose(self, worker: Worker, why: str, outcome: Outcome) -> None:
-    """Blames the first item that the worker owes; puts the others back at the front of the line."""
-    self._stillborn += not worker.ready
-    if self._stillborn > _TRIES:
-      raise RuntimeError(f"Verifier workers do not start: {why}. {worker.last_words()}")
-    if worker.owed:
+    """Blames the worker's first unanswered item; the others go back to the front of the queue."""
+    self._failed_starts += not worker.ready
+    if self._failed_starts > _TRIES:
+      raise RuntimeError(f"Verifier workers do not start: {why}. {worker.error_tail()}")
+    if worker.unanswered:
       self._record(worker, Verdict(0.0, outcome, why))
-    self._todo.extendleft(reversed(worker.owed))
+    self._todo.extendleft(reversed(worker.unanswered))
     self._replace(worker)
 
   def _replace(self, worker: Worker) -> None:
-    self._dismiss(worker)
-    self._workers[self._workers.index(worker)] = self._hire()
+    self._stop_worker(worker)
+    self._workers[self._workers.index(worker)] = self._start_worker()
 
-  def _hire(self) -> Worker:
+  def _start_worker(self) -> Worker:
     worker = Worker(self._setup)
-    self._ears.register(worker.channel, selectors.EVENT_READ, worker)
+    self._selector.register(worker.channel, selectors.EVENT_READ, worker)
     return worker
 
-  def _dismiss(self, worker: Worker) -> None:
-    with contextlib.suppress(KeyError):  # it may have been before
-      self._ears.unregister(worker.channel)
+  def _stop_worker(self, worker: Worker) -> None:
+    with contextlib.suppress(KeyError):  # unregistered before
+      self._selector.unregister(worker.channel)
     worker.close()

@@ -2,19 +2,18 @@
 
 Standard input is a socket. In come frames (eight bytes of length, then a pickle, from a process
 that is trusted), out go lines of JSON (never a pickle: this process is not trusted). The first
-frame says how to set up, each later one is a list of (name, response, reference).
+frame is the setup, each later one a list of (name, response, reference).
 
-What holds the scorer back, first by the kernel and then by the interpreter: limits on memory, CPU
+Restrictions on the scorer, first by the kernel and then by the interpreter: limits on memory, CPU
 time, open files and file size; a network namespace with nothing in it; Landlock (no file is
 written, made, removed or executed; no TCP; no signal leaves); seccomp (no process is made, and no
-other one is touched); a timer that ends the process; an audit hook. The hook alone is no wall,
-since native code walks around it, and the kernel may not grant the rest, so the first line out
-names what is in force.
+other one is touched); a timer that ends the process; an audit hook. Native code can
+evade the hook, and the kernel may not grant the rest: the first line out names what is in force.
 
 A scorer that may run a response as code (`Task.evaluates`) does so in a process of its own, which
-has no way to the socket and ends with the verdict: whatever the response does there, no other one
-gets another verdict. It can still claim any score for itself, since it shares memory with the
-scorer. Without seccomp, native code could leave a process behind that has left the session.
+cannot reach the socket and ends with the verdict, so no response can change another's verdict. It
+can still claim any score for itself, since it shares memory with the scorer. Without seccomp,
+native code could leave a process behind that has left the session.
 """
 
 import ctypes
@@ -41,14 +40,14 @@ sys.path.pop(0)
 
 
 def _stand_in(packages: dict[str, str]) -> None:
-  """Empty packages at these folders: their submodules import without their `__init__` and jax."""
+  """Makes empty packages of these folders: submodules import without their `__init__` and jax."""
   for name, folder in packages.items():
     module = types.ModuleType(name)
     module.__path__ = [folder]
     sys.modules[name] = module
 
 
-def _judge(score, response, reference, bad_format) -> tuple[str, float, str]:
+def _score(score, response, reference, bad_format) -> tuple[str, float, str]:
   """(status, score, why)."""
   try:
     value = float(score(response, reference))
@@ -57,7 +56,7 @@ def _judge(score, response, reference, bad_format) -> tuple[str, float, str]:
   except bad_format as why:
     return "bad format", 0.0, f"{why!s:.200}"
   except MemoryError:
-    os._exit(errno.ENOMEM)  # what fills it may stay: this process is lost
+    os._exit(errno.ENOMEM)  # the memory may stay full: end the process
   except BaseException as why:
     return "crash", 0.0, f"{type(why).__name__}: {why!s:.200}"
   return "scored", value, ""
@@ -100,24 +99,24 @@ def _confine(libc: ctypes.CDLL) -> list[str]:
 
 
 def _timed(deadline: float, *item) -> tuple[str, float, str]:
-  """A verdict of this process, which a timer ends if it takes too long."""
+  """A verdict of this process, with a timer that ends the process if it takes too long."""
   cpu = math.ceil(time.process_time() + deadline) + 1
   resource.setrlimit(resource.RLIMIT_CPU, (cpu, resource.RLIM_INFINITY))
   signal.setitimer(signal.ITIMER_REAL, 2 * deadline)  # its default action is death
-  verdict = _judge(*item)
+  verdict = _score(*item)
   signal.setitimer(signal.ITIMER_REAL, 0)
   return verdict
 
 
-def _in_child(libc: ctypes.CDLL, say: Callable[[list[str]], Sequence], patience: float):
-  """(the JSON that a confined child process writes, its exit code); None as code if it is late."""
+def _in_child(libc: ctypes.CDLL, work: Callable[[list[str]], Sequence], patience: float):
+  """(the JSON that a confined child process writes, its exit code, None after the deadline)."""
   reading, writing = os.pipe()
   child = os.fork()
   if not child:
     try:
       os.dup2(writing, 3)
       os.closerange(4, resource.getrlimit(resource.RLIMIT_NOFILE)[0])
-      os.write(3, json.dumps(say(_confine(libc))).encode())
+      os.write(3, json.dumps(work(_confine(libc))).encode())
     finally:
       os._exit(0)
   os.close(writing)
@@ -162,7 +161,7 @@ def main() -> None:
     send("failed", f"{type(why).__name__}: {why}")
     return
   in_force += confine.limit(FSIZE=0)  # libraries may write caches while they load
-  if setup["apart"]:  # for this process Landlock alone: it has to make others
+  if setup["own_process"]:  # only Landlock for this process, which must start others
     in_force += confine.landlock(libc)
     in_force += _in_child(libc, lambda guards: guards, setup["deadline"])[0] or []
     in_force += ["a process for each response"]
@@ -173,7 +172,7 @@ def main() -> None:
   while (items := receive()) is not None:
     for name, response, reference in items:
       item = setup["deadline"], score, response, reference, bad_format
-      send(name, *(_in_own_process(libc, *item) if setup["apart"] else _timed(*item)))
+      send(name, *(_in_own_process(libc, *item) if setup["own_process"] else _timed(*item)))
 
 
 if __name__ == "__main__":

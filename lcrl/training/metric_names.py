@@ -1,4 +1,4 @@
-"""What every name in metrics.jsonl and TensorBoard means: one table, which METRICS.md shows.
+"""The meaning of every name in metrics.jsonl and TensorBoard: one table, the source of METRICS.md.
 
 python -m lcrl.training.metric_names    writes METRICS.md
 """
@@ -12,36 +12,36 @@ from typing import Any
 PAGE = pathlib.Path(__file__).parents[2] / "METRICS.md"
 INTRODUCTION = """# Metrics
 
-What `metrics.jsonl` and the TensorBoard events of a run hold: a line a step, and a line an
-evaluation. A mean over nothing is left out; what is not finite is null. `{...}` stands for a name
-or number of the run. Lengths are sampled tokens, the end token included.
+The contents of `metrics.jsonl` and of a run's TensorBoard events: a line for each step and each
+evaluation. A mean over nothing is left out; a number that is not finite is null. `{...}` stands for
+a name or number of the run. Lengths are sampled tokens, the end token included.
 """
 
 # Sections of the page: title -> name -> meaning.
 TABLE: dict[str, dict[str, str]] = {
   "Update": {
-    "loss": "the loss that the update descends, KL penalty and entropy bonus included; of a step "
-    "with several updates their mean",
+    "loss": "the minimised loss, KL penalty and entropy bonus included; the mean over the updates "
+    "of a step",
     "grad_norm": "global norm of the gradient before it is clipped",
-    "learning_rate": "the rate that the step's updates used",
+    "learning_rate": "the learning rate of the step's updates",
     "skipped_updates": "updates of the step that were skipped because loss or gradient norm was "
-    "not finite; three steps in a row without another update end the run",
+    "not finite; three steps in a row with nothing but skipped updates end the run",
     "nll": "mean of -log-prob of the tokens of responses, in nats, under the policy before "
-    "the update; of runs on pairs, of the chosen side",
+    "the update; in runs on pairs, of the chosen side",
     "entropy": "mean entropy of the next token in nats: over the whole vocabulary where the loss "
     "needs that, else estimated by the nll of the sampled tokens",
-    "kl": "KL(policy || reference) a token, the k3 estimate; where a reference is in use",
+    "kl": "KL(policy || reference) a token, the k3 estimate; in runs with a reference policy",
     "approx_kl": "KL(old policy || policy) a token, the k1 estimate: how far the earlier updates "
     "of the step have moved the policy that the step began with; 0 with one update a step",
     "clip_fraction": "share of tokens at which the loss is clipped",
-    "dual_clip_fraction": "share of tokens that the second clip of negative advantages binds",
-    "sampler_kl": "KL(sampler || policy) a token, the k1 estimate: what precision, and sampling a "
-    "step ahead, make of the policy",
+    "dual_clip_fraction": "share of tokens at which the second clip of negative advantages binds",
+    "sampler_kl": "KL(sampler || policy) a token, the k1 estimate: the effect of precision, and of "
+    "sampling a step ahead",
     "sampler_logp_diff": "mean absolute difference of the log-probs of sampler and policy",
   },
   "Rollouts": {
     "accuracy": "share of right answers",
-    "accuracy/difficulty_{level}": "the same, of prompts of this difficulty",
+    "accuracy/difficulty_{level}": "the same, for prompts of this difficulty",
     "score": "mean of the verifier's own number",
     "reward": "mean shaped reward",
     "length/mean": "mean length",
@@ -57,37 +57,36 @@ TABLE: dict[str, dict[str, str]] = {
     "groups/all_right": "share of groups without a wrong answer",
     "groups/all_wrong": "share of groups without a right answer",
     "negative_adv_on_correct": "share of the kept right answers whose advantage is negative",
-    "outcome/{outcome}": "answers with this outcome of verification",
+    "outcome/{outcome}": "number of answers with this outcome of verification",
     "alarm/collapse": "1 once accuracy and length have collapsed together",
     "rounds": "rounds of sampling that the batch took",
-    "sampled/accuracy": "accuracy of all that was sampled, where groups are chosen from it",
-    "sampled/length": "mean length of all that was sampled, likewise",
+    "sampled/accuracy": "accuracy of all sampled answers, if only some of the groups are used",
+    "sampled/length": "mean length of all sampled answers, likewise",
   },
   "Targets and states": {
     "budget/target": "mean target of the budget",
     "budget/cap": "mean cap, where sampling stops",
-    "target/{stage}": "mean length that this stage of the reward compared answers with, where it "
-    "had one",
-    "within_target/{stage}": "share of right answers that end within that",
-    "state/{slot}/turn": "which of the stages that take turns (`then`) is on, from 0",
+    "target/{stage}": "mean of the target lengths of this stage of the reward, if it has targets",
+    "within_target/{stage}": "share of right answers that end within their target",
+    "state/{slot}/turn": "index of the active stage of a schedule (`then`), from 0",
     "state/{slot}/{stage}/{number}": "a number of the stage's state before the step; those "
     "of the library's stages follow",
-    "state/reward/laser_d/target_level_{level}": "LASER-D's target of groups by accuracy, 0 the "
-    "hardest",
+    "state/reward/laser_d/target_level_{level}": "LASER-D's target for groups of this accuracy "
+    "level, 0 the hardest",
     "state/reward/laser_d/longest": "the longest answer of the last batch, the fallback target",
     "state/reward/{stage}/rows_known": "share of prompts that have a history (HAPO)",
     "state/reward/{stage}/length": "mean of the histories (HAPO)",
-    "state/reward/length_dual/price": "the price of `scale` tokens",
+    "state/reward/length_dual/price": "the price per `scale` tokens",
     "state/reward/lagrangian/multiplier_{component}": "the weight of a constraint",
     "state/reward/acoer/length": "average length of right answers",
     "state/reward/acoer/weight": "the weight of the length term",
-    "state/reward/conciseness/anneal": "what is left of the annealed bonus",
+    "state/reward/conciseness/anneal": "the remaining share of the annealed bonus",
     "state/filter/adaptive_shortest/quartile_{n}": "quartiles of past mean rewards",
-    "state/filter/adaptive_shortest/means": "how many they are of",
-    "state/advantage/canon/step": "steps that the mixing weight has seen",
+    "state/filter/adaptive_shortest/means": "number of these past means",
+    "state/advantage/canon/step": "steps of the schedule of the mixing weight",
     "state/loss/bco/shift": "mean of all rewards so far",
-    "state/loss/{stage}/mean": "running mean that the loss keeps",
-    "state/loss/{stage}/std": "running deviation that the loss keeps",
+    "state/loss/{stage}/mean": "running mean in the state of the loss",
+    "state/loss/{stage}/std": "running deviation in the state of the loss",
   },
   "Pairs and reward models": {
     "pairs": "pairs, or single answers, in the batch",
@@ -112,8 +111,8 @@ TABLE: dict[str, dict[str, str]] = {
     "pairs/score_error": "root of the mean squared difference of rewards and scores",
   },
   "Iterative runs": {
-    "round": "the round of sampling that the step learns from",
-    "round/pairs": "pairs that it gave",
+    "round": "the round of sampling whose pairs the step trains on",
+    "round/pairs": "pairs of that round",
     "teacher": "mean number of a teacher's answers to a prompt",
   },
   "Evaluations": {
@@ -126,15 +125,16 @@ TABLE: dict[str, dict[str, str]] = {
     "eval/pairs/pairs": "held-out pairs, or answers",
     "eval/pairs/likelihood_length_correlation": "Pearson, mean log-prob of an answer against its "
     "length",
-    "eval/pairs/{name}": "of held-out pairs what `pairs/{name}` is of a batch",
+    "eval/pairs/{name}": "`pairs/{name}`, for held-out pairs",
   },
   "Time": {
     "time/step": "seconds of the step",
-    "time/sample": "seconds that the host waited for samples, or of a round's sampling",
-    "time/verify": "seconds that it waited for verdicts beyond that",
+    "time/sample": "seconds that the host waited for samples; in iterative runs, of a round's "
+    "sampling",
+    "time/verify": "further seconds that the host waited for verdicts",
     "time/update": "seconds of the update",
-    "sampled_tokens_per_s": "sampled tokens by the time that sampling took",
-    "tokens_per_s": "trained tokens by the time of the step",
+    "sampled_tokens_per_s": "sampled tokens over the time of sampling",
+    "tokens_per_s": "trained tokens over the time of the step",
   },
 }
 
@@ -147,7 +147,7 @@ OLD_NAMES = {
 
 
 def renamed(row: Any) -> Any:
-  """A row of numbers, and the rows inside it, with today's names for those of older runs.
+  """A row of numbers, and the rows inside it, with current names for those of older runs.
 
   >>> renamed({"step": 1, "trains": 0.5, "eval/pairs/surprise": 2.0, "pairs": {"surprise": 2.0}})
   {'step': 1, 'kept_fraction': 0.5, 'eval/pairs/nll': 2.0, 'pairs': {'nll': 2.0}}
@@ -163,7 +163,7 @@ def _renamed(name: str) -> str:
 
 
 def explanation(name: str) -> str | None:
-  """What a metric means; None if the table does not know it.
+  """The meaning of a metric; None if the table does not list it.
 
   >>> explanation("length/right_p90")
   'percentile of the lengths of right answers'

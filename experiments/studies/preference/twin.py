@@ -95,7 +95,7 @@ def play(params: PyTree, key: Array, prompts: int, answers: int, *, held_out: bo
   """`answers` to each of the first `prompts` problems of one side."""
   cap = jnp.full((prompts, answers), SUMS.response_length)
   ids = jnp.arange(prompts)
-  return testbed.play(
+  return testbed.roll_out(
     POLICY,
     params,
     ids,

@@ -1,39 +1,15 @@
 """The methods: each a choice of stages by name, and the values of its main coefficient.
 
-A stage takes one number, the swept coefficient or a constant; which slot gets which stands here.
+`tables` has the stages. Each takes one number: the swept coefficient, or a constant given here.
 Lengths are those of the testbed: a right answer needs 11 to 31 tokens and starts at about 45.
 """
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Callable, Mapping
-from functools import partial
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-import jax.numpy as jnp
-
-from experiments.studies.testbed import stages
-from lcrl import advantages, budgets, filters, rewards
-from lcrl.losses import policy as losses
-from lcrl.losses import weights
-from lcrl.tasks.sums import Sums
-
-SLOTS = ("budget", "revise", "reward", "filter", "advantage", "loss", "weights")
-L1_TARGETS = (15, 25, 35, 45, 60)
-HBPO_TARGETS = (15, 25, 40, 60)
 LEVELS = 5  # digits that may stand before a prompt
-EIGHT = Sums(fewest=2, most=8)
-
-
-@dataclasses.dataclass(frozen=True)
-class Setup:
-  """What stages need to know of the run, all static."""
-
-  sums: Sums = EIGHT
-  cap: int = 80  # tokens of a response
-  steps: int = 96
-  rows: int = 384  # of the training set
 
 
 class Method(NamedTuple):
@@ -45,144 +21,6 @@ class Method(NamedTuple):
   levels: int = 1  # shown before the prompts when it is judged
   then: Mapping[str, Any] | None = None  # slots that change after that share of the steps
   note: str = ""
-
-
-def stage_tables(s: Setup) -> dict[str, dict[str, Callable[[Any], Any]]]:
-  """slot -> name -> function of one number, which may be traced."""
-  schedule = lambda make, cap=None: (
-    lambda v: budgets.scheduled(schedule=lambda step: make(v, step), cap=cap)
-  )
-  constant = lambda v, step: v + 0.0 * step
-  falling = lambda v, step: budgets.exponential_decay_length(
-    step, start=60.0, decay=(v / 60.0) ** 0.25, interval=-(-s.steps // 5)
-  )
-  stairs = lambda v, step: v * jnp.array([1.8, 1.35, 1.0])[jnp.minimum(3 * step // s.steps, 2)]
-  cosine = lambda v, step: budgets.cosine_cycle_length(
-    step, low=v, high=s.cap, period=max(1, s.steps // 3)
-  )
-  laser_d = lambda explore: (
-    lambda v: stages.magnified(
-      rewards.laser_d(
-        lower=8 * stages.UNIT,
-        upper=s.cap * stages.UNIT,
-        interval=2 * stages.UNIT,
-        initial=s.cap * stages.UNIT,
-        alpha=v,
-        explore=explore,
-      )
-    )
-  )
-  return {
-    "budget": {
-      "open": lambda v: budgets.fixed(target=s.cap),
-      "target": schedule(constant, s.cap),
-      "cap": schedule(constant),
-      "falling": schedule(falling, s.cap),
-      "stairs": schedule(stairs),
-      "cosine": schedule(cosine),
-      "asked": lambda v: budgets.uniform_level(targets=L1_TARGETS, cap=s.cap),
-      "subgroups": lambda v: budgets.subgroups(targets=HBPO_TARGETS, cap=s.cap),
-      "three levels": lambda v: budgets.uniform_level(targets=(s.cap,) * 3),
-    },
-    "revise": {
-      "none": lambda v: stages.as_sampled,
-      "outliers cut": lambda v: stages.outliers_cut(alpha=v, sums=s.sums),
-      "waste cut": lambda v: stages.waste_cut(sums=s.sums),
-    },
-    "reward": {
-      "correctness": lambda v: rewards.correctness(),
-      "length_penalty": lambda v: rewards.length_penalty(alpha=v),
-      "soft_overlong": lambda v: rewards.soft_overlong(
-        max_length=s.cap, buffer=s.cap // 2, factor=v
-      ),
-      "step_bonus": lambda v: rewards.step_bonus(alpha=v),
-      "laser_d": laser_d(0.0),
-      "laser_de": laser_d(0.5),
-      "sigmoid_length": lambda v: rewards.sigmoid_length(alpha=v),
-      "grpo_lambda": lambda v: rewards.grpo_lambda(alpha=v),
-      "kimi": lambda v: rewards.kimi(alpha=v),
-      "alp": lambda v: rewards.alp(beta=v),
-      "gr3": lambda v: rewards.gr3(alpha=v),
-      "shorter_better": lambda v: rewards.shorter_better(beta=v),
-      "lcr1": lambda v: rewards.lcr1(alpha=v),
-      "conciser": lambda v: rewards.conciser(max_length=s.cap),
-      "o1_pruner": lambda v: stages.o1_pruner(accuracy_weight=v),
-      "hapo": lambda v: rewards.hapo(rows=s.rows, weight=v),
-      "hapo_mean": lambda v: rewards.hapo_mean(rows=s.rows, weight=v),
-      "truncation": lambda v: rewards.truncation(),
-      "tiered_truncation": lambda v: rewards.tiered_truncation(limits=(48, v)),
-      "answer_truncation": lambda v: rewards.answer_truncation(),
-      "curriculum": lambda v: rewards.curriculum(),
-      "level_penalty": lambda v: rewards.level_penalty(
-        penalty_by_level=(v, v / 2, 0.0), max_length=s.cap
-      ),
-      "conciseness": lambda v: rewards.conciseness(alpha=v, anneal_steps=s.steps),
-      "pear": lambda v: rewards.pear(alpha=v),
-      "format_length": lambda v: rewards.format_length(max_length=v),
-      "cosine_length": lambda v: rewards.cosine_length(max_length=s.cap, margin=2, wrong=(-v, 0.0)),
-      "length_dual": lambda v: rewards.length_dual(target=v),
-      "lagrangian": lambda v: rewards.lagrangian(
-        main=rewards.correctness(),
-        components=[rewards.length_penalty(alpha=1 / v, base=rewards.correctness(right=0.0))],
-        targets=[-1.0],
-      ),
-      "rule_fraction": lambda v: rewards.rule_fraction(rules=("brief", "unrepeated"), weight=v),
-      "exact_length": lambda v: rewards.exact_length(alpha=v),
-      "max_length": lambda v: rewards.max_length(alpha=v),
-      "mrt": lambda v: rewards.mrt(alpha=v),
-      "grlc": lambda v: rewards.grlc(think_weight=v, answer_weight=v),
-      "acoer": lambda v: rewards.acoer(alpha=v, shortest=10.0, interval=max(1, s.steps // 8)),
-      "hbpo": lambda v: rewards.hbpo(max_length=s.cap, beta=v, alpha=1 / s.cap),
-    },
-    "filter": {
-      "keep_all": lambda v: filters.keep_all(),
-      "mixed_correctness": lambda v: filters.mixed_correctness(),
-      "nonconstant_reward": lambda v: filters.nonconstant_reward(),
-      "untruncated": lambda v: filters.untruncated(base=filters.mixed_correctness()),
-      "shortest": lambda v: filters.shortest(count=v),
-      "most_efficient": lambda v: filters.most_efficient(count=v),
-      "adaptive_shortest": lambda v: filters.adaptive_shortest(
-        counts=(6, 6, 4, v), window=s.rows, warmup=16
-      ),
-    },
-    "advantage": {
-      "group_normalized": lambda v: advantages.group_normalized(),
-      "over_valid": lambda v: advantages.group_normalized(over_valid=True),
-      "group_centered": lambda v: advantages.group_centered(),
-      "leave_one_out": lambda v: advantages.leave_one_out(),
-      "reinforce": lambda v: advantages.reinforce(),
-      "reinforce_baseline": lambda v: advantages.reinforce_baseline(),
-      "population": lambda v: advantages.group_normalized(ddof=0),
-      "canon_length": lambda v: advantages.canon_length(mu=1.0, alpha=v),
-      "canon_entropy": lambda v: advantages.canon_entropy(mu=1.0, alpha=v),
-      "qglas": lambda v: advantages.qglas(beta_min=v / 2, beta_max=v),
-      "budget_subgroup": lambda v: advantages.budget_subgroup(max_length=s.cap, beta=v),
-      "raw": lambda v: advantages.raw(),
-      "thinking_compression": lambda v: advantages.thinking_compression(),
-      "multi_discount": lambda v: advantages.multi_discount(
-        ngram=6, gamma=0.9, base=advantages.group_normalized()
-      ),
-      "in_range": lambda v: stages.in_range(low=11, high=v, max_length=s.cap),
-    },
-    "loss": {
-      "clipped": lambda v: losses.clipped_surrogate(),
-      "clip_higher": lambda v: losses.clipped_surrogate(clip_low=0.2, clip_high=v),
-      "sequence_clipped": lambda v: losses.sequence_clipped_surrogate(
-        clip_low=0.75 * v, clip_high=v
-      ),
-      "cispo": lambda v: losses.cispo(upper=v),
-      "corrected": lambda v: losses.clipped_surrogate(correction=losses.truncated(high=v)),
-      "kl_cov": lambda v: losses.kl_cov(),
-      "drpo": lambda v: losses.drpo(max_length=s.cap, temperature=v),
-      "disco": lambda v: losses.drpo(max_length=s.cap, temperature=None),
-    },
-    "weights": {
-      "token_mean": lambda v: weights.token_mean,
-      "sequence_mean": lambda v: weights.sequence_mean,
-      "sequence_sum": lambda v: weights.sequence_sum,
-      "fixed_length": lambda v: partial(weights.fixed_length, length=s.cap),
-    },
-  }
 
 
 DEFAULTS: dict[str, Any] = {

@@ -17,7 +17,8 @@ import optax
 
 from experiments import testbed
 from experiments.studies.testbed import stages
-from experiments.studies.testbed.methods import LEVELS, SLOTS, Method, Setup, stage_tables
+from experiments.studies.testbed.methods import LEVELS, Method
+from experiments.studies.testbed.tables import SLOTS, Setup, stage_tables
 from lcrl import policies
 from lcrl.masked import masked_mean
 from lcrl.tasks.arithmetic import answer, rows
@@ -152,16 +153,39 @@ class Program(NamedTuple):
 
 
 def build(sizes: Sizes, names: dict[str, list[str]]) -> Program:
-  setup, model = sizes.setup, policy(sizes)
-  tables = stage_tables(setup)
-  play = partial(testbed.play, model, sums=setup.sums, max_tokens=setup.cap, shows_level=True)
-  score = make_scorer(model, needs=("entropy",))
+  """The program for lanes that choose between these stages of every slot."""
+  parts = _Parts(sizes, names)
+  return Program(
+    imitate=jax.jit(jax.vmap(parts.imitate)),
+    begin=jax.jit(jax.vmap(parts.begin)),
+    train=jax.jit(jax.vmap(parts.train, in_axes=(0, 0, None)), donate_argnums=1),
+    judge=jax.jit(jax.vmap(parts.judge)),
+    draw=jax.jit(jax.vmap(parts.draw)),
+  )
 
-  def stages_of(lane: Lane, phase):
+
+class _Parts:
+  """The parts of a `Program` for one lane."""
+
+  def __init__(self, sizes: Sizes, names: dict[str, list[str]]):
+    self.sizes, self.setup, self.names = sizes, sizes.setup, names
+    self.model = policy(sizes)
+    self.tables = stage_tables(self.setup)
+    self.score = make_scorer(self.model, needs=("entropy",))
+    self.play = partial(
+      testbed.roll_out,
+      self.model,
+      sums=self.setup.sums,
+      max_tokens=self.setup.cap,
+      shows_level=True,
+    )
+
+  def stages_of(self, lane: Lane, phase):
+    """(recipe, revise, weigh) of a lane, whose numbers choose between the options of each slot."""
     picked = {}
     for slot, name in enumerate(SLOTS):
       value, index = lane.value[phase, slot], lane.choice[phase, slot]
-      picked[name] = [tables[name][option](value) for option in names[name]], index
+      picked[name] = [self.tables[name][option](value) for option in self.names[name]], index
     options, index = picked.pop("advantage")
     picked["advantage"] = [stages.tokenwise(option) for option in options], index
     revise, weigh = picked.pop("revise"), picked.pop("weights")
@@ -169,98 +193,93 @@ def build(sizes: Sizes, names: dict[str, list[str]]) -> Program:
     every = lambda pair: lambda *xs: stages.pick([f(*xs) for f in pair[0]], pair[1])
     return recipe, every(revise), every(weigh)
 
-  def optimizer_of(lane: Lane):
-    return optax.chain(optimizers.adamw(learning_rate=1.0), optax.scale(sizes.rate * lane.rate))
+  def optimizer_of(self, lane: Lane):
+    rate = self.sizes.rate * lane.rate
+    return optax.chain(optimizers.adamw(learning_rate=1.0), optax.scale(rate))
 
-  def begin(lane: Lane, params) -> TrainState:
-    return testbed.initial(params, stages_of(lane, 0)[0], optimizer_of(lane))
+  def begin(self, lane: Lane, params) -> TrainState:
+    return testbed.initial(params, self.stages_of(lane, 0)[0], self.optimizer_of(lane))
 
-  def train(lane: Lane, state: TrainState, ids):
-    recipe, revise, weigh = stages_of(lane, (state.step >= lane.turn).astype(jnp.int32))
-    answers = _answers(setup, lane.seed)
-
-    def read(params, r: Rollouts):
-      thought = stages.signals(r, setup.sums)["think_end"]
-      right = jnp.broadcast_to(answers[r.prompt_ids][:, None], r.correct.shape)
-      r = revise(r, right)
-      scores = jax.lax.stop_gradient(score(params, r))
-      probed: dict[str, Any] = {}
-      if "mrt" in names["reward"]:
-        values = stages.prefix_values(score, params, r, right, setup.sums)
-        before, after = jnp.moveaxis(jax.lax.stop_gradient(values), -1, 0)
-        probed = {"value_before": before, "value_after": after}
-      told: dict[str, Any] = {
-        **probed,
-        **stages.signals(r, setup.sums),
-        "think_length": thought,
-        "entropy": scores.entropy,
-        "ref_correct": lane.ref_correct[r.prompt_ids],
-        "ref_lengths": lane.ref_lengths[r.prompt_ids],
-      }
-      return dataclasses.replace(r, signals=told), scores.log_probs
-
-    monitor_ids = MONITOR + jnp.arange(sizes.monitor)
-    key = jax.random.fold_in(step_key(lane.seed, state.step), MONITOR)
-    monitor = play(
-      state.params, monitor_ids, monitor_ids, _open(setup, sizes.monitor, sizes.group), key,
-      data_seed=lane.seed,
-    )  # fmt: skip
-    observe = recipe.reward.observe
-    assert observe is not None
-    rewarding = observe(state.recipe.reward, monitor)
-    state = dataclasses.replace(state, recipe=state.recipe._replace(reward=rewarding))
+  def train(self, lane: Lane, state: TrainState, ids):
+    recipe, revise, weigh = self.stages_of(lane, (state.step >= lane.turn).astype(jnp.int32))
+    answers = _answers(self.setup, lane.seed)
     return testbed.reinforce(
-      model,
+      self.model,
       recipe,
-      optimizer_of(lane),
-      state,
+      self.optimizer_of(lane),
+      self.observe(lane, state, recipe),
       ids,
-      sums=setup.sums,
-      group_size=sizes.group,
-      max_tokens=setup.cap,
+      sums=self.setup.sums,
+      group_size=self.sizes.group,
+      max_tokens=self.setup.cap,
       seed=lane.seed,
       data_seed=lane.seed,
       weigh=weigh,
-      updates=sizes.updates,
-      read=read,
-      watch=partial(seen, setup=setup),
+      updates=self.sizes.updates,
+      read=partial(self.read, lane, revise, answers),
+      watch=partial(seen, setup=self.setup),
       shows_level=True,
     )
 
-  def judge(params, levels) -> Judged:
-    ids = jnp.arange(sizes.judged)
-    budget = _open(setup, sizes.judged, 1)
+  def observe(self, lane: Lane, state: TrainState, recipe: Recipe) -> TrainState:
+    """The state after the reward has seen answers to the monitor set."""
+    ids = MONITOR + jnp.arange(self.sizes.monitor)
+    key = jax.random.fold_in(step_key(lane.seed, state.step), MONITOR)
+    budget = _open(self.setup, self.sizes.monitor, self.sizes.group)
+    monitor = self.play(state.params, ids, ids, budget, key, data_seed=lane.seed)
+    observe = recipe.reward.observe
+    assert observe is not None
+    reward = observe(state.recipe.reward, monitor)
+    return dataclasses.replace(state, recipe=state.recipe._replace(reward=reward))
+
+  def read(self, lane: Lane, revise: Callable, answers: jax.Array, params, r: Rollouts):
+    """`testbed.Read`: the revised rollouts with all signals, and their log-probs."""
+    sums = self.setup.sums
+    thought = stages.signals(r, sums)["think_end"]
+    right = jnp.broadcast_to(answers[r.prompt_ids][:, None], r.correct.shape)
+    r = revise(r, right)
+    scores = jax.lax.stop_gradient(self.score(params, r))
+    probed: dict[str, Any] = {}
+    if "mrt" in self.names["reward"]:
+      values = stages.prefix_values(self.score, params, r, right, sums)
+      before, after = jnp.moveaxis(jax.lax.stop_gradient(values), -1, 0)
+      probed = {"value_before": before, "value_after": after}
+    signals: dict[str, Any] = {
+      **probed,
+      **stages.signals(r, sums),
+      "think_length": thought,
+      "entropy": scores.entropy,
+      "ref_correct": lane.ref_correct[r.prompt_ids],
+      "ref_lengths": lane.ref_lengths[r.prompt_ids],
+    }
+    return dataclasses.replace(r, signals=signals), scores.log_probs
+
+  def judge(self, params, levels) -> Judged:
+    ids = jnp.arange(self.sizes.judged)
     level = (ids // 7 % levels).astype(jnp.int32)
+    budget = _open(self.setup, self.sizes.judged, 1)
     budget = dataclasses.replace(budget, level=level[:, None])
-    r = play(params, ids, ids, budget, jax.random.key(0), held_out=True)
+    r = self.play(params, ids, ids, budget, jax.random.key(0), held_out=True)
     return Judged(r.correct[:, 0], r.lengths[:, 0], r.difficulty, level)
 
-  def draw(params, seed):
-    ids = jnp.arange(setup.rows)
-    budget = _open(setup, setup.rows, sizes.drawn)
-    r = play(params, ids, ids, budget, jax.random.key(1), data_seed=seed)
+  def draw(self, params, seed):
+    ids = jnp.arange(self.setup.rows)
+    budget = _open(self.setup, self.setup.rows, self.sizes.drawn)
+    r = self.play(params, ids, ids, budget, jax.random.key(1), data_seed=seed)
     return r.correct, r.lengths
 
-  def imitate(carry, keys):
+  def imitate(self, carry, keys):
     return testbed.imitate(
-      model,
-      teacher(sizes),
+      self.model,
+      teacher(self.sizes),
       carry,
       keys,
-      sums=setup.sums,
-      batch=sizes.shown,
+      sums=self.setup.sums,
+      batch=self.sizes.shown,
       recheck=0.5,
       sizes=(0.6, 0.3, 0.1),
       levels=LEVELS,
     )
-
-  return Program(
-    imitate=jax.jit(jax.vmap(imitate)),
-    begin=jax.jit(jax.vmap(begin)),
-    train=jax.jit(jax.vmap(train, in_axes=(0, 0, None)), donate_argnums=1),
-    judge=jax.jit(jax.vmap(judge)),
-    draw=jax.jit(jax.vmap(draw)),
-  )
 
 
 def teacher(sizes: Sizes) -> optax.GradientTransformation:

@@ -174,7 +174,7 @@ def prefix_values(
   tokens = jnp.where(place == 0, ANSWER, jnp.broadcast_to(r.tokens[:, :, None], place.shape))
   tokens = jnp.where(place == 1, ZERO + answers[..., None, None], tokens)
   mask = place == 1
-  rows = testbed.Shown(jnp.where(place > 1, sums.pad_id, tokens), mask)
+  rows = testbed.Demonstrations(jnp.where(place > 1, sums.pad_id, tokens), mask)
   flat = jax.tree.map(lambda x: x.reshape(x.shape[0], -1, x.shape[-1]), rows)
   log_probs = score(params, flat).log_probs.reshape(place.shape)  # type: ignore[arg-type]
   return jnp.where(mask.any(-1), jnp.exp(masked_sum(log_probs, mask, -1)), 0.0)
@@ -195,7 +195,7 @@ def outliers_cut(*, alpha: float, sums: Sums, margin: float = 2) -> Revise:
 
   def revise(r: Rollouts, answers):
     kept = cropping.outlier_kept_length(r.correct, r.lengths, r.valid, alpha=alpha, margin=margin)
-    return testbed.judged(cropping.cropped(r, kept), answers, sums=sums)
+    return testbed.verified(cropping.cropped(r, kept), answers, sums=sums)
 
   return revise
 
@@ -221,6 +221,6 @@ def waste_cut(*, sums: Sums) -> Revise:
       sampler_log_probs=jnp.where(there, take(r.sampler_log_probs), 0.0),
       lengths=jnp.sum(there, -1, dtype=r.lengths.dtype),
     )
-    return testbed.judged(shorter, answers, sums=sums)
+    return testbed.verified(shorter, answers, sums=sums)
 
   return revise

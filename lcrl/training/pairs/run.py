@@ -106,7 +106,7 @@ def begin(settings: Any, out: Workdir, *, hooks: RunHooks = ACTING) -> Iterator[
 def pair_content(pair: Encoded) -> tuple[Any, ...]:
   """The parts of a pair that identify the data. The tokens of the prompt are not among them, since
   a chat template may write the date."""
-  return pair.id, pair.asked, [side.tolist() for side in pair.sides], pair.scores
+  return pair.id, pair.prompt_hash, [side.tolist() for side in pair.sides], pair.scores
 
 
 def read_data(model: PairLearner, tokenizer: Any) -> Data:
