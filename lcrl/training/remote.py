@@ -91,11 +91,13 @@ def refresh(path: pathlib.Path) -> None:
 def files_below(folder: AnyPath) -> list[AnyPath]:
   if isinstance(folder, pathlib.Path):
     return [path for path in folder.rglob("*") if path.is_file()]
-  scheme, found = str(folder).partition("://")[0], []
-  for root, _, names in folder.walk():  # fsspec leaves the scheme out
-    parent = parse(str(root) if "://" in str(root) else f"{scheme}://{str(root).lstrip('/')}")
-    found += [parent / name for name in names if name]  # a folder may be an object without a name
-  return found
+  import fsspec
+
+  scheme = str(folder).partition("://")[0]
+  store, place = fsspec.core.url_to_fs(str(folder))
+  # A folder may be an object whose name ends in a slash.
+  names = [name for name in store.find(place) if not name.endswith("/")]
+  return [parse(f"{scheme}://{name.lstrip('/')}") for name in names]
 
 
 def transfer(paths: list[AnyPath], source: AnyPath, target: AnyPath) -> None:
@@ -103,7 +105,8 @@ def transfer(paths: list[AnyPath], source: AnyPath, target: AnyPath) -> None:
 
   def one(path: AnyPath) -> None:
     to = target / str(path.relative_to(source))
-    to.parent.mkdir(parents=True, exist_ok=True)
+    if isinstance(to, pathlib.Path):  # a store has no folders
+      to.parent.mkdir(parents=True, exist_ok=True)
     with path.open("rb") as reader, to.open("wb") as writer:
       shutil.copyfileobj(reader, writer, 16 << 20)
 
