@@ -33,6 +33,7 @@ from lcrl.evaluation import plots, tables
 from lcrl.evaluation.report import setups
 from lcrl.evaluation.setup import listed
 from lcrl.evaluation.summaries import Summary
+from lcrl.training.remote import opened, publish
 
 FLAGS = flags.FLAGS
 
@@ -162,7 +163,9 @@ def _html(out: Path, parts: Sequence[Part], notes: Sequence[str]) -> str:
 
 
 def main(argv: Sequence[str]) -> None:
-  print(compare(argv[1:], Path(FLAGS.out), baseline=FLAGS.baseline))
+  out = opened(FLAGS.out)
+  print(compare(argv[1:], out, baseline=FLAGS.baseline))
+  publish(out)
   print(f"\n{FLAGS.out}/compare.html")
 
 

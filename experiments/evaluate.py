@@ -42,6 +42,7 @@ from lcrl.registry import build, resolve
 from lcrl.tasks.task import Prompt, Task
 from lcrl.training import kinds
 from lcrl.training.build import build_tokenizer, eval_temperature, rollout_worker
+from lcrl.training.remote import opened, origin, publish
 from lcrl.training.workdir import read_config, read_start
 
 FLAGS = flags.FLAGS
@@ -78,7 +79,7 @@ def evaluate(
   spec = settings.eval_task or settings.built.get("task")
   if spec is None:
     raise ValueError("the config has no section task to evaluate on.")
-  name = str(workdir or setup.model_of(settings.built["policy"]))
+  name = str(origin(workdir) if workdir else setup.model_of(settings.built["policy"]))
   to_stderr(f"Loading {name}.")
   model = kinds.RUNS[settings.run].model(settings)
   started_at = None if workdir is None else read_start(workdir)
@@ -119,7 +120,7 @@ def evaluate(
       )
       points[str(cap)] = at_budget(answers, cap, ks)
   return {
-    "model": str(workdir or settings.built["policy"].get("path", "")),
+    "model": str(origin(workdir) if workdir else settings.built["policy"].get("path", "")),
     "step": step,
     "task": dict(spec),
     "samples": samples,
@@ -186,7 +187,7 @@ def read_flags(given: Any) -> tuple[Any, dict[str, Any]]:
     raise ValueError("name either --workdir or --config.")
   if given.workdir is None and given.out is None:
     raise ValueError("name --out: without --workdir there is no folder to write to.")
-  workdir = None if given.workdir is None else Path(given.workdir)
+  workdir = None if given.workdir is None else opened(given.workdir)
   config = given.config.to_dict() if workdir is None else read_config(workdir)
   settings = kinds.acting(config).settings(config)
   if given.model is not None:
@@ -319,9 +320,10 @@ def evaluate_path(
 
 def main(_) -> None:
   settings, options = read_flags(FLAGS)
-  out = Path(FLAGS.out or FLAGS.workdir)
+  out = options["workdir"] if FLAGS.out is None else opened(FLAGS.out)
   if FLAGS.along is not None:
     print(evaluate_path(settings, FLAGS.along, read_strengths(FLAGS), out, **options))
+    publish(out)
     return
   with kept(answers_file(out)) as keep:
     record = evaluate(settings, **options, keep=keep)
@@ -331,7 +333,9 @@ def main(_) -> None:
     record["method"] = Path(FLAGS.workdir).name
   if jax.process_index() == 0:
     print(write(out, record))
-    print(f"\n{out / 'evaluation.md'}; the answers are in {answers_file(out)}")
+    publish(out)
+    place = origin(out)
+    print(f"\n{place / 'evaluation.md'}; the answers are in {place / answers_file(out).name}")
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ from lcrl import policies
 from lcrl.training import kinds
 from lcrl.training.build import build_tokenizer
 from lcrl.training.checkpoint import Checkpoints
+from lcrl.training.remote import opened, origin
 from lcrl.training.sections import Mesh
 from lcrl.training.workdir import read_config
 
@@ -42,7 +43,7 @@ def restore(workdir: Path, model: Any, step: int | None = None) -> tuple[int, An
   finally:
     checkpoints.close()
   if restored is None:
-    raise ValueError(f"{workdir} holds no checkpoint.")
+    raise ValueError(f"{origin(workdir)} holds no checkpoint.")
   return restored[0], model.policy_params(restored[1].params)
 
 
@@ -60,7 +61,7 @@ def export(workdir: Path, out: Path, step: int | None = None) -> int:
 
 
 def main(_) -> None:
-  step = export(Path(FLAGS.workdir), Path(FLAGS.out), FLAGS.step)
+  step = export(opened(FLAGS.workdir), Path(FLAGS.out), FLAGS.step)
   print(f"step {step} of {FLAGS.workdir} is in {FLAGS.out}")
 
 

@@ -16,6 +16,7 @@ from lcrl.evaluation import check_point, pool, read_json, read_summary
 from lcrl.evaluation.report import unfinished
 from lcrl.evaluation.setup import model_of
 from lcrl.evaluation.summaries import Summary
+from lcrl.training.remote import opened, origin
 from lcrl.training.resume import differing
 
 COMPARABLE = ("data", "model", "prompts", "max_tokens", "temperature", "accuracy of")
@@ -43,17 +44,17 @@ def find(folders: Sequence[str]) -> tuple[list[Result], list[str]]:
     raise ValueError("there are no run folders: name at least one.")
   by_file: dict[Path, list[Result]] = {}
   skipped = []
-  for folder in map(Path, folders):
+  for folder in map(opened, folders):
     if not folder.exists():
-      raise ValueError(f"{folder} is not a folder.")
+      raise ValueError(f"{origin(folder)} is not a folder.")
     homes = _result_files(folder)
     if not homes:
-      skipped.append(_why_empty(folder))
+      skipped.append(_why_empty(folder).replace(str(folder), str(origin(folder))))
     for path in homes:
       try:
         by_file.setdefault(path.resolve(), list(_read(folder, path)))
       except (ValueError, OSError) as why:
-        skipped.append(str(why))
+        skipped.append(str(why).replace(str(folder), str(origin(folder))))
   results = [result for several in by_file.values() for result in several]
   if not results:
     raise ValueError("there is nothing to compare: " + " ".join(skipped))

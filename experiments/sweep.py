@@ -19,6 +19,7 @@ from experiments.configs import points
 from lcrl.evaluation import read_json
 from lcrl.evaluation.progress import to_stderr
 from lcrl.training import kinds
+from lcrl.training.remote import AnyPath, opened
 from lcrl.training.workdir import read_config
 
 Train = Callable[..., dict[str, Any]]  # `lcrl.training.loop.train`
@@ -46,7 +47,7 @@ def settings(experiment: command.Experiment) -> dict[str, command.Experiment]:
   return named
 
 
-def commands(experiment: command.Experiment, workdir: Path) -> list[str]:
+def commands(experiment: command.Experiment, workdir: AnyPath) -> list[str]:
   """A command for each setting, with the same effect as the sweep."""
   return [
     shlex.join(
@@ -60,7 +61,7 @@ def commands(experiment: command.Experiment, workdir: Path) -> list[str]:
   ]
 
 
-def run(experiment: command.Experiment, workdir: Path, train: Train) -> None:
+def run(experiment: command.Experiment, workdir: AnyPath, train: Train) -> None:
   """Trains one setting after the other. Finished runs are skipped, an interrupted one continues.
 
   A smoke run is too small for some values: those settings are skipped with a message.
@@ -74,7 +75,7 @@ def run(experiment: command.Experiment, workdir: Path, train: Train) -> None:
     kinds.kind(config).settings(config)
   for number, (name, config) in enumerate(configs.items(), 1):
     title = f"setting {number} of {len(configs)}, {name}"
-    if _from_first_process(finished(workdir / name, config)):
+    if _from_first_process(finished(opened(workdir / name), config)):
       _say(f"{title}: finished before")
       continue
     _say(f"{title}: training in {workdir / name}")

@@ -40,7 +40,10 @@ def main(_) -> None:
     return
   if FLAGS.workdir is None:
     raise ValueError("--workdir must name the folder of the run.")
-  workdir = pathlib.Path(FLAGS.workdir)
+  from lcrl.training import remote
+  from lcrl.training.host_copy import allow_pinned
+
+  workdir = remote.parse(FLAGS.workdir)
   if FLAGS.print_sweep:
     from experiments import sweep
 
@@ -48,6 +51,7 @@ def main(_) -> None:
     return
   print(f"{FLAGS.config.path} in {FLAGS.workdir}: loading", file=sys.stderr, flush=True)
   keep_programs()
+  allow_pinned()
   if FLAGS.deterministic:
     flags_ = os.environ.get("XLA_FLAGS", "")
     os.environ["XLA_FLAGS"] = f"{flags_} --xla_gpu_deterministic_ops=true"
@@ -89,7 +93,7 @@ def keep_programs() -> None:
 
 if __name__ == "__main__":
   command.define_config(required=True)
-  flags.DEFINE_string("workdir", None, "Folder of the run; made if absent.")
+  flags.DEFINE_string("workdir", None, "Folder of the run, or gs://...; made if absent.")
   flags.DEFINE_bool("print_config", False, "Print every field of the config, and run nothing.")
   flags.DEFINE_bool("sweep", False, "Run all settings of the config's sweep, one after the other.")
   flags.DEFINE_bool("print_sweep", False, "Print a command for each setting, and run nothing.")

@@ -97,6 +97,19 @@ def test_a_peer_samples_batch_by_batch(bench, peer):
   assert (peer[0].prompts, found["batches"], found["seconds"]) == (1, 4, 400.0)
 
 
+def test_saves_are_measured(bench, tmp_path):
+  """A save is durable only after its checksums, and the folder is gone afterwards."""
+  *saves, found = bench("checkpoint", gb=0.002, saves=2, folder=tmp_path / "here")
+  assert found["saves"] == saves
+  assert found["gb"] == pytest.approx(0.002, rel=0.05)
+  for row in saves:
+    assert row["durable_s"] > row["save_s"] + row["checksums_s"] > row["checksums_s"] > 0
+    assert row["blocked_s"] >= row["save_s"]
+  assert not (tmp_path / "here").exists()
+  with pytest.raises(ValueError, match=r"tests exists; the benchmark deletes"):
+    bench("checkpoint", folder=pathlib.Path(__file__).parent)
+
+
 def test_flags_wait_until_a_program_asks():
   """All benchmarks can be imported by one process; flags of the same name would clash."""
   before = set(flags.FLAGS)

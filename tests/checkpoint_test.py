@@ -5,12 +5,17 @@ import random
 import subprocess
 import sys
 import textwrap
+import threading
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import NamedSharding
+from jax.sharding import PartitionSpec as P
 
+from lcrl.mesh import make_mesh
+from lcrl.training import host_copy
 from lcrl.training.checkpoint import CheckpointError, Checkpoints, verify
 from lcrl.training.manifest import FORMAT
 
@@ -59,6 +64,12 @@ def test_one_flipped_bit_is_found_and_the_older_one_taken(saved, tmp_path, caplo
   assert str(file) in caplog.text
   with pytest.raises(CheckpointError, match=file.name):
     saved.restore(abstract(STATE), step=2)
+
+
+def test_processes_share_the_files_that_they_verify(saved, tmp_path):
+  file = damage(tmp_path, 2)
+  faults = [verify(tmp_path / "2", (i, 3)) for i in range(3)]
+  assert [fault for fault in faults if fault] == [f"{file} differs from its manifest"]
 
 
 def test_all_damaged_is_an_error_not_a_fresh_start(saved, tmp_path):
@@ -186,6 +197,75 @@ def test_only_the_newest_are_kept(saved, tmp_path):
   saved.save(3, STATE)
   saved.wait()
   assert saved.steps() == [2, 3]
+
+
+def test_what_is_donated_after_a_save_is_saved_as_it_was(tmp_path):
+  """`save` waits for no byte, and the next step may write where the state was."""
+  checkpoints = Checkpoints(tmp_path)
+  may_write, save = threading.Event(), checkpoints._saver.save
+
+  def saving(*args, **options):
+    assert may_write.wait(60)
+    save(*args, **options)
+
+  checkpoints._saver.save = saving
+  state = {"w": jax.device_put(jnp.arange(1 << 20, dtype=jnp.float32), jax.devices()[0])}
+  place = state["w"].unsafe_buffer_pointer()
+  checkpoints.save(1, state)
+  zeroed = jax.jit(lambda w: w * 0, donate_argnums=0)(state.pop("w"))
+  assert zeroed.unsafe_buffer_pointer() == place
+  assert checkpoints.steps() == []
+  may_write.set()
+  checkpoints.wait()
+  restored = checkpoints.restore(abstract({"w": zeroed}))[1]
+  np.testing.assert_array_equal(restored["w"], np.arange(1 << 20, dtype=np.float32))
+
+
+def test_without_pinned_memory_a_save_waits_for_its_copies(tmp_path, monkeypatch):
+  monkeypatch.setenv(host_copy.POOL, "0")
+  checkpoints = Checkpoints(tmp_path)
+  threads, save = [], checkpoints._saver.save
+
+  def saving(*args, **options):
+    threads.append(threading.current_thread())
+    save(*args, **options)
+
+  checkpoints._saver.save = saving
+  checkpoints.save(1, STATE)
+  checkpoints.wait()
+  assert threads == [threading.current_thread()]
+  np.testing.assert_array_equal(checkpoints.restore(abstract(STATE))[1]["w"], STATE["w"])
+
+
+def test_the_host_holds_what_devices_replicate_once():
+  mesh = make_mesh(data=4, fsdp=2)
+  put = lambda x, *spec: jax.device_put(x, NamedSharding(mesh, P(*spec)))
+  state = {
+    "replicated": put(np.arange(64.0).reshape(4, 16)),
+    "halved": put(np.arange(96.0).reshape(12, 8), None, "fsdp"),
+    "indivisible": put(np.arange(3.0)),
+    "scalar": put(np.float32(7)),
+  }
+  copy = host_copy.pin(spread := host_copy.spread(state))
+  assert [name for name, x in state.items() if spread[name] is x] == ["indivisible", "scalar"]
+  held = {name: sum(s.data.size for s in x.addressable_shards) for name, x in copy.items()}
+  assert held == {"replicated": 64, "halved": 96, "indivisible": 3 * 8, "scalar": 8}
+  for name, x in copy.items():
+    assert x.sharding.memory_kind == "pinned_host"
+    np.testing.assert_array_equal(x, state[name])
+
+
+def test_a_sharded_state_comes_back_on_another_mesh(tmp_path):
+  rows = np.arange(96, dtype=np.float32).reshape(12, 8)
+  on = lambda mesh, *spec: jax.device_put(rows, NamedSharding(mesh, P(*spec)))
+  checkpoints = Checkpoints(tmp_path)
+  checkpoints.save(1, {"w": on(make_mesh(data=4, fsdp=2), "fsdp")})
+  checkpoints.wait()
+  other = on(make_mesh(data=2, fsdp=4), None, "fsdp")
+  like = {"w": jax.ShapeDtypeStruct(other.shape, other.dtype, sharding=other.sharding)}
+  restored = checkpoints.restore(like)[1]["w"]
+  assert restored.sharding == other.sharding
+  np.testing.assert_array_equal(restored, rows)
 
 
 FULL_DISK = """

@@ -1,48 +1,44 @@
 """Checkpoints of the whole training state. A checkpoint is valid if every byte can be verified.
 
-Orbax writes asynchronously. Afterwards each process records size and checksum of its share of the
-files in a manifest (`lcrl.training.manifest`), the last file that it writes. A checkpoint without
-every manifest, or with a file that differs from its manifest, is not restored.
+A save only enqueues copies to host memory; a thread writes them with Orbax. Afterwards each process
+records size and checksum of its share of the files in a manifest (`lcrl.training.manifest`), the
+last file that it writes. A checkpoint without every manifest, or with a file that differs from its
+manifest, is not restored.
 """
 
 from __future__ import annotations
 
 import contextlib
-import dataclasses
-import functools
 import json
 import logging
 import pathlib
 import shutil
+import tempfile
 import threading
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
+import numpy as np
 import orbax.checkpoint as ocp
 from orbax.checkpoint import multihost
 
+from lcrl.training.host_copy import pin, reserve, spread
+from lcrl.training.leaves import AsSaved, different_leaves, with_saved_shapes
 from lcrl.training.manifest import CheckpointError, cut_off, verify, write_manifest
+from lcrl.training.remote import AnyPath, files_below, origin, parse, transfer
 
 __all__ = ["AsSaved", "CheckpointError", "Checkpoints", "verify", "write_manifest"]
 
 PyTree = Any
-
-
-@jax.tree_util.register_static
-@dataclasses.dataclass(frozen=True)
-class AsSaved:
-  """A leaf of an abstract state that stands for whatever the checkpoint has there: nested dicts of
-  arrays, or None."""
-
-  sharding: Callable[[tuple[int, ...]], jax.sharding.Sharding]  # of an array of this shape
+FILE_BYTES = 256 << 20  # of a file of a checkpoint, roughly: threads share the files when they hash
 
 
 class Checkpoints:
   """`folder/<step>/state` by Orbax, and one manifest per process beside it.
 
   Args:
-    folder: the folder of all checkpoints.
+    folder: the folder of all checkpoints, also on an object store (`lcrl.training.remote`).
     keep: how many of the newest checkpoints remain.
     about: JSON that every checkpoint holds: the config and data of its run.
     saved: called with the step of every checkpoint once it is valid.
@@ -58,39 +54,47 @@ class Checkpoints:
   ):
     if keep < 1:
       raise ValueError(f"checkpoint.keep must be at least 1, got {keep}.")
-    self._folder = pathlib.Path(folder).resolve()
+    folder = parse(folder)
+    self._folder = origin(folder.resolve()) if isinstance(folder, pathlib.Path) else folder
+    # Orbax writes to disks and to gs://. For other stores it writes to a disk first.
+    local = isinstance(self._folder, pathlib.Path)
+    self._staged = not local and not str(self._folder).startswith("gs://")
+    if self._staged and jax.process_count() > 1:
+      raise ValueError(
+        f"{self._folder}: several processes save to a folder that they share or to gs://."
+      )
     self._keep, self._about, self._saved = keep, about, saved
-    self._saver = ocp.StandardCheckpointer()
-    self._commit: threading.Thread | None = None
+    self._saver, self._reader = _saver(), ocp.StandardCheckpointer()
+    self._thread: threading.Thread | None = None  # writes a checkpoint, or reserves memory
     self._error: Exception | None = None
 
-  def save(self, step: int, state: PyTree) -> None:
-    """Starts to save; returns once the state is copied off the devices.
+  def prepare(self, state: PyTree) -> None:
+    """Allocates what the first save needs, behind the first step; `state` as for `save`."""
+    self._thread = threading.Thread(target=reserve, args=(state,), daemon=True)
+    self._thread.start()
 
-    If the save fails (a full disk), the next `save` or `wait` raises the error; older checkpoints
-    stay as they are.
+  def save(self, step: int, state: PyTree) -> None:
+    """Starts to save. The next step may donate `state` once this has returned.
+
+    Waits for the save before, but not for copies of `state` if it fits the pinned memory of the
+    host. If the save fails (a full disk), the next `save` or `wait` raises the error; older
+    checkpoints stay as they are.
     """
     self.wait()
-    path = self._folder / str(step)
-    if jax.process_index() == 0:
-      self._remove(step)  # remains of a save that never became valid
-    _meet(f"clear {step}")
-    try:
-      # Returns once the state is on the host, so that the next step may donate its arrays.
-      self._saver.save(path / "state", state)
-    except Exception as error:
-      self._fail(step, error)
-      self.wait()
-    # A thread waits for the disk and hashes the files while the devices train. It runs no program
-    # on them: collectives of two threads could meet in another order on another process.
-    self._commit = threading.Thread(target=self._finish, args=(step,))
-    self._commit.start()
+    state = spread(state)
+    copies = [pin(state)]
+    if copies[0] is None:
+      self._start(step, state)
+    # This thread runs no program on the devices: collectives of two threads could meet in another
+    # order on another process.
+    self._thread = threading.Thread(target=self._write, args=(step, copies))
+    self._thread.start()
 
   def wait(self) -> None:
     """Waits until the last save is valid. Raises CheckpointError if it could not be written."""
-    if self._commit is not None:
-      self._commit.join()
-      self._commit = None
+    if self._thread is not None:
+      self._thread.join()
+      self._thread = None
     if self._error is not None:
       error, self._error = self._error, None
       raise error
@@ -100,6 +104,7 @@ class Checkpoints:
       self.wait()
     finally:
       self._saver.close()
+      self._reader.close()
 
   def steps(self) -> list[int]:
     """Steps with a complete set of manifests, oldest first (contents not verified yet)."""
@@ -118,7 +123,7 @@ class Checkpoints:
     faults = []
     for candidate in self._there()[::-1] if step is None else [step]:
       path = self._folder / str(candidate)
-      fault = verify(path)
+      fault = _fault(path)
       if fault is None:
         return candidate, self._load(path, abstract)
       logging.warning("checkpoint %d is not valid: %s", candidate, fault)
@@ -158,35 +163,59 @@ class Checkpoints:
     for manifest in folder.glob("manifest.*"):
       with contextlib.suppress(IsADirectoryError):
         manifest.unlink(missing_ok=True)
+    if not isinstance(folder, pathlib.Path):
+      folder.rmtree(missing_ok=True)
+      return
     shutil.rmtree(folder, ignore_errors=True)
     with contextlib.suppress(OSError):  # a file or a link would be in the way of a new folder
       folder.unlink()
 
-  def _load(self, path: pathlib.Path, abstract: PyTree) -> PyTree:
-    saved = self._saver.metadata(path / "state").item_metadata
-    abstract = self._with_saved_shapes(saved, abstract)
-    if differing := different_leaves(saved, abstract):
-      raise CheckpointError(f"{path} does not fit this run: {'; '.join(differing)}.")
-    return self._saver.restore(path / "state", abstract)
+  def _load(self, path: AnyPath, abstract: PyTree) -> PyTree:
+    with contextlib.ExitStack() as stack:
+      state = path / "state"
+      if self._staged:
+        local = stack.enter_context(tempfile.TemporaryDirectory(prefix="lcrl_checkpoint_"))
+        transfer(files_below(state), path, pathlib.Path(local))
+        state = pathlib.Path(local) / "state"
+      saved = self._reader.metadata(state).item_metadata
+      abstract = with_saved_shapes(saved, abstract)
+      if differing := different_leaves(saved, abstract):
+        raise CheckpointError(f"{path} does not fit this run: {'; '.join(differing)}.")
+      return self._reader.restore(state, abstract)
 
-  def _with_saved_shapes(self, saved: PyTree, abstract: PyTree) -> PyTree:
-    """`abstract`, with the shapes of `saved` in place of each `AsSaved`."""
-    is_open = lambda x: isinstance(x, AsSaved)
-    if not any(map(is_open, jax.tree.leaves(abstract, is_leaf=is_open))):
-      return abstract
+  def _start(self, step: int, state: PyTree) -> None:
+    """Returns once Orbax has its own copy of `state`."""
+    try:
+      if jax.process_index() == 0:
+        self._remove(step)  # remains of a save that never became valid
+      _meet(f"clear {step}")
+      path = self._folder / str(step) / "state"
+      if self._staged:
+        self._temporary = tempfile.TemporaryDirectory(prefix="lcrl_checkpoint_")
+        path = pathlib.Path(self._temporary.name) / "state"
+      self._saver.save(
+        path,
+        args=ocp.args.PyTreeSave(state, ocdbt_target_data_file_size=FILE_BYTES),
+      )
+    except Exception as error:
+      self._fail(step, error)
 
-    def with_shape(path, x):
-      if not is_open(x):
-        return x
-      like = lambda y: jax.ShapeDtypeStruct(y.shape, y.dtype, sharding=x.sharding(y.shape))
-      return jax.tree.map(like, functools.reduce(lambda tree, key: tree[key.name], path, saved))
-
-    return jax.tree_util.tree_map_with_path(with_shape, abstract, is_leaf=is_open)
+  def _write(self, step: int, copies: list[PyTree | None]) -> None:
+    # Takes the copy out of the list, so that its memory is free once Orbax has read it.
+    if (copy := copies.pop()) is not None:
+      self._start(step, copy)
+      del copy
+    if self._error is None:
+      self._finish(step)
 
   def _finish(self, step: int) -> None:
     try:
       self._saver.wait_until_finished()
       folder, first = self._folder / str(step), jax.process_index() == 0
+      if self._staged:
+        with self._temporary as name:
+          written = pathlib.Path(name)
+          transfer(files_below(written), written, folder)
       if first and self._about is not None:
         (folder / "about.json").write_text(json.dumps(self._about))
       # The first process moves the files of all processes to their final names. Only then do all
@@ -205,29 +234,41 @@ class Checkpoints:
       self._fail(step, error)
 
   def _fail(self, step: int, error: Exception) -> None:
-    older = [saved for saved in self.steps() if saved != step]
-    note = f"step {older[-1]} is still there" if older else "there is no older one"
+    try:
+      older = [saved for saved in self.steps() if saved != step]
+      note = f"step {older[-1]} is still there" if older else "there is no older one"
+      if jax.process_index() == 0:
+        self._remove(step)
+    except Exception as why:  # the folder is out of reach
+      note = f"older ones cannot be listed ({why})"
     self._error = CheckpointError(f"could not save the checkpoint of step {step}; {note}: {error}")
     self._error.__cause__ = error
-    if jax.process_index() == 0:
-      self._remove(step)
 
 
-def different_leaves(saved: PyTree, abstract: PyTree, most: int = 3) -> list[str]:
-  """Describes the leaves whose shape or dtype differ, the first `most` of them."""
-  sides = []
-  for tree in (saved, abstract):
-    leaves = jax.tree_util.tree_leaves_with_path(tree)
-    name = lambda path: jax.tree_util.keystr(path, simple=True, separator=".")
-    sides.append({name(path): f"{x.dtype}{[*x.shape]}" for path, x in leaves})
-  stored, wanted = sides
-  names = [name for name in {**wanted, **stored} if stored.get(name) != wanted.get(name)]
-  texts = [
-    f"{name} is {stored.get(name, 'absent')} in the checkpoint and "
-    f"{wanted.get(name, 'absent')} here"
-    for name in names
-  ]
-  return texts if len(texts) <= most else [*texts[:most], f"and {len(texts) - most} more"]
+def _fault(checkpoint: AnyPath) -> str | None:
+  """`verify`, with the files shared out: all processes decide alike."""
+  count = jax.process_count()
+  fault = verify(checkpoint, (jax.process_index(), count))
+  if count == 1:
+    return fault
+  from jax.experimental import multihost_utils
+
+  faulty = multihost_utils.process_allgather(np.array(fault is not None))
+  found = [str(i) for i in np.flatnonzero(faulty)]
+  return fault or (f"{checkpoint} is damaged, says process {found[0]}" if found else None)
+
+
+def _saver() -> ocp.AsyncCheckpointer:
+  """Meets other processes without collectives, so that a thread may save."""
+  several = jax.process_count() > 1
+  processes = ocp.options.MultiprocessingOptions(
+    active_processes={*range(jax.process_count())} if several else None
+  )
+  # Compression would take most of the time of a save, and makes weights 7 % smaller.
+  handler = ocp.PyTreeCheckpointHandler(
+    use_compression=False, enable_pinned_host_transfer=False, multiprocessing_options=processes
+  )
+  return ocp.AsyncCheckpointer(handler, multiprocessing_options=processes)
 
 
 def _meet(key: str) -> None:

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from lcrl import hosts
-from lcrl.training import kinds, resume
+from lcrl.training import kinds, remote, resume
 from lcrl.training.checkpoint import Checkpoints
 from lcrl.training.lock import locked
 from lcrl.training.peers import watched_peers
@@ -30,6 +30,7 @@ def train(
 ) -> dict[str, Any]:
   """Starts or resumes the run that `config` describes in `workdir`; returns its summary.
 
+  `workdir` may be on an object store (`lcrl.training.remote`).
   `method` names the run in reports, such as the name of its config; None: its reward or loss.
 
   Raises:
@@ -38,11 +39,12 @@ def train(
     CheckpointError: there are checkpoints, but none of them is valid and fits the run.
     FloatingPointError: loss, gradient or parameters are not finite; this state is not saved.
   """
-  begin, folder = kinds.kind(config).read(config), pathlib.Path(workdir)
+  begin, folder = kinds.kind(config).read(config), remote.copied(workdir)
   with contextlib.ExitStack() as stack:
     stack.enter_context(watched_peers())
     stopped = stack.enter_context(watching_for_sigterm())
     stack.enter_context(locked(folder))
+    stack.enter_context(up_to_date(folder))
     out = Workdir(folder, config, method)
     run = stack.enter_context(begin(out))
     checkpoints = stack.enter_context(contextlib.closing(checkpoints_of(run, out)))
@@ -54,6 +56,7 @@ def train(
     if first == 0 or not out.evaluations():
       out.evaluated(first, run.evaluate(state.params))
 
+    checkpoints.prepare(run.abstract)
     take_step = run.steps_from(first)
     for step in range(first + 1, last + 1):
       # The step donates `state`: the old arrays are gone, so only the new state may be used below.
@@ -80,6 +83,21 @@ def train(
     return run.finish() if out.writes else {}
 
 
+@contextlib.contextmanager
+def up_to_date(folder: pathlib.Path) -> Iterator[None]:
+  """Downloads the files of a folder on an object store, and uploads them in the end."""
+  if remote.origin(folder) is not folder and jax.process_count() > 1:
+    from jax.experimental import multihost_utils
+
+    # The first process has the lock now: no other run changes the files any more.
+    multihost_utils.sync_global_devices("locked")
+  remote.refresh(folder)
+  try:
+    yield
+  finally:
+    remote.publish(folder)
+
+
 def checkpoints_of(run: Run, out: Workdir) -> Checkpoints:
   """The checkpoints of the run, each with its config and the fingerprint of its data."""
   about = {"config": out.config, "data": run.data}
@@ -96,7 +114,7 @@ def restore(run: Run, out: Workdir, checkpoints: Checkpoints) -> tuple[int | Non
   restored = checkpoints.restore(run.abstract)
   step, state = (None, run.initial()) if restored is None else restored
   if step is not None:
-    resume.check_data(out.path, checkpoints.about(step), run.data)
+    resume.check_data(remote.origin(out.path), checkpoints.about(step), run.data)
   if wrong := not_finite_leaves(state.params):
     where = "the policy that the run starts from" if step is None else f"the checkpoint of {step}"
     raise ValueError(f"{where} has parameters that are not finite: {', '.join(wrong)}.")

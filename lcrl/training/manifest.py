@@ -11,13 +11,17 @@ import hashlib
 import json
 import os
 import pathlib
+from concurrent.futures import ThreadPoolExecutor
 
 import jax
+
+from lcrl.training.remote import AnyPath, files_below
 
 # Manifests of format 1 had no number. A flipped bit must not turn this number into a larger one, or
 # a run would stop at a "newer format" where it should fall back to an older checkpoint. No flipped
 # bit of the character 7 gives a larger number; the next format is 77.
 FORMAT = 7
+THREADS = min(16, os.cpu_count() or 1)  # hash files at once; hashlib lets go of the interpreter
 Files = dict[str, tuple[int, str]]  # path in the checkpoint -> size, checksum
 
 
@@ -25,26 +29,36 @@ class CheckpointError(RuntimeError):
   """A checkpoint could not be written, or none could be verified."""
 
 
-def write_manifest(checkpoint: pathlib.Path) -> None:
+def write_manifest(checkpoint: AnyPath) -> None:
   """Writes the manifest of this process: every n-th file of the checkpoint, in order of names."""
   process, count = jax.process_index(), jax.process_count()
-  rows = {}
-  for path in sorted(_files(checkpoint))[process::count]:
+
+  def row(path: AnyPath) -> tuple[str, tuple[int, str]]:
     # The manifest vouches for bytes on the disk, not for bytes in the cache of the system.
     _sync(path)
-    rows[str(path.relative_to(checkpoint))] = [path.stat().st_size, _checksum(path)]
-  partial = checkpoint / f"manifest.{process}.partial"
-  partial.write_text(json.dumps({"format": FORMAT, "processes": count, "files": rows}))
+    return str(path.relative_to(checkpoint)), _digest(path)
+
+  with ThreadPoolExecutor(THREADS) as threads:
+    rows = dict(threads.map(row, sorted(_files(checkpoint))[process::count]))
+  name = f"manifest.{process}"
+  text = json.dumps({"format": FORMAT, "processes": count, "files": rows})
+  if not isinstance(checkpoint, pathlib.Path):
+    (checkpoint / f"{name}.json").write_text(text)  # an object is there as a whole or not at all
+    return
+  partial = checkpoint / f"{name}.partial"
+  partial.write_text(text)
   _sync(partial)
-  partial.rename(checkpoint / f"manifest.{process}.json")
+  partial.rename(checkpoint / f"{name}.json")
   # A file whose folder was not synced may be gone after a crash, name and all.
   for folder in (*(p for p in checkpoint.rglob("*") if p.is_dir()), checkpoint, checkpoint.parent):
     with contextlib.suppress(OSError):  # not every file system can sync a folder
       _sync(folder)
 
 
-def verify(checkpoint: pathlib.Path) -> str | None:
+def verify(checkpoint: AnyPath, part: tuple[int, int] = (0, 1)) -> str | None:
   """None if every file of the checkpoint matches its manifest, else a description of the fault.
+
+  With `part` (i, n) reads only every n-th file, from the i-th on.
 
   Raises:
     CheckpointError: the checkpoint has a newer format.
@@ -56,15 +70,17 @@ def verify(checkpoint: pathlib.Path) -> str | None:
     present = {str(p.relative_to(checkpoint)) for p in _files(checkpoint)}
     if present != vouched.keys():
       return f"{checkpoint}: files differ from the manifest: {sorted(present ^ vouched.keys())}"
-    for name, (size, checksum) in vouched.items():
-      if (checkpoint / name).stat().st_size != size or _checksum(checkpoint / name) != checksum:
-        return f"{checkpoint / name} differs from its manifest"
+    with ThreadPoolExecutor(THREADS) as threads:
+      paths = [checkpoint / name for name in sorted(vouched)[part[0] :: part[1]]]
+      for path, found in zip(paths, threads.map(_digest, paths), strict=True):
+        if found != vouched[str(path.relative_to(checkpoint))]:
+          return f"{path} differs from its manifest"
   except (OSError, ValueError) as error:
     return str(error)
   return None
 
 
-def cut_off(checkpoint: pathlib.Path) -> bool:
+def cut_off(checkpoint: AnyPath) -> bool:
   """Is a manifest missing? A manifest that cannot be read is not missing."""
   manifests = list(checkpoint.glob("manifest.*.json"))
   for path in manifests:
@@ -77,7 +93,7 @@ def cut_off(checkpoint: pathlib.Path) -> bool:
   return not manifests
 
 
-def _vouched(checkpoint: pathlib.Path) -> Files:
+def _vouched(checkpoint: AnyPath) -> Files:
   """The union of all manifests. Raises ValueError if one cannot be read."""
   manifests = sorted(checkpoint.glob("manifest.*.json"))
   vouched: Files = {}
@@ -89,7 +105,7 @@ def _vouched(checkpoint: pathlib.Path) -> Files:
   return vouched
 
 
-def _read(path: pathlib.Path) -> tuple[int, Files]:
+def _read(path: AnyPath) -> tuple[int, Files]:
   """The number of processes and the files of one manifest."""
   try:
     manifest = json.loads(path.read_bytes())
@@ -111,21 +127,25 @@ def _read(path: pathlib.Path) -> tuple[int, Files]:
     raise ValueError(f"{path} is no manifest: {type(error).__name__}: {error!s:.100}") from error
 
 
-def _files(checkpoint: pathlib.Path) -> list[pathlib.Path]:
+def _files(checkpoint: AnyPath) -> list[AnyPath]:
   about = checkpoint / "about.json"
-  return [
-    *(p for p in (checkpoint / "state").rglob("*") if p.is_file()),
-    *[about] * about.is_file(),
-  ]
+  return [*files_below(checkpoint / "state"), *[about] * about.is_file()]
 
 
-def _checksum(path: pathlib.Path) -> str:
+def _digest(path: AnyPath) -> tuple[int, str]:
+  """Size and checksum."""
+  checksum, size = hashlib.blake2b(), 0
   with path.open("rb") as file:
-    return hashlib.file_digest(file, "blake2b").hexdigest()
+    while block := file.read(4 << 20):
+      checksum.update(block)
+      size += len(block)
+  return size, checksum.hexdigest()
 
 
-def _sync(path: pathlib.Path) -> None:
-  """Forces a file, or the names in a folder, to the disk."""
+def _sync(path: AnyPath) -> None:
+  """Forces a file, or the names in a folder, to the disk. A store does so before it answers."""
+  if not isinstance(path, pathlib.Path):
+    return
   handle = os.open(path, os.O_RDONLY)
   try:
     os.fsync(handle)

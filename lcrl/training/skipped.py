@@ -11,6 +11,7 @@ import jax
 import numpy as np
 
 from lcrl.mesh import to_local
+from lcrl.training.remote import origin
 from lcrl.training.workdir import Workdir
 
 PATIENCE = 3  # such steps in a row
@@ -46,7 +47,7 @@ class Skips:
     path = save_batch(self._out.path, step, batch)
     raise FloatingPointError(
       f"step {step}: {reason}. The updates of {self._row} steps in a row were skipped, so the run "
-      f"stops; {_newest(self._out.path)}. The batch is in {path}."
+      f"stops; {_newest(self._out.path)}. The batch is in {origin(path)}."
     )
 
   def _count(self, numbers: Mapping[str, float]) -> float:
@@ -70,7 +71,8 @@ def save_batch(folder: pathlib.Path, step: int, batch: Any) -> pathlib.Path:
 
 
 def _newest(folder: pathlib.Path) -> str:
-  steps = [int(p.name) for p in (folder / "checkpoints").glob("*") if p.name.isdigit()]
+  checkpoints = origin(folder / "checkpoints")
+  steps = [int(p.name) for p in checkpoints.glob("*") if p.name.isdigit()]
   return (
     f"the newest checkpoint is that of step {max(steps)}" if steps else "no checkpoint is there"
   )

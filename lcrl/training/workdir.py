@@ -21,6 +21,7 @@ from lcrl.evaluation.report import write_report
 from lcrl.training import resume
 from lcrl.training.checkpoint import Checkpoints
 from lcrl.training.metrics import Writer, drop_after, json_line, read_lines
+from lcrl.training.remote import origin, publish
 from lcrl.training.run import Evaluation
 from lcrl.training.sections import Checkpoint
 
@@ -39,7 +40,7 @@ class Workdir:
     recorded_config = recorded(path)
     self._every = max(_every(config) for config in (recorded_config or {}, self.config))
     if recorded_config is not None:
-      resume.check_config(path, recorded_config, self.config)
+      resume.check_config(origin(path), recorded_config, self.config)
       self.method = method or _recorded_field(path, "method")
     # An old config.json stays as it is until `open` knows that the run resumes.
     self._may_write_config = recorded_config is None
@@ -63,20 +64,22 @@ class Workdir:
   def saved(self, step: int) -> None:
     """Records that the checkpoint of `step` is valid, so that a later start notices its loss."""
     evaluation.write_json(self.path / "saved.json", {"step": step})
+    publish(self.path / "saved.json")
 
   def _check(self, restored: int | None, last: int) -> str:
     """A line on how the run starts. Raises ValueError if the folder has lost its checkpoints."""
     saved, history = last_saved(self.path), self.path / "metrics.jsonl"
     if restored is None and (lost := self._lost(saved)):
       raise ValueError(
-        f"{self.path} holds a run that {lost}, and no checkpoint is there. To begin anew, name "
-        "another workdir or delete this one; nothing in it was changed."
+        f"{origin(self.path)} holds a run that {lost}, and no checkpoint is there. To begin anew, "
+        "name another workdir or delete this one; nothing in it was changed."
       )
     if restored is None:
       return "no checkpoint was saved so far: the run begins anew" if history.exists() else ""
     if restored > last:
       raise ValueError(
-        f"{self.path} holds a run that has taken {restored} steps: train.steps={last} is fewer."
+        f"{origin(self.path)} holds a run that has taken {restored} steps: train.steps={last} is "
+        "fewer."
       )
     if not history.exists() and self.writes:
       logging.warning("%s is gone: the numbers up to step %d are missing.", history, restored)
@@ -121,6 +124,7 @@ class Workdir:
         self._bar = stack.enter_context(Progress(restored or 0, last))
         if start_line:
           self.note(start_line)
+        publish(self.path)  # config.json, and the files without the lines that were dropped
       yield
 
   def note(self, text: str) -> None:
@@ -146,12 +150,14 @@ class Workdir:
         with path.open("a") as file:
           file.writelines(json_line({"step": step, **row}) for row in rows)
     self._metrics.write(step, result.numbers)
+    self.flush()
     self.note(f"evaluation at step {step}: {result.line}")
 
   def flush(self) -> None:
     """Forces all metrics to the disk. A checkpoint needs the lines up to its step there."""
     if self.writes:
       self._metrics.flush()
+      publish(self.path)
 
   def evaluations(self) -> list[dict[str, Any]]:
     """All evaluations so far, the oldest first."""
@@ -222,11 +228,11 @@ def read_config(workdir: pathlib.Path) -> dict[str, Any]:
   """The config of the run in `workdir`."""
   path = workdir / "config.json"
   if not path.is_file():
-    raise ValueError(f"{workdir} is not a run folder: it has no config.json.")
+    raise ValueError(f"{origin(workdir)} is not a run folder: it has no config.json.")
   try:
     return dict(json.loads(path.read_text(encoding="utf-8"))["config"])
   except (ValueError, KeyError, TypeError, IndexError, RecursionError) as error:
-    raise ValueError(f"{path} is not the config of a run: {error!r:.200}.") from None
+    raise ValueError(f"{origin(path)} is not the config of a run: {error!r:.200}.") from None
 
 
 def last_saved(workdir: pathlib.Path) -> int | None:

@@ -36,8 +36,19 @@ PARTS = (
   "two_runs",
   "damages",
 )
-SAVING = ("training/checkpoint.py", "training/manifest.py")
-NAMES = ["checkpoint", "loop", "manifest", "metrics", "phases", "rl", "run", "samples", "step"]
+SAVING = ("training/checkpoint.py", "training/host_copy.py", "training/manifest.py")
+NAMES = [
+  "checkpoint",
+  "host_copy",
+  "loop",
+  "manifest",
+  "metrics",
+  "phases",
+  "rl",
+  "run",
+  "samples",
+  "step",
+]
 ANYWHERE = tuple(f"training/{name}.py" for name in [*NAMES, "workdir"])
 KILLS = {"rl": 14, "preference": 10, "sft": 10, "iterative": 10}
 KILLS_OF_TWO = 8

@@ -22,6 +22,7 @@ import numpy as np
 from lcrl.evaluation import write_json
 from lcrl.mesh import batch_sharding, local_rows, replicated, to_global
 from lcrl.training.pairs.learner import PairLearner
+from lcrl.training.remote import opened, publish, refresh
 from lcrl.types import Pairs
 
 __all__ = ["cached", "frozen", "shared"]
@@ -89,7 +90,7 @@ def cached(*, folder: str | None = None) -> Callable[[Subject], Reference]:
   """
 
   def make(subject: Subject) -> Reference:
-    path = subject.folder / "reference" if folder is None else pathlib.Path(folder).expanduser()
+    path = subject.folder / "reference" if folder is None else opened(folder).expanduser()
     params = subject.params()
     key = {"parameters": fingerprint(subject.model.policy.config, params), "pairs": subject.data}
     if not (path / "key.json").is_file():
@@ -143,11 +144,14 @@ def fill(path: pathlib.Path, key: dict[str, str], subject: Subject, params: PyTr
     starts = np.cumsum([0, *(len(x) for x in values[:-1])])
     np.savez(path / "index.npz", ids=np.array(ids), starts=starts)
     write_json(path / "key.json", key)
+    publish(path)
   if jax.process_count() > 1:
     from jax.experimental import multihost_utils
 
     # The others read the files of the first process, so they wait until these are complete.
     multihost_utils.sync_global_devices("reference")
+    if jax.process_index() > 0:
+      refresh(path)
 
 
 def scorer(model: PairLearner) -> Callable[[PyTree, Pairs], jax.Array]:

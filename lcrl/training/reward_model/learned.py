@@ -16,6 +16,7 @@ from lcrl.mesh import batch_shards
 from lcrl.policies import Tokenizer
 from lcrl.training.build import build_tokenizer
 from lcrl.training.checkpoint import CheckpointError, Checkpoints
+from lcrl.training.remote import opened, origin
 from lcrl.training.reward_model import run, settings
 from lcrl.training.rl.pipeline import Provider
 from lcrl.training.workdir import read_config
@@ -37,7 +38,7 @@ def providers(
     if name not in needs:
       raise ValueError(f"nothing reads learned.{name}: the stages need {sorted(needs)}.")
     try:
-      models.append(provider(name, pathlib.Path(spec["path"]).expanduser(), model, tokenizer))
+      models.append(provider(name, opened(spec["path"]).expanduser(), model, tokenizer))
     except (ValueError, CheckpointError) as why:
       raise ValueError(f"learned.{name}.path: {why}") from why
   return models
@@ -47,10 +48,14 @@ def provider(name: str, workdir: pathlib.Path, model: Any, tokenizer: Any) -> Pr
   """The reward model of a run folder, with the mesh, micro-batches and packing of `model`."""
   config = read_config(workdir)
   if config.get("run") != "reward_model":
-    raise ValueError(f"{workdir} holds a run of {config.get('run', 'rl')!r}, no reward model.")
+    raise ValueError(
+      f"{origin(workdir)} holds a run of {config.get('run', 'rl')!r}, no reward model."
+    )
   ours, its = model.settings, settings.read(config)
   if not alike(build_tokenizer(its), tokenizer):
-    raise ValueError(f"the reward model in {workdir} has another vocabulary than the policy.")
+    raise ValueError(
+      f"the reward model in {origin(workdir)} has another vocabulary than the policy."
+    )
   pieces = micro_batches(ours.train, batch_shards(model.mesh))
   train = dataclasses.replace(its.train, pack=ours.train.pack, micro_batches=pieces)
   scorer = run.build_learner(dataclasses.replace(its, mesh=ours.mesh, train=train))
@@ -60,7 +65,7 @@ def provider(name: str, workdir: pathlib.Path, model: Any, tokenizer: Any) -> Pr
   finally:
     checkpoints.close()
   if restored is None:
-    raise ValueError(f"{workdir} holds no checkpoint.")
+    raise ValueError(f"{origin(workdir)} holds no checkpoint.")
   params = scorer.policy_params(restored[1].params)
   return Provider((name,), lambda _, rollouts: {name: scorer.score(params, rollouts)})
 
