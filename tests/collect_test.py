@@ -10,8 +10,10 @@ import numpy as np
 import pytest
 
 from lcrl import advantages, budgets, filters, recipes, rewards
+from lcrl.data.rows import Rows
 from lcrl.losses import policy as losses
 from lcrl.mesh import make_mesh
+from lcrl.rollouts.grader import LocalPrompts
 from lcrl.rollouts.worker import Interval
 from lcrl.tasks.task import Prompt, Task
 from lcrl.training.metrics import values
@@ -35,6 +37,7 @@ class OneInFour:
 
   mesh = make_mesh(data=2, fsdp=1, devices=jax.devices()[:2])
   task = Task("one in four", [], None)
+  engine = types.SimpleNamespace(slots=None)
 
   def render(self, prompts, index, budget):
     return prompts, index
@@ -106,3 +109,29 @@ def test_past_rates_say_how_many_prompts_a_round_takes(passed, sampled, trained)
 def test_a_round_is_cut_into_micro_batches_on_every_shard():
   got = collect(1, [(8, 3)], predict=True, multiple=2)  # 10 prompts would not do for 2 shards of 2
   assert got.position == 12
+
+
+def test_a_sampler_with_slots_hears_how_long_answers_were():
+  """So that the longest start first; nothing is known of the first round."""
+
+  class Slots(OneInFour):
+    engine = types.SimpleNamespace(slots=4)
+    heard = []
+
+    def render(self, prompts, index, budget):
+      ids = np.array([p.id for p in prompts], np.int32)
+      rows = Rows(None, None, None, index, ids, None)
+      return LocalPrompts(prompts, rows, budget)
+
+    def start(self, params, local, key):
+      self.heard.append(local.rows.expected)
+      return super().start(params, (local.prompts, local.rows.index), key)
+
+  worker = Slots()
+  four = lambda position: Prompt(position % 4, (), None)
+  collector = Collector(four, RolloutPipeline(worker), RECIPE, prompts=4, group_size=4)
+  first = collector.start(None, CollectRequest(recipes.init(RECIPE), 0, 0, ())).result()
+  collector.start(None, CollectRequest(recipes.init(RECIPE), 1, 4, ())).result()
+  lengths = np.asarray(first.rollouts.lengths).mean(axis=1)
+  np.testing.assert_array_equal(worker.heard[0], np.zeros(4))
+  np.testing.assert_allclose(worker.heard[1], lengths)

@@ -16,12 +16,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from lcrl.masked import masked_sum
-from lcrl.mesh import batch_sharding, batch_shards, default_mesh, on_host, replicated
+from lcrl.mesh import batch_sharding, batch_shards, default_mesh, on_host, replicated, to_local
 from lcrl.rollouts.worker import PendingRollouts
 from lcrl.tasks.task import Prompt
 from lcrl.training.keys import step_key
 from lcrl.training.metrics import Mean, Metrics, Sum, merge
 from lcrl.training.rl.budgets import ask_budget
+from lcrl.training.rl.length_history import LengthHistory
 from lcrl.training.rl.oversampling import oversampling_factor, prompts_to_sample
 from lcrl.training.rl.pipeline import RolloutPipeline
 from lcrl.types import Recipe, Rollouts, Stage
@@ -87,6 +88,8 @@ class Collector:
     self._prompts, self._group_size, self._max_rounds = prompts, group_size, max_rounds
     self._predict, self._multiple, self._seed = predict, multiple, seed
     self._chooses = max_rounds > 1 or predict
+    # Only slots have an order: without them all rows start at once.
+    self._history = LengthHistory() if getattr(pipeline.worker.engine, "slots", None) else None
     mesh = pipeline.mesh
     self._would_train = jax.jit(self._groups_that_train, out_shardings=replicated(mesh))
     self._select = jax.jit(select_groups, out_shardings=batch_sharding(mesh))
@@ -109,6 +112,9 @@ class Collector:
     worker = self._pipeline.worker
     with default_mesh(worker.mesh):
       local = worker.render(prompts, index, budget)
+      if self._history is not None:
+        expected = self._history.expected(local.rows.prompt_ids)
+        local = local._replace(rows=dataclasses.replace(local.rows, expected=expected))
       rollouts = worker.start(params, local, step_key(self._seed, step))
     return PendingCollect(self, params, request, rollouts, time.perf_counter() - start)
 
@@ -126,6 +132,8 @@ class Collector:
         waited += max(sampled.end - start, 0.0)
         sampling += sampled.end - sampled.start
         position += len(r.prompt_ids)
+        if self._history is not None:
+          self._history.observe(to_local(r.prompt_ids), to_local(r.lengths))
         if self._chooses:
           r, keep, round_metrics = self._choose(params, request.states, r)
           trains, metrics = trains + keep, merge(metrics, round_metrics)
