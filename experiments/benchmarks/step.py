@@ -8,6 +8,10 @@ python -m experiments.benchmarks.step --steps_ahead=1                       # on
 python -m experiments.benchmarks.step --steps_ahead=1 --sampling_devices=1  # one of two samples
 python -m experiments.benchmarks.step --processes=2                         # on two devices
 
+python -m experiments.benchmarks.step --recipe=d --shape=qwen2.5-1.5b --prompts=128 --asked=256 \
+  --limit=8192 --mean=2000 --slots=256 --cache_gib=32 --micro_tokens=16384 \
+  --update=attention/triton/1/16384/unroll   # LASER-D, with lengths replayed as caps of the rows
+
 A step is timed from end to end, and its parts are what the host spent: a part that overlaps with
 another takes no time of its own. `sampled_s` is from when parameters were there until all was
 sampled; `launch_s` is what the host needs to begin that, which it does while the update runs. Steps
@@ -27,10 +31,12 @@ import time
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from absl import app, flags
 
-from experiments.benchmarks import peers, processes, shapes
+from configs import laser
+from experiments.benchmarks import peers, processes, shapes, update
 from lcrl import hosts
 from lcrl.mesh import sampler_mesh
 from lcrl.rollouts.worker import RolloutWorker
@@ -41,6 +47,7 @@ from lcrl.tasks.verify import Verifier
 from lcrl.training.rl.learner import build_learner
 from lcrl.training.rl.run import RlStep, make_pipeline
 from lcrl.training.rl.settings import read
+from lcrl.types import Budget, Stage
 
 FLAGS = flags.FLAGS
 
@@ -56,7 +63,7 @@ def main(argv):
 
 def report():
   """Measures, and prints the results."""
-  work = shapes.asked_work()
+  work = shapes.asked_work(FLAGS.mean is not None)._replace(mean=FLAGS.mean)
   common = {name: getattr(FLAGS, name) for name in ("shape", "dtype", *work._fields[:4])}
   other = peers.ask("step")
   if FLAGS.cache:
@@ -88,6 +95,8 @@ def measure(work: shapes.Work) -> dict[str, Any]:
     max_tokens=work.limit,
     end_ids=tokens.end_ids,
     pad_id=tokens.pad_id,
+    slots=FLAGS.slots,
+    cache_gib=FLAGS.cache_gib,
     decoding=FLAGS.decoding,
     compiler=shapes.compiler_options(FLAGS.compiler),
     mesh=mesh,
@@ -115,12 +124,12 @@ def measure(work: shapes.Work) -> dict[str, Any]:
       launch = time.perf_counter() - start
 
     step.queue.prefetch = timed_prefetch  # type: ignore[method-assign]
-    for _ in range(2 + FLAGS.repeats):
+    for _ in range(FLAGS.warm + FLAGS.repeats):
       judge.seconds, start = 0.0, time.perf_counter()
       state, metrics, _ = step(state)
       jax.block_until_ready(state.params)
       whole = time.perf_counter() - start
-      sampling, verify, update = (
+      sampling, verify, updating = (
         metrics[f"time/{part}"].value() for part in ("sample", "verify", "update")
       )
       parts.append(
@@ -129,8 +138,8 @@ def measure(work: shapes.Work) -> dict[str, Any]:
           "sampling_s": sampling,
           "verify_s": verify,
           "verify_workers_s": judge.seconds,
-          "shape_s": whole - sampling - verify - update,
-          "update_s": update,
+          "shape_s": whole - sampling - verify - updating,
+          "update_s": updating,
           "sampled_s": last["collected"].seconds,
           "launch_s": launch,
         }
@@ -144,42 +153,83 @@ def measure(work: shapes.Work) -> dict[str, Any]:
     "sampling_devices": FLAGS.sampling_devices,
     "decoding": engine.policy.config.decoding,
     "compiler": dict(engine.compiler),
-    **{name: statistics.median(part[name] for part in parts[2:]) for name in parts[0]},
+    **(times := {n: statistics.median(p[n] for p in parts[FLAGS.warm :]) for n in parts[0]}),
     "first_step_s": parts[0]["step_s"],
     "setup_s": ready - begin,
     "first": {name: round(seconds, 3) for name, seconds in parts[0].items()},
     "all_s": [round(part["step_s"], 4) for part in parts],
     "peak_gib": max(peaks) / 2**30 or None,
     "response_tokens": float(last["shaped"].stats["lengths"].sum()),
+    **shares(model.policy.config, work, times),
   }
 
 
-def settings(work: shapes.Work):
-  """GRPO without KL, as the peer runs it."""
-  how = shapes.Update.of(FLAGS.update)
-  c = shapes.config(FLAGS.shape, dtype=FLAGS.dtype, **how.policy)
-  return read(
-    {
-      "seed": 0,
+def shares(c, work: shapes.Work, times: dict[str, float]) -> dict[str, float]:
+  """Sampled tokens a second, the share of the memory's floor that is, and the update's MFU: of the
+  usual 6 N a token and causal attention once, with the prompt of a group once and nothing for the
+  passes that only score."""
+  found = {"sampled_tokens_per_s": float(work.lengths().sum()) / times["sampled_s"]}
+  floor = shapes.sampling_floor(c, work, rows=FLAGS.slots or work.rows, shared=not FLAGS.slots)
+  if floor:
+    share = work.asked if shapes.Update.of(FLAGS.update).shares else 0
+    found["of_floor"] = floor / times["sampled_s"]
+    found["mfu"] = update.of_peak(c, work, share, times["update_s"])["mfu"]
+  return found
+
+
+def replayed() -> Stage:
+  """A budget that ends the answers of prompt i after the i-th lengths of the work that is timed."""
+  work = shapes.asked_work(FLAGS.mean is not None)._replace(mean=FLAGS.mean)
+
+  def apply(state, prompt_ids, *, step, key, group_size):
+    del step, key, group_size
+    caps = jnp.asarray(work.lengths())[prompt_ids % work.prompts]
+    return Budget(caps, caps, jnp.zeros_like(caps)), state
+
+  return Stage(init=lambda: (), apply=apply)
+
+
+def stages(work: shapes.Work) -> dict[str, Any]:
+  """GRPO without KL, as the peer runs it; or what `configs/laser.py` says, without its monitor."""
+  if FLAGS.recipe == "grpo":
+    return {
       "budget": {"fn": "fixed", "target": work.limit},
       "reward": {"fn": "correctness"},
       "filter": {"fn": "keep_all"},
       "advantage": {"fn": "group_normalized"},
       "loss": {"fn": "clipped_surrogate", "clip_low": 0.2, "clip_high": 0.2},
       "weights": {"fn": "token_mean"},
+    }
+  config = laser.get_config(FLAGS.recipe).to_dict()
+  names = ("reward", "monitor", "filter", "advantage", "loss", "weights")
+  return {name: config[name] for name in names} | {"budget": {"fn": f"{__spec__.name}:replayed"}}
+
+
+def settings(work: shapes.Work):
+  """The config of a run on this work."""
+  how = shapes.Update.of(FLAGS.update)
+  c = shapes.config(FLAGS.shape, dtype=FLAGS.dtype, **how.policy)
+  return read(
+    {
+      "seed": 0,
+      **stages(work),
       "policy": {"fn": "fresh", **{f.name: getattr(c, f.name) for f in dataclasses.fields(c)}},
       "task": {},
-      "sampling": {"devices": FLAGS.sampling_devices},
+      "sampling": {"devices": FLAGS.sampling_devices, "slots": FLAGS.slots},
       "optimizer": {"fn": "adamw", "learning_rate": 1e-6, "clip_norm": 1.0},
       "mesh": {},
       "train": {
-        "steps": 3 + FLAGS.repeats,  # the last one, which samples nothing ahead, is not run
+        "steps": 1
+        + FLAGS.warm
+        + FLAGS.repeats,  # the last one, which samples nothing ahead, is not run
         "steps_ahead": FLAGS.steps_ahead,
         "prompts": work.prompts,
         "group_size": work.group,
         "max_tokens": work.limit,
         "max_prompt_tokens": work.asked,
         **how.train,
+        **({"micro_tokens": FLAGS.micro_tokens} if FLAGS.micro_tokens else {}),
+        "updates": FLAGS.updates,
       },
     }
   )
@@ -247,6 +297,13 @@ def define():
   flags.DEFINE_integer("workers", 8, "processes of all verifiers together")
   flags.DEFINE_integer("steps_ahead", 0, "1: sample for the next step while one trains")
   flags.DEFINE_integer("sampling_devices", 0, "devices that only sample, with steps_ahead")
+  flags.DEFINE_string("recipe", "grpo", "grpo, or a variant of configs/laser.py: d, de")
+  flags.DEFINE_float("mean", None, "log-normal lengths of this mean; None: all at the limit")
+  flags.DEFINE_integer("slots", None, "rows that decode at once; None: all")
+  flags.DEFINE_float("cache_gib", None, "GiB for the keys of slots; None: of full length")
+  flags.DEFINE_integer("micro_tokens", None, "tokens on a device at a time; None: micro-batches")
+  flags.DEFINE_integer("updates", 1, "optimizer steps of a step")
+  flags.DEFINE_integer("warm", 2, "steps before those that are timed")
   flags.DEFINE_string("cache", None, "folder of compiled programs")
 
 
