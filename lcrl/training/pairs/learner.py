@@ -37,6 +37,7 @@ from lcrl.training.pairs.losses import named_loss
 from lcrl.training.rl.learner import SCORE_FIELDS
 from lcrl.training.scorer import make_scorer
 from lcrl.training.step import score_all, update
+from lcrl.training.trainable import learn, trainable
 from lcrl.types import PairBatch, Pairs, Stage, TrainState
 
 PyTree = Any
@@ -118,7 +119,7 @@ def build_learner(settings: Any, *, devices=None, hooks: ModelHooks = ACTING) ->
   key, whole = jax.random.key(s.seed), replicated(mesh)
   split = param_shardings(mesh, policy.axes, jax.eval_shape(policy.init, key))
   start = lambda: source.params(key, split)
-  part = trainable(hooks, policy, s.lora)
+  part = trainable(source, s.lora, hooks)
 
   def begin(trained) -> TrainState:
     return first_state(trained, optimizer, Slots(stage.init()), counted="pairs")
@@ -156,35 +157,6 @@ def build_learner(settings: Any, *, devices=None, hooks: ModelHooks = ACTING) ->
     pair_metrics=jax.jit(partial(hooks.pair_metrics, stage), out_shardings=whole),
     **programs(s.train, mesh, policy, score, partial(learn, part, score, step), state.shardings),
   )
-
-
-class Trainable(NamedTuple):
-  """The parameters that are trained: those of the policy, or adapters on top of them."""
-
-  init: Callable[[jax.Array], PyTree]
-  axes: PyTree
-  merge: Callable[[PyTree, PyTree], PyTree]  # base, trained -> params that sample
-  with_adapters: Callable[[PyTree, PyTree], PyTree]  # base, trained -> params that train
-
-
-def trainable(hooks: ModelHooks, policy: Policy, adapters: Any) -> Trainable:
-  """`adapters`: the section lora; None: all parameters are trained."""
-  if adapters is None:
-    itself = lambda base, trained: trained
-    return Trainable(policy.init, policy.axes, itself, itself)
-  init, axes = hooks.adapters(policy, rank=adapters.rank, targets=adapters.targets)
-  merge, with_adapters = (
-    partial(f, alpha=adapters.alpha) for f in (hooks.merge, hooks.with_adapters)
-  )
-  return Trainable(init, axes, merge, with_adapters)
-
-
-def learn(part: Trainable, score, step, base, state: TrainState, batch: PairBatch, **sizes):
-  """Runs `step` on the trained parameters, scored on top of their base."""
-  from_trained = lambda trained, rows, **sizes: score(
-    part.with_adapters(base, trained), rows, **sizes
-  )
-  return step(state, batch, score=from_trained, **sizes)
 
 
 def programs(train: Any, mesh: Mesh, policy: Policy, score, learn, shardings: TrainState):
