@@ -25,7 +25,8 @@ from experiments import command
 from lcrl.policies.folder import read_json
 from lcrl.policies.hf_config import read_config
 from lcrl.policies.shapes import SHAPES
-from lcrl.training.analysis.fit import CHIPS, GIB, Program, measure
+from lcrl.training.analysis.fit import measure
+from lcrl.training.analysis.roofline import CHIPS, GIB, Program
 from lcrl.training.rl.learner import Learner, build_learner
 from lcrl.training.rl.settings import read
 

@@ -11,7 +11,7 @@ from experiments.export import export
 from lcrl import policies
 from lcrl.policies import decoding, lora
 from lcrl.training import loop
-from lcrl.training.analysis import fit
+from lcrl.training.analysis.roofline import device_bytes
 from lcrl.training.rl.learner import build_learner
 from lcrl.training.rl.pipeline import reference_log_probs
 from lcrl.training.rl.settings import read
@@ -127,6 +127,6 @@ def test_eight_billion_parameters_lie_on_one_gpu_of_80_gb_with_adapters():
   policy |= {"dtype": "bfloat16", "param_dtype": "bfloat16"}
   config = FIT | {"policy": policy, "mesh": {}, "lora": {"rank": 32, "alpha": 64.0}}
   model = build_learner(read(config), devices=jax.local_devices()[:1])
-  base = fit.device_bytes(model.frozen)
+  base = device_bytes(model.frozen)
   assert base == 2 * 8_030_261_248
-  assert fit.device_bytes(model.abstract) < 1.2 * 2**30
+  assert device_bytes(model.abstract) < 1.2 * 2**30
