@@ -175,17 +175,20 @@ def test_well_known_shapes_have_their_published_sizes():
   def count(c):
     embedding = c.vocab_size * c.hidden_size * (1 if c.tied else 2)
     bias = (c.heads + 2 * c.kv_heads) * c.head_dim if c.qkv_bias else 0
-    return (
-      embedding + c.layers * (roofline.layer_weights(c) + bias + 2 * c.hidden_size) + c.hidden_size
-    )
+    vectors = 2 * c.hidden_size + bias + (2 * c.head_dim if c.qk_norm else 0)
+    return embedding + c.layers * (roofline.layer_weights(c) + vectors) + c.hidden_size
 
   published = {"smollm2-135m": 134_515_008, "qwen2.5-0.5b": 494_032_768, "llama3-8b": 8_030_261_248}
   published |= {"qwen2.5-1.5b": 1_543_714_304, "qwen2.5-7b": 7_615_616_512}
+  published |= {"qwen2.5-3b": 3_085_938_688, "qwen2.5-32b": 32_763_876_352}
+  published |= {"qwen3-4b": 4_022_468_096, "qwen3-8b": 8_190_735_360}
+  published |= {"mistral-7b": 7_241_732_096, "r1-distill-qwen-1.5b": 1_777_088_000}
   assert {name: count(SHAPES[name]) for name in published} == published
 
 
 def test_the_report_reads_as_it_counts(one):
-  facts = command.report(build(), one, 10)
+  told = {"kind": "cpu", "mesh": {"fsdp": 1}, "parameters": 1_800_000}
+  facts = command.report(one, tokens=10, **told)
   json.dumps(facts)
   assert "fits" not in facts, "nothing is known of this device"
   assert facts["peak"] == max(row["peak"] for row in facts["programs"].values())

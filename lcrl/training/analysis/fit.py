@@ -7,6 +7,7 @@ memory from the compiler.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -19,6 +20,7 @@ from lcrl.mesh import batch_sharding, replicated
 from lcrl.sampling import programs
 from lcrl.training.analysis.collectives import sent_bytes
 from lcrl.training.analysis.roofline import (
+  SIDES,
   Program,
   decode_loops,
   device_bytes,
@@ -27,8 +29,9 @@ from lcrl.training.analysis.roofline import (
   shares_prompt,
   traffic,
 )
+from lcrl.training.pairs.learner import PairLearner
 from lcrl.training.rl.learner import REF, SCORE_FIELDS, Learner
-from lcrl.types import Budget, Rollouts
+from lcrl.types import Budget, Pairs, Rollouts
 
 PyTree = Any
 
@@ -43,55 +46,162 @@ def measure(
     tokens: of the longest response in a batch, as long as which all decode; None: the most.
     compiled: what `compile_step` gives; None: it is done here.
   """
-  tokens = model.settings.train.max_tokens if tokens is None else tokens
-  params, state = device_bytes(model.abstract.params), device_bytes(model.abstract)
-  used = {"copy": params, "measure": params, "reference": params, "update": state}
-  frozen = params if model.needs_reference else 0
+  train = model.settings.train
+  tokens = train.max_tokens if tokens is None else tokens
   decoding = decode_loops(model, make_sampler(model), tokens)
+  ahead = train.steps_ahead and not model.settings.sampling.devices
+  found = measured(
+    compiled or compile_step(model),
+    params=device_bytes(acting(model)),
+    state=device_bytes((model.abstract, model.frozen)),
+    reference=device_bytes(acting(model)) if copies_reference(model) else 0,
+    ahead=device_bytes(abstract_batch(model)[1]) if ahead else 0,
+    trips=decoding.trips(),
+  )
   computed, read = flops(model, tokens), traffic(model, tokens)
+  return {
+    name: p._replace(flops=computed.get(name, 0.0), traffic=p.traffic + read.get(name, 0.0))
+    for name, p in found.items()
+  }
+
+
+def measure_on_pairs(model: PairLearner) -> dict[str, Program]:
+  """The programs of a step on pairs: (reference,) derive, update."""
+  s = model.settings
+  params = device_bytes(acting(model))
+  frozen = "ref" in model.stage.needs and s.built["reference"]["fn"] == "frozen"
+  return measured(
+    compile_on_pairs(model),
+    params=params,
+    state=device_bytes((model.abstract, model.frozen)),
+    reference=params if frozen else 0,
+  )
+
+
+def measured(
+  compiled: dict[str, Compiled],
+  *,
+  params: int,
+  state: int,
+  reference: int,
+  ahead: int = 0,
+  trips: Sequence[float] = (),
+) -> dict[str, Program]:
+  """What the compiler says of each program, without operations, and with the traffic of arguments
+  and results alone.
+
+  Args:
+    compiled: the programs.
+    params: bytes of the policy's parameters on a device, as are the others.
+    state: of the training state and the base below adapters.
+    reference: of a frozen second copy of the policy.
+    ahead: of rollouts that lie there during the update, beside the sampler's copy.
+    trips: those of the loops of "sample".
+  """
+  used = {"copy": params, "measure": params, "reference": params, "update": state}
   found = {}
-  for name, program in (compiled or compile_step(model)).items():
+  for name, program in compiled.items():
     memory: Any = program.memory_analysis()
     moved = memory.argument_size_in_bytes + memory.output_size_in_bytes
-    trips = decoding.trips() if name == "sample" else ()
+    sent = sent_bytes(program.as_text() or "", trips=trips if name == "sample" else ())
     found[name] = Program(
       arguments=memory.argument_size_in_bytes,
       outputs=memory.output_size_in_bytes - memory.alias_size_in_bytes,
       temporaries=memory.temp_size_in_bytes,
-      beside=state + (0 if name == "reference" else frozen) - used.get(name, 0),
-      flops=computed.get(name, 0.0),
-      traffic=moved + read.get(name, 0.0),
-      sent=sum(sent_bytes(program.as_text() or "", trips=trips).values()),
+      beside=state + (0 if name == "reference" else reference) - used.get(name, 0),
+      flops=0.0,
+      traffic=float(moved),
+      sent=sum(sent.values()),
     )
+  if ahead:
+    found["update"] = _beside(found["update"], ahead + found["copy"].outputs)
   return found
+
+
+def _beside(program: Program, more: int) -> Program:
+  return program._replace(beside=program.beside + more)
+
+
+def acting(model: Any) -> PyTree:
+  """Abstract parameters of the policy, with adapters beside the kernels of their base."""
+  if model.settings.lora is None:
+    return model.abstract.params
+  layers = dict(model.frozen["layers"])
+  for name, adapter in model.abstract.params.items():
+    layers[name] = layers[name] | adapter
+  return model.frozen | {"layers": layers}
+
+
+def copies_reference(model: Learner) -> bool:
+  """Is the reference policy a second copy of the parameters? Below adapters it is their base."""
+  return model.needs_reference and model.settings.lora is None
+
+
+class Compiling:
+  """Compiles programs one after the other."""
+
+  def __init__(self) -> None:
+    self.done: dict[str, Compiled] = {}
+
+  def __call__(self, name: str, function: Any, *args: Any, **kwargs: Any) -> PyTree:
+    """What the function returns, without values."""
+    lowered = function.lower(*args, **kwargs)
+    self.done[name] = lowered.compile()
+    return jax.tree.map(_like, lowered.out_info, self.done[name].output_shardings)
 
 
 def compile_step(model: Learner) -> dict[str, Compiled]:
   """The programs that the loop runs in a step, for the longest prompts and responses."""
-  s, done = model.settings, {}
-
-  def compile_(name: str, function, *args, **kwargs) -> PyTree:
-    """What the function returns, without values."""
-    lowered = function.lower(*args, **kwargs)
-    done[name] = lowered.compile()
-    return jax.tree.map(_like, lowered.out_info, done[name].output_shardings)
-
+  s, compile_ = model.settings, Compiling()
+  params = acting(model)
   engine = make_sampler(model)
   rows, rollouts = abstract_batch(model)
   key = _like(jax.eval_shape(jax.random.key, 0), replicated(model.mesh))
-  copy = compile_("copy", programs.prepare, engine, model.abstract.params)
+  copy = compile_("copy", programs.prepare, engine, params)
   generate = programs.compiled(programs.generate, engine.compiler)
   bucket = programs.Bucket(s.train.max_prompt_tokens, s.train.max_tokens, shares_prompt(model))
   compile_("sample", generate, engine, copy, rows, rollouts.budget, key, bucket)
   at = {"step": model.abstract.step, "key": key}
   if model.measured:
-    compile_("measure", model.measure, model.abstract.params, rollouts)
+    compile_("measure", model.measure, params, rollouts)
   batch, _ = compile_("shape", model.shape, model.abstract.recipe, rollouts, **at)
   if model.needs_reference:
-    reference = compile_("reference", model.measure, model.abstract.params, rollouts)
+    base = params if model.settings.lora is None else model.frozen
+    reference = compile_("reference", model.measure, base, rollouts)
     batch = dataclasses.replace(batch, ref_log_probs=reference.log_probs)
   compile_("update", model.update, dataclasses.replace(model.abstract, pending=None), batch)
-  return done
+  return compile_.done
+
+
+def compile_on_pairs(model: PairLearner) -> dict[str, Compiled]:
+  """The programs that a step on pairs runs, for a batch of the longest answers.
+
+  Raises:
+    ValueError: the loss reads signals of the data, whose shapes only the data tell.
+  """
+  s, compile_, mesh = model.settings, Compiling(), model.mesh
+  if unknown := set(model.stage.needs) - {*SCORE_FIELDS, "ref", "weights", "rejected", "scores"}:
+    raise ValueError(f"the loss reads {sorted(unknown)} of the data: take --arithmetic.")
+  size, window = s.built["batches"]["size"], s.built["data"]["window"]
+  at, sides = batch_sharding(mesh), SIDES[s.run]
+  array = lambda dtype, *shape: jax.ShapeDtypeStruct(shape, dtype, sharding=at)
+  tokens, numbers = array(jnp.int32, size, sides, window), array(jnp.int32, size, sides)
+  pairs = Pairs(
+    tokens=tokens,
+    mask=array(jnp.bool, size, sides, window),
+    lengths=numbers,
+    valid=array(jnp.bool, size),
+    pair_ids=array(jnp.int32, size),
+    scores=array(jnp.float32, size, sides),
+    signals={},
+  )
+  reference = None
+  if "ref" in model.stage.needs:
+    params = model.frozen if s.lora else model.abstract.params
+    reference = compile_("reference", model.score, params, pairs).log_probs
+  batch = compile_("derive", model.derive, pairs, reference, model.abstract.step)
+  compile_("update", model.make_update(()), model.abstract, batch)
+  return compile_.done
 
 
 def abstract_batch(model: Learner) -> tuple[Rows, Rollouts]:

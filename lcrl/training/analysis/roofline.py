@@ -19,11 +19,12 @@ from lcrl.policies import Config
 from lcrl.policies import cache as caches
 from lcrl.policies.decoding import KERNELS
 from lcrl.sampling import jobs
-from lcrl.sampling.engine import Engine
 from lcrl.training.build import build_engine
 
 PyTree = Any
 GIB = 2.0**30
+SQUARE = 2048
+SIDES = {"preference": 2, "reward_model": 2, "sft": 1, "iterative": 2}  # answers of a pair
 
 
 class Program(NamedTuple):
@@ -61,15 +62,17 @@ CHIPS = {  # by device_kind
   "TPU v5": Chip(95 * GIB, 459e12, 2765e9, 600e9),
   "TPU v6 lite": Chip(32 * GIB, 918e12, 1640e9, 448e9),
   "TPU7x": Chip(96 * GIB, 1153e12, 3690e9, 600e9),  # a chip of 192 GiB is two devices
+  "NVIDIA A100-SXM4-80GB": Chip(80 * GIB, 312e12, 2039e9, 300e9),
   "NVIDIA H100 80GB HBM3": Chip(80 * GIB, 989e12, 3350e9, 450e9),
   "NVIDIA H200": Chip(141 * GIB, 989e12, 4800e9, 450e9),
 }
 
 
-def make_sampler(model: Any) -> Engine:
-  """The engine of the run, but for the tokens of its tokenizer."""
-  mesh = model.mesh if isinstance(model.mesh, Mesh) else None  # only described
-  return build_engine(model, mesh, end_ids=(0,), pad_id=0)
+def make_sampler(model: Any) -> Any:
+  """The engine of the run, but for the tokens of its tokenizer; or what describes it."""
+  if not isinstance(model.mesh, Mesh):
+    return model.sampler
+  return build_engine(model, model.mesh, end_ids=(0,), pad_id=0)
 
 
 def shares_prompt(model: Any) -> bool:
@@ -98,7 +101,7 @@ class Decoding(NamedTuple):
     return sum(tokens * keys for tokens, keys in self.reads)
 
 
-def decode_loops(model: Any, engine: Engine, tokens: float) -> Decoding:
+def decode_loops(model: Any, engine: Any, tokens: float) -> Decoding:
   """`core.complete`, for responses of so many tokens."""
   train, slots = model.settings.train, engine.slots
   rows = train.prompts * train.group_size // batch_shards(model.mesh)
@@ -132,7 +135,8 @@ def flops(model: Any, tokens: float) -> dict[str, float]:
     prefill          f                        of the last layer only queries, keys and values; once
                                               a group whose rows share their prompt
 
-  Attention counts the whole square: the XLA back end computes what it masks.
+  Attention counts the whole square in rows of up to SQUARE tokens, where plain attention computes
+  what it masks, and half of it in longer ones, which every back end takes in blocks.
   """
   s, c = model.settings, model.policy.config
   asked, length = s.train.max_prompt_tokens, s.train.max_prompt_tokens + s.train.max_tokens
@@ -140,12 +144,19 @@ def flops(model: Any, tokens: float) -> dict[str, float]:
   read = s.train.prompts if shares_prompt(model) else rows
   layer = 2 * layer_weights(c)
   attention = lambda span: 4 * span * c.heads * c.head_dim
-  forward = (layer + attention(length)) * c.layers
+  seen = lambda row: row if row <= SQUARE else row / 2
+  rows_attend = attention(seen(length))
+  forward = (layer + rows_attend) * c.layers
   head = 2 * c.hidden_size * c.vocab_size
   last = 2 * c.hidden_size * c.mlp_size
-  dropped = {"none": 0, "dots": attention(length), "full": layer + attention(length) - last}
+  dropped = {
+    "none": 0,
+    "attention": layer - last,
+    "dots": rows_attend,
+    "full": layer + rows_attend - last,
+  }
   qkv = 2 * c.hidden_size * (c.heads + 2 * c.kv_heads) * c.head_dim
-  prefill = (layer + attention(asked)) * (c.layers - 1) + qkv
+  prefill = (layer + attention(seen(asked))) * (c.layers - 1) + qkv
   coupled = model.recipe.loss.coupled and s.train.micro_batches > 1
   passes = int(coupled) + int(s.train.updates > 1)  # forward only, before the update
   score = rows * length * (forward + head)

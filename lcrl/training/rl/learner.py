@@ -31,7 +31,7 @@ from lcrl.policies.hf import Source
 from lcrl.registry import build
 from lcrl.training import optimizers
 from lcrl.training.checkpoint import AsSaved
-from lcrl.training.layout import first_state, lay_out
+from lcrl.training.layout import abstract, first_state, lay_out
 from lcrl.training.memory import check_rows, check_state
 from lcrl.training.packed import PackedScore, PackedUpdate
 from lcrl.training.rl.settings import Settings
@@ -192,9 +192,7 @@ def _frozen(s: Settings, source: Source, mesh: Mesh) -> tuple[Callable[[], PyTre
   shapes = jax.eval_shape(source.init, jax.random.key(0))
   split = param_shardings(mesh, source.policy.axes, shapes)
   load = cache(lambda: source.params(jax.random.key(s.seed), split))
-  return load, jax.tree.map(
-    lambda x, at: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=at), shapes, split
-  )
+  return load, abstract(shapes, split)
 
 
 def _training_mesh(s: Settings, devices) -> Mesh:
