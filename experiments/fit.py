@@ -203,22 +203,28 @@ def fit(
   built = kind.model(settings, devices=devices)
   check_shares(settings, built.mesh)
   tokens = _tokens(settings, tokens)
-  measured = measure(built, tokens=tokens) if settings.run == "rl" else measure_on_pairs(built)
+  kind_of_device = built.mesh.devices.flat[0].device_kind
+  mesh = AbstractMesh(tuple(built.mesh.shape.values()), AXES)
+  nvidia = "NVIDIA" in kind_of_device
+  run = arithmetic.describe(settings, built.policy.config, mesh, nvidia=nvidia)
+  if settings.run == "rl":
+    measured = measure(built, tokens=tokens)
+  else:
+    measured, calculated_too = measure_on_pairs(built), arithmetic.estimate(run)["update"]
+    work = {"flops": calculated_too.flops, "traffic": calculated_too.traffic}
+    measured["update"] = measured["update"]._replace(**work)
   shapes = built.abstract.params if settings.lora is None else built.frozen
   facts = report(
     measured,
-    kind=built.mesh.devices.flat[0].device_kind,
+    kind=kind_of_device,
     mesh=dict(built.mesh.shape),
     tokens=tokens,
     parameters=sum(math.prod(x.shape) for x in jax.tree.leaves(shapes)),
   )
-  chip = CHIPS.get(facts["kind"])
+  chip = CHIPS.get(kind_of_device)
   if chip is None or facts["fits"]:
     return facts
-  mesh = AbstractMesh(tuple(built.mesh.shape.values()), AXES)
-  nvidia = "NVIDIA" in facts["kind"]
-  run = arithmetic.describe(settings, built.policy.config, mesh, nvidia=nvidia)
-  return facts | {"advice": advice(run, chip, facts["programs"])}
+  return facts | {"advice": [str(a) for a in advice(run, chip, facts["programs"])]}
 
 
 def calculated(
@@ -227,18 +233,21 @@ def calculated(
   shape: Config | Path,
   *,
   tokens: float | None = None,
+  micro_tokens: int | None = None,
 ) -> dict[str, Any]:
-  """`report` of the config's step by arithmetic, and what to change if it does not fit."""
+  """`report` of the config's step by arithmetic, and what to change if it does not fit: "advice" in
+  words, and "changes", field -> value, where fields would do."""
   if isinstance(shape, Path):
     raise ValueError(f"{shape}: the size of a GGUF file is not calculated; name a shape, --model.")
   generation, count = parse(topology)
   kind = KINDS[generation][0]
   settings = kinds.kind(config).settings(config)
-  count = settings.mesh.devices or count
-  sizes = axis_sizes(count, **settings.mesh.axes)
+  sizes = axis_sizes(settings.mesh.devices or count, **settings.mesh.axes)
   mesh = AbstractMesh(tuple(sizes.values()), AXES, axis_types=(AxisType.Auto,) * len(AXES))
-  check_shares(settings, mesh)
-  run = arithmetic.describe(settings, shape, mesh, nvidia="NVIDIA" in kind)
+  run = arithmetic.describe(
+    settings, shape, mesh, nvidia="NVIDIA" in kind, micro_tokens=micro_tokens
+  )
+  check_shares(settings, mesh, run.micro_tokens)
   tokens = _tokens(settings, tokens)
   facts = report(
     arithmetic.estimate(run, tokens=tokens),
@@ -248,21 +257,37 @@ def calculated(
     parameters=arithmetic.parameters(shape),
     arithmetic=True,
   )
-  return facts if facts["fits"] else facts | {"advice": advice(run, CHIPS[kind], facts["programs"])}
+  if facts["fits"]:
+    return facts
+  said = advice(run, CHIPS[kind], facts["programs"])
+  changes = {name: value for one in said for name, value in one.fields.items()}
+  return facts | {"advice": [*map(str, said)], "changes": changes}
 
 
-def check_shares(s: Any, mesh: Any) -> None:
+def check_shares(s: Any, mesh: Any, micro_tokens: int | None = None) -> None:
   """Raises ValueError unless the batch of a run can be cut over these devices."""
-  pieces = s.train.micro_batches
-  if getattr(s.train, "micro_tokens", None):
-    pieces = 1
-  if s.run == "rl":
-    check_divides(mesh, prompts=s.train.prompts, pieces=pieces * s.train.updates)
+  if s.run != "rl":
+    size, pieces = s.built["batches"]["size"], s.train.micro_batches
+    check_divides(mesh, prompts=size, pieces=pieces, field="batches.size", of="train.micro_batches")
   else:
-    of = "train.micro_batches"
-    check_divides(
-      mesh, prompts=s.built["batches"]["size"], pieces=pieces, field="batches.size", of=of
-    )
+    pieces = 1 if micro_tokens else s.train.micro_batches * s.train.updates
+    check_divides(mesh, prompts=s.train.prompts, pieces=pieces)
+
+
+def cut_anew(config: dict[str, Any], topology: str) -> dict[str, Any]:
+  """Fields with which the batch of a config divides over a topology: fewer micro-batches, or pieces
+  by tokens in RL, or a sequence axis for packed pairs; none if there are none."""
+  s, (_, count) = kinds.kind(config).settings(config), parse(topology)
+  sizes = axis_sizes(count, **s.mesh.axes)
+  unit = sizes["data"] * sizes["fsdp"] * getattr(s.train, "updates", 1)
+  size = s.train.prompts if s.run == "rl" else s.built["batches"]["size"]
+  for pieces in range(s.train.micro_batches, 0, -1):
+    if size % (unit * pieces) == 0:
+      return {"train.micro_batches": pieces}
+  if s.run != "rl":
+    return {"mesh.sequence": unit // size} if s.train.pack and unit % size == 0 else {}
+  row = s.train.max_prompt_tokens + s.train.max_tokens
+  return {"train.micro_batches": 1, "train.pack": row, "train.micro_tokens": row}
 
 
 def _tokens(settings: Any, tokens: float | None) -> float:

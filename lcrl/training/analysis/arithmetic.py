@@ -71,6 +71,7 @@ class Described:
   coupled: bool
   measured: bool  # a stage before the loss reads entropy or its like
   reference: str | None  # None, "shared", "cached" or "frozen"
+  micro_tokens: int | None = None  # that a device takes at once; None: as train.micro_batches cuts
 
   @property
   def policy(self) -> Model:
@@ -91,7 +92,14 @@ class Described:
     return Sampler(Model(config), sampling.slots, sampling.cache_dtype)
 
 
-def describe(settings: Any, config: Config, mesh: AbstractMesh, *, nvidia: bool) -> Described:
+def describe(
+  settings: Any,
+  config: Config,
+  mesh: AbstractMesh,
+  *,
+  nvidia: bool,
+  micro_tokens: int | None = None,
+) -> Described:
   """The run of these settings with a policy of this shape.
 
   Args:
@@ -99,15 +107,16 @@ def describe(settings: Any, config: Config, mesh: AbstractMesh, *, nvidia: bool)
     config: the policy.
     mesh: sizes of the axes of `lcrl.mesh.AXES`.
     nvidia: whether the devices run the kernels for NVIDIA.
+    micro_tokens: tokens that a device takes at once; None: as the settings say.
   """
-  s = settings
+  s, micro = settings, micro_tokens or getattr(settings.train, "micro_tokens", None)
   if s.run == "rl":
     recipe, _ = recipes.from_config(s.slots, updates=s.train.updates)
     signals, kept = recipes.signals(recipe), "frozen" if s.lora is None else "shared"
     needs = "ref" in recipes.needs(recipe) or REF in signals
     measured = any(name in signals for name in SCORE_FIELDS)
     return Described(
-      s, config, mesh, nvidia, recipe.loss.coupled, measured, kept if needs else None
+      s, config, mesh, nvidia, recipe.loss.coupled, measured, kept if needs else None, micro
     )
   stage, _ = named_loss("preference" if s.run == "iterative" else s.run, s.built)
   reference = s.built["reference"]["fn"] if "ref" in stage.needs else None
@@ -239,13 +248,17 @@ class Memory:
     window = getattr(s, "window", 0) or s.built["data"]["window"]
     return s.built["batches"]["size"] * SIDES[s.run] * window, 1
 
+  def pieces(self, updates: int) -> int:
+    """Pieces of the part of a batch that an update takes."""
+    if self.model.micro_tokens is None:
+      return self.s.train.micro_batches
+    shared = self.batch[0] / batch_shards(self.model.mesh) / updates
+    return math.ceil(shared / self.model.micro_tokens)
+
   def piece(self, updates: int) -> float:
-    """Tokens that a device takes at once."""
-    limit = getattr(self.s.train, "micro_tokens", None)
-    tokens, _ = self.batch
-    shards = batch_shards(self.model.mesh) * self.model.mesh.shape["sequence"]
-    cut = tokens / (shards * self.s.train.micro_batches * updates)
-    return min(limit, cut) if limit else cut
+    """Tokens that a device takes at once: at least a packed row."""
+    cut = self.batch[0] / (batch_shards(self.model.mesh) * self.pieces(updates) * updates)
+    return max(cut, getattr(self.s.train, "pack", None) or 0) / self.model.mesh.shape["sequence"]
 
   @property
   def score(self) -> int:
@@ -268,10 +281,11 @@ class Memory:
     return int(held + self._gathered())
 
   def _gathered(self) -> float:
-    """One layer and the next, and the head with the gradient of it."""
+    """One layer and the next, the head with its gradient, and an embedding that is not the head."""
     layers = 2 * layer_weights(self.c) * self.item
-    head = self.c.hidden_size * self.c.vocab_size * (self.item + 4)
-    return (layers + head) / self.tensor if self.model.mesh.shape["fsdp"] > 1 else head
+    table = self.c.hidden_size * self.c.vocab_size
+    tables = table * (self.item + (4 if self.c.tied else 8))
+    return (layers + tables) / self.tensor if self.model.mesh.shape["fsdp"] > 1 else tables
 
   @property
   def weights(self) -> int:
@@ -283,7 +297,7 @@ class Memory:
     """Weights travel once a pass, gradients once a piece: all-gathers and reduce-scatters."""
     if batch_shards(self.model.mesh) == 1:
       return 0.0
-    pieces, passes = self.s.train.micro_batches * self.batch[1], 2
+    pieces, passes = self.pieces(self.batch[1]) * self.batch[1], 2
     split = self.model.mesh.shape["fsdp"] > 1
     gradients = 4 * (self.adapters or self.weights)
     return pieces * (split * passes * self.weights * self.item + gradients) / self.tensor

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
 import jax
@@ -127,8 +128,8 @@ def acting(model: Any) -> PyTree:
   if model.settings.lora is None:
     return model.abstract.params
   layers = dict(model.frozen["layers"])
-  for name, adapter in model.abstract.params.items():
-    layers[name] = layers[name] | adapter
+  for name in layers.keys() & model.abstract.params.keys():
+    layers[name] = layers[name] | model.abstract.params[name]
   return model.frozen | {"layers": layers}
 
 
@@ -138,39 +139,49 @@ def copies_reference(model: Learner) -> bool:
 
 
 class Compiling:
-  """Compiles programs one after the other."""
+  """Compiles programs, of which the slow ones in threads: a compiler keeps one core busy."""
 
-  def __init__(self) -> None:
-    self.done: dict[str, Compiled] = {}
+  def __init__(self, pool: ThreadPoolExecutor):
+    self._pool = pool
+    self._started: dict[str, Future[Compiled]] = {}
+
+  def start(self, name: str, function: Any, *args: Any, **kwargs: Any) -> Any:
+    """Lowers here, and compiles in a thread. Returns the lowered program."""
+    lowered = function.lower(*args, **kwargs)
+    self._started[name] = self._pool.submit(lowered.compile)
+    return lowered
 
   def __call__(self, name: str, function: Any, *args: Any, **kwargs: Any) -> PyTree:
-    """What the function returns, without values."""
-    lowered = function.lower(*args, **kwargs)
-    self.done[name] = lowered.compile()
-    return jax.tree.map(_like, lowered.out_info, self.done[name].output_shardings)
+    """What the function returns, without values; waits for the compiler."""
+    lowered = self.start(name, function, *args, **kwargs)
+    return jax.tree.map(_like, lowered.out_info, self._started[name].result().output_shardings)
+
+  def done(self) -> dict[str, Compiled]:
+    return {name: future.result() for name, future in self._started.items()}
 
 
 def compile_step(model: Learner) -> dict[str, Compiled]:
   """The programs that the loop runs in a step, for the longest prompts and responses."""
-  s, compile_ = model.settings, Compiling()
-  params = acting(model)
-  engine = make_sampler(model)
+  s, params, engine = model.settings, acting(model), make_sampler(model)
   rows, rollouts = abstract_batch(model)
   key = _like(jax.eval_shape(jax.random.key, 0), replicated(model.mesh))
-  copy = compile_("copy", programs.prepare, engine, params)
-  generate = programs.compiled(programs.generate, engine.compiler)
   bucket = programs.Bucket(s.train.max_prompt_tokens, s.train.max_tokens, shares_prompt(model))
-  compile_("sample", generate, engine, copy, rows, rollouts.budget, key, bucket)
-  at = {"step": model.abstract.step, "key": key}
-  if model.measured:
-    compile_("measure", model.measure, params, rollouts)
-  batch, _ = compile_("shape", model.shape, model.abstract.recipe, rollouts, **at)
-  if model.needs_reference:
-    base = params if model.settings.lora is None else model.frozen
-    reference = compile_("reference", model.measure, base, rollouts)
-    batch = dataclasses.replace(batch, ref_log_probs=reference.log_probs)
-  compile_("update", model.update, dataclasses.replace(model.abstract, pending=None), batch)
-  return compile_.done
+  with ThreadPoolExecutor(2) as pool:
+    compile_ = Compiling(pool)
+    copy = compile_("copy", programs.prepare, engine, params)
+    generate = programs.compiled(programs.generate, engine.compiler)
+    compile_.start("sample", generate, engine, copy, rows, rollouts.budget, key, bucket)
+    if model.measured:
+      compile_.start("measure", model.measure, params, rollouts)
+    at = {"step": model.abstract.step, "key": key}
+    batch, _ = compile_("shape", model.shape, model.abstract.recipe, rollouts, **at)
+    if model.needs_reference:
+      base = params if model.settings.lora is None else model.frozen
+      compile_.start("reference", model.measure, base, rollouts)
+      batch = dataclasses.replace(batch, ref_log_probs=rollouts.sampler_log_probs)  # laid out alike
+    state = dataclasses.replace(model.abstract, pending=None)
+    compile_.start("update", model.update, state, batch)
+    return compile_.done()
 
 
 def compile_on_pairs(model: PairLearner) -> dict[str, Compiled]:
@@ -179,7 +190,7 @@ def compile_on_pairs(model: PairLearner) -> dict[str, Compiled]:
   Raises:
     ValueError: the loss reads signals of the data, whose shapes only the data tell.
   """
-  s, compile_, mesh = model.settings, Compiling(), model.mesh
+  s, mesh = model.settings, model.mesh
   if unknown := set(model.stage.needs) - {*SCORE_FIELDS, "ref", "weights", "rejected", "scores"}:
     raise ValueError(f"the loss reads {sorted(unknown)} of the data: take --arithmetic.")
   size, window = s.built["batches"]["size"], s.built["data"]["window"]
@@ -195,13 +206,15 @@ def compile_on_pairs(model: PairLearner) -> dict[str, Compiled]:
     scores=array(jnp.float32, size, sides),
     signals={},
   )
-  reference = None
-  if "ref" in model.stage.needs:
-    params = model.frozen if s.lora else model.abstract.params
-    reference = compile_("reference", model.score, params, pairs).log_probs
-  batch = compile_("derive", model.derive, pairs, reference, model.abstract.step)
-  compile_("update", model.make_update(()), model.abstract, batch)
-  return compile_.done
+  with ThreadPoolExecutor(2) as pool:
+    compile_, reference = Compiling(pool), None
+    if "ref" in model.stage.needs:
+      params = model.frozen if s.lora else model.abstract.params
+      compile_.start("reference", model.score, params, pairs)
+      reference = array(jnp.float32, size, sides, window)
+    batch = compile_("derive", model.derive, pairs, reference, model.abstract.step)
+    compile_.start("update", model.make_update(()), model.abstract, batch)
+    return compile_.done()
 
 
 def abstract_batch(model: Learner) -> tuple[Rows, Rollouts]:
