@@ -1,7 +1,5 @@
 """The lines `Fits` of configs and the table of the study are what is calculated now."""
 
-import json
-
 import pytest
 
 from experiments.studies.fit import table
@@ -28,8 +26,7 @@ def test_the_least_hardware_is_found_again(name, places):
 
 
 def test_the_arithmetic_says_what_the_compiler_says():
-  for row in json.loads((table.HERE / "compiled.json").read_text()):
-    found = table.facts(row["config"], table.Place(row["topology"], row["changes"]))["programs"]
+  for row, found in table.calculated_again():
     for name, size in row["temporaries"].items():
       got = found[name]["temporaries"] / GIB
       assert got == pytest.approx(size, rel=0.15, abs=0.25), (row["config"], name)

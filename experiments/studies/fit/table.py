@@ -180,15 +180,26 @@ def page(places: dict[str, dict[str, Place]]) -> str:
   return "\n".join([HEAD, *rows, "", compared()])
 
 
+def calculated_again() -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
+  """Each row of compiled.json, and the programs that are calculated for it."""
+  for row in json.loads((HERE / "compiled.json").read_text(encoding="utf-8")):
+    config = changed(row["config"], Place(row["topology"], row["changes"]))
+    shape = fit.shape_of(config["policy"], row["model"])
+    yield row, fit.calculated(config, row["topology"], shape)["programs"]
+
+
 def compared() -> str:
   """Temporaries that the compiler said and that are calculated, of compiled.json."""
   lines = ["## Calculated and compiled", "", "GiB of temporaries on a device, by program.", ""]
-  lines += ["| config | topology | program | compiled | calculated |", "|---|---|---|---|---|"]
-  for row in json.loads((HERE / "compiled.json").read_text(encoding="utf-8")):
-    programs = facts(row["config"], Place(row["topology"], row["changes"]))["programs"]
+  lines += [
+    "| config | model | topology | program | compiled | calculated |",
+    "|---|---|---|---|---|---|",
+  ]
+  for row, programs in calculated_again():
     for name, size in row["temporaries"].items():
-      got = programs[name]["temporaries"] / GIB
-      lines.append(f"| {row['config']} | {row['topology']} | {name} | {size:.1f} | {got:.1f} |")
+      cells = [row["config"], row["model"], row["topology"], name, f"{size:.1f}"]
+      cells.append(f"{programs[name]['temporaries'] / GIB:.1f}")
+      lines.append("| " + " | ".join(cells) + " |")
   return "\n".join(lines) + "\n"
 
 
