@@ -211,7 +211,7 @@ def fit(
     measured = measure(built, tokens=tokens)
   else:
     measured, calculated_too = measure_on_pairs(built), arithmetic.estimate(run)["update"]
-    work = {"flops": calculated_too.flops, "traffic": calculated_too.traffic}
+    work: dict[str, Any] = {"flops": calculated_too.flops, "traffic": calculated_too.traffic}
     measured["update"] = measured["update"]._replace(**work)
   shapes = built.abstract.params if settings.lora is None else built.frozen
   facts = report(

@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 from jax.experimental.mesh_utils import create_device_mesh
-from jax.sharding import AxisType, Mesh, NamedSharding
+from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 PyTree = Any
@@ -111,7 +111,7 @@ def on_host() -> contextlib.AbstractContextManager:
     return contextlib.nullcontext()
 
 
-def batch_shards(mesh: Mesh) -> int:
+def batch_shards(mesh: Mesh | AbstractMesh) -> int:
   """The number of pieces that a batch is split into along B."""
   return mesh.shape["data"] * mesh.shape["fsdp"]
 

@@ -29,7 +29,7 @@ def test_the_arithmetic_says_what_the_compiler_says():
   for row, found in table.calculated_again():
     for name, size in row["temporaries"].items():
       got = found[name]["temporaries"] / GIB
-      assert got == pytest.approx(size, rel=0.15, abs=0.25), (row["config"], name)
+      assert got == pytest.approx(size, rel=0.1, abs=0.75), (row["config"], name)
 
 
 def test_a_header_is_replaced_and_not_added_twice():

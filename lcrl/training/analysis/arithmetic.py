@@ -328,7 +328,9 @@ def _leaves(config: Config) -> list[tuple[tuple[int, ...], tuple[str, ...]]]:
 def _numbers(config: Config, mesh: AbstractMesh) -> int:
   """Parameters that one device holds, as `mesh.param_shardings` splits them."""
   sizes = {name: mesh.shape[axis] for name, axis in RULES.items()}
-  plain = {f.name: f.default for f in dataclasses.fields(Config) if f.name in OPTIONS}
+  plain: dict[str, Any] = {
+    f.name: f.default for f in dataclasses.fields(Config) if f.name in OPTIONS
+  }
   total = 0
   for dims, names in _leaves(dataclasses.replace(config, **plain)):
     parts = [sizes.get(name, 1) for name in names]

@@ -195,7 +195,7 @@ def compile_on_pairs(model: PairLearner) -> dict[str, Compiled]:
     raise ValueError(f"the loss reads {sorted(unknown)} of the data: take --arithmetic.")
   size, window = s.built["batches"]["size"], s.built["data"]["window"]
   at, sides = batch_sharding(mesh), SIDES[s.run]
-  array = lambda dtype, *shape: jax.ShapeDtypeStruct(shape, dtype, sharding=at)
+  array: Any = lambda dtype, *shape: jax.ShapeDtypeStruct(shape, dtype, sharding=at)
   tokens, numbers = array(jnp.int32, size, sides, window), array(jnp.int32, size, sides)
   pairs = Pairs(
     tokens=tokens,
