@@ -285,7 +285,9 @@ def cut_anew(config: dict[str, Any], topology: str) -> dict[str, Any]:
     if size % (unit * pieces) == 0:
       return {"train.micro_batches": pieces}
   if s.run != "rl":
-    return {"mesh.sequence": unit // size} if s.train.pack and unit % size == 0 else {}
+    return (
+      {"mesh.sequence": unit // size} if arithmetic.packed_width(s) and unit % size == 0 else {}
+    )
   row = s.train.max_prompt_tokens + s.train.max_tokens
   return {"train.micro_batches": 1, "train.pack": row, "train.micro_tokens": row}
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from lcrl.mesh import batch_shards
-from lcrl.training.analysis.arithmetic import MARGIN, Described, Memory
+from lcrl.training.analysis.arithmetic import MARGIN, Described, Memory, packed_width
 from lcrl.training.analysis.roofline import GIB, Chip
 
 NOTHING: dict[str, Any] = {}
@@ -89,11 +89,11 @@ def _pass(run: Described, memory: Memory, name: str, free: float):
     row = s.train.max_prompt_tokens + s.train.max_tokens
     return {"train.micro_batches": 1, "train.pack": row, "train.micro_tokens": row}, ""
   window = getattr(s, "window", 0) or s.built.get("data", {}).get("window", 0)
-  if window and (s.train.pack or 0) > window:
+  if window and packed_width(s) > window:
     return {"train.pack": window}, ""
   change, words = _wider(run, "fewer tokens in a row")
   sequence = 2 * run.mesh.shape["sequence"]
-  if change or s.train.pack is None or run.mesh.size % (sequence * run.mesh.shape["tensor"]):
+  if change or not packed_width(s) or run.mesh.size % (sequence * run.mesh.shape["tensor"]):
     return change, words
   return {"mesh.sequence": sequence}, ""
 

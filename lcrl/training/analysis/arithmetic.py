@@ -22,6 +22,7 @@ from lcrl.mesh import AXES, RULES, batch_shards
 from lcrl.policies import Config, make
 from lcrl.policies.config import OPTIONS
 from lcrl.policies.decoding import KERNELS
+from lcrl.policies.transformer import REMAT
 from lcrl.training import optimizers
 from lcrl.training.analysis.roofline import (
   SIDES,
@@ -110,6 +111,8 @@ def describe(
     micro_tokens: tokens that a device takes at once; None: as the settings say.
   """
   s, micro = settings, micro_tokens or getattr(settings.train, "micro_tokens", None)
+  if config.remat not in REMAT:  # it chooses itself: what needs least
+    config = dataclasses.replace(config, remat="full")
   if s.run == "rl":
     recipe, _ = recipes.from_config(s.slots, updates=s.train.updates)
     signals, kept = recipes.signals(recipe), "frozen" if s.lora is None else "shared"
@@ -258,7 +261,7 @@ class Memory:
   def piece(self, updates: int) -> float:
     """Tokens that a device takes at once: at least a packed row."""
     cut = self.batch[0] / (batch_shards(self.model.mesh) * self.pieces(updates) * updates)
-    return max(cut, getattr(self.s.train, "pack", None) or 0) / self.model.mesh.shape["sequence"]
+    return max(cut, packed_width(self.s)) / self.model.mesh.shape["sequence"]
 
   @property
   def score(self) -> int:
@@ -350,6 +353,12 @@ def _moments(optimizer: Any) -> int:
   """Bytes of the optimizer's state for each trained number."""
   one = jax.eval_shape(optimizer.init, {"x": jax.ShapeDtypeStruct((1000,), jnp.float32)})
   return sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(one) if x.ndim) // 1000
+
+
+def packed_width(settings: Any) -> int:
+  """Tokens of a packed row that the settings name; 0 where rows are not packed, or as it suits."""
+  pack = settings.train.pack
+  return pack if isinstance(pack, int) else 0
 
 
 def parameters(config: Config) -> int:
