@@ -46,6 +46,8 @@ def trainable(source: Source, adapters: Lora | None, hooks: Any = lora) -> Train
 
 def learn(part: Trainable, score, step, base: PyTree, state: TrainState, batch: Any, **sizes):
   """Runs `step` on the trained parameters, scored together with their base."""
+  if not jax.tree.leaves(base):
+    return step(state, batch, score=score, **sizes)
   from_trained = lambda trained, rows, **sizes: score(
     part.with_adapters(base, trained), rows, **sizes
   )
