@@ -4,6 +4,8 @@ Source  arXiv:2407.08639
 Data    UltraFeedback-binarized (prompt, chosen, rejected), as Parquet
 Run     python -m experiments.train --config=configs/beta_dpo.py --workdir=$WORKDIR
 Smoke   the same with --config=configs/beta_dpo.py:smoke (one CPU, under a minute)
+Fits    h100:4: 52 of 80 GiB a device, at least 9 s a step
+        v5p:2x2x1: 52 of 95 GiB a device, at least 18 s a step
 Result  not run yet
 """
 

@@ -7,6 +7,8 @@ Source  CRM of arXiv:2511.09158, from secondary sources. Stand-in: any scores be
 Data    prompt, response and score as JSON lines in data/conciseness.jsonl
 Run     python -m experiments.train --config=configs/conciseness_reward_model.py --workdir=$WORKDIR
 Smoke   the same with --config=configs/conciseness_reward_model.py:smoke (one CPU, under a minute)
+Fits    h100:2: 50 of 80 GiB a device, at least 18 s a step
+        v5p:2x2x1: 26 of 95 GiB a device, at least 20 s a step
 Result  not run yet
 """
 

@@ -6,6 +6,8 @@ Tier    B
 Data    MATH's train split as JSON lines in data/math.jsonl
 Run     python -m experiments.train --config=configs/conciser.py --workdir=$WORKDIR
 Smoke   the same with --config=configs/conciser.py:smoke (one CPU, under a minute)
+Fits    h100:8: 51 of 80 GiB a device, at least 54 s a step
+        v5p:2x2x2: 51 of 95 GiB a device, at least 98 s a step
 Result  not run yet
 """
 

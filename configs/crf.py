@@ -9,6 +9,8 @@ First   a run of configs/conciseness_reward_model.py in runs/conciseness_reward_
 Run     python -m experiments.train --config=configs/crf.py --workdir=$WORKDIR
 Smoke   the same with --config=configs/crf.py:smoke (one CPU, under a minute); no
         model scores there, but the share of words said for the first time
+Fits    h100:8: 58 of 80 GiB a device, at least 75 s a step
+        v5p:2x2x2: 58 of 95 GiB a device, at least 133 s a step
 Result  not run yet
 """
 

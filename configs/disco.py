@@ -6,6 +6,8 @@ Tier    A
 Data    questions with answers as JSON lines, such as DeepScaleR's, in data/deepscaler.jsonl
 Run     python -m experiments.train --config=configs/disco.py --workdir=$WORKDIR
 Smoke   the same with --config=configs/disco.py:smoke (one CPU, under a minute)
+Fits    h100:4: 69 of 80 GiB a device, at least 137 s a step
+        v5p:2x2x1: 69 of 95 GiB a device, at least 247 s a step
 Result  not run yet
 """
 

@@ -5,6 +5,8 @@ Tier    A
 Data    questions with answers as JSON lines, such as DeepScaleR's, in data/deepscaler.jsonl
 Run     python -m experiments.train --config=configs/dr_grpo.py --workdir=$WORKDIR
 Smoke   the same with --config=configs/dr_grpo.py:smoke (one CPU, under a minute)
+Fits    h100:8: 50 of 80 GiB a device, at least 53 s a step
+        v5p:2x2x2: 50 of 95 GiB a device, at least 95 s a step
 Result  not run yet
 """
 

@@ -6,6 +6,8 @@ Tier    A
 Data    questions with answers as JSON lines, such as DeepScaleR's, in data/deepscaler.jsonl
 Run     python -m experiments.train --config=configs/format_length.py --workdir=$WORKDIR
 Smoke   the same with --config=configs/format_length.py:smoke (one CPU, under a minute)
+Fits    h100:8: 50 of 80 GiB a device, at least 19 s a step
+        v5p:2x2x2: 50 of 95 GiB a device, at least 28 s a step
 Result  not run yet
 """
 

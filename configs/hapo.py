@@ -6,6 +6,8 @@ Tier    A
 Data    2,000 questions with answers as JSON lines, as DeepScaleR's, in data/deepscaler_2000.jsonl
 Run     python -m experiments.train --config=configs/hapo.py --workdir=$WORKDIR
 Smoke   the same with --config=configs/hapo.py:smoke (one CPU, under a minute)
+Fits    h100:4: 52 of 80 GiB a device, at least 122 s a step
+        v5p:2x2x1: 52 of 95 GiB a device, at least 193 s a step
 Result  not run yet
 """
 

@@ -7,6 +7,8 @@ Tier    A
 Data    questions with answers as JSON lines, such as DeepScaleR's, in data/deepscaler.jsonl
 Run     python -m experiments.train --config=configs/hbpo.py --workdir=$WORKDIR
 Smoke   the same with --config=configs/hbpo.py:smoke (one CPU, under a minute)
+Fits    h100:4: 59 of 80 GiB a device, at least 45 s a step
+        v5p:2x2x1: 59 of 95 GiB a device, at least 83 s a step
 Result  not run yet
 """
 

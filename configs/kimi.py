@@ -6,6 +6,8 @@ Tier    A
 Data    questions with answers as JSON lines, such as DeepScaleR's, in data/deepscaler.jsonl
 Run     python -m experiments.train --config=configs/kimi.py --workdir=$WORKDIR
 Smoke   the same with --config=configs/kimi.py:smoke (one CPU, under a minute)
+Fits    h100:8: 64 of 80 GiB a device, at least 204 s a step
+        v5p:2x2x2: 64 of 95 GiB a device, at least 346 s a step
 Result  not run yet
 """
 

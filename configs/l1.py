@@ -11,6 +11,8 @@ Tier    A
 Data    questions with answers as JSON lines, such as DeepScaleR's, in data/deepscaler.jsonl
 Run     python -m experiments.train --config=configs/l1.py --workdir=$WORKDIR
 Smoke   the same with --config=configs/l1.py:smoke or :max,smoke (one CPU, under a minute)
+Fits    h100:8: 40 of 80 GiB a device, at least 51 s a step
+        v5p:2x2x1: 76 of 95 GiB a device, at least 184 s a step
 Result  not run yet
 """
 

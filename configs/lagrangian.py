@@ -6,6 +6,8 @@ Tier    A
 Data    GSM8K's train split as JSON lines in data/gsm8k.jsonl
 Run     python -m experiments.train --config=configs/lagrangian.py --workdir=$WORKDIR
 Smoke   the same with --config=configs/lagrangian.py:smoke (one CPU, under a minute)
+Fits    h100:2: 39 of 80 GiB a device, at least 11 s a step
+        v5p:2x2x1: 20 of 95 GiB a device, at least 12 s a step
 Result  not run yet
 """
 

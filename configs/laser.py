@@ -13,6 +13,8 @@ Tier    A
 Data    questions with answers as JSON lines, such as DeepScaleR's, in data/deepscaler.jsonl
 Run     python -m experiments.train --config=configs/laser.py --workdir=$WORKDIR
 Smoke   the same with --config=configs/laser.py:smoke or :d,smoke (one CPU, under a minute)
+Fits    h100:8: 65 of 80 GiB a device, at least 225 s a step
+        v5p:2x2x2: 65 of 95 GiB a device, at least 390 s a step
 Result  not run yet
 """
 

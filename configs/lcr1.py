@@ -7,6 +7,8 @@ Tier    A
 Data    questions with answers as JSON lines, such as DeepScaleR's, in data/deepscaler.jsonl
 Run     python -m experiments.train --config=configs/lcr1.py --workdir=$WORKDIR
 Smoke   the same with --config=configs/lcr1.py:smoke (one CPU, under a minute)
+Fits    h100:4: 43 of 80 GiB a device, at least 29 s a step
+        v5p:2x2x1: 43 of 95 GiB a device, at least 47 s a step
 Result  not run yet
 """
 

@@ -6,6 +6,8 @@ Tier    A
 Data    GSM8K's train split as JSON lines in data/gsm8k.jsonl
 Run     python -m experiments.train --config=configs/length_dual.py --workdir=$WORKDIR
 Smoke   the same with --config=configs/length_dual.py:smoke (one CPU, under a minute)
+Fits    h100:1: 71 of 80 GiB a device, at least 18 s a step
+        v5p:2x2x1: 19 of 95 GiB a device, at least 10 s a step
 Result  not run yet
 """
 

@@ -5,6 +5,10 @@ Source  arXiv:2502.13922 and its code (AdamW in place of RMSprop; set rope_theta
 Data    prompt (long), reference_prompt (short), chosen (answers that), rejected (answers prompt)
 Run     python -m experiments.train --config=configs/longpo.py --workdir=$WORKDIR
 Smoke   the same with --config=configs/longpo.py:smoke (one CPU, under a minute)
+Fits    h100:16: 69 of 80 GiB a device, at least 26 s a step, with mesh.sequence=2, train.prompts=2,
+        train.pack=131072, mesh.tensor=8, train.micro_batches=8
+        v5p:2x2x4: 84 of 95 GiB a device, at least 55 s a step, with mesh.sequence=2,
+        train.prompts=8, train.pack=131072, mesh.tensor=2, train.micro_batches=2
 Result  not run yet
 """
 

@@ -6,6 +6,8 @@ Tier    B
 Data    questions with answers as JSON lines, such as DeepScaleR's, in data/deepscaler.jsonl
 Run     python -m experiments.train --config=configs/mrt.py --workdir=$WORKDIR
 Smoke   the same with --config=configs/mrt.py:smoke (one CPU, under a minute)
+Fits    h100:4: 51 of 80 GiB a device, at least 111 s a step
+        v5p:2x2x1: 51 of 95 GiB a device, at least 183 s a step
 Result  not run yet
 """
 

@@ -7,6 +7,9 @@ Tier    A
 Data    MATH's train split as JSON lines in data/math.jsonl
 Run     python -m experiments.train --config=configs/o1_pruner.py --workdir=$WORKDIR
 Smoke   the same with --config=configs/o1_pruner.py:smoke (one CPU, under a minute)
+Fits    h100:8: 55 of 80 GiB a device, at least 84 s a step, with train.micro_batches=1,
+        train.pack=5120, train.micro_tokens=5120
+        v5p:2x2x2: 78 of 95 GiB a device, at least 154 s a step
 Result  not run yet
 """
 

@@ -6,6 +6,8 @@ Tier    A
 Data    GSM8K's train split as JSON lines in data/gsm8k.jsonl
 Run     python -m experiments.train --config=configs/rloo.py --workdir=$WORKDIR
 Smoke   the same with --config=configs/rloo.py:smoke (one CPU, under a minute)
+Fits    h100:1: 53 of 80 GiB a device, at least 14 s a step
+        v5p:2x2x1: 15 of 95 GiB a device, at least 8 s a step
 Result  not run yet
 """
 

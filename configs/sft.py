@@ -4,6 +4,8 @@ Source  the usual recipe: every token counts the same
 Data    UltraFeedback-binarized (prompt, chosen, rejected), as Parquet
 Run     python -m experiments.train --config=configs/sft.py --workdir=$WORKDIR
 Smoke   the same with --config=configs/sft.py:smoke (one CPU, under a minute)
+Fits    h100:4: 49 of 80 GiB a device, at least 4 s a step
+        v5p:2x2x1: 49 of 95 GiB a device, at least 9 s a step
 Result  not run yet
 """
 

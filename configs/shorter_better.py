@@ -6,6 +6,8 @@ Tier    A
 Data    questions with answers as JSON lines, such as DeepScaleR's, in data/deepscaler.jsonl
 Run     python -m experiments.train --config=configs/shorter_better.py --workdir=$WORKDIR
 Smoke   the same with --config=configs/shorter_better.py:smoke (one CPU, under a minute)
+Fits    h100:2: 52 of 80 GiB a device, at least 33 s a step
+        v5p:2x2x1: 27 of 95 GiB a device, at least 32 s a step
 Result  not run yet
 """
 

@@ -6,6 +6,8 @@ Tier    B
 Data    MATH's train split as JSON lines in data/math.jsonl
 Run     python -m experiments.train --config=configs/tldr.py --workdir=$WORKDIR
 Smoke   the same with --config=configs/tldr.py:smoke (one CPU, under a minute)
+Fits    h100:4: 40 of 80 GiB a device, at least 41 s a step
+        v5p:2x2x1: 40 of 95 GiB a device, at least 74 s a step
 Result  not run yet
 """
 

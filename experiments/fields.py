@@ -123,11 +123,12 @@ def _parts(module: ModuleType, function: Callable, argument: str) -> list[str]:
 
 def _arguments(function: Callable, run: tuple[str, ...]) -> Iterator[Row]:
   meaning = _meanings(function)
-  if record := getattr(function, "record", None):
-    yield from _fields(record)
-    return
+  record = getattr(function, "record", None)
+  fields = list(_fields(record)) if record else []
+  yield from fields
+  known = {*run, "tokenizer", *(name for name, *_ in fields)}
   for name, parameter in parameters(function).items():
-    if name in run or name == "tokenizer":
+    if name in known or (record and parameter.kind is parameter.VAR_KEYWORD):
       continue
     kind = said(hints_of(function)[name]) if name in hints_of(function) else "anything"
     default = "required" if parameter.default is parameter.empty else _default(parameter.default)

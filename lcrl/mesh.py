@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 from jax.experimental.mesh_utils import create_device_mesh
-from jax.sharding import AxisType, Mesh, NamedSharding
+from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 PyTree = Any
@@ -51,16 +51,7 @@ def make_mesh(
     ValueError: the product of the axes is not the number of devices.
   """
   devices = np.asarray(jax.devices() if devices is None else devices).reshape(-1)
-  sizes = dict(zip(AXES, (data, fsdp, tensor, sequence), strict=True))
-  free = [name for name, size in sizes.items() if size == -1]
-  fixed = math.prod(size for size in sizes.values() if size != -1)
-  if len(free) > 1 or fixed < 1 or devices.size % fixed or (not free and fixed != devices.size):
-    raise ValueError(
-      f"mesh {sizes} does not cover {devices.size} devices exactly: one axis may be -1 and takes "
-      "what the others leave, or mesh.devices takes the first so many."
-    )
-  for name in free:
-    sizes[name] = devices.size // fixed
+  sizes = axis_sizes(devices.size, data=data, fsdp=fsdp, tensor=tensor, sequence=sequence)
   near = create_device_mesh(tuple(sizes.values()), devices, allow_split_physical_axes=True)
   return Mesh(near, AXES, axis_types=(AxisType.Auto,) * len(AXES))
 
@@ -72,6 +63,23 @@ def check_sampling_devices(count: int) -> None:
       f"sampling.devices={count} works in one process, not in {jax.process_count()}: with 0, every "
       "device samples and trains, also with train.steps_ahead=1."
     )
+
+
+def axis_sizes(devices: int, **axes: int) -> dict[str, int]:
+  """The sizes of all AXES for so many devices; one may be -1. Raises as `make_mesh` does.
+
+  >>> axis_sizes(8, data=1, fsdp=-1, tensor=2, sequence=1)
+  {'data': 1, 'fsdp': 4, 'tensor': 2, 'sequence': 1}
+  """
+  sizes = {name: axes[name] for name in AXES}
+  free = [name for name, size in sizes.items() if size == -1]
+  fixed = math.prod(size for size in sizes.values() if size != -1)
+  if len(free) > 1 or fixed < 1 or devices % fixed or (not free and fixed != devices):
+    raise ValueError(
+      f"mesh {sizes} does not cover {devices} devices exactly: one axis may be -1 and takes "
+      "what the others leave, or mesh.devices takes the first so many."
+    )
+  return sizes | dict.fromkeys(free, devices // fixed)
 
 
 def sampler_mesh(mesh: Mesh, count: int) -> Mesh:
@@ -111,7 +119,7 @@ def on_host() -> contextlib.AbstractContextManager:
     return contextlib.nullcontext()
 
 
-def batch_shards(mesh: Mesh) -> int:
+def batch_shards(mesh: Mesh | AbstractMesh) -> int:
   """The number of pieces that a batch is split into along B."""
   return mesh.shape["data"] * mesh.shape["fsdp"]
 

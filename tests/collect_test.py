@@ -114,9 +114,10 @@ def test_a_round_is_cut_into_micro_batches_on_every_shard():
 def test_a_sampler_with_slots_hears_how_long_answers_were():
   """So that the longest start first; nothing is known of the first round."""
 
+  heard = []
+
   class Slots(OneInFour):
     engine = types.SimpleNamespace(slots=4)
-    heard = []
 
     def render(self, prompts, index, budget):
       ids = np.array([p.id for p in prompts], np.int32)
@@ -124,14 +125,13 @@ def test_a_sampler_with_slots_hears_how_long_answers_were():
       return LocalPrompts(prompts, rows, budget)
 
     def start(self, params, local, key):
-      self.heard.append(local.rows.expected)
+      heard.append(local.rows.expected)
       return super().start(params, (local.prompts, local.rows.index), key)
 
-  worker = Slots()
   four = lambda position: Prompt(position % 4, (), None)
-  collector = Collector(four, RolloutPipeline(worker), RECIPE, prompts=4, group_size=4)
+  collector = Collector(four, RolloutPipeline(Slots()), RECIPE, prompts=4, group_size=4)
   first = collector.start(None, CollectRequest(recipes.init(RECIPE), 0, 0, ())).result()
   collector.start(None, CollectRequest(recipes.init(RECIPE), 1, 4, ())).result()
   lengths = np.asarray(first.rollouts.lengths).mean(axis=1)
-  np.testing.assert_array_equal(worker.heard[0], np.zeros(4))
-  np.testing.assert_allclose(worker.heard[1], lengths)
+  np.testing.assert_array_equal(heard[0], np.zeros(4))
+  np.testing.assert_allclose(heard[1], lengths)

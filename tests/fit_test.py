@@ -14,7 +14,7 @@ from experiments import fit as command
 from lcrl.mesh import make_mesh
 from lcrl.policies import Config
 from lcrl.policies.shapes import SHAPES
-from lcrl.training.analysis import fit
+from lcrl.training.analysis import fit, roofline
 from lcrl.training.analysis.collectives import sent_bytes
 from lcrl.training.rl.learner import build_learner
 from lcrl.training.rl.settings import read
@@ -40,7 +40,7 @@ def test_flops_are_those_of_an_unrolled_compile(monkeypatch):
   monkeypatch.setattr(jax.lax, "scan", functools.partial(jax.lax.scan, unroll=True))
   model = build(remat="full")
   programs = fit.compile_step(model)
-  want = fit.flops(model, tokens=1)  # the loop over tokens is counted once
+  want = roofline.flops(model, tokens=1)  # the loop over tokens is counted once
   for name in ("sample", "update"):
     assert programs[name].cost_analysis()["flops"] == pytest.approx(want[name], rel=0.02)
 
@@ -50,15 +50,15 @@ def test_flops_of_the_usual_formula():
   policy = command.described({"fn": "pretrained", "path": "absent"}, "smollm2-135m")
   model = build_learner(read({**CONFIG, "policy": policy, "mesh": {}}))
   weights, head, attention = 106_168_320, 576 * 49152, 4 * 64 * 9 * 64 * 30
-  assert fit.layer_weights(model.policy.config) * 30 == weights
+  assert roofline.layer_weights(model.policy.config) * 30 == weights
   want = 8 * 2 * 64 * (6 * weights + 8 * head + 3 * attention)  # 6 N, and the head once more
-  assert fit.flops(model, tokens=1)["update"] == want
+  assert roofline.flops(model, tokens=1)["update"] == want
 
 
 def test_memory_is_split_like_the_state(one):
   eight = fit.measure(build(devices=8, fsdp=8))
   assert [*one] == ["copy", "sample", "shape", "update"]
-  state = fit.device_bytes(build().abstract)
+  state = roofline.device_bytes(build().abstract)
   assert state < one["update"].arguments < 1.05 * state
   assert one["update"].outputs < 0.01 * state, "the state is donated"
   assert eight["update"].arguments < one["update"].arguments / 7
@@ -137,10 +137,10 @@ def test_tpu_text_tells_a_scan_from_a_loop_without_known_end():
       sent_bytes(TPU_TEXT, trips=wrong)
 
 
-@pytest.mark.parametrize("slots, loops", [(None, (64, 36, 0)), (4, (2, 2, 1, 100, 0))])
+@pytest.mark.parametrize("slots, loops", [(None, (64, 36, 0)), (4, (4, 1, 1, 48, 2))])
 def test_a_token_is_sent_once_whatever_loop_writes_it(slots, loops):
   """8 prompts x 2 on 2 x 4 devices, 100 of at most 256 tokens; 8 rows a data shard, in slots for 4
-  in two waves of two starts. The states, float32 [256], are added up over 4 devices where a matrix
+  in two waves of two starts, and two turns a wave that get pages. The states, float32 [256], are added up over 4 devices where a matrix
   is split along its input: after the embedding, and twice a layer, but of prompts not in the last.
   What a draw needs besides is small."""
   config = {**CONFIG, "mesh": {"data": 2, "fsdp": 1, "tensor": 4}, "sampling": {"slots": slots}}
@@ -150,7 +150,7 @@ def test_a_token_is_sent_once_whatever_loop_writes_it(slots, loops):
   text = fit.compile_step(model)["sample"].as_text()
 
   def sent(tokens):
-    trips = fit.decode_loops(model, fit.make_sampler(model), tokens).trips()
+    trips = roofline.decode_loops(model, roofline.make_sampler(model), tokens).trips()
     assert tokens == 0 or trips == loops
     return sent_bytes(text, trips=trips)["all-reduce"]
 
@@ -165,14 +165,15 @@ def test_a_shared_prompt_is_read_once():
   sampled = lambda sampling: build_learner(
     read(many | {"sampling": sampling}), devices=jax.devices()[:1]
   )
-  seen = lambda sampling: fit.traffic(sampled(sampling), 100)
-  weights = 100 * (fit.layer_weights(build().policy.config) * 2 + 256 * 768) * 4
+  seen = lambda sampling: roofline.traffic(sampled(sampling), 100)
+  weights = 100 * (roofline.layer_weights(build().policy.config) * 2 + 256 * 768) * 4
   key, own = 2 * 2 * 64 * 2 * 4, 64 * 64 + 36 * 128
   assert seen({})["sample"] == weights + (8 * 32 * 100 + 32 * own) * key
-  waiting = seen({"slots": 16})["sample"]  # a prompt of its own for each, 100 steps of 128 places
-  assert waiting == 2 * weights + 32 * (32 * 100 + 128 * 100) * key
+  # A prompt of its own for each row; with it, 96 tokens read 128 positions and 4 read all 288.
+  waiting = seen({"slots": 16})["sample"]
+  assert waiting == 2 * weights + 32 * (32 * 100 + 96 * 96 + 4 * 256) * key
   assert seen({"cache_dtype": "int8"})["sample"] < weights + (8 * 32 * 100 + 32 * own) * key / 3
-  asked = lambda sampling: fit.flops(sampled(sampling), 0)["sample"]
+  asked = lambda sampling: roofline.flops(sampled(sampling), 0)["sample"]
   assert asked({"slots": 2}) == 4 * asked({"slots": 4}) == 4 * asked({})  # of prompts alone
 
 
@@ -191,20 +192,25 @@ def test_well_known_shapes_have_their_published_sizes():
   def count(c):
     embedding = c.vocab_size * c.hidden_size * (1 if c.tied else 2)
     bias = (c.heads + 2 * c.kv_heads) * c.head_dim if c.qkv_bias else 0
-    return embedding + c.layers * (fit.layer_weights(c) + bias + 2 * c.hidden_size) + c.hidden_size
+    vectors = 2 * c.hidden_size + bias + (2 * c.head_dim if c.qk_norm else 0)
+    return embedding + c.layers * (roofline.layer_weights(c) + vectors) + c.hidden_size
 
   published = {"smollm2-135m": 134_515_008, "qwen2.5-0.5b": 494_032_768, "llama3-8b": 8_030_261_248}
   published |= {"qwen2.5-1.5b": 1_543_714_304, "qwen2.5-7b": 7_615_616_512}
+  published |= {"qwen2.5-3b": 3_085_938_688, "qwen2.5-32b": 32_763_876_352}
+  published |= {"qwen3-4b": 4_022_468_096, "qwen3-8b": 8_190_735_360}
+  published |= {"mistral-7b": 7_241_732_096, "r1-distill-qwen-1.5b": 1_777_088_000}
   assert {name: count(SHAPES[name]) for name in published} == published
 
 
 def test_the_report_reads_as_it_counts(one):
-  facts = command.report(build(), one, 10)
+  told = {"kind": "cpu", "mesh": {"fsdp": 1}, "parameters": 1_800_000}
+  facts = command.report(one, tokens=10, **told)
   json.dumps(facts)
   assert "fits" not in facts, "nothing is known of this device"
   assert facts["peak"] == max(row["peak"] for row in facts["programs"].values())
-  chip = fit.Chip(memory=1.0, flops=1e9, bandwidth=1e9, links=1e9)
-  program = fit.Program(0, 0, 0, 0, flops=8e9, traffic=2e9, sent=3e9)
+  chip = roofline.Chip(memory=1.0, flops=1e9, bandwidth=1e9, links=1e9)
+  program = roofline.Program(0, 0, 0, 0, flops=8e9, traffic=2e9, sent=3e9)
   assert chip.seconds(program, devices=8) == 3.0  # computing 1 s, memory 2 s
   lines = command.table(facts).splitlines()
   assert lines[0].startswith("1.8 M parameters on 1 x cpu (mesh of one)")

@@ -66,6 +66,75 @@ def test_states_and_updates_are_those_of_optax(ours, rule):
     states = mine, other
 
 
+def test_moments_in_bfloat16_follow_those_in_float32():
+  """Two large gradients, then small ones: rounded to the nearest, nu would never fall again."""
+  params = {"w": jnp.ones((32, 32), jnp.bfloat16)}
+  rule = optax.scale_by_adam(b1=0.9, b2=0.999)
+  plain, short = optimizers.stored_in("float32", rule), optimizers.stored_in("bfloat16", rule)
+  nearest = lambda state: jax.tree.map(
+    lambda x: x if x.dtype == jnp.int32 else x.astype(jnp.bfloat16).astype(jnp.float32), state
+  )
+
+  @jax.jit
+  def run(params):
+    grads = jnp.where(jnp.arange(2000) < 2, 1.0, 0.01)
+    start = plain.init(params), short.init(params), plain.init(params)
+
+    def one(states, g):
+      grads = {"w": jnp.full((32, 32), g, jnp.bfloat16)}
+      ups, states = zip(
+        *(f.update(grads, s) for f, s in zip((plain, short, plain), states, strict=True)),
+        strict=True,
+      )
+      return (*states[:2], nearest(states[2])), ups
+
+    return jax.lax.scan(one, start, grads)
+
+  (want, got, stuck), (ups, shorts, _) = run(params)
+  assert jax.tree.structure(got) == jax.tree.structure(rule.init(params)), "checkpoints restore"
+  dtypes = lambda state: {x.dtype for x in jax.tree.leaves((state.mu, state.nu))}
+  assert (dtypes(want), dtypes(got)) == ({jnp.dtype("float32")}, {jnp.dtype("bfloat16")})
+  mean = lambda state: float(state.nu["w"].astype(jnp.float32).mean())
+  assert mean(got) == pytest.approx(mean(want), rel=0.02)
+  assert mean(stuck) > 3 * mean(want)
+  for both in zip(ups["w"], shorts["w"], strict=True):
+    np.testing.assert_allclose(*(x.mean() for x in both), rtol=0.05)
+
+
+@pytest.mark.parametrize("moments", optimizers.MOMENTS)
+@pytest.mark.parametrize("fn", ["adamw", "lamb"])
+def test_training_goes_down_with_either_moments(fn, moments):
+  spec = {"fn": fn, "learning_rate": 0.02, "moments": moments, "b2": 0.999}
+  optimizer = optimizers.from_config(spec)
+  x = jax.random.normal(jax.random.key(0), (64, 8))
+  y = x @ jnp.arange(8.0)
+
+  @jax.jit
+  def run(w):
+    loss = lambda w: jnp.mean((x @ w - y) ** 2)
+
+    def one(carry, _):
+      value, grads = jax.value_and_grad(loss)(carry[0])
+      changes, state = optimizer.update(grads, carry[1], carry[0])
+      return (optax.apply_updates(carry[0], changes), state), value
+
+    return jax.lax.scan(one, (w, optimizer.init(w)), length=800)[1]
+
+  losses = run(jnp.ones(8))
+  assert losses[-1] < losses[0] / 50
+
+
+def test_random_rounding_keeps_what_is_representable_and_what_is_not_finite():
+  x = jnp.array([0.0, 1.0, -2.5, jnp.inf, -jnp.inf, jnp.nan])
+  got = optimizers.round_randomly(jax.random.key(0), x)
+  np.testing.assert_array_equal(got.astype(jnp.float32), x)
+
+
+def test_unknown_moments_are_named():
+  with pytest.raises(ValueError, match="moments='float16' is not one of float32, bfloat16"):
+    optimizers.adamw(learning_rate=0.1, moments="float16")
+
+
 @pytest.mark.parametrize("old, new", [("warmup", "warmup_steps"), ("decay", "decay_steps")])
 def test_the_old_names_are_refused_with_the_new_ones_and_the_unit(old, new):
   message = rf"optimizer\.{old} is called optimizer\.{new} and counts train steps"

@@ -144,7 +144,7 @@ def test_losses_by_hand():
 
 def test_what_is_read_of_a_row():
   """The state at the last token of the answer, whatever follows it, packed or not."""
-  policy = head.with_head(Source(make(tiny(16, hidden_size=16)), None)).policy
+  policy = head.with_head(Source(plain := make(tiny(16, hidden_size=16)), None, plain.init)).policy
   params = policy.init(jax.random.key(1))
   kernel = jax.random.normal(jax.random.key(2), (16,))
   params |= {head.HEAD: {"kernel": kernel, "bias": jnp.array(0.5)}}

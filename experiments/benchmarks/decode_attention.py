@@ -24,7 +24,7 @@ from lcrl.policies import cache as plain
 from lcrl.policies import triton_decode
 from lcrl.policies.block import rotation
 from lcrl.policies.triton_decode import Tiles
-from lcrl.training.analysis.fit import CHIPS
+from lcrl.training.analysis.roofline import CHIPS
 
 FLAGS = flags.FLAGS
 

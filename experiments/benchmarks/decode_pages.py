@@ -21,7 +21,7 @@ from experiments.benchmarks import shapes
 from lcrl.policies import cache as plain
 from lcrl.policies import triton_pages
 from lcrl.policies.block import rotation
-from lcrl.training.analysis.fit import CHIPS
+from lcrl.training.analysis.roofline import CHIPS
 
 FLAGS = flags.FLAGS
 TILES = [

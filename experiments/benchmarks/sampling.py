@@ -15,6 +15,7 @@ with all. `peak_gib` is the most that a process had in use so far.
 import dataclasses
 import json
 import time
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -106,7 +107,7 @@ def measure(name: str, work: shapes.Work) -> dict:
   batch, queue = engine(None), engine(FLAGS.slots)
   caps = jnp.ones_like(budget.cap).at[0, 0].set(work.limit // 2 + 1)
   short = dataclasses.replace(budget, cap=caps)  # of the same programs
-  found = {"mean_length": tokens / work.rows}
+  found: dict[str, Any] = {"mean_length": tokens / work.rows}
   if FLAGS.longest_first:
     rows = dataclasses.replace(rows, expected=work.lengths().mean(axis=1).astype(np.float32))
   found["slots"] = report(

@@ -18,7 +18,7 @@ from lcrl.data.rows import Rows
 from lcrl.policies.attention import shares_prompts
 from lcrl.policies.config import Config
 from lcrl.policies.shapes import SHAPES
-from lcrl.training.analysis.fit import CHIPS, layer_weights
+from lcrl.training.analysis.roofline import CHIPS, layer_weights
 from lcrl.types import Budget
 
 FLAGS = flags.FLAGS

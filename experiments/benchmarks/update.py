@@ -27,7 +27,7 @@ from experiments.benchmarks import peers, shapes
 from experiments.benchmarks.profiles import profile
 from experiments.benchmarks.shapes import Work
 from lcrl.policies import Config
-from lcrl.training.analysis.fit import CHIPS, layer_weights
+from lcrl.training.analysis.roofline import CHIPS, layer_weights
 from lcrl.training.packing import used_lengths
 from lcrl.training.rl.learner import Learner, build_learner
 from lcrl.training.rl.settings import read

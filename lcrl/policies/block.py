@@ -57,6 +57,15 @@ class Dense(nn.Module):
     return y
 
 
+def merged(c: Config, dense):
+  """The parameters of a `Dense` without adapters: kernel + a b in the dtype of the computation."""
+  if "a" not in dense:
+    return dense
+  a, b, kernel = dense["a"], dense["b"], dense["kernel"]
+  rest = {name: x for name, x in dense.items() if name not in ("a", "b")}
+  return rest | {"kernel": (kernel.astype(b.dtype) + a @ b).astype(c.dtype)}
+
+
 def _product(x, kernel):
   """x @ kernel, of rows under each other: XLA for CPUs is slow where a gradient sums two axes."""
   narrows = kernel.shape[0] > kernel.shape[1]

@@ -18,7 +18,7 @@ import jax.numpy as jnp
 from lcrl.policies import cache as plain
 from lcrl.policies import triton_decode, triton_pages
 from lcrl.policies.attention import attention, options_of
-from lcrl.policies.block import Norm, Projections, embed, layer, rotate, rotation
+from lcrl.policies.block import Norm, Projections, embed, layer, merged, rotate, rotation
 from lcrl.policies.cache import Cache, Prompts, write_prompts
 from lcrl.policies.config import Config
 
@@ -76,6 +76,7 @@ def unstack(c: Config, params: PyTree) -> PyTree:
 
 
 def _fuse(c: Config, layer: PyTree) -> PyTree:
+  layer = {name: merged(c, x) for name, x in layer.items()}
   kept = {name: x for name, x in layer.items() if name in _AXES}
 
   def heads(name: str):

@@ -31,6 +31,7 @@ class Source(NamedTuple):
 
   policy: Policy
   params: Callable[..., PyTree]  # key?, shardings? -> params
+  init: Callable[[jax.Array], PyTree]  # key -> random params of the same shapes and dtypes
 
 
 def pretrained(
@@ -47,7 +48,8 @@ def pretrained(
   Args:
     path: a folder with config.json and safetensors, or a file that ends in .gguf.
     dtype: of the computation.
-    param_dtype: of the parameters.
+    param_dtype: of the parameters as they are stored; bfloat16 suits those below adapters, and
+      rounds away small updates of those that are trained.
     remat: what the backward pass keeps, a name in `transformer.REMAT`.
     unroll: training without a scan over layers: faster, and longer to compile.
     attention: a back end, a name in `attention.BACKENDS`.
@@ -65,7 +67,14 @@ def pretrained(
     del key
     return assemble(policy, tensors, jnp.dtype(param_dtype), shardings)
 
-  return Source(policy, params)
+  return Source(policy, params, init_in(policy, param_dtype))
+
+
+def init_in(policy: Policy, dtype: str | None) -> Callable[[jax.Array], PyTree]:
+  """`policy.init` with parameters of this dtype; None: those of `policy.init`."""
+  if dtype is None:
+    return policy.init
+  return jax.jit(lambda key: jax.tree.map(lambda x: x.astype(dtype), policy.init(key)))
 
 
 def load(path: str | os.PathLike, *, shardings: PyTree = None, **options: Any):

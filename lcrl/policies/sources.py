@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from lcrl.policies.config import Config, tiny
-from lcrl.policies.hf import Source, pretrained
+from lcrl.policies.hf import Source, init_in, pretrained
 from lcrl.policies.transformer import make
 from lcrl.registry import takes
 
@@ -17,12 +17,18 @@ __all__ = ["between", "fresh", "pretrained"]
 
 
 @takes(Config)
-def fresh(*, vocab_size: int, **sizes) -> Source:
-  """A small decoder with random weights; the sizes are fields of `Config`."""
+def fresh(*, vocab_size: int, param_dtype: str | None = None, **sizes) -> Source:
+  """A small decoder with random weights; the sizes are fields of `Config`.
+
+  Args:
+    vocab_size: entries of the vocabulary.
+    param_dtype: of the parameters as they are stored; None: float32, or wider with `dtype`.
+    **sizes: other fields of `Config`.
+  """
   policy = make(tiny(vocab_size, **sizes))
-  return Source(
-    policy, lambda key, shardings=None: jax.jit(policy.init, out_shardings=shardings)(key)
-  )
+  init = init_in(policy, param_dtype)
+  params = lambda key, shardings=None: jax.jit(init, out_shardings=shardings)(key)
+  return Source(policy, params, init)
 
 
 def between(
@@ -64,4 +70,4 @@ def between(
     ends = [end.params(key, shardings) for end in (first, second)]
     return jax.jit(lambda *both: jax.tree.map(mix, *both), donate_argnums=0)(*ends)
 
-  return Source(first.policy, params)
+  return Source(first.policy, params, first.init)

@@ -153,7 +153,7 @@ def _spread(s: Slots, chosen: jax.Array, some: Slots) -> Slots:
   """The slots `s`, of which those `chosen` have gone on as `some`."""
   put = lambda old, new: old.at[chosen].set(new)
   held = {name: jax.tree.map(put, getattr(s, name), getattr(some, name)) for name in _OF_SLOTS}
-  return some._replace(**held, pages=s.pages and s.pages.map(put, some.pages))
+  return some._replace(**held, pages=s.pages and some.pages and s.pages.map(put, some.pages))
 
 
 def finished(s: Slots) -> jax.Array:

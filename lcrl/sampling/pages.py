@@ -65,6 +65,7 @@ def empty(job: Job) -> Pages:
 
 def in_use(job: Job, s: Slots) -> jax.Array:
   """[C] bool."""
+  assert s.pages is not None
   held = jnp.where(s.row < len(s.tokens), s.pages.held, 0)
   named = jnp.where(jnp.arange(job.row_pages)[None] < held[:, None], s.pages.table, job.pages)
   return jnp.zeros((job.pages,), bool).at[named].set(True, mode="drop")
@@ -115,6 +116,7 @@ def next_starts(job: Job, s: Slots) -> Starts:
 
 def start(job: Job, s: Slots, new: Starts) -> Pages:
   """The tables with the new rows."""
+  assert s.pages is not None
   p, full = s.pages, (job.queue.lengths[new.rows] - 1) // job.page
   index = jnp.arange(job.row_pages)[None]
   shared = jnp.repeat(new.shared, job.group, axis=0)
@@ -149,6 +151,7 @@ def write(job: Job, pool: PyTree, new: Starts, prompts: PyTree) -> PyTree:
 def grant(job: Job, s: Slots) -> Slots:
   """Gives a page to every row in a slot that may need one for its next `job.page` tokens, to those
   that started first before others. Rows that get none leave their slots and wait."""
+  assert s.pages is not None
   rows, p = len(s.tokens), s.pages
   row, live = jnp.minimum(s.row, rows - 1), s.row < rows
   last = job.queue.lengths[row] - 2 + job.queue.caps[row]  # a row writes no key behind this

@@ -27,6 +27,7 @@ from lcrl.training.pairs import settings as on_pairs
 from lcrl.training.pairs.losses import LOSSES
 from lcrl.training.reward_model import settings as reward_model
 from lcrl.training.rl import revise, settings
+from lcrl.training.sections import Lora
 from lcrl.types import Stage
 from lcrl.values import hints
 
@@ -48,13 +49,13 @@ SHARED: dict[str, Section] = {
   "tokenizer": Named(tokenizers),
   "optimizer": Named(optimizers, optax.GradientTransformation),
   "weights": Named(weights, run=("mask", "keep")),
+  "lora": Lora,
 }
 ACTING: dict[str, Section] = SHARED | {"task": TASK, "eval_task": TASK}
 LEARNING: dict[str, Section] = SHARED | {
   "data": Named(sources, "Split", run=("tokenizer",)),
   "batches": Named(batches, run=BATCHES),
   "reference": Named(references),
-  "lora": on_pairs.Lora,
 }
 ON_PAIRS: dict[str, Section] = {**ACTING, **LEARNING, **on_pairs.SECTIONS}
 SECTIONS: dict[str, dict[str, Section]] = {

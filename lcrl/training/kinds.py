@@ -26,7 +26,7 @@ Begin = Callable[[Workdir], AbstractContextManager[Run]]
 class Kind(NamedTuple):
   settings: Callable[[Mapping[str, Any]], Any]  # reads a config; ValueError if it is invalid
   begin: Callable[[Any, Workdir], AbstractContextManager[Run]]
-  model: Callable[[Any], Any]  # of settings; it has policy, mesh, abstract and policy_params
+  model: Callable[..., Any]  # of settings; it has policy, mesh, abstract and policy_params
   acts: bool = True  # False if it trains no policy that answers
 
   @classmethod

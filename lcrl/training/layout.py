@@ -73,7 +73,10 @@ def lay_out(
     params=split,
     opt_state=optimizer_shardings(mesh, optimizer, params, split),
   )
-  abstract = jax.tree.map(
-    lambda x, at: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=at), shapes, shardings
-  )
-  return Layout(split, shardings, abstract)
+  return Layout(split, shardings, abstract(shapes, shardings))
+
+
+def abstract(shapes: PyTree, shardings: PyTree) -> PyTree:
+  """Abstract arrays with these shardings."""
+  put = lambda x, at: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=at)
+  return jax.tree.map(put, shapes, shardings)

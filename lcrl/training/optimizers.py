@@ -9,7 +9,7 @@ from __future__ import annotations
 import numbers
 import sys
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Literal, get_args
 
 import jax
 import jax.numpy as jnp
@@ -21,6 +21,8 @@ from lcrl.registry import build
 __all__ = ["adamw", "lamb", "sgd"]
 
 LARGEST = float(np.finfo(np.float32).max)
+Moments = Literal["float32", "bfloat16"]
+MOMENTS = get_args(Moments)
 RENAMED = {"warmup": "warmup_steps", "decay": "decay_steps"}
 
 
@@ -55,13 +57,14 @@ def adamw(
   weight_decay: float = 0.0,
   warmup_steps: int = 0,
   decay_steps: int = 0,
+  moments: Moments = "float32",
 ) -> optax.GradientTransformation:
-  """AdamW after clipping the global gradient norm (arXiv:1711.05101); see `schedule`."""
-  _check_share("b1", b1)
-  _check_share("b2", b2)
-  _check_size("weight_decay", weight_decay)
-  _check("eps", eps, lambda x: 0 < x <= LARGEST, "above 0 and finite")
-  rule = optax.scale_by_adam(b1=b1, b2=b2, eps=eps), optax.add_decayed_weights(weight_decay)
+  """AdamW after clipping the global gradient norm (arXiv:1711.05101); see `schedule`.
+
+  Args:
+    moments: of both moments as they are stored; bfloat16 takes half the memory (`stored_in`).
+  """
+  rule = _adam(b1, b2, eps, weight_decay, moments)
   return _chain(clip_norm, rule, learning_rate, warmup_steps, decay_steps)
 
 
@@ -75,21 +78,17 @@ def lamb(
   weight_decay: float = 0.0,
   warmup_steps: int = 0,
   decay_steps: int = 0,
+  moments: Moments = "float32",
 ) -> optax.GradientTransformation:
   """LAMB after clipping the global gradient norm (arXiv:1904.00962); see `schedule`.
 
   The update has AdamW's direction. Its norm for each tensor is set to that of the tensor, unless
   one of them is 0. As in optax, the paper's bounds on that norm are left out.
+
+  Args:
+    moments: as in `adamw`.
   """
-  _check_share("b1", b1)
-  _check_share("b2", b2)
-  _check_size("weight_decay", weight_decay)
-  _check("eps", eps, lambda x: 0 < x <= LARGEST, "above 0 and finite")
-  rule = (
-    optax.scale_by_adam(b1=b1, b2=b2, eps=eps),
-    optax.add_decayed_weights(weight_decay),
-    optax.scale_by_trust_ratio(),
-  )
+  rule = *_adam(b1, b2, eps, weight_decay, moments), optax.scale_by_trust_ratio()
   return _chain(clip_norm, rule, learning_rate, warmup_steps, decay_steps)
 
 
@@ -105,6 +104,69 @@ def sgd(
   _check_share("momentum", momentum)
   rule = (optax.trace(momentum) if momentum else optax.identity(),)
   return _chain(clip_norm, rule, learning_rate, warmup_steps, decay_steps)
+
+
+def _adam(b1, b2, eps, weight_decay, moments) -> tuple[optax.GradientTransformation, ...]:
+  _check_share("b1", b1)
+  _check_share("b2", b2)
+  _check_size("weight_decay", weight_decay)
+  _check("eps", eps, lambda x: 0 < x <= LARGEST, "above 0 and finite")
+  if moments not in MOMENTS:
+    raise ValueError(f"optimizer.moments={moments!r} is not one of {', '.join(MOMENTS)}.")
+  rule = optax.scale_by_adam(b1=b1, b2=b2, eps=eps)
+  return stored_in(moments, rule), optax.add_decayed_weights(weight_decay)
+
+
+def stored_in(dtype: str, rule: optax.GradientTransformation) -> optax.GradientTransformation:
+  """`rule` with the floats of its state stored in `dtype`; it computes in float32 or wider.
+
+  In bfloat16, 1 - b2 of a second moment is less than half of a last digit: rounded to the nearest
+  number, the moment would never fall. So every float is rounded up or down at random, and is right
+  on average (`round_randomly`). The randomness depends on the state's `count` alone.
+
+  Args:
+    dtype: "float32" (of wider parameters: theirs) or "bfloat16".
+    rule: its state has a `count` of updates.
+  """
+
+  def wide(tree):
+    return _floats(lambda _, x: x.astype(jnp.promote_types(x.dtype, jnp.float32)), tree)
+
+  def init(params):
+    state = wide(rule.init(params))
+    return state if dtype == "float32" else _floats(lambda _, x: x.astype(dtype), state)
+
+  def update(updates, state, params=None):
+    updates, new = rule.update(wide(updates), wide(state), params)
+    if dtype == "float32":
+      return updates, new
+    key = jax.random.fold_in(jax.random.key(0), new.count)
+    return updates, _floats(lambda i, x: round_randomly(jax.random.fold_in(key, i), x), new)
+
+  return optax.GradientTransformation(init, update)
+
+
+def _floats(f: Callable[[int, jax.Array], jax.Array], tree: Any) -> Any:
+  """f(index, leaf) of every leaf that is a float."""
+  leaves, names = jax.tree.flatten(tree)
+  is_float = lambda x: jnp.issubdtype(x.dtype, jnp.floating)
+  return jax.tree.unflatten(names, [f(i, x) if is_float(x) else x for i, x in enumerate(leaves)])
+
+
+def round_randomly(key: jax.Array, x: jax.Array) -> jax.Array:
+  """One of the two bfloat16 numbers around x, the nearer more often: the mean is x.
+
+  Stochastic rounding: 16 random bits are added to a float32 before its last 16 bits are cut off.
+
+  >>> x = jnp.full(10_000, 1.0 + 2**-9)  # its neighbours are 1 and 1 + 2**-7
+  >>> y = round_randomly(jax.random.key(0), x).astype(jnp.float32)
+  >>> sorted(set(y.tolist())), round(float(y.mean()), 3)
+  ([1.0, 1.0078125], 1.002)
+  """
+  bits = jax.lax.bitcast_convert_type(x.astype(jnp.float32), jnp.uint32)
+  noise = jax.random.bits(key, x.shape, jnp.uint16).astype(jnp.uint32)
+  cut = jax.lax.bitcast_convert_type((bits + noise) >> 16 << 16, jnp.float32)
+  return jnp.where(jnp.isfinite(x), cut, x).astype(jnp.bfloat16)
 
 
 def _chain(clip_norm, rule, learning_rate, warmup_steps, decay_steps) -> Scheduled:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 from lcrl.mesh import AXES
 from lcrl.policies.cache import ONE_BYTE_DTYPES
@@ -48,6 +48,18 @@ class Evaluate:
   prompts: Count = 128  # of eval_task, from the first on
   samples: Count = 1  # answers to each
   temperature: Temperature | None = None  # 0: the most likely token; None: that of `sampling`
+
+
+Target = Literal["query", "key", "value", "out", "gate", "up", "down"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Lora:
+  """Adapters instead of the whole model: `lcrl.policies.lora`."""
+
+  rank: Count  # of the two factors of a matrix's change
+  alpha: float  # the change is scaled by alpha / rank
+  targets: tuple[Target, ...] = ("query", "key", "value", "out", "gate", "up", "down")
 
 
 @dataclasses.dataclass(frozen=True)

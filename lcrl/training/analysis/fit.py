@@ -1,16 +1,15 @@
 """Will a run fit its devices, and how fast could it be at best?
 
 Compiles the programs of a step for any devices, those of a described topology included, and takes
-memory from the compiler. Floating-point operations and memory traffic are analytic, because a
-compiler counts the body of a loop once.
+memory from the compiler.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import itertools
-import math
-from typing import Any, NamedTuple
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -18,59 +17,25 @@ from jax.stages import Compiled
 
 from lcrl import recipes
 from lcrl.data.rows import Rows
-from lcrl.mesh import batch_sharding, batch_shards, replicated
-from lcrl.policies import Config
-from lcrl.policies import cache as caches
-from lcrl.policies.decoding import KERNELS
-from lcrl.sampling import jobs, programs
-from lcrl.sampling.engine import Engine
+from lcrl.mesh import batch_sharding, replicated
+from lcrl.sampling import programs
 from lcrl.training.analysis.collectives import sent_bytes
-from lcrl.training.build import build_engine
+from lcrl.training.analysis.roofline import (
+  SIDES,
+  Program,
+  decode_loops,
+  device_bytes,
+  flops,
+  make_sampler,
+  piece_trips,
+  shares_prompt,
+  traffic,
+)
+from lcrl.training.pairs.learner import PairLearner
 from lcrl.training.rl.learner import REF, SCORE_FIELDS, Learner
-from lcrl.types import Budget, Rollouts
+from lcrl.types import Budget, Pairs, Rollouts
 
 PyTree = Any
-GIB = 2.0**30
-
-
-class Program(NamedTuple):
-  """One compiled program of a step. Bytes are those of one device."""
-
-  arguments: int
-  outputs: int  # those that do not take the place of an argument
-  temporaries: int
-  beside: int  # parameters and optimizer state that lie there while it runs
-  flops: float  # of all devices
-  traffic: float  # from and to memory, at least
-  sent: float  # to other devices
-
-  @property
-  def peak(self) -> int:
-    return self.arguments + self.outputs + self.temporaries + self.beside
-
-
-class Chip(NamedTuple):
-  """What one device can do, by its data sheet."""
-
-  memory: float  # bytes
-  flops: float  # in bfloat16, a second
-  bandwidth: float  # bytes of memory a second
-  links: float  # bytes to other devices a second
-
-  def seconds(self, program: Program, devices: int) -> float:
-    """The roofline: computing, memory and links, each at its peak and all at the same time."""
-    computing = program.flops / devices / self.flops
-    return max(computing, program.traffic / self.bandwidth, program.sent / self.links)
-
-
-CHIPS = {  # by device_kind
-  "TPU v5 lite": Chip(16 * GIB, 197e12, 819e9, 200e9),
-  "TPU v5": Chip(95 * GIB, 459e12, 2765e9, 600e9),
-  "TPU v6 lite": Chip(32 * GIB, 918e12, 1640e9, 448e9),
-  "TPU7x": Chip(96 * GIB, 1153e12, 3690e9, 600e9),  # a chip of 192 GiB is two devices
-  "NVIDIA H100 80GB HBM3": Chip(80 * GIB, 989e12, 3350e9, 450e9),
-  "NVIDIA H200": Chip(141 * GIB, 989e12, 4800e9, 450e9),
-}
 
 
 def measure(
@@ -83,108 +48,175 @@ def measure(
     tokens: of the longest response in a batch, as long as which all decode; None: the most.
     compiled: what `compile_step` gives; None: it is done here.
   """
-  tokens = model.settings.train.max_tokens if tokens is None else tokens
-  params, state = device_bytes(model.abstract.params), device_bytes(model.abstract)
-  used = {"copy": params, "measure": params, "reference": params, "update": state}
-  frozen = params if model.needs_reference else 0
+  train = model.settings.train
+  tokens = train.max_tokens if tokens is None else tokens
   decoding = decode_loops(model, make_sampler(model), tokens)
+  ahead = train.steps_ahead and not model.settings.sampling.devices
+  found = measured(
+    compiled or compile_step(model),
+    params=device_bytes(acting(model)),
+    state=device_bytes((model.abstract, model.frozen)),
+    reference=device_bytes(acting(model)) if copies_reference(model) else 0,
+    ahead=device_bytes(abstract_batch(model)[1]) if ahead else 0,
+    trips={"sample": decoding.trips()} | piece_trips(model),
+  )
   computed, read = flops(model, tokens), traffic(model, tokens)
+  return {
+    name: p._replace(flops=computed.get(name, 0.0), traffic=p.traffic + read.get(name, 0.0))
+    for name, p in found.items()
+  }
+
+
+def measure_on_pairs(model: PairLearner) -> dict[str, Program]:
+  """The programs of a step on pairs: (reference,) derive, update."""
+  s = model.settings
+  params = device_bytes(acting(model))
+  frozen = "ref" in model.stage.needs and s.built["reference"]["fn"] == "frozen"
+  return measured(
+    compile_on_pairs(model),
+    params=params,
+    state=device_bytes((model.abstract, model.frozen)),
+    reference=params if frozen else 0,
+    trips={},
+  )
+
+
+def measured(
+  compiled: dict[str, Compiled],
+  *,
+  params: int,
+  state: int,
+  reference: int,
+  trips: Mapping[str, Sequence[float]],
+  ahead: int = 0,
+) -> dict[str, Program]:
+  """What the compiler says of each program, without operations, and with the traffic of arguments
+  and results alone.
+
+  Args:
+    compiled: the programs.
+    params: bytes of the policy's parameters on a device, as are the others.
+    state: of the training state and the base below adapters.
+    reference: of a frozen second copy of the policy.
+    ahead: of rollouts that lie there during the update, beside the sampler's copy.
+    trips: those of the loops of a program, by its name.
+  """
+  used = {"copy": params, "measure": params, "reference": params, "update": state}
   found = {}
-  for name, program in (compiled or compile_step(model)).items():
+  for name, program in compiled.items():
     memory: Any = program.memory_analysis()
     moved = memory.argument_size_in_bytes + memory.output_size_in_bytes
-    trips = decoding.trips() if name == "sample" else piece_trips(model, name)
+    sent = sent_bytes(program.as_text() or "", trips=trips.get(name, ()))
     found[name] = Program(
       arguments=memory.argument_size_in_bytes,
       outputs=memory.output_size_in_bytes - memory.alias_size_in_bytes,
       temporaries=memory.temp_size_in_bytes,
-      beside=state + (0 if name == "reference" else frozen) - used.get(name, 0),
-      flops=computed.get(name, 0.0),
-      traffic=moved + read.get(name, 0.0),
-      sent=sum(sent_bytes(program.as_text() or "", trips=trips).values()),
+      beside=state + (0 if name == "reference" else reference) - used.get(name, 0),
+      flops=0.0,
+      traffic=float(moved),
+      sent=sum(sent.values()),
     )
+  if ahead:
+    found["update"] = _beside(found["update"], ahead + found["copy"].outputs)
   return found
+
+
+def _beside(program: Program, more: int) -> Program:
+  return program._replace(beside=program.beside + more)
+
+
+def acting(model: Any) -> PyTree:
+  """Abstract parameters of the policy, with adapters beside the kernels of their base."""
+  if model.settings.lora is None:
+    return model.abstract.params
+  layers = dict(model.frozen["layers"])
+  for name in layers.keys() & model.abstract.params.keys():
+    layers[name] = layers[name] | model.abstract.params[name]
+  return model.frozen | {"layers": layers}
+
+
+def copies_reference(model: Learner) -> bool:
+  """Is the reference policy a second copy of the parameters? Below adapters it is their base."""
+  return model.needs_reference and model.settings.lora is None
+
+
+class Compiling:
+  """Compiles programs, of which the slow ones in threads: a compiler keeps one core busy."""
+
+  def __init__(self, pool: ThreadPoolExecutor):
+    self._pool = pool
+    self._started: dict[str, Future[Compiled]] = {}
+
+  def start(self, name: str, function: Any, *args: Any, **kwargs: Any) -> Any:
+    """Lowers here, and compiles in a thread. Returns the lowered program."""
+    lowered = function.lower(*args, **kwargs)
+    self._started[name] = self._pool.submit(lowered.compile)
+    return lowered
+
+  def __call__(self, name: str, function: Any, *args: Any, **kwargs: Any) -> PyTree:
+    """What the function returns, without values; waits for the compiler."""
+    lowered = self.start(name, function, *args, **kwargs)
+    return jax.tree.map(_like, lowered.out_info, self._started[name].result().output_shardings)
+
+  def done(self) -> dict[str, Compiled]:
+    return {name: future.result() for name, future in self._started.items()}
 
 
 def compile_step(model: Learner) -> dict[str, Compiled]:
   """The programs that the loop runs in a step, for the longest prompts and responses."""
-  s, done = model.settings, {}
-
-  def compile_(name: str, function, *args, **kwargs) -> PyTree:
-    """What the function returns, without values."""
-    lowered = function.lower(*args, **kwargs)
-    done[name] = lowered.compile()
-    return jax.tree.map(_like, lowered.out_info, done[name].output_shardings)
-
-  engine = make_sampler(model)
+  s, params, engine = model.settings, acting(model), make_sampler(model)
   rows, rollouts = abstract_batch(model)
   key = _like(jax.eval_shape(jax.random.key, 0), replicated(model.mesh))
-  copy = compile_("copy", programs.prepare, engine, model.abstract.params)
-  generate = programs.compiled(programs.generate, engine.compiler)
   bucket = programs.Bucket(s.train.max_prompt_tokens, s.train.max_tokens, shares_prompt(model))
-  compile_("sample", generate, engine, copy, rows, rollouts.budget, key, bucket)
-  at = {"step": model.abstract.step, "key": key}
-  if model.measured:
-    compile_("measure", model.measure, model.abstract.params, rollouts)
-  batch, _ = compile_("shape", model.shape, model.abstract.recipe, rollouts, **at)
-  if model.needs_reference:
-    reference = compile_("reference", model.measure, model.abstract.params, rollouts)
-    batch = dataclasses.replace(batch, ref_log_probs=reference.log_probs)
-  compile_("update", model.update, dataclasses.replace(model.abstract, pending=None), batch)
-  return done
+  with ThreadPoolExecutor(2) as pool:
+    compile_ = Compiling(pool)
+    copy = compile_("copy", programs.prepare, engine, params)
+    generate = programs.compiled(programs.generate, engine.compiler)
+    compile_.start("sample", generate, engine, copy, rows, rollouts.budget, key, bucket)
+    if model.measured:
+      compile_.start("measure", model.measure, params, rollouts)
+    at = {"step": model.abstract.step, "key": key}
+    batch, _ = compile_("shape", model.shape, model.abstract.recipe, rollouts, **at)
+    if model.needs_reference:
+      base = params if model.settings.lora is None else model.frozen
+      compile_.start("reference", model.measure, base, rollouts)
+      batch = dataclasses.replace(batch, ref_log_probs=rollouts.sampler_log_probs)  # laid out alike
+    state = dataclasses.replace(model.abstract, pending=None)
+    compile_.start("update", model.update, state, batch)
+    return compile_.done()
 
 
-def make_sampler(model: Learner) -> Engine:
-  """The engine of the run, but for the tokens of its tokenizer."""
-  return build_engine(model, model.mesh, end_ids=(0,), pad_id=0)
+def compile_on_pairs(model: PairLearner) -> dict[str, Compiled]:
+  """The programs that a step on pairs runs, for a batch of the longest answers.
 
-
-def shares_prompt(model: Learner) -> bool:
-  """Is a prompt read once for its group?"""
-  slots = model.settings.sampling.slots
-  return slots is None or slots >= model.settings.train.group_size
-
-
-class Decoding(NamedTuple):
-  """The loops of the sampler, on a data shard whose responses are all as long as the longest."""
-
-  waves: int  # how often all slots start anew; without slots, once
-  fills: int  # how many parts of the slots do so one after the other; 0: there are no slots
-  reads: tuple[tuple[float, float], ...]  # of a wave: tokens, and keys of the response each reads
-
-  def trips(self) -> tuple[float, ...]:
-    """How often each loop runs for one run of the loop around it, in the order of the program."""
-    tokens = tuple(tokens for tokens, _ in self.reads)
-    if not self.fills:
-      return tokens
-    around = (1.0,) if len(tokens) > 1 else ()
-    return (self.waves, self.fills, *around, *tokens)
-
-  def keys(self) -> float:
-    """Keys of its response that a row reads."""
-    return sum(tokens * keys for tokens, keys in self.reads)
-
-
-def decode_loops(model: Learner, engine: Engine, tokens: float) -> Decoding:
-  """`core.complete`, for responses of so many tokens."""
-  train, slots = model.settings.train, engine.slots
-  rows = train.prompts * train.group_size // batch_shards(model.mesh)
-  size = rows if slots is None else min(slots, rows)
-  group = train.group_size if shares_prompt(model) else 1
-  if not KERNELS[engine.policy.config.decoding].reads_all_rows_alike:  # a row reads its own keys
-    reads = [(tokens, tokens / 2)]
-  else:
-    ends = (
-      jobs.cache_lengths(train.max_tokens)
-      if slots is None
-      else caches.read_lengths(train.max_tokens)
-    )
-    reads = [
-      (min(max(tokens - least, 0), end - least), end)
-      for least, end in itertools.pairwise((0, *ends))
-    ]
-  fills = 0 if slots is None else max(min(8, size // group), 1)  # an eighth at a time, whole groups
-  return Decoding(-(-rows // size), fills, tuple(reads))
+  Raises:
+    ValueError: the loss reads signals of the data, whose shapes only the data tell.
+  """
+  s, mesh = model.settings, model.mesh
+  if unknown := set(model.stage.needs) - {*SCORE_FIELDS, "ref", "weights", "rejected", "scores"}:
+    raise ValueError(f"the loss reads {sorted(unknown)} of the data: take --arithmetic.")
+  size, window = s.built["batches"]["size"], s.built["data"]["window"]
+  at, sides = batch_sharding(mesh), SIDES[s.run]
+  array: Any = lambda dtype, *shape: jax.ShapeDtypeStruct(shape, dtype, sharding=at)
+  tokens, numbers = array(jnp.int32, size, sides, window), array(jnp.int32, size, sides)
+  pairs = Pairs(
+    tokens=tokens,
+    mask=array(jnp.bool, size, sides, window),
+    lengths=numbers,
+    valid=array(jnp.bool, size),
+    pair_ids=array(jnp.int32, size),
+    scores=array(jnp.float32, size, sides),
+    signals={},
+  )
+  with ThreadPoolExecutor(2) as pool:
+    compile_, reference = Compiling(pool), None
+    if "ref" in model.stage.needs:
+      params = model.frozen if s.lora else model.abstract.params
+      compile_.start("reference", model.score, params, pairs)
+      reference = array(jnp.float32, size, sides, window)
+    batch = compile_("derive", model.derive, pairs, reference, model.abstract.step)
+    compile_.start("update", model.make_update(()), model.abstract, batch)
+    return compile_.done()
 
 
 def abstract_batch(model: Learner) -> tuple[Rows, Rollouts]:
@@ -217,111 +249,6 @@ def abstract_batch(model: Learner) -> tuple[Rows, Rollouts]:
   )
   asked = array(jnp.int32, train.max_prompt_tokens)
   return Rows(asked, number, number, numbers, numbers, numbers), rollouts
-
-
-def flops(model: Learner, tokens: float) -> dict[str, float]:
-  """Floating-point operations of all devices. Per token of rows of T, with N weights in the
-  matrices of L layers, H heads of size h, D hidden size, F the MLP's, V vocabulary:
-
-    a forward pass   f = 2 N + 4 T H h L      the head   e = 2 D V
-    the update       3 f + 4 e + again        3 f + 3 e is the usual 6 N and attention; the head is
-                                              computed again going back, and so is what remat drops:
-                                              all but the last product, f - 2 D F L
-    decoding         f + e                    T is what is read of the cache
-    prefill          f                        of the last layer only queries, keys and values; once
-                                              a group whose rows share their prompt
-
-  Attention counts the whole square: the XLA back end computes what it masks.
-  """
-  s, c = model.settings, model.policy.config
-  asked, length = s.train.max_prompt_tokens, s.train.max_prompt_tokens + s.train.max_tokens
-  rows = s.train.prompts * s.train.group_size
-  read = s.train.prompts if shares_prompt(model) else rows
-  layer = 2 * layer_weights(c)
-  attention = lambda span: 4 * span * c.heads * c.head_dim
-  forward = (layer + attention(length)) * c.layers
-  head = 2 * c.hidden_size * c.vocab_size
-  last = 2 * c.hidden_size * c.mlp_size
-  dropped = {"none": 0, "dots": attention(length), "full": layer + attention(length) - last}
-  qkv = 2 * c.hidden_size * (c.heads + 2 * c.kv_heads) * c.head_dim
-  prefill = (layer + attention(asked)) * (c.layers - 1) + qkv
-  score = rows * length * (forward + head)
-  keys = tokens * asked + decode_loops(model, make_sampler(model), tokens).keys()
-  decoding = tokens * (layer * c.layers + head) + attention(keys) * c.layers
-  again = dropped[c.remat] * c.layers
-  return {
-    "sample": read * asked * prefill + rows * decoding,
-    "measure": score,
-    "reference": score,
-    "update": rows * length * (3 * forward + 4 * head + again) + forward_passes(model) * score,
-  }
-
-
-def traffic(model: Learner, tokens: float) -> dict[str, float]:
-  """Bytes that a device must read besides arguments and results: weights once a pass over a
-  micro-batch, and once a token while decoding, as are the keys and values of a response and of a
-  prompt: without slots, a prompt that is shared once for its group."""
-  s, c, shape = model.settings, model.policy.config, model.mesh.shape
-  weights = layer_weights(c) * c.layers + c.hidden_size * c.vocab_size
-  width = lambda dtype: jnp.dtype(dtype).itemsize / shape["tensor"]
-  passes = s.train.updates * most_pieces(model, s.train.updates)
-  passes *= 2 if c.remat == "none" else 3
-  score = most_pieces(model) * weights * width(c.dtype)
-
-  engine = make_sampler(model)
-  decoding, dtype = decode_loops(model, engine, tokens), engine.policy.config.dtype
-  prompts = s.train.prompts / batch_shards(model.mesh)
-  rows = prompts * s.train.group_size
-  asked = tokens * s.train.max_prompt_tokens * (rows if engine.slots else prompts)
-  key = 2 * c.kv_heads * c.head_dim * c.layers * width(engine.cache_dtype or dtype)
-  return {
-    "sample": decoding.waves * tokens * weights * width(dtype)
-    + (asked + rows * decoding.keys()) * key,
-    "measure": score,
-    "reference": score,
-    "update": passes * weights * width(c.dtype),
-  }
-
-
-def most_pieces(model: Learner, parts: int = 1) -> int:
-  """The pieces in which a device takes a part of a batch whose rollouts are as long as can be."""
-  train = model.settings.train
-  if train.micro_tokens is None or train.pack is None:
-    return train.micro_batches
-  in_row = train.pack // (train.max_prompt_tokens + train.max_tokens)
-  rows = -(-train.prompts * train.group_size // (parts * in_row * batch_shards(model.mesh)))
-  return -(-rows * train.pack // train.micro_tokens)
-
-
-def piece_trips(model: Learner, name: str) -> tuple[float, ...]:
-  """How often each loop over pieces of train.micro_tokens runs, in the order of the program."""
-  train = model.settings.train
-  if train.micro_tokens is None or name not in ("measure", "reference", "update"):
-    return ()
-  if name != "update":
-    return (most_pieces(model),)
-  return (most_pieces(model, train.updates),) * (1 + forward_passes(model))
-
-
-def forward_passes(model: Learner) -> int:
-  """Passes over the batch before that which the update differentiates."""
-  train, loss = model.settings.train, model.recipe.loss
-  if train.micro_tokens is None:
-    alone = loss.coupled and train.micro_batches > 1
-  else:
-    alone = loss.coupled or not loss.rowwise
-  return int(alone) + int(train.updates > 1)
-
-
-def layer_weights(c: Config) -> int:
-  """Numbers in the matrices of one layer."""
-  return c.hidden_size * (2 * (c.heads + c.kv_heads) * c.head_dim + 3 * c.mlp_size)
-
-
-def device_bytes(tree: PyTree) -> int:
-  """Bytes of abstract arrays on one device of their shardings."""
-  size = lambda x: math.prod(x.sharding.shard_shape(x.shape)) * x.dtype.itemsize
-  return sum(map(size, jax.tree.leaves(tree)))
 
 
 def _like(x, sharding) -> jax.ShapeDtypeStruct:

@@ -52,7 +52,7 @@ def read(config: Mapping[str, Any]) -> Settings:
     run=config["run"],
     seed=check(config["seed"], Seed, "seed"),
     built=built,
-    lora=section(pairs.Lora, config["lora"], "lora") if "lora" in config else None,
+    lora=section(sections.Lora, config["lora"], "lora") if "lora" in config else None,
     window=parsed["train"].max_prompt_tokens + parsed["train"].max_tokens,
     **parsed | {"eval": pairs.Evaluate(**dataclasses.asdict(parsed["eval"]))},
   )

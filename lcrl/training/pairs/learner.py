@@ -28,7 +28,7 @@ from lcrl.policies import Policy, lora, sources
 from lcrl.policies.hf import Source
 from lcrl.registry import build
 from lcrl.training import optimizers
-from lcrl.training.layout import first_state, lay_out
+from lcrl.training.layout import Layout, abstract, first_state, lay_out
 from lcrl.training.memory import check_rows, check_state
 from lcrl.training.packed import PackedScore, PackedUpdate
 from lcrl.training.packing import Sizes, arrange, largest_sizes, rounded, used_lengths
@@ -37,6 +37,7 @@ from lcrl.training.pairs.losses import named_loss
 from lcrl.training.rl.learner import SCORE_FIELDS
 from lcrl.training.scorer import make_scorer
 from lcrl.training.step import score_all, update
+from lcrl.training.trainable import OnBase, learn, trainable
 from lcrl.types import PairBatch, Pairs, Stage, TrainState
 
 PyTree = Any
@@ -76,6 +77,7 @@ class PairLearner:
   shardings: TrainState
   abstract: TrainState
   base: Callable[[], PyTree]
+  frozen: PyTree  # the same, abstract
   start: Callable[[], PyTree]  # the params of the policy before the first step
   initial: Callable[[], TrainState]
   merge: Callable[[PyTree, PyTree], PyTree]  # base, trained -> params of the policy
@@ -116,9 +118,11 @@ def build_learner(settings: Any, *, devices=None, hooks: ModelHooks = ACTING) ->
   policy = source.policy
   optimizer = optimizers.from_config(s.built["optimizer"])
   key, whole = jax.random.key(s.seed), replicated(mesh)
-  split = param_shardings(mesh, policy.axes, jax.eval_shape(policy.init, key))
+  shapes = jax.eval_shape(source.init, key)
+  split = param_shardings(mesh, policy.axes, shapes)
+  frozen = () if s.lora is None else abstract(shapes, split)
   start = lambda: source.params(key, split)
-  part = trainable(hooks, policy, s.lora)
+  part = trainable(source, s.lora, hooks)
 
   def begin(trained) -> TrainState:
     return first_state(trained, optimizer, Slots(stage.init()), counted="pairs")
@@ -130,7 +134,7 @@ def build_learner(settings: Any, *, devices=None, hooks: ModelHooks = ACTING) ->
     return jax.jit(begin, out_shardings=state.shardings)(first)
 
   if devices is None:
-    check_state(mesh, state.abstract)
+    check_state(mesh, (frozen, state.abstract))
   fields = tuple(name for name in stage.needs if name in SCORE_FIELDS)
   score = hooks.make_scorer(policy, needs=fields, mesh=mesh, pack=s.train.pack)
   step = partial(
@@ -154,57 +158,29 @@ def build_learner(settings: Any, *, devices=None, hooks: ModelHooks = ACTING) ->
     merge=part.merge if s.lora is None else jax.jit(part.merge, out_shardings=split),
     derive=jax.jit(partial(derive, weigh, key), out_shardings=batch_sharding(mesh)),
     pair_metrics=jax.jit(partial(hooks.pair_metrics, stage), out_shardings=whole),
-    **programs(s.train, mesh, policy, score, partial(learn, part, score, step), state.shardings),
+    frozen=frozen,
+    **programs(s.train, mesh, policy, score, partial(learn, part, score, step), state, frozen),
   )
 
 
-class Trainable(NamedTuple):
-  """The parameters that are trained: those of the policy, or adapters on top of them."""
-
-  init: Callable[[jax.Array], PyTree]
-  axes: PyTree
-  merge: Callable[[PyTree, PyTree], PyTree]  # base, trained -> params that sample
-  with_adapters: Callable[[PyTree, PyTree], PyTree]  # base, trained -> params that train
-
-
-def trainable(hooks: ModelHooks, policy: Policy, adapters: Any) -> Trainable:
-  """`adapters`: the section lora; None: all parameters are trained."""
-  if adapters is None:
-    itself = lambda base, trained: trained
-    return Trainable(policy.init, policy.axes, itself, itself)
-  init, axes = hooks.adapters(policy, rank=adapters.rank, targets=adapters.targets)
-  merge, with_adapters = (
-    partial(f, alpha=adapters.alpha) for f in (hooks.merge, hooks.with_adapters)
-  )
-  return Trainable(init, axes, merge, with_adapters)
-
-
-def learn(part: Trainable, score, step, base, state: TrainState, batch: PairBatch, **sizes):
-  """Runs `step` on the trained parameters, scored on top of their base."""
-  from_trained = lambda trained, rows, **sizes: score(
-    part.with_adapters(base, trained), rows, **sizes
-  )
-  return step(state, batch, score=from_trained, **sizes)
-
-
-def programs(train: Any, mesh: Mesh, policy: Policy, score, learn, shardings: TrainState):
+def programs(
+  train: Any, mesh: Mesh, policy: Policy, score, learn, state: Layout, frozen: PyTree
+) -> dict[str, Any]:
   """The fields of a `PairLearner` that depend on whether rows are packed."""
-  pieces = train.micro_batches
-  learn = jax.jit(
-    learn, donate_argnums=1, out_shardings=(shardings, replicated(mesh)), static_argnames="sizes"
-  )
+  pieces, shardings = train.micro_batches, (state.shardings, replicated(mesh))
+  learn = jax.jit(learn, donate_argnums=1, out_shardings=shardings, static_argnames="sizes")
+  on_base = lambda base: OnBase(learn, lambda: base, frozen)
   score = jax.jit(
     partial(score_all, score, pieces=pieces),
     out_shardings=batch_sharding(mesh),
     static_argnames="sizes",
   )
   if train.pack is None:
-    make_update: Any = partial(partial, learn)
-    return {"learn": learn, "make_update": make_update, "score": score, "padding": batches.padding}
+    return {"learn": learn, "make_update": on_base, "score": score, "padding": batches.padding}
   cut = {"width": train.pack, "shards": batch_shards(mesh), "pieces": pieces}
   return {
     "learn": learn,
-    "make_update": lambda base: PackedUpdate(partial(learn, base), mesh, policy, cut),
+    "make_update": lambda base: PackedUpdate(on_base(base), mesh, policy, cut),
     "score": PackedScore(score, mesh, policy, cut),
     "padding": partial(packed_padding, **cut),
   }

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Any
 
 from lcrl import values
 from lcrl.training.pairs.losses import named_loss
 from lcrl.training.sections import (
   Checkpoint,
   Log,
+  Lora,
   Mesh,
   Sampling,
   Seed,
@@ -49,18 +50,6 @@ class Evaluate:
   prompts: Count = 64  # that the policy answers itself, and of a task
   samples: Count = 1  # answers to each
   temperature: Temperature | None = None  # 0: the most likely token; None: that of `sampling`
-
-
-Target = Literal["query", "key", "value", "out", "gate", "up", "down"]
-
-
-@dataclasses.dataclass(frozen=True)
-class Lora:
-  """Adapters instead of the whole model: `lcrl.policies.lora`."""
-
-  rank: Count  # of the two factors of a matrix's change
-  alpha: float  # the change is scaled by alpha / rank
-  targets: tuple[Target, ...] = ("query", "key", "value", "out", "gate", "up", "down")
 
 
 SECTIONS = {

@@ -44,9 +44,12 @@ def with_head(source: Source) -> Source:
     head = jax.jit(lambda: zero(policy), out_shardings=at)()
     return source.params(key, body) | {HEAD: head}
 
-  init = jax.jit(lambda key: policy.init(key) | {HEAD: zero(policy)})
+  def headed(init):
+    return jax.jit(lambda key: init(key) | {HEAD: zero(policy)})
+
   axes = policy.axes | {HEAD: AXES}
-  return Source(dataclasses.replace(policy, axes=axes, init=init), params)
+  policy_with_head = dataclasses.replace(policy, axes=axes, init=headed(policy.init))
+  return Source(policy_with_head, params, headed(source.init))
 
 
 def adapters(policy: Policy, **options) -> tuple[Callable[[jax.Array], PyTree], PyTree]:

@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from lcrl import values
-from lcrl.training.pairs.settings import NAMED, Lora, check
-from lcrl.training.sections import Checkpoint, Mesh, Seed, Steps, check_sections, section
+from lcrl.training.pairs.settings import NAMED, check
+from lcrl.training.sections import Checkpoint, Lora, Mesh, Seed, Steps, check_sections, section
 from lcrl.values import Count, Whole
 
 OPTIONAL = ("lora", "tokenizer")

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from functools import partial
+from functools import cache, partial
 from typing import Any
 
 import jax
@@ -23,6 +23,7 @@ from lcrl.mesh import (
   check_sampling_devices,
   first_devices,
   make_mesh,
+  param_shardings,
   replicated,
   sampler_mesh,
 )
@@ -31,13 +32,14 @@ from lcrl.policies.hf import Source
 from lcrl.registry import build
 from lcrl.training import optimizers
 from lcrl.training.checkpoint import AsSaved
-from lcrl.training.layout import first_state, lay_out
+from lcrl.training.layout import abstract, first_state, lay_out
 from lcrl.training.memory import check_rows, check_state
 from lcrl.training.packed import PackedScore, PackedUpdate
 from lcrl.training.piece_scorer import PieceScorer
 from lcrl.training.rl.settings import Settings
 from lcrl.training.scorer import Score, make_scorer
 from lcrl.training.step import score_all, shape, update
+from lcrl.training.trainable import OnBase, Trainable, learn, trainable
 from lcrl.types import Batch, Recipe, Stage, TrainState
 
 PyTree = Any
@@ -56,11 +58,14 @@ class Learner:
   optimizer: optax.GradientTransformation
   shardings: TrainState  # of the training state
   abstract: TrainState  # its shapes, dtypes and shardings
+  part: Trainable
+  base: Callable[[], PyTree]  # the frozen parameters, loaded once; () without adapters
+  frozen: PyTree  # the same, abstract
   initial: Callable[[], TrainState]
   shape: Callable[..., Any]  # states, rollouts, step, key -> batch, states
   ready: Callable[[Batch], Any]  # a batch -> the argument with which `update` need not wait
   update: Callable[..., Any]  # state, batch -> state, metrics; the state is donated
-  measure: Callable[..., Any]  # params, rollouts -> TokenScores with the fields `measured`
+  measure: Callable[..., Any]  # `acting` params, rollouts -> TokenScores with fields `measured`
   measured: tuple[str, ...]  # score fields that stages before the loss need as signals
   needs_reference: bool
 
@@ -70,8 +75,16 @@ class Learner:
     return sampler_mesh(self.mesh, self.settings.sampling.devices)
 
   def policy_params(self, trained: PyTree) -> PyTree:
-    """The parameters of the policy, from the trained ones."""
-    return trained
+    """The parameters of the policy, from the trained ones; with adapters, a merged copy."""
+    base = self.base()
+    split = jax.tree.map(lambda x: x.sharding, base)  # else every device would get a whole copy
+    merge = jax.jit(self.part.merge, out_shardings=split)
+    return trained if self.settings.lora is None else merge(base, trained)
+
+  def acting(self, trained: PyTree) -> PyTree:
+    """Parameters for the sampler and the scorer, without a copy: the adapters stand beside the
+    kernels of the base."""
+    return self.part.with_adapters(self.base(), trained)
 
 
 def build_learner(settings: Settings, *, devices=None) -> Learner:
@@ -101,9 +114,11 @@ def build_learner(settings: Settings, *, devices=None) -> Learner:
     passed = jnp.zeros((s.train.window, 2), jnp.int32) if s.train.window else None
     return first_state(params, optimizer, recipes.init(recipe), counted="prompts", passed=passed)
 
-  state = lay_out(mesh, optimizer, start, policy.init, policy.axes)
+  part = trainable(source, s.lora)
+  state = lay_out(mesh, optimizer, start, part.init, part.axes)
+  base, frozen = _frozen(s, source, mesh)
   if devices is None:
-    check_state(mesh, state.abstract)
+    check_state(mesh, (frozen, state.abstract))
   whole, rows = replicated(mesh), batch_sharding(mesh)
 
   def pending_sharding(shape: tuple[int, ...]) -> jax.sharding.Sharding:
@@ -112,28 +127,32 @@ def build_learner(settings: Settings, *, devices=None) -> Learner:
   pending = AsSaved(pending_sharding) if s.train.steps_ahead else None
 
   def initial() -> TrainState:
-    params = source.params(jax.random.key(s.seed), state.params)
+    key = jax.random.key(s.seed)
+    if s.lora is None:
+      params = source.params(key, state.params)
+    else:
+      params = jax.jit(part.init, out_shardings=state.params)(key)
     return jax.jit(start, out_shardings=state.shardings)(params)
 
   step = partial(
     update,
-    score=score,
     recipe=recipe,
     weigh=weigh,
     optimizer=optimizer,
     micro_batches=s.train.micro_batches,
     updates=s.train.updates,
-    unstack_for_grad=policy.unstack_for_grad,
+    unstack_for_grad=policy.unstack_for_grad if s.lora is None else lambda adapters: adapters,
   )
   # Donation lets the new state take the memory of the old one: a second copy of parameters and
   # moments would not fit. The caller must copy all that it still needs of the old state.
-  update_: Callable[..., Any] = jax.jit(
-    step,
-    donate_argnums=0,
+  learn_ = jax.jit(
+    partial(learn, part, score, step),
+    donate_argnums=1,
     out_shardings=(state.shardings, whole),
     static_argnames="sizes",
     compiler_options=compiler.options(mesh) or None,
   )
+  update_: Callable[..., Any] = OnBase(learn_, base, frozen)
   measure: Callable[..., Any] = jax.jit(
     partial(score_all, make_score(needs=measured), pieces=s.train.micro_batches),
     out_shardings=rows,
@@ -157,6 +176,9 @@ def build_learner(settings: Settings, *, devices=None) -> Learner:
     optimizer=optimizer,
     shardings=state.shardings,
     abstract=dataclasses.replace(state.abstract, pending=pending),
+    part=part,
+    base=base,
+    frozen=frozen,
     initial=initial,
     shape=jax.jit(partial(shape, recipe, weigh=weigh), out_shardings=(rows, whole)),
     ready=ready,
@@ -174,6 +196,16 @@ def _make_score(s: Settings, policy: Policy, mesh: Mesh, **options: Any) -> Scor
     return make_scorer(policy, pack=s.train.pack, **options)
   assert s.train.pack is not None  # settings say so
   return PieceScorer(make_scorer(policy, rows=True, **options), s.train.pack, mesh)
+
+
+def _frozen(s: Settings, source: Source, mesh: Mesh) -> tuple[Callable[[], PyTree], PyTree]:
+  """The parameters below the adapters: a function that loads them once, and abstract arrays."""
+  if s.lora is None:
+    return tuple, ()
+  shapes = jax.eval_shape(source.init, jax.random.key(0))
+  split = param_shardings(mesh, source.policy.axes, shapes)
+  load = cache(lambda: source.params(jax.random.key(s.seed), split))
+  return load, abstract(shapes, split)
 
 
 def _training_mesh(s: Settings, devices) -> Mesh:

@@ -57,7 +57,7 @@ def make_monitor(
       recipe, state.recipe, prompts, step=step, key=key, group_size=s.train.group_size
     )
     local = worker.render(prompts, index, budget)
-    rollouts, _ = worker.start(state.params, local, key).result()
+    rollouts, _ = worker.start(learner.acting(state.params), local, key).result()
     rollouts = shard_batch(learner.mesh, rollouts)
     return dataclasses.replace(state, recipe=observe(state.recipe, rollouts))
 

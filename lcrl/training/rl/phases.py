@@ -56,7 +56,7 @@ def make_shape(
 
   def shape(state: TrainState, collected: Collected) -> Shaped:
     rollouts = shard_batch(learner.mesh, collected.rollouts)
-    rollouts = pipeline.add_signals(state.params, rollouts)
+    rollouts = pipeline.add_signals(learner.acting(state.params), rollouts)
     signals = dict(rollouts.signals)
     old = signals.pop("old_log_probs", None)
     rollouts = dataclasses.replace(rollouts, signals=signals)

@@ -40,8 +40,9 @@ Reference = Callable[[Rollouts], jax.Array]
 
 
 def reference_log_probs(learner: Learner) -> Reference:
-  """rollouts -> log-probs [B, G, T] under the policy that the run started from."""
-  params = learner.initial().params
+  """rollouts -> log-probs [B, G, T] under the policy that the run started from. With adapters that
+  is their base, which lies there anyway."""
+  params = learner.initial().params if learner.settings.lora is None else learner.base()
   return lambda rollouts: learner.measure(params, rollouts).log_probs
 
 

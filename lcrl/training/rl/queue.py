@@ -49,17 +49,20 @@ class RolloutQueue:
       seed=s.seed,
     )
     self._train, self._mesh, self._pipeline = s.train, learner.mesh, pipeline
+    self._acting = learner.acting
     # A program on dedicated devices may block the thread that dispatches it until it has run. So
     # these devices get a thread of their own, and the main thread goes on to the update.
     self._thread = ThreadPoolExecutor(1) if s.sampling.devices else None
     self._request: CollectRequest | None = None  # for the next step
     self.prefetched: PendingCollect | None = None
+    self._prefetched_with: PyTree = None  # the trained parameters
     self._ahead: PendingCollect | Future[Collected] | None = None
 
   def take(self, state: TrainState) -> Collected:
     """The rollouts that `state` trains on; waits for them."""
     prefetched, self.prefetched = self.prefetched, None
-    if prefetched and prefetched.params is state.params:
+    trained, self._prefetched_with = self._prefetched_with, None
+    if prefetched and trained is state.params:
       self._request = prefetched.request
       return prefetched.result(launch_hidden=True)
     passed = [] if state.passed is None else np.asarray(state.passed).tolist()
@@ -67,7 +70,7 @@ class RolloutQueue:
     if state.pending is not None:
       return pending_rollouts.from_state(state.pending)
     request = self._request._replace(states=self._copied(state.recipe))
-    return self.collector.start(state.params, request).result()
+    return self.collector.start(self._acting(state.params), request).result()
 
   def advance(self, collected: Collected, states: Recipe[PyTree]) -> None:
     """Prepares the request of the step after the one that trains on `collected`."""
@@ -84,7 +87,7 @@ class RolloutQueue:
     if not self._train.steps_ahead or self._request is None:
       return
     request, self._request = self._request, None
-    copy = self._pipeline.worker.engine.prepared(params)
+    copy = self._pipeline.worker.engine.prepared(self._acting(params))
     if self._thread is None:
       self._ahead = self.collector.start(copy, request)
     else:
@@ -99,7 +102,8 @@ class RolloutQueue:
     """
     request, self._request = self._request, None
     if request is not None:
-      self.prefetched = self.collector.start(params, request)
+      self.prefetched = self.collector.start(self._acting(params), request)
+      self._prefetched_with = params
 
   def store(self, state: TrainState) -> tuple[TrainState, Metrics]:
     """Waits for the rollouts that were sampled ahead and puts them into the state. Returns the

@@ -174,7 +174,7 @@ def begin(settings: Settings, out: Workdir) -> Iterator[Run]:
       evaluate_every=s.eval.every,
       abstract=learner.abstract,
       initial=learner.initial,
-      evaluate=lambda params: evaluation(evaluator(params)),
+      evaluate=lambda trained: evaluation(evaluator(learner.acting(trained))),
       steps_from=steps_from,
       finish=lambda: finish(
         out, s.slots["reward"]["fn"], s.seed, steps=s.train.steps, setup=evaluator.setup

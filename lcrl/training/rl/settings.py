@@ -13,6 +13,7 @@ from lcrl.training.sections import (
   Checkpoint,
   Evaluate,
   Log,
+  Lora,
   Mesh,
   Sampling,
   Seed,
@@ -82,6 +83,7 @@ class Settings:
   eval_task: dict[str, Any] | None  # None: the training task
   revise: dict[str, Any] | None  # what the host does to rollouts; None: nothing
   learned: dict[str, Any]  # signal -> the reward model that gives it
+  lora: Lora | None  # None: all parameters are trained
   train: Train
   sampling: RlSampling
   verify: Verify
@@ -99,6 +101,7 @@ def read(config: Mapping[str, Any]) -> Settings:
     "eval_task",
     "revise",
     "learned",
+    "lora",
     "then",
     "run",
     "verify",
@@ -107,7 +110,18 @@ def read(config: Mapping[str, Any]) -> Settings:
     "checkpoint",
     "log",
   }
-  known = {*SLOTS, *BUILT, *SECTIONS, "seed", "run", "eval_task", "revise", "learned", "then"}
+  known = {
+    *SLOTS,
+    *BUILT,
+    *SECTIONS,
+    "seed",
+    "run",
+    "eval_task",
+    "revise",
+    "learned",
+    "lora",
+    "then",
+  }
   config = check_sections(config, known, known - optional)
   run = config.get("run", "rl")
   if run != "rl":
@@ -119,6 +133,7 @@ def read(config: Mapping[str, Any]) -> Settings:
     built={name: config[name] for name in BUILT if name in config},
     eval_task=config.get("eval_task"),
     revise=config.get("revise"),
+    lora=section(Lora, config["lora"], "lora") if "lora" in config else None,
     learned=check(config.get("learned", {}), Mapping[str, Mapping[str, Any]], "learned"),
     **{name: section(cls, config.get(name, {}), name) for name, cls in SECTIONS.items()},
   )

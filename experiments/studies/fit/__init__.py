@@ -1,0 +1,1 @@
+"""Where each config in a paper's setting fits: `python -m experiments.studies.fit.table`."""

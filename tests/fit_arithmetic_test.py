@@ -1,0 +1,132 @@
+"""What experiments.fit calculates is what devices hold, and what does not fit names a field."""
+
+import jax
+import pytest
+from jax.sharding import AbstractMesh
+
+from experiments import fit as command
+from lcrl.mesh import AXES
+from lcrl.policies.shapes import FOLDERS, SHAPES
+from lcrl.training.analysis import arithmetic
+from lcrl.training.analysis.fit import acting
+from lcrl.training.analysis.roofline import device_bytes
+from lcrl.training.rl.learner import build_learner
+from lcrl.training.rl.settings import read
+from tests.helpers.fit_config import CONFIG
+
+LORA = {"rank": 32, "alpha": 64.0}
+ROWS = {"steps": 1, "prompts": 8, "group_size": 4, "max_tokens": 7168, "max_prompt_tokens": 1024}
+
+
+def large(**sections):
+  """8 B on 8 groups of 4 rows of 8,192 tokens."""
+  policy = {"fn": "pretrained", "path": "models/Llama-3-8B", "dtype": "bfloat16", "remat": "full"}
+  policy |= sections.pop("policy", {})
+  train = ROWS | sections.pop("train", {})
+  return CONFIG | {"policy": policy, "train": train, "mesh": {}} | sections
+
+
+def calculate(config, topology):
+  return command.calculated(config, topology, command.shape_of(config["policy"]))
+
+
+@pytest.mark.parametrize(
+  "mesh, sections",
+  [
+    ({"fsdp": 8}, {}),
+    ({"fsdp": 4, "tensor": 2}, {"optimizer": {"fn": "lamb", "learning_rate": 0.1}}),
+    ({"data": 2, "fsdp": 4}, {"optimizer": {"fn": "sgd", "learning_rate": 0.1}}),
+    ({"fsdp": 8}, {"optimizer": {"fn": "adamw", "learning_rate": 0.1, "moments": "bfloat16"}}),
+    ({"fsdp": 1, "devices": 1}, {"lora": LORA | {"targets": ("query", "value", "down")}}),
+  ],
+)
+def test_parameters_moments_and_adapters_are_counted_exactly(mesh, sections):
+  config = CONFIG | {"mesh": mesh} | sections
+  config["policy"] = (
+    config["policy"] | {"param_dtype": "bfloat16"} if "lora" in config else config["policy"]
+  )
+  model = build_learner(read(config), devices=jax.local_devices())
+  sizes = AbstractMesh(tuple(model.mesh.shape.values()), AXES)
+  run = arithmetic.describe(model.settings, model.policy.config, sizes, nvidia=False)
+  memory = arithmetic.Memory(run)
+  counters = device_bytes((model.abstract.counters, model.abstract.step, model.abstract.position))
+  state = device_bytes((model.abstract, model.frozen))
+  assert state - counters - 16 <= memory.state <= state
+  assert memory.params == device_bytes(acting(model)) - 4 * memory.adapters
+  unsplit = sum(
+    x.size for x in jax.tree.leaves(jax.eval_shape(model.policy.init, jax.random.key(0)))
+  )
+  if sizes.shape["tensor"] == 1:
+    assert memory.copy == 4 * unsplit == 4 * arithmetic.parameters(model.policy.config)
+
+
+def test_eight_billion_parameters_fit_one_gpu_with_adapters_and_four_without():
+  plain = large()
+  assert not calculate(plain, "h100:1")["fits"]
+  advice = "\n".join(calculate(plain, "h100:1")["advice"])
+  assert "section lora with policy.param_dtype='bfloat16'" in advice
+  adapted = large(lora=LORA, policy={"param_dtype": "bfloat16"}, train={"micro_batches": 8})
+  found = calculate(adapted, "h100:1")
+  assert found["fits"]
+  assert found["parameters"] == 8_030_261_248
+  split = large(train={"micro_batches": 2})
+  found = calculate(split, "h100:4")
+  assert found["fits"]
+  assert found["devices"] == 4
+  ahead = calculate(large(train={"micro_batches": 2, "steps_ahead": 1}), "h100:4")
+  assert ahead["programs"]["update"]["beside"] > 14 * 2**30, "the sampler's copy lies there"
+
+
+def test_following_every_advice_ends_in_a_run_that_fits():
+  config = large(train={"prompts": 512, "group_size": 8}, policy={"remat": "none"})
+  seen, micro = [], None
+  for _ in range(6):
+    shape = command.shape_of(config["policy"])
+    found = command.calculated(config, "h100:64", shape, micro_tokens=micro)
+    if found["fits"]:
+      break
+    seen += found["changes"]
+    for field, value in found["changes"].items():
+      section, name = field.split(".")
+      if name == "micro_tokens":
+        micro = value
+      config[section] = config[section] | {name: value}
+      config["train"].pop("micro_tokens", None)
+  assert found["fits"], found
+  assert seen[:3] == ["sampling.slots", "policy.remat", "train.micro_batches"]
+
+
+def test_a_smaller_cache_and_pairs_are_calculated_too():
+  bytes_of = lambda **sampling: calculate(large(sampling=sampling), "h100:8")["programs"]["sample"]
+  assert bytes_of(cache_dtype="int8")["peak"] < bytes_of(dtype="bfloat16")["peak"]
+  found = command.fit(
+    {
+      "run": "preference",
+      "seed": 0,
+      "loss": {"fn": "simpo"},
+      "policy": {"fn": "pretrained", "path": "models/Llama-3-8B", "remat": "full"},
+      "data": {"fn": "pairs", "rows": {"fn": "jsonl", "path": "nowhere"}, "window": 2048},
+      "batches": {"fn": "stratified", "size": 128},
+      "optimizer": CONFIG["optimizer"],
+      "mesh": {},
+      "train": {"steps": 4, "max_tokens": 16, "micro_batches": 16},
+    },
+    topology="v5p:2x2x2",
+    calculate=True,
+  )
+  assert [*found["programs"]] == ["copy", "sample", "update"]
+  assert (
+    6 * 8.03e9 * 128 * 2 * 2048 < found["programs"]["update"]["flops"] < 9 * 8.03e9 * 128 * 4096
+  )
+
+
+def test_batches_that_no_device_shares_are_refused_as_in_the_run():
+  with pytest.raises(ValueError, match=r"train\.prompts must be a multiple of .*got 8 for 1 \* 16"):
+    calculate(large(), "v5p:2x2x4")
+
+
+def test_folders_name_shapes():
+  assert {*FOLDERS.values()} <= SHAPES.keys()
+  assert command.parse("tpu7x:2x2x1") == ("tpu7x", 8)
+  with pytest.raises(ValueError, match="no compiler here knows 'h100:8'"):
+    command.describe("h100:8")
