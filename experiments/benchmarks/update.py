@@ -112,7 +112,7 @@ def model_of(run: str, work: Work, c: Config, *, entropy: bool = False) -> Learn
       "budget": {"fn": "fixed", "target": work.limit},
       "reward": {"fn": "correctness"},
       "filter": {"fn": "keep_all"},
-      "advantage": {"fn": "group_normalized"},
+      "advantage": {"fn": "raw"},  # the batch has its advantages
       "loss": loss | ({"entropy_bonus": 0.01} if entropy else {}),
       "weights": {"fn": "token_mean"},
       "policy": {"fn": "fresh", **{f.name: getattr(c, f.name) for f in dataclasses.fields(c)}},
