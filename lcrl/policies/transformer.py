@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from lcrl.policies import cache, decoding
-from lcrl.policies.attention import attention, options_of, segment_spans
+from lcrl.policies.attention import attention, check_name, options_of, segment_spans
 from lcrl.policies.block import (
   ACTIVATIONS,
   Block,
@@ -45,6 +45,7 @@ REMAT: dict[str, Callable[[Callable], Callable]] = {  # by what the forward pass
   "attention": partial(jax.checkpoint, policy=_of_attention),
   "full": jax.checkpoint,  # nothing but the input of each layer
 }
+REMAT["auto"] = REMAT["none"]  # a run has replaced it
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -82,6 +83,7 @@ def make(config: Config) -> Policy:
   """
   if config.decoding not in decoding.KERNELS:
     raise ValueError(f"Unknown decoding {config.decoding!r}: {', '.join(decoding.KERNELS)}.")
+  check_name(config.attention)
   if config.activation not in ACTIVATIONS:
     raise ValueError(f"Unknown activation {config.activation!r}: {', '.join(ACTIVATIONS)}.")
   if config.remat not in REMAT:
@@ -150,7 +152,7 @@ def _hidden(c: Config, params, tokens, positions=None, segment_ids=None, branch_
     return Block(c).apply({"params": params}, x, rope, attend)
 
   x = embed(c, params, tokens)
-  if c.unroll:
+  if c.unroll is True:
     x = _unrolled(c, layer, x, _unstack_for_grad(c, params)["layers"])
   else:
     cast = partial(_compute_dtype, c)
@@ -178,7 +180,7 @@ def _unrolled(c: Config, layer, x, layers):
 
 
 def _unstack_for_grad(c: Config, params):
-  if not c.unroll or isinstance(params["layers"], tuple):
+  if c.unroll is not True or isinstance(params["layers"], tuple):
     return params
   # The gradient of `split` is one concatenation; that of indexing is a padded array for each layer.
   split = lambda w: [y[0] for y in jax.lax.split(w, (1,) * c.layers)]

@@ -10,7 +10,7 @@ from typing import Any
 
 from jax.sharding import Mesh
 
-from lcrl import tasks
+from lcrl import policies, tasks
 from lcrl.data import tokenizers
 from lcrl.data.lengths import counted_prefix, first, fitting
 from lcrl.evaluation import setup
@@ -27,6 +27,7 @@ from lcrl.tasks.task import Task
 from lcrl.tasks.verify import Verifier
 from lcrl.training.keys import EVAL_STREAM, step_key
 from lcrl.training.progress import say
+from lcrl.training.sections import AUTO
 
 
 def build_tokenizer(
@@ -81,8 +82,11 @@ def build_engine(
 ) -> Engine:
   """The engine on this mesh with the sampling settings of the run, or at another temperature."""
   sampling = model.settings.sampling
+  # What trains packed rows is not the fastest for prompts: "auto" is left to the engine.
+  attention = model.settings.built["policy"].get("attention", AUTO)
+  config = dataclasses.replace(model.policy.config, attention=attention)
   return make_engine(
-    model.policy,
+    policies.make(config),
     max_tokens=model.settings.train.max_tokens,
     end_ids=end_ids,
     pad_id=pad_id,

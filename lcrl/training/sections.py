@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 from lcrl.mesh import AXES
 from lcrl.policies.cache import ONE_BYTE_DTYPES
@@ -16,6 +16,9 @@ T = TypeVar("T")
 Seed = Annotated[int, Within(0, 2**32 - 1)]
 Steps = Annotated[int, Within(1, 10_000_000)]
 Axis = Annotated[int, Within(-1)]
+AUTO: Literal["auto"] = "auto"  # `lcrl.training.automatic` chooses by the devices of the run
+Pack = Count | Literal["auto"] | None
+HeadRemat = bool | Literal["auto"]
 FLOATS = ("bfloat16", "float16", "float32", "float64")
 
 

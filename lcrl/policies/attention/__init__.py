@@ -11,24 +11,24 @@ from typing import Any, NamedTuple
 
 import jax
 
-from lcrl.policies.attention import cudnn, splash, triton, xla
+from lcrl.policies.attention import choice, cudnn, splash, triton, xla
+from lcrl.policies.attention.choice import AUTO, FUSED_HEAD_DIMS, Device
 from lcrl.policies.attention.devices import per_device
 from lcrl.policies.attention.spans import Spans, Window, segment_spans
 from lcrl.policies.config import Config, softmax_scale
 
 __all__ = [
+  "AUTO",
   "BACKENDS",
   "FUSED_HEAD_DIMS",
   "Backend",
   "Spans",
   "attention",
+  "chosen",
   "options_of",
   "segment_spans",
   "shares_prompts",
 ]
-
-
-FUSED_HEAD_DIMS = (64, 128)  # of the kernels; plain attention takes any
 
 
 class Backend(NamedTuple):
@@ -60,11 +60,11 @@ def attention(
     window: a query sees the last `window` keys, itself included; None: all. May be traced.
     softcap: logits become softcap * tanh(logits / softcap).
     scale: of q k^T, before the soft-cap; None: 1 / sqrt(H).
-    backend: a name in BACKENDS.
+    backend: a name in BACKENDS, or "auto": the fastest that can, on the devices of the mesh in
+      context.
   Returns: [..., T, N, H] in q's dtype.
   """
-  if backend not in BACKENDS:
-    raise ValueError(f"Unknown attention back end {backend!r}: {', '.join(BACKENDS)}.")
+  check_name(backend)
   if index is not None and spans is not None:
     raise ValueError("index and spans exclude each other: packed rows have all queries as keys.")
   asked = {
@@ -78,8 +78,11 @@ def attention(
     f"head size {q.shape[-1]}": q.shape[-1] not in FUSED_HEAD_DIMS,
     str(q.dtype): True,
   }
+  wanted = frozenset(name for name, on in asked.items() if on)
+  if backend == AUTO:
+    backend = _fastest(Device.here(), wanted, q.shape[-3])
   supports = BACKENDS[backend].supports
-  missing = {name for name, on in asked.items() if on} - supports
+  missing = wanted - supports
   if "any head size" in supports:
     missing -= {f"head size {q.shape[-1]}"}
   if missing:
@@ -95,9 +98,28 @@ def options_of(c: Config) -> dict[str, Any]:
   return {"softcap": c.attention_softcap, "scale": c.attention_scale, "backend": c.attention}
 
 
+def chosen(device: Device, c: Config, *, packed: bool, length: int) -> str:
+  """The back end that trains a model on rows of `length` tokens: the one that it names, or what
+  its "auto" stands for. Where a kernel has no branches, packed rows do without."""
+  if c.attention != AUTO:
+    return c.attention
+  return _fastest(device, choice.features(c, packed=packed), length)
+
+
+def _fastest(device: Device, asked: frozenset[str], length: int) -> str:
+  supports = {name: backend.supports for name, backend in BACKENDS.items()}
+  return choice.choose(device, asked, length, supports)
+
+
+def check_name(backend: str) -> None:
+  """Raises ValueError unless a config may name this back end."""
+  if backend not in (AUTO, *BACKENDS):
+    raise ValueError(f"Unknown attention back end {backend!r}: {', '.join(BACKENDS)} or {AUTO}.")
+
+
 def shares_prompts(backend: str) -> bool:
-  """Can the sequences of a segment share a stem?"""
-  return "branches" in BACKENDS[backend].supports
+  """Can the sequences of a segment share a stem? "auto" takes a back end in which they can."""
+  return backend == AUTO or "branches" in BACKENDS[backend].supports
 
 
 _HALF = {"bfloat16", "float16"}

@@ -28,7 +28,8 @@ from lcrl.mesh import (
 from lcrl.policies import Policy, sources
 from lcrl.policies.hf import Source
 from lcrl.registry import build
-from lcrl.training import optimizers
+from lcrl.training import automatic, optimizers
+from lcrl.training.automatic import rows_at_once
 from lcrl.training.checkpoint import AsSaved
 from lcrl.training.layout import first_state, lay_out
 from lcrl.training.memory import check_rows, check_state
@@ -61,6 +62,7 @@ class Learner:
   measure: Callable[..., Any]  # params, rollouts -> TokenScores with the fields `measured`
   measured: tuple[str, ...]  # score fields that stages before the loss need as signals
   needs_reference: bool
+  chosen: dict[str, Any]  # fields that may be "auto" -> their values in this run
 
   @property
   def sampler_mesh(self) -> Mesh:
@@ -87,7 +89,16 @@ def build_learner(settings: Settings, *, devices=None) -> Learner:
   if devices is None:
     _check_rows(s, mesh)
   source = build(sources, s.built["policy"], field="policy", gives=Source)
-  policy = source.policy
+  policy, s, chosen = automatic.resolve(
+    source.policy,
+    s,
+    mesh,
+    rows=rows_at_once(
+      mesh, s.train.prompts * s.train.group_size, s.train.micro_batches * s.train.updates
+    ),
+    length=s.train.max_prompt_tokens + s.train.max_tokens,
+    needs=recipe.loss.needs,
+  )
   optimizer = optimizers.from_config(s.built["optimizer"])
   fields = tuple(name for name in recipe.loss.needs if name in SCORE_FIELDS)
   signals = recipes.signals(recipe)
@@ -160,6 +171,7 @@ def build_learner(settings: Settings, *, devices=None) -> Learner:
     measure=measure,
     measured=measured,
     needs_reference="ref" in wanted or REF in signals,
+    chosen=chosen,
   )
 
 
@@ -203,7 +215,7 @@ def _check(s: Settings, recipe: Recipe[Stage]) -> None:
         f"monitor.every must be at least 1: {slot}.fn={s.slots[slot]['fn']!r} learns from a "
         "monitor set of prompts, got 0."
       )
-  if not s.train.head_remat and (more := {"entropy", "log_sum_sq"} & set(recipe.loss.needs)):
+  if s.train.head_remat is False and (more := {"entropy", "log_sum_sq"} & set(recipe.loss.needs)):
     raise ValueError(
       f"train.head_remat=False keeps what log-probs need and no more: loss.fn="
       f"{s.slots['loss']['fn']!r} needs {sorted(more)}."

@@ -10,10 +10,13 @@ from typing import Annotated, Any
 from lcrl.losses import policy as losses
 from lcrl.registry import resolve
 from lcrl.training.sections import (
+  AUTO,
   Checkpoint,
   Evaluate,
+  HeadRemat,
   Log,
   Mesh,
+  Pack,
   Sampling,
   Seed,
   Steps,
@@ -37,8 +40,8 @@ class Train:
   max_tokens: Count  # of a response, at most
   max_prompt_tokens: Count = 1024  # of a prompt and its forced prefix, at most
   micro_batches: Count = 1  # pieces that go through the model one after the other
-  pack: Count | None = None  # tokens of a packed row, of several rollouts; None: a row a rollout
-  head_remat: bool = True  # False: 2 bytes a token and vocabulary entry stay, a product less
+  pack: Pack = AUTO  # tokens of a packed row, of several rollouts; None: a row a rollout
+  head_remat: HeadRemat = AUTO  # False: 2 bytes a token and vocabulary entry stay, a product less
   updates: Count = 1  # optimizer steps a batch, each on its own part of it
   max_rounds: Count = 1  # of sampling, to replace groups that the filter drops
   window: Window = 0  # steps whose pass rates say how many prompts a round takes; 0: `prompts`
@@ -144,7 +147,7 @@ def _check(s: Settings) -> None:
     if at >= s.train.steps:
       raise ValueError(f"then[{i}].at must be below train.steps={s.train.steps}, got {at}.")
   longest = s.train.max_prompt_tokens + s.train.max_tokens
-  if s.train.pack is not None and s.train.pack < longest:
+  if isinstance(s.train.pack, int) and s.train.pack < longest:
     raise ValueError(
       "train.pack must hold a whole rollout, train.max_prompt_tokens + train.max_tokens = "
       f"{longest} tokens, got {s.train.pack}."
