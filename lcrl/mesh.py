@@ -13,7 +13,7 @@ from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 PyTree = Any
-AXES = ("data", "fsdp", "tensor", "sequence")
+AXES = ("data", "fsdp", "sequence", "tensor")
 BATCH = P(("data", "fsdp"))  # rows of a batch, along B
 
 # Logical axis of a parameter -> mesh axis that it is split over.
@@ -51,7 +51,7 @@ def make_mesh(
     ValueError: the product of the axes is not the number of devices.
   """
   devices = np.asarray(jax.devices() if devices is None else devices).reshape(-1)
-  sizes = dict(zip(AXES, (data, fsdp, tensor, sequence), strict=True))
+  sizes = dict(zip(AXES, (data, fsdp, sequence, tensor), strict=True))
   free = [name for name, size in sizes.items() if size == -1]
   fixed = math.prod(size for size in sizes.values() if size != -1)
   if len(free) > 1 or fixed < 1 or devices.size % fixed or (not free and fixed != devices.size):
@@ -67,13 +67,14 @@ def make_mesh(
 
 def sampler_mesh(mesh: Mesh, count: int) -> Mesh:
   """A mesh of the last `count` devices of this process, for sampling while those of `mesh` train;
-  `mesh` itself for 0. Its tensor axis is as long as that of `mesh`.
+  those of `mesh` itself for 0. Its tensor axis is as long as that of `mesh`, and it has no sequence
+  axis: what samples splits rows over all other axes.
 
   Raises:
     ValueError: there are several processes, or too few devices.
   """
   if not count:
-    return mesh
+    return _rows_over_sequence(mesh)
   if jax.process_count() > 1:
     raise ValueError(f"sampling.devices={count} works in one process, not in several.")
   taken = set(mesh.devices.flat)
@@ -85,6 +86,15 @@ def sampler_mesh(mesh: Mesh, count: int) -> Mesh:
       f"devices that do not train, got {count}."
     )
   return make_mesh(data=-1, fsdp=1, tensor=tensor, devices=free)
+
+
+def _rows_over_sequence(mesh: Mesh) -> Mesh:
+  """The devices of a mesh in the same order, those along the sequence axis along fsdp."""
+  if mesh.shape["sequence"] == 1:
+    return mesh
+  data, fsdp, sequence, tensor = mesh.devices.shape
+  devices = mesh.devices.reshape(data, fsdp * sequence, 1, tensor)
+  return Mesh(devices, AXES, axis_types=(AxisType.Auto,) * len(AXES))
 
 
 def default_mesh(mesh: Mesh) -> contextlib.AbstractContextManager:

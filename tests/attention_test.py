@@ -93,7 +93,7 @@ def test_long_rows_go_in_blocks():
   q, k, v = (jax.random.normal(jax.random.key(i), shape) for i, shape in enumerate(shapes))
   position = jnp.broadcast_to(jnp.arange(length), (2, 1, length))
   spans = segment_spans(position // 50)
-  want = xla.dense(q, k, v, position, visible_keys(position, spans, None), None, 4**-0.5)
+  want = xla.dense(q, k, v, visible_keys(position, spans, None), None, 4**-0.5)
   np.testing.assert_allclose(attention(q, k, v, spans=spans), want, atol=1e-5)
   assert "while" in jax.jit(attention).lower(q, k, v).as_text()
 
@@ -110,7 +110,7 @@ def test_blocks_are_computed_where_one_sees_the_other(segments, branches, want):
   rows = lambda blocks: blocks and jnp.repeat(jnp.array([blocks]), 8, axis=1)
   position = jnp.arange(24)[None]
   visible = visible_keys(position, segment_spans(rows(segments), rows(branches)), None)
-  pairs = blocked.Pairs.of(jax.tree.map(lambda x: x.reshape(3, 1, 8), visible))
+  pairs = blocked.Pairs.of(jax.tree.map(lambda x: x.reshape(3, 1, 8), visible), 3)
   assert list(zip(*(x[: pairs.number].tolist() for x in pairs[:2]), strict=True)) == want
 
 

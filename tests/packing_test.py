@@ -15,7 +15,14 @@ from lcrl.training.packing import Sizes, arrange, first_fit, pack, rounded
 from lcrl.training.scorer import make_scorer, split, value_and_grad
 from lcrl.training.step import loss_metrics, update_metrics
 from lcrl.types import PairBatch, Pairs
-from tests.helpers.scoring import LOSSES, PARAMS, POLICY, make_batch, make_recipe
+from tests.helpers.scoring import (
+  LOSSES,
+  PARAMS,
+  POLICY,
+  make_batch,
+  make_recipe,
+  with_prompts,
+)
 from tests.rollouts import random_rollouts
 
 WIDTH = 16
@@ -93,14 +100,6 @@ def test_a_row_holds_its_rollouts():
   np.testing.assert_array_equal(rows.before[0, :3], [4, 1, 2])
   assert len(set(rows.segments[0].tolist())) == 4  # two rollouts, two tokens alone
   assert not pack(tokens, mask, place, sizes=Sizes(1, 2), width=8).fits[0]
-
-
-def with_prompts(batch):
-  """Groups that begin alike, with 3, 3, 5 and no tokens."""
-  first = batch.rollouts.tokens[:, :1]
-  alike = jnp.array([3, 3, 5, 0])[:, None, None] > jnp.arange(12)[None, None]
-  tokens = jnp.where(alike, first, batch.rollouts.tokens)
-  return dataclasses.replace(batch, rollouts=dataclasses.replace(batch.rollouts, tokens=tokens))
 
 
 @pytest.mark.parametrize("name", LOSSES)

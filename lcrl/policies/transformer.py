@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from lcrl.policies import cache, decoding
-from lcrl.policies.attention import attention, check_name, options_of, segment_spans
+from lcrl.policies.attention import attention, check_name, options_of, segment_spans, sequence
 from lcrl.policies.block import (
   ACTIVATIONS,
   Block,
@@ -140,12 +140,17 @@ def _map_boxes(f, tree):
 
 
 def _hidden(c: Config, params, tokens, positions=None, segment_ids=None, branch_ids=None):
-  """Final-normed states [..., T, D]. Tokens of one segment are neighbours and see each other."""
+  """Final-normed states [..., T, D]. Tokens of one segment are neighbours and see each other.
+
+  On a mesh with a sequence axis, rows of segments are dealt over it, and so is the result:
+  [R * n, W / n, D] for rows of W on n devices (`sequence.deal`)."""
   if positions is None:
     positions = jax.lax.broadcasted_iota(jnp.int32, tokens.shape, tokens.ndim - 1)
-  rope = rotation(c, positions)
   spans = None if segment_ids is None else segment_spans(segment_ids, branch_ids)
-  options = options_of(c) | {"spans": spans}
+  parts = 1 if spans is None else sequence.shards()
+  tokens, positions = (sequence.deal(x, parts) for x in (tokens, positions))
+  rope = rotation(c, positions)
+  options = options_of(c) | {"spans": spans, "parts": parts}
 
   def layer(x, params, window):
     attend = lambda q, k, v: (attention(q, k, v, window=window, **options), None)

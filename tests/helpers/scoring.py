@@ -42,3 +42,11 @@ def make_batch(recipe, weigh=token_mean, **sizes):
     key=jax.random.key(0),
   )
   return dataclasses.replace(batch, old_log_probs=batch.rollouts.sampler_log_probs)
+
+
+def with_prompts(batch):
+  """Groups that begin alike, with 3, 3, 5 and no tokens."""
+  first = batch.rollouts.tokens[:, :1]
+  alike = jnp.array([3, 3, 5, 0])[:, None, None] > jnp.arange(12)[None, None]
+  tokens = jnp.where(alike, first, batch.rollouts.tokens)
+  return dataclasses.replace(batch, rollouts=dataclasses.replace(batch.rollouts, tokens=tokens))

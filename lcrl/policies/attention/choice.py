@@ -56,11 +56,12 @@ def choose(
   return next((name for name in names if asked <= supports[name]), "xla")
 
 
-def features(c: Config, *, packed: bool) -> frozenset[str]:
-  """The features that a model asks for in training."""
+def features(c: Config, *, packed: bool, cut: bool = False) -> frozenset[str]:
+  """The features that a model asks for in training, on rows that are packed, or cut over devices."""
   windows = set(c.windows or (None,))
   asked = {
     "segment ids": packed,
+    "offset queries": cut,
     "grouped queries": c.heads != c.kv_heads,
     "window": windows != {None},
     "window per layer": len(windows) > 1 and c.unroll is not True,

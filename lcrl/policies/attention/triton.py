@@ -1,15 +1,16 @@
 """Flash attention in Pallas for NVIDIA GPUs: packed rows, grouped queries, windows, soft-cap.
 
-A query sees the keys from `first[t]` to t and those from `stem[t]` up to `fork[t]`. A block of
-queries therefore visits two runs of blocks of keys, and keys outside cost nothing: rows packed of
-short segments take as long as the segments. Method: FlashAttention-2, arXiv:2307.08691, in three
-kernels. Program (i, n, b) of a kernel works on block i of head n of row b, and its operands are:
+The query at position t sees the keys from `first[t]` to t and those from `stem[t]` up to `fork[t]`.
+A block of queries therefore visits two runs of blocks of keys, and keys outside cost nothing: rows
+packed of short segments take as long as the segments. T queries are all S keys' tokens, or some of
+them in ascending order. Method: FlashAttention-2, arXiv:2307.08691, in three kernels. Program (i, n,
+b) of a kernel works on block i of head n of row b, and its operands are:
 
     block spec       shape            holds
     _block           [own, H]         queries of block i, or keys of block i of the head's group
-    _row             [T, H]           all keys and values, or all queries
-    _block_bounds    [3, own]         first, stem and fork of the queries of block i
-    _block_of_row    [own]            one number a key, the same for all heads: `last`
+    _row             [T or S, H]      all queries, or all keys and values
+    _block_bounds    [c, own]         of queries: position, first, stem and fork; of keys: the index
+                                      of the first query that may see each, and of the first after
     _block_scalars   [own]            one number a query and head: log-normaliser, delta
 """
 
@@ -25,7 +26,7 @@ from jax.ad_checkpoint import checkpoint_name
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import triton as gpu
 
-from lcrl.policies.attention.spans import Spans, Window, last_query, visible_keys
+from lcrl.policies.attention.spans import Spans, Window, at, last_query, visible_keys
 
 _FLOOR = -1e30  # logit of a key that is not visible
 _LOG2E = math.log2(math.e)
@@ -66,47 +67,57 @@ def attend(
   v,
   *,
   index=None,
-  spans: Spans | None,
+  spans: Spans | None = None,
   window: Window,
   softcap: float | None,
   scale: float,
   settings=None,
 ):
   """See `attention`. `settings`: `Settings`, for tests and for tuning."""
-  del index  # refused before
   settings = (settings or TUNED[q.shape[-1]])._replace(softcap=softcap, scale=scale)
-  lead, length = q.shape[:-3], q.shape[-3]
+  lead, length, keys = q.shape[:-3], q.shape[-3], k.shape[-3]
   q_, k_, v_ = (x.reshape(-1, *x.shape[-3:]) for x in (q, k, v))
-  flat = jax.tree.map(lambda x: x.reshape(-1, length), spans)
-  position = jnp.broadcast_to(jnp.arange(length, dtype=jnp.int32), (q_.shape[0], length))
-  first, stem, fork = visible_keys(position, flat, window)
+  flat = jax.tree.map(lambda x: x.reshape(-1, keys), spans)
+  key = jnp.broadcast_to(jnp.arange(keys, dtype=jnp.int32), (q_.shape[0], keys))
+  last = last_query(key, flat, window)
+  if index is None:
+    visible, seen_by = visible_keys(key, flat, window), (key, last + 1)
+  else:
+    index = jnp.broadcast_to(index, (*lead, length)).reshape(-1, length)
+    visible = visible_keys(index, flat and at(flat, index), window)
+    before = jax.vmap(functools.partial(jnp.searchsorted, side="right"))
+    seen_by = before(index, key - 1), before(index, last)
+  position, first, stem, fork = visible
   stems = (first, first) if stem is None or fork is None else (stem, fork)
-  bounds = jnp.stack([first, *stems], axis=1)
-  last = last_query(position, flat, window)
-  more = -length % max(settings.forward.own, settings.keys.own, settings.queries.own)
-  if more:  # padding sees itself alone
-    q_, k_, v_ = (jnp.pad(x, ((0, 0), (0, more), (0, 0), (0, 0))) for x in (q_, k_, v_))
-    added = jnp.broadcast_to(jnp.arange(length, length + more, dtype=jnp.int32), (len(q_), more))
-    last = jnp.concatenate([last, added], axis=1)
-    bounds = jnp.concatenate([bounds, jnp.broadcast_to(added[:, None], (len(q_), 3, more))], axis=2)
-  return _attend(settings, q_, k_, v_, bounds, last)[:, :length].reshape(*lead, *q.shape[-3:])
+  bounds = jnp.stack([position, first, *stems], axis=1)
+  unit = max(max(tile[:2]) for tile in (settings.forward, settings.queries, settings.keys))
+
+  def pad(x, axis=1, mode="constant"):
+    """Up to whole blocks. Bounds repeat: padding visits no block of its own."""
+    pads = [(0, 0)] * x.ndim
+    pads[axis] = (0, -x.shape[axis] % unit)
+    return jnp.pad(x, pads, mode)
+
+  bounds, seen_by = (pad(x, 2, "edge") for x in (bounds, jnp.stack(seen_by, axis=1)))
+  out = _attend(settings, *map(pad, (q_, k_, v_)), bounds, seen_by)
+  return out[:, :length].reshape(*lead, *q.shape[-3:])
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _attend(settings: Settings, q, k, v, bounds, last):
-  return _forward(settings, q, k, v, bounds, last)[0]
+def _attend(settings: Settings, q, k, v, bounds, seen_by):
+  return _forward(settings, q, k, v, bounds, seen_by)[0]
 
 
-def _forward(settings: Settings, q, k, v, bounds, last):
+def _forward(settings: Settings, q, k, v, bounds, seen_by):
   (rows, length, heads, size), tile = q.shape, settings.forward
   group = heads // k.shape[2]
-  q_block, kv_row = _block(tile.own, size), _row(length, size, group)
+  q_block, kv_row = _block(tile.own, size), _row(k.shape[1], size, group)
   out, norm = _call(
     settings,
     tile,
     _forward_kernel,
     (length // tile.own, heads, rows),
-    in_specs=[q_block, kv_row, kv_row, _block_bounds(tile.own)],
+    in_specs=[q_block, kv_row, kv_row, _block_bounds(tile.own, 4)],
     out_specs=[q_block, _block_scalars(tile.own)],
     out_shape=[
       jax.ShapeDtypeStruct(q.shape, q.dtype),
@@ -114,55 +125,55 @@ def _forward(settings: Settings, q, k, v, bounds, last):
     ],
   )(q, k, v, bounds)
   out, norm = checkpoint_name(out, "attention"), checkpoint_name(norm, "attention")
-  return out, (q, k, v, bounds, last, out, norm)
+  return out, (q, k, v, bounds, seen_by, out, norm)
 
 
 def _backward(settings: Settings, residuals, dout):
-  q, k, v, bounds, last, out, norm = residuals
-  rows, length, heads, size = q.shape
+  q, k, v, bounds, seen_by, out, norm = residuals
+  (rows, length, heads, size), keys = q.shape, k.shape[1]
   group = heads // k.shape[2]
   delta = jnp.sum(dout.astype(jnp.float32) * out.astype(jnp.float32), axis=-1).swapaxes(1, 2)
-  like_q = jax.ShapeDtypeStruct(q.shape, q.dtype)
+  like = lambda length: jax.ShapeDtypeStruct((rows, length, heads, size), q.dtype)
 
   tile = settings.queries
-  q_block, kv_row = _block(tile.own, size), _row(length, size, group)
+  q_block, kv_row = _block(tile.own, size), _row(keys, size, group)
   q_scalars = _block_scalars(tile.own)
   dq = _call(
     settings,
     tile,
     _queries_kernel,
     (length // tile.own, heads, rows),
-    in_specs=[q_block, kv_row, kv_row, _block_bounds(tile.own), q_block, q_scalars, q_scalars],
+    in_specs=[q_block, kv_row, kv_row, _block_bounds(tile.own, 4), q_block, q_scalars, q_scalars],
     out_specs=q_block,
-    out_shape=like_q,
+    out_shape=like(length),
   )(q, k, v, bounds, dout, norm, delta)
 
   tile = settings.keys
   q_row = _row(length, size)
   q_row_scalars = pl.BlockSpec((None, None, length), lambda i, n, b: (b, n, 0))
-  bounds_row = pl.BlockSpec((None, 3, length), lambda i, n, b: (b, 0, 0))
+  bounds_row = pl.BlockSpec((None, 4, length), lambda i, n, b: (b, 0, 0))
   dk, dv = _call(
     settings,
     tile,
     _keys_kernel,
-    (length // tile.own, heads, rows),
+    (keys // tile.own, heads, rows),
     in_specs=[
       q_row,
       _block(tile.own, size, group),
       _block(tile.own, size, group),
       bounds_row,
-      _block_of_row(tile.own),
+      _block_bounds(tile.own, 2),
       q_row,
       q_row_scalars,
       q_row_scalars,
     ],
     out_specs=[_block(tile.own, size)] * 2,
-    out_shape=[like_q] * 2,
-  )(q, k, v, bounds, last, dout, norm, delta)
+    out_shape=[like(keys)] * 2,
+  )(q, k, v, bounds, seen_by, dout, norm, delta)
 
   def shared(x):
     """Adds up what the heads of a group found for the keys that they share."""
-    x = x.reshape(rows, length, -1, group, size)
+    x = x.reshape(rows, keys, -1, group, size)
     return x.sum(axis=3, dtype=jnp.float32).astype(k.dtype)
 
   return dq, shared(dk), shared(dv), None, None
@@ -218,7 +229,7 @@ def _keys_kernel(
   k_ref,
   v_ref,
   bounds_ref,
-  last_ref,
+  seen_by_ref,
   dout_ref,
   norm_ref,
   delta_ref,
@@ -236,16 +247,14 @@ def _keys_kernel(
     block = pl.ds(j * other, other)
     q, dout = q_ref[block, :], dout_ref[block, :]
     logits, slope = _logits(settings, gpu.dot(k, q.T))
-    position = j * other + jnp.arange(other)
-    bounds = (bounds_ref[i, block][None, :] for i in range(3))
-    visible = _visible(key[:, None], position[None, :], *bounds)
+    visible = _visible(key[:, None], *(bounds_ref[i, block][None, :] for i in range(4)))
     p = jnp.where(visible, jnp.exp2(logits - norm_ref[block][None, :]), 0.0)
     dv = dv + gpu.dot(p.astype(dout.dtype), dout)
     d = p * (gpu.dot(v, dout.T) - delta_ref[block][None, :]) * slope
     return dk + gpu.dot(d.astype(q.dtype), q), dv
 
-  begin = jax.lax.div(pl.program_id(0) * own, other)
-  end = jax.lax.div(jnp.max(last_ref[...]), other) + 1
+  begin = jax.lax.div(jnp.min(seen_by_ref[0, :]), other)
+  end = jax.lax.div(jnp.max(seen_by_ref[1, :]) + other - 1, other)
   zero = jnp.zeros(k.shape, jnp.float32)
   dk, dv = jax.lax.fori_loop(begin, end, body, (zero, zero))
   dk_ref[...] = (dk * settings.scale).astype(dk_ref.dtype)
@@ -267,14 +276,13 @@ def _visible(key, position, first, stem, fork):
 
 def _keys_of(tile: Tile, bounds_ref):
   """What this block of queries sees: so many blocks of keys, and j -> (the j-th, [own, other])."""
-  own, other = tile[:2]
-  position = pl.program_id(0) * own + jnp.arange(own)
-  first, stem, fork = (bounds_ref[i, :] for i in range(3))
+  other = tile.other
+  position, first, stem, fork = (bounds_ref[i, :] for i in range(4))
   up = lambda n: jax.lax.div(n + other - 1, other)
   begin, after = jax.lax.div(jnp.min(stem), other), up(jnp.max(fork))
   ahead = jnp.maximum(after - begin, 0)  # blocks of stems; then those of branches
   again = jnp.maximum(after, jax.lax.div(jnp.min(first), other))
-  end = up((pl.program_id(0) + 1) * own)
+  end = up(jnp.max(position) + 1)
 
   def visit(j):
     start = jnp.where(j < ahead, begin + j, again + j - ahead) * other
@@ -304,12 +312,8 @@ def _row(length: int, size: int, group: int = 1):
   return pl.BlockSpec((None, length, None, size), lambda i, n, b: (b, 0, n // group, 0))
 
 
-def _block_of_row(own: int):
-  return pl.BlockSpec((None, own), lambda i, n, b: (b, i))
-
-
-def _block_bounds(own: int):
-  return pl.BlockSpec((None, 3, own), lambda i, n, b: (b, 0, i))
+def _block_bounds(own: int, count: int):
+  return pl.BlockSpec((None, count, own), lambda i, n, b: (b, 0, i))
 
 
 def _block_scalars(own: int):
