@@ -43,7 +43,7 @@ def described(spec: dict[str, Any], model: str | None) -> dict[str, Any]:
     return spec
   place = Path(model or spec["path"]).expanduser()
   place = place / "config.json" if place.is_dir() else place
-  runtime = {name: spec[name] for name in ("dtype", "remat", "attention") if name in spec}
+  runtime = {name: spec[name] for name in ("dtype", "remat", "unroll", "attention") if name in spec}
   if model in SHAPES:
     config = dataclasses.replace(SHAPES[model], **runtime)
   elif place.suffix == ".json" and place.is_file():

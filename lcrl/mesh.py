@@ -16,7 +16,7 @@ PyTree = Any
 AXES = ("data", "fsdp", "sequence", "tensor")
 BATCH = P(("data", "fsdp"))  # rows of a batch, along B
 
-# Logical axis of a parameter -> mesh axis that it is split over.
+# Logical axis of a parameter -> mesh axis that it is split over; fsdp stands for both of FSDP.
 RULES = {
   "vocab": "tensor",
   "heads": "tensor",
@@ -24,6 +24,8 @@ RULES = {
   "mlp": "tensor",
   "embed": "fsdp",
 }
+
+FSDP = ("fsdp", "sequence")  # devices along either hold other tokens, and share the parameters
 
 
 def first_devices(count: int, devices=None) -> list[jax.Device]:
@@ -153,12 +155,14 @@ def replicated(mesh: Mesh) -> NamedSharding:
 def param_shardings(mesh: Mesh, axes: PyTree, params: PyTree) -> PyTree:
   """A sharding per parameter from its logical axis names. What does not divide is replicated."""
 
+  def split(size, name):
+    axis = RULES.get(name)
+    if axis == "fsdp" and mesh.shape["sequence"] > 1:
+      return FSDP if not size % (mesh.shape["fsdp"] * mesh.shape["sequence"]) else None
+    return axis if axis and not size % mesh.shape[axis] else None
+
   def sharding(leaf, names):
-    dims = [RULES.get(name) for name in names]
-    dims = [
-      d if d and not n % mesh.shape[d] else None for d, n in zip(dims, leaf.shape, strict=True)
-    ]
-    return NamedSharding(mesh, P(*dims))
+    return NamedSharding(mesh, P(*map(split, leaf.shape, names)))
 
   return jax.tree.map(sharding, params, axes)
 

@@ -163,6 +163,7 @@ def test_a_shared_prompt_is_read_once():
 def test_a_policy_needs_no_weights(tmp_path):
   (tmp_path / "config.json").write_text((FOLDER / "config.json").read_text())
   spec = {"fn": "pretrained", "path": str(tmp_path), "dtype": "bfloat16", "remat": "full"}
+  spec |= {"unroll": True, "attention": "triton"}
   got = command.described(spec, None)
   assert got.pop("fn") == "fresh"
   whole = build_learner(read({**CONFIG, "policy": {**spec, "path": str(FOLDER)}, "mesh": {}}))

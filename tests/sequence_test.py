@@ -1,8 +1,10 @@
 """Rows cut along the sequence axis: values and gradients are those of one device."""
 
 import dataclasses
+import json
 import re
 from functools import partial
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -13,9 +15,15 @@ from lcrl import policies
 from lcrl.mesh import batch_sharding, batch_shards, make_mesh, param_shardings, replicated
 from lcrl.policies.attention import attention, segment_spans, sequence, triton, xla
 from lcrl.policies.attention.devices import per_device
+from lcrl.training.automatic import check_sequence
+from lcrl.training.loop import train
 from lcrl.training.packed import arranged
 from lcrl.training.packing import Sizes, rounded
+from lcrl.training.reward_model import run as reward_model
+from lcrl.training.rl.learner import build_learner
+from lcrl.training.rl.settings import read
 from lcrl.training.scorer import make_scorer, value_and_grad
+from tests.helpers.rl_runs import changed, final_state
 from tests.helpers.scoring import (
   LOSSES,
   PARAMS,
@@ -71,6 +79,57 @@ def test_a_device_computes_its_own_tokens_only():
     r"= f32\[(\d+),16\][^=]* dot\(.*closed_call/Block/(gate|down)/dot_gen", text
   )
   assert {int(rows) for rows, _ in products} == {3 * WIDTH // 8, 16}  # 16: gradients of matrices
+
+
+def test_a_run_learns_what_it_learns_on_one_device(tmp_path):
+  """It samples on all devices, trains on cut rows, and starts again from its checkpoint."""
+  learned = []
+  for name, axes in (("one", {"devices": 1}), ("cut", {"sequence": 2, "fsdp": 2, "devices": 4})):
+    mesh = {"data": 1, "fsdp": 1} | axes
+    config = changed(mesh=mesh, train__steps=1, train__prompts=4, checkpoint__every=1)
+    train(config, tmp_path / name)
+    learned.append(final_state(tmp_path / name, config).params)
+    chosen = json.loads((tmp_path / name / "config.json").read_text())["chosen"]
+    assert chosen["train.pack"] == {"one": None, "cut": 128}[name]
+  jax.tree.map(partial(np.testing.assert_allclose, atol=2e-4), *learned)
+  spec = learned[1]["layers"]["query"]["kernel"].sharding.spec
+  assert ("fsdp", "sequence") in spec  # both share the parameters
+  config["train"]["steps"] = 2
+  train(config, tmp_path / "cut")
+
+
+@pytest.mark.parametrize(
+  "fields, message",
+  [
+    ({"train__pack": 42}, r"train\.pack must be a multiple of 2 \* mesh\.sequence = 8, got 42; 48"),
+    (
+      {"policy__attention": "cudnn"},
+      r"policy\.attention='cudnn' cannot .* mesh\.sequence=4: xla and",
+    ),
+    ({"policy__attention": "splash"}, r"policy\.attention='splash' cannot cut rows"),
+    (
+      {"train__prompts": 6},
+      r"train\.prompts must be a multiple .* mesh\.sequence, .*; 4 or 8 would",
+    ),
+  ],
+)
+def test_an_axis_that_a_run_cannot_use_is_refused(fields, message):
+  config = changed(mesh={"data": 1, "fsdp": 1, "sequence": 4, "devices": 4}, **fields)
+  with pytest.raises(ValueError, match=message):
+    build_learner(read(config))
+
+
+def test_rows_that_are_not_packed_and_reward_models_are_not_cut():
+  config = changed(mesh={"data": 1, "fsdp": 1, "sequence": 4, "devices": 4})
+  config["train"]["pack"] = None
+  with pytest.raises(ValueError, match=r"mesh\.sequence=4 cuts packed rows: train\.pack must be"):
+    build_learner(read(config))
+  mesh = SimpleNamespace(shape={"sequence": 3})
+  with pytest.raises(ValueError, match=r"mesh\.sequence must divide 256, got 3"):
+    check_sequence(mesh, 96)
+  settings = SimpleNamespace(mesh=SimpleNamespace(sequence=2))
+  with pytest.raises(ValueError, match=r"mesh\.sequence must be 1 for a reward model, got 2"):
+    reward_model.build_learner(settings)
 
 
 @pytest.mark.parametrize("parts", [1, 2, 4])

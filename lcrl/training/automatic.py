@@ -19,9 +19,10 @@ from jax.sharding import Mesh
 from lcrl import policies
 from lcrl.mesh import batch_shards
 from lcrl.policies import Config, Policy
-from lcrl.policies.attention import chosen
+from lcrl.policies.attention import chosen, sequence
 from lcrl.policies.attention.choice import Device
 from lcrl.training.memory import device_memory
+from lcrl.training.packing import UNIT
 from lcrl.training.sections import AUTO
 
 S = TypeVar("S")
@@ -38,6 +39,7 @@ class Work(NamedTuple):
   rows: int
   length: int  # of a row that holds one response
   memory: float  # bytes that parameters and optimizer leave of the device; 0: unknown
+  parts: int = 1  # devices that share each row
 
 
 def resolve(
@@ -54,8 +56,9 @@ def resolve(
     needs: the score fields that the loss needs.
   """
   device, train = Device.of(mesh), settings.train  # type: ignore[attr-defined]
-  work = Work(rows, length, free_memory(policy, mesh))
+  work = Work(rows, length, free_memory(policy, mesh), mesh.shape[sequence.AXIS])
   pack = pack_for(device, work) if train.pack == AUTO else train.pack
+  check_sequence(mesh, pack)
   changes = {"pack": pack}
   c = config_for(device, policy.config, work, packed=pack is not None)
   if hasattr(train, "head_remat"):
@@ -67,11 +70,30 @@ def resolve(
   return policy if c == policy.config else policies.make(c), settings, fields
 
 
+def check_sequence(mesh: Mesh, pack: int | None) -> None:
+  """Raises ValueError, by field, unless rows of the width train.pack can be cut over the mesh."""
+  parts = mesh.shape[sequence.AXIS]
+  if parts == 1:
+    return
+  if UNIT % parts:
+    raise ValueError(f"mesh.sequence must divide {UNIT}, got {parts}.")
+  if pack is None:
+    raise ValueError(
+      f"mesh.sequence={parts} cuts packed rows: train.pack must be their width or 'auto', got None."
+    )
+  if pack % (unit := 2 * parts):
+    raise ValueError(
+      f"train.pack must be a multiple of 2 * mesh.sequence = {unit}, got {pack}; "
+      f"{-(-pack // unit) * unit} would do."
+    )
+
+
 def config_for(device: Device, c: Config, work: Work, *, packed: bool) -> Config:
   """The config with back end, rematerialisation and unrolling chosen."""
   if c.unroll == AUTO:  # measured on NVIDIA; elsewhere programs must stay small
     c = dataclasses.replace(c, unroll=device.platform == "nvidia")
-  c = dataclasses.replace(c, attention=chosen(device, c, packed=packed, length=work.length))
+  attention = chosen(device, c, packed=packed, length=work.length, parts=work.parts)
+  c = dataclasses.replace(c, attention=attention)
   return dataclasses.replace(c, remat=remat_for(c, work)) if c.remat == AUTO else c
 
 
@@ -98,7 +120,7 @@ def residuals(c: Config) -> dict[str, int]:
 
 def residual_bytes(c: Config, remat: str, work: Work) -> float:
   numbers = residuals(c).get(remat, c.hidden_size) * c.layers
-  return float(work.rows * work.length * numbers * jnp.dtype(c.dtype).itemsize)
+  return float(work.rows * work.length * numbers * jnp.dtype(c.dtype).itemsize) / work.parts
 
 
 def keeps_head(device: Device, c: Config, work: Work, needs: Collection[str]) -> bool:
@@ -107,14 +129,16 @@ def keeps_head(device: Device, c: Config, work: Work, needs: Collection[str]) ->
   if device.platform != "nvidia" or c.logit_softcap or {"entropy", "log_sum_sq"} & {*needs}:
     return False
   exponentials = work.rows * work.length * c.vocab_size * jnp.dtype(c.dtype).itemsize
-  return exponentials <= (work.memory - residual_bytes(c, c.remat, work)) / 2
+  return exponentials / work.parts <= (work.memory - residual_bytes(c, c.remat, work)) / 2
 
 
 def pack_for(device: Device, work: Work) -> int | None:
-  """The width of packed rows: that of the longest response, in multiples of 128, at least 4,096."""
-  if device.platform == "cpu":
+  """The width of packed rows: the longest response's in multiples of 128, at least 4,096. A
+  processor packs only what must be cut."""
+  if device.platform == "cpu" and work.parts == 1:
     return None
-  return max(WIDTH, -(-work.length // LANES) * LANES)
+  unit = math.lcm(LANES, 2 * work.parts)
+  return -(-max(work.length, WIDTH * (device.platform != "cpu")) // unit) * unit
 
 
 def free_memory(policy: Policy, mesh: Mesh) -> float:
@@ -127,7 +151,7 @@ def free_memory(policy: Policy, mesh: Mesh) -> float:
     memory = chip.memory if chip else 0
   shapes = jax.tree.leaves(jax.eval_shape(policy.init, jax.random.key(0)))
   parameters = sum(math.prod(x.shape) for x in shapes)
-  state = STATE * parameters / (mesh.shape["fsdp"] * mesh.shape["tensor"])
+  state = STATE * parameters / (mesh.size / mesh.shape["data"])
   return max(memory - state - RESERVED, 1.0) if memory else 0.0
 
 

@@ -82,11 +82,8 @@ def build_engine(
 ) -> Engine:
   """The engine on this mesh with the sampling settings of the run, or at another temperature."""
   sampling = model.settings.sampling
-  # What trains packed rows is not the fastest for prompts: "auto" is left to the engine.
-  attention = model.settings.built["policy"].get("attention", AUTO)
-  config = dataclasses.replace(model.policy.config, attention=attention)
   return make_engine(
-    policies.make(config),
+    sampling_policy(model),
     max_tokens=model.settings.train.max_tokens,
     end_ids=end_ids,
     pad_id=pad_id,
@@ -97,8 +94,15 @@ def build_engine(
     cache_dtype=sampling.cache_dtype,
     decoding=sampling.decoding,
     mesh=mesh,
-    source=None if mesh is model.mesh else model.mesh,
+    source=None if {*mesh.devices.flat} == {*model.mesh.devices.flat} else model.mesh,
   )
+
+
+def sampling_policy(model: Any) -> Policy:
+  """The policy of a learner with the attention that its config names: the kernel that was chosen to
+  train packed rows is not the fastest for prompts, and an engine chooses by itself."""
+  attention = model.settings.built["policy"].get("attention", AUTO)
+  return policies.make(dataclasses.replace(model.policy.config, attention=attention))
 
 
 @contextlib.contextmanager

@@ -4,7 +4,8 @@ Neither pass holds more than one block of scores a row. Memory grows with the le
 number of visible pairs. As in FlashAttention (arXiv:2205.14135) the forward pass keeps a running
 peak and leaves one log-normaliser a query, and the backward pass computes each block again.
 
-Shapes: I blocks of B queries and J of B keys a row, R rows, K kv heads, Q = B * queries a kv head, H.
+Shapes: I blocks of B queries and J of B keys a row, R rows, K kv heads, Q = B * queries a kv head,
+head size H.
 """
 
 from __future__ import annotations
@@ -116,8 +117,8 @@ _attend.defvjp(_forward, _backward)
 
 
 def _scores(softcap, scale, q, k, visible: Visible, j):
-  """Of a block of queries with block j of keys, [R, K, Q, B], and what they grow by with the product
-  of q and k."""
+  """Of queries with block j of keys, [R, K, Q, B], and what they grow by with the product of q and
+  k."""
   slope: float | jax.Array = scale
   z = _product("rkqh,rksh->rkqs", q, k) * scale
   if softcap is not None:

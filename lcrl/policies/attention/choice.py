@@ -57,7 +57,7 @@ def choose(
 
 
 def features(c: Config, *, packed: bool, cut: bool = False) -> frozenset[str]:
-  """The features that a model asks for in training, on rows that are packed, or cut over devices."""
+  """The features that a model asks for in training, on rows that may be packed and cut in parts."""
   windows = set(c.windows or (None,))
   asked = {
     "segment ids": packed,

@@ -1,17 +1,16 @@
 """Rows cut along a mesh's sequence axis, so that causal attention is as much work on every device.
 
-A row of 2 n chunks is dealt to n devices: device i holds chunks i and 2 n - 1 - i, in this order. The
-first has few keys and the second many; together they have as many on each device. Rows [R, W] become
-R n shorter ones, [R n, W / n], whose first axis is split over batch and sequence axes: to a layer
-they are rows like others. Attention gathers keys and values along the sequence axis, where grouped
-queries make them small.
+A row of 2 n chunks is dealt to n devices: device i holds chunks i and 2 n - 1 - i, in this order.
+The first has few keys and the second many; together they have as many on each device. Rows [R, W]
+become R n shorter ones, [R n, W / n], whose first axis is split over batch and sequence axes: to a
+layer they are rows like others. Attention gathers keys and values along the sequence axis, where
+grouped queries make them small.
 """
 
 from __future__ import annotations
 
 import jax
 import jax.numpy as jnp
-from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 
 from lcrl.mesh import BATCH
@@ -61,12 +60,3 @@ def share(x: jax.Array, parts: int) -> jax.Array:
   """Inside a shard_map: this device's part of an axis 1 that all devices of the axis hold whole."""
   length = x.shape[1] // parts
   return jax.lax.dynamic_slice_in_dim(x, jax.lax.axis_index(AXIS) * length, length, axis=1)
-
-
-def check_width(mesh: Mesh, width: int, field: str) -> None:
-  """Raises ValueError unless rows of this width can be dealt."""
-  if width % (unit := 2 * mesh.shape[AXIS]):
-    raise ValueError(
-      f"{field} must be a multiple of 2 * mesh.sequence = {unit}, got {width}; "
-      f"{-(-width // unit) * unit} would do."
-    )

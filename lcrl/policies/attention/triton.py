@@ -2,9 +2,9 @@
 
 The query at position t sees the keys from `first[t]` to t and those from `stem[t]` up to `fork[t]`.
 A block of queries therefore visits two runs of blocks of keys, and keys outside cost nothing: rows
-packed of short segments take as long as the segments. T queries are all S keys' tokens, or some of
-them in ascending order. Method: FlashAttention-2, arXiv:2307.08691, in three kernels. Program (i, n,
-b) of a kernel works on block i of head n of row b, and its operands are:
+packed of short segments take as long as the segments. The T queries are those of all S tokens, or
+of some of them in ascending order. Method: FlashAttention-2, arXiv:2307.08691, in three kernels.
+Program (i, n, b) of a kernel works on block i of head n of row b, and its operands are:
 
     block spec       shape            holds
     _block           [own, H]         queries of block i, or keys of block i of the head's group

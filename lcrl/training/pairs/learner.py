@@ -22,6 +22,7 @@ from lcrl.mesh import (
   make_mesh,
   param_shardings,
   replicated,
+  sampler_mesh,
   to_global,
 )
 from lcrl.policies import Policy, lora, sources
@@ -91,7 +92,7 @@ class PairLearner:
   @property
   def sampler_mesh(self) -> Mesh:
     """The devices that sample: all of them."""
-    return self.mesh
+    return sampler_mesh(self.mesh, 0)
 
   def policy_params(self, trained: PyTree) -> PyTree:
     """The parameters of the policy, from the trained ones."""

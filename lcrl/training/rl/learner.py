@@ -185,7 +185,11 @@ def _training_mesh(s: Settings, devices) -> Mesh:
     )
   mesh = make_mesh(**s.mesh.axes, devices=available[:count])
   check_divides(mesh, prompts=s.train.prompts, pieces=s.train.micro_batches * s.train.updates)
-  check_divides(sampler_mesh(mesh, s.sampling.devices), prompts=s.train.prompts)
+  if s.sampling.devices:
+    check_divides(sampler_mesh(mesh, s.sampling.devices), prompts=s.train.prompts)
+  else:
+    parts, of = mesh.shape["sequence"], "mesh.sequence, over which it samples too"
+    check_divides(mesh, prompts=s.train.prompts, pieces=parts, of=of)
   return mesh
 
 
