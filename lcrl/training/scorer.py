@@ -59,7 +59,8 @@ def make_scorer(
   local = lambda f: f
   if mesh is not None and mesh.size > 1:
     columns, parts = mesh.shape["tensor"], mesh.shape["sequence"]
-    take_scores = partial(score_tokens_sharded, mesh=mesh, batch_axes=(*BATCH[0], sequence.AXIS))
+    batch_axes = BATCH[0] if pack is None else sequence.CUT[0]
+    take_scores = partial(score_tokens_sharded, mesh=mesh, batch_axes=batch_axes)
     hidden_of = on_mesh(policy.hidden, mesh)
     # Packing permutes tokens inside a device's rows only. Left to itself, XLA would gather the rows
     # of all devices for such an indexing.
@@ -90,13 +91,12 @@ def make_scorer(
     )
     branches = rows.branches if shares_prompts(policy.config.attention) else None
     hidden = hidden_of(params, rows.tokens, rows.positions, rows.segments, branches)
-    scored = rows.targets, rows.kept
-    if parts == 1:
+    if mesh is None or parts == 1:
       pick = lambda x, before: x.reshape(-1, x.shape[-1])[before[0]][None]
-      scores = score_hidden(params, local(pick)(hidden, rows.before), *scored)
+      scores = score_hidden(params, local(pick)(hidden, rows.before), rows.targets, rows.kept)
     else:
-      picked, *scored = over_sequence(mesh, hidden, rows.before, *scored)
-      scores = score_hidden(params, picked, *scored)
+      shares = over_sequence(mesh, hidden, rows.before, rows.targets, rows.kept)
+      scores = score_hidden(params, *shares)
       scores = jax.tree.map(lambda x: x.reshape(rows.targets.shape), scores)
     back = lambda x: local(packing.unpack)(x, rollouts.mask, rows.fits)
     return jax.tree.map(back, scores)
@@ -118,9 +118,9 @@ def over_sequence(mesh: Mesh, hidden, before, *per_token):
   parts = mesh.shape[sequence.AXIS]
 
   def pick(hidden, before, *per_token):
-    before, *per_token = (sequence.share(x, parts) for x in (before, *per_token))
+    own, *rest = (sequence.share(x, parts) for x in (before, *per_token))
     rows = sequence.gather(hidden, parts)
-    return rows.reshape(-1, rows.shape[-1])[before[0]][None], *per_token
+    return rows.reshape(-1, rows.shape[-1])[own[0]][None], *rest
 
   specs = sequence.CUT, *(BATCH,) * (1 + len(per_token))
   run = jax.shard_map(pick, mesh=mesh, in_specs=specs, out_specs=sequence.CUT, check_vma=False)

@@ -99,12 +99,13 @@ def build_learner(settings: Settings, *, devices=None) -> Learner:
     length=s.train.max_prompt_tokens + s.train.max_tokens,
     needs=recipe.loss.needs,
   )
+  pack: int | None = chosen["train.pack"]
   optimizer = optimizers.from_config(s.built["optimizer"])
   fields = tuple(name for name in recipe.loss.needs if name in SCORE_FIELDS)
   signals = recipes.signals(recipe)
   measured = tuple(name for name in SCORE_FIELDS if name in signals)
   make_score = partial(
-    make_scorer, policy, temperature=s.sampling.temperature, mesh=mesh, pack=s.train.pack
+    make_scorer, policy, temperature=s.sampling.temperature, mesh=mesh, pack=pack
   )
   score = make_score(needs=fields, keep=not s.train.head_remat)
 
@@ -151,8 +152,8 @@ def build_learner(settings: Settings, *, devices=None) -> Learner:
     static_argnames="sizes",
   )
   ready: Callable[[Batch], Any] = lambda batch: batch
-  if s.train.pack is not None:
-    cut = {"width": s.train.pack, "shards": batch_shards(mesh), "pieces": s.train.micro_batches}
+  if pack is not None:
+    cut = {"width": pack, "shards": batch_shards(mesh), "pieces": s.train.micro_batches}
     update_ = PackedUpdate(update_, mesh, policy, cut | {"parts": s.train.updates})
     ready = update_.ready
     measure = PackedScore(measure, mesh, policy, cut)
