@@ -95,7 +95,7 @@ def test_tiles_of_long_rows_are_timed(bench, monkeypatch):
   monkeypatch.setitem(attention.triton.TUNED, 8, attention.triton.TUNED[64])
   _, *lines = bench("long_rows", **LONG, tune=True, segment=16.0, tiles="keys:32x16x4x2")
   assert attention.triton.TUNED[8].keys == (32, 16, 4, 2)
-  assert len(lines) == 5 + 4
+  assert len(lines) == 7 + 6
   assert all("error" in line for line in lines)
 
 

@@ -23,6 +23,7 @@ from lcrl.training.reward_model import run as reward_model
 from lcrl.training.rl.learner import build_learner
 from lcrl.training.rl.settings import read
 from lcrl.training.scorer import make_scorer, value_and_grad
+from tests.helpers import pair_runs
 from tests.helpers.rl_runs import changed, final_state
 from tests.helpers.scoring import (
   LOSSES,
@@ -96,6 +97,23 @@ def test_a_run_learns_what_it_learns_on_one_device(tmp_path):
   assert ("fsdp", "sequence") in spec  # both share the parameters
   config["train"]["steps"] = 2
   train(config, tmp_path / "cut")
+
+
+def test_pairs_are_learned_from_as_on_one_device(tmp_path):
+  """Adapters, a reference and answers of the policy's own, on cut rows."""
+  rows = tmp_path / "rows.jsonl"
+  words = [f"word {i}" for i in range(12)]
+  pairs = [
+    {"prompt": w, "chosen": w + " yes", "rejected": "no " * i} for i, w in enumerate(words, 1)
+  ]
+  rows.write_text("".join(json.dumps(pair) + "\n" for pair in pairs))
+  learned = []
+  for name, axes in (("one", {"devices": 1}), ("cut", {"sequence": 2, "fsdp": 2, "devices": 4})):
+    mesh = {"data": 1, "fsdp": 1} | axes
+    config = pair_runs.changed(str(rows), mesh=mesh, train__steps=1, checkpoint__every=1)
+    train(config, tmp_path / name)
+    learned.append(pair_runs.final_state(tmp_path / name, config).params)
+  jax.tree.map(partial(np.testing.assert_allclose, atol=2e-4), *learned)
 
 
 @pytest.mark.parametrize(

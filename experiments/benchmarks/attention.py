@@ -162,16 +162,17 @@ def backends(names: list[str]) -> dict[str, Callable]:
 
 
 def tiles(size: int) -> dict[str, Callable]:
-  """Each kernel with each tile, the others as they are."""
+  """Each kernel with each tile, the others as they are; and all as they are but for the masks."""
 
-  def attend(field, tile, spans):
-    settings = triton.TUNED[size]._replace(**{field: triton.Tile(*tile)})  # type: ignore[arg-type]
+  def attend(field, value, spans):
+    settings = triton.TUNED[size]._replace(**{field: value})
     return functools.partial(
       triton.attend, spans=spans, window=None, softcap=None, scale=size**-0.5, settings=settings
     )
 
-  return {
-    f"{field} {tile}": functools.partial(attend, field, tile)
+  masks = {f"unmasked {on}": functools.partial(attend, "unmasked", on) for on in (True, False)}
+  return masks | {
+    f"{field} {tile}": functools.partial(attend, field, triton.Tile(*tile))
     for field, tile in itertools.product(("forward", "queries", "keys"), TILES)
   }
 

@@ -9,9 +9,13 @@ Program (i, n, b) of a kernel works on block i of head n of row b, and its opera
     block spec       shape            holds
     _block           [own, H]         queries of block i, or keys of block i of the head's group
     _row             [T or S, H]      all queries, or all keys and values
-    _block_bounds    [c, own]         of queries: position, first, stem and fork; of keys: the index
-                                      of the first query that may see each, and of the first after
+    _block_bounds    [c, own]         of queries: position, first, stem and fork; of keys: how many
+                                      queries stand before each, how many do up to the last that may
+                                      see it, and how many have a `first` up to it
     _block_scalars   [own]            one number a query and head: log-normaliser, delta
+
+Where a block of queries sees all of a block of keys, no mask is computed: these run in a loop of
+their own, and on long rows they are most of the work.
 """
 
 from __future__ import annotations
@@ -49,6 +53,7 @@ class Settings(NamedTuple):
   keys: Tile  # keys by queries: gradients of keys and values
   softcap: float | None = None
   scale: float = 1.0
+  unmasked: bool = True  # blocks that are seen as a whole in a loop without a mask
   interpret: bool = False
 
 
@@ -78,6 +83,7 @@ def attend(
   lead, length, keys = q.shape[:-3], q.shape[-3], k.shape[-3]
   q_, k_, v_ = (x.reshape(-1, *x.shape[-3:]) for x in (q, k, v))
   flat = jax.tree.map(lambda x: x.reshape(-1, keys), spans)
+  up_to = jax.vmap(functools.partial(jnp.searchsorted, side="right"))  # both ascend along a row
   key = jnp.broadcast_to(jnp.arange(keys, dtype=jnp.int32), (q_.shape[0], keys))
   last = last_query(key, flat, window)
   if index is None:
@@ -85,9 +91,9 @@ def attend(
   else:
     index = jnp.broadcast_to(index, (*lead, length)).reshape(-1, length)
     visible = visible_keys(index, flat and at(flat, index), window)
-    before = jax.vmap(functools.partial(jnp.searchsorted, side="right"))
-    seen_by = before(index, key - 1), before(index, last)
+    seen_by = up_to(index, key - 1), up_to(index, last)
   position, first, stem, fork = visible
+  seen_by = *seen_by, up_to(first, key)
   stems = (first, first) if stem is None or fork is None else (stem, fork)
   bounds = jnp.stack([position, first, *stems], axis=1)
   unit = max(max(tile[:2]) for tile in (settings.forward, settings.queries, settings.keys))
@@ -162,7 +168,7 @@ def _backward(settings: Settings, residuals, dout):
       _block(tile.own, size, group),
       _block(tile.own, size, group),
       bounds_row,
-      _block_bounds(tile.own, 2),
+      _block_bounds(tile.own, 3),
       q_row,
       q_row_scalars,
       q_row_scalars,
@@ -184,13 +190,12 @@ _attend.defvjp(_forward, _backward)
 
 def _forward_kernel(q_ref, k_ref, v_ref, bounds_ref, out_ref, norm_ref, *, settings: Settings):
   q = q_ref[...]
-  blocks, visit = _keys_of(settings.forward, bounds_ref)
 
-  def body(j, carry):
+  def body(visit, j, carry):
     total, weighted, peak = carry
     block, visible = visit(j)
     logits, _ = _logits(settings, gpu.dot(q, k_ref[block, :].T))
-    logits = jnp.where(visible, logits, _FLOOR)
+    logits = _where(visible, logits, _FLOOR)
     higher = jnp.maximum(peak, jnp.max(logits, axis=1))
     shrink = jnp.exp2(peak - higher)
     p = jnp.exp2(logits - higher[:, None])
@@ -200,7 +205,8 @@ def _forward_kernel(q_ref, k_ref, v_ref, bounds_ref, out_ref, norm_ref, *, setti
 
   zero = jnp.zeros((q.shape[0],), jnp.float32)
   start = (zero, jnp.zeros(q.shape, jnp.float32), zero + _FLOOR)
-  total, weighted, peak = jax.lax.fori_loop(0, blocks, body, start)
+  loops = _keys_of(settings, settings.forward, bounds_ref)
+  total, weighted, peak = _run(loops, body, start)
   out_ref[...] = (weighted / total[:, None]).astype(out_ref.dtype)
   norm_ref[...] = peak + jnp.log2(total)
 
@@ -209,18 +215,17 @@ def _queries_kernel(
   q_ref, k_ref, v_ref, bounds_ref, dout_ref, norm_ref, delta_ref, dq_ref, *, settings: Settings
 ):
   q, dout, norm, delta = q_ref[...], dout_ref[...], norm_ref[...], delta_ref[...]
-  blocks, visit = _keys_of(settings.queries, bounds_ref)
 
-  def body(j, dq):
+  def body(visit, j, dq):
     block, visible = visit(j)
     k, v = k_ref[block, :], v_ref[block, :]
     logits, slope = _logits(settings, gpu.dot(q, k.T))
-    p = jnp.where(visible, jnp.exp2(logits - norm[:, None]), 0.0)
+    p = _where(visible, jnp.exp2(logits - norm[:, None]), 0.0)
     d = p * (gpu.dot(dout, v.T) - delta[:, None]) * slope
     return dq + gpu.dot(d.astype(k.dtype), k)
 
-  zero = jnp.zeros(q.shape, jnp.float32)
-  dq = jax.lax.fori_loop(0, blocks, body, zero)
+  loops = _keys_of(settings, settings.queries, bounds_ref)
+  dq = _run(loops, body, jnp.zeros(q.shape, jnp.float32))
   dq_ref[...] = (dq * settings.scale).astype(dq_ref.dtype)
 
 
@@ -242,21 +247,28 @@ def _keys_kernel(
   k, v = k_ref[...], v_ref[...]
   key = pl.program_id(0) * own + jnp.arange(own)
 
-  def body(j, carry):
+  def body(visit, j, carry):
     dk, dv = carry
-    block = pl.ds(j * other, other)
+    block, visible = visit(j)
     q, dout = q_ref[block, :], dout_ref[block, :]
     logits, slope = _logits(settings, gpu.dot(k, q.T))
-    visible = _visible(key[:, None], *(bounds_ref[i, block][None, :] for i in range(4)))
-    p = jnp.where(visible, jnp.exp2(logits - norm_ref[block][None, :]), 0.0)
+    p = _where(visible, jnp.exp2(logits - norm_ref[block][None, :]), 0.0)
     dv = dv + gpu.dot(p.astype(dout.dtype), dout)
     d = p * (gpu.dot(v, dout.T) - delta_ref[block][None, :]) * slope
     return dk + gpu.dot(d.astype(q.dtype), q), dv
 
-  begin = jax.lax.div(jnp.min(seen_by_ref[0, :]), other)
-  end = jax.lax.div(jnp.max(seen_by_ref[1, :]) + other - 1, other)
+  before, up_to, first_up_to = (seen_by_ref[i, :] for i in range(3))
+  begin, end = jax.lax.div(jnp.min(before), other), _up(jnp.max(up_to), other)
+  whole, beyond = _whole(settings, other, jnp.max(before), jnp.min(first_up_to), begin, end)
+
+  def partly(j):
+    start = (begin + j + jnp.where(begin + j >= whole, beyond - whole, 0)) * other
+    block = pl.ds(start, other)
+    return block, _visible(key[:, None], *(bounds_ref[i, block][None, :] for i in range(4)))
+
+  loops = _loops(end - begin, partly, whole, beyond, other)
   zero = jnp.zeros(k.shape, jnp.float32)
-  dk, dv = jax.lax.fori_loop(begin, end, body, (zero, zero))
+  dk, dv = _run(loops, body, (zero, zero))
   dk_ref[...] = (dk * settings.scale).astype(dk_ref.dtype)
   dv_ref[...] = dv.astype(dv_ref.dtype)
 
@@ -274,22 +286,53 @@ def _visible(key, position, first, stem, fork):
   return ((key >= first) & (key <= position)) | ((key >= stem) & (key < fork))
 
 
-def _keys_of(tile: Tile, bounds_ref):
-  """What this block of queries sees: so many blocks of keys, and j -> (the j-th, [own, other])."""
+def _where(visible, x, other):
+  return x if visible is None else jnp.where(visible, x, other)
+
+
+def _up(n, size: int):
+  """Blocks that hold n."""
+  return jax.lax.div(n + size - 1, size)
+
+
+def _keys_of(settings: Settings, tile: Tile, bounds_ref):
+  """The `_loops` over the keys that this block of queries sees."""
   other = tile.other
   position, first, stem, fork = (bounds_ref[i, :] for i in range(4))
-  up = lambda n: jax.lax.div(n + other - 1, other)
-  begin, after = jax.lax.div(jnp.min(stem), other), up(jnp.max(fork))
+  begin, after = jax.lax.div(jnp.min(stem), other), _up(jnp.max(fork), other)
   ahead = jnp.maximum(after - begin, 0)  # blocks of stems; then those of branches
   again = jnp.maximum(after, jax.lax.div(jnp.min(first), other))
-  end = up(jnp.max(position) + 1)
+  end = _up(jnp.max(position) + 1, other)
+  whole, beyond = _whole(settings, other, jnp.max(first), jnp.min(position) + 1, again, end)
 
-  def visit(j):
-    start = jnp.where(j < ahead, begin + j, again + j - ahead) * other
+  def partly(j):
+    later = again + j - ahead
+    later += jnp.where(later >= whole, beyond - whole, 0)
+    start = jnp.where(j < ahead, begin + j, later) * other
     key = start + jnp.arange(other)[None, :]
     return pl.ds(start, other), _visible(key, *(x[:, None] for x in (position, first, stem, fork)))
 
-  return ahead + end - again, visit
+  return _loops(ahead + end - again, partly, whole, beyond, other)
+
+
+def _whole(settings: Settings, size: int, first, after, begin, end):
+  """The blocks from `begin` up to `end` that lie from place `first` up to `after`: (first, end)."""
+  whole = jnp.maximum(_up(first, size), begin)
+  beyond = jnp.maximum(jnp.minimum(jax.lax.div(after, size), end), whole)
+  return whole, beyond if settings.unmasked else whole
+
+
+def _loops(blocks, partly, whole, beyond, size: int):
+  """Two loops: (number of steps, step -> (its block, which pairs are visible; None: all are))."""
+  wholly = lambda j: (pl.ds((whole + j) * size, size), None)
+  return (beyond - whole, wholly), (blocks - (beyond - whole), partly)
+
+
+def _run(loops, body, carry):
+  """`body(visit, step, carry)` for every step of the loops."""
+  for steps, visit in loops:
+    carry = jax.lax.fori_loop(0, steps, functools.partial(body, visit), carry)
+  return carry
 
 
 def _call(settings: Settings, tile: Tile, kernel, grid, **specs):
