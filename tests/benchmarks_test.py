@@ -9,6 +9,7 @@ import pytest
 from absl import flags
 
 from experiments.benchmarks import attention, lengths_report, long_rows, peers, shapes, update
+from tests.helpers.devices import limit_devices
 
 COMMON = {"shape": "laptop", "prompts": 2, "group": 2, "asked": 8, "limit": 8, "dtype": "float32"}
 
@@ -79,13 +80,16 @@ def test_an_update_is_measured_against_a_peer(bench, peer):
 LONG = {"shape": "laptop", "dtype": "float32", "repeats": 1, "asked": 8, "lengths": 64}
 
 
-def test_the_update_of_a_long_row_is_measured(bench):
+def test_the_update_of_a_long_row_is_measured(bench, monkeypatch):
   """The row of two responses is packed; a run that is refused is an error in its place."""
   [found] = bench("long_rows", **LONG, group=2, runs="attention/xla/unroll", here=True)
   assert (found["tokens"], found["grad_norm"] > 0) == (64, True)
   assert found["tokens_per_s"] == pytest.approx((8 + 28) * 2 / found["seconds"])
   [refused] = bench("long_rows", **LONG, runs="full/cudnn/scan", here=True)
   assert "does not support" in refused["error"]
+  limit_devices(monkeypatch, 2)
+  [cut] = bench("long_rows", **LONG, runs="full/xla/scan", here=True, sequence=2, fsdp=1)
+  assert (cut["mesh"]["devices"], cut["grad_norm"] > 0) == (2, True)
   assert long_rows.table([found, refused]).count("| 64 |") == 2
 
 

@@ -5,11 +5,14 @@ python -m experiments.benchmarks.long_rows --group=8 --asked=1024       # 8 resp
 python -m experiments.benchmarks.long_rows --lengths=65536 --runs=attention/triton/unroll \
     --tiles=forward:128x64x8x3,keys:64x64x4x2
 python -m experiments.benchmarks.long_rows --tune                       # attention alone, by tiles
+python -m experiments.benchmarks.long_rows --lengths=65536 --sequence=4 # each row on four GPUs
+python -m experiments.benchmarks.long_rows --lengths=65536 --fsdp=4     # a whole row on each
 
 A run is remat/attention/layers[/keep], as in `shapes.Update`. A row of a back end with segments is
 packed; cuDNN takes it as it is. Every run is a process of its own, so that `peak_gib` is the run's,
 and prints a JSON line as it ends; what does not fit is an error in its place. MFU as in `update`,
-which counts attention once and nothing that is computed again.
+which counts attention once and nothing that is computed again. On several devices there are as many
+rows as devices, of which a device takes one at a time, or its part of one.
 
 --tune times both passes of the Triton kernels at these lengths, one tile changed at a time, beside
 cuDNN: one row of one segment, then of segments of `--segment` tokens.
@@ -35,7 +38,10 @@ RUNS = (
   "attention/cudnn/unroll/keep",
   "dots/cudnn/unroll/keep",
 )
-SAME = ("shape", "layers", "group", "asked", "dtype", "repeats", "entropy", "profile", "tiles")
+SAME = (
+  *("shape", "layers", "group", "asked", "dtype", "repeats", "entropy", "profile", "tiles"),
+  *("fsdp", "sequence"),
+)
 
 
 def main(argv):
@@ -57,15 +63,16 @@ def measure(run: str, length: int) -> dict[str, Any]:
   """One run, in this process."""
   remat, backend, layers, *keep = run.split("/")
   width = length if "segment ids" in BACKENDS[backend].supports else 0
-  spelled = "/".join([remat, backend, "1", str(width), layers, *keep])
-  limit = (length - FLAGS.asked) // FLAGS.group
-  work = shapes.Work(1, FLAGS.group, FLAGS.asked, limit)
+  spelled = "/".join([remat, backend, str(FLAGS.sequence), str(width), layers, *keep])
+  limit, devices = (length - FLAGS.asked) // FLAGS.group, FLAGS.fsdp * FLAGS.sequence
+  work = shapes.Work(devices, FLAGS.group, FLAGS.asked, limit)
+  mesh = {"fsdp": FLAGS.fsdp, "sequence": FLAGS.sequence, "devices": devices}
   fewer = {"layers": FLAGS.layers} if FLAGS.layers else {}
   config = shapes.config(FLAGS.shape, dtype=FLAGS.dtype, **fewer)
   result = shapes.machine() | {"shape": FLAGS.shape, "tokens": length, "run": run}
-  result |= {"group": FLAGS.group, "asked": FLAGS.asked, "tiles": FLAGS.tiles}
+  result |= {"group": FLAGS.group, "asked": FLAGS.asked, "tiles": FLAGS.tiles, "mesh": mesh}
   try:
-    return result | update.measure(spelled, work, config)
+    return result | update.measure(spelled, work, config, mesh)
   except (RuntimeError, ValueError) as error:  # out of memory, or refused, is a result
     return result | shapes.failure(error)
 
@@ -128,6 +135,8 @@ def define():
   flags.DEFINE_integer("layers", None, "fewer layers than the shape has")
   flags.DEFINE_integer("group", 1, "responses to one prompt in the row")
   flags.DEFINE_integer("asked", 256, "tokens of the prompt")
+  flags.DEFINE_integer("fsdp", 1, "devices with rows of their own")
+  flags.DEFINE_integer("sequence", 1, "devices that share each row")
   flags.DEFINE_string("dtype", "bfloat16", "of the computation")
   flags.DEFINE_integer("repeats", 5, "timed calls after those that warm up")
   flags.DEFINE_bool("entropy", False, "the entropy too, of the same forward pass")

@@ -61,7 +61,7 @@ class Mesh:
   data: Axis = 1  # devices along which rows are split
   fsdp: Axis = -1  # along which rows and parameters are split; -1: what the other axes leave
   tensor: Axis = 1  # along which matrices of a layer are split
-  sequence: Axis = 1
+  sequence: Axis = 1  # that share the tokens of each packed row, and parameters as fsdp does
   devices: Whole = 0  # of those here, the first so many; 0: all
 
   @property

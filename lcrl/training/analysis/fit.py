@@ -243,6 +243,7 @@ def flops(model: Learner, tokens: float) -> dict[str, float]:
   head = 2 * c.hidden_size * c.vocab_size
   last = 2 * c.hidden_size * c.mlp_size
   dropped = {"none": 0, "dots": attention(length), "full": layer + attention(length) - last}
+  dropped["attention"] = layer - last
   qkv = 2 * c.hidden_size * (c.heads + 2 * c.kv_heads) * c.head_dim
   prefill = (layer + attention(asked)) * (c.layers - 1) + qkv
   coupled = model.recipe.loss.coupled and s.train.micro_batches > 1
