@@ -12,7 +12,7 @@ from lcrl.mesh import make_mesh
 from lcrl.policies.attention import BACKENDS, Device, attention, chosen, shares_prompts
 from lcrl.policies.config import Config
 from lcrl.policies.shapes import SHAPES
-from lcrl.training import automatic
+from lcrl.training import automatic, memory
 from lcrl.training.automatic import Work
 from lcrl.training.loop import train
 from lcrl.training.rl.learner import build_learner
@@ -144,6 +144,19 @@ def test_a_mesh_says_what_its_devices_are():
   device.device_kind, device.platform = "TPU v5 lite", "tpu"
   assert Device.of(gpu) == TPU
   assert Device.of(make_mesh()) == Device.of(None) == Device.here() == CPU
+
+
+def test_memory_is_the_same_to_every_process(monkeypatch):
+  """By data sheet where the device is known, else unknown: processes must choose alike."""
+  mesh, device = make_mesh(), SimpleNamespace(device_kind="NVIDIA H100 80GB HBM3")
+  assert 0 < automatic.free_memory(policies.make(TINY), mesh) < memory.host_memory() / 8
+  monkeypatch.setattr(jax, "process_count", lambda: 2)
+  assert automatic.free_memory(policies.make(TINY), mesh) == 0
+  described = SimpleNamespace(
+    devices=SimpleNamespace(flat=[device]), size=8, shape={"data": 2, "fsdp": 4}
+  )
+  free = automatic.free_memory(policies.make(QWEN), described)
+  assert free == 60 * 2**30 - 2 * 2**30 - 20 * 1_543_714_304 / 4
 
 
 def test_auto_alone_is_the_back_end_of_the_devices_here(monkeypatch):

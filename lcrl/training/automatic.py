@@ -30,6 +30,7 @@ S = TypeVar("S")
 LANES = 128  # widths of packed rows are multiples of it
 WIDTH = 4096  # tokens that a packed row has at least, so that few of them end unused
 STATE = 20  # bytes a parameter: float32 with two moments and a gradient, and a copy to compute with
+USABLE = 0.75  # of a device's memory: what JAX takes on a GPU
 RESERVED = 2 << 30  # bytes for tiles of logits, batches and programs
 
 
@@ -142,17 +143,20 @@ def pack_for(device: Device, work: Work) -> int | None:
 
 
 def free_memory(policy: Policy, mesh: Mesh) -> float:
-  """Bytes of a device that its share of the training state leaves; 0 if its memory is unknown."""
-  memory = device_memory(mesh) / mesh.size
-  if not memory:
-    from lcrl.training.analysis.fit import CHIPS  # which imports the learners
+  """Bytes of a device that its share of the training state leaves; 0 if its memory is unknown.
 
-    chip = CHIPS.get(mesh.devices.flat[0].device_kind)
-    memory = chip.memory if chip else 0
+  Every process must find the same, or they would compile different programs: so data sheets come
+  first, and what a device says of itself counts in one process only.
+  """
+  from lcrl.training.analysis.fit import CHIPS  # which imports the learners
+
+  if chip := CHIPS.get(mesh.devices.flat[0].device_kind):
+    memory = USABLE * chip.memory
+  elif jax.process_count() > 1 or not (memory := device_memory(mesh) / mesh.size):
+    return 0.0
   shapes = jax.tree.leaves(jax.eval_shape(policy.init, jax.random.key(0)))
-  parameters = sum(math.prod(x.shape) for x in shapes)
-  state = STATE * parameters / (mesh.size / mesh.shape["data"])
-  return max(memory - state - RESERVED, 1.0) if memory else 0.0
+  state = STATE * sum(math.prod(x.shape) for x in shapes) / (mesh.size / mesh.shape["data"])
+  return max(memory - state - RESERVED, 1.0)
 
 
 def rows_at_once(mesh: Mesh, rows: int, pieces: int) -> int:
