@@ -187,6 +187,10 @@ def to_global(mesh: Mesh, local: PyTree) -> PyTree:
   return jax.tree.map(lambda x: jax.make_array_from_process_local_data(sharding, x), local)
 
 
+def same_devices(a: Mesh, b: Mesh) -> bool:
+  return a.devices.flatten().tolist() == b.devices.flatten().tolist()
+
+
 def shard_batch(mesh: Mesh, rows: PyTree) -> PyTree:
   """Moves rows of a batch to this mesh, if they lie on another one of this process."""
   on_mesh = jax.tree.leaves(rows)[0].sharding.device_set == set(mesh.devices.flat)

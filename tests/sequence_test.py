@@ -102,9 +102,10 @@ def test_a_run_learns_what_it_learns_on_one_device(tmp_path):
 def test_pairs_are_learned_from_as_on_one_device(tmp_path):
   """Adapters, a reference and answers of the policy's own, on cut rows."""
   rows = tmp_path / "rows.jsonl"
-  words = [f"word {i}" for i in range(12)]
+  words = [f"word {i}" for i in range(24)]
   pairs = [
-    {"prompt": w, "chosen": w + " yes", "rejected": "no " * i} for i, w in enumerate(words, 1)
+    {"prompt": w, "chosen": w + " yes", "rejected": "no " * (1 + i % 8)}
+    for i, w in enumerate(words, 1)
   ]
   rows.write_text("".join(json.dumps(pair) + "\n" for pair in pairs))
   learned = []

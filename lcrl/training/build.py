@@ -16,7 +16,7 @@ from lcrl.data.lengths import counted_prefix, first, fitting
 from lcrl.evaluation import setup
 from lcrl.evaluation.progress import Progress
 from lcrl.evaluation.run import evaluate
-from lcrl.mesh import round_up_rows
+from lcrl.mesh import round_up_rows, same_devices
 from lcrl.policies import Policy, Tokenizer
 from lcrl.registry import build
 from lcrl.rollouts.worker import RolloutWorker
@@ -94,7 +94,7 @@ def build_engine(
     cache_dtype=sampling.cache_dtype,
     decoding=sampling.decoding,
     mesh=mesh,
-    source=None if {*mesh.devices.flat} == {*model.mesh.devices.flat} else model.mesh,
+    source=None if mesh is model.mesh or same_devices(mesh, model.mesh) else model.mesh,
   )
 
 

@@ -87,15 +87,15 @@ def attend(
   key = jnp.broadcast_to(jnp.arange(keys, dtype=jnp.int32), (q_.shape[0], keys))
   last = last_query(key, flat, window)
   if index is None:
-    visible, seen_by = visible_keys(key, flat, window), (key, last + 1)
+    visible, before = visible_keys(key, flat, window), (key, last + 1)
   else:
     index = jnp.broadcast_to(index, (*lead, length)).reshape(-1, length)
     visible = visible_keys(index, flat and at(flat, index), window)
-    seen_by = up_to(index, key - 1), up_to(index, last)
+    before = up_to(index, key - 1), up_to(index, last)
   position, first, stem, fork = visible
-  seen_by = *seen_by, up_to(first, key)
   stems = (first, first) if stem is None or fork is None else (stem, fork)
   bounds = jnp.stack([position, first, *stems], axis=1)
+  seen_by = jnp.stack([*before, up_to(first, key)], axis=1)
   unit = max(max(tile[:2]) for tile in (settings.forward, settings.queries, settings.keys))
 
   def pad(x, axis=1, mode="constant"):
@@ -104,7 +104,7 @@ def attend(
     pads[axis] = (0, -x.shape[axis] % unit)
     return jnp.pad(x, pads, mode)
 
-  bounds, seen_by = (pad(x, 2, "edge") for x in (bounds, jnp.stack(seen_by, axis=1)))
+  bounds, seen_by = (pad(x, 2, "edge") for x in (bounds, seen_by))
   out = _attend(settings, *map(pad, (q_, k_, v_)), bounds, seen_by)
   return out[:, :length].reshape(*lead, *q.shape[-3:])
 
