@@ -13,7 +13,7 @@ BOXED = "{question}\nPut your final answer within \\boxed{}."
 
 def pretrained(name: str, **more: Any) -> Section:
   """policy: a folder in models/, in bfloat16."""
-  return dict(fn="pretrained", path=f"models/{name}", dtype="bfloat16", remat="full", **more)
+  return dict(fn="pretrained", path=f"models/{name}", dtype="bfloat16", **more)
 
 
 def smollm2() -> Section:
@@ -88,7 +88,7 @@ def ultrafeedback_adamw(learning_rate: float) -> Section:
 
 def ultrafeedback_train() -> Section:
   """train: one epoch of UltraFeedback in batches of 128 pairs."""
-  return dict(steps=478, max_tokens=1024, max_prompt_tokens=1800, micro_batches=16, pack=4096)
+  return dict(steps=478, max_tokens=1024, max_prompt_tokens=1800, micro_batches=16)
 
 
 def pairs_evaluation() -> Section:

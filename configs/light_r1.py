@@ -22,7 +22,7 @@ def get_config(mode: str = "full") -> config_dict.ConfigDict:
   c = config_dict.ConfigDict({"run": "preference", "seed": 0})
   c.loss = dict(fn="nca", beta=0.3)
   c.reference = dict(fn="cached")
-  c.policy = common.pretrained("Light-R1-SFT-stage2", attention="triton")
+  c.policy = common.pretrained("Light-R1-SFT-stage2")
   c.data = dict(
     fn="pairs",
     rows=dict(fn="jsonl", path="data/light_r1_dpo.jsonl"),

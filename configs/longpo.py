@@ -24,7 +24,7 @@ def get_config(mode: str = "full") -> config_dict.ConfigDict:
   c.loss = dict(fn="longpo", beta=0.01, weight=0.01)
   c.weights = dict(fn="sequence_mean")
   c.reference = dict(fn="cached")
-  c.policy = common.pretrained("Mistral-7B-Instruct-v0.2", attention="triton")
+  c.policy = common.pretrained("Mistral-7B-Instruct-v0.2")
   c.data = dict(
     fn="pairs",
     rows=dict(fn="jsonl", path="data/longpo.jsonl"),

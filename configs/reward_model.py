@@ -24,7 +24,7 @@ def get_config(mode: str = "full") -> config_dict.ConfigDict:
   c.batches = dict(fn="stratified", size=128)
   c.optimizer = dict(fn="adamw", learning_rate=5e-6, warmup_steps=24, decay_steps=478)
   c.mesh = common.fsdp()
-  c.train = dict(steps=478, micro_batches=16, pack=4096)
+  c.train = dict(steps=478, micro_batches=16)
   c.eval = dict(every=100, pairs=512)
   if is_smoke(mode):
     shrink_rewards(c)

@@ -50,7 +50,7 @@ KINDS = {  # generation -> device_kind, and devices of a chip
   "h100": ("NVIDIA H100 80GB HBM3", 1),
   "h200": ("NVIDIA H200", 1),
 }
-RUNTIME = ("dtype", "remat", "attention")
+RUNTIME = ("dtype", "remat", "unroll", "attention")
 
 
 def described(spec: dict[str, Any], model: str | None) -> dict[str, Any]:

@@ -13,10 +13,10 @@ from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 PyTree = Any
-AXES = ("data", "fsdp", "tensor", "sequence")
+AXES = ("data", "fsdp", "sequence", "tensor")
 BATCH = P(("data", "fsdp"))  # rows of a batch, along B
 
-# Logical axis of a parameter -> mesh axis that it is split over.
+# Logical axis of a parameter -> mesh axis that it is split over; fsdp stands for both of FSDP.
 RULES = {
   "vocab": "tensor",
   "heads": "tensor",
@@ -24,6 +24,8 @@ RULES = {
   "mlp": "tensor",
   "embed": "fsdp",
 }
+
+FSDP = ("fsdp", "sequence")  # devices along either hold other tokens, and share the parameters
 
 
 def first_devices(count: int, devices=None) -> list[jax.Device]:
@@ -84,14 +86,15 @@ def axis_sizes(devices: int, **axes: int) -> dict[str, int]:
 
 def sampler_mesh(mesh: Mesh, count: int) -> Mesh:
   """A mesh of the last `count` devices of this process, for sampling while those of `mesh` train;
-  `mesh` itself for 0. Its tensor axis is as long as that of `mesh`.
+  those of `mesh` itself for 0. Its tensor axis is as long as that of `mesh`, and it has no sequence
+  axis: what samples splits rows over all other axes.
 
   Raises:
     ValueError: there are several processes, or too few devices.
   """
   check_sampling_devices(count)
   if not count:
-    return mesh
+    return _rows_over_sequence(mesh)
   taken = set(mesh.devices.flat)
   free = [device for device in jax.devices() if device not in taken][-count:]
   tensor = mesh.shape["tensor"]
@@ -101,6 +104,15 @@ def sampler_mesh(mesh: Mesh, count: int) -> Mesh:
       f"devices that do not train, got {count}."
     )
   return make_mesh(data=-1, fsdp=1, tensor=tensor, devices=free)
+
+
+def _rows_over_sequence(mesh: Mesh) -> Mesh:
+  """The devices of a mesh in the same order, those along the sequence axis along fsdp."""
+  if mesh.shape["sequence"] == 1:
+    return mesh
+  data, fsdp, sequence, tensor = mesh.devices.shape
+  devices = mesh.devices.reshape(data, fsdp * sequence, 1, tensor)
+  return Mesh(devices, AXES, axis_types=(AxisType.Auto,) * len(AXES))
 
 
 def default_mesh(mesh: Mesh) -> contextlib.AbstractContextManager:
@@ -159,12 +171,14 @@ def replicated(mesh: Mesh) -> NamedSharding:
 def param_shardings(mesh: Mesh, axes: PyTree, params: PyTree) -> PyTree:
   """A sharding per parameter from its logical axis names. What does not divide is replicated."""
 
+  def split(size, name):
+    axis = RULES.get(name)
+    if axis == "fsdp" and mesh.shape["sequence"] > 1:
+      return FSDP if not size % (mesh.shape["fsdp"] * mesh.shape["sequence"]) else None
+    return axis if axis and not size % mesh.shape[axis] else None
+
   def sharding(leaf, names):
-    dims = [RULES.get(name) for name in names]
-    dims = [
-      d if d and not n % mesh.shape[d] else None for d, n in zip(dims, leaf.shape, strict=True)
-    ]
-    return NamedSharding(mesh, P(*dims))
+    return NamedSharding(mesh, P(*map(split, leaf.shape, names)))
 
   return jax.tree.map(sharding, params, axes)
 
@@ -203,6 +217,10 @@ def to_global(mesh: Mesh, local: PyTree) -> PyTree:
   """The rows of each process (numpy, along B) -> global arrays split over the batch axes."""
   sharding = batch_sharding(mesh)
   return jax.tree.map(lambda x: jax.make_array_from_process_local_data(sharding, x), local)
+
+
+def same_devices(a: Mesh, b: Mesh) -> bool:
+  return a.devices.flatten().tolist() == b.devices.flatten().tolist()
 
 
 def shard_batch(mesh: Mesh, rows: PyTree) -> PyTree:

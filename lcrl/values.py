@@ -117,7 +117,7 @@ def said(hint: Any) -> str:
   if origin in (dict, collections.abc.Mapping):
     return "a section"
   if origin is Literal:
-    return f"one of {', '.join(args)}"
+    return f"one of {', '.join(args)}" if len(args) > 1 else str(args[0])
   names = {
     bool: "True or False",
     int: "a whole number",

@@ -51,9 +51,11 @@ ROWS = pytest.mark.parametrize(
 
 
 @ROWS
-def test_triton_equals_the_twin(rows, window, softcap):
+@pytest.mark.parametrize("unmasked", [True, False])
+def test_triton_equals_the_twin(rows, window, softcap, unmasked):
   options = {"spans": SPANS[rows], "window": window, "softcap": softcap, "scale": 0.5}
-  got = _both_passes(partial(triton.attend, settings=SETTINGS, **options))
+  settings = SETTINGS._replace(unmasked=unmasked)
+  got = _both_passes(partial(triton.attend, settings=settings, **options))
   want = _both_passes(partial(attention, **options))
   for a, b in zip(got, want, strict=True):
     np.testing.assert_allclose(a, b, atol=2e-5)
@@ -93,7 +95,7 @@ def test_long_rows_go_in_blocks():
   q, k, v = (jax.random.normal(jax.random.key(i), shape) for i, shape in enumerate(shapes))
   position = jnp.broadcast_to(jnp.arange(length), (2, 1, length))
   spans = segment_spans(position // 50)
-  want = xla.dense(q, k, v, position, visible_keys(position, spans, None), None, 4**-0.5)
+  want = xla.dense(q, k, v, visible_keys(position, spans, None), None, 4**-0.5)
   np.testing.assert_allclose(attention(q, k, v, spans=spans), want, atol=1e-5)
   assert "while" in jax.jit(attention).lower(q, k, v).as_text()
 
@@ -110,7 +112,7 @@ def test_blocks_are_computed_where_one_sees_the_other(segments, branches, want):
   rows = lambda blocks: blocks and jnp.repeat(jnp.array([blocks]), 8, axis=1)
   position = jnp.arange(24)[None]
   visible = visible_keys(position, segment_spans(rows(segments), rows(branches)), None)
-  pairs = blocked.Pairs.of(jax.tree.map(lambda x: x.reshape(3, 1, 8), visible))
+  pairs = blocked.Pairs.of(jax.tree.map(lambda x: x.reshape(3, 1, 8), visible), 3)
   assert list(zip(*(x[: pairs.number].tolist() for x in pairs[:2]), strict=True)) == want
 
 
@@ -163,3 +165,20 @@ def test_a_kernel_on_a_mesh_sees_its_own_rows_and_heads(traced):
     got = jax.jit(lambda q, k, v, spans: run(q, k, v, spans=spans))(*whole((q, k, v, spans)))
   np.testing.assert_allclose(got, attention(q, k, v, spans=spans, window=4), atol=1e-5)
   assert shapes == [((1, 16, 2, 8), (1, 16, 1, 8))]
+
+
+@pytest.mark.parametrize("size, cut", [(64, False), (128, True)])
+def test_triton_is_lowered_for_nvidia_without_one(size, cut):
+  """With the tiles that are taken there; both passes, on whole rows and on half of the queries."""
+
+  def gradient(q, k, v, ids, index):
+    options = {"index": index, "window": None, "softcap": None, "scale": 0.1}
+    run = lambda q: triton.attend(q, k, v, spans=segment_spans(ids, ids), **options)
+    return jax.grad(lambda q: run(q).astype(jnp.float32).sum())(q)
+
+  numbers = lambda *shape: jax.ShapeDtypeStruct(shape, jnp.int32)
+  array = lambda length, heads: jax.ShapeDtypeStruct((1, length, heads, size), jnp.bfloat16)
+  queries, index = (512, numbers(512)) if cut else (1024, None)
+  args = array(queries, 6), array(1024, 2), array(1024, 2), numbers(1, 1024), index
+  text = jax.jit(gradient).trace(*args).lower(lowering_platforms=("cuda",)).as_text()
+  assert all(f"attention_{kernel}" in text for kernel in ("forward", "queries", "keys"))

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from absl import flags
 
-from experiments.benchmarks import lengths_report, peers, shapes, update
+from experiments.benchmarks import attention, lengths_report, long_rows, peers, shapes, update
+from tests.helpers.devices import limit_devices
 
 COMMON = {"shape": "laptop", "prompts": 2, "group": 2, "asked": 8, "limit": 8, "dtype": "float32"}
 
@@ -88,6 +89,38 @@ def test_an_update_is_measured_against_a_peer(bench, peer):
   assert (job.part, job.micro, job.shape, job.dtype) == ("update", 1, "laptop", "float32")
   assert job.work == shapes.Work(2, 2, 8, 8, heavy=True)
   assert "error" in bench("update", **COMMON, **how | {"runs": "none/nothing/1/0/scan"})[-1]
+
+
+LONG = {"shape": "laptop", "dtype": "float32", "repeats": 1, "asked": 8, "lengths": 64}
+
+
+def test_the_update_of_a_long_row_is_measured(bench, monkeypatch):
+  """The row of two responses is packed; a run that is refused is an error in its place."""
+  [found] = bench("long_rows", **LONG, group=2, runs="attention/xla/unroll", here=True)
+  assert (found["tokens"], found["grad_norm"] > 0) == (64, True)
+  assert found["tokens_per_s"] == pytest.approx((8 + 28) * 2 / found["seconds"])
+  [refused] = bench("long_rows", **LONG, runs="full/cudnn/scan", here=True)
+  assert "does not support" in refused["error"]
+  limit_devices(monkeypatch, 2)
+  [cut] = bench("long_rows", **LONG, runs="full/xla/scan", here=True, sequence=2, fsdp=1)
+  assert (cut["mesh"]["devices"], cut["grad_norm"] > 0) == (2, True)
+  assert long_rows.table([found, refused]).count("| 64 |") == 2
+
+
+def test_tiles_of_long_rows_are_timed(bench, monkeypatch):
+  """Every kernel with every tile, with and without segments; here none can be compiled."""
+  monkeypatch.setattr(attention, "TILES", ((64, 64, 4, 2),))
+  monkeypatch.setitem(attention.triton.TUNED, 8, attention.triton.TUNED[64])
+  _, *lines = bench("long_rows", **LONG, tune=True, segment=16.0, tiles="keys:32x16x4x2")
+  assert attention.triton.TUNED[8].keys == (32, 16, 4, 2)
+  assert len(lines) == 7 + 6
+  assert all("error" in line for line in lines)
+
+
+def test_segments_of_a_timed_row_follow_each_other():
+  [ids] = np.asarray(attention.packed_ids(1, 1000, 50.0))
+  assert set(np.diff(ids)) == {0, 1}
+  assert 10 < ids[-1] < 40
 
 
 def test_a_peer_samples_batch_by_batch(bench, peer):

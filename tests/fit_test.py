@@ -140,9 +140,9 @@ def test_tpu_text_tells_a_scan_from_a_loop_without_known_end():
 @pytest.mark.parametrize("slots, loops", [(None, (64, 36, 0)), (4, (4, 1, 1, 48, 2))])
 def test_a_token_is_sent_once_whatever_loop_writes_it(slots, loops):
   """8 prompts x 2 on 2 x 4 devices, 100 of at most 256 tokens; 8 rows a data shard, in slots for 4
-  in two waves of two starts, and two turns a wave that get pages. The states, float32 [256], are added up over 4 devices where a matrix
-  is split along its input: after the embedding, and twice a layer, but of prompts not in the last.
-  What a draw needs besides is small."""
+  in two waves of two starts, and two turns a wave that get pages. The states, float32 [256], are
+  added up over 4 devices where a matrix is split along its input: after the embedding, and twice a
+  layer, but of prompts not in the last. What a draw needs besides is small."""
   config = {**CONFIG, "mesh": {"data": 2, "fsdp": 1, "tensor": 4}, "sampling": {"slots": slots}}
   config["train"] = CONFIG["train"] | {"max_tokens": 256}
   config["policy"] = CONFIG["policy"] | {"kv_heads": 4}
@@ -180,6 +180,7 @@ def test_a_shared_prompt_is_read_once():
 def test_a_policy_needs_no_weights(tmp_path):
   (tmp_path / "config.json").write_text((FOLDER / "config.json").read_text())
   spec = {"fn": "pretrained", "path": str(tmp_path), "dtype": "bfloat16", "remat": "full"}
+  spec |= {"unroll": True, "attention": "triton"}
   got = command.described(spec, None)
   assert got.pop("fn") == "fresh"
   whole = build_learner(read({**CONFIG, "policy": {**spec, "path": str(FOLDER)}, "mesh": {}}))

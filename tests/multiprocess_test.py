@@ -54,7 +54,7 @@ jax.distributed.initialize(sys.argv[1], 2, process)
 apart = np.array(jax.devices())[[0, 2, 3, 1]]  # as a grid of chips may order them
 for shape, rows in (
   ((4, 1, 1, 1), [[0, 1, 6, 7], [2, 3, 4, 5]]),
-  ((2, 1, 2, 1), [[*range(8)], [*range(8)]]),  # both processes hold parts of both tensor groups
+  ((2, 1, 1, 2), [[*range(8)], [*range(8)]]),  # both processes hold parts of both tensor groups
 ):
   grid = jax.sharding.Mesh(apart.reshape(shape), mesh.AXES)
   own = mesh.local_rows(grid, 8)

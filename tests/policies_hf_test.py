@@ -51,7 +51,7 @@ def test_saving_gives_back_every_tensor_and_the_config(name, tmp_path):
 
 def test_how_a_policy_computes_is_no_part_of_its_folder(tmp_path):
   policy, params = policies.load(MODELS / "qwen2", dtype="bfloat16", remat="full", unroll=True)
-  config = dataclasses.replace(policy.config, attention="blocked", decoding="triton")
+  config = dataclasses.replace(policy.config, attention="triton", decoding="triton")
   policies.save(tmp_path, policies.make(config), params)
   assert policies.load(tmp_path)[0].config == _load("qwen2")[0].config
 

@@ -46,6 +46,9 @@ TILES = (
   (64, 64, 4, 3),
   (64, 64, 4, 2),
   (64, 128, 4, 2),
+  (64, 32, 4, 3),
+  (128, 32, 8, 3),
+  (128, 64, 8, 4),
 )  # own rows, others, warps, stages
 TIMED = {"qwen2.5-0.5b": (14, 2, 64), "qwen2.5-1.5b": (12, 2, 128), "smollm2-135m": (9, 3, 64)}
 
@@ -62,7 +65,7 @@ def packed_ids(rows: int, length: int, mean: float) -> jax.Array:
   """Segments of exponential lengths."""
   rng = np.random.default_rng(0)
   ends = np.cumsum(1 + rng.exponential(mean, (rows, length)).astype(int), axis=1)
-  count = (ends[:, None, :] <= np.arange(length)[None, :, None]).sum(-1)
+  count = [np.searchsorted(row, np.arange(length), side="right") for row in ends]
   return jnp.asarray(count, jnp.int32)
 
 
@@ -103,19 +106,34 @@ def check(backend: str) -> bool:
   return worst < 1e-2
 
 
-def speed(shape: str, mean: float | None, programs: dict[str, Callable]) -> None:
+def speed(
+  shape: str,
+  sizes: tuple[int, int, int],
+  mean: float | None,
+  programs: dict[str, Callable],
+  *,
+  rows: int,
+  length: int,
+  repeats: int,
+) -> None:
   """Prints milliseconds and achieved TFLOP/s, of the products that causal attention needs.
 
-  `programs`: name -> (spans -> attend). They are compiled at the same time and timed in turn.
+  Args:
+    shape: a name for the result.
+    sizes: heads, kv heads, head size.
+    mean: tokens of a segment; None: a row is one.
+    programs: name -> (spans -> attend). They are compiled at the same time and timed in turn.
+    rows, length: of a call.
+    repeats: timed calls.
   """
-  arrays = inputs(FLAGS.rows, FLAGS.length, *TIMED[shape])
-  ids = packed_ids(FLAGS.rows, FLAGS.length, mean) if mean else None
+  arrays = inputs(rows, length, *sizes)
+  ids = packed_ids(rows, length, mean) if mean else None
   spans = None if ids is None else segment_spans(ids)
-  pairs = FLAGS.rows * FLAGS.length * (FLAGS.length + 1) / 2
+  pairs = rows * length * (length + 1) / 2
   if spans is not None:
-    place = jnp.arange(FLAGS.length)[None]
+    place = jnp.arange(length)[None]
     pairs = float((place - spans.first + 1).astype(jnp.float32).sum())
-  heads, _, size = TIMED[shape]
+  heads, _, size = sizes
   flops = 14 * pairs * heads * size  # 2 products forward, 5 back, of 2 each
 
   def compiled(attend):
@@ -127,26 +145,34 @@ def speed(shape: str, mean: float | None, programs: dict[str, Callable]) -> None
   with concurrent.futures.ThreadPoolExecutor() as pool:
     ready = dict(zip(programs, pool.map(compiled, programs.values()), strict=True))
   for name, run in ready.items():
-    result = {"shape": shape, "mean_segment": mean, "program": name}
+    result: dict[str, Any] = {"shape": shape, "rows": rows, "length": length}
+    result |= {"mean_segment": mean, "program": name}
     if isinstance(run, str):
       result |= {"error": run}
     else:
-      seconds = timed(functools.partial(run, *arrays), FLAGS.repeats)["seconds"]
+      seconds = timed(functools.partial(run, *arrays), repeats)["seconds"]
       result |= {"ms": 1e3 * seconds, "tflops": flops / seconds / 1e12}
     print(json.dumps(result), flush=True)
 
 
-def tiles(size: int) -> dict[str, Callable]:
-  """Each kernel with each tile, the others as they are."""
+def backends(names: list[str]) -> dict[str, Callable]:
+  """Back ends by name, as `speed` takes them."""
+  by = lambda name: lambda spans: functools.partial(attention, backend=name, spans=spans)
+  return {name: by(name) for name in names}
 
-  def attend(field, tile, spans):
-    settings = triton.TUNED[size]._replace(**{field: triton.Tile(*tile)})  # type: ignore[arg-type]
+
+def tiles(size: int) -> dict[str, Callable]:
+  """Each kernel with each tile, the others as they are; and all as they are but for the masks."""
+
+  def attend(field, value, spans):
+    settings = triton.TUNED[size]._replace(**{field: value})
     return functools.partial(
       triton.attend, spans=spans, window=None, softcap=None, scale=size**-0.5, settings=settings
     )
 
-  return {
-    f"{field} {tile}": functools.partial(attend, field, tile)
+  masks = {f"unmasked {on}": functools.partial(attend, "unmasked", on) for on in (True, False)}
+  return masks | {
+    f"{field} {tile}": functools.partial(attend, field, triton.Tile(*tile))
     for field, tile in itertools.product(("forward", "queries", "keys"), TILES)
   }
 
@@ -156,12 +182,12 @@ def main(argv):
   print(json.dumps(machine()))
   names = [name for name in FLAGS.backends if name in BACKENDS]
   right = [check(name) for name in names]
-  by = lambda name: lambda spans: functools.partial(attention, backend=name, spans=spans)
+  row = {"rows": FLAGS.rows, "length": FLAGS.length, "repeats": FLAGS.repeats}
   for shape, mean in itertools.product(TIMED, (None, 512.0)):
-    speed(shape, mean, {name: by(name) for name in names})
+    speed(shape, TIMED[shape], mean, backends(names), **row)
   if FLAGS.tune:
     for shape in ("qwen2.5-0.5b", "qwen2.5-1.5b"):
-      speed(shape, None, tiles(TIMED[shape][2]))
+      speed(shape, TIMED[shape], None, tiles(TIMED[shape][2]), **row)
   sys.exit(not all(right))
 
 

@@ -114,6 +114,8 @@ def made_up(work: Work, vocab: int, seed: int = 0) -> tuple[np.ndarray, np.ndarr
   rewards = rng.integers(0, 2, shape).astype(np.float32)
   tokens = rng.integers(1, vocab, (*shape, work.asked + work.limit), dtype=np.int32)
   tokens[..., : work.asked] = tokens[:, :1, : work.asked]
+  if rewards.min() == rewards.max():  # products with gradients of 0 take less time and power
+    return tokens, 2 * rewards - 1
   return tokens, rewards - rewards.mean()
 
 

@@ -55,8 +55,8 @@ def main(argv):
     jax.clear_caches()
 
 
-def measure(run: str, work: Work, c: Config) -> dict[str, Any]:
-  model = model_of(run, work, c, entropy=FLAGS.entropy)
+def measure(run: str, work: Work, c: Config, mesh: dict[str, int] | None = None) -> dict[str, Any]:
+  model = model_of(run, work, c, entropy=FLAGS.entropy, mesh=mesh)
   batch = made_up(work, model.policy.config.vocab_size)
   lengths = np.asarray(used_lengths(batch.rollouts.mask))
   state, first = model.initial(), dict[str, Any]()
@@ -71,7 +71,7 @@ def measure(run: str, work: Work, c: Config) -> dict[str, Any]:
   result |= {"tokens_per_s": lengths.sum() / result["seconds"]}
   result |= {name: float(value) for name, value in first.items()}
   shared = work.asked if shapes.Update.of(run).shares else 0
-  result |= of_peak(c, work, shared, result["seconds"])
+  result |= of_peak(c, work, shared, result["seconds"] * model.mesh.size)
   result["peak_gib"] = shapes.peak_gib()
   if FLAGS.profile:
     result |= {"profile": profile(lambda: model.update(state, batch)[1], top=40)}
@@ -79,7 +79,7 @@ def measure(run: str, work: Work, c: Config) -> dict[str, Any]:
 
 
 def of_peak(c: Config, work: Work, shared: int, seconds: float) -> dict[str, float]:
-  """Both MFUs; empty where the device's peak is not known."""
+  """Both MFUs, of the seconds of all devices; empty where a device's peak is not known."""
   if not (chip := CHIPS.get(jax.devices()[0].device_kind)):
     return {}
   names = {"mfu": 1, "mfu_full_attention": 2}
@@ -99,7 +99,9 @@ def flops(c: Config, work: Work, shared: int = 0, attention: int = 1) -> float:
   return 6 * weights * own(1) + attention * 6 * c.layers * c.heads * c.head_dim * own(2)
 
 
-def model_of(run: str, work: Work, c: Config, *, entropy: bool = False) -> Learner:
+def model_of(
+  run: str, work: Work, c: Config, *, entropy: bool = False, mesh: dict[str, int] | None = None
+) -> Learner:
   """What trains on this work, as the run says. Packed rows are wide enough for any rollout."""
   how = shapes.Update.of(run)
   c = dataclasses.replace(c, **how.policy)
@@ -112,14 +114,14 @@ def model_of(run: str, work: Work, c: Config, *, entropy: bool = False) -> Learn
       "budget": {"fn": "fixed", "target": work.limit},
       "reward": {"fn": "correctness"},
       "filter": {"fn": "keep_all"},
-      "advantage": {"fn": "group_normalized"},
+      "advantage": {"fn": "raw"},  # the batch has its advantages
       "loss": loss | ({"entropy_bonus": 0.01} if entropy else {}),
       "weights": {"fn": "token_mean"},
       "policy": {"fn": "fresh", **{f.name: getattr(c, f.name) for f in dataclasses.fields(c)}},
       "task": {},
       "sampling": {},
       "optimizer": {"fn": "adamw", "learning_rate": 1e-6, "clip_norm": 1.0},
-      "mesh": {},
+      "mesh": mesh or {},
       "train": {
         "steps": 1,
         "prompts": work.prompts,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from typing import Literal
 
 import jax.numpy as jnp
 import numpy as np
@@ -100,9 +101,10 @@ class Config:
   logit_softcap: float | None = None
   max_length: int = 2048
   dtype: str = "float32"  # of the computation; parameters have their own
-  remat: str = "none"  # what the backward pass keeps: none (all), full (nothing), dots, attention
-  unroll: bool = False  # training without a scan: keeps without copies, compiles longer
-  attention: str = "xla"  # a name in attention.BACKENDS
+  # "auto": a run chooses by devices, lengths and memory; without a run, all is kept in a scan
+  remat: str = "auto"  # what the backward pass keeps: none (all), full (nothing), dots, attention
+  unroll: bool | Literal["auto"] = "auto"  # no scan: keeps without copies, compiles longer
+  attention: str = "auto"  # a name in attention.BACKENDS
   decoding: str = "xla"  # a name in decoding.KERNELS
 
   @property

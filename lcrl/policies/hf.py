@@ -10,7 +10,7 @@ import os
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -39,9 +39,9 @@ def pretrained(
   *,
   dtype: str = "float32",
   param_dtype: str = "float32",
-  remat: str = "none",
-  unroll: bool = False,
-  attention: str = "xla",
+  remat: str = "auto",
+  unroll: bool | Literal["auto"] = "auto",
+  attention: str = "auto",
 ) -> Source:
   """The model in a Hugging Face folder or a GGUF file. Weights are read when params are asked for.
 
@@ -53,6 +53,7 @@ def pretrained(
     remat: what the backward pass keeps, a name in `transformer.REMAT`.
     unroll: training without a scan over layers: faster, and longer to compile.
     attention: a back end, a name in `attention.BACKENDS`.
+    All three may be "auto": a run chooses by its devices, lengths and memory.
   """
   path = Path(path).expanduser()
   is_gguf = path.suffix == ".gguf" and path.is_file()

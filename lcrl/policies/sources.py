@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -38,9 +38,9 @@ def between(
   strength: float = 0.5,
   dtype: str = "float32",
   param_dtype: str = "float32",
-  remat: str = "none",
-  unroll: bool = False,
-  attention: str = "xla",
+  remat: str = "auto",
+  unroll: bool | Literal["auto"] = "auto",
+  attention: str = "auto",
 ) -> Source:
   """A model on the line through two models of one kind, both in memory: `path` + strength *
   (`toward` - `path`), summed in float32. Below 0 and above 1 it lies past them (CoT-Valve,

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from lcrl.policies import cache, decoding
-from lcrl.policies.attention import attention, options_of, segment_spans
+from lcrl.policies.attention import attention, check_name, options_of, segment_spans, sequence
 from lcrl.policies.block import (
   ACTIVATIONS,
   Block,
@@ -45,6 +45,7 @@ REMAT: dict[str, Callable[[Callable], Callable]] = {  # by what the forward pass
   "attention": partial(jax.checkpoint, policy=_of_attention),
   "full": jax.checkpoint,  # nothing but the input of each layer
 }
+REMAT["auto"] = REMAT["none"]  # a run has replaced it
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -82,6 +83,7 @@ def make(config: Config) -> Policy:
   """
   if config.decoding not in decoding.KERNELS:
     raise ValueError(f"Unknown decoding {config.decoding!r}: {', '.join(decoding.KERNELS)}.")
+  check_name(config.attention)
   if config.activation not in ACTIVATIONS:
     raise ValueError(f"Unknown activation {config.activation!r}: {', '.join(ACTIVATIONS)}.")
   if config.remat not in REMAT:
@@ -138,19 +140,24 @@ def _map_boxes(f, tree):
 
 
 def _hidden(c: Config, params, tokens, positions=None, segment_ids=None, branch_ids=None):
-  """Final-normed states [..., T, D]. Tokens of one segment are neighbours and see each other."""
+  """Final-normed states [..., T, D]. Tokens of one segment are neighbours and see each other.
+
+  On a mesh with a sequence axis, rows of segments are dealt over it, and so is the result:
+  [R * n, W / n, D] for rows of W on n devices (`sequence.deal`)."""
   if positions is None:
     positions = jax.lax.broadcasted_iota(jnp.int32, tokens.shape, tokens.ndim - 1)
-  rope = rotation(c, positions)
   spans = None if segment_ids is None else segment_spans(segment_ids, branch_ids)
-  options = options_of(c) | {"spans": spans}
+  parts = 1 if spans is None else sequence.shards()
+  tokens, positions = (sequence.deal(x, parts) for x in (tokens, positions))
+  rope = rotation(c, positions)
+  options = options_of(c) | {"spans": spans, "parts": parts}
 
   def layer(x, params, window):
     attend = lambda q, k, v: (attention(q, k, v, window=window, **options), None)
     return Block(c).apply({"params": params}, x, rope, attend)
 
   x = embed(c, params, tokens)
-  if c.unroll:
+  if c.unroll is True:
     x = _unrolled(c, layer, x, _unstack_for_grad(c, params)["layers"])
   else:
     cast = partial(_compute_dtype, c)
@@ -178,7 +185,7 @@ def _unrolled(c: Config, layer, x, layers):
 
 
 def _unstack_for_grad(c: Config, params):
-  if not c.unroll or isinstance(params["layers"], tuple):
+  if c.unroll is not True or isinstance(params["layers"], tuple):
     return params
   # The gradient of `split` is one concatenation; that of indexing is a padded array for each layer.
   split = lambda w: [y[0] for y in jax.lax.split(w, (1,) * c.layers)]

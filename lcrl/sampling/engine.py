@@ -15,7 +15,7 @@ from lcrl import hosts, policies
 from lcrl.compiler import nvidia, options
 from lcrl.data.rows import Rows
 from lcrl.mesh import batch_shards, local_rows, processes, to_global, to_local
-from lcrl.policies.attention import FUSED_HEAD_DIMS
+from lcrl.policies.attention import AUTO, FUSED_HEAD_DIMS
 from lcrl.policies.decoding import KERNELS
 from lcrl.sampling import programs
 from lcrl.sampling.controls import Control
@@ -220,9 +220,10 @@ def _with_kernels(config, mesh: Mesh | None, decoding: str | None, cache_dtype: 
   gpu = whole_heads and (nvidia(mesh) or (0, 0)) >= least
   able = [n for n, k in KERNELS.items() if k.refusal(config) is None and (gpu or not k.nvidia)]
   config = dataclasses.replace(config, decoding=decoding or able[-1])
-  replaceable = config.head_dim in FUSED_HEAD_DIMS and config.attention == "xla"
-  if replaceable and config.decoding in able and KERNELS[config.decoding].nvidia:
-    config = dataclasses.replace(config, attention="cudnn")
+  if config.attention == AUTO:
+    kernel = config.decoding in able and KERNELS[config.decoding].nvidia
+    fused = kernel and config.head_dim in FUSED_HEAD_DIMS
+    config = dataclasses.replace(config, attention="cudnn" if fused else "xla")
   return config
 
 

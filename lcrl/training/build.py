@@ -10,13 +10,13 @@ from typing import Any
 
 from jax.sharding import Mesh
 
-from lcrl import tasks
+from lcrl import policies, tasks
 from lcrl.data import tokenizers
 from lcrl.data.lengths import counted_prefix, first, fitting
 from lcrl.evaluation import setup
 from lcrl.evaluation.progress import Progress
 from lcrl.evaluation.run import evaluate
-from lcrl.mesh import round_up_rows
+from lcrl.mesh import round_up_rows, same_devices
 from lcrl.policies import Policy, Tokenizer
 from lcrl.registry import build
 from lcrl.rollouts.worker import RolloutWorker
@@ -28,6 +28,7 @@ from lcrl.tasks.task import Task
 from lcrl.tasks.verify import Verifier
 from lcrl.training.keys import EVAL_STREAM, step_key
 from lcrl.training.progress import say
+from lcrl.training.sections import AUTO
 
 
 def build_tokenizer(
@@ -83,7 +84,7 @@ def build_engine(
   """The engine on this mesh with the sampling settings of the run, or at another temperature."""
   sampling, train = model.settings.sampling, model.settings.train
   engine = make_engine(
-    model.policy,
+    sampling_policy(model),
     max_tokens=train.max_tokens,
     end_ids=end_ids,
     pad_id=pad_id,
@@ -95,7 +96,7 @@ def build_engine(
     cache_dtype=sampling.cache_dtype,
     decoding=sampling.decoding,
     mesh=mesh,
-    source=None if mesh is model.mesh else model.mesh,
+    source=None if mesh is model.mesh or same_devices(mesh, model.mesh) else model.mesh,
   )
   needed = pages_of(train.max_prompt_tokens + train.max_tokens, PAGE)
   if engine.pages is not None and engine.pages < needed:
@@ -106,6 +107,13 @@ def build_engine(
       f"{sampling.cache_gib * needed / max(engine.pages, 1):.3g} GiB."
     )
   return engine
+
+
+def sampling_policy(model: Any) -> Policy:
+  """The policy of a learner with the attention that its config names: the kernel that was chosen to
+  train packed rows is not the fastest for prompts, and an engine chooses by itself."""
+  attention = model.settings.built["policy"].get("attention", AUTO)
+  return policies.make(dataclasses.replace(model.policy.config, attention=attention))
 
 
 @contextlib.contextmanager

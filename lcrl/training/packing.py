@@ -25,7 +25,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-UNIT = 256  # scored tokens come in multiples of it
+UNIT = 256  # scored tokens come in multiples of it, which mesh.sequence divides
 PLACE = "packed_place"  # the signal that holds a `Place`, [B, G, 4] int32
 
 

@@ -9,6 +9,8 @@ from typing import Any
 
 import jax
 
+from lcrl.training.automatic import said
+
 LARGE = 20_000_000  # parameters that a processor trains too slowly
 
 
@@ -18,13 +20,16 @@ def say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
-def introduce(model: Any) -> None:
-  """Prints the size of the policy, and warns if the devices are too slow for it."""
+def introduce(model: Any, out: Any) -> None:
+  """Prints the size of the policy and the kernels and options of this run, which config.json gets
+  too, and warns if the devices are too slow for it."""
   shapes = jax.eval_shape(model.policy.init, jax.random.key(0))
   count = sum(math.prod(x.shape) for x in jax.tree.leaves(shapes))
   device, size = model.mesh.devices.flat[0], model.mesh.size
   kind = device.device_kind if device.platform != "cpu" else "CPU"
   say(f"policy: {count:,} parameters on {size} x {kind}")
+  say(f"computes with {said(model.chosen)}")
+  out.describe(chosen=model.chosen)
   if device.platform == "cpu" and count > LARGE:
     logging.warning(
       "a policy of %s parameters wants a GPU or a TPU: on a CPU a step may take hours.",

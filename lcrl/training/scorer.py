@@ -18,7 +18,7 @@ from jax.sharding import Mesh
 
 from lcrl.losses.log_probs import score_tokens, score_tokens_sharded
 from lcrl.mesh import BATCH
-from lcrl.policies.attention import shares_prompts
+from lcrl.policies.attention import sequence, shares_prompts
 from lcrl.policies.block import at_least_float32
 from lcrl.training import packing
 from lcrl.training.packing import Packed, Sizes
@@ -55,12 +55,14 @@ def make_scorer(
   fields = tuple(dict.fromkeys(("log_probs", *needs)))
   platform = jax.default_backend() if mesh is None else mesh.devices.flat[0].platform
   chunks = TILES.get(platform, {}) | chunks
-  vocab_size, parts = policy.config.vocab_size, 1
+  vocab_size, columns, parts = policy.config.vocab_size, 1, 1
   take_scores: Callable[..., TokenScores] = score_tokens
   hidden_of: Callable[..., jax.Array] = policy.hidden
   local = lambda f: f
   if mesh is not None and mesh.size > 1:
-    take_scores, parts = partial(score_tokens_sharded, mesh=mesh), mesh.shape["tensor"]
+    columns, parts = mesh.shape["tensor"], mesh.shape["sequence"]
+    batch_axes = BATCH[0] if pack is None else sequence.CUT[0]
+    take_scores = partial(score_tokens_sharded, mesh=mesh, batch_axes=batch_axes)
     hidden_of = on_mesh(policy.hidden, mesh)
     # Packing permutes tokens inside a device's rows only. Left to itself, XLA would gather the rows
     # of all devices for such an indexing.
@@ -69,7 +71,7 @@ def make_scorer(
   def score_hidden(params, hidden, targets, kept):
     return take_scores(
       hidden,
-      jnp.pad(policy.head(params), ((0, 0), (0, -vocab_size % parts))),
+      jnp.pad(policy.head(params), ((0, 0), (0, -vocab_size % columns))),
       targets,
       kept,
       vocab_size=vocab_size,
@@ -88,8 +90,12 @@ def make_scorer(
   def score_rows(params, rows: Packed):
     branches = rows.branches if shares_prompts(policy.config.attention) else None
     hidden = hidden_of(params, rows.tokens, rows.positions, rows.segments, branches)
-    pick = lambda x, before: x.reshape(-1, x.shape[-1])[before[0]][None]
-    return score_hidden(params, local(pick)(hidden, rows.before), rows.targets, rows.kept)
+    if mesh is None or parts == 1:
+      pick = lambda x, before: x.reshape(-1, x.shape[-1])[before[0]][None]
+      return score_hidden(params, local(pick)(hidden, rows.before), rows.targets, rows.kept)
+    shares = over_sequence(mesh, hidden, rows.before, rows.targets, rows.kept)
+    scores = score_hidden(params, *shares)
+    return jax.tree.map(lambda x: x.reshape(rows.targets.shape), scores)
 
   def score_packed(width: int, params, rollouts, *, sizes: Sizes):
     packed: Packed = local(partial(packing.pack, sizes=sizes, width=width))(
@@ -101,6 +107,29 @@ def make_scorer(
   if rows:
     return score_rows
   return score if pack is None else partial(score_packed, pack)
+
+
+def over_sequence(mesh: Mesh, hidden, before, *per_token):
+  """The states before the scored tokens, and what is known of these, each device of the sequence
+  axis with an equal share of them.
+
+  Args:
+    mesh: with a sequence axis of n devices.
+    hidden: [rows * n, W / n, D], dealt.
+    before: [shards, tokens], indices among the tokens of a shard's rows in order.
+    per_token: [shards, tokens] each.
+  Returns: [shards * n, tokens / n, D], and [shards * n, tokens / n] each.
+  """
+  parts = mesh.shape[sequence.AXIS]
+
+  def pick(hidden, before, *per_token):
+    own, *rest = (sequence.share(x, parts) for x in (before, *per_token))
+    rows = sequence.gather(hidden, parts)
+    return rows.reshape(-1, rows.shape[-1])[own[0]][None], *rest
+
+  specs = sequence.CUT, *(BATCH,) * (1 + len(per_token))
+  run = jax.shard_map(pick, mesh=mesh, in_specs=specs, out_specs=sequence.CUT, check_vma=False)
+  return run(hidden, before, *per_token)
 
 
 def on_mesh(f: Callable, mesh: Mesh) -> Callable:

@@ -16,6 +16,9 @@ T = TypeVar("T")
 Seed = Annotated[int, Within(0, 2**32 - 1)]
 Steps = Annotated[int, Within(1, 10_000_000)]
 Axis = Annotated[int, Within(-1)]
+AUTO: Literal["auto"] = "auto"  # `lcrl.training.automatic` chooses by the devices of the run
+Pack = Count | Literal["auto"] | None
+HeadRemat = bool | Literal["auto"]
 FLOATS = ("bfloat16", "float16", "float32", "float64")
 
 
@@ -73,7 +76,7 @@ class Mesh:
   data: Axis = 1  # devices along which rows are split
   fsdp: Axis = -1  # along which rows and parameters are split; -1: what the other axes leave
   tensor: Axis = 1  # along which matrices of a layer are split
-  sequence: Axis = 1
+  sequence: Axis = 1  # that share the tokens of each packed row, and parameters as fsdp does
   devices: Whole = 0  # of those here, the first so many; 0: all
 
   @property

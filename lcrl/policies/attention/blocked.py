@@ -4,7 +4,8 @@ Neither pass holds more than one block of scores a row. Memory grows with the le
 number of visible pairs. As in FlashAttention (arXiv:2205.14135) the forward pass keeps a running
 peak and leaves one log-normaliser a query, and the backward pass computes each block again.
 
-Shapes: I blocks of B queries or keys a row, R rows, K kv heads, Q = B * queries a kv head, H.
+Shapes: I blocks of B queries and J of B keys a row, R rows, K kv heads, Q = B * queries a kv head,
+head size H.
 """
 
 from __future__ import annotations
@@ -24,39 +25,38 @@ _FLOOR = -1e30  # score of a key that is not visible: exp(_FLOOR - peak) is 0 af
 class Pairs(NamedTuple):
   """The first `number` are blocks of queries in which some row sees a key of the other block."""
 
-  queries: jax.Array  # [I * I]
+  queries: jax.Array  # [I * J]
   keys: jax.Array
   number: jax.Array  # []
 
   @classmethod
-  def of(cls, visible: Visible) -> Pairs:
-    """visible [I, R, B]"""
-    blocks, _, width = visible.first.shape
+  def of(cls, visible: Visible, blocks: int) -> Pairs:
+    """visible [I, R, B] of I blocks of queries, and J `blocks` of keys."""
+    width = visible.first.shape[-1]
     begin = width * jnp.arange(blocks)[:, None, None, None]
-    position = jnp.arange(blocks * width).reshape(1, blocks, 1, width)
     meets = lambda first, end: (first < end) & (first < begin + width) & (end > begin)
-    some = meets(visible.first[None], position + 1)
+    some = meets(visible.first[None], visible.position[None] + 1)
     if visible.stem is not None and visible.fork is not None:
       some |= meets(visible.stem[None], visible.fork[None])
     some = some.any((2, 3)).T
-    queries, keys = jnp.nonzero(some, size=blocks**2, fill_value=0)
+    queries, keys = jnp.nonzero(some, size=some.size, fill_value=0)
     return cls(queries, keys, some.sum())
 
 
 def attend(q, k, v, visible: Visible, softcap: float | None, scale: float, *, width: int):
-  """q [R, T, N, H], k and v [R, T, K, H], visible [R, T] -> [R, T, N, H], in blocks of `width`."""
+  """q [R, T, N, H], k and v [R, S, K, H], visible [R, T] -> [R, T, N, H], in blocks of `width`."""
   length, heads, group = q.shape[1], k.shape[2], q.shape[2] // k.shape[2]
 
-  def cut(x, added=0):
+  def cut(x, mode="constant"):
     """[R, T, ...] -> [I, R, B, ...]"""
-    pads = ((0, 0), (0, -length % width), *((0, 0),) * (x.ndim - 2))
-    x = jnp.pad(x, pads, constant_values=added)
+    pads = ((0, 0), (0, -x.shape[1] % width), *((0, 0),) * (x.ndim - 2))
+    x = jnp.pad(x, pads, mode)
     return jnp.moveaxis(x.reshape(x.shape[0], -1, width, *x.shape[2:]), 1, 0)
 
   q = cut(q.reshape(*q.shape[:2], heads, group, -1)).swapaxes(2, 3)
   q = q.reshape(*q.shape[:3], width * group, -1)
   k, v = (cut(x).swapaxes(2, 3) for x in (k, v))
-  visible = jax.tree.map(partial(cut, added=length), visible)  # padding sees nothing before it
+  visible = jax.tree.map(partial(cut, mode="edge"), visible)  # padding sees what the last one does
   out = _attend(softcap, scale, q, k, v, visible).reshape(*q.shape[:3], width, group, -1)
   out = jnp.moveaxis(out.swapaxes(2, 3), 0, 1)
   return out.reshape(out.shape[0], -1, heads * group, out.shape[-1])[:, :length]
@@ -64,17 +64,17 @@ def attend(q, k, v, visible: Visible, softcap: float | None, scale: float, *, wi
 
 @partial(jax.custom_vjp, nondiff_argnums=(0, 1))
 def _attend(softcap, scale, q, k, v, visible):
-  """q [I, R, K, Q, H], k and v [I, R, K, B, H], visible [I, R, B] -> [I, R, K, Q, H]."""
+  """q [I, R, K, Q, H], k and v [J, R, K, B, H], visible [I, R, B] -> [I, R, K, Q, H]."""
   return _forward(softcap, scale, q, k, v, visible)[0]
 
 
 def _forward(softcap, scale, q, k, v, visible):
-  pairs = Pairs.of(visible)
+  pairs = Pairs.of(visible, len(k))
 
   def pair(at, sums):
     i, j = pairs.queries[at], pairs.keys[at]
     peak, total, values = (_take(x, i) for x in sums)
-    z, _ = _scores(softcap, scale, _take(q, i), _take(k, j), _take(visible, i), i, j)
+    z, _ = _scores(softcap, scale, _take(q, i), _take(k, j), _take(visible, i), j)
     new = jnp.maximum(peak, z.max(-1))
     p, shrink = jnp.exp(z - new[..., None]), jnp.exp(peak - new)
     more = _product("rkqs,rksh->rkqh", p.astype(v.dtype), _take(v, j))
@@ -97,7 +97,7 @@ def _backward(softcap, scale, residuals, g):
   def pair(at, grads):
     i, j = pairs.queries[at], pairs.keys[at]
     q_i, g_i, k_j, v_j = _take(q, i), _take(g, i), _take(k, j), _take(v, j)
-    z, slope = _scores(softcap, scale, q_i, k_j, _take(visible, i), i, j)
+    z, slope = _scores(softcap, scale, q_i, k_j, _take(visible, i), j)
     p = jnp.exp(z - _take(norm, i)[..., None])
     dp = _product("rkqh,rksh->rkqs", g_i, v_j)
     dz = (p * (dp - _take(inner, i)[..., None]) * slope).astype(q.dtype)
@@ -116,17 +116,17 @@ def _backward(softcap, scale, residuals, g):
 _attend.defvjp(_forward, _backward)
 
 
-def _scores(softcap, scale, q, k, visible: Visible, i, j):
-  """Of block i with block j, [R, K, Q, B], and what they grow by with the product of q and k."""
+def _scores(softcap, scale, q, k, visible: Visible, j):
+  """Of queries with block j of keys, [R, K, Q, B], and what they grow by with the product of q and
+  k."""
   slope: float | jax.Array = scale
   z = _product("rkqh,rksh->rkqs", q, k) * scale
   if softcap is not None:
     z = softcap * jnp.tanh(z / softcap)
     slope = slope * (1 - (z / softcap) ** 2)
   width = k.shape[-2]
-  position = jnp.arange(width)
-  query, key = (i * width + position)[None, :, None], (j * width + position)[None, None]
-  mask = (key <= query) & (key >= visible.first[..., None])
+  key = (j * width + jnp.arange(width))[None, None]
+  mask = (key <= visible.position[..., None]) & (key >= visible.first[..., None])
   if visible.stem is not None and visible.fork is not None:
     mask |= (key >= visible.stem[..., None]) & (key < visible.fork[..., None])
   mask = jnp.repeat(mask, q.shape[-2] // width, axis=1)

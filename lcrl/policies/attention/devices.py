@@ -8,6 +8,7 @@ import jax
 from jax.sharding import PartitionSpec as P
 
 from lcrl.mesh import BATCH
+from lcrl.policies.attention import sequence
 from lcrl.policies.attention.spans import Spans, Window
 
 
@@ -16,27 +17,43 @@ def per_device(attend: Callable) -> Callable:
 
   R is split over the batch axes of the mesh in context (`jax.sharding.use_abstract_mesh`), heads
   over its tensor axis where the kv heads divide; without a mesh it is `attend` itself. An axis that
-  a `shard_map` around it has split is left alone.
+  a `shard_map` around it has split is left alone. With `parts` above 1 the rows are
+  dealt over the sequence axis (`sequence.deal`), and spans are those of whole rows.
   """
 
-  def split(q, k, v, *, index, spans: Spans | None, window: Window, **options):
+  def split(q, k, v, *, index, spans: Spans | None, window: Window, parts: int = 1, **options):
     mesh = jax.sharding.get_abstract_mesh()
     if mesh.empty or mesh.size == 1 or set(mesh.manual_axes) == set(mesh.axis_names):
       return attend(q, k, v, index=index, spans=spans, window=window, **options)
     heads = None if k.shape[-2] % mesh.shape["tensor"] else "tensor"
     batch = P(None) if mesh.manual_axes else BATCH
-    rows = P(*batch, *(None,) * (q.ndim - 3), heads)
+    rows = P(*(batch if parts == 1 else sequence.CUT), *(None,) * (q.ndim - 3), heads)
     fixed = None if isinstance(window, jax.Array) else window
     traced = window if isinstance(window, jax.Array) else None
 
     def local(q, k, v, spans, traced):
       window = fixed if traced is None else traced
-      return attend(q, k, v, index=None, spans=spans, window=window, **options)
+      index = None
+      if parts > 1:
+        index = sequence.positions(q.shape[1], parts)
+        k, v = (sequence.gather(x, parts) for x in (k, v))
+      return attend(q, k, v, index=index, spans=spans, window=window, **options)
 
     specs = (rows, rows, rows, batch, P())
     left = set(mesh.axis_names) - set(mesh.manual_axes)
     run = jax.shard_map(local, in_specs=specs, out_specs=rows, axis_names=left, check_vma=False)
     return run(q, k, v, spans, traced)
+
+  return split
+
+
+def in_parts(attend: Callable) -> Callable:
+  """`attend`, which the compiler splits by itself except along the sequence axis."""
+
+  def split(*args, parts: int, **options):
+    return (
+      per_device(attend)(*args, parts=parts, **options) if parts > 1 else attend(*args, **options)
+    )
 
   return split
 

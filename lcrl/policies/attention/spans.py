@@ -33,8 +33,9 @@ class Spans(NamedTuple):
 
 
 class Visible(NamedTuple):
-  """The keys that a query sees, [..., T] each, as in `Spans`."""
+  """Where a query stands among the keys and which it sees, [..., T] each, as in `Spans`."""
 
+  position: jax.Array
   first: jax.Array
   stem: jax.Array | None = None
   fork: jax.Array | None = None
@@ -72,14 +73,23 @@ def segment_spans(segments: jax.Array, branches: jax.Array | None = None) -> Spa
   )
 
 
+def at(spans: Spans, index: jax.Array) -> Spans:
+  """The spans of the tokens at these positions, [..., T]."""
+  take = lambda x: jnp.take_along_axis(
+    x, jnp.broadcast_to(index, (*x.shape[:-1], index.shape[-1])), -1
+  )
+  return jax.tree.map(take, spans)
+
+
 def visible_keys(position: jax.Array, spans: Spans | None, window: Window) -> Visible:
-  """What the query at `position` sees of the last `window` tokens, itself included."""
+  """What the queries at `position` see of the last `window` tokens, themselves included. `spans`
+  are those of the queries."""
   first, _, stem, fork = spans or (jnp.zeros_like(position), None, None, None)
   if window is None:
-    return Visible(first, stem, fork)
+    return Visible(position, first, stem, fork)
   if stem is not None and fork is not None:  # the branch continues the stem
     stem = jnp.maximum(stem, fork + (position - first) - window + 1)
-  return Visible(jnp.maximum(first, position - window + 1), stem, fork)
+  return Visible(position, jnp.maximum(first, position - window + 1), stem, fork)
 
 
 def last_query(position: jax.Array, spans: Spans | None, window: Window) -> jax.Array:

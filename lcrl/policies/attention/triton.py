@@ -1,16 +1,21 @@
 """Flash attention in Pallas for NVIDIA GPUs: packed rows, grouped queries, windows, soft-cap.
 
-A query sees the keys from `first[t]` to t and those from `stem[t]` up to `fork[t]`. A block of
-queries therefore visits two runs of blocks of keys, and keys outside cost nothing: rows packed of
-short segments take as long as the segments. Method: FlashAttention-2, arXiv:2307.08691, in three
-kernels. Program (i, n, b) of a kernel works on block i of head n of row b, and its operands are:
+The query at position t sees the keys from `first[t]` to t and those from `stem[t]` up to `fork[t]`.
+A block of queries therefore visits two runs of blocks of keys, and keys outside cost nothing: rows
+packed of short segments take as long as the segments. The T queries are those of all S tokens, or
+of some of them in ascending order. Method: FlashAttention-2, arXiv:2307.08691, in three kernels.
+Program (i, n, b) of a kernel works on block i of head n of row b, and its operands are:
 
     block spec       shape            holds
     _block           [own, H]         queries of block i, or keys of block i of the head's group
-    _row             [T, H]           all keys and values, or all queries
-    _block_bounds    [3, own]         first, stem and fork of the queries of block i
-    _block_of_row    [own]            one number a key, the same for all heads: `last`
+    _row             [T or S, H]      all queries, or all keys and values
+    _block_bounds    [c, own]         of queries: position, first, stem and fork; of keys: how many
+                                      queries stand before each, how many do up to the last that may
+                                      see it, and how many have a `first` up to it
     _block_scalars   [own]            one number a query and head: log-normaliser, delta
+
+Where a block of queries sees all of a block of keys, no mask is computed: these run in a loop of
+their own, and on long rows they are most of the work.
 """
 
 from __future__ import annotations
@@ -25,7 +30,7 @@ from jax.ad_checkpoint import checkpoint_name
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import triton as gpu
 
-from lcrl.policies.attention.spans import Spans, Window, last_query, visible_keys
+from lcrl.policies.attention.spans import Spans, Window, at, last_query, visible_keys
 
 _FLOOR = -1e30  # logit of a key that is not visible
 _LOG2E = math.log2(math.e)
@@ -48,6 +53,7 @@ class Settings(NamedTuple):
   keys: Tile  # keys by queries: gradients of keys and values
   softcap: float | None = None
   scale: float = 1.0
+  unmasked: bool = True  # blocks that are seen as a whole in a loop without a mask
   interpret: bool = False
 
 
@@ -66,47 +72,58 @@ def attend(
   v,
   *,
   index=None,
-  spans: Spans | None,
+  spans: Spans | None = None,
   window: Window,
   softcap: float | None,
   scale: float,
   settings=None,
 ):
   """See `attention`. `settings`: `Settings`, for tests and for tuning."""
-  del index  # refused before
   settings = (settings or TUNED[q.shape[-1]])._replace(softcap=softcap, scale=scale)
-  lead, length = q.shape[:-3], q.shape[-3]
+  lead, length, keys = q.shape[:-3], q.shape[-3], k.shape[-3]
   q_, k_, v_ = (x.reshape(-1, *x.shape[-3:]) for x in (q, k, v))
-  flat = jax.tree.map(lambda x: x.reshape(-1, length), spans)
-  position = jnp.broadcast_to(jnp.arange(length, dtype=jnp.int32), (q_.shape[0], length))
-  first, stem, fork = visible_keys(position, flat, window)
+  flat = jax.tree.map(lambda x: x.reshape(-1, keys), spans)
+  up_to = jax.vmap(functools.partial(jnp.searchsorted, side="right"))  # both ascend along a row
+  key = jnp.broadcast_to(jnp.arange(keys, dtype=jnp.int32), (q_.shape[0], keys))
+  last = last_query(key, flat, window)
+  if index is None:
+    visible, before = visible_keys(key, flat, window), (key, last + 1)
+  else:
+    index = jnp.broadcast_to(index, (*lead, length)).reshape(-1, length)
+    visible = visible_keys(index, flat and at(flat, index), window)
+    before = up_to(index, key - 1), up_to(index, last)
+  position, first, stem, fork = visible
   stems = (first, first) if stem is None or fork is None else (stem, fork)
-  bounds = jnp.stack([first, *stems], axis=1)
-  last = last_query(position, flat, window)
-  more = -length % max(settings.forward.own, settings.keys.own, settings.queries.own)
-  if more:  # padding sees itself alone
-    q_, k_, v_ = (jnp.pad(x, ((0, 0), (0, more), (0, 0), (0, 0))) for x in (q_, k_, v_))
-    added = jnp.broadcast_to(jnp.arange(length, length + more, dtype=jnp.int32), (len(q_), more))
-    last = jnp.concatenate([last, added], axis=1)
-    bounds = jnp.concatenate([bounds, jnp.broadcast_to(added[:, None], (len(q_), 3, more))], axis=2)
-  return _attend(settings, q_, k_, v_, bounds, last)[:, :length].reshape(*lead, *q.shape[-3:])
+  bounds = jnp.stack([position, first, *stems], axis=1)
+  seen_by = jnp.stack([*before, up_to(first, key)], axis=1)
+  unit = max(max(tile[:2]) for tile in (settings.forward, settings.queries, settings.keys))
+
+  def pad(x, axis=1, mode="constant"):
+    """Up to whole blocks. Bounds repeat: padding visits no block of its own."""
+    pads = [(0, 0)] * x.ndim
+    pads[axis] = (0, -x.shape[axis] % unit)
+    return jnp.pad(x, pads, mode)
+
+  bounds, seen_by = (pad(x, 2, "edge") for x in (bounds, seen_by))
+  out = _attend(settings, *map(pad, (q_, k_, v_)), bounds, seen_by)
+  return out[:, :length].reshape(*lead, *q.shape[-3:])
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _attend(settings: Settings, q, k, v, bounds, last):
-  return _forward(settings, q, k, v, bounds, last)[0]
+def _attend(settings: Settings, q, k, v, bounds, seen_by):
+  return _forward(settings, q, k, v, bounds, seen_by)[0]
 
 
-def _forward(settings: Settings, q, k, v, bounds, last):
+def _forward(settings: Settings, q, k, v, bounds, seen_by):
   (rows, length, heads, size), tile = q.shape, settings.forward
   group = heads // k.shape[2]
-  q_block, kv_row = _block(tile.own, size), _row(length, size, group)
+  q_block, kv_row = _block(tile.own, size), _row(k.shape[1], size, group)
   out, norm = _call(
     settings,
     tile,
     _forward_kernel,
     (length // tile.own, heads, rows),
-    in_specs=[q_block, kv_row, kv_row, _block_bounds(tile.own)],
+    in_specs=[q_block, kv_row, kv_row, _block_bounds(tile.own, 4)],
     out_specs=[q_block, _block_scalars(tile.own)],
     out_shape=[
       jax.ShapeDtypeStruct(q.shape, q.dtype),
@@ -114,55 +131,55 @@ def _forward(settings: Settings, q, k, v, bounds, last):
     ],
   )(q, k, v, bounds)
   out, norm = checkpoint_name(out, "attention"), checkpoint_name(norm, "attention")
-  return out, (q, k, v, bounds, last, out, norm)
+  return out, (q, k, v, bounds, seen_by, out, norm)
 
 
 def _backward(settings: Settings, residuals, dout):
-  q, k, v, bounds, last, out, norm = residuals
-  rows, length, heads, size = q.shape
+  q, k, v, bounds, seen_by, out, norm = residuals
+  (rows, length, heads, size), keys = q.shape, k.shape[1]
   group = heads // k.shape[2]
   delta = jnp.sum(dout.astype(jnp.float32) * out.astype(jnp.float32), axis=-1).swapaxes(1, 2)
-  like_q = jax.ShapeDtypeStruct(q.shape, q.dtype)
+  like = lambda length: jax.ShapeDtypeStruct((rows, length, heads, size), q.dtype)
 
   tile = settings.queries
-  q_block, kv_row = _block(tile.own, size), _row(length, size, group)
+  q_block, kv_row = _block(tile.own, size), _row(keys, size, group)
   q_scalars = _block_scalars(tile.own)
   dq = _call(
     settings,
     tile,
     _queries_kernel,
     (length // tile.own, heads, rows),
-    in_specs=[q_block, kv_row, kv_row, _block_bounds(tile.own), q_block, q_scalars, q_scalars],
+    in_specs=[q_block, kv_row, kv_row, _block_bounds(tile.own, 4), q_block, q_scalars, q_scalars],
     out_specs=q_block,
-    out_shape=like_q,
+    out_shape=like(length),
   )(q, k, v, bounds, dout, norm, delta)
 
   tile = settings.keys
   q_row = _row(length, size)
   q_row_scalars = pl.BlockSpec((None, None, length), lambda i, n, b: (b, n, 0))
-  bounds_row = pl.BlockSpec((None, 3, length), lambda i, n, b: (b, 0, 0))
+  bounds_row = pl.BlockSpec((None, 4, length), lambda i, n, b: (b, 0, 0))
   dk, dv = _call(
     settings,
     tile,
     _keys_kernel,
-    (length // tile.own, heads, rows),
+    (keys // tile.own, heads, rows),
     in_specs=[
       q_row,
       _block(tile.own, size, group),
       _block(tile.own, size, group),
       bounds_row,
-      _block_of_row(tile.own),
+      _block_bounds(tile.own, 3),
       q_row,
       q_row_scalars,
       q_row_scalars,
     ],
     out_specs=[_block(tile.own, size)] * 2,
-    out_shape=[like_q] * 2,
-  )(q, k, v, bounds, last, dout, norm, delta)
+    out_shape=[like(keys)] * 2,
+  )(q, k, v, bounds, seen_by, dout, norm, delta)
 
   def shared(x):
     """Adds up what the heads of a group found for the keys that they share."""
-    x = x.reshape(rows, length, -1, group, size)
+    x = x.reshape(rows, keys, -1, group, size)
     return x.sum(axis=3, dtype=jnp.float32).astype(k.dtype)
 
   return dq, shared(dk), shared(dv), None, None
@@ -173,13 +190,12 @@ _attend.defvjp(_forward, _backward)
 
 def _forward_kernel(q_ref, k_ref, v_ref, bounds_ref, out_ref, norm_ref, *, settings: Settings):
   q = q_ref[...]
-  blocks, visit = _keys_of(settings.forward, bounds_ref)
 
-  def body(j, carry):
+  def body(visit, j, carry):
     total, weighted, peak = carry
     block, visible = visit(j)
     logits, _ = _logits(settings, gpu.dot(q, k_ref[block, :].T))
-    logits = jnp.where(visible, logits, _FLOOR)
+    logits = _where(visible, logits, _FLOOR)
     higher = jnp.maximum(peak, jnp.max(logits, axis=1))
     shrink = jnp.exp2(peak - higher)
     p = jnp.exp2(logits - higher[:, None])
@@ -189,7 +205,8 @@ def _forward_kernel(q_ref, k_ref, v_ref, bounds_ref, out_ref, norm_ref, *, setti
 
   zero = jnp.zeros((q.shape[0],), jnp.float32)
   start = (zero, jnp.zeros(q.shape, jnp.float32), zero + _FLOOR)
-  total, weighted, peak = jax.lax.fori_loop(0, blocks, body, start)
+  loops = _keys_of(settings, settings.forward, bounds_ref)
+  total, weighted, peak = _run(loops, body, start)
   out_ref[...] = (weighted / total[:, None]).astype(out_ref.dtype)
   norm_ref[...] = peak + jnp.log2(total)
 
@@ -198,18 +215,17 @@ def _queries_kernel(
   q_ref, k_ref, v_ref, bounds_ref, dout_ref, norm_ref, delta_ref, dq_ref, *, settings: Settings
 ):
   q, dout, norm, delta = q_ref[...], dout_ref[...], norm_ref[...], delta_ref[...]
-  blocks, visit = _keys_of(settings.queries, bounds_ref)
 
-  def body(j, dq):
+  def body(visit, j, dq):
     block, visible = visit(j)
     k, v = k_ref[block, :], v_ref[block, :]
     logits, slope = _logits(settings, gpu.dot(q, k.T))
-    p = jnp.where(visible, jnp.exp2(logits - norm[:, None]), 0.0)
+    p = _where(visible, jnp.exp2(logits - norm[:, None]), 0.0)
     d = p * (gpu.dot(dout, v.T) - delta[:, None]) * slope
     return dq + gpu.dot(d.astype(k.dtype), k)
 
-  zero = jnp.zeros(q.shape, jnp.float32)
-  dq = jax.lax.fori_loop(0, blocks, body, zero)
+  loops = _keys_of(settings, settings.queries, bounds_ref)
+  dq = _run(loops, body, jnp.zeros(q.shape, jnp.float32))
   dq_ref[...] = (dq * settings.scale).astype(dq_ref.dtype)
 
 
@@ -218,7 +234,7 @@ def _keys_kernel(
   k_ref,
   v_ref,
   bounds_ref,
-  last_ref,
+  seen_by_ref,
   dout_ref,
   norm_ref,
   delta_ref,
@@ -231,23 +247,28 @@ def _keys_kernel(
   k, v = k_ref[...], v_ref[...]
   key = pl.program_id(0) * own + jnp.arange(own)
 
-  def body(j, carry):
+  def body(visit, j, carry):
     dk, dv = carry
-    block = pl.ds(j * other, other)
+    block, visible = visit(j)
     q, dout = q_ref[block, :], dout_ref[block, :]
     logits, slope = _logits(settings, gpu.dot(k, q.T))
-    position = j * other + jnp.arange(other)
-    bounds = (bounds_ref[i, block][None, :] for i in range(3))
-    visible = _visible(key[:, None], position[None, :], *bounds)
-    p = jnp.where(visible, jnp.exp2(logits - norm_ref[block][None, :]), 0.0)
+    p = _where(visible, jnp.exp2(logits - norm_ref[block][None, :]), 0.0)
     dv = dv + gpu.dot(p.astype(dout.dtype), dout)
     d = p * (gpu.dot(v, dout.T) - delta_ref[block][None, :]) * slope
     return dk + gpu.dot(d.astype(q.dtype), q), dv
 
-  begin = jax.lax.div(pl.program_id(0) * own, other)
-  end = jax.lax.div(jnp.max(last_ref[...]), other) + 1
+  before, up_to, first_up_to = (seen_by_ref[i, :] for i in range(3))
+  begin, end = jax.lax.div(jnp.min(before), other), _up(jnp.max(up_to), other)
+  whole, beyond = _whole(settings, other, jnp.max(before), jnp.min(first_up_to), begin, end)
+
+  def partly(j):
+    start = (begin + j + jnp.where(begin + j >= whole, beyond - whole, 0)) * other
+    block = pl.ds(start, other)
+    return block, _visible(key[:, None], *(bounds_ref[i, block][None, :] for i in range(4)))
+
+  loops = _loops(end - begin, partly, whole, beyond, other)
   zero = jnp.zeros(k.shape, jnp.float32)
-  dk, dv = jax.lax.fori_loop(begin, end, body, (zero, zero))
+  dk, dv = _run(loops, body, (zero, zero))
   dk_ref[...] = (dk * settings.scale).astype(dk_ref.dtype)
   dv_ref[...] = dv.astype(dv_ref.dtype)
 
@@ -265,23 +286,53 @@ def _visible(key, position, first, stem, fork):
   return ((key >= first) & (key <= position)) | ((key >= stem) & (key < fork))
 
 
-def _keys_of(tile: Tile, bounds_ref):
-  """What this block of queries sees: so many blocks of keys, and j -> (the j-th, [own, other])."""
-  own, other = tile[:2]
-  position = pl.program_id(0) * own + jnp.arange(own)
-  first, stem, fork = (bounds_ref[i, :] for i in range(3))
-  up = lambda n: jax.lax.div(n + other - 1, other)
-  begin, after = jax.lax.div(jnp.min(stem), other), up(jnp.max(fork))
+def _where(visible, x, other):
+  return x if visible is None else jnp.where(visible, x, other)
+
+
+def _up(n, size: int):
+  """Blocks that hold n."""
+  return jax.lax.div(n + size - 1, size)
+
+
+def _keys_of(settings: Settings, tile: Tile, bounds_ref):
+  """The `_loops` over the keys that this block of queries sees."""
+  other = tile.other
+  position, first, stem, fork = (bounds_ref[i, :] for i in range(4))
+  begin, after = jax.lax.div(jnp.min(stem), other), _up(jnp.max(fork), other)
   ahead = jnp.maximum(after - begin, 0)  # blocks of stems; then those of branches
   again = jnp.maximum(after, jax.lax.div(jnp.min(first), other))
-  end = up((pl.program_id(0) + 1) * own)
+  end = _up(jnp.max(position) + 1, other)
+  whole, beyond = _whole(settings, other, jnp.max(first), jnp.min(position) + 1, again, end)
 
-  def visit(j):
-    start = jnp.where(j < ahead, begin + j, again + j - ahead) * other
+  def partly(j):
+    later = again + j - ahead
+    later += jnp.where(later >= whole, beyond - whole, 0)
+    start = jnp.where(j < ahead, begin + j, later) * other
     key = start + jnp.arange(other)[None, :]
     return pl.ds(start, other), _visible(key, *(x[:, None] for x in (position, first, stem, fork)))
 
-  return ahead + end - again, visit
+  return _loops(ahead + end - again, partly, whole, beyond, other)
+
+
+def _whole(settings: Settings, size: int, first, after, begin, end):
+  """The blocks from `begin` up to `end` that lie from place `first` up to `after`: (first, end)."""
+  whole = jnp.maximum(_up(first, size), begin)
+  beyond = jnp.maximum(jnp.minimum(jax.lax.div(after, size), end), whole)
+  return whole, beyond if settings.unmasked else whole
+
+
+def _loops(blocks, partly, whole, beyond, size: int):
+  """Two loops: (number of steps, step -> (its block, which pairs are visible; None: all are))."""
+  wholly = lambda j: (pl.ds((whole + j) * size, size), None)
+  return (beyond - whole, wholly), (blocks - (beyond - whole), partly)
+
+
+def _run(loops, body, carry):
+  """`body(visit, step, carry)` for every step of the loops."""
+  for steps, visit in loops:
+    carry = jax.lax.fori_loop(0, steps, functools.partial(body, visit), carry)
+  return carry
 
 
 def _call(settings: Settings, tile: Tile, kernel, grid, **specs):
@@ -304,12 +355,8 @@ def _row(length: int, size: int, group: int = 1):
   return pl.BlockSpec((None, length, None, size), lambda i, n, b: (b, 0, n // group, 0))
 
 
-def _block_of_row(own: int):
-  return pl.BlockSpec((None, own), lambda i, n, b: (b, i))
-
-
-def _block_bounds(own: int):
-  return pl.BlockSpec((None, 3, own), lambda i, n, b: (b, 0, i))
+def _block_bounds(own: int, count: int):
+  return pl.BlockSpec((None, count, own), lambda i, n, b: (b, 0, i))
 
 
 def _block_scalars(own: int):

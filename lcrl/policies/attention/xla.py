@@ -7,28 +7,33 @@ import jax.numpy as jnp
 
 from lcrl.policies.attention import blocked
 from lcrl.policies.attention.devices import block_width
-from lcrl.policies.attention.spans import Spans, Visible, Window, visible_keys
+from lcrl.policies.attention.spans import Spans, Visible, Window, at, visible_keys
 
 
 def attend(
   q, k, v, *, index, spans: Spans | None, window: Window, softcap: float | None, scale: float
 ):
   *lead, length, heads, size = q.shape
-  if index is not None:
-    return dense(q, k, v, index, visible_keys(index, spans, window), softcap, scale)
-  position = jax.lax.broadcasted_iota(jnp.int32, (*lead, length), len(lead))
-  visible, (width, most) = visible_keys(position, spans, window), block_width()
-  if length <= most:
-    return dense(q, k, v, position, visible, softcap, scale)
+  width, most = block_width()
+  if index is None:
+    index = jax.lax.broadcasted_iota(jnp.int32, (*lead, length), len(lead))
+  elif spans is None:  # queries of a cache
+    return dense(q, k, v, visible_keys(index, spans, window), softcap, scale)
+  else:
+    index, spans = jnp.broadcast_to(index, (*lead, length)), at(spans, index)
+  visible = visible_keys(index, spans, window)
+  if k.shape[-3] <= most:
+    return dense(q, k, v, visible, softcap, scale)
   q, k, v = (x.reshape(-1, *x.shape[len(lead) :]) for x in (q, k, v))
   visible = jax.tree.map(lambda x: x.reshape(-1, length), visible)
   out = blocked.attend(q, k, v, visible, softcap, scale, width=width)
   return out.reshape(*lead, length, heads, size)
 
 
-def dense(q, k, v, index, visible: Visible, softcap: float | None, scale: float):
+def dense(q, k, v, visible: Visible, softcap: float | None, scale: float):
   """All scores at once."""
   *lead, length, heads, size = q.shape
+  index = visible.position
   keys = jax.lax.broadcasted_iota(jnp.int32, (1,) * index.ndim + k.shape[-3:-2], index.ndim)
   mask = (keys <= index[..., None]) & (keys >= visible.first[..., None])
   if visible.stem is not None and visible.fork is not None:

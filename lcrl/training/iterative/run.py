@@ -61,7 +61,7 @@ def begin(settings: Settings, out: Workdir) -> Iterator[Run]:
   loss = resolve(stages, s.built["loss"], field="loss")
   out.describe(loss=inspect.getdoc(loss.func))  # type: ignore[attr-defined]
   model = build_learner(s)
-  introduce(model)
+  introduce(model, out)
   tokenizer = build_tokenizer(s, model.policy, out.started)
   out.describe(ends=ends_of(tokenizer))
   on_pairs.check_batches(model)

@@ -22,12 +22,14 @@ from lcrl.mesh import (
   make_mesh,
   param_shardings,
   replicated,
+  sampler_mesh,
   to_global,
 )
 from lcrl.policies import Policy, lora, sources
 from lcrl.policies.hf import Source
 from lcrl.registry import build
-from lcrl.training import optimizers
+from lcrl.training import automatic, optimizers
+from lcrl.training.automatic import rows_at_once
 from lcrl.training.layout import Layout, abstract, first_state, lay_out
 from lcrl.training.memory import check_rows, check_state
 from lcrl.training.packed import PackedScore, PackedUpdate
@@ -87,11 +89,12 @@ class PairLearner:
   score: Callable[..., Any]  # params of the policy, pairs -> the scores of `make_scorer`
   pair_metrics: Callable[..., dict[str, jax.Array]]  # scores, batch -> on every device
   padding: Callable[[Pairs], float]  # share of the positions that hold no token
+  chosen: dict[str, Any]  # fields that may be "auto" -> their values in this run
 
   @property
   def sampler_mesh(self) -> Mesh:
     """The devices that sample: all of them."""
-    return self.mesh
+    return sampler_mesh(self.mesh, 0)
 
   def policy_params(self, trained: PyTree) -> PyTree:
     """The parameters of the policy, from the trained ones."""
@@ -114,7 +117,12 @@ def build_learner(settings: Any, *, devices=None, hooks: ModelHooks = ACTING) ->
   s = settings
   stage, weigh = named_loss(s.run, s.built)
   mesh = make_mesh(**s.mesh.axes, devices=first_devices(s.mesh.devices, devices))
-  source = hooks.source(build(sources, s.built["policy"], field="policy", gives=Source))
+  source = build(sources, s.built["policy"], field="policy", gives=Source)
+  size, pieces = s.built["batches"]["size"], s.train.micro_batches
+  policy, s, chosen = automatic.resolve(
+    source.policy, s, mesh, rows=2 * rows_at_once(mesh, size, pieces), length=window_of(s)
+  )
+  source = hooks.source(source._replace(policy=policy))
   policy = source.policy
   optimizer = optimizers.from_config(s.built["optimizer"])
   key, whole = jax.random.key(s.seed), replicated(mesh)
@@ -158,6 +166,7 @@ def build_learner(settings: Any, *, devices=None, hooks: ModelHooks = ACTING) ->
     merge=part.merge if s.lora is None else jax.jit(part.merge, out_shardings=split),
     derive=jax.jit(partial(derive, weigh, key), out_shardings=batch_sharding(mesh)),
     pair_metrics=jax.jit(partial(hooks.pair_metrics, stage), out_shardings=whole),
+    chosen=chosen,
     frozen=frozen,
     **programs(s.train, mesh, policy, score, partial(learn, part, score, step), state, frozen),
   )
@@ -198,11 +207,16 @@ def derive(weigh, key: jax.Array, pairs: Pairs, ref, step) -> PairBatch:
   )
 
 
+def window_of(settings: Any) -> int:
+  """Tokens of an answer and its prompt, at most."""
+  data = settings.built.get("data")
+  return settings.window if data is None else data["window"]
+
+
 def check_batches(model: PairLearner) -> None:
   """Raises ValueError unless a batch can be cut over the devices, and they can hold it."""
   s, mesh = model.settings, model.mesh
-  spec = s.built.get("data", {"window": getattr(s, "window", 0)})
-  check_rows(mesh, s.built["batches"]["size"], spec["window"], "batches.size")
+  check_rows(mesh, s.built["batches"]["size"], window_of(s), "batches.size")
   if "prompts" in vars(s.train):
     longest = s.train.max_prompt_tokens + s.train.max_tokens
     check_rows(mesh, s.train.prompts * s.eval.samples, longest, "train.prompts * eval.samples")

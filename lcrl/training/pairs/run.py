@@ -65,7 +65,7 @@ def begin(settings: Any, out: Workdir, *, hooks: RunHooks = ACTING) -> Iterator[
   loss = resolve(LOSSES[s.run], s.built["loss"], field="loss")
   out.describe(loss=inspect.getdoc(loss.func))  # type: ignore[attr-defined]
   model = hooks.build_learner(s)
-  introduce(model)
+  introduce(model, out)
   tokenizer = build_tokenizer(s, model.policy, out.started)
   out.describe(ends=ends_of(tokenizer))
   check_batches(model)

@@ -12,7 +12,7 @@ from lcrl.data.rows import Rows
 from lcrl.data.sources import Encoded
 from lcrl.mesh import local_rows, replicated, round_up_rows, to_global, to_local
 from lcrl.sampling.engine import make_engine
-from lcrl.training.build import build_control, eval_temperature
+from lcrl.training.build import build_control, eval_temperature, sampling_policy
 from lcrl.training.keys import EVAL_STREAM, step_key
 from lcrl.training.pairs.learner import PairLearner
 from lcrl.types import Budget
@@ -30,13 +30,13 @@ def make_sampler(
   model: PairLearner, tokenizer: Any, encoded: Sequence[Encoded]
 ) -> Callable[[PyTree], Answers]:
   """params of the policy -> its answers to the prompts of `encoded`, always with the same keys."""
-  s, mesh = model.settings, model.mesh
+  s, mesh = model.settings, model.sampler_mesh
   limit, batch = s.train.max_prompt_tokens, round_up_rows(mesh, s.train.prompts)
   prompts = [pair.prompt for pair in encoded if len(pair.prompt) <= limit][: s.eval.prompts]
   if not prompts:
     raise ValueError(f"no prompt is as short as train.max_prompt_tokens={limit}.")
   engine = make_engine(
-    model.policy,
+    sampling_policy(model),
     max_tokens=s.train.max_tokens,
     end_ids=tokenizer.end_ids,
     pad_id=tokenizer.pad_id,

@@ -9,10 +9,12 @@ from typing import Any
 from lcrl import values
 from lcrl.training.pairs.losses import named_loss
 from lcrl.training.sections import (
+  AUTO,
   Checkpoint,
   Log,
   Lora,
   Mesh,
+  Pack,
   Sampling,
   Seed,
   Steps,
@@ -40,7 +42,7 @@ class Train:
   max_prompt_tokens: Count = 1024  # of their prompts
   prompts: Count = 32  # that are answered at a time
   micro_batches: Count = 1  # pieces of a batch that go through the model one after the other
-  pack: Count | None = None  # tokens of a packed row, of several answers; None: a row an answer
+  pack: Pack = AUTO  # tokens of a packed row, of several answers; None: a row an answer
 
 
 @dataclasses.dataclass(frozen=True)
@@ -116,7 +118,7 @@ def check(s: Any) -> None:
       raise ValueError(f"the config lacks {name}.{field}.")
     values.check(spec[field], hint, f"{name}.{field}")
   window = s.built["data"]["window"]
-  if s.train.pack is not None and s.train.pack < window:
+  if isinstance(s.train.pack, int) and s.train.pack < window:
     raise ValueError(
       f"train.pack must hold a whole answer, data.window = {window}, got {s.train.pack}."
     )

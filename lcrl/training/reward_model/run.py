@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from typing import Any
 
 from lcrl.training.pairs import learner, run
 from lcrl.training.reward_model import head, metrics
@@ -17,5 +18,17 @@ HOOKS = learner.ModelHooks(
   update_measure=metrics.update_measure,
   pair_metrics=metrics.pair_metrics,
 )
-build_learner = partial(learner.build_learner, hooks=HOOKS)
+
+
+def build_learner(settings: Any, *, devices=None) -> learner.PairLearner:
+  """`pairs.build_learner` of a body with a head.
+
+  Raises:
+    ValueError: the config cuts rows, whose last states the head would not find.
+  """
+  if settings.mesh.sequence != 1:
+    raise ValueError(f"mesh.sequence must be 1 for a reward model, got {settings.mesh.sequence}.")
+  return learner.build_learner(settings, devices=devices, hooks=HOOKS)
+
+
 begin = partial(run.begin, hooks=run.RunHooks(build_learner, make_evaluator, summarise))

@@ -8,7 +8,17 @@ from typing import Any
 
 from lcrl import values
 from lcrl.training.pairs.settings import NAMED, check
-from lcrl.training.sections import Checkpoint, Lora, Mesh, Seed, Steps, check_sections, section
+from lcrl.training.sections import (
+  AUTO,
+  Checkpoint,
+  Lora,
+  Mesh,
+  Pack,
+  Seed,
+  Steps,
+  check_sections,
+  section,
+)
 from lcrl.values import Count, Whole
 
 OPTIONAL = ("lora", "tokenizer")
@@ -18,7 +28,7 @@ OPTIONAL = ("lora", "tokenizer")
 class Train:
   steps: Steps  # of training
   micro_batches: Count = 1  # pieces of a batch that go through the model one after the other
-  pack: Count | None = None  # tokens of a packed row, of several answers; None: a row an answer
+  pack: Pack = AUTO  # tokens of a packed row, of several answers; None: a row an answer
 
 
 @dataclasses.dataclass(frozen=True)

@@ -30,7 +30,8 @@ from lcrl.mesh import (
 from lcrl.policies import Policy, sources
 from lcrl.policies.hf import Source
 from lcrl.registry import build
-from lcrl.training import optimizers
+from lcrl.training import automatic, optimizers
+from lcrl.training.automatic import rows_at_once
 from lcrl.training.checkpoint import AsSaved
 from lcrl.training.layout import abstract, first_state, lay_out
 from lcrl.training.memory import check_rows, check_state
@@ -68,6 +69,7 @@ class Learner:
   measure: Callable[..., Any]  # `acting` params, rollouts -> TokenScores with fields `measured`
   measured: tuple[str, ...]  # score fields that stages before the loss need as signals
   needs_reference: bool
+  chosen: dict[str, Any]  # fields that may be "auto" -> their values in this run
 
   @property
   def sampler_mesh(self) -> Mesh:
@@ -102,12 +104,20 @@ def build_learner(settings: Settings, *, devices=None) -> Learner:
   if devices is None:
     _check_rows(s, mesh)
   source = build(sources, s.built["policy"], field="policy", gives=Source)
-  policy = source.policy
+  policy, s, chosen = automatic.resolve(
+    source.policy,
+    s,
+    mesh,
+    rows=_rows_at_once(s, mesh),
+    length=s.train.max_prompt_tokens + s.train.max_tokens,
+    needs=recipe.loss.needs,
+  )
+  pack: int | None = chosen["train.pack"]
   optimizer = optimizers.from_config(s.built["optimizer"])
   fields = tuple(name for name in recipe.loss.needs if name in SCORE_FIELDS)
   signals = recipes.signals(recipe)
   measured = tuple(name for name in SCORE_FIELDS if name in signals)
-  make_score = partial(_make_score, s, policy, mesh)
+  make_score = partial(_make_score, s, policy, mesh, pack)
   score = make_score(needs=fields, keep=not s.train.head_remat)
 
   def start(params) -> TrainState:
@@ -159,12 +169,12 @@ def build_learner(settings: Settings, *, devices=None) -> Learner:
     static_argnames="sizes",
   )
   ready: Callable[[Batch], Any] = lambda batch: batch
-  if s.train.pack is not None:
-    cut = {"width": s.train.pack, "shards": batch_shards(mesh)}
+  if pack is not None:
+    cut = {"width": pack, "shards": batch_shards(mesh)}
     if s.train.micro_tokens is None:
       cut |= {"pieces": s.train.micro_batches}
     else:
-      cut |= {"rows": s.train.micro_tokens // s.train.pack}
+      cut |= {"rows": s.train.micro_tokens // pack}
     update_ = PackedUpdate(update_, mesh, policy, cut | {"parts": s.train.updates})
     ready = update_.ready
     measure = PackedScore(measure, mesh, policy, cut)
@@ -186,16 +196,25 @@ def build_learner(settings: Settings, *, devices=None) -> Learner:
     measure=measure,
     measured=measured,
     needs_reference="ref" in wanted or REF in signals,
+    chosen=chosen,
   )
 
 
-def _make_score(s: Settings, policy: Policy, mesh: Mesh, **options: Any) -> Score:
+def _rows_at_once(s: Settings, mesh: Mesh) -> int:
+  """The longest rollouts that a device takes at once."""
+  if s.train.micro_tokens is not None:
+    return s.train.micro_tokens // (s.train.max_prompt_tokens + s.train.max_tokens)
+  pieces = s.train.micro_batches * s.train.updates
+  return rows_at_once(mesh, s.train.prompts * s.train.group_size, pieces)
+
+
+def _make_score(s: Settings, policy: Policy, mesh: Mesh, pack: int | None, **options: Any) -> Score:
   """The scorer of padded rows, of packed ones, or of pieces of train.micro_tokens."""
   options |= {"temperature": s.sampling.temperature, "mesh": mesh}
   if s.train.micro_tokens is None:
-    return make_scorer(policy, pack=s.train.pack, **options)
-  assert s.train.pack is not None  # settings say so
-  return PieceScorer(make_scorer(policy, rows=True, **options), s.train.pack, mesh)
+    return make_scorer(policy, pack=pack, **options)
+  assert pack is not None  # settings say so
+  return PieceScorer(make_scorer(policy, rows=True, **options), pack, mesh)
 
 
 def _frozen(s: Settings, source: Source, mesh: Mesh) -> tuple[Callable[[], PyTree], PyTree]:
@@ -226,7 +245,16 @@ def _training_mesh(s: Settings, devices) -> Mesh:
       raise ValueError(
         f"train.prompts must be a multiple of {field} = {unit}, got {s.train.prompts}."
       )
-  check_divides(sampler_mesh(mesh, s.sampling.devices), prompts=s.train.prompts)
+  if s.train.micro_tokens is not None and mesh.shape["sequence"] > 1:
+    raise ValueError(
+      f"train.micro_tokens={s.train.micro_tokens} needs mesh.sequence=1, got "
+      f"{mesh.shape['sequence']}: use train.micro_batches with a sequence axis."
+    )
+  if s.sampling.devices:
+    check_divides(sampler_mesh(mesh, s.sampling.devices), prompts=s.train.prompts)
+  else:
+    parts, of = mesh.shape["sequence"], "mesh.sequence, over which it samples too"
+    check_divides(mesh, prompts=s.train.prompts, pieces=parts, of=of)
   return mesh
 
 
@@ -256,7 +284,7 @@ def _check(s: Settings, recipe: Recipe[Stage]) -> None:
         f"monitor.every must be at least 1: {slot}.fn={s.slots[slot]['fn']!r} learns from a "
         "monitor set of prompts, got 0."
       )
-  if not s.train.head_remat and (more := {"entropy", "log_sum_sq"} & set(recipe.loss.needs)):
+  if s.train.head_remat is False and (more := {"entropy", "log_sum_sq"} & set(recipe.loss.needs)):
     raise ValueError(
       f"train.head_remat=False keeps what log-probs need and no more: loss.fn="
       f"{s.slots['loss']['fn']!r} needs {sorted(more)}."

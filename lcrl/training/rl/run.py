@@ -141,7 +141,7 @@ def begin(settings: Settings, out: Workdir) -> Iterator[Run]:
   s = settings
   out.describe(**_method(s))
   learner = build_learner(s)
-  introduce(learner)
+  introduce(learner, out)
   tokenizer = build_tokenizer(s, learner.policy, out.started)
   out.describe(ends=ends_of(tokenizer))
   with contextlib.ExitStack() as stack:

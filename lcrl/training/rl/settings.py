@@ -10,11 +10,14 @@ from typing import Annotated, Any
 from lcrl.losses import policy as losses
 from lcrl.registry import resolve
 from lcrl.training.sections import (
+  AUTO,
   Checkpoint,
   Evaluate,
+  HeadRemat,
   Log,
   Lora,
   Mesh,
+  Pack,
   Sampling,
   Seed,
   Steps,
@@ -38,9 +41,9 @@ class Train:
   max_tokens: Count  # of a response, at most
   max_prompt_tokens: Count = 1024  # of a prompt and its forced prefix, at most
   micro_batches: Count = 1  # pieces that go through the model one after the other
-  pack: Count | None = None  # tokens of a packed row, of several rollouts; None: a row a rollout
+  pack: Pack = AUTO  # tokens of a packed row, of several rollouts; None: a row a rollout
   micro_tokens: Count | None = None  # on a device at a time, in packed rows; None: micro_batches
-  head_remat: bool = True  # False: 2 bytes a token and vocabulary entry stay, a product less
+  head_remat: HeadRemat = AUTO  # False: 2 bytes a token and vocabulary entry stay, a product less
   updates: Count = 1  # optimizer steps a batch, each on its own part of it
   max_rounds: Count = 1  # of sampling, to replace groups that the filter drops
   window: Window = 0  # steps whose pass rates say how many prompts a round takes; 0: `prompts`
@@ -160,7 +163,7 @@ def _check(s: Settings) -> None:
     if at >= s.train.steps:
       raise ValueError(f"then[{i}].at must be below train.steps={s.train.steps}, got {at}.")
   longest = s.train.max_prompt_tokens + s.train.max_tokens
-  if s.train.pack is not None and s.train.pack < longest:
+  if isinstance(s.train.pack, int) and s.train.pack < longest:
     raise ValueError(
       "train.pack must hold a whole rollout, train.max_prompt_tokens + train.max_tokens = "
       f"{longest} tokens, got {s.train.pack}."
@@ -189,7 +192,7 @@ def _check_micro_tokens(train: Train, longest: int) -> None:
       f"train.micro_tokens={size} counts tokens of packed rows: set train.pack, to at least "
       f"{longest} tokens."
     )
-  if size % train.pack:
+  if isinstance(train.pack, int) and size % train.pack:
     raise ValueError(
       f"train.micro_tokens must be a multiple of train.pack={train.pack}, got {size}."
     )
