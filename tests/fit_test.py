@@ -76,7 +76,7 @@ def test_pieces_by_tokens_bound_the_memory_of_an_update():
     train = {"prompts": prompts, "updates": 2, "pack": 128, "micro_tokens": 128}
     config = {**CONFIG, "train": CONFIG["train"] | train, "mesh": {"fsdp": 8}}
     model = build_learner(read({**config, "loss": CONFIG["loss"] | loss}))
-    assert fit.most_pieces(model, 2) == prompts * 2 // 2 // 8 // 2
+    assert roofline.most_pieces(model, 2) == prompts * 2 // 2 // 8 // 2
     return fit.measure(model)["update"]
 
   small, large = update(32), update(64)

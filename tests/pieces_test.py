@@ -190,7 +190,7 @@ def test_a_run_on_eight_devices_takes_pieces_and_compiles_once():
       states[i], metrics = learner.update(states[i], batch)
       results.append((states[i].params, metrics, jnp.where(mask, ref, 0)))
     jax.tree.map(close, results[1], results[0])
-  assert model.update.run._cache_size() == 1
+  assert model.update.run.run._cache_size() == 1
   assert model.measure.run._cache_size() == 1
 
 
@@ -198,7 +198,10 @@ def test_a_run_on_eight_devices_takes_pieces_and_compiles_once():
   "train, message",
   [
     ({"micro_tokens": 24}, r"micro_tokens must hold a whole rollout.* = 25 tokens, got 24"),
-    ({"micro_tokens": 64}, r"micro_tokens=64 counts tokens of packed rows: set train\.pack"),
+    (
+      {"micro_tokens": 64, "pack": None},
+      r"micro_tokens=64 counts tokens of packed rows: set train\.pack",
+    ),
     (
       {"micro_tokens": 80, "pack": 32},
       r"micro_tokens must be a multiple of train\.pack=32, got 80",

@@ -22,7 +22,6 @@ from lcrl.mesh import AXES, RULES, batch_shards
 from lcrl.policies import Config, make
 from lcrl.policies.config import OPTIONS
 from lcrl.policies.decoding import KERNELS
-from lcrl.policies.transformer import REMAT
 from lcrl.training import optimizers
 from lcrl.training.analysis.roofline import (
   SIDES,
@@ -35,7 +34,7 @@ from lcrl.training.analysis.roofline import (
 )
 from lcrl.training.pairs.losses import named_loss
 from lcrl.training.rl.learner import REF, SCORE_FIELDS
-from lcrl.training.sections import Lora
+from lcrl.training.sections import AUTO, Lora
 
 FORWARD, BACKWARD = 1.5, 3.0
 MARGIN = 0.1
@@ -55,6 +54,7 @@ class Model(NamedTuple):
 
 class Loss(NamedTuple):
   coupled: bool
+  rowwise: bool
 
 
 class Slots(NamedTuple):
@@ -80,7 +80,7 @@ class Described:
 
   @property
   def recipe(self) -> Slots:
-    return Slots(Loss(self.coupled))
+    return Slots(Loss(self.coupled, rowwise=False))
 
   @property
   def sampler(self) -> Sampler:
@@ -111,7 +111,7 @@ def describe(
     micro_tokens: tokens that a device takes at once; None: as the settings say.
   """
   s, micro = settings, micro_tokens or getattr(settings.train, "micro_tokens", None)
-  if config.remat not in REMAT:  # it chooses itself: what needs least
+  if config.remat == AUTO:  # it chooses itself: what needs least
     config = dataclasses.replace(config, remat="full")
   if s.run == "rl":
     recipe, _ = recipes.from_config(s.slots, updates=s.train.updates)

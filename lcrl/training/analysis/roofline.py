@@ -200,11 +200,12 @@ def traffic(model: Any, tokens: float) -> dict[str, float]:
 def most_pieces(model: Any, parts: int = 1) -> int:
   """The pieces in which a device takes a part of a batch whose rollouts are as long as can be."""
   train = model.settings.train
-  if train.micro_tokens is None or train.pack is None:
+  if train.micro_tokens is None:
     return train.micro_batches
-  in_row = train.pack // (train.max_prompt_tokens + train.max_tokens)
+  pack = train.pack if isinstance(train.pack, int) else train.micro_tokens
+  in_row = pack // (train.max_prompt_tokens + train.max_tokens)
   rows = -(-train.prompts * train.group_size // (parts * in_row * batch_shards(model.mesh)))
-  return -(-rows * train.pack // train.micro_tokens)
+  return -(-rows * pack // train.micro_tokens)
 
 
 def piece_trips(model: Any) -> dict[str, tuple[float, ...]]:
