@@ -8,7 +8,7 @@ Run     python -m experiments.train --config=configs/dot.py --workdir=$WORKDIR
 Smoke   the same with --config=configs/dot.py:smoke (one CPU, under a minute)
 Fits    h100:8: 71 of 80 GiB a device, at least 436 s a step, with sampling.slots=256,
         train.micro_batches=1, train.pack=12288, train.micro_tokens=12288
-        v5p:2x2x2: 85 of 95 GiB a device, at least 755 s a step, with sampling.slots=320,
+        v5p:2x2x2: 85 of 95 GiB a device, at least 737 s a step, with sampling.slots=320,
         train.micro_batches=1, train.pack=12288, train.micro_tokens=12288
 Result  not run yet
 """

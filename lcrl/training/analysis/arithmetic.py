@@ -186,7 +186,8 @@ class Memory:
   @property
   def copy(self) -> int:
     """The sampler's parameters, split over tensor alone."""
-    alone = AbstractMesh((1, 1, self.tensor, 1), self.model.mesh.axis_names)
+    names = self.model.mesh.axis_names
+    alone = AbstractMesh(tuple(self.tensor if name == "tensor" else 1 for name in names), names)
     return _numbers(self.c, alone) * jnp.dtype(self.model.sampler.policy.config.dtype).itemsize
 
   @property
