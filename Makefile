@@ -78,6 +78,10 @@ smollm2-parity: .venv-parity/installed
 fit-tpu: .venv-tpu/installed
 	.venv-tpu/bin/python -m experiments.fit --topology=v5e:4x4 --model=smollm2-135m \
 		--config=configs/smollm2_chain_sum_laser.py
+	.venv-tpu/bin/python -m experiments.fit --topology=v5p:4x4x4 --config=configs/simpo.py \
+		--config.train.micro_batches=2
+	.venv-tpu/bin/python -m experiments.fit --topology=v5p:2x2x4 --config=configs/laser.py:d \
+		--config.train.micro_batches=4
 	.venv-tpu/bin/python -m pytest -s tests/tpu/*_tpu.py
 
 # What kills, signals, full disks and damaged files do to runs: half an hour; writes the table.

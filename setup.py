@@ -22,11 +22,13 @@ TRAIN = [
   "safetensors>=0.6",
   "tokenizers>=0.22",
   "jinja2>=3.1.6",
+  "pyyaml>=6",
   "gguf>=0.19.0",
   "reasoning-gym>=0.1.25",
   "math-verify[antlr4_13_2]>=0.9.0",
 ]
 PARQUET = ["pyarrow>=21"]
+GCS = ["fsspec", "gcsfs"]
 TEST = [
   "pytest>=8",
   "pytest-xdist>=3.6",
@@ -34,6 +36,7 @@ TEST = [
   "ruff==0.17.6",
   "mypy>=1.18",
   "nbclient>=0.10",
+  "jsonschema>=4",
   "ipykernel>=6.29",
 ]
 
@@ -45,5 +48,5 @@ setup(
   python_requires=">=3.11",
   packages=find_packages(include=["lcrl", "lcrl.*", "experiments", "experiments.*", "configs"]),
   install_requires=["jax>=0.10.2", "numpy>=2.0"],
-  extras_require={"train": TRAIN, "parquet": PARQUET, "test": TRAIN + PARQUET + TEST},
+  extras_require={"train": TRAIN, "parquet": PARQUET, "gcs": GCS, "test": TRAIN + PARQUET + TEST},
 )

@@ -6,6 +6,7 @@ import pytest
 
 from experiments import fit as command
 from lcrl.policies.cache import read_lengths
+from lcrl.sampling.jobs import PAGE, pages_of
 from lcrl.training.analysis import fit
 from lcrl.training.rl.learner import build_learner
 from lcrl.training.rl.settings import read
@@ -27,10 +28,11 @@ def test_loops_that_read_a_part_of_the_cache_leave_it_where_it_lies(cache_dtype)
   }
   model = build_learner(read(config), devices=command.describe("v5e:4x4"))
   text = fit.compile_step(model)["sample"].as_text()
-  cache = rf"\w+\[{SLOTS},{policy['kv_heads']},{LIMIT},{policy['head_dim']}\]"
+  pages = SLOTS * pages_of(TRAIN["max_prompt_tokens"] + LIMIT, PAGE)
+  cache = rf"\w+\[{pages},{policy['kv_heads']},{PAGE},{policy['head_dim']}\]"
   bodies = {*re.findall(r" while\(.* body=%([\w.\-]+)", text)}
   loops = [part for part in text.split("\n\n") if part.split(" ", 1)[0].strip("%") in bodies]
   tokens = [loop for loop in loops if re.search(cache, loop) and " while(" not in loop]
-  assert len(tokens) == len(read_lengths(LIMIT)) == 3
+  assert len(tokens) == len(read_lengths(TRAIN["max_prompt_tokens"] + LIMIT)) == 3
   moved = [re.findall(rf"= \(?{cache}.* (?:copy|copy-start)\(.*", loop) for loop in tokens]
   assert len([loop for loop in moved if loop]) <= 1, moved
