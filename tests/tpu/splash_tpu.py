@@ -5,6 +5,7 @@ What libtpu checks when it compiles a kernel (tiles, the memory of a core) nothi
 
 import re
 
+import jax
 import pytest
 
 from experiments import fit as command
@@ -42,4 +43,7 @@ def test_packed_rows_go_through_splash(topology):
   found = fit.measure(model, compiled=programs)
   assert found["update"].arguments >= fit.device_bytes(model.abstract)
   assert found["update"].sent > fit.device_bytes(model.abstract.params)
-  print("", command.table(command.report(model, found, TRAIN["max_tokens"])), sep="\n")
+  facts = {"kind": model.mesh.devices.flat[0].device_kind, "mesh": dict(model.mesh.shape)}
+  facts["parameters"] = sum(x.size for x in jax.tree.leaves(model.abstract.params))
+  report = command.report(found, tokens=TRAIN["max_tokens"], **facts)
+  print("", command.table(report), sep="\n")
