@@ -71,7 +71,7 @@ def axis_sizes(devices: int, **axes: int) -> dict[str, int]:
   """The sizes of all AXES for so many devices; one may be -1. Raises as `make_mesh` does.
 
   >>> axis_sizes(8, data=1, fsdp=-1, tensor=2, sequence=1)
-  {'data': 1, 'fsdp': 4, 'tensor': 2, 'sequence': 1}
+  {'data': 1, 'fsdp': 4, 'sequence': 1, 'tensor': 2}
   """
   sizes = {name: axes[name] for name in AXES}
   free = [name for name, size in sizes.items() if size == -1]

@@ -27,6 +27,8 @@ import pytest
 from tests.helpers.devices import limit_devices
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
+# A program of its own. Importing it for doctests would change XLA_FLAGS for processes of tests.
+collect_ignore = ["faults"]
 
 
 @pytest.fixture(autouse=True)

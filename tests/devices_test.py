@@ -68,7 +68,8 @@ def test_a_monitor_set_that_no_device_shares_is_filled_up_and_the_repeats_are_no
   s = read(smoke(monitor={"every": 1, "prompts": 5}, train={"group_size": 8}))
   mesh = make_mesh(data=4, fsdp=1, devices=jax.devices()[:4])
   recipe, _ = recipes.from_config(s.slots)
-  model = types.SimpleNamespace(settings=s, mesh=mesh, recipe=recipe)
+  itself = lambda params: params
+  model = types.SimpleNamespace(settings=s, mesh=mesh, recipe=recipe, acting=itself)
   whole = random_rollouts(prompts=8, group=8)
   whole = dataclasses.replace(whole, correct=whole.correct.at[5:].set(True))  # the repeats
   asked = []

@@ -190,7 +190,7 @@ def test_a_run_on_eight_devices_takes_pieces_and_compiles_once():
       states[i], metrics = learner.update(states[i], batch)
       results.append((states[i].params, metrics, jnp.where(mask, ref, 0)))
     jax.tree.map(close, results[1], results[0])
-  assert model.update.run.run._cache_size() == 1
+  assert model.update.run._cache_size() == 1
   assert model.measure.run._cache_size() == 1
 
 

@@ -60,11 +60,11 @@ class OnBase:
   """A jitted program with `base` as its first argument."""
 
   def __init__(self, run: Any, base: Callable[[], PyTree], abstract: PyTree):
-    self.run, self._base, self._abstract = run, base, abstract
+    self._run, self._base, self._abstract = run, base, abstract
 
   def __call__(self, *args: Any, **options: Any) -> Any:
-    return self.run(self._base(), *args, **options)
+    return self._run(self._base(), *args, **options)
 
   def lower(self, *args: Any, **options: Any) -> Any:
     """Lowers the program for abstract arrays."""
-    return self.run.lower(self._abstract, *args, **options)
+    return self._run.lower(self._abstract, *args, **options)

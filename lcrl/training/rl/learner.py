@@ -155,14 +155,17 @@ def build_learner(settings: Settings, *, devices=None) -> Learner:
   )
   # Donation lets the new state take the memory of the old one: a second copy of parameters and
   # moments would not fit. The caller must copy all that it still needs of the old state.
-  learn_ = jax.jit(
-    partial(learn, part, score, step),
-    donate_argnums=1,
+  compiled = partial(
+    jax.jit,
     out_shardings=(state.shardings, whole),
     static_argnames="sizes",
     compiler_options=compiler.options(mesh) or None,
   )
-  update_: Callable[..., Any] = OnBase(learn_, base, frozen)
+  update_: Callable[..., Any]
+  if s.lora is None:
+    update_ = compiled(partial(step, score=score), donate_argnums=0)
+  else:
+    update_ = OnBase(compiled(partial(learn, part, score, step), donate_argnums=1), base, frozen)
   measure: Callable[..., Any] = jax.jit(
     partial(score_all, make_score(needs=measured), pieces=s.train.micro_batches),
     out_shardings=rows,
