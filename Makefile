@@ -14,7 +14,7 @@ CORE := tests/goldens_test.py tests/laws_test.py tests/budgets_test.py tests/rew
 	tests/policies_test.py tests/checkpoint_test.py tests/import_test.py tests/compiler_test.py \
 	tests/decoding_test.py tests/triton_draw_test.py tests/attention_test.py
 
-.PHONY: install demo test lint types test-core-new test-parity smollm2 qwen smollm2-parity fit-tpu
+.PHONY: install demo test lint types test-core-new test-parity smollm2 qwen smollm2-parity fit-tpu fit-papers
 .PHONY: test-faults notebooks
 install: $(VENV)/installed
 
@@ -78,11 +78,14 @@ smollm2-parity: .venv-parity/installed
 fit-tpu: .venv-tpu/installed
 	.venv-tpu/bin/python -m experiments.fit --topology=v5e:4x4 --model=smollm2-135m \
 		--config=configs/smollm2_chain_sum_laser.py
+	.venv-tpu/bin/python -m pytest -s tests/tpu/*_tpu.py
+
+# Two configs at the size of their papers: several minutes each.
+fit-papers: .venv-tpu/installed
 	.venv-tpu/bin/python -m experiments.fit --topology=v5p:4x4x4 --config=configs/simpo.py \
 		--config.train.micro_batches=2
 	.venv-tpu/bin/python -m experiments.fit --topology=v5p:2x2x4 --config=configs/laser.py:d \
 		--config.train.micro_batches=4
-	.venv-tpu/bin/python -m pytest -s tests/tpu/*_tpu.py
 
 # What kills, signals, full disks and damaged files do to runs: half an hour; writes the table.
 test-faults: install
