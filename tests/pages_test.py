@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from configs import laser
 from lcrl import policies
 from lcrl.policies import cache as plain
 from lcrl.policies import triton_pages
@@ -14,6 +15,7 @@ from lcrl.policies.block import rotation
 from lcrl.sampling import core, jobs
 from lcrl.sampling.core import row_keys, sample
 from lcrl.sampling.pages import in_use
+from lcrl.training import loop
 
 V, GROUPS, G, P, N, END = 24, 6, 4, 7, 24, (1,)
 R = GROUPS * G
@@ -149,6 +151,24 @@ def test_a_pool_smaller_than_a_row_is_refused(params, pages, page):
   text = f"{pages} pages of {page} tokens: a prompt of 7 tokens and a response of 24 need"
   with pytest.raises(ValueError, match=text):
     job_of(params, slots=8, pages=pages, page=page)
+
+
+@pytest.mark.parametrize(
+  "sampling, message",
+  [
+    (
+      {"slots": 4, "cache_gib": 1e-6},
+      r"sampling\.cache_gib=1e-06 holds 0 pages of 64 tokens, and a row of "
+      r"train\.max_prompt_tokens=\d+ and train\.max_tokens=\d+ needs \d+",
+    ),
+    ({"cache_gib": 0.1}, r"cache_gib=0\.1 without slots"),
+  ],
+)
+def test_a_run_refuses_a_pool_by_its_field(tmp_path, sampling, message):
+  config = laser.get_config("d,smoke").to_dict()
+  config["sampling"] |= sampling
+  with pytest.raises(ValueError, match=message):
+    loop.train(config, tmp_path)
 
 
 def attention_case(cache_dtype=None, window=None, group=3, page=16, width=6, size=64):

@@ -22,14 +22,15 @@ HeadRemat = bool | Literal["auto"]
 FLOATS = ("bfloat16", "float16", "float32", "float64")
 
 
+Gib = Annotated[float, Within(1e-6)]
+
+
 @dataclasses.dataclass(frozen=True)
 class Sampling:
   temperature: float = 1.0  # 1: as the policy says
   control: Mapping[str, Any] | None = None  # what else shapes sampling (`lcrl.sampling.choices`)
   slots: Count | None = None  # rows that decode at once on a data shard; None: all
-  cache_gib: Annotated[float, Within(1e-6)] | None = (
-    None  # GiB of a device for their keys; None: for slots of full length
-  )
+  cache_gib: Gib | None = None  # of a device, for keys of slots; None: for slots of full length
   dtype: str | None = None  # of the sampler's copy of the parameters; None: the policy's
   cache_dtype: str | None = None  # of keys and values, in `cache.ONE_BYTE_DTYPES`; None: own
   decoding: str | None = None  # in `lcrl.policies.decoding.KERNELS`; None: the fastest here
