@@ -14,7 +14,7 @@ from lcrl.policies import triton_pages
 from lcrl.policies.block import rotation
 from lcrl.sampling import core, jobs
 from lcrl.sampling.core import row_keys, sample
-from lcrl.sampling.pages import in_use
+from lcrl.sampling.pages import in_use, next_starts, startable
 from lcrl.training import loop
 
 V, GROUPS, G, P, N, END = 24, 6, 4, 7, 24, (1,)
@@ -225,3 +225,22 @@ def test_the_kernel_equals_its_twin(case, tiles):
     code = {"int8": {"atol": 1}, "float8_e4m3fn": {"rtol": 1 / 8}}.get(x.dtype.name, {"atol": 1e-6})
     mine, its = (wide(y).swapaxes(1, 2)[new] for y in (kept[name], x))
     np.testing.assert_allclose(mine, its, **code)
+
+
+def test_a_pool_of_full_length_fills_all_slots(params):
+  """Also where a row is one page, which needs no other."""
+  job = job_of(params, slots=R, page=64, refill=G)
+  s = jax.jit(lambda: core.advance(job, core.start(job), 1))()
+  assert job.pages == R
+  assert not s.waits.any()
+
+
+def test_a_group_of_which_some_wait_does_not_hold_others_up(params):
+  """One row has left its slot: it and the next group start once a refill of slots is free."""
+  job = job_of(params, slots=3 * G, page=PAGE, refill=G)
+  s = core.start(job)
+  s = s._replace(waits=s.waits.at[: G - 1].set(False))
+  assert int(next_starts(job, s).starts.sum()) == 1
+  assert startable(job, s)
+  s = jax.jit(lambda s: core.advance(job, s, G))(s)  # three count as finished
+  assert int((s.row < R).sum()) >= 1 + G

@@ -201,12 +201,20 @@ def make_engine(
 
 
 def pages_in(policy, gib: float, cache_dtype: str | None, mesh: Mesh | None) -> int:
-  """How many pages a device holds in so many GiB."""
+  """How many pages a device holds in so many GiB. Kernels index keys of a layer with 32 bits."""
+  c = policy.config
+  return min(
+    int(gib / page_gib(policy, cache_dtype, mesh)), 2**31 // (c.kv_heads * PAGE * c.head_dim)
+  )
+
+
+def page_gib(policy, cache_dtype: str | None, mesh: Mesh | None) -> float:
+  """GiB of a device for a page of keys and values, of all layers."""
   a_page = jax.eval_shape(partial(policy.init_cache, 1, PAGE, cache_dtype))
   parts = (
     1 if mesh is None or policy.config.kv_heads % mesh.shape["tensor"] else mesh.shape["tensor"]
   )
-  return int(gib * 2**30 * parts / sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(a_page)))
+  return sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(a_page)) / parts / 2**30
 
 
 def _with_kernels(config, mesh: Mesh | None, decoding: str | None, cache_dtype: str | None):

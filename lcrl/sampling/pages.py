@@ -53,6 +53,7 @@ class Starts(NamedTuple):
   rows: jax.Array  # [n g] int32
   slots: jax.Array  # [n g] int32, S where the row does not start
   starts: jax.Array  # [n g] bool
+  ready: jax.Array  # [] int32, rows of these groups that wait
   shared: jax.Array  # [n, full pages of the longest prompt] int32, C where there is none
   own: jax.Array  # [n g] int32, the first page of each row's own, C where it does not start
 
@@ -72,18 +73,20 @@ def in_use(job: Job, s: Slots) -> jax.Array:
 
 
 def startable(job: Job, s: Slots) -> jax.Array:
-  """[] bool, whether enough rows can start to be worth a prefill: a refill, or all that wait, or
-  more than are in slots."""
-  count, live = next_starts(job, s).starts.sum(), (s.row < len(s.tokens)).sum()
-  return (count > 0) & ((count >= jnp.minimum(job.refill, s.waits.sum())) | (count > live))
+  """[] bool, whether enough rows can start to be worth a prefill: all that wait of the next groups,
+  or more than are in slots."""
+  new, live = next_starts(job, s), (s.row < len(s.tokens)).sum()
+  count = new.starts.sum()
+  return (count > 0) & ((count == new.ready) | (count > live))
 
 
 def next_starts(job: Job, s: Slots) -> Starts:
   """The first waiting rows, as many as slots and pages allow.
 
-  One page more for each row in a slot stays free, so that starting rows does not make others leave
-  at once.
+  A page stays free for each row that may need one more, so that starting rows does not make others
+  leave at once.
   """
+  assert s.pages is not None
   rows, group, page = len(s.tokens), job.group, job.page
   waits = s.waits.reshape(-1, group)
   rank = jnp.where(waits.any(axis=1), job.queue.order, len(waits))
@@ -97,7 +100,12 @@ def next_starts(job: Job, s: Slots) -> Starts:
   free = jnp.nonzero(~in_use(job, s), size=job.pages, fill_value=job.pages)[0].astype(jnp.int32)
   count, live = (free < job.pages).sum(), (s.row < rows).sum()
   nth, before = jnp.cumsum(ready) - ready, jnp.cumsum(needed) - needed
-  starts = ready & (nth < job.slots - live) & (before + needed + live + nth <= count)
+  row, new = jnp.minimum(s.row, rows - 1), (groups[:, None] * group + jnp.arange(group)[None])
+  grows = ready & (_last_page(job, new) > full[:, None]).reshape(-1)
+  reserve = ((s.row < rows) & (_last_page(job, row) >= s.pages.held)).sum() + jnp.cumsum(grows)
+  alone = (live == 0) & (nth == 0)
+  fits = before + needed + jnp.where(alone, 0, reserve) <= count
+  starts = ready & (nth < job.slots - live) & fits
   slots = jnp.argsort(s.row < rows)[jnp.minimum(nth, job.slots - 1)]
 
   take = lambda at: free.at[at].get(mode="fill", fill_value=job.pages)
@@ -106,12 +114,18 @@ def next_starts(job: Job, s: Slots) -> Starts:
   given = (first & starts.reshape(first.shape)).any(axis=1)[:, None]
   return Starts(
     groups=groups,
-    rows=(groups[:, None] * group + jnp.arange(group)[None]).reshape(-1),
+    rows=new.reshape(-1),
     slots=jnp.where(starts, slots, job.slots).astype(jnp.int32),
     starts=starts,
+    ready=ready.sum(),
     shared=jnp.where(given & (index < full[:, None]), take(begin[:, None] + index), job.pages),
     own=jnp.where(starts, take(before + needed - 1), job.pages),
   )
+
+
+def _last_page(job: Job, row: jax.Array) -> jax.Array:
+  """The number of the page behind which these rows write no key."""
+  return (job.queue.lengths[row] - 2 + job.queue.caps[row]) // job.page
 
 
 def start(job: Job, s: Slots, new: Starts) -> Pages:
@@ -154,8 +168,8 @@ def grant(job: Job, s: Slots) -> Slots:
   assert s.pages is not None
   rows, p = len(s.tokens), s.pages
   row, live = jnp.minimum(s.row, rows - 1), s.row < rows
-  last = job.queue.lengths[row] - 2 + job.queue.caps[row]  # a row writes no key behind this
-  needs = live & (jnp.minimum(s.position + job.page - 1, last) // job.page >= p.held)
+  soon = jnp.minimum((s.position + job.page - 1) // job.page, _last_page(job, row))
+  needs = live & (soon >= p.held)
 
   order = jnp.argsort(jnp.where(live, p.start, jnp.iinfo(jnp.int32).max))
   full = (job.queue.lengths[row] - 1) // job.page

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import datetime
+import math
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -22,7 +23,7 @@ from lcrl.registry import build
 from lcrl.rollouts.worker import RolloutWorker
 from lcrl.sampling import choices
 from lcrl.sampling.controls import Control
-from lcrl.sampling.engine import Engine, make_engine
+from lcrl.sampling.engine import Engine, make_engine, page_gib
 from lcrl.sampling.jobs import PAGE, pages_of
 from lcrl.tasks.task import Task
 from lcrl.tasks.verify import Verifier
@@ -104,7 +105,7 @@ def build_engine(
       f"sampling.cache_gib={sampling.cache_gib} holds {engine.pages} pages of {PAGE} tokens, and a "
       f"row of train.max_prompt_tokens={train.max_prompt_tokens} and "
       f"train.max_tokens={train.max_tokens} needs {needed}: at least "
-      f"{sampling.cache_gib * needed / max(engine.pages, 1):.3g} GiB."
+      f"{math.ceil(1e4 * needed * page_gib(engine.policy, sampling.cache_dtype, mesh)) / 1e4} GiB."
     )
   return engine
 

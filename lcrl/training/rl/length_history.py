@@ -8,7 +8,7 @@ import numpy as np
 class LengthHistory:
   """A moving mean of the tokens of a prompt's answers.
 
-  It decides an order and no sample, so it is on the host and in no checkpoint.
+  It decides an order and no random number, so it is on the host and in no checkpoint.
 
   >>> history = LengthHistory()
   >>> history.observe(np.array([7, 3]), np.array([[10, 30], [50, 50]]))
