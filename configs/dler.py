@@ -11,9 +11,9 @@ Tier    A
 Data    questions with answers as JSON lines, such as DeepScaleR's, in data/deepscaler.jsonl
 Run     python -m experiments.train --config=configs/dler.py --workdir=$WORKDIR
 Smoke   the same with --config=configs/dler.py:smoke or :da,smoke (one CPU, under a minute)
-Fits    h100:8: 70 of 80 GiB a device, at least 219 s a step, with sampling.slots=512,
+Fits    h100:8: 62 of 80 GiB a device, at least 223 s a step, with sampling.slots=400,
         train.micro_batches=1, train.pack=5024, train.micro_tokens=5024
-        v5p:2x2x2: 84 of 95 GiB a device, at least 418 s a step, with sampling.slots=640
+        v5p:2x2x2: 77 of 95 GiB a device, at least 418 s a step, with sampling.slots=512
 Result  not run yet
 """
 

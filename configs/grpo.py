@@ -6,9 +6,9 @@ Tier    A
 Data    MATH's train split as JSON lines in data/math.jsonl
 Run     python -m experiments.train --config=configs/grpo.py --workdir=$WORKDIR
 Smoke   the same with --config=configs/grpo.py:smoke (one CPU, under a minute)
-Fits    h100:8: 57 of 80 GiB a device, at least 56 s a step, with sampling.slots=64,
-        train.micro_batches=1, train.pack=2048, train.micro_tokens=2048
-        v5p:2x2x2: 57 of 95 GiB a device, at least 96 s a step, with sampling.slots=64,
+Fits    h100:8: 50 of 80 GiB a device, at least 66 s a step, with mesh.tensor=2,
+        train.micro_batches=1, train.pack=2048, train.micro_tokens=2048, sampling.slots=64
+        v5p:2x2x2: 81 of 95 GiB a device, at least 57 s a step, with mesh.tensor=2,
         train.micro_batches=1, train.pack=2048, train.micro_tokens=2048
 Result  not run yet
 """

@@ -7,7 +7,7 @@ Data    questions with answers as JSON lines, such as DeepScaleR's, in data/deep
 Run     python -m experiments.train --config=configs/inpo_iterative.py --workdir=$WORKDIR
 Smoke   the same with --config=configs/inpo_iterative.py:smoke (one CPU, under a minute)
 Fits    h100:1: 56 of 80 GiB a device, at least 9 s a step
-        v5p:2x2x1: 26 of 95 GiB a device, at least 5 s a step
+        v5p:2x2x1: 25 of 95 GiB a device, at least 5 s a step
 Result  not run yet
 """
 

@@ -7,8 +7,8 @@ Data    questions with answers in data/deepscaler.jsonl; the teacher's answers a
 Run     python -m experiments.train --config=configs/light_r1_iterative.py --workdir=$WORKDIR
 Smoke   the same with --config=configs/light_r1_iterative.py:smoke (one CPU, under a minute)
 Fits    h100:8: 69 of 80 GiB a device, at least 22 s a step, with train.micro_batches=8,
-        sampling.slots=3, mesh.tensor=2
-        v5p:2x2x2: 85 of 95 GiB a device, at least 48 s a step, with train.micro_batches=4
+        sampling.slots=6, mesh.tensor=2
+        v5p:2x2x2: 79 of 95 GiB a device, at least 48 s a step, with train.micro_batches=4
 Result  not run yet
 """
 

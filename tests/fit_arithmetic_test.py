@@ -130,3 +130,21 @@ def test_folders_name_shapes():
   assert command.parse("tpu7x:2x2x1") == ("tpu7x", 8)
   with pytest.raises(ValueError, match="no compiler here knows 'h100:8'"):
     command.describe("h100:8")
+
+
+def test_slots_hold_whole_pages_and_the_pool_bounds_them():
+  """Key and value of a token of 8 B are 128 KiB: 32 layers, 8 heads of 128, 2 bytes."""
+  token = 2 * 32 * 8 * 128 * 2
+
+  def cache(**sampling):
+    config = large(sampling={"dtype": "bfloat16"} | sampling, train={"max_tokens": 7100})
+    shape = command.shape_of(config["policy"])
+    sizes = AbstractMesh((1, 1, 1, 1), AXES)
+    return arithmetic.Memory(arithmetic.describe(read(config), shape, sizes, nvidia=True)).cache
+
+  assert cache() == 32 * 7100 * token  # prompts lie elsewhere, once a group
+  assert cache(slots=8) == 8 * 8128 * token  # 1,024 + 7,100 tokens in pages of 64
+  assert cache(slots=8, cache_gib=4.0) == 4 << 30
+  assert cache(slots=8, cache_gib=40.0) == cache(slots=8)
+  found = calculate(large(sampling={"slots": 32, "cache_gib": 60.0}), "h100:1")
+  assert any("sampling.cache_gib=" in line for line in found["advice"])

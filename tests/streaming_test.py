@@ -126,7 +126,7 @@ def test_all_pieces_are_dispatched_before_the_first_is_done():
 
   def decode(params, tokens, *args, **options):
     start = jnp.broadcast_to(tokens[0].astype(jnp.float32), (256, 256))
-    worked = jax.lax.fori_loop(0, 60, lambda _, x: jnp.tanh(x @ x), start)
+    worked = jax.lax.fori_loop(0, 120, lambda _, x: jnp.tanh(x @ x), start)
     return policy.decode(params, tokens + (worked[0, 0] > 2), *args, **options)
 
   slow = engine_of(dataclasses.replace(policy, decode=decode), slots=16)

@@ -18,7 +18,7 @@ from lcrl.data.rows import Rows
 from lcrl.policies.attention import shares_prompts
 from lcrl.policies.config import Config
 from lcrl.policies.shapes import SHAPES
-from lcrl.training.analysis.roofline import CHIPS, layer_weights
+from lcrl.training.analysis.roofline import CHIPS, all_weights
 from lcrl.types import Budget
 
 FLAGS = flags.FLAGS
@@ -136,7 +136,7 @@ def sampling_floor(
   chip = CHIPS.get(jax.devices()[0].device_kind)
   if chip is None:
     return None
-  weights = 2 * (layer_weights(c) * c.layers + c.hidden_size * c.vocab_size)
+  weights = 2 * all_weights(c)
   key = 2 * c.kv_heads * c.head_dim * c.layers * cache_bytes
   lengths = work.lengths().astype(np.float64)
   own = (lengths * (lengths + 1) / 2).sum()

@@ -27,7 +27,7 @@ from experiments.benchmarks import peers, shapes
 from experiments.benchmarks.profiles import profile
 from experiments.benchmarks.shapes import Work
 from lcrl.policies import Config
-from lcrl.training.analysis.roofline import CHIPS, layer_weights
+from lcrl.training.analysis.roofline import CHIPS, all_weights
 from lcrl.training.packing import used_lengths
 from lcrl.training.rl.learner import Learner, build_learner
 from lcrl.training.rl.settings import read
@@ -93,7 +93,7 @@ def flops(c: Config, work: Work, shared: int = 0, attention: int = 1) -> float:
   Args:
     attention: how often the pairs of causal attention count; 2: those masked too.
   """
-  weights = layer_weights(c) * c.layers + c.hidden_size * c.vocab_size
+  weights = all_weights(c)
   lengths = work.asked + work.lengths().astype(float)
   own = lambda power: (lengths**power - shared**power).sum() + len(lengths) * shared**power
   return 6 * weights * own(1) + attention * 6 * c.layers * c.heads * c.head_dim * own(2)

@@ -115,15 +115,6 @@ def _kernel(*refs, per, share, group, size, scale, window, tiles, names, prompte
   row = first + lane // group
   half = jnp.arange(size // 2)
 
-  def rotated(part):
-    """Both halves of the queries or keys of all lanes, rotated in float32."""
-    a, b = (
-      load(qkv, row, head, part, columns).astype(jnp.float32)
-      for columns in (half, half + size // 2)
-    )
-    c, s = load(cos, row, half), load(sin, row, half)
-    return (a * c - b * s).astype(qkv.dtype), (b * c + a * s).astype(qkv.dtype)
-
   # The lengths are loaded first, since all other loads wait for them. Nothing is stored before the
   # end: the compiler does not move a load above a store, which may alias it.
   row_lengths = [at[first + r] for r in range(per)]
@@ -131,8 +122,7 @@ def _kernel(*refs, per, share, group, size, scale, window, tiles, names, prompte
   each = tiles.keys // per  # a block of own keys has as many of each row: they wait together
   index, some = first + jnp.arange(tiles.keys) // each, jnp.arange(tiles.keys) % each
   bound, length = plgpu.load(at.at[index]), prompt_lengths[first // share]
-  q = rotated(lane % group)
-  k = rotated(lane * 0 + group)
+  q, k = (rotated(qkv, cos, sin, row, head, part) for part in (lane % group, lane * 0 + group))
   v = load(qkv, row, head, lane * 0 + group + 1, jnp.arange(size))
   put, k, v = encode_kv(new, k, v)
 
@@ -191,6 +181,17 @@ def _kernel(*refs, per, share, group, size, scale, window, tiles, names, prompte
   plgpu.store(out.at[index_of(row, head, lane % group, jnp.arange(size))], values)
   for name, parts in put.items():
     store(new[name], parts, row, head, jnp.maximum(position, 0))
+
+
+def rotated(qkv, cos, sin, row, head, part):
+  """Both halves of the queries or keys `part` of rows, one a lane, rotated in float32."""
+  size = qkv.shape[-1]
+  half = jnp.arange(size // 2)
+  a, b = (
+    load(qkv, row, head, part, columns).astype(jnp.float32) for columns in (half, half + size // 2)
+  )
+  c, s = load(cos, row, half), load(sin, row, half)
+  return (a * c - b * s).astype(qkv.dtype), (b * c + a * s).astype(qkv.dtype)
 
 
 def index_of(*index):

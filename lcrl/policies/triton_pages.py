@@ -18,7 +18,7 @@ from jax.experimental.pallas import triton as plgpu
 
 from lcrl.policies.cache import LayerCache, largest
 from lcrl.policies.config import Config
-from lcrl.policies.triton_decode import LOW, encode_kv, index_of, load, store
+from lcrl.policies.triton_decode import LOW, encode_kv, index_of, load, rotated, store
 
 _COLUMNS = 32  # of the values that a program of the second kernel adds up
 
@@ -111,14 +111,7 @@ def _part(*refs, group, size, span, window, page, keys, scale, names):
     wide = jnp.dtype(jnp.float16) if coded else qkv.dtype
     most = largest(old["v"].dtype) if coded else 1.0
 
-    def rotated(index):
-      a, b = (
-        load(qkv, rows, head, index, cols).astype(jnp.float32) for cols in (half, half + size // 2)
-      )
-      c, s = (load(x, rows, half) for x in (cos, sin))
-      return (a * c - b * s).astype(qkv.dtype), (b * c + a * s).astype(qkv.dtype)
-
-    q, k = rotated(query), rotated(query * 0 + group)
+    q, k = (rotated(qkv, cos, sin, rows, head, part) for part in (query, query * 0 + group))
     v = load(qkv, rows, head, query * 0 + group + 1, columns)
     put, k, v = encode_kv(new, k, v)
     queries = [x.astype(wide) for x in q]

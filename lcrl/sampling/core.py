@@ -86,9 +86,11 @@ def sample(*args, **options) -> Samples:
 def complete(job: Job) -> Samples:
   """Decodes every row to its end."""
   s, rows = start(job), len(job.queue.caps)
-  for length in (None,) if job.refill else job.cache_lengths:
-    s = advance(job, s if length is None else s._replace(cache=grow(s.cache, length)), rows)
-  return samples(s, job.end_ids)
+  if not job.refill:
+    for length in job.cache_lengths[:-1]:
+      s = advance(job, s._replace(cache=grow(s.cache, length)), rows)
+    s = s._replace(cache=grow(s.cache, job.cache_lengths[-1]))
+  return samples(advance(job, s, rows), job.end_ids)
 
 
 def start(job: Job) -> Slots:

@@ -159,7 +159,7 @@ def make_engine(
     control: what else changes the distribution (`lcrl.sampling.controls`).
     slots: rows that decode at once on a data shard while others wait; None: all.
     cache_gib: GiB of a device that hold their keys and values; None: as much as `slots` rows of
-      full length need. With less, rows may have to start again, but what is sampled stays the same.
+      full length need. With less, rows may have to start again, with the same random numbers.
     dtype: of the sampler's copy of the parameters; None: the policy's.
     cache_dtype: of keys and values, "int8" with a scale each; None: as `dtype`.
     decoding: a name in `policies.decoding.KERNELS`; None: the fastest that this mesh can run.
@@ -202,19 +202,16 @@ def make_engine(
 
 def pages_in(policy, gib: float, cache_dtype: str | None, mesh: Mesh | None) -> int:
   """How many pages a device holds in so many GiB. Kernels index keys of a layer with 32 bits."""
-  c = policy.config
-  return min(
-    int(gib / page_gib(policy, cache_dtype, mesh)), 2**31 // (c.kv_heads * PAGE * c.head_dim)
-  )
+  most = 2**31 // (policy.config.kv_heads * PAGE * policy.config.head_dim)
+  return min(int(gib / page_gib(policy, cache_dtype, mesh)), most)
 
 
 def page_gib(policy, cache_dtype: str | None, mesh: Mesh | None) -> float:
   """GiB of a device for a page of keys and values, of all layers."""
-  a_page = jax.eval_shape(partial(policy.init_cache, 1, PAGE, cache_dtype))
-  parts = (
-    1 if mesh is None or policy.config.kv_heads % mesh.shape["tensor"] else mesh.shape["tensor"]
-  )
-  return sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(a_page)) / parts / 2**30
+  a_page = jax.tree.leaves(jax.eval_shape(partial(policy.init_cache, 1, PAGE, cache_dtype)))
+  tensor = 1 if mesh is None else mesh.shape["tensor"]
+  parts = tensor if policy.config.kv_heads % tensor == 0 else 1  # heads are split, or copied
+  return sum(x.size * x.dtype.itemsize for x in a_page) / parts / 2**30
 
 
 def _with_kernels(config, mesh: Mesh | None, decoding: str | None, cache_dtype: str | None):

@@ -146,26 +146,27 @@ def plan(
       f"{pages} pages of {page} tokens: a prompt of {tokens.shape[1]} tokens and a response of "
       f"{max_tokens} need {row_pages}."
     )
+  every_row_alike = slots is not None and kernel.reads_all_rows_alike
   return Job(
-    policy,
-    params,
-    policy.head(params).astype(c.dtype),
-    fused,
-    control,
-    end_ids,
-    queue,
-    max_tokens,
-    size,
-    refill,
-    group,
-    cache_dtype,
-    cache_lengths(max_tokens) if growing and slots is None else (max_tokens,),
-    read_lengths(tokens.shape[1] + max_tokens) if slots and kernel.reads_all_rows_alike else (),
-    size if narrow is None else min(narrow, size),
-    page,
-    min(pages or size * row_pages, size * row_pages),
-    row_pages,
-    pages_of(tokens.shape[1], page),
+    policy=policy,
+    params=params,
+    head=policy.head(params).astype(c.dtype),
+    fused=fused,
+    control=control,
+    end_ids=end_ids,
+    queue=queue,
+    max_tokens=max_tokens,
+    slots=size,
+    refill=refill,
+    group=group,
+    cache_dtype=cache_dtype,
+    cache_lengths=cache_lengths(max_tokens) if growing and slots is None else (max_tokens,),
+    read_lengths=read_lengths(tokens.shape[1] + max_tokens) if every_row_alike else (),
+    narrow=size if narrow is None else min(narrow, size),
+    page=page,
+    pages=min(pages or size * row_pages, size * row_pages),
+    row_pages=row_pages,
+    prompt_pages=pages_of(tokens.shape[1], page),
   )
 
 

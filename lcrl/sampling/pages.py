@@ -49,7 +49,6 @@ class Pages(NamedTuple):
 class Starts(NamedTuple):
   """The next rows to start, by the group: n groups of g rows."""
 
-  groups: jax.Array  # [n] int32
   rows: jax.Array  # [n g] int32
   slots: jax.Array  # [n g] int32, S where the row does not start
   starts: jax.Array  # [n g] bool
@@ -113,7 +112,6 @@ def next_starts(job: Job, s: Slots) -> Starts:
   index = jnp.arange(job.prompt_pages)[None]
   given = (first & starts.reshape(first.shape)).any(axis=1)[:, None]
   return Starts(
-    groups=groups,
     rows=new.reshape(-1),
     slots=jnp.where(starts, slots, job.slots).astype(jnp.int32),
     starts=starts,

@@ -62,11 +62,13 @@ def _copy(run: Described, memory: Memory, name: str, free: float):
 
 def _sampling(run: Described, memory: Memory, name: str, free: float):
   rest = memory.prompts + memory.logits + memory.rows
-  slots = int((free - rest) // (run.settings.train.max_tokens * memory.key))
+  slots = int((free - rest) // memory.row)
   group = getattr(run.settings.train, "group_size", 1)
   shards = batch_shards(run.mesh)
   if run.settings.run not in ("rl", "iterative") and run.settings.train.prompts > shards:
     return {"train.prompts": shards}, ""  # only evaluations sample
+  if run.settings.sampling.cache_gib and slots:
+    return {"sampling.cache_gib": int(10 * (free - rest) / GIB) / 10}, ""
   if group <= slots < memory.decoding:
     return {"sampling.slots": slots // group * group}, ""
   return _wider(run, "sampling.cache_dtype='int8' or a smaller train.prompts")

@@ -22,11 +22,14 @@ from lcrl.mesh import AXES, RULES, batch_shards
 from lcrl.policies import Config, make
 from lcrl.policies.config import OPTIONS
 from lcrl.policies.decoding import KERNELS
+from lcrl.sampling.jobs import PAGE, pages_of
 from lcrl.training import optimizers
 from lcrl.training.analysis.roofline import (
+  GIB,
   SIDES,
   SQUARE,
   Program,
+  all_weights,
   flops,
   layer_weights,
   shares_prompt,
@@ -200,6 +203,12 @@ class Memory:
     return 2 * heads * self.c.head_dim * self.c.layers * (jnp.dtype(dtype).itemsize + scale)
 
   @property
+  def row(self) -> float:
+    """Bytes of the pages of a row of full length, its prompt included."""
+    train = self.s.train
+    return pages_of(train.max_prompt_tokens + train.max_tokens, PAGE) * PAGE * self.key
+
+  @property
   def decoding(self) -> int:
     """Rows of a device that decode at once."""
     slots = self.s.sampling.slots
@@ -208,22 +217,29 @@ class Memory:
   @property
   def sampled(self) -> int:
     """Rows that a device samples at a time."""
-    group = getattr(self.s.train, "group_size", 0) or getattr(
-      getattr(self.s, "round", None), "group_size", 1
-    )
-    return math.ceil(self.s.train.prompts / batch_shards(self.model.mesh)) * group
+    return math.ceil(self.s.train.prompts / batch_shards(self.model.mesh)) * self.group
+
+  @property
+  def group(self) -> int:
+    """Rows of a prompt."""
+    whole_round = getattr(self.s, "round", None)
+    return getattr(self.s.train, "group_size", 0) or getattr(whole_round, "group_size", 1)
 
   @property
   def cache(self) -> int:
-    pool = getattr(self.s.sampling, "cache_gib", None)
-    return int(pool * 2**30 if pool else self.decoding * self.s.train.max_tokens * self.key)
+    train, sampling = self.s.train, self.s.sampling
+    if sampling.slots is None:
+      return int(self.decoding * train.max_tokens * self.key)
+    return int(min((sampling.cache_gib or math.inf) * GIB, self.decoding * self.row))
 
   @property
   def prompts(self) -> int:
-    """Keys of the prompts, and what reading them holds."""
+    """Keys of the prompts that are read at once, and what reading them holds."""
     prompts = math.ceil(self.s.train.prompts / batch_shards(self.model.mesh))
     shared = self.s.run != "rl" or shares_prompt(self.model)
     rows = prompts if shared else self.decoding
+    if self.s.sampling.slots is not None:  # an eighth of the slots starts at a time
+      rows = math.ceil(self.decoding / 8 / (self.group if shared else 1))
     tokens = rows * self.s.train.max_prompt_tokens
     return int(tokens * (self.key + FORWARD * self._layer()))
 
@@ -292,19 +308,14 @@ class Memory:
     return (layers + tables) / self.tensor if self.model.mesh.shape["fsdp"] > 1 else tables
 
   @property
-  def weights(self) -> int:
-    """Numbers in all matrices."""
-    return layer_weights(self.c) * self.c.layers + self.c.hidden_size * self.c.vocab_size
-
-  @property
   def sent(self) -> float:
     """Weights travel once a pass, gradients once a piece: all-gathers and reduce-scatters."""
     if batch_shards(self.model.mesh) == 1:
       return 0.0
     pieces, passes = self.pieces(self.batch[1]) * self.batch[1], 2
     split = self.model.mesh.shape["fsdp"] > 1
-    gradients = 4 * (self.adapters or self.weights)
-    return pieces * (split * passes * self.weights * self.item + gradients) / self.tensor
+    gradients = 4 * (self.adapters or all_weights(self.c))
+    return pieces * (split * passes * all_weights(self.c) * self.item + gradients) / self.tensor
 
   @property
   def flops(self) -> float:
@@ -318,7 +329,7 @@ class Memory:
 
   @property
   def traffic(self) -> float:
-    return 3.0 * self.s.train.micro_batches * self.weights * self.item / self.tensor
+    return 3.0 * self.s.train.micro_batches * all_weights(self.c) * self.item / self.tensor
 
 
 @functools.cache

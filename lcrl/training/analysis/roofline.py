@@ -176,7 +176,7 @@ def traffic(model: Any, tokens: float) -> dict[str, float]:
   micro-batch, and once a token while decoding, as are the keys and values of a response and of a
   prompt: without slots, a prompt that is shared once for its group."""
   s, c, shape = model.settings, model.policy.config, model.mesh.shape
-  weights = layer_weights(c) * c.layers + c.hidden_size * c.vocab_size
+  weights = all_weights(c)
   width = lambda dtype: jnp.dtype(dtype).itemsize / shape["tensor"]
   passes = s.train.updates * most_pieces(model, s.train.updates)
   passes *= 2 if c.remat == "none" else 3
@@ -231,6 +231,11 @@ def forward_passes(model: Any) -> int:
 def layer_weights(c: Config) -> int:
   """Numbers in the matrices of one layer."""
   return c.hidden_size * (2 * (c.heads + c.kv_heads) * c.head_dim + 3 * c.mlp_size)
+
+
+def all_weights(c: Config) -> int:
+  """Numbers in the matrices of all layers and of the head."""
+  return layer_weights(c) * c.layers + c.hidden_size * c.vocab_size
 
 
 def device_bytes(tree: PyTree) -> int:

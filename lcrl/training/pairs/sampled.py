@@ -11,8 +11,7 @@ import numpy as np
 from lcrl.data.rows import Rows
 from lcrl.data.sources import Encoded
 from lcrl.mesh import local_rows, replicated, round_up_rows, to_global, to_local
-from lcrl.sampling.engine import make_engine
-from lcrl.training.build import build_control, eval_temperature, sampling_policy
+from lcrl.training.build import build_engine, eval_temperature
 from lcrl.training.keys import EVAL_STREAM, step_key
 from lcrl.training.pairs.learner import PairLearner
 from lcrl.types import Budget
@@ -35,18 +34,8 @@ def make_sampler(
   prompts = [pair.prompt for pair in encoded if len(pair.prompt) <= limit][: s.eval.prompts]
   if not prompts:
     raise ValueError(f"no prompt is as short as train.max_prompt_tokens={limit}.")
-  engine = make_engine(
-    sampling_policy(model),
-    max_tokens=s.train.max_tokens,
-    end_ids=tokenizer.end_ids,
-    pad_id=tokenizer.pad_id,
-    temperature=eval_temperature(s),
-    control=build_control(s.sampling.control),
-    slots=s.sampling.slots,
-    cache_gib=s.sampling.cache_gib,
-    dtype=s.sampling.dtype,
-    mesh=mesh,
-  )
+  ends = {"end_ids": tokenizer.end_ids, "pad_id": tokenizer.pad_id}
+  engine = build_engine(model, mesh, **ends, temperature=eval_temperature(s))
   gather = jax.jit(lambda x: x, out_shardings=replicated(mesh))
   key = step_key(s.seed, EVAL_STREAM)
   local = local_rows(mesh, batch)
