@@ -184,3 +184,11 @@ def test_config_json_and_the_terminal_say_what_was_chosen(tmp_path, capsys):
 def test_unknown_back_ends_are_refused_before_anything_runs():
   with pytest.raises(ValueError, match=r"Unknown attention back end 'flash': xla.* or auto"):
     policies.make(Config(**{**dataclasses.asdict(TINY), "rope": TINY.rope, "attention": "flash"}))
+
+
+def test_rows_are_as_wide_as_what_a_device_takes_at_once():
+  """With train.micro_tokens, also on a processor, which packs nothing of itself."""
+  train = CONFIG["train"] | {"micro_tokens": 96}
+  model = build_learner(read(changed(train=train)), devices=jax.devices()[:1])
+  assert model.chosen["train.pack"] == 96
+  assert build_learner(read(CONFIG), devices=jax.devices()[:1]).chosen["train.pack"] is None

@@ -102,12 +102,12 @@ def test_the_sampler_reads_merged_kernels_in_its_own_dtype(dtype):
   assert {x.dtype for x in jax.tree.leaves(copy) if x.ndim > 1} == {jnp.dtype(dtype)}
 
 
-def test_eight_devices_equal_one():
-  """Base and adapters are sharded; the update is that of one device."""
+def test_eight_devices_and_pieces_by_tokens_equal_one():
+  """Base and adapters are sharded; the update is that of one device, whatever it takes at once."""
   rollouts = random_rollouts(prompts=8, group=4)
 
-  def updated(devices, **mesh):
-    train = ADAPTED["train"] | {"prompts": 8, "micro_batches": 2}
+  def updated(devices, pieces, **mesh):
+    train = ADAPTED["train"] | {"prompts": 8} | pieces
     config = ADAPTED | {"mesh": mesh, "loss": {"fn": "clipped_surrogate"}, "train": train}
     model = build_learner(read(config), devices=jax.local_devices()[:devices])
     state = model.initial()
@@ -115,9 +115,14 @@ def test_eight_devices_equal_one():
     base = model.base()["layers"]["gate"]["kernel"].sharding
     return base, jax.tree.map(np.asarray, model.update(state, batch)[0].params)
 
-  (_, alone), (split, many) = updated(1), updated(8, fsdp=4, tensor=2)
+  close = lambda x, y: np.testing.assert_allclose(x, y, atol=1e-5)
+  _, alone = updated(1, {"micro_batches": 2})
+  split, many = updated(8, {"micro_batches": 2}, fsdp=4, tensor=2)
   assert split.shard_shape((1, 16, 16)) == (1, 4, 8)
-  jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, atol=1e-5), alone, many)
+  jax.tree.map(close, alone, many)
+  longest = ADAPTED["train"]["max_prompt_tokens"] + ADAPTED["train"]["max_tokens"]
+  _, by_tokens = updated(1, {"pack": longest, "micro_tokens": 2 * longest})
+  jax.tree.map(close, alone, by_tokens)
 
 
 def test_eight_billion_parameters_lie_on_one_gpu_of_80_gb_with_adapters():

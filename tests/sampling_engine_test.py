@@ -13,7 +13,9 @@ from lcrl import policies
 from lcrl.compiler import CUBLAS, GRAPHS
 from lcrl.data import tokenizers
 from lcrl.mesh import make_mesh, to_global
+from lcrl.sampling import programs
 from lcrl.sampling.controls import chain
+from lcrl.sampling.engine import page_gib, pages_in
 from lcrl.sampling.steering import budget_forcing, token_bias
 from lcrl.training.build import rollout_worker
 from lcrl.training.rl.settings import read
@@ -123,6 +125,29 @@ def test_eight_devices_equal_one(model, axes, slots):
   np.testing.assert_array_equal(got.mask, want.mask)
   np.testing.assert_allclose(got.sampler_log_probs, want.sampler_log_probs, atol=1e-5)
   assert got.tokens.sharding.is_equivalent_to(to_global(mesh, rows).tokens.sharding, 3)
+
+
+def test_the_engine_starts_the_longest_first_in_a_pool_of_its_size(model):
+  policy, params = model
+  gib = 9 * page_gib(policy, None, None) * 1.001
+  engine = engine_of(policy, slots=2, cache_gib=gib)
+  rows, budget = make_rows(), make_budget(8)
+  expected = np.arange(B, dtype=np.float32)
+
+  def first(rows):
+    """The prompts of the rows that are finished first."""
+    _, done = next(engine.stream(params, rows, budget, jax.random.key(1)))
+    return np.flatnonzero(np.asarray(done).any(axis=1)).tolist()
+
+  assert first(rows) == [0]
+  assert first(dataclasses.replace(rows, expected=expected)) == [B - 1]
+  # 2 slots of 16 + 16 tokens need a page each: as many as that, although 9 would fit.
+  bucket, key = programs.Bucket(16, 16, True), jax.random.key(1)
+  pool = lambda engine: programs.start_stream(engine, params, rows, budget, key, bucket).cache
+  assert engine.pages == 9
+  assert len(pool(engine)[0]["k"]) == 2
+  assert len(pool(dataclasses.replace(engine, pages=1))[0]["k"]) == 1
+  assert pages_in(policy, gib, None, make_mesh(data=4, fsdp=1, tensor=2)) == 18, "half the heads"
 
 
 def test_dtype_of_the_copy_and_control(model):

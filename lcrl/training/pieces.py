@@ -80,7 +80,7 @@ def fill(
   offset = column - run.column
   inside = (offset >= 0) & (offset < run.length)
   token = jnp.where(inside, run.first + offset, 0)
-  kept = inside & (run.branch > 0) & (token > 0) & mask[run.rollout, token]
+  kept = inside & (token > 0) & mask[run.rollout, token]  # none in a stem, which ends before
   before = jnp.where(offset > 0, column - 1, run.stem + run.first - 1) - begin
   scored = jnp.nonzero(kept, size=sizes.tokens, fill_value=room)[0]
   take = lambda x, empty: x.at[scored].get(mode="fill", fill_value=empty)[None]
