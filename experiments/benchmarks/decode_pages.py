@@ -18,6 +18,7 @@ import numpy as np
 from absl import app, flags
 
 from experiments.benchmarks import shapes
+from experiments.benchmarks.decode_attention import leaves
 from lcrl.policies import cache as plain
 from lcrl.policies import triton_pages
 from lcrl.policies.block import rotation
@@ -66,11 +67,6 @@ def main(argv):
   names = ("shape", "rows", "limit", "mean", "page", "layers")
   common = {name: FLAGS[name].value for name in names} | {"mean_position": float(at.mean())}
   print(json.dumps(shapes.machine() | common))
-
-
-def leaves(result):
-  values, pool = result
-  return [values, *(pool[name] for name in sorted(pool))]
 
 
 def difference(a, b) -> float:
