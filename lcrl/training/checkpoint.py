@@ -19,10 +19,10 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
-import numpy as np
 import orbax.checkpoint as ocp
 from orbax.checkpoint import multihost
 
+from lcrl import hosts
 from lcrl.training.host_copy import pin, reserve, spread
 from lcrl.training.leaves import AsSaved, different_leaves, with_saved_shapes
 from lcrl.training.manifest import CheckpointError, cut_off, verify, write_manifest
@@ -247,15 +247,8 @@ class Checkpoints:
 
 def _fault(checkpoint: AnyPath) -> str | None:
   """`verify`, with the files shared out: all processes decide alike."""
-  count = jax.process_count()
-  fault = verify(checkpoint, (jax.process_index(), count))
-  if count == 1:
-    return fault
-  from jax.experimental import multihost_utils
-
-  faulty = multihost_utils.process_allgather(np.array(fault is not None))
-  found = [str(i) for i in np.flatnonzero(faulty)]
-  return fault or (f"{checkpoint} is damaged, says process {found[0]}" if found else None)
+  part = jax.process_index(), jax.process_count()
+  return next(filter(None, hosts.gather("damage", verify(checkpoint, part))), None)
 
 
 def _saver() -> ocp.AsyncCheckpointer:

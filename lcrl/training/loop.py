@@ -87,10 +87,8 @@ def train(
 def up_to_date(folder: pathlib.Path) -> Iterator[None]:
   """Downloads the files of a folder on an object store, and uploads them in the end."""
   if remote.origin(folder) is not folder and jax.process_count() > 1:
-    from jax.experimental import multihost_utils
-
     # The first process has the lock now: no other run changes the files any more.
-    multihost_utils.sync_global_devices("locked")
+    hosts.gather("locked", None)
   remote.refresh(folder)
   try:
     yield

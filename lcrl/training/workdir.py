@@ -13,9 +13,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
-import numpy as np
 
-from lcrl import evaluation
+from lcrl import evaluation, hosts
 from lcrl.evaluation.progress import to_stderr
 from lcrl.evaluation.report import write_report
 from lcrl.training import resume
@@ -212,15 +211,8 @@ def _recorded_field(workdir: pathlib.Path, name: str) -> Any:
 
 def _now() -> datetime.datetime:
   """The time in whole seconds, the same on every process."""
-  now = int(datetime.datetime.now().timestamp())
   # Every process renders prompts by itself; clocks that differ would give them different prompts.
-  # The seconds travel in two halves, since JAX would cut an int64 to 32 bits.
-  if jax.process_count() > 1:
-    from jax.experimental import multihost_utils
-
-    now = int(
-      multihost_utils.broadcast_one_to_all(np.array([now >> 16, now & 0xFFFF])) @ [1 << 16, 1]
-    )
+  now, *_ = hosts.gather("time", int(datetime.datetime.now().timestamp()))
   return datetime.datetime.fromtimestamp(now)
 
 
