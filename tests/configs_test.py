@@ -13,7 +13,6 @@ from lcrl import recipes
 from lcrl.evaluation import report
 from lcrl.policies import sources
 from lcrl.training import build, kinds, loop, metric_names
-from lcrl.training.pairs import sampled
 
 VARIANTS = configs.variants()
 
@@ -48,8 +47,7 @@ def shared():
 
     tasks = {}
     patch.setattr(build, "Verifier", verifier)
-    for place in (build, sampled):
-      patch.setattr(place, "make_engine", functools.cache(place.make_engine))
+    patch.setattr(build, "make_engine", functools.cache(build.make_engine))
     patch.setattr(sources, "fresh", functools.cache(sources.fresh))
     for plot in ("pareto", "by_difficulty", "curves", "reward_by_length"):
       patch.setattr(report.plots, plot, lambda *_, **__: None)
