@@ -3,7 +3,7 @@
 Source  arXiv:2505.20101, abstract and sampling step only. Stand-in: every constant, the threshold
         and the form of the mode-switch loss are ours
 Tier    B
-Data    MATH's train split as JSON lines in data/math.jsonl
+Data    MATH's train split as JSON lines in data/math.jsonl; evaluated on data/math500.jsonl
 Run     python -m experiments.train --config=configs/adaptive_deep_reasoning.py --workdir=$WORKDIR
 Smoke   the same with --config=configs/adaptive_deep_reasoning.py:smoke (one CPU, under a minute)
 Fits    h100:8: 65 of 80 GiB a device, at least 466 s a step, with sampling.slots=80,
@@ -38,9 +38,8 @@ def get_config(mode: str = "full") -> config_dict.ConfigDict:
   c.weights = dict(fn="token_mean")
   c.policy = common.pretrained("Qwen2.5-7B-Instruct")
   c.task = common.math(render=dict(fn="suffix", templates=MODES, train_plain=True))
-  c.eval_task = {
-    name: value for name, value in c.task.items() if name != "render"
-  }  # nobody names a mode
+  c.eval_task = common.math500()
+  c.eval_tasks = dict(modes=common.math500(render=c.task.render, levels=(0, 1)))
   c.sampling = common.sampling()
   c.optimizer = dict(fn="adamw", learning_rate=1e-6)
   c.mesh = common.fsdp()

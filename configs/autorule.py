@@ -3,7 +3,7 @@
 Source  arXiv:2506.15651, abstract and README. Stand-in: regular expressions where a model verifies
         extracted rules, a verdict where a reward model scores
 Tier    B
-Data    GSM8K's train split as JSON lines in data/gsm8k.jsonl
+Data    GSM8K's train split as JSON lines in data/gsm8k.jsonl; evaluated on data/gsm8k_test.jsonl
 Run     python -m experiments.train --config=configs/autorule.py --workdir=$WORKDIR
 Smoke   the same with --config=configs/autorule.py:smoke (one CPU, under a minute)
 Fits    h100:1: 71 of 80 GiB a device, at least 18 s a step
@@ -35,6 +35,7 @@ def get_config(mode: str = "full") -> config_dict.ConfigDict:
       no_hedging=r"^(?!.*(perhaps|maybe|not sure))",
     )
   )
+  c.eval_task = common.gsm8k_test()
   c.sampling = common.sampling()
   c.optimizer = dict(fn="adamw", learning_rate=1e-6)
   c.mesh = common.fsdp()

@@ -3,7 +3,7 @@
 Source  arXiv:2506.18841, secondary notes. Stand-in: one range in tokens where a judge gives one in
         words, answer tags for the format, a verdict for the writing model
 Tier    B
-Data    GSM8K's train split as JSON lines in data/gsm8k.jsonl
+Data    GSM8K's train split as JSON lines in data/gsm8k.jsonl; evaluated on data/gsm8k_test.jsonl
 Run     python -m experiments.train --config=configs/longwriter_zero.py --workdir=$WORKDIR
 Smoke   the same with --config=configs/longwriter_zero.py:smoke (one CPU, under a minute)
 Fits    h100:8: 51 of 80 GiB a device, at least 609 s a step, with sampling.slots=32,
@@ -34,6 +34,7 @@ def get_config(mode: str = "full") -> config_dict.ConfigDict:
     template="{question} Put the answer inside <answer> and </answer>.",
     signals=dict(fn="answer_span", extract="answer_tag"),
   )
+  c.eval_task = common.gsm8k_test(extract="answer_tag", template=c.task.template)
   c.sampling = common.sampling(0.8)
   c.optimizer = dict(fn="adamw", learning_rate=1e-6)
   c.mesh = common.fsdp()

@@ -19,7 +19,17 @@ HELPERS = ("__init__", "common", "modes", "smoke")
 ORDER = (
   *("run", "seed", "budget", "reward", "filter", "advantage", "loss", "weights", "then", "revise"),
   *("monitor", "learned", "pairing", "teacher", "reference", "lora", "policy", "tokenizer", "task"),
-  *("eval_task", "data", "batches", "sampling", "optimizer", "mesh", "round", "train"),
+  *(
+    "eval_task",
+    "eval_tasks",
+    "data",
+    "batches",
+    "sampling",
+    "optimizer",
+    "mesh",
+    "round",
+    "train",
+  ),
 )
 
 

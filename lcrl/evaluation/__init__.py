@@ -16,6 +16,7 @@ from lcrl.evaluation.intervals import (
 from lcrl.evaluation.measures import measure, pass_at_k
 from lcrl.evaluation.pareto import accuracy_efficiency_score, hypervolume, on_front
 from lcrl.evaluation.summaries import (
+  POINT,
   check_point,
   commit,
   device,
@@ -27,6 +28,7 @@ from lcrl.evaluation.summaries import (
 )
 
 __all__ = [
+  "POINT",
   "Estimate",
   "accuracy_efficiency_score",
   "accuracy_estimate",

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from lcrl.evaluation import plots, tables, training_plots
+from lcrl.evaluation import plots, sets_report, tables, training_plots
 from lcrl.evaluation.intervals import difference
 from lcrl.evaluation.setup import described, warning
 
@@ -163,6 +163,7 @@ def write_report(
   text += [f"**{name}: {note}.**" for name, run in runs.items() if (note := unfinished(run))]
   text += setups(runs)
   text += _results(folder, evaluated, baseline) if evaluated else _starts(runs)
+  text += sets_report.sections(folder, evaluated)
   if curves:
     plots.curves(folder / "curves.png", curves)
     text += ["## Training", "![accuracy and tokens by step](curves.png)"]

@@ -8,7 +8,6 @@ from typing import Any
 import jax
 import numpy as np
 
-from lcrl.evaluation.measures import measure
 from lcrl.mesh import replicated, to_local
 from lcrl.policies import Tokenizer
 from lcrl.rollouts.grader import RolloutGrader
@@ -46,7 +45,8 @@ def answer_all(
     batch: prompts that are answered at a time; the last batch is filled up with repeats.
     key: of the randomness; the same key gives the same answers.
     progress: receives the number of finished prompts after each batch.
-    keep: gets every answer (`written`) that lies on this process.
+    keep: gets every answer (`written`) that lies on this process, and its budget: the cap, and the
+      target and level that its prompt showed.
   Returns: correct, lengths, truncated, valid, outcome [N, samples] and difficulty [N].
   """
   if not prompts:
@@ -66,8 +66,9 @@ def answer_all(
     whole = gather({name: getattr(rollouts, name) for name in FIELDS})
     parts.append(jax.tree.map(np.asarray, whole))
     if keep is not None:
+      shown = {"budget": cap, "target": target, "level": level}
       for row in written(grader, rollouts, count=len(prompts)):
-        keep(row)
+        keep(shown | row)
     progress(min(start + batch, len(prompts)))
   answers = {name: np.concatenate([p[name] for p in parts])[: len(prompts)] for name in FIELDS}
   return {**answers, "difficulty": np.array([p.difficulty for p in prompts])}
@@ -103,12 +104,3 @@ def written(grader: RolloutGrader, rollouts: Rollouts, *, count: int) -> list[di
         }
       )
   return rows
-
-
-def evaluate(
-  worker: RolloutWorker, params: Any, prompts: Sequence[Prompt], **options: Any
-) -> dict[str, Any]:
-  """`measure` of the answers of `answer_all`, which takes `options`."""
-  answers = answer_all(worker, params, prompts, **options)
-  answers.pop("outcome")
-  return measure(**answers)

@@ -16,6 +16,7 @@ __all__ = [
   "by_difficulty",
   "estimate",
   "overview",
+  "point_cells",
   "rows",
   "signed",
   "to_csv",
@@ -46,6 +47,11 @@ def _numbers(point: Mapping[str, Any] | None, prefix: str = "") -> dict[str, flo
 def _cells(row: Mapping[str, Any], prefix: str = "") -> list[str]:
   accuracy = _interval(Estimate(*(100 * row[f"{prefix}accuracy{end}"] for end in ENDS)))
   return [accuracy, _interval(Estimate(*(row[f"{prefix}tokens{end}"] for end in ENDS)))]
+
+
+def point_cells(point: Mapping[str, Any] | None) -> list[str]:
+  """Accuracy in percent and tokens of a point, each with its interval."""
+  return _cells(_numbers(point if point and point["accuracy"] is not None else None))
 
 
 def _against(run: Mapping[str, Any], other: Mapping[str, Any] | None, label: str) -> dict[str, Any]:

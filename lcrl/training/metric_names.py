@@ -119,6 +119,8 @@ TABLE: dict[str, dict[str, str]] = {
     "eval/accuracy": "share of right answers; of runs without a task see summary.json",
     "eval/tokens": "mean length of answers",
     "eval/truncated": "share of answers that were cut",
+    "eval/{set}/{name}": "`eval/{name}`, on a further set of `eval_tasks`",
+    "eval/asked/{budget}/{name}": "`eval/{name}` of answers to prompts that ask for this budget",
     "eval/sampled/tokens": "mean length of the policy's own answers to held-out prompts",
     "eval/sampled/truncated": "share of them that were cut",
     "eval/pairs/nll": "mean of -log-prob of a token of held-out chosen answers, in nats",
