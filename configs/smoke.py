@@ -58,7 +58,7 @@ def shrink_evaluations(c: config_dict.ConfigDict) -> None:
     if task is not None and ("targets" in task or "levels" in task)
   }
   if "eval_task" in asking:
-    c.task.pop("test_share")
+    del c.task.test_share
     c.eval_task = asking.pop("eval_task")
   if asking:
     c.eval_tasks = asking

@@ -11,6 +11,7 @@ CONFIG.md lists all fields.
 
 from __future__ import annotations
 
+import ast
 import dataclasses
 import importlib.util
 import logging
@@ -83,6 +84,32 @@ def take_overrides(arguments: Sequence[str], into: list[tuple[str, str]]) -> lis
       text = remaining.pop(0) if remaining and not remaining[0].startswith("--") else "True"
     into.append((name, text))
   return rest
+
+
+def read_call(text: str, flag: str) -> dict[str, Any]:
+  """A section of a config from a call with keywords.
+
+  >>> read_call("budget_forcing(max_thinking_tokens=64, wait_tokens='Wait')", "control")
+  {'fn': 'budget_forcing', 'max_thinking_tokens': 64, 'wait_tokens': 'Wait'}
+  >>> read_call("mirostat_v2(tau=3.0)", "control")
+  {'fn': 'mirostat_v2', 'tau': 3.0}
+
+  Raises:
+    ValueError: the text is no name and no such call.
+  """
+  try:
+    node = ast.parse(text.strip(), mode="eval").body
+    call = ast.Call(node, [], []) if isinstance(node, ast.Name) else node
+    if not isinstance(call, ast.Call) or not isinstance(call.func, ast.Name) or call.args:
+      raise ValueError
+    pairs = [(keyword.arg, ast.literal_eval(keyword.value)) for keyword in call.keywords]
+    if any(name is None for name, _ in pairs):
+      raise ValueError
+  except (SyntaxError, ValueError, RecursionError, MemoryError):
+    raise ValueError(
+      f"--{flag}={text!r:.80} has to be a name, or a call such as top_p(p=0.9)."
+    ) from None
+  return {"fn": call.func.id, **dict(pairs)}  # type: ignore[arg-type]
 
 
 def load(argument: str) -> tuple[ModuleType, str]:

@@ -42,7 +42,7 @@ from lcrl.mesh import param_shardings
 from lcrl.policies import sources
 from lcrl.registry import build, resolve
 from lcrl.tasks.task import Task
-from lcrl.training import evaluator, kinds
+from lcrl.training import evaluator, fields, kinds
 from lcrl.training.build import build_tokenizer, eval_temperature, rollout_worker
 from lcrl.training.remote import opened, origin, publish
 from lcrl.training.sections import eval_set, task_of
@@ -119,6 +119,7 @@ def evaluate(
     "task": record["evaluation"]["data"],
     "samples": record["evaluation"]["samples"],
     "temperature": settings.sampling.temperature,
+    **({"control": dict(s)} if (s := settings.sampling.control) else {}),
     **{key: main[key] for key in ("budgets", "asked", "following", "evaluation") if key in main},
     **({"tasks": {name: largest(one) | one for name, one in further}} if further else {}),
     "seed": request.seed,
@@ -248,9 +249,21 @@ def here(settings: Any, given: Any, budgets: Sequence[int]) -> Any:
   return dataclasses.replace(
     settings,
     train=dataclasses.replace(settings.train, max_tokens=longest),
-    sampling=dataclasses.replace(settings.sampling, temperature=temperature),
+    sampling=dataclasses.replace(
+      settings.sampling, temperature=temperature, control=control(settings, given.control)
+    ),
     eval=dataclasses.replace(settings.eval, temperature=temperature),
   )
+
+
+def control(settings: Any, calls: Sequence[str] | None) -> Mapping[str, Any] | None:
+  """The section sampling.control of the flags, which takes the place of the config's."""
+  if not calls:
+    return settings.sampling.control
+  specs = [command.read_call(call, "control") for call in calls]
+  spec = specs[0] if len(specs) == 1 else {"fn": "chained", "controls": specs}
+  fields.check_function(fields.CONTROL, spec, "control")
+  return spec
 
 
 def _whole(values: Sequence[Any], flag: str) -> list[int]:
@@ -352,6 +365,7 @@ def evaluate_path(
 def main(_) -> None:
   settings, request = read_flags(FLAGS)
   out = request.workdir if FLAGS.out is None else opened(FLAGS.out)
+  assert out is not None  # `read_flags`
   if FLAGS.along is not None:
     print(evaluate_path(settings, FLAGS.along, read_strengths(FLAGS), out, request))
     publish(out)
@@ -380,6 +394,12 @@ if __name__ == "__main__":
   flags.DEFINE_list("budgets", None, "Caps in tokens; those of each set.")
   flags.DEFINE_list("targets", None, "Tokens that prompts of eval_task ask for; the config's.")
   flags.DEFINE_list("levels", None, "Levels that they show; the config's.")
+  flags.DEFINE_multi_string(
+    "control",
+    None,
+    'What else shapes sampling, such as "budget_forcing(min_thinking_tokens=64, '
+    "max_thinking_tokens=256, wait_tokens='Wait')\"; several are chained.",
+  )
   flags.DEFINE_integer("samples", None, "Answers to each prompt; those of each set.")
   flags.DEFINE_list("pass_at", None, "The k of pass@k; the answers to each prompt.")
   flags.DEFINE_integer("prompts", None, "Number of prompts, from the first on; those of each set.")

@@ -13,6 +13,7 @@ from typing import Any
 from lcrl.registry import annotated, hints_of, offered, parameters
 from lcrl.training import fields
 from lcrl.training.fields import Named, Section
+from lcrl.training.sections import EvalSet
 from lcrl.values import hints, said
 
 Row = tuple[str, str, str, str]  # name, type, default, meaning
@@ -42,9 +43,12 @@ tokenizers, data, pairings. Worker processes import a verifier, so its module sh
 Besides its sections a config has `run`, the kind of run ("rl" if absent), and `seed`, an integer.
 `learned` (runs of "rl" and "iterative") lists trained reward models by the signal that each of them
 supplies: `dict(signal=dict(path="runs/x"))`. `then` (runs of "rl") is a list of
-`dict(at=step, reward=dict(...))` and replaces sections after that number of steps. `task` and
-`eval_task` have a field `long` for prompts that are longer than `train.max_prompt_tokens`: "error"
-(the default) refuses them, and "skip" leaves them out and counts them.
+`dict(at=step, reward=dict(...))` and replaces sections after that number of steps. `eval_tasks`
+names further sets to evaluate on, each like `eval_task`: `dict(aime=dict(fn="jsonl", ...))`.
+`task` and `eval_task` have a field `long` for prompts that are longer than
+`train.max_prompt_tokens`: "error" (the default) refuses them, and "skip" leaves them out and counts
+them. `task.test_share=0.05` keeps that share of the prompts, chosen by a hash of their text, out of
+training; evaluations use them if there is no `eval_task`.
 """
 
 
@@ -62,7 +66,9 @@ def page() -> str:
 def _body(name: str, section: Section) -> Iterator[str]:
   if isinstance(section, type):
     return _record(section)
-  return iter(["As `task`.\n"]) if name == "eval_task" else _named(section)
+  if name == "eval_task":
+    return iter([f"As `task`, without `test_share`, and:\n\n{_table(_fields(EvalSet))}"])
+  return _named(section)
 
 
 def _overview() -> str:

@@ -19,8 +19,10 @@ pytestmark = pytest.mark.usefixtures("one_device")
 
 def flags(config=None, **given):
   """What the command line says, with its defaults."""
-  names = "workdir step model budgets pass_at temperature along strengths sets targets levels"
-  said = {"prompts": 6, "batch": 4, "seed": 0, "samples": 2, "out": "out", **given}
+  names = (
+    "workdir step model budgets pass_at temperature along strengths sets targets levels control"
+  )
+  said = {"control": None, "prompts": 6, "batch": 4, "seed": 0, "samples": 2, "out": "out", **given}
   said["config"] = config and types.SimpleNamespace(to_dict=lambda: config)
   return types.SimpleNamespace(**{**dict.fromkeys(names.split()), **said})
 
@@ -161,6 +163,8 @@ def check_answers(path, budgets):
     ({"workdir": "/no/such/run"}, "/no/such/run is not a run folder"),
     ({"config": CONFIG, "budgets": ["16", "0"]}, "at least 1, got 0"),
     ({"config": CONFIG, "pass_at": ["3"]}, r"between 1 and 2 answers, got \[3\]"),
+    ({"config": CONFIG, "control": ["top_p(0.9)"]}, "top_p.* has to be a name, or a call such as"),
+    ({"config": CONFIG, "control": ["topp(p=1)"]}, "control.fn='topp' is not one of top_p"),
     ({"config": CONFIG, "sets": ["evaltask"]}, "there is no set 'evaltask'; there are eval_task"),
     ({"config": {**CONFIG, "speed": 1}}, "speed"),
     ({"config": CONFIG, "budgets": ["8", "many"]}, "budgets must be whole numbers, got 8,many"),
@@ -230,6 +234,10 @@ def test_further_sets_and_budgets_that_prompts_ask_for(tmp_path, monkeypatch):
   text = (tmp_path / "out" / "evaluation.md").read_text()
   assert "## Further sets" in text
   assert "| 6 tokens |" in text
-  one = evaluate(*read_flags(flags(config=config, **given, sets=["held_out"])))
+  forced = "budget_forcing(end_of_thinking='#', max_thinking_tokens=1, final_tokens='.')"
+  given |= {"sets": ["held_out"], "control": ["top_k(k=1)", forced]}
+  one = evaluate(*read_flags(flags(config=config, **given)))
   assert "tasks" not in one
+  assert one["control"]["controls"][1]["final_tokens"] == "."
+  assert one["budgets"]["4"]["tokens"] <= 3  # one of thinking, "#", "."
   assert one["task"]["held_out"]

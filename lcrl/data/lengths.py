@@ -9,7 +9,7 @@ import logging
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from lcrl.data.choosing import Kept, Replacing
+from lcrl.data.choosing import Kept, Replacing, rows
 from lcrl.protocols import Tokenizer
 from lcrl.tasks.task import Prompt, Prompts, Task, plain
 
@@ -56,10 +56,10 @@ def fitting(
   lengths = [length(prompt) for prompt in checked]
   over = [i for i, n in enumerate(lengths) if n > limit]
   if over and (long == "error" or len(over) == len(checked)):
-    rows = ", ".join(f"{checked[i].id} ({lengths[i]} tokens)" for i in over[:SHOWN])
+    listed = ", ".join(f"{checked[i].id} ({lengths[i]} tokens)" for i in over[:SHOWN])
     raise ValueError(
       f"{field}: {len(over)} of {len(checked)} prompts are longer than train.max_prompt_tokens="
-      f"{limit}: row {rows}{' and others' * (len(over) > SHOWN)}; the longest has {max(lengths)} "
+      f"{limit}: row {listed}{' and others' * (len(over) > SHOWN)}; the longest has {max(lengths)} "
       f"tokens. " + ("None is left." if long == "skip" else f"{field}.long='skip' leaves them out.")
     )
   if over:

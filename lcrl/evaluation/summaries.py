@@ -136,7 +136,9 @@ def pool(summaries: Sequence[Summary]) -> Summary:
   unmeasured = [s["seed"] for s in summaries if s["accuracy"] is None or s["tokens"] is None]
   if unmeasured:
     raise ValueError(f"a run without accuracy or tokens cannot be pooled: seeds {unmeasured}.")
-  kept = {key: first[key] for key in ("method", "evaluation", "accuracy_of") if key in first}
+  kept: dict[str, Any] = {
+    key: first[key] for key in ("method", "evaluation", "accuracy_of") if key in first
+  }
   kept |= _further(summaries)
   return kept | {
     **_over_seeds([{key: s[key] for key in POINT} for s in summaries]),

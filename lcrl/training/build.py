@@ -14,7 +14,7 @@ from jax.sharding import Mesh
 
 from lcrl import policies, tasks
 from lcrl.data import tokenizers
-from lcrl.data.choosing import split
+from lcrl.data.choosing import first, split
 from lcrl.data.lengths import counted_prefix, fitting
 from lcrl.mesh import same_devices
 from lcrl.policies import Policy, Tokenizer
@@ -67,17 +67,18 @@ def ends_of(tokenizer: Any) -> dict[str, str]:
   return {tokenizer.decode([i]) or str(i): "tokenizer" for i in tokenizer.end_ids}
 
 
-def build_control(spec: Mapping[str, Any] | None) -> Control | None:
-  """The control that `sampling.control` names, if any."""
-  return None if spec is None else build(choices, spec, field="sampling.control", gives=Control)
+def build_control(spec: Mapping[str, Any] | None, vocabulary: choices.Vocabulary) -> Control | None:
+  """The control that `sampling.control` names, if any, with the tokens of the policy."""
+  if spec is None:
+    return None
+  return choices.finished(build(choices, spec, field="sampling.control"), vocabulary)
 
 
 def build_engine(
   model: Any,
   mesh: Mesh,
+  tokenizer: Any,
   *,
-  end_ids: tuple[int, ...],
-  pad_id: int,
   temperature: float | None = None,
   max_tokens: int | None = None,
 ) -> Engine:
@@ -85,13 +86,14 @@ def build_engine(
   for longer responses."""
   sampling, train = model.settings.sampling, model.settings.train
   max_tokens = max_tokens or train.max_tokens
+  vocabulary = choices.Vocabulary(tokenizer, model.policy.config.vocab_size)
   engine = make_engine(
     sampling_policy(model),
     max_tokens=max_tokens,
-    end_ids=end_ids,
-    pad_id=pad_id,
+    end_ids=tokenizer.end_ids,
+    pad_id=tokenizer.pad_id,
     temperature=sampling.temperature if temperature is None else temperature,
-    control=build_control(sampling.control),
+    control=build_control(sampling.control, vocabulary),
     slots=sampling.slots,
     cache_gib=sampling.cache_gib,
     dtype=sampling.dtype,
@@ -124,9 +126,7 @@ def rollout_worker(
 ) -> Iterator[tuple[Task, RolloutWorker]]:
   """The task of a config section and its rollout worker. The verifier runs inside the context."""
   task = build_task(model.settings, tokenizer, spec, field)
-  engine = build_engine(
-    model, model.sampler_mesh, end_ids=tokenizer.end_ids, pad_id=tokenizer.pad_id
-  )
+  engine = build_engine(model, model.sampler_mesh, tokenizer)
   with verifier(model.settings, task) as checks:
     limit = model.settings.train.max_prompt_tokens
     yield task, RolloutWorker(task, tokenizer, engine, checks, model.sampler_mesh, limit)
@@ -152,9 +152,8 @@ def build_task(
     raise ValueError(f"{field}.variables are of a chat template, and the tokenizer has none.")
   share, long = spec.get("test_share", 0.0), spec.get("long", "error")
   fit = partial(fitting, tokenizer=tokenizer, limit=limit, most=most, field=field, long=long)
-  prompts, held_out = split(task.prompts, share, most=s.eval.prompts, field=field)
-  if held_out:
-    held_out = fit(dataclasses.replace(task, prompts=held_out)).prompts
+  prompts, test = split(task.prompts, share, most=s.eval.prompts, field=field)
+  held_out = first(fit(dataclasses.replace(task, prompts=test)).prompts, len(test)) if test else []
   task = dataclasses.replace(fit(dataclasses.replace(task, prompts=prompts)), held_out=held_out)
   say(f"{field}: {task.name}, {len(task.prompts):,} prompts")
   if (prefix := counted_prefix(task, tokenizer, most, 0)) >= most:

@@ -18,8 +18,8 @@ from lcrl.evaluation.obedience import Asked, asked_budgets, asked_point, followi
 from lcrl.evaluation.progress import Progress
 from lcrl.evaluation.run import answer_all
 from lcrl.mesh import round_up_rows
+from lcrl.protocols import Sampler
 from lcrl.rollouts.worker import RolloutWorker
-from lcrl.sampling.engine import Engine
 from lcrl.tasks.task import Prompt, Task
 from lcrl.training import build
 from lcrl.training.keys import EVAL_STREAM, step_key
@@ -197,7 +197,7 @@ class Preparing:
   tokenizer: Any
   worker: RolloutWorker  # of the section task
   training: setup.Training | setup.Unread
-  engines: dict[tuple[float, int], Engine] = dataclasses.field(default_factory=dict)
+  engines: dict[tuple[float, int], Sampler] = dataclasses.field(default_factory=dict)
 
   def read(self, name: str, field: str, spec: Mapping[str, Any], options: EvalSet) -> Prepared:
     """The set of a section with a task of its own, whose verifier runs while it is evaluated."""
@@ -250,20 +250,15 @@ class Preparing:
     with build.verifier(self.model.settings, worker.task) as verifier:
       yield dataclasses.replace(worker, verifier=verifier)
 
-  def engine(self, cap: int) -> Engine:
+  def engine(self, cap: int) -> Sampler:
     """The run's engine if it serves: at the temperature of evaluations, for so many tokens."""
-    s, tokenizer = self.model.settings, self.tokenizer
+    s = self.model.settings
     temperature, longest = build.eval_temperature(s), max(cap, s.train.max_tokens)
     if temperature == s.sampling.temperature and longest == s.train.max_tokens:
       return self.worker.engine
     if (temperature, longest) not in self.engines:
       self.engines[temperature, longest] = build.build_engine(
-        self.model,
-        self.worker.mesh,
-        end_ids=tokenizer.end_ids,
-        pad_id=tokenizer.pad_id,
-        temperature=temperature,
-        max_tokens=longest,
+        self.model, self.worker.mesh, self.tokenizer, temperature=temperature, max_tokens=longest
       )
     return self.engines[temperature, longest]
 

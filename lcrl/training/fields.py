@@ -17,7 +17,6 @@ from lcrl.policies import sources as policies
 from lcrl.policies.hf import Source
 from lcrl.registry import annotated, check, find, hints_of, is_spec
 from lcrl.sampling import choices
-from lcrl.sampling.controls import Control
 from lcrl.tasks.task import Task
 from lcrl.training import optimizers
 from lcrl.training.iterative import reference_policy
@@ -91,7 +90,7 @@ SECTIONS: dict[str, dict[str, Section]] = {
   },
 }
 del SECTIONS["iterative"]["data"]
-CONTROL = Named(choices, Control)
+CONTROL = Named(choices)
 PHASES = ("budget", "reward", "filter", "advantage", "loss")  # what `then` may replace
 
 

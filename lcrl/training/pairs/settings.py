@@ -52,6 +52,8 @@ class Evaluate:
   prompts: Count = 64  # that the policy answers itself, and of a task
   samples: Count = 1  # answers to each
   temperature: Temperature | None = None  # 0: the most likely token; None: that of `sampling`
+  targets: tuple[Count, ...] = ()  # tokens that prompts of the task ask for; (): the cap
+  levels: tuple[Whole, ...] = ()  # templates that they show, one for each target if both are given
 
 
 SECTIONS = {
