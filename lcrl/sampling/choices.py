@@ -97,12 +97,14 @@ def budget_forcing(
     final_tokens: forced after a thinking that was cut, such as "The answer is".
   """
 
+  waits = num_ignore or min_thinking_tokens
+
   def draft(v: Vocabulary) -> Control:
     return steering.budget_forcing(
       v.one(end_of_thinking, "end_of_thinking"),
       max_thinking_tokens=max_thinking_tokens,
       min_thinking_tokens=min_thinking_tokens,
-      wait_tokens=v.several(wait_tokens, "wait_tokens"),
+      wait_tokens=v.several(wait_tokens, "wait_tokens") if waits else (),
       num_ignore=num_ignore,
       final_tokens=v.several(final_tokens, "final_tokens"),
     )

@@ -230,7 +230,7 @@ class Preparing:
       cap,
       round_up_rows(worker.mesh, s.train.prompts),
       {
-        "data": dict(spec),
+        "data": task_of(spec),
         "model": setup.model_of(s.built["policy"]),
         "prompts": len(chosen),
         "samples": samples,
