@@ -15,7 +15,7 @@ from lcrl.tasks import extract as extractors
 from lcrl.tasks.references import References
 from lcrl.tasks.task import Prompt, Render, Signals, Task, plain
 
-_CONTEXT = ("context", "passage", "background", "Body")  # of OlympiadBench, SVAMP and others
+CONTEXT = ("context", "passage", "background", "Body")  # of OlympiadBench, SVAMP and others
 
 
 def jsonl(
@@ -143,7 +143,7 @@ def _compare_all(
 
 def _question(row: dict[str, Any], name: str, where: str) -> str:
   text = _field(row, name, where)
-  for other in _CONTEXT:
+  for other in CONTEXT:
     more = row.get(other)
     if other != name and isinstance(more, str) and more.strip() not in str(text):
       raise ValueError(
@@ -169,5 +169,8 @@ def _answer(row: dict[str, Any], name: str, where: str) -> str:
 
 def _field(row: dict[str, Any], name: str, where: str) -> Any:
   if name not in row:
-    raise ValueError(f"{where}: no field {name!r}; it has {', '.join(row)}.")
+    from lcrl.data.public.hints import converting_command
+
+    has = f"{', '.join(row)}.{converting_command(row)}"
+    raise ValueError(f"{where}: no field {name!r}; it has {has}")
   return row[name]
