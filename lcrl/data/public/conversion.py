@@ -18,7 +18,7 @@ from lcrl.tasks.references import References
 
 _BATCH = 4096  # rows whose answers are checked together
 _PROMPTS = ("problem", "question", "prompt", "instruction", "messages")
-_SPACING = re.compile(r"\\[,;:!()\[\] ]|\\(?:left|right|displaystyle)(?![a-zA-Z])|[\s$~]")
+_SPACING = re.compile(r"\\[,;:!()\[\] ]|\\(?:left|right|displaystyle)(?![a-zA-Z])|[\s$~{}]")
 _FRACTION = re.compile(r"\\[dtc]frac(?![a-zA-Z])")
 
 
@@ -104,7 +104,7 @@ class Conversion:
     """A reason to skip the row, if one like it was kept. Chats are alike as a whole only."""
     chat = one.answer is None
     key = digest(json.dumps(one.row, sort_keys=True)) if chat else prompt_key(one.prompts[0])
-    answer = digest(one.answer or "")
+    answer = prompt_key(one.answer or "")
     if (known := self._seen.get(key)) is None:
       self._seen[key] = answer
       return None
@@ -153,7 +153,7 @@ def user_texts(value: Any) -> tuple[str, ...]:
 def prompt_key(text: str) -> bytes:
   r"""The same for texts that differ in spaces, case, spacing commands of LaTeX or instructions.
 
-  >>> prompt_key(r"Is \left( \dfrac12 \right) right?") == prompt_key(r"is $(\frac12)$ right?")
+  >>> prompt_key(r"Is \left( \dfrac12 \right) right?") == prompt_key(r"is $(\frac{1}{2})$ right?")
   True
   """
   text = _SPACING.sub("", unicodedata.normalize("NFKC", without_instruction(text)))

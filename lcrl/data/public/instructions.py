@@ -9,8 +9,9 @@ import re
 
 _BEFORE_OR_AFTER = [  # of DAPO's set, and of verl's examples
   re.compile(
-    r"\s*Solve the following math problem step by step\.\s*The last line of your response should be"
-    r" of the form Answer: \$\w+ \(without quotes\) where \$\w+ is the answer to the problem\.\s+"
+    r"\s*Solve the following math problem step by step\.\s*"
+    r"(?:The last line of your response should be of the form Answer: \$\w+ \(without quotes\) "
+    r"where \$\w+ is the answer to the problem\.)?\s+"
   ),
   re.compile(
     r'\s*Remember to put your answer on its own line after "Answer:"'

@@ -70,7 +70,7 @@ def gpqa(row: Row) -> Converted:
   lines = [f"{name}) {choice}" for name, choice in zip("ABCD", choices, strict=True)]
   problem = "\n".join([question, "", *lines])
   new = {"problem": problem, "answer": letter, "question": question}
-  kept = {"id": "Record ID", "category": "High-level domain", "subcategory": "Subdomain"}
+  kept = {"id": "Record ID", "category": "High-level domain", "canary": "Canary String"}
   new |= {name: row[theirs] for name, theirs in kept.items() if row.get(theirs)}
   return Converted(new, (problem, question), letter)
 
