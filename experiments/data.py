@@ -59,9 +59,22 @@ def default_out(name: str, split: str) -> Path:
   return Path("data") / f"{name}{f'_{split}' if split != one.split else ''}{one.ending}"
 
 
-def check_out(out: Path, force: bool) -> None:
-  if out.exists() and not force:
-    raise ValueError(f"{out} is there already; --force replaces it.")
+def checked(
+  name: str, source: str, split: str, out: str, patterns: Sequence[str], *, force: bool = False
+) -> tuple[str, str, Path]:
+  """(source, split, out), the set's own where they are empty. ValueError by flag."""
+  one = chosen_set(name)
+  source, split = source or one.hub, split or one.split
+  if split != one.split and not any("{split}" in pattern for pattern in patterns or one.files):
+    raise ValueError(f"{name} has no splits, got --split={split}.")
+  if not source:
+    raise ValueError(f"{name} needs --from=FILE_OR_FOLDER.")
+  if not one.hub and not out:
+    raise ValueError(f"{name} needs --out=FILE.")
+  path = Path(out) if out else default_out(name, split)
+  if path.exists() and not force:
+    raise ValueError(f"{path} is there already; --force replaces it.")
+  return source, split, path
 
 
 def rows_of(paths: Sequence[str]) -> Iterator[Row]:
@@ -121,17 +134,10 @@ def main(argv: Sequence[str]) -> None:
     return
   if len(argv) > 2:
     raise ValueError(f"one set at a time, got {' '.join(argv[1:])}.")
-  name, one = argv[1], chosen_set(argv[1])
-  source, split = FLAGS["from"].value or one.hub, FLAGS.split or one.split
-  if split != one.split and not any("{split}" in pattern for pattern in FLAGS.files or one.files):
-    raise ValueError(f"{name} has no splits, got --split={split}.")
-  if not source:
-    raise ValueError(f"{name} needs --from=FILE_OR_FOLDER.")
-  if not one.hub and not FLAGS.out:
-    raise ValueError(f"{name} needs --out=FILE.")
-  out = Path(FLAGS.out) if FLAGS.out else default_out(name, split)
-  check_out(out, FLAGS.force)
-  paths = files.find(one, source, split, FLAGS.files, FLAGS.revision)
+  name, one, patterns = argv[1], chosen_set(argv[1]), FLAGS.files
+  given = FLAGS["from"].value, FLAGS.split, FLAGS.out
+  source, split, out = checked(name, *given, patterns, force=FLAGS.force)
+  paths = files.find(one, source, split, patterns, FLAGS.revision)
   options = {"without": FLAGS.without, "sample": FLAGS.sample, "verifier": FLAGS.verifier}
   conversion = convert(name, paths, out, **options)
   origin = {"set": name, "from": source, "split": split, "revision": FLAGS.revision, **options}
@@ -140,11 +146,11 @@ def main(argv: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-  flags.DEFINE_string("from", None, "A file, a folder of files, or an id on the hub.")
-  flags.DEFINE_string("split", None, "Which split; the default is in the list.")
+  flags.DEFINE_string("from", "", "A file, a folder of files, or an id on the hub.")
+  flags.DEFINE_string("split", "", "Which split; the default is in the list.")
   flags.DEFINE_list("files", [], "Patterns of files inside the folder or the hub's repository.")
   flags.DEFINE_string("revision", "main", "Revision of the hub's repository.")
-  flags.DEFINE_string("out", None, "New file: .jsonl, or .parquet for chats.")
+  flags.DEFINE_string("out", "", "New file: .jsonl, or .parquet for chats.")
   flags.DEFINE_list("without", [], "Files whose prompts are left out.")
   flags.DEFINE_integer("sample", None, "Keep so many rows, by a hash of the prompt.", lower_bound=1)
   flags.DEFINE_enum("verifier", "math", scorers.__all__, "Compares answers.")

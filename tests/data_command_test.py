@@ -6,6 +6,7 @@ import itertools
 import json
 import os
 import pathlib
+import re
 import subprocess
 import sys
 import types
@@ -393,9 +394,16 @@ def test_rows_stream():
 
 def test_a_sample_depends_on_the_prompts_alone():
   rows = problem_rows(*((f"{n}?", "1") for n in range(100)))
+  rows = [(where, row | {"level": "Level ?"}) for where, row in rows]
   conversion = Conversion(problems.problems)
   chosen = [row["problem"] for row in conversion.run(rows, sample=10)]
-  assert (conversion.kept, conversion.skipped["not_in_sample"]) == (10, 90)
+  counts = command.counts(conversion)
+  assert counts == {
+    "read": 100,
+    "kept": 10,
+    "skipped_not_in_sample": 90,
+    "changed_level_unknown": 10,
+  }
   assert chosen == sorted(chosen, key=lambda text: int(text[:-1]))
   assert chosen != [f"{n}?" for n in range(10)]
   again = Conversion(problems.problems).run(rows[::-1] + rows, sample=10)
@@ -523,8 +531,6 @@ def test_bad_input_leaves_the_old_file(tmp_path):
     command.convert("problems", [], out, without=[str(lines(path, [{"text": "?"}]))])
   assert [file.name for file in out.parent.iterdir()] == ["new.jsonl"]
   assert out.read_text() == "old"
-  with pytest.raises(ValueError, match=r"new\.jsonl is there already; --force"):
-    command.check_out(out, force=False)
 
 
 @pytest.mark.parametrize(
@@ -547,9 +553,11 @@ def test_files_of_a_folder(tmp_path):
   (tmp_path / "README.md").write_text("x")
   one = SETS["problems"]
   assert files.find(one, str(tmp_path), "") == [str(tmp_path / "data/train.jsonl")]
-  assert files.find(one, str(tmp_path), "train", ["*/{split}.*"])
   with pytest.raises(ValueError, match=r"no file like test\.jsonl or \*/test.*, but data/train"):
     files.find(SETS["math500"], str(tmp_path), "test")
+  lines(tmp_path / "data/more.jsonl", [{}])
+  found = files.find(one, str(tmp_path), "train", ["*/{split}.*", "*more*", "data/*"])
+  assert [pathlib.Path(path).name for path in found] == ["train.jsonl", "more.jsonl"]
   with pytest.raises(ValueError, match=r"there is no file or folder \./none\."):
     files.find(one, "./none", "")
 
@@ -583,6 +591,31 @@ def test_the_hub(tmp_path, monkeypatch):
 # The command
 
 
+@pytest.mark.parametrize(
+  "arguments, found",
+  [
+    (("gsm8k", "", "", "", []), ("openai/gsm8k", "train", "data/gsm8k.jsonl")),
+    (("gsm8k", "", "test", "", []), ("openai/gsm8k", "test", "data/gsm8k_test.jsonl")),
+    (("gpqa", "down", "main", "", []), ("down", "main", "data/gpqa_main.jsonl")),
+    (("problems", "a.json", "x", "b.jsonl", ["{split}*"]), ("a.json", "x", "b.jsonl")),
+    (("aime24", "", "test", "", []), "aime24 has no splits, got --split=test"),
+    (("problems", "", "", "", []), "problems needs --from=FILE_OR_FOLDER"),
+    (("problems", "a.json", "", "", []), "problems needs --out=FILE"),
+    (
+      ("problems", "a.json", "", str(ROOT / "setup.py"), []),
+      r"setup\.py is there .*; --force repl",
+    ),
+    (("gsm8", "", "", "", []), r"no set 'gsm8'; did you mean gsm8k\? There are gsm8k, math"),
+  ],
+)
+def test_flags(arguments, found):
+  if isinstance(found, str):
+    with pytest.raises(ValueError, match=found):
+      command.checked(*arguments)
+  else:
+    assert tuple(map(str, command.checked(*arguments, force=True))) == found
+
+
 def test_the_command(tmp_path):
   rows = [{"question": "1 pen and 1?", "answer": "#### 2"}]
   lines(tmp_path / "down/test.jsonl", rows)
@@ -604,12 +637,8 @@ def test_the_list_names_every_set_and_its_file():
     assert (
       not one.hub or f"{one.hub}{', split ' * bool(one.split)}{one.split} -> data/{name}." in text
     )
-  assert str(command.default_out("gsm8k", "train")) == "data/gsm8k.jsonl"
-  assert str(command.default_out("gpqa", "main")) == "data/gpqa_main.jsonl"
-  with pytest.raises(
-    ValueError, match=r"no set 'gsm8'; did you mean gsm8k\? There are gsm8k, math"
-  ):
-    command.chosen_set("gsm8")
+  outs = {str(command.default_out(name, one.split)) for name, one in SETS.items()}
+  assert outs >= {*re.findall(r'"(data/.*?)"', (ROOT / "configs/common.py").read_text())}
 
 
 @pytest.mark.parametrize(

@@ -62,15 +62,14 @@ class Conversion:
 
   def run(self, rows: Iterable[Row], *, sample: int | None = None) -> Iterator[dict[str, Any]]:
     """The kept rows in their order; of these only `sample`, chosen by a hash of the prompt."""
-    kept = self._kept(rows)
-    if sample is not None:
-      numbered = ((digest("sample", one.prompts[0]), n, one) for n, one in enumerate(kept))
-      chosen = heapq.nsmallest(sample, numbered)
-      self._count_sample(len(chosen))
-      kept = (one for _, _, one in sorted(chosen, key=lambda item: item[1]))
-    return (one.row for one in kept)
+    usable = self._usable(rows)
+    for where, one in usable if sample is None else self._sampled(usable, sample):
+      self.kept += 1
+      for change in one.changes:
+        self._note(self.changed, change, where)
+      yield one.row
 
-  def _kept(self, rows: Iterable[Row]) -> Iterator[Converted]:
+  def _usable(self, rows: Iterable[Row]) -> Iterator[tuple[str, Converted]]:
     rows = iter(rows)
     while batch := list(islice(rows, _BATCH)):
       new = [(where, one) for where, row in batch if (one := self._new(where, row)) is not None]
@@ -78,14 +77,26 @@ class Conversion:
       for where, one in new:
         if (why := reasons.get(one.answer or "")) is not None:
           self._skip("uncomparable_answer", f"{where}: {why}")
-          continue
-        if (reason := self._known(one)) is not None:
+        elif (reason := self._known(one)) is not None:
           self._skip(reason, where)
-          continue
-        self.kept += 1
-        for change in one.changes:
-          self._note(self.changed, change, where)
-        yield one
+        else:
+          yield where, one
+
+  def _sampled(
+    self, usable: Iterator[tuple[str, Converted]], size: int
+  ) -> Iterator[tuple[str, Converted]]:
+    """Holds no more than `size` rows at a time."""
+    total = 0
+
+    def numbered() -> Iterator[tuple[bytes, int, str, Converted]]:
+      nonlocal total
+      for where, one in usable:
+        total += 1
+        yield digest("sample", one.prompts[0]), total, where, one
+
+    chosen = heapq.nsmallest(size, numbered())
+    self.skipped["not_in_sample"] = total - len(chosen)
+    yield from ((where, one) for _, _, where, one in sorted(chosen, key=lambda item: item[1]))
 
   def _new(self, where: str, row: Mapping[str, Any]) -> Converted | None:
     """The converted row, unless it is skipped or excluded."""
@@ -119,10 +130,6 @@ class Conversion:
   def _note(self, counter: Counter[str], reason: str, where: str) -> None:
     counter[reason] += 1
     self.first.setdefault(reason, where)
-
-  def _count_sample(self, size: int) -> None:
-    self.skipped["not_in_sample"] = self.kept - size
-    self.kept = size
 
 
 def excluded_keys(paths: Iterable[str]) -> set[bytes]:

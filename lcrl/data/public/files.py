@@ -23,7 +23,7 @@ def find(
     public: the set.
     source: a file, a folder, or an id on the hub.
     split: replaces {split} in the patterns.
-    patterns: of paths inside the source; empty: those of the set.
+    patterns: of paths inside the source, each of which must match; empty: those of the set.
     revision: of the hub's repository.
   Raises:
     ValueError: no such source, no file that matches, or the hub cannot be reached.
@@ -31,29 +31,33 @@ def find(
   path = Path(source).expanduser()
   if path.is_file():
     return [str(path)]
-  patterns = [pattern.replace("{split}", split) for pattern in patterns or public.files]
+  groups = [[pattern] for pattern in patterns] or [public.files]
+  groups = [[pattern.replace("{split}", split) for pattern in group] for group in groups]
   if path.is_dir():
     there = [file.relative_to(path).as_posix() for file in path.rglob("*") if file.is_file()]
-    return [str(path / name) for name in matching(there, patterns, source)]
+    return [str(path / name) for name in _matching(there, groups, source)]
   if not _HUB_ID.fullmatch(source):
     raise ValueError(f"there is no file or folder {source}.")
-  return _download(source, patterns, revision)
+  return _download(source, groups, revision)
 
 
-def matching(names: Sequence[str], patterns: Sequence[str], source: str) -> list[str]:
-  """The data files that match the first pattern which matches any. ValueError if none does."""
+def _matching(names: Sequence[str], groups: Sequence[Sequence[str]], source: str) -> list[str]:
+  """For each group, the data files that match the first of its patterns which matches any."""
   names = sorted(name for name in names if data_ending(name))
-  for pattern in patterns:
-    if found := [name for name in names if fnmatch.fnmatchcase(name, pattern)]:
-      return found
-  some = ", ".join(names[:6]) + (", ..." if len(names) > 6 else "") if names else "no data files"
-  raise ValueError(
-    f"{source} has no file like {' or '.join(patterns)}, but {some}. --files=PATTERN or "
-    "--split=NAME chooses others."
-  )
+  found: dict[str, None] = {}
+  for group in groups:
+    matches = (fnmatch.filter(names, pattern) for pattern in group)
+    if (first := next(filter(None, matches), None)) is None:
+      some = ", ".join(names[:6]) + ", ..." * (len(names) > 6) or "no data files"
+      raise ValueError(
+        f"{source} has no file like {' or '.join(group)}, but {some}. --files=PATTERN or "
+        "--split=NAME chooses others."
+      )
+    found.update(dict.fromkeys(first))
+  return list(found)
 
 
-def _download(source: str, patterns: Sequence[str], revision: str) -> list[str]:
+def _download(source: str, groups: Sequence[Sequence[str]], revision: str) -> list[str]:
   try:
     import huggingface_hub as hub
   except ImportError:
@@ -63,7 +67,7 @@ def _download(source: str, patterns: Sequence[str], revision: str) -> list[str]:
     ) from None
   options = {"repo_type": "dataset", "revision": revision}
   names = _ask(source, lambda: hub.HfApi().list_repo_files(source, **options))
-  found = matching(names, patterns, source)
+  found = _matching(names, groups, source)
   return [
     _ask(source, lambda name=name: hub.hf_hub_download(source, name, **options)) for name in found
   ]

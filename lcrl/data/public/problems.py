@@ -80,7 +80,8 @@ def _verl(row: Row) -> Converted:
   reward_model.ground_truth."""
   prompt, reward = row.get("prompt"), row["reward_model"]
   messages = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
-  if not isinstance(messages, list) or not isinstance(reward, Mapping):
+  fits = isinstance(messages, list) and all(isinstance(m, Mapping) for m in messages)
+  if not fits or not isinstance(reward, Mapping):
     raise ValueError(f"prompt and reward_model must be messages and an object, got {prompt!r:.50}.")
   asked = [m for m in messages if m.get("role") != "system"]
   if [m.get("role") for m in asked] != ["user"]:
