@@ -135,8 +135,9 @@ def main(argv: Sequence[str]) -> None:
   if len(argv) > 2:
     raise ValueError(f"one set at a time, got {' '.join(argv[1:])}.")
   name, one, patterns = argv[1], chosen_set(argv[1]), FLAGS.files
-  given = FLAGS["from"].value, FLAGS.split, FLAGS.out
-  source, split, out = checked(name, *given, patterns, force=FLAGS.force)
+  source, split, out = checked(
+    name, FLAGS["from"].value or "", FLAGS.split, FLAGS.out, patterns, force=FLAGS.force
+  )
   paths = files.find(one, source, split, patterns, FLAGS.revision)
   options = {"without": FLAGS.without, "sample": FLAGS.sample, "verifier": FLAGS.verifier}
   conversion = convert(name, paths, out, **options)

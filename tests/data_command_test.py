@@ -638,6 +638,7 @@ def test_the_list_names_every_set_and_its_file():
       not one.hub or f"{one.hub}{', split ' * bool(one.split)}{one.split} -> data/{name}." in text
     )
   outs = {str(command.default_out(name, one.split)) for name, one in SETS.items()}
+  outs.add(str(command.default_out("gsm8k", "test")))
   assert outs >= {*re.findall(r'"(data/.*?)"', (ROOT / "configs/common.py").read_text())}
 
 

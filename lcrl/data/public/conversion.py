@@ -104,11 +104,13 @@ class Conversion:
     try:
       one = self._convert(row)
     except Skipped as why:
-      return self._skip(str(why), where)
+      self._skip(str(why), where)
+      return None
     except ValueError as why:
       raise ValueError(f"{where}: {why}") from why
     if self._excluded and not self._excluded.isdisjoint(map(prompt_key, one.prompts)):
-      return self._skip("in_without", where)
+      self._skip("in_without", where)
+      return None
     return one
 
   def _known(self, one: Converted) -> str | None:
@@ -138,7 +140,7 @@ def excluded_keys(paths: Iterable[str]) -> set[bytes]:
   Raises:
     ValueError: a row without a prompt, by file and line.
   """
-  keys = set()
+  keys: set[bytes] = set()
   for path in paths:
     for where, row in stream(path):
       texts = [text for name in _PROMPTS for text in user_texts(row.get(name))]

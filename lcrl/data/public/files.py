@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import fnmatch
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,8 +32,8 @@ def find(
   path = Path(source).expanduser()
   if path.is_file():
     return [str(path)]
-  groups = [[pattern] for pattern in patterns] or [public.files]
-  groups = [[pattern.replace("{split}", split) for pattern in group] for group in groups]
+  chosen: list[Sequence[str]] = [[pattern] for pattern in patterns] or [public.files]
+  groups = [[pattern.replace("{split}", split) for pattern in group] for group in chosen]
   if path.is_dir():
     there = [file.relative_to(path).as_posix() for file in path.rglob("*") if file.is_file()]
     return [str(path / name) for name in _matching(there, groups, source)]
@@ -65,18 +66,19 @@ def _download(source: str, groups: Sequence[Sequence[str]], revision: str) -> li
       f"there is no file or folder {source}, and downloads need huggingface_hub: pip install it, "
       "or give a path in --from."
     ) from None
-  options = {"repo_type": "dataset", "revision": revision}
-  names = _ask(source, lambda: hub.HfApi().list_repo_files(source, **options))
+  with _errors(source):
+    names = hub.HfApi().list_repo_files(source, repo_type="dataset", revision=revision)
   found = _matching(names, groups, source)
-  return [
-    _ask(source, lambda name=name: hub.hf_hub_download(source, name, **options)) for name in found
-  ]
+  options: Any = {"repo_type": "dataset", "revision": revision}
+  with _errors(source):
+    return [hub.hf_hub_download(source, name, **options) for name in found]
 
 
-def _ask(source: str, question: Callable[[], Any]) -> Any:
-  """Its clients raise errors of several libraries, so that any of them is the hub's answer."""
+@contextlib.contextmanager
+def _errors(source: str) -> Iterator[None]:
+  """Makes any error a ValueError: the hub's client raises those of several libraries."""
   try:
-    return question()
+    yield
   except Exception as why:
     raise ValueError(
       f"{source} is no file or folder here, and the hub says: {why}. --from=PATH takes files that "

@@ -79,7 +79,7 @@ def _verl(row: Row) -> Converted:
   """The layout of verl, in which DAPO's set is published: a prompt of messages, and the answer in
   reward_model.ground_truth."""
   prompt, reward = row.get("prompt"), row["reward_model"]
-  messages = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
+  messages: Any = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
   fits = isinstance(messages, list) and all(isinstance(m, Mapping) for m in messages)
   if not fits or not isinstance(reward, Mapping):
     raise ValueError(f"prompt and reward_model must be messages and an object, got {prompt!r:.50}.")
