@@ -142,27 +142,6 @@ def test_problems_that_no_run_can_use(row, reason):
     problems.problems(row)
 
 
-@pytest.mark.parametrize(
-  "convert, row, message",
-  [
-    (problems.problems, {"text": "?"}, "no field problem or .*; it has text"),
-    (problems.problems, {"problem": ["?"], "answer": "1"}, "problem must be a text, got"),
-    (problems.problems, verl() | {"prompt": None}, "must be messages and an object, got None"),
-    (problems.gsm8k, {"question": "?"}, "no field answer; it has question"),
-    (problems.gpqa, {"Question": "?"}, "no field Correct Answer; it has Question"),
-    (SETS["math"].convert, {"problem": "?", "solution": "\\boxed{1}"}, "no field level"),
-    (chats.pairs, {"prompt": "?", "chosen": "a"}, "no column rejected"),
-    (chats.pairs, {"instruction": "?", "completions": [{"response": "a"}]}, "needs a response, "),
-    (chats.pairs, {"chosen_response": "a", "rejected_response": "b"}, "prompt needs messages"),
-    (chats.conversations, {"text": "?"}, "no list of turns in conversations or .* it has text"),
-    (chats.conversations, {"messages": [{"role": "user"}]}, "a turn needs from and value"),
-  ],
-)
-def test_a_row_of_another_layout_is_an_error(convert, row, message):
-  with pytest.raises(ValueError, match=message):
-    convert(row)
-
-
 CHOICES = {"Correct Answer": "red", **{f"Incorrect Answer {i}": f"blue {i}" for i in (1, 2, 3)}}
 
 
@@ -260,6 +239,8 @@ def test_layouts_of_pairs_agree(name):
   assert one.row == {"prompt": ASK, "chosen": GOOD, "rejected": BAD, **scores}
   assert one.prompts == ("1 + 2?",)
   assert chats.pairs(one.row).row == one.row
+  short = chats.pairs(one.row | {"reference_prompt": "1 + 2"}).row["reference_prompt"]
+  assert short == [{"role": "user", "content": "1 + 2"}]
 
 
 def test_a_lower_rated_completion_is_picked_by_its_text():
@@ -281,6 +262,8 @@ def test_a_lower_rated_completion_is_picked_by_its_text():
     (PAIRS["raw"][0] | {"source": "truthful_qa"}, "truthful_qa"),
     ({"instruction": "?", "completions": [rated("a", *"2222")] * 2}, "no_lower_rating"),
     ({"instruction": "?", "completions": [rated("a", *["N/A"] * 4)]}, "no_rating"),
+    (PAIRS["argilla"][0] | {"rejected_avg_rating": 4.0}, "equal_ratings"),
+    (PAIRS["argilla cleaned"][0] | {"rejected-rating": 4.0}, "equal_ratings"),
     (dict(prompt="?", chosen="a", rejected=" "), "empty_side"),
     (dict(prompt="?", chosen="a", rejected="a"), "identical_sides"),
     (dict(chosen="\n\nHuman: a\n\nAssistant: b", rejected="\n\nHuman: c\n\nAssistant: d"), "unpai"),
@@ -331,6 +314,28 @@ def test_conversations(row, said, changes):
 def test_conversations_that_no_run_can_use(row, reason):
   with pytest.raises(Skipped, match=reason):
     chats.conversations(row)
+
+
+@pytest.mark.parametrize(
+  "convert, row, message",
+  [
+    (problems.problems, {"text": "?"}, "no field problem or .*; it has text"),
+    (problems.problems, {"problem": ["?"], "answer": "1"}, "problem must be a text, got"),
+    (problems.problems, verl() | {"prompt": None}, "must be messages and an object, got None"),
+    (problems.gsm8k, {"question": "?"}, "no field answer; it has question"),
+    (problems.gpqa, {"Question": "?"}, "no field Correct Answer; it has Question"),
+    (SETS["math"].convert, {"problem": "?", "solution": "\\boxed{1}"}, "no field level"),
+    (chats.pairs, {"prompt": "?", "chosen": "a"}, "no column rejected"),
+    (chats.pairs, {"instruction": "?", "completions": [{"response": "a"}]}, "needs a response, "),
+    (chats.pairs, PAIRS["argilla"][0] | {"instruction": None}, "prompt needs messages"),
+    (chats.pairs, PAIRS["argilla"][0] | {"rejected_response": None}, "rejected needs messages"),
+    (chats.conversations, {"text": "?"}, "no list of turns in conversations or .* it has text"),
+    (chats.conversations, {"messages": [{"role": "user"}]}, "a turn needs from and value"),
+  ],
+)
+def test_a_row_of_another_layout_is_an_error(convert, row, message):
+  with pytest.raises(ValueError, match=message):
+    convert(row)
 
 
 # Counts
@@ -386,9 +391,9 @@ def test_pairs_of_one_prompt_are_no_duplicates():
 
 
 def test_rows_stream():
-  endless = (("a", {"problem": f"{n % 9000}?", "answer": "1"}) for n in itertools.count())
+  many = (("a", {"problem": f"{n}?", "answer": "1"}) for n in range(20_000))
   conversion = Conversion(problems.problems)
-  assert len(list(itertools.islice(conversion.run(endless), 8000))) == 8000
+  assert len(list(itertools.islice(conversion.run(many), 8000))) == 8000
   assert conversion.read < 13_000
 
 

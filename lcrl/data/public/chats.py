@@ -30,13 +30,8 @@ def pairs(row: Row) -> Converted:
   """
   if isinstance(row.get("completions"), list):
     row = _rated(row)
-  elif "chosen_response" in row:
-    sides = {name: _said(row[f"{name}_response"]) for name in ("chosen", "rejected")}
-    scores = {f"score_{name}": row.get(f"{name}_avg_rating") for name in sides}
-    row = {"prompt": _asked(row.get("instruction")), **sides, **scores}
-  elif "chosen-rating" in row:
-    scores = {f"score_{name}": row.get(f"{name}-rating") for name in ("chosen", "rejected")}
-    row = {**row, **scores}
+  elif "chosen_response" in row or "chosen-rating" in row:
+    row = _argilla(row)
   elif isinstance(row.get("chosen"), Mapping):
     turns = _turns(row)
     sides = {name: [_turn(row.get(name))] for name in ("chosen", "rejected")}
@@ -55,6 +50,8 @@ def pairs(row: Row) -> Converted:
   new |= {n: _said(side) for n, side in zip(("chosen", "rejected"), pair.sides, strict=True)}
   for name, score in zip(("score_chosen", "score_rejected"), pair.scores, strict=False):
     new[name] = None if math.isnan(score) else score
+  if pair.reference is not None:
+    new["reference_prompt"] = list(pair.reference)
   return Converted(new, user_texts(pair.messages))
 
 
@@ -142,6 +139,19 @@ def _rating(completion: Any) -> tuple[float | None, str]:
     ) from None
   numbers = [int(rating) for rating in ratings if rating.isdecimal()]  # others are "N/A"
   return (sum(numbers) / len(numbers) if numbers else None), response
+
+
+def _argilla(row: Row) -> Row:
+  """Pairs with equal ratings are skipped, as their publisher advises."""
+  texts = "chosen_response" in row
+  ending = "_avg_rating" if texts else "-rating"
+  scores = {f"score_{name}": row.get(f"{name}{ending}") for name in ("chosen", "rejected")}
+  if scores["score_chosen"] == scores["score_rejected"]:
+    raise Skipped("equal_ratings")
+  if not texts:
+    return {**row, **scores}
+  sides = {name: _said(row.get(f"{name}_response")) for name in ("chosen", "rejected")}
+  return {"prompt": _asked(row.get("instruction")), **sides, **scores}
 
 
 def _asked(text: Any) -> list[dict[str, Any]]:
