@@ -156,5 +156,4 @@ if __name__ == "__main__":
   flags.DEFINE_integer("sample", None, "Keep so many rows, by a hash of the prompt.", lower_bound=1)
   flags.DEFINE_enum("verifier", "math", scorers.__all__, "Compares answers.")
   flags.DEFINE_bool("force", False, "Replace the file.")
-  FLAGS.set_gnu_getopt()  # flags may follow the name of the set
   command.run(main, "data")

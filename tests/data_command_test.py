@@ -560,6 +560,11 @@ def test_files_of_a_folder(tmp_path):
   assert files.find(one, str(tmp_path), "") == [str(tmp_path / "data/train.jsonl")]
   with pytest.raises(ValueError, match=r"no file like test\.jsonl or \*/test.*, but data/train"):
     files.find(SETS["math500"], str(tmp_path), "test")
+  lines(tmp_path / "data/test.jsonl", [{}])
+  assert files.find(SETS["math500"], str(tmp_path), "test") == [str(tmp_path / "data/test.jsonl")]
+  lines(tmp_path / "test.jsonl", [{}])  # the first pattern finds it
+  assert files.find(SETS["math500"], str(tmp_path), "test") == [str(tmp_path / "test.jsonl")]
+  (tmp_path / "data/test.jsonl").unlink()
   lines(tmp_path / "data/more.jsonl", [{}])
   found = files.find(one, str(tmp_path), "train", ["*/{split}.*", "*more*", "data/*"])
   assert [pathlib.Path(path).name for path in found] == ["train.jsonl", "more.jsonl"]

@@ -124,12 +124,16 @@ def test_a_bad_row_is_named(tmp_path, row, message):
 
 def test_references_are_compared_when_the_file_is_read(tmp_path, monkeypatch):
   rows = [{"question": "?", "answer": answer} for answer in ("7", "four", "five", "four", "7.5")]
+  calls, verify = [], Verifier.verify
+  monkeypatch.setattr(Verifier, "verify", lambda *args: calls.append(args) or verify(*args))
   for limit in (256, 1):  # here, and in the processes of a verifier
+    assert not calls
     monkeypatch.setattr(references, "_IN_PROCESS", limit)
     with pytest.raises(ValueError, match=r"line 2: .*'four' is no number\. 1 more like it"):
       make(tmp_path, rows, verifier="number")
     assert len(make(tmp_path, rows, verifier="text").prompts) == 5
     assert len(make(tmp_path, rows, verifier="math").prompts) == 5
+  assert len(calls) == 3
 
 
 def test_numbers_are_answers(tmp_path):
