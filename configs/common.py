@@ -69,7 +69,8 @@ def aime24(**more: Any) -> Section:
 
 def gsm8k_test(extract: str = "last_number", **more: Any) -> Section:
   """eval_task: GSM8K's test split."""
-  return gsm8k(extract, **more) | dict(path="data/gsm8k_test.jsonl")
+  path = "data/gsm8k_test.jsonl"
+  return dict(fn="jsonl", path=path, reference="after_hashes", extract=extract, **more)
 
 
 def chain_sum(*, seed: int, size: int) -> Section:

@@ -14,12 +14,12 @@ LINES = "".join(json.dumps(row) + "\n" for row in ROWS).encode()
 TABLE = 'a,b\r\n1,"two\n""lines"" é"\r\n2,\r\n'.encode("utf-8-sig")
 CONTENTS = {
   "a.jsonl": LINES,
-  "a.jsonl.gz": gzip.compress(LINES),
+  "a.jsonl.gz": gzip.compress(LINES, mtime=0),
   "a.json": json.dumps(ROWS, indent=1).encode(),
-  "a.json.gz": gzip.compress(json.dumps(ROWS).encode()),
+  "a.json.gz": gzip.compress(json.dumps(ROWS).encode(), mtime=0),
   "lines.json": LINES,
   "a.csv": TABLE,
-  "a.csv.gz": gzip.compress(TABLE),
+  "a.csv.gz": gzip.compress(TABLE, mtime=0),
 }
 
 
@@ -52,9 +52,17 @@ def test_parquet_in_pieces(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
   "name, content, message",
   [
-    ("a.jsonl.gz", gzip.compress(LINES)[:-9], r"a\.jsonl\.gz: Compressed file ended before"),
+    (
+      "a.jsonl.gz",
+      gzip.compress(LINES, mtime=0)[:-9],
+      r"a\.jsonl\.gz: Compressed file ended before",
+    ),
     ("a.jsonl.gz", LINES, r"a\.jsonl\.gz: Not a gzipped file"),
-    ("a.csv.gz", gzip.compress(TABLE)[:-9], r"a\.csv\.gz, line \d+: Compressed file ended"),
+    (
+      "a.csv.gz",
+      gzip.compress(TABLE, mtime=0)[:-9],
+      r"a\.csv\.gz, line \d+: Compressed file ended",
+    ),
     ("a.csv", b"a,b\n1,2\n1\n", r"a\.csv, line 3: 1 fields, but the header has 2"),
     ("a.csv", b"a\n\xff\n", r"a\.csv, line \d: .*0xff"),
     ("a.csv", b'a,b\n1,"2\n', r"a\.csv, line 2: unexpected end of data"),
