@@ -55,13 +55,13 @@ def test_parquet_in_pieces(tmp_path, monkeypatch):
     (
       "a.jsonl.gz",
       gzip.compress(LINES, mtime=0)[:-9],
-      r"a\.jsonl\.gz: Compressed file ended before",
+      r"a\.jsonl\.gz: Compressed file ended",
     ),
     ("a.jsonl.gz", LINES, r"a\.jsonl\.gz: Not a gzipped file"),
     (
       "a.csv.gz",
       gzip.compress(TABLE, mtime=0)[:-9],
-      r"a\.csv\.gz, line \d+: Compressed file ended",
+      r"a\.csv\.gz, line \d+: Compressed file",
     ),
     ("a.csv", b"a,b\n1,2\n1\n", r"a\.csv, line 3: 1 fields, but the header has 2"),
     ("a.csv", b"a\n\xff\n", r"a\.csv, line \d: .*0xff"),

@@ -1,9 +1,9 @@
 """One claim of each method's paper, as far as sums can test it, and the rule that decides it.
 
-These rules were written when results of three seeds were known, unlike those of `claims`. Each takes
-a method at the coefficient with the highest AES, as the table of methods does. A unit is a start
-policy with a seed; a rule reads the 95 % interval of a number over units. A claim is reproduced if
-all of the interval agrees, contradicted if none of it does, and undecided otherwise.
+These rules were written when results of three seeds were known, unlike those of `claims`. Each
+takes a method at the coefficient with the highest AES, as the table of methods does. A unit is a
+start policy with a seed; a rule reads the 95 % interval of a number over units. A claim is
+reproduced if all of the interval agrees, contradicted if none of it does, and undecided otherwise.
 """
 
 from __future__ import annotations
@@ -114,7 +114,7 @@ def truncates_less(results: Results, starts: Starts, name: str) -> tuple[str, st
 
 
 def adapts(results: Results, starts: Starts, name: str) -> tuple[str, str]:
-  """The share of GRPO's tokens that remains is larger on the hardest problems than on the easiest."""
+  """A larger share of GRPO's tokens remains on the hardest problems than on the easiest."""
   runs, base = at_best(results, starts, name), at_best(results, starts, "grpo")
   tokens = lambda rows, i: units(rows, lambda r: r["by_difficulty"]["tokens"][i])
   easy, hard = ((tokens(runs, i), tokens(base, i)) for i in (0, -1))

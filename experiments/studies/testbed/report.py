@@ -102,14 +102,17 @@ Not applicable here: {missing}
     python -m experiments.studies.testbed.report --workdir=runs/testbed
 
 A run that met its deadline is continued by the same command; `--resume` takes another folder.
+`--workdir=experiments/studies/testbed` of the report decides the claims again from the results here.
 """
 
 
 def read(folder: Path) -> tuple[list[dict[str, Any]], dict[str, Any], dict[str, str]]:
-  """Results, starts, and where they were made."""
-  lines = (folder / "results.jsonl").read_text().splitlines()
+  """Results, starts, and where they were made: of a run of the study, or of an earlier report."""
   starts, origin = (json.loads((folder / f"{name}.json").read_text()) for name in NUMBERS)
-  return [json.loads(line) for line in lines], starts, origin
+  lines = folder / "results.jsonl"
+  if lines.exists():
+    return [json.loads(line) for line in lines.read_text().splitlines()], starts, origin
+  return json.loads((folder / "results.json").read_text()), starts, origin
 
 
 def group(results: Results) -> dict[tuple[str, float, str], list[Mapping[str, Any]]]:
