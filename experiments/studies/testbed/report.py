@@ -102,7 +102,7 @@ Not applicable here: {missing}
     python -m experiments.studies.testbed.report --workdir=runs/testbed
 
 A run that met its deadline is continued by the same command; `--resume` takes another folder.
-`--workdir=experiments/studies/testbed` of the report decides the claims again from the results here.
+`--workdir=experiments/studies/testbed` of the report decides the claims anew from these results.
 """
 
 
