@@ -56,6 +56,17 @@ from lcrl.rewards.difficulty import length_coverage as length_coverage
 from lcrl.rewards.difficulty import length_thresholds as length_thresholds
 from lcrl.rewards.difficulty import tiered_limit as tiered_limit
 from lcrl.rewards.difficulty import tiered_truncation as tiered_truncation
+from lcrl.rewards.effort import Term as Term
+from lcrl.rewards.effort import effort as effort
+from lcrl.rewards.effort import length_gate as length_gate
+from lcrl.rewards.effort import length_gate_reward as length_gate_reward
+from lcrl.rewards.effort import length_multiplier as length_multiplier
+from lcrl.rewards.effort import length_ratio as length_ratio
+from lcrl.rewards.effort import length_ratio_reward as length_ratio_reward
+from lcrl.rewards.effort import level_price as level_price
+from lcrl.rewards.effort import level_price_reward as level_price_reward
+from lcrl.rewards.effort import target_band as target_band
+from lcrl.rewards.effort import target_band_reward as target_band_reward
 from lcrl.rewards.group import easiest_groups as easiest_groups
 from lcrl.rewards.group import grpo_lambda as grpo_lambda
 from lcrl.rewards.group import grpo_lambda_reward as grpo_lambda_reward
@@ -97,6 +108,12 @@ from lcrl.rewards.reference import sampled_optimal_length as sampled_optimal_len
 from lcrl.rewards.reference import shorter_better as shorter_better
 from lcrl.rewards.reference import shorter_better_reward as shorter_better_reward
 from lcrl.rewards.reference import solve_rate as solve_rate
+from lcrl.rewards.references import Reference as Reference
+from lcrl.rewards.references import first_mean as first_mean
+from lcrl.rewards.references import fixed_length as fixed_length
+from lcrl.rewards.references import group_mean as group_mean
+from lcrl.rewards.references import right_percentile as right_percentile
+from lcrl.rewards.references import running_mean as running_mean
 from lcrl.rewards.repetition import distinct_ngrams_reward as distinct_ngrams_reward
 from lcrl.rewards.repetition import repeated_starts as repeated_starts
 from lcrl.rewards.repetition import repeated_tokens as repeated_tokens
@@ -123,6 +140,8 @@ from lcrl.rewards.target import truncation as truncation
 
 __all__ = [
   "Multipliers",
+  "Reference",
+  "Term",
   "accuracy_level",
   "acoer",
   "acoer_reward",
@@ -154,10 +173,13 @@ __all__ = [
   "dual_price",
   "easiest_groups",
   "easy_length_score",
+  "effort",
   "entropy_gap",
   "exact_length",
   "exact_length_reward",
   "expected_right",
+  "first_mean",
+  "fixed_length",
   "format_length",
   "format_length_reward",
   "gr3",
@@ -165,6 +187,7 @@ __all__ = [
   "gr3_reward",
   "grlc",
   "grlc_reward",
+  "group_mean",
   "grpo_lambda",
   "grpo_lambda_reward",
   "hapo",
@@ -182,13 +205,20 @@ __all__ = [
   "lcr1_reward",
   "length_coverage",
   "length_dual",
+  "length_gate",
+  "length_gate_reward",
+  "length_multiplier",
   "length_penalty",
   "length_penalty_reward",
   "length_range",
   "length_range_reward",
+  "length_ratio",
+  "length_ratio_reward",
   "length_thresholds",
   "level_penalty",
   "level_penalty_reward",
+  "level_price",
+  "level_price_reward",
   "linear_history",
   "linear_history_score",
   "max_length",
@@ -214,8 +244,10 @@ __all__ = [
   "repeated_tokens",
   "repetition_penalty",
   "repetition_reward",
+  "right_percentile",
   "rule_fraction",
   "rule_fraction_reward",
+  "running_mean",
   "sampled_optimal_length",
   "shorter_better",
   "shorter_better_reward",
@@ -227,6 +259,8 @@ __all__ = [
   "solve_rate",
   "step_bonus",
   "step_bonus_reward",
+  "target_band",
+  "target_band_reward",
   "tiered_limit",
   "tiered_truncation",
   "triangular",
