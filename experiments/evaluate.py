@@ -4,6 +4,7 @@
   python -m experiments.evaluate --config=configs/laser.py --model=exported --samples=4
   python -m experiments.evaluate --workdir=runs/l1 --targets=512,1024,2048
   python -m experiments.evaluate --config=configs/laser.py --along=A:B --strengths=0,0.5,1 --out=o
+  python -m experiments.evaluate --workdir=runs/simpo --task=data/chats.jsonl
 
 A run folder supplies its config and newest valid checkpoint; a config supplies the task and, unless
 --model names a Hugging Face folder, the model. All sets of the config are answered (eval_task and
@@ -11,6 +12,9 @@ eval_tasks; --sets chooses), at each cap of --budgets, and for each budget that 
 (--targets and --levels, of methods whose prompts show one). Writes evaluation.json, .md and .png to
 --out, and every answer with its verdict to answers.jsonl (in a run's folder:
 evaluation_answers.jsonl).
+--task takes the place of all sets: another task (`lcrl.tasks`), as --task='jsonl(path="a/b.jsonl",
+reference=after_hashes)', or a file of prompts. Nothing verifies answers to these: they have a
+length and no accuracy.
 --along evaluates A + strength * (B - A) at each strength, in a folder of its own, and plots all as
 one curve: path.json, .md and .png.
 """
@@ -41,6 +45,7 @@ from lcrl.evaluation.report import setups
 from lcrl.mesh import param_shardings
 from lcrl.policies import sources
 from lcrl.registry import build, resolve
+from lcrl.tasks.prompts import LAYOUTS
 from lcrl.tasks.task import Task
 from lcrl.training import evaluator, fields, kinds
 from lcrl.training.build import build_tokenizer, eval_temperature, rollout_worker
@@ -65,11 +70,12 @@ class Request(NamedTuple):
   seed: int
 
 
-def spread(arrays: Mapping[str, np.ndarray], cap: int, ks: Sequence[int]) -> dict[str, Any]:
+def spread(arrays: Mapping[str, Any], cap: int, ks: Sequence[int]) -> dict[str, Any]:
   """pass@k with intervals over prompts, and quantiles of length, of `answer_all`."""
   numbers: dict[str, Any] = {}
-  samples, right = arrays["valid"].sum(1), (arrays["correct"] & arrays["valid"]).sum(1)
-  for k in ks:
+  samples, correct = arrays["valid"].sum(1), arrays["correct"]
+  for k in ks if correct is not None else ():
+    right = (correct & arrays["valid"]).sum(1)
     p, *ends = evaluation.accuracy_estimate(evaluation.pass_at_k(samples, right, k=k)[:, None])
     numbers[f"pass@{k}"] = p
     numbers[f"pass@{k}_ci"] = [None if np.isnan(end) else end for end in ends]
@@ -149,7 +155,7 @@ def sets_of(
   training prompts, too, and warns of them."""
   spec = settings.eval_task if task_of(settings.eval_task or {}) else settings.built.get("task")
   if spec is None:
-    raise ValueError("the config has no section task to evaluate on.")
+    raise ValueError("the config has no section task to evaluate on: name one, --task='...'.")
   every = [evaluator.MAIN, *sorted(settings.eval_tasks)]
   if unknown := set(request.sets or ()) - {*every}:
     raise ValueError(f"there is no set {sorted(unknown)[0]!r}; there are {', '.join(every)}.")
@@ -193,7 +199,10 @@ def write(out: Path, record: Mapping[str, Any]) -> str:
   out.mkdir(parents=True, exist_ok=True)
   evaluation.write_json(out / "evaluation.json", record)
   named = {f"{cap} tokens": point for cap, point in record["budgets"].items()}
-  plots.pareto(out / "evaluation.png", named)
+  judged = any(point["accuracy"] is not None for point in named.values())
+  picture = "![accuracy against tokens at each budget](evaluation.png)"
+  if judged:
+    plots.pareto(out / "evaluation.png", named)
   table = tables.to_markdown(tables.budgets(record["budgets"]))
   text = [
     f"# {record['model'] or 'A fresh model'} on {record['task']['fn']}",
@@ -201,7 +210,7 @@ def write(out: Path, record: Mapping[str, Any]) -> str:
     f"{record['samples']} answers to each prompt at temperature {record['temperature']}; brackets "
     "hold 95 % intervals over prompts.",
     *setups({"": record}),
-    "![accuracy against tokens at each budget](evaluation.png)",
+    picture if judged else "Nothing verified these answers: they have no accuracy.",
     *sets_report.sections(out, {record.get("method") or "model": record}),
     "## By difficulty",
     tables.to_markdown(tables.by_difficulty(named)),
@@ -225,6 +234,8 @@ def read_flags(given: Any) -> tuple[Any, Request]:
     if workdir is not None:
       raise ValueError("--model needs --config; --workdir brings its own model.")
     settings = with_model(settings, given.model)
+  if given.task is not None:
+    settings = with_task(settings, given.task)
   whole = {name: _whole(getattr(given, name) or (), name) for name in LISTS}
   numbers = {name: getattr(given, name) for name in ("samples", "prompts") if getattr(given, name)}
   counts = [given.batch, *whole["budgets"]]
@@ -303,6 +314,19 @@ def with_model(settings: Any, folder: str) -> Any:
   if built.get("tokenizer", {}).get("fn") == "pretrained":
     del built["tokenizer"]
   return dataclasses.replace(settings, built=built)
+
+
+def with_task(settings: Any, text: str) -> Any:
+  """The settings with the task that the flag --task names in place of their evaluation sets."""
+  if Path(text).suffix.removeprefix(".") in LAYOUTS:
+    spec: dict[str, Any] = {"fn": "prompts", "path": text}
+  else:
+    spec = command.read_call(text, "task")
+  fields.check_function(fields.EVAL_TASK, spec, "task")
+  sets: dict[str, Any] = {"eval_task": spec, "eval_tasks": {}}
+  if any(field.name == "eval_task" for field in dataclasses.fields(settings)):
+    return dataclasses.replace(settings, **sets)
+  return dataclasses.replace(settings, built={**settings.built, **sets})
 
 
 def at_strength(settings: Any, along: str, strength: float) -> Any:
@@ -388,6 +412,7 @@ if __name__ == "__main__":
   flags.DEFINE_string("workdir", None, "Run folder, instead of a config.")
   flags.DEFINE_integer("step", None, "The step of the checkpoint; the newest if not given.")
   flags.DEFINE_string("model", None, "Hugging Face folder, instead of the config's model.")
+  flags.DEFINE_string("task", None, "A file of prompts, or a task as name(field=value, ...).")
   flags.DEFINE_string("along", None, "A:B, two folders: models on the line through them.")
   flags.DEFINE_list("strengths", ["0", "0.25", "0.5", "0.75", "1"], "0: A, 1: B.")
   flags.DEFINE_list("sets", None, "Evaluation sets: eval_task, and names of eval_tasks; all.")
