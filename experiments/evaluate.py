@@ -14,7 +14,8 @@ eval_tasks; --sets chooses), at each cap of --budgets, and for each budget that 
 evaluation_answers.jsonl).
 --task takes the place of all sets: another task (`lcrl.tasks`), as --task='jsonl(path="a/b.jsonl",
 reference=after_hashes)', or a file of prompts. Nothing verifies answers to these: they have a
-length and no accuracy.
+length and no accuracy. --measures applies measures by name to all answers
+(`experiments.measures`).
 --along evaluates A + strength * (B - A) at each strength, in a folder of its own, and plots all as
 one curve: path.json, .md and .png.
 """
@@ -36,10 +37,12 @@ from absl import flags
 
 from experiments import command
 from experiments.export import anywhere, restore
+from experiments.measures import measured
 from lcrl import evaluation, tasks
 from lcrl.data import sources as data_sources
 from lcrl.data.choosing import split
 from lcrl.evaluation import measures, plots, sets_report, setup, tables
+from lcrl.evaluation.answers.report import check_specs
 from lcrl.evaluation.progress import to_stderr
 from lcrl.evaluation.report import setups
 from lcrl.mesh import param_shardings
@@ -388,6 +391,10 @@ def evaluate_path(
 
 def main(_) -> None:
   settings, request = read_flags(FLAGS)
+  if FLAGS.measures is not None:
+    if FLAGS.along is not None:
+      raise ValueError("--measures needs one model: apply experiments.measures to each strength.")
+    check_specs(command.read_calls(FLAGS.measures, "measures"))
   out = request.workdir if FLAGS.out is None else opened(FLAGS.out)
   assert out is not None  # `read_flags`
   if FLAGS.along is not None:
@@ -402,6 +409,8 @@ def main(_) -> None:
     record["method"] = Path(FLAGS.workdir).name
   if jax.process_index() == 0:
     print(write(out, record))
+    if FLAGS.measures is not None:
+      print(f"\n{measured([answers_file(out)], FLAGS.measures, out)}")
     publish(out)
     place = origin(out)
     print(f"\n{place / 'evaluation.md'}; the answers are in {place / answers_file(out).name}")
@@ -413,6 +422,7 @@ if __name__ == "__main__":
   flags.DEFINE_integer("step", None, "The step of the checkpoint; the newest if not given.")
   flags.DEFINE_string("model", None, "Hugging Face folder, instead of the config's model.")
   flags.DEFINE_string("task", None, "A file of prompts, or a task as name(field=value, ...).")
+  flags.DEFINE_string("measures", None, "Measures of the answers: name, name(field=value), ...")
   flags.DEFINE_string("along", None, "A:B, two folders: models on the line through them.")
   flags.DEFINE_list("strengths", ["0", "0.25", "0.5", "0.75", "1"], "0: A, 1: B.")
   flags.DEFINE_list("sets", None, "Evaluation sets: eval_task, and names of eval_tasks; all.")

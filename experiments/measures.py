@@ -27,7 +27,7 @@ def measured(
   files: Sequence[str | Path], text: str, out: Path, sizes: Sequence[str] | None = None
 ) -> str:
   """Applies the measures that `text` names to the files, and writes all; returns the tables."""
-  specs, several = command.calls(text, "measures"), len(files) > 1
+  specs, several = command.read_calls(text, "measures"), len(files) > 1
   report.check_specs(specs)
   points = {
     f"{Path(file).parent if several else ''} {label}".strip(): rows

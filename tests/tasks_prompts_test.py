@@ -117,6 +117,7 @@ def test_a_run_on_pairs_is_evaluated_on_prompts(tmp_path, rows, one_device, monk
   checkpoints.close()
   path = write(tmp_path / "chats.jsonl", [{"prompt": "say a", "category": "x"}])
   given = flags(workdir=str(run), out=str(tmp_path / "out"), task=f'prompts(path="{path}")')
+  given.measures = "castillo"
   monkeypatch.setattr(command, "FLAGS", given)
   command.main(None)
   found = json.loads((tmp_path / "out" / "evaluation.json").read_text())
@@ -124,6 +125,8 @@ def test_a_run_on_pairs_is_evaluated_on_prompts(tmp_path, rows, one_device, monk
   assert point["accuracy"] is None
   assert point["tokens"] > 0
   assert not any(name.startswith("pass@") for name in point)
+  measures = json.loads((tmp_path / "out" / "measures.json").read_text())["points"]
+  assert measures["budget 16"]["castillo"]["tokens"] == point["tokens"]
   assert "no accuracy" in (tmp_path / "out" / "evaluation.md").read_text()
   answers = [json.loads(x) for x in (tmp_path / "out" / "answers.jsonl").read_text().splitlines()]
   assert len(answers) == 2

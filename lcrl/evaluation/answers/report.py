@@ -20,7 +20,7 @@ from lcrl.evaluation.summaries import write_json
 from lcrl.registry import check, resolve
 
 NEEDED = ("prompt_id", "sample", "text", "tokens", "truncated")
-POINT = ("task", "step", "budget", "target", "level")  # answers that differ in one are kept apart
+POINT = ("set", "step", "budget", "target", "level")  # answers that differ in one are kept apart
 
 Spec = Mapping[str, Any]
 Found = dict[str, dict[str, Measured]]  # point -> measure -> what it found
@@ -45,11 +45,16 @@ def read_answers(path: str | os.PathLike) -> dict[str, Rows]:
     points.setdefault(tuple(row.get(name) for name in POINT), []).append(row)
   if not points:
     raise ValueError(f"{path} holds no answers.")
-  return {_label(point): rows for point, rows in points.items()}
+  varies = [
+    len(set(values)) > 1 or name == "budget"
+    for name, values in zip(POINT, zip(*points, strict=True), strict=True)
+  ]
+  return {_label(point, varies): rows for point, rows in points.items()}
 
 
-def _label(point: tuple) -> str:
-  known = zip(POINT, point, strict=True)
+def _label(point: tuple, varies: Sequence[bool]) -> str:
+  """Names what tells the answers apart, such as "budget 64, target 32"."""
+  known = (x for x, shown in zip(zip(POINT, point, strict=True), varies, strict=True) if shown)
   return ", ".join(f"{name} {value}" for name, value in known if value is not None) or "all"
 
 
