@@ -7,10 +7,10 @@ import types
 
 import numpy as np
 import pytest
+from lcrl.evaluation.annotations import model_outputs, read_judged
 
 from experiments import winrate as command
 from lcrl.evaluation import wildbench
-from lcrl.evaluation.annotations import model_outputs, read_judged
 from lcrl.evaluation.length_controlled import Gamed, length_controlled_win_rate
 
 SHARED = pathlib.Path(os.environ.get("LCRL_SHARED", pathlib.Path(__file__).parents[2] / "shared"))

@@ -90,9 +90,6 @@ def written(grader: RolloutGrader, rollouts: Rollouts, *, count: int) -> list[di
   whole = {"skip_special_tokens": False} if isinstance(grader.worker.tokenizer, Tokenizer) else {}
   for b, answers in enumerate(grader.responses(r)):
     prompt, at = grader.prompts[b], int(grader.rows.index[b])
-    reference = prompt.reference
-    if isinstance(reference, Mapping):  # a generator's whole entry, its question once more
-      reference = reference.get("answer", reference)
     for g, answer in enumerate(answers if at < count else []):
       rows.append(
         {
@@ -100,7 +97,7 @@ def written(grader: RolloutGrader, rollouts: Rollouts, *, count: int) -> list[di
           "sample": g,
           "difficulty": prompt.difficulty,
           "prompt": list(prompt.messages),
-          "reference": reference,
+          "reference": shown_reference(prompt),
           "text": answer.text,
           "raw_text": decode(answer.tokens, **whole),
           "correct": bool(r.correct[b, g]) if judged else None,
@@ -112,3 +109,10 @@ def written(grader: RolloutGrader, rollouts: Rollouts, *, count: int) -> list[di
         }
       )
   return rows
+
+
+def shown_reference(prompt: Prompt) -> Any:
+  """What answers were compared with; of a generator's whole entry, which also has the question, the
+  answer."""
+  reference = prompt.reference
+  return reference.get("answer", reference) if isinstance(reference, Mapping) else reference

@@ -57,14 +57,16 @@ class Prepared:
     cap: int | None = None,
     say: Callable[[str], None] | None = None,
     keep: Callable[[dict[str, Any]], None] | None = None,
+    answer: Callable[..., dict[str, Any]] | None = None,
   ) -> list[Answers]:
-    """Answers of at most `cap` tokens for each budget that is asked; `keep` gets every answer."""
+    """Answers of at most `cap` tokens for each budget that is asked; `keep` gets every answer.
+    `answer` takes the place of `answer_all`, as a recipe (`lcrl.evaluation.test_time`) does."""
     cap, found = cap or self.max_tokens, []
     with self.opened() as worker:
       for asked in self.asked or (Asked(None),):
         title = ["evaluation" if self.name == MAIN else self.name, f"at most {cap} tokens"]
         title += [asked.label] * bool(self.asked)
-        arrays = answer_all(
+        arrays = (answer or answer_all)(
           worker,
           params,
           self.prompts,
