@@ -4,6 +4,7 @@
   python -m experiments.evaluate --config=configs/laser.py --model=exported --samples=4
   python -m experiments.evaluate --workdir=runs/l1 --targets=512,1024,2048
   python -m experiments.evaluate --config=configs/laser.py --along=A:B --strengths=0,0.5,1 --out=o
+  python -m experiments.evaluate --workdir=runs/laser --recipe='best_of(n=8, budget=512)'
   python -m experiments.evaluate --workdir=runs/simpo --task=data/chats.jsonl
 
 A run folder supplies its config and newest valid checkpoint; a config supplies the task and, unless
@@ -15,7 +16,8 @@ evaluation_answers.jsonl).
 --task takes the place of all sets: another task (`lcrl.tasks`), as --task='jsonl(path="a/b.jsonl",
 reference=after_hashes)', or a file of prompts. Nothing verifies answers to these: they have a
 length and no accuracy. --measures applies measures by name to all answers
-(`experiments.measures`).
+(`experiments.measures`). --recipe spends more tokens on each answer (`lcrl.evaluation.test_time`):
+tokens are then all that it sampled.
 --along evaluates A + strength * (B - A) at each strength, in a folder of its own, and plots all as
 one curve: path.json, .md and .png.
 """
@@ -35,7 +37,7 @@ import jax
 import numpy as np
 from absl import flags
 
-from experiments import command
+from experiments import command, recipes
 from experiments.export import anywhere, restore
 from experiments.measures import measured
 from lcrl import evaluation, tasks
@@ -71,6 +73,8 @@ class Request(NamedTuple):
   everywhere: Mapping[str, Any]  # fields of `EvalSet` that take the place of those of all sets
   asked: Mapping[str, Any]  # targets and levels that take the place of those of the main set
   seed: int
+  recipe: Mapping[str, Any] | None = None  # for test time
+  reward: str | None = None  # run folder of a reward model that the recipe reads
 
 
 def spread(arrays: Mapping[str, Any], cap: int, ks: Sequence[int]) -> dict[str, Any]:
@@ -86,16 +90,21 @@ def spread(arrays: Mapping[str, Any], cap: int, ks: Sequence[int]) -> dict[str, 
 
 
 def points_of(
-  one: evaluator.Prepared, params: Any, request: Request, keep: Callable | None
+  one: evaluator.Prepared,
+  params: Any,
+  request: Request,
+  keep: Callable | None,
+  answer: Callable | None = None,
 ) -> dict[str, dict[str, Any]]:
-  """The numbers of a set at each cap."""
+  """The numbers of a set at each cap; `answer` as `Prepared.answers` takes it."""
   points, key = {}, jax.random.key(request.seed)
   for cap in request.budgets or [one.max_tokens]:
     # One key for all: a larger budget continues the same answers.
-    answers = one.answers(params, key=key, cap=cap, keep=keep)
+    answers = one.answers(params, key=key, cap=cap, keep=keep, answer=answer)
     arrays = evaluator.pooled([part.arrays for part in answers])
     ks = request.ks or [arrays["valid"].shape[1]]
     points[str(cap)] = one.record(answers) | spread(arrays, cap, ks)
+    points[str(cap)] |= recipes.spent([part.arrays for part in answers])
   return points
 
 
@@ -113,12 +122,13 @@ def evaluate(
     params = initial_params(settings, model)
   else:
     step, params = restore(workdir, model, step)
+  answer = recipes.answering(request.recipe, request.reward, model, tokenizer)
   records = {}
   with contextlib.ExitStack() as stack:
     for one in sets_of(settings, model, tokenizer, request, stack):
       one.setup["model"] = name if step is None else f"{name}, step {step}"
       setup.tell(one.setup)
-      points = points_of(one, params, request, keep)
+      points = points_of(one, params, request, keep, answer)
       records[one.name] = {"budgets": points, "evaluation": one.setup}
   record, *_ = records.values()
   main, further = record | largest(record), list(records.items())[1:]
@@ -129,6 +139,7 @@ def evaluate(
     "samples": record["evaluation"]["samples"],
     "temperature": settings.sampling.temperature,
     **({"control": dict(s)} if (s := settings.sampling.control) else {}),
+    **({"recipe": dict(request.recipe)} if request.recipe else {}),
     **{key: main[key] for key in ("budgets", "asked", "following", "evaluation") if key in main},
     **({"tasks": {name: largest(one) | one for name, one in further}} if further else {}),
     "seed": request.seed,
@@ -212,6 +223,7 @@ def write(out: Path, record: Mapping[str, Any]) -> str:
     table,
     f"{record['samples']} answers to each prompt at temperature {record['temperature']}; brackets "
     "hold 95 % intervals over prompts.",
+    *recipes.lines(record),
     *setups({"": record}),
     picture if judged else "Nothing verified these answers: they have no accuracy.",
     *sets_report.sections(out, {record.get("method") or "model": record}),
@@ -247,7 +259,15 @@ def read_flags(given: Any) -> tuple[Any, Request]:
     raise ValueError(f"budgets, samples, prompts and batch must be at least 1, got {min(counts)}.")
   asked = {name: tuple(whole[name]) for name in ("targets", "levels") if whole[name]}
   request = Request(
-    workdir, given.step, whole["budgets"], whole["pass_at"], given.sets, numbers, asked, given.seed
+    workdir,
+    given.step,
+    whole["budgets"],
+    whole["pass_at"],
+    given.sets,
+    numbers,
+    asked,
+    given.seed,
+    *recipes.read(given),
   )
   return here(settings, given, request.budgets), request
 
@@ -423,6 +443,8 @@ if __name__ == "__main__":
   flags.DEFINE_string("model", None, "Hugging Face folder, instead of the config's model.")
   flags.DEFINE_string("task", None, "A file of prompts, or a task as name(field=value, ...).")
   flags.DEFINE_string("measures", None, "Measures of the answers: name, name(field=value), ...")
+  flags.DEFINE_string("recipe", None, "A recipe for test time, as name(field=value, ...).")
+  flags.DEFINE_string("reward", None, "Run folder of a reward model that a recipe reads.")
   flags.DEFINE_string("along", None, "A:B, two folders: models on the line through them.")
   flags.DEFINE_list("strengths", ["0", "0.25", "0.5", "0.75", "1"], "0: A, 1: B.")
   flags.DEFINE_list("sets", None, "Evaluation sets: eval_task, and names of eval_tasks; all.")

@@ -25,7 +25,7 @@ import numpy as np
 from absl import flags
 
 from experiments import command
-from lcrl.evaluation import annotations, tables, wildbench
+from lcrl.evaluation import judgements, tables, wildbench
 from lcrl.evaluation.answers.report import read_answers
 from lcrl.evaluation.length_controlled import (
   extreme_change,
@@ -43,15 +43,15 @@ def win_rates(
   files: Sequence[str], difficulty: str | None, gamed: str | None, strength: float | None
 ) -> dict[str, dict[str, Any]]:
   """Model -> its win rates in percent, with the weights of the fit."""
-  judged = [annotations.read_judged(file) for file in files]
+  judged = [judgements.read_judged(file) for file in files]
   for one in judged[1:]:
     judged[0].check_same_instructions(one)
   if len({one.model for one in judged}) < len(judged):
     raise ValueError(f"two files are of one model: {', '.join(one.model for one in judged)}.")
   found, weights = {}, {}
   for one in judged:
-    gamma = None if difficulty is None else annotations.read_difficulty(difficulty, one)
-    blocks = None if gamed is None else annotations.read_gamed(gamed, one)
+    gamma = None if difficulty is None else judgements.read_difficulty(difficulty, one)
+    blocks = None if gamed is None else judgements.read_gamed(gamed, one)
     sides = one.preference, one.lengths, one.baseline_lengths
     raw = win_rate(one.preference)
     fit = length_controlled_win_rate(*sides, gamma, blocks, strength=strength)
@@ -78,7 +78,7 @@ def win_rates(
 
 def read_tags(path: str) -> dict[str, list[str]]:
   """session_id -> the tags of WildBench's data set, from a JSON array or CSV."""
-  rows = annotations.read_rows(path)
+  rows = judgements.read_rows(path)
   name = "session_id" if "session_id" in rows[0] else "id"
   return {str(row[name]): [row["primary_tag"], *(row.get("secondary_tags") or [])] for row in rows}
 
@@ -91,7 +91,7 @@ def wildbench_results(
   found: dict[str, dict[str, Any]] = {}
   means: dict[str, list[float]] = {}
   for file in files:
-    items = annotations.read_rows(file)
+    items = judgements.read_rows(file)
     try:
       if "model_outputs" in items[0]:
         one = wildbench.rewards(items, references, tagged, margin=margin)
@@ -148,7 +148,7 @@ def write_outputs(
   chosen = next(iter(points)) if point is None else point
   if chosen not in points:
     raise ValueError(f"--point={chosen} is none of {'; '.join(points)}.")
-  outputs = annotations.model_outputs(points[chosen], generator=generator, after=after)
+  outputs = judgements.model_outputs(points[chosen], generator=generator, after=after)
   out.mkdir(parents=True, exist_ok=True)
   write_json(out / "model_outputs.json", outputs)
   return out / "model_outputs.json"
@@ -163,7 +163,7 @@ def main(_: Any) -> None:
       raise ValueError("name --generator, what judges call the model.")
     print(write_outputs(out, FLAGS.answers, FLAGS.generator, FLAGS.point, FLAGS.after))
     return
-  first = annotations.read_rows(FLAGS.annotations[0])[0]
+  first = judgements.read_rows(FLAGS.annotations[0])[0]
   if "session_id" in first:
     rows = wildbench_results(FLAGS.annotations, FLAGS.references, FLAGS.tags, FLAGS.margin)
   else:

@@ -7,10 +7,10 @@ import types
 
 import numpy as np
 import pytest
-from lcrl.evaluation.annotations import model_outputs, read_judged
 
 from experiments import winrate as command
 from lcrl.evaluation import wildbench
+from lcrl.evaluation.judgements import model_outputs, read_judged
 from lcrl.evaluation.length_controlled import Gamed, length_controlled_win_rate
 
 SHARED = pathlib.Path(os.environ.get("LCRL_SHARED", pathlib.Path(__file__).parents[2] / "shared"))
@@ -59,7 +59,7 @@ def test_json_and_csv_of_the_same_judgements_agree(tmp_path, monkeypatch, capsys
   other = save(
     tmp_path / "same.csv", "\n".join(["index,preference,len_output,len_baseline", *lines])
   )
-  gamma = np.linspace(-1, 1, 10)
+  gamma = np.linspace(-1, 1, 10) ** 2 + np.arange(10) / 4  # no symmetry
   z = np.stack([np.sin(np.arange(10)), np.cos(np.arange(10))])
   wins = 1 / (1 + np.exp(z))
   difficulty = save(

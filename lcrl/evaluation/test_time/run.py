@@ -55,9 +55,8 @@ def answer_with(
   solved: list[Solved] = []
   for start in range(0, len(prompts), batch):
     part = [prompt for prompt in prompts[start : start + batch] for _ in range(samples)]
-    sample = make_sample(
-      worker, params, part, reward, target, level, batch, jax.random.fold_in(key, start)
-    )
+    shown = cap if target is None else target, level
+    sample = make_sample(worker, params, part, reward, shown, batch, jax.random.fold_in(key, start))
     solved += recipe(sample, [prompt.messages for prompt in part], cap)
     progress(min(start + batch, len(prompts)))
   judged = worker.task.judged
@@ -83,12 +82,12 @@ def make_sample(
   params: Any,
   prompts: Sequence[Prompt],
   reward: Reward | None,
-  target: int | None,
-  level: int,
+  shown: tuple[int, int],
   batch: int,
   key: jax.Array,
 ) -> Sample:
-  """`sample` of recipes on a worker: `batch` queries at a time, problem i being prompts[i]."""
+  """`sample` of recipes on a worker: `batch` queries at a time, problem i being prompts[i]; all
+  prompts show one target and level."""
   continuing = dataclasses.replace(worker.task, render=_with_prefix(worker.task.render))
   calls = 0
 
@@ -100,14 +99,14 @@ def make_sample(
       at = [i % len(queries) for i in range(start, start + batch)]
       chosen = [_prompt(prompts[queries[i].problem], queries[i]) for i in at]
       cap: Any = np.repeat(np.array([[caps[i]] for i in at], np.int32), n, 1)
-      budget = Budget(cap if target is None else np.full_like(cap, target), cap, cap * 0 + level)
-      longest = max(_tokens(worker, task.render(p, int(cap.max()), level)) for p in chosen)
+      target, level = (np.full_like(cap, value) for value in shown)
+      longest = max(_tokens(worker, task.render(p, *shown)) for p in chosen)
       limit = worker.prompt_limit
       if longest > limit:  # notes and prefixes come on top of the prompts that the run allows
         limit = 1 << (longest - 1).bit_length()
       wide = dataclasses.replace(worker, task=task, prompt_limit=limit)
       index = np.arange(batch, dtype=np.int32)
-      local = wide.render(chosen, index, budget)
+      local = wide.render(chosen, index, Budget(target, cap, level))
       calls += 1
       rollouts, grader = wide.start(params, local, jax.random.fold_in(key, calls)).result()
       values = None if reward is None else to_local(reward(params, rollouts))
