@@ -5,7 +5,8 @@ r"""Puts Ruler's meta length tokens before the responses of a data set, for run=
     --template=$'\nThe response should have {words} words.'
 
 Reads JSON lines, a JSON array or Parquet in any layout of `lcrl.data.layouts`, and prints how many
-responses each token got and how many were dropped.
+responses each token got and how many were dropped. `configs/sft.py` learns from the file with
+--config.data.rows.path=data/sft_mlt.jsonl; the measure `ruler` then says how well it is obeyed.
 """
 
 from __future__ import annotations

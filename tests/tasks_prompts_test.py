@@ -133,6 +133,10 @@ def test_a_run_on_pairs_is_evaluated_on_prompts(tmp_path, rows, one_device, monk
   for row in answers:
     assert row["correct"] is row["score"] is row["outcome"] is None
     assert row["row"] == {"category": "x"}
-  monkeypatch.setattr(command, "FLAGS", flags(workdir=str(run), out=str(tmp_path / "out")))
-  with pytest.raises(ValueError, match="name one, --task="):
-    command.main(None)
+  settings, _ = command.read_flags(flags(workdir=str(run), task="chats.jsonl"))
+  assert settings.eval_task == {"fn": "prompts", "path": "chats.jsonl"}
+  for task, message in ((None, "name one, --task="), ("prompts", "task.path is missing")):
+    given = flags(workdir=str(run), out=str(tmp_path / "out"), task=task)
+    monkeypatch.setattr(command, "FLAGS", given)
+    with pytest.raises(ValueError, match=message):
+      command.main(None)

@@ -19,6 +19,7 @@ from lcrl.evaluation.answers.rows import (
 )
 from lcrl.evaluation.intervals import accuracy_estimate, mean_estimate
 from lcrl.registry import resolve
+from lcrl.tasks import extract as extractors
 
 
 def pass_at_k(rows: Rows, *, k: tuple[int, ...] = (1,)) -> Measured:
@@ -49,8 +50,6 @@ def maj_at_k(rows: Rows, *, k: tuple[int, ...] = (), extract: str = "whole") -> 
     k: numbers of answers; (): all.
     extract: the part of the text that votes, a name in `lcrl.tasks.extract`.
   """
-  from lcrl.tasks import extract as extractors
-
   find = resolve(extractors, {"fn": extract}, field="extract")
   groups = by_prompt(rows)
   numbers: dict[str, Any] = {}
@@ -66,10 +65,8 @@ def maj_at_k(rows: Rows, *, k: tuple[int, ...] = (), extract: str = "whole") -> 
 
 
 def _ballot(row: Row, find: Callable[[str], str | None]) -> Hashable:
-  from lcrl.tasks.extract import to_number
-
   answer = find(row["text"])
-  known = None if answer is None else to_number(answer)
+  known = None if answer is None else extractors.to_number(answer)
   return answer if known is None else known
 
 
