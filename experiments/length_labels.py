@@ -5,8 +5,9 @@ r"""Puts Ruler's meta length tokens before the responses of a data set, for run=
     --template=$'\nThe response should have {words} words.'
 
 Reads JSON lines, a JSON array or Parquet in any layout of `lcrl.data.layouts`, and prints how many
-responses each token got and how many were dropped. `configs/sft.py` learns from the file with
---config.data.rows.path=data/sft_mlt.jsonl; the measure `ruler` then says how well it is obeyed.
+responses each token got and how many were dropped. `configs/sft.py` learns from the file by
+--config.data.rows.fn=jsonl --config.data.rows.path=data/sft_mlt.jsonl; the measure `ruler` says how
+well the policy then keeps to lengths.
 """
 
 from __future__ import annotations
