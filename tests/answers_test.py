@@ -172,6 +172,7 @@ def save(path, answered):
 def test_command(tmp_path):
   """Points are kept apart; tables, details and pictures are written."""
   one = rows([("a \ud800", 3, 1), ("a b", 100, 0)])
+  one = [{**row, "set": "eval_task", "level": 0} for row in one]  # which all answers share
   file = save(tmp_path / "run" / "answers.jsonl", [*one, *({**row, "budget": 200} for row in one)])
   text = "castillo, cap_saturation(at=(50,)), pass_until(passes=1)"
   shown = measured([file], text, tmp_path / "out")
@@ -205,6 +206,7 @@ def test_law_over_models(tmp_path):
   ("text", "line", "message"),
   [
     ("castilo", "", "castillo"),
+    ("castillo, castillo(ngram=2)", "", "measures has castillo twice"),
     ("castillo(n=2)", "", "measures.n is not an argument of castillo"),
     ("castillo", "{}", "line 1 is no answer of an evaluation: it lacks"),
     ("castillo", "[", "line 1: "),

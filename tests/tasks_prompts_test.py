@@ -11,11 +11,13 @@ from experiments.command import read_call, read_calls
 from lcrl import tasks
 from lcrl.evaluation import measure
 from lcrl.registry import build
+from lcrl.training import loop
 from lcrl.training.checkpoint import Checkpoints
 from lcrl.training.pairs.learner import build_learner
 from lcrl.training.pairs.settings import read
 from tests.helpers.evaluate_flags import flags
 from tests.helpers.pair_runs import changed
+from tests.helpers.saved_runs import CONFIG as RL
 
 ROWS: list[dict] = [
   {"prompt": "Say hello.", "category": "chat", "words": 5},
@@ -79,6 +81,13 @@ def test_bad_files_and_references_are_named(tmp_path):
   task = make(write(tmp_path / "rows.jsonl", ROWS), render={"fn": "reference_words"})
   with pytest.raises(ValueError, match="prompt 0 has no reference answer"):
     task.render(task.prompts[0], 64, 0)
+
+
+def test_a_run_is_not_judged_by_prompts(tmp_path, one_device):
+  path = write(tmp_path / "rows.jsonl", [{"prompt": "a3b5?"}])
+  config = {**RL, "eval_task": {"fn": "prompts", "path": path}}
+  with pytest.raises(ValueError, match="eval_task has no verifier to evaluate a run by"):
+    loop.train(config, tmp_path / "run")
 
 
 def test_nothing_is_right_or_wrong_without_a_verifier():

@@ -33,7 +33,7 @@ def read_answers(path: str | os.PathLike) -> dict[str, Rows]:
     ValueError: a line that is no answer, or no line at all.
   """
   points: dict[tuple, list[Row]] = {}
-  for i, line in enumerate(Path(path).read_text(encoding="utf-8").splitlines(), 1):
+  for i, line in enumerate(Path(path).read_text(encoding="utf-8").split("\n"), 1):
     if not line.strip():
       continue
     try:
@@ -45,21 +45,22 @@ def read_answers(path: str | os.PathLike) -> dict[str, Rows]:
     points.setdefault(tuple(row.get(name) for name in POINT), []).append(row)
   if not points:
     raise ValueError(f"{path} holds no answers.")
-  varies = [
-    len(set(values)) > 1 or name == "budget"
-    for name, values in zip(POINT, zip(*points, strict=True), strict=True)
-  ]
-  return {_label(point, varies): rows for point, rows in points.items()}
+  columns = zip(POINT, zip(*points, strict=True), strict=True)
+  differ = {name for name, values in columns if name == "budget" or len(set(values)) > 1}
+  return {_label(point, differ): rows for point, rows in points.items()}
 
 
-def _label(point: tuple, varies: Sequence[bool]) -> str:
-  """Names what tells the answers apart, such as "budget 64, target 32"."""
-  known = (x for x, shown in zip(zip(POINT, point, strict=True), varies, strict=True) if shown)
-  return ", ".join(f"{name} {value}" for name, value in known if value is not None) or "all"
+def _label(point: tuple, differ: set[str]) -> str:
+  """What tells the answers of a point apart, such as "budget 64, target 32"."""
+  known = [(n, x) for n, x in zip(POINT, point, strict=True) if n in differ and x is not None]
+  return ", ".join(f"{name} {value}" for name, value in known) or "all"
 
 
 def check_specs(specs: Sequence[Spec]) -> None:
   """Raises ValueError for a measure that does not exist or does not take its arguments."""
+  names = [spec["fn"] for spec in specs]
+  if twice := {name for name in names if names.count(name) > 1}:
+    raise ValueError(f"measures has {twice.pop()} twice: give it all its values at once.")
   for spec in specs:
     check(answers, spec, field="measures", gives=Measured, whole=False)
 
