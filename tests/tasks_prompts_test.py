@@ -55,6 +55,9 @@ def test_words_are_asked_for_by_field_and_by_reference(tmp_path):
     "Be kind.",
     "Name a bird. Use 10 words.",
   ]
+  with_context = [{"prompt": "Sum up.", "document": "Text."}]
+  task = make(write(tmp_path / "long.jsonl", with_context), template="{prompt}\n{document}")
+  assert task.prompts[0].messages[0]["content"] == "Sum up.\nText."
   path = write(tmp_path / "answers.jsonl", ROWS[1:])
   task = make(path, reference="answer", render={"fn": "reference_words"})
   shown = task.render(task.prompts[0], 64, 0).messages[-1]["content"]
@@ -68,6 +71,7 @@ def test_words_are_asked_for_by_field_and_by_reference(tmp_path):
     ({"prompt": " "}, {}, "line 1: the prompt is empty"),
     ({"prompt": "Hi"}, {"template": "{topic}"}, "line 1: no field 'topic'; it has prompt"),
     ({"prompt": "Hi"}, {"reference": "answer"}, "line 1: no field 'answer'"),
+    ({"prompt": "Hi", "passage": "P"}, {}, "line 1: passage may belong to the prompt"),
   ],
 )
 def test_bad_rows_are_named(tmp_path, row, spec, message):
