@@ -129,7 +129,8 @@ def test_a_run_on_pairs_is_evaluated_on_prompts(tmp_path, rows, one_device, monk
   checkpoints.save(1, build_learner(read(config)).initial())
   checkpoints.close()
   path = write(tmp_path / "chats.jsonl", [{"prompt": "say a", "category": "x"}])
-  given = flags(workdir=str(run), out=str(tmp_path / "out"), task=f'prompts(path="{path}")')
+  task = f'prompts(path="{path}", render=suffix(templates=" {{target}}"))'
+  given = flags(workdir=str(run), out=str(tmp_path / "out"), task=task, targets=["4", "8"])
   given.measures = "castillo"
   monkeypatch.setattr(command, "FLAGS", given)
   command.main(None)
@@ -139,10 +140,12 @@ def test_a_run_on_pairs_is_evaluated_on_prompts(tmp_path, rows, one_device, monk
   assert point["tokens"] > 0
   assert not any(name.startswith("pass@") for name in point)
   measures = json.loads((tmp_path / "out" / "measures.json").read_text())["points"]
-  assert measures["budget 16"]["castillo"]["tokens"] == point["tokens"]
+  means = [measures[f"budget 16, target {n}"]["castillo"]["tokens"] for n in (4, 8)]
+  assert means == [asked["tokens"] for asked in found["asked"]]
+  assert (tmp_path / "out" / "asked.png").exists()
   assert "no accuracy" in (tmp_path / "out" / "evaluation.md").read_text()
   answers = [json.loads(x) for x in (tmp_path / "out" / "answers.jsonl").read_text().splitlines()]
-  assert len(answers) == 2
+  assert len(answers) == 4  # two to each target
   for row in answers:
     assert row["correct"] is row["score"] is row["outcome"] is None
     assert row["row"] == {"category": "x"}
