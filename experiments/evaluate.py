@@ -4,6 +4,8 @@
   python -m experiments.evaluate --config=configs/laser.py --model=exported --samples=4
   python -m experiments.evaluate --workdir=runs/l1 --targets=512,1024,2048
   python -m experiments.evaluate --config=configs/laser.py --along=A:B --strengths=0,0.5,1 --out=o
+  python -m experiments.evaluate --workdir=runs/laser --recipe='best_of(n=8, budget=512)'
+  python -m experiments.evaluate --workdir=runs/simpo --task=data/chats.jsonl
 
 A run folder supplies its config and newest valid checkpoint; a config supplies the task and, unless
 --model names a Hugging Face folder, the model. All sets of the config are answered (eval_task and
@@ -11,6 +13,11 @@ eval_tasks; --sets chooses), at each cap of --budgets, and for each budget that 
 (--targets and --levels, of methods whose prompts show one). Writes evaluation.json, .md and .png to
 --out, and every answer with its verdict to answers.jsonl (in a run's folder:
 evaluation_answers.jsonl).
+--task takes the place of all sets: another task (`lcrl.tasks`), as --task='jsonl(path="a/b.jsonl",
+reference=after_hashes)', or a file of prompts. Nothing verifies answers to these: they have a
+length and no accuracy. --measures applies measures by name to all answers
+(`experiments.measures`). --recipe spends more tokens on each answer (`lcrl.evaluation.test_time`):
+tokens are then all that it sampled.
 --along evaluates A + strength * (B - A) at each strength, in a folder of its own, and plots all as
 one curve: path.json, .md and .png.
 """
@@ -30,17 +37,20 @@ import jax
 import numpy as np
 from absl import flags
 
-from experiments import command
+from experiments import command, recipes
 from experiments.export import anywhere, restore
+from experiments.measures import measured
 from lcrl import evaluation, tasks
 from lcrl.data import sources as data_sources
 from lcrl.data.choosing import split
 from lcrl.evaluation import measures, plots, sets_report, setup, tables
+from lcrl.evaluation.answers.report import check_specs
 from lcrl.evaluation.progress import to_stderr
 from lcrl.evaluation.report import setups
 from lcrl.mesh import param_shardings
 from lcrl.policies import sources
 from lcrl.registry import build, resolve
+from lcrl.tasks.prompts import LAYOUTS
 from lcrl.tasks.task import Task
 from lcrl.training import evaluator, fields, kinds
 from lcrl.training.build import build_tokenizer, eval_temperature, rollout_worker
@@ -63,13 +73,16 @@ class Request(NamedTuple):
   everywhere: Mapping[str, Any]  # fields of `EvalSet` that take the place of those of all sets
   asked: Mapping[str, Any]  # targets and levels that take the place of those of the main set
   seed: int
+  recipe: Mapping[str, Any] | None = None  # for test time
+  reward: str | None = None  # run folder of a reward model that the recipe reads
 
 
-def spread(arrays: Mapping[str, np.ndarray], cap: int, ks: Sequence[int]) -> dict[str, Any]:
+def spread(arrays: Mapping[str, Any], cap: int, ks: Sequence[int]) -> dict[str, Any]:
   """pass@k with intervals over prompts, and quantiles of length, of `answer_all`."""
   numbers: dict[str, Any] = {}
-  samples, right = arrays["valid"].sum(1), (arrays["correct"] & arrays["valid"]).sum(1)
-  for k in ks:
+  samples, correct = arrays["valid"].sum(1), arrays["correct"]
+  for k in ks if correct is not None else ():
+    right = (correct & arrays["valid"]).sum(1)
     p, *ends = evaluation.accuracy_estimate(evaluation.pass_at_k(samples, right, k=k)[:, None])
     numbers[f"pass@{k}"] = p
     numbers[f"pass@{k}_ci"] = [None if np.isnan(end) else end for end in ends]
@@ -77,16 +90,21 @@ def spread(arrays: Mapping[str, np.ndarray], cap: int, ks: Sequence[int]) -> dic
 
 
 def points_of(
-  one: evaluator.Prepared, params: Any, request: Request, keep: Callable | None
+  one: evaluator.Prepared,
+  params: Any,
+  request: Request,
+  keep: Callable | None,
+  answer: Callable | None = None,
 ) -> dict[str, dict[str, Any]]:
-  """The numbers of a set at each cap."""
+  """The numbers of a set at each cap; `answer` as `Prepared.answers` takes it."""
   points, key = {}, jax.random.key(request.seed)
   for cap in request.budgets or [one.max_tokens]:
     # One key for all: a larger budget continues the same answers.
-    answers = one.answers(params, key=key, cap=cap, keep=keep)
+    answers = one.answers(params, key=key, cap=cap, keep=keep, answer=answer)
     arrays = evaluator.pooled([part.arrays for part in answers])
     ks = request.ks or [arrays["valid"].shape[1]]
     points[str(cap)] = one.record(answers) | spread(arrays, cap, ks)
+    points[str(cap)] |= recipes.spent([part.arrays for part in answers])
   return points
 
 
@@ -104,12 +122,13 @@ def evaluate(
     params = initial_params(settings, model)
   else:
     step, params = restore(workdir, model, step)
+  answer = recipes.answering(request.recipe, request.reward, model, tokenizer)
   records = {}
   with contextlib.ExitStack() as stack:
     for one in sets_of(settings, model, tokenizer, request, stack):
       one.setup["model"] = name if step is None else f"{name}, step {step}"
       setup.tell(one.setup)
-      points = points_of(one, params, request, keep)
+      points = points_of(one, params, request, keep, answer)
       records[one.name] = {"budgets": points, "evaluation": one.setup}
   record, *_ = records.values()
   main, further = record | largest(record), list(records.items())[1:]
@@ -120,6 +139,7 @@ def evaluate(
     "samples": record["evaluation"]["samples"],
     "temperature": settings.sampling.temperature,
     **({"control": dict(s)} if (s := settings.sampling.control) else {}),
+    **({"recipe": dict(request.recipe)} if request.recipe else {}),
     **{key: main[key] for key in ("budgets", "asked", "following", "evaluation") if key in main},
     **({"tasks": {name: largest(one) | one for name, one in further}} if further else {}),
     "seed": request.seed,
@@ -149,7 +169,7 @@ def sets_of(
   training prompts, too, and warns of them."""
   spec = settings.eval_task if task_of(settings.eval_task or {}) else settings.built.get("task")
   if spec is None:
-    raise ValueError("the config has no section task to evaluate on.")
+    raise ValueError("the config has no section task to evaluate on: name one, --task='...'.")
   every = [evaluator.MAIN, *sorted(settings.eval_tasks)]
   if unknown := set(request.sets or ()) - {*every}:
     raise ValueError(f"there is no set {sorted(unknown)[0]!r}; there are {', '.join(every)}.")
@@ -193,15 +213,19 @@ def write(out: Path, record: Mapping[str, Any]) -> str:
   out.mkdir(parents=True, exist_ok=True)
   evaluation.write_json(out / "evaluation.json", record)
   named = {f"{cap} tokens": point for cap, point in record["budgets"].items()}
-  plots.pareto(out / "evaluation.png", named)
+  judged = any(point["accuracy"] is not None for point in named.values())
+  picture = "![accuracy against tokens at each budget](evaluation.png)"
+  if judged:
+    plots.pareto(out / "evaluation.png", named)
   table = tables.to_markdown(tables.budgets(record["budgets"]))
   text = [
     f"# {record['model'] or 'A fresh model'} on {record['task']['fn']}",
     table,
     f"{record['samples']} answers to each prompt at temperature {record['temperature']}; brackets "
     "hold 95 % intervals over prompts.",
+    *recipes.lines(record),
     *setups({"": record}),
-    "![accuracy against tokens at each budget](evaluation.png)",
+    picture if judged else "Nothing verified these answers: they have no accuracy.",
     *sets_report.sections(out, {record.get("method") or "model": record}),
     "## By difficulty",
     tables.to_markdown(tables.by_difficulty(named)),
@@ -225,6 +249,8 @@ def read_flags(given: Any) -> tuple[Any, Request]:
     if workdir is not None:
       raise ValueError("--model needs --config; --workdir brings its own model.")
     settings = with_model(settings, given.model)
+  if given.task is not None:
+    settings = with_task(settings, given.task)
   whole = {name: _whole(getattr(given, name) or (), name) for name in LISTS}
   numbers = {name: getattr(given, name) for name in ("samples", "prompts") if getattr(given, name)}
   counts = [given.batch, *whole["budgets"]]
@@ -233,7 +259,15 @@ def read_flags(given: Any) -> tuple[Any, Request]:
     raise ValueError(f"budgets, samples, prompts and batch must be at least 1, got {min(counts)}.")
   asked = {name: tuple(whole[name]) for name in ("targets", "levels") if whole[name]}
   request = Request(
-    workdir, given.step, whole["budgets"], whole["pass_at"], given.sets, numbers, asked, given.seed
+    workdir,
+    given.step,
+    whole["budgets"],
+    whole["pass_at"],
+    given.sets,
+    numbers,
+    asked,
+    given.seed,
+    *recipes.read(given),
   )
   return here(settings, given, request.budgets), request
 
@@ -305,6 +339,19 @@ def with_model(settings: Any, folder: str) -> Any:
   return dataclasses.replace(settings, built=built)
 
 
+def with_task(settings: Any, text: str) -> Any:
+  """The settings with the task that the flag --task names in place of their evaluation sets."""
+  if Path(text).suffix.removeprefix(".") in LAYOUTS:
+    spec: dict[str, Any] = {"fn": "prompts", "path": text}
+  else:
+    spec = command.read_call(text, "task")
+  fields.check_function(fields.EVAL_TASK, spec, "task")
+  sets: dict[str, Any] = {"eval_task": spec, "eval_tasks": {}}
+  if any(field.name == "eval_task" for field in dataclasses.fields(settings)):
+    return dataclasses.replace(settings, **sets)
+  return dataclasses.replace(settings, built={**settings.built, **sets})
+
+
 def at_strength(settings: Any, along: str, strength: float) -> Any:
   """The settings with a model on the line "A:B" through two Hugging Face folders."""
   first, _, second = along.partition(":")
@@ -364,6 +411,10 @@ def evaluate_path(
 
 def main(_) -> None:
   settings, request = read_flags(FLAGS)
+  if FLAGS.measures is not None:
+    if FLAGS.along is not None:
+      raise ValueError("--measures needs one model: apply experiments.measures to each strength.")
+    check_specs(command.read_calls(FLAGS.measures, "measures"))
   out = request.workdir if FLAGS.out is None else opened(FLAGS.out)
   assert out is not None  # `read_flags`
   if FLAGS.along is not None:
@@ -378,6 +429,8 @@ def main(_) -> None:
     record["method"] = Path(FLAGS.workdir).name
   if jax.process_index() == 0:
     print(write(out, record))
+    if FLAGS.measures is not None:
+      print(f"\n{measured([answers_file(out)], FLAGS.measures, out)}")
     publish(out)
     place = origin(out)
     print(f"\n{place / 'evaluation.md'}; the answers are in {place / answers_file(out).name}")
@@ -388,6 +441,10 @@ if __name__ == "__main__":
   flags.DEFINE_string("workdir", None, "Run folder, instead of a config.")
   flags.DEFINE_integer("step", None, "The step of the checkpoint; the newest if not given.")
   flags.DEFINE_string("model", None, "Hugging Face folder, instead of the config's model.")
+  flags.DEFINE_string("task", None, "A file of prompts, or a task as name(field=value, ...).")
+  flags.DEFINE_string("measures", None, "Measures of the answers: name, name(field=value), ...")
+  flags.DEFINE_string("recipe", None, "A recipe for test time, as name(field=value, ...).")
+  flags.DEFINE_string("reward", None, "Run folder of a reward model that a recipe reads.")
   flags.DEFINE_string("along", None, "A:B, two folders: models on the line through them.")
   flags.DEFINE_list("strengths", ["0", "0.25", "0.5", "0.75", "1"], "0: A, 1: B.")
   flags.DEFINE_list("sets", None, "Evaluation sets: eval_task, and names of eval_tasks; all.")

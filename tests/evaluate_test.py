@@ -1,7 +1,6 @@
 """experiments.evaluate: what it measures at a budget, what it writes, and whole commands."""
 
 import json
-import types
 
 import numpy as np
 import pytest
@@ -12,19 +11,10 @@ from experiments.export import export
 from lcrl.evaluation import measure
 from lcrl.training import evaluator
 from lcrl.training.evaluator import pooled
+from tests.helpers.evaluate_flags import flags
 from tests.helpers.saved_runs import CONFIG, save_run
 
 pytestmark = pytest.mark.usefixtures("one_device")
-
-
-def flags(config=None, **given):
-  """What the command line says, with its defaults."""
-  names = (
-    "workdir step model budgets pass_at temperature along strengths sets targets levels control"
-  )
-  said = {"control": None, "prompts": 6, "batch": 4, "seed": 0, "samples": 2, "out": "out", **given}
-  said["config"] = config and types.SimpleNamespace(to_dict=lambda: config)
-  return types.SimpleNamespace(**{**dict.fromkeys(names.split()), **said})
 
 
 def answers(right, lengths, cap):

@@ -92,11 +92,14 @@ def asked_picture(path: str | os.PathLike, runs: Runs) -> None:
         continue
       colour = COLOURS[i % len(COLOURS)]
       x = np.array([targets[p["label"]] if numeric else labels.index(p["label"]) for p in points])
-      for ax, key, scale in ((left, "tokens", 1), (right, "accuracy", 100)):
+      judged = points[0]["accuracy"] is not None
+      for ax, key, scale in ((left, "tokens", 1), (right, "accuracy", 100))[: 1 + judged]:
         values, errors = zip(*(with_error(point, key) for point in points), strict=True)
         y, error = scale * np.array(values), scale * np.concatenate(errors, axis=1)
         ax.errorbar(x, y, error, fmt="o-", ms=5, color=colour, **BARS)
-      ends.append((x[-1], 100 * points[-1]["accuracy"], name, colour))
+      if judged:
+        ends.append((x[-1], 100 * points[-1]["accuracy"], name, colour))
+    right.set_visible(bool(ends))  # without a verifier there is no accuracy
     if numeric:
       top = max(targets.values())
       left.plot([0, top], [0, top], color=GREY, ls=(0, (4, 3)), lw=1.1)

@@ -39,6 +39,7 @@ class Prompt:
   messages: Messages
   reference: Any
   difficulty: int = 0  # as the task counts it
+  row: Mapping[str, Any] | None = None  # more fields of the data set, for measures of answers
 
 
 @dataclasses.dataclass(frozen=True)
@@ -124,6 +125,7 @@ class Task:
   it is pickled into a worker. A response is correct when it has a score of at least `threshold`.
   `evaluates`: the scorer may run responses as code, so each gets a process of its own.
   `variables` are those of the chat template, such as enable_thinking=False.
+  `judged`: False if nothing can be right or wrong, so that scores and verdicts mean nothing.
   """
 
   name: str
@@ -135,3 +137,4 @@ class Task:
   evaluates: bool = False
   variables: Mapping[str, Any] = dataclasses.field(default_factory=dict)
   held_out: Sequence[Prompt] = ()  # prompts that no step trains on, of `test_share` in a config
+  judged: bool = True

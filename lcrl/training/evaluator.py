@@ -32,7 +32,7 @@ class Answers(NamedTuple):
   """The answers to the prompts of a set that asked for one budget."""
 
   asked: Asked
-  arrays: dict[str, np.ndarray]  # of `answer_all`
+  arrays: dict[str, Any]  # of `answer_all`
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -47,6 +47,7 @@ class Prepared:
   max_tokens: int
   batch: int
   setup: dict[str, Any]  # `lcrl.evaluation.setup`
+  judged: bool = True  # `Task.judged`
 
   def answers(
     self,
@@ -56,14 +57,16 @@ class Prepared:
     cap: int | None = None,
     say: Callable[[str], None] | None = None,
     keep: Callable[[dict[str, Any]], None] | None = None,
+    answer: Callable[..., dict[str, Any]] | None = None,
   ) -> list[Answers]:
-    """Answers of at most `cap` tokens for each budget that is asked; `keep` gets every answer."""
+    """Answers of at most `cap` tokens for each budget that is asked; `keep` gets every answer.
+    `answer` takes the place of `answer_all`, as a recipe (`lcrl.evaluation.test_time`) does."""
     cap, found = cap or self.max_tokens, []
     with self.opened() as worker:
       for asked in self.asked or (Asked(None),):
         title = ["evaluation" if self.name == MAIN else self.name, f"at most {cap} tokens"]
         title += [asked.label] * bool(self.asked)
-        arrays = answer_all(
+        arrays = (answer or answer_all)(
           worker,
           params,
           self.prompts,
@@ -93,10 +96,13 @@ class Prepared:
     return found
 
 
-def pooled(parts: Sequence[Mapping[str, np.ndarray]]) -> dict[str, np.ndarray]:
+def pooled(parts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
   """The arrays of several answers to the same prompts side by side, for `measure`."""
   fields = ("correct", "lengths", "valid", "truncated")
-  beside = {name: np.concatenate([part[name] for part in parts], 1) for name in fields}
+  beside = {
+    name: None if parts[0][name] is None else np.concatenate([part[name] for part in parts], 1)
+    for name in fields
+  }
   return beside | {"difficulty": parts[0]["difficulty"]}
 
 
@@ -137,6 +143,11 @@ def make_evaluator(
   sets = prepare(model, tokenizer, worker, training=training)
   for one, options in sets:
     refuse_overlap(one, options)
+    if not one.judged:
+      raise ValueError(
+        f"{one.name} has no verifier to evaluate a run by: name a task with one, and measure the "
+        "answers to these prompts by experiments.evaluate --task."
+      )
     setup.tell(one.setup, say)
   key = step_key(model.settings.seed, EVAL_STREAM)
 
@@ -239,6 +250,7 @@ class Preparing:
         "temperature": build.eval_temperature(s),
         **self.training.overlap(chosen),
       },
+      task.judged,
     )
 
   @contextlib.contextmanager
