@@ -15,7 +15,7 @@ from matplotlib.ticker import MaxNLocator
 
 from lcrl.evaluation.plots import BARS, COLOURS, STYLE, save, with_error, within_percent
 
-__all__ = ["training"]
+__all__ = ["dynamics", "training"]
 
 PANELS = (  # metric of a step, where an evaluation has it, title, scale
   ("accuracy", ("accuracy",), "accuracy, %", 100),
@@ -74,10 +74,7 @@ def _draw_steps(ax: Axes, steps: Sequence[Mapping[str, Any]], name: str, scale: 
     at, y, color=COLOURS[0], lw=1.4 if few else 0.7, alpha=1 if few else 0.4, label="training"
   )
   if not few:
-    ones = np.ones(window)
-    count = np.convolve(there, ones, "same")
-    mean = np.convolve(np.where(there, y, 0), ones, "same") / np.where(count, count, np.nan)
-    ax.plot(at, mean, color=COLOURS[0], label=f"training, mean of {window} steps")
+    ax.plot(at, smoothed(y), color=COLOURS[0], label=f"training, mean of {window} steps")
 
 
 def _draw_evaluations(
@@ -100,3 +97,101 @@ def _draw_evaluations(
       "label": "evaluation",
     }
     ax.errorbar(x, y, error, **how, **BARS)
+
+
+SHARES = (  # title, scale, metrics with their labels
+  (
+    "clipped tokens, %",
+    100,
+    {"clip_fraction": "by the clip", "dual_clip_fraction": "by the second clip"},
+  ),
+  (
+    "approximate KL, nats per token",
+    1,
+    {"approx_kl": "old || policy", "sampler_kl": "sampler || policy", "kl": "policy || reference"},
+  ),
+  ("probability of the end token where drawn, %", 100, {"end_probability": ""}),
+  (
+    "right answers that other terms turned, %",
+    100,
+    {"length_term/negative_adv": "negative advantage", "length_term/no_reward": "no reward left"},
+  ),
+  ("answers cut at the cap, %", 100, {"truncated": ""}),
+)
+SIDES = (("right", COLOURS[0]), ("wrong", COLOURS[1]))
+
+
+def dynamics(path: str | os.PathLike, steps: Sequence[Mapping[str, Any]]) -> bool:
+  """How a run of RL learned: `SHARES`, lengths by right and wrong, and the reward by term.
+
+  Args:
+    path: of the PNG.
+    steps: lines of metrics.jsonl, one a step.
+  Returns: whether there was anything to draw.
+  """
+  known = lambda name: any(row.get(name) is not None for row in steps)
+  terms = {
+    name: name[5:]
+    for name in dict.fromkeys(x for row in steps for x in row)
+    if name.startswith("term/")
+  }
+  panels: list[tuple[str, float, dict[str, str]]] = [*SHARES]
+  panels += [("reward by term, mean of all answers", 1, terms)] if len(terms) > 1 else []
+  panels = [
+    (t, s, found)
+    for t, s, names in panels
+    if (found := {n: label for n, label in names.items() if known(n)})
+  ]
+  lengths = known("length/right_p50") or known("length/wrong_p50")
+  if not panels or not lengths:
+    return False
+  with matplotlib.rc_context(STYLE):
+    rows = -(-(len(panels) + 1) // 2)
+    figure = Figure(figsize=(9.2, 3.1 * rows))
+    first, *axes = figure.subplots(rows, 2, squeeze=False).ravel()
+    _draw_quantiles(first, steps)
+    for ax, (title, scale, names) in zip(axes, panels, strict=False):
+      ax.set(title=title)
+      for i, (name, label) in enumerate(names.items()):
+        _draw_mean(ax, steps, name, scale, COLOURS[i % len(COLOURS)], label)
+      ax.margins(x=0)
+    for ax in axes[len(panels) :]:
+      ax.set_axis_off()
+    for ax in (first, *axes[: len(panels)]):
+      ax.set_xlabel("training step")
+      ax.xaxis.set_major_locator(MaxNLocator(5, integer=True))
+      if len(ax.get_legend_handles_labels()[0]) > 1:
+        ax.legend(frameon=False, fontsize=9, loc="best")
+    save(figure, path)
+  return True
+
+
+def _draw_quantiles(ax: Axes, steps: Sequence[Mapping[str, Any]]) -> None:
+  """The median length of right and of wrong answers, over their 10 % and 90 % quantiles."""
+  ax.set(title="tokens per answer: median, 10 to 90 %")
+  at = [row["step"] for row in steps]
+  for side, colour in SIDES:
+    low, mid, high = (
+      smoothed(np.array([row.get(f"length/{side}_p{q}") for row in steps], np.float64))
+      for q in (10, 50, 90)
+    )
+    if np.isfinite(mid).any():
+      ax.fill_between(at, low, high, color=colour, alpha=0.15, lw=0)
+      ax.plot(at, mid, color=colour, label=side)
+  ax.set_ylim(bottom=0)
+  ax.margins(x=0)
+
+
+def _draw_mean(
+  ax: Axes, steps: Sequence[Mapping[str, Any]], name: str, scale: float, colour: str, label: str
+) -> None:
+  """The running mean of a metric."""
+  y = scale * np.array([row.get(name) for row in steps], np.float64)
+  ax.plot([row["step"] for row in steps], smoothed(y), color=colour, label=label)
+
+
+def smoothed(y: np.ndarray) -> np.ndarray:
+  """The running mean over a twentieth of the steps; nan where none of them has a number."""
+  there, ones = np.isfinite(y), np.ones(max(len(y) // 20, 1))
+  count = np.convolve(there, ones, "same")
+  return np.convolve(np.where(there, y, 0), ones, "same") / np.where(count > 0.5, count, np.nan)
