@@ -38,15 +38,14 @@ def test_seeds_are_averaged_and_files_written(tmp_path):
   folders = sorted(str(p) for p in (tmp_path / "runs").iterdir())
   out = tmp_path / "out"
   compare(folders, out, baseline="correctness")
-  rows = list(csv.DictReader((out / "compare.csv").read_text().splitlines()))
+  rows = list(csv.DictReader((out / "comparison.csv").read_text().splitlines()))
   assert [row["run"] for row in rows] == ["correctness", "laser"]
   assert float(rows[1]["tokens"]) == 12.0
   assert rows[1]["seeds"] == "3"
   assert float(rows[1]["vs_baseline_tokens_percent"]) == pytest.approx(-50)
-  page = (out / "compare.html").read_text()
-  assert re.search(r'src="data:image/png;base64,iVBOR\w+', page)
-  assert "http" not in page  # self-contained
-  assert "| laser * | 3 |" in (out / "compare.md").read_text()
+  page = (out / "comparison.html").read_text()
+  assert "http" not in page.replace("http://www.w3.org/2000/svg", "")  # self-contained
+  assert "| laser * | 3 |" in (out / "comparison.md").read_text()
   assert (out / "pareto.png").stat().st_size > 10_000
 
 
@@ -115,7 +114,7 @@ def test_what_has_no_result_is_skipped_and_said(tmp_path):
     }.items():
       assert re.search(rf"Skipped: \S+{re.escape(name)}.*{re.escape(why)}", text)
     assert text.count("Skipped") == 8 + again
-    assert "Skipped" in (runs / "compared" / "compare.html").read_text()
+    assert "Skipped" in (runs / "compared" / "comparison.html").read_text()
 
 
 def test_an_unknown_baseline_is_refused_with_the_names_there_are(tmp_path):
@@ -133,7 +132,7 @@ def test_seeds_are_averaged_only_where_configs_differ_in_the_seed_alone(tmp_path
   other = having(reward={"alpha": 0.9})
   same += [save(tmp_path / "other", "laser", 90, 9, seed=3, config=other)]
   text = compare(same, tmp_path / "out")
-  rows = list(csv.DictReader((tmp_path / "out" / "compare.csv").read_text().splitlines()))
+  rows = list(csv.DictReader((tmp_path / "out" / "comparison.csv").read_text().splitlines()))
   assert [(row["group"], row["seeds"], row["tokens"]) for row in rows] == [
     ("1", "3", "11.0"),
     ("1", "1", "9.0"),
@@ -162,7 +161,7 @@ def test_what_was_measured_differently_shares_no_front(tmp_path, config, said):
   assert said in text
   assert "| c * | 1 |" in text  # the best of its own group
   assert (tmp_path / "out" / "pareto_2.png").exists()
-  assert "## Group 2" in (tmp_path / "out" / "compare.md").read_text()
+  assert "## Group 2" in (tmp_path / "out" / "comparison.md").read_text()
 
 
 def test_the_setup_of_a_summary_goes_before_its_config(tmp_path):
@@ -190,7 +189,7 @@ def test_evaluations_are_read(tmp_path):
     write_json(tmp_path / name / "evaluation.json", found)
     folders.append(str(tmp_path / name))
   compare(folders, tmp_path / "out", baseline="plain, 16 tokens")
-  rows = list(csv.DictReader((tmp_path / "out" / "compare.csv").read_text().splitlines()))
+  rows = list(csv.DictReader((tmp_path / "out" / "comparison.csv").read_text().splitlines()))
   assert [(row["group"], row["run"]) for row in rows] == [
     ("1", "plain, 16 tokens"),
     ("1", "laser, 16 tokens"),
