@@ -110,6 +110,8 @@ def _part(out: Path, number: int, group: Mapping[str, Result], baseline: str):
   plots.pareto(out / picture, runs)
   rows = tables.rows(runs, baseline=baseline)
   cells = [tables.overview(rows, baseline=baseline)]
+  if further := tables.further(runs):
+    cells.append(further)
   paragraphs = setups(runs)
   if fields := differences(group):
     cells.append(_configs(fields, list(group)))

@@ -177,6 +177,23 @@ def test_the_setup_of_a_summary_goes_before_its_config(tmp_path):
   assert text.count("THESE ARE THE TRAINING PROMPTS: 4 of the 4") == 1
 
 
+def test_further_evaluation_sets_have_a_table(tmp_path):
+  keys = ("accuracy", "accuracy_ci", "tokens", "tokens_ci")
+  point = {key: x for key, x in run("x", 50, 40).items() if key in keys}
+  folders = [save(tmp_path / "a", "a", 96, 12, tasks={"math500": point})]
+  folders += [save(tmp_path / "b", "b", 96, 14)]
+  text = compare(folders, tmp_path / "out")
+  assert "| further evaluation sets | math500: accuracy, % | math500: tokens |" in text
+  assert "| a | 50.0 [40.2, 59.8] | 40.0 [40.0, 40.0] |" in text
+  assert "| b | - | - |" in text
+  save(tmp_path / "more" / "a", "a", 96, 12, seed=0, tasks={"math500": point})
+  other = point | {"accuracy": 0.7}
+  save(tmp_path / "more" / "b", "a", 96, 12, seed=1, tasks={"math500": other, "aime": point})
+  pooled = gather([str(tmp_path / "more")])["a"]["tasks"]
+  assert pooled.keys() == {"math500"}  # all seeds have it
+  assert pooled["math500"]["accuracy"] == pytest.approx(0.6)
+
+
 def test_evaluations_are_read(tmp_path):
   """Each budget is a result; budgets are told apart, models are compared."""
   folders = []

@@ -58,7 +58,7 @@ def test_histograms_share_bins_and_tell_right_from_wrong(tmp_path):
   ]
   write_lines(tmp_path / "a" / "answers.jsonl", rows)
   write_lines(tmp_path / "b" / "answers.jsonl", [{"prompt": "p", "tokens": 4}, {"prompt": "q"}])
-  made = [models.Model(name, (tmp_path / name,), [], None) for name in "abc"]
+  made = [models.Model(name, (tmp_path / name,), []) for name in "abc"]
   found = answers.histograms(made)
   assert found["edges"] == [2 * i for i in range(25)]  # 24 bins up to 47 tokens
   a, b, c = found["models"]
@@ -98,7 +98,7 @@ def test_samples_are_matched_by_prompt_and_disagreement_comes_first(tmp_path):
       for i, c in enumerate(right)
     ]
     write_lines(tmp_path / name / "answers.jsonl", [*rows, {"prompt": f"alone {name}"}, "torn"])
-  made = [models.Model(name, (tmp_path / name,), [], None) for name in "ab"]
+  made = [models.Model(name, (tmp_path / name,), []) for name in "ab"]
   found = answers.side_by_side(made, prompts=3, letters=8)
   assert [row["prompt"] for row in found] == ["q1", "q0", "alone a"]
   assert found[0]["answers"] == {

@@ -8,7 +8,7 @@ function histogram(found, edges, name) {
   const most = Math.max(up, down, 1);
   const ys = [down ? -1.12 * Math.max(down, 0.15 * most) : 0, 1.12 * Math.max(up, 0.15 * most)];
   const frame = axes({
-    title: shorter(name, 44), xLabel: "length of an answer, tokens", xs: [0, edges.at(-1)], ys, width: 400, height: 250,
+    title: `${shorter(name, 24)}, % of answers`, xLabel: "length of an answer, tokens", xs: [0, edges.at(-1)], ys, width: 400, height: 250,
     yTick: (v) => number(Math.abs(v)), label: `Lengths of answers of ${name}, in % of its answers`,
   });
   const { svg, x, y, box } = frame;
@@ -22,9 +22,14 @@ function histogram(found, edges, name) {
       hint(bar, name, () => [`${edges[i]}${open} tokens`, [`${count} ${label}, ${number(share(count))} % of its answers`, fill]]);
       svg.append(bar);
     });
-    if (sign < 0 && !down) return;
-    svg.append(draw("text", { x: box.right - 4, y: sign > 0 ? box.top + 12 : box.bottom - 8, "text-anchor": "end", class: "halo" }, `${label}, % of answers`));
   });
+  let end = box.right;
+  for (const [label, sign, fill] of [...sides].reverse()) {
+    if (!(sign > 0 ? up : down)) continue;
+    end -= textWidth(label);
+    svg.append(draw("rect", { x: end - 13, y: 7, width: 9, height: 9, fill }), draw("text", { x: end, y: 15 }, label));
+    end -= 24;
+  }
   svg.append(draw("line", { x1: box.left, x2: box.right, y1: y(0), y2: y(0), class: "axis" }));
   const means = found.means.map((mean, i) => (mean === null ? null : `${number(mean)} tokens ${sides[i][0]}`)).filter(Boolean);
   return node("figure", {}, svg, node("figcaption", {}, `On average ${means.join(", ")}; ${total} answers of ${found.words}.`));

@@ -103,8 +103,14 @@ class Lengths(NamedTuple):
   words: str
 
 
+def _sources(model: Model) -> list[Source]:
+  """Of each seed's folder; where some were evaluated, of these alone."""
+  found = [source for home in model.homes if (source := source_of(home))]
+  return [source for source in found if source.files[0].name in FILES] or found
+
+
 def _lengths(model: Model) -> Lengths | None:
-  sources = [found for home in model.homes if (found := source_of(home))]
+  sources = _sources(model)
   every = [x for x in itertools.chain.from_iterable(map(answers, sources)) if x.tokens is not None]
   if not every:
     return None
@@ -151,7 +157,7 @@ def side_by_side(models: Sequence[Model], *, prompts: int, letters: int) -> list
     prompts: how many, at most.
     letters: of a text; longer ones are cut.
   """
-  sources = [next(filter(None, map(source_of, model.homes)), None) for model in models]
+  sources = [next(iter(_sources(model)), None) for model in models]
   seen: dict[str, dict[int, bool]] = {}
   for i, source in enumerate(sources):
     for one in answers(source) if source else ():

@@ -12,7 +12,8 @@ function frontChart(group, selected, toggle) {
   const at = (p) => [x(p.tokens[0]), y(100 * p.accuracy[0])];
   const corners = frontCorners(group.points.filter((p) => p.front).map(at), box);
   svg.append(draw("path", { d: corners.map((c, i) => `${i ? "L" : "M"}${c}`).join(""), class: "front" }));
-  const lines = [...segments(corners), ...points.flatMap((p) => {
+  const visible = points.filter((p) => p.model === undefined || selected.has(p.model));
+  const lines = [...segments(corners), ...visible.flatMap((p) => {
     const [a, b] = at(p);
     const across = p.tokens[1] === null ? [] : [{ left: x(p.tokens[1]), right: x(p.tokens[2]), top: b - 1, bottom: b + 1 }];
     return p.accuracy[1] === null ? across : [...across, { left: a - 1, right: a + 1, top: y(100 * p.accuracy[2]), bottom: y(100 * p.accuracy[1]) }];

@@ -102,7 +102,9 @@ if (data.paths.length) section("paths", "Paths of merged models", "Models on the
   frame.svg.append(draw("path", { d: path(x, y, frame.x, frame.y), fill: "none", stroke: colour(i), "stroke-width": 2 }));
   const taken = [];
   one.points.forEach((p, j) => {
-    frame.svg.append(shape(0, frame.x(x[j]), frame.y(y[j]), { fill: colour(i) }, 4));
+    const dot = shape(0, frame.x(x[j]), frame.y(y[j]), { fill: colour(i), tabindex: 0 }, 4);
+    hint(dot, `strength ${number(Number(p.strength))}`, () => told(p));
+    frame.svg.append(dot);
     nameBeside(frame.svg, [frame.x(x[j]), frame.y(y[j]), number(Number(p.strength))], taken, frame.box);
   });
   return node("figure", {}, frame.svg);

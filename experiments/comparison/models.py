@@ -9,7 +9,6 @@ from typing import Any
 
 from experiments.run_folders import Result
 from lcrl.evaluation import read_json, seed_estimate
-from lcrl.evaluation.summaries import Summary
 
 __all__ = ["Model", "asked", "budgets", "models_of", "paths"]
 
@@ -23,7 +22,6 @@ class Model:
   name: str
   homes: tuple[Path, ...]  # a folder for each seed
   results: list[tuple[str, Result]]  # with their names in the tables
-  summary: Summary | None  # of a run; None of an evaluation
 
 
 def models_of(results: Mapping[str, Result]) -> list[Model]:
@@ -32,14 +30,14 @@ def models_of(results: Mapping[str, Result]) -> list[Model]:
   names = set(results)
   for name, one in results.items():
     if one.cap is None:
-      found.append(Model(name, one.homes, [(name, one)], one.summary))
+      found.append(Model(name, one.homes, [(name, one)]))
   for name, one in results.items():
     if one.cap is None:
       continue
     owner = next((model for model in found if set(one.homes) <= set(model.homes)), None)
     if owner is None:
       short = name.removesuffix(f", {one.cap} tokens")
-      owner = Model(short if short not in names else name, one.homes, [], None)
+      owner = Model(short if short not in names else name, one.homes, [])
       names.add(owner.name)
       found.append(owner)
     owner.results.append((name, one))
@@ -74,7 +72,8 @@ def budgets(model: Model) -> list[dict[str, Any]]:
 def asked(model: Model) -> list[dict[str, Any]]:
   """Accuracy and tokens at each budget that prompts asked for, where evaluations have them."""
   at: dict[tuple[str, Any], list[Mapping[str, Any]]] = {}
-  for record in [*_records(model), *([model.summary] if model.summary else [])]:
+  seeds = [x.summary for _, one in model.results if one.cap is None for x in one.members or (one,)]
+  for record in [*_records(model), *seeds]:
     for point in record.get("asked") or ():
       at.setdefault((str(point["label"]), point.get("target")), []).append(point)
   found = [

@@ -135,6 +135,10 @@ def pool(summaries: Sequence[Summary]) -> Summary:
   if unmeasured:
     raise ValueError(f"a run without accuracy or tokens cannot be pooled: seeds {unmeasured}.")
   kept = {key: first[key] for key in ("method", "evaluation", "accuracy_of") if key in first}
+  sets = [s.get("tasks") or {} for s in summaries]
+  if further := [name for name in sets[0] if all(name in of_seed for of_seed in sets)]:
+    points = lambda name: [{key: of_seed[name][key] for key in POINT} for of_seed in sets]
+    kept["tasks"] = {name: _over_seeds(points(name)) for name in further}
   return kept | {
     **_over_seeds([{key: s[key] for key in POINT} for s in summaries]),
     "start": _over_seeds([s["start"] for s in summaries]),

@@ -13,6 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from lcrl.evaluation.labels import name_lines
 from lcrl.evaluation.plots import BARS, COLOURS, STYLE, save, with_error, within_percent
 
 __all__ = ["dynamics", "training"]
@@ -99,95 +100,98 @@ def _draw_evaluations(
     ax.errorbar(x, y, error, **how, **BARS)
 
 
-SHARES = (  # title, scale, metrics with their labels
-  (
-    "clipped tokens, %",
-    100,
-    {"clip_fraction": "by the clip", "dual_clip_fraction": "by the second clip"},
-  ),
+DYNAMICS: tuple[tuple[str, float, dict[str, str]], ...] = (  # title, scale, metric -> label
+  ("clipped tokens, %", 100, {"clip_fraction": "clip", "dual_clip_fraction": "second clip"}),
   (
     "approximate KL, nats per token",
     1,
-    {"approx_kl": "old || policy", "sampler_kl": "sampler || policy", "kl": "policy || reference"},
+    {"approx_kl": "old, policy", "sampler_kl": "sampler, policy", "kl": "policy, reference"},
   ),
-  ("probability of the end token where drawn, %", 100, {"end_probability": ""}),
+  ("mean probability of the end token, %", 100, {"end_probability": ""}),
+  ("answers cut at the cap, %", 100, {"truncated": ""}),
   (
     "right answers that other terms turned, %",
     100,
-    {"length_term/negative_adv": "negative advantage", "length_term/no_reward": "no reward left"},
+    {"length_term/negative_adv": "advantage < 0", "length_term/no_reward": "reward \u2264 0"},
   ),
-  ("answers cut at the cap, %", 100, {"truncated": ""}),
 )
 SIDES = (("right", COLOURS[0]), ("wrong", COLOURS[1]))
+LEAST_SPAN = {100: 1.0, 1: 1e-3}  # of an axis by scale: what is smaller is rounding
 
 
 def dynamics(path: str | os.PathLike, steps: Sequence[Mapping[str, Any]]) -> bool:
-  """How a run of RL learned: `SHARES`, lengths by right and wrong, and the reward by term.
+  """How a run of RL learned: lengths by right and wrong, `DYNAMICS`, and the reward by term.
 
   Args:
     path: of the PNG.
     steps: lines of metrics.jsonl, one a step.
-  Returns: whether there was anything to draw.
+  Returns: False if the steps have no such metrics; nothing is drawn then.
   """
-  known = lambda name: any(row.get(name) is not None for row in steps)
-  terms = {
-    name: name[5:]
-    for name in dict.fromkeys(x for row in steps for x in row)
-    if name.startswith("term/")
-  }
-  panels: list[tuple[str, float, dict[str, str]]] = [*SHARES]
-  panels += [("reward by term, mean of all answers", 1, terms)] if len(terms) > 1 else []
-  panels = [
-    (t, s, found)
-    for t, s, names in panels
-    if (found := {n: label for n, label in names.items() if known(n)})
-  ]
-  lengths = known("length/right_p50") or known("length/wrong_p50")
-  if not panels or not lengths:
+  names = dict.fromkeys(name for row in steps for name, x in row.items() if x is not None)
+  terms = {name: name[5:] for name in names if name.startswith("term/")}
+  panels = [(t, s, {n: x for n, x in of.items() if n in names}) for t, s, of in DYNAMICS]
+  panels = [panel for panel in panels if panel[2]]
+  panels += [("mean reward by term", 1, terms)] if len(terms) > 1 else []
+  if not panels or not names.keys() & {"length/right_p50", "length/wrong_p50"}:
     return False
   with matplotlib.rc_context(STYLE):
     rows = -(-(len(panels) + 1) // 2)
     figure = Figure(figsize=(9.2, 3.1 * rows))
     first, *axes = figure.subplots(rows, 2, squeeze=False).ravel()
-    _draw_quantiles(first, steps)
-    for ax, (title, scale, names) in zip(axes, panels, strict=False):
-      ax.set(title=title)
-      for i, (name, label) in enumerate(names.items()):
-        _draw_mean(ax, steps, name, scale, COLOURS[i % len(COLOURS)], label)
-      ax.margins(x=0)
+    drawn = [(first, _draw_quantiles(first, steps))]
+    for ax, (title, scale, labels) in zip(axes, panels, strict=False):
+      ax.set_title(title)
+      drawn.append((ax, _draw_means(ax, steps, labels, scale)))
     for ax in axes[len(panels) :]:
       ax.set_axis_off()
-    for ax in (first, *axes[: len(panels)]):
+    for ax, ends in drawn:
       ax.set_xlabel("training step")
+      ax.margins(x=0)
       ax.xaxis.set_major_locator(MaxNLocator(5, integer=True))
-      if len(ax.get_legend_handles_labels()[0]) > 1:
-        ax.legend(frameon=False, fontsize=9, loc="best")
+      name_lines(ax, ends if len(ends) > 1 else [])
     save(figure, path)
   return True
 
 
-def _draw_quantiles(ax: Axes, steps: Sequence[Mapping[str, Any]]) -> None:
+Ends = list[tuple[float, float, str, str]]  # of lines: x, y, name, colour
+
+
+def _draw_quantiles(ax: Axes, steps: Sequence[Mapping[str, Any]]) -> Ends:
   """The median length of right and of wrong answers, over their 10 % and 90 % quantiles."""
-  ax.set(title="tokens per answer: median, 10 to 90 %")
-  at = [row["step"] for row in steps]
+  ax.set_title("tokens per answer: median, 10 to 90 %")
+  at, ends = [row["step"] for row in steps], Ends()
   for side, colour in SIDES:
-    low, mid, high = (
-      smoothed(np.array([row.get(f"length/{side}_p{q}") for row in steps], np.float64))
-      for q in (10, 50, 90)
-    )
-    if np.isfinite(mid).any():
-      ax.fill_between(at, low, high, color=colour, alpha=0.15, lw=0)
-      ax.plot(at, mid, color=colour, label=side)
+    low, mid, high = (smoothed(_values(steps, f"length/{side}_p{q}")) for q in (10, 50, 90))
+    ax.fill_between(at, low, high, color=colour, alpha=0.15, lw=0)
+    ends += _draw_line(ax, at, mid, side, colour)
   ax.set_ylim(bottom=0)
-  ax.margins(x=0)
+  return ends
 
 
-def _draw_mean(
-  ax: Axes, steps: Sequence[Mapping[str, Any]], name: str, scale: float, colour: str, label: str
-) -> None:
-  """The running mean of a metric."""
-  y = scale * np.array([row.get(name) for row in steps], np.float64)
-  ax.plot([row["step"] for row in steps], smoothed(y), color=colour, label=label)
+def _draw_means(
+  ax: Axes, steps: Sequence[Mapping[str, Any]], labels: Mapping[str, str], scale: float
+) -> Ends:
+  """The running means of several metrics."""
+  at, ends = [row["step"] for row in steps], Ends()
+  for i, (name, label) in enumerate(labels.items()):
+    y = scale * smoothed(_values(steps, name))
+    ends += _draw_line(ax, at, y, label, COLOURS[i % len(COLOURS)])
+  low, high = ax.get_ylim()
+  middle, half = (low + high) / 2, max(high - low, LEAST_SPAN[int(scale)]) / 2
+  ax.set_ylim(middle - half, middle + half)
+  if scale == 100:
+    ax.set_ylim(0, min(max(high, LEAST_SPAN[100]), 100))
+  return ends
+
+
+def _draw_line(ax: Axes, at: Sequence[int], y: np.ndarray, name: str, colour: str) -> Ends:
+  there = np.flatnonzero(np.isfinite(y))
+  ax.plot(at, y, color=colour, clip_on=False)
+  return [(at[-1], float(y[there[-1]]), name, colour)] if there.size else []
+
+
+def _values(steps: Sequence[Mapping[str, Any]], name: str) -> np.ndarray:
+  return np.array([row.get(name) for row in steps], np.float64)
 
 
 def smoothed(y: np.ndarray) -> np.ndarray:
