@@ -13,14 +13,11 @@ function histogram(found, edges, name) {
   });
   const { svg, x, y, box } = frame;
   const sides = [["right", 1, "var(--c0)"], [found.judged ? "wrong" : "not judged", -1, "var(--c1)"]];
-  sides.forEach(([label, sign, fill], side) => {
+  sides.forEach(([, sign, fill], side) => {
     (side ? found.wrong : found.right).forEach((count, i) => {
       if (!count) return;
       const tall = Math.abs(y(share(count)) - y(0));
-      const open = i === edges.length - 2 ? " or more" : ` to ${edges[i + 1] - 1}`;
-      const bar = draw("rect", { x: x(edges[i]) + 0.8, width: Math.max(x(edges[i + 1]) - x(edges[i]) - 1.6, 1), y: sign > 0 ? y(0) - tall : y(0), height: tall, fill });
-      hint(bar, name, () => [`${edges[i]}${open} tokens`, [`${count} ${label}, ${number(share(count))} % of its answers`, fill]]);
-      svg.append(bar);
+      svg.append(draw("rect", { x: x(edges[i]) + 0.8, width: Math.max(x(edges[i + 1]) - x(edges[i]) - 1.6, 1), y: sign > 0 ? y(0) - tall : y(0), height: tall, fill }));
     });
   });
   let end = box.right;
@@ -31,6 +28,9 @@ function histogram(found, edges, name) {
     end -= 24;
   }
   svg.append(draw("line", { x1: box.left, x2: box.right, y1: y(0), y2: y(0), class: "axis" }));
+  const middles = edges.slice(1).map((edge, i) => (edge + edges[i]) / 2);
+  const series = sides.map(([label, sign, paint]) => ({ name: label, paint, x: middles, y: (sign > 0 ? found.right : found.wrong).map(share) }));
+  cursor(frame, series, [0, edges.at(-1)], name, "% of answers", "tokens near");
   const means = found.means.map((mean, i) => (mean === null ? null : `${number(mean)} tokens ${sides[i][0]}`)).filter(Boolean);
   return node("figure", {}, svg, node("figcaption", {}, `On average ${means.join(", ")}; ${total} answers of ${found.words}.`));
 }

@@ -46,7 +46,7 @@ function interval([value, low, high], scale = 1, unit = "") {
   return low === null || low === undefined ? text : `${text} [${number(scale * low)}, ${number(scale * high)}]`;
 }
 
-function ticks(low, high, count = 5) {
+function ticks(low, high, count = 6) {
   const raw = (high - low) / count;
   const power = 10 ** Math.floor(Math.log10(raw));
   const step = power * [1, 2, 5, 10].find((m) => m * power >= raw * 0.999);

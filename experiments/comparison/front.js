@@ -7,8 +7,9 @@ function frontChart(group, selected, toggle) {
   const points = [...group.points, ...group.starts];
   const xs = range(points.flatMap((p) => ends(p, "tokens")), { zero: true });
   const ys = range(points.flatMap((p) => ends(p, "accuracy", 100)), { percent: true });
-  const frame = axes({ title: "accuracy, % of answers", xLabel: "mean length of an answer, tokens", xs, ys, width: 860, height: 470, label: `Accuracy against tokens of ${points.length} results` });
+  const frame = axes({ title: "accuracy, % of answers", xLabel: "mean length of an answer, tokens", xs, ys, width: Math.min(860, Math.max(420, document.querySelector("main").clientWidth - 40)), height: 470, label: `Accuracy against tokens of ${points.length} results` });
   const { svg, x, y, box } = frame;
+  svg.setAttribute("role", "group"); // the points inside an image could not be reached
   const at = (p) => [x(p.tokens[0]), y(100 * p.accuracy[0])];
   const corners = frontCorners(group.points.filter((p) => p.front).map(at), box);
   svg.append(draw("path", { d: corners.map((c, i) => `${i ? "L" : "M"}${c}`).join(""), class: "front" }));
@@ -38,7 +39,8 @@ function frontChart(group, selected, toggle) {
       event.preventDefault();
       toggle(p.model, p.label);
     });
-    hint(made, p.label, () => [...told(p), ...data.models[p.model].notes]);
+    const { name, notes } = data.models[p.model];
+    hint(made, p.label, () => [...(p.label.startsWith(name) ? [] : [`run ${name}`]), ...told(p), ...notes]);
     svg.append(made);
     return { p, on };
   });

@@ -1,6 +1,7 @@
 // The sections of the page, and which runs they show.
 
-const page = { group: 0, metric: null, from: 0, to: Infinity };
+const trained = data.groups.findIndex((group) => group.starts.length);
+const page = { group: Math.max(trained, 0), metric: null, from: 0, to: Infinity };
 const everyone = data.models.map((_, i) => i);
 const onFront = [...new Set(data.groups.flatMap((g) => g.points.filter((p) => p.front).map((p) => p.model)))];
 const FEW = 7;
@@ -64,8 +65,9 @@ section("front", "Accuracy against tokens", "Each point is a result; bars are 95
   const pick = data.groups.length > 1 && node("div", { class: "controls" }, node("label", {}, "Results measured alike:", node("select", { id: "group", onchange: (event) => { page.group = Number(event.target.value); again("group"); } },
     data.groups.map((g, i) => node("option", { value: i, selected: i === page.group }, g.title)))));
   const { svg, hidden } = frontChart(group, selected, toggle);
-  const note = hidden ? node("figcaption", {}, `${hidden} names have no room here: the list of runs has their colours and shapes.`) : null;
-  return [pick || null, node("figure", { class: "wide" }, svg, note), node("p", { class: "soft" }, group.setup)];
+  const note = hidden ? node("figcaption", {}, `${hidden} name${hidden > 1 ? "s have" : " has"} no room here: the list of runs shows colours and shapes.`) : null;
+  const setup = group.setup && node("details", { class: "soft" }, node("summary", {}, "How these were measured"), node("p", {}, group.setup));
+  return [pick || null, node("figure", { class: "wide" }, svg, note), setup || null];
 });
 
 function whiskers(points, key, scale) {
@@ -99,6 +101,7 @@ if (data.paths.length) section("paths", "Paths of merged models", "Models on the
   const x = one.points.map((p) => p.tokens[0]);
   const y = one.points.map((p) => 100 * p.accuracy[0]);
   const frame = axes({ title: `${shorter(one.name, 30)}, at most ${one.cap} tokens: accuracy, %`, xLabel: "mean length of an answer, tokens", xs: range(x), ys: range(y, { percent: true }) });
+  frame.svg.setAttribute("role", "group");
   frame.svg.append(draw("path", { d: path(x, y, frame.x, frame.y), fill: "none", stroke: colour(i), "stroke-width": 2 }));
   const taken = [];
   one.points.forEach((p, j) => {
