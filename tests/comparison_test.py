@@ -146,7 +146,9 @@ def test_parts_that_are_missing_are_left_out_with_a_sentence(tmp_path):
   (tmp_path / "bare").mkdir()
   full = train_folder(tmp_path / "full", "laser")
   shutil.copy(full / "summary.json", tmp_path / "bare" / "summary.json")
+  (tmp_path / "bare" / "path.json").write_text('{"strengths": {}}')
   text, found = compared([tmp_path / "bare"], tmp_path / "out")
+  assert "path.json is not a path that experiments.evaluate writes." in text
   assert "No folder here holds answers or samples to show side by side." in text
   (model,) = found["models"]
   assert model["curves"] == model["evaluations"] == found["histograms"] == {}

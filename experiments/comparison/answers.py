@@ -46,18 +46,24 @@ def source_of(home: Path) -> Source | None:
   for name in FILES:
     path = home / name
     if path.exists():
-      fields = [(r.get("budget"), r.get("step")) for r in _rows(path)]
-      for i, (field, words) in enumerate((("budget", "the cap"), ("step", "step"))):
-        if known := [value[i] for value in fields if isinstance(value[i], int)]:
-          return Source((path,), f"evaluation at {words} {max(known)}", field, max(known))
-      return Source((path,), "evaluation") if fields else None
+      rows = [{field: _whole(row, field) for field in ("budget", "step")} for row in _rows(path)]
+      for field, words in (("budget", "the cap"), ("step", "step")):
+        if last := max((row[field] for row in rows), default=0):
+          return Source((path,), f"evaluation at {words} {last}", field, last)
+      return Source((path,), "evaluation") if rows else None
   parts = sorted((home / "samples").glob("*.jsonl"))
-  last = max((row.get("step", 0) for row in _rows(parts[-1])), default=0) if parts else 0
+  last = max((_whole(row, "step") for row in _rows(parts[-1])), default=0) if parts else 0
   if not last:
     return None
   least = int(last - max(LAST * last, 1)) + 1
   words = f"training, steps {least} to {last}" if least < last else f"training, step {last}"
   return Source(tuple(parts), words, "step", least)
+
+
+def _whole(row: Mapping[str, Any], field: str) -> int:
+  """A whole number of a row; 0 if it has none."""
+  value = row.get(field)
+  return value if isinstance(value, int) else 0
 
 
 def _rows(path: Path) -> Iterator[dict[str, Any]]:
@@ -74,7 +80,7 @@ def _rows(path: Path) -> Iterator[dict[str, Any]]:
 def answers(source: Source) -> Iterator[Answer]:
   """The answers of a source, in the order of its files."""
   for row in itertools.chain.from_iterable(map(_rows, source.files)):
-    if source.field is None or (row.get(source.field) or 0) >= source.least:
+    if source.field is None or _whole(row, source.field) >= source.least:
       yield _answer(row)
 
 

@@ -98,16 +98,17 @@ def _data(
   names = [
     x for one in drawn for part in (one["curves"].get("mean", {}), one["evaluations"]) for x in part
   ]
+  along, skipped = paths(folders)
   data = {
     "models": drawn,
     "groups": [_group(*x, models) for x in zip(groups, setups, strict=True)],
     "metrics": described(names),
     "main": list(MAIN),
-    "paths": rounded(paths(folders)),
+    "paths": rounded(along),
     "histograms": rounded(histograms(models)),
     "samples": samples,
   }
-  return data, _left_out(models, samples, detail, drawn)
+  return data, [*skipped, *_left_out(models, samples, detail, drawn)]
 
 
 def _left_out(

@@ -9,6 +9,7 @@ from typing import Any
 
 from experiments.run_folders import Result
 from lcrl.evaluation import read_json, seed_estimate
+from lcrl.training.remote import origin
 
 __all__ = ["Model", "asked", "budgets", "models_of", "paths"]
 
@@ -85,17 +86,19 @@ def asked(model: Model) -> list[dict[str, Any]]:
   return sorted(found, key=lambda x: (x["target"] is None, x["target"] or 0))
 
 
-def paths(folders: Sequence[Path]) -> list[dict[str, Any]]:
-  """Each path.json of `experiments.evaluate --along`: its points at each cap."""
-  found = []
+def paths(folders: Sequence[Path]) -> tuple[list[dict[str, Any]], list[str]]:
+  """The points of each path.json of `experiments.evaluate --along` at each cap, and a sentence for
+  each file that is none."""
+  found, skipped = list[dict[str, Any]](), list[str]()
   for path in sorted({file for folder in folders for file in folder.rglob("path.json")}):
-    record = read_json(path)
-    strengths = record.get("strengths") or {}
-    for cap in next(iter(strengths.values()), {}).get("budgets", {}):
-      points = [
-        {"strength": strength, **{k: _pooled([one["budgets"][cap]], k) for k in KEYS}}
-        for strength, one in strengths.items()
-        if cap in one["budgets"]
-      ]
-      found.append({"name": path.parent.name, "cap": int(cap), "points": points})
-  return found
+    try:
+      strengths: dict[str, Any] = read_json(path)["strengths"]
+      for cap in next(iter(strengths.values()))["budgets"]:
+        points = [
+          {"strength": strength, **{k: _pooled([one["budgets"][cap]], k) for k in KEYS}}
+          for strength, one in strengths.items()
+        ]
+        found.append({"name": path.parent.name, "cap": int(cap), "points": points})
+    except (KeyError, TypeError, ValueError, AttributeError, StopIteration):
+      skipped.append(f"{origin(path)} is not a path that experiments.evaluate writes.")
+  return found, skipped

@@ -134,7 +134,9 @@ def pool(summaries: Sequence[Summary]) -> Summary:
   unmeasured = [s["seed"] for s in summaries if s["accuracy"] is None or s["tokens"] is None]
   if unmeasured:
     raise ValueError(f"a run without accuracy or tokens cannot be pooled: seeds {unmeasured}.")
-  kept = {key: first[key] for key in ("method", "evaluation", "accuracy_of") if key in first}
+  kept: Summary = {
+    key: first[key] for key in ("method", "evaluation", "accuracy_of") if key in first
+  }
   sets = [s.get("tasks") or {} for s in summaries]
   if further := [name for name in sets[0] if all(name in of_seed for of_seed in sets)]:
     points = lambda name: [{key: of_seed[name][key] for key in POINT} for of_seed in sets]

@@ -209,6 +209,6 @@ def finish(
 ) -> dict[str, Any]:
   """Writes summary.json and report.md from the files of the folder."""
   summary = summary_of(out, reward=reward, seed=seed, steps=steps, setup=setup)
-  steps = out.steps()
-  out.report(summary, sections=[*truncation_section(steps), *state_section(steps)])
+  rows = out.steps()
+  out.report(summary, sections=[*truncation_section(rows), *state_section(rows)])
   return summary
