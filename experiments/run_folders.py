@@ -152,6 +152,8 @@ def _budgets(folder: Path, path: Path) -> list[Result]:
       summary = {"start": None, **point, **about, "reward": method}
       if "evaluation" in record:
         summary["evaluation"] = made_on
+      if cap == max(record["budgets"], key=int):  # what was not measured at this cap, once
+        summary |= {key: record[key] for key in ("asked", "tasks") if key in record}
       setup = {name: made_on.get(name) for name in COMPARABLE}
       setup |= {"model": "that of each evaluation", "accuracy of": "right answers"}
       results.append(Result(folder, path.parent, method, summary, None, setup, int(cap)))

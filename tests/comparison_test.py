@@ -132,6 +132,14 @@ def test_evaluations_belong_to_the_run_in_their_folder(tmp_path):
   assert [p["target"] for p in models.asked(plain)] == [10, 20, 40]
 
 
+def test_a_torn_evaluation_beside_a_summary_is_skipped(tmp_path):
+  folder = train_folder(tmp_path / "laser", "laser")
+  (folder / "evaluation.json").write_text('{"budgets": 3}')
+  text, found = compared([folder], tmp_path / "out")
+  assert "evaluation.json is not what experiments.evaluate writes" in text
+  assert [model["name"] for model in found["models"]] == ["laser"]
+
+
 def test_no_text_breaks_out_of_the_page(tmp_path):
   folder = train_folder(tmp_path / HOSTILE.replace("/", "_")[:40], "laser", text=HOSTILE)
   text, found = compared([folder], tmp_path / "out")
@@ -149,7 +157,8 @@ def test_parts_that_are_missing_are_left_out_with_a_sentence(tmp_path):
   (tmp_path / "bare" / "path.json").write_text('{"strengths": {}}')
   text, found = compared([tmp_path / "bare"], tmp_path / "out")
   assert "path.json is not a path that experiments.evaluate writes." in text
-  assert "No folder here holds answers or samples to show side by side." in text
+  for missing in ("budget curves: no eval", "learning curves: no folder", "samples: no folder"):
+    assert f"There are no {missing}" in text
   (model,) = found["models"]
   assert model["curves"] == model["evaluations"] == found["histograms"] == {}
   assert model["budgets"] == model["asked"] == found["samples"] == found["paths"] == []

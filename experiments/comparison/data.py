@@ -114,7 +114,14 @@ def _data(
 def _left_out(
   models: Sequence[Model], samples: Sequence[Any], detail: Detail, drawn: Sequence[Mapping]
 ) -> list[str]:
-  said = []
+  absent = {
+    "budget curves: no evaluation was made at a cap": not any(one["budgets"] for one in drawn),
+    "learning curves: no folder has metrics of training steps": not any(
+      one["curves"] or one["evaluations"] for one in drawn
+    ),
+    "samples: no folder has answers": not samples,
+  }
+  said = [f"There are no {what}." for what, is_absent in absent.items() if is_absent]
   if len(models) > detail.models:
     said += [f"Only the first {detail.models} of {len(models)} runs have curves and samples here."]
   if any(len(one["curves"].get("step", ())) == detail.points for one in drawn):
@@ -127,8 +134,6 @@ def _left_out(
       f"Samples are at most {detail.prompts} prompts that most runs answered, first those on which "
       f"runs disagree; texts longer than {detail.letters:,} characters are cut in the middle."
     ]
-  else:
-    said += ["No folder here holds answers or samples to show side by side."]
   return said
 
 

@@ -56,31 +56,24 @@ def _pooled(points: Sequence[Mapping[str, Any]], key: str) -> list[float | None]
   return [value, max(low, 0.0), min(high, 1.0) if key == "accuracy" else high]
 
 
-def _records(model: Model) -> list[dict[str, Any]]:
-  files = [home / "evaluation.json" for home in model.homes]
-  return [read_json(path) for path in files if path.exists()]
-
-
 def budgets(model: Model) -> list[dict[str, Any]]:
   """Accuracy and tokens at each cap of the model's evaluations, in ascending order."""
   at: dict[int, list[Mapping[str, Any]]] = {}
-  for record in _records(model):
-    for cap, point in record.get("budgets", {}).items():
-      at.setdefault(int(cap), []).append(point)
+  for _, one in model.results:
+    if one.cap is not None:
+      at.setdefault(one.cap, []).append(one.summary)
   return [{"cap": cap, **{k: _pooled(at[cap], k) for k in KEYS}} for cap in sorted(at)]
 
 
 def asked(model: Model) -> list[dict[str, Any]]:
-  """Accuracy and tokens at each budget that prompts asked for, where evaluations have them."""
+  """Accuracy and tokens at each budget that prompts asked for, in ascending order; those without a
+  number of tokens last."""
   at: dict[tuple[str, Any], list[Mapping[str, Any]]] = {}
-  seeds = [x.summary for _, one in model.results if one.cap is None for x in one.members or (one,)]
-  for record in [*_records(model), *seeds]:
-    for point in record.get("asked") or ():
-      at.setdefault((str(point["label"]), point.get("target")), []).append(point)
+  for seed in (seed for _, one in model.results for seed in one.members or (one,)):
+    for point in seed.summary.get("asked") or ():
+      at.setdefault((str(point.get("label")), point.get("target")), []).append(point)
   found = [
-    {"label": label, "target": target}
-    | {k: _pooled(points, k) for k in KEYS}
-    | {k: _pooled(points, k)[0] for k in ("error_share", "within_10")}
+    {"label": label, "target": target, **{k: _pooled(points, k) for k in KEYS}}
     for (label, target), points in at.items()
   ]
   return sorted(found, key=lambda x: (x["target"] is None, x["target"] or 0))

@@ -87,7 +87,8 @@ def terms_of(stage: Stage) -> Callable[[PyTree, Rollouts], dict[str, jax.Array]]
 
 def name_of(function: Callable) -> str:
   """The outermost function that a function was defined in: the factory of a stage."""
-  return getattr(function, "func", function).__qualname__.partition(".")[0]
+  function = getattr(function, "func", function)  # of a partial
+  return getattr(function, "__qualname__", type(function).__qualname__).partition(".")[0]
 
 
 def with_term(terms: dict[str, jax.Array], name: str, rewards: jax.Array) -> dict[str, jax.Array]:
