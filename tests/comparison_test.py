@@ -132,6 +132,22 @@ def test_evaluations_belong_to_the_run_in_their_folder(tmp_path):
   assert [p["target"] for p in models.asked(plain)] == [10, 20, 40]
 
 
+def without_verdicts(folder):
+  record = json.loads((folder / "evaluation.json").read_text())
+  for cap in record["budgets"].values():
+    cap.update(accuracy=None, accuracy_ci=[None, None])
+  (folder / "evaluation.json").write_text(json.dumps(record))
+  return folder
+
+
+def test_what_was_not_judged_has_no_point_and_its_lengths(tmp_path):
+  folder = without_verdicts(evaluation_folder(tmp_path / "chat"))
+  _, found = compared([folder], tmp_path / "out")
+  assert found["groups"] == []
+  assert found["models"][0]["budgets"][0]["accuracy"] == [None, None, None]
+  assert found["models"][0]["budgets"][0]["tokens"][0] == 6
+
+
 def test_a_torn_evaluation_beside_a_summary_is_skipped(tmp_path):
   folder = train_folder(tmp_path / "laser", "laser")
   (folder / "evaluation.json").write_text('{"budgets": 3}')
@@ -278,3 +294,10 @@ def test_a_browser_shows_one_run(tmp_path):
   assert found["errors"] == found["overlaps"] == []
   assert found["selected"] == 1
   assert found["none"] == 1
+
+
+def test_a_browser_shows_what_was_not_judged(tmp_path):
+  html, _ = compared([without_verdicts(evaluation_folder(tmp_path / "chat"))], tmp_path / "out")
+  found = ask(html, tmp_path)
+  assert found["errors"] == found["overlaps"] == []
+  assert {name: count for name, count, _ in found["sections"]}["budgets"] == 2

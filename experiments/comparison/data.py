@@ -99,9 +99,11 @@ def _data(
     x for one in drawn for part in (one["curves"].get("mean", {}), one["evaluations"]) for x in part
   ]
   along, skipped = paths(folders)
+  has = lambda one: one.summary["accuracy"] is not None and one.summary["tokens"] is not None
+  measured = [{name: one for name, one in group.items() if has(one)} for group in groups]
   data = {
     "models": drawn,
-    "groups": [_group(*x, models) for x in zip(groups, setups, strict=True)],
+    "groups": [_group(*x, models) for x in zip(measured, setups, strict=True) if x[0]],
     "metrics": described(names),
     "main": list(MAIN),
     "paths": rounded(along),

@@ -8,7 +8,8 @@ const colour = (i) => `var(--c${i % COLOURS})`;
 const dash = (i) => DASHES[Math.floor(i / COLOURS) % DASHES.length];
 
 function add(parent, children) {
-  for (const child of children.flat(Infinity)) if (child !== null && child !== undefined) parent.append(child);
+  for (const child of children.flat(Infinity))
+    if (child !== null && child !== undefined) parent.append(child);
   return parent;
 }
 
@@ -43,7 +44,9 @@ function number(x, digits = 3) {
 
 function interval([value, low, high], scale = 1, unit = "") {
   const text = number(scale * value) + unit;
-  return low === null || low === undefined ? text : `${text} [${number(scale * low)}, ${number(scale * high)}]`;
+  return low === null || low === undefined
+    ? text
+    : `${text} [${number(scale * low)}, ${number(scale * high)}]`;
 }
 
 function ticks(low, high, count = 6) {
@@ -74,15 +77,59 @@ function textWidth(text, bold = false) {
 }
 
 function shape(kind, x, y, attributes = {}, r = 5.5) {
-  const at = (points) => draw("polygon", { points: points.map(([a, b]) => `${x + r * a},${y + r * b}`).join(" "), ...attributes });
+  const at = (points) =>
+    draw("polygon", { points: points.map(([a, b]) => `${x + r * a},${y + r * b}`).join(" "), ...attributes });
   switch (SHAPES[kind % SHAPES.length]) {
-    case "square": return at([[-0.9, -0.9], [0.9, -0.9], [0.9, 0.9], [-0.9, 0.9]]);
-    case "triangle": return at([[0, -1.15], [1.1, 0.85], [-1.1, 0.85]]);
-    case "diamond": return at([[0, -1.3], [1.1, 0], [0, 1.3], [-1.1, 0]]);
-    case "bar": return at([[-0.5, -1.2], [0.5, -1.2], [0.5, 1.2], [-0.5, 1.2]]);
-    case "plus": return at([[-0.4, -1.2], [0.4, -1.2], [0.4, -0.4], [1.2, -0.4], [1.2, 0.4], [0.4, 0.4], [0.4, 1.2], [-0.4, 1.2], [-0.4, 0.4], [-1.2, 0.4], [-1.2, -0.4], [-0.4, -0.4]]);
-    case "nabla": return at([[0, 1.15], [1.1, -0.85], [-1.1, -0.85]]);
-    default: return draw("circle", { cx: x, cy: y, r, ...attributes });
+    case "square":
+      return at([
+        [-0.9, -0.9],
+        [0.9, -0.9],
+        [0.9, 0.9],
+        [-0.9, 0.9],
+      ]);
+    case "triangle":
+      return at([
+        [0, -1.15],
+        [1.1, 0.85],
+        [-1.1, 0.85],
+      ]);
+    case "diamond":
+      return at([
+        [0, -1.3],
+        [1.1, 0],
+        [0, 1.3],
+        [-1.1, 0],
+      ]);
+    case "bar":
+      return at([
+        [-0.5, -1.2],
+        [0.5, -1.2],
+        [0.5, 1.2],
+        [-0.5, 1.2],
+      ]);
+    case "plus":
+      return at([
+        [-0.4, -1.2],
+        [0.4, -1.2],
+        [0.4, -0.4],
+        [1.2, -0.4],
+        [1.2, 0.4],
+        [0.4, 0.4],
+        [0.4, 1.2],
+        [-0.4, 1.2],
+        [-0.4, 0.4],
+        [-1.2, 0.4],
+        [-1.2, -0.4],
+        [-0.4, -0.4],
+      ]);
+    case "nabla":
+      return at([
+        [0, 1.15],
+        [1.1, -0.85],
+        [-1.1, -0.85],
+      ]);
+    default:
+      return draw("circle", { cx: x, cy: y, r, ...attributes });
   }
 }
 
@@ -91,7 +138,19 @@ const mark = (i, x, y, attributes = {}, r = 5.5) =>
   shape(Math.floor(i / COLOURS), x, y, { fill: colour(i), ...attributes }, r);
 
 // Axes with a grid. Returns {svg, x, y, box}: x and y map numbers to the picture.
-function axes({ title, xLabel, xs, ys, xTicks, log = false, width = 560, height = 320, right = 16, yTick = number, label }) {
+function axes({
+  title,
+  xLabel,
+  xs,
+  ys,
+  xTicks,
+  log = false,
+  width = 560,
+  height = 320,
+  right = 16,
+  yTick = number,
+  label,
+}) {
   const rows = ticks(...ys).map((value) => [value, yTick(value)]);
   const left = 14 + Math.max(...rows.map(([, text]) => textWidth(text)));
   const box = { left, right: width - right, top: 30, bottom: height - 42 };
@@ -99,7 +158,12 @@ function axes({ title, xLabel, xs, ys, xTicks, log = false, width = 560, height 
   const [low, high] = xs.map(warp);
   const x = (v) => box.left + ((warp(v) - low) / (high - low || 1)) * (box.right - box.left);
   const y = (v) => box.bottom - ((v - ys[0]) / (ys[1] - ys[0] || 1)) * (box.bottom - box.top);
-  const svg = draw("svg", { viewBox: `0 0 ${width} ${height}`, class: "chart", role: "img", "aria-label": label || title });
+  const svg = draw("svg", {
+    viewBox: `0 0 ${width} ${height}`,
+    class: "chart",
+    role: "img",
+    "aria-label": label || title,
+  });
   svg.append(draw("text", { x: 2, y: 15, class: "title" }, title));
   for (const [value, text] of rows) {
     svg.append(draw("line", { x1: box.left, x2: box.right, y1: y(value), y2: y(value), class: "grid" }));
@@ -108,10 +172,18 @@ function axes({ title, xLabel, xs, ys, xTicks, log = false, width = 560, height 
   let last = -Infinity;
   for (const value of xTicks || ticks(...xs)) {
     const half = textWidth(number(value)) / 2;
-    svg.append(draw("line", { x1: x(value), x2: x(value), y1: box.bottom, y2: box.bottom + 4, class: "axis" }));
+    svg.append(
+      draw("line", { x1: x(value), x2: x(value), y1: box.bottom, y2: box.bottom + 4, class: "axis" }),
+    );
     if (x(value) - half < last + 6) continue;
     last = x(value) + half;
-    svg.append(draw("text", { x: x(value), y: box.bottom + 17, "text-anchor": "middle", class: "tick" }, number(value)));
+    svg.append(
+      draw(
+        "text",
+        { x: x(value), y: box.bottom + 17, "text-anchor": "middle", class: "tick" },
+        number(value),
+      ),
+    );
   }
   svg.append(draw("line", { x1: box.left, x2: box.right, y1: box.bottom, y2: box.bottom, class: "axis" }));
   svg.append(draw("text", { x: (box.left + box.right) / 2, y: height - 6, "text-anchor": "middle" }, xLabel));
@@ -134,8 +206,12 @@ function showTip(at, heading, lines) {
   tip.style.top = `${Math.max(top, 4)}px`;
 }
 
-const hideTip = () => { tip.hidden = true; };
-addEventListener("keydown", (event) => { if (event.key === "Escape") hideTip(); });
+const hideTip = () => {
+  tip.hidden = true;
+};
+addEventListener("keydown", (event) => {
+  if (event.key === "Escape") hideTip();
+});
 
 const centre = (element) => {
   const box = element.getBoundingClientRect();

@@ -90,6 +90,7 @@ def paths(folders: Sequence[Path]) -> tuple[list[dict[str, Any]], list[str]]:
         points = [
           {"strength": strength, **{k: _pooled([one["budgets"][cap]], k) for k in KEYS}}
           for strength, one in strengths.items()
+          if None not in (one["budgets"][cap][k] for k in KEYS)
         ]
         found.append({"name": path.parent.name, "cap": int(cap), "points": points})
     except (KeyError, TypeError, ValueError, AttributeError, StopIteration):
