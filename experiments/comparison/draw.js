@@ -7,6 +7,9 @@ const SHAPES = ["circle", "square", "triangle", "diamond", "bar", "plus", "nabla
 const colour = (i) => `var(--c${i % COLOURS})`;
 const dash = (i) => DASHES[Math.floor(i / COLOURS) % DASHES.length];
 
+// How a run looks in charts of lines.
+const looks = (i) => ({ name: data.models[i]?.name, paint: colour(i), dash: dash(i), index: i });
+
 function add(parent, children) {
   for (const child of children.flat(Infinity))
     if (child !== null && child !== undefined) parent.append(child);

@@ -5,7 +5,7 @@ const DIRECTIONS = [35, -35, 145, -145, 0, 180, 90, -90].map((a) => [
   -Math.sin((a * Math.PI) / 180),
 ]);
 
-function frontChart(group, selected, toggle) {
+function frontChart(group) {
   const ends = (point, key, scale = 1) => point[key].filter((v) => v !== null).map((v) => scale * v);
   const points = [...group.points, ...group.starts];
   const xs = range(
@@ -197,3 +197,27 @@ function written(svg, [a, b, name], taken, avoided, box) {
   }
   return false;
 }
+
+const trained = data.groups.findIndex((group) => group.starts.length);
+let groupAt = Math.max(trained, 0);
+
+section(
+  "front",
+  "Accuracy against tokens",
+  "Each point is a result; bars are 95 % intervals. The dashed line is the best accuracy within each number " +
+    "of tokens. Click a point, or press Enter on it, to select its run in all charts.",
+  () => {
+    if (!data.groups.length) return said("No result has both an accuracy and a number of tokens.");
+    const group = data.groups[groupAt];
+    const titles = data.groups.map((g) => g.title);
+    const pick = dropDown("group", "Results measured alike:", titles, groupAt, (i) => (groupAt = i));
+    const { svg, hidden } = frontChart(group);
+    const note = `${hidden} name${hidden > 1 ? "s have" : " has"} no room here: the list of runs shows colours and shapes.`;
+    const how = [node("summary", {}, "How these were measured"), node("p", {}, group.setup)];
+    return [
+      titles.length > 1 ? controls(pick) : null,
+      node("figure", { class: "wide" }, svg, hidden ? node("figcaption", {}, note) : null),
+      group.setup ? node("details", { class: "soft" }, how) : null,
+    ];
+  },
+);

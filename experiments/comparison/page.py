@@ -12,7 +12,7 @@ __all__ = ["LIMIT", "TooLarge", "render"]
 
 LIMIT = 2_000_000  # bytes
 HERE = Path(__file__).parent
-SCRIPTS = ("draw.js", "lines.js", "front.js", "answers.js", "main.js")
+SCRIPTS = ("draw", "runs", "lines", "front", "budgets", "steps", "answers")  # in this order
 PAGE = """<!doctype html>
 <html lang="en"><meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
@@ -39,6 +39,7 @@ PAGE = """<!doctype html>
 "use strict";
 const data = JSON.parse(document.getElementById("data").textContent);
 {script}
+redraw();
 </script>
 </html>
 """
@@ -68,7 +69,7 @@ def render(
     tables=tables,
     left_out=_paragraphs(left_out or ["Nothing: the data were small enough."]),
     data=embedded(data),
-    script="\n".join((HERE / name).read_text(encoding="utf-8") for name in SCRIPTS),
+    script="\n".join((HERE / f"{name}.js").read_text(encoding="utf-8") for name in SCRIPTS),
   ).encode("utf-8", errors="replace")  # text of a model may hold half a surrogate pair
   if len(page) > LIMIT:
     raise TooLarge(f"the page has {len(page):,} bytes, more than {LIMIT:,}.")
