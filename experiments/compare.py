@@ -77,7 +77,7 @@ def compare(folders: Sequence[str], out: Path, *, baseline: str | None = None) -
   page = interactive(
     groups,
     differences({name: one for group in groups for name, one in group.items()}),
-    [opened(folder) for folder in folders],
+    list(dict.fromkeys(one.folder for one in results)),
     [" ".join(part.paragraphs) for part in parts],
     title=f"Comparison of {len(results)} results",
     notes=notes,

@@ -164,7 +164,7 @@ def test_hapo_tells_how_much_it_remembers():
   assert numbers == {"hapo/rows_known": 0.5, "hapo/length": 6.0}
 
 
-def test_a_run_shows_targets_states_rate_and_clipping(tmp_path, monkeypatch):
+def test_a_run_shows_targets_states_rate_and_clipping(tmp_path, monkeypatch, caplog):
   limit_devices(monkeypatch)
   base = {"fn": "length_penalty", "alpha": 0.02}  # else a fresh policy learns nothing
   config = changed(
@@ -199,7 +199,12 @@ def test_a_run_shows_targets_states_rate_and_clipping(tmp_path, monkeypatch):
     assert sum(row[f"term/{name}"] for name in names) == pytest.approx(row["reward"], abs=1e-6)
     assert 0 < row["end_probability"] < 1
   assert steps[0]["alarm/truncated"] == 1  # a fresh policy does not know how to end
-  assert (tmp_path / "report.md").read_text().count("**Warning. More than 20%") == 1
+  rang = [row["step"] for row in steps if row["truncated"] > 0.2]
+  assert len(rang) > 1  # and is told once
+  assert caplog.text.count("of the answers were cut at their cap") == 1
+  report = (tmp_path / "report.md").read_text()
+  assert report.count("**Warning. More than 20%") == 1
+  assert "(dynamics.png)" in report
   assert "state/reward/laser_d/target_level_2" in (tmp_path / "report.md").read_text()
 
 
