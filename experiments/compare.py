@@ -17,12 +17,14 @@ from __future__ import annotations
 import html
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from absl import flags
 
 from experiments import command
+from experiments.comparison.curves import curves
 from experiments.comparison.data import interactive
+from experiments.comparison.models import Model, budgets, models_of
 from experiments.run_folders import (
   COMPARABLE,
   Result,
@@ -42,6 +44,7 @@ FLAGS = flags.FLAGS
 
 MOST_FIELDS = 30  # of the configs, listed at most
 MOST_COLUMNS = 40  # of a table on the page
+MOST_LINES = 10  # of a picture
 NOTE = "Brackets hold 95 % intervals; * marks runs that no other beats in both."
 
 
@@ -73,10 +76,12 @@ def compare(folders: Sequence[str], out: Path, *, baseline: str | None = None) -
     lines += [{"group": number, **row} for row in rows]
   notes = [f"Skipped: {why}" for why in skipped]
   (out / "comparison.csv").write_text(tables.to_csv(lines), encoding="utf-8")
-  (out / "comparison.md").write_text(_markdown(parts, notes), encoding="utf-8")
+  runs = {name: one for group in groups for name, one in group.items()}
+  pictures = _pictures(out, models_of(runs))
+  (out / "comparison.md").write_text(_markdown(parts, notes, pictures), encoding="utf-8")
   page = interactive(
     groups,
-    differences({name: one for group in groups for name, one in group.items()}),
+    differences(runs),
     list(dict.fromkeys(one.folder for one in results)),
     [" ".join(part.paragraphs) for part in parts],
     title=f"Comparison of {len(results)} results",
@@ -145,11 +150,40 @@ def _setup_differences(groups: Sequence[Mapping[str, Result]], number: int) -> l
   return ["Not comparable with the first group. " + ". ".join(different) + "."]
 
 
-def _markdown(parts: Sequence[Part], notes: Sequence[str]) -> str:
+def _pictures(out: Path, models: Sequence[Model]) -> dict[str, str]:
+  """Draws accuracy and tokens over caps and over steps; file -> title. Pictures of more than
+  MOST_LINES models are left to the page."""
+  caps = {m.name: [(str(p["cap"]), _summary(p)) for p in budgets(m)] for m in models}
+  caps = {name: points for name, points in caps.items() if len(points) > 1}
+  steps = {m.name: curves(m.homes, points=200, seeds=False) for m in models[: MOST_LINES + 1]}
+  trained = {
+    name: {"step": x["step"], "accuracy": mean["accuracy"], "tokens": mean["length/mean"]}
+    for name, x in steps.items()
+    if {"accuracy", "length/mean"} <= (mean := x.get("mean", {})).keys()
+  }
+  for one in trained.values():
+    one["accuracy"] = [None if y is None else y / 100 for y in one["accuracy"]]
+  drawn = {}
+  if 0 < len(caps) <= MOST_LINES:
+    plots.line(out / "budgets.png", caps)
+    drawn["budgets.png"] = "Accuracy against tokens at each cap"
+  if 0 < len(trained) <= MOST_LINES:
+    plots.curves(out / "curves.png", trained)
+    drawn["curves.png"] = "Training answers by step"
+  return drawn
+
+
+def _summary(point: Mapping[str, Any]) -> dict[str, Any]:
+  pairs = [(key, point[key]) for key in ("accuracy", "tokens")]
+  return {key: x[0] for key, x in pairs} | {f"{key}_ci": x[1:] for key, x in pairs}
+
+
+def _markdown(parts: Sequence[Part], notes: Sequence[str], pictures: Mapping[str, str]) -> str:
   text = ["# Accuracy against tokens", *notes]
   for number, part in enumerate(parts, start=1):
     text += [f"## Group {number}"] * (len(parts) > 1) + part.paragraphs
     text += [*map(tables.to_markdown, part.tables), NOTE, f"![pareto]({part.picture})"]
+  text += [f"## {title}\n\n![{title}]({file})" for file, title in pictures.items()]
   return "\n\n".join(text) + "\n"
 
 

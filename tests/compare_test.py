@@ -5,8 +5,10 @@ import re
 
 import pytest
 
+import experiments.compare
 from experiments.compare import compare, gather
-from lcrl.evaluation import write_json
+from lcrl.evaluation import plots, write_json
+from tests.helpers.folders import evaluation_folder, train_folder
 from tests.helpers.summaries import run
 
 
@@ -192,6 +194,24 @@ def test_further_evaluation_sets_have_a_table(tmp_path):
   pooled = gather([str(tmp_path / "more")])["a"]["tasks"]
   assert pooled.keys() == {"math500"}  # all seeds have it
   assert pooled["math500"]["accuracy"] == pytest.approx(0.6)
+
+
+def test_pictures_of_caps_and_steps_are_drawn(tmp_path, monkeypatch):
+  drawn = {}
+  for name in ("line", "curves"):
+    monkeypatch.setattr(plots, name, lambda path, x: drawn.update({path.name: x}))
+  for seed in range(2):
+    home = train_folder(tmp_path / f"laser{seed}", "laser", seed=seed)
+    evaluation_folder(home, caps=(64, 16), right=80 + 10 * seed)
+  compare([str(tmp_path)], tmp_path / "out")
+  assert [label for label, _ in drawn["budgets.png"]["laser"]] == ["16", "64"]
+  assert drawn["budgets.png"]["laser"][0][1]["accuracy"] == pytest.approx(0.73)  # of both seeds
+  assert len(drawn["curves.png"]["laser"]["tokens"]) == 40
+  assert max(drawn["curves.png"]["laser"]["accuracy"]) <= 1
+  assert "(budgets.png)" in (tmp_path / "out" / "comparison.md").read_text()
+  monkeypatch.setattr(experiments.compare, "MOST_LINES", 0)
+  compare([str(tmp_path / "laser0")], tmp_path / "again")
+  assert "(budgets.png)" not in (tmp_path / "again" / "comparison.md").read_text()
 
 
 def test_evaluations_are_read(tmp_path):

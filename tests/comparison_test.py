@@ -25,7 +25,8 @@ from tests.helpers.folders import (
 
 @pytest.fixture(autouse=True)
 def _no_picture(monkeypatch):
-  monkeypatch.setattr(plots, "pareto", lambda *_: None)  # tests/compare_test.py has them
+  for name in ("pareto", "line", "curves"):  # tests/compare_test.py has them
+    monkeypatch.setattr(plots, name, lambda *_: None)
 
 
 def models_in(*folders):
