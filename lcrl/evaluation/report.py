@@ -170,6 +170,8 @@ def write_report(
   if training and training[0]:
     training_plots.training(folder / "training.png", *training)
     text += ["## Training", "![what each step and the evaluations measured](training.png)"]
+    if training_plots.dynamics(folder / "dynamics.png", training[0]):
+      text += ["## Learning dynamics", "![clipping, KL, lengths and terms by step](dynamics.png)"]
   text += [*sections, "## How to get this again", *_origin(runs, command)]
   path = folder / "report.md"
   path.write_text("\n\n".join(text) + "\n", encoding="utf-8")

@@ -53,12 +53,21 @@ TABLE: dict[str, dict[str, str]] = {
     "length/wrong_p{percent}": "percentile of the lengths of wrong answers",
     "length/difficulty_{level}": "mean length for prompts of this difficulty",
     "truncated": "share of answers that were cut at their cap",
+    "end_probability": "mean probability of the token that ended an answer, under the sampler at "
+    "its temperature; answers that their cap cut have none",
+    "term/{stage}": "mean of what this stage of the reward adds; these terms sum to `reward`",
     "kept_fraction": "share of rollouts that the filter keeps",
     "groups/all_right": "share of groups without a wrong answer",
     "groups/all_wrong": "share of groups without a right answer",
     "negative_adv_on_correct": "share of the kept right answers whose advantage is negative",
+    "length_term/negative_adv": "the same, of those whose score is at least the group's mean: the "
+    "verdict alone would not have given them a negative advantage",
+    "length_term/no_reward": "share of right answers whose shaped reward is 0 or less: other terms "
+    "took all that being right pays",
     "outcome/{outcome}": "number of answers with this outcome of verification",
     "alarm/collapse": "1 once accuracy and length have collapsed together",
+    "alarm/truncated": "1 from a step on whose share of truncated answers exceeds 0.2, until it "
+    "has fallen to 0.1",
     "rounds": "rounds of sampling that the batch took",
     "sampled/accuracy": "accuracy of all sampled answers, if only some of the groups are used",
     "sampled/length": "mean length of all sampled answers, likewise",

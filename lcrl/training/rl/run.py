@@ -37,7 +37,7 @@ from lcrl.training.rl.pipeline import (
 from lcrl.training.rl.queue import RolloutQueue
 from lcrl.training.rl.settings import Settings
 from lcrl.training.rl.step_log import StepLogger, line
-from lcrl.training.rl.step_metrics import state_section
+from lcrl.training.rl.step_metrics import state_section, truncation_section
 from lcrl.training.run import Evaluation, Run, Step
 from lcrl.training.skipped import Skips
 from lcrl.training.summary import summary_of
@@ -217,5 +217,6 @@ def finish(
 ) -> dict[str, Any]:
   """Writes summary.json and report.md from the files of the folder."""
   summary = summary_of(out, reward=reward, seed=seed, steps=steps, setup=setup)
-  out.report(summary, sections=state_section(out.steps()))
+  rows = out.steps()
+  out.report(summary, sections=[*truncation_section(rows), *state_section(rows)])
   return summary
