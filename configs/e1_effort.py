@@ -27,7 +27,7 @@ def get_config(mode: str = "full") -> config_dict.ConfigDict:
   c.reward = dict(
     fn="effort",
     efforts=EFFORTS,
-    reference=dict(fn="group_mean"),
+    reference=dict(fn="group_mean_reference"),
     term=dict(fn="length_gate"),
   )
   c.filter = dict(fn="keep_all")

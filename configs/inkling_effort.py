@@ -26,7 +26,7 @@ def get_config(mode: str = "full") -> config_dict.ConfigDict:
   c.reward = dict(
     fn="effort",
     efforts=(0.2, 0.5, 1.0),
-    reference=dict(fn="fixed_length", tokens=8192),
+    reference=dict(fn="fixed_reference", tokens=8192),
     term=dict(fn="level_price", prices=PRICES),
   )
   c.filter = dict(fn="keep_all")

@@ -25,7 +25,7 @@ def share_of_start(*efforts):
   return dict(
     fn="effort",
     efforts=efforts,
-    reference=dict(fn="first_mean", rows=ROWS),
+    reference=dict(fn="first_mean_reference", rows=ROWS),
     term=dict(fn="length_gate", outside=-1.0),
   )
 

@@ -27,7 +27,7 @@ def get_config(mode: str = "full") -> config_dict.ConfigDict:
   c.reward = dict(
     fn="effort",
     efforts=(FAR, 1.0),
-    reference=dict(fn="fixed_length", tokens=8192),
+    reference=dict(fn="fixed_reference", tokens=8192),
     term=dict(fn="length_ratio", weight=0.1, penalty=1.0),
   )
   c.filter = dict(fn="keep_all")

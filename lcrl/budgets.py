@@ -162,7 +162,7 @@ def effort(
       level = jnp.arange(group_size, dtype=jnp.int32) * len(efforts) // group_size
     else:
       keys = jax.vmap(jax.random.fold_in, (None, 0))(jax.random.fold_in(key, step), prompt_ids)
-      draw = lambda k: jax.random.categorical(k, jnp.log(jnp.asarray(shares)))
+      draw = lambda k: jax.random.categorical(k, jnp.log(jnp.asarray(shares, jnp.float32)))
       level = jax.vmap(draw)(keys).astype(jnp.int32)[:, None]
     level = jnp.broadcast_to(level, shape)
     return Budget(targets[level], jnp.full(shape, cap, jnp.int32), level), state

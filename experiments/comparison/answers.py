@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from experiments.comparison.models import Model
-from lcrl.evaluation.setup import asked
+from lcrl.tasks.task import question_text
 
 __all__ = ["Answer", "Source", "answers", "histograms", "side_by_side", "source_of"]
 
@@ -90,7 +90,7 @@ def _answer(row: Mapping[str, Any]) -> Answer:
   text = next((row[key] for key in ("text", "response", "raw_text") if row.get(key)), "")
   shown = lambda x: "" if x is None else x if isinstance(x, str) else json.dumps(x)
   return Answer(
-    key=asked(tuple(prompt)) if is_chat else shown(prompt),
+    key=question_text(tuple(prompt)) if is_chat else shown(prompt),
     text=shown(text),
     correct=row["correct"] if isinstance(row.get("correct"), bool) else None,
     tokens=next((row[k] for k in ("tokens", "length") if isinstance(row.get(k), int)), None),

@@ -56,17 +56,17 @@ from lcrl.rewards.difficulty import length_coverage as length_coverage
 from lcrl.rewards.difficulty import length_thresholds as length_thresholds
 from lcrl.rewards.difficulty import tiered_limit as tiered_limit
 from lcrl.rewards.difficulty import tiered_truncation as tiered_truncation
-from lcrl.rewards.effort import Term as Term
-from lcrl.rewards.effort import effort as effort
-from lcrl.rewards.effort import length_gate as length_gate
-from lcrl.rewards.effort import length_gate_reward as length_gate_reward
-from lcrl.rewards.effort import length_multiplier as length_multiplier
-from lcrl.rewards.effort import length_ratio as length_ratio
-from lcrl.rewards.effort import length_ratio_reward as length_ratio_reward
-from lcrl.rewards.effort import level_price as level_price
-from lcrl.rewards.effort import level_price_reward as level_price_reward
-from lcrl.rewards.effort import target_band as target_band
-from lcrl.rewards.effort import target_band_reward as target_band_reward
+from lcrl.rewards.efforts import Term as Term
+from lcrl.rewards.efforts import effort as effort
+from lcrl.rewards.efforts import length_gate as length_gate
+from lcrl.rewards.efforts import length_gate_reward as length_gate_reward
+from lcrl.rewards.efforts import length_multiplier as length_multiplier
+from lcrl.rewards.efforts import length_ratio as length_ratio
+from lcrl.rewards.efforts import length_ratio_reward as length_ratio_reward
+from lcrl.rewards.efforts import level_price as level_price
+from lcrl.rewards.efforts import level_price_reward as level_price_reward
+from lcrl.rewards.efforts import target_band as target_band
+from lcrl.rewards.efforts import target_band_reward as target_band_reward
 from lcrl.rewards.group import easiest_groups as easiest_groups
 from lcrl.rewards.group import grpo_lambda as grpo_lambda
 from lcrl.rewards.group import grpo_lambda_reward as grpo_lambda_reward
@@ -109,11 +109,11 @@ from lcrl.rewards.reference import shorter_better as shorter_better
 from lcrl.rewards.reference import shorter_better_reward as shorter_better_reward
 from lcrl.rewards.reference import solve_rate as solve_rate
 from lcrl.rewards.references import Reference as Reference
-from lcrl.rewards.references import first_mean as first_mean
-from lcrl.rewards.references import fixed_length as fixed_length
-from lcrl.rewards.references import group_mean as group_mean
-from lcrl.rewards.references import right_percentile as right_percentile
-from lcrl.rewards.references import running_mean as running_mean
+from lcrl.rewards.references import first_mean_reference as first_mean_reference
+from lcrl.rewards.references import fixed_reference as fixed_reference
+from lcrl.rewards.references import group_mean_reference as group_mean_reference
+from lcrl.rewards.references import right_percentile_reference as right_percentile_reference
+from lcrl.rewards.references import running_mean_reference as running_mean_reference
 from lcrl.rewards.repetition import distinct_ngrams_reward as distinct_ngrams_reward
 from lcrl.rewards.repetition import repeated_starts as repeated_starts
 from lcrl.rewards.repetition import repeated_tokens as repeated_tokens
@@ -178,8 +178,8 @@ __all__ = [
   "exact_length",
   "exact_length_reward",
   "expected_right",
-  "first_mean",
-  "fixed_length",
+  "first_mean_reference",
+  "fixed_reference",
   "format_length",
   "format_length_reward",
   "gr3",
@@ -187,7 +187,7 @@ __all__ = [
   "gr3_reward",
   "grlc",
   "grlc_reward",
-  "group_mean",
+  "group_mean_reference",
   "grpo_lambda",
   "grpo_lambda_reward",
   "hapo",
@@ -244,10 +244,10 @@ __all__ = [
   "repeated_tokens",
   "repetition_penalty",
   "repetition_reward",
-  "right_percentile",
+  "right_percentile_reference",
   "rule_fraction",
   "rule_fraction_reward",
-  "running_mean",
+  "running_mean_reference",
   "sampled_optimal_length",
   "shorter_better",
   "shorter_better_reward",

@@ -17,11 +17,11 @@ from lcrl.types import PyTree, Rollouts
 
 __all__ = [
   "Reference",
-  "first_mean",
-  "fixed_length",
-  "group_mean",
-  "right_percentile",
-  "running_mean",
+  "first_mean_reference",
+  "fixed_reference",
+  "group_mean_reference",
+  "right_percentile_reference",
+  "running_mean_reference",
 ]
 
 
@@ -32,16 +32,17 @@ class Reference(NamedTuple):
   read: Callable[[PyTree, Rollouts], jax.Array]  # -> [B], inf where there is none
   update: Callable[[PyTree, Rollouts], PyTree]
   rows: int = 0  # of the data set that the state has room for; 0: it keeps nothing by row
+  numbers: Callable[[PyTree], dict[str, jax.Array]] = lambda state: {}  # `Stage.numbers`
 
 
-def fixed_length(*, tokens: float) -> Reference:
+def fixed_reference(*, tokens: float) -> Reference:
   """The same length for every prompt."""
   positive(tokens=tokens)
   read = lambda state, r: jnp.full(r.prompt_ids.shape, tokens, jnp.float32)
   return Reference(lambda: (), read, lambda state, r: state)
 
 
-def group_mean() -> Reference:
+def group_mean_reference() -> Reference:
   """The mean length of the group itself: what the policy spends on the prompt now.
 
   Source: T_avg of adaptive effort control, arXiv:2510.27042.
@@ -54,7 +55,7 @@ def group_mean() -> Reference:
   return Reference(lambda: (), read, lambda state, r: state)
 
 
-def first_mean(*, rows: int) -> Reference:
+def first_mean_reference(*, rows: int) -> Reference:
   """The mean length of the first group of each prompt, kept from then on: that of the start policy,
   if every prompt is sampled early. State: [rows] float32.
 
@@ -63,7 +64,7 @@ def first_mean(*, rows: int) -> Reference:
   return _by_row(rows, lambda old, r: jnp.where(jnp.isfinite(old), old, _mean(r.lengths, r.valid)))
 
 
-def running_mean(*, rows: int, decay: float = 0.5) -> Reference:
+def running_mean_reference(*, rows: int, decay: float = 0.5) -> Reference:
   """decay * old + (1 - decay) * mean of the group; the mean of the first group at first.
 
   State: [rows] float32.
@@ -79,7 +80,9 @@ def running_mean(*, rows: int, decay: float = 0.5) -> Reference:
   return _by_row(rows, change)
 
 
-def right_percentile(*, rows: int, percentile: float = 0.5, keep: bool = True) -> Reference:
+def right_percentile_reference(
+  *, rows: int, percentile: float = 0.5, keep: bool = True
+) -> Reference:
   """The percentile of the lengths of the right answers of a group: of the first one with a right
   answer (`keep`), or of the latest. State: [rows] float32.
 
@@ -117,4 +120,9 @@ def _by_row(rows: int, change: Callable[[jax.Array, Rollouts], jax.Array]) -> Re
     ids = jnp.where(jnp.any(r.valid, -1), r.prompt_ids, rows)
     return state.at[ids].set(jnp.inf, mode="drop").at[ids].min(new, mode="drop")
 
-  return Reference(lambda: jnp.full(rows, jnp.inf, jnp.float32), read, update, rows)
+  def numbers(state):
+    known = jnp.isfinite(state)
+    mean = jnp.where(jnp.any(known), masked_mean(state, known), jnp.nan)
+    return {"effort/rows_known": jnp.mean(as_float(known)), "effort/reference": mean}
+
+  return Reference(lambda: jnp.full(rows, jnp.inf, jnp.float32), read, update, rows, numbers)

@@ -123,6 +123,7 @@ class Term(NamedTuple):
   # (state, rewards [B, G], rollouts, targets [B, G]) -> rewards, state; targets are finite
   apply: Callable[[PyTree, jax.Array, Rollouts, jax.Array], tuple[jax.Array, PyTree]]
   levels: int = 0  # that it has numbers for; 0: any
+  numbers: Callable[[PyTree], dict[str, jax.Array]] = lambda state: {}  # `Stage.numbers`
 
 
 def _stateless(reward: Callable[[jax.Array, jax.Array, jax.Array], jax.Array]) -> Term:
@@ -174,12 +175,13 @@ def length_multiplier(
   def apply(price, rewards, r: Rollouts, targets):
     share = as_float(ended_length(r.lengths, targets, r.truncated)) / targets
     paid = rewards - price[r.budget.level] * share
-    own = (r.budget.level == jnp.arange(levels)[:, None, None]) & r.valid
-    excess = jax.vmap(masked_mean, (None, 0))(share - 1.0, own)
+    of_level = lambda k: masked_mean(share - 1.0, (r.budget.level == k) & r.valid)
+    excess = jax.vmap(of_level)(jnp.arange(levels))
     moved = price + step_size * jnp.where(excess < 0, relax, 1.0) * excess
     return paid, jnp.clip(moved, 0.0, most).astype(price.dtype)
 
-  return Term(lambda: jnp.zeros(levels, jnp.float32), apply, levels)
+  numbers = lambda price: {f"effort/price_{k}": price[k] for k in range(levels)}
+  return Term(lambda: jnp.zeros(levels, jnp.float32), apply, levels, numbers)
 
 
 class EffortState(NamedTuple):
@@ -194,7 +196,7 @@ def effort(
 
   Args:
     efforts: shares of the reference, one a level of the budget.
-    reference: a length of each prompt, such as `fixed_length` or `first_mean`.
+    reference: a length of each prompt, such as `fixed_reference` or `first_mean_reference`.
     term: what becomes of lengths and targets, such as `length_gate`.
     base: the reward that the term changes; None: plain correctness.
   Raises:
@@ -221,6 +223,7 @@ def effort(
     lambda: EffortState(reference.init(), term.init()),
     shape,
     targets=lambda state, r: {"effort": targets(state, r)},
+    numbers=lambda state: reference.numbers(state.reference) | term.numbers(state.term),
   )
   rows = [n for n in (stage.rows, reference.rows) if n]
   return stage._replace(rows=min(rows, default=0))
