@@ -136,8 +136,8 @@ def test_the_engine_starts_the_longest_first_in_a_pool_of_its_size(model):
 
   def first(rows):
     """The prompts of the rows that are finished first."""
-    _, done = next(engine.stream(params, rows, budget, jax.random.key(1)))
-    return np.flatnonzero(np.asarray(done).any(axis=1)).tolist()
+    piece = next(engine.stream(params, rows, budget, jax.random.key(1)))
+    return np.flatnonzero(np.asarray(piece.done).any(axis=1)).tolist()
 
   assert first(rows) == [0]
   assert first(dataclasses.replace(rows, expected=expected)) == [B - 1]

@@ -74,7 +74,7 @@ class Engine:
 
   def stream(
     self, params: PyTree, rows: Rows, budget: Budget, key: jax.Array
-  ) -> Iterator[tuple[Rollouts, jax.Array]]:
+  ) -> Iterator[programs.Piece]:
     """What `generate` gives, several times on the way: rollouts and which of them are finished.
 
     The device goes on while the host reads. Where a program is dispatched without waiting for its
@@ -82,7 +82,8 @@ class Engine:
 
     Args: those of `generate`.
     Yields: Rollouts as they are when a share of the rows is finished, and [B, G] bool which are.
-      The last ones are all finished, and equal those of `generate`.
+      The last ones are all finished, and equal those of `generate`; with slots, the use of the pool
+      of pages stands beside them.
     """
     bucket = self._bucket(rows, budget)
     params, placed = self.prepared(params), self._on_devices(rows, budget)
