@@ -206,6 +206,20 @@ def test_a_kernel_for_nvidia_comes_with_its_options(model, monkeypatch):
     assert kernels(engine(cache_dtype=cache_dtype))[0] == decoding
 
 
+def test_a_kernel_takes_the_heads_of_a_tensor_axis_if_they_divide():
+  device = SimpleNamespace(device_kind="NVIDIA H100", compute_capability="9.0")
+  policy = policies.make(policies.tiny(V, heads=8, kv_heads=4, head_dim=64, dtype="bfloat16"))
+  mesh = lambda n: SimpleNamespace(devices=np.array([device] * n), shape={"tensor": n})
+  kernels = lambda engine: (engine.policy.config.decoding, engine.policy.config.attention)
+  assert kernels(engine_of(policy, mesh=mesh(4))) == ("triton", "xla")
+  assert dict(engine_of(policy, mesh=mesh(4)).compiler) == CUBLAS
+  assert kernels(engine_of(policy, mesh=mesh(8))) == ("xla", "xla")
+  with pytest.raises(
+    ValueError, match=r"'triton' .*mesh\.tensor=8 must divide the 4 of the policy"
+  ):
+    engine_of(policy, mesh=mesh(8), decoding="triton")
+
+
 def test_bad_input(model):
   policy, params = model
   engine = engine_of(policy, mesh=make_mesh(data=8))

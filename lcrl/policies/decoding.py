@@ -14,7 +14,9 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import PartitionSpec as P
 
+from lcrl.mesh import tensor_shards
 from lcrl.policies import cache as plain
 from lcrl.policies import triton_decode, triton_pages
 from lcrl.policies.attention import attention, options_of
@@ -154,13 +156,35 @@ def decode(
 
   def attend(window, layer_cache, prompt, qkv):
     kernel = KERNELS[c.decoding]
-    if table is not None:
-      return kernel.attend_pages(
-        c, qkv, rope, layer_cache, table, positions, live, window, read_length
-      )
-    return kernel.attend(c, qkv, rope, layer_cache, at, live, prompt, lengths, window, read_length)
+
+    def of_heads(by_head, whole):
+      (qkv, own, prompt), (rope, at, live, lengths, table) = by_head, whole
+      if table is not None:
+        return kernel.attend_pages(c, qkv, rope, own, table, at, live, window, read_length)
+      return kernel.attend(c, qkv, rope, own, at, live, prompt, lengths, window, read_length)
+
+    return _over_heads(of_heads, (qkv, layer_cache, prompt), (rope, at, live, lengths, table))
 
   return _through(c, params, tokens, cache, attend, prompts and prompts.layers)
+
+
+def _over_heads(run: Callable, by_head: PyTree, whole: PyTree) -> PyTree:
+  """run(by_head, whole), where axis 1 of all arrays of `by_head` and of the result is key heads.
+
+  Each device along the tensor axis of the mesh in context takes its own heads, as the compiler
+  could not split a kernel. Where they do not divide, that is left to it.
+  """
+  parts, heads = tensor_shards(), jax.tree.leaves(by_head)[0].shape[1]
+  if parts == 1 or heads % parts:
+    return run(by_head, whole)
+  mesh, split = jax.sharding.get_abstract_mesh(), P(None, "tensor")
+  return jax.shard_map(
+    run,
+    in_specs=(split, P()),
+    out_specs=split,
+    axis_names=set(mesh.axis_names) - set(mesh.manual_axes),
+    check_vma=False,
+  )(by_head, whole)
 
 
 def _through(c: Config, params, tokens, cache, attend, prompts=None):

@@ -179,12 +179,14 @@ def make_engine(
     raise ValueError(
       f"cache_gib={cache_gib} without slots: then no row waits, and all need a cache."
     )
+  parts = 1 if mesh is None else mesh.shape["tensor"]
   config = dataclasses.replace(policy.config, dtype=dtype or policy.config.dtype)
   config = _with_kernels(config, mesh, decoding, cache_dtype)
   if config != policy.config:
     policy = policies.make(config)
   if compiler is None:
-    compiler = options(mesh, loops=True) if KERNELS[config.decoding].nvidia else {}
+    # Loops as CUDA graphs were not tried where devices add up what each of them has computed.
+    compiler = options(mesh, loops=parts == 1) if KERNELS[config.decoding].nvidia else {}
   return Engine(
     policy,
     max_tokens,
@@ -218,16 +220,22 @@ def page_gib(policy, cache_dtype: str | None, mesh: Mesh | None) -> float:
 def _with_kernels(config, mesh: Mesh | None, decoding: str | None, cache_dtype: str | None):
   """The last of `KERNELS` that can serve the model on these devices, unless `decoding` names one.
 
-  A kernel for NVIDIA gets whole heads only, and with it cuDNN reads the prompts instead of plain
-  attention.
+  A kernel for NVIDIA takes whole key heads, each device its own. With it, cuDNN reads the prompts
+  instead of plain attention, unless heads are split.
   """
-  whole_heads = mesh is None or mesh.shape["tensor"] == 1
+  parts = 1 if mesh is None else mesh.shape["tensor"]
+  whole_heads = config.kv_heads % parts == 0
+  if not whole_heads and decoding in {name for name, k in KERNELS.items() if k.nvidia}:
+    raise ValueError(
+      f"decoding={decoding!r} gives each device whole key heads: mesh.tensor={parts} must divide "
+      f"the {config.kv_heads} of the policy."
+    )
   least = (8, 9) if (cache_dtype or "").startswith("float8") else (8, 0)
   gpu = whole_heads and (nvidia(mesh) or (0, 0)) >= least
   able = [n for n, k in KERNELS.items() if k.refusal(config) is None and (gpu or not k.nvidia)]
   config = dataclasses.replace(config, decoding=decoding or able[-1])
   if config.attention == AUTO:
-    kernel = config.decoding in able and KERNELS[config.decoding].nvidia
+    kernel = config.decoding in able and KERNELS[config.decoding].nvidia and parts == 1
     fused = kernel and config.head_dim in FUSED_HEAD_DIMS
     config = dataclasses.replace(config, attention="cudnn" if fused else "xla")
   return config

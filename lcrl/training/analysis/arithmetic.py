@@ -89,7 +89,7 @@ class Described:
   def sampler(self) -> Sampler:
     sampling = self.settings.sampling
     config = dataclasses.replace(self.config, dtype=sampling.dtype or self.config.dtype)
-    able = self.nvidia and self.mesh.shape["tensor"] == 1
+    able = self.nvidia and self.config.kv_heads % self.mesh.shape["tensor"] == 0
     fused = able and KERNELS["triton"].refusal(config) is None
     decoding = sampling.decoding or ("triton" if fused else "xla")
     config = dataclasses.replace(config, decoding=decoding)
