@@ -133,7 +133,8 @@ def test_each_device_of_a_tensor_axis_decodes_its_own_heads(monkeypatch, kernel,
 
     return run
 
-  own = heads._replace(attend=noted(heads.attend), attend_pages=noted(heads.attend_pages))
+  functions = {name: noted(getattr(heads, name)) for name in ("attend", "attend_pages")}
+  own = heads._replace(by_heads=True, **functions)
   monkeypatch.setitem(decoding.KERNELS, kernel, own)
   dtype, atol = ("bfloat16", 0.05) if kernel == "triton" else ("float32", 1e-5)
   sizes = dict(layers=2, hidden_size=64, heads=8, kv_heads=4, head_dim=32, mlp_size=64)

@@ -35,6 +35,8 @@ class Kernel(NamedTuple):
   refusal: Callable[[Config], str | None]  # why it cannot serve a model, or None
   # Every row reads as much of the cache as the longest: the sampler keeps it short.
   reads_all_rows_alike: bool
+  # The compiler cannot split it: along a tensor axis each device runs it with its own key heads.
+  by_heads: bool
   # It needs an NVIDIA GPU of compute capability 8.0, so that the sampler's other kernels for these
   # (cuDNN for prompts, the fused draw, XLA's options for loops) may run beside it.
   nvidia: bool
@@ -46,6 +48,7 @@ KERNELS = {  # by the name in `Config.decoding`
     plain.attend_pages,
     lambda c: None,
     reads_all_rows_alike=True,
+    by_heads=False,
     nvidia=False,
   ),
   "triton": Kernel(
@@ -53,6 +56,7 @@ KERNELS = {  # by the name in `Config.decoding`
     triton_pages.attend,
     triton_decode.refusal,
     reads_all_rows_alike=False,
+    by_heads=True,
     nvidia=True,
   ),
 }
@@ -163,28 +167,21 @@ def decode(
         return kernel.attend_pages(c, qkv, rope, own, table, at, live, window, read_length)
       return kernel.attend(c, qkv, rope, own, at, live, prompt, lengths, window, read_length)
 
-    return _over_heads(of_heads, (qkv, layer_cache, prompt), (rope, at, live, lengths, table))
+    run = _over_heads(of_heads) if kernel.by_heads else of_heads
+    return run((qkv, layer_cache, prompt), (rope, at, live, lengths, table))
 
   return _through(c, params, tokens, cache, attend, prompts and prompts.layers)
 
 
-def _over_heads(run: Callable, by_head: PyTree, whole: PyTree) -> PyTree:
-  """run(by_head, whole), where axis 1 of all arrays of `by_head` and of the result is key heads.
-
-  Each device along the tensor axis of the mesh in context takes its own heads, as the compiler
-  could not split a kernel. Where they do not divide, that is left to it.
-  """
-  parts, heads = tensor_shards(), jax.tree.leaves(by_head)[0].shape[1]
-  if parts == 1 or heads % parts:
-    return run(by_head, whole)
+def _over_heads(run: Callable) -> Callable:
+  """`run(by_head, whole)` on each device along the tensor axis of the mesh in context, with its own
+  heads: axis 1 of all arrays of `by_head` and of the result."""
+  if tensor_shards() == 1:
+    return run
   mesh, split = jax.sharding.get_abstract_mesh(), P(None, "tensor")
-  return jax.shard_map(
-    run,
-    in_specs=(split, P()),
-    out_specs=split,
-    axis_names=set(mesh.axis_names) - set(mesh.manual_axes),
-    check_vma=False,
-  )(by_head, whole)
+  left = set(mesh.axis_names) - set(mesh.manual_axes)
+  specs = {"in_specs": (split, P()), "out_specs": split}
+  return jax.shard_map(run, **specs, axis_names=left, check_vma=False)
 
 
 def _through(c: Config, params, tokens, cache, attend, prompts=None):
