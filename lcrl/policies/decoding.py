@@ -18,7 +18,7 @@ from jax.sharding import PartitionSpec as P
 
 from lcrl.mesh import tensor_shards
 from lcrl.policies import cache as plain
-from lcrl.policies import triton_decode, triton_pages
+from lcrl.policies import tpu_pages, triton_decode, triton_pages
 from lcrl.policies.attention import attention, options_of
 from lcrl.policies.block import Norm, Projections, embed, layer, merged, rotate, rotation
 from lcrl.policies.cache import Cache, Prompts, write_prompts
@@ -40,6 +40,7 @@ class Kernel(NamedTuple):
   # It needs an NVIDIA GPU of compute capability 8.0, so that the sampler's other kernels for these
   # (cuDNN for prompts, the fused draw, XLA's options for loops) may run beside it.
   nvidia: bool
+  tpu: bool = False  # it needs a TPU, and what `tpu_pages.misfit` says
 
 
 KERNELS = {  # by the name in `Config.decoding`
@@ -58,6 +59,15 @@ KERNELS = {  # by the name in `Config.decoding`
     reads_all_rows_alike=False,
     by_heads=True,
     nvidia=True,
+  ),
+  "pallas": Kernel(
+    plain.attend,  # never called: it serves slots alone
+    tpu_pages.attend,
+    tpu_pages.refusal,
+    reads_all_rows_alike=False,
+    by_heads=False,
+    nvidia=False,
+    tpu=True,
   ),
 }
 
@@ -180,8 +190,9 @@ def _over_heads(run: Callable) -> Callable:
     return run
   mesh, split = jax.sharding.get_abstract_mesh(), P(None, "tensor")
   left = set(mesh.axis_names) - set(mesh.manual_axes)
-  specs = {"in_specs": (split, P()), "out_specs": split}
-  return jax.shard_map(run, **specs, axis_names=left, check_vma=False)
+  return jax.shard_map(
+    run, in_specs=(split, P()), out_specs=split, axis_names=left, check_vma=False
+  )
 
 
 def _through(c: Config, params, tokens, cache, attend, prompts=None):

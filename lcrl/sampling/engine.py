@@ -15,7 +15,8 @@ from lcrl import hosts, policies
 from lcrl.compiler import nvidia, options
 from lcrl.data.rows import Rows
 from lcrl.mesh import batch_shards, local_rows, processes, to_global, to_local
-from lcrl.policies.attention import AUTO, FUSED_HEAD_DIMS
+from lcrl.policies import tpu_pages
+from lcrl.policies.attention import AUTO, FUSED_HEAD_DIMS, Device
 from lcrl.policies.decoding import KERNELS
 from lcrl.sampling import programs
 from lcrl.sampling.controls import Control
@@ -181,7 +182,7 @@ def make_engine(
     )
   parts = 1 if mesh is None else mesh.shape["tensor"]
   config = dataclasses.replace(policy.config, dtype=dtype or policy.config.dtype)
-  config = _with_kernels(config, mesh, decoding, cache_dtype)
+  config = _with_kernels(config, mesh, decoding, cache_dtype, slots)
   if config != policy.config:
     policy = policies.make(config)
   if compiler is None:
@@ -217,7 +218,9 @@ def page_gib(policy, cache_dtype: str | None, mesh: Mesh | None) -> float:
   return sum(x.size * x.dtype.itemsize for x in a_page) / parts / 2**30
 
 
-def _with_kernels(config, mesh: Mesh | None, decoding: str | None, cache_dtype: str | None):
+def _with_kernels(
+  config, mesh: Mesh | None, decoding: str | None, cache_dtype: str | None, slots: int | None
+):
   """The last of `KERNELS` that can serve the model on these devices, unless `decoding` names one.
 
   A kernel for NVIDIA takes whole key heads, each device its own. With it, cuDNN reads the prompts
@@ -230,9 +233,14 @@ def _with_kernels(config, mesh: Mesh | None, decoding: str | None, cache_dtype: 
       f"decoding={decoding!r} gives each device whole key heads: mesh.tensor={parts} must divide "
       f"the {config.kv_heads} of the policy."
     )
+  misfit = tpu_pages.misfit(slots, cache_dtype, parts)
+  if misfit and decoding in {name for name, k in KERNELS.items() if k.tpu}:
+    raise ValueError(f"decoding={decoding!r} cannot serve {misfit}.")
+  tpu = Device.of(mesh).platform == "tpu" and misfit is None
   least = (8, 9) if (cache_dtype or "").startswith("float8") else (8, 0)
   gpu = whole_heads and (nvidia(mesh) or (0, 0)) >= least
-  able = [n for n, k in KERNELS.items() if k.refusal(config) is None and (gpu or not k.nvidia)]
+  here = lambda k: (gpu or not k.nvidia) and (tpu or not k.tpu)
+  able = [n for n, k in KERNELS.items() if k.refusal(config) is None and here(k)]
   config = dataclasses.replace(config, decoding=decoding or able[-1])
   if config.attention == AUTO:
     kernel = config.decoding in able and KERNELS[config.decoding].nvidia and parts == 1
