@@ -9,7 +9,7 @@ Run     python -m experiments.train --config=configs/adactrl.py --workdir=$WORKD
 Smoke   the same with --config=configs/adactrl.py:smoke (one CPU, under a minute)
 Fits    h100:16: 64 of 80 GiB a device, at least 2,749 s a step, with sampling.slots=32,
         train.micro_batches=1, train.pack=25600, train.micro_tokens=25600
-        v5p:2x4x4: 83 of 95 GiB a device, at least 2,223 s a step, with train.micro_batches=1,
+        v5p:2x4x4: 83 of 95 GiB a device, at least 1,769 s a step, with train.micro_batches=1,
         sampling.slots=48, train.pack=25600, train.micro_tokens=25600
 Result  not run yet
 """

@@ -8,7 +8,7 @@ Data    questions with answers as JSON lines, such as DeepScaleR's, in data/deep
 Run     python -m experiments.train --config=configs/alp.py --workdir=$WORKDIR
 Smoke   the same with --config=configs/alp.py:smoke (one CPU, under a minute)
 Fits    h100:8: 62 of 80 GiB a device, at least 546 s a step, with sampling.slots=224
-        v5p:2x2x2: 74 of 95 GiB a device, at least 997 s a step, with sampling.slots=272
+        v5p:2x2x2: 74 of 95 GiB a device, at least 785 s a step, with sampling.slots=272
 Result  not run yet
 """
 

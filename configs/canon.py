@@ -12,7 +12,7 @@ Run     python -m experiments.train --config=configs/canon.py --workdir=$WORKDIR
 Smoke   the same with --config=configs/canon.py:smoke or :entropy,smoke (one CPU, under a minute)
 Fits    h100:8: 49 of 80 GiB a device, at least 2,223 s a step, with sampling.slots=48,
         train.micro_batches=1, train.pack=9216, train.micro_tokens=9216
-        v5p:2x2x4: 75 of 95 GiB a device, at least 1,814 s a step, with sampling.slots=112,
+        v5p:2x2x2: 65 of 95 GiB a device, at least 3,001 s a step, with sampling.slots=80,
         train.micro_batches=1, train.pack=9216, train.micro_tokens=9216
 Result  not run yet
 """

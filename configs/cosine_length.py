@@ -8,7 +8,7 @@ Run     python -m experiments.train --config=configs/cosine_length.py --workdir=
 Smoke   the same with --config=configs/cosine_length.py:smoke (one CPU, under a minute)
 Fits    h100:32: 49 of 80 GiB a device, at least 2,567 s a step, with train.micro_batches=1,
         sampling.slots=16, train.pack=15360, train.micro_tokens=15360
-        v5p:2x4x4: 79 of 95 GiB a device, at least 3,378 s a step, with train.micro_batches=1,
+        v5p:2x4x4: 79 of 95 GiB a device, at least 2,831 s a step, with train.micro_batches=1,
         sampling.slots=32, train.pack=15360, train.micro_tokens=15360
 Result  not run yet
 """

@@ -7,7 +7,7 @@ Data    questions with answers as JSON lines in data/dapo_math.jsonl; evaluated 
         data/math500.jsonl and data/aime24.jsonl
 Run     python -m experiments.train --config=configs/dapo.py --workdir=$WORKDIR
 Smoke   the same with --config=configs/dapo.py:smoke (one CPU, under a minute)
-Fits    h100:32: 40 of 80 GiB a device, at least 15,925 s a step, with train.micro_batches=1,
+Fits    h100:32: 40 of 80 GiB a device, at least 13,488 s a step, with train.micro_batches=1,
         mesh.tensor=8, train.pack=22528, train.micro_tokens=22528, sampling.slots=16
         v5p:2x4x4: 49 of 95 GiB a device, at least 21,360 s a step, with train.micro_batches=1,
         mesh.tensor=4, train.pack=22528, train.micro_tokens=22528, sampling.slots=16

@@ -14,7 +14,7 @@ Run     python -m experiments.train --config=configs/dler.py --workdir=$WORKDIR
 Smoke   the same with --config=configs/dler.py:smoke or :da,smoke (one CPU, under a minute)
 Fits    h100:8: 62 of 80 GiB a device, at least 223 s a step, with sampling.slots=400,
         train.micro_batches=1, train.pack=5024, train.micro_tokens=5024
-        v5p:2x2x2: 77 of 95 GiB a device, at least 418 s a step, with sampling.slots=512
+        v5p:2x2x2: 77 of 95 GiB a device, at least 365 s a step, with sampling.slots=512
 Result  not run yet
 """
 

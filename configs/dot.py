@@ -9,7 +9,7 @@ Run     python -m experiments.train --config=configs/dot.py --workdir=$WORKDIR
 Smoke   the same with --config=configs/dot.py:smoke (one CPU, under a minute)
 Fits    h100:8: 59 of 80 GiB a device, at least 451 s a step, with sampling.slots=160,
         train.micro_batches=1, train.pack=12288, train.micro_tokens=12288
-        v5p:2x2x2: 70 of 95 GiB a device, at least 746 s a step, with sampling.slots=192,
+        v5p:2x2x2: 70 of 95 GiB a device, at least 657 s a step, with sampling.slots=192,
         train.micro_batches=1, train.pack=12288, train.micro_tokens=12288
 Result  not run yet
 """

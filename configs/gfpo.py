@@ -13,9 +13,9 @@ Data    questions with answers as JSON lines, such as DeepScaleR's, in data/deep
         evaluated on data/math500.jsonl and data/aime24.jsonl
 Run     python -m experiments.train --config=configs/gfpo.py --workdir=$WORKDIR
 Smoke   the same with --config=configs/gfpo.py:smoke or :adaptive,smoke (one CPU, under a minute)
-Fits    h100:32: 62 of 80 GiB a device, at least 2,187 s a step, with train.micro_batches=1,
+Fits    h100:16: 63 of 80 GiB a device, at least 3,015 s a step, with train.micro_batches=1,
         mesh.tensor=2, train.pack=33792, train.micro_tokens=33792, sampling.slots=24
-        v5p:2x4x4: 84 of 95 GiB a device, at least 1,921 s a step, with train.micro_batches=1,
+        v5p:2x4x4: 84 of 95 GiB a device, at least 1,372 s a step, with train.micro_batches=1,
         sampling.slots=16, train.pack=33792, train.micro_tokens=33792
 Result  not run yet
 """

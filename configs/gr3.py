@@ -8,7 +8,7 @@ Run     python -m experiments.train --config=configs/gr3.py --workdir=$WORKDIR
 Smoke   the same with --config=configs/gr3.py:smoke (one CPU, under a minute)
 Fits    h100:8: 70 of 80 GiB a device, at least 689 s a step, with sampling.slots=48,
         train.micro_batches=1, train.pack=17408, train.micro_tokens=17408
-        v5p:2x2x2: 70 of 95 GiB a device, at least 1,140 s a step, with sampling.slots=48,
+        v5p:2x2x2: 70 of 95 GiB a device, at least 976 s a step, with sampling.slots=48,
         train.micro_batches=1, train.pack=17408, train.micro_tokens=17408
 Result  not run yet
 """

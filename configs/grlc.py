@@ -9,7 +9,7 @@ Run     python -m experiments.train --config=configs/grlc.py --workdir=$WORKDIR
 Smoke   the same with --config=configs/grlc.py:smoke (one CPU, under a minute)
 Fits    h100:8: 52 of 80 GiB a device, at least 1,280 s a step, with sampling.slots=16,
         train.micro_batches=1, train.pack=17408, train.micro_tokens=17408
-        v5p:2x2x2: 52 of 95 GiB a device, at least 2,082 s a step, with sampling.slots=16,
+        v5p:2x2x2: 52 of 95 GiB a device, at least 1,659 s a step, with sampling.slots=16,
         train.micro_batches=1, train.pack=17408, train.micro_tokens=17408
 Result  not run yet
 """

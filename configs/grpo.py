@@ -6,7 +6,7 @@ Tier    A
 Data    MATH's train split as JSON lines in data/math.jsonl; evaluated on data/math500.jsonl
 Run     python -m experiments.train --config=configs/grpo.py --workdir=$WORKDIR
 Smoke   the same with --config=configs/grpo.py:smoke (one CPU, under a minute)
-Fits    h100:8: 50 of 80 GiB a device, at least 66 s a step, with mesh.tensor=2,
+Fits    h100:8: 50 of 80 GiB a device, at least 56 s a step, with mesh.tensor=2,
         train.micro_batches=1, train.pack=2048, train.micro_tokens=2048, sampling.slots=64
         v5p:2x2x2: 81 of 95 GiB a device, at least 57 s a step, with mesh.tensor=2,
         train.micro_batches=1, train.pack=2048, train.micro_tokens=2048

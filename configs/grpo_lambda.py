@@ -9,7 +9,7 @@ Run     python -m experiments.train --config=configs/grpo_lambda.py --workdir=$W
 Smoke   the same with --config=configs/grpo_lambda.py:smoke (one CPU, under a minute)
 Fits    h100:8: 65 of 80 GiB a device, at least 1,617 s a step, with sampling.slots=16,
         train.micro_batches=1, train.pack=17408, train.micro_tokens=17408
-        v5p:2x2x2: 65 of 95 GiB a device, at least 2,547 s a step, with sampling.slots=16,
+        v5p:2x2x2: 65 of 95 GiB a device, at least 2,124 s a step, with sampling.slots=16,
         train.micro_batches=1, train.pack=17408, train.micro_tokens=17408
 Result  not run yet
 """

@@ -8,7 +8,7 @@ Run     python -m experiments.train --config=configs/gspo.py --workdir=$WORKDIR
 Smoke   the same with --config=configs/gspo.py:smoke (one CPU, under a minute)
 Fits    h100:8: 57 of 80 GiB a device, at least 561 s a step, with sampling.slots=24,
         train.micro_batches=1, train.pack=9216, train.micro_tokens=9216
-        v5p:2x2x2: 78 of 95 GiB a device, at least 822 s a step, with sampling.slots=40
+        v5p:2x2x2: 78 of 95 GiB a device, at least 686 s a step, with sampling.slots=40
 Result  not run yet
 """
 

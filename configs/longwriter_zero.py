@@ -8,7 +8,7 @@ Run     python -m experiments.train --config=configs/longwriter_zero.py --workdi
 Smoke   the same with --config=configs/longwriter_zero.py:smoke (one CPU, under a minute)
 Fits    h100:8: 51 of 80 GiB a device, at least 609 s a step, with sampling.slots=32,
         train.micro_batches=1, train.pack=15024, train.micro_tokens=15024
-        v5p:2x2x2: 77 of 95 GiB a device, at least 826 s a step, with sampling.slots=64,
+        v5p:2x2x2: 77 of 95 GiB a device, at least 713 s a step, with sampling.slots=64,
         train.micro_batches=1, train.pack=15024, train.micro_tokens=15024
 Result  not run yet
 """

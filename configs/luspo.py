@@ -9,8 +9,8 @@ Run     python -m experiments.train --config=configs/luspo.py --workdir=$WORKDIR
 Smoke   the same with --config=configs/luspo.py:smoke (one CPU, under a minute)
 Fits    h100:8: 54 of 80 GiB a device, at least 2,797 s a step, with sampling.slots=16,
         train.micro_batches=1, train.pack=33792, train.micro_tokens=33792
-        v5p:2x2x4: 78 of 95 GiB a device, at least 1,995 s a step, with train.micro_batches=1,
-        sampling.slots=32, train.pack=33792, train.micro_tokens=33792
+        v5p:2x2x2: 68 of 95 GiB a device, at least 3,470 s a step, with sampling.slots=24,
+        train.micro_batches=1, train.pack=33792, train.micro_tokens=33792
 Result  not run yet
 """
 

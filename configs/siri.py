@@ -9,7 +9,7 @@ Run     python -m experiments.train --config=configs/siri.py --workdir=$WORKDIR
 Smoke   the same with --config=configs/siri.py:smoke (one CPU, under a minute)
 Fits    h100:8: 66 of 80 GiB a device, at least 880 s a step, with sampling.slots=128,
         train.micro_batches=1, train.pack=17408, train.micro_tokens=17408
-        v5p:2x2x2: 81 of 95 GiB a device, at least 1,544 s a step, with sampling.slots=160,
+        v5p:2x2x2: 81 of 95 GiB a device, at least 1,216 s a step, with sampling.slots=160,
         train.micro_batches=1, train.pack=17408, train.micro_tokens=17408
 Result  not run yet
 """

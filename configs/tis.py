@@ -9,7 +9,7 @@ Run     python -m experiments.train --config=configs/tis.py --workdir=$WORKDIR
 Smoke   the same with --config=configs/tis.py:smoke (one CPU, under a minute)
 Fits    h100:8: 65 of 80 GiB a device, at least 504 s a step, with sampling.slots=80,
         train.micro_batches=1, train.pack=9216, train.micro_tokens=9216
-        v5p:2x2x2: 80 of 95 GiB a device, at least 846 s a step, with sampling.slots=112,
+        v5p:2x2x2: 80 of 95 GiB a device, at least 740 s a step, with sampling.slots=112,
         train.micro_batches=1, train.pack=9216, train.micro_tokens=9216
 Result  not run yet
 """

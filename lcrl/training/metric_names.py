@@ -71,6 +71,10 @@ TABLE: dict[str, dict[str, str]] = {
     "rounds": "rounds of sampling that the batch took",
     "sampled/accuracy": "accuracy of all sampled answers, if only some of the groups are used",
     "sampled/length": "mean length of all sampled answers, likewise",
+    "pool/restarts": "how often an answer was sent back and started again because the pool of "
+    "pages ran dry, the mean over answers; with `sampling.slots`",
+    "pool/peak": "the largest share of the pages of a device in use at once, the mean over rounds; "
+    "likewise",
   },
   "Targets and states": {
     "budget/target": "mean target of the budget",
