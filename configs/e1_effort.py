@@ -8,6 +8,8 @@ Data    questions with answers as JSON lines, such as DeepScaleR's, in data/deep
         evaluated on data/math500.jsonl
 Run     python -m experiments.train --config=configs/e1_effort.py --workdir=$WORKDIR
 Smoke   the same with --config=configs/e1_effort.py:smoke (one CPU, under a minute)
+Fits    h100:4: 69 of 80 GiB a device, at least 119 s a step
+        v5p:2x2x1: 69 of 95 GiB a device, at least 207 s a step
 Result  not run yet
 """
 
