@@ -1,5 +1,5 @@
-"""The core needs only JAX; the extra `train` adds what a run needs, `test` what tests need, and
-`parquet` reads Parquet files."""
+"""The core needs only JAX; the extra `train` adds what a run needs, `test` what tests need,
+`parquet` reads Parquet files, `gcs` folders on Google's store, and `hub` fetches data sets."""
 
 import pathlib
 import re
@@ -46,7 +46,14 @@ setup(
   description="Length-controlled reinforcement learning for language models, in JAX",
   license="Apache-2.0",
   python_requires=">=3.11",
+  package_data={"experiments.comparison": ["*.css", "*.js"]},
   packages=find_packages(include=["lcrl", "lcrl.*", "experiments", "experiments.*", "configs"]),
   install_requires=["jax>=0.10.2", "numpy>=2.0"],
-  extras_require={"train": TRAIN, "parquet": PARQUET, "gcs": GCS, "test": TRAIN + PARQUET + TEST},
+  extras_require={
+    "train": TRAIN,
+    "parquet": PARQUET,
+    "gcs": GCS,
+    "hub": ["huggingface_hub"],
+    "test": TRAIN + PARQUET + TEST,
+  },
 )
