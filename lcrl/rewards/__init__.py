@@ -71,6 +71,10 @@ from lcrl.rewards.history import linear_history as linear_history
 from lcrl.rewards.history import linear_history_score as linear_history_score
 from lcrl.rewards.history import mean_right_length as mean_right_length
 from lcrl.rewards.history import shortest_right_length as shortest_right_length
+from lcrl.rewards.models import learned as learned
+from lcrl.rewards.models import learned_reward as learned_reward
+from lcrl.rewards.models import preferred as preferred
+from lcrl.rewards.models import win_rate_reward as win_rate_reward
 from lcrl.rewards.modes import adactrl as adactrl
 from lcrl.rewards.modes import adactrl_reward as adactrl_reward
 from lcrl.rewards.modes import calibration_score as calibration_score
@@ -180,6 +184,8 @@ __all__ = [
   "laser_d",
   "lcr1",
   "lcr1_reward",
+  "learned",
+  "learned_reward",
   "length_coverage",
   "length_dual",
   "length_penalty",
@@ -203,6 +209,7 @@ __all__ = [
   "pear",
   "pear_reward",
   "phase_entropy",
+  "preferred",
   "preferred_mode",
   "preferred_mode_reward",
   "priced_reward",
@@ -236,4 +243,5 @@ __all__ = [
   "turning_score",
   "update_multipliers",
   "verdict_reward",
+  "win_rate_reward",
 ]
