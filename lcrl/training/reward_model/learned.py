@@ -4,7 +4,8 @@
 
 Each rollout then has signals["conciseness"], its reward under the newest checkpoint. `untrained=3`
 in place of a path is a random head, from this seed, on a random body of the policy's shape: smoke
-runs, which must find no file, are paid by it.
+runs, which must find no file, are paid by it. `rules=...` is the share of rules that a model judges
+to be kept (`judge`).
 """
 
 from __future__ import annotations
@@ -22,12 +23,13 @@ from lcrl.policies.hf import Source
 from lcrl.training.build import build_tokenizer
 from lcrl.training.checkpoint import CheckpointError, Checkpoints
 from lcrl.training.remote import opened, origin
-from lcrl.training.reward_model import head, run, settings
+from lcrl.training.reward_model import head, judge, run, settings
 from lcrl.training.rl.pipeline import Provider
 from lcrl.training.sections import Seed
 from lcrl.training.workdir import read_config
 from lcrl.values import check
 
+FORMS = ({"path"}, {"untrained"}, {"rules"}, {"rules", "judge"})  # of a model in the section
 PREFERENCE = "preference"  # the signal of a preference model's embeddings
 
 
@@ -42,12 +44,16 @@ def providers(
   """
   models = []
   for name, spec in learned.items():
-    if spec.keys() not in ({"path"}, {"untrained"}):
+    if spec.keys() not in FORMS:
       raise ValueError(f"learned.{name} takes a path and nothing else, got {sorted(spec)}.")
     if name not in needs:
       raise ValueError(f"nothing reads learned.{name}: the stages need {sorted(needs)}.")
     if "untrained" in spec:
       models.append(untrained(name, check(spec["untrained"], Seed, f"learned.{name}"), model))
+      continue
+    if "rules" in spec:
+      pieces = micro_batches(model.settings.train, batch_shards(model.mesh))
+      models.append(judge.provider(name, spec, model, tokenizer, pieces))
       continue
     try:
       models.append(provider(name, opened(spec["path"]).expanduser(), model, tokenizer))
