@@ -1,7 +1,7 @@
 """AutoRule: a learned or verified reward, plus the share of explicit rules that a response keeps.
 
   autorule.py         AutoRule by patterns: the verdict, plus the share of expressions that match.
-  autorule.py:judged  AutoRule: a reward model's score, plus the share of rules that a judge sees kept.
+  autorule.py:judged  AutoRule: a reward model's score, plus the share of rules that a judge sees.
 
 Source  arXiv:2506.15651, abstract and README. The policy judges here; `learned.rules.judge` names
         another model. Stand-in: by default, regular expressions where a model verifies extracted
