@@ -1,8 +1,8 @@
 """Light-R1's RL stage: right answers are not paid for being shorter than a given length.
 
 Source  arXiv:2503.10460 (128 prompts, 8 answers, 24,000 tokens, KL 0.001, rate 1e-6, dual clip);
-        its reward prints no formula: a shorter right answer counts as `shortest` tokens long,
-        which is our reading, and so is 4,096
+        its reward prints no formula. Stand-in: a shorter right answer counts as `shortest` tokens
+        long, with 4,096 of them, our reading
 Tier    B
 Data    problems of medium difficulty in data/light_r1_problems.jsonl:
         python -m experiments.cold_start --kind=problems --answers=... --out=...
