@@ -15,6 +15,7 @@ by name: columns such as documents, fields of a message that no text can hold.
 
 For imitation a row has `messages` that end with an answer, or a prompt with completion, response,
 output or chosen. The column score is optional: a number, the value of the answer.
+For an evaluation `messages` or a prompt will do.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ from typing import Any, NamedTuple
 from lcrl.policies.chat import REASONING, content_text
 from lcrl.tasks.task import Messages
 
-__all__ = ["Pair", "UnpairedTurns", "read_answer", "read_pair"]
+__all__ = ["Pair", "UnpairedTurns", "read_answer", "read_pair", "read_prompt"]
 
 Row = Mapping[str, Any]
 _TURN = re.compile(r"\n\n(Human|Assistant):")
@@ -81,6 +82,20 @@ def read_answer(row: Row) -> Pair:
   messages, answers = _split(row, [_messages(row[name], name, "assistant")])
   scores = (_number(row, "score"),) if row.get("score") is not None else ()
   return Pair(messages, answers, scores)
+
+
+def read_prompt(row: Row) -> Messages:
+  """A row that asks for an answer -> its prompt. An answer at the end of `messages` is left out.
+
+  >>> read_prompt({"messages": [{"role": "user", "content": "1 + 2?"}]})
+  ({'role': 'user', 'content': '1 + 2?'},)
+  """
+  prompt = _messages(row["messages"], "messages", "user") if "messages" in row else _prompt(row)
+  if prompt[-1]["role"] == "assistant":
+    prompt = prompt[:-1]
+  if not prompt or not str(prompt[-1].get("content") or "").strip():
+    raise ValueError("the prompt is empty.")
+  return _with_context(row, prompt)
 
 
 def _split(row: Row, sides: Sequence[Messages]) -> tuple[Messages, tuple[str, ...]]:

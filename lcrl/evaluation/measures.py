@@ -25,26 +25,27 @@ def _mean(values: np.ndarray) -> float | None:
 
 
 def _point(correct, lengths, valid, truncated, shortest) -> dict[str, Any]:
-  accuracy, tokens = accuracy_estimate(correct, valid), mean_estimate(lengths, valid)
-  right, wrong = valid & correct, valid & ~correct
+  accuracy = None if correct is None else accuracy_estimate(correct, valid)
+  tokens = mean_estimate(lengths, valid)
+  right, wrong = (None, None) if correct is None else (valid & correct, valid & ~correct)
   point = {
-    "accuracy": accuracy.value,
-    "accuracy_ci": [_finite(accuracy.low), _finite(accuracy.high)],
+    "accuracy": accuracy and accuracy.value,
+    "accuracy_ci": [_finite(end) for end in accuracy[1:]] if accuracy else [None, None],
     "tokens": tokens.value,
     "tokens_ci": [_finite(max(tokens.low, 0.0)), _finite(tokens.high)],
     "n": int(valid.sum()),
-    "tokens_right": _mean(lengths[right]),
-    "tokens_wrong": _mean(lengths[wrong]),
+    "tokens_right": None if right is None else _mean(lengths[right]),
+    "tokens_wrong": None if wrong is None else _mean(lengths[wrong]),
   }
   if truncated is not None:
     point["truncated"] = _mean(truncated[valid])
-  if shortest is not None:
+  if shortest is not None and right is not None:
     point["excess_tokens"] = _mean((lengths - shortest[:, None])[right])
   return point
 
 
 def measure(
-  correct: ArrayLike,
+  correct: ArrayLike | None,
   lengths: ArrayLike,
   difficulty: ArrayLike,
   *,
@@ -55,7 +56,8 @@ def measure(
   """One evaluation as plain numbers, over all prompts and by difficulty.
 
   Args:
-    correct: [B, G] bool, the verifier's verdicts.
+    correct: [B, G] bool, the verifier's verdicts; None without a verifier: then accuracy,
+      tokens_right and tokens_wrong are None, too.
     lengths: [B, G] int, sampled tokens including the end token.
     difficulty: [B] int, as the task counts it.
     valid: [B, G] bool, answers that count; all if None.
@@ -72,20 +74,21 @@ def measure(
   >>> m["by_difficulty"]["2"]["tokens"]
   5.5
   """
-  correct, lengths = np.asarray(correct, bool), np.asarray(lengths, np.int64)
-  difficulty = np.asarray(difficulty)
-  valid = np.ones(correct.shape, bool) if valid is None else np.asarray(valid, bool)
+  lengths, difficulty = np.asarray(lengths, np.int64), np.asarray(difficulty)
+  correct = None if correct is None else np.asarray(correct, bool)
+  shape = lengths.shape if correct is None else correct.shape
+  valid = np.ones(shape, bool) if valid is None else np.asarray(valid, bool)
   truncated = None if truncated is None else np.asarray(truncated, bool)
   shortest = None if shortest is None else np.asarray(shortest, np.int64)
-  if not correct.shape == lengths.shape == valid.shape or difficulty.shape != correct.shape[:1]:
+  if not shape == lengths.shape == valid.shape or difficulty.shape != shape[:1]:
     raise ValueError(
       "correct, lengths and valid must be [B, G] and difficulty [B], got "
-      f"{correct.shape}, {lengths.shape}, {valid.shape} and {difficulty.shape}."
+      f"{shape}, {lengths.shape}, {valid.shape} and {difficulty.shape}."
     )
 
   def at(rows: np.ndarray) -> dict[str, Any]:
     return _point(
-      correct[rows],
+      None if correct is None else correct[rows],
       lengths[rows],
       valid[rows],
       None if truncated is None else truncated[rows],

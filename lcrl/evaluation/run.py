@@ -32,7 +32,7 @@ def answer_all(
   key: jax.Array,
   progress: Callable[[int], None] = lambda done: None,
   keep: Callable[[dict[str, Any]], None] | None = None,
-) -> dict[str, np.ndarray]:
+) -> dict[str, Any]:
   """Verdicts and lengths of `samples` answers to each prompt, on every process.
 
   Args:
@@ -47,7 +47,8 @@ def answer_all(
     key: of the randomness; the same key gives the same answers.
     progress: receives the number of finished prompts after each batch.
     keep: gets every answer (`written`) that lies on this process.
-  Returns: correct, lengths, truncated, valid, outcome [N, samples] and difficulty [N].
+  Returns: correct (None if the task judges nothing), lengths, truncated, valid, outcome
+    [N, samples] and difficulty [N].
   """
   if not prompts:
     raise ValueError("there are no prompts to evaluate on.")
@@ -69,16 +70,22 @@ def answer_all(
       for row in written(grader, rollouts, count=len(prompts)):
         keep(row)
     progress(min(start + batch, len(prompts)))
-  answers = {name: np.concatenate([p[name] for p in parts])[: len(prompts)] for name in FIELDS}
+  answers: dict[str, Any] = {
+    name: np.concatenate([p[name] for p in parts])[: len(prompts)] for name in FIELDS
+  }
+  if not worker.task.judged:
+    answers["correct"] = None
   return {**answers, "difficulty": np.array([p.difficulty for p in prompts])}
 
 
 def written(grader: RolloutGrader, rollouts: Rollouts, *, count: int) -> list[dict[str, Any]]:
   """The answers of this process to the first `count` prompts, with what they were compared with.
+  Without a verifier, correct, score and outcome are None.
 
   text is what the verifier read, raw_text all that was sampled, special tokens included.
   """
   r, decode, rows = jax.tree.map(to_local, rollouts), grader.worker.tokenizer.decode, []
+  judged = grader.worker.task.judged
   whole = {"skip_special_tokens": False} if isinstance(grader.worker.tokenizer, Tokenizer) else {}
   for b, answers in enumerate(grader.responses(r)):
     prompt, at = grader.prompts[b], int(grader.rows.index[b])
@@ -95,11 +102,12 @@ def written(grader: RolloutGrader, rollouts: Rollouts, *, count: int) -> list[di
           "reference": reference,
           "text": answer.text,
           "raw_text": decode(answer.tokens, **whole),
-          "correct": bool(r.correct[b, g]),
-          "score": float(r.scores[b, g]),
-          "outcome": Outcome(int(r.outcome[b, g])).name.lower(),
+          "correct": bool(r.correct[b, g]) if judged else None,
+          "score": float(r.scores[b, g]) if judged else None,
+          "outcome": Outcome(int(r.outcome[b, g])).name.lower() if judged else None,
           "tokens": int(r.lengths[b, g]),
           "truncated": bool(r.truncated[b, g]),
+          **({} if prompt.row is None else {"row": dict(prompt.row)}),
         }
       )
   return rows

@@ -3,8 +3,9 @@ to the policy, and `task.signals.fn` reads signals of responses."""
 
 from lcrl.tasks.arithmetic import arithmetic
 from lcrl.tasks.jsonl import json, jsonl, parquet
+from lcrl.tasks.prompts import prompts
 from lcrl.tasks.reasoning_gym import reasoning_gym
-from lcrl.tasks.render import prefix, suffix, system
+from lcrl.tasks.render import prefix, reference_words, suffix, system
 from lcrl.tasks.signals import (
   answer_span,
   distinct_words,
@@ -24,7 +25,9 @@ __all__ = [
   "parquet",
   "patterns",
   "prefix",
+  "prompts",
   "reasoning_gym",
+  "reference_words",
   "several",
   "suffix",
   "system",

@@ -68,6 +68,26 @@ def prefix(templates: Templates, *, counts: bool = False) -> Render:
   return render
 
 
+def reference_words(template: str = "\nAnswer in {words} words.") -> Render:
+  """Asks for as many words, between white space, as the reference answer has.
+
+  It takes most of the length confound out of ROUGE, F1 and judges.
+  Source: L-Eval's length-instruction-enhanced evaluation (arXiv:2307.11088).
+
+  Args:
+    template: added to the last message, with {words}.
+  """
+
+  def render(prompt: Prompt, target: int, level: int) -> Rendered:
+    del target, level
+    words = len(prompt.reference.split()) if isinstance(prompt.reference, str) else 0
+    if not words:
+      raise ValueError(f"prompt {prompt.id} has no reference answer whose words could be counted.")
+    return Rendered(_add(prompt.messages, template.replace("{words}", str(words))))
+
+  return render
+
+
 def _filled(templates: Templates) -> Callable[[int, int], str]:
   texts = [templates] if isinstance(templates, str) else list(templates)
 

@@ -28,6 +28,7 @@ class Prompt:
   messages: Messages
   reference: Any
   difficulty: int = 0  # as the task counts it
+  row: Mapping[str, Any] | None = None  # more fields of the data set, for measures of answers
 
 
 @dataclasses.dataclass(frozen=True)
@@ -113,6 +114,7 @@ class Task:
   it is pickled into a worker. A response is correct when it has a score of at least `threshold`.
   `evaluates`: the scorer may run responses as code, so each gets a process of its own.
   `variables` are those of the chat template, such as enable_thinking=False.
+  `judged`: False if nothing can be right or wrong, so that scores and verdicts mean nothing.
   """
 
   name: str
@@ -123,3 +125,4 @@ class Task:
   signals: Signals | None = None
   evaluates: bool = False
   variables: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+  judged: bool = True

@@ -190,6 +190,11 @@ def make_evaluator(
   with contextlib.ExitStack() as stack:
     if s.eval_task is not None:
       task, worker = stack.enter_context(rollout_worker(model, tokenizer, s.eval_task, "eval_task"))
+    if not task.judged:
+      raise ValueError(
+        f"{task.name} has no verifier to evaluate a run by: name a task with one as eval_task, and "
+        "measure the answers to these prompts by experiments.evaluate --task."
+      )
     prompts = first(task.prompts, s.eval.prompts)
     temperature = eval_temperature(s)
     if temperature != s.sampling.temperature:
