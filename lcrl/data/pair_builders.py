@@ -7,8 +7,6 @@ the samples show no contrast. Ties go to the first sample. Host side.
 from __future__ import annotations
 
 import dataclasses
-import re
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -16,6 +14,7 @@ import numpy as np
 
 from lcrl.data.selection import Pairs, long2short_pairs, tops_selection
 from lcrl.losses.preference import cdr_reward, mean_weights, sum_weights
+from lcrl.tasks.signals import unigram_f1
 from lcrl.tasks.task import Messages
 
 __all__ = [
@@ -183,16 +182,6 @@ def density_ratio(
   )
   scored = dataclasses.replace(samples, scores=np.asarray(ratios))
   return best_vs_worst(scored, min_gap=min_gap, length_margin=length_margin)
-
-
-def unigram_f1(text: str, reference: str) -> float:
-  """Share of words in common, the harmonic mean of both sides.
-
-  >>> unigram_f1("The cat sat", "the cat ran off")
-  0.5714285714285714
-  """
-  words, expected = (Counter(re.findall(r"\w+", t.lower())) for t in (text, reference))
-  return 2 * (words & expected).total() / max(1, words.total() + expected.total())
 
 
 def reference_scored(

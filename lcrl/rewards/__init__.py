@@ -48,6 +48,7 @@ from lcrl.rewards.curves import format_length_reward as format_length_reward
 from lcrl.rewards.curves import length_range as length_range
 from lcrl.rewards.curves import length_range_reward as length_range_reward
 from lcrl.rewards.curves import turning_score as turning_score
+from lcrl.rewards.curves import word_range as word_range
 from lcrl.rewards.difficulty import accuracy_level as accuracy_level
 from lcrl.rewards.difficulty import covering_length as covering_length
 from lcrl.rewards.difficulty import expected_right as expected_right
@@ -71,6 +72,8 @@ from lcrl.rewards.history import linear_history as linear_history
 from lcrl.rewards.history import linear_history_score as linear_history_score
 from lcrl.rewards.history import mean_right_length as mean_right_length
 from lcrl.rewards.history import shortest_right_length as shortest_right_length
+from lcrl.rewards.models import density_ratio as density_ratio
+from lcrl.rewards.models import density_ratio_reward as density_ratio_reward
 from lcrl.rewards.models import learned as learned
 from lcrl.rewards.models import learned_reward as learned_reward
 from lcrl.rewards.models import preferred as preferred
@@ -153,6 +156,8 @@ __all__ = [
   "cumulative_regret",
   "curriculum",
   "curriculum_reward",
+  "density_ratio",
+  "density_ratio_reward",
   "difficulty_factor",
   "distinct_ngrams_reward",
   "dual_price",
@@ -244,4 +249,5 @@ __all__ = [
   "update_multipliers",
   "verdict_reward",
   "win_rate_reward",
+  "word_range",
 ]

@@ -18,7 +18,14 @@ from lcrl.preferences import group_preferences
 from lcrl.rewards.base import correctness, shaped
 from lcrl.types import Rollouts, Stage
 
-__all__ = ["learned", "learned_reward", "preferred", "win_rate_reward"]
+__all__ = [
+  "density_ratio",
+  "density_ratio_reward",
+  "learned",
+  "learned_reward",
+  "preferred",
+  "win_rate_reward",
+]
 
 
 def learned_reward(
@@ -103,3 +110,44 @@ def preferred(*, weight: float = 1.0, base: Stage | None = None) -> Stage:
 
   base = correctness(right=0.0) if base is None else base
   return shaped(base, shape, needs=("group", "preference"))
+
+
+def density_ratio_reward(
+  rewards: jax.Array,
+  strong_log_probs: jax.Array,
+  weak_log_probs: jax.Array,
+  mask: jax.Array,
+  *,
+  weight: float = 1.0,
+  per_token: bool = False,
+) -> jax.Array:
+  """r + weight * log of how much likelier a strong model finds the answer than a weak one.
+
+  The sum over tokens grows with length; `per_token` takes their mean. Source: CDR, customized
+  density ratios, from the abstract, which leaves both open. [...], [..., T] three times -> [...].
+
+  >>> strong, weak, mask = jnp.array([-1.0, -2.0]), jnp.array([-2.0, -5.0]), jnp.ones(2, bool)
+  >>> print(density_ratio_reward(jnp.array(0.0), strong, weak, mask, per_token=True))
+  2.0
+  """
+  per_row(
+    dict(strong_log_probs=strong_log_probs, weak_log_probs=weak_log_probs, mask=mask),
+    rewards=rewards,
+  )
+  gap = jnp.where(mask, as_float(strong_log_probs), 0.0) - jnp.where(
+    mask, as_float(weak_log_probs), 0.0
+  )
+  total = jnp.sum(gap, -1)
+  total = total / jnp.maximum(jnp.sum(mask, -1), 1) if per_token else total
+  return as_float(rewards) + weight * total
+
+
+def density_ratio(
+  *, weight: float = 1.0, per_token: bool = False, base: Stage | None = None
+) -> Stage:
+  """`density_ratio_reward` of two models in the section `learned`, `strong` and `weak`:
+  `dict(policy="models/...")`, whose signals are log-probs [B, G, T]. `base=None` pays it alone."""
+  reward = partial(density_ratio_reward, weight=weight, per_token=per_token)
+  shape = lambda rewards, r: reward(rewards, r.signals["strong"], r.signals["weak"], r.mask)
+  base = correctness(right=0.0) if base is None else base
+  return shaped(base, shape, needs=("strong", "weak"))

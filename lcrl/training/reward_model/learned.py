@@ -5,7 +5,8 @@
 Each rollout then has signals["conciseness"], its reward under the newest checkpoint. `untrained=3`
 in place of a path is a random head, from this seed, on a random body of the policy's shape: smoke
 runs, which must find no file, are paid by it. `rules=...` is the share of rules that a model judges
-to be kept (`judge`).
+to be kept (`judge`), and `policy="models/..."` are the log-probs of another policy's folder, of the
+same vocabulary, [B, G, T].
 """
 
 from __future__ import annotations
@@ -17,19 +18,22 @@ from typing import Any
 
 import jax
 
-from lcrl.mesh import batch_shards
+from lcrl import policies
+from lcrl.mesh import batch_sharding, batch_shards, param_shardings
 from lcrl.policies import Tokenizer
-from lcrl.policies.hf import Source
+from lcrl.policies.hf import Source, pretrained
 from lcrl.training.build import build_tokenizer
 from lcrl.training.checkpoint import CheckpointError, Checkpoints
 from lcrl.training.remote import opened, origin
 from lcrl.training.reward_model import head, judge, run, settings
 from lcrl.training.rl.pipeline import Provider
+from lcrl.training.scorer import make_scorer
 from lcrl.training.sections import Seed
+from lcrl.training.step import score_all
 from lcrl.training.workdir import read_config
 from lcrl.values import check
 
-FORMS = ({"path"}, {"untrained"}, {"rules"}, {"rules", "judge"})  # of a model in the section
+FORMS = ({"path"}, {"untrained"}, {"rules"}, {"rules", "judge"}, {"policy"})  # of one model
 PREFERENCE = "preference"  # the signal of a preference model's embeddings
 
 
@@ -50,6 +54,9 @@ def providers(
       raise ValueError(f"nothing reads learned.{name}: the stages need {sorted(needs)}.")
     if "untrained" in spec:
       models.append(untrained(name, check(spec["untrained"], Seed, f"learned.{name}"), model))
+      continue
+    if "policy" in spec:
+      models.append(log_probs_of(name, spec["policy"], model, tokenizer))
       continue
     if "rules" in spec:
       pieces = micro_batches(model.settings.train, batch_shards(model.mesh))
@@ -105,6 +112,28 @@ def untrained(name: str, seed: int, model: Any) -> Provider:
   kernel = params[head.HEAD]["kernel"]
   params[head.HEAD]["kernel"] = jax.random.normal(noise, kernel.shape)
   return Provider((name,), lambda _, rollouts: {name: score(params, rollouts)})
+
+
+def log_probs_of(name: str, path: str, model: Any, tokenizer: Any) -> Provider:
+  """The log-probs that the model of a folder or GGUF file gives to the tokens of answers."""
+  try:
+    source, other = pretrained(path, dtype="bfloat16"), policies.tokenizer(path)
+  except (OSError, ValueError) as why:
+    raise ValueError(f"learned.{name}.policy: {why}") from why
+  if not alike(other, tokenizer):
+    raise ValueError(f"learned.{name}.policy={path!r} has another vocabulary than the policy.")
+  mesh, policy = model.mesh, source.policy
+  shapes = jax.eval_shape(policy.init, jax.random.key(0))
+  params = source.params(None, param_shardings(mesh, policy.axes, shapes))
+  score, pieces = (
+    make_scorer(policy, mesh=mesh),
+    micro_batches(model.settings.train, batch_shards(mesh)),
+  )
+  run = jax.jit(
+    lambda params, rows: score_all(score, params, rows, pieces=pieces).log_probs,
+    out_shardings=batch_sharding(mesh),
+  )
+  return Provider((name,), lambda _, rollouts: {name: run(params, rollouts)})
 
 
 def micro_batches(train: Any, shards: int) -> int:
