@@ -6,6 +6,7 @@
   python -m experiments.cold_start --kind=problems --answers=weak/answers.jsonl --out=...
   python -m experiments.cold_start --kind=adactrl --answers=short/... --other=long/... --out=...
   python -m experiments.cold_start --kind=two_modes --answers=short/... --other=long/... --out=...
+  python -m experiments.cold_start --kind=mixchain --answers=long/...,middle/...,short/... --out=...
 
 `experiments.evaluate --samples=8` on the training file writes the answers. configs/cold_start.py
 trains on the results, and configs/light_r1_rl.py on the problems. --low, --high, --below,
@@ -16,7 +17,7 @@ from __future__ import annotations
 
 import inspect
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,8 +30,10 @@ from lcrl.evaluation.progress import to_stderr
 FLAGS = flags.FLAGS
 
 
-def build(kind: str, answers: str, other: str | None, options: Mapping[str, Any]) -> list[Any]:
-  """The rows of a builder.
+def build(
+  kind: str, answers: str | Sequence[str], other: str | None, options: Mapping[str, Any]
+) -> list[Any]:
+  """The rows of a builder; `answers` is one file, or several of mixchain.
 
   Raises:
     ValueError: an unknown kind; a file or an option that the builder does not take, or lacks; no
@@ -41,13 +44,16 @@ def build(kind: str, answers: str, other: str | None, options: Mapping[str, Any]
   function = getattr(cold_start, kind)
   parameters = inspect.signature(function).parameters
   files = [name for name, p in parameters.items() if p.kind is p.POSITIONAL_OR_KEYWORD]
+  given = [answers] if isinstance(answers, str) else [*answers]
+  if len(given) > 1 and kind != "mixchain":
+    raise ValueError(f"--kind={kind} reads one file of --answers, got {len(given)}.")
   if (other is not None) != (len(files) == 2):
     takes = " and of --other" if len(files) == 2 else " alone"
     raise ValueError(f"--kind={kind} reads the answers of --answers{takes}.")
   if strange := sorted(options.keys() - parameters.keys()):
     raise ValueError(f"--{strange[0]} is nothing that --kind={kind} takes.")
   read = lambda path: cold_start.by_prompt(row for _, row in readers.jsonl(path))
-  rows = function(*map(read, filter(None, (answers, other))), **options)
+  rows = function(*map(read, filter(None, (*given, other))), **options)
   if not rows:
     raise ValueError(f"--kind={kind} leaves no row of these answers.")
   return rows
@@ -65,7 +71,7 @@ def main(_) -> None:
 
 if __name__ == "__main__":
   flags.DEFINE_string("kind", None, f"One of {', '.join(cold_start.__all__)}.", required=True)
-  flags.DEFINE_string("answers", None, "answers.jsonl of an evaluation.", required=True)
+  flags.DEFINE_list("answers", None, "answers.jsonl of an evaluation.", required=True)
   flags.DEFINE_string("other", None, "Those of the teacher, or of the long mode.")
   flags.DEFINE_string("out", None, "File of JSON lines that is written.", required=True)
   flags.DEFINE_float("low", 0.25, "Least pass rate of a problem.")

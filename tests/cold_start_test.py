@@ -79,6 +79,25 @@ def test_the_choice_among_right_answers_is_drawn(tmp_path):
   assert "a in 0" not in drawn
 
 
+def test_a_chain_has_right_answers_of_falling_length(tmp_path):
+  """Of a at every level; b is wrong at one, and c does not fall."""
+  levels = [
+    answers(tmp_path / f"{i}.jsonl", a=[(20, True), (tokens, True)], b=b, c=[(5, True)])
+    for i, (tokens, b) in enumerate([(30, [(9, True)]), (9, [(8, False)]), (4, [(2, True)])])
+  ]
+  rows = build("mixchain", levels, None, {})
+  assert [(row["response"], row["score"]) for row in rows] == [
+    ("a in 20", 0),
+    ("a in 9", 1),
+    ("a in 4", 2),
+  ]
+  assert read_answer(rows[2]).scores == (2.0,)
+  with pytest.raises(ValueError, match="mixchain needs the answers of two levels or more, got 1"):
+    build("mixchain", levels[0], None, {})
+  with pytest.raises(ValueError, match="--kind=problems reads one file of --answers, got 3"):
+    build("problems", levels, None, {})
+
+
 @pytest.mark.parametrize(
   ("kind", "other", "options", "message"),
   [

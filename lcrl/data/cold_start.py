@@ -7,13 +7,14 @@ run="sft" (prompt, response), or problems with answers for `task.fn="jsonl"`. Ho
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-__all__ = ["adactrl", "light_r1_first", "light_r1_second", "problems", "two_modes"]
+__all__ = ["adactrl", "light_r1_first", "light_r1_second", "mixchain", "problems", "two_modes"]
 
 Row = Mapping[str, Any]
 Prompts = dict[str, list[Row]]  # a key of the prompt -> its samples
@@ -110,6 +111,31 @@ def two_modes(
   both = [key for key in short if solved(short, key) and solved(long, key)]
   brief = _imitated(short, both, _shortest, opening=openings[0])
   return brief + _imitated(long, both, _drawn(seed), opening=openings[1])
+
+
+def mixchain(*levels: Prompts) -> list[dict[str, Any]]:
+  """Right answers of falling length to one prompt, from the longest level on, with the level as
+  score; only of prompts that every level answers rightly and more briefly than the one before.
+
+  Answers of a level are those of one model, or of one strength along an adapter
+  (`experiments.evaluate --along --strengths`). `batches.fn="progressive"` trains on the levels in
+  their order. Source: MixChain of CoT-Valve, arXiv:2502.09601; the shortest right answer of each
+  level is ours.
+  """
+  if len(levels) < 2:
+    raise ValueError(f"mixchain needs the answers of two levels or more, got {len(levels)}.")
+  found: list[dict[str, Any]] = []
+  for key in levels[0]:
+    right = [[row for row in level.get(key, ()) if row["correct"]] for level in levels]
+    if not all(right):
+      continue
+    chain = [_shortest(rows) for rows in right]
+    if all(a["tokens"] > b["tokens"] for a, b in itertools.pairwise(chain)):
+      found += [
+        {"prompt": row["prompt"], "response": row["text"], "score": level}
+        for level, row in enumerate(chain)
+      ]
+  return found
 
 
 def _imitated(
