@@ -148,7 +148,11 @@ def search(
       raise Stopped
     done.append(Point(values, measure(summary)))
     print(f"run {len(done)}: {folder.name} has {objective} {done[-1].score:.4g}", file=sys.stderr)
-    record = {"fields": [*fields], "objective": objective, "points": [p._asdict() for p in done]}
+    record: dict[str, Any] = {
+      "fields": [*fields],
+      "objective": objective,
+      "points": [p._asdict() for p in done],
+    }
     if any(math.isfinite(point.score) for point in done):
       record["best"] = best(done)._asdict()
     write_json(opened(workdir) / "search.json", record)

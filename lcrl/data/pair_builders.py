@@ -131,7 +131,7 @@ def tournament(samples: Samples) -> Pairs:
     return []
   chances = samples.signals.get("preferences")
   chances = preferences_of(scores) if chances is None else np.asarray(chances)
-  beats = lambda i, j: chances[i, j] >= chances[j, i]
+  beats = lambda i, j: bool(chances[i, j] >= chances[j, i])
   best, worst = _knock_out(entered, beats), _knock_out(entered, lambda i, j: not beats(i, j))
   return [] if chances[best, worst] <= 0.5 else [(best, worst)]
 

@@ -208,8 +208,8 @@ def force_answers(
     )
     at = lambda kept: grader.success_rate(r, kept, force=force, samples=samples, cap=cap)
     if dense:
-      values = np.stack([at(borders[..., j]) for j in range(episodes + 1)], -1)
-      progress = _at_tokens(np.diff(values), borders, r.tokens.shape[-1], grader.starts)
+      reached = np.stack([at(borders[..., j]) for j in range(episodes + 1)], -1)
+      progress = _at_tokens(np.diff(reached), borders, r.tokens.shape[-1], grader.starts)
       return dataclasses.replace(r, signals=r.signals | {"progress": progress})
     chosen = grader.random_index(episodes)
     values = {}
