@@ -8,11 +8,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from experiments import refine, score
 from experiments import rules as command
-from experiments import score
 from lcrl import policies
 from lcrl.data import judged, rules, tokenizers
-from lcrl.data.layouts import Pair
+from lcrl.data.layouts import Pair, read_pair
 from lcrl.mesh import make_mesh
 from lcrl.rollouts.writer import open_writer
 from lcrl.training.reward_model import judge
@@ -186,3 +186,29 @@ def test_errors_name_the_field(tmp_path):
       judge.read_rules(spec, "learned.x")
   with pytest.raises(ValueError, match=r"--rows=x\.txt must end in one of \.jsonl"):
     command.read_rows("x.txt")
+
+
+def test_what_a_second_turn_makes_better_becomes_pairs(tmp_path):
+  """Of a wrong, a right and an unreadable answer the first and last get better."""
+  rows = [
+    {"prompt": list(ASKED), "text": text, "reference": "2"}
+    for text in (r"\boxed{3}", r"\boxed{2}", "two")
+  ]
+  asked, out = [], tmp_path / "pairs.jsonl"
+
+  def write(conversations):
+    asked.extend(conversations)
+    return [r"It is \boxed{2}"] * len(conversations)
+
+  score = refine.scorer("math", "boxed")
+  assert refine.run(rows, write, score, out, instruction="Again.") == 4
+  assert [m["role"] for m in asked[0]] == ["user", "assistant", "user"]
+  assert [m["content"] for m in asked[2][1:]] == ["two", "Again."]
+  pairs = [read_pair(json.loads(line)) for line in out.read_text().splitlines()]
+  assert [len(pair.messages) for pair in pairs] == [1, 3, 1, 3]
+  assert [pair.sides[1] for pair in pairs] == [r"\boxed{3}"] * 2 + ["two"] * 2
+  assert {pair.sides[0] for pair in pairs} == {r"It is \boxed{2}"}
+  with pytest.raises(ValueError, match="none of 1 answers got better"):
+    refine.run(rows[1:2], write, score, out)
+  with pytest.raises(ValueError, match="answer 1 has no 'reference'"):
+    refine.run([{"prompt": [], "text": ""}], write, score, out)
