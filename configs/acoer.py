@@ -3,7 +3,8 @@
 Source  arXiv:2606.22716, secondary notes, unverified (k 5, share 0.85, +2 % and -5 % a hundred
         steps); the averages' decay is ours
 Tier    A
-Data    questions with answers as JSON lines, such as DeepScaleR's, in data/deepscaler.jsonl
+Data    questions with answers as JSON lines, such as DeepScaleR's, in data/deepscaler.jsonl;
+        evaluated on data/math500.jsonl and data/aime24.jsonl
 Run     python -m experiments.train --config=configs/acoer.py --workdir=$WORKDIR
 Smoke   the same with --config=configs/acoer.py:smoke (one CPU, under a minute)
 Fits    h100:8: 64 of 80 GiB a device, at least 204 s a step
@@ -28,6 +29,8 @@ def get_config(mode: str = "full") -> config_dict.ConfigDict:
   c.weights = dict(fn="token_mean")
   c.policy = common.pretrained("DeepSeek-R1-Distill-Qwen-1.5B")
   c.task = common.deepscaler()
+  c.eval_task = common.math500()
+  c.eval_tasks = dict(aime24=common.aime24())
   c.sampling = common.sampling()
   c.optimizer = dict(fn="adamw", learning_rate=1e-6)
   c.mesh = common.fsdp()

@@ -4,12 +4,12 @@ Source  arXiv:2505.20101, abstract and sampling step only. Stand-in: every const
         and the form of the mode-switch loss are ours. configs/cold_start.py:two_modes gives both
         modes before
 Tier    B
-Data    MATH's train split as JSON lines in data/math.jsonl
+Data    MATH's train split as JSON lines in data/math.jsonl; evaluated on data/math500.jsonl
 Run     python -m experiments.train --config=configs/adaptive_deep_reasoning.py --workdir=$WORKDIR
 Smoke   the same with --config=configs/adaptive_deep_reasoning.py:smoke (one CPU, under a minute)
 Fits    h100:8: 65 of 80 GiB a device, at least 466 s a step, with sampling.slots=80,
         train.micro_batches=1, train.pack=9216, train.micro_tokens=9216
-        v5p:2x2x2: 80 of 95 GiB a device, at least 763 s a step, with sampling.slots=112,
+        v5p:2x2x2: 80 of 95 GiB a device, at least 658 s a step, with sampling.slots=112,
         train.micro_batches=1, train.pack=9216, train.micro_tokens=9216
 Result  not run yet
 """
@@ -39,9 +39,8 @@ def get_config(mode: str = "full") -> config_dict.ConfigDict:
   c.weights = dict(fn="token_mean")
   c.policy = common.pretrained("Qwen2.5-7B-Instruct")
   c.task = common.math(render=dict(fn="suffix", templates=MODES, train_plain=True))
-  c.eval_task = {
-    name: value for name, value in c.task.items() if name != "render"
-  }  # nobody names a mode
+  c.eval_task = common.math500()
+  c.eval_tasks = dict(modes=common.math500(render=c.task.render, levels=(0, 1)))
   c.sampling = common.sampling()
   c.optimizer = dict(fn="adamw", learning_rate=1e-6)
   c.mesh = common.fsdp()

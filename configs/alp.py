@@ -3,11 +3,12 @@
 Source  arXiv:2506.05256, secondary notes (beta 1e-7, 512 prompts, 16 samples, 100 steps); that its
         N counts tokens is our reading; wrong answers pay, too
 Tier    A
-Data    questions with answers as JSON lines, such as DeepScaleR's, in data/deepscaler.jsonl
+Data    questions with answers as JSON lines, such as DeepScaleR's, in data/deepscaler.jsonl;
+        evaluated on data/math500.jsonl and data/aime24.jsonl
 Run     python -m experiments.train --config=configs/alp.py --workdir=$WORKDIR
 Smoke   the same with --config=configs/alp.py:smoke (one CPU, under a minute)
 Fits    h100:8: 62 of 80 GiB a device, at least 546 s a step, with sampling.slots=224
-        v5p:2x2x2: 74 of 95 GiB a device, at least 997 s a step, with sampling.slots=272
+        v5p:2x2x2: 74 of 95 GiB a device, at least 785 s a step, with sampling.slots=272
 Result  not run yet
 """
 
@@ -28,6 +29,8 @@ def get_config(mode: str = "full") -> config_dict.ConfigDict:
   c.weights = dict(fn="token_mean")
   c.policy = common.pretrained("DeepScaleR-1.5B-Preview")
   c.task = common.deepscaler()
+  c.eval_task = common.math500()
+  c.eval_tasks = dict(aime24=common.aime24())
   c.sampling = common.sampling()
   c.optimizer = dict(fn="adamw", learning_rate=1e-6)
   c.mesh = common.fsdp()

@@ -7,7 +7,8 @@ Source  arXiv:2506.15651, abstract and README. The policy judges here; `learned.
         another model. Stand-in: by default, regular expressions where a model verifies extracted
         rules, a verdict where a reward model scores; the wording of all requests is ours
 Tier    B
-Data    GSM8K's train split as JSON lines in data/gsm8k.jsonl
+Data    GSM8K's train split as JSON lines in data/gsm8k.jsonl;
+        evaluated on data/gsm8k_test.jsonl
 First   for :judged, a run of configs/reward_model.py in runs/reward_model, and
         python -m experiments.rules --model=... --rows=... --out=runs/rules
 Run     python -m experiments.train --config=configs/autorule.py --workdir=$WORKDIR
@@ -43,6 +44,7 @@ def get_config(mode: str = "full") -> config_dict.ConfigDict:
       no_hedging=r"^(?!.*(perhaps|maybe|not sure))",
     )
   )
+  c.eval_task = common.gsm8k_test()
   if variant_of(mode, VARIANTS) == "judged":
     c.reward = dict(fn="learned", name="rules", base=dict(fn="learned", name="helpful"))
     c.learned = dict(

@@ -7,12 +7,12 @@ Source  arXiv:2509.23962 and its code (512 x 16, mini-batch 32). By length: mu 1
         efficiency, from secondary notes; the advantage is not divided by a deviation. By entropy:
         mu follows the batch's accuracy, alpha 1
 Tier    A
-Data    MATH's train split as JSON lines in data/math.jsonl
+Data    MATH's train split as JSON lines in data/math.jsonl; evaluated on data/math500.jsonl
 Run     python -m experiments.train --config=configs/canon.py --workdir=$WORKDIR
 Smoke   the same with --config=configs/canon.py:smoke or :entropy,smoke (one CPU, under a minute)
 Fits    h100:8: 49 of 80 GiB a device, at least 2,223 s a step, with sampling.slots=48,
         train.micro_batches=1, train.pack=9216, train.micro_tokens=9216
-        v5p:2x2x4: 75 of 95 GiB a device, at least 1,814 s a step, with sampling.slots=112,
+        v5p:2x2x2: 65 of 95 GiB a device, at least 3,001 s a step, with sampling.slots=80,
         train.micro_batches=1, train.pack=9216, train.micro_tokens=9216
 Result  not run yet
 """
@@ -40,6 +40,7 @@ def get_config(mode: str = "full") -> config_dict.ConfigDict:
   c.weights = dict(fn="fixed_length", length=8192)
   c.policy = common.pretrained("Qwen2.5-Math-7B")
   c.task = common.math()
+  c.eval_task = common.math500()
   c.sampling = common.sampling()
   c.optimizer = dict(fn="adamw", learning_rate=1e-6, warmup_steps=5, weight_decay=0.1)
   c.mesh = common.fsdp()

@@ -22,9 +22,7 @@ from configs.smoke import shrink_rounds
 def get_config(mode: str = "full") -> config_dict.ConfigDict:
   c = config_dict.ConfigDict({"run": "iterative", "seed": 0})
   c.task = dict(fn="prompts", path="data/ultrafeedback_binarized.parquet")
-  c.eval_task = dict(
-    fn="jsonl", path="data/gsm8k_test.jsonl", reference="after_hashes", extract="last_number"
-  )  # what else it can do
+  c.eval_task = common.gsm8k_test()  # what else it can do
   c.budget = dict(fn="fixed", target=1024)
   c.reward = dict(fn="density_ratio", per_token=True)
   c.learned = dict(
@@ -45,7 +43,6 @@ def get_config(mode: str = "full") -> config_dict.ConfigDict:
   c.checkpoint = dict(every=16, keep=1)
   if is_smoke(mode):
     shrink_rounds(c)
-    del c.eval_task
     del c.learned
   return c
 

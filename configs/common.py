@@ -50,6 +50,29 @@ def gsm8k(extract: str = "last_number", **more: Any) -> Section:
   return dict(fn="jsonl", path=path, reference="after_hashes", extract=extract, **more)
 
 
+def math500(**more: Any) -> Section:
+  """eval_task: MATH-500, with levels as difficulty and boxed answers."""
+  columns = dict(question="problem", answer="answer", difficulty="level")
+  return dict(
+    fn="jsonl", path="data/math500.jsonl", **columns, extract="boxed", template=BOXED, **more
+  )
+
+
+def aime24(**more: Any) -> Section:
+  """eval_tasks: the 30 problems of AIME 2024, each answered 16 times."""
+  columns = dict(question="problem", answer="answer")
+  more = dict(samples=16) | more
+  return dict(
+    fn="jsonl", path="data/aime24.jsonl", **columns, extract="boxed", template=BOXED, **more
+  )
+
+
+def gsm8k_test(extract: str = "last_number", **more: Any) -> Section:
+  """eval_task: GSM8K's test split."""
+  path = "data/gsm8k_test.jsonl"
+  return dict(fn="jsonl", path=path, reference="after_hashes", extract=extract, **more)
+
+
 def chain_sum(*, seed: int, size: int) -> Section:
   """task: sums of up to three numbers of one digit."""
   terms = dict(max_terms=3, max_digits=1, extract="last_number")

@@ -3,7 +3,7 @@
 Source  arXiv:2505.21178, whose training code is not released. Stand-in: step counts, entropy weight
         and the scale of the length reward are ours; mixed groups go on learning from verdicts
 Tier    B
-Data    MATH's train split as JSON lines in data/math.jsonl
+Data    MATH's train split as JSON lines in data/math.jsonl; evaluated on data/math500.jsonl
 Run     python -m experiments.train --config=configs/conciser.py --workdir=$WORKDIR
 Smoke   the same with --config=configs/conciser.py:smoke (one CPU, under a minute)
 Fits    h100:8: 51 of 80 GiB a device, at least 54 s a step
@@ -30,6 +30,7 @@ def get_config(mode: str = "full") -> config_dict.ConfigDict:
   c.then = [dict(at=400, reward=short, filter=dict(fn="nonconstant_reward"))]
   c.policy = common.pretrained("Qwen2.5-Math-7B")
   c.task = common.math()
+  c.eval_task = common.math500()
   c.sampling = common.sampling()
   c.optimizer = dict(fn="adamw", learning_rate=1e-6)
   c.mesh = common.fsdp()

@@ -3,12 +3,12 @@
 Source  arXiv:2502.03373 and its code (512 x 16, cap 14,336, exceed -10, n-gram 40 at -0.05
         discounted by 0.99, lr 5e-7, KL 0.01); it has a critic where this has the group's mean
 Tier    A
-Data    MATH's train split as JSON lines in data/math.jsonl
+Data    MATH's train split as JSON lines in data/math.jsonl; evaluated on data/math500.jsonl
 Run     python -m experiments.train --config=configs/cosine_length.py --workdir=$WORKDIR
 Smoke   the same with --config=configs/cosine_length.py:smoke (one CPU, under a minute)
 Fits    h100:32: 49 of 80 GiB a device, at least 2,567 s a step, with train.micro_batches=1,
         sampling.slots=16, train.pack=15360, train.micro_tokens=15360
-        v5p:2x4x4: 79 of 95 GiB a device, at least 3,378 s a step, with train.micro_batches=1,
+        v5p:2x4x4: 79 of 95 GiB a device, at least 2,831 s a step, with train.micro_batches=1,
         sampling.slots=32, train.pack=15360, train.micro_tokens=15360
 Result  not run yet
 """
@@ -32,6 +32,7 @@ def get_config(mode: str = "full") -> config_dict.ConfigDict:
   c.weights = dict(fn="token_mean")
   c.policy = common.pretrained("Llama-3.1-8B")
   c.task = common.math()
+  c.eval_task = common.math500()
   c.sampling = common.sampling()
   c.optimizer = dict(fn="adamw", learning_rate=5e-7)
   c.mesh = common.fsdp()

@@ -4,7 +4,7 @@ Source  arXiv:2511.09158, from secondary sources. Stand-in: a reward model of th
         has, or that `experiments.score` asks a model for (configs/conciseness_reward_model.py),
         where theirs is not published; alpha and the schedule of the annealing are ours
 Tier    B
-Data    MATH's train split as JSON lines in data/math.jsonl
+Data    MATH's train split as JSON lines in data/math.jsonl; evaluated on data/math500.jsonl
 First   a run of configs/conciseness_reward_model.py in runs/conciseness_reward_model
 Run     python -m experiments.train --config=configs/crf.py --workdir=$WORKDIR
 Smoke   the same with --config=configs/crf.py:smoke (one CPU, under a minute); a
@@ -31,6 +31,7 @@ def get_config(mode: str = "full") -> config_dict.ConfigDict:
   c.weights = dict(fn="token_mean")
   c.policy = common.pretrained("Qwen2.5-7B")
   c.task = common.math()
+  c.eval_task = common.math500()
   c.learned = dict(conciseness=dict(path="runs/conciseness_reward_model"))
   c.sampling = common.sampling()
   c.optimizer = dict(fn="adamw", learning_rate=1e-6)

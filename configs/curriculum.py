@@ -3,7 +3,7 @@
 Source  arXiv:2508.08940 (256, 0.7 every 150 steps; triangular score); the main weights are not
         given, these are its ablation's; instruction in our words
 Tier    A
-Data    GSM8K's train split as JSON lines in data/gsm8k.jsonl
+Data    GSM8K's train split as JSON lines in data/gsm8k.jsonl; evaluated on data/gsm8k_test.jsonl
 Run     python -m experiments.train --config=configs/curriculum.py --workdir=$WORKDIR
 Smoke   the same with --config=configs/curriculum.py:smoke (one CPU, under a minute)
 Fits    h100:4: 66 of 80 GiB a device, at least 12 s a step
@@ -51,6 +51,7 @@ def get_config(mode: str = "full") -> config_dict.ConfigDict:
       answer=dict(fn="answer_span", extract="answer_tag"),
     ),
   )
+  c.eval_task = common.gsm8k_test(extract="answer_tag", render=c.task.render, targets=(87,))
   c.sampling = common.sampling()
   c.optimizer = dict(fn="adamw", learning_rate=1e-6)
   c.mesh = common.fsdp()

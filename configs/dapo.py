@@ -3,10 +3,11 @@
 Source  arXiv:2503.14476 (cap 20,480 of which 4,096 are the soft zone, 512 prompts x 16, no KL; from
         memory: 16 updates a batch, verdicts of 1 and -1)
 Tier    A
-Data    questions with answers as JSON lines in data/dapo_math.jsonl
+Data    questions with answers as JSON lines in data/dapo_math.jsonl; evaluated on
+        data/math500.jsonl and data/aime24.jsonl
 Run     python -m experiments.train --config=configs/dapo.py --workdir=$WORKDIR
 Smoke   the same with --config=configs/dapo.py:smoke (one CPU, under a minute)
-Fits    h100:32: 40 of 80 GiB a device, at least 15,925 s a step, with train.micro_batches=1,
+Fits    h100:32: 40 of 80 GiB a device, at least 13,488 s a step, with train.micro_batches=1,
         mesh.tensor=8, train.pack=22528, train.micro_tokens=22528, sampling.slots=16
         v5p:2x4x4: 49 of 95 GiB a device, at least 21,360 s a step, with train.micro_batches=1,
         mesh.tensor=4, train.pack=22528, train.micro_tokens=22528, sampling.slots=16
@@ -32,6 +33,8 @@ def get_config(mode: str = "full") -> config_dict.ConfigDict:
   c.weights = dict(fn="token_mean")
   c.policy = common.pretrained("Qwen2.5-32B")
   c.task = common.dapo_math()
+  c.eval_task = common.math500()
+  c.eval_tasks = dict(aime24=common.aime24())
   c.sampling = common.sampling()
   c.optimizer = dict(fn="adamw", learning_rate=1e-6, warmup_steps=20)
   c.mesh = common.fsdp()

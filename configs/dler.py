@@ -8,12 +8,13 @@ Source  arXiv:2510.15110 (cap 4,000, 16 samples, 512 prompts, mini-batch 64, KL 
         (late_scale=0.1). DA: 4,000 and 2,000 at accuracy 0.5, 150 steps from a DLER checkpoint;
         equality and where accuracy is measured are ours; not in the public code
 Tier    A
-Data    questions with answers as JSON lines, such as DeepScaleR's, in data/deepscaler.jsonl
+Data    questions with answers as JSON lines, such as DeepScaleR's, in data/deepscaler.jsonl;
+        evaluated on data/math500.jsonl and data/aime24.jsonl
 Run     python -m experiments.train --config=configs/dler.py --workdir=$WORKDIR
 Smoke   the same with --config=configs/dler.py:smoke or :da,smoke (one CPU, under a minute)
 Fits    h100:8: 62 of 80 GiB a device, at least 223 s a step, with sampling.slots=400,
         train.micro_batches=1, train.pack=5024, train.micro_tokens=5024
-        v5p:2x2x2: 77 of 95 GiB a device, at least 418 s a step, with sampling.slots=512
+        v5p:2x2x2: 77 of 95 GiB a device, at least 365 s a step, with sampling.slots=512
 Result  not run yet
 """
 
@@ -39,6 +40,8 @@ def get_config(mode: str = "full") -> config_dict.ConfigDict:
     c.revise = dict(fn="cut_to_tier", thresholds=(0.5,), limits=(4000, 2000))
   c.policy = common.pretrained("DLER-R1-1.5B" if adaptive else "DeepSeek-R1-Distill-Qwen-1.5B")
   c.task = common.deepscaler()
+  c.eval_task = common.math500()
+  c.eval_tasks = dict(aime24=common.aime24())
   c.sampling = common.sampling()
   c.optimizer = dict(fn="adamw", learning_rate=1e-6)
   c.mesh = common.fsdp()

@@ -3,12 +3,13 @@
 Source  arXiv:2601.03969 and its code (128 x 32, alpha 3, margin 32, KL-Cov 0.002, four updates,
         pass rates of 20 steps choose how much to sample)
 Tier    A
-Data    questions with answers as JSON lines, such as DeepScaleR's, in data/deepscaler.jsonl
+Data    questions with answers as JSON lines, such as DeepScaleR's, in data/deepscaler.jsonl;
+        evaluated on data/math500.jsonl and data/aime24.jsonl
 Run     python -m experiments.train --config=configs/dot.py --workdir=$WORKDIR
 Smoke   the same with --config=configs/dot.py:smoke (one CPU, under a minute)
 Fits    h100:8: 59 of 80 GiB a device, at least 451 s a step, with sampling.slots=160,
         train.micro_batches=1, train.pack=12288, train.micro_tokens=12288
-        v5p:2x2x2: 70 of 95 GiB a device, at least 746 s a step, with sampling.slots=192,
+        v5p:2x2x2: 70 of 95 GiB a device, at least 657 s a step, with sampling.slots=192,
         train.micro_batches=1, train.pack=12288, train.micro_tokens=12288
 Result  not run yet
 """
@@ -31,6 +32,8 @@ def get_config(mode: str = "full") -> config_dict.ConfigDict:
   c.revise = dict(fn="cut_outliers", alpha=3.0, success=1.0, margin=32)
   c.policy = common.pretrained("DeepSeek-R1-Distill-Qwen-1.5B")
   c.task = common.deepscaler()
+  c.eval_task = common.math500()
+  c.eval_tasks = dict(aime24=common.aime24())
   c.sampling = common.sampling()
   c.optimizer = dict(fn="adamw", learning_rate=1e-6)
   c.mesh = common.fsdp()

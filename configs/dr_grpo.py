@@ -2,7 +2,8 @@
 
 Source  arXiv:2503.20783 (G 8, no KL, tokens divided by the cap of 3,000)
 Tier    A
-Data    questions with answers as JSON lines, such as DeepScaleR's, in data/deepscaler.jsonl
+Data    questions with answers as JSON lines, such as DeepScaleR's, in data/deepscaler.jsonl;
+        evaluated on data/math500.jsonl and data/aime24.jsonl
 Run     python -m experiments.train --config=configs/dr_grpo.py --workdir=$WORKDIR
 Smoke   the same with --config=configs/dr_grpo.py:smoke (one CPU, under a minute)
 Fits    h100:8: 50 of 80 GiB a device, at least 53 s a step
@@ -27,6 +28,8 @@ def get_config(mode: str = "full") -> config_dict.ConfigDict:
   c.weights = dict(fn="fixed_length", length=3000)
   c.policy = common.pretrained("Qwen2.5-Math-7B")
   c.task = common.deepscaler()
+  c.eval_task = common.math500()
+  c.eval_tasks = dict(aime24=common.aime24())
   c.sampling = common.sampling()
   c.optimizer = dict(fn="adamw", learning_rate=1e-6)
   c.mesh = common.fsdp()

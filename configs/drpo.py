@@ -3,7 +3,8 @@
 Source  arXiv:2510.04474 (temperature 0.1, tau 10, delta 1e-4, beta 1e3, cap 8,192, lr 2e-6); its
         verdict also asks for the end of thinking
 Tier    A
-Data    questions with answers as JSON lines, such as DeepScaleR's, in data/deepscaler.jsonl
+Data    questions with answers as JSON lines, such as DeepScaleR's, in data/deepscaler.jsonl;
+        evaluated on data/math500.jsonl and data/aime24.jsonl
 Run     python -m experiments.train --config=configs/drpo.py --workdir=$WORKDIR
 Smoke   the same with --config=configs/drpo.py:smoke (one CPU, under a minute)
 Fits    h100:4: 69 of 80 GiB a device, at least 137 s a step
@@ -28,6 +29,8 @@ def get_config(mode: str = "full") -> config_dict.ConfigDict:
   c.weights = dict(fn="token_mean")
   c.policy = common.pretrained("DeepSeek-R1-Distill-Qwen-1.5B")
   c.task = common.deepscaler()
+  c.eval_task = common.math500()
+  c.eval_tasks = dict(aime24=common.aime24())
   c.sampling = common.sampling(0.6)
   c.optimizer = dict(fn="adamw", learning_rate=2e-6)
   c.mesh = common.fsdp()

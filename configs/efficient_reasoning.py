@@ -3,7 +3,8 @@
 Source  arXiv:2502.04463 (Arora and Zanette; alpha 0.05 to 0.4; RLOO; 32 x 8; lr 5e-6); an answer
         that does not end earns nothing
 Tier    A
-Data    questions with answers as JSON lines, such as DeepScaleR's, in data/deepscaler.jsonl
+Data    questions with answers as JSON lines, such as DeepScaleR's, in data/deepscaler.jsonl;
+        evaluated on data/math500.jsonl and data/aime24.jsonl
 Run     python -m experiments.train --config=configs/efficient_reasoning.py --workdir=$WORKDIR
 Smoke   the same with --config=configs/efficient_reasoning.py:smoke (one CPU, under a minute)
 Fits    h100:8: 34 of 80 GiB a device, at least 195 s a step, with train.micro_batches=1,
@@ -29,6 +30,8 @@ def get_config(mode: str = "full") -> config_dict.ConfigDict:
   c.weights = dict(fn="token_mean")
   c.policy = common.pretrained("DeepSeek-R1-Distill-Qwen-1.5B")
   c.task = common.deepscaler()
+  c.eval_task = common.math500()
+  c.eval_tasks = dict(aime24=common.aime24())
   c.sampling = common.sampling()
   c.optimizer = dict(fn="adamw", learning_rate=5e-6)
   c.mesh = common.fsdp()

@@ -3,7 +3,8 @@
 Source  arXiv:2505.19439, text and code (turn 0.5 of 3,072 tokens, G 8, batch 128, temperature 0.6,
         KL 0.001); the code has two format flags of half a point
 Tier    A
-Data    questions with answers as JSON lines, such as DeepScaleR's, in data/deepscaler.jsonl
+Data    questions with answers as JSON lines, such as DeepScaleR's, in data/deepscaler.jsonl;
+        evaluated on data/math500.jsonl and data/aime24.jsonl
 Run     python -m experiments.train --config=configs/format_length.py --workdir=$WORKDIR
 Smoke   the same with --config=configs/format_length.py:smoke (one CPU, under a minute)
 Fits    h100:8: 50 of 80 GiB a device, at least 19 s a step
@@ -28,6 +29,8 @@ def get_config(mode: str = "full") -> config_dict.ConfigDict:
   c.weights = dict(fn="token_mean")
   c.policy = common.pretrained("Qwen2.5-Math-7B")
   c.task = common.deepscaler(signals=dict(fn="answer_span", extract="boxed"))
+  c.eval_task = common.math500()
+  c.eval_tasks = dict(aime24=common.aime24())
   c.sampling = common.sampling(0.6)
   c.optimizer = dict(fn="adamw", learning_rate=1e-6)
   c.mesh = common.fsdp()

@@ -9,12 +9,13 @@ Source  arXiv:2508.09726 (there Phi-4-reasoning; 8 of 24, or 8, 8, 6 and 4 of 16
         samples, this one those that train; efficiency takes the longest of negative rewards first;
         adaptive takes exact quartiles of a window where the paper keeps a t-digest
 Tier    A
-Data    questions with answers as JSON lines, such as DeepScaleR's, in data/deepscaler.jsonl
+Data    questions with answers as JSON lines, such as DeepScaleR's, in data/deepscaler.jsonl;
+        evaluated on data/math500.jsonl and data/aime24.jsonl
 Run     python -m experiments.train --config=configs/gfpo.py --workdir=$WORKDIR
 Smoke   the same with --config=configs/gfpo.py:smoke or :adaptive,smoke (one CPU, under a minute)
-Fits    h100:32: 62 of 80 GiB a device, at least 2,187 s a step, with train.micro_batches=1,
+Fits    h100:16: 63 of 80 GiB a device, at least 3,015 s a step, with train.micro_batches=1,
         mesh.tensor=2, train.pack=33792, train.micro_tokens=33792, sampling.slots=24
-        v5p:2x4x4: 84 of 95 GiB a device, at least 1,921 s a step, with train.micro_batches=1,
+        v5p:2x4x4: 84 of 95 GiB a device, at least 1,372 s a step, with train.micro_batches=1,
         sampling.slots=16, train.pack=33792, train.micro_tokens=33792
 Result  not run yet
 """
@@ -44,6 +45,8 @@ def get_config(mode: str = "full") -> config_dict.ConfigDict:
   c.weights = dict(fn="token_mean")
   c.policy = common.pretrained("Qwen3-4B")
   c.task = common.deepscaler()
+  c.eval_task = common.math500()
+  c.eval_tasks = dict(aime24=common.aime24())
   c.sampling = common.sampling()
   c.optimizer = dict(fn="adamw", learning_rate=1e-7)
   c.mesh = common.fsdp()

@@ -2,12 +2,13 @@
 
 Source  arXiv:2603.10535, as restated by QGLAS (alpha 0.33); no code found, sizes are ours
 Tier    A
-Data    questions with answers as JSON lines, such as DeepScaleR's, in data/deepscaler.jsonl
+Data    questions with answers as JSON lines, such as DeepScaleR's, in data/deepscaler.jsonl;
+        evaluated on data/math500.jsonl and data/aime24.jsonl
 Run     python -m experiments.train --config=configs/gr3.py --workdir=$WORKDIR
 Smoke   the same with --config=configs/gr3.py:smoke (one CPU, under a minute)
 Fits    h100:8: 70 of 80 GiB a device, at least 689 s a step, with sampling.slots=48,
         train.micro_batches=1, train.pack=17408, train.micro_tokens=17408
-        v5p:2x2x2: 70 of 95 GiB a device, at least 1,140 s a step, with sampling.slots=48,
+        v5p:2x2x2: 70 of 95 GiB a device, at least 976 s a step, with sampling.slots=48,
         train.micro_batches=1, train.pack=17408, train.micro_tokens=17408
 Result  not run yet
 """
@@ -29,6 +30,8 @@ def get_config(mode: str = "full") -> config_dict.ConfigDict:
   c.weights = dict(fn="token_mean")
   c.policy = common.pretrained("DeepSeek-R1-Distill-Qwen-7B")
   c.task = common.deepscaler()
+  c.eval_task = common.math500()
+  c.eval_tasks = dict(aime24=common.aime24())
   c.sampling = common.sampling()
   c.optimizer = dict(fn="adamw", learning_rate=1e-6)
   c.mesh = common.fsdp()

@@ -3,12 +3,13 @@
 Source  NVIDIA's Nemotron 3 Nano report, as restated by QGLAS (all weights 0.5, 80th percentile);
         sizes are ours
 Tier    A
-Data    questions with answers as JSON lines, such as DeepScaleR's, in data/deepscaler.jsonl
+Data    questions with answers as JSON lines, such as DeepScaleR's, in data/deepscaler.jsonl;
+        evaluated on data/math500.jsonl and data/aime24.jsonl
 Run     python -m experiments.train --config=configs/grlc.py --workdir=$WORKDIR
 Smoke   the same with --config=configs/grlc.py:smoke (one CPU, under a minute)
 Fits    h100:8: 52 of 80 GiB a device, at least 1,280 s a step, with sampling.slots=16,
         train.micro_batches=1, train.pack=17408, train.micro_tokens=17408
-        v5p:2x2x2: 52 of 95 GiB a device, at least 2,082 s a step, with sampling.slots=16,
+        v5p:2x2x2: 52 of 95 GiB a device, at least 1,659 s a step, with sampling.slots=16,
         train.micro_batches=1, train.pack=17408, train.micro_tokens=17408
 Result  not run yet
 """
@@ -30,6 +31,8 @@ def get_config(mode: str = "full") -> config_dict.ConfigDict:
   c.weights = dict(fn="token_mean")
   c.policy = common.pretrained("Qwen3-4B")
   c.task = common.deepscaler(signals=dict(fn="think_tags"))
+  c.eval_task = common.math500()
+  c.eval_tasks = dict(aime24=common.aime24())
   c.sampling = common.sampling()
   c.optimizer = dict(fn="adamw", learning_rate=1e-6)
   c.mesh = common.fsdp()

@@ -3,10 +3,10 @@
 Source  arXiv:2402.03300 (64 samples a prompt, batch 1,024, 1,024 tokens, KL 0.04, lr 1e-6: from
         memory); deviations over G - 1 as in verl
 Tier    A
-Data    MATH's train split as JSON lines in data/math.jsonl
+Data    MATH's train split as JSON lines in data/math.jsonl; evaluated on data/math500.jsonl
 Run     python -m experiments.train --config=configs/grpo.py --workdir=$WORKDIR
 Smoke   the same with --config=configs/grpo.py:smoke (one CPU, under a minute)
-Fits    h100:8: 50 of 80 GiB a device, at least 66 s a step, with mesh.tensor=2,
+Fits    h100:8: 50 of 80 GiB a device, at least 56 s a step, with mesh.tensor=2,
         train.micro_batches=1, train.pack=2048, train.micro_tokens=2048, sampling.slots=64
         v5p:2x2x2: 81 of 95 GiB a device, at least 57 s a step, with mesh.tensor=2,
         train.micro_batches=1, train.pack=2048, train.micro_tokens=2048
@@ -30,6 +30,7 @@ def get_config(mode: str = "full") -> config_dict.ConfigDict:
   c.weights = dict(fn="sequence_mean")
   c.policy = common.pretrained("deepseek-math-7b-instruct")
   c.task = common.math()
+  c.eval_task = common.math500()
   c.sampling = common.sampling()
   c.optimizer = dict(fn="adamw", learning_rate=1e-6)
   c.mesh = common.fsdp()

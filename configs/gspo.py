@@ -2,12 +2,13 @@
 
 Source  arXiv:2507.18071 (clip 3e-4 and 4e-4, no KL; four updates a batch from memory), as in verl
 Tier    A
-Data    questions with answers as JSON lines in data/dapo_math.jsonl
+Data    questions with answers as JSON lines in data/dapo_math.jsonl; evaluated on
+        data/math500.jsonl and data/aime24.jsonl
 Run     python -m experiments.train --config=configs/gspo.py --workdir=$WORKDIR
 Smoke   the same with --config=configs/gspo.py:smoke (one CPU, under a minute)
 Fits    h100:8: 57 of 80 GiB a device, at least 561 s a step, with sampling.slots=24,
         train.micro_batches=1, train.pack=9216, train.micro_tokens=9216
-        v5p:2x2x2: 78 of 95 GiB a device, at least 822 s a step, with sampling.slots=40
+        v5p:2x2x2: 78 of 95 GiB a device, at least 686 s a step, with sampling.slots=40
 Result  not run yet
 """
 
@@ -28,6 +29,8 @@ def get_config(mode: str = "full") -> config_dict.ConfigDict:
   c.weights = dict(fn="sequence_mean")
   c.policy = common.pretrained("Qwen3-8B-Base")
   c.task = common.dapo_math()
+  c.eval_task = common.math500()
+  c.eval_tasks = dict(aime24=common.aime24())
   c.sampling = common.sampling()
   c.optimizer = dict(fn="adamw", learning_rate=1e-6)
   c.mesh = common.fsdp()

@@ -3,7 +3,8 @@
 Source  arXiv:2505.11225 and its code (weight 1, cosine, 2,000 prompts, 5 epochs, temperature 0.7, 2
         samples; KL 0.04 from memory); the history is in the checkpoint, which the code loses
 Tier    A
-Data    2,000 questions with answers as JSON lines, as DeepScaleR's, in data/deepscaler_2000.jsonl
+Data    2,000 questions with answers as JSON lines, as DeepScaleR's, in data/deepscaler_2000.jsonl;
+        evaluated on data/math500.jsonl and data/aime24.jsonl
 Run     python -m experiments.train --config=configs/hapo.py --workdir=$WORKDIR
 Smoke   the same with --config=configs/hapo.py:smoke (one CPU, under a minute)
 Fits    h100:4: 52 of 80 GiB a device, at least 122 s a step
@@ -28,6 +29,8 @@ def get_config(mode: str = "full") -> config_dict.ConfigDict:
   c.weights = dict(fn="sequence_mean")
   c.policy = common.pretrained("DeepSeek-R1-Distill-Qwen-1.5B")
   c.task = common.deepscaler("data/deepscaler_2000.jsonl")
+  c.eval_task = common.math500()
+  c.eval_tasks = dict(aime24=common.aime24())
   c.sampling = common.sampling(0.7)
   c.optimizer = dict(fn="adamw", learning_rate=1e-6)
   c.mesh = common.fsdp()

@@ -4,7 +4,8 @@ Source  arXiv:2507.15844 (512 to 2,560 tokens, 64 x 16, mini-batch 16, clip 0.2 
         constants from the code); the released code adds the subgroup's term twice (intra_weight=2);
         the opening is in our words, and trains
 Tier    A
-Data    questions with answers as JSON lines, such as DeepScaleR's, in data/deepscaler.jsonl
+Data    questions with answers as JSON lines, such as DeepScaleR's, in data/deepscaler.jsonl;
+        evaluated on data/math500.jsonl and data/aime24.jsonl
 Run     python -m experiments.train --config=configs/hbpo.py --workdir=$WORKDIR
 Smoke   the same with --config=configs/hbpo.py:smoke (one CPU, under a minute)
 Fits    h100:4: 59 of 80 GiB a device, at least 45 s a step
@@ -31,9 +32,11 @@ def get_config(mode: str = "full") -> config_dict.ConfigDict:
   c.weights = dict(fn="token_mean")
   c.policy = common.pretrained("DeepSeek-R1-Distill-Qwen-1.5B")
   c.task = common.deepscaler(render=dict(fn="prefix", templates=OPEN, counts=True))
-  c.eval_task = {
-    name: value for name, value in c.task.items() if name != "render"
-  }  # no opening is forced
+  c.eval_task = common.math500()
+  c.eval_tasks = dict(
+    aime24=common.aime24(),
+    opened=common.math500(render=c.task.render, targets=(512, 1024, 2048, 2560)),
+  )
   c.sampling = common.sampling()
   c.optimizer = dict(fn="adamw", learning_rate=1e-6)
   c.mesh = common.fsdp()
@@ -43,7 +46,7 @@ def get_config(mode: str = "full") -> config_dict.ConfigDict:
   c.eval = common.evaluation()
   if is_smoke(mode):
     shrink(c).budget.update(targets=(8, 12), cap=16)
-    c.task.render.templates = "{target} "
+    c.task.render.templates = c.eval_tasks.opened.render.templates = "{target} "
     c.reward.update(max_length=16, alpha=1 / 16)
     c.advantage.max_length = 16
   return c

@@ -7,7 +7,8 @@
 Source  arXiv:2407.00617 (eta 0.0075, tau 0.0025, 8 answers; there is no official code); there three
         rounds labelled by a preference model in a tournament: here smaller ones, by default scored
         by the verifier less a price for length. The order of play is ours
-Data    questions with answers as JSON lines, such as DeepScaleR's, in data/deepscaler.jsonl
+Data    questions with answers as JSON lines, such as DeepScaleR's, in data/deepscaler.jsonl;
+        evaluated on data/math500.jsonl
 First   for :general, a run of configs/preference_model.py in runs/preference_model
 Run     python -m experiments.train --config=configs/inpo_iterative.py --workdir=$WORKDIR
 Smoke   the same with --config=configs/inpo_iterative.py:smoke or :general,smoke (one CPU,
@@ -29,7 +30,8 @@ VARIANTS = ("", "general")
 def get_config(mode: str = "full") -> config_dict.ConfigDict:
   general = variant_of(mode, VARIANTS) == "general"
   c = config_dict.ConfigDict({"run": "iterative", "seed": 0})
-  c.task = dict(fn="jsonl", path="data/deepscaler.jsonl", question="problem", answer="answer")
+  c.task = common.deepscaler()
+  c.eval_task = common.math500()
   c.budget = dict(fn="fixed", target=4096)
   c.reward = dict(fn="length_penalty", alpha=1e-4)
   c.pairing = dict(fn="best_vs_worst")

@@ -3,7 +3,8 @@
 Source  arXiv:2501.12599, section 2.3.3; its weight is not printed, 0.4 is that of LASER's code;
         there by mirror descent and switched on late, here with GRPO after 100 steps of verdicts
 Tier    A
-Data    questions with answers as JSON lines, such as DeepScaleR's, in data/deepscaler.jsonl
+Data    questions with answers as JSON lines, such as DeepScaleR's, in data/deepscaler.jsonl;
+        evaluated on data/math500.jsonl and data/aime24.jsonl
 Run     python -m experiments.train --config=configs/kimi.py --workdir=$WORKDIR
 Smoke   the same with --config=configs/kimi.py:smoke (one CPU, under a minute)
 Fits    h100:8: 64 of 80 GiB a device, at least 204 s a step
@@ -29,6 +30,8 @@ def get_config(mode: str = "full") -> config_dict.ConfigDict:
   c.then = [dict(at=100, reward=dict(fn="kimi", alpha=0.4))]
   c.policy = common.pretrained("DeepSeek-R1-Distill-Qwen-1.5B")
   c.task = common.deepscaler()
+  c.eval_task = common.math500()
+  c.eval_tasks = dict(aime24=common.aime24())
   c.sampling = common.sampling()
   c.optimizer = dict(fn="adamw", learning_rate=1e-6)
   c.mesh = common.fsdp()

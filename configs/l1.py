@@ -8,7 +8,8 @@ Source  arXiv:2503.04697 (targets 100 to 4,000, KL 0.001; Exact: alpha 3e-4, 4,0
         L1-Exact, lr 4e-6 in its script). In the paper half of Max's prompts go on asking for exact
         lengths, here none; its code halves the slope
 Tier    A
-Data    questions with answers as JSON lines, such as DeepScaleR's, in data/deepscaler.jsonl
+Data    questions with answers as JSON lines, such as DeepScaleR's, in data/deepscaler.jsonl;
+        evaluated on data/math500.jsonl
 Run     python -m experiments.train --config=configs/l1.py --workdir=$WORKDIR
 Smoke   the same with --config=configs/l1.py:smoke or :max,smoke (one CPU, under a minute)
 Fits    h100:8: 40 of 80 GiB a device, at least 51 s a step
@@ -42,6 +43,7 @@ def get_config(mode: str = "full") -> config_dict.ConfigDict:
   c.weights = dict(fn="sequence_mean")
   c.policy = common.pretrained("DeepScaleR-1.5B-Preview" if exact else "L1-Qwen-1.5B-Exact")
   c.task = common.deepscaler(render=dict(fn="suffix", templates=ASK[variant]))
+  c.eval_task = common.math500(render=c.task.render, targets=(512, 1024, 2048, 3600))
   c.sampling = common.sampling(0.6)
   c.optimizer = dict(fn="adamw", learning_rate=1e-6 if exact else 4e-6)
   c.mesh = common.fsdp()

@@ -3,7 +3,7 @@
 Source  arXiv:2310.04373 and its code (tanh, SGD 0.1, momentum 0.1, norm 0.5); there METEOR and
         intent of dialogues with critics, here verdict and length of answers, targets ours
 Tier    A
-Data    GSM8K's train split as JSON lines in data/gsm8k.jsonl
+Data    GSM8K's train split as JSON lines in data/gsm8k.jsonl; evaluated on data/gsm8k_test.jsonl
 Run     python -m experiments.train --config=configs/lagrangian.py --workdir=$WORKDIR
 Smoke   the same with --config=configs/lagrangian.py:smoke (one CPU, under a minute)
 Fits    h100:2: 39 of 80 GiB a device, at least 11 s a step
@@ -36,6 +36,7 @@ def get_config(mode: str = "full") -> config_dict.ConfigDict:
   c.weights = dict(fn="token_mean")
   c.policy = common.pretrained("Qwen2.5-1.5B-Instruct")
   c.task = common.gsm8k()
+  c.eval_task = common.gsm8k_test()
   c.sampling = common.sampling()
   c.optimizer = dict(fn="adamw", learning_rate=1e-6)
   c.mesh = common.fsdp()

@@ -10,7 +10,8 @@ Source  arXiv:2505.15612 and its code (alpha 0.5; LASER: targets 2,048 to 8,192,
         (round_down=True). For DE the code spares bad formats (spare_bad_format=True), and its guard
         against repetition never fires
 Tier    A
-Data    questions with answers as JSON lines, such as DeepScaleR's, in data/deepscaler.jsonl
+Data    questions with answers as JSON lines, such as DeepScaleR's, in data/deepscaler.jsonl;
+        evaluated on data/math500.jsonl and data/aime24.jsonl
 Run     python -m experiments.train --config=configs/laser.py --workdir=$WORKDIR
 Smoke   the same with --config=configs/laser.py:smoke or :d,smoke (one CPU, under a minute)
 Fits    h100:8: 65 of 80 GiB a device, at least 225 s a step
@@ -50,6 +51,8 @@ def get_config(mode: str = "full") -> config_dict.ConfigDict:
   c.weights = dict(fn="token_mean")
   c.policy = common.pretrained("DeepSeek-R1-Distill-Qwen-1.5B")
   c.task = common.deepscaler()
+  c.eval_task = common.math500()
+  c.eval_tasks = dict(aime24=common.aime24())
   c.sampling = common.sampling(0.6)
   c.optimizer = dict(fn="adamw", learning_rate=1e-6)
   c.mesh = common.fsdp()

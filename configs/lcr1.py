@@ -4,7 +4,8 @@ Source  arXiv:2506.14755 and its code (G 6, lr 3e-6, weight 1; a point each for 
         a small model there says where the answer is reached, here the first place where it stands;
         its code also pays short wrong answers (apply_to_incorrect=True, eps=1e-4)
 Tier    A
-Data    questions with answers as JSON lines, such as DeepScaleR's, in data/deepscaler.jsonl
+Data    questions with answers as JSON lines, such as DeepScaleR's, in data/deepscaler.jsonl;
+        evaluated on data/math500.jsonl and data/aime24.jsonl
 Run     python -m experiments.train --config=configs/lcr1.py --workdir=$WORKDIR
 Smoke   the same with --config=configs/lcr1.py:smoke (one CPU, under a minute)
 Fits    h100:4: 43 of 80 GiB a device, at least 29 s a step
@@ -30,6 +31,8 @@ def get_config(mode: str = "full") -> config_dict.ConfigDict:
   c.revise = dict(fn="crop_thinking", extract="boxed")
   c.policy = common.pretrained("DeepSeek-R1-Distill-Qwen-1.5B")
   c.task = common.deepscaler(signals=dict(fn="think_tags"))
+  c.eval_task = common.math500()
+  c.eval_tasks = dict(aime24=common.aime24())
   c.sampling = common.sampling()
   c.optimizer = dict(fn="adamw", learning_rate=3e-6)
   c.mesh = common.fsdp()

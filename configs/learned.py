@@ -53,6 +53,7 @@ def get_config(mode: str = "full") -> config_dict.ConfigDict:
   c.learned = dict(helpful=dict(path="runs/reward_model"))
   c.policy = common.pretrained("Llama-3-Base-8B-SFT")
   c.task = common.gsm8k()
+  c.eval_task = common.gsm8k_test()
   c.sampling = common.sampling()
   c.optimizer = dict(fn="adamw", learning_rate=1e-6)
   c.mesh = common.fsdp()

@@ -3,7 +3,7 @@
 Source  projected dual ascent in the manner of arXiv:2310.04373; the rule, its step and its target
         are ours
 Tier    A
-Data    GSM8K's train split as JSON lines in data/gsm8k.jsonl
+Data    GSM8K's train split as JSON lines in data/gsm8k.jsonl; evaluated on data/gsm8k_test.jsonl
 Run     python -m experiments.train --config=configs/length_dual.py --workdir=$WORKDIR
 Smoke   the same with --config=configs/length_dual.py:smoke (one CPU, under a minute)
 Fits    h100:1: 71 of 80 GiB a device, at least 18 s a step
@@ -28,6 +28,7 @@ def get_config(mode: str = "full") -> config_dict.ConfigDict:
   c.weights = dict(fn="token_mean")
   c.policy = common.pretrained("Qwen2.5-1.5B-Instruct")
   c.task = common.gsm8k()
+  c.eval_task = common.gsm8k_test()
   c.sampling = common.sampling()
   c.optimizer = dict(fn="adamw", learning_rate=1e-6)
   c.mesh = common.fsdp()

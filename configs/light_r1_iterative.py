@@ -3,7 +3,7 @@
 Source  arXiv:2503.10460 and its script (NCA with beta 0.3, rate 5e-7); there one round with answers
         of up to 32,768 tokens
 Data    questions with answers in data/deepscaler.jsonl; the teacher's answers as JSON lines with
-        prompt and response in data/deepscaler_r1.jsonl
+        prompt and response in data/deepscaler_r1.jsonl; evaluated on data/math500.jsonl
 Run     python -m experiments.train --config=configs/light_r1_iterative.py --workdir=$WORKDIR
 Smoke   the same with --config=configs/light_r1_iterative.py:smoke (one CPU, under a minute)
 Fits    h100:8: 69 of 80 GiB a device, at least 22 s a step, with train.micro_batches=8,
@@ -21,7 +21,8 @@ from configs.smoke import shrink_rounds
 
 def get_config(mode: str = "full") -> config_dict.ConfigDict:
   c = config_dict.ConfigDict({"run": "iterative", "seed": 0})
-  c.task = dict(fn="jsonl", path="data/deepscaler.jsonl", question="problem", answer="answer")
+  c.task = common.deepscaler()
+  c.eval_task = common.math500()
   c.teacher = dict(fn="jsonl", path="data/deepscaler_r1.jsonl")
   c.budget = dict(fn="fixed", target=16384)
   c.reward = dict(fn="correctness")

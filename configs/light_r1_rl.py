@@ -8,9 +8,9 @@ Data    problems of medium difficulty in data/light_r1_problems.jsonl:
         python -m experiments.cold_start --kind=problems --answers=... --out=...
 Run     python -m experiments.train --config=configs/light_r1_rl.py --workdir=$WORKDIR
 Smoke   the same with --config=configs/light_r1_rl.py:smoke (one CPU, under a minute)
-Fits    h100:16: 64 of 80 GiB a device, at least 2,896 s a step, with train.micro_batches=1,
+Fits    h100:16: 64 of 80 GiB a device, at least 2,291 s a step, with train.micro_batches=1,
         mesh.tensor=2, train.pack=25024, train.micro_tokens=25024, sampling.slots=16
-        v5p:2x4x4: 71 of 95 GiB a device, at least 2,389 s a step, with train.micro_batches=1,
+        v5p:2x4x4: 71 of 95 GiB a device, at least 2,022 s a step, with train.micro_batches=1,
         sampling.slots=8, train.pack=25024, train.micro_tokens=25024
 Result  not run yet
 """
@@ -38,6 +38,7 @@ def get_config(mode: str = "full") -> config_dict.ConfigDict:
     answer="answer",
     extract="boxed",
   )
+  c.eval_task = common.math500()
   c.sampling = common.sampling()
   c.optimizer = dict(fn="adamw", learning_rate=1e-6)
   c.mesh = common.fsdp()

@@ -9,14 +9,15 @@ Source  arXiv:2506.18841, secondary notes. Stand-in: by default, one range in to
         `writing`, the share of paragraphs that repeat none for the format
 Tier    B
 Data    GSM8K's train split as JSON lines in data/gsm8k.jsonl; for :writing, prompts with the
-        columns min_words and max_words in data/writing.jsonl
+        columns min_words and max_words in data/writing.jsonl;
+        evaluated on data/gsm8k_test.jsonl
 First   for :writing, a run of configs/reward_model.py on writing in runs/writing_model
 Run     python -m experiments.train --config=configs/longwriter_zero.py --workdir=$WORKDIR
 Smoke   the same with --config=configs/longwriter_zero.py:smoke or :writing,smoke (one CPU,
         under a minute); a random writing model scores there
 Fits    h100:8: 51 of 80 GiB a device, at least 609 s a step, with sampling.slots=32,
         train.micro_batches=1, train.pack=15024, train.micro_tokens=15024
-        v5p:2x2x2: 77 of 95 GiB a device, at least 826 s a step, with sampling.slots=64,
+        v5p:2x2x2: 77 of 95 GiB a device, at least 713 s a step, with sampling.slots=64,
         train.micro_batches=1, train.pack=15024, train.micro_tokens=15024
 Result  not run yet
 """
@@ -27,7 +28,7 @@ from ml_collections import config_dict
 
 from configs import common
 from configs.modes import is_smoke, variant_of
-from configs.smoke import shrink
+from configs.smoke import SUMS, shrink
 
 VARIANTS = ("", "writing")
 WRITING = dict(
@@ -51,15 +52,14 @@ def get_config(mode: str = "full") -> config_dict.ConfigDict:
     template="{question} Put the answer inside <answer> and </answer>.",
     signals=dict(fn="answer_span", extract="answer_tag"),
   )
+  c.eval_task = common.gsm8k_test(extract="answer_tag", template=c.task.template)
   writing = variant_of(mode, VARIANTS) == "writing"
   if writing:
     c.reward = dict(fn="word_range", max_words=10000)
     c.advantage = dict(fn="component_average", signals=("writing", "distinct"))
     c.learned = dict(writing=dict(path="runs/writing_model"))
     c.task = dict(fn="prompts", path="data/writing.jsonl", signals=WRITING)
-    c.eval_task = dict(
-      fn="jsonl", path="data/gsm8k_test.jsonl", reference="after_hashes", extract="last_number"
-    )  # what else it can do
+    c.eval_task = common.gsm8k_test()  # what else it can do
   c.sampling = common.sampling(0.8)
   c.optimizer = dict(fn="adamw", learning_rate=1e-6)
   c.mesh = common.fsdp()
@@ -69,7 +69,7 @@ def get_config(mode: str = "full") -> config_dict.ConfigDict:
     shrink(c)
     if writing:
       path = str(pathlib.Path(__file__).with_name("smoke_writing.jsonl"))
-      c.eval_task = c.task
+      c.eval_task = dict(**SUMS, seed=1)
       c.task = dict(fn="prompts", path=path, signals=WRITING)
       c.learned = dict(writing=dict(untrained=1))
     else:

@@ -3,13 +3,14 @@
 Source  arXiv:2602.05261 (clip 2e-3 and 2.5e-3, 128 x 8, mini-batch 16, cap 32,768, warm-up 20;
         format 0.5, overlong 0.3; top-p 0.7)
 Tier    A
-Data    questions with answers as JSON lines in data/dapo_math.jsonl
+Data    questions with answers as JSON lines in data/dapo_math.jsonl; evaluated on
+        data/math500.jsonl and data/aime24.jsonl
 Run     python -m experiments.train --config=configs/luspo.py --workdir=$WORKDIR
 Smoke   the same with --config=configs/luspo.py:smoke (one CPU, under a minute)
 Fits    h100:8: 54 of 80 GiB a device, at least 2,797 s a step, with sampling.slots=16,
         train.micro_batches=1, train.pack=33792, train.micro_tokens=33792
-        v5p:2x2x4: 78 of 95 GiB a device, at least 1,995 s a step, with train.micro_batches=1,
-        sampling.slots=32, train.pack=33792, train.micro_tokens=33792
+        v5p:2x2x2: 68 of 95 GiB a device, at least 3,470 s a step, with sampling.slots=24,
+        train.micro_batches=1, train.pack=33792, train.micro_tokens=33792
 Result  not run yet
 """
 
@@ -36,6 +37,8 @@ def get_config(mode: str = "full") -> config_dict.ConfigDict:
   c.weights = dict(fn="sequence_sum")
   c.policy = common.pretrained("Qwen2.5-7B")
   c.task = common.dapo_math(signals=dict(fn="answer_span", extract="boxed"))
+  c.eval_task = common.math500()
+  c.eval_tasks = dict(aime24=common.aime24())
   c.sampling = common.sampling(control=dict(fn="top_p", p=0.7))
   c.optimizer = dict(fn="adamw", learning_rate=1e-6, warmup_steps=20)
   c.mesh = common.fsdp()

@@ -6,7 +6,8 @@
 Source  arXiv:2503.07572, whose bonus is in no released code. Stand-in: episodes are quarters of
         the thinking, by default one of them a response; values of 8 forced answers, alpha 0.2
 Tier    B
-Data    questions with answers as JSON lines, such as DeepScaleR's, in data/deepscaler.jsonl
+Data    questions with answers as JSON lines, such as DeepScaleR's, in data/deepscaler.jsonl;
+        evaluated on data/math500.jsonl and data/aime24.jsonl
 Run     python -m experiments.train --config=configs/mrt.py --workdir=$WORKDIR
 Smoke   the same with --config=configs/mrt.py:smoke or :dense,smoke (one CPU, under a minute)
 Fits    h100:4: 51 of 80 GiB a device, at least 111 s a step
@@ -40,6 +41,8 @@ def get_config(mode: str = "full") -> config_dict.ConfigDict:
     c.revise.dense = True
   c.policy = common.pretrained("DeepSeek-R1-Distill-Qwen-1.5B")
   c.task = common.deepscaler(signals=dict(fn="think_tags"))
+  c.eval_task = common.math500()
+  c.eval_tasks = dict(aime24=common.aime24())
   c.sampling = common.sampling()
   c.optimizer = dict(fn="adamw", learning_rate=1e-6)
   c.mesh = common.fsdp()

@@ -4,7 +4,7 @@ Source  arXiv:2501.12570 and its code (lambda 2, clip 0.2, rewards within -2 and
         reference samples are drawn once, before training, and two of them train; here each step's
         group is its own reference
 Tier    A
-Data    MATH's train split as JSON lines in data/math.jsonl
+Data    MATH's train split as JSON lines in data/math.jsonl; evaluated on data/math500.jsonl
 Run     python -m experiments.train --config=configs/o1_pruner.py --workdir=$WORKDIR
 Smoke   the same with --config=configs/o1_pruner.py:smoke (one CPU, under a minute)
 Fits    h100:8: 55 of 80 GiB a device, at least 84 s a step, with train.micro_batches=1,
@@ -30,6 +30,7 @@ def get_config(mode: str = "full") -> config_dict.ConfigDict:
   c.weights = dict(fn="sequence_mean")
   c.policy = common.pretrained("Qwen2.5-7B-Instruct")
   c.task = common.math()
+  c.eval_task = common.math500()
   c.sampling = common.sampling()
   c.optimizer = dict(fn="adamw", learning_rate=1e-6)
   c.mesh = common.fsdp()

@@ -3,7 +3,7 @@
 Source  arXiv:2510.08026 (GSM8K, 128 prompts, lr 1e-6, alpha 1), formulas from secondary notes; the
         scale and what a wrong answer earns are not published, 1 and 0 here
 Tier    A
-Data    GSM8K's train split as JSON lines in data/gsm8k.jsonl
+Data    GSM8K's train split as JSON lines in data/gsm8k.jsonl; evaluated on data/gsm8k_test.jsonl
 Run     python -m experiments.train --config=configs/pear.py --workdir=$WORKDIR
 Smoke   the same with --config=configs/pear.py:smoke (one CPU, under a minute)
 Fits    h100:4: 69 of 80 GiB a device, at least 128 s a step
@@ -28,6 +28,7 @@ def get_config(mode: str = "full") -> config_dict.ConfigDict:
   c.weights = dict(fn="token_mean")
   c.policy = common.pretrained("DeepSeek-R1-Distill-Qwen-1.5B")
   c.task = common.gsm8k(signals=dict(fn="think_tags"))
+  c.eval_task = common.gsm8k_test()
   c.sampling = common.sampling()
   c.optimizer = dict(fn="adamw", learning_rate=1e-6)
   c.mesh = common.fsdp()

@@ -17,16 +17,14 @@ from ml_collections import config_dict
 
 from configs import common
 from configs.modes import is_smoke
-from configs.smoke import shrink_rounds
+from configs.smoke import SUMS, shrink_rounds
 
 
 def get_config(mode: str = "full") -> config_dict.ConfigDict:
   c = config_dict.ConfigDict({"run": "iterative", "seed": 0})
   signals = dict(fn="overlap", field="text")
   c.task = dict(fn="prompts", path="data/user_texts.jsonl", signals=signals)
-  c.eval_task = dict(
-    fn="jsonl", path="data/gsm8k_test.jsonl", reference="after_hashes", extract="last_number"
-  )  # what else it can do
+  c.eval_task = common.gsm8k_test()  # what else it can do
   c.budget = dict(fn="fixed", target=1024)
   c.reward = dict(fn="learned", name="overlap")
   c.pairing = dict(fn="best_vs_worst", length_margin=64)
@@ -45,7 +43,7 @@ def get_config(mode: str = "full") -> config_dict.ConfigDict:
   c.checkpoint = dict(every=16, keep=1)
   if is_smoke(mode):
     shrink_rounds(c)
-    c.eval_task = c.task
+    c.eval_task = dict(**SUMS, seed=1)
     path = str(pathlib.Path(__file__).with_name("smoke_writing.jsonl"))
     c.task = dict(fn="prompts", path=path, signals=dict(fn="overlap", field="own"))
     c.reward = dict(fn="length_penalty", alpha=0.02, base=dict(fn="learned", name="overlap"))

@@ -7,7 +7,7 @@ Source  arXiv:2501.03262, as in verl and OpenRLHF (gamma 1; KL 0.01 from memory,
         every token, here as one sum; baseline as in verl: sample variance, eps 1e-8, long responses
         weigh more in mean and variance)
 Tier    A
-Data    GSM8K's train split as JSON lines in data/gsm8k.jsonl
+Data    GSM8K's train split as JSON lines in data/gsm8k.jsonl; evaluated on data/gsm8k_test.jsonl
 Run     python -m experiments.train --config=configs/reinforce_pp.py --workdir=$WORKDIR
 Smoke   the same with --config=configs/reinforce_pp.py:smoke or :baseline,smoke (one CPU, under a
         minute)
@@ -41,6 +41,7 @@ def get_config(mode: str = "full") -> config_dict.ConfigDict:
   c.weights = dict(fn="token_mean")
   c.policy = common.pretrained("Qwen2.5-1.5B-Instruct")
   c.task = common.gsm8k()
+  c.eval_task = common.gsm8k_test()
   c.sampling = common.sampling()
   c.optimizer = dict(fn="adamw", learning_rate=1e-6)
   c.mesh = common.fsdp()

@@ -3,7 +3,7 @@
 Source  arXiv:2402.14740 (4 samples; KL 0.03 from memory); a verdict stands where the paper has a
         reward model
 Tier    A
-Data    GSM8K's train split as JSON lines in data/gsm8k.jsonl
+Data    GSM8K's train split as JSON lines in data/gsm8k.jsonl; evaluated on data/gsm8k_test.jsonl
 Run     python -m experiments.train --config=configs/rloo.py --workdir=$WORKDIR
 Smoke   the same with --config=configs/rloo.py:smoke (one CPU, under a minute)
 Fits    h100:1: 53 of 80 GiB a device, at least 14 s a step
@@ -28,6 +28,7 @@ def get_config(mode: str = "full") -> config_dict.ConfigDict:
   c.weights = dict(fn="sequence_sum")
   c.policy = common.pretrained("Qwen2.5-1.5B-Instruct")
   c.task = common.gsm8k()
+  c.eval_task = common.gsm8k_test()
   c.sampling = common.sampling()
   c.optimizer = dict(fn="adamw", learning_rate=1e-6)
   c.mesh = common.fsdp()

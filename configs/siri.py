@@ -3,12 +3,13 @@
 Source  arXiv:2509.25176 (cosine, 8,192 to 16,384, period 640, three cycles, clip 0.2 and 0.28, no
         KL; 32 samples is our reading); caps are per row, so a schedule compiles once a bucket
 Tier    A
-Data    questions with answers as JSON lines, such as DeepScaleR's, in data/deepscaler.jsonl
+Data    questions with answers as JSON lines, such as DeepScaleR's, in data/deepscaler.jsonl;
+        evaluated on data/math500.jsonl and data/aime24.jsonl
 Run     python -m experiments.train --config=configs/siri.py --workdir=$WORKDIR
 Smoke   the same with --config=configs/siri.py:smoke (one CPU, under a minute)
 Fits    h100:8: 66 of 80 GiB a device, at least 880 s a step, with sampling.slots=128,
         train.micro_batches=1, train.pack=17408, train.micro_tokens=17408
-        v5p:2x2x2: 81 of 95 GiB a device, at least 1,544 s a step, with sampling.slots=160,
+        v5p:2x2x2: 81 of 95 GiB a device, at least 1,216 s a step, with sampling.slots=160,
         train.micro_batches=1, train.pack=17408, train.micro_tokens=17408
 Result  not run yet
 """
@@ -32,6 +33,8 @@ def get_config(mode: str = "full") -> config_dict.ConfigDict:
   c.weights = dict(fn="token_mean")
   c.policy = common.pretrained("DeepSeek-R1-Distill-Qwen-1.5B")
   c.task = common.deepscaler()
+  c.eval_task = common.math500()
+  c.eval_tasks = dict(aime24=common.aime24())
   c.sampling = common.sampling()
   c.optimizer = dict(fn="adamw", learning_rate=1e-6)
   c.mesh = common.fsdp()

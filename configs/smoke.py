@@ -4,6 +4,8 @@ import pathlib
 
 from ml_collections import config_dict
 
+SUMS = dict(fn="reasoning_gym", dataset="chain_sum", size=64, max_digits=1)
+
 
 def shrink(c: config_dict.ConfigDict) -> config_dict.ConfigDict:
   """Replaces everything that is large or must be fetched in a config of "rl".
@@ -18,9 +20,8 @@ def shrink(c: config_dict.ConfigDict) -> config_dict.ConfigDict:
   c.policy = dict(fn="fresh", vocab_size=258)
   c.tokenizer = dict(fn="utf8")
   kept = {name: c.task[name] for name in ("render", "signals") if name in c.task}
-  c.task = dict(fn="reasoning_gym", dataset="chain_sum", seed=0, size=64, max_digits=1, **kept)
-  if "eval_task" in c:
-    del c.eval_task
+  c.task = dict(**SUMS, seed=0, test_share=0.25, **kept)
+  shrink_evaluations(c)
   c.mesh = dict(data=1, fsdp=1, devices=1)
   c.sampling = dict(temperature=1.0, control=c.sampling.get("control"))
   c.train.update(
@@ -36,6 +37,31 @@ def shrink(c: config_dict.ConfigDict) -> config_dict.ConfigDict:
   c.checkpoint = dict(every=1, keep=1)
   c.verify = dict(workers=1)
   return c
+
+
+def shrink_evaluations(c: config_dict.ConfigDict) -> None:
+  """Of the sets to evaluate on, those that ask for budgets stay, on sums."""
+  tasks = {"eval_task": c.get("eval_task"), **c.get("eval_tasks", {})}
+  for name in ("eval_task", "eval_tasks"):
+    if name in c:
+      del c[name]
+  asking = {
+    name: dict(
+      **SUMS,
+      seed=1,
+      same=True,
+      render=task.render.to_dict(),
+      **{n: task[n] for n in ("levels",) if n in task},
+      **({"targets": tuple(range(4, 17, 4))[-len(task.targets) :]} if "targets" in task else {}),
+    )
+    for name, task in tasks.items()
+    if task is not None and ("targets" in task or "levels" in task)
+  }
+  if "eval_task" in asking:
+    del c.task.test_share
+    c.eval_task = asking.pop("eval_task")
+  if asking:
+    c.eval_tasks = asking
 
 
 def shrink_pairs(
@@ -71,7 +97,8 @@ def shrink_rounds(c: config_dict.ConfigDict) -> config_dict.ConfigDict:
   answers are scored by their length or paired with a teacher's."""
   c.policy = dict(fn="fresh", vocab_size=258)
   c.tokenizer = dict(fn="utf8")
-  c.task = dict(fn="reasoning_gym", dataset="chain_sum", seed=0, size=64, max_digits=1)
+  c.task = dict(**SUMS, seed=0, test_share=0.25)
+  shrink_evaluations(c)
   c.budget = dict(fn="fixed", target=16)
   c.reward = dict(fn="length_penalty", alpha=0.02)
   if "teacher" in c:

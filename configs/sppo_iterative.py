@@ -6,7 +6,8 @@
 Source  arXiv:2405.00675 and its code (beta 0.001, 5 answers, rate 5e-7); there three rounds of
         20,000 prompts, scored by PairRM: here smaller rounds, by default scored by the verifier
         less a price for length, since SPPO's answers grow from round to round
-Data    questions with answers as JSON lines, such as DeepScaleR's, in data/deepscaler.jsonl
+Data    questions with answers as JSON lines, such as DeepScaleR's, in data/deepscaler.jsonl;
+        evaluated on data/math500.jsonl
 First   for :general, a run of configs/preference_model.py in runs/preference_model
 Run     python -m experiments.train --config=configs/sppo_iterative.py --workdir=$WORKDIR
 Smoke   the same with --config=configs/sppo_iterative.py:smoke or :general,smoke (one CPU,
@@ -28,7 +29,8 @@ VARIANTS = ("", "general")
 def get_config(mode: str = "full") -> config_dict.ConfigDict:
   general = variant_of(mode, VARIANTS) == "general"
   c = config_dict.ConfigDict({"run": "iterative", "seed": 0})
-  c.task = dict(fn="jsonl", path="data/deepscaler.jsonl", question="problem", answer="answer")
+  c.task = common.deepscaler()
+  c.eval_task = common.math500()
   c.budget = dict(fn="fixed", target=4096)
   c.reward = dict(fn="length_penalty", alpha=1e-4)
   c.pairing = dict(fn="best_vs_worst")

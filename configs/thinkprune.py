@@ -3,7 +3,8 @@
 Source  arXiv:2504.01296 and its code (KL 0.001); each limit there starts from the best checkpoint
         of the last, here it follows on; words of the prompt are ours
 Tier    A
-Data    questions with answers as JSON lines, such as DeepScaleR's, in data/deepscaler.jsonl
+Data    questions with answers as JSON lines, such as DeepScaleR's, in data/deepscaler.jsonl;
+        evaluated on data/math500.jsonl
 Run     python -m experiments.train --config=configs/thinkprune.py --workdir=$WORKDIR
 Smoke   the same with --config=configs/thinkprune.py:smoke (one CPU, under a minute)
 Fits    h100:4: 42 of 80 GiB a device, at least 44 s a step
@@ -34,6 +35,7 @@ def get_config(mode: str = "full") -> config_dict.ConfigDict:
   ]
   c.policy = common.pretrained("DeepSeek-R1-Distill-Qwen-1.5B")
   c.task = common.deepscaler(render=dict(fn="system", templates=LIMIT))
+  c.eval_task = common.math500(render=c.task.render, targets=(2000,))
   c.sampling = common.sampling()
   c.optimizer = dict(fn="adamw", learning_rate=1e-6)
   c.mesh = common.fsdp()

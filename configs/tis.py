@@ -3,12 +3,13 @@
 Source  Yao et al. 2025, "Your efficient RL framework secretly brings you off-policy RL training";
         cap 2 as in verl, a weight a token; GRPO otherwise
 Tier    A
-Data    questions with answers as JSON lines in data/dapo_math.jsonl
+Data    questions with answers as JSON lines in data/dapo_math.jsonl; evaluated on
+        data/math500.jsonl and data/aime24.jsonl
 Run     python -m experiments.train --config=configs/tis.py --workdir=$WORKDIR
 Smoke   the same with --config=configs/tis.py:smoke (one CPU, under a minute)
 Fits    h100:8: 65 of 80 GiB a device, at least 504 s a step, with sampling.slots=80,
         train.micro_batches=1, train.pack=9216, train.micro_tokens=9216
-        v5p:2x2x2: 80 of 95 GiB a device, at least 846 s a step, with sampling.slots=112,
+        v5p:2x2x2: 80 of 95 GiB a device, at least 740 s a step, with sampling.slots=112,
         train.micro_batches=1, train.pack=9216, train.micro_tokens=9216
 Result  not run yet
 """
@@ -32,6 +33,8 @@ def get_config(mode: str = "full") -> config_dict.ConfigDict:
   c.weights = dict(fn="token_mean")
   c.policy = common.pretrained("Qwen2.5-7B")
   c.task = common.dapo_math()
+  c.eval_task = common.math500()
+  c.eval_tasks = dict(aime24=common.aime24())
   c.sampling = common.sampling()
   c.optimizer = dict(fn="adamw", learning_rate=1e-6)
   c.mesh = common.fsdp()

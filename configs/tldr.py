@@ -3,7 +3,7 @@
 Source  arXiv:2505.07961, abstract only. Stand-in: the penalty's formula and its sizes are ours, so
         nothing here speaks of the paper
 Tier    B
-Data    MATH's train split as JSON lines in data/math.jsonl
+Data    MATH's train split as JSON lines in data/math.jsonl; evaluated on data/math500.jsonl
 Run     python -m experiments.train --config=configs/tldr.py --workdir=$WORKDIR
 Smoke   the same with --config=configs/tldr.py:smoke (one CPU, under a minute)
 Fits    h100:4: 40 of 80 GiB a device, at least 41 s a step
@@ -30,6 +30,7 @@ def get_config(mode: str = "full") -> config_dict.ConfigDict:
   c.weights = dict(fn="token_mean")
   c.policy = common.pretrained("Qwen2.5-1.5B-Instruct")
   c.task = common.math(render=dict(fn="suffix", templates=WORDS))
+  c.eval_task = common.math500(render=c.task.render, levels=(0, 1, 2))
   c.sampling = common.sampling()
   c.optimizer = dict(fn="adamw", learning_rate=1e-6)
   c.mesh = common.fsdp()

@@ -86,6 +86,60 @@ def take_overrides(arguments: Sequence[str], into: list[tuple[str, str]]) -> lis
   return rest
 
 
+def read_call(text: str, flag: str) -> dict[str, Any]:
+  """A section of a config from a call with keywords; texts that are no words need quotes.
+
+  >>> read_call("budget_forcing(max_thinking_tokens=64, wait_tokens='Wait a moment')", "control")
+  {'fn': 'budget_forcing', 'max_thinking_tokens': 64, 'wait_tokens': 'Wait a moment'}
+  >>> read_call("mirostat_v2(tau=3.0)", "control")
+  {'fn': 'mirostat_v2', 'tau': 3.0}
+
+  Raises:
+    ValueError: the text is no name and no such call.
+  """
+  section, *more = read_calls(text, flag)
+  if more:
+    raise ValueError(f"--{flag} names one thing, got {text!r:.80}.")
+  return section
+
+
+def read_calls(text: str, flag: str) -> list[dict[str, Any]]:
+  """Sections from calls with commas between them. A value may be a call, or a word, for a text.
+
+  >>> read_calls("yap_score, ruler(target=words), pass_at_k(k=(1, 4))", "measures")
+  [{'fn': 'yap_score'}, {'fn': 'ruler', 'target': 'words'}, {'fn': 'pass_at_k', 'k': (1, 4)}]
+  """
+  source = f"[{text}]"
+
+  def value(node: ast.expr) -> Any:
+    if isinstance(node, ast.Call):
+      return section(node)
+    if isinstance(node, ast.Tuple | ast.List):
+      return tuple(map(value, node.elts))
+    try:
+      return ast.literal_eval(node)
+    except ValueError:
+      return ast.get_source_segment(source, node)
+
+  def section(node: ast.expr) -> dict[str, Any]:
+    call = ast.Call(node, [], []) if isinstance(node, ast.Name) else node
+    if not isinstance(call, ast.Call) or not isinstance(call.func, ast.Name) or call.args:
+      raise ValueError
+    if not all(keyword.arg for keyword in call.keywords):
+      raise ValueError
+    return {"fn": call.func.id, **{str(k.arg): value(k.value) for k in call.keywords}}
+
+  try:
+    tree = ast.parse(source, mode="eval").body
+    if not isinstance(tree, ast.List) or not tree.elts:
+      raise ValueError
+    return [section(node) for node in tree.elts]
+  except (SyntaxError, ValueError, RecursionError, MemoryError):
+    raise ValueError(
+      f"--{flag}={text!r:.80} has to be a name, or a call such as top_p(p=0.9)."
+    ) from None
+
+
 def load(argument: str) -> tuple[ModuleType, str]:
   """The module of a config file, and the mode that stands after its path, if any."""
   from lcrl.values import nearest

@@ -1,6 +1,9 @@
-"""A comparison of run folders: compare.csv, compare.md, compare.html and pareto.png.
+"""A comparison of run folders: comparison.csv, .md and .html, and pareto.png.
 
 python -m experiments.compare runs/* --out=compared
+
+comparison.html is one interactive page that needs no network: accuracy against tokens, curves over
+caps and over training steps, what each term of the reward paid, lengths and answers.
 
 A folder holds a summary.json (of a run), an evaluation.json (of experiments.evaluate), or folders
 that do; folders without a result are skipped with a note. Runs whose configs differ in their seed
@@ -11,15 +14,17 @@ left out.
 
 from __future__ import annotations
 
-import base64
 import html
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from absl import flags
 
 from experiments import command
+from experiments.comparison.curves import curves
+from experiments.comparison.data import interactive
+from experiments.comparison.models import Model, budgets, models_of
 from experiments.run_folders import (
   COMPARABLE,
   Result,
@@ -37,20 +42,9 @@ from lcrl.training.remote import opened, publish
 
 FLAGS = flags.FLAGS
 
-PAGE = """<!doctype html>
-<html lang="en"><meta charset="utf-8"><title>Accuracy against tokens</title>
-<style>
-body {{ font: 16px/1.5 system-ui, sans-serif; max-width: 60em; margin: 2em auto; padding: 0 1em }}
-table {{ border-collapse: collapse; display: block; overflow-x: auto; margin: 1em 0 }}
-th, td {{ padding: .3em .8em; text-align: right; border-bottom: 1px solid #ddd }}
-th:first-child, td:first-child {{ text-align: left }}
-img {{ max-width: 100% }}
-</style>
-<h1>Accuracy against tokens</h1>
-{body}
-</html>
-"""
 MOST_FIELDS = 30  # of the configs, listed at most
+MOST_COLUMNS = 40  # of a table on the page
+MOST_LINES = 10  # of a picture
 NOTE = "Brackets hold 95 % intervals; * marks runs that no other beats in both."
 
 
@@ -69,11 +63,11 @@ def compare(folders: Sequence[str], out: Path, *, baseline: str | None = None) -
       there is one.
   """
   results, skipped = find(folders)
-  groups = [named(group) for group in comparable(averaged(results))]
+  groups = comparable(named(averaged(results)))
   bases = [_base(group, baseline or "correctness") for group in groups]
   if baseline is not None and not any(bases):
-    names = dict.fromkeys(name for group in groups for name in group)
-    raise ValueError(f"--baseline={baseline} is none of {', '.join(names)}.")
+    names = ", ".join(name for group in groups for name in group)
+    raise ValueError(f"--baseline={baseline} is none of {names}.")
   out.mkdir(parents=True, exist_ok=True)
   parts, lines = [], []
   for number, (group, base) in enumerate(zip(groups, bases, strict=True), start=1):
@@ -81,9 +75,20 @@ def compare(folders: Sequence[str], out: Path, *, baseline: str | None = None) -
     parts.append(part._replace(paragraphs=[*_setup_differences(groups, number), *part.paragraphs]))
     lines += [{"group": number, **row} for row in rows]
   notes = [f"Skipped: {why}" for why in skipped]
-  (out / "compare.csv").write_text(tables.to_csv(lines), encoding="utf-8")
-  (out / "compare.md").write_text(_markdown(parts, notes), encoding="utf-8")
-  (out / "compare.html").write_text(_html(out, parts, notes), encoding="utf-8")
+  (out / "comparison.csv").write_text(tables.to_csv(lines), encoding="utf-8")
+  runs = {name: one for group in groups for name, one in group.items()}
+  pictures = _pictures(out, models_of(runs))
+  (out / "comparison.md").write_text(_markdown(parts, notes, pictures), encoding="utf-8")
+  page = interactive(
+    groups,
+    differences(runs),
+    list(dict.fromkeys(one.folder for one in results)),
+    [" ".join(part.paragraphs) for part in parts],
+    title=f"Comparison of {len(results)} results",
+    notes=notes,
+    tables=_tables(parts),
+  )
+  (out / "comparison.html").write_bytes(page)
   shown = ["\n\n".join([*part.paragraphs, *map(tables.to_markdown, part.tables)]) for part in parts]
   return "\n\n".join([*notes, *shown])
 
@@ -110,6 +115,8 @@ def _part(out: Path, number: int, group: Mapping[str, Result], baseline: str):
   plots.pareto(out / picture, runs)
   rows = tables.rows(runs, baseline=baseline)
   cells = [tables.overview(rows, baseline=baseline)]
+  if further := tables.further(runs):
+    cells.append(further)
   paragraphs = setups(runs)
   if fields := differences(group):
     cells.append(_configs(fields, list(group)))
@@ -143,30 +150,60 @@ def _setup_differences(groups: Sequence[Mapping[str, Result]], number: int) -> l
   return ["Not comparable with the first group. " + ". ".join(different) + "."]
 
 
-def _markdown(parts: Sequence[Part], notes: Sequence[str]) -> str:
+def _pictures(out: Path, models: Sequence[Model]) -> dict[str, str]:
+  """Draws accuracy and tokens over caps and over steps; file -> title. Pictures of more than
+  MOST_LINES models are left to the page."""
+  caps = {m.name: [(str(p["cap"]), _summary(p)) for p in budgets(m)] for m in models}
+  caps = {name: points for name, points in caps.items() if len(points) > 1}
+  steps = {m.name: curves(m.homes, points=200, seeds=False) for m in models[: MOST_LINES + 1]}
+  trained = {
+    name: {"step": x["step"], "accuracy": mean["accuracy"], "tokens": mean["length/mean"]}
+    for name, x in steps.items()
+    if {"accuracy", "length/mean"} <= (mean := x.get("mean", {})).keys()
+  }
+  for one in trained.values():
+    one["accuracy"] = [None if y is None else y / 100 for y in one["accuracy"]]
+  drawn = {}
+  if 0 < len(caps) <= MOST_LINES:
+    plots.line(out / "budgets.png", caps)
+    drawn["budgets.png"] = "Accuracy against tokens at each cap"
+  if 0 < len(trained) <= MOST_LINES:
+    plots.curves(out / "curves.png", trained)
+    drawn["curves.png"] = "Training answers by step"
+  return drawn
+
+
+def _summary(point: Mapping[str, Any]) -> dict[str, Any]:
+  pairs = [(key, point[key]) for key in ("accuracy", "tokens")]
+  return {key: x[0] for key, x in pairs} | {f"{key}_ci": x[1:] for key, x in pairs}
+
+
+def _markdown(parts: Sequence[Part], notes: Sequence[str], pictures: Mapping[str, str]) -> str:
   text = ["# Accuracy against tokens", *notes]
   for number, part in enumerate(parts, start=1):
     text += [f"## Group {number}"] * (len(parts) > 1) + part.paragraphs
     text += [*map(tables.to_markdown, part.tables), NOTE, f"![pareto]({part.picture})"]
+  text += [f"## {title}\n\n![{title}]({file})" for file, title in pictures.items()]
   return "\n\n".join(text) + "\n"
 
 
-def _html(out: Path, parts: Sequence[Part], notes: Sequence[str]) -> str:
-  paragraph = lambda text: f"<p>{html.escape(text.replace('**', ''))}</p>"
-  body = [*map(paragraph, notes)]
+def _tables(parts: Sequence[Part]) -> str:
+  """The tables as HTML; those too wide to be read on the page stay in comparison.md."""
+  body = []
   for number, part in enumerate(parts, start=1):
-    image = base64.b64encode((out / part.picture).read_bytes()).decode()
-    body += [f"<h2>Group {number}</h2>"] * (len(parts) > 1) + [*map(paragraph, part.paragraphs)]
-    body += [*map(tables.to_html, part.tables), paragraph(NOTE)]
-    body += [f'<img alt="accuracy against tokens" src="data:image/png;base64,{image}">']
-  return PAGE.format(body="\n".join(body))
+    body += [f"<h3>Group {number}</h3>"] * (len(parts) > 1)
+    wide = [len(header) > MOST_COLUMNS for header, _ in part.tables]
+    shown = [cells for cells, is_wide in zip(part.tables, wide, strict=True) if not is_wide]
+    texts = [NOTE] + ["A table of configs is in comparison.md: it is too wide."] * any(wide)
+    body += [*map(tables.to_html, shown), *(f"<p>{html.escape(text)}</p>" for text in texts)]
+  return "\n".join(body)
 
 
 def main(argv: Sequence[str]) -> None:
   out = opened(FLAGS.out)
   print(compare(argv[1:], out, baseline=FLAGS.baseline))
   publish(out)
-  print(f"\n{FLAGS.out}/compare.html")
+  print(f"\n{FLAGS.out}/comparison.html")
 
 
 if __name__ == "__main__":

@@ -31,7 +31,17 @@ ORDER = (
     "revise",
   ),
   *("monitor", "learned", "pairing", "teacher", "reference", "lora", "policy", "tokenizer", "task"),
-  *("eval_task", "data", "batches", "sampling", "optimizer", "mesh", "round", "train"),
+  *(
+    "eval_task",
+    "eval_tasks",
+    "data",
+    "batches",
+    "sampling",
+    "optimizer",
+    "mesh",
+    "round",
+    "train",
+  ),
 )
 
 

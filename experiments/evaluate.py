@@ -2,11 +2,22 @@
 
   python -m experiments.evaluate --workdir=runs/laser --budgets=64,256
   python -m experiments.evaluate --config=configs/laser.py --model=exported --samples=4
+  python -m experiments.evaluate --workdir=runs/l1 --targets=512,1024,2048
   python -m experiments.evaluate --config=configs/laser.py --along=A:B --strengths=0,0.5,1 --out=o
+  python -m experiments.evaluate --workdir=runs/laser --recipe='best_of(n=8, budget=512)'
+  python -m experiments.evaluate --workdir=runs/simpo --task=data/chats.jsonl
 
 A run folder supplies its config and newest valid checkpoint; a config supplies the task and, unless
---model names a Hugging Face folder, the model. Writes evaluation.json, .md and .png to --out, and
-every answer with its verdict to answers.jsonl (in a run's folder: evaluation_answers.jsonl).
+--model names a Hugging Face folder, the model. All sets of the config are answered (eval_task and
+eval_tasks; --sets chooses), at each cap of --budgets, and for each budget that prompts ask for
+(--targets and --levels, of methods whose prompts show one). Writes evaluation.json, .md and .png to
+--out, and every answer with its verdict to answers.jsonl (in a run's folder:
+evaluation_answers.jsonl).
+--task takes the place of all sets: another task (`lcrl.tasks`), as --task='jsonl(path="a/b.jsonl",
+reference=after_hashes)', or a file of prompts. Nothing verifies answers to these: they have a
+length and no accuracy. --measures applies measures by name to all answers
+(`experiments.measures`). --recipe spends more tokens on each answer (`lcrl.evaluation.test_time`):
+tokens are then all that it sampled.
 --along evaluates A + strength * (B - A) at each strength, in a folder of its own, and plots all as
 one curve: path.json, .md and .png.
 """
@@ -19,159 +30,203 @@ import json
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 from absl import flags
 
-from experiments import command
+from experiments import command, recipes
 from experiments.export import anywhere, restore
+from experiments.measures import measured
 from lcrl import evaluation, tasks
 from lcrl.data import sources as data_sources
-from lcrl.data.lengths import first
-from lcrl.evaluation import measures, plots, setup, tables
-from lcrl.evaluation.progress import Progress, to_stderr
+from lcrl.data.choosing import split
+from lcrl.evaluation import measures, plots, sets_report, setup, tables
+from lcrl.evaluation.answers.report import check_specs
+from lcrl.evaluation.progress import to_stderr
 from lcrl.evaluation.report import setups
-from lcrl.evaluation.run import answer_all
 from lcrl.mesh import param_shardings
 from lcrl.policies import sources
 from lcrl.registry import build, resolve
-from lcrl.tasks.task import Prompt, Task
-from lcrl.training import kinds
+from lcrl.tasks.prompts import LAYOUTS
+from lcrl.tasks.task import Task
+from lcrl.training import evaluator, fields, kinds
 from lcrl.training.build import build_tokenizer, eval_temperature, rollout_worker
 from lcrl.training.remote import opened, origin, publish
+from lcrl.training.sections import eval_set, task_of
 from lcrl.training.workdir import read_config, read_start
 
 FLAGS = flags.FLAGS
+LISTS = ("budgets", "pass_at", "targets", "levels")  # flags that hold whole numbers
 
 
-def at_budget(answers: Mapping[str, np.ndarray], cap: int, ks: Sequence[int]) -> dict[str, Any]:
-  """`measure`, pass@k with intervals over prompts, and quantiles of length, of `answer_all`."""
-  fields = ("correct", "lengths", "difficulty", "valid", "truncated")
-  numbers = evaluation.measure(**{name: answers[name] for name in fields})
-  samples, right = answers["valid"].sum(1), (answers["correct"] & answers["valid"]).sum(1)
-  for k in ks:
+class Request(NamedTuple):
+  """What to evaluate, beside the settings."""
+
+  workdir: Path | None  # None: the model of the config
+  step: int | None  # of the checkpoint; None: the newest
+  budgets: Sequence[int]  # caps in tokens; (): of each set its own
+  ks: Sequence[int]  # of pass@k; (): the number of answers to each prompt
+  sets: Sequence[str] | None  # names of sets; None: all
+  everywhere: Mapping[str, Any]  # fields of `EvalSet` that take the place of those of all sets
+  asked: Mapping[str, Any]  # targets and levels that take the place of those of the main set
+  seed: int
+  recipe: Mapping[str, Any] | None = None  # for test time
+  reward: str | None = None  # run folder of a reward model that the recipe reads
+
+
+def spread(arrays: Mapping[str, Any], cap: int, ks: Sequence[int]) -> dict[str, Any]:
+  """pass@k with intervals over prompts, and quantiles of length, of `answer_all`."""
+  numbers: dict[str, Any] = {}
+  samples, correct = arrays["valid"].sum(1), arrays["correct"]
+  for k in ks if correct is not None else ():
+    right = (correct & arrays["valid"]).sum(1)
     p, *ends = evaluation.accuracy_estimate(evaluation.pass_at_k(samples, right, k=k)[:, None])
     numbers[f"pass@{k}"] = p
     numbers[f"pass@{k}_ci"] = [None if np.isnan(end) else end for end in ends]
-  numbers["lengths"] = measures.length_summary(answers["lengths"][answers["valid"]], cap=cap)
-  return numbers
+  return numbers | {"lengths": measures.length_summary(arrays["lengths"][arrays["valid"]], cap=cap)}
+
+
+def points_of(
+  one: evaluator.Prepared,
+  params: Any,
+  request: Request,
+  keep: Callable | None,
+  answer: Callable | None = None,
+) -> dict[str, dict[str, Any]]:
+  """The numbers of a set at each cap; `answer` as `Prepared.answers` takes it."""
+  points, key = {}, jax.random.key(request.seed)
+  for cap in request.budgets or [one.max_tokens]:
+    # One key for all: a larger budget continues the same answers.
+    answers = one.answers(params, key=key, cap=cap, keep=keep, answer=answer)
+    arrays = evaluator.pooled([part.arrays for part in answers])
+    ks = request.ks or [arrays["valid"].shape[1]]
+    points[str(cap)] = one.record(answers) | spread(arrays, cap, ks)
+    points[str(cap)] |= recipes.spent([part.arrays for part in answers])
+  return points
 
 
 def evaluate(
-  settings: Any,
-  *,
-  workdir: Path | None,
-  step: int | None,
-  budgets: Sequence[int],
-  samples: int,
-  ks: Sequence[int],
-  prompts: int,
-  seed: int,
-  keep: Callable[[dict[str, Any]], None] | None = None,
+  settings: Any, request: Request, *, keep: Callable[[dict[str, Any]], None] | None = None
 ) -> dict[str, Any]:
-  """The contents of evaluation.json. `settings.train` sets batch and largest budget; `keep` gets
-  every answer."""
-  started = time.perf_counter()
-  spec = settings.eval_task or settings.built.get("task")
-  if spec is None:
-    raise ValueError("the config has no section task to evaluate on.")
+  """The contents of evaluation.json. `keep` gets every answer."""
+  started, workdir, step = time.perf_counter(), request.workdir, request.step
   name = str(origin(workdir) if workdir else setup.model_of(settings.built["policy"]))
   to_stderr(f"Loading {name}.")
   model = kinds.RUNS[settings.run].model(settings)
   started_at = None if workdir is None else read_start(workdir)
   tokenizer = build_tokenizer(settings, model.policy, started_at)
   if workdir is None:
-    source = build(sources, settings.built["policy"], field="policy")
-    key, shapes = (
-      jax.random.key(settings.seed),
-      jax.eval_shape(model.policy.init, jax.random.key(0)),
-    )
-    params = source.params(key, param_shardings(model.mesh, model.policy.axes, shapes))
+    params = initial_params(settings, model)
   else:
     step, params = restore(workdir, model, step)
-  with rollout_worker(model, tokenizer, spec, "task") as (task, worker):
-    chosen = first(task.prompts, prompts)
-    made_on = {
-      "data": dict(spec),
-      "model": name if step is None else f"{name}, step {step}",
-      "prompts": len(chosen),
-      "samples": samples,
-      "max_tokens": max(budgets),
-      "temperature": settings.sampling.temperature,
-      **training_overlap(settings, tokenizer, task, chosen),
-    }
-    setup.tell(made_on)
-    points = {}
-    for cap in budgets:  # one key for all: a larger budget continues the same answers
-      answers = answer_all(
-        worker,
-        params,
-        chosen,
-        samples=samples,
-        cap=cap,
-        batch=settings.train.prompts,
-        key=jax.random.key(seed),
-        progress=Progress(f"at most {cap} tokens", len(chosen)),
-        keep=keep and partial(_at_cap, keep, cap),
-      )
-      points[str(cap)] = at_budget(answers, cap, ks)
+  answer = recipes.answering(request.recipe, request.reward, model, tokenizer)
+  records = {}
+  with contextlib.ExitStack() as stack:
+    for one in sets_of(settings, model, tokenizer, request, stack):
+      one.setup["model"] = name if step is None else f"{name}, step {step}"
+      setup.tell(one.setup)
+      points = points_of(one, params, request, keep, answer)
+      records[one.name] = {"budgets": points, "evaluation": one.setup}
+  record, *_ = records.values()
+  main, further = record | largest(record), list(records.items())[1:]
   return {
     "model": str(origin(workdir) if workdir else settings.built["policy"].get("path", "")),
     "step": step,
-    "task": dict(spec),
-    "samples": samples,
+    "task": record["evaluation"]["data"],
+    "samples": record["evaluation"]["samples"],
     "temperature": settings.sampling.temperature,
-    "budgets": points,
-    "evaluation": made_on,
-    "seed": seed,
+    **({"control": dict(s)} if (s := settings.sampling.control) else {}),
+    **({"recipe": dict(request.recipe)} if request.recipe else {}),
+    **{key: main[key] for key in ("budgets", "asked", "following", "evaluation") if key in main},
+    **({"tasks": {name: largest(one) | one for name, one in further}} if further else {}),
+    "seed": request.seed,
     "wall_s": time.perf_counter() - started,
     "device": evaluation.device(),
     "commit": evaluation.commit(),
   }
 
 
-def _at_cap(keep: Callable[[dict[str, Any]], None], cap: int, row: dict[str, Any]) -> None:
-  keep({"budget": cap, **row})
+def largest(record: Mapping[str, Any]) -> dict[str, Any]:
+  """The point of a set at its largest budget."""
+  return record["budgets"][max(record["budgets"], key=int)]
 
 
-def training_overlap(
-  settings: Any, tokenizer: Any, task: Task, prompts: Sequence[Prompt]
-) -> dict[str, Any]:
-  """The overlap of the prompts with the training prompts (`setup.compared`), None if the training
-  data cannot be read."""
+def initial_params(settings: Any, model: Any) -> Any:
+  """The parameters that the config's policy starts with."""
+  source = build(sources, settings.built["policy"], field="policy")
+  shapes = jax.eval_shape(model.policy.init, jax.random.key(0))
+  key = jax.random.key(settings.seed)
+  return source.params(key, param_shardings(model.mesh, model.policy.axes, shapes))
+
+
+def sets_of(
+  settings: Any, model: Any, tokenizer: Any, request: Request, stack: contextlib.ExitStack
+) -> list[evaluator.Prepared]:
+  """The sets of a config: the main one, and those of `eval_tasks`. Unlike a run, the command takes
+  training prompts, too, and warns of them."""
+  spec = settings.eval_task if task_of(settings.eval_task or {}) else settings.built.get("task")
+  if spec is None:
+    raise ValueError("the config has no section task to evaluate on: name one, --task='...'.")
+  every = [evaluator.MAIN, *sorted(settings.eval_tasks)]
+  if unknown := set(request.sets or ()) - {*every}:
+    raise ValueError(f"there is no set {sorted(unknown)[0]!r}; there are {', '.join(every)}.")
+  task, worker = stack.enter_context(rollout_worker(model, tokenizer, spec, "task"))
+  put = evaluator.Preparing(model, tokenizer, worker, training_data(settings, tokenizer, task))
+  found = []
+  for name in (name for name in every if request.sets is None or name in request.sets):
+    if name == evaluator.MAIN:
+      options = evaluator.main_options(settings, settings.eval_task or spec)
+      options = dataclasses.replace(options, **request.everywhere, **request.asked)
+      found.append(put.of_task(name, spec, task, task.held_out or task.prompts, options))
+    else:
+      section, field = settings.eval_tasks[name], f"eval_tasks.{name}"
+      options = dataclasses.replace(eval_set(section, field), **request.everywhere)
+      found.append(put.read(name, field, section, options))
+  least = min(one.samples * max(len(one.asked), 1) for one in found)
+  if request.ks and not 1 <= min(request.ks) <= max(request.ks) <= least:
+    raise ValueError(f"pass_at must lie between 1 and {least} answers, got {request.ks}.")
+  return found
+
+
+def training_data(settings: Any, tokenizer: Any, task: Task) -> setup.Training | setup.Unread:
+  """What the model of the config learned from, if it can be read; `task` is evaluated."""
   try:
     if (spec := settings.built.get("data")) is not None:
       train = resolve(data_sources, spec, field="data")(tokenizer).train
-      training = setup.of_tokens([one.prompt for one in train], tokenizer)
-    elif settings.eval_task is None:
-      training = setup.of_task(task)
-    else:
-      spec = {name: value for name, value in settings.built["task"].items() if name != "long"}
-      training = setup.of_task(build(tasks, spec, field="task"))
+      return setup.of_tokens([one.prompt for one in train], tokenizer)
+    if not task_of(settings.eval_task or {}):
+      return setup.of_task(task)
+    spec = settings.built["task"]
+    whole = build(tasks, task_of(spec), field="task")
+    train, _ = split(whole.prompts, spec.get("test_share", 0.0), most=1, field="task")
+    return setup.of_task(dataclasses.replace(whole, prompts=train))
   except (OSError, ValueError) as why:
     to_stderr(f"The training data cannot be read: {why}")
-    return {"training_prompts": None}
-  return training.overlap(prompts)
+    return setup.Unread()
 
 
 def write(out: Path, record: Mapping[str, Any]) -> str:
-  """evaluation.json, evaluation.md and evaluation.png; returns the table."""
+  """evaluation.json, evaluation.md and pictures; returns the table."""
   out.mkdir(parents=True, exist_ok=True)
   evaluation.write_json(out / "evaluation.json", record)
   named = {f"{cap} tokens": point for cap, point in record["budgets"].items()}
-  plots.pareto(out / "evaluation.png", named)
+  judged = any(point["accuracy"] is not None for point in named.values())
+  picture = "![accuracy against tokens at each budget](evaluation.png)"
+  if judged:
+    plots.pareto(out / "evaluation.png", named)
   table = tables.to_markdown(tables.budgets(record["budgets"]))
   text = [
     f"# {record['model'] or 'A fresh model'} on {record['task']['fn']}",
     table,
     f"{record['samples']} answers to each prompt at temperature {record['temperature']}; brackets "
     "hold 95 % intervals over prompts.",
+    *recipes.lines(record),
     *setups({"": record}),
-    "![accuracy against tokens at each budget](evaluation.png)",
+    picture if judged else "Nothing verified these answers: they have no accuracy.",
+    *sets_report.sections(out, {record.get("method") or "model": record}),
     "## By difficulty",
     tables.to_markdown(tables.by_difficulty(named)),
     f"Seed {record['seed']}; {record['device']}; commit {record['commit']}; "
@@ -181,8 +236,8 @@ def write(out: Path, record: Mapping[str, Any]) -> str:
   return table
 
 
-def read_flags(given: Any) -> tuple[Any, dict[str, Any]]:
-  """The settings of the flags, and the other arguments of `evaluate`."""
+def read_flags(given: Any) -> tuple[Any, Request]:
+  """The settings of the flags, and what else to evaluate."""
   if (given.workdir is None) == (given.config is None):
     raise ValueError("name either --workdir or --config.")
   if given.workdir is None and given.out is None:
@@ -194,32 +249,55 @@ def read_flags(given: Any) -> tuple[Any, dict[str, Any]]:
     if workdir is not None:
       raise ValueError("--model needs --config; --workdir brings its own model.")
     settings = with_model(settings, given.model)
-  budgets = _whole(given.budgets or [settings.train.max_tokens], "budgets")
-  wrong = [v for v in (*budgets, given.samples, given.prompts, given.batch) if v < 1]
-  if wrong:
-    raise ValueError(f"budgets, samples, prompts and batch must be at least 1, got {wrong[0]}.")
+  if given.task is not None:
+    settings = with_task(settings, given.task)
+  whole = {name: _whole(getattr(given, name) or (), name) for name in LISTS}
+  numbers = {name: getattr(given, name) for name in ("samples", "prompts") if getattr(given, name)}
+  counts = [given.batch, *whole["budgets"]]
+  counts += [n for n in (given.samples, given.prompts) if n is not None]
+  if min(counts) < 1:
+    raise ValueError(f"budgets, samples, prompts and batch must be at least 1, got {min(counts)}.")
+  asked = {name: tuple(whole[name]) for name in ("targets", "levels") if whole[name]}
+  request = Request(
+    workdir,
+    given.step,
+    whole["budgets"],
+    whole["pass_at"],
+    given.sets,
+    numbers,
+    asked,
+    given.seed,
+    *recipes.read(given),
+  )
+  return here(settings, given, request.budgets), request
+
+
+def here(settings: Any, given: Any, budgets: Sequence[int]) -> Any:
+  """The settings on the devices that are here, with the numbers of the flags."""
   devices = len(jax.devices())
   settings = anywhere(settings, prompts=-(-given.batch // devices) * devices)
-  settings = dataclasses.replace(
-    settings, train=dataclasses.replace(settings.train, max_tokens=max(budgets))
-  )
   temperature = eval_temperature(settings) if given.temperature is None else given.temperature
   if not 0 <= temperature < math.inf:
     raise ValueError(f"temperature must be a number of at least 0, got {temperature}.")
-  sampling = dataclasses.replace(settings.sampling, temperature=temperature)
-  settings = dataclasses.replace(settings, sampling=sampling)
-  ks = _whole(given.pass_at or [given.samples], "pass_at")
-  if max(ks) > given.samples or min(ks) < 1:
-    raise ValueError(f"pass_at must lie between 1 and samples={given.samples}, got {ks}.")
-  return settings, {
-    "workdir": workdir,
-    "step": given.step,
-    "budgets": budgets,
-    "samples": given.samples,
-    "ks": ks,
-    "prompts": given.prompts,
-    "seed": given.seed,
-  }
+  longest = max(budgets, default=settings.train.max_tokens)
+  return dataclasses.replace(
+    settings,
+    train=dataclasses.replace(settings.train, max_tokens=longest),
+    sampling=dataclasses.replace(
+      settings.sampling, temperature=temperature, control=control(settings, given.control)
+    ),
+    eval=dataclasses.replace(settings.eval, temperature=temperature),
+  )
+
+
+def control(settings: Any, calls: Sequence[str] | None) -> Mapping[str, Any] | None:
+  """The section sampling.control of the flags, which takes the place of the config's."""
+  if not calls:
+    return settings.sampling.control
+  specs = [command.read_call(call, "control") for call in calls]
+  spec = specs[0] if len(specs) == 1 else {"fn": "chained", "controls": specs}
+  fields.check_function(fields.CONTROL, spec, "control")
+  return spec
 
 
 def _whole(values: Sequence[Any], flag: str) -> list[int]:
@@ -259,6 +337,19 @@ def with_model(settings: Any, folder: str) -> Any:
   if built.get("tokenizer", {}).get("fn") == "pretrained":
     del built["tokenizer"]
   return dataclasses.replace(settings, built=built)
+
+
+def with_task(settings: Any, text: str) -> Any:
+  """The settings with the task that the flag --task names in place of their evaluation sets."""
+  if Path(text).suffix.removeprefix(".") in LAYOUTS:
+    spec: dict[str, Any] = {"fn": "prompts", "path": text}
+  else:
+    spec = command.read_call(text, "task")
+  fields.check_function(fields.EVAL_TASK, spec, "task")
+  sets: dict[str, Any] = {"eval_task": spec, "eval_tasks": {}}
+  if any(field.name == "eval_task" for field in dataclasses.fields(settings)):
+    return dataclasses.replace(settings, **sets)
+  return dataclasses.replace(settings, built={**settings.built, **sets})
 
 
 def at_strength(settings: Any, along: str, strength: float) -> Any:
@@ -304,14 +395,14 @@ def write_path(out: Path, along: str, points: Mapping[float, Mapping[str, Any]])
 
 
 def evaluate_path(
-  settings: Any, along: str, strengths: Sequence[float], out: Path, **options: Any
+  settings: Any, along: str, strengths: Sequence[float], out: Path, request: Request
 ) -> str:
   """Evaluates each strength in a folder of its own and plots all; returns the table."""
   points = {}
   for strength in strengths:
     folder = out / f"strength_{strength:g}"
     with kept(answers_file(folder)) as keep:
-      record = evaluate(at_strength(settings, along, strength), **options, keep=keep)
+      record = evaluate(at_strength(settings, along, strength), request, keep=keep)
     points[strength] = {**record, "method": f"{out.name} {strength:g}"}
     if jax.process_index() == 0:
       write(folder, points[strength])
@@ -319,20 +410,27 @@ def evaluate_path(
 
 
 def main(_) -> None:
-  settings, options = read_flags(FLAGS)
-  out = options["workdir"] if FLAGS.out is None else opened(FLAGS.out)
+  settings, request = read_flags(FLAGS)
+  if FLAGS.measures is not None:
+    if FLAGS.along is not None:
+      raise ValueError("--measures needs one model: apply experiments.measures to each strength.")
+    check_specs(command.read_calls(FLAGS.measures, "measures"))
+  out = request.workdir if FLAGS.out is None else opened(FLAGS.out)
+  assert out is not None  # `read_flags`
   if FLAGS.along is not None:
-    print(evaluate_path(settings, FLAGS.along, read_strengths(FLAGS), out, **options))
+    print(evaluate_path(settings, FLAGS.along, read_strengths(FLAGS), out, request))
     publish(out)
     return
   with kept(answers_file(out)) as keep:
-    record = evaluate(settings, **options, keep=keep)
+    record = evaluate(settings, request, keep=keep)
   if FLAGS.workdir is None:
     record["method"] = Path(FLAGS.model).name if FLAGS.model else out.name
   else:
     record["method"] = Path(FLAGS.workdir).name
   if jax.process_index() == 0:
     print(write(out, record))
+    if FLAGS.measures is not None:
+      print(f"\n{measured([answers_file(out)], FLAGS.measures, out)}")
     publish(out)
     place = origin(out)
     print(f"\n{place / 'evaluation.md'}; the answers are in {place / answers_file(out).name}")
@@ -343,12 +441,25 @@ if __name__ == "__main__":
   flags.DEFINE_string("workdir", None, "Run folder, instead of a config.")
   flags.DEFINE_integer("step", None, "The step of the checkpoint; the newest if not given.")
   flags.DEFINE_string("model", None, "Hugging Face folder, instead of the config's model.")
+  flags.DEFINE_string("task", None, "A file of prompts, or a task as name(field=value, ...).")
+  flags.DEFINE_string("measures", None, "Measures of the answers: name, name(field=value), ...")
+  flags.DEFINE_string("recipe", None, "A recipe for test time, as name(field=value, ...).")
+  flags.DEFINE_string("reward", None, "Run folder of a reward model that a recipe reads.")
   flags.DEFINE_string("along", None, "A:B, two folders: models on the line through them.")
   flags.DEFINE_list("strengths", ["0", "0.25", "0.5", "0.75", "1"], "0: A, 1: B.")
-  flags.DEFINE_list("budgets", None, "Caps in tokens; the config's max_tokens.")
-  flags.DEFINE_integer("samples", 1, "Answers to each prompt.")
-  flags.DEFINE_list("pass_at", None, "The k of pass@k; --samples.")
-  flags.DEFINE_integer("prompts", 128, "Number of prompts, from the first on.")
+  flags.DEFINE_list("sets", None, "Evaluation sets: eval_task, and names of eval_tasks; all.")
+  flags.DEFINE_list("budgets", None, "Caps in tokens; those of each set.")
+  flags.DEFINE_list("targets", None, "Tokens that prompts of eval_task ask for; the config's.")
+  flags.DEFINE_list("levels", None, "Levels that they show; the config's.")
+  flags.DEFINE_multi_string(
+    "control",
+    None,
+    'What else shapes sampling, such as "budget_forcing(min_thinking_tokens=64, '
+    "max_thinking_tokens=256, wait_tokens='Wait')\"; several are chained.",
+  )
+  flags.DEFINE_integer("samples", None, "Answers to each prompt; those of each set.")
+  flags.DEFINE_list("pass_at", None, "The k of pass@k; the answers to each prompt.")
+  flags.DEFINE_integer("prompts", None, "Number of prompts, from the first on; those of each set.")
   flags.DEFINE_integer("batch", 32, "Prompts sampled at a time.")
   flags.DEFINE_float(
     "temperature", None, "Sampling temperature, 0 for the most likely token; the config's."

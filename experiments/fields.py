@@ -13,6 +13,7 @@ from typing import Any
 from lcrl.registry import annotated, hints_of, offered, parameters
 from lcrl.training import fields
 from lcrl.training.fields import Named, Section
+from lcrl.training.sections import EvalSet
 from lcrl.values import hints, said
 
 Row = tuple[str, str, str, str]  # name, type, default, meaning
@@ -44,10 +45,14 @@ Besides its sections a config has `run`, the kind of run ("rl" if absent), and `
 `dict(path="runs/x")` is the score of a trained reward model, or as `preference` the embeddings of a
 preference model; `dict(rules="rules.json", judge="models/x")` the share of rules that a model finds
 kept (without `judge`, the policy); `dict(policy="models/x")` the log-probs of another policy;
-`dict(untrained=1)` a random reward model, for smoke runs. `then` (runs of "rl") is a list of
-`dict(at=step, reward=dict(...))` and replaces sections after that number of steps. `task` and
-`eval_task` have a field `long` for prompts that are longer than `train.max_prompt_tokens`: "error"
-(the default) refuses them, and "skip" leaves them out and counts them.
+`dict(untrained=1)` a random reward model, for smoke runs.
+`then` (runs of "rl") is a list of
+`dict(at=step, reward=dict(...))` and replaces sections after that number of steps. `eval_tasks`
+names further sets to evaluate on, each like `eval_task`: `dict(aime=dict(fn="jsonl", ...))`.
+`task` and `eval_task` have a field `long` for prompts that are longer than
+`train.max_prompt_tokens`: "error" (the default) refuses them, and "skip" leaves them out and counts
+them. `task.test_share=0.05` keeps that share of the prompts, chosen by a hash of their text, out of
+training; evaluations use them if there is no `eval_task`.
 """
 
 
@@ -65,7 +70,9 @@ def page() -> str:
 def _body(name: str, section: Section) -> Iterator[str]:
   if isinstance(section, type):
     return _record(section)
-  return iter(["As `task`.\n"]) if name == "eval_task" else _named(section)
+  if name == "eval_task":
+    return iter([f"As `task`, without `test_share`, and:\n\n{_table(_fields(EvalSet))}"])
+  return _named(section)
 
 
 def _overview() -> str:

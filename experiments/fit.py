@@ -11,7 +11,7 @@ A TPU topology needs no TPU, but `pip install 'jax[tpu]'`. No compiler answers f
 not here: for them, and with --arithmetic, `lcrl.training.analysis.arithmetic` does, at once.
 Weights are never read: where the policy of the config is not on this machine and has no well-known
 name, --model names its config.json or a well-known shape. What does not fit says which field to
-change.
+change; the exit status is then 1.
 """
 
 from __future__ import annotations
@@ -317,6 +317,8 @@ def main(_) -> None:
   print(table(facts))
   if FLAGS.out:
     Path(FLAGS.out).write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
+  if not facts.get("fits", True):
+    raise SystemExit(1)
 
 
 if __name__ == "__main__":

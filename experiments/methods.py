@@ -17,8 +17,6 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
-import numpy as np
-
 from experiments import configs
 from experiments.golden_entries import SECTIONS, TOOLS, checked, goldens_of, public
 from lcrl import losses
@@ -147,21 +145,21 @@ def _measured() -> dict[str, str]:
   """Method -> accuracy and tokens on the testbed from the good and the weak start, at the best
   coefficient; empty if the study has no results."""
   from experiments.studies.testbed import report
+  from experiments.studies.testbed.claims import best_value
 
   if not (TESTBED / "results.json").exists():
     return {}
   results, starts = (json.loads((TESTBED / f"{n}.json").read_text()) for n in ("results", "starts"))
-  best: dict[str, tuple[float, str]] = {}
   groups = report.group(results)
-  for name, value in {key[:2] for key in groups}:
-    rows = [groups[name, value, s] for s in report.STARTS if (name, value, s) in groups]
-    score = np.mean([report.score(starts, seeds) for seeds in rows])
-    text = "; ".join(
+  found = {}
+  for name in dict.fromkeys(key[0] for key in groups):
+    best = best_value(results, starts, name)
+    rows = [groups[name, best, s] for s in report.STARTS if (name, best, s) in groups]
+    found[name] = "; ".join(
       f"{100 * report.mean(seeds, 'accuracy'):.1f} % at {report.mean(seeds, 'tokens'):.1f}"
       for seeds in rows
     )
-    best[name] = max(best.get(name, (-np.inf, "")), (float(score), text))
-  return {name: text for name, (_, text) in best.items()}
+  return found
 
 
 def page() -> str:

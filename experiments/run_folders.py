@@ -32,6 +32,13 @@ class Result:
   summary: Summary
   config: Mapping[str, Any] | None  # None: unknown
   setup: Mapping[str, Any]  # must be equal for a comparison: `COMPARABLE`
+  cap: int | None = None  # of an evaluation.json's budget
+  members: tuple[Result, ...] = ()  # of a mean
+
+  @property
+  def homes(self) -> tuple[Path, ...]:
+    """The folders of all seeds."""
+    return tuple(one.home for one in self.members or (self,))
 
 
 def find(folders: Sequence[str]) -> tuple[list[Result], list[str]]:
@@ -72,7 +79,7 @@ def _result_files(folder: Path) -> list[Path]:
 
 
 def _why_empty(folder: Path) -> str:
-  if (folder / "compare.csv").exists():
+  if any((folder / f"{name}.csv").exists() for name in ("comparison", "compare")):
     return f"{folder} is a comparison."
   if (folder / "config.json").exists():
     return f"{folder} is a run without a result: it has no summary.json yet."
@@ -145,9 +152,11 @@ def _budgets(folder: Path, path: Path) -> list[Result]:
       summary = {"start": None, **point, **about, "reward": method}
       if "evaluation" in record:
         summary["evaluation"] = made_on
+      if cap == max(record["budgets"], key=int):  # what was not measured at this cap, once
+        summary |= {key: record[key] for key in ("asked", "tasks") if key in record}
       setup = {name: made_on.get(name) for name in COMPARABLE}
       setup |= {"model": "that of each evaluation", "accuracy of": "right answers"}
-      results.append(Result(folder, path.parent, method, summary, None, setup))
+      results.append(Result(folder, path.parent, method, summary, None, setup, int(cap)))
   except (KeyError, TypeError, AttributeError) as why:
     raise ValueError(f"{path} is not what experiments.evaluate writes: {why!r}.") from None
   return results
@@ -171,7 +180,7 @@ def averaged(results: Sequence[Result]) -> list[Result]:
     else:
       whole = pool([one.summary for one in group])
       home = group[0].home if len(group) == 1 else Path(os.path.commonpath([x.home for x in group]))
-      joined.append(dataclasses.replace(group[0], summary=whole, home=home))
+      joined.append(dataclasses.replace(group[0], summary=whole, home=home, members=tuple(group)))
   return joined
 
 
@@ -190,11 +199,11 @@ def named(results: Sequence[Result]) -> dict[str, Result]:
   return runs
 
 
-def comparable(results: Sequence[Result]) -> list[list[Result]]:
+def comparable(runs: Mapping[str, Result]) -> list[dict[str, Result]]:
   """Groups of equal setup, the largest first."""
-  groups: dict[str, list[Result]] = {}
-  for one in results:
-    groups.setdefault(json.dumps(one.setup, sort_keys=True, default=str), []).append(one)
+  groups: dict[str, dict[str, Result]] = {}
+  for name, one in runs.items():
+    groups.setdefault(json.dumps(one.setup, sort_keys=True, default=str), {})[name] = one
   return sorted(groups.values(), key=len, reverse=True)
 
 

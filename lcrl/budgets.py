@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 
 import jax
@@ -21,6 +21,7 @@ from lcrl.types import Budget, Stage
 __all__ = [
   "cosine_cycle",
   "cosine_cycle_length",
+  "effort",
   "exponential_decay",
   "exponential_decay_length",
   "fixed",
@@ -118,6 +119,53 @@ def subgroups(*, targets: tuple[int, ...], cap: int | None = None) -> Stage:
     level = jnp.broadcast_to(level, (*prompt_ids.shape, group_size))
     target = jnp.asarray(targets, jnp.int32)[level]
     return Budget(target, target if cap is None else jnp.full_like(target, cap), level), state
+
+  return Stage(init=lambda: (), apply=apply)
+
+
+def effort(
+  *,
+  efforts: Sequence[float],
+  tokens: int,
+  cap: int,
+  shares: Sequence[float] | None = None,
+  within_groups: bool = False,
+) -> Stage:
+  """One of several efforts, as the level that selects the prompt template (`task.render`).
+
+    target = max(1, round(effort * tokens))
+
+  The target is what a template with {target} asks for; `lcrl.rewards.effort` compares with a
+  reference of its own. The sampler stops at `cap`.
+
+  Args:
+    efforts: one a level, in the order of the templates.
+    tokens: at an effort of 1.
+    cap: where the sampler stops.
+    shares: of the groups that each effort gets, drawn afresh every step by key, step and prompt
+      alone; None: equal ones.
+    within_groups: a group is shared out among the efforts instead: rollout i of G gets i * K // G.
+  """
+  _check(tokens=tokens, cap=cap, efforts=len(efforts))
+  shares = [1.0] * len(efforts) if shares is None else shares
+  if min(efforts) <= 0:
+    raise ValueError(f"budget.efforts must be positive, got {tuple(efforts)}.")
+  if len(shares) != len(efforts) or min(shares) < 0 or sum(shares) <= 0:
+    raise ValueError(
+      f"budget.shares must be {len(efforts)} numbers of at least 0, got {tuple(shares)}."
+    )
+  targets = jnp.asarray([max(1, round(e * tokens)) for e in efforts], jnp.int32)
+
+  def apply(state, prompt_ids, *, step, key, group_size):
+    shape = (*prompt_ids.shape, group_size)
+    if within_groups:
+      level = jnp.arange(group_size, dtype=jnp.int32) * len(efforts) // group_size
+    else:
+      keys = jax.vmap(jax.random.fold_in, (None, 0))(jax.random.fold_in(key, step), prompt_ids)
+      draw = lambda k: jax.random.categorical(k, jnp.log(jnp.asarray(shares, jnp.float32)))
+      level = jax.vmap(draw)(keys).astype(jnp.int32)[:, None]
+    level = jnp.broadcast_to(level, shape)
+    return Budget(targets[level], jnp.full(shape, cap, jnp.int32), level), state
 
   return Stage(init=lambda: (), apply=apply)
 

@@ -141,6 +141,14 @@ def round_up_rows(mesh: Mesh, rows: int) -> int:
   return -(-rows // batch_shards(mesh)) * batch_shards(mesh)
 
 
+def tensor_shards() -> int:
+  """The devices along the tensor axis of the mesh in context; 1 where there is none, or where a
+  `shard_map` around has split it."""
+  mesh = jax.sharding.get_abstract_mesh()
+  left = set(mesh.axis_names) - set(mesh.manual_axes)
+  return mesh.shape["tensor"] if "tensor" in left else 1
+
+
 def check_divides(
   mesh: Mesh,
   *,

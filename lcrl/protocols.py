@@ -10,6 +10,7 @@ if TYPE_CHECKING:  # a type alone: this module imports nothing
   import jax
 
   from lcrl.data.rows import Rows
+  from lcrl.sampling.pages import PoolUse
   from lcrl.tasks.task import Prompt
   from lcrl.tasks.verify import Verdict
   from lcrl.types import Budget, PyTree, Rollouts
@@ -64,8 +65,9 @@ class Sampler(Protocol):
 
   def stream(
     self, params: PyTree, rows: Rows, budget: Budget, key: jax.Array, /
-  ) -> Iterator[tuple[Rollouts, jax.Array]]:
-    """(rollouts, which of them [B, G] have ended), again and again until all have; not awaited."""
+  ) -> Iterator[tuple[Rollouts, jax.Array] | tuple[Rollouts, jax.Array, PoolUse | None]]:
+    """(rollouts, which of them [B, G] have ended), again and again until all have; not awaited. A
+    sampler with a pool of pages adds to the last how far it was used."""
     ...
 
 

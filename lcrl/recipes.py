@@ -12,6 +12,7 @@ from lcrl import advantages, budgets, filters, rewards
 from lcrl.losses import policy as losses
 from lcrl.losses import weights
 from lcrl.registry import build, resolve
+from lcrl.rewards.base import terms_of
 from lcrl.types import Recipe, Stage
 
 __all__ = ["Recipe", "Stage", "from_config", "init", "needs", "numbers", "signals", "switch_after"]
@@ -119,6 +120,8 @@ def switch_after(counts: Sequence[int], stages: Sequence[Stage], *, coupled: boo
     return values
 
   has = lambda field: any(getattr(stage, field) for stage in stages)
+  if has("terms"):
+    stages = [stage._replace(terms=terms_of(stage)) for stage in stages]
   rows = [stage.rows for stage in stages if stage.rows]
   targets = lambda state, r: collect(state, "targets", r, absent=jnp.inf)
   fractions = lambda state, *inputs: collect(state, "fractions", *inputs, absent=jnp.nan)
@@ -132,6 +135,7 @@ def switch_after(counts: Sequence[int], stages: Sequence[Stage], *, coupled: boo
     targets=targets if has("targets") else None,
     numbers=lambda s: collect(s, "numbers", absent=jnp.nan) | {"turn": active(s)},
     fractions=fractions if has("fractions") else None,
+    terms=(lambda state, r: collect(state, "terms", r, absent=0.0)) if has("terms") else None,
   )
 
 

@@ -165,8 +165,8 @@ class TrainState:
 class Stage(NamedTuple):
   """One choice for a slot: a state, and a pure function of it and of the slot's inputs.
 
-  Only `init` and `apply` are required. `rewards`, `targets`, `numbers` and `fractions` serve logs
-  and reports alone.
+  Only `init` and `apply` are required. `rewards`, `targets`, `terms`, `numbers` and `fractions`
+  serve logs and reports alone.
   """
 
   # () -> the state before the first step. A stage without a state returns ().
@@ -194,6 +194,9 @@ class Stage(NamedTuple):
   numbers: Callable | None = None
   # Of a loss: (state, scores, batch) -> {name: []}, such as the share of clipped tokens.
   fractions: Callable | None = None
+  # Of a reward: (state before apply, rollouts) -> {stage: [B, G]}, what each stage adds to the
+  # reward, innermost first; they sum to it.
+  terms: Callable | None = None
 
 
 S = TypeVar("S")

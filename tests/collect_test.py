@@ -49,7 +49,7 @@ class OneInFour:
     ids = jnp.array([p.id for p in prompts], jnp.int32)
     played = dataclasses.replace(played, correct=jnp.array(mixed), prompt_ids=ids)
     interval = Interval(time.perf_counter(), time.perf_counter())
-    return types.SimpleNamespace(timed_result=lambda: (played, None, interval))
+    return types.SimpleNamespace(timed_result=lambda: (played, None, interval), pool=None)
 
 
 def collect(max_rounds, passed=(), **how):

@@ -5,8 +5,10 @@ import re
 
 import pytest
 
+import experiments.compare
 from experiments.compare import compare, gather
-from lcrl.evaluation import write_json
+from lcrl.evaluation import plots, write_json
+from tests.helpers.folders import evaluation_folder, train_folder
 from tests.helpers.summaries import run
 
 
@@ -38,15 +40,14 @@ def test_seeds_are_averaged_and_files_written(tmp_path):
   folders = sorted(str(p) for p in (tmp_path / "runs").iterdir())
   out = tmp_path / "out"
   compare(folders, out, baseline="correctness")
-  rows = list(csv.DictReader((out / "compare.csv").read_text().splitlines()))
+  rows = list(csv.DictReader((out / "comparison.csv").read_text().splitlines()))
   assert [row["run"] for row in rows] == ["correctness", "laser"]
   assert float(rows[1]["tokens"]) == 12.0
   assert rows[1]["seeds"] == "3"
   assert float(rows[1]["vs_baseline_tokens_percent"]) == pytest.approx(-50)
-  page = (out / "compare.html").read_text()
-  assert re.search(r'src="data:image/png;base64,iVBOR\w+', page)
-  assert "http" not in page  # self-contained
-  assert "| laser * | 3 |" in (out / "compare.md").read_text()
+  page = (out / "comparison.html").read_text()
+  assert "http" not in page.replace("http://www.w3.org/2000/svg", "")  # self-contained
+  assert "| laser * | 3 |" in (out / "comparison.md").read_text()
   assert (out / "pareto.png").stat().st_size > 10_000
 
 
@@ -115,7 +116,7 @@ def test_what_has_no_result_is_skipped_and_said(tmp_path):
     }.items():
       assert re.search(rf"Skipped: \S+{re.escape(name)}.*{re.escape(why)}", text)
     assert text.count("Skipped") == 8 + again
-    assert "Skipped" in (runs / "compared" / "compare.html").read_text()
+    assert "Skipped" in (runs / "compared" / "comparison.html").read_text()
 
 
 def test_an_unknown_baseline_is_refused_with_the_names_there_are(tmp_path):
@@ -133,7 +134,7 @@ def test_seeds_are_averaged_only_where_configs_differ_in_the_seed_alone(tmp_path
   other = having(reward={"alpha": 0.9})
   same += [save(tmp_path / "other", "laser", 90, 9, seed=3, config=other)]
   text = compare(same, tmp_path / "out")
-  rows = list(csv.DictReader((tmp_path / "out" / "compare.csv").read_text().splitlines()))
+  rows = list(csv.DictReader((tmp_path / "out" / "comparison.csv").read_text().splitlines()))
   assert [(row["group"], row["seeds"], row["tokens"]) for row in rows] == [
     ("1", "3", "11.0"),
     ("1", "1", "9.0"),
@@ -162,7 +163,7 @@ def test_what_was_measured_differently_shares_no_front(tmp_path, config, said):
   assert said in text
   assert "| c * | 1 |" in text  # the best of its own group
   assert (tmp_path / "out" / "pareto_2.png").exists()
-  assert "## Group 2" in (tmp_path / "out" / "compare.md").read_text()
+  assert "## Group 2" in (tmp_path / "out" / "comparison.md").read_text()
 
 
 def test_the_setup_of_a_summary_goes_before_its_config(tmp_path):
@@ -178,6 +179,41 @@ def test_the_setup_of_a_summary_goes_before_its_config(tmp_path):
   assert text.count("THESE ARE THE TRAINING PROMPTS: 4 of the 4") == 1
 
 
+def test_further_evaluation_sets_have_a_table(tmp_path):
+  keys = ("accuracy", "accuracy_ci", "tokens", "tokens_ci")
+  point = {key: x for key, x in run("x", 50, 40).items() if key in keys}
+  folders = [save(tmp_path / "a", "a", 96, 12, tasks={"math500": point})]
+  folders += [save(tmp_path / "b", "b", 96, 14)]
+  text = compare(folders, tmp_path / "out")
+  assert "| further evaluation sets | math500: accuracy, % | math500: tokens |" in text
+  assert "| a | 50.0 [40.2, 59.8] | 40.0 [40.0, 40.0] |" in text
+  assert "| b | - | - |" in text
+  save(tmp_path / "more" / "a", "a", 96, 12, seed=0, tasks={"math500": point})
+  other = point | {"accuracy": 0.7}
+  save(tmp_path / "more" / "b", "a", 96, 12, seed=1, tasks={"math500": other, "aime": point})
+  pooled = gather([str(tmp_path / "more")])["a"]["tasks"]
+  assert pooled.keys() == {"math500"}  # all seeds have it
+  assert pooled["math500"]["accuracy"] == pytest.approx(0.6)
+
+
+def test_pictures_of_caps_and_steps_are_drawn(tmp_path, monkeypatch):
+  drawn = {}
+  for name in ("line", "curves"):
+    monkeypatch.setattr(plots, name, lambda path, x: drawn.update({path.name: x}))
+  for seed in range(2):
+    home = train_folder(tmp_path / f"laser{seed}", "laser", seed=seed)
+    evaluation_folder(home, caps=(64, 16), right=80 + 10 * seed)
+  compare([str(tmp_path)], tmp_path / "out")
+  assert [label for label, _ in drawn["budgets.png"]["laser"]] == ["16", "64"]
+  assert drawn["budgets.png"]["laser"][0][1]["accuracy"] == pytest.approx(0.73)  # of both seeds
+  assert len(drawn["curves.png"]["laser"]["tokens"]) == 40
+  assert max(drawn["curves.png"]["laser"]["accuracy"]) <= 1
+  assert "(budgets.png)" in (tmp_path / "out" / "comparison.md").read_text()
+  monkeypatch.setattr(experiments.compare, "MOST_LINES", 0)
+  compare([str(tmp_path / "laser0")], tmp_path / "again")
+  assert "(budgets.png)" not in (tmp_path / "again" / "comparison.md").read_text()
+
+
 def test_evaluations_are_read(tmp_path):
   """Each budget is a result; budgets are told apart, models are compared."""
   folders = []
@@ -190,7 +226,7 @@ def test_evaluations_are_read(tmp_path):
     write_json(tmp_path / name / "evaluation.json", found)
     folders.append(str(tmp_path / name))
   compare(folders, tmp_path / "out", baseline="plain, 16 tokens")
-  rows = list(csv.DictReader((tmp_path / "out" / "compare.csv").read_text().splitlines()))
+  rows = list(csv.DictReader((tmp_path / "out" / "comparison.csv").read_text().splitlines()))
   assert [(row["group"], row["run"]) for row in rows] == [
     ("1", "plain, 16 tokens"),
     ("1", "laser, 16 tokens"),

@@ -184,7 +184,10 @@ def test_bad_knobs_are_named():
     (lambda: controls.keep_min_p(LOGITS, p=1.5), r"p must be in \[0, 1\], got 1.5"),
     (lambda: steering.end_of_thinking_bias(1, scale=0.0), "scale must be above 0, got 0.0"),
     (lambda: steering.budget_forcing(1, max_thinking_tokens=0), "at least 1, got 0"),
-    (lambda: steering.budget_forcing(1, max_thinking_tokens=4, num_ignore=2), "needs wait_tokens"),
+    (
+      lambda: steering.budget_forcing(1, max_thinking_tokens=4, num_ignore=2),
+      "need wait_tokens",
+    ),
   ):
     with pytest.raises(ValueError, match=text):
       make()

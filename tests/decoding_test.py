@@ -1,15 +1,19 @@
 """The kernels of decoding against their plain twins, interpreted; and lowered for a GPU."""
 
+import re
 from functools import partial
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import AbstractMesh, AxisType
+from jax.sharding import PartitionSpec as P
 
 from lcrl import policies
+from lcrl.mesh import AXES, BATCH, make_mesh
 from lcrl.policies import cache as plain
-from lcrl.policies import triton_decode
+from lcrl.policies import decoding, triton_decode
 from lcrl.policies.block import rotation
 from tests import gpu
 
@@ -114,3 +118,83 @@ def test_a_token_is_one_kernel_a_layer_and_its_products(cache_dtype):
   assert text.count("call @one_layer(") == c.layers  # a layer is lowered once
   assert text.count("stablehlo.custom_call") == 1
   assert text.count("stablehlo.dot_general") == 4
+
+
+@pytest.mark.parametrize("paged", [False, True])
+@pytest.mark.parametrize("kernel", ["xla", "triton"])
+def test_each_device_of_a_tensor_axis_decodes_its_own_heads(monkeypatch, kernel, paged):
+  """Two data shards of four devices, as the sampler runs them, give what one device does."""
+  heads, seen, row = decoding.KERNELS[kernel], [], {"interpret": True} if kernel == "triton" else {}
+
+  def noted(attend):
+    def run(c, qkv, *args):
+      seen.append(qkv.shape[1])
+      return attend(c, qkv, *args, **row)
+
+    return run
+
+  functions = {name: noted(getattr(heads, name)) for name in ("attend", "attend_pages")}
+  own = heads._replace(by_heads=True, **functions)
+  monkeypatch.setitem(decoding.KERNELS, kernel, own)
+  dtype, atol = ("bfloat16", 0.05) if kernel == "triton" else ("float32", 1e-5)
+  sizes = dict(layers=2, hidden_size=64, heads=8, kv_heads=4, head_dim=32, mlp_size=64)
+  policy = policies.make(policies.tiny(16, **sizes, dtype=dtype, decoding=kernel))
+  params = policy.unstack(policy.init(jax.random.key(0)))
+  rows, page = 8, 16
+  at = jnp.arange(rows) * 5
+  noise = lambda x: jax.random.normal(jax.random.key(x.ndim), x.shape).astype(x.dtype)
+  cache = jax.tree.map(
+    noise, policy.init_cache(rows * 3 if paged else rows, page * 3 ** (not paged))
+  )
+  table = jnp.tile(jnp.arange(rows // 2 * 3, dtype=jnp.int32).reshape(-1, 3), (2, 1))
+  prompt = (
+    None
+    if paged
+    else plain.Prompts(
+      jnp.full((rows // 2,), 7), jax.tree.map(noise, policy.init_cache(rows // 2, 9))
+    )
+  )
+
+  def decode(params, cache, table, prompt, at):
+    table = table if paged else None
+    return policy.decode(
+      params, at % 16, at + 7 * (not paged), cache, at=at, prompts=prompt, table=table
+    )
+
+  halves = lambda x, n: jax.tree.map(lambda x: x[len(x) // 2 * n : len(x) // 2 * (n + 1)], x)
+  given = cache, table, prompt, at
+  one = [jax.jit(decode)(params, *halves(given, n)) for n in (0, 1)]
+  want = jax.tree.map(lambda *xs: jnp.concatenate(xs), *one)
+  assert {*seen} == {4}
+  seen.clear()
+  run = jax.shard_map(
+    decode,
+    mesh=make_mesh(data=2, fsdp=1, tensor=4),
+    in_specs=(P(), *[BATCH] * 4),
+    out_specs=BATCH,
+    axis_names={"data", "fsdp"},
+    check_vma=False,
+  )
+  got = jax.jit(run)(params, *given)
+  assert {*seen} == {1}
+  wide = lambda x: np.asarray(x, np.float32)
+  jax.tree.map(lambda x, y: np.testing.assert_allclose(wide(x), wide(y), atol=atol), got, want)
+
+
+def test_the_kernel_is_lowered_for_the_heads_of_a_device():
+  """Inside what splits the batch, as the sampler runs it."""
+  mesh = AbstractMesh((2, 1, 1, 4), AXES, (AxisType.Auto,) * 4, abstract_device=gpu.H100)
+  sizes = dict(layers=1, hidden_size=64, heads=8, kv_heads=4, head_dim=64, dtype="bfloat16")
+  policy = policies.make(policies.tiny(16, **sizes, decoding="triton"))
+  params = jax.eval_shape(lambda: policy.unstack(policy.init(jax.random.key(0))))
+  pool = jax.eval_shape(lambda: policy.init_cache(24, 16))
+  run = jax.shard_map(
+    lambda params, at, pool, table: policy.decode(params, at, at, pool, table=table),
+    in_specs=(P(), *[BATCH] * 3),
+    out_specs=BATCH,
+    axis_names={"data", "fsdp"},
+    check_vma=False,
+  )
+  at, table = (jax.ShapeDtypeStruct(shape, jnp.int32) for shape in ((8,), (8, 3)))
+  text = gpu.lowered(run, params, at, pool, table, mesh=mesh)
+  assert re.search(r"gpu\.triton\(.*grid_x = 4 : i32, grid_y = 1 : i32", text)

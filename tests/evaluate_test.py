@@ -1,25 +1,20 @@
 """experiments.evaluate: what it measures at a budget, what it writes, and whole commands."""
 
 import json
-import types
 
 import numpy as np
 import pytest
 
 from experiments import evaluate as command
-from experiments.evaluate import at_budget, evaluate, read_flags, write
+from experiments.evaluate import evaluate, read_flags, spread, training_data, write
 from experiments.export import export
+from lcrl.evaluation import measure
+from lcrl.training import evaluator
+from lcrl.training.evaluator import pooled
+from tests.helpers.evaluate_flags import flags
 from tests.helpers.saved_runs import CONFIG, save_run
 
 pytestmark = pytest.mark.usefixtures("one_device")
-
-
-def flags(config=None, **given):
-  """What the command line says, with its defaults."""
-  names = "workdir step model budgets pass_at temperature along strengths"
-  said = {"prompts": 6, "batch": 4, "seed": 0, "samples": 2, "out": "out", **given}
-  said["config"] = config and types.SimpleNamespace(to_dict=lambda: config)
-  return types.SimpleNamespace(**{**dict.fromkeys(names.split()), **said})
 
 
 def answers(right, lengths, cap):
@@ -31,6 +26,10 @@ def answers(right, lengths, cap):
     "valid": np.ones(correct.shape, bool),
     "difficulty": np.arange(len(correct)) % 2,
   }
+
+
+def at_budget(arrays, cap, ks):
+  return measure(**pooled([arrays])) | spread(arrays, cap, ks)
 
 
 def test_pass_at_k_and_spread_of_length():
@@ -85,7 +84,8 @@ def test_prompts_are_compared_with_the_data_that_trained(tmp_path):
     settings, _ = read_flags(flags(config={**CONFIG, **sections}))
     task = command.build(command.tasks, CONFIG["task"], field="task")
     tokenizer = command.build_tokenizer(settings)
-    return command.training_overlap(settings, tokenizer, task, [task.prompts[0], task.prompts[1]])
+    training = training_data(settings, tokenizer, task)
+    return training.overlap([task.prompts[0], task.prompts[1]])
 
   assert seen()["training_prompts"] == 2
   apart = {"fn": "arithmetic", "size": 64, "seed": 0, "held_out": True}
@@ -96,18 +96,17 @@ def test_prompts_are_compared_with_the_data_that_trained(tmp_path):
 
 def test_an_exported_model_answers_like_its_checkpoint(tmp_path, monkeypatch, capsys):
   """And a larger budget continues the answers of a smaller one. The command keeps them."""
-  played, answer_all = [], command.answer_all
+  played, answer_all = [], evaluator.answer_all
 
   def spy(*arguments, **how):
     played.append(answer_all(*arguments, **how))
     return played[-1]
 
-  monkeypatch.setattr(command, "answer_all", spy)
+  monkeypatch.setattr(evaluator, "answer_all", spy)
   save_run(tmp_path / "run")
   export(tmp_path / "run", tmp_path / "model")
   budgets = ["5", "16"]
-  settings, how = read_flags(flags(workdir=str(tmp_path / "run"), budgets=budgets))
-  run = evaluate(settings, **how)
+  run = evaluate(*read_flags(flags(workdir=str(tmp_path / "run"), budgets=budgets)))
   short, long = (answers["lengths"] for answers in played)
   assert long.max() > 5
   np.testing.assert_array_equal(short, np.minimum(long, 5))
@@ -153,7 +152,10 @@ def check_answers(path, budgets):
     ({"config": CONFIG, "out": None}, "name --out"),
     ({"workdir": "/no/such/run"}, "/no/such/run is not a run folder"),
     ({"config": CONFIG, "budgets": ["16", "0"]}, "at least 1, got 0"),
-    ({"config": CONFIG, "pass_at": ["3"]}, r"between 1 and samples=2, got \[3\]"),
+    ({"config": CONFIG, "pass_at": ["3"]}, r"between 1 and 2 answers, got \[3\]"),
+    ({"config": CONFIG, "control": ["top_p(0.9)"]}, "top_p.* has to be a name, or a call such as"),
+    ({"config": CONFIG, "control": ["topp(p=1)"]}, "control.fn='topp' is not one of top_p"),
+    ({"config": CONFIG, "sets": ["evaltask"]}, "there is no set 'evaltask'; there are eval_task"),
     ({"config": {**CONFIG, "speed": 1}}, "speed"),
     ({"config": CONFIG, "budgets": ["8", "many"]}, "budgets must be whole numbers, got 8,many"),
     ({"config": CONFIG, "temperature": -0.5}, "temperature must be .* at least 0, got -0.5"),
@@ -162,7 +164,7 @@ def check_answers(path, budgets):
 )
 def test_bad_flags_are_named(given, message):
   with pytest.raises(ValueError, match=message):
-    read_flags(flags(**given))
+    evaluate(*read_flags(flags(**given)))
 
 
 def test_a_path_between_two_models_starts_and_ends_at_them(tmp_path, monkeypatch):
@@ -176,8 +178,7 @@ def test_a_path_between_two_models_starts_and_ends_at_them(tmp_path, monkeypatch
   found = json.loads((out / "path.json").read_text())["strengths"]
   assert list(found) == ["0.0", "0.5", "1.0"]
   for name, strength in (("a", "0.0"), ("b", "1.0")):
-    settings, how = read_flags(flags(config=CONFIG, model=str(tmp_path / name)))
-    alone = evaluate(settings, **how)["budgets"]
+    alone = evaluate(*read_flags(flags(config=CONFIG, model=str(tmp_path / name))))["budgets"]
     assert found[strength]["budgets"] == json.loads(json.dumps(alone))
   assert (out / "strength_0.5" / "answers.jsonl").read_text().count("\n") == 12
   assert (out / "path.png").stat().st_size > 1000
@@ -191,3 +192,42 @@ def test_a_path_between_two_models_starts_and_ends_at_them(tmp_path, monkeypatch
     monkeypatch.setattr(command, "FLAGS", flags(config=CONFIG, **{**given, **wrong}))
     with pytest.raises(ValueError, match=message):
       command.main(None)
+
+
+def test_further_sets_and_budgets_that_prompts_ask_for(tmp_path, monkeypatch):
+  """Each set with its own samples and cap; flags take the place of the config's budgets."""
+  suffix = {"fn": "suffix", "templates": "{target}?"}
+  config = {
+    **CONFIG,
+    "eval": {"prompts": 3, "targets": (5, 9)},
+    "eval_task": {**CONFIG["task"], "render": suffix},
+    "eval_tasks": {"held_out": {**CONFIG["task"], "held_out": True, "max_tokens": 4}},
+    "train": {**CONFIG["train"], "max_prompt_tokens": 14},
+  }
+  given = {"prompts": None, "samples": None, "out": str(tmp_path / "out"), "targets": ["3", "6"]}
+  monkeypatch.setattr(command, "FLAGS", flags(config=config, **given))
+  command.main(None)
+  found = json.loads((tmp_path / "out" / "evaluation.json").read_text())
+  assert list(found["budgets"]) == ["16"]
+  assert [point["label"] for point in found["asked"]] == ["3 tokens", "6 tokens"]
+  assert found["asked"][1]["error"] == pytest.approx(found["asked"][1]["tokens"] - 6)
+  assert list(found["tasks"]["held_out"]["budgets"]) == ["4"]
+  assert found["tasks"]["held_out"]["tokens"] <= 4
+  rows = [
+    json.loads(line) for line in (tmp_path / "out" / "answers.jsonl").read_text().split("\n")[:-1]
+  ]
+  asked = [(row["set"], row["budget"], row["target"]) for row in rows]
+  assert (
+    asked == [("eval_task", 16, 3)] * 3 + [("eval_task", 16, 6)] * 3 + [("held_out", 4, None)] * 3
+  )
+  assert all(row["prompt"][-1]["content"].endswith("?") for row in rows)
+  text = (tmp_path / "out" / "evaluation.md").read_text()
+  assert "## Further sets" in text
+  assert "| 6 tokens |" in text
+  forced = "budget_forcing(end_of_thinking='#', max_thinking_tokens=1, final_tokens='.')"
+  given |= {"sets": ["held_out"], "control": ["top_k(k=1)", forced]}
+  one = evaluate(*read_flags(flags(config=config, **given)))
+  assert "tasks" not in one
+  assert one["control"]["controls"][1]["final_tokens"] == "."
+  assert one["budgets"]["4"]["tokens"] <= 3  # one of thinking, "#", "."
+  assert one["task"]["held_out"]

@@ -172,6 +172,32 @@ def test_training_is_drawn_at_every_step(drawn, tmp_path):
   assert "loss" not in [ax.get_title(loc="left") for ax in drawn[-1].axes]
 
 
+def test_learning_dynamics_are_drawn(drawn, tmp_path):
+  steps = [
+    {"step": i, "length/right_p10": 3, "length/right_p50": 5.0, "length/right_p90": 9}
+    | {"truncated": 0.001 * i, "approx_kl": 1e-9 * i, "clip_fraction": None}
+    | {"term/correctness": 1.0, "term/price": -0.5 if i > 20 else None}
+    for i in range(1, 41)
+  ]
+  report = write_report(
+    tmp_path, {"x": RUNS["laser"]}, title="x", command="x", training=(steps, [])
+  )
+  assert "(dynamics.png)" in report.read_text()
+  axes = {ax.get_title(loc="left"): ax for ax in drawn[-1].axes if ax.axison}
+  assert list(axes) == [
+    "tokens per answer: median, 10 to 90 %",
+    "approximate KL, nats per token",
+    "answers cut at the cap, %",
+    "mean reward by term",
+  ]
+  assert axes["approximate KL, nats per token"].get_ylim()[1] > 1e-4  # rounding looks like 0
+  (cut,) = axes["answers cut at the cap, %"].lines
+  assert cut.get_ydata()[20] == pytest.approx(2.05)  # the mean of steps 20 and 21
+  assert {text.get_text() for text in axes["mean reward by term"].texts} == {"correctness", "price"}
+  assert np.isnan(axes["mean reward by term"].lines[1].get_ydata()[:19]).all()
+  assert not training_plots.dynamics("t.png", [{"step": 1, "loss": 1.0}])
+
+
 def test_pairs_are_drawn_with_what_they_measure(drawn):
   steps = [{"step": i, "pairs/accuracy": 0.5, "nll": 1.0, "loss": 0.7} for i in (1, 2)]
   judged = [{"step": 0, "tokens": 9.0, "pairs": {"accuracy": 0.6, "nll": None}}]

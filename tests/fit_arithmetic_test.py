@@ -1,5 +1,7 @@
 """What experiments.fit calculates is what devices hold, and what does not fit names a field."""
 
+from types import SimpleNamespace
+
 import jax
 import pytest
 from jax.sharding import AbstractMesh
@@ -148,3 +150,19 @@ def test_slots_hold_whole_pages_and_the_pool_bounds_them():
   assert cache(slots=8, cache_gib=40.0) == cache(slots=8)
   found = calculate(large(sampling={"slots": 32, "cache_gib": 60.0}), "h100:1")
   assert any("sampling.cache_gib=" in line for line in found["advice"])
+
+
+@pytest.mark.parametrize("topology, fits", [("h100:1", False), ("h100:8", True)])
+def test_the_exit_status_says_whether_a_run_fits(monkeypatch, capsys, topology, fits):
+  config = large(train={"micro_batches": 1 if fits else 8}, sampling={"slots": 1})
+  given = dict.fromkeys(("model", "tokens", "out")) | {"topology": topology, "arithmetic": True}
+  flags = SimpleNamespace(config=SimpleNamespace(to_dict=lambda: config), **given)
+  monkeypatch.setattr(command, "FLAGS", flags)
+  status = None
+  try:
+    command.main(())
+  except SystemExit as end:
+    status = end.code
+  assert (status, "does NOT fit" in capsys.readouterr().out) == (
+    (None, False) if fits else (1, True)
+  )

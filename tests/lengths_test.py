@@ -5,7 +5,8 @@ import functools
 import pytest
 
 from lcrl.data import prompts as stream_of
-from lcrl.data.lengths import Fitting, counted_prefix, first, fitting, rows
+from lcrl.data.choosing import first, rows
+from lcrl.data.lengths import Fitting, counted_prefix, fitting
 from lcrl.data.tokenizers import utf8
 from lcrl.tasks.render import prefix, suffix
 from lcrl.tasks.sums import score

@@ -70,20 +70,6 @@ def test_the_report_says_what_was_measured_on_what(finished_run, tmp_path, capsy
   assert "WARNING" not in said
 
 
-def test_an_evaluation_has_a_temperature_of_its_own(monkeypatch):
-  used = []
-  monkeypatch.setattr(build, "evaluate", lambda worker, *_, **__: used.append(worker))
-  for temperature in (0, 0.7, 1.0):
-    settings = read(changed(eval__temperature=temperature))
-    model, tokenizer = build_learner(settings), build.build_tokenizer(settings)
-    with build.rollout_worker(model, tokenizer, CONFIG["task"], "task") as (task, worker):
-      assert worker.engine.temperature == 1.0  # of training, whatever eval says
-      with build.make_evaluator(model, tokenizer, task, worker, say=lambda text: None) as judge:
-        judge(None)
-  assert [worker.engine.temperature for worker in used] == [0, 0.7, 1.0]
-  assert used[-1] is worker  # nothing is compiled anew
-
-
 def test_resume_equals_never_stopping(finished_run, tmp_path):
   start = build_learner(read(CONFIG)).initial()
   moved = jax.tree.map(

@@ -6,11 +6,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.experimental.pallas import tpu as pltpu
 
 from configs import laser
 from lcrl import policies
 from lcrl.policies import cache as plain
-from lcrl.policies import triton_pages
+from lcrl.policies import tpu_pages, triton_pages
 from lcrl.policies.block import rotation
 from lcrl.sampling import core, jobs
 from lcrl.sampling.core import row_keys, sample
@@ -225,6 +226,20 @@ def test_the_kernel_equals_its_twin(case, tiles):
     code = {"int8": {"atol": 1}, "float8_e4m3fn": {"rtol": 1 / 8}}.get(x.dtype.name, {"atol": 1e-6})
     mine, its = (wide(y).swapaxes(1, 2)[new] for y in (kept[name], x))
     np.testing.assert_allclose(mine, its, **code)
+
+
+def test_the_kernel_for_tpus_equals_its_twin(monkeypatch):
+  """Interpreted, in two calls; its block of 512 keys goes beyond the table."""
+  monkeypatch.setattr(tpu_pages, "SCALARS", 8 * 8 * 4)  # tables of 8 of the 16 heads of rows
+  args, *_ = attention_case(group=2, page=64, width=3, size=128)
+  run = lambda f: jax.jit(f, static_argnums=(0, 7))(*args, None)
+  want, wanted = run(plain.attend_pages)
+  with pltpu.force_tpu_interpret_mode():
+    got, kept = run(tpu_pages.attend)
+  live, wide = np.asarray(args[-1]), lambda x: np.asarray(x, np.float32)
+  np.testing.assert_allclose(wide(got)[live], wide(want)[live], atol=0.02)
+  assert not wide(got)[~live].any()
+  jax.tree.map(np.testing.assert_array_equal, kept, wanted)
 
 
 def test_a_pool_of_full_length_fills_all_slots(params):

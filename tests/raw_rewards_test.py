@@ -42,14 +42,18 @@ def test_metrics_and_the_first_check_tell_reward_from_verdict():
   other = dataclasses.replace(batch, rewards=1e6 - batch.rewards)
   first, second = (jax.tree.map(np.asarray, batch_stats(b)) for b in (batch, other))
   one, two = ({k: m.value() for k, m in step_metrics(f).items()} for f in (first, second))
-  assert {name for name in one if one[name] != two[name]} == {"reward"}
+  assert {name for name in one if one[name] != two[name]} == {
+    "reward",
+    "length_term/no_reward",
+  }
   blocks = [preflight(f, rounds=1, sampling_s=1.0) for f in (first, second)]
   lines = [block.splitlines() for block, _ in blocks]
   assert blocks[0][1] == blocks[1][1]
   assert [a.split()[0] for a, b in zip(*lines, strict=True) if a != b] == ["reward"]
 
 
-REWARDED = {"reward", "loss", "grad_norm", "negative_adv_on_correct"}
+REWARDED = {"reward", "loss", "grad_norm", "negative_adv_on_correct", "term/length_penalty"}
+REWARDED |= {"length_term/negative_adv", "length_term/no_reward"}
 
 
 def test_a_run_is_judged_alike_whatever_it_is_paid(tmp_path, monkeypatch):

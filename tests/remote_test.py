@@ -138,7 +138,7 @@ def test_a_run_that_was_killed_goes_on_as_if_it_had_not_been(
   out = "gs://bucket/comparison"
   monkeypatch.setattr(compare, "FLAGS", types.SimpleNamespace(out=out, baseline=None))
   compare.main(["compare", URL, str(whole)])
-  assert b"gs/bucket/runs/a * |" in stores.read("bucket/comparison/compare.md")
+  assert b"gs/bucket/runs/a * |" in stores.read("bucket/comparison/comparison.md")
   names = "config step model along strengths pass_at out temperature"
   given = dict.fromkeys(names.split()) | {"workdir": URL, "budgets": ["4"], "samples": 1}
   given |= {"prompts": 2, "seed": 0, "batch": 2}

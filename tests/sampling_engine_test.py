@@ -136,8 +136,8 @@ def test_the_engine_starts_the_longest_first_in_a_pool_of_its_size(model):
 
   def first(rows):
     """The prompts of the rows that are finished first."""
-    _, done = next(engine.stream(params, rows, budget, jax.random.key(1)))
-    return np.flatnonzero(np.asarray(done).any(axis=1)).tolist()
+    piece = next(engine.stream(params, rows, budget, jax.random.key(1)))
+    return np.flatnonzero(np.asarray(piece.done).any(axis=1)).tolist()
 
   assert first(rows) == [0]
   assert first(dataclasses.replace(rows, expected=expected)) == [B - 1]
@@ -204,6 +204,37 @@ def test_a_kernel_for_nvidia_comes_with_its_options(model, monkeypatch):
   ):
     device.compute_capability = capability
     assert kernels(engine(cache_dtype=cache_dtype))[0] == decoding
+
+
+def test_pages_are_read_by_a_kernel_on_tpus_where_it_can():
+  device = SimpleNamespace(device_kind="TPU v5", platform="tpu")
+  mesh = lambda n=1: SimpleNamespace(devices=np.array([device] * n), shape={"tensor": n})
+  policy = policies.make(policies.tiny(V, heads=4, kv_heads=2, head_dim=128, dtype="bfloat16"))
+  chosen = lambda **how: engine_of(policy, **({"mesh": mesh(), "slots": 8} | how)).policy.config
+  assert chosen().decoding == "pallas"
+  for how, said in (
+    ({"slots": None}, "slots=None"),
+    ({"cache_dtype": "int8"}, "cache_dtype='int8'"),
+    ({"mesh": mesh(2)}, r"mesh\.tensor=2"),
+  ):
+    assert chosen(**how).decoding == "xla"
+    with pytest.raises(ValueError, match=f"decoding='pallas' cannot serve {said}"):
+      chosen(**how, decoding="pallas")
+  assert chosen(dtype="float32").decoding == "xla"
+
+
+def test_a_kernel_takes_the_heads_of_a_tensor_axis_if_they_divide():
+  device = SimpleNamespace(device_kind="NVIDIA H100", compute_capability="9.0")
+  policy = policies.make(policies.tiny(V, heads=8, kv_heads=4, head_dim=64, dtype="bfloat16"))
+  mesh = lambda n: SimpleNamespace(devices=np.array([device] * n), shape={"tensor": n})
+  kernels = lambda engine: (engine.policy.config.decoding, engine.policy.config.attention)
+  assert kernels(engine_of(policy, mesh=mesh(4))) == ("triton", "xla")
+  assert dict(engine_of(policy, mesh=mesh(4)).compiler) == CUBLAS
+  assert kernels(engine_of(policy, mesh=mesh(8))) == ("xla", "xla")
+  with pytest.raises(
+    ValueError, match=r"'triton' .*mesh\.tensor=8 must divide the 4 of the policy"
+  ):
+    engine_of(policy, mesh=mesh(8), decoding="triton")
 
 
 def test_bad_input(model):

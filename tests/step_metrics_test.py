@@ -30,7 +30,15 @@ from lcrl.training.metrics import (
   values,
 )
 from lcrl.training.rl.samples import Samples
-from lcrl.training.rl.step_metrics import CollapseAlarm, preflight, state_section, step_metrics
+from lcrl.training.rl.step_metrics import (
+  CollapseAlarm,
+  TruncationAlarm,
+  end_log_probs,
+  preflight,
+  state_section,
+  step_metrics,
+  truncation_section,
+)
 from lcrl.types import Batch
 from tests.rollouts import random_rollouts
 
@@ -41,6 +49,7 @@ def facts(**changes):
     "advantages": np.array([[1.0, -1.0], [-0.5, 0.5]]),
     "correct": np.array([[True, False], [True, False]]),
     "difficulty": np.array([[2, 2], [3, 3]]),
+    "end_log_probs": np.log([[0.5, 0.25], [np.nan, 0.75]]),
     "keep": np.ones((2, 2), bool),
     "lengths": np.array([[4, 6], [8, 2]]),
     "outcome": np.array([[0, 1], [0, 3]], np.int8),
@@ -75,6 +84,53 @@ def test_metrics_have_quantiles_of_lengths_and_the_targets_compared_with():
   (section,) = state_section([{"loss": 1.0}, got, got | {"target/hapo": 4.0}])
   assert "| `target/hapo` | 5.333 | 4 |" in section
   assert state_section([{"loss": 1.0}]) == []
+
+
+def test_metrics_tell_what_the_length_term_did_to_right_answers():
+  got = values(step_metrics(facts()))
+  assert got["end_probability"] == 0.5  # of 0.5, 0.25 and 0.75; the fourth was cut
+  assert got["length_term/negative_adv"] == 0.5  # score 1 in a group of mean 0.5, advantage -0.5
+  assert got["length_term/no_reward"] == 0.0
+  # Both right in the second group: 0.6 lies below its mean of 0.8, so the verdict alone did it.
+  graded = facts(
+    correct=np.array([[True, False], [True, True]]),
+    scores=np.array([[1.0, 0.0], [0.6, 1.0]]),
+    rewards=np.array([[0.0, -1.0], [0.1, 1.0]]),
+    **{"term/length": np.array([[-1.0, -1.0], [-0.5, 0.0]])},
+  )
+  got = values(step_metrics(graded))
+  assert got["negative_adv_on_correct"] == pytest.approx(1 / 3)
+  assert got["length_term/negative_adv"] == 0.0
+  assert got["length_term/no_reward"] == pytest.approx(1 / 3)  # a price of 1 took the first's 1
+  assert got["term/length"] == -2.5 / 4
+  unkept = facts(keep=np.array([[True, True], [False, True]]))
+  assert values(step_metrics(unkept))["length_term/negative_adv"] == 0.0
+
+
+def test_the_end_token_is_the_last_one_that_was_drawn():
+  mask = jnp.array([[[0, 1, 1, 0], [0, 1, 1, 1], [0, 1, 0, 0], [0, 1, 1, 0]]], bool)
+  log_probs = -jnp.array([[[0.0, 1, 2, 0], [0, 1, 2, 3], [0, 4, 0, 0], [0, 1, 2, 0]]])
+  cut = jnp.array([[False, True, False, False]])
+  moved = jnp.zeros_like(mask).at[0, 3, 2].set(True)
+  r = dataclasses.replace(
+    random_rollouts(prompts=1, length=4),
+    mask=mask,
+    sampler_log_probs=log_probs,
+    truncated=cut,
+    undrawn=moved,
+  )
+  np.testing.assert_array_equal(end_log_probs(r), [[-2, np.nan, -4, np.nan]])
+
+
+def test_truncation_rings_once_a_crossing_and_the_report_lists_it():
+  shares = [0.1, 0.25, 0.3, 0.15, 0.25, 0.05, 0.21]
+  alarm = TruncationAlarm()
+  assert [alarm(share) for share in shares] == [False, True, False, False, False, False, True]
+  assert not TruncationAlarm(above=True)(0.25)  # a run that resumes has been told
+  steps = [{"step": i, "truncated": share} for i, share in enumerate(shares, start=1)]
+  _, text = truncation_section(steps)
+  assert "More than 20% of the answers were cut at their cap from step 2 (25.0%), 7 (21.0%)" in text
+  assert truncation_section([{"step": 1, "truncated": 0.2}, {"step": 2}]) == []
 
 
 def test_rows_that_only_pad_do_not_count():

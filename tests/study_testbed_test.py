@@ -10,7 +10,7 @@ import optax
 import pytest
 
 from experiments import testbed
-from experiments.studies.testbed import claims, program, report, run, stages
+from experiments.studies.testbed import claims, method_claims, program, report, run, stages
 from experiments.studies.testbed.methods import METHODS
 from experiments.studies.testbed.tables import SLOTS, Setup, stage_tables
 from lcrl import advantages, budgets, filters, losses, rewards
@@ -356,3 +356,40 @@ def test_a_second_call_goes_on(tmp_path, monkeypatch):
   lines = (tmp_path / "b" / "results.jsonl").read_text().splitlines()
   keys = [(r["method"], r["value"], r["start"], r["seed"]) for r in map(json.loads, lines)]
   assert len(keys) == len(set(keys)) == 6
+
+
+def test_claims_of_methods_are_three_valued():
+  """One coefficient each; GRPO has 90 % at 50 tokens."""
+  grpo = runs_of("grpo", (1.0,), lambda i: 0.9, lambda i: 50.0, truncated=0.2)
+  decide = lambda rule, runs: rule(grpo + runs, STARTS, "hapo")[0]
+  at = lambda accuracy, tokens, **more: runs_of(
+    "hapo", (0.3,), lambda i: accuracy, lambda i: tokens, **more
+  )
+  noisy = [r | {"accuracy": 0.9 + 0.09 * (-1) ** r["seed"]} for r in at(0.9, 30.0)]
+  c = method_claims
+  for rule, runs, verdict in (
+    (c.shortens, at(0.89, 30.0), c.REPRODUCED),
+    (c.shortens, at(0.87, 30.0), c.CONTRADICTED),
+    (c.shortens, at(0.9, 60.0), c.CONTRADICTED),
+    (c.shortens, noisy, c.UNDECIDED),
+    (c.keeps_accuracy, at(0.5, 30.0), c.CONTRADICTED),
+    (c.keeps_accuracy, [], c.UNTESTABLE),
+    (c.never_collapses, at(0.4, 30.0), c.CONTRADICTED),
+    (c.never_collapses, at(0.4, 60.0), c.REPRODUCED),
+    (c.truncates_less, at(0.9, 30.0, truncated=0.1), c.REPRODUCED),
+    (c.truncates_less, at(0.9, 30.0, truncated=0.2), c.UNDECIDED),
+    (c.follows, at(0.9, 30.0, by_level=[[0.9, 20.0], [0.9, 30.0]]), c.REPRODUCED),
+    (c.follows, at(0.9, 30.0), c.UNTESTABLE),
+    (c.holds_target, at(0.9, 0.3), c.CONTRADICTED),
+  ):
+    assert decide(rule, runs) == verdict, (rule.__name__, verdict)
+  # L1 asks for 45 tokens more at its highest level than at its lowest.
+  little = runs_of(
+    "l1_max", (0.3,), lambda i: 0.9, lambda i: 30.0, by_level=[[0.9, 20.0], [0.9, 30.0]]
+  )
+  assert c.follows(little, STARTS, "l1_max") == (
+    c.CONTRADICTED,
+    "+10.0 (+10.0 to +10.0) tokens of 45 asked",
+  )
+  assert {v.claim.partition(" ")[0] for v in c.verdicts([], STARTS)} == set(c.CLAIMS)
+  assert set(c.CLAIMS) <= set(report.METHODS)

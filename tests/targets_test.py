@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 
 from lcrl import recipes, rewards
+from lcrl.registry import build
+from lcrl.rewards.base import terms_of
 from lcrl.training import loop
 from lcrl.training.rl.learner import build_learner
 from lcrl.training.rl.settings import read
@@ -14,6 +16,7 @@ from tests.helpers.devices import limit_devices
 from tests.helpers.files import lines
 from tests.helpers.graded import rollouts
 from tests.helpers.rl_runs import changed
+from tests.helpers.stages import TABLE, inputs
 
 INF = np.inf
 
@@ -108,6 +111,40 @@ def test_stages_above_each_other_and_in_turn_tell_their_own():
     _, state = stage.apply(state, r)
 
 
+def test_terms_of_a_reward_are_what_each_stage_adds():
+  price = rewards.length_penalty(alpha=0.1)
+  stage = rewards.soft_overlong(max_length=10, buffer=4, base=price)
+  r = rollouts([[1, 0]], [[8, 2]], prompt_ids=[0])
+  found = stage.terms(stage.init(), r)
+  # 8 tokens are 2 of the buffer's 4 above 6.
+  want = {"correctness": [1, 0], "length_penalty": [-0.8, -0.2], "soft_overlong": [-0.5, 0]}
+  assert list(found) == list(want)
+  for name, x in want.items():
+    np.testing.assert_allclose(found[name], [x], atol=1e-6)
+  twice = rewards.length_penalty(alpha=0.2, base=price)
+  np.testing.assert_allclose(
+    twice.terms(twice.init(), r)["length_penalty"], [[-2.4, -0.6]], rtol=1e-6
+  )
+  turns = recipes.switch_after([1], [rewards.correctness(), price])
+  state = turns.init()
+  for length in (0.0, -0.8):
+    found = turns.terms(state, r)
+    assert float(found["length_penalty"][0, 0]) == pytest.approx(length)
+    assert float(found["correctness"][0, 0]) == 1
+    _, state = turns.apply(state, r)
+  assert rewards.correctness().terms is None  # its one term is the reward
+
+
+@pytest.mark.parametrize(
+  "spec", [s for slot, s in TABLE if slot == "reward"], ids=lambda s: s["fn"]
+)
+def test_terms_sum_to_the_reward(spec):
+  stage, r = build(rewards, spec, field="reward"), inputs(0)[0].rollouts
+  found, (total, _) = terms_of(stage)(stage.init(), r), stage.apply(stage.init(), r)
+  assert spec["fn"] in found
+  np.testing.assert_allclose(sum(found.values()), total, atol=1e-6)
+
+
 def test_mixed_rewards_tell_the_targets_and_numbers_of_their_parts():
   parts = [rewards.hapo(rows=2), rewards.length_dual(target=7)]
   stage = rewards.lagrangian(components=parts, targets=[1.0, 1.0], main=rewards.gr3(), start=0.5)
@@ -127,7 +164,7 @@ def test_hapo_tells_how_much_it_remembers():
   assert numbers == {"hapo/rows_known": 0.5, "hapo/length": 6.0}
 
 
-def test_a_run_shows_targets_states_rate_and_clipping(tmp_path, monkeypatch):
+def test_a_run_shows_targets_states_rate_and_clipping(tmp_path, monkeypatch, caplog):
   limit_devices(monkeypatch)
   base = {"fn": "length_penalty", "alpha": 0.02}  # else a fresh policy learns nothing
   config = changed(
@@ -157,6 +194,17 @@ def test_a_run_shows_targets_states_rate_and_clipping(tmp_path, monkeypatch):
     level = [steps[row["step"] - 1][f"state/reward/laser_d/target_level_{i}"] for i in range(3)]
     assert row["target"] in level
     assert row["budget_target"] == 12
+  for row in steps:
+    names = ("correctness", "length_penalty", "laser_d")
+    assert sum(row[f"term/{name}"] for name in names) == pytest.approx(row["reward"], abs=1e-6)
+    assert 0 < row["end_probability"] < 1
+  assert steps[0]["alarm/truncated"] == 1  # a fresh policy does not know how to end
+  rang = [row["step"] for row in steps if row["truncated"] > 0.2]
+  assert len(rang) > 1  # and is told once
+  assert caplog.text.count("of the answers were cut at their cap") == 1
+  report = (tmp_path / "report.md").read_text()
+  assert report.count("**Warning. More than 20%") == 1
+  assert "(dynamics.png)" in report
   assert "state/reward/laser_d/target_level_2" in (tmp_path / "report.md").read_text()
 
 

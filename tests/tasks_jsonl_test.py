@@ -1,6 +1,5 @@
 """Files of problems, and mathematics compared in workers."""
 
-import importlib
 import json
 
 import pyarrow.parquet
@@ -8,11 +7,10 @@ import pytest
 
 from lcrl import tasks
 from lcrl.registry import build
-from lcrl.tasks import scorers
+from lcrl.tasks import references, scorers
 from lcrl.tasks.task import BadFormat
 from lcrl.tasks.verify import Verifier
 
-module = importlib.import_module("lcrl.tasks.jsonl")  # `lcrl.tasks.jsonl` is the function
 GSM8K: list[dict] = [
   {"question": "A pen costs 2 and a book 5. Both?", "answer": "2 + 5 = <<2+5=7>>7\n#### 7"},
   {"question": "A thousand pairs of shoes?", "answer": "1000 * 2 = 2000\n#### 2,000"},
@@ -126,12 +124,16 @@ def test_a_bad_row_is_named(tmp_path, row, message):
 
 def test_references_are_compared_when_the_file_is_read(tmp_path, monkeypatch):
   rows = [{"question": "?", "answer": answer} for answer in ("7", "four", "five", "four", "7.5")]
+  calls, verify = [], Verifier.verify
+  monkeypatch.setattr(Verifier, "verify", lambda *args: calls.append(args) or verify(*args))
   for limit in (256, 1):  # here, and in the processes of a verifier
-    monkeypatch.setattr(module, "_IN_PROCESS", limit)
+    assert not calls
+    monkeypatch.setattr(references, "_IN_PROCESS", limit)
     with pytest.raises(ValueError, match=r"line 2: .*'four' is no number\. 1 more like it"):
       make(tmp_path, rows, verifier="number")
     assert len(make(tmp_path, rows, verifier="text").prompts) == 5
     assert len(make(tmp_path, rows, verifier="math").prompts) == 5
+  assert len(calls) == 3
 
 
 def test_numbers_are_answers(tmp_path):

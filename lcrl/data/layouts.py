@@ -28,7 +28,14 @@ from typing import Any, NamedTuple
 from lcrl.policies.chat import REASONING, content_text
 from lcrl.tasks.task import Messages
 
-__all__ = ["Pair", "UnpairedTurns", "read_answer", "read_pair", "read_prompt"]
+__all__ = [
+  "Pair",
+  "UnpairedTurns",
+  "context_columns",
+  "read_answer",
+  "read_pair",
+  "read_prompt",
+]
 
 Row = Mapping[str, Any]
 _TURN = re.compile(r"\n\n(Human|Assistant):")
@@ -174,8 +181,13 @@ def _check_nothing_lost(row: Row, prompt: Messages, sides: Sequence[Messages]) -
     for text in said:
       if not (text in held if isinstance(value, list) else any(text in other for other in held)):
         raise ValueError(f"{name} holds {text!r:.60}, which the prompt does not.")
-  if strange := [name for name in _UNSUPPORTED if row.get(name) not in _EMPTY]:
+  if strange := context_columns(row):
     raise ValueError(f"the column {strange[0]} may carry context and is not understood.")
+
+
+def context_columns(row: Row) -> list[str]:
+  """Columns that hold something, which may be context, and which nothing here reads."""
+  return [name for name in _UNSUPPORTED if row.get(name) not in _EMPTY]
 
 
 def _text(row: Row, name: str) -> str:

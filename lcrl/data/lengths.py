@@ -9,6 +9,7 @@ import logging
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from lcrl.data.choosing import Kept, Replacing, rows
 from lcrl.protocols import Tokenizer
 from lcrl.tasks.task import Prompt, Prompts, Task, plain
 
@@ -55,17 +56,17 @@ def fitting(
   lengths = [length(prompt) for prompt in checked]
   over = [i for i, n in enumerate(lengths) if n > limit]
   if over and (long == "error" or len(over) == len(checked)):
-    rows = ", ".join(f"{checked[i].id} ({lengths[i]} tokens)" for i in over[:SHOWN])
+    listed = ", ".join(f"{checked[i].id} ({lengths[i]} tokens)" for i in over[:SHOWN])
     raise ValueError(
       f"{field}: {len(over)} of {len(checked)} prompts are longer than train.max_prompt_tokens="
-      f"{limit}: row {rows}{' and others' * (len(over) > SHOWN)}; the longest has {max(lengths)} "
+      f"{limit}: row {listed}{' and others' * (len(over) > SHOWN)}; the longest has {max(lengths)} "
       f"tokens. " + ("None is left." if long == "skip" else f"{field}.long='skip' leaves them out.")
     )
   if over:
     logging.warning("%s: %d of %d prompts are too long.", field, len(over), len(checked))
   if all_known:
     kept = [prompt for prompt, n in zip(checked, lengths, strict=True) if n <= limit]
-    return dataclasses.replace(task, prompts=Kept(kept, len(prompts))) if over else task
+    return dataclasses.replace(task, prompts=Kept(kept, rows(prompts))) if over else task
   return dataclasses.replace(task, prompts=Fitting(prompts, length, limit, field))
 
 
@@ -73,20 +74,20 @@ def measured(task: Task, tokenizer: Tokenizer, *, limit: int, most: int) -> Leng
   """Returns prompt -> tokens of its longest row, or an upper bound that is within `limit`."""
   encoded = functools.cache(lambda text: len(tokenizer.encode(text)) if text else 0)
 
-  def rows(prompt: Prompt, target: int, level: int) -> Iterator[tuple[str, int]]:
+  def texts(prompt: Prompt, target: int, level: int) -> Iterator[tuple[str, int]]:
     view = task.render(prompt, target, level)
     for messages in (view.messages, view.train_messages):
       if messages is not None:
         yield tokenizer.render(messages), encoded(view.prefix)
 
   def exact(prompt: Prompt, target: int, level: int) -> int:
-    return max(len(tokenizer.encode(t)) + n for t, n in rows(prompt, target, level))
+    return max(len(tokenizer.encode(t)) + n for t, n in texts(prompt, target, level))
 
   first = task.prompts[0]
   longest = max(variants(task, first, most), key=lambda variant: exact(first, *variant))
 
   def length(prompt: Prompt) -> int:
-    bound = max(BYTES * len(text.encode()) + n for text, n in rows(prompt, *longest))
+    bound = max(BYTES * len(text.encode()) + n for text, n in texts(prompt, *longest))
     return bound if bound <= limit else exact(prompt, *longest)
 
   return length
@@ -109,53 +110,26 @@ def variants(task: Task, prompt: Prompt, most: int) -> list[tuple[int, int]]:
   return list(samples.values())
 
 
-class Kept(list[Prompt]):
-  """The prompts of a data set that fit, and its number of rows."""
-
-  def __init__(self, prompts: list[Prompt], rows: int):
-    super().__init__(prompts)
-    self.rows = rows
-
-
-class Fitting:
-  """A data set that replaces a long prompt by the next one that fits. A prompt depends on nothing
-  but its index, so processes and restarts agree."""
+class Fitting(Replacing):
+  """A data set without prompts that are too long. It warns of every doubling of their number."""
 
   def __init__(self, prompts: Prompts, length: Length, limit: int, field: str):
-    self._prompts, self._length, self._limit, self._field = prompts, length, limit, field
-    self._skipped: set[int] = set()
+    skipped: set[int] = set()
 
-  def __len__(self) -> int:
-    return len(self._prompts)
-
-  def __getitem__(self, index: int) -> Prompt:
-    for step in range(len(self)):
-      prompt = self._prompts[(int(index) + step) % len(self)]
-      if self._length(prompt) <= self._limit:
-        return prompt
-      if prompt.id not in self._skipped:
-        self._skipped.add(prompt.id)
-        if (count := len(self._skipped)).bit_count() == 1:  # 1, 2, 4, ...
+    def fits(prompt: Prompt) -> bool:
+      if length(prompt) <= limit:
+        return True
+      if prompt.id not in skipped:
+        skipped.add(prompt.id)
+        if (count := len(skipped)).bit_count() == 1:  # 1, 2, 4, ...
           logging.warning(
             "%s: row %d is longer than train.max_prompt_tokens=%d; the next one takes its place "
             "(%d rows so far).",
-            *(self._field, prompt.id, self._limit, count),
+            *(field, prompt.id, limit, count),
           )
-    raise ValueError(f"{self._field}: no prompt has at most {self._limit} tokens.")
+      return False
 
-
-def rows(prompts: Prompts) -> int:
-  """Number of rows of the data set, skipped ones included: ids are below it."""
-  return getattr(prompts, "rows", len(prompts))
-
-
-def first(prompts: Prompts, count: int) -> list[Prompt]:
-  """The first `count` distinct prompts, or all; a replacement of a long prompt does not count."""
-  chosen = (prompts[i] for i in range(len(prompts)))
-  if isinstance(prompts, Fitting):
-    seen: set[int] = set()
-    chosen = (p for p in chosen if p.id not in seen and not seen.add(p.id))  # type: ignore
-  return list(itertools.islice(chosen, count))
+    super().__init__(prompts, fits, f"{field}: no prompt has at most {limit} tokens.")
 
 
 def counted_prefix(task: Task, tokenizer: Tokenizer, target: int, level: int) -> int:

@@ -19,6 +19,7 @@ import jinja2
 import numpy as np
 
 from lcrl.data.layouts import Pair, UnpairedTurns, read_answer, read_pair
+from lcrl.data.public.hints import converting_command
 from lcrl.data.readers import Rows, json, jsonl, parquet
 from lcrl.data.rows import answer_ids, without_open_tag
 from lcrl.protocols import Tokenizer
@@ -123,7 +124,7 @@ def _encode_all(
     except UnpairedTurns:
       return None, {"unpaired_turns"}, False
     except (ValueError, jinja2.TemplateError) as why:
-      raise ValueError(f"{where}: {why}") from why
+      raise ValueError(f"{where}: {why}{converting_command(row)}") from why
     return one, notes, _hash(pair.messages) < held_out
 
   done = list(grain.MapDataset.source(list(enumerate(rows))).map(encode))

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from lcrl.evaluation import plots, tables, training_plots
+from lcrl.evaluation import plots, sets_report, tables, training_plots
 from lcrl.evaluation.intervals import difference
 from lcrl.evaluation.setup import described, warning
 
@@ -163,12 +163,15 @@ def write_report(
   text += [f"**{name}: {note}.**" for name, run in runs.items() if (note := unfinished(run))]
   text += setups(runs)
   text += _results(folder, evaluated, baseline) if evaluated else _starts(runs)
+  text += sets_report.sections(folder, evaluated)
   if curves:
     plots.curves(folder / "curves.png", curves)
     text += ["## Training", "![accuracy and tokens by step](curves.png)"]
   if training and training[0]:
     training_plots.training(folder / "training.png", *training)
     text += ["## Training", "![what each step and the evaluations measured](training.png)"]
+    if training_plots.dynamics(folder / "dynamics.png", training[0]):
+      text += ["## Learning dynamics", "![clipping, KL, lengths and terms by step](dynamics.png)"]
   text += [*sections, "## How to get this again", *_origin(runs, command)]
   path = folder / "report.md"
   path.write_text("\n\n".join(text) + "\n", encoding="utf-8")

@@ -8,7 +8,6 @@ from typing import Any
 import jax
 import numpy as np
 
-from lcrl.evaluation.measures import measure
 from lcrl.mesh import replicated, to_local
 from lcrl.policies import Tokenizer
 from lcrl.rollouts.grader import RolloutGrader
@@ -46,7 +45,8 @@ def answer_all(
     batch: prompts that are answered at a time; the last batch is filled up with repeats.
     key: of the randomness; the same key gives the same answers.
     progress: receives the number of finished prompts after each batch.
-    keep: gets every answer (`written`) that lies on this process.
+    keep: gets every answer (`written`) that lies on this process, and its budget: the cap, and the
+      target and level that its prompt showed.
   Returns: correct (None if the task judges nothing), lengths, truncated, valid, outcome
     [N, samples] and difficulty [N].
   """
@@ -67,8 +67,9 @@ def answer_all(
     whole = gather({name: getattr(rollouts, name) for name in FIELDS})
     parts.append(jax.tree.map(np.asarray, whole))
     if keep is not None:
+      shown = {"budget": cap, "target": target, "level": level}
       for row in written(grader, rollouts, count=len(prompts)):
-        keep(row)
+        keep(shown | row)
     progress(min(start + batch, len(prompts)))
   answers: dict[str, Any] = {
     name: np.concatenate([p[name] for p in parts])[: len(prompts)] for name in FIELDS
@@ -89,9 +90,6 @@ def written(grader: RolloutGrader, rollouts: Rollouts, *, count: int) -> list[di
   whole = {"skip_special_tokens": False} if isinstance(grader.worker.tokenizer, Tokenizer) else {}
   for b, answers in enumerate(grader.responses(r)):
     prompt, at = grader.prompts[b], int(grader.rows.index[b])
-    reference = prompt.reference
-    if isinstance(reference, Mapping):  # a generator's whole entry, its question once more
-      reference = reference.get("answer", reference)
     for g, answer in enumerate(answers if at < count else []):
       rows.append(
         {
@@ -99,7 +97,7 @@ def written(grader: RolloutGrader, rollouts: Rollouts, *, count: int) -> list[di
           "sample": g,
           "difficulty": prompt.difficulty,
           "prompt": list(prompt.messages),
-          "reference": reference,
+          "reference": shown_reference(prompt),
           "text": answer.text,
           "raw_text": decode(answer.tokens, **whole),
           "correct": bool(r.correct[b, g]) if judged else None,
@@ -113,10 +111,8 @@ def written(grader: RolloutGrader, rollouts: Rollouts, *, count: int) -> list[di
   return rows
 
 
-def evaluate(
-  worker: RolloutWorker, params: Any, prompts: Sequence[Prompt], **options: Any
-) -> dict[str, Any]:
-  """`measure` of the answers of `answer_all`, which takes `options`."""
-  answers = answer_all(worker, params, prompts, **options)
-  answers.pop("outcome")
-  return measure(**answers)
+def shown_reference(prompt: Prompt) -> Any:
+  """What answers were compared with; of a generator's whole entry, which also has the question, the
+  answer."""
+  reference = prompt.reference
+  return reference.get("answer", reference) if isinstance(reference, Mapping) else reference

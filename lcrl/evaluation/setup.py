@@ -5,6 +5,7 @@ A setup is a plain mapping, which summary.json and evaluation.json hold under "e
   data, model          the config's section of the task, and the policy's path or section
   prompts, samples     how many, and answers to each
   max_tokens           of an answer
+  asked                budgets that the prompts ask for, in words, if they do
   temperature          of sampling; 0: the most likely token
   training_prompts     how many of the prompts stand in the training data, too; None: not compared
   compared_with        prompts of the training data that were looked at, "of" so many
@@ -20,11 +21,11 @@ import numpy as np
 
 from lcrl.evaluation.progress import to_stderr
 from lcrl.protocols import Tokenizer
-from lcrl.tasks.task import Messages, Prompt, Task
+from lcrl.tasks.task import Prompt, Task, question_text
 
 __all__ = [
   "Training",
-  "asked",
+  "Unread",
   "compared",
   "described",
   "listed",
@@ -36,16 +37,6 @@ __all__ = [
 ]
 
 LOOK = 2.0  # seconds; a generator may have millions of prompts, each made when it is asked for
-
-
-def asked(messages: Messages) -> str:
-  """The text that tells prompts apart: all but system messages, whatever the white space.
-
-  >>> asked(({"role": "system", "content": "Be brief."}, {"role": "user", "content": " 1 +\\n2?"}))
-  '1 + 2?'
-  """
-  said = (m["content"] for m in messages if m["role"] != "system")
-  return " ".join(" ".join(str(text) for text in said).split())
 
 
 def compared(
@@ -80,9 +71,17 @@ class Training(NamedTuple):
     return compared([self.key(prompt) for prompt in prompts], self.keys(), of=self.size)
 
 
+class Unread(NamedTuple):
+  """Training data that cannot be read."""
+
+  def overlap(self, prompts: Sequence[Prompt]) -> dict[str, None]:
+    del prompts
+    return {"training_prompts": None}
+
+
 def of_task(task: Task) -> Training:
   """All prompts of a task."""
-  key, size = lambda prompt: asked(prompt.messages), len(task.prompts)
+  key, size = lambda prompt: question_text(prompt.messages), len(task.prompts)
   return Training(size, lambda: (key(task.prompts[i]) for i in range(size)), key)
 
 
@@ -108,6 +107,8 @@ def described(setup: Mapping[str, Any]) -> str:
   if temperature is not None:
     text += f" Temperature {temperature:g}{' (greedy)' if temperature == 0 else ''}"
     text += "." if limit is None else f", at most {limit} tokens."
+  if asked := setup.get("asked"):
+    text += f" Every prompt was asked for each of {', '.join(asked)}."
   return text
 
 

@@ -16,6 +16,7 @@ import numpy as np
 from lcrl.evaluation.intervals import seed_estimate
 
 __all__ = [
+  "POINT",
   "check_point",
   "commit",
   "device",
@@ -30,6 +31,7 @@ POINT = ("accuracy", "accuracy_ci", "tokens", "tokens_ci")
 KEYS = (*POINT, "start", "by_difficulty", "reward", "seed", "wall_s", "device", "commit")
 
 Summary = dict[str, Any]
+UNMEASURED = {"accuracy": None}
 
 
 def device() -> str:
@@ -134,7 +136,10 @@ def pool(summaries: Sequence[Summary]) -> Summary:
   unmeasured = [s["seed"] for s in summaries if s["accuracy"] is None or s["tokens"] is None]
   if unmeasured:
     raise ValueError(f"a run without accuracy or tokens cannot be pooled: seeds {unmeasured}.")
-  kept = {key: first[key] for key in ("method", "evaluation", "accuracy_of") if key in first}
+  kept: dict[str, Any] = {
+    key: first[key] for key in ("method", "evaluation", "accuracy_of") if key in first
+  }
+  kept |= _further(summaries)
   return kept | {
     **_over_seeds([{key: s[key] for key in POINT} for s in summaries]),
     "start": _over_seeds([s["start"] for s in summaries]),
@@ -145,6 +150,33 @@ def pool(summaries: Sequence[Summary]) -> Summary:
     "device": ", ".join(dict.fromkeys(s["device"] for s in summaries)),
     "commit": ", ".join(dict.fromkeys(s["commit"] for s in summaries)),
   }
+
+
+def _further(summaries: Sequence[Summary]) -> dict[str, Any]:
+  """The pooled points of budgets and of further sets that all summaries have."""
+  found: dict[str, Any] = {}
+  asked = [{point["label"]: point for point in s.get("asked", ())} for s in summaries]
+  if labels := [label for label in asked[0] if all(label in points for points in asked)]:
+    found["asked"] = [_pooled_point([points[label] for points in asked]) for label in labels]
+  named = [s.get("tasks", {}) for s in summaries]
+  measured = lambda name: all(
+    tasks.get(name, UNMEASURED)["accuracy"] is not None for tasks in named
+  )
+  if names := [name for name in named[0] if measured(name)]:
+    found["tasks"] = {
+      name: _pooled_point([tasks[name] for tasks in named])
+      | {"start": _over_seeds([tasks[name]["start"] for tasks in named])}
+      for name in names
+    }
+  return found
+
+
+def _pooled_point(points: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+  """`_over_seeds` of the numbers; the rest is that of the first."""
+  same = ("label", "target", "level")
+  is_number = lambda key, x: key not in same and (key.endswith("_ci") or isinstance(x, int | float))
+  numbers = [{key: x for key, x in point.items() if is_number(key, x)} for point in points]
+  return {**points[0], **_over_seeds(numbers)}
 
 
 def write_json(path: str | os.PathLike, content: Any) -> None:

@@ -15,7 +15,9 @@ from lcrl.evaluation.pareto import accuracy_efficiency_score, on_front
 __all__ = [
   "by_difficulty",
   "estimate",
+  "further",
   "overview",
+  "point_cells",
   "rows",
   "signed",
   "to_csv",
@@ -46,6 +48,11 @@ def _numbers(point: Mapping[str, Any] | None, prefix: str = "") -> dict[str, flo
 def _cells(row: Mapping[str, Any], prefix: str = "") -> list[str]:
   accuracy = _interval(Estimate(*(100 * row[f"{prefix}accuracy{end}"] for end in ENDS)))
   return [accuracy, _interval(Estimate(*(row[f"{prefix}tokens{end}"] for end in ENDS)))]
+
+
+def point_cells(point: Mapping[str, Any] | None) -> list[str]:
+  """Accuracy in percent and tokens of a point, each with its interval."""
+  return _cells(_numbers(point if point and point["accuracy"] is not None else None))
 
 
 def _against(run: Mapping[str, Any], other: Mapping[str, Any] | None, label: str) -> dict[str, Any]:
@@ -128,6 +135,20 @@ def overview(found: Sequence[Mapping[str, Any]], *, baseline: str) -> Cells:
       cells += [signed(row[f"{label}_points"]), signed(row[f"{label}_tokens_percent"], " %")]
     body.append(cells)
   return header, body
+
+
+def further(runs: Runs) -> Cells | None:
+  """Accuracy and tokens of each run on its further evaluation sets; None if no run has one."""
+  found = {name: run.get("tasks") or {} for name, run in runs.items()}
+  names = list(dict.fromkeys(task for tasks in found.values() for task in tasks))
+  if not names:
+    return None
+  body = [
+    [name, *(cell for task in names for cell in _cells(_numbers(tasks.get(task))))]
+    for name, tasks in found.items()
+  ]
+  heads = [f"{task}: {unit}" for task in names for unit in ("accuracy, %", "tokens")]
+  return ["further evaluation sets", *heads], body
 
 
 def by_difficulty(runs: Runs) -> Cells:

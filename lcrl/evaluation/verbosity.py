@@ -21,6 +21,7 @@ __all__ = [
   "wildbench_score",
   "wildbench_task_macro",
   "word_count",
+  "written_length",
   "yap_index",
   "yap_score",
 ]
@@ -44,6 +45,18 @@ def whitespace_words(text: str) -> int:
   3
   """
   return len(text.split())
+
+
+def written_length(text: str) -> int:
+  """Length as LongBench-Write counts it: words, and characters of Chinese.
+
+  Source: LongWriter, arXiv:2408.07055.
+
+  >>> written_length("Two words"), written_length("\u4f60\u597d, Ann")
+  (2, 3)
+  """
+  han = "\u3400-\u4dbf\u4e00-\u9fff"
+  return len(re.findall(rf"[{han}]|[^\W{han}]+", text))
 
 
 def length_instruction(prompt: str, reference: str) -> str:

@@ -184,18 +184,23 @@ def attend_pages(
   Returns: [R, K, G, H] and the pool.
   """
   q, page = rotate(qkv[:, :, :-2], rope), pool["k"].shape[2]
-  last = jnp.take_along_axis(table, at[:, None] // page, axis=1)
-  last = jnp.where(live[:, None], last, len(pool["k"]))  # that page does not exist
-  heads, offset = jnp.arange(q.shape[1])[None], (at % page)[:, None]
-  new = pack(rotate(qkv[:, :, -2:-1], rope)[:, :, 0], qkv[:, :, -1], pool)
-  pool = {name: x.at[last, heads, offset].set(new[name], mode="drop") for name, x in pool.items()}
-
+  pool = write_page(qkv, rope, pool, table, at, live)
   count = table.shape[1] if read_length is None else -(-read_length // page)
   gathered = {name: x[table[:, :count]].swapaxes(1, 2) for name, x in pool.items()}
   read = {name: x.reshape(*x.shape[:2], -1, *x.shape[4:]) for name, x in gathered.items()}
   distance = at[:, None] - jnp.arange(count * page)[None]
   probs = jax.nn.softmax(_mask(_scores(q, read), distance, c, window), axis=-1)
   return _weigh(probs, read, q.dtype).astype(q.dtype), pool
+
+
+def write_page(qkv, rope, pool: LayerCache, table, at, live) -> LayerCache:
+  """Writes the key and the value of each live row to its page. Arguments: `attend_pages`."""
+  page = pool["k"].shape[2]
+  last = jnp.take_along_axis(table, at[:, None] // page, axis=1)
+  last = jnp.where(live[:, None], last, len(pool["k"]))  # that page does not exist
+  heads, offset = jnp.arange(qkv.shape[1])[None], (at % page)[:, None]
+  new = pack(rotate(qkv[:, :, -2:-1], rope)[:, :, 0], qkv[:, :, -1], pool)
+  return {name: x.at[last, heads, offset].set(new[name], mode="drop") for name, x in pool.items()}
 
 
 def _scores(q, cache: LayerCache):

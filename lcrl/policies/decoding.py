@@ -14,9 +14,11 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.sharding import PartitionSpec as P
 
+from lcrl.mesh import tensor_shards
 from lcrl.policies import cache as plain
-from lcrl.policies import triton_decode, triton_pages
+from lcrl.policies import tpu_pages, triton_decode, triton_pages
 from lcrl.policies.attention import attention, options_of
 from lcrl.policies.block import Norm, Projections, embed, layer, merged, rotate, rotation
 from lcrl.policies.cache import Cache, Prompts, write_prompts
@@ -33,9 +35,12 @@ class Kernel(NamedTuple):
   refusal: Callable[[Config], str | None]  # why it cannot serve a model, or None
   # Every row reads as much of the cache as the longest: the sampler keeps it short.
   reads_all_rows_alike: bool
+  # The compiler cannot split it: along a tensor axis each device runs it with its own key heads.
+  by_heads: bool
   # It needs an NVIDIA GPU of compute capability 8.0, so that the sampler's other kernels for these
   # (cuDNN for prompts, the fused draw, XLA's options for loops) may run beside it.
   nvidia: bool
+  tpu: bool = False  # it needs a TPU, and what `tpu_pages.misfit` says
 
 
 KERNELS = {  # by the name in `Config.decoding`
@@ -44,6 +49,7 @@ KERNELS = {  # by the name in `Config.decoding`
     plain.attend_pages,
     lambda c: None,
     reads_all_rows_alike=True,
+    by_heads=False,
     nvidia=False,
   ),
   "triton": Kernel(
@@ -51,7 +57,17 @@ KERNELS = {  # by the name in `Config.decoding`
     triton_pages.attend,
     triton_decode.refusal,
     reads_all_rows_alike=False,
+    by_heads=True,
     nvidia=True,
+  ),
+  "pallas": Kernel(
+    plain.attend,  # never called: it serves slots alone
+    tpu_pages.attend,
+    tpu_pages.refusal,
+    reads_all_rows_alike=False,
+    by_heads=False,
+    nvidia=False,
+    tpu=True,
   ),
 }
 
@@ -154,13 +170,29 @@ def decode(
 
   def attend(window, layer_cache, prompt, qkv):
     kernel = KERNELS[c.decoding]
-    if table is not None:
-      return kernel.attend_pages(
-        c, qkv, rope, layer_cache, table, positions, live, window, read_length
-      )
-    return kernel.attend(c, qkv, rope, layer_cache, at, live, prompt, lengths, window, read_length)
+
+    def of_heads(by_head, whole):
+      (qkv, own, prompt), (rope, at, live, lengths, table) = by_head, whole
+      if table is not None:
+        return kernel.attend_pages(c, qkv, rope, own, table, at, live, window, read_length)
+      return kernel.attend(c, qkv, rope, own, at, live, prompt, lengths, window, read_length)
+
+    run = _over_heads(of_heads) if kernel.by_heads else of_heads
+    return run((qkv, layer_cache, prompt), (rope, at, live, lengths, table))
 
   return _through(c, params, tokens, cache, attend, prompts and prompts.layers)
+
+
+def _over_heads(run: Callable) -> Callable:
+  """`run(by_head, whole)` on each device along the tensor axis of the mesh in context, with its own
+  heads: axis 1 of all arrays of `by_head` and of the result."""
+  if tensor_shards() == 1:
+    return run
+  mesh, split = jax.sharding.get_abstract_mesh(), P(None, "tensor")
+  left = set(mesh.axis_names) - set(mesh.manual_axes)
+  return jax.shard_map(
+    run, in_specs=(split, P()), out_specs=split, axis_names=left, check_vma=False
+  )
 
 
 def _through(c: Config, params, tokens, cache, attend, prompts=None):

@@ -57,6 +57,17 @@ from lcrl.rewards.difficulty import length_coverage as length_coverage
 from lcrl.rewards.difficulty import length_thresholds as length_thresholds
 from lcrl.rewards.difficulty import tiered_limit as tiered_limit
 from lcrl.rewards.difficulty import tiered_truncation as tiered_truncation
+from lcrl.rewards.efforts import Term as Term
+from lcrl.rewards.efforts import effort as effort
+from lcrl.rewards.efforts import length_gate as length_gate
+from lcrl.rewards.efforts import length_gate_reward as length_gate_reward
+from lcrl.rewards.efforts import length_multiplier as length_multiplier
+from lcrl.rewards.efforts import length_ratio as length_ratio
+from lcrl.rewards.efforts import length_ratio_reward as length_ratio_reward
+from lcrl.rewards.efforts import level_price as level_price
+from lcrl.rewards.efforts import level_price_reward as level_price_reward
+from lcrl.rewards.efforts import target_band as target_band
+from lcrl.rewards.efforts import target_band_reward as target_band_reward
 from lcrl.rewards.group import easiest_groups as easiest_groups
 from lcrl.rewards.group import grpo_lambda as grpo_lambda
 from lcrl.rewards.group import grpo_lambda_reward as grpo_lambda_reward
@@ -104,6 +115,12 @@ from lcrl.rewards.reference import sampled_optimal_length as sampled_optimal_len
 from lcrl.rewards.reference import shorter_better as shorter_better
 from lcrl.rewards.reference import shorter_better_reward as shorter_better_reward
 from lcrl.rewards.reference import solve_rate as solve_rate
+from lcrl.rewards.references import Reference as Reference
+from lcrl.rewards.references import first_mean_reference as first_mean_reference
+from lcrl.rewards.references import fixed_reference as fixed_reference
+from lcrl.rewards.references import group_mean_reference as group_mean_reference
+from lcrl.rewards.references import right_percentile_reference as right_percentile_reference
+from lcrl.rewards.references import running_mean_reference as running_mean_reference
 from lcrl.rewards.repetition import distinct_ngrams_reward as distinct_ngrams_reward
 from lcrl.rewards.repetition import repeated_starts as repeated_starts
 from lcrl.rewards.repetition import repeated_tokens as repeated_tokens
@@ -130,6 +147,8 @@ from lcrl.rewards.target import truncation as truncation
 
 __all__ = [
   "Multipliers",
+  "Reference",
+  "Term",
   "accuracy_level",
   "acoer",
   "acoer_reward",
@@ -163,10 +182,13 @@ __all__ = [
   "dual_price",
   "easiest_groups",
   "easy_length_score",
+  "effort",
   "entropy_gap",
   "exact_length",
   "exact_length_reward",
   "expected_right",
+  "first_mean_reference",
+  "fixed_reference",
   "format_length",
   "format_length_reward",
   "gr3",
@@ -174,6 +196,7 @@ __all__ = [
   "gr3_reward",
   "grlc",
   "grlc_reward",
+  "group_mean_reference",
   "grpo_lambda",
   "grpo_lambda_reward",
   "hapo",
@@ -193,13 +216,20 @@ __all__ = [
   "learned_reward",
   "length_coverage",
   "length_dual",
+  "length_gate",
+  "length_gate_reward",
+  "length_multiplier",
   "length_penalty",
   "length_penalty_reward",
   "length_range",
   "length_range_reward",
+  "length_ratio",
+  "length_ratio_reward",
   "length_thresholds",
   "level_penalty",
   "level_penalty_reward",
+  "level_price",
+  "level_price_reward",
   "linear_history",
   "linear_history_score",
   "max_length",
@@ -226,8 +256,10 @@ __all__ = [
   "repeated_tokens",
   "repetition_penalty",
   "repetition_reward",
+  "right_percentile_reference",
   "rule_fraction",
   "rule_fraction_reward",
+  "running_mean_reference",
   "sampled_optimal_length",
   "shorter_better",
   "shorter_better_reward",
@@ -239,6 +271,8 @@ __all__ = [
   "solve_rate",
   "step_bonus",
   "step_bonus_reward",
+  "target_band",
+  "target_band_reward",
   "tiered_limit",
   "tiered_truncation",
   "triangular",

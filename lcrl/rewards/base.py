@@ -79,6 +79,24 @@ def correctness(
   return Stage(init=lambda: (), apply=apply)
 
 
+def terms_of(stage: Stage) -> Callable[[PyTree, Rollouts], dict[str, jax.Array]]:
+  """`Stage.terms`; of a stage that has none, its whole reward."""
+  whole = lambda state, r: {name_of(stage.apply): as_float(stage.apply(state, r)[0])}
+  return stage.terms or whole
+
+
+def name_of(function: Callable) -> str:
+  """The outermost function that a function was defined in: the factory of a stage."""
+  function = getattr(function, "func", function)  # of a partial
+  return getattr(function, "__qualname__", type(function).__qualname__).partition(".")[0]
+
+
+def with_term(terms: dict[str, jax.Array], name: str, rewards: jax.Array) -> dict[str, jax.Array]:
+  """The terms with one more, which brings their sum to `rewards`."""
+  own = as_float(rewards) - sum(terms.values())
+  return terms | {name: terms.get(name, 0.0) + own}
+
+
 Targets = Callable[[PyTree, Rollouts], dict[str, jax.Array]]  # `Stage.targets`
 
 
@@ -103,7 +121,10 @@ def shaped(
   if targets is not None:
     own = lambda state, r: compared(targets(r), r)
   return base._replace(
-    apply=apply, needs=(*base.needs, *needs), targets=both_targets(base.targets, own)
+    apply=apply,
+    needs=(*base.needs, *needs),
+    targets=both_targets(base.targets, own),
+    terms=lambda state, r: with_term(terms_of(base)(state, r), name_of(shape), apply(state, r)[0]),
   )
 
 
@@ -170,9 +191,13 @@ def shaped_with_state(
     below = base.observe(state.base, monitor) if base.observe else state.base
     return StateOver(own, below)
 
+  def terms(state: StateOver, r: Rollouts):
+    return with_term(terms_of(base)(state.base, r), name_of(shape), apply(state, r)[0])
+
   return Stage(
     init=lambda: StateOver(init(), base.init()),
     apply=apply,
+    terms=terms,
     needs=(*base.needs, *needs),
     observe=observe_both if observe or base.observe else None,
     rows=base.rows,

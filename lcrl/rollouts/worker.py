@@ -21,6 +21,7 @@ from lcrl.data.rows import render_rows
 from lcrl.mesh import local_rows, to_global, to_local
 from lcrl.protocols import Sampler, Tokenizer, Verifier
 from lcrl.rollouts.grader import VERDICTS, GradedPiece, LocalPrompts, RolloutGrader
+from lcrl.sampling.pages import PoolUse
 from lcrl.tasks.task import Prompt, Task
 from lcrl.types import Budget, Rollouts
 
@@ -77,17 +78,17 @@ class RolloutWorker:
       key: of this step.
     """
     grader = RolloutGrader(self, params, local.prompts, local.rows, key)
-    reader, pieces, known = ThreadPoolExecutor(1), [], None
+    reader, pieces, known, pool = ThreadPoolExecutor(1), [], None, None
     # The devices run programs in order. A copy of the smallest parameter is ready when the work
     # before this round is done: that is when sampling starts. The copy, because the update may
     # donate the parameters themselves.
     smallest = sorted(jax.tree.leaves(params), key=np.size)[:1]
     started = reader.submit(_time_when_ready, [jnp.copy(leaf) for leaf in smallest])
-    for sampled, done in self.engine.stream(params, local.rows, local.budget, key):
+    for sampled, done, *use in self.engine.stream(params, local.rows, local.budget, key):
       pieces.append(reader.submit(grader.grade_piece, sampled.tokens, sampled.mask, done, known))
-      known = done
+      known, pool = done, use[0] if use else None
     reader.shutdown(wait=False)
-    return PendingRollouts(grader, sampled, started, pieces)
+    return PendingRollouts(grader, sampled, started, pieces, pool)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -98,6 +99,7 @@ class PendingRollouts:
   sampled: Rollouts  # arrays that the devices still compute, without verdicts
   started: Future[float]  # when sampling started, by time.perf_counter
   pieces: Sequence[Future[GradedPiece]]  # every rollout that this process verifies is in one
+  pool: PoolUse | None = None  # of a sampler with pages, still on the devices
 
   def result(self) -> tuple[Rollouts, RolloutGrader]:
     """Waits for the rollouts and their verdicts: global arrays, and the grader that verifies them

@@ -15,7 +15,8 @@ from lcrl import hosts, policies
 from lcrl.compiler import nvidia, options
 from lcrl.data.rows import Rows
 from lcrl.mesh import batch_shards, local_rows, processes, to_global, to_local
-from lcrl.policies.attention import AUTO, FUSED_HEAD_DIMS
+from lcrl.policies import tpu_pages
+from lcrl.policies.attention import AUTO, FUSED_HEAD_DIMS, Device
 from lcrl.policies.decoding import KERNELS
 from lcrl.sampling import programs
 from lcrl.sampling.controls import Control
@@ -74,7 +75,7 @@ class Engine:
 
   def stream(
     self, params: PyTree, rows: Rows, budget: Budget, key: jax.Array
-  ) -> Iterator[tuple[Rollouts, jax.Array]]:
+  ) -> Iterator[programs.Piece]:
     """What `generate` gives, several times on the way: rollouts and which of them are finished.
 
     The device goes on while the host reads. Where a program is dispatched without waiting for its
@@ -82,7 +83,8 @@ class Engine:
 
     Args: those of `generate`.
     Yields: Rollouts as they are when a share of the rows is finished, and [B, G] bool which are.
-      The last ones are all finished, and equal those of `generate`.
+      The last ones are all finished, and equal those of `generate`; with slots, the use of the pool
+      of pages stands beside them.
     """
     bucket = self._bucket(rows, budget)
     params, placed = self.prepared(params), self._on_devices(rows, budget)
@@ -178,12 +180,14 @@ def make_engine(
     raise ValueError(
       f"cache_gib={cache_gib} without slots: then no row waits, and all need a cache."
     )
+  parts = 1 if mesh is None else mesh.shape["tensor"]
   config = dataclasses.replace(policy.config, dtype=dtype or policy.config.dtype)
-  config = _with_kernels(config, mesh, decoding, cache_dtype)
+  config = _with_kernels(config, mesh, decoding, cache_dtype, slots)
   if config != policy.config:
     policy = policies.make(config)
   if compiler is None:
-    compiler = options(mesh, loops=True) if KERNELS[config.decoding].nvidia else {}
+    # Loops as CUDA graphs were not tried where devices add up what each of them has computed.
+    compiler = options(mesh, loops=parts == 1) if KERNELS[config.decoding].nvidia else {}
   return Engine(
     policy,
     max_tokens,
@@ -214,19 +218,32 @@ def page_gib(policy, cache_dtype: str | None, mesh: Mesh | None) -> float:
   return sum(x.size * x.dtype.itemsize for x in a_page) / parts / 2**30
 
 
-def _with_kernels(config, mesh: Mesh | None, decoding: str | None, cache_dtype: str | None):
+def _with_kernels(
+  config, mesh: Mesh | None, decoding: str | None, cache_dtype: str | None, slots: int | None
+):
   """The last of `KERNELS` that can serve the model on these devices, unless `decoding` names one.
 
-  A kernel for NVIDIA gets whole heads only, and with it cuDNN reads the prompts instead of plain
-  attention.
+  A kernel for NVIDIA takes whole key heads, each device its own. With it, cuDNN reads the prompts
+  instead of plain attention, unless heads are split.
   """
-  whole_heads = mesh is None or mesh.shape["tensor"] == 1
+  parts = 1 if mesh is None else mesh.shape["tensor"]
+  whole_heads = config.kv_heads % parts == 0
+  if not whole_heads and decoding in {name for name, k in KERNELS.items() if k.nvidia}:
+    raise ValueError(
+      f"decoding={decoding!r} gives each device whole key heads: mesh.tensor={parts} must divide "
+      f"the {config.kv_heads} of the policy."
+    )
+  misfit = tpu_pages.misfit(slots, cache_dtype, parts)
+  if misfit and decoding in {name for name, k in KERNELS.items() if k.tpu}:
+    raise ValueError(f"decoding={decoding!r} cannot serve {misfit}.")
+  tpu = Device.of(mesh).platform == "tpu" and misfit is None
   least = (8, 9) if (cache_dtype or "").startswith("float8") else (8, 0)
   gpu = whole_heads and (nvidia(mesh) or (0, 0)) >= least
-  able = [n for n, k in KERNELS.items() if k.refusal(config) is None and (gpu or not k.nvidia)]
+  here = lambda k: (gpu or not k.nvidia) and (tpu or not k.tpu)
+  able = [n for n, k in KERNELS.items() if k.refusal(config) is None and here(k)]
   config = dataclasses.replace(config, decoding=decoding or able[-1])
   if config.attention == AUTO:
-    kernel = config.decoding in able and KERNELS[config.decoding].nvidia
+    kernel = config.decoding in able and KERNELS[config.decoding].nvidia and parts == 1
     fused = kernel and config.head_dim in FUSED_HEAD_DIMS
     config = dataclasses.replace(config, attention="cudnn" if fused else "xla")
   return config

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from lcrl.mesh import tensor_shards
 from lcrl.policies.cache import read_lengths
 from lcrl.policies.decoding import KERNELS
 from lcrl.sampling import triton_draw
@@ -118,6 +119,7 @@ def plan(
   c = policy.config
   kernel = KERNELS[c.decoding]
   fused = control is None and kernel.nvidia and triton_draw.refusal(c) is None
+  fused = fused and tensor_shards() == 1  # the kernel takes the whole vocabulary
   control = sparing(control or plain(), end_ids)
   if not isinstance(params["layers"], tuple):
     params = policy.unstack(params)

@@ -46,6 +46,15 @@ class Pages(NamedTuple):
     return p._replace(**each)
 
 
+class PoolUse(NamedTuple):
+  """How far the pools of all devices were used."""
+
+  restarts: (
+    jax.Array
+  )  # [] float32, how often a row was sent back because the pool ran dry, on average
+  peak: jax.Array  # [] float32, the largest share of a device's pages in use at once
+
+
 class Starts(NamedTuple):
   """The next rows to start, by the group: n groups of g rows."""
 

@@ -21,9 +21,10 @@ from jax.sharding import PartitionSpec as P
 
 from lcrl import policies
 from lcrl.data.rows import Rows
-from lcrl.mesh import BATCH, batch_sharding, batch_shards, param_shardings
+from lcrl.mesh import BATCH, batch_sharding, batch_shards, param_shardings, replicated
 from lcrl.sampling import core, jobs
 from lcrl.sampling.core import PyTree, Samples, Slots
+from lcrl.sampling.pages import Pages, PoolUse
 from lcrl.types import Budget, Outcome, Rollouts
 
 if TYPE_CHECKING:  # the engine imports this module
@@ -33,6 +34,14 @@ if TYPE_CHECKING:  # the engine imports this module
 # verification begins soon; the last is late, so that little verification is left after sampling.
 # There are few, because a piece costs the host 5 ms.
 CUTS = (2, 8, 14)
+
+
+class Piece(NamedTuple):
+  """What has been sampled when a share of the rows is finished."""
+
+  rollouts: Rollouts
+  done: jax.Array  # [B, G] bool, which are finished
+  pool: PoolUse | None = None  # with slots, of the last piece: of the whole stream
 
 
 class Bucket(NamedTuple):
@@ -81,6 +90,14 @@ def read_stream(engine: Engine, rows: Rows, budget: Budget, bucket: Bucket, slot
   return _rollouts(engine, rows, budget, samples, bucket), done
 
 
+@functools.partial(jax.jit, static_argnames=("engine", "pages"))
+def read_pool(engine: Engine, p: Pages, rows: int, pages: int) -> PoolUse:
+  """How far the slots have used their pools, once all of `rows` rows have started; of counters with
+  an axis of shards, and `pages` pages of each."""
+  use = PoolUse((p.starts.sum() - rows) / rows, p.peak.max() / pages)
+  return use if engine.mesh is None else _constrain(use, replicated(engine.mesh))
+
+
 _grow = jax.jit(core.grow, static_argnames="length")
 
 
@@ -99,11 +116,12 @@ def compiled(run: Callable, compiler: tuple[tuple[str, Any], ...]) -> Callable:
 
 def stream(
   engine: Engine, params, rows: Rows, budget: Budget, key, bucket: Bucket
-) -> Iterator[tuple[Rollouts, jax.Array]]:
+) -> Iterator[Piece]:
   """The results of `read_stream` after each piece; the last rollouts are those of `generate`."""
   args = engine, params, rows, budget, key, bucket
   run = lambda program, *carry: compiled(program, engine.compiler)(*args, *carry)
-  count = rows.lengths.size // (1 if engine.mesh is None else batch_shards(engine.mesh))
+  shards = 1 if engine.mesh is None else batch_shards(engine.mesh)
+  count = rows.lengths.size // shards
   cuts = sorted({-(-count * part // 16) for part in (*CUTS, 16)})
   lengths = jobs.cache_lengths(bucket.new) if engine.growing else (bucket.new,)
   slots = run(start_stream)
@@ -116,7 +134,11 @@ def stream(
       written = slots._replace(
         prompts=None, cache=None, pages=None
       )  # so that one program serves every length
-      yield read_stream(engine, rows, budget, bucket, written)
+      piece = Piece(*read_stream(engine, rows, budget, bucket, written))
+      if slots.pages is not None and until == cuts[-1]:
+        pages = len(jax.tree.leaves(slots.cache)[0]) // shards
+        piece = piece._replace(pool=read_pool(engine, slots.pages, rows.lengths.size, pages))
+      yield piece
 
 
 @functools.partial(jax.jit, static_argnames="engine")

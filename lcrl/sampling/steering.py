@@ -150,20 +150,27 @@ def budget_forcing(
   end_of_thinking: int,
   *,
   max_thinking_tokens: int,
+  min_thinking_tokens: int = 0,
   wait_tokens: Sequence[int] = (),
   num_ignore: int = 0,
   final_tokens: Sequence[int] = (),
 ) -> Control:
   """Bounds the thinking from both sides by forcing tokens (s1, arXiv:2501.19393).
 
-  The first `num_ignore` times that the model ends its thinking, `wait_tokens` stand in place of
-  that token. Once `max_thinking_tokens` are spent, forced ones included, `end_of_thinking` and
-  `final_tokens` follow. Forced tokens are not in the mask.
+  The first `num_ignore` times that the model ends its thinking, and whenever it does so before
+  `min_thinking_tokens` are spent, `wait_tokens` stand in place of that token. Once
+  `max_thinking_tokens` are spent, forced ones included, `end_of_thinking` and `final_tokens`
+  follow. Forced tokens are not in the mask.
   """
   if max_thinking_tokens < 1:
     raise ValueError(f"max_thinking_tokens must be at least 1, got {max_thinking_tokens}.")
-  if num_ignore and not wait_tokens:
-    raise ValueError(f"num_ignore={num_ignore} needs wait_tokens, got none.")
+  if not 0 <= min_thinking_tokens <= max_thinking_tokens:
+    raise ValueError(
+      f"min_thinking_tokens must lie between 0 and max_thinking_tokens={max_thinking_tokens}, "
+      f"got {min_thinking_tokens}."
+    )
+  if (num_ignore or min_thinking_tokens) and not wait_tokens:
+    raise ValueError("num_ignore and min_thinking_tokens need wait_tokens, got none.")
   wait = len(wait_tokens)
   tape = jnp.array([*wait_tokens, end_of_thinking, *final_tokens], jnp.int32)
 
@@ -175,7 +182,7 @@ def budget_forcing(
     free = s.thinking & (s.forced < 0)
     full = free & (s.spent >= max_thinking_tokens)
     ends = free & ~full & (sampled == end_of_thinking)
-    ignore = ends & (s.ignored < num_ignore)
+    ignore = ends & ((s.ignored < num_ignore) | (s.spent < min_thinking_tokens))
     at = jnp.where(full, wait, jnp.where(ignore, 0, s.forced))
     forced = at >= 0
     last = (at + 1 == wait) | (at + 1 == len(tape))

@@ -12,10 +12,10 @@ from typing import Any
 
 from lcrl.registry import resolve
 from lcrl.tasks import extract as extractors
-from lcrl.tasks.task import BadFormat, Prompt, Render, Signals, Task, plain
+from lcrl.tasks.references import References
+from lcrl.tasks.task import Prompt, Render, Signals, Task, plain
 
-_CONTEXT = ("context", "passage", "background", "Body")  # of OlympiadBench, SVAMP and others
-_IN_PROCESS = 256  # most references that this process checks; more go to a verifier's processes
+CONTEXT = ("context", "passage", "background", "Body")  # of OlympiadBench, SVAMP and others
 
 
 def jsonl(
@@ -131,45 +131,19 @@ def _task(
 def _compare_all(
   prompts: Sequence[tuple[str, Prompt]], compare: Callable[[str, Any], float], threshold: float
 ) -> None:
-  """Raises ValueError with the location of the first reference that does not equal itself.
-
-  Numbers in digits equal themselves for every verifier. Others take milliseconds in `math`, so
-  several processes share them if they are many.
-  """
-  first: dict[str, tuple[str, Prompt]] = {}
-  for where, prompt in prompts:
-    if extractors.to_number(prompt.reference) is None:
-      first.setdefault(prompt.reference, (where, prompt))
-  task = Task("references", (), compare, threshold)
-  items = [(prompt.reference, prompt) for _, prompt in first.values()]
-  if len(items) > _IN_PROCESS:
-    from lcrl.tasks.verify import Verifier
-
-    with Verifier(task) as verifier:
-      verdicts = verifier.verify(items)
-    reasons = [None if verdict.correct else verdict.why for verdict in verdicts]
-  else:
-    reasons = [_why_not(task, reference, reference) for reference, _ in items]
-  bad = [
-    (where, why) for (where, _), why in zip(first.values(), reasons, strict=True) if why is not None
-  ]
-  if bad:
-    more = f" {len(bad) - 1} more like it." if len(bad) > 1 else ""
-    raise ValueError(f"{bad[0][0]}: the verifier cannot compare: {bad[0][1]}.{more}")
-
-
-def _why_not(task: Task, response: str, reference: str) -> str | None:
-  try:
-    return (
-      None if task.score(response, reference) >= task.threshold else "it is not equal to itself"
-    )
-  except (ValueError, BadFormat) as why:
-    return str(why)
+  """Raises ValueError with the location of the first reference that does not equal itself."""
+  with References(compare, threshold) as references:
+    reasons = references.why_not(prompt.reference for _, prompt in prompts)
+  if reasons:
+    reference, why = next(iter(reasons.items()))
+    where = next(where for where, prompt in prompts if prompt.reference == reference)
+    more = f" {len(reasons) - 1} more like it." if len(reasons) > 1 else ""
+    raise ValueError(f"{where}: the verifier cannot compare: {why}.{more}")
 
 
 def _question(row: dict[str, Any], name: str, where: str) -> str:
   text = _field(row, name, where)
-  for other in _CONTEXT:
+  for other in CONTEXT:
     more = row.get(other)
     if other != name and isinstance(more, str) and more.strip() not in str(text):
       raise ValueError(
@@ -195,5 +169,8 @@ def _answer(row: dict[str, Any], name: str, where: str) -> str:
 
 def _field(row: dict[str, Any], name: str, where: str) -> Any:
   if name not in row:
-    raise ValueError(f"{where}: no field {name!r}; it has {', '.join(row)}.")
+    from lcrl.data.public.hints import converting_command
+
+    has = f"{', '.join(row)}.{converting_command(row)}"
+    raise ValueError(f"{where}: no field {name!r}; it has {has}")
   return row[name]

@@ -38,10 +38,11 @@ def prompts(
     signals: values read from responses and from the other fields (`lcrl.tasks.signals`).
     variables: of the chat template, such as enable_thinking=False.
   Raises:
-    ValueError: a row without a prompt, a reference or a field of the template, by file and line.
+    ValueError: a row without a prompt, a reference or a field of the template, or with a context
+      that the template does not show, by file and line.
   """
   from lcrl.data import readers
-  from lcrl.data.layouts import read_prompt
+  from lcrl.data.layouts import context_columns, read_prompt
 
   layout = pathlib.Path(path).suffix.removeprefix(".")
   if layout not in LAYOUTS:
@@ -55,6 +56,11 @@ def prompts(
       raise ValueError(f"{where}: no field {missing}; it has {', '.join(row)}.") from None
     except ValueError as why:
       raise ValueError(f"{where}: {why}") from why
+    if lost := [name for name in context_columns(row) if f"{{{name}}}" not in template]:
+      raise ValueError(
+        f"{where}: {lost[0]} may belong to the prompt, and would be lost: show {{{lost[0]}}} in "
+        "the template, or remove it."
+      )
     if system_prompt is not None and messages[0]["role"] != "system":
       messages = ({"role": "system", "content": system_prompt}, *messages)
     kept = {name: value for name, value in row.items() if name not in _PROMPT}

@@ -16,6 +16,17 @@ Messages = tuple[
 ]  # each {"role": ..., "content": ...}, and other fields of chats
 
 
+def question_text(messages: Messages) -> str:
+  """The text that tells prompts apart: all but system messages, whatever the white space.
+
+  >>> system = {"role": "system", "content": "Be brief."}
+  >>> question_text((system, {"role": "user", "content": " 1 +\\n2?"}))
+  '1 + 2?'
+  """
+  said = (m["content"] for m in messages if m["role"] != "system")
+  return " ".join(" ".join(str(text) for text in said).split())
+
+
 class BadFormat(Exception):
   """Raised by a scorer when no answer can be read from the response."""
 
@@ -126,4 +137,5 @@ class Task:
   signals: Signals | None = None
   evaluates: bool = False
   variables: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+  held_out: Sequence[Prompt] = ()  # prompts that no step trains on, of `test_share` in a config
   judged: bool = True

@@ -1,4 +1,4 @@
-"""Builds the parts of a run from its config: tokenizer, task, engine, rollout worker, evaluator."""
+"""Builds the parts of a run from its config: tokenizer, task, engine, rollout worker."""
 
 from __future__ import annotations
 
@@ -6,18 +6,17 @@ import contextlib
 import dataclasses
 import datetime
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
+from functools import partial
 from typing import Any
 
 from jax.sharding import Mesh
 
 from lcrl import policies, tasks
 from lcrl.data import tokenizers
-from lcrl.data.lengths import counted_prefix, first, fitting
-from lcrl.evaluation import setup
-from lcrl.evaluation.progress import Progress
-from lcrl.evaluation.run import evaluate
-from lcrl.mesh import round_up_rows, same_devices
+from lcrl.data.choosing import first, split
+from lcrl.data.lengths import counted_prefix, fitting
+from lcrl.mesh import same_devices
 from lcrl.policies import Policy, Tokenizer
 from lcrl.registry import build
 from lcrl.rollouts.worker import RolloutWorker
@@ -27,9 +26,8 @@ from lcrl.sampling.engine import Engine, make_engine, page_gib
 from lcrl.sampling.jobs import PAGE, pages_of
 from lcrl.tasks.task import Task
 from lcrl.tasks.verify import Verifier
-from lcrl.training.keys import EVAL_STREAM, step_key
 from lcrl.training.progress import say
-from lcrl.training.sections import AUTO
+from lcrl.training.sections import AUTO, task_of
 
 
 def build_tokenizer(
@@ -69,28 +67,33 @@ def ends_of(tokenizer: Any) -> dict[str, str]:
   return {tokenizer.decode([i]) or str(i): "tokenizer" for i in tokenizer.end_ids}
 
 
-def build_control(spec: Mapping[str, Any] | None) -> Control | None:
-  """The control that `sampling.control` names, if any."""
-  return None if spec is None else build(choices, spec, field="sampling.control", gives=Control)
+def build_control(spec: Mapping[str, Any] | None, vocabulary: choices.Vocabulary) -> Control | None:
+  """The control that `sampling.control` names, if any, with the tokens of the policy."""
+  if spec is None:
+    return None
+  return choices.finished(build(choices, spec, field="sampling.control"), vocabulary)
 
 
 def build_engine(
   model: Any,
   mesh: Mesh,
+  tokenizer: Any,
   *,
-  end_ids: tuple[int, ...],
-  pad_id: int,
   temperature: float | None = None,
+  max_tokens: int | None = None,
 ) -> Engine:
-  """The engine on this mesh with the sampling settings of the run, or at another temperature."""
+  """The engine on this mesh with the sampling settings of the run, or at another temperature, or
+  for longer responses."""
   sampling, train = model.settings.sampling, model.settings.train
+  max_tokens = max_tokens or train.max_tokens
+  vocabulary = choices.Vocabulary(tokenizer, model.policy.config.vocab_size)
   engine = make_engine(
     sampling_policy(model),
-    max_tokens=train.max_tokens,
-    end_ids=end_ids,
-    pad_id=pad_id,
+    max_tokens=max_tokens,
+    end_ids=tokenizer.end_ids,
+    pad_id=tokenizer.pad_id,
     temperature=sampling.temperature if temperature is None else temperature,
-    control=build_control(sampling.control),
+    control=build_control(sampling.control, vocabulary),
     slots=sampling.slots,
     cache_gib=sampling.cache_gib,
     dtype=sampling.dtype,
@@ -99,12 +102,12 @@ def build_engine(
     mesh=mesh,
     source=None if mesh is model.mesh or same_devices(mesh, model.mesh) else model.mesh,
   )
-  needed = pages_of(train.max_prompt_tokens + train.max_tokens, PAGE)
+  needed = pages_of(train.max_prompt_tokens + max_tokens, PAGE)
   if engine.pages is not None and engine.pages < needed:
     raise ValueError(
       f"sampling.cache_gib={sampling.cache_gib} holds {engine.pages} pages of {PAGE} tokens, and a "
       f"row of train.max_prompt_tokens={train.max_prompt_tokens} and "
-      f"train.max_tokens={train.max_tokens} needs {needed}: at least "
+      f"train.max_tokens={max_tokens} needs {needed}: at least "
       f"{math.ceil(1e4 * needed * page_gib(engine.policy, sampling.cache_dtype, mesh)) / 1e4} GiB."
     )
   return engine
@@ -122,113 +125,49 @@ def rollout_worker(
   model: Any, tokenizer: Any, spec: Mapping[str, Any], field: str
 ) -> Iterator[tuple[Task, RolloutWorker]]:
   """The task of a config section and its rollout worker. The verifier runs inside the context."""
-  s = model.settings
-  task_spec = {name: value for name, value in spec.items() if name != "long"}
-  limit, most = s.train.max_prompt_tokens, s.train.max_tokens
-  task = build(tasks, task_spec, field=field, gives=Task)
+  task = build_task(model.settings, tokenizer, spec, field)
+  engine = build_engine(model, model.sampler_mesh, tokenizer)
+  with verifier(model.settings, task) as checks:
+    limit = model.settings.train.max_prompt_tokens
+    yield task, RolloutWorker(task, tokenizer, engine, checks, model.sampler_mesh, limit)
+
+
+def build_task(
+  s: Any, tokenizer: Any, spec: Mapping[str, Any], field: str, *, max_tokens: int | None = None
+) -> Task:
+  """The task of a config section: prompts that fit, without those that `test_share` holds out.
+
+  Args:
+    s: settings of the run.
+    tokenizer: of its policy.
+    spec: the section.
+    field: its name.
+    max_tokens: of a response; None: train.max_tokens.
+  Raises:
+    ValueError: a prompt is too long, or no token is left to sample, or no prompt is left.
+  """
+  limit, most = s.train.max_prompt_tokens, max_tokens or s.train.max_tokens
+  task = build(tasks, task_of(spec), field=field, gives=Task)
   if task.variables and not isinstance(tokenizer, Tokenizer):
     raise ValueError(f"{field}.variables are of a chat template, and the tokenizer has none.")
-  task = fitting(
-    task,
-    tokenizer,
-    limit=limit,
-    most=most,
-    field=field,
-    long=spec.get("long", "error"),
-  )
+  share, long = spec.get("test_share", 0.0), spec.get("long", "error")
+  fit = partial(fitting, tokenizer=tokenizer, limit=limit, most=most, field=field, long=long)
+  prompts, test = split(task.prompts, share, most=s.eval.prompts, field=field)
+  held_out = first(fit(dataclasses.replace(task, prompts=test)).prompts, len(test)) if test else []
+  task = dataclasses.replace(fit(dataclasses.replace(task, prompts=prompts)), held_out=held_out)
   say(f"{field}: {task.name}, {len(task.prompts):,} prompts")
   if (prefix := counted_prefix(task, tokenizer, most, 0)) >= most:
     raise ValueError(
       f"train.max_tokens={most} leaves no token to sample: {field}.render forces a response to "
       f"begin with {prefix} that count."
     )
-  mesh = model.sampler_mesh
-  engine = build_engine(model, mesh, end_ids=tokenizer.end_ids, pad_id=tokenizer.pad_id)
+  return task
+
+
+def verifier(s: Any, task: Task) -> Verifier:
+  """The processes that verify answers to a task."""
   verify = s.verify
-  with Verifier(
-    task, workers=verify.workers, deadline=verify.deadline, memory=verify.memory
-  ) as verifier:
-    yield (
-      task,
-      RolloutWorker(task, tokenizer, engine, verifier, mesh, limit),
-    )
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class Evaluator:
-  """Evaluates params, always on the same data with the same keys; `setup` describes both."""
-
-  setup: dict[str, Any]  # `lcrl.evaluation.setup`
-  evaluate: Callable[[Any], Any]
-
-  def __call__(self, params: Any) -> Any:
-    return self.evaluate(params)
-
-
-@contextlib.contextmanager
-def make_evaluator(
-  model: Any,
-  tokenizer: Any,
-  task: Task,
-  worker: RolloutWorker,
-  *,
-  say: Callable[[str], None] | None = None,
-  training: setup.Training | None = None,
-) -> Iterator[Evaluator]:
-  """An evaluator on the prompts of `eval_task`, else on those of `task`.
-
-  Args:
-    model: the learner of the run.
-    tokenizer: the tokenizer of its policy.
-    task: the task of the config's section task.
-    worker: the rollout worker of that task.
-    say: receives lines about data and progress; None: standard error.
-    training: the data that the policy learns from; None: the prompts of `task`.
-  """
-  s = model.settings
-  training = training or setup.of_task(task)
-  with contextlib.ExitStack() as stack:
-    if s.eval_task is not None:
-      task, worker = stack.enter_context(rollout_worker(model, tokenizer, s.eval_task, "eval_task"))
-    if not task.judged:
-      raise ValueError(
-        f"{task.name} has no verifier to evaluate a run by: name a task with one as eval_task, and "
-        "measure the answers to these prompts by experiments.evaluate --task."
-      )
-    prompts = first(task.prompts, s.eval.prompts)
-    temperature = eval_temperature(s)
-    if temperature != s.sampling.temperature:
-      engine = build_engine(
-        model,
-        worker.mesh,
-        end_ids=tokenizer.end_ids,
-        pad_id=tokenizer.pad_id,
-        temperature=temperature,
-      )
-      worker = dataclasses.replace(worker, engine=engine)
-    description = {
-      "data": dict(s.eval_task or s.built["task"]),
-      "model": setup.model_of(s.built["policy"]),
-      "prompts": len(prompts),
-      "samples": s.eval.samples,
-      "max_tokens": s.train.max_tokens,
-      "temperature": temperature,
-      **training.overlap(prompts),
-    }
-    setup.tell(description, say)
-    yield Evaluator(
-      description,
-      lambda params: evaluate(
-        worker,
-        params,
-        prompts,
-        samples=s.eval.samples,
-        cap=s.train.max_tokens,
-        batch=round_up_rows(worker.mesh, s.train.prompts),
-        key=step_key(s.seed, EVAL_STREAM),
-        progress=Progress("evaluation", len(prompts), say=say),
-      ),
-    )
+  return Verifier(task, workers=verify.workers, deadline=verify.deadline, memory=verify.memory)
 
 
 def eval_temperature(s: Any) -> float:

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from types import MappingProxyType, ModuleType
-from typing import Any, Literal, NamedTuple
+from typing import Annotated, Any, Literal, NamedTuple
 
 import optax
 
@@ -17,7 +17,6 @@ from lcrl.policies import sources as policies
 from lcrl.policies.hf import Source
 from lcrl.registry import annotated, check, find, hints_of, is_spec
 from lcrl.sampling import choices
-from lcrl.sampling.controls import Control
 from lcrl.tasks.task import Task
 from lcrl.training import optimizers
 from lcrl.training.iterative import reference_policy
@@ -27,9 +26,9 @@ from lcrl.training.pairs import settings as on_pairs
 from lcrl.training.pairs.losses import LOSSES
 from lcrl.training.reward_model import settings as reward_model
 from lcrl.training.rl import revise, settings
-from lcrl.training.sections import Lora
+from lcrl.training.sections import EvalSet, Lora, task_of
 from lcrl.types import Stage
-from lcrl.values import hints
+from lcrl.values import Within, hints
 
 
 class Named(NamedTuple):
@@ -42,7 +41,9 @@ class Named(NamedTuple):
 
 
 Section = type | Named
-TASK = Named(tasks, Task, more={"long": Literal["error", "skip"]})
+LONG = {"long": Literal["error", "skip"]}
+TASK = Named(tasks, Task, more=LONG | {"test_share": Annotated[float, Within(0, 0.99)]})
+EVAL_TASK = Named(tasks, Task, more=LONG | hints(EvalSet))
 BATCHES = ("encoded", "window", "pad_id", "seed", "shards", "pieces")
 SHARED: dict[str, Section] = {
   "policy": Named(policies, Source),
@@ -51,13 +52,13 @@ SHARED: dict[str, Section] = {
   "weights": Named(weights, run=("mask", "keep")),
   "lora": Lora,
 }
-ACTING: dict[str, Section] = SHARED | {"task": TASK, "eval_task": TASK}
+ACTING: dict[str, Section] = SHARED | {"task": TASK, "eval_task": EVAL_TASK}
 LEARNING: dict[str, Section] = SHARED | {
   "data": Named(sources, "Split", run=("tokenizer",)),
   "batches": Named(batches, run=BATCHES),
   "reference": Named(references),
 }
-ON_PAIRS: dict[str, Section] = {**ACTING, **LEARNING, **on_pairs.SECTIONS}
+ON_PAIRS: dict[str, Section] = {**ACTING, **LEARNING, **on_pairs.SECTIONS, "task": EVAL_TASK}
 SECTIONS: dict[str, dict[str, Section]] = {
   "rl": {
     **ACTING,
@@ -89,7 +90,7 @@ SECTIONS: dict[str, dict[str, Section]] = {
   },
 }
 del SECTIONS["iterative"]["data"]
-CONTROL = Named(choices, Control)
+CONTROL = Named(choices)
 PHASES = ("budget", "reward", "filter", "advantage", "loss")  # what `then` may replace
 
 
@@ -99,6 +100,8 @@ def section(run: str, path: tuple[str, ...]) -> Section | None:
     return CONTROL
   if len(path) == 3 and path[0] == "then":
     path = path[2:]
+  if len(path) == 2 and path[0] == "eval_tasks":
+    path = ("eval_task",)
   return SECTIONS.get(run, {}).get(path[0]) if len(path) == 1 else None
 
 
@@ -108,8 +111,10 @@ def check_functions(config: Mapping[str, Any]) -> None:
   run = config.get("run", "rl")
   known = {name: x for name, x in SECTIONS[run].items() if isinstance(x, Named)}
   for name, named in known.items():
-    if config.get(name) is not None:
+    if config.get(name) is not None and not (name == "eval_task" and not task_of(config[name])):
       check_function(named, config[name], name)
+  for name, spec in (config.get("eval_tasks") or {}).items():
+    check_function(EVAL_TASK, spec, f"eval_tasks.{name}")
   if (control := (config.get("sampling") or {}).get("control")) is not None:
     check_function(CONTROL, control, "sampling.control")
   for i, phase in enumerate(config.get("then") or ()):

@@ -53,15 +53,28 @@ TABLE: dict[str, dict[str, str]] = {
     "length/wrong_p{percent}": "percentile of the lengths of wrong answers",
     "length/difficulty_{level}": "mean length for prompts of this difficulty",
     "truncated": "share of answers that were cut at their cap",
+    "end_probability": "mean probability of the token that ended an answer, under the sampler at "
+    "its temperature; answers that their cap cut have none",
+    "term/{stage}": "mean of what this stage of the reward adds; these terms sum to `reward`",
     "kept_fraction": "share of rollouts that the filter keeps",
     "groups/all_right": "share of groups without a wrong answer",
     "groups/all_wrong": "share of groups without a right answer",
     "negative_adv_on_correct": "share of the kept right answers whose advantage is negative",
+    "length_term/negative_adv": "the same, of those whose score is at least the group's mean: the "
+    "verdict alone would not have given them a negative advantage",
+    "length_term/no_reward": "share of right answers whose shaped reward is 0 or less: other terms "
+    "took all that being right pays",
     "outcome/{outcome}": "number of answers with this outcome of verification",
     "alarm/collapse": "1 once accuracy and length have collapsed together",
+    "alarm/truncated": "1 from a step on whose share of truncated answers exceeds 0.2, until it "
+    "has fallen to 0.1",
     "rounds": "rounds of sampling that the batch took",
     "sampled/accuracy": "accuracy of all sampled answers, if only some of the groups are used",
     "sampled/length": "mean length of all sampled answers, likewise",
+    "pool/restarts": "how often an answer was sent back and started again because the pool of "
+    "pages ran dry, the mean over answers; with `sampling.slots`",
+    "pool/peak": "the largest share of the pages of a device in use at once, the mean over rounds; "
+    "likewise",
   },
   "Targets and states": {
     "budget/target": "mean target of the budget",
@@ -76,6 +89,9 @@ TABLE: dict[str, dict[str, str]] = {
     "state/reward/laser_d/longest": "the longest answer of the last batch, the fallback target",
     "state/reward/{stage}/rows_known": "share of prompts that have a history (HAPO)",
     "state/reward/{stage}/length": "mean of the histories (HAPO)",
+    "state/reward/effort/rows_known": "share of prompts with a reference length",
+    "state/reward/effort/reference": "mean reference length, in tokens",
+    "state/reward/effort/price_{level}": "price of a target's length at this level of effort",
     "state/reward/length_dual/price": "the price per `scale` tokens",
     "state/reward/lagrangian/multiplier_{component}": "the weight of a constraint",
     "state/reward/acoer/length": "average length of right answers",
@@ -119,6 +135,8 @@ TABLE: dict[str, dict[str, str]] = {
     "eval/accuracy": "share of right answers; of runs without a task see summary.json",
     "eval/tokens": "mean length of answers",
     "eval/truncated": "share of answers that were cut",
+    "eval/{set}/{name}": "`eval/{name}`, on a further set of `eval_tasks`",
+    "eval/asked/{budget}/{name}": "`eval/{name}` of answers to prompts that ask for this budget",
     "eval/sampled/tokens": "mean length of the policy's own answers to held-out prompts",
     "eval/sampled/truncated": "share of them that were cut",
     "eval/pairs/nll": "mean of -log-prob of a token of held-out chosen answers, in nats",

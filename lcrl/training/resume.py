@@ -18,7 +18,7 @@ MEANS |= {
   "policy.attention",
   "policy.decoding",
 }
-SECTIONS = ("checkpoint", "eval", "log", "mesh", "verify")
+SECTIONS = ("checkpoint", "eval", "eval_task", "eval_tasks", "log", "mesh", "verify")
 LIMITS = ("train.max_tokens", "train.max_prompt_tokens")  # may rise
 ABSENT = object()
 

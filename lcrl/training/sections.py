@@ -52,6 +52,20 @@ class Evaluate:
   prompts: Count = 128  # of eval_task, from the first on
   samples: Count = 1  # answers to each
   temperature: Temperature | None = None  # 0: the most likely token; None: that of `sampling`
+  targets: tuple[Count, ...] = ()  # tokens that prompts of eval_task ask for; (): the cap
+  levels: tuple[Whole, ...] = ()  # templates that they show, one for each target if both are given
+
+
+@dataclasses.dataclass(frozen=True)
+class EvalSet:
+  """The fields of `eval_task`, and of each section of `eval_tasks`, beside those of the task."""
+
+  same: bool = False  # its prompts may be training prompts; without fn: it takes those of `task`
+  prompts: Count | None = None  # from the first on; None: eval.prompts
+  samples: Count | None = None  # answers to each; None: eval.samples
+  max_tokens: Count | None = None  # of an answer; None: train.max_tokens
+  targets: tuple[Count, ...] | None = None  # None: eval.targets in eval_task, () elsewhere
+  levels: tuple[Whole, ...] | None = None  # None: eval.levels in eval_task, () elsewhere
 
 
 Target = Literal["query", "key", "value", "out", "gate", "up", "down"]
@@ -127,6 +141,17 @@ def section(cls: type[T], values: Mapping[str, Any], name: str) -> T:
   for field_name, value in values.items():
     check(value, types[field_name], f"{name}.{field_name}")
   return cls(**values)
+
+
+def eval_set(spec: Mapping[str, Any], name: str) -> EvalSet:
+  """The fields of an evaluation section that are not the task's."""
+  return section(EvalSet, {k: v for k, v in spec.items() if k in hints(EvalSet)}, name)
+
+
+def task_of(spec: Mapping[str, Any]) -> dict[str, Any]:
+  """The fields of a section that are the task's own."""
+  others = {"long", "test_share", *hints(EvalSet)}
+  return {name: value for name, value in spec.items() if name not in others}
 
 
 def check_sampling(s: Sampling) -> None:

@@ -28,6 +28,8 @@ def summary_of(
 ) -> dict[str, Any]:
   """`evaluation.summary` of the run folder, with method and evaluation setup.
 
+  "asked" and "following" stand there if prompts ask for budgets (`lcrl.evaluation.obedience`), and
+  "tasks" if there are further sets: name -> numbers, start, evaluation setup.
   "stopped" is the last step of a run that ended before `steps`, else None. While only the start has
   been evaluated, the numbers of the trained policy are None.
   """
@@ -43,9 +45,32 @@ def summary_of(
     device=evaluation.device(),
     commit=evaluation.commit(),
   )
-  return summary | {
-    "method": out.method or reward,
-    "stopped": done if done < steps else None,
-    "evaluated_at": final and final["step"],
+  setup = dict(setup)
+  setups = setup.pop("tasks", {})
+  tasks = {name: _task(name, setups[name], start, final) for name in setups}
+  asked = {name: final[name] for name in ("asked", "following") if final and name in final}
+  return (
+    summary
+    | asked
+    | ({"tasks": tasks} if tasks else {})
+    | {
+      "method": out.method or reward,
+      "stopped": done if done < steps else None,
+      "evaluated_at": final and final["step"],
+      "evaluation": dict(setup),
+    }
+  )
+
+
+def _task(
+  name: str, setup: Mapping[str, Any], start: Record | None, final: Record | None
+) -> dict[str, Any]:
+  """A further set of prompts: its last numbers, its first ones, and its setup."""
+  before, after = (
+    ((record or {}).get("tasks") or {}).get(name, UNKNOWN) for record in (start, final)
+  )
+  return {
+    **after,
+    "start": {key: before[key] for key in evaluation.POINT},
     "evaluation": dict(setup),
   }

@@ -121,6 +121,16 @@ METHODS = {
     ),
   ),
   "hapo_mean": dict(task=TWO_STEPS, reward=dict(fn="hapo_mean", rows=8)),
+  "effort": dict(
+    task=TWO_STEPS | dict(render=dict(fn="suffix", templates=("1?", "2?"))),
+    budget=dict(fn="effort", efforts=(0.5, 1.0), tokens=8, cap=CAP),
+    reward=dict(
+      fn="effort",
+      efforts=(0.5, 1.0),
+      reference=dict(fn="first_mean_reference", rows=8),
+      term=dict(fn="length_multiplier", levels=2, step_size=0.5),
+    ),
+  ),
   "acoer": dict(reward=dict(fn="acoer", interval=1)),
   "length_dual": dict(reward=dict(fn="length_dual", target=4, step_size=0.5)),
   "lagrangian": dict(reward=LAGRANGIAN),

@@ -17,6 +17,7 @@ CONFIG = {
   "policy": {"fn": "fresh", "vocab_size": 20, "hidden_size": 16, "layers": 1, "mlp_size": 16},
   "tokenizer": {"fn": "sums"},
   "task": {"fn": "arithmetic", "size": 64, "seed": 0},
+  "eval_task": {"same": True},
   "sampling": {"temperature": 1.0},
   "optimizer": {"fn": "adamw", "learning_rate": 1e-2},
   "mesh": {"data": 1, "fsdp": 1},

@@ -26,6 +26,14 @@ LAGRANGIAN = dict(
   components=[dict(fn="correctness"), dict(fn="length_penalty", alpha=0.1)],
   targets=[0.5, -1.0],
 )
+FIXED = dict(fn="fixed_reference", tokens=6)
+FIRST = dict(fn="first_mean_reference", rows=4)
+
+
+def effort_of(reference, term):
+  return dict(fn="effort", efforts=(0.5, 1.0), reference=reference, term=term)
+
+
 RESTARTS = dict(low=0.0, high=0.6, warmup=30, period=40)
 # What a reward does as its own response grows longer, others unchanged: of a right answer, and of a
 # wrong one, which never gains by being short unless it FALLS.
@@ -37,6 +45,7 @@ ROWS = [
   ("budget", dict(fn="subgroups", targets=(4, 8))),
   ("budget", dict(fn="scheduled", schedule=dict(fn="cosine_cycle", low=2, high=9, period=8))),
   ("budget", dict(fn="scheduled", schedule=dict(fn="stair_cosine", low=2, high=9, period=8))),
+  ("budget", dict(fn="effort", efforts=(0.5, 1.0), tokens=8, cap=9)),
   ("reward", LASER, STILL, STILL),
   ("reward", dict(fn="length_penalty", alpha=0.01), FALLS, FALLS),
   (
@@ -85,6 +94,16 @@ ROWS = [
   ("reward", LAGRANGIAN, ANY, ANY),
   ("reward", dict(fn="mrt"), STILL, STILL),
   ("reward", dict(fn="o1_pruner", low=-2.0, high=4.0), FALLS, FALLS),
+  ("reward", effort_of(FIXED, dict(fn="length_gate")), FALLS, STILL),
+  (
+    "reward",
+    effort_of(dict(fn="first_mean_reference", rows=4), dict(fn="target_band")),
+    FALLS,
+    STILL,
+  ),
+  ("reward", effort_of(FIXED, dict(fn="length_ratio", weight=0.5)), FALLS, FALLS),
+  ("reward", effort_of(FIXED, dict(fn="level_price", prices=(0.1, 0.2))), FALLS, FALLS),
+  ("reward", effort_of(FIXED, dict(fn="length_multiplier", levels=2)), FALLS, FALLS),
   ("filter", dict(fn="keep_all")),
   ("filter", dict(fn="mixed_correctness")),
   ("filter", dict(fn="all_right")),

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from lcrl.evaluation import seed_estimate
+from lcrl.evaluation import accuracy_efficiency_score, seed_estimate
 from lcrl.evaluation.laws import quadratic_peak
 
 REPRODUCED, NOT, UNTESTABLE = "reproduced", "not reproduced", "not testable"
@@ -41,6 +41,24 @@ def collapsed(result: Mapping[str, Any], start: Mapping[str, Any]) -> bool:
 
 def of(results: Results, name: str) -> list[Mapping[str, Any]]:
   return [r for r in results if r["method"] == name]
+
+
+def best_value(results: Results, starts: Starts, name: str) -> float:
+  """The coefficient with the highest AES against the start, start policies averaged."""
+  tried: dict[float, dict[str, list[Mapping[str, Any]]]] = {}
+  for r in of(results, name):
+    tried.setdefault(r["value"], {}).setdefault(r["start"], []).append(r)
+  score = lambda groups: float(np.mean([efficiency(starts, rows) for rows in groups.values()]))
+  return max(tried, key=lambda value: score(tried[value]), default=float("nan"))
+
+
+def efficiency(starts: Starts, rows: Sequence[Mapping[str, Any]]) -> float:
+  """AES of some runs against the starts that they began from."""
+  own = [starts[f"{r['start']}/{r['seed']}"] for r in rows]
+  points = [
+    float(np.mean([x[key] for x in some])) for some in (rows, own) for key in ("accuracy", "tokens")
+  ]
+  return accuracy_efficiency_score(*points)
 
 
 def units(results: Iterable[Mapping[str, Any]], number: Callable) -> dict[str, float]:
@@ -101,7 +119,7 @@ def step_bonus_beats_cap(results: Results, starts: Starts) -> Verdict:
     for name in ("laser", "hard_cap"):
       own = [r for r in (*of(results, name), *free) if f"{r['start']}/{r['seed']}" == unit]
       lines.append(np.array(sorted((r["tokens"], r["accuracy"]) for r in own)).reshape(-1, 2))
-    gap = _gap(*lines)
+    gap = line_gap(*lines)
     if gap is not None:
       gaps[unit] = gap
   verdict, words = _decide(gaps, dict.fromkeys(gaps, 0.0))
@@ -109,7 +127,7 @@ def step_bonus_beats_cap(results: Results, starts: Starts) -> Verdict:
   return Verdict(claim, rule, verdict, f"{words}; {points}")
 
 
-def _gap(first: np.ndarray, second: np.ndarray) -> float | None:
+def line_gap(first: np.ndarray, second: np.ndarray) -> float | None:
   """Mean height of one line of (x, y) over another where both are; None where they never are."""
   if len(first) < 2 or len(second) < 2:
     return None

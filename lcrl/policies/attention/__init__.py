@@ -22,6 +22,7 @@ __all__ = [
   "BACKENDS",
   "FUSED_HEAD_DIMS",
   "Backend",
+  "Device",
   "Spans",
   "attention",
   "chosen",

@@ -19,7 +19,7 @@ from jax.sharding import AbstractMesh
 
 from lcrl import recipes
 from lcrl.mesh import AXES, RULES, batch_shards
-from lcrl.policies import Config, make
+from lcrl.policies import Config, make, tpu_pages
 from lcrl.policies.config import OPTIONS
 from lcrl.policies.decoding import KERNELS
 from lcrl.sampling.jobs import PAGE, pages_of
@@ -89,9 +89,13 @@ class Described:
   def sampler(self) -> Sampler:
     sampling = self.settings.sampling
     config = dataclasses.replace(self.config, dtype=sampling.dtype or self.config.dtype)
-    able = self.nvidia and self.mesh.shape["tensor"] == 1
-    fused = able and KERNELS["triton"].refusal(config) is None
-    decoding = sampling.decoding or ("triton" if fused else "xla")
+    tensor = self.mesh.shape["tensor"]
+    if self.nvidia:
+      name, able = "triton", config.kv_heads % tensor == 0
+    else:
+      name, able = "pallas", not tpu_pages.misfit(sampling.slots, sampling.cache_dtype, tensor)
+    fused = able and KERNELS[name].refusal(config) is None
+    decoding = sampling.decoding or (name if fused else "xla")
     config = dataclasses.replace(config, decoding=decoding)
     return Sampler(Model(config), sampling.slots, sampling.cache_dtype)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import types
 from typing import Any, NamedTuple
 
 import jax
@@ -72,7 +73,8 @@ def make_sampler(model: Any) -> Any:
   """The engine of the run, but for the tokens of its tokenizer; or what describes it."""
   if not isinstance(model.mesh, Mesh):
     return model.sampler
-  return build_engine(model, model.mesh, end_ids=(0,), pad_id=0)
+  tokenizer = types.SimpleNamespace(end_ids=(0,), pad_id=0, encode=lambda text: [0])
+  return build_engine(model, model.mesh, tokenizer)
 
 
 def shares_prompt(model: Any) -> bool:

@@ -19,7 +19,8 @@ from lcrl.data.sources import Encoded
 from lcrl.losses.preference import stages
 from lcrl.mesh import batch_shards, check_divides, replicate
 from lcrl.registry import resolve
-from lcrl.training.build import build_tokenizer, ends_of, make_evaluator, rollout_worker
+from lcrl.training.build import build_tokenizer, ends_of, rollout_worker
+from lcrl.training.evaluator import make_evaluator
 from lcrl.training.iterative import pool as pools
 from lcrl.training.iterative.pool import Pool
 from lcrl.training.iterative.settings import Settings
@@ -74,7 +75,7 @@ def begin(settings: Settings, out: Workdir) -> Iterator[Run]:
   base = model.base()
   with contextlib.ExitStack() as stack:
     task, worker = stack.enter_context(rollout_worker(model, tokenizer, s.built["task"], "task"))
-    evaluate = stack.enter_context(make_evaluator(model, tokenizer, task, worker, say=out.note))
+    evaluate = make_evaluator(model, tokenizer, worker, say=out.note)
     start_round = pools.make_round(s, model, task, worker, base)
     yield Run(
       steps=s.train.steps,

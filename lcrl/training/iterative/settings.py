@@ -13,7 +13,16 @@ from lcrl.values import Count, Within, check
 
 # Sections whose fn names what to build.
 NAMED = ("task", "budget", "reward", "pairing", "loss", "batches", "policy", "optimizer")
-OPTIONAL = ("teacher", "learned", "weights", "reference", "lora", "tokenizer", "eval_task")
+OPTIONAL = (
+  "teacher",
+  "learned",
+  "weights",
+  "reference",
+  "lora",
+  "tokenizer",
+  "eval_task",
+  "eval_tasks",
+)
 
 
 @dataclasses.dataclass(frozen=True)

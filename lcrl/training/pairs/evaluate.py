@@ -14,8 +14,8 @@ from lcrl.data.batches import per_epoch
 from lcrl.data.sources import Encoded
 from lcrl.evaluation import plots, setup
 from lcrl.evaluation.intervals import Estimate, accuracy_estimate, mean_estimate
-from lcrl.training import build
-from lcrl.training.build import Evaluator
+from lcrl.training import build, evaluator
+from lcrl.training.evaluator import Evaluator
 from lcrl.training.pairs import metrics
 from lcrl.training.pairs.learner import PairLearner
 from lcrl.training.pairs.references import Reference
@@ -53,11 +53,9 @@ def make_evaluator(
   with contextlib.ExitStack() as stack:
     on_task = None
     if (spec := s.built.get("task")) is not None:
-      task, worker = stack.enter_context(build.rollout_worker(model, tokenizer, spec, "task"))
+      _, worker = stack.enter_context(build.rollout_worker(model, tokenizer, spec, "task"))
       training = setup.of_tokens([pair.prompt for pair in train], tokenizer)
-      on_task = stack.enter_context(
-        build.make_evaluator(model, tokenizer, task, worker, say=say, training=training)
-      )
+      on_task = evaluator.make_evaluator(model, tokenizer, worker, say=say, training=training)
       made_on = on_task.setup
     else:
       setup.tell(made_on, say)

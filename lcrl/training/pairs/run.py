@@ -20,7 +20,8 @@ from lcrl.data.sources import Encoded, fingerprint
 from lcrl.mesh import batch_shards, replicate
 from lcrl.registry import build, resolve
 from lcrl.training import resume
-from lcrl.training.build import Evaluator, build_tokenizer, ends_of
+from lcrl.training.build import build_tokenizer, ends_of
+from lcrl.training.evaluator import Evaluator
 from lcrl.training.metrics import Metrics, Sum, values
 from lcrl.training.pairs import references
 from lcrl.training.pairs.evaluate import make_evaluator, summarise

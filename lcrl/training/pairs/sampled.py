@@ -34,8 +34,7 @@ def make_sampler(
   prompts = [pair.prompt for pair in encoded if len(pair.prompt) <= limit][: s.eval.prompts]
   if not prompts:
     raise ValueError(f"no prompt is as short as train.max_prompt_tokens={limit}.")
-  ends = {"end_ids": tokenizer.end_ids, "pad_id": tokenizer.pad_id}
-  engine = build_engine(model, mesh, **ends, temperature=eval_temperature(s))
+  engine = build_engine(model, mesh, tokenizer, temperature=eval_temperature(s))
   gather = jax.jit(lambda x: x, out_shardings=replicated(mesh))
   key = step_key(s.seed, EVAL_STREAM)
   local = local_rows(mesh, batch)

@@ -32,7 +32,7 @@ FIELDS = (
   ("batches", "size", Count),
 )
 NAMED = ("loss", "data", "batches", "policy", "optimizer")  # sections whose fn names what to build
-OPTIONAL = ("weights", "reference", "lora", "tokenizer", "task", "eval_task")
+OPTIONAL = ("weights", "reference", "lora", "tokenizer", "task", "eval_task", "eval_tasks")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,6 +52,8 @@ class Evaluate:
   prompts: Count = 64  # that the policy answers itself, and of a task
   samples: Count = 1  # answers to each
   temperature: Temperature | None = None  # 0: the most likely token; None: that of `sampling`
+  targets: tuple[Count, ...] = ()  # tokens that prompts of the task ask for; (): the cap
+  levels: tuple[Whole, ...] = ()  # templates that they show, one for each target if both are given
 
 
 SECTIONS = {
@@ -83,15 +85,19 @@ class Settings:
 
   @property
   def eval_task(self) -> dict[str, Any] | None:
-    """As `playing.judging` asks for it."""
+    """The section, if any, as evaluations ask for it."""
     return self.built.get("eval_task")
+
+  @property
+  def eval_tasks(self) -> dict[str, Any]:
+    return self.built.get("eval_tasks", {})
 
 
 def read(config: Mapping[str, Any]) -> Settings:
   """Raises ValueError for a missing, unknown or unread section, or a value out of range."""
   known = {*NAMED, *OPTIONAL, *SECTIONS, "seed", "run"}
   config = check_sections(config, known, {*NAMED, "train", "mesh", "seed"})
-  if "task" not in config and (idle := {"verify", "eval_task"} & config.keys()):
+  if "task" not in config and (idle := {"verify", "eval_task", "eval_tasks"} & config.keys()):
     raise ValueError(f"nothing reads the section {sorted(idle)[0]}: the config has no task.")
   settings = Settings(
     run=config["run"],

@@ -8,7 +8,7 @@ from typing import Any
 
 from lcrl.data.sources import Encoded
 from lcrl.evaluation import setup
-from lcrl.training.build import Evaluator
+from lcrl.training.evaluator import Evaluator
 from lcrl.training.pairs.evaluate import data_section, make_pair_scorer, point, setup_of, table
 from lcrl.training.pairs.learner import PairLearner
 from lcrl.training.pairs.references import Reference

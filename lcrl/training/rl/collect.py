@@ -25,6 +25,7 @@ from lcrl.training.rl.budgets import ask_budget
 from lcrl.training.rl.length_history import LengthHistory
 from lcrl.training.rl.oversampling import oversampling_factor, prompts_to_sample
 from lcrl.training.rl.pipeline import RolloutPipeline
+from lcrl.training.rl.pool_metrics import PoolMetrics
 from lcrl.types import Recipe, Rollouts, Stage
 
 PyTree = Any
@@ -47,7 +48,7 @@ class Collected:
   position: int  # in the data stream, after the rollouts
   rounds: int
   passed: tuple[int, int]  # groups sampled, and those of them that train
-  metrics: Metrics  # of all sampled groups, if the step chooses among them
+  metrics: Metrics  # means: of all sampled groups, if the step chooses among them; of the pool
   seconds: float  # of sampling on the devices, over all rounds
   # Seconds that the host waited for samples and for verdicts; overlapped work is not counted.
   times: Metrics
@@ -90,6 +91,7 @@ class Collector:
     self._chooses = max_rounds > 1 or predict
     # Only slots have an order: without them all rows start at once.
     self._history = LengthHistory() if getattr(pipeline.worker.engine, "slots", None) else None
+    self._pool_metrics = PoolMetrics()
     mesh = pipeline.mesh
     self._would_train = jax.jit(self._groups_that_train, out_shardings=replicated(mesh))
     self._select = jax.jit(select_groups, out_shardings=batch_sharding(mesh))
@@ -132,6 +134,7 @@ class Collector:
         waited += max(sampled.end - start, 0.0)
         sampling += sampled.end - sampled.start
         position += len(r.prompt_ids)
+        metrics = merge(metrics, self._pool_metrics(rollouts.pool))
         if self._history is not None:
           self._history.observe(to_local(r.prompt_ids), to_local(r.lengths))
         if self._chooses:

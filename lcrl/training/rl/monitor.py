@@ -10,7 +10,7 @@ from functools import partial
 import jax
 import numpy as np
 
-from lcrl.data.lengths import first
+from lcrl.data.choosing import first
 from lcrl.mesh import batch_shards, replicated, shard_batch
 from lcrl.rollouts.worker import RolloutWorker
 from lcrl.tasks.task import Task

@@ -50,7 +50,9 @@ def make_shape(
 
   def stats(batch: Batch, states: Recipe[PyTree]) -> tuple[dict[str, jax.Array], Metrics]:
     numbers = recipes.numbers(learner.recipe, states)
-    return batch_stats(batch), {name: known(x) for name, x in numbers.items()}
+    terms_of = learner.recipe.reward.terms
+    terms = terms_of(states.reward, batch.rollouts) if terms_of else {}
+    return batch_stats(batch, terms), {name: known(x) for name, x in numbers.items()}
 
   stats_of = jax.jit(stats, out_shardings=replicated(learner.mesh))
 

@@ -16,7 +16,7 @@ import jax
 from jax.sharding import Mesh
 
 from lcrl import recipes
-from lcrl.data.lengths import rows
+from lcrl.data.choosing import rows
 from lcrl.mesh import to_global, to_local
 from lcrl.rollouts.grader import LocalRollouts, RolloutGrader
 from lcrl.rollouts.worker import Interval, PendingRollouts, RolloutWorker

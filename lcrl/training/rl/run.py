@@ -16,7 +16,8 @@ from lcrl.data.lengths import counted_prefix
 from lcrl.registry import build, explained
 from lcrl.rollouts.worker import RolloutWorker
 from lcrl.tasks.task import Prompt, Task
-from lcrl.training.build import build_tokenizer, ends_of, make_evaluator, rollout_worker
+from lcrl.training.build import build_tokenizer, ends_of, rollout_worker
+from lcrl.training.evaluator import make_evaluator
 from lcrl.training.metrics import Mean, Metrics, Sum, merge, values
 from lcrl.training.progress import introduce, say
 from lcrl.training.resume import fingerprint
@@ -36,7 +37,7 @@ from lcrl.training.rl.pipeline import (
 from lcrl.training.rl.queue import RolloutQueue
 from lcrl.training.rl.settings import Settings
 from lcrl.training.rl.step_log import StepLogger, line
-from lcrl.training.rl.step_metrics import state_section
+from lcrl.training.rl.step_metrics import state_section, truncation_section
 from lcrl.training.run import Evaluation, Run, Step
 from lcrl.training.skipped import Skips
 from lcrl.training.summary import summary_of
@@ -148,7 +149,7 @@ def begin(settings: Settings, out: Workdir) -> Iterator[Run]:
     task, worker = stack.enter_context(rollout_worker(learner, tokenizer, s.built["task"], "task"))
     learned = providers(s.learned, learner, tokenizer, recipes.signals(learner.recipe))
     pipeline = make_pipeline(learner, worker, learned)
-    evaluator = stack.enter_context(make_evaluator(learner, tokenizer, task, worker, say=out.note))
+    evaluator = make_evaluator(learner, tokenizer, worker, say=out.note)
 
     def steps_from(first: int) -> Callable[[TrainState], Step]:
       logger = StepLogger(out, tokenizer, s, first, task)
@@ -199,8 +200,15 @@ def prompt_content(prompt: Prompt) -> tuple[Any, ...]:
 
 def evaluation(measured: dict[str, Any]) -> Evaluation:
   """The record of an evaluation on prompts, as the loop writes it."""
-  numbers = {f"eval/{name}": measured[name] for name in ("accuracy", "tokens", "truncated")}
+  names = ("accuracy", "tokens", "truncated")
+  numbers = {f"eval/{name}": measured[name] for name in names}
   text = f"right {measured['accuracy']:.1%}, {measured['tokens']:.1f} tokens"
+  for task, record in measured.get("tasks", {}).items():
+    numbers |= {f"eval/{task}/{name}": record[name] for name in names}
+    text += f"; {task}: {record['accuracy']:.1%}, {record['tokens']:.1f}"
+  for point in measured.get("asked", ()):
+    where = f"eval/asked/{point['label'].replace(' ', '_')}"
+    numbers |= {f"{where}/{name}": point[name] for name in names[:2]}
   return Evaluation(measured, numbers, text)
 
 
@@ -209,5 +217,6 @@ def finish(
 ) -> dict[str, Any]:
   """Writes summary.json and report.md from the files of the folder."""
   summary = summary_of(out, reward=reward, seed=seed, steps=steps, setup=setup)
-  out.report(summary, sections=state_section(out.steps()))
+  rows = out.steps()
+  out.report(summary, sections=[*truncation_section(rows), *state_section(rows)])
   return summary

@@ -83,7 +83,8 @@ class Settings:
   seed: int
   slots: dict[str, Any]  # and "then", what takes their place later
   built: dict[str, Any]
-  eval_task: dict[str, Any] | None  # None: the training task
+  eval_task: dict[str, Any] | None  # None: the share of `task` that is held out
+  eval_tasks: dict[str, Any]  # name -> a further set of prompts
   revise: dict[str, Any] | None  # what the host does to rollouts; None: nothing
   learned: dict[str, Any]  # signal -> the reward model that gives it
   lora: Lora | None  # None: all parameters are trained
@@ -102,6 +103,7 @@ def read(config: Mapping[str, Any]) -> Settings:
   optional = {
     "tokenizer",
     "eval_task",
+    "eval_tasks",
     "revise",
     "learned",
     "lora",
@@ -120,6 +122,7 @@ def read(config: Mapping[str, Any]) -> Settings:
     "seed",
     "run",
     "eval_task",
+    "eval_tasks",
     "revise",
     "learned",
     "lora",
@@ -135,6 +138,7 @@ def read(config: Mapping[str, Any]) -> Settings:
     slots={name: config[name] for name in (*SLOTS, "then") if name in config},
     built={name: config[name] for name in BUILT if name in config},
     eval_task=config.get("eval_task"),
+    eval_tasks=config.get("eval_tasks", {}),
     revise=config.get("revise"),
     lora=section(Lora, config["lora"], "lora") if "lora" in config else None,
     learned=check(config.get("learned", {}), Mapping[str, Mapping[str, Any]], "learned"),

@@ -11,7 +11,7 @@ from lcrl.training.rl.collect import Collected
 from lcrl.training.rl.phases import Shaped
 from lcrl.training.rl.samples import Samples
 from lcrl.training.rl.settings import Settings
-from lcrl.training.rl.step_metrics import CollapseAlarm, preflight, step_metrics
+from lcrl.training.rl.step_metrics import CollapseAlarm, TruncationAlarm, preflight, step_metrics
 from lcrl.training.workdir import Workdir
 
 
@@ -22,6 +22,8 @@ class StepLogger:
     self.numbers: dict[str, float] = {}  # metrics of the last batch
     self._out, self._alarm, self._checked = out, CollapseAlarm(), not out.writes
     if out.writes:
+      past = out.steps()[-1:]  # of a run that resumes
+      self._cut = TruncationAlarm(above=any(row.get("alarm/truncated") for row in past))
       every, count = s.checkpoint.every, s.log.samples
       self._samples = Samples(out.path, tokenizer, step=first, every=every, count=count, task=task)
 
@@ -45,7 +47,14 @@ class StepLogger:
     self._samples.write(step, shaped.batch)
     if self._alarm(numbers["accuracy"], numbers["length/mean"]):
       logging.warning("step %d: accuracy and length are collapsing together.", step)
-    self.numbers = numbers | {"alarm/collapse": float(self._alarm.rung)}
+    if self._cut(numbers["truncated"]):
+      logging.warning(
+        "step %d: %.1f%% of the answers were cut at their cap.", step, 100 * numbers["truncated"]
+      )
+    self.numbers = numbers | {
+      "alarm/collapse": float(self._alarm.rung),
+      "alarm/truncated": float(self._cut.above),
+    }
 
 
 def line(numbers: dict[str, float]) -> str:

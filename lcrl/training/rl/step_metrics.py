@@ -16,15 +16,15 @@ import numpy as np
 
 from lcrl.masked import masked_mean
 from lcrl.training.metrics import Max, Mean, Metrics, Sum
-from lcrl.types import Batch, Outcome
+from lcrl.types import Batch, Outcome, Rollouts
 
 BatchStats = dict[str, np.ndarray]
 QUANTILES = (10, 50, 90)  # of lengths, in per cent
 
 
-def batch_stats(batch: Batch) -> dict[str, jax.Array]:
-  """The [B, G] arrays of a batch that metrics need: budgets as "budget/...", and the lengths that
-  the reward compares with as "target/..."."""
+def batch_stats(batch: Batch, terms: Mapping[str, jax.Array] | None = None) -> dict[str, jax.Array]:
+  """The [B, G] arrays of a batch that metrics need: budgets as "budget/...", the lengths that the
+  reward compares with as "target/...", and its `terms` (`Stage.terms`) as "term/..."."""
   r, advantages = batch.rollouts, batch.advantages
   if advantages.ndim == 3:
     advantages = masked_mean(advantages, r.mask, axis=-1)
@@ -32,6 +32,7 @@ def batch_stats(batch: Batch) -> dict[str, jax.Array]:
     "advantages": advantages,
     "correct": r.correct,
     "difficulty": jnp.broadcast_to(r.difficulty[:, None], r.correct.shape),
+    "end_log_probs": end_log_probs(r),
     "keep": batch.keep,
     "lengths": r.lengths,
     "outcome": r.outcome,
@@ -41,7 +42,18 @@ def batch_stats(batch: Batch) -> dict[str, jax.Array]:
     "valid": r.valid,
     "budget/target": r.budget.target,
     "budget/cap": r.budget.cap,
-  } | {f"target/{name}": x for name, x in (batch.targets or {}).items()}
+    **{f"target/{name}": x for name, x in (batch.targets or {}).items()},
+    **{f"term/{name}": x for name, x in (terms or {}).items()},
+  }
+
+
+def end_log_probs(r: Rollouts) -> jax.Array:
+  """Log-prob of the token that ended each response, under its sampler; nan where the cap or a
+  revision ended it. [B, G] float32."""
+  last = r.mask.shape[-1] - 1 - jnp.argmax(r.mask[..., ::-1], -1, keepdims=True)
+  at_last = lambda x: jnp.take_along_axis(x, last, -1)[..., 0]
+  ended = r.mask.any(-1) & at_last(r.drawn) & ~r.truncated
+  return jnp.where(ended, at_last(r.sampler_log_probs), jnp.nan)
 
 
 def step_metrics(f: BatchStats) -> Metrics:
@@ -62,9 +74,10 @@ def step_metrics(f: BatchStats) -> Metrics:
     "kept_fraction": mean(f["keep"], valid),
     "groups/all_right": mean((correct | ~valid).all(-1), groups),
     "groups/all_wrong": mean((~correct | ~valid).all(-1), groups),
-    # Right answers that the length term turned into bad examples.
-    "negative_adv_on_correct": mean(f["advantages"] < 0, right & f["keep"]),
+    **_length_term(f, right),
   }
+  ended = valid & np.isfinite(f["end_log_probs"])
+  metrics["end_probability"] = mean(np.exp(f["end_log_probs"]), ended)
   for side, where in (("", valid), ("right_", right), ("wrong_", wrong)):
     for q in QUANTILES if where.any() else ():
       metrics[f"length/{side}p{q}"] = Mean(float(np.percentile(lengths[where], q)), 1.0)
@@ -74,6 +87,8 @@ def step_metrics(f: BatchStats) -> Metrics:
     if name.startswith("target/"):
       # What the cap cut has not ended.
       metrics[f"within_{name}"] = mean(lengths + f["truncated"] <= f[name], right & there)
+  for name in (name for name in f if name.startswith("term/")):
+    metrics[name] = mean(f[name], valid)
   for outcome in Outcome:
     metrics[f"outcome/{outcome.name.lower()}"] = Sum(int((f["outcome"] == outcome)[valid].sum()))
   for level in np.unique(f["difficulty"][valid]).tolist()[:16]:
@@ -81,6 +96,21 @@ def step_metrics(f: BatchStats) -> Metrics:
     metrics[f"accuracy/difficulty_{level}"] = mean(correct, at_level)
     metrics[f"length/difficulty_{level}"] = mean(lengths, at_level)
   return metrics
+
+
+def _length_term(f: BatchStats, right: np.ndarray) -> Metrics:
+  """Shares of the right answers that whatever the reward adds to the verdict made bad examples."""
+  share = lambda x, where: Mean(float(x[where].sum()), int(where.sum()))
+  kept, negative = right & f["keep"], f["advantages"] < 0
+  groups = np.maximum(f["valid"].sum(-1, keepdims=True), 1)
+  scores = np.where(f["valid"], f["scores"], 0.0)
+  # An advantage of the verdict alone is positive above the group's mean score.
+  good = scores >= scores.sum(-1, keepdims=True) / groups - 1e-6
+  return {
+    "negative_adv_on_correct": share(negative, kept),
+    "length_term/negative_adv": share(negative & good, kept),
+    "length_term/no_reward": share(f["rewards"] <= 0, right),
+  }
 
 
 def preflight(f: BatchStats, *, rounds: int, sampling_s: float) -> tuple[str, list[str]]:
@@ -139,6 +169,21 @@ def state_section(steps: Sequence[Mapping[str, float]]) -> list[str]:
   return ["\n".join([*head, *rows])] if rows else []
 
 
+def truncation_section(steps: Sequence[Mapping[str, float]]) -> list[str]:
+  """A section of a report: the steps at which `TruncationAlarm` rang. Nothing, if it never did."""
+  alarm = TruncationAlarm()
+  rang = [(row["step"], row["truncated"]) for row in steps if alarm(row.get("truncated") or 0.0)]
+  if not rang:
+    return []
+  listed = ", ".join(f"{step:.0f} ({share:.1%})" for step, share in rang[:10])
+  listed += f" and {len(rang) - 10} more times" if len(rang) > 10 else ""
+  return [
+    "## Truncated answers",
+    f"**Warning. {TruncationAlarm.SAYS} from step {listed} on.** The verdict on such an answer is "
+    "that on an unfinished one: raise `train.max_tokens`, or reward shorter answers.",
+  ]
+
+
 def device_memory() -> str:
   """Memory in use and its limit on the first local device; empty where it does not say."""
   stats: Any = jax.local_devices()[0].memory_stats()
@@ -174,3 +219,19 @@ class CollapseAlarm:
     rings = now < (1 - self._drop) * best and tokens < self._share * then
     first, self.rung = rings and not self.rung, self.rung or rings
     return first
+
+
+class TruncationAlarm:
+  """Rings when the share of truncated answers rises above `limit`; again after it fell to half."""
+
+  LIMIT = 0.2
+  SAYS = f"More than {LIMIT:.0%} of the answers were cut at their cap"
+
+  def __init__(self, *, limit: float = LIMIT, above: bool = False):
+    self._limit, self.above = limit, above
+
+  def __call__(self, truncated: float) -> bool:
+    """True at the steps where it rings."""
+    was = self.above
+    self.above = truncated > (self._limit / 2 if was else self._limit)
+    return self.above and not was

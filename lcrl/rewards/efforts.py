@@ -1,0 +1,229 @@
+"""Effort: a target that is a share of a reference length, and what a reward makes of it.
+
+  target = efforts[level] * reference,   reward = term(reward of base, length, target)
+
+The level is that of the budget (`lcrl.budgets.effort`), which the prompt shows. The terms are bare
+functions, too. A cut answer has not ended within its target (`ended_length`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from lcrl.checks import same_shape
+from lcrl.masked import as_float, masked_mean
+from lcrl.rewards.base import ended_length, shaped_with_state
+from lcrl.rewards.references import Reference
+from lcrl.types import PyTree, Rollouts, Stage
+
+__all__ = [
+  "Term",
+  "effort",
+  "length_gate",
+  "length_gate_reward",
+  "length_multiplier",
+  "length_ratio",
+  "length_ratio_reward",
+  "level_price",
+  "level_price_reward",
+  "target_band",
+  "target_band_reward",
+]
+
+
+def length_gate_reward(
+  rewards: jax.Array, lengths: jax.Array, targets: jax.Array, *, outside: float = 0.0
+) -> jax.Array:
+  """The reward within the target, `outside` beyond it. [...] each -> [...].
+
+  Sources: adaptive effort control, arXiv:2510.27042 (right * 1{length <= e * T_avg}); K3's effort
+  training, arXiv:2607.24653 (outside -1).
+
+  >>> print(length_gate_reward(jnp.ones(2), jnp.array([8, 9]), jnp.full(2, 8.0), outside=-1.0))
+  [ 1. -1.]
+  """
+  same_shape(rewards=rewards, lengths=lengths, targets=targets)
+  return jnp.where(as_float(lengths) <= targets, as_float(rewards), outside)
+
+
+def length_ratio_reward(
+  rewards: jax.Array,
+  lengths: jax.Array,
+  targets: jax.Array,
+  *,
+  weight: float = 0.1,
+  penalty: float = 1.0,
+) -> jax.Array:
+  """A bonus of a share of the reward below the target, a penalty above it, by length / target.
+
+    s = min(1, weight * (1 - length / target)),  r + r * max(s, 0) + penalty * min(s, 0)
+
+  Source: Nemotron's effort levels in NeMo-RL (weight 0.1, penalty 1). [...] each -> [...].
+
+  >>> lengths, targets = jnp.array([0, 20]), jnp.full(2, 10.0)
+  >>> print(length_ratio_reward(jnp.ones(2), lengths, targets, weight=0.5))
+  [1.5 0.5]
+  """
+  same_shape(rewards=rewards, lengths=lengths, targets=targets)
+  rewards = as_float(rewards)
+  score = jnp.minimum(1.0, weight * (1 - as_float(lengths) / targets))
+  return rewards + rewards * jnp.maximum(score, 0.0) + penalty * jnp.minimum(score, 0.0)
+
+
+def target_band_reward(
+  rewards: jax.Array,
+  lengths: jax.Array,
+  targets: jax.Array,
+  *,
+  free: float = 1.0,
+  full: float = 2.0,
+  least: float = 0.0,
+) -> jax.Array:
+  """A factor of 1 up to `free` targets, which falls to `least` at `full` targets.
+
+  Only positive rewards shrink: a wrong answer does not gain by being long. [...] each -> [...].
+
+  Source: the band of NeMo-RL's length penalties.
+
+  >>> lengths = jnp.array([10, 15, 30])
+  >>> print(target_band_reward(jnp.ones(3), lengths, jnp.full(3, 10.0)))
+  [1.  0.5 0. ]
+  """
+  same_shape(rewards=rewards, lengths=lengths, targets=targets)
+  if not (0 <= free < full and 0 <= least <= 1):
+    raise ValueError(
+      f"0 <= free < full and 0 <= least <= 1 must hold, got {free}, {full} and {least}."
+    )
+  rewards = as_float(rewards)
+  share = jnp.clip((as_float(lengths) / targets - free) / (full - free), 0.0, 1.0)
+  return jnp.where(rewards > 0, rewards * (1 - share * (1 - least)), rewards)
+
+
+def level_price_reward(rewards: jax.Array, lengths: jax.Array, prices: jax.Array) -> jax.Array:
+  """r - price * length, with the price of the rollout's effort. [...] each -> [...].
+
+  Source: R = R_task - lambda(e) * tokens, as Inkling describes its continuous effort.
+
+  >>> print(level_price_reward(jnp.ones(2), jnp.full(2, 16), jnp.array([0.0, 1 / 64])))
+  [1.   0.75]
+  """
+  same_shape(rewards=rewards, lengths=lengths, prices=prices)
+  return as_float(rewards) - as_float(prices) * as_float(lengths)
+
+
+class Term(NamedTuple):
+  """What a reward makes of lengths and targets."""
+
+  init: Callable[[], PyTree]
+  # (state, rewards [B, G], rollouts, targets [B, G]) -> rewards, state; targets are finite
+  apply: Callable[[PyTree, jax.Array, Rollouts, jax.Array], tuple[jax.Array, PyTree]]
+  levels: int = 0  # that it has numbers for; 0: any
+  numbers: Callable[[PyTree], dict[str, jax.Array]] = lambda state: {}  # `Stage.numbers`
+
+
+def _stateless(reward: Callable[[jax.Array, jax.Array, jax.Array], jax.Array]) -> Term:
+  def apply(state, rewards, r: Rollouts, targets):
+    return reward(rewards, ended_length(r.lengths, targets, r.truncated), targets), state
+
+  return Term(lambda: (), apply)
+
+
+def length_gate(*, outside: float = 0.0) -> Term:
+  """`length_gate_reward`, for the argument `term` of `effort`."""
+  return _stateless(partial(length_gate_reward, outside=outside))
+
+
+def length_ratio(*, weight: float = 0.1, penalty: float = 1.0) -> Term:
+  """`length_ratio_reward`, for the argument `term` of `effort`."""
+  return _stateless(partial(length_ratio_reward, weight=weight, penalty=penalty))
+
+
+def target_band(*, free: float = 1.0, full: float = 2.0, least: float = 0.0) -> Term:
+  """`target_band_reward`, for the argument `term` of `effort`."""
+  return _stateless(partial(target_band_reward, free=free, full=full, least=least))
+
+
+def level_price(*, prices: Sequence[float]) -> Term:
+  """`level_price_reward` with one price a level, for the argument `term` of `effort`."""
+
+  def apply(state, rewards, r: Rollouts, targets):
+    del targets
+    price = jnp.asarray(prices, jnp.float32)[r.budget.level]
+    return level_price_reward(rewards, r.lengths, price), state
+
+  return Term(lambda: (), apply, len(prices))
+
+
+def length_multiplier(
+  *, levels: int, step_size: float = 0.1, most: float = 1.0, relax: float = 1.0
+) -> Term:
+  """A price of each level that climbs while its answers are longer than their targets on average.
+
+    excess = mean over the level of (length / target - 1)
+    price <- clip(price + step_size * excess * (relax if excess < 0 else 1), 0, most)
+    r - price * length / target
+
+  Projected dual ascent on length / target <= 1; a batch pays the prices from before its update.
+  State: [levels] float32.
+  """
+
+  def apply(price, rewards, r: Rollouts, targets):
+    share = as_float(ended_length(r.lengths, targets, r.truncated)) / targets
+    paid = rewards - price[r.budget.level] * share
+    of_level = lambda k: masked_mean(share - 1.0, (r.budget.level == k) & r.valid)
+    excess = jax.vmap(of_level)(jnp.arange(levels))
+    moved = price + step_size * jnp.where(excess < 0, relax, 1.0) * excess
+    return paid, jnp.clip(moved, 0.0, most).astype(price.dtype)
+
+  numbers = lambda price: {f"effort/price_{k}": price[k] for k in range(levels)}
+  return Term(lambda: jnp.zeros(levels, jnp.float32), apply, levels, numbers)
+
+
+class EffortState(NamedTuple):
+  reference: PyTree
+  term: PyTree
+
+
+def effort(
+  *, efforts: Sequence[float], reference: Reference, term: Term, base: Stage | None = None
+) -> Stage:
+  """Rewards by the effort that each rollout's prompt asked for: see the top of this module.
+
+  Args:
+    efforts: shares of the reference, one a level of the budget.
+    reference: a length of each prompt, such as `fixed_reference` or `first_mean_reference`.
+    term: what becomes of lengths and targets, such as `length_gate`.
+    base: the reward that the term changes; None: plain correctness.
+  Raises:
+    ValueError: an effort is not positive, or the term has numbers for other levels.
+  """
+  if not efforts or min(efforts) <= 0:
+    raise ValueError(f"efforts must be positive, got {tuple(efforts)}.")
+  if term.levels not in (0, len(efforts)):
+    raise ValueError(f"the term has {term.levels} levels; there are {len(efforts)} efforts.")
+
+  def targets(state: EffortState, r: Rollouts) -> jax.Array:
+    share = jnp.asarray(efforts, jnp.float32)[r.budget.level]
+    return share * reference.read(state.reference, r)[:, None]
+
+  def shape(state: EffortState, rewards, r: Rollouts):
+    aimed = targets(state, r)
+    known = jnp.isfinite(aimed)
+    changed, own = term.apply(state.term, rewards, r, jnp.where(known, aimed, as_float(r.lengths)))
+    rewards = jnp.where(known, changed, rewards)
+    return rewards, EffortState(reference.update(state.reference, r), own)
+
+  stage = shaped_with_state(
+    base,
+    lambda: EffortState(reference.init(), term.init()),
+    shape,
+    targets=lambda state, r: {"effort": targets(state, r)},
+    numbers=lambda state: reference.numbers(state.reference) | term.numbers(state.term),
+  )
+  rows = [n for n in (stage.rows, reference.rows) if n]
+  return stage._replace(rows=min(rows, default=0))

@@ -1,0 +1,128 @@
+"""Reference lengths of prompts in tokens, which an effort is a share of (`lcrl.rewards.effort`).
+
+A reference is inf where there is none yet. It is read before the rollouts of a step change it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from lcrl.checks import positive
+from lcrl.masked import as_float, masked_mean, masked_quantile
+from lcrl.types import PyTree, Rollouts
+
+__all__ = [
+  "Reference",
+  "first_mean_reference",
+  "fixed_reference",
+  "group_mean_reference",
+  "right_percentile_reference",
+  "running_mean_reference",
+]
+
+
+class Reference(NamedTuple):
+  """How a reference length of each prompt is kept."""
+
+  init: Callable[[], PyTree]
+  read: Callable[[PyTree, Rollouts], jax.Array]  # -> [B], inf where there is none
+  update: Callable[[PyTree, Rollouts], PyTree]
+  rows: int = 0  # of the data set that the state has room for; 0: it keeps nothing by row
+  numbers: Callable[[PyTree], dict[str, jax.Array]] = lambda state: {}  # `Stage.numbers`
+
+
+def fixed_reference(*, tokens: float) -> Reference:
+  """The same length for every prompt."""
+  positive(tokens=tokens)
+  read = lambda state, r: jnp.full(r.prompt_ids.shape, tokens, jnp.float32)
+  return Reference(lambda: (), read, lambda state, r: state)
+
+
+def group_mean_reference() -> Reference:
+  """The mean length of the group itself: what the policy spends on the prompt now.
+
+  Source: T_avg of adaptive effort control, arXiv:2510.27042.
+  """
+
+  def read(state, r: Rollouts):
+    del state
+    return _mean(r.lengths, r.valid)
+
+  return Reference(lambda: (), read, lambda state, r: state)
+
+
+def first_mean_reference(*, rows: int) -> Reference:
+  """The mean length of the first group of each prompt, kept from then on: that of the start policy,
+  if every prompt is sampled early. State: [rows] float32.
+
+  Source: b0 of K3's effort training, arXiv:2607.24653, which is that of the start.
+  """
+  return _by_row(rows, lambda old, r: jnp.where(jnp.isfinite(old), old, _mean(r.lengths, r.valid)))
+
+
+def running_mean_reference(*, rows: int, decay: float = 0.5) -> Reference:
+  """decay * old + (1 - decay) * mean of the group; the mean of the first group at first.
+
+  State: [rows] float32.
+  """
+  if not 0 <= decay < 1:
+    raise ValueError(f"decay must be in [0, 1), got {decay}.")
+
+  def change(old, r: Rollouts):
+    new = _mean(r.lengths, r.valid)
+    mixed = decay * jnp.where(jnp.isfinite(old), old, new) + (1 - decay) * new
+    return jnp.where(jnp.isfinite(new), mixed, old)
+
+  return _by_row(rows, change)
+
+
+def right_percentile_reference(
+  *, rows: int, percentile: float = 0.5, keep: bool = True
+) -> Reference:
+  """The percentile of the lengths of the right answers of a group: of the first one with a right
+  answer (`keep`), or of the latest. State: [rows] float32.
+
+  Source: budget(x) of Toggle, Kimi K2.5, arXiv:2602.02276, fixed at the start.
+  """
+
+  def change(old, r: Rollouts):
+    right = r.correct & r.valid
+    new = jnp.where(jnp.any(right, -1), masked_quantile(r.lengths, right, percentile), jnp.inf)
+    return jnp.where(jnp.isfinite(old) & keep | ~jnp.isfinite(new), old, new)
+
+  if not 0 <= percentile <= 1:
+    raise ValueError(f"percentile must be between 0 and 1, got {percentile}.")
+  return _by_row(rows, change)
+
+
+def _mean(lengths: jax.Array, valid: jax.Array) -> jax.Array:
+  """[B, G] -> [B], inf for a group without a valid rollout."""
+  return jnp.where(jnp.any(valid, -1), masked_mean(as_float(lengths), valid, -1), jnp.inf)
+
+
+def _by_row(rows: int, change: Callable[[jax.Array, Rollouts], jax.Array]) -> Reference:
+  """One number a row of the data set: `change(old [B], rollouts) -> new [B]`.
+
+  A prompt that stands in a batch twice takes the smaller of its new values.
+  """
+  positive(rows=rows)
+
+  def read(state, r: Rollouts):
+    return state.at[r.prompt_ids].get(mode="fill", fill_value=jnp.inf)
+
+  def update(state, r: Rollouts):
+    new = change(read(state, r), r).astype(state.dtype)
+    # Rows of padding have no valid rollout, and keep what they had.
+    ids = jnp.where(jnp.any(r.valid, -1), r.prompt_ids, rows)
+    return state.at[ids].set(jnp.inf, mode="drop").at[ids].min(new, mode="drop")
+
+  def numbers(state):
+    known = jnp.isfinite(state)
+    mean = jnp.where(jnp.any(known), masked_mean(state, known), jnp.nan)
+    return {"effort/rows_known": jnp.mean(as_float(known)), "effort/reference": mean}
+
+  return Reference(lambda: jnp.full(rows, jnp.inf, jnp.float32), read, update, rows, numbers)

@@ -1,0 +1,304 @@
+"""Evaluations of a run: on prompts that no step trains on, at the budgets that they ask for."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from lcrl.data.choosing import first
+from lcrl.evaluation import setup
+from lcrl.evaluation.measures import measure
+from lcrl.evaluation.obedience import Asked, asked_budgets, asked_point, following
+from lcrl.evaluation.progress import Progress
+from lcrl.evaluation.run import answer_all
+from lcrl.mesh import round_up_rows
+from lcrl.protocols import Sampler
+from lcrl.rollouts.worker import RolloutWorker
+from lcrl.tasks.task import Prompt, Task
+from lcrl.training import build
+from lcrl.training.keys import EVAL_STREAM, step_key
+from lcrl.training.sections import EvalSet, eval_set, task_of
+
+MAIN = "eval_task"  # the set whose numbers are the run's
+
+
+class Answers(NamedTuple):
+  """The answers to the prompts of a set that asked for one budget."""
+
+  asked: Asked
+  arrays: dict[str, Any]  # of `answer_all`
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Prepared:
+  """A set of prompts, ready to be answered."""
+
+  name: str
+  opened: Callable[[], contextlib.AbstractContextManager[RolloutWorker]]
+  prompts: Sequence[Prompt]
+  asked: tuple[Asked, ...]  # (): prompts ask for the cap, if they ask for anything
+  samples: int
+  max_tokens: int
+  batch: int
+  setup: dict[str, Any]  # `lcrl.evaluation.setup`
+  judged: bool = True  # `Task.judged`
+
+  def answers(
+    self,
+    params: Any,
+    *,
+    key: jax.Array,
+    cap: int | None = None,
+    say: Callable[[str], None] | None = None,
+    keep: Callable[[dict[str, Any]], None] | None = None,
+    answer: Callable[..., dict[str, Any]] | None = None,
+  ) -> list[Answers]:
+    """Answers of at most `cap` tokens for each budget that is asked; `keep` gets every answer.
+    `answer` takes the place of `answer_all`, as a recipe (`lcrl.evaluation.test_time`) does."""
+    cap, found = cap or self.max_tokens, []
+    with self.opened() as worker:
+      for asked in self.asked or (Asked(None),):
+        title = ["evaluation" if self.name == MAIN else self.name, f"at most {cap} tokens"]
+        title += [asked.label] * bool(self.asked)
+        arrays = (answer or answer_all)(
+          worker,
+          params,
+          self.prompts,
+          samples=self.samples,
+          cap=cap,
+          target=asked.target,
+          level=asked.level,
+          batch=self.batch,
+          key=key,
+          progress=Progress(", ".join(title), len(self.prompts), say=say),
+          keep=keep and (lambda row: keep({"set": self.name, **row})),
+        )
+        found.append(Answers(asked, arrays))
+    return found
+
+  def record(self, answers: Sequence[Answers]) -> dict[str, Any]:
+    """`measure` of all answers; if prompts ask for budgets, `asked_point` of each, and `following`
+    over several."""
+    found = measure(**pooled([one.arrays for one in answers]))
+    if not self.asked:
+      return found
+    found["asked"] = [asked_point(one.arrays, one.asked) for one in answers]
+    if len(answers) > 1:
+      budgets = [a.level if a.target is None else a.target for a, _ in answers]
+      tokens = [arrays["lengths"][arrays["valid"]] for _, arrays in answers]
+      found["following"] = following(tokens, budgets)
+    return found
+
+
+def pooled(parts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+  """The arrays of several answers to the same prompts side by side, for `measure`."""
+  fields = ("correct", "lengths", "valid", "truncated")
+  beside = {
+    name: None if parts[0][name] is None else np.concatenate([part[name] for part in parts], 1)
+    for name in fields
+  }
+  return beside | {"difficulty": parts[0]["difficulty"]}
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Evaluator:
+  """Evaluates params, always on the same data with the same keys. `setup` describes the main set,
+  and under "tasks" the further ones."""
+
+  setup: dict[str, Any]
+  evaluate: Callable[[Any], Any]
+
+  def __call__(self, params: Any) -> Any:
+    return self.evaluate(params)
+
+
+def make_evaluator(
+  model: Any,
+  tokenizer: Any,
+  worker: RolloutWorker,
+  *,
+  say: Callable[[str], None] | None = None,
+  training: setup.Training | None = None,
+) -> Evaluator:
+  """An evaluator on the prompts of `eval_task`, else on those that `task` holds out, and on the
+  further sets of `eval_tasks`.
+
+  Args:
+    model: the learner of the run.
+    tokenizer: the tokenizer of its policy.
+    worker: the rollout worker of the config's section task.
+    say: receives lines about data and progress; None: standard error.
+    training: the data that the policy learns from, if that task is for evaluations alone; None:
+      the prompts of the task.
+  Raises:
+    ValueError: there is nothing to evaluate on but training prompts, or they are among the prompts
+      of a set that does not say same=True.
+  """
+  sets = prepare(model, tokenizer, worker, training=training)
+  for one, options in sets:
+    refuse_overlap(one, options)
+    if not one.judged:
+      raise ValueError(
+        f"{one.name} has no verifier to evaluate a run by: name a task with one, and measure the "
+        "answers to these prompts by experiments.evaluate --task."
+      )
+    setup.tell(one.setup, say)
+  key = step_key(model.settings.seed, EVAL_STREAM)
+
+  def evaluate(params: Any) -> dict[str, Any]:
+    records = {one.name: one.record(one.answers(params, key=key, say=say)) for one, _ in sets}
+    main = records.pop(MAIN)
+    return main | ({"tasks": records} if records else {})
+
+  (main, _), *others = sets
+  further = {one.name: one.setup for one, _ in others}
+  return Evaluator(main.setup | ({"tasks": further} if further else {}), evaluate)
+
+
+def prepare(
+  model: Any, tokenizer: Any, worker: RolloutWorker, *, training: setup.Training | None = None
+) -> list[tuple[Prepared, EvalSet]]:
+  """The main set and the further ones in the order of their names; arguments as above."""
+  s, task = model.settings, worker.task
+  section = s.eval_task or (s.built["task"] if training is not None else {})
+  options = main_options(s, section)
+  trained = training or setup.of_task(task)
+  put = Preparing(model, tokenizer, worker, trained)
+  if s.eval_task is not None and task_of(s.eval_task):
+    if task.held_out:
+      raise ValueError(
+        "task.test_share holds prompts out that nothing evaluates, since eval_task names others: "
+        "remove one of the two."
+      )
+    main = put.read(MAIN, MAIN, section, options)
+  else:
+    prompts = task.prompts if training is not None or options.same else task.held_out
+    main = put.of_task(MAIN, s.built["task"], task, prompts, options)
+  others = []
+  for name, spec in sorted(s.eval_tasks.items()):
+    field = f"eval_tasks.{name}"
+    if not re.fullmatch(r"\w+", name) or name == MAIN:
+      raise ValueError(f"{field}: a name has letters, digits and _ alone, and is not {MAIN}.")
+    options_of = eval_set(spec, field)
+    others.append((put.read(name, field, spec, options_of), options_of))
+  return [(main, options), *others]
+
+
+def main_options(s: Any, section: Mapping[str, Any]) -> EvalSet:
+  """The options of the main set, with targets and levels of `eval` unless it has its own."""
+  options = eval_set(section, MAIN)
+  return dataclasses.replace(
+    options,
+    targets=s.eval.targets if options.targets is None else options.targets,
+    levels=s.eval.levels if options.levels is None else options.levels,
+  )
+
+
+@dataclasses.dataclass(frozen=True)
+class Preparing:
+  """Prepares sets of prompts for one model."""
+
+  model: Any
+  tokenizer: Any
+  worker: RolloutWorker  # of the section task
+  training: setup.Training | setup.Unread
+  engines: dict[tuple[float, int], Sampler] = dataclasses.field(default_factory=dict)
+
+  def read(self, name: str, field: str, spec: Mapping[str, Any], options: EvalSet) -> Prepared:
+    """The set of a section with a task of its own, whose verifier runs while it is evaluated."""
+    s = self.model.settings
+    task = build.build_task(s, self.tokenizer, spec, field, max_tokens=options.max_tokens)
+    return self.of_task(name, spec, task, task.prompts, options)
+
+  def of_task(
+    self, name: str, spec: Mapping[str, Any], task: Task, prompts: Any, options: EvalSet
+  ) -> Prepared:
+    """The set of some prompts of a task."""
+    s = self.model.settings
+    if not len(prompts):
+      raise ValueError(
+        "the config names no prompts to evaluate on that no step trains on: name another file in "
+        "eval_task, or keep a share of the prompts out of training with task.test_share=0.05. "
+        "eval_task.same=True evaluates on the training prompts."
+      )
+    chosen = first(prompts, options.prompts or s.eval.prompts)
+    samples, cap = options.samples or s.eval.samples, options.max_tokens or s.train.max_tokens
+    asked = asked_budgets(options.targets, options.levels, field=name)
+    check_asked(task, asked, cap, name)
+    worker = dataclasses.replace(self.worker, task=task, engine=self.engine(cap))
+    return Prepared(
+      name,
+      lambda: self.opened(worker),
+      chosen,
+      asked,
+      samples,
+      cap,
+      round_up_rows(worker.mesh, s.train.prompts),
+      {
+        "data": task_of(spec),
+        "model": setup.model_of(s.built["policy"]),
+        "prompts": len(chosen),
+        "samples": samples,
+        "max_tokens": cap,
+        **({"asked": [one.label for one in asked]} if asked else {}),
+        "temperature": build.eval_temperature(s),
+        **self.training.overlap(chosen),
+      },
+      task.judged,
+    )
+
+  @contextlib.contextmanager
+  def opened(self, worker: RolloutWorker) -> Iterator[RolloutWorker]:
+    """The worker with a verifier that runs: that of the run if it is the run's task."""
+    if worker.task is self.worker.task:
+      yield worker
+      return
+    with build.verifier(self.model.settings, worker.task) as verifier:
+      yield dataclasses.replace(worker, verifier=verifier)
+
+  def engine(self, cap: int) -> Sampler:
+    """The run's engine if it serves: at the temperature of evaluations, for so many tokens."""
+    s = self.model.settings
+    temperature, longest = build.eval_temperature(s), max(cap, s.train.max_tokens)
+    if temperature == s.sampling.temperature and longest == s.train.max_tokens:
+      return self.worker.engine
+    if (temperature, longest) not in self.engines:
+      self.engines[temperature, longest] = build.build_engine(
+        self.model, self.worker.mesh, self.tokenizer, temperature=temperature, max_tokens=longest
+      )
+    return self.engines[temperature, longest]
+
+
+def check_asked(task: Task, asked: Sequence[Asked], cap: int, name: str) -> None:
+  """Raises ValueError if a target exceeds the cap, or prompts do not show the budgets."""
+  shown: dict[str, Asked] = {}
+  for one in asked:
+    if one.target is not None and one.target > cap:
+      raise ValueError(f"{name}.targets has {one.target}; an answer has at most {cap} tokens.")
+    try:
+      view = repr(task.render(task.prompts[0], one.target or cap, one.level))
+    except ValueError as why:
+      raise ValueError(f"{name}.levels: {why}") from why
+    if len(asked) > 1 and view in shown:
+      raise ValueError(
+        f"{name}: its prompts are the same for {shown[view].label} and {one.label}; task.render "
+        "has to show the budget."
+      )
+    shown[view] = one
+
+
+def refuse_overlap(one: Prepared, options: EvalSet) -> None:
+  """Raises ValueError if training prompts are among those of a set that does not allow it."""
+  if (seen := one.setup["training_prompts"]) and not options.same:
+    field = MAIN if one.name == MAIN else f"eval_tasks.{one.name}"
+    raise ValueError(
+      f"{seen} of the {one.setup['prompts']} prompts of {field} stand in the training data: name "
+      "another file, or keep a share of the prompts out of training with task.test_share=0.05. "
+      f"{field}.same=True evaluates on them all the same."
+    )
