@@ -1,7 +1,7 @@
 """AdaCtrl: a response opens with [Easy] or [Hard]; easy ones should be short, and tags fit.
 
 Source  arXiv:2505.18822 and its code (256 x 16, threshold 0.625, weights 0.5, cap 24,576, no KL);
-        it starts from a policy that was taught the tags by SFT
+        it starts from a policy that was taught the tags by SFT, configs/cold_start.py:adactrl
 Tier    A
 Data    questions with answers as JSON lines, such as DeepScaleR's, in data/deepscaler.jsonl;
         evaluated on data/math500.jsonl and data/aime24.jsonl

@@ -1,7 +1,8 @@
 """Adaptive Deep Reasoning: half a group thinks long, half short, and learns which pays.
 
 Source  arXiv:2505.20101, abstract and sampling step only. Stand-in: every constant, the threshold
-        and the form of the mode-switch loss are ours
+        and the form of the mode-switch loss are ours. configs/cold_start.py:two_modes gives both
+        modes before
 Tier    B
 Data    MATH's train split as JSON lines in data/math.jsonl; evaluated on data/math500.jsonl
 Run     python -m experiments.train --config=configs/adaptive_deep_reasoning.py --workdir=$WORKDIR

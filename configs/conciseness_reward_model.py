@@ -2,8 +2,9 @@
 
 A run of `configs/crf.py` names this run's folder in its section `learned`.
 
-Source  CRM of arXiv:2511.09158, from secondary sources. Stand-in: any scores between 0 and 1 in the
-        file's column `score`; the paper's scored answers and its 3B model are not published
+Source  CRM of arXiv:2511.09158, from secondary sources. Stand-in: scores that
+        `experiments.score` asks any model for; the paper's scored answers and models are not
+        published
 Data    prompt, response and score as JSON lines in data/conciseness.jsonl
 Run     python -m experiments.train --config=configs/conciseness_reward_model.py --workdir=$WORKDIR
 Smoke   the same with --config=configs/conciseness_reward_model.py:smoke (one CPU, under a minute)

@@ -1,14 +1,14 @@
 """CRF: a right answer earns more the more concise it is found, most of all in easy groups.
 
 Source  arXiv:2511.09158, from secondary sources. Stand-in: a reward model of the scores that one
-        has (configs/conciseness_reward_model.py), where theirs is not published; alpha and the
-        schedule of the annealing are ours
+        has, or that `experiments.score` asks a model for (configs/conciseness_reward_model.py),
+        where theirs is not published; alpha and the schedule of the annealing are ours
 Tier    B
 Data    MATH's train split as JSON lines in data/math.jsonl; evaluated on data/math500.jsonl
 First   a run of configs/conciseness_reward_model.py in runs/conciseness_reward_model
 Run     python -m experiments.train --config=configs/crf.py --workdir=$WORKDIR
-Smoke   the same with --config=configs/crf.py:smoke (one CPU, under a minute); no
-        model scores there, but the share of words said for the first time
+Smoke   the same with --config=configs/crf.py:smoke (one CPU, under a minute); a
+        random model scores there
 Fits    h100:8: 58 of 80 GiB a device, at least 75 s a step
         v5p:2x2x2: 58 of 95 GiB a device, at least 133 s a step
 Result  not run yet
@@ -40,8 +40,7 @@ def get_config(mode: str = "full") -> config_dict.ConfigDict:
   c.eval = common.evaluation()
   if is_smoke(mode):
     shrink(c)
-    del c.learned
-    c.task.signals = dict(fn="distinct_words")
+    c.learned = dict(conciseness=dict(untrained=1))
   return c
 
 

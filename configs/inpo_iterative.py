@@ -1,12 +1,18 @@
 """INPO: each round IPO against a mixture of the first policy and of the one that answered.
 
+  inpo_iterative.py          INPO by scores: the best answer against the worst.
+  inpo_iterative.py:general  INPO by preferences: winner and last of a tournament, by a model of
+                             pairs.
+
 Source  arXiv:2407.00617 (eta 0.0075, tau 0.0025, 8 answers; there is no official code); there three
-        rounds labelled by a preference model: here smaller ones, scored by the verifier less a
-        price for length
+        rounds labelled by a preference model in a tournament: here smaller ones, by default scored
+        by the verifier less a price for length. The order of play is ours
 Data    questions with answers as JSON lines, such as DeepScaleR's, in data/deepscaler.jsonl;
         evaluated on data/math500.jsonl
+First   for :general, a run of configs/preference_model.py in runs/preference_model
 Run     python -m experiments.train --config=configs/inpo_iterative.py --workdir=$WORKDIR
-Smoke   the same with --config=configs/inpo_iterative.py:smoke (one CPU, under a minute)
+Smoke   the same with --config=configs/inpo_iterative.py:smoke or :general,smoke (one CPU,
+        under a minute); a random preference model compares there
 Fits    h100:1: 56 of 80 GiB a device, at least 9 s a step
         v5p:2x2x1: 25 of 95 GiB a device, at least 5 s a step
 Result  not run yet
@@ -15,11 +21,14 @@ Result  not run yet
 from ml_collections import config_dict
 
 from configs import common
-from configs.modes import is_smoke
+from configs.modes import is_smoke, variant_of
 from configs.smoke import shrink_rounds
+
+VARIANTS = ("", "general")
 
 
 def get_config(mode: str = "full") -> config_dict.ConfigDict:
+  general = variant_of(mode, VARIANTS) == "general"
   c = config_dict.ConfigDict({"run": "iterative", "seed": 0})
   c.task = common.deepscaler()
   c.eval_task = common.math500()
@@ -39,11 +48,19 @@ def get_config(mode: str = "full") -> config_dict.ConfigDict:
   )
   c.eval = dict(every=80, prompts=512)
   c.checkpoint = dict(every=16, keep=1)
-  if is_smoke(mode):
+  if general:
+    c.reward = dict(fn="preferred")
+    c.learned = dict(preference=dict(path="runs/preference_model"))
+    c.pairing = dict(fn="tournament")
+  if is_smoke(mode, VARIANTS):
     shrink_rounds(c)
+    if general:
+      c.reward = dict(fn="preferred")
+      c.learned = dict(preference=dict(untrained=1))
   return c
 
 
-def sweep(add):
+def sweep(add, variant):
+  del variant
   for tau in (7.5e-4, 2.5e-3, 7.5e-3):
     add({"loss.tau": tau})

@@ -194,6 +194,46 @@ def _part(parent: Any, key: str, at: str) -> Any:
   raise ValueError(f"--config.{at}.{key}: {at} is {parent!r:.80}, which has no {key!r}.")
 
 
+def calls(text: str, flag: str) -> list[dict[str, Any]]:
+  """The sections that a flag writes as calls; texts that are no words need quotes.
+
+  >>> calls("yap_score, ruler(target=words), pass_at_k(k=(1, 4))", "measures")
+  [{'fn': 'yap_score'}, {'fn': 'ruler', 'target': 'words'}, {'fn': 'pass_at_k', 'k': (1, 4)}]
+  """
+  source = f"[{text}]"
+  try:
+    tree = ast.parse(source, mode="eval").body
+  except (SyntaxError, ValueError):
+    tree = None
+  if not isinstance(tree, ast.List) or not tree.elts:
+    raise ValueError(
+      f'--{flag} must read like name, name(field=value, path="a/b.c"), got {text!r}.'
+    )
+
+  def value(node: ast.expr) -> Any:
+    if isinstance(node, ast.Call):
+      return section(node)
+    if isinstance(node, ast.Tuple | ast.List):
+      return tuple(value(item) for item in node.elts)
+    try:
+      return ast.literal_eval(node)
+    except ValueError:
+      return ast.get_source_segment(source, node)
+
+  def section(node: ast.expr) -> dict[str, Any]:
+    name = node.func if isinstance(node, ast.Call) else node
+    fields = {k.arg: value(k.value) for k in node.keywords} if isinstance(node, ast.Call) else {}
+    positional = isinstance(node, ast.Call) and node.args
+    if not isinstance(name, ast.Name) or positional or None in fields:
+      raise ValueError(
+        f"--{flag}: {ast.get_source_segment(source, node)} is no name with fields in brackets, as "
+        "name(field=value)."
+      )
+    return {"fn": name.id, **{str(k): v for k, v in fields.items()}}
+
+  return [section(node) for node in tree.elts]
+
+
 def run(main: Callable[[Sequence[str]], Any], name: str) -> None:
   """`app.run` with errors of the user in one line and without messages of the libraries.
 

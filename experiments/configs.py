@@ -17,7 +17,19 @@ ROOT = Path(__file__).parent.parent
 GOLDEN = ROOT / "tests" / "golden" / "configs"
 HELPERS = ("__init__", "common", "modes", "smoke")
 ORDER = (
-  *("run", "seed", "budget", "reward", "filter", "advantage", "loss", "weights", "then", "revise"),
+  *(
+    "run",
+    "seed",
+    "head",
+    "budget",
+    "reward",
+    "filter",
+    "advantage",
+    "loss",
+    "weights",
+    "then",
+    "revise",
+  ),
   *("monitor", "learned", "pairing", "teacher", "reference", "lora", "policy", "tokenizer", "task"),
   *(
     "eval_task",

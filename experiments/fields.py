@@ -41,8 +41,12 @@ same type: stages, tasks, verifiers, signals, renderers, revisions, optimizers, 
 tokenizers, data, pairings. Worker processes import a verifier, so its module should not import jax.
 
 Besides its sections a config has `run`, the kind of run ("rl" if absent), and `seed`, an integer.
-`learned` (runs of "rl" and "iterative") lists trained reward models by the signal that each of them
-supplies: `dict(signal=dict(path="runs/x"))`. `then` (runs of "rl") is a list of
+`learned` (runs of "rl" and "iterative") lists models by the signal that each of them supplies:
+`dict(path="runs/x")` is the score of a trained reward model, or as `preference` the embeddings of a
+preference model; `dict(rules="rules.json", judge="models/x")` the share of rules that a model finds
+kept (without `judge`, the policy); `dict(policy="models/x")` the log-probs of another policy;
+`dict(untrained=1)` a random reward model, for smoke runs.
+`then` (runs of "rl") is a list of
 `dict(at=step, reward=dict(...))` and replaces sections after that number of steps. `eval_tasks`
 names further sets to evaluate on, each like `eval_task`: `dict(aime=dict(fn="jsonl", ...))`.
 `task` and `eval_task` have a field `long` for prompts that are longer than

@@ -108,3 +108,17 @@ def test_only_the_token_that_ends_thinking_gets_the_compression():
   # 1 - needed / (thought + 1e-4) is a half, twice; a wrong answer gets none.
   np.testing.assert_allclose(got[0, 0], [0, 1, 2, 1, 1], atol=1e-3)
   np.testing.assert_allclose(got[0, 1], [0, 0.25, 0.25, 0.25, 0.25])
+
+
+def test_each_episode_is_paid_for_its_own_progress():
+  # Two right of three: centred 1/3, 1/3 and -2/3; the first adds 0.5 * (0.4, 0.4, -0.2).
+  mask = jnp.ones((1, 3, 3), bool).at[0, 2, 2].set(False)
+  progress = jnp.zeros((1, 3, 3)).at[0, 0].set(jnp.array([0.4, 0.4, -0.2])).at[0, 2, 2].set(9.0)
+  r = dataclasses.replace(random_rollouts(prompts=1, group=3), mask=mask)
+  r = dataclasses.replace(r, signals={"progress": progress})
+  stage = advantages.block_progress(alpha=0.5)
+  rewards, keep = jnp.array([[1.0, 1.0, 0.0]]), jnp.ones((1, 3), bool)
+  got, _ = stage.apply(stage.init(), rewards, keep, r)
+  third = 1 / 3
+  want = [[third + 0.2, third + 0.2, third - 0.1], [third] * 3, [-2 * third, -2 * third, 0.0]]
+  np.testing.assert_allclose(got[0], want, rtol=1e-5)

@@ -26,6 +26,7 @@ SHAPES = {
   "cumulative_regret": dict(values="BK"),
   "difficulty_count": dict(mean_rewards="", history="K", seen="K"),
   "dual_price": dict(price="", mean_length=""),
+  "general_preference_loss": dict(chosen_embeddings="BK", rejected_embeddings="BK"),
   "generalized_advantage": dict(rewards="BGT", values="BGT"),
   "high_covariance": dict(advantages="BGT"),
   "kto_loss": dict(baseline=""),
@@ -50,6 +51,7 @@ SHAPES = {
   "typical_pairs": dict(mask="B"),
   "aot_loss": dict(values="B"),
   "kto_baseline": dict(kl_log_ratios="B", mask="B"),
+  "win_rate_reward": dict(preferences="BGG"),
   "wpo_weights": {f"{s}_{n}": "BT" for s in ("chosen", "rejected") for n in TOKENS.split()},
 }
 KNOBS = dict(

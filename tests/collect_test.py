@@ -17,7 +17,7 @@ from lcrl.rollouts.grader import LocalPrompts
 from lcrl.rollouts.worker import Interval
 from lcrl.tasks.task import Prompt, Task
 from lcrl.training.metrics import values
-from lcrl.training.rl.collect import Collector, CollectRequest
+from lcrl.training.rl.collect import Collector, CollectRequest, pad_rows
 from lcrl.training.rl.pipeline import RolloutPipeline
 from lcrl.types import Recipe
 from tests.rollouts import random_rollouts
@@ -135,3 +135,12 @@ def test_a_sampler_with_slots_hears_how_long_answers_were():
   lengths = np.asarray(first.rollouts.lengths).mean(axis=1)
   np.testing.assert_array_equal(heard[0], np.zeros(4))
   np.testing.assert_allclose(heard[1], lengths)
+
+
+def test_only_values_of_tokens_are_padded():
+  r = random_rollouts()
+  embeddings = jnp.ones((*r.lengths.shape, 2))
+  more = dataclasses.replace(r, signals={"tokens": r.tokens * 1.0, "preference": embeddings})
+  padded = pad_rows(more, r.tokens.shape[-1] + 3)
+  assert padded.signals["tokens"].shape == padded.tokens.shape
+  np.testing.assert_array_equal(padded.signals["preference"], embeddings)

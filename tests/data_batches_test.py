@@ -13,7 +13,7 @@ from lcrl.data.sources import Encoded
 from lcrl.registry import resolve
 
 END, PAD = 1, 0
-KINDS = {"stratified": {}, "bucketed": dict(lengths=(64, 128, 256))}
+KINDS = {"stratified": {}, "progressive": {}, "bucketed": dict(lengths=(64, 128, 256))}
 
 
 def make_pairs(count, *, seed=0, sides=2, longest=256, median=24.0, **others) -> list[Encoded]:
@@ -197,3 +197,13 @@ def test_what_does_not_fit_is_named():
       stream(pairs, **options)
   with pytest.raises(ValueError, match="no pairs"):
     stream([])
+
+
+def test_progressive_batches_go_from_level_to_level():
+  pairs = [dataclasses.replace(p, scores=(float(i % 3),)) for i, p in enumerate(make_pairs(9))]
+  batch_of = stream(pairs, fn="progressive", size=3)
+  epochs = [[batch_of[3 * e + k].pair_ids % 3 for k in range(3)] for e in range(2)]
+  np.testing.assert_array_equal(epochs, [[[0] * 3, [1] * 3, [2] * 3]] * 2)
+  assert (batch_of[0].pair_ids != batch_of[3].pair_ids).any()  # shuffled within a level
+  with pytest.raises(ValueError, match="goes by the column score, which a row lacks"):
+    stream([dataclasses.replace(p, scores=()) for p in pairs], fn="progressive")

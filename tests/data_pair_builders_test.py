@@ -98,7 +98,7 @@ def test_builders(case):
 
 
 def test_all_builders_have_a_case():
-  tried = {case.split()[0] for case in CASES} | {"best_vs_random", "density_ratio"}
+  tried = {case.split()[0] for case in CASES} | {"best_vs_random", "density_ratio", "tournament"}
   assert tried == set(pair_builders.__all__)
 
 

@@ -9,7 +9,8 @@ import pytest
 
 LCRL = pathlib.Path(__file__).parent.parent / "lcrl"
 SLOTS = ("budgets", "rewards", "filters", "advantages", "losses")
-BELOW = ("types", "checks", "masked", "registry", "ngrams", "modes")  # what every slot may read
+# What every slot may read.
+BELOW = ("types", "checks", "masked", "registry", "ngrams", "modes", "preferences")
 
 PROGRAM = """
 import sys

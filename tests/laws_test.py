@@ -168,7 +168,9 @@ def garbage(batch, log_probs, slot, over_valid=False):
   fill = lambda x, where: jnp.where(
     where, jnp.array(jnp.nan if jnp.issubdtype(x.dtype, jnp.floating) else 7).astype(x.dtype), x
   )
-  signals = {k: fill(v, off if v.ndim == 3 else bad_row) for k, v in r.signals.items()}
+  of_row = lambda v: bad_row.reshape(bad_row.shape + (1,) * (v.ndim - 2))
+  of = lambda v: off if v.shape == off.shape else of_row(v)
+  signals = {k: fill(v, of(v)) for k, v in r.signals.items()}
   junk = dataclasses.replace(
     r,
     tokens=fill(r.tokens, off),

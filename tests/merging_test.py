@@ -120,6 +120,21 @@ def test_slerp_keeps_the_norm_and_the_halves_are_symmetric():
   np.testing.assert_allclose(arithmetic.slerp_merge(A, -A, strength=0.25), A / 2)
 
 
+@pytest.mark.parametrize("shape", [(6, 30), (30, 6), (5, 5)])
+def test_a_fast_decomposition_is_the_exact_one(shape):
+  """Of a matrix whose singular values span 4 decades, one of them 0."""
+  random = np.random.default_rng(0)
+  left, _, right = np.linalg.svd(random.normal(size=shape), full_matrices=False)
+  sizes = np.array([10.0, 3.0, 1.0, 1e-3, 0.0, 0.0])[: min(shape)]
+  x = ((left * sizes) @ right).astype(np.float32)
+  want = (left * np.maximum(sizes - 0.5, 0)) @ right
+  np.testing.assert_allclose(low_rank._shrunk(x, 0.5), want, atol=3e-6)
+  found, share = low_rank.truncated(x, rank=2)
+  np.testing.assert_allclose(found, (left[:, :2] * sizes[:2]) @ right[:2], atol=3e-6)
+  assert share == pytest.approx(109 / np.square(sizes).sum(), rel=1e-6)
+  assert found.dtype == np.float32
+
+
 def test_lore_falls_with_every_sweep_and_a_high_price_leaves_the_mean():
   models = [A, B, C]
 

@@ -172,3 +172,22 @@ def test_numbers_out_of_range_are_refused_by_field(field, value):
 def test_the_decay_ends_after_the_warm_up():
   with pytest.raises(ValueError, match=r"optimizer\.decay_steps must be above .* got 4 and 4"):
     optimizers.adamw(learning_rate=0.1, warmup_steps=4, decay_steps=4)
+
+
+def test_allora_slows_outputs_that_have_changed():
+  # ||b_o|| of (0, 3, 0.75) at rank 1 with eta 2: 1 / sqrt(norm + 1 / 4) = 2, 0.5547 and 1.
+  adapters = {"query": {"a": jnp.ones((1, 2, 1)), "b": jnp.array([[[0.0, 3.0, 0.75]]])}}
+  grads = jax.tree.map(jnp.ones_like, adapters)
+  spec = dict(fn="allora", eta=2.0, base=dict(fn="sgd", learning_rate=0.1, clip_norm=1e9))
+  optimizer = optimizers.from_config(spec)
+  changes, _ = optimizer.update(grads, optimizer.init(adapters), adapters, step=jnp.int32(0))
+  np.testing.assert_allclose(changes["query"]["b"][0, 0], [-0.2, -0.05547, -0.1], rtol=1e-4)
+  np.testing.assert_allclose(changes["query"]["a"], -0.1)
+  assert float(optimizer.rate(jnp.int32(0))) == pytest.approx(0.1)
+  of_adam = optimizers.from_config({**spec, "base": dict(fn="adamw", learning_rate=0.1)})
+  changes, _ = of_adam.update(grads, of_adam.init(adapters), adapters, step=jnp.int32(0))
+  np.testing.assert_allclose(changes["query"]["b"][0, 0], [-0.2, -0.05547, -0.1], rtol=1e-3)
+  with pytest.raises(ValueError, match="the config needs a section lora"):
+    optimizer.update(PARAMS, optimizer.init(PARAMS), PARAMS)
+  with pytest.raises(ValueError, match=r"optimizer\.eta must be above 0"):
+    optimizers.from_config({**spec, "eta": 0.0})

@@ -177,6 +177,24 @@ def test_the_value_of_an_episode_is_what_forced_answers_earn():
   assert (ends[0] < ends[1]).any()
 
 
+def test_dense_progress_stands_at_the_tokens_of_each_episode():
+  """Forced answers are right for sure behind the 8, and every second time before it."""
+  answers = iter("81" * 99)
+  spec = dict(fn="force_answers", force="</t>#", cap=3, episodes=2, samples=2, close="</t>")
+  spec |= dict(separator="|", dense=True)
+  texts = [["a|8|c</t>8", "8|b</t>8", "a|b</t>1", "no piece"]]
+  _, after, _, _ = revised(spec, texts, say=lambda row: next(answers))
+  got = [x[m].tolist() for x, m in zip(after.signals["progress"][0], after.mask[0], strict=True)]
+  # Of a|8|c the halves are a| and 8|c, of no piece nothing and all of it.
+  assert [x[:2] for x in got] == [[0.0, 0.0], [0.5, 0.5], [0.0, 0.0], [0.0, 0.0]]
+  assert got[0][2:5] == [0.5] * 3
+  assert got[1][2:3] == [0.0]
+  for text, values in zip(texts[0], got, strict=True):
+    thought = text.partition("</t>")[0]
+    assert not any(values[len(thought) :]), "the answer got a bonus"
+  assert not after.signals["progress"][~after.mask].any()
+
+
 def test_borders_share_out_the_pieces():
   texts = [["a|bb|ccc|dddd|</t>8", "no piece", "a|b</t>"]]
   r, grader = played(texts)

@@ -215,9 +215,8 @@ def test_correlations_by_hand():
 
 
 def test_it_scores_rollouts_of_a_run(trained, folder, tmp_path, monkeypatch):
-  """CRF's smoke run with a reward model in place of its stand-in."""
+  """CRF's smoke run with a trained reward model in place of a random one."""
   config = crf.get_config("smoke").to_dict()
-  del config["task"]["signals"]
   config |= {"policy": TINY, "learned": {"conciseness": {"path": str(trained)}}}
   seen, read_ = [], RolloutPipeline.add_signals
   monkeypatch.setattr(

@@ -35,6 +35,7 @@ from lcrl.advantages.length import qglas as qglas
 from lcrl.advantages.length import qglas_advantage as qglas_advantage
 from lcrl.advantages.length import qglas_weight as qglas_weight
 from lcrl.advantages.length import shortness_of_positive as shortness_of_positive
+from lcrl.advantages.returns import block_progress as block_progress
 from lcrl.advantages.returns import compression_reward as compression_reward
 from lcrl.advantages.returns import dense_repetition_reward as dense_repetition_reward
 from lcrl.advantages.returns import generalized_advantage as generalized_advantage
@@ -46,6 +47,7 @@ __all__ = [
   "accuracy_mix",
   "batch_scaled",
   "batch_scaled_advantage",
+  "block_progress",
   "budget_subgroup",
   "budget_subgroup_advantage",
   "canon_advantage",

@@ -14,6 +14,7 @@ from lcrl.ngrams import covered, repeated_starts
 from lcrl.types import Rollouts, Stage
 
 __all__ = [
+  "block_progress",
   "compression_reward",
   "dense_repetition_reward",
   "generalized_advantage",
@@ -162,6 +163,16 @@ def thinking_compression(*, weight: float = 1.0, base: Stage | None = None) -> S
     return jnp.where(ends, rewards[..., None], 0.0)
 
   return _beside(base, channel, needs=("think_end", "think_length", "needed"))
+
+
+def block_progress(*, alpha: float = 0.2, base: Stage | None = None) -> Stage:
+  """The advantage of `base` (by default `group_centered`) at every token, plus alpha * what the
+  token's episode adds to the chance of a right answer. [B, G, T].
+
+  Source: MRT, arXiv:2503.07572, whose bonus is one of each episode; alpha is unverified. The signal
+  `progress` is that of `revise.fn="force_answers"` with `dense`.
+  """
+  return _beside(base, lambda r: alpha * r.signals["progress"], needs=("progress",))
 
 
 def _beside(base: Stage | None, channel, needs: tuple[str, ...] = ()) -> Stage:

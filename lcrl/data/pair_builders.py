@@ -7,8 +7,6 @@ the samples show no contrast. Ties go to the first sample. Host side.
 from __future__ import annotations
 
 import dataclasses
-import re
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -16,6 +14,7 @@ import numpy as np
 
 from lcrl.data.selection import Pairs, long2short_pairs, tops_selection
 from lcrl.losses.preference import cdr_reward, mean_weights, sum_weights
+from lcrl.tasks.signals import unigram_f1
 from lcrl.tasks.task import Messages
 
 __all__ = [
@@ -29,6 +28,7 @@ __all__ = [
   "short_vs_long_context",
   "shortest_vs_longest",
   "tops",
+  "tournament",
 ]
 
 
@@ -117,6 +117,33 @@ def best_vs_worst(
   return [(best, int(np.where(allowed, scores, np.inf).argmin()))]
 
 
+def tournament(samples: Samples) -> Pairs:
+  """The winner of a knock-out of all answers against the last of one that losers go on in.
+
+  Neighbours meet, a tie goes to the first, and who has no partner passes. Reads the signal
+  `preferences` [N, N], the chance that i is preferred to j; without it, scores decide. It needs
+  about 3 N / 2 of the N (N - 1) / 2 comparisons, and no ranking of all answers: preferences may
+  form a cycle. Source: INPO, arXiv:2407.00617, from secondary notes; the order of play is ours.
+  """
+  scores = np.asarray(samples.scores, float)
+  entered = np.flatnonzero(~np.isnan(scores)).tolist()
+  if len(entered) < 2:
+    return []
+  chances = samples.signals.get("preferences")
+  chances = preferences_of(scores) if chances is None else np.asarray(chances)
+  beats = lambda i, j: bool(chances[i, j] >= chances[j, i])
+  best, worst = _knock_out(entered, beats), _knock_out(entered, lambda i, j: not beats(i, j))
+  return [] if chances[best, worst] <= 0.5 else [(best, worst)]
+
+
+def _knock_out(entered: list[int], beats: Callable[[int, int], bool]) -> int:
+  while len(entered) > 1:
+    met = zip(entered[::2], entered[1::2], strict=False)
+    winners = [i if beats(i, j) else j for i, j in met]
+    entered = winners + (entered[-1:] if len(entered) % 2 else [])
+  return entered[0]
+
+
 def _best(samples: Samples) -> tuple[np.ndarray, int]:
   scores = np.asarray(samples.scores, float)
   return scores, int(np.where(np.isnan(scores), -np.inf, scores).argmax())
@@ -155,16 +182,6 @@ def density_ratio(
   )
   scored = dataclasses.replace(samples, scores=np.asarray(ratios))
   return best_vs_worst(scored, min_gap=min_gap, length_margin=length_margin)
-
-
-def unigram_f1(text: str, reference: str) -> float:
-  """Share of words in common, the harmonic mean of both sides.
-
-  >>> unigram_f1("The cat sat", "the cat ran off")
-  0.5714285714285714
-  """
-  words, expected = (Counter(re.findall(r"\w+", t.lower())) for t in (text, reference))
-  return 2 * (words & expected).total() / max(1, words.total() + expected.total())
 
 
 def reference_scored(
@@ -226,5 +243,15 @@ def win_rates(scores: Sequence[float] | np.ndarray) -> np.ndarray:
   >>> print(win_rates([0.0, 0.0, 40.0]).round(3))
   [0.333 0.333 0.833]
   """
+  return preferences_of(scores).mean(1)
+
+
+def preferences_of(scores: Sequence[float] | np.ndarray) -> np.ndarray:
+  """Chance that answer i beats answer j if scores are rewards: sigmoid(s_i - s_j). [N] -> [N, N].
+
+  >>> print(preferences_of([0.0, 40.0]).round(3))
+  [[0.5 0. ]
+   [1.  0.5]]
+  """
   scores = np.asarray(scores, float)
-  return (0.5 * (1 + np.tanh((scores[:, None] - scores[None]) / 2))).mean(1)
+  return 0.5 * (1 + np.tanh((scores[:, None] - scores[None]) / 2))

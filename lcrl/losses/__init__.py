@@ -104,6 +104,7 @@ from lcrl.losses.preference.stages.referenced import wpo as wpo
 from lcrl.losses.preference.unpaired import kto_baseline as kto_baseline
 from lcrl.losses.preference.unpaired import kto_loss as kto_loss
 from lcrl.losses.reward_model import bradley_terry_loss as bradley_terry_loss
+from lcrl.losses.reward_model import general_preference_loss as general_preference_loss
 from lcrl.losses.reward_model import score_regression_loss as score_regression_loss
 from lcrl.losses.surrogates import SurrogateFractions as SurrogateFractions
 from lcrl.losses.surrogates import cispo_loss as cispo_loss
@@ -161,6 +162,7 @@ __all__ = [
   "fixed_length",
   "fixed_total",
   "forward_kl_reward",
+  "general_preference_loss",
   "hinge_link",
   "implicit_reward",
   "importance_ratio",

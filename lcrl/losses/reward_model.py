@@ -2,6 +2,7 @@
 
 As a stage of a run="reward_model": apply(state, rewards [B, G], batch: PairBatch) -> (loss, state).
 It `needs` "rejected", a second answer to each prompt, or "scores", what the data say all are worth.
+A loss that needs "embeddings" gets those of a preference model in place of rewards, [B, G, 2K].
 """
 
 from __future__ import annotations
@@ -15,9 +16,17 @@ from lcrl.checks import one_or_each, same_shape
 from lcrl.losses.preference.links import logistic_link
 from lcrl.losses.preference.sequences import aligned, aligned_pairs
 from lcrl.losses.preference.stages.parts import mean_over_pairs
+from lcrl.preferences import preference_score
 from lcrl.types import PairBatch, Stage
 
-__all__ = ["bradley_terry_loss", "pairwise", "regression", "score_regression_loss"]
+__all__ = [
+  "bradley_terry_loss",
+  "general_preference",
+  "general_preference_loss",
+  "pairwise",
+  "regression",
+  "score_regression_loss",
+]
 
 Array = jax.Array
 
@@ -53,6 +62,33 @@ def pairwise(*, margin: float = 0.0, centring: float = 0.0) -> Stage:
     return mean_over_pairs(loss(rewards[:, 0], rewards[:, 1]), batch), state
 
   return Stage(init=lambda: (), apply=apply, needs=("rejected",))
+
+
+def general_preference_loss(chosen_embeddings: Array, rejected_embeddings: Array) -> Array:
+  """The chosen answer shall be preferred to the rejected one, by no reward of either.
+
+    loss = -log sigmoid(s(chosen, rejected)), s of `lcrl.preferences.preference_score`
+
+  Preferences in a cycle, which no difference of rewards gives, cost it nothing. Source: arXiv:
+  2410.02197. [B, 2K] each -> [B].
+
+  >>> rock, paper = jnp.array([[3.0, 0.0]]), jnp.array([[0.0, 1.0]])
+  >>> print(general_preference_loss(paper, rock).round(3))  # log(1 + exp(-3))
+  [0.049]
+  """
+  same_shape(chosen_embeddings=chosen_embeddings, rejected_embeddings=rejected_embeddings)
+  return logistic_link(preference_score(chosen_embeddings, rejected_embeddings))
+
+
+def general_preference() -> Stage:
+  """The mean of `general_preference_loss` over pairs; the section `head` has the embeddings."""
+
+  def apply(state, embeddings: Array, batch: PairBatch):
+    return mean_over_pairs(
+      general_preference_loss(embeddings[:, 0], embeddings[:, 1]), batch
+    ), state
+
+  return Stage(init=lambda: (), apply=apply, needs=("rejected", "embeddings"))
 
 
 def score_regression_loss(rewards: Array, scores: Array, mask: Array) -> Array:

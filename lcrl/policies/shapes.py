@@ -47,6 +47,7 @@ FOLDERS = {
   "Qwen2.5-Math-7B": "qwen2.5-7b",
   "Qwen2.5-32B": "qwen2.5-32b",
   "Light-R1-14B-SFT": "qwen2.5-14b",
+  "Light-R1-SFT-stage1": "qwen2.5-32b",
   "Light-R1-SFT-stage2": "qwen2.5-32b",
   "Qwen3-4B": "qwen3-4b",
   "Qwen3-8B": "qwen3-8b",

@@ -48,6 +48,7 @@ from lcrl.rewards.curves import format_length_reward as format_length_reward
 from lcrl.rewards.curves import length_range as length_range
 from lcrl.rewards.curves import length_range_reward as length_range_reward
 from lcrl.rewards.curves import turning_score as turning_score
+from lcrl.rewards.curves import word_range as word_range
 from lcrl.rewards.difficulty import accuracy_level as accuracy_level
 from lcrl.rewards.difficulty import covering_length as covering_length
 from lcrl.rewards.difficulty import expected_right as expected_right
@@ -82,6 +83,12 @@ from lcrl.rewards.history import linear_history as linear_history
 from lcrl.rewards.history import linear_history_score as linear_history_score
 from lcrl.rewards.history import mean_right_length as mean_right_length
 from lcrl.rewards.history import shortest_right_length as shortest_right_length
+from lcrl.rewards.models import density_ratio as density_ratio
+from lcrl.rewards.models import density_ratio_reward as density_ratio_reward
+from lcrl.rewards.models import learned as learned
+from lcrl.rewards.models import learned_reward as learned_reward
+from lcrl.rewards.models import preferred as preferred
+from lcrl.rewards.models import win_rate_reward as win_rate_reward
 from lcrl.rewards.modes import adactrl as adactrl
 from lcrl.rewards.modes import adactrl_reward as adactrl_reward
 from lcrl.rewards.modes import calibration_score as calibration_score
@@ -168,6 +175,8 @@ __all__ = [
   "cumulative_regret",
   "curriculum",
   "curriculum_reward",
+  "density_ratio",
+  "density_ratio_reward",
   "difficulty_factor",
   "distinct_ngrams_reward",
   "dual_price",
@@ -203,6 +212,8 @@ __all__ = [
   "laser_d",
   "lcr1",
   "lcr1_reward",
+  "learned",
+  "learned_reward",
   "length_coverage",
   "length_dual",
   "length_gate",
@@ -233,6 +244,7 @@ __all__ = [
   "pear",
   "pear_reward",
   "phase_entropy",
+  "preferred",
   "preferred_mode",
   "preferred_mode_reward",
   "priced_reward",
@@ -270,4 +282,6 @@ __all__ = [
   "turning_score",
   "update_multipliers",
   "verdict_reward",
+  "win_rate_reward",
+  "word_range",
 ]

@@ -21,6 +21,7 @@ __all__ = [
   "length_range",
   "length_range_reward",
   "turning_score",
+  "word_range",
 ]
 
 
@@ -160,3 +161,18 @@ def length_range(*, low: int, high: int, max_length: float) -> Stage:
     return length_range_reward(lengths, least, most, max_length=max_length)
 
   return shaped(None, shape)
+
+
+def word_range(*, max_words: float) -> Stage:
+  """`length_range_reward` in words, with a range for each prompt: LongWriter-Zero.
+
+  The signals words, words_low and words_high [B, G] are those of `task.signals.fn="words"`. A
+  truncated response counts as beyond its range.
+  """
+
+  def shape(rewards, r):
+    words, low, high = (r.signals[name] for name in ("words", "words_low", "words_high"))
+    counted = ended_length(words, high, r.truncated)
+    return length_range_reward(counted, low, high, max_length=max_words)
+
+  return shaped(None, shape, needs=("words", "words_low", "words_high"))

@@ -93,7 +93,8 @@ class RolloutGrader:
     for key, row, counts, start, end in rows:
       ids = row[start:end].tolist()
       ended = bool(ids) and ids[-1] in tokenizer.end_ids
-      response = Response(ids, counts[start:end].tolist(), ended, tokenizer.decode)
+      more = self.prompts[key[0]].row or {}
+      response = Response(ids, counts[start:end].tolist(), ended, tokenizer.decode, more)
       if self.decoded.get(key) != response:
         self.decoded[key] = response
       responses.append(self.decoded[key])

@@ -8,20 +8,25 @@ from lcrl.tasks.reasoning_gym import reasoning_gym
 from lcrl.tasks.render import prefix, reference_words, suffix, system
 from lcrl.tasks.signals import (
   answer_span,
+  distinct_paragraphs,
   distinct_words,
   opening_tag,
+  overlap,
   patterns,
   several,
   think_tags,
+  words,
 )
 
 __all__ = [
   "answer_span",
   "arithmetic",
+  "distinct_paragraphs",
   "distinct_words",
   "json",
   "jsonl",
   "opening_tag",
+  "overlap",
   "parquet",
   "patterns",
   "prefix",
@@ -32,4 +37,5 @@ __all__ = [
   "suffix",
   "system",
   "think_tags",
+  "words",
 ]

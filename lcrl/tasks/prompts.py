@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from lcrl.tasks.task import Messages, Prompt, Render, Task, plain
+from lcrl.tasks.task import Messages, Prompt, Render, Signals, Task, plain
 
 LAYOUTS = ("jsonl", "json", "parquet")
 _PROMPT = ("messages", "prompt")  # fields that are not kept in `Prompt.row`
@@ -20,6 +20,7 @@ def prompts(
   reference: str | None = None,
   system_prompt: str | None = None,
   render: Render = plain,
+  signals: Signals | None = None,
   variables: Mapping[str, Any] | None = None,
 ) -> Task:
   """Chat prompts from JSON lines, a JSON array or Parquet, by the ending of the file's name.
@@ -34,6 +35,7 @@ def prompts(
     reference: field of a reference answer, for `render` and measures.
     system_prompt: first message, where the row has none; None: none.
     render: shows the budget or the reference's length (`lcrl.tasks.render`).
+    signals: values read from responses and from the other fields (`lcrl.tasks.signals`).
     variables: of the chat template, such as enable_thinking=False.
   Raises:
     ValueError: a row without a prompt, a reference or a field of the template, or with a context
@@ -68,6 +70,7 @@ def prompts(
     found,
     no_score,
     render=render,
+    signals=signals,
     variables=variables or {},
     judged=False,
   )

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import bisect
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 
 from lcrl.registry import resolve
@@ -97,6 +98,82 @@ def distinct_words(*, name: str = "conciseness") -> Signals:
     return {name: len(set(words)) / len(words) if words else 1.0}
 
   return Signals({name: float}, read)
+
+
+def words(*, low: str = "", high: str = "") -> Signals:
+  """The number of words (int), as `words`; and the range that the prompt's row asks for, in its
+  fields `low` and `high`, as words_low and words_high.
+
+  Source: LongWriter-Zero, arXiv:2506.18841, where a judge predicts a range for each prompt.
+
+  Raises, when a response is read:
+    ValueError: the row has no such fields, or they are no range of at least one word.
+  """
+
+  def read(response: Response) -> Mapping[str, float]:
+    counted = {"words": len(re.findall(r"\w+", response.text))}
+    if not low:
+      return counted
+    try:
+      least, most = int(response.row[low]), int(response.row[high or low])
+    except (KeyError, TypeError, ValueError):
+      raise ValueError(
+        f"the row of a prompt has no whole numbers {low!r} and {high or low!r}."
+      ) from None
+    if not 1 <= least <= most:
+      raise ValueError(f"the row of a prompt asks for {least} to {most} words.")
+    return counted | {"words_low": least, "words_high": most}
+
+  names = ("words", "words_low", "words_high") if low else ("words",)
+  return Signals(dict.fromkeys(names, int), read)
+
+
+def distinct_paragraphs(*, name: str = "distinct") -> Signals:
+  r"""The share of paragraphs that repeat no earlier one, 1 without paragraphs (float).
+
+  Source: the penalty for repeated paragraphs of LongWriter-Zero, arXiv:2506.18841; its formula is
+  not published.
+
+  >>> from lcrl.tasks.task import Response
+  >>> distinct_paragraphs().read(Response("One.\n\nTwo.\n\none. ", (), False, str))["distinct"]
+  0.6666666666666666
+  """
+
+  def read(response: Response) -> Mapping[str, float]:
+    parts = [" ".join(part.lower().split()) for part in re.split(r"\n\s*\n", response.text)]
+    parts = [part for part in parts if part]
+    return {name: len(set(parts)) / len(parts) if parts else 1.0}
+
+  return Signals({name: float}, read)
+
+
+def overlap(*, field: str, name: str = "overlap") -> Signals:
+  """`unigram_f1` of the response and a text in the prompt's row, such as a user's own (float).
+
+  In place of a reward model that reads the user's text, as in PUGC (implicit preferences from
+  user-generated content).
+
+  Raises, when a response is read:
+    ValueError: the row has no such text.
+  """
+
+  def read(response: Response) -> Mapping[str, float]:
+    text = response.row.get(field)
+    if not isinstance(text, str):
+      raise ValueError(f"the row of a prompt has no text {field!r}.")
+    return {name: unigram_f1(response.text, text)}
+
+  return Signals({name: float}, read)
+
+
+def unigram_f1(text: str, reference: str) -> float:
+  """Share of words in common, the harmonic mean of both sides.
+
+  >>> unigram_f1("The cat sat", "the cat ran off")
+  0.5714285714285714
+  """
+  words, expected = (Counter(re.findall(r"\w+", t.lower())) for t in (text, reference))
+  return 2 * (words & expected).total() / max(1, words.total() + expected.total())
 
 
 def several(**parts: Signals) -> Signals:

@@ -77,6 +77,7 @@ class Response:
   counts: Sequence[bool]  # which of them count
   ended: bool  # the last one is an end token
   decode: Callable[[Sequence[int]], str]
+  row: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # of the prompt's data set
 
   @functools.cached_property
   def text(self) -> str:

@@ -16,9 +16,10 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from lcrl.policies import lora
 from lcrl.registry import build
 
-__all__ = ["adamw", "lamb", "sgd"]
+__all__ = ["adamw", "allora", "lamb", "sgd"]
 
 LARGEST = float(np.finfo(np.float32).max)
 Moments = Literal["float32", "bfloat16"]
@@ -104,6 +105,33 @@ def sgd(
   _check_share("momentum", momentum)
   rule = (optax.trace(momentum) if momentum else optax.identity(),)
   return _chain(clip_norm, rule, learning_rate, warmup_steps, decay_steps)
+
+
+def allora(*, eta: float, base: optax.GradientTransformation) -> optax.GradientTransformation:
+  """ALLoRA (arXiv:2410.09692): the rate of each output of an adapter falls as its change grows.
+
+  The updates of `base` to every b of a section lora are multiplied by `allora_scale` of b, with the
+  largest factor `eta` where b is 0. The paper scales gradients, which Adam would undo: scaling its
+  update is the same for `sgd`, and keeps the meaning for `adamw`. It replaces dropout and alpha /
+  rank: let lora.alpha be lora.rank.
+
+  Args:
+    eta: the factor where an output has no change yet, above 0.
+    base: the rule, such as dict(fn="adamw", learning_rate=1e-4).
+  """
+  _check("eta", eta, lambda x: 0 < x <= LARGEST, "above 0 and finite")
+
+  def update(grads, state, params=None, **others):
+    updates, state = base.update(grads, state, params, **others)
+    adapters = {k: x for k, x in (params or {}).items() if isinstance(x, Mapping) and "b" in x}
+    if not adapters or any(set(x) != {"a", "b"} for x in adapters.values()):
+      raise ValueError("optimizer.fn='allora' trains adapters: the config needs a section lora.")
+    own = {name: updates[name] for name in adapters}
+    return {**updates, **lora.allora_gradients(adapters, own, eta=eta)}, state
+
+  optimizer = Scheduled(base.init, update)
+  optimizer.rate = base.rate  # type: ignore[attr-defined]
+  return optimizer
 
 
 def _adam(b1, b2, eps, weight_decay, moments) -> tuple[optax.GradientTransformation, ...]:

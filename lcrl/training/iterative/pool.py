@@ -19,9 +19,10 @@ import numpy as np
 
 from lcrl import budgets, data, rewards
 from lcrl.data import pair_builders
-from lcrl.data.pair_builders import Samples, win_rates
+from lcrl.data.pair_builders import Samples, preferences_of
 from lcrl.data.sources import Encoded
 from lcrl.mesh import replicate, replicated
+from lcrl.preferences import group_preferences
 from lcrl.registry import build, resolve
 from lcrl.rollouts.worker import RolloutWorker
 from lcrl.tasks.task import Prompt, Task
@@ -30,7 +31,7 @@ from lcrl.training.iterative.settings import Settings
 from lcrl.training.iterative.teacher import Teacher
 from lcrl.training.keys import step_key
 from lcrl.training.pairs.learner import PairLearner
-from lcrl.training.reward_model.learned import providers
+from lcrl.training.reward_model.learned import PREFERENCE, providers
 from lcrl.training.rl.budgets import ask_budget
 from lcrl.training.rl.collect import pad_rows
 from lcrl.training.rl.pipeline import RolloutPipeline
@@ -60,6 +61,7 @@ class Pool:
   prompt_ids: Any  # [N] int32
   signals: dict[str, Any]  # log-probs that the loss compares with, [N, G, T] float32 each
   states: Stages  # of the stages, after this round
+  preferences: Any = None  # [N, G, G] float32, chance that i is preferred to j; None: no such model
 
 
 def stages(s: Settings) -> Stages:
@@ -81,6 +83,9 @@ def empty(s: Settings, model: PairLearner) -> Pool:
   groups = (s.round.prompts, s.round.group_size + ("teacher" in s.built))
   rows = (*groups, s.window)
   needs = [need for need in COMPARED if need in model.stage.needs]
+  scoring = stages(s)
+  if prefers(scoring) and "teacher" in s.built:
+    raise ValueError("the stage `preferred` compares the policy's own answers: no teacher with it.")
   pool = Pool(
     tokens=np.zeros(rows, np.int32),
     mask=np.zeros(rows, bool),
@@ -89,9 +94,15 @@ def empty(s: Settings, model: PairLearner) -> Pool:
     teacher=np.zeros(groups, bool),
     prompt_ids=np.zeros(groups[0], np.int32),
     signals={COMPARED[need]: np.zeros(rows, np.float32) for need in needs},
-    states=Stages(*(stage.init() for stage in stages(s))),
+    states=Stages(*(stage.init() for stage in scoring)),
+    preferences=np.zeros((*groups, groups[1]), np.float32) if prefers(scoring) else None,
   )
   return replicate(model.mesh, jax.tree.map(np.asarray, pool))
+
+
+def prefers(scoring: Stages) -> bool:
+  """True if a preference model compares the answers of a prompt."""
+  return PREFERENCE in scoring.reward.needs
 
 
 def reference_policies(
@@ -125,6 +136,7 @@ def make_round(s: Settings, model: PairLearner, task: Task, worker: RolloutWorke
   )
   reward, compared = jax.jit(scoring.reward.apply), reference_policies(s, model)
   gather = jax.jit(lambda x: x, out_shardings=replicated(model.mesh))
+  chances = jax.jit(lambda r: group_preferences(r.signals[PREFERENCE]).astype(jnp.float32))
 
   def roll_out(
     params: PyTree, prompts: list[Prompt], index: np.ndarray, budget: Any, key: jax.Array
@@ -161,6 +173,7 @@ def make_round(s: Settings, model: PairLearner, task: Task, worker: RolloutWorke
         prompt_ids=rollouts.prompt_ids,
         signals={},
         states=Stages(budget_state, reward_state),
+        preferences=chances(rollouts) if prefers(scoring) else None,
       )
     )
     if teacher is not None:
@@ -180,14 +193,19 @@ def pairing(s: Settings) -> Pairing:
 def pairs_of(pool: Pool, choose: Pairing) -> list[Encoded]:
   """The pairs of a round, in the order of their prompts; equal answers make no pair.
 
-  Signals: how often each side beats an answer of its group (`win_rates`), and those of the pool.
+  Signals: how often each side beats an answer of its group, by the preference model or else by the
+  rewards (`win_rates`), and those of the pool. A builder reads all the comparisons as the signal
+  `preferences` [n, n].
   """
   p, pairs = on_host(pool), list[Encoded]()
   lengths = p.mask.sum(-1)
   for b, prompt_id in enumerate(p.prompt_ids.tolist()):
     present = np.flatnonzero(lengths[b])  # a teacher's answer may be missing
     values = p.rewards[b, present]
-    rates, signals = win_rates(values), {"teacher": p.teacher[b, present]}
+    chances = preferences_of(values)
+    if p.preferences is not None:
+      chances = p.preferences[b][np.ix_(present, present)]
+    rates, signals = chances.mean(1), {"teacher": p.teacher[b, present], "preferences": chances}
     samples = Samples(lengths[b, present], p.correct[b, present], values, (), prompt_id, signals)
     for both in choose(samples):
       take = present[list(both)]

@@ -15,7 +15,12 @@ from lcrl.training.pairs import imitation
 from lcrl.types import Stage
 
 LOSSES = {"preference": stages, "sft": imitation, "reward_model": reward_model}
-TRAINER = {"ref", "weights", "mismatched"}  # needs of a loss that the trainer supplies
+TRAINER = {
+  "ref",
+  "weights",
+  "mismatched",
+  "embeddings",
+}  # needs of a loss that the trainer supplies
 
 
 def named_loss(run: str, built: Mapping[str, Any]) -> tuple[Stage, Callable]:

@@ -1,19 +1,21 @@
 """One number an answer: kernel . h + bias, h the body's state at the answer's last token.
 
 The head is the leaf "reward" of a policy's params, and of its adapters. It starts at 0, so
-that all answers have one reward at first.
+that all answers have one reward at first. A preference model of pairs has a head of `dimensions`
+columns instead (`Embedding`), and its answers embeddings, scaled to length 1 / sqrt(temperature).
 """
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any
+from typing import Annotated, Any
 
 import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
+from lcrl.checks import positive
 from lcrl.masked import as_float
 from lcrl.mesh import BATCH
 from lcrl.policies import Policy, lora
@@ -22,18 +24,42 @@ from lcrl.policies.hf import Source
 from lcrl.training import packing
 from lcrl.training.packing import Packed, Sizes
 from lcrl.training.scorer import on_mesh
+from lcrl.values import Within
 
 PyTree = Any
 HEAD = "reward"
-AXES = {"kernel": (None,), "bias": ()}  # small, so every device holds all of it
+EMBEDDINGS = "embeddings"  # what a loss needs of which the head gives vectors
+EMBEDDING_SEED = 0  # a form that is bilinear in the head has no gradient where the head is 0
 
 
-def zero(policy: Policy) -> PyTree:
+@dataclasses.dataclass(frozen=True)
+class Embedding:
+  """The head of a preference model: the section `head`."""
+
+  dimensions: Annotated[int, Within(2)] = 6  # of an embedding, even; 2 easily get stuck at 0
+  temperature: float = 0.1  # of preferences, whose log-odds stay below its inverse
+
+  def __post_init__(self):
+    if self.dimensions % 2:
+      raise ValueError(f"head.dimensions must be even, got {self.dimensions}.")
+    positive(**{"head.temperature": self.temperature})
+
+
+def axes(form: Embedding | None) -> PyTree:
+  """The head is small, so every device holds all of it."""
+  return {"kernel": (None,), "bias": ()} if form is None else {"kernel": (None, None)}
+
+
+def first(policy: Policy, form: Embedding | None) -> PyTree:
   """The head before training."""
-  return {"kernel": jnp.zeros(policy.config.hidden_size), "bias": jnp.zeros(())}
+  size = policy.config.hidden_size
+  if form is None:
+    return {"kernel": jnp.zeros(size), "bias": jnp.zeros(())}
+  noise = jax.random.normal(jax.random.key(EMBEDDING_SEED), (size, form.dimensions))
+  return {"kernel": noise / size**0.5}
 
 
-def with_head(source: Source) -> Source:
+def with_head(source: Source, form: Embedding | None = None) -> Source:
   """The source of the same policy with a head among its params."""
   policy = source.policy
 
@@ -41,21 +67,23 @@ def with_head(source: Source) -> Source:
     body, at = shardings, None
     if shardings is not None:
       body, at = {k: v for k, v in shardings.items() if k != HEAD}, shardings[HEAD]
-    head = jax.jit(lambda: zero(policy), out_shardings=at)()
+    head = jax.jit(lambda: first(policy, form), out_shardings=at)()
     return source.params(key, body) | {HEAD: head}
 
   def headed(init):
-    return jax.jit(lambda key: init(key) | {HEAD: zero(policy)})
+    return jax.jit(lambda key: init(key) | {HEAD: first(policy, form)})
 
-  axes = policy.axes | {HEAD: AXES}
-  policy_with_head = dataclasses.replace(policy, axes=axes, init=headed(policy.init))
+  whole = policy.axes | {HEAD: axes(form)}
+  policy_with_head = dataclasses.replace(policy, axes=whole, init=headed(policy.init))
   return Source(policy_with_head, params, headed(source.init))
 
 
-def adapters(policy: Policy, **options) -> tuple[Callable[[jax.Array], PyTree], PyTree]:
+def adapters(
+  policy: Policy, *, form: Embedding | None = None, **options
+) -> tuple[Callable[[jax.Array], PyTree], PyTree]:
   """`lora.adapters`, and the head itself."""
-  init, axes = lora.adapters(policy, **options)
-  return lambda key: init(key) | {HEAD: zero(policy)}, axes | {HEAD: AXES}
+  init, own = lora.adapters(policy, **options)
+  return lambda key: init(key) | {HEAD: first(policy, form)}, own | {HEAD: axes(form)}
 
 
 def merge(params: PyTree, adapted: PyTree, *, alpha: float) -> PyTree:
@@ -73,15 +101,21 @@ def _body(adapted: PyTree) -> PyTree:
 
 
 def make_scorer(
-  policy: Policy, *, needs: tuple[str, ...] = (), mesh: Mesh | None = None, pack: int | None = None
+  policy: Policy,
+  *,
+  needs: tuple[str, ...] = (),
+  mesh: Mesh | None = None,
+  pack: int | None = None,
+  form: Embedding | None = None,
 ) -> Callable[..., jax.Array]:
-  """score(params, rows) -> rewards [B, G], 0 where a row has no answer.
+  """score(params, rows) -> rewards [B, G], or embeddings [B, G, D], 0 where a row has no answer.
 
   Args:
     policy: a policy of `with_head`.
     needs: score fields of tokens; a reward model has none.
     mesh: the devices of rows and params.
     pack: width of packed rows; score then takes `sizes`, and rows in the order of `arrange`.
+    form: of the embeddings of a preference model; None: rewards.
   """
   if needs:
     raise ValueError(f"a reward model gives no {', '.join(needs)}.")
@@ -93,6 +127,9 @@ def make_scorer(
 
   def reward_of(params: PyTree, last: jax.Array, rows: Any) -> jax.Array:
     head = params[HEAD]
+    if form is not None:
+      found = embedding(as_float(last), head["kernel"], form.temperature)
+      return jnp.where(rows.mask.any(-1, keepdims=True), found, 0.0)
     rewards = jnp.sum(as_float(last) * _lift(head["kernel"], last.ndim), -1) + head["bias"]
     return jnp.where(rows.mask.any(-1), rewards, 0.0)
 
@@ -127,6 +164,15 @@ def last_places(mask: jax.Array, place: jax.Array, width: int) -> jax.Array:
   end = jnp.maximum(packing.used_lengths(mask) - 1, 0)
   row, stem, start, shared = jnp.moveaxis(place, -1, 0)
   return row * width + end + jnp.where(end < shared, stem, start - shared)
+
+
+def embedding(last: jax.Array, kernel: jax.Array, temperature: float) -> jax.Array:
+  """A direction for each answer, of length 1 / sqrt(temperature). [..., H], [H, D] -> [..., D].
+
+  Source: the released code of arXiv:2410.02197, which divides scores of unit vectors by 0.1.
+  """
+  found = jnp.einsum("...h,hd->...d", last, kernel, precision=jax.lax.Precision.HIGHEST)
+  return found * jax.lax.rsqrt(temperature * jnp.sum(found**2, -1, keepdims=True) + 1e-12)
 
 
 def _lift(kernel: jax.Array, ndim: int) -> jax.Array:

@@ -11,6 +11,7 @@ import optax
 
 from lcrl.evaluation.intervals import Estimate, accuracy_estimate, mean_estimate
 from lcrl.masked import masked_mean
+from lcrl.preferences import preference_score
 from lcrl.training.metrics import Mean
 from lcrl.training.pairs.metrics import compare, correlation, step_means
 from lcrl.types import PairBatch, Stage
@@ -19,9 +20,16 @@ Array = jax.Array
 
 
 def pair_metrics(stage: Stage, rewards: Array, batch: PairBatch) -> dict[str, Array]:
-  """The numbers of an evaluation for each answer [B, G]: rewards, data's scores, lengths, valid."""
+  """The numbers of an evaluation for each answer [B, G]: rewards, data's scores, lengths, valid.
+
+  A preference model has no rewards of single answers: half of a pair's log-odds stand for the
+  chosen side's, and their negative for the rejected side's, so that margins are log-odds.
+  """
   del stage
   pairs = batch.pairs
+  if rewards.ndim == 3:
+    half = preference_score(rewards[:, 0], rewards[:, 1]) / 2
+    rewards = jnp.stack([half, -half], -1)
   lengths = pairs.mask.sum(-1)
   return {"rewards": rewards, "scores": pairs.scores, "lengths": lengths, "valid": pairs.valid}
 

@@ -7,7 +7,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from lcrl import values
+from lcrl.training.pairs.losses import named_loss
 from lcrl.training.pairs.settings import NAMED, check
+from lcrl.training.reward_model.head import Embedding
 from lcrl.training.sections import (
   AUTO,
   Checkpoint,
@@ -37,7 +39,13 @@ class Evaluate:
   pairs: Count = 256  # held out, at most; of single answers as many
 
 
-SECTIONS = {"train": Train, "eval": Evaluate, "checkpoint": Checkpoint, "mesh": Mesh}
+SECTIONS = {
+  "head": Embedding,
+  "train": Train,
+  "eval": Evaluate,
+  "checkpoint": Checkpoint,
+  "mesh": Mesh,
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,6 +56,7 @@ class Settings:
   seed: int
   built: dict[str, Any]
   lora: Lora | None
+  head: Embedding
   train: Train
   eval: Evaluate
   checkpoint: Checkpoint
@@ -70,4 +79,14 @@ def read(config: Mapping[str, Any]) -> Settings:
     **sections,
   )
   check(settings)
+  if "head" in config and form_of(settings) is None:
+    raise ValueError(
+      f"nothing reads the section head: loss.fn={config['loss']['fn']!r} trains one reward an "
+      "answer, without embeddings."
+    )
   return settings
+
+
+def form_of(s: Settings) -> Embedding | None:
+  """The head of a preference model; None if the loss trains one reward an answer."""
+  return s.head if "embeddings" in named_loss(s.run, s.built)[0].needs else None

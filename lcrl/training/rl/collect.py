@@ -209,6 +209,9 @@ def pad_rows(rollouts: Rollouts, length: int) -> Rollouts:
   short = rollouts.tokens.shape[-1]
 
   def pad(x):
-    return jnp.pad(x, ((0, 0), (0, 0), (0, length - short))) if x.ndim == 3 else x
+    tokens = (
+      x.ndim == 3 and x.shape[-1] == short
+    )  # embeddings of an answer have a width of their own
+    return jnp.pad(x, ((0, 0), (0, 0), (0, length - short))) if tokens else x
 
   return rollouts if short == length else jax.tree.map(pad, rollouts)

@@ -174,6 +174,7 @@ def force_answers(
   samples: int = 8,
   close: str = "</think>",
   separator: str = "\n\n",
+  dense: bool = False,
 ) -> Revision:
   """What one episode of the thinking adds to the chance of a right answer; the response stays.
 
@@ -182,7 +183,8 @@ def force_answers(
   values. Source: MRT, arXiv:2503.07572, which publishes no sampling of prefixes; one episode a
   rollout is ours. An episode without tokens adds nothing.
 
-  Signals: value_before and value_after, [B, G] float32.
+  Signals: value_before and value_after, [B, G] float32; of `dense`, progress [B, G, T] float32 in
+  their place: at every token of an episode what that episode adds to the value.
 
   Args:
     force: put where thinking is broken off; it ends the thinking and begins an answer.
@@ -191,6 +193,7 @@ def force_answers(
     samples: answers from each place.
     close: ends the thinking; a response without it is all thinking.
     separator: stands between pieces.
+    dense: the values at the borders of all episodes are sampled, (episodes + 1) / 2 times as many.
   """
   if episodes < 1 or samples < 1:
     raise ValueError(f"episodes and samples must be at least 1, got {episodes} and {samples}.")
@@ -203,14 +206,29 @@ def force_answers(
       ],
       np.int32,
     )
+    at = lambda kept: grader.success_rate(r, kept, force=force, samples=samples, cap=cap)
+    if dense:
+      reached = np.stack([at(borders[..., j]) for j in range(episodes + 1)], -1)
+      progress = _at_tokens(np.diff(reached), borders, r.tokens.shape[-1], grader.starts)
+      return dataclasses.replace(r, signals=r.signals | {"progress": progress})
     chosen = grader.random_index(episodes)
     values = {}
     for later, name in enumerate(("value_before", "value_after")):
       kept = np.take_along_axis(borders, chosen[..., None] + later, -1)[..., 0]
-      values[name] = grader.success_rate(r, kept, force=force, samples=samples, cap=cap)
+      values[name] = at(kept)
     return dataclasses.replace(r, signals=r.signals | values)
 
-  return Revision(apply, supplies=("value_before", "value_after"))
+  return Revision(apply, supplies=("progress",) if dense else ("value_before", "value_after"))
+
+
+def _at_tokens(values: np.ndarray, borders: np.ndarray, width: int, starts: np.ndarray):
+  """The value of its episode at each token of a response, 0 elsewhere. [b, G, K], borders
+  [b, G, K + 1] in tokens of the response -> [b, G, width] float32."""
+  places = np.arange(width) - starts[..., None]
+  inside = (places[..., None, :] >= borders[..., :-1, None]) & (
+    places[..., None, :] < borders[..., 1:, None]
+  )
+  return np.einsum("bgk,bgkt->bgt", values, inside).astype(np.float32)
 
 
 def _borders(response: Response, close: str, separator: str, episodes: int) -> list[int]:

@@ -1,0 +1,156 @@
+"""Data for stages before RL, built from the answers of an evaluation (its answers.jsonl).
+
+A row is an answer: prompt (messages), text, correct, tokens, reference. Rows of one prompt are its
+samples; several files join by their prompts. The results are rows of `lcrl.data.layouts` for
+run="sft" (prompt, response), or problems with answers for `task.fn="jsonl"`. Host side.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+__all__ = ["adactrl", "light_r1_first", "light_r1_second", "mixchain", "problems", "two_modes"]
+
+Row = Mapping[str, Any]
+Prompts = dict[str, list[Row]]  # a key of the prompt -> its samples
+
+
+def by_prompt(rows: Iterable[Row]) -> Prompts:
+  """The samples of each prompt, in the order in which prompts appear.
+
+  Raises:
+    ValueError: a row lacks a field that the builders read.
+  """
+  found: Prompts = {}
+  for number, row in enumerate(rows, 1):
+    if missing := {"prompt", "text", "correct", "tokens", "reference"} - row.keys():
+      raise ValueError(f"answer {number} has no {sorted(missing)[0]!r}.")
+    found.setdefault(json.dumps(row["prompt"], sort_keys=True), []).append(row)
+  if not found:
+    raise ValueError("there are no answers.")
+  return found
+
+
+def pass_rate(samples: Sequence[Row]) -> float:
+  """The share of right samples."""
+  return sum(bool(row["correct"]) for row in samples) / len(samples)
+
+
+def problems(weak: Prompts, *, low: float = 0.25, high: float = 0.625) -> list[dict[str, Any]]:
+  """The problems whose pass rate lies between `low` and `high`, both included: prompts of an RL
+  stage that are neither solved nor hopeless.
+
+  Source: Light-R1, arXiv:2503.10460 (0.25 to 0.625 of a 7B model).
+  """
+  if not 0 <= low <= high <= 1:
+    raise ValueError(f"0 <= low <= high <= 1 must hold, got {low} and {high}.")
+  chosen = [s for s in weak.values() if low <= pass_rate(s) <= high]
+  return [
+    {
+      "problem": samples[0]["prompt"][-1]["content"],
+      "answer": samples[0]["reference"],
+      "pass_rate": pass_rate(samples),
+    }
+    for samples in chosen
+  ]
+
+
+def light_r1_first(
+  weak: Prompts, teacher: Prompts, *, below: float = 0.5, seed: int = 0
+) -> list[dict[str, Any]]:
+  """First stage of curriculum SFT: one right answer of the teacher, drawn by the seed, to each
+  prompt that a small model passes less often than `below`.
+
+  Source: Light-R1, arXiv:2503.10460 (a 1.5B model's pass rate; its threshold is not published).
+  """
+  hard = [key for key, samples in weak.items() if pass_rate(samples) < below]
+  return _imitated(teacher, hard, _drawn(seed))
+
+
+def light_r1_second(teacher: Prompts, *, seed: int = 0) -> list[dict[str, Any]]:
+  """Second stage: one right answer to each prompt of which the teacher itself is neither always
+  right nor always wrong. Source: Light-R1, arXiv:2503.10460."""
+  hardest = [key for key, samples in teacher.items() if 0 < pass_rate(samples) < 1]
+  return _imitated(teacher, hardest, _drawn(seed))
+
+
+def adactrl(
+  short: Prompts,
+  long: Prompts,
+  *,
+  threshold: float = 0.625,
+  tags: tuple[str, str] = ("[Easy]", "[Hard]"),
+  seed: int = 0,
+) -> list[dict[str, Any]]:
+  """Answers that open with a tag: the shortest right one of `short` to a prompt that it passes more
+  often than `threshold`, and a right one of `long`, drawn by the seed, to all others.
+
+  Source: AdaCtrl, arXiv:2505.18822 (short answers to easy problems, long reasoning on hard ones);
+  difficulty by pass rate, with the threshold of its reward, is ours.
+  """
+  easy = {key for key, samples in short.items() if pass_rate(samples) > threshold}
+  brief = _imitated(short, [key for key in short if key in easy], _shortest, opening=tags[0])
+  hard = [key for key in short if key not in easy]
+  return brief + _imitated(long, hard, _drawn(seed), opening=tags[1])
+
+
+def two_modes(
+  short: Prompts, long: Prompts, *, openings: tuple[str, str] = ("", ""), seed: int = 0
+) -> list[dict[str, Any]]:
+  """A short and a long right answer to each prompt that has both, after the opening of their mode.
+
+  Both modes come equally often, so that none is preferred before RL. Source: Adaptive Deep
+  Reasoning, arXiv:2505.20101 (abstract); balance and openings are ours.
+  """
+  solved = lambda prompts, key: any(row["correct"] for row in prompts.get(key, ()))
+  both = [key for key in short if solved(short, key) and solved(long, key)]
+  brief = _imitated(short, both, _shortest, opening=openings[0])
+  return brief + _imitated(long, both, _drawn(seed), opening=openings[1])
+
+
+def mixchain(*levels: Prompts) -> list[dict[str, Any]]:
+  """Right answers of falling length to one prompt, from the longest level on, with the level as
+  score; only of prompts that every level answers rightly and more briefly than the one before.
+
+  Answers of a level are those of one model, or of one strength along an adapter
+  (`experiments.evaluate --along --strengths`). `batches.fn="progressive"` trains on the levels in
+  their order. Source: MixChain of CoT-Valve, arXiv:2502.09601; the shortest right answer of each
+  level is ours.
+  """
+  if len(levels) < 2:
+    raise ValueError(f"mixchain needs the answers of two levels or more, got {len(levels)}.")
+  found: list[dict[str, Any]] = []
+  for key in levels[0]:
+    right = [[row for row in level.get(key, ()) if row["correct"]] for level in levels]
+    if not all(right):
+      continue
+    chain = [_shortest(rows) for rows in right]
+    if all(a["tokens"] > b["tokens"] for a, b in itertools.pairwise(chain)):
+      found += [
+        {"prompt": row["prompt"], "response": row["text"], "score": level}
+        for level, row in enumerate(chain)
+      ]
+  return found
+
+
+def _imitated(
+  answers: Prompts, keys: Sequence[str], choose: Callable[[list[Row]], Row], opening: str = ""
+) -> list[dict[str, Any]]:
+  """A chosen right answer to each of the prompts that has one."""
+  right = {key: [row for row in answers.get(key, ()) if row["correct"]] for key in keys}
+  chosen = [choose(rows) for rows in right.values() if rows]
+  return [{"prompt": row["prompt"], "response": opening + row["text"]} for row in chosen]
+
+
+def _shortest(rows: list[Row]) -> Row:
+  return min(rows, key=lambda row: row["tokens"])
+
+
+def _drawn(seed: int) -> Callable[[list[Row]], Row]:
+  random = np.random.default_rng(seed)
+  return lambda rows: rows[int(random.integers(len(rows)))]
