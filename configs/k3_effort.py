@@ -22,28 +22,20 @@ ASK = (" Effort: low.", " Effort: high.", " Effort: max.")
 ROWS = 40_320  # of DeepScaleR
 
 
-def share_of_start(*efforts):
-  """reward: -1 beyond these shares of the prompt's first mean length."""
-  return dict(
-    fn="effort",
-    efforts=efforts,
-    reference=dict(fn="first_mean_reference", rows=ROWS),
-    term=dict(fn="length_gate", outside=-1.0),
-  )
-
-
 def get_config(mode: str = "full") -> config_dict.ConfigDict:
   c = config_dict.ConfigDict({"seed": 0})
   c.budget = dict(fn="effort", efforts=(0.5, 1.0, 1.5), tokens=8192, cap=8192)
-  c.reward = share_of_start(0.8, 1.2, 1.8)
+  c.reward = dict(
+    fn="effort",
+    efforts=((0.8, 1.2, 1.8), (0.6, 1.0, 1.6), (0.4, 0.8, 1.4)),
+    at=(200, 400),
+    reference=dict(fn="first_mean_reference", rows=ROWS),
+    term=dict(fn="length_gate", outside=-1.0),
+  )
   c.filter = dict(fn="keep_all")
   c.advantage = dict(fn="group_normalized")
   c.loss = dict(fn="clipped_surrogate")
   c.weights = dict(fn="token_mean")
-  c.then = [
-    dict(at=200, reward=share_of_start(0.6, 1.0, 1.6)),
-    dict(at=400, reward=share_of_start(0.4, 0.8, 1.4)),
-  ]
   c.policy = common.pretrained("DeepSeek-R1-Distill-Qwen-1.5B")
   c.task = common.deepscaler(render=dict(fn="suffix", templates=ASK))
   c.eval_task = common.math500(render=c.task.render, levels=(0, 1, 2))
@@ -55,7 +47,7 @@ def get_config(mode: str = "full") -> config_dict.ConfigDict:
   if is_smoke(mode):
     shrink(c).budget.update(tokens=16, cap=16)
     c.reward.reference.rows = c.task.size
-    c.then = [dict(at=1, reward=c.reward.to_dict() | dict(efforts=(0.5, 1.0, 1.5)))]
+    c.reward.at = (1, 2)
   return c
 
 

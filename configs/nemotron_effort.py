@@ -25,7 +25,7 @@ FAR = 1000.0  # times the tokens: an effort that no answer reaches
 
 def get_config(mode: str = "full") -> config_dict.ConfigDict:
   c = config_dict.ConfigDict({"seed": 0})
-  c.budget = dict(fn="effort", efforts=(FAR, 1.0), tokens=1, cap=8192, shares=(0.975, 0.025))
+  c.budget = dict(fn="effort", efforts=(1.0, 1.0), tokens=8192, cap=8192, shares=(0.975, 0.025))
   c.reward = dict(
     fn="effort",
     efforts=(FAR, 1.0),

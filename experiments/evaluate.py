@@ -77,16 +77,20 @@ class Request(NamedTuple):
   reward: str | None = None  # run folder of a reward model that the recipe reads
 
 
-def spread(arrays: Mapping[str, Any], cap: int, ks: Sequence[int]) -> dict[str, Any]:
-  """pass@k with intervals over prompts, and quantiles of length, of `answer_all`."""
+def spread(parts: Sequence[Mapping[str, Any]], cap: int, ks: Sequence[int]) -> dict[str, Any]:
+  """pass@k with intervals over prompts, and quantiles of length, of the arrays of `answer_all` for
+  each asked budget: k answers to a prompt ask for the same budget."""
   numbers: dict[str, Any] = {}
-  samples, correct = arrays["valid"].sum(1), arrays["correct"]
-  for k in ks if correct is not None else ():
-    right = (correct & arrays["valid"]).sum(1)
-    p, *ends = evaluation.accuracy_estimate(evaluation.pass_at_k(samples, right, k=k)[:, None])
+  lengths = np.concatenate([part["lengths"][part["valid"]] for part in parts])
+  for k in ks if parts[0]["correct"] is not None else ():
+    chances = [
+      evaluation.pass_at_k(p["valid"].sum(1), (p["correct"] & p["valid"]).sum(1), k=k)
+      for p in parts
+    ]
+    p, *ends = evaluation.accuracy_estimate(np.stack(chances, 1))
     numbers[f"pass@{k}"] = p
     numbers[f"pass@{k}_ci"] = [None if np.isnan(end) else end for end in ends]
-  return numbers | {"lengths": measures.length_summary(arrays["lengths"][arrays["valid"]], cap=cap)}
+  return numbers | {"lengths": measures.length_summary(lengths, cap=cap)}
 
 
 def points_of(
@@ -101,10 +105,9 @@ def points_of(
   for cap in request.budgets or [one.max_tokens]:
     # One key for all: a larger budget continues the same answers.
     answers = one.answers(params, key=key, cap=cap, keep=keep, answer=answer)
-    arrays = evaluator.pooled([part.arrays for part in answers])
-    ks = request.ks or [arrays["valid"].shape[1]]
-    points[str(cap)] = one.record(answers) | spread(arrays, cap, ks)
-    points[str(cap)] |= recipes.spent([part.arrays for part in answers])
+    parts = [part.arrays for part in answers]
+    ks = request.ks or [parts[0]["valid"].shape[1]]
+    points[str(cap)] = one.record(answers) | spread(parts, cap, ks) | recipes.spent(parts)
   return points
 
 
@@ -185,7 +188,7 @@ def sets_of(
       section, field = settings.eval_tasks[name], f"eval_tasks.{name}"
       options = dataclasses.replace(eval_set(section, field), **request.everywhere)
       found.append(put.read(name, field, section, options))
-  least = min(one.samples * max(len(one.asked), 1) for one in found)
+  least = min(one.samples for one in found)
   if request.ks and not 1 <= min(request.ks) <= max(request.ks) <= least:
     raise ValueError(f"pass_at must lie between 1 and {least} answers, got {request.ks}.")
   return found
@@ -251,13 +254,15 @@ def read_flags(given: Any) -> tuple[Any, Request]:
     settings = with_model(settings, given.model)
   if given.task is not None:
     settings = with_task(settings, given.task)
-  whole = {name: _whole(getattr(given, name) or (), name) for name in LISTS}
+  whole = {name: _whole([*filter(None, getattr(given, name) or ())], name) for name in LISTS}
   numbers = {name: getattr(given, name) for name in ("samples", "prompts") if getattr(given, name)}
   counts = [given.batch, *whole["budgets"]]
   counts += [n for n in (given.samples, given.prompts) if n is not None]
   if min(counts) < 1:
     raise ValueError(f"budgets, samples, prompts and batch must be at least 1, got {min(counts)}.")
-  asked = {name: tuple(whole[name]) for name in ("targets", "levels") if whole[name]}
+  asked = {n: tuple(whole[n]) for n in ("targets", "levels") if getattr(given, n) is not None}
+  if asked and given.sets is not None and evaluator.MAIN not in given.sets:
+    raise ValueError(f"--targets and --levels are of {evaluator.MAIN}, which --sets leaves out.")
   request = Request(
     workdir,
     given.step,
@@ -286,7 +291,11 @@ def here(settings: Any, given: Any, budgets: Sequence[int]) -> Any:
     sampling=dataclasses.replace(
       settings.sampling, temperature=temperature, control=control(settings, given.control)
     ),
-    eval=dataclasses.replace(settings.eval, temperature=temperature),
+    eval=dataclasses.replace(
+      settings.eval,
+      temperature=temperature,
+      prompts=max(settings.eval.prompts, given.prompts or 0),
+    ),
   )
 
 
@@ -348,8 +357,12 @@ def with_task(settings: Any, text: str) -> Any:
   fields.check_function(fields.EVAL_TASK, spec, "task")
   sets: dict[str, Any] = {"eval_task": spec, "eval_tasks": {}}
   if any(field.name == "eval_task" for field in dataclasses.fields(settings)):
-    return dataclasses.replace(settings, **sets)
-  return dataclasses.replace(settings, built={**settings.built, **sets})
+    settings = dataclasses.replace(settings, **sets)
+  else:
+    settings = dataclasses.replace(settings, built={**settings.built, **sets})
+  return dataclasses.replace(
+    settings, eval=dataclasses.replace(settings.eval, targets=(), levels=())
+  )
 
 
 def at_strength(settings: Any, along: str, strength: float) -> Any:
@@ -381,14 +394,8 @@ def write_path(out: Path, along: str, points: Mapping[float, Mapping[str, Any]])
   names = {cap: f"{cap} tokens" for cap in caps}
   at = lambda cap: [(f"{s:g}", point["budgets"][cap]) for s, point in points.items()]
   plots.line(out / "path.png", {names[cap]: at(cap) for cap in caps})
-  rows = [
-    (cap, label, f"{100 * p['accuracy']:.1f}", f"{p['tokens']:.1f}")
-    for cap in caps
-    for label, p in at(cap)
-  ]
-  table = tables.to_markdown(
-    (["budget", "strength", "accuracy, %", "tokens"], list(map(list, rows)))
-  )
+  rows = [[cap, label, *tables.point_cells(p)] for cap in caps for label, p in at(cap)]
+  table = tables.to_markdown((["budget", "strength", "accuracy, %", "tokens"], rows))
   text = f"# From {along.replace(':', ' to ')}\n\n{table}\n\n![accuracy against tokens](path.png)\n"
   (out / "path.md").write_text(text, encoding="utf-8")
   return table
@@ -397,7 +404,12 @@ def write_path(out: Path, along: str, points: Mapping[float, Mapping[str, Any]])
 def evaluate_path(
   settings: Any, along: str, strengths: Sequence[float], out: Path, request: Request
 ) -> str:
-  """Evaluates each strength in a folder of its own and plots all; returns the table."""
+  """Evaluates each strength in a folder of its own and plots all; returns the table. The main set
+  alone is answered, unless --sets names another."""
+  if request.sets is None:
+    request = request._replace(sets=[evaluator.MAIN])
+  elif len(request.sets) != 1:
+    raise ValueError(f"--along draws one set, got {', '.join(request.sets)}.")
   points = {}
   for strength in strengths:
     folder = out / f"strength_{strength:g}"

@@ -147,10 +147,12 @@ def effort(
     within_groups: a group is shared out among the efforts instead: rollout i of G gets i * K // G.
   """
   _check(tokens=tokens, cap=cap, efforts=len(efforts))
+  if within_groups and shares is not None:
+    raise ValueError("budget.shares are of groups: with within_groups=True there are none.")
   shares = [1.0] * len(efforts) if shares is None else shares
   if min(efforts) <= 0:
     raise ValueError(f"budget.efforts must be positive, got {tuple(efforts)}.")
-  if len(shares) != len(efforts) or min(shares) < 0 or sum(shares) <= 0:
+  if len(shares) != len(efforts) or not min(shares) >= 0 or not 0 < sum(shares) < math.inf:
     raise ValueError(
       f"budget.shares must be {len(efforts)} numbers of at least 0, got {tuple(shares)}."
     )

@@ -73,10 +73,10 @@ def test_references_are_read_before_they_change():
     rollouts([[9, 9]], [[1, 0]], prompt_ids=[2]),
   ]
   for reference, read, last in (
-    (rewards.first_mean_reference(rows=3), [np.inf, 6, 6], 6),
-    (rewards.running_mean_reference(rows=3, decay=0.5), [np.inf, 6, 4.5], 6.75),
-    (rewards.right_percentile_reference(rows=3, percentile=0.25), [np.inf, 5, 5], 5),
-    (rewards.right_percentile_reference(rows=3, percentile=0.25, keep=False), [np.inf, 5, 5], 9),
+    (rewards.first_mean_reference(rows=3), [6, 6, 6], 6),
+    (rewards.running_mean_reference(rows=3, decay=0.5), [6, 6, 4.5], 6.75),
+    (rewards.right_percentile_reference(rows=3, percentile=0.25), [5, 5, 5], 5),
+    (rewards.right_percentile_reference(rows=3, percentile=0.25, keep=False), [5, 5, 5], 9),
     (rewards.group_mean_reference(), [6, 3, 9], None),
     (rewards.fixed_reference(tokens=7), [7, 7, 7], None),
   ):
@@ -97,7 +97,7 @@ def test_a_reference_is_not_touched_by_padding_and_takes_the_smaller_of_two():
   np.testing.assert_array_equal(reference.update(reference.init(), twice), [np.inf, 4])
 
 
-def test_k3_pays_minus_one_beyond_the_share_once_the_start_is_known():
+def test_k3_pays_minus_one_beyond_the_share_of_the_start():
   stage = rewards.effort(
     efforts=(0.5,),
     reference=rewards.first_mean_reference(rows=1),
@@ -105,10 +105,45 @@ def test_k3_pays_minus_one_beyond_the_share_once_the_start_is_known():
   )
   first = rollouts([[8, 12]], [[1, 0]], prompt_ids=[0])
   found, state = paid(stage, first, rollouts([[5, 6]], [[0, 1]], prompt_ids=[0]))
-  np.testing.assert_array_equal(found[0], [[1, 0]])  # nothing to compare with yet
+  np.testing.assert_array_equal(found[0], [[-1, -1]])  # the first group has a mean of its own
   np.testing.assert_array_equal(found[1], [[0, -1]])  # the target is 5
   assert stage.rows == 1
   np.testing.assert_array_equal(stage.targets(state, first)["effort"], [[5, 5]])
+
+
+def test_efforts_change_by_step_while_the_reference_stays():
+  """Shares 1 and, after two steps, 0.5 of the first mean, 8, which later lengths do not move."""
+  stage = rewards.effort(
+    efforts=((1.0,), (0.5,)),
+    at=(2,),
+    reference=rewards.first_mean_reference(rows=1),
+    term=rewards.length_gate(),
+  )
+  visit = lambda n: rollouts([[n, n]], [[1, 1]], prompt_ids=[0])
+  found, state = paid(stage, visit(8), visit(5), visit(5), visit(4))
+  assert [x[0, 0] for x in found] == [1, 1, 0, 1]
+  assert int(state.own.applied) == 4
+
+
+def test_prompts_without_a_reference_are_neither_paid_for_length_nor_counted():
+  """Two right answers of 20 tokens at a percentile of 20 and efforts of a half; no right answer."""
+  stage = rewards.effort(
+    efforts=(0.5,),
+    reference=rewards.right_percentile_reference(rows=2),
+    term=rewards.length_multiplier(levels=1, step_size=0.1),
+  )
+  r = rollouts([[20, 20], [60, 60]], [[1, 1], [0, 0]], prompt_ids=[0, 1])
+  found, state = paid(stage, r, r)
+  np.testing.assert_allclose(state.own.term, [0.2])  # 0.1 * (20 / 10 - 1), twice
+  np.testing.assert_allclose(found[1], [[1 - 0.1 * 2] * 2, [0, 0]], rtol=1e-6)
+
+
+def test_a_wrong_answer_does_not_gain_by_being_long():
+  lengths, targets = jnp.array([4, 12]), jnp.full(2, 8.0)
+  wrong = jnp.full(2, -0.5)
+  np.testing.assert_array_equal(rewards.length_gate_reward(wrong, lengths, targets), wrong)
+  ratio = rewards.length_ratio_reward(wrong, lengths, targets, weight=0.5)
+  np.testing.assert_allclose(ratio, [-0.5, -0.75])
 
 
 def test_a_cut_answer_has_not_ended_within_its_target():
@@ -161,6 +196,23 @@ def test_a_multiplier_climbs_for_its_own_level():
         term=rewards.level_price(prices=(1, 2)),
       ),
       "the term has 2 levels; there are 1 efforts",
+    ),
+    (
+      lambda: budgets.effort(efforts=(1.0,), tokens=1, cap=1, shares=(1,), within_groups=True),
+      "with within_groups=True there are none",
+    ),
+    (
+      lambda: budgets.effort(efforts=(1.0,), tokens=1, cap=1, shares=(float("nan"),)),
+      "shares must be 1 numbers",
+    ),
+    (
+      lambda: rewards.effort(
+        efforts=((1.0,), (2.0,)),
+        at=(3, 2),
+        reference=rewards.group_mean_reference(),
+        term=rewards.length_gate(),
+      ),
+      "2 ascending steps `at` need 3 rows",
     ),
     (
       lambda: rewards.effort(

@@ -29,7 +29,7 @@ def answers(right, lengths, cap):
 
 
 def at_budget(arrays, cap, ks):
-  return measure(**pooled([arrays])) | spread(arrays, cap, ks)
+  return measure(**pooled([arrays])) | spread([arrays], cap, ks)
 
 
 def test_pass_at_k_and_spread_of_length():
@@ -40,6 +40,14 @@ def test_pass_at_k_and_spread_of_length():
   assert 0 < low < 0.75 < high < 1
   assert found["lengths"]["max"] == 6
   assert not found["lengths"]["hit_cap"]
+
+
+def test_k_answers_of_pass_at_k_ask_for_the_same_budget():
+  """One of two prompts is right at either budget: no pass@2 from one answer to each of two."""
+  parts = [answers([[1], [0]], [[4]] * 2, 9), answers([[0], [1]], [[4]] * 2, 9)]
+  assert spread(parts, 9, [1])["pass@1"] == 0.5
+  with pytest.raises(ValueError, match="k must lie between 1 and"):
+    spread(parts, 9, [2])
 
 
 def test_what_is_written(tmp_path):
@@ -155,6 +163,7 @@ def check_answers(path, budgets):
     ({"config": CONFIG, "pass_at": ["3"]}, r"between 1 and 2 answers, got \[3\]"),
     ({"config": CONFIG, "control": ["top_p(0.9)"]}, "top_p.* has to be a name, or a call such as"),
     ({"config": CONFIG, "control": ["topp(p=1)"]}, "control.fn='topp' is not one of top_p"),
+    ({"config": CONFIG, "sets": ["a"], "levels": ["1"]}, "are of eval_task, which --sets leaves"),
     ({"config": CONFIG, "sets": ["evaltask"]}, "there is no set 'evaltask'; there are eval_task"),
     ({"config": {**CONFIG, "speed": 1}}, "speed"),
     ({"config": CONFIG, "budgets": ["8", "many"]}, "budgets must be whole numbers, got 8,many"),
@@ -225,7 +234,7 @@ def test_further_sets_and_budgets_that_prompts_ask_for(tmp_path, monkeypatch):
   assert "## Further sets" in text
   assert "| 6 tokens |" in text
   forced = "budget_forcing(end_of_thinking='#', max_thinking_tokens=1, final_tokens='.')"
-  given |= {"sets": ["held_out"], "control": ["top_k(k=1)", forced]}
+  given |= {"sets": ["held_out"], "targets": None, "control": ["top_k(k=1)", forced]}
   one = evaluate(*read_flags(flags(config=config, **given)))
   assert "tasks" not in one
   assert one["control"]["controls"][1]["final_tokens"] == "."

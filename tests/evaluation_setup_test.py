@@ -1,5 +1,6 @@
 """On what an evaluation was made, and whether training saw its prompts."""
 
+import dataclasses
 import json
 
 import pytest
@@ -45,12 +46,13 @@ def test_a_repeated_prompt_counts_as_often_as_it_is_evaluated():
   assert setup.compared(["a", "a", "b"], ["a"], of=1)["training_prompts"] == 2
 
 
-def test_an_endless_generator_is_looked_at_for_a_while():
-  endless = (f"{i}?" for i in iter(int, 1))
-  found = setup.compared(["x"], endless, of=10**9, seconds=0.05)
-  assert found["training_prompts"] == 0
-  assert 1 <= found["compared_with"] < 10**9
-  assert f"only {found['compared_with']} of 1000000000" in setup.warning(SETUP | found)
+def test_so_many_prompts_of_a_generator_are_looked_at(monkeypatch):
+  monkeypatch.setattr(setup, "SCANNED", 5)
+  task = tasks.arithmetic(size=1000, seed=0)
+  found = setup.of_task(task).overlap([task.prompts[4], task.prompts[5]])
+  assert found == {"training_prompts": 1, "compared_with": 5, "of": 1000}
+  listed = dataclasses.replace(task, prompts=[task.prompts[i] for i in range(9)])
+  assert setup.of_task(listed).overlap([task.prompts[8]])["training_prompts"] == 1
 
 
 def test_the_words_name_everything():

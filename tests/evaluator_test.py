@@ -7,7 +7,7 @@ import pytest
 
 from lcrl import tasks
 from lcrl.data.choosing import is_held_out, rows, split, unit_hash
-from lcrl.evaluation import obedience
+from lcrl.evaluation import obedience, setup
 from lcrl.evaluation.summaries import pool
 from lcrl.tasks.task import Prompt, question_text
 from lcrl.training import build, evaluator, loop
@@ -35,12 +35,34 @@ def prepared(config, *, params=None):
     return judge(model.initial().params), judge.setup
 
 
-def test_a_prompt_is_held_out_by_its_text_alone():
+def test_a_prompt_is_held_out_by_its_question_alone():
   assert unit_hash("2 + 2?") == pytest.approx(0.4402557475, abs=1e-9)  # of sha256, first 8 bytes
   spaced = {"role": "user", "content": "2  +\n2? "}
   system = {"role": "system", "content": "Be brief."}
-  assert is_held_out((system, spaced), 0.45)
-  assert not is_held_out((spaced,), 0.44)
+  assert is_held_out(Prompt(0, (system, spaced), "4"), 0.45)
+  assert not is_held_out(Prompt(0, (spaced,), "4"), 0.44)
+  template = {"role": "user", "content": "2 + 2? Put the answer into a box."}
+  assert is_held_out(Prompt(0, (template,), "4", question=" 2 + 2?"), 0.45)
+
+
+def test_another_template_hides_no_training_prompt(tmp_path):
+  rows = [{"question": f"{i} + 1?", "answer": str(i + 1)} for i in range(4)]
+  path = tmp_path / "a.jsonl"
+  path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+  task, other = (tasks.jsonl(str(path), template=t) for t in ("{question}", "Q: {question}\nA:"))
+  found = setup.of_task(task).overlap(list(other.prompts))
+  assert found == {"training_prompts": 4, "compared_with": 4, "of": 4}
+
+
+def test_a_batch_has_no_more_rows_than_a_step():
+  """A step samples 4 prompts with 4 answers of 16 tokens."""
+  far = {"fn": "arithmetic", "size": 30, "seed": 0, "held_out": True}
+  sets = prepared(
+    changed(
+      eval_tasks={"a": far | {"samples": 8}, "b": far | {"samples": 8, "max_tokens": 32}, "c": far}
+    )
+  )
+  assert [one.batch for one in sets] == [6, 2, 1, 6]
 
 
 @pytest.mark.parametrize("on_demand", [False, True])
@@ -72,6 +94,8 @@ def test_training_prompts_are_no_evaluation(tmp_path):
   with pytest.raises(ValueError, match=r"eval_tasks\.again\.same=True evaluates on them"):
     prepared(changed(eval_tasks={"again": CONFIG["task"]}), params=True)
   other = {"fn": "arithmetic", "size": 9, "seed": 0, "held_out": True}
+  with pytest.raises(ValueError, match="holds prompts out, and eval_task"):
+    prepared(changed(task__test_share=0.2))
   with pytest.raises(ValueError, match="test_share holds prompts out that nothing evaluates"):
     prepared(changed(task__test_share=0.2, eval_task=other))
   summary = loop.train(

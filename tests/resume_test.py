@@ -51,7 +51,6 @@ def test_what_may_change(fields):
     ),
     ({"train__max_tokens": 15}, "train.max_tokens was 16 and is 15"),
     ({"train__prompts": 8}, "train.prompts was 4 and is 8"),
-    ({"eval_task": {"fn": "arithmetic"}}, "eval_task.fn was absent and is 'arithmetic'"),
     ({"monitor": {"every": 2}}, "monitor.every was absent and is 2"),
   ],
 )

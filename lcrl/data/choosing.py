@@ -6,7 +6,9 @@ import hashlib
 import itertools
 from collections.abc import Callable, Iterable, Iterator
 
-from lcrl.tasks.task import Messages, Prompt, Prompts, question_text
+from lcrl.tasks.task import Prompt, Prompts, prompt_key
+
+SCANNED = 50_000  # rows of a data set that makes its prompts on demand
 
 
 def unit_hash(text: str) -> float:
@@ -14,9 +16,9 @@ def unit_hash(text: str) -> float:
   return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") / 2**64
 
 
-def is_held_out(messages: Messages, share: float) -> bool:
-  """Whether a prompt belongs to the held-out share: the same text always does, or never."""
-  return unit_hash(question_text(messages)) < share
+def is_held_out(prompt: Prompt, share: float) -> bool:
+  """Whether a prompt belongs to the held-out share: the same question always does, or never."""
+  return unit_hash(prompt_key(prompt)) < share
 
 
 class Kept(list[Prompt]):
@@ -48,17 +50,18 @@ class Replacing:
 def split(prompts: Prompts, share: float, *, most: int, field: str) -> tuple[Prompts, list[Prompt]]:
   """The prompts to train on, and at most `most` different ones to evaluate on.
 
-  Prompts with the same text, whatever the white space and the system message, fall on one side,
-  whatever the order and the rest of the file. Where prompts are made on demand, the next one that
-  may train takes the place of a held-out prompt.
+  Prompts with the same question, whatever the white space, template and system message, fall on one
+  side, whatever the order and the rest of the file. Where prompts are made on demand, the next one
+  that may train takes the place of a held-out prompt, and at most SCANNED rows are looked at.
 
   Raises:
     ValueError: one side is empty.
   """
   if not share:
     return prompts, []
-  trains = lambda prompt: not is_held_out(prompt.messages, share)
-  every = (prompts[i] for i in range(len(prompts)))
+  trains = lambda prompt: not is_held_out(prompt, share)
+  looked = len(prompts) if isinstance(prompts, list | tuple) else min(len(prompts), SCANNED)
+  every = (prompts[i] for i in range(looked))
   test = list(itertools.islice(_different(p for p in every if not trains(p)), most))
   none = f"{field}.test_share={share} leaves none of {len(prompts)} prompts to"
   train: Prompts = Replacing(prompts, trains, f"{none} train on.")
@@ -73,7 +76,7 @@ def _different(prompts: Iterable[Prompt]) -> Iterator[Prompt]:
   """Each text once."""
   seen: set[str] = set()
   for prompt in prompts:
-    if (text := question_text(prompt.messages)) not in seen:
+    if (text := prompt_key(prompt)) not in seen:
       seen.add(text)
       yield prompt
 

@@ -13,15 +13,15 @@ A setup is a plain mapping, which summary.json and evaluation.json hold under "e
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from lcrl.data.choosing import SCANNED
 from lcrl.evaluation.progress import to_stderr
 from lcrl.protocols import Tokenizer
-from lcrl.tasks.task import Prompt, Task, question_text
+from lcrl.tasks.task import Prompt, Task, prompt_key
 
 __all__ = [
   "Training",
@@ -36,24 +36,21 @@ __all__ = [
   "warning",
 ]
 
-LOOK = 2.0  # seconds; a generator may have millions of prompts, each made when it is asked for
-
 
 def compared(
-  evaluated: Sequence[Hashable], trained: Iterable[Hashable], *, of: int, seconds: float = LOOK
+  evaluated: Sequence[Hashable], trained: Iterable[Hashable], *, of: int
 ) -> dict[str, int]:
-  """How many of `evaluated` are among the `of` prompts of the training data.
-
-  Looks at these in their order until all are found or the time is up.
+  """How many of `evaluated` are among the `of` prompts of the training data, of which `trained` may
+  be the first ones only. Looks at these in their order until all are found.
 
   >>> compared(["a", "b"], ["c", "b"], of=2)
   {'training_prompts': 1, 'compared_with': 2, 'of': 2}
   """
-  missing, looked, until = set(evaluated), 0, time.monotonic() + seconds
+  missing, looked = set(evaluated), 0
   for prompt in trained:
     missing.discard(prompt)
     looked += 1
-    if not missing or time.monotonic() > until:
+    if not missing:
       break
   found = sum(prompt not in missing for prompt in evaluated)
   return {"training_prompts": found, "compared_with": looked, "of": of}
@@ -80,9 +77,10 @@ class Unread(NamedTuple):
 
 
 def of_task(task: Task) -> Training:
-  """All prompts of a task."""
-  key, size = lambda prompt: question_text(prompt.messages), len(task.prompts)
-  return Training(size, lambda: (key(task.prompts[i]) for i in range(size)), key)
+  """All prompts of a task; the first ones if it makes them on demand."""
+  prompts, size = task.prompts, len(task.prompts)
+  looked = size if isinstance(prompts, list | tuple) else min(size, SCANNED)
+  return Training(size, lambda: (prompt_key(prompts[i]) for i in range(looked)), prompt_key)
 
 
 def of_tokens(prompts: Sequence[np.ndarray], tokenizer: Tokenizer) -> Training:

@@ -32,6 +32,7 @@ KEYS = (*POINT, "start", "by_difficulty", "reward", "seed", "wall_s", "device", 
 
 Summary = dict[str, Any]
 UNMEASURED = {"accuracy": None}
+EMPTY = dict.fromkeys(POINT)
 
 
 def device() -> str:
@@ -165,7 +166,7 @@ def _further(summaries: Sequence[Summary]) -> dict[str, Any]:
   if names := [name for name in named[0] if measured(name)]:
     found["tasks"] = {
       name: _pooled_point([tasks[name] for tasks in named])
-      | {"start": _over_seeds([tasks[name]["start"] for tasks in named])}
+      | {"start": _over_seeds([tasks[name].get("start", EMPTY) for tasks in named])}
       for name in names
     }
   return found

@@ -52,7 +52,7 @@ def _cells(row: Mapping[str, Any], prefix: str = "") -> list[str]:
 
 def point_cells(point: Mapping[str, Any] | None) -> list[str]:
   """Accuracy in percent and tokens of a point, each with its interval."""
-  return _cells(_numbers(point if point and point["accuracy"] is not None else None))
+  return _cells(_numbers(point))
 
 
 def _against(run: Mapping[str, Any], other: Mapping[str, Any] | None, label: str) -> dict[str, Any]:

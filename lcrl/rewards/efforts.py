@@ -39,7 +39,9 @@ __all__ = [
 def length_gate_reward(
   rewards: jax.Array, lengths: jax.Array, targets: jax.Array, *, outside: float = 0.0
 ) -> jax.Array:
-  """The reward within the target, `outside` beyond it. [...] each -> [...].
+  """The reward within the target, at most `outside` beyond it. [...] each -> [...].
+
+  A wrong answer that pays less than `outside` does not gain by being long.
 
   Sources: adaptive effort control, arXiv:2510.27042 (right * 1{length <= e * T_avg}); K3's effort
   training, arXiv:2607.24653 (outside -1).
@@ -48,7 +50,8 @@ def length_gate_reward(
   [ 1. -1.]
   """
   same_shape(rewards=rewards, lengths=lengths, targets=targets)
-  return jnp.where(as_float(lengths) <= targets, as_float(rewards), outside)
+  rewards = as_float(rewards)
+  return jnp.where(as_float(lengths) <= targets, rewards, jnp.minimum(rewards, outside))
 
 
 def length_ratio_reward(
@@ -61,7 +64,8 @@ def length_ratio_reward(
 ) -> jax.Array:
   """A bonus of a share of the reward below the target, a penalty above it, by length / target.
 
-    s = min(1, weight * (1 - length / target)),  r + r * max(s, 0) + penalty * min(s, 0)
+    s = min(1, weight * (1 - length / target))
+    r + max(r, 0) * max(s, 0) + penalty * min(s, 0)
 
   Source: Nemotron's effort levels in NeMo-RL (weight 0.1, penalty 1). [...] each -> [...].
 
@@ -72,7 +76,8 @@ def length_ratio_reward(
   same_shape(rewards=rewards, lengths=lengths, targets=targets)
   rewards = as_float(rewards)
   score = jnp.minimum(1.0, weight * (1 - as_float(lengths) / targets))
-  return rewards + rewards * jnp.maximum(score, 0.0) + penalty * jnp.minimum(score, 0.0)
+  bonus = jnp.maximum(rewards, 0.0) * jnp.maximum(score, 0.0)
+  return rewards + bonus + penalty * jnp.minimum(score, 0.0)
 
 
 def target_band_reward(
@@ -120,14 +125,16 @@ class Term(NamedTuple):
   """What a reward makes of lengths and targets."""
 
   init: Callable[[], PyTree]
-  # (state, rewards [B, G], rollouts, targets [B, G]) -> rewards, state; targets are finite
-  apply: Callable[[PyTree, jax.Array, Rollouts, jax.Array], tuple[jax.Array, PyTree]]
+  # (state, rewards [B, G], rollouts, targets [B, G], known [B, G]) -> rewards, state. A target that
+  # is not known is some finite number, and the reward there is not used.
+  apply: Callable[[PyTree, jax.Array, Rollouts, jax.Array, jax.Array], tuple[jax.Array, PyTree]]
   levels: int = 0  # that it has numbers for; 0: any
   numbers: Callable[[PyTree], dict[str, jax.Array]] = lambda state: {}  # `Stage.numbers`
 
 
 def _stateless(reward: Callable[[jax.Array, jax.Array, jax.Array], jax.Array]) -> Term:
-  def apply(state, rewards, r: Rollouts, targets):
+  def apply(state, rewards, r: Rollouts, targets, known):
+    del known
     return reward(rewards, ended_length(r.lengths, targets, r.truncated), targets), state
 
   return Term(lambda: (), apply)
@@ -151,8 +158,8 @@ def target_band(*, free: float = 1.0, full: float = 2.0, least: float = 0.0) -> 
 def level_price(*, prices: Sequence[float]) -> Term:
   """`level_price_reward` with one price a level, for the argument `term` of `effort`."""
 
-  def apply(state, rewards, r: Rollouts, targets):
-    del targets
+  def apply(state, rewards, r: Rollouts, targets, known):
+    del targets, known
     price = jnp.asarray(prices, jnp.float32)[r.budget.level]
     return level_price_reward(rewards, r.lengths, price), state
 
@@ -172,10 +179,10 @@ def length_multiplier(
   State: [levels] float32.
   """
 
-  def apply(price, rewards, r: Rollouts, targets):
+  def apply(price, rewards, r: Rollouts, targets, known):
     share = as_float(ended_length(r.lengths, targets, r.truncated)) / targets
     paid = rewards - price[r.budget.level] * share
-    of_level = lambda k: masked_mean(share - 1.0, (r.budget.level == k) & r.valid)
+    of_level = lambda k: masked_mean(share - 1.0, (r.budget.level == k) & r.valid & known)
     excess = jax.vmap(of_level)(jnp.arange(levels))
     moved = price + step_size * jnp.where(excess < 0, relax, 1.0) * excess
     return paid, jnp.clip(moved, 0.0, most).astype(price.dtype)
@@ -187,43 +194,65 @@ def length_multiplier(
 class EffortState(NamedTuple):
   reference: PyTree
   term: PyTree
+  applied: jax.Array  # [] int32, how often the reward was given
 
 
 def effort(
-  *, efforts: Sequence[float], reference: Reference, term: Term, base: Stage | None = None
+  *,
+  efforts: Sequence[float] | Sequence[Sequence[float]],
+  reference: Reference,
+  term: Term,
+  at: Sequence[int] = (),
+  base: Stage | None = None,
 ) -> Stage:
   """Rewards by the effort that each rollout's prompt asked for: see the top of this module.
 
   Args:
-    efforts: shares of the reference, one a level of the budget.
+    efforts: shares of the reference, one a level of the budget; with `at`, several such rows.
     reference: a length of each prompt, such as `fixed_reference` or `first_mean_reference`.
     term: what becomes of lengths and targets, such as `length_gate`.
+    at: steps after which the next row of efforts holds. State of reference and term stays, unlike
+      that of a reward which `then` replaces.
     base: the reward that the term changes; None: plain correctness.
   Raises:
-    ValueError: an effort is not positive, or the term has numbers for other levels.
+    ValueError: an effort is not positive, the term has numbers for other levels, or the rows are
+      not one more than the steps, which must ascend.
   """
-  if not efforts or min(efforts) <= 0:
+  rows_of = [tuple(row) if isinstance(row, Sequence) else (row,) for row in efforts]
+  table = rows_of if at else [tuple(x for row in rows_of for x in row)]
+  if not table[0] or min(map(min, table)) <= 0:
     raise ValueError(f"efforts must be positive, got {tuple(efforts)}.")
-  if term.levels not in (0, len(efforts)):
-    raise ValueError(f"the term has {term.levels} levels; there are {len(efforts)} efforts.")
+  if len(table) != len(at) + 1 or len({*map(len, table)}) > 1 or list(at) != sorted({*at}):
+    raise ValueError(
+      f"{len(at)} ascending steps `at` need {len(at) + 1} rows of as many efforts, got "
+      f"{tuple(efforts)} and {tuple(at)}."
+    )
+  if term.levels not in (0, len(table[0])):
+    raise ValueError(f"the term has {term.levels} levels; there are {len(table[0])} efforts.")
 
   def targets(state: EffortState, r: Rollouts) -> jax.Array:
-    share = jnp.asarray(efforts, jnp.float32)[r.budget.level]
+    row = jnp.sum(state.applied >= jnp.asarray(at, jnp.int32), dtype=jnp.int32)
+    share = jnp.asarray(table, jnp.float32)[row][r.budget.level]
     return share * reference.read(state.reference, r)[:, None]
 
   def shape(state: EffortState, rewards, r: Rollouts):
     aimed = targets(state, r)
     known = jnp.isfinite(aimed)
-    changed, own = term.apply(state.term, rewards, r, jnp.where(known, aimed, as_float(r.lengths)))
+    finite = jnp.where(known, aimed, as_float(r.lengths) + 1)
+    changed, own = term.apply(state.term, rewards, r, finite, known)
     rewards = jnp.where(known, changed, rewards)
-    return rewards, EffortState(reference.update(state.reference, r), own)
+    return rewards, EffortState(reference.update(state.reference, r), own, state.applied + 1)
+
+  def numbers(state: EffortState) -> dict[str, jax.Array]:
+    own = reference.numbers(state.reference) | term.numbers(state.term)
+    return own | {"effort/applied": state.applied}
 
   stage = shaped_with_state(
     base,
-    lambda: EffortState(reference.init(), term.init()),
+    lambda: EffortState(reference.init(), term.init(), jnp.zeros((), jnp.int32)),
     shape,
     targets=lambda state, r: {"effort": targets(state, r)},
-    numbers=lambda state: reference.numbers(state.reference) | term.numbers(state.term),
+    numbers=numbers,
   )
   rows = [n for n in (stage.rows, reference.rows) if n]
   return stage._replace(rows=min(rows, default=0))

@@ -1,6 +1,7 @@
 """Reference lengths of prompts in tokens, which an effort is a share of (`lcrl.rewards.effort`).
 
-A reference is inf where there is none yet. It is read before the rollouts of a step change it.
+A reference is read before the rollouts of a step change it; at the first visit of a prompt it is
+what these rollouts give, and inf if they give none.
 """
 
 from __future__ import annotations
@@ -56,8 +57,8 @@ def group_mean_reference() -> Reference:
 
 
 def first_mean_reference(*, rows: int) -> Reference:
-  """The mean length of the first group of each prompt, kept from then on: that of the start policy,
-  if every prompt is sampled early. State: [rows] float32.
+  """The mean length of the first group of each prompt, for that group and from then on: nearly that
+  of the start policy for prompts that are sampled early. State: [rows] float32.
 
   Source: b0 of K3's effort training, arXiv:2607.24653, which is that of the start.
   """
@@ -111,11 +112,15 @@ def _by_row(rows: int, change: Callable[[jax.Array, Rollouts], jax.Array]) -> Re
   """
   positive(rows=rows)
 
-  def read(state, r: Rollouts):
+  def kept(state, r: Rollouts):
     return state.at[r.prompt_ids].get(mode="fill", fill_value=jnp.inf)
 
+  def read(state, r: Rollouts):
+    old = kept(state, r)
+    return jnp.where(jnp.isfinite(old), old, change(old, r))
+
   def update(state, r: Rollouts):
-    new = change(read(state, r), r).astype(state.dtype)
+    new = change(kept(state, r), r).astype(state.dtype)
     # Rows of padding have no valid rollout, and keep what they had.
     ids = jnp.where(jnp.any(r.valid, -1), r.prompt_ids, rows)
     return state.at[ids].set(jnp.inf, mode="drop").at[ids].min(new, mode="drop")

@@ -112,9 +112,10 @@ def _task(
     level = 0 if difficulty is None else _field(row, difficulty, where)
     if not isinstance(level, int) or isinstance(level, bool):
       raise ValueError(f"{where}: the difficulty {difficulty!r} is {level!r}, no whole number.")
-    content = template.replace("{question}", _question(row, question, where))
+    asked = _question(row, question, where)
+    content = template.replace("{question}", asked)
     messages = (*before, {"role": "user", "content": content})
-    prompts.append(Prompt(len(prompts), messages, str(expected), level))
+    prompts.append(Prompt(len(prompts), messages, str(expected), level, asked))
   _compare_all(
     [(where, p) for (where, _), p in zip(rows, prompts, strict=True)], compare, threshold
   )

@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from lcrl.tasks.task import Messages, Prompt, Render, Signals, Task, plain
+from lcrl.tasks.task import Messages, Prompt, Render, Signals, Task, plain, question_text
 
 LAYOUTS = ("jsonl", "json", "parquet")
 _PROMPT = ("messages", "prompt")  # fields that are not kept in `Prompt.row`
@@ -50,7 +50,8 @@ def prompts(
   found: list[Prompt] = []
   for where, row in getattr(readers, layout)(path):
     try:
-      messages = _filled(read_prompt(row), template, row)
+      bare = read_prompt(row)
+      messages = _filled(bare, template, row)
       expected = None if reference is None else row[reference]
     except KeyError as missing:
       raise ValueError(f"{where}: no field {missing}; it has {', '.join(row)}.") from None
@@ -64,7 +65,7 @@ def prompts(
     if system_prompt is not None and messages[0]["role"] != "system":
       messages = ({"role": "system", "content": system_prompt}, *messages)
     kept = {name: value for name, value in row.items() if name not in _PROMPT}
-    found.append(Prompt(len(found), messages, expected, row=kept))
+    found.append(Prompt(len(found), messages, expected, question=question_text(bare), row=kept))
   return Task(
     pathlib.Path(path).name,
     found,

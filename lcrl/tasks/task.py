@@ -16,6 +16,13 @@ Messages = tuple[
 ]  # each {"role": ..., "content": ...}, and other fields of chats
 
 
+def prompt_key(prompt: Prompt) -> str:
+  """The text that tells problems apart, whatever the template: the question where it is known."""
+  if prompt.question is None:
+    return question_text(prompt.messages)
+  return " ".join(prompt.question.split())
+
+
 def question_text(messages: Messages) -> str:
   """The text that tells prompts apart: all but system messages, whatever the white space.
 
@@ -39,6 +46,7 @@ class Prompt:
   messages: Messages
   reference: Any
   difficulty: int = 0  # as the task counts it
+  question: str | None = None  # before a template shows it; None: the messages tell
   row: Mapping[str, Any] | None = None  # more fields of the data set, for measures of answers
 
 

@@ -152,7 +152,8 @@ def build_task(
     raise ValueError(f"{field}.variables are of a chat template, and the tokenizer has none.")
   share, long = spec.get("test_share", 0.0), spec.get("long", "error")
   fit = partial(fitting, tokenizer=tokenizer, limit=limit, most=most, field=field, long=long)
-  prompts, test = split(task.prompts, share, most=s.eval.prompts, field=field)
+  wanted = max(s.eval.prompts, (s.eval_task or {}).get("prompts") or 0)
+  prompts, test = split(task.prompts, share, most=wanted, field=field)
   held_out = first(fit(dataclasses.replace(task, prompts=test)).prompts, len(test)) if test else []
   task = dataclasses.replace(fit(dataclasses.replace(task, prompts=prompts)), held_out=held_out)
   say(f"{field}: {task.name}, {len(task.prompts):,} prompts")

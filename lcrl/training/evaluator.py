@@ -62,6 +62,7 @@ class Prepared:
     """Answers of at most `cap` tokens for each budget that is asked; `keep` gets every answer.
     `answer` takes the place of `answer_all`, as a recipe (`lcrl.evaluation.test_time`) does."""
     cap, found = cap or self.max_tokens, []
+    check_targets(self.asked, cap, self.name)
     with self.opened() as worker:
       for asked in self.asked or (Asked(None),):
         title = ["evaluation" if self.name == MAIN else self.name, f"at most {cap} tokens"]
@@ -104,6 +105,18 @@ def pooled(parts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     for name in fields
   }
   return beside | {"difficulty": parts[0]["difficulty"]}
+
+
+def plain_numbers(record: Mapping[str, Any]) -> dict[str, float]:
+  """The numbers of a record of an `Evaluator` for metrics.jsonl, by name."""
+  names = ("accuracy", "tokens", "truncated")
+  numbers = {f"eval/{name}": record[name] for name in names}
+  for task, own in record.get("tasks", {}).items():
+    numbers |= {f"eval/{task}/{name}": own[name] for name in names}
+  for point in record.get("asked", ()):
+    where = f"eval/asked/{point['label'].replace(' ', '_')}"
+    numbers |= {f"{where}/{name}": point[name] for name in names[:2]}
+  return numbers
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -170,6 +183,11 @@ def prepare(
   options = main_options(s, section)
   trained = training or setup.of_task(task)
   put = Preparing(model, tokenizer, worker, trained)
+  if task.held_out and options.same:
+    raise ValueError(
+      "task.test_share holds prompts out, and eval_task.same=True evaluates on the others: remove "
+      "one of the two."
+    )
   if s.eval_task is not None and task_of(s.eval_task):
     if task.held_out:
       raise ValueError(
@@ -239,7 +257,7 @@ class Preparing:
       asked,
       samples,
       cap,
-      round_up_rows(worker.mesh, s.train.prompts),
+      self.batch(len(chosen), samples, cap),
       {
         "data": task_of(spec),
         "model": setup.model_of(s.built["policy"]),
@@ -262,6 +280,13 @@ class Preparing:
     with build.verifier(self.model.settings, worker.task) as verifier:
       yield dataclasses.replace(worker, verifier=verifier)
 
+  def batch(self, prompts: int, samples: int, cap: int) -> int:
+    """Prompts to answer at a time: as many rows and tokens as a step samples, at most."""
+    train = self.model.settings.train
+    rows = train.prompts * getattr(train, "group_size", self.model.settings.eval.samples)
+    rows = rows * train.max_tokens // max(cap, train.max_tokens)
+    return round_up_rows(self.worker.mesh, max(1, min(prompts, rows // samples)))
+
   def engine(self, cap: int) -> Sampler:
     """The run's engine if it serves: at the temperature of evaluations, for so many tokens."""
     s = self.model.settings
@@ -278,9 +303,8 @@ class Preparing:
 def check_asked(task: Task, asked: Sequence[Asked], cap: int, name: str) -> None:
   """Raises ValueError if a target exceeds the cap, or prompts do not show the budgets."""
   shown: dict[str, Asked] = {}
+  check_targets(asked, cap, name)
   for one in asked:
-    if one.target is not None and one.target > cap:
-      raise ValueError(f"{name}.targets has {one.target}; an answer has at most {cap} tokens.")
     try:
       view = repr(task.render(task.prompts[0], one.target or cap, one.level))
     except ValueError as why:
@@ -291,6 +315,13 @@ def check_asked(task: Task, asked: Sequence[Asked], cap: int, name: str) -> None
         "has to show the budget."
       )
     shown[view] = one
+
+
+def check_targets(asked: Sequence[Asked], cap: int, name: str) -> None:
+  """Raises ValueError if a target exceeds the cap."""
+  for one in asked:
+    if one.target is not None and one.target > cap:
+      raise ValueError(f"{name}.targets has {one.target}; an answer has at most {cap} tokens.")
 
 
 def refuse_overlap(one: Prepared, options: EvalSet) -> None:

@@ -91,6 +91,7 @@ TABLE: dict[str, dict[str, str]] = {
     "state/reward/{stage}/length": "mean of the histories (HAPO)",
     "state/reward/effort/rows_known": "share of prompts with a reference length",
     "state/reward/effort/reference": "mean reference length, in tokens",
+    "state/reward/effort/applied": "steps in which the reward was given",
     "state/reward/effort/price_{level}": "price of a target's length at this level of effort",
     "state/reward/length_dual/price": "the price per `scale` tokens",
     "state/reward/lagrangian/multiplier_{component}": "the weight of a constraint",

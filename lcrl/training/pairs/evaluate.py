@@ -126,7 +126,7 @@ def point(name: str, estimate: Estimate) -> dict[str, Any]:
 
 def plain(record: dict[str, Any]) -> dict[str, float]:
   """The numbers for metrics.jsonl."""
-  numbers = {f"eval/{name}": record[name] for name in ("accuracy", "tokens", "truncated")}
+  numbers = evaluator.plain_numbers(record)
   numbers |= {f"eval/sampled/{name}": record["sampled"][name] for name in ("tokens", "truncated")}
   numbers |= {f"eval/pairs/{name}": x for name, x in record["pairs"].items() if x is not None}
   return numbers

@@ -17,7 +17,7 @@ from lcrl.registry import build, explained
 from lcrl.rollouts.worker import RolloutWorker
 from lcrl.tasks.task import Prompt, Task
 from lcrl.training.build import build_tokenizer, ends_of, rollout_worker
-from lcrl.training.evaluator import make_evaluator
+from lcrl.training.evaluator import make_evaluator, plain_numbers
 from lcrl.training.metrics import Mean, Metrics, Sum, merge, values
 from lcrl.training.progress import introduce, say
 from lcrl.training.resume import fingerprint
@@ -200,16 +200,10 @@ def prompt_content(prompt: Prompt) -> tuple[Any, ...]:
 
 def evaluation(measured: dict[str, Any]) -> Evaluation:
   """The record of an evaluation on prompts, as the loop writes it."""
-  names = ("accuracy", "tokens", "truncated")
-  numbers = {f"eval/{name}": measured[name] for name in names}
   text = f"right {measured['accuracy']:.1%}, {measured['tokens']:.1f} tokens"
   for task, record in measured.get("tasks", {}).items():
-    numbers |= {f"eval/{task}/{name}": record[name] for name in names}
     text += f"; {task}: {record['accuracy']:.1%}, {record['tokens']:.1f}"
-  for point in measured.get("asked", ()):
-    where = f"eval/asked/{point['label'].replace(' ', '_')}"
-    numbers |= {f"{where}/{name}": point[name] for name in names[:2]}
-  return Evaluation(measured, numbers, text)
+  return Evaluation(measured, plain_numbers(measured), text)
 
 
 def finish(
