@@ -108,3 +108,24 @@ def test_only_the_token_that_ends_thinking_gets_the_compression():
   # 1 - needed / (thought + 1e-4) is a half, twice; a wrong answer gets none.
   np.testing.assert_allclose(got[0, 0], [0, 1, 2, 1, 1], atol=1e-3)
   np.testing.assert_allclose(got[0, 1], [0, 0.25, 0.25, 0.25, 0.25])
+
+
+def test_within_the_target_is_right_and_ended():
+  r = random_rollouts(prompts=1, group=4)
+  r = dataclasses.replace(
+    r,
+    lengths=jnp.array([[8, 9, 8, 8]]),
+    correct=jnp.array([[True, True, True, False]]),
+    truncated=jnp.array([[False, False, True, False]]),
+    budget=dataclasses.replace(r.budget, target=jnp.full((1, 4), 8, jnp.int32)),
+  )
+  stage = advantages.gdpo(components=("within_target",))
+  got, _ = stage.apply((), jnp.zeros((1, 4)), r.valid, r)
+  np.testing.assert_allclose(got, [[1.5, -0.5, -0.5, -0.5]], rtol=1e-6)
+
+
+def test_gdpo_has_a_weight_for_each_component():
+  with pytest.raises(ValueError, match="weights must be one a component"):
+    advantages.gdpo(components=("reward", "correct"), weights=(1.0,))
+  with pytest.raises(ValueError, match="weights must be one a component"):
+    advantages.gdpo_advantage(rewards(0)[None], KEEP, weights=(1.0, 2.0))

@@ -21,6 +21,7 @@ SHAPES = {
   "bradley_terry_loss": {},
   "component_advantages": dict(components="KBG"),
   "component_average_advantage": dict(components="KBG"),
+  "gdpo_advantage": dict(components="KBG"),
   "component_mix": dict(components="KBG", multipliers="K"),
   "covering_length": dict(coverage="BK", thresholds="K", expected="B", fallback=""),
   "cumulative_regret": dict(values="BK"),

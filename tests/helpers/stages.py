@@ -103,6 +103,7 @@ ROWS = [
   ("advantage", dict(fn="budget_subgroup", max_length=8)),
   ("advantage", dict(fn="qglas")),
   ("advantage", dict(fn="component_average", signals=("conciseness",))),
+  ("advantage", dict(fn="gdpo", components=("reward", "within_target", "conciseness"))),
   ("loss", dict(fn="clipped_surrogate", dual_clip=3.0, kl=K3, correction=dict(fn="truncated"))),
   ("loss", dict(fn="sequence_clipped_surrogate", correction=dict(fn="rejected"))),
   ("loss", dict(fn="cispo", kl=dict(fn="k2", beta=0.1), entropy_bonus=0.1)),

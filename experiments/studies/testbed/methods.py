@@ -148,6 +148,10 @@ OTHERS = (
           advantage="raw", loss=("sequence_clipped", 0.2), weights="sequence_mean",
           note="fresh samples every step, where the paper trains once on drawn ones"),
 )  # fmt: skip
+RECENT = (
+  _method("gdpo", "2601.05242", "weight of the length", (0.25, 0.5, 1.0),
+          budget=("target", 28.0), advantage="gdpo", note="equal sums of rewards are not replaced"),
+)  # fmt: skip
 PROBING = (
   _method(
     "mrt",
@@ -158,7 +162,7 @@ PROBING = (
     note="values of prefixes are read off the policy: the answer is one token",
   ),
 )  # its values cost two passes more, so it is a program of its own
-METHODS = {m.name: m for m in (*CORE, *ADAPTIVE, *LIMITS, *OTHERS, *PROBING)}
+METHODS = {m.name: m for m in (*CORE, *ADAPTIVE, *LIMITS, *OTHERS, *RECENT, *PROBING)}
 NOT_APPLICABLE = {
   "AdaCtrl, Adaptive Deep Reasoning": "a response would have to name its mode; none does",
   "GTO": "it trains draft models for speculative decoding",

@@ -164,6 +164,7 @@ def _advantages(s: Setup) -> Table:
     "multi_discount": lambda v: advantages.multi_discount(
       ngram=6, gamma=0.9, base=advantages.group_normalized()
     ),
+    "gdpo": lambda v: advantages.gdpo(components=("correct", "within_target"), weights=(1.0, v)),
     "in_range": lambda v: stages.in_range(low=11, high=v, max_length=s.cap),
   }
 
