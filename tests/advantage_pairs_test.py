@@ -21,6 +21,7 @@ BARE = {
   "canon": lambda r, rewards, keep: (rewards, r.lengths, keep),
   "component_average": lambda r, rewards, keep: (jnp.stack([rewards, r.scores]), keep),
   "gdpo": lambda r, rewards, keep: (jnp.stack([rewards, r.scores]), keep),
+  "difficulty_weighted": lambda r, rewards, keep: (rewards, r.correct, keep),
 }
 STAGE = {
   "canon": advantages.canon_length,

@@ -66,7 +66,8 @@ OTHERS = dict(
 # What takes any array, element by element; what takes Python numbers, records or a mesh.
 ELEMENTWISE = (
   "discopop_link exo_link hinge_link logistic_link robust_link alpha_divergence_reward "
-  "forward_kl_reward implicit_reward js_reward power_reward cosine_restarts_weight"
+  "forward_kl_reward implicit_reward js_reward power_reward cosine_restarts_weight "
+  "difficulty_weight"
 )
 NOT_HERE = "score_tokens_sharded length_thresholds expected_right cropped"
 # Arguments that may be one number, or of another shape than the others.

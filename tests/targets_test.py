@@ -62,6 +62,8 @@ TELL = {
   "kimi": (rewards.kimi(), [7, 5]),
   "sigmoid_length": (rewards.sigmoid_length(), [7, 8]),
   "grpo_lambda": (rewards.grpo_lambda(share=0.5), [7, INF]),
+  "grpo_lead": (rewards.grpo_lead(), [7, 8]),
+  "smart_thinker": (rewards.smart_thinker(), [4, 8]),
 }
 
 

@@ -18,6 +18,11 @@ from lcrl.advantages.components import component_average as component_average
 from lcrl.advantages.components import component_average_advantage as component_average_advantage
 from lcrl.advantages.components import gdpo as gdpo
 from lcrl.advantages.components import gdpo_advantage as gdpo_advantage
+from lcrl.advantages.difficulty import difficulty_weight as difficulty_weight
+from lcrl.advantages.difficulty import difficulty_weighted as difficulty_weighted
+from lcrl.advantages.difficulty import (
+  difficulty_weighted_advantage as difficulty_weighted_advantage,
+)
 from lcrl.advantages.group import batch_scaled as batch_scaled
 from lcrl.advantages.group import batch_scaled_advantage as batch_scaled_advantage
 from lcrl.advantages.group import discounted_return as discounted_return
@@ -60,6 +65,9 @@ __all__ = [
   "cosine_restarts",
   "cosine_restarts_weight",
   "dense_repetition_reward",
+  "difficulty_weight",
+  "difficulty_weighted",
+  "difficulty_weighted_advantage",
   "discounted_return",
   "gdpo",
   "gdpo_advantage",

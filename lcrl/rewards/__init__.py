@@ -97,6 +97,13 @@ from lcrl.rewards.reference import sampled_optimal_length as sampled_optimal_len
 from lcrl.rewards.reference import shorter_better as shorter_better
 from lcrl.rewards.reference import shorter_better_reward as shorter_better_reward
 from lcrl.rewards.reference import solve_rate as solve_rate
+from lcrl.rewards.relative import grpo_lead as grpo_lead
+from lcrl.rewards.relative import grpo_lead_reward as grpo_lead_reward
+from lcrl.rewards.relative import linear_penalty as linear_penalty
+from lcrl.rewards.relative import linear_penalty_reward as linear_penalty_reward
+from lcrl.rewards.relative import smart_thinker as smart_thinker
+from lcrl.rewards.relative import smart_thinker_length as smart_thinker_length
+from lcrl.rewards.relative import smart_thinker_reward as smart_thinker_reward
 from lcrl.rewards.repetition import distinct_ngrams_reward as distinct_ngrams_reward
 from lcrl.rewards.repetition import repeated_starts as repeated_starts
 from lcrl.rewards.repetition import repeated_tokens as repeated_tokens
@@ -167,6 +174,8 @@ __all__ = [
   "grlc_reward",
   "grpo_lambda",
   "grpo_lambda_reward",
+  "grpo_lead",
+  "grpo_lead_reward",
   "hapo",
   "hapo_mean",
   "hbpo",
@@ -191,6 +200,8 @@ __all__ = [
   "level_penalty_reward",
   "linear_history",
   "linear_history_score",
+  "linear_penalty",
+  "linear_penalty_reward",
   "max_length",
   "max_length_reward",
   "mean_right_length",
@@ -222,6 +233,9 @@ __all__ = [
   "shortest_right_length",
   "sigmoid_length",
   "sigmoid_length_reward",
+  "smart_thinker",
+  "smart_thinker_length",
+  "smart_thinker_reward",
   "soft_overlong",
   "soft_overlong_reward",
   "solve_rate",

@@ -2,10 +2,18 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import jax.numpy as jnp
 
-from lcrl import advantages
-from tests.golden_adapters.groups import blocks, compiled
+from lcrl import advantages, rewards
+from tests.golden_adapters.groups import alone, blocks, compiled
+
+
+def _group(inputs, *names):
+  """Arrays of one group of rollouts, and that all of them are valid."""
+  arrays = [jnp.array(inputs[name]) for name in names]
+  return *arrays, jnp.ones(arrays[0].shape, bool)
 
 
 def gdpo(inputs, params):
@@ -17,4 +25,37 @@ def gdpo(inputs, params):
   return {"by_tokens": tokens.reshape(-1), "by_rollouts": rollouts.reshape(-1)}
 
 
-ADAPTERS = {f"rl_2026/{f.__name__}": compiled(f) for f in [gdpo]}
+def smart_thinker(inputs, params):
+  correct, lengths, valid = _group(inputs, "correct", "lengths")
+  return {
+    "length": alone(rewards.smart_thinker_length)(correct, lengths, valid),
+    "reward": alone(rewards.smart_thinker_reward)(correct, correct, lengths, valid),
+  }
+
+
+def linear_penalty(inputs, params):
+  reward = partial(alone(rewards.linear_penalty_reward), *_group(inputs, "rewards", "lengths"))
+  by_run = partial(reward, weight=params["old_weight"], scale=params["scale"])
+  by_group = reward(weight=params["weight"])
+  return {
+    "reward": by_group,
+    "advantage": by_group - jnp.mean(by_group),
+    "by_run": by_run(),
+    "gated": by_run(gated=True),
+  }
+
+
+def grpo_lead(inputs, params):
+  arrays = _group(inputs, "rewards", "correct", "lengths")
+  return {"reward": alone(rewards.grpo_lead_reward)(*arrays, **params)}
+
+
+def difficulty_weighted(inputs, params):
+  arrays = _group(inputs, "rewards", "correct")
+  return {"advantage": alone(advantages.difficulty_weighted_advantage)(*arrays)}
+
+
+ADAPTERS = {
+  f"rl_2026/{f.__name__}": compiled(f)
+  for f in [gdpo, smart_thinker, linear_penalty, grpo_lead, difficulty_weighted]
+}

@@ -81,6 +81,9 @@ ROWS = [
   ("reward", LAGRANGIAN, ANY, ANY),
   ("reward", dict(fn="mrt"), STILL, STILL),
   ("reward", dict(fn="o1_pruner", low=-2.0, high=4.0), FALLS, FALLS),
+  ("reward", dict(fn="smart_thinker"), ANY, STILL),  # the target moves with the length
+  ("reward", dict(fn="linear_penalty"), FALLS, FALLS),
+  ("reward", dict(fn="grpo_lead", base=dict(fn="correctness", wrong=-1.0)), FALLS, STILL),
   ("filter", dict(fn="keep_all")),
   ("filter", dict(fn="mixed_correctness")),
   ("filter", dict(fn="all_right")),
@@ -104,6 +107,7 @@ ROWS = [
   ("advantage", dict(fn="qglas")),
   ("advantage", dict(fn="component_average", signals=("conciseness",))),
   ("advantage", dict(fn="gdpo", components=("reward", "within_target", "conciseness"))),
+  ("advantage", dict(fn="difficulty_weighted")),
   ("loss", dict(fn="clipped_surrogate", dual_clip=3.0, kl=K3, correction=dict(fn="truncated"))),
   ("loss", dict(fn="sequence_clipped_surrogate", correction=dict(fn="rejected"))),
   ("loss", dict(fn="cispo", kl=dict(fn="k2", beta=0.1), entropy_bonus=0.1)),

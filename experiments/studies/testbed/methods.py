@@ -151,6 +151,13 @@ OTHERS = (
 RECENT = (
   _method("gdpo", "2601.05242", "weight of the length", (0.25, 0.5, 1.0),
           budget=("target", 28.0), advantage="gdpo", note="equal sums of rewards are not replaced"),
+  _method("smart_thinker", "2603.08000", *RATES, reward="smart_thinker"),
+  _method("linear_penalty", "prime-rl", "weight", (0.25, 0.5, 1.0), reward="linear_penalty",
+          advantage="group_centered"),
+  _method("linear_penalty_gated", "prime-rl, gated", "weight", (0.25, 0.5, 1.0),
+          reward="linear_gated", advantage="group_centered"),
+  _method("grpo_lead", "2504.09696", "alpha", (0.05, 0.2, 0.5), reward="grpo_lead",
+          filter="mixed_correctness", advantage="difficulty_weighted"),
 )  # fmt: skip
 PROBING = (
   _method(

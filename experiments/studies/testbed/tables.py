@@ -128,6 +128,10 @@ def _rewards(s: Setup) -> Table:
     "mrt": lambda v: rewards.mrt(alpha=v),
     "grlc": lambda v: rewards.grlc(think_weight=v, answer_weight=v),
     "acoer": lambda v: rewards.acoer(alpha=v, shortest=10.0, interval=max(1, s.steps // 8)),
+    "smart_thinker": lambda v: rewards.smart_thinker(),
+    "linear_penalty": lambda v: rewards.linear_penalty(weight=v),
+    "linear_gated": lambda v: rewards.linear_penalty(weight=v, scale=s.cap, gated=True),
+    "grpo_lead": lambda v: rewards.grpo_lead(alpha=v, base=rewards.correctness(wrong=-1.0)),
     "hbpo": lambda v: rewards.hbpo(max_length=s.cap, beta=v, alpha=1 / s.cap),
   }
 
@@ -165,6 +169,7 @@ def _advantages(s: Setup) -> Table:
       ngram=6, gamma=0.9, base=advantages.group_normalized()
     ),
     "gdpo": lambda v: advantages.gdpo(components=("correct", "within_target"), weights=(1.0, v)),
+    "difficulty_weighted": lambda v: advantages.difficulty_weighted(),
     "in_range": lambda v: stages.in_range(low=11, high=v, max_length=s.cap),
   }
 
