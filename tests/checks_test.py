@@ -49,12 +49,15 @@ SHAPES = {
   "updated_moments": dict(values="B", mask="B"),
   "dynamic_beta": dict(keep="B"),
   "typical_pairs": dict(mask="B"),
+  "accuracy_price": dict(price="", accuracy=""),
+  "toggle_reward": dict(budgets="B"),
   "aot_loss": dict(values="B"),
   "kto_baseline": dict(kl_log_ratios="B", mask="B"),
   "wpo_weights": {f"{s}_{n}": "BT" for s in ("chosen", "rejected") for n in TOKENS.split()},
 }
 KNOBS = dict(
   alpha=0.1, beta=0.1, buffer=2, scale=1.0, max_length=9, length=9, total=9.0, share=0.5, ngram=2,
+  reference=0.5, quantile=0.5, threshold=0.5,
   limits=(4, 2), thresholds=(0.5,), penalty_by_level=(0.1, 0.2), gammas=(1.0, 0.9), low=0.1,
   high=0.9, warmup=2, period=4, target=3,
 )  # fmt: skip
@@ -74,6 +77,7 @@ NOT_HERE = "score_tokens_sharded length_thresholds expected_right cropped"
 FREE = dict(lowest=("count",), conciseness_reward=("anneal",), kto_loss=("baseline",)) | {
   "priced_reward": ("price",),
   "dual_price": ("price", "mean_length"),
+  "accuracy_price": ("price", "accuracy"),
   "covering_length": ("thresholds", "fallback"),
   "length_coverage": ("thresholds",),
   "difficulty_count": ("mean_rewards",),

@@ -63,6 +63,7 @@ TELL = {
   "sigmoid_length": (rewards.sigmoid_length(), [7, 8]),
   "grpo_lambda": (rewards.grpo_lambda(share=0.5), [7, INF]),
   "grpo_lead": (rewards.grpo_lead(), [7, 8]),
+  "toggle": (rewards.toggle(rows=2, threshold=0.5, quantile=0.5, period=1), [INF, INF]),
   "smart_thinker": (rewards.smart_thinker(), [4, 8]),
 }
 

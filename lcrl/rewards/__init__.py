@@ -119,6 +119,11 @@ from lcrl.rewards.signals import level_penalty_reward as level_penalty_reward
 from lcrl.rewards.signals import pear as pear
 from lcrl.rewards.signals import pear_reward as pear_reward
 from lcrl.rewards.signals import phase_entropy as phase_entropy
+from lcrl.rewards.steered import a_dlp as a_dlp
+from lcrl.rewards.steered import accuracy_price as accuracy_price
+from lcrl.rewards.steered import right_length_quantile as right_length_quantile
+from lcrl.rewards.steered import toggle as toggle
+from lcrl.rewards.steered import toggle_reward as toggle_reward
 from lcrl.rewards.target import exact_length as exact_length
 from lcrl.rewards.target import exact_length_reward as exact_length_reward
 from lcrl.rewards.target import max_length as max_length
@@ -130,7 +135,9 @@ from lcrl.rewards.target import truncation as truncation
 
 __all__ = [
   "Multipliers",
+  "a_dlp",
   "accuracy_level",
+  "accuracy_price",
   "acoer",
   "acoer_reward",
   "acoer_score",
@@ -225,6 +232,7 @@ __all__ = [
   "repeated_tokens",
   "repetition_penalty",
   "repetition_reward",
+  "right_length_quantile",
   "rule_fraction",
   "rule_fraction_reward",
   "sampled_optimal_length",
@@ -243,6 +251,8 @@ __all__ = [
   "step_bonus_reward",
   "tiered_limit",
   "tiered_truncation",
+  "toggle",
+  "toggle_reward",
   "triangular",
   "triangular_score",
   "truncated_reward",

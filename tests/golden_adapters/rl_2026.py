@@ -55,7 +55,25 @@ def difficulty_weighted(inputs, params):
   return {"advantage": alone(advantages.difficulty_weighted_advantage)(*arrays)}
 
 
+def a_dlp(inputs, params):
+  knobs = {name: params[name] for name in ("reference", "step_size")}
+  start, prices = jnp.array(params["start"], float), []
+  for accuracy in inputs["accuracy"]:
+    prices.append(rewards.accuracy_price([start, *prices][-1], jnp.array(accuracy), **knobs))
+  correct, lengths = jnp.array(inputs["correct"]), jnp.array(inputs["lengths"])
+  paid = rewards.priced_reward(correct, lengths, start, scale=1.0)
+  return {"price": jnp.stack(prices), "reward": paid}
+
+
+def toggle(inputs, params):
+  r, lengths, valid = _group(inputs, "rewards", "lengths")
+  budget = alone(rewards.right_length_quantile)(r > 0, lengths, valid, quantile=params["quantile"])
+  knobs = {"threshold": params["threshold"]}
+  reward = alone(rewards.toggle_reward)(r, lengths, budget, valid, **knobs)
+  return {"budget": jnp.minimum(budget, 1e308), "reward": reward}
+
+
 ADAPTERS = {
   f"rl_2026/{f.__name__}": compiled(f)
-  for f in [gdpo, smart_thinker, linear_penalty, grpo_lead, difficulty_weighted]
+  for f in [gdpo, smart_thinker, linear_penalty, grpo_lead, difficulty_weighted, a_dlp, toggle]
 }

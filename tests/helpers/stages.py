@@ -84,6 +84,13 @@ ROWS = [
   ("reward", dict(fn="smart_thinker"), ANY, STILL),  # the target moves with the length
   ("reward", dict(fn="linear_penalty"), FALLS, FALLS),
   ("reward", dict(fn="grpo_lead", base=dict(fn="correctness", wrong=-1.0)), FALLS, STILL),
+  ("reward", dict(fn="a_dlp", reference=0.5, start=0.01), FALLS, FALLS),
+  (
+    "reward",
+    dict(fn="toggle", rows=4, threshold=0.25, quantile=0.5, period=2),
+    FALLS,
+    STILL,
+  ),
   ("filter", dict(fn="keep_all")),
   ("filter", dict(fn="mixed_correctness")),
   ("filter", dict(fn="all_right")),

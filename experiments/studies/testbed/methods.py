@@ -158,6 +158,9 @@ RECENT = (
           reward="linear_gated", advantage="group_centered"),
   _method("grpo_lead", "2504.09696", "alpha", (0.05, 0.2, 0.5), reward="grpo_lead",
           filter="mixed_correctness", advantage="difficulty_weighted"),
+  _method("a_dlp", "2505.18298", "reference accuracy", (0.5, 0.7, 0.9), reward="a_dlp"),
+  _method("toggle", "2602.02276", "quantile of right lengths", (0.25, 0.5, 0.75), reward="toggle",
+          note="threshold 0.5, phases of an eighth of the run: the report gives no numbers"),
 )  # fmt: skip
 PROBING = (
   _method(

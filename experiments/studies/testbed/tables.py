@@ -132,6 +132,10 @@ def _rewards(s: Setup) -> Table:
     "linear_penalty": lambda v: rewards.linear_penalty(weight=v),
     "linear_gated": lambda v: rewards.linear_penalty(weight=v, scale=s.cap, gated=True),
     "grpo_lead": lambda v: rewards.grpo_lead(alpha=v, base=rewards.correctness(wrong=-1.0)),
+    "a_dlp": lambda v: rewards.a_dlp(reference=v, start=0.003, step_size=0.003),
+    "toggle": lambda v: rewards.toggle(
+      rows=s.rows, threshold=0.5, quantile=v, period=max(1, s.steps // 8)
+    ),
     "hbpo": lambda v: rewards.hbpo(max_length=s.cap, beta=v, alpha=1 / s.cap),
   }
 
