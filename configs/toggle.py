@@ -1,6 +1,6 @@
 """Toggle: phases with a budget for each prompt that is mastered, and phases without.
 
-Source  Kimi K2.5 report, arXiv:2602.02276, section 4.4.2, whose text was read; its loss, which drops
+Source  Kimi K2.5 report, arXiv:2602.02276, section 4.4.2, which was read; its loss, which drops
         tokens whose ratio leaves a range, is not taken over. Stand-in: the report gives no numbers
         for the threshold (0.5), the percentile (50) and the length of a phase (20 steps); budgets
         come from each prompt's first group with a right answer, not from rollouts drawn before

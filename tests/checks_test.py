@@ -57,7 +57,7 @@ SHAPES = {
 }
 KNOBS = dict(
   alpha=0.1, beta=0.1, buffer=2, scale=1.0, max_length=9, length=9, total=9.0, share=0.5, ngram=2,
-  reference=0.5, quantile=0.5, threshold=0.5,
+  floor=0.5, reference=0.5, quantile=0.5, threshold=0.5,
   limits=(4, 2), thresholds=(0.5,), penalty_by_level=(0.1, 0.2), gammas=(1.0, 0.9), low=0.1,
   high=0.9, warmup=2, period=4, target=3,
 )  # fmt: skip

@@ -124,6 +124,13 @@ from lcrl.rewards.steered import accuracy_price as accuracy_price
 from lcrl.rewards.steered import right_length_quantile as right_length_quantile
 from lcrl.rewards.steered import toggle as toggle
 from lcrl.rewards.steered import toggle_reward as toggle_reward
+from lcrl.rewards.suite import band_factor as band_factor
+from lcrl.rewards.suite import length_suite as length_suite
+from lcrl.rewards.suite import length_suite_reward as length_suite_reward
+from lcrl.rewards.suite import long_outliers as long_outliers
+from lcrl.rewards.suite import profiled_limit as profiled_limit
+from lcrl.rewards.suite import profiled_penalty as profiled_penalty
+from lcrl.rewards.suite import profiled_penalty_reward as profiled_penalty_reward
 from lcrl.rewards.target import exact_length as exact_length
 from lcrl.rewards.target import exact_length_reward as exact_length_reward
 from lcrl.rewards.target import max_length as max_length
@@ -147,6 +154,7 @@ __all__ = [
   "alp_reward",
   "answer_truncation",
   "band",
+  "band_factor",
   "band_score",
   "calibration_score",
   "component_mix",
@@ -202,6 +210,8 @@ __all__ = [
   "length_penalty_reward",
   "length_range",
   "length_range_reward",
+  "length_suite",
+  "length_suite_reward",
   "length_thresholds",
   "level_penalty",
   "level_penalty_reward",
@@ -209,6 +219,7 @@ __all__ = [
   "linear_history_score",
   "linear_penalty",
   "linear_penalty_reward",
+  "long_outliers",
   "max_length",
   "max_length_reward",
   "mean_right_length",
@@ -224,6 +235,9 @@ __all__ = [
   "preferred_mode",
   "preferred_mode_reward",
   "priced_reward",
+  "profiled_limit",
+  "profiled_penalty",
+  "profiled_penalty_reward",
   "progress",
   "progress_reward",
   "regret_area",

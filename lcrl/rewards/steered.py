@@ -130,7 +130,7 @@ def toggle(
   limited = lambda state: state.step // period % 2 == 0
 
   def shape(state, rewards, r: Rollouts):
-    budgets = state.budgets.at[r.prompt_ids].get(mode="fill", fill_value=jnp.inf)
+    budgets = of_prompts(state.budgets, r)[:, 0]
     within = toggle_reward(rewards, r.lengths, budgets, r.valid, threshold=threshold)
     first = right_length_quantile(r.correct, r.lengths, r.valid, quantile=quantile)
     first = jnp.where(jnp.isfinite(budgets), jnp.inf, first).astype(jnp.float32)

@@ -74,9 +74,9 @@ TABLE: dict[str, dict[str, str]] = {
     "state/reward/laser_d/target_level_{level}": "LASER-D's target for groups of this accuracy "
     "level, 0 the hardest",
     "state/reward/laser_d/longest": "the longest answer of the last batch, the fallback target",
-    "state/reward/{stage}/rows_known": "share of prompts that have a history (HAPO) or a budget "
-    "(Toggle)",
-    "state/reward/{stage}/length": "mean of the histories (HAPO) or budgets (Toggle)",
+    "state/reward/{stage}/rows_known": "share of prompts that have a history (HAPO), a budget "
+    "(Toggle) or a profile",
+    "state/reward/{stage}/length": "mean of the histories (HAPO), budgets (Toggle) or limits",
     "state/reward/length_dual/price": "the price per `scale` tokens",
     "state/reward/lagrangian/multiplier_{component}": "the weight of a constraint",
     "state/reward/acoer/length": "average length of right answers",

@@ -73,7 +73,33 @@ def toggle(inputs, params):
   return {"budget": jnp.minimum(budget, 1e308), "reward": reward}
 
 
+def length_suite(inputs, params):
+  correct, lengths, valid = _group(inputs, "correct", "lengths")
+  reward = partial(alone(rewards.length_suite_reward), correct, correct, lengths, valid)
+  return {"reward": reward(**params)}
+
+
+def profiled_penalty(inputs, params):
+  profile = _group(inputs, "profiled_correct", "profiled_lengths")
+  knobs = {name: params[name] for name in ("deviations", "min_right")}
+  limit = jnp.minimum(alone(rewards.profiled_limit)(*profile, **knobs), 1e308)
+  r, correct, lengths, _ = _group(inputs, "rewards", "correct", "lengths")
+  limits = jnp.full(lengths.shape, limit)
+  paid = rewards.profiled_penalty_reward(r, correct, lengths, limits, penalty=params["penalty"])
+  return {"limit": limit, "reward": paid}
+
+
 ADAPTERS = {
   f"rl_2026/{f.__name__}": compiled(f)
-  for f in [gdpo, smart_thinker, linear_penalty, grpo_lead, difficulty_weighted, a_dlp, toggle]
+  for f in [
+    gdpo,
+    smart_thinker,
+    linear_penalty,
+    grpo_lead,
+    difficulty_weighted,
+    a_dlp,
+    toggle,
+    length_suite,
+    profiled_penalty,
+  ]
 }

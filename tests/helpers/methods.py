@@ -127,6 +127,9 @@ METHODS = {
   "toggle": dict(
     task=TWO_STEPS, reward=dict(fn="toggle", rows=8, threshold=0.1, quantile=0.0, period=4)
   ),
+  "profiled_penalty": dict(
+    task=TWO_STEPS, reward=dict(fn="profiled_penalty", rows=8, min_right=1, deviations=-9.0)
+  ),
   "lagrangian": dict(reward=LAGRANGIAN),
   "conciseness": dict(reward=dict(fn="conciseness", alpha=1.0, anneal_steps=4)),
   "adaptive_shortest": dict(

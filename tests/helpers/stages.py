@@ -91,6 +91,13 @@ ROWS = [
     FALLS,
     STILL,
   ),
+  (  # bonus and penalty go to the first of equals
+    "reward",
+    dict(fn="length_suite", relative=0.2, gate=1.0, outlier_penalty=0.1, band=(2.0, 9.0, 0.5)),
+    FALLS,
+    STILL,
+  ),
+  ("reward", dict(fn="profiled_penalty", rows=4, deviations=0.0, min_right=1), ANY, STILL),
   ("filter", dict(fn="keep_all")),
   ("filter", dict(fn="mixed_correctness")),
   ("filter", dict(fn="all_right")),

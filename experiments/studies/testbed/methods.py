@@ -159,8 +159,18 @@ RECENT = (
   _method("grpo_lead", "2504.09696", "alpha", (0.05, 0.2, 0.5), reward="grpo_lead",
           filter="mixed_correctness", advantage="difficulty_weighted"),
   _method("a_dlp", "2505.18298", "reference accuracy", (0.5, 0.7, 0.9), reward="a_dlp"),
-  _method("toggle", "2602.02276", "quantile of right lengths", (0.25, 0.5, 0.75), reward="toggle",
-          note="threshold 0.5, phases of an eighth of the run: the report gives no numbers"),
+  _method("toggle", "2602.02276", "threshold", (0.25, 0.5, 0.75), reward="toggle",
+          note="median length, phases of an eighth of the run: the report gives no numbers"),
+  _method("nemo_suite", "NeMo-RL", "weight", (0.1, 0.3, 1.0), reward="suite_relative"),
+  _method("nemo_suite_extremes", "NeMo-RL", "bonus and penalty", (0.1, 0.3, 0.5),
+          reward="suite_extremes"),
+  _method("nemo_suite_outliers", "NeMo-RL", "penalty", (0.1, 0.3, 1.0), reward="suite_outliers"),
+  _method("nemo_suite_profile", "NeMo-RL", "penalty", (0.1, 0.3, 1.0), reward="suite_profile",
+          note="a profile is the prompt's first group with two right answers"),
+  _method("nemo_suite_band", "NeMo-RL", "share left at the cap", (0.25, 0.5, 0.75),
+          reward="suite_band", note="the whole reward up to 24 tokens"),
+  _method("nemo_suite_gate", "NeMo-RL", "gate", TARGETS, reward="suite_gate",
+          note="weight 0.3; of the whole response, not of its parts"),
 )  # fmt: skip
 PROBING = (
   _method(

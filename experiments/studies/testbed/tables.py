@@ -134,8 +134,14 @@ def _rewards(s: Setup) -> Table:
     "grpo_lead": lambda v: rewards.grpo_lead(alpha=v, base=rewards.correctness(wrong=-1.0)),
     "a_dlp": lambda v: rewards.a_dlp(reference=v, start=0.003, step_size=0.003),
     "toggle": lambda v: rewards.toggle(
-      rows=s.rows, threshold=0.5, quantile=v, period=max(1, s.steps // 8)
+      rows=s.rows, threshold=v, quantile=0.5, period=max(1, s.steps // 8)
     ),
+    "suite_relative": lambda v: rewards.length_suite(relative=v),
+    "suite_extremes": lambda v: rewards.length_suite(shortest_bonus=v, longest_penalty=v),
+    "suite_outliers": lambda v: rewards.length_suite(outlier_penalty=v),
+    "suite_profile": lambda v: rewards.profiled_penalty(rows=s.rows, penalty=v),
+    "suite_band": lambda v: rewards.length_suite(band=(0.3 * s.cap, s.cap, v)),
+    "suite_gate": lambda v: rewards.length_suite(relative=0.3, gate=v),
     "hbpo": lambda v: rewards.hbpo(max_length=s.cap, beta=v, alpha=1 / s.cap),
   }
 
