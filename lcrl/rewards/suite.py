@@ -216,8 +216,8 @@ def profiled_penalty(
   def shape(limits, rewards, r: Rollouts):
     own = of_prompts(limits, r)
     shaped = profiled_penalty_reward(rewards, r.correct, r.lengths, own, penalty=penalty)
-    knobs = dict(deviations=deviations, min_right=min_right)
-    first = profiled_limit(r.correct, r.lengths, r.valid, **knobs)
+    profile = partial(profiled_limit, deviations=deviations, min_right=min_right)
+    first = profile(r.correct, r.lengths, r.valid)
     first = jnp.where(jnp.isfinite(own[:, 0]), jnp.inf, first).astype(limits.dtype)
     return shaped, limits.at[r.prompt_ids].min(first, mode="drop")
 
