@@ -7,8 +7,8 @@ Data    questions with answers as JSON lines, such as DeepScaleR's, in data/deep
         evaluated on data/math500.jsonl and data/aime24.jsonl
 Run     python -m experiments.train --config=configs/smart_thinker.py --workdir=$WORKDIR
 Smoke   the same with --config=configs/smart_thinker.py:smoke (one CPU, under a minute)
-Fits    h100:8: 29 of 80 GiB a device, at least 37 s a step, with train.micro_batches=2
-        v5p:2x2x2: 29 of 95 GiB a device, at least 63 s a step, with train.micro_batches=2
+Fits    h100:4: 55 of 80 GiB a device, at least 67 s a step
+        v5p:2x2x1: 55 of 95 GiB a device, at least 118 s a step
 Result  not run yet
 """
 
@@ -40,7 +40,7 @@ def get_config(mode: str = "full") -> config_dict.ConfigDict:
     group_size=8,
     max_prompt_tokens=1500,
     max_tokens=8000,
-    micro_batches=8,
+    micro_batches=2,
     updates=4,
   )
   c.eval = common.evaluation()
