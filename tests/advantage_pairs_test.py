@@ -20,10 +20,13 @@ BARE = {
   "qglas": lambda r, rewards, keep: (rewards, r.lengths, keep),
   "canon": lambda r, rewards, keep: (rewards, r.lengths, keep),
   "component_average": lambda r, rewards, keep: (jnp.stack([rewards, r.scores]), keep),
+  "gdpo": lambda r, rewards, keep: (jnp.stack([rewards, r.scores]), keep),
+  "difficulty_weighted": lambda r, rewards, keep: (rewards, r.correct, keep),
 }
 STAGE = {
   "canon": advantages.canon_length,
   "component_average": lambda: advantages.component_average(signals=("scores",)),
+  "gdpo": lambda: advantages.gdpo(components=("reward", "scores")),
 }
 KEPT = {"all": lambda g: True, "none": lambda g: False, "one": lambda g: g == 0}
 

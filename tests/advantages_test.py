@@ -122,3 +122,24 @@ def test_each_episode_is_paid_for_its_own_progress():
   third = 1 / 3
   want = [[third + 0.2, third + 0.2, third - 0.1], [third] * 3, [-2 * third, -2 * third, 0.0]]
   np.testing.assert_allclose(got[0], want, rtol=1e-5)
+
+
+def test_within_the_target_is_right_and_ended():
+  r = random_rollouts(prompts=1, group=4)
+  r = dataclasses.replace(
+    r,
+    lengths=jnp.array([[8, 9, 8, 8]]),
+    correct=jnp.array([[True, True, True, False]]),
+    truncated=jnp.array([[False, False, True, False]]),
+    budget=dataclasses.replace(r.budget, target=jnp.full((1, 4), 8, jnp.int32)),
+  )
+  stage = advantages.gdpo(components=("within_target",))
+  got, _ = stage.apply((), jnp.zeros((1, 4)), r.valid, r)
+  np.testing.assert_allclose(got, [[1.5, -0.5, -0.5, -0.5]], rtol=1e-6)
+
+
+def test_gdpo_has_a_weight_for_each_component():
+  with pytest.raises(ValueError, match="weights must be one a component"):
+    advantages.gdpo(components=("reward", "correct"), weights=(1.0,))
+  with pytest.raises(ValueError, match="weights must be one a component"):
+    advantages.gdpo_advantage(rewards(0)[None], KEEP, weights=(1.0, 2.0))

@@ -21,6 +21,7 @@ SHAPES = {
   "bradley_terry_loss": {},
   "component_advantages": dict(components="KBG"),
   "component_average_advantage": dict(components="KBG"),
+  "gdpo_advantage": dict(components="KBG"),
   "component_mix": dict(components="KBG", multipliers="K"),
   "covering_length": dict(coverage="BK", thresholds="K", expected="B", fallback=""),
   "cumulative_regret": dict(values="BK"),
@@ -49,6 +50,8 @@ SHAPES = {
   "updated_moments": dict(values="B", mask="B"),
   "dynamic_beta": dict(keep="B"),
   "typical_pairs": dict(mask="B"),
+  "accuracy_price": dict(price="", accuracy=""),
+  "toggle_reward": dict(budgets="B"),
   "aot_loss": dict(values="B"),
   "kto_baseline": dict(kl_log_ratios="B", mask="B"),
   "win_rate_reward": dict(preferences="BGG"),
@@ -56,6 +59,7 @@ SHAPES = {
 }
 KNOBS = dict(
   alpha=0.1, beta=0.1, buffer=2, scale=1.0, max_length=9, length=9, total=9.0, share=0.5, ngram=2,
+  floor=0.5, reference=0.5, quantile=0.5, threshold=0.5,
   limits=(4, 2), thresholds=(0.5,), penalty_by_level=(0.1, 0.2), gammas=(1.0, 0.9), low=0.1,
   high=0.9, warmup=2, period=4, target=3,
 )  # fmt: skip
@@ -67,13 +71,15 @@ OTHERS = dict(
 # What takes any array, element by element; what takes Python numbers, records or a mesh.
 ELEMENTWISE = (
   "discopop_link exo_link hinge_link logistic_link robust_link alpha_divergence_reward "
-  "forward_kl_reward implicit_reward js_reward power_reward cosine_restarts_weight"
+  "forward_kl_reward implicit_reward js_reward power_reward cosine_restarts_weight "
+  "difficulty_weight"
 )
 NOT_HERE = "score_tokens_sharded length_thresholds expected_right cropped"
 # Arguments that may be one number, or of another shape than the others.
 FREE = dict(lowest=("count",), conciseness_reward=("anneal",), kto_loss=("baseline",)) | {
   "priced_reward": ("price",),
   "dual_price": ("price", "mean_length"),
+  "accuracy_price": ("price", "accuracy"),
   "covering_length": ("thresholds", "fallback"),
   "length_coverage": ("thresholds",),
   "difficulty_count": ("mean_rewards",),

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-STEMS = ("rl_a", "rl_b", "preference", "eval_decode_merge")
+STEMS = ("rl_a", "rl_b", "rl_2026", "preference", "eval_decode_merge")
 Adapter = Callable[[dict[str, Any], dict[str, Any]], dict[str, Any]]
 
 

@@ -27,7 +27,7 @@ def test_golden(key):
   assert result.passed == result.total, "\n".join(result.faults)
 
 
-@pytest.mark.parametrize("stem", ["rl_a", "rl_b"])
+@pytest.mark.parametrize("stem", ["rl_a", "rl_b", "rl_2026"])
 def test_every_key_has_an_adapter(stem):
   assert {k for k in ENTRIES if k.startswith(stem)} <= goldens.ADAPTERS.keys()
 

@@ -218,6 +218,10 @@ VARIANTS = [
   ("reward", dict(fn="shorter_better", beta=0.1, apply_to_incorrect=False), FALLS, STILL),
   ("reward", dict(fn="lcr1", apply_to_incorrect=True), FALLS, FALLS),
   ("reward", dict(fn="step_bonus", base=LASER), FALLS, STILL),
+  ("reward", dict(fn="linear_penalty", gated=True, scale=9.0), FALLS, STILL),
+  ("reward", dict(fn="grpo_lead", spare_up_to=3.0), ANY, STILL),
+  ("reward", dict(fn="length_suite", shortest_bonus=0.1, longest_penalty=0.1), FALLS, STILL),
+  ("reward", dict(fn="length_suite", relative=0.1, part="think"), FALLS, STILL),
   ("reward", dict(fn="curriculum", length_weight=0.0), STILL, STILL),
 ]
 

@@ -65,6 +65,11 @@ TELL = {
   "kimi": (rewards.kimi(), [7, 5]),
   "sigmoid_length": (rewards.sigmoid_length(), [7, 8]),
   "grpo_lambda": (rewards.grpo_lambda(share=0.5), [7, INF]),
+  "grpo_lead": (rewards.grpo_lead(), [7, 8]),
+  "toggle": (rewards.toggle(rows=2, threshold=0.5, quantile=0.5, period=1), [INF, INF]),
+  "length_suite": (rewards.length_suite(relative=0.1), [7, 8]),
+  "profiled_penalty": (rewards.profiled_penalty(rows=2), [INF, INF]),
+  "smart_thinker": (rewards.smart_thinker(), [4, 8]),
 }
 
 

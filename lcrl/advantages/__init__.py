@@ -16,6 +16,13 @@ from lcrl.advantages.canon import cosine_restarts_weight as cosine_restarts_weig
 from lcrl.advantages.components import component_advantages as component_advantages
 from lcrl.advantages.components import component_average as component_average
 from lcrl.advantages.components import component_average_advantage as component_average_advantage
+from lcrl.advantages.components import gdpo as gdpo
+from lcrl.advantages.components import gdpo_advantage as gdpo_advantage
+from lcrl.advantages.difficulty import difficulty_weight as difficulty_weight
+from lcrl.advantages.difficulty import difficulty_weighted as difficulty_weighted
+from lcrl.advantages.difficulty import (
+  difficulty_weighted_advantage as difficulty_weighted_advantage,
+)
 from lcrl.advantages.group import batch_scaled as batch_scaled
 from lcrl.advantages.group import batch_scaled_advantage as batch_scaled_advantage
 from lcrl.advantages.group import discounted_return as discounted_return
@@ -60,7 +67,12 @@ __all__ = [
   "cosine_restarts",
   "cosine_restarts_weight",
   "dense_repetition_reward",
+  "difficulty_weight",
+  "difficulty_weighted",
+  "difficulty_weighted_advantage",
   "discounted_return",
+  "gdpo",
+  "gdpo_advantage",
   "generalized_advantage",
   "group_centered",
   "group_centered_advantage",

@@ -121,6 +121,13 @@ from lcrl.rewards.references import fixed_reference as fixed_reference
 from lcrl.rewards.references import group_mean_reference as group_mean_reference
 from lcrl.rewards.references import right_percentile_reference as right_percentile_reference
 from lcrl.rewards.references import running_mean_reference as running_mean_reference
+from lcrl.rewards.relative import grpo_lead as grpo_lead
+from lcrl.rewards.relative import grpo_lead_reward as grpo_lead_reward
+from lcrl.rewards.relative import linear_penalty as linear_penalty
+from lcrl.rewards.relative import linear_penalty_reward as linear_penalty_reward
+from lcrl.rewards.relative import smart_thinker as smart_thinker
+from lcrl.rewards.relative import smart_thinker_length as smart_thinker_length
+from lcrl.rewards.relative import smart_thinker_reward as smart_thinker_reward
 from lcrl.rewards.repetition import distinct_ngrams_reward as distinct_ngrams_reward
 from lcrl.rewards.repetition import repeated_starts as repeated_starts
 from lcrl.rewards.repetition import repeated_tokens as repeated_tokens
@@ -136,6 +143,18 @@ from lcrl.rewards.signals import level_penalty_reward as level_penalty_reward
 from lcrl.rewards.signals import pear as pear
 from lcrl.rewards.signals import pear_reward as pear_reward
 from lcrl.rewards.signals import phase_entropy as phase_entropy
+from lcrl.rewards.steered import a_dlp as a_dlp
+from lcrl.rewards.steered import accuracy_price as accuracy_price
+from lcrl.rewards.steered import right_length_quantile as right_length_quantile
+from lcrl.rewards.steered import toggle as toggle
+from lcrl.rewards.steered import toggle_reward as toggle_reward
+from lcrl.rewards.suite import band_factor as band_factor
+from lcrl.rewards.suite import length_suite as length_suite
+from lcrl.rewards.suite import length_suite_reward as length_suite_reward
+from lcrl.rewards.suite import long_outliers as long_outliers
+from lcrl.rewards.suite import profiled_limit as profiled_limit
+from lcrl.rewards.suite import profiled_penalty as profiled_penalty
+from lcrl.rewards.suite import profiled_penalty_reward as profiled_penalty_reward
 from lcrl.rewards.target import exact_length as exact_length
 from lcrl.rewards.target import exact_length_reward as exact_length_reward
 from lcrl.rewards.target import max_length as max_length
@@ -149,7 +168,9 @@ __all__ = [
   "Multipliers",
   "Reference",
   "Term",
+  "a_dlp",
   "accuracy_level",
+  "accuracy_price",
   "acoer",
   "acoer_reward",
   "acoer_score",
@@ -159,6 +180,7 @@ __all__ = [
   "alp_reward",
   "answer_truncation",
   "band",
+  "band_factor",
   "band_score",
   "calibration_score",
   "component_mix",
@@ -199,6 +221,8 @@ __all__ = [
   "group_mean_reference",
   "grpo_lambda",
   "grpo_lambda_reward",
+  "grpo_lead",
+  "grpo_lead_reward",
   "hapo",
   "hapo_mean",
   "hbpo",
@@ -225,6 +249,8 @@ __all__ = [
   "length_range_reward",
   "length_ratio",
   "length_ratio_reward",
+  "length_suite",
+  "length_suite_reward",
   "length_thresholds",
   "level_penalty",
   "level_penalty_reward",
@@ -232,6 +258,9 @@ __all__ = [
   "level_price_reward",
   "linear_history",
   "linear_history_score",
+  "linear_penalty",
+  "linear_penalty_reward",
+  "long_outliers",
   "max_length",
   "max_length_reward",
   "mean_right_length",
@@ -248,6 +277,9 @@ __all__ = [
   "preferred_mode",
   "preferred_mode_reward",
   "priced_reward",
+  "profiled_limit",
+  "profiled_penalty",
+  "profiled_penalty_reward",
   "progress",
   "progress_reward",
   "regret_area",
@@ -256,6 +288,7 @@ __all__ = [
   "repeated_tokens",
   "repetition_penalty",
   "repetition_reward",
+  "right_length_quantile",
   "right_percentile_reference",
   "rule_fraction",
   "rule_fraction_reward",
@@ -266,6 +299,9 @@ __all__ = [
   "shortest_right_length",
   "sigmoid_length",
   "sigmoid_length_reward",
+  "smart_thinker",
+  "smart_thinker_length",
+  "smart_thinker_reward",
   "soft_overlong",
   "soft_overlong_reward",
   "solve_rate",
@@ -275,6 +311,8 @@ __all__ = [
   "target_band_reward",
   "tiered_limit",
   "tiered_truncation",
+  "toggle",
+  "toggle_reward",
   "triangular",
   "triangular_score",
   "truncated_reward",

@@ -153,7 +153,7 @@ def sigmoid_length(
   return shaped(
     base,
     lambda rewards, r: reward(rewards, r.correct, r.lengths, r.valid),
-    targets=lambda r: {"sigmoid_length": _mean_right(r)},
+    targets=lambda r: {"sigmoid_length": mean_right(r)},
   )
 
 
@@ -188,7 +188,7 @@ def grpo_lambda(
   reward = partial(grpo_lambda_reward, share=share, alpha=alpha, ddof=ddof, eps=eps)
 
   def in_easy_groups(r: Rollouts):
-    return jnp.where(easiest_groups(r.correct, r.valid, share=share), _mean_right(r), jnp.inf)
+    return jnp.where(easiest_groups(r.correct, r.valid, share=share), mean_right(r), jnp.inf)
 
   return shaped(
     base,
@@ -197,7 +197,7 @@ def grpo_lambda(
   )
 
 
-def _mean_right(r: Rollouts) -> jax.Array:
+def mean_right(r: Rollouts) -> jax.Array:
   """Mean length of the group's right answers, inf if there are none. [B]."""
   right = r.correct & r.valid
   return jnp.where(jnp.any(right, -1), masked_mean(r.lengths, right, -1), jnp.inf)

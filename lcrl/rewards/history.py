@@ -152,14 +152,14 @@ def hapo(
     return jnp.full(rows, jnp.inf, jnp.float32)
 
   def shape(history, rewards, r: Rollouts):
-    terms = weight * score(r.correct, r.lengths, _of_prompts(history, r))
+    terms = weight * score(r.correct, r.lengths, of_prompts(history, r))
     none = jnp.full(r.prompt_ids.shape, jnp.inf)
     shortest = shortest_right_length(none, r.correct, r.lengths, r.valid)
     history = history.at[r.prompt_ids].min(shortest.astype(history.dtype), mode="drop")
     return rewards + terms, history
 
   stage = shaped_with_state(
-    base, init, shape, targets=_targets("hapo"), numbers=partial(_numbers, "hapo")
+    base, init, shape, targets=_targets("hapo"), numbers=partial(known_rows, "hapo")
   )
   return stage._replace(rows=rows)
 
@@ -183,7 +183,7 @@ def hapo_mean(
 
   def shape(state, rewards, r: Rollouts):
     history = _mean(state.total, state.answers)
-    terms = weight * score(r.correct, r.lengths, _of_prompts(history, r))
+    terms = weight * score(r.correct, r.lengths, of_prompts(history, r))
     right = r.correct & r.valid
     tokens = masked_sum(r.lengths, right, -1).astype(state.total.dtype)
     total = state.total.at[r.prompt_ids].add(tokens, mode="drop")
@@ -196,23 +196,23 @@ def hapo_mean(
     init,
     shape,
     targets=lambda state, r: _targets("hapo_mean")(of(state), r),
-    numbers=lambda state: _numbers("hapo_mean", of(state)),
+    numbers=lambda state: known_rows("hapo_mean", of(state)),
   )
   return stage._replace(rows=rows)
 
 
 def _targets(name: str):
-  return lambda history, r: {name: _of_prompts(history, r)}
+  return lambda history, r: {name: of_prompts(history, r)}
 
 
-def _numbers(name: str, history) -> dict[str, jax.Array]:
+def known_rows(name: str, history) -> dict[str, jax.Array]:
   """The share of rows with a history, and the mean history; nan without any."""
   known = jnp.isfinite(history)
   mean = jnp.where(jnp.any(known), masked_mean(history, known), jnp.nan)
   return {f"{name}/rows_known": jnp.mean(as_float(known)), f"{name}/length": mean}
 
 
-def _of_prompts(history, r: Rollouts):
+def of_prompts(history, r: Rollouts):
   """[rows] -> [B, G]; a prompt beyond the rows has no history."""
   history = history.at[r.prompt_ids].get(mode="fill", fill_value=jnp.inf)
   return jnp.broadcast_to(history[:, None], r.lengths.shape)

@@ -87,8 +87,9 @@ TABLE: dict[str, dict[str, str]] = {
     "state/reward/laser_d/target_level_{level}": "LASER-D's target for groups of this accuracy "
     "level, 0 the hardest",
     "state/reward/laser_d/longest": "the longest answer of the last batch, the fallback target",
-    "state/reward/{stage}/rows_known": "share of prompts that have a history (HAPO)",
-    "state/reward/{stage}/length": "mean of the histories (HAPO)",
+    "state/reward/{stage}/rows_known": "share of prompts that have a history (HAPO), a budget "
+    "(Toggle) or a profile",
+    "state/reward/{stage}/length": "mean of the histories (HAPO), budgets (Toggle) or limits",
     "state/reward/effort/rows_known": "share of prompts with a reference length",
     "state/reward/effort/reference": "mean reference length, in tokens",
     "state/reward/effort/applied": "steps in which the reward was given",
@@ -98,6 +99,8 @@ TABLE: dict[str, dict[str, str]] = {
     "state/reward/acoer/length": "average length of right answers",
     "state/reward/acoer/weight": "the weight of the length term",
     "state/reward/conciseness/anneal": "the remaining share of the annealed bonus",
+    "state/reward/a_dlp/price": "the price of a token",
+    "state/reward/toggle/limited": "1 in the phase with budgets, otherwise 0",
     "state/filter/adaptive_shortest/quartile_{n}": "quartiles of past mean rewards",
     "state/filter/adaptive_shortest/means": "number of these past means",
     "state/advantage/canon/step": "steps of the schedule of the mixing weight",

@@ -133,6 +133,13 @@ METHODS = {
   ),
   "acoer": dict(reward=dict(fn="acoer", interval=1)),
   "length_dual": dict(reward=dict(fn="length_dual", target=4, step_size=0.5)),
+  "a_dlp": dict(reward=dict(fn="a_dlp", reference=0.5, start=0.05, step_size=0.5)),
+  "toggle": dict(
+    task=TWO_STEPS, reward=dict(fn="toggle", rows=8, threshold=0.1, quantile=0.0, period=4)
+  ),
+  "profiled_penalty": dict(
+    task=TWO_STEPS, reward=dict(fn="profiled_penalty", rows=8, min_right=1, deviations=-9.0)
+  ),
   "lagrangian": dict(reward=LAGRANGIAN),
   "conciseness": dict(reward=dict(fn="conciseness", alpha=1.0, anneal_steps=4)),
   "adaptive_shortest": dict(

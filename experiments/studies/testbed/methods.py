@@ -148,6 +148,30 @@ OTHERS = (
           advantage="raw", loss=("sequence_clipped", 0.2), weights="sequence_mean",
           note="fresh samples every step, where the paper trains once on drawn ones"),
 )  # fmt: skip
+RECENT = (
+  _method("gdpo", "2601.05242", "weight of the length", (0.25, 0.5, 1.0),
+          budget=("target", 28.0), advantage="gdpo", note="equal sums of rewards are not replaced"),
+  _method("smart_thinker", "2603.08000", *RATES, reward="smart_thinker"),
+  _method("linear_penalty", "prime-rl", "weight", (0.25, 0.5, 1.0), reward="linear_penalty",
+          advantage="group_centered"),
+  _method("linear_penalty_gated", "prime-rl, gated", "weight", (0.25, 0.5, 1.0),
+          reward="linear_gated", advantage="group_centered"),
+  _method("grpo_lead", "2504.09696", "alpha", (0.05, 0.2, 0.5), reward="grpo_lead",
+          filter="mixed_correctness", advantage="difficulty_weighted"),
+  _method("a_dlp", "2505.18298", "reference accuracy", (0.5, 0.7, 0.9), reward="a_dlp"),
+  _method("toggle", "2602.02276", "threshold", (0.25, 0.5, 0.75), reward="toggle",
+          note="median length, phases of an eighth of the run: the report gives no numbers"),
+  _method("nemo_suite", "NeMo-RL", "weight", (0.1, 0.3, 1.0), reward="suite_relative"),
+  _method("nemo_suite_extremes", "NeMo-RL", "bonus and penalty", (0.1, 0.3, 0.5),
+          reward="suite_extremes"),
+  _method("nemo_suite_outliers", "NeMo-RL", "penalty", (0.1, 0.3, 1.0), reward="suite_outliers"),
+  _method("nemo_suite_profile", "NeMo-RL", "penalty", (0.1, 0.3, 1.0), reward="suite_profile",
+          note="a profile is the prompt's first group with two right answers"),
+  _method("nemo_suite_band", "NeMo-RL", "share left at the cap", (0.25, 0.5, 0.75),
+          reward="suite_band", note="the whole reward up to 24 tokens"),
+  _method("nemo_suite_gate", "NeMo-RL", "gate", TARGETS, reward="suite_gate",
+          note="weight 0.3; of the whole response, not of its parts"),
+)  # fmt: skip
 PROBING = (
   _method(
     "mrt",
@@ -158,7 +182,7 @@ PROBING = (
     note="values of prefixes are read off the policy: the answer is one token",
   ),
 )  # its values cost two passes more, so it is a program of its own
-METHODS = {m.name: m for m in (*CORE, *ADAPTIVE, *LIMITS, *OTHERS, *PROBING)}
+METHODS = {m.name: m for m in (*CORE, *ADAPTIVE, *LIMITS, *OTHERS, *RECENT, *PROBING)}
 NOT_APPLICABLE = {
   "AdaCtrl, Adaptive Deep Reasoning": "a response would have to name its mode; none does",
   "GTO": "it trains draft models for speculative decoding",

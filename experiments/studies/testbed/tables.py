@@ -128,6 +128,20 @@ def _rewards(s: Setup) -> Table:
     "mrt": lambda v: rewards.mrt(alpha=v),
     "grlc": lambda v: rewards.grlc(think_weight=v, answer_weight=v),
     "acoer": lambda v: rewards.acoer(alpha=v, shortest=10.0, interval=max(1, s.steps // 8)),
+    "smart_thinker": lambda v: rewards.smart_thinker(),
+    "linear_penalty": lambda v: rewards.linear_penalty(weight=v),
+    "linear_gated": lambda v: rewards.linear_penalty(weight=v, scale=s.cap, gated=True),
+    "grpo_lead": lambda v: rewards.grpo_lead(alpha=v, base=rewards.correctness(wrong=-1.0)),
+    "a_dlp": lambda v: rewards.a_dlp(reference=v, start=0.003, step_size=0.003),
+    "toggle": lambda v: rewards.toggle(
+      rows=s.rows, threshold=v, quantile=0.5, period=max(1, s.steps // 8)
+    ),
+    "suite_relative": lambda v: rewards.length_suite(relative=v),
+    "suite_extremes": lambda v: rewards.length_suite(shortest_bonus=v, longest_penalty=v),
+    "suite_outliers": lambda v: rewards.length_suite(outlier_penalty=v),
+    "suite_profile": lambda v: rewards.profiled_penalty(rows=s.rows, penalty=v),
+    "suite_band": lambda v: rewards.length_suite(band=(0.3 * s.cap, s.cap, v)),
+    "suite_gate": lambda v: rewards.length_suite(relative=0.3, gate=v),
     "hbpo": lambda v: rewards.hbpo(max_length=s.cap, beta=v, alpha=1 / s.cap),
   }
 
@@ -164,6 +178,8 @@ def _advantages(s: Setup) -> Table:
     "multi_discount": lambda v: advantages.multi_discount(
       ngram=6, gamma=0.9, base=advantages.group_normalized()
     ),
+    "gdpo": lambda v: advantages.gdpo(components=("correct", "within_target"), weights=(1.0, v)),
+    "difficulty_weighted": lambda v: advantages.difficulty_weighted(),
     "in_range": lambda v: stages.in_range(low=11, high=v, max_length=s.cap),
   }
 

@@ -1,0 +1,153 @@
+"""Rewards whose pressure on length follows the accuracy: a price, or budgets that come and go."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from lcrl.checks import one_or_each, per_row, same_groups
+from lcrl.masked import as_float, masked_mean, masked_quantile
+from lcrl.rewards.base import shaped_with_state
+from lcrl.rewards.constraint import priced_reward
+from lcrl.rewards.history import known_rows, of_prompts
+from lcrl.types import Rollouts, Stage
+
+__all__ = [
+  "a_dlp",
+  "accuracy_price",
+  "right_length_quantile",
+  "toggle",
+  "toggle_reward",
+]
+
+
+def accuracy_price(
+  price: jax.Array, accuracy: jax.Array, *, reference: float, step_size: float = 1e-3
+) -> jax.Array:
+  """max(0, price + step_size * (accuracy - reference)): tokens cost more while answers stay right.
+
+  Source: A-DLP, arXiv:2505.18298. [], [] -> [].
+
+  >>> print(accuracy_price(jnp.array(0.25), jnp.array(0.5), reference=0.75, step_size=0.5))
+  0.125
+  """
+  one_or_each({"the run": jnp.zeros(())}, price=price, accuracy=accuracy)
+  return jnp.maximum(as_float(price) + step_size * (as_float(accuracy) - reference), 0.0)
+
+
+def a_dlp(
+  *,
+  reference: float,
+  start: float = 1e-3,
+  step_size: float = 1e-3,
+  base: Stage | None = None,
+) -> Stage:
+  """A-DLP: r - price * length, right or wrong, at the price that `accuracy_price` leads.
+
+  `reference` is the accuracy of the policy before training. A batch pays the price from before its
+  update, as in the released code. State: the price.
+  """
+
+  def shape(price, rewards, r: Rollouts):
+    accuracy = masked_mean(r.correct, r.valid)
+    new = accuracy_price(price, accuracy, reference=reference, step_size=step_size)
+    return priced_reward(rewards, r.lengths, price, scale=1.0), new.astype(price.dtype)
+
+  return shaped_with_state(
+    base,
+    lambda: jnp.asarray(start, jnp.float32),
+    shape,
+    numbers=lambda price: {"a_dlp/price": price},
+  )
+
+
+def right_length_quantile(
+  correct: jax.Array, lengths: jax.Array, valid: jax.Array, *, quantile: float
+) -> jax.Array:
+  """Quantile of the lengths of a group's right answers, inf if there are none.
+
+  Linear between lengths. [..., G] each -> [...].
+
+  >>> right = jnp.array([[True, True, False], [False, False, False]])
+  >>> lengths, valid = jnp.array([[10, 20, 90], [1, 2, 3]]), jnp.ones((2, 3), bool)
+  >>> print(right_length_quantile(right, lengths, valid, quantile=0.5))
+  [15. inf]
+  """
+  same_groups(correct=correct, lengths=lengths, valid=valid)
+  right = correct.astype(bool) & valid
+  return jnp.where(jnp.any(right, -1), masked_quantile(lengths, right, quantile), jnp.inf)
+
+
+def toggle_reward(
+  rewards: jax.Array,
+  lengths: jax.Array,
+  budgets: jax.Array,
+  valid: jax.Array,
+  *,
+  threshold: float,
+) -> jax.Array:
+  """The reward counts within the prompt's budget alone, once the group's mean is at `threshold`.
+
+    r * 1{mean r < threshold or length <= budget}
+
+  Source: the phase with budgets of Toggle, Kimi K2.5, arXiv:2602.02276, section 4.4.2.
+  [..., G], [..., G], [...], [..., G] -> [..., G].
+
+  >>> rewards, lengths = jnp.array([[1.0, 1.0, 0.0]]), jnp.array([[10, 20, 10]])
+  >>> valid = jnp.ones((1, 3), bool)
+  >>> print(toggle_reward(rewards, lengths, jnp.array([15]), valid, threshold=0.5))
+  [[1. 0. 0.]]
+  """
+  same_groups(rewards=rewards, lengths=lengths, valid=valid)
+  per_row(dict(lengths=lengths), budgets=budgets)
+  free = masked_mean(rewards, valid, -1, keepdims=True) < threshold
+  return as_float(rewards) * (free | (as_float(lengths) <= budgets[..., None]))
+
+
+class ToggleState(NamedTuple):
+  budgets: jax.Array  # [rows] float32, inf before the prompt's first right answer
+  step: jax.Array  # [] int32
+
+
+def toggle(
+  *,
+  rows: int,
+  threshold: float,
+  quantile: float,
+  period: int,
+  base: Stage | None = None,
+) -> Stage:
+  """Toggle: `period` steps with `toggle_reward`, then `period` steps with the plain reward.
+
+  A prompt's budget is `right_length_quantile` of the first group of its that has a right answer,
+  and stays. The report takes it from rollouts drawn before training. It gives no numbers for
+  `threshold`, `quantile` and `period`.
+  """
+  if period < 1:
+    raise ValueError(f"period must be at least 1, got {period}.")
+  limited = lambda state: state.step // period % 2 == 0
+
+  def shape(state, rewards, r: Rollouts):
+    budgets = of_prompts(state.budgets, r)[:, 0]
+    within = toggle_reward(rewards, r.lengths, budgets, r.valid, threshold=threshold)
+    first = right_length_quantile(r.correct, r.lengths, r.valid, quantile=quantile)
+    first = jnp.where(jnp.isfinite(budgets), jnp.inf, first).astype(jnp.float32)
+    new = state.budgets.at[r.prompt_ids].min(first, mode="drop")
+    return jnp.where(limited(state), within, as_float(rewards)), ToggleState(new, state.step + 1)
+
+  def targets(state, r: Rollouts):
+    return {"toggle": jnp.where(limited(state), of_prompts(state.budgets, r), jnp.inf)}
+
+  def numbers(state):
+    return known_rows("toggle", state.budgets) | {"toggle/limited": limited(state)}
+
+  stage = shaped_with_state(
+    base,
+    lambda: ToggleState(jnp.full(rows, jnp.inf, jnp.float32), jnp.zeros((), jnp.int32)),
+    shape,
+    targets=targets,
+    numbers=numbers,
+  )
+  return stage._replace(rows=rows)
