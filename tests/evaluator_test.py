@@ -187,6 +187,11 @@ def test_fields_of_an_evaluation_are_checked():
     with pytest.raises(ValueError, match=rf"eval_tasks\.a\.{name}"):
       check_functions(changed(eval_tasks={"a": section}))
   assert tasks.arithmetic(size=2, seed=0).held_out == ()
+  for value in (3, {"same": 3}, [CONFIG["task"]]):
+    with pytest.raises(ValueError, match="eval_task"):
+      check_functions(changed(eval_task=value))
+    with pytest.raises(ValueError, match="eval_tasks"):
+      check_functions(changed(eval_tasks=value))
 
 
 def test_obedience_by_hand():

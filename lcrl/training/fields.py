@@ -26,7 +26,7 @@ from lcrl.training.pairs import settings as on_pairs
 from lcrl.training.pairs.losses import LOSSES
 from lcrl.training.reward_model import settings as reward_model
 from lcrl.training.rl import revise, settings
-from lcrl.training.sections import EvalSet, Lora, task_of
+from lcrl.training.sections import EvalSet, Lora, eval_set, task_of
 from lcrl.types import Stage
 from lcrl.values import Within, hints
 
@@ -111,15 +111,27 @@ def check_functions(config: Mapping[str, Any]) -> None:
   run = config.get("run", "rl")
   known = {name: x for name, x in SECTIONS[run].items() if isinstance(x, Named)}
   for name, named in known.items():
-    if config.get(name) is not None and not (name == "eval_task" and not task_of(config[name])):
+    if name != "eval_task" and config.get(name) is not None:
       check_function(named, config[name], name)
-  for name, spec in (config.get("eval_tasks") or {}).items():
-    check_function(EVAL_TASK, spec, f"eval_tasks.{name}")
+  _check_evaluations(config.get("eval_task"), config.get("eval_tasks"))
   if (control := (config.get("sampling") or {}).get("control")) is not None:
     check_function(CONTROL, control, "sampling.control")
   for i, phase in enumerate(config.get("then") or ()):
     for name in phase.keys() & {*PHASES}:
       check_function(known[name], phase[name], f"then[{i}].{name}")
+
+
+def _check_evaluations(main: Any, further: Any) -> None:
+  """The sections eval_task, which may name no task of its own, and eval_tasks."""
+  if main is not None:
+    values.check(main, Mapping[str, Any], "eval_task")
+    if task_of(main):
+      check_function(EVAL_TASK, main, "eval_task")
+    else:
+      eval_set(main, "eval_task")
+  if further is not None:
+    for name, spec in values.check(further, Mapping[str, Any], "eval_tasks").items():
+      check_function(EVAL_TASK, spec, f"eval_tasks.{name}")
 
 
 def check_function(named: Named, spec: Any, field: str) -> None:

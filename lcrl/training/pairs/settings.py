@@ -90,7 +90,7 @@ class Settings:
 
   @property
   def eval_tasks(self) -> dict[str, Any]:
-    return self.built.get("eval_tasks", {})
+    return self.built.get("eval_tasks") or {}
 
 
 def read(config: Mapping[str, Any]) -> Settings:

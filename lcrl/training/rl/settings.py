@@ -138,7 +138,7 @@ def read(config: Mapping[str, Any]) -> Settings:
     slots={name: config[name] for name in (*SLOTS, "then") if name in config},
     built={name: config[name] for name in BUILT if name in config},
     eval_task=config.get("eval_task"),
-    eval_tasks=config.get("eval_tasks", {}),
+    eval_tasks=config.get("eval_tasks") or {},
     revise=config.get("revise"),
     lora=section(Lora, config["lora"], "lora") if "lora" in config else None,
     learned=check(config.get("learned", {}), Mapping[str, Mapping[str, Any]], "learned"),
