@@ -3,8 +3,10 @@
 import dataclasses
 import functools
 import importlib
+import itertools
 import json
 import os
+import pathlib
 from importlib.metadata import version
 
 # Reading a program for CPUs from the cache ended a worker: a segmentation fault in 3 whole runs.
@@ -29,6 +31,7 @@ from tests.helpers.devices import limit_devices
 jax.config.update("jax_numpy_rank_promotion", "raise")
 # A program of its own. Importing it for doctests would change XLA_FLAGS for processes of tests.
 collect_ignore = ["faults"]
+MAPS, _TESTS = pathlib.Path("/proc/self/maps"), itertools.count(1)
 
 
 @pytest.fixture(autouse=True)
@@ -43,6 +46,15 @@ def _programs_of_one_module(request):
   ended a worker as it loaded one more: a segmentation fault."""
   yield
   if request.node.path.name.endswith("_test.py"):
+    jax.clear_caches()
+
+
+@pytest.fixture(autouse=True)
+def _programs_of_many_tests():
+  """And within a module: Linux allows a process 65,530 regions of memory, and every program takes
+  several."""
+  yield
+  if next(_TESTS) % 8 == 0 and MAPS.exists() and MAPS.read_bytes().count(b"\n") > 30_000:
     jax.clear_caches()
 
 

@@ -19,7 +19,7 @@ from jax.experimental.compilation_cache import compilation_cache
 from experiments import command, compare, evaluate, export, sweep
 from lcrl.training import lock, loop, remote
 from lcrl.training.checkpoint import CheckpointError, Checkpoints, verify
-from tests.helpers import stores
+from tests.helpers import evaluate_flags, stores
 from tests.helpers.rl_runs import changed, final_state
 
 pytestmark = pytest.mark.usefixtures("one_device")
@@ -139,10 +139,8 @@ def test_a_run_that_was_killed_goes_on_as_if_it_had_not_been(
   monkeypatch.setattr(compare, "FLAGS", types.SimpleNamespace(out=out, baseline=None))
   compare.main(["compare", URL, str(whole)])
   assert b"gs/bucket/runs/a * |" in stores.read("bucket/comparison/comparison.md")
-  names = "config step model along strengths pass_at out temperature"
-  given = dict.fromkeys(names.split()) | {"workdir": URL, "budgets": ["4"], "samples": 1}
-  given |= {"prompts": 2, "seed": 0, "batch": 2}
-  monkeypatch.setattr(evaluate, "FLAGS", types.SimpleNamespace(**given))
+  given = {"workdir": URL, "budgets": ["4"], "samples": 1, "prompts": 2, "batch": 2, "out": None}
+  monkeypatch.setattr(evaluate, "FLAGS", evaluate_flags.flags(**given))
   evaluate.main(None)
   found = json.loads(stores.read("bucket/runs/a/evaluation.json"))
   assert (found["model"], found["step"], found["method"]) == (URL, 3, "a")

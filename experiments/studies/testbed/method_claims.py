@@ -44,7 +44,8 @@ def compared(
   results: Results, starts: Starts, first: str, second: str, key: str
 ) -> Estimate | None:
   """A number of one method minus that of another, over the units of both; None below two units."""
-  one, two = (units(at_best(results, starts, name), lambda r: r[key]) for name in (first, second))
+  number = lambda r: r.get(key)
+  one, two = (units(at_best(results, starts, name), number) for name in (first, second))
   shared = [unit for unit in one if unit in two]
   if len(shared) < 2:
     return None
