@@ -64,6 +64,7 @@ class Setting:
       seed=seed,
       policy=dict(fn="pretrained", path=self.model, dtype="bfloat16", **fast),
       task=self.task("train"),
+      eval_task=dict(same=True),  # `judging` evaluates on other files; inside a run nothing does
       sampling=dict(temperature=1.0, dtype="bfloat16"),
       optimizer=dict(fn="adamw", learning_rate=self.learning_rate),
       mesh=dict(data=1, fsdp=1),
