@@ -14,6 +14,7 @@ from lcrl.policies.attention import attention, blocked, segment_spans, triton, x
 from lcrl.policies.attention.devices import block_width, per_device
 from lcrl.policies.attention.spans import visible_keys
 from lcrl.policies.attention.triton import Settings, Tile
+from tests import gpu
 
 LENGTH = 40  # no multiple of a tile
 SEGMENTS = jnp.repeat(jnp.arange(3), jnp.array([5, 25, 10]))[None]
@@ -173,12 +174,13 @@ def test_triton_is_lowered_for_nvidia_without_one(size, cut):
 
   def gradient(q, k, v, ids, index):
     options = {"index": index, "window": None, "softcap": None, "scale": 0.1}
-    run = lambda q: triton.attend(q, k, v, spans=segment_spans(ids, ids), **options)
-    return jax.grad(lambda q: run(q).astype(jnp.float32).sum())(q)
+    run = lambda *x: triton.attend(*x, spans=segment_spans(ids, ids), **options)
+    total = lambda *x: run(*x).astype(jnp.float32).sum()
+    return jax.grad(total, (0, 1, 2))(q, k, v)  # all: newer JAX drops a kernel that nothing reads
 
   numbers = lambda *shape: jax.ShapeDtypeStruct(shape, jnp.int32)
   array = lambda length, heads: jax.ShapeDtypeStruct((1, length, heads, size), jnp.bfloat16)
   queries, index = (512, numbers(512)) if cut else (1024, None)
   args = array(queries, 6), array(1024, 2), array(1024, 2), numbers(1, 1024), index
-  text = jax.jit(gradient).trace(*args).lower(lowering_platforms=("cuda",)).as_text()
+  text = gpu.lowered(gradient, *args)
   assert all(f"attention_{kernel}" in text for kernel in ("forward", "queries", "keys"))
