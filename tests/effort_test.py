@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 
 from lcrl import budgets, rewards
+from lcrl.training.rl.settings import read
+from tests.helpers.rl_runs import changed
 from tests.rollouts import random_rollouts
 
 
@@ -234,3 +236,13 @@ def test_a_multiplier_climbs_for_its_own_level():
 def test_bad_efforts_are_named(make, error):
   with pytest.raises(ValueError, match=error):
     make()
+
+
+def test_a_budget_and_a_reward_have_the_same_levels():
+  term = {"fn": "length_gate"}
+  own = {"fn": "effort", "efforts": (0.5, 1.0), "reference": {"fn": "group_mean_reference"}}
+  budget = {"fn": "effort", "efforts": (0.5, 1.0, 2.0), "tokens": 8, "cap": 9}
+  for reward in (own | {"term": term}, {"fn": "kimi", "base": own | {"term": term}}):
+    with pytest.raises(ValueError, match=r"reward\.efforts must be 3 numbers.*got \(0\.5, 1\.0\)"):
+      read(changed(budget=budget, reward=reward))
+  read(changed(budget=budget | {"efforts": (1.0, 2.0)}, reward=own | {"term": term}))

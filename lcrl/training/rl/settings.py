@@ -173,6 +173,7 @@ def _check(s: Settings) -> None:
       f"{longest} tokens, got {s.train.pack}."
     )
   _check_micro_tokens(s.train, longest)
+  _check_efforts(s.slots["budget"], s.slots["reward"])
   check_sampling(s.sampling)
 
 
@@ -200,6 +201,20 @@ def _check_micro_tokens(train: Train, longest: int) -> None:
     raise ValueError(
       f"train.micro_tokens must be a multiple of train.pack={train.pack}, got {size}."
     )
+
+
+def _check_efforts(budget: Mapping[str, Any], reward: Any) -> None:
+  """Raises ValueError if the budget has other levels of effort than the reward has numbers for."""
+  if not isinstance(reward, Mapping) or budget.get("fn") != "effort":
+    return
+  if reward.get("fn") == "effort":
+    rows = reward["efforts"] if reward.get("at") else [reward["efforts"]]
+    if wrong := [row for row in rows if len(row) != len(budget["efforts"])]:
+      raise ValueError(
+        f"reward.efforts must be {len(budget['efforts'])} numbers, one a level of budget.efforts, "
+        f"got {tuple(wrong[0])}."
+      )
+  _check_efforts(budget, reward.get("base"))
 
 
 CORRECTION = {"fn": "truncated", "high": 2.0}
