@@ -74,7 +74,7 @@ def test_references_are_read_before_they_change():
     rollouts([[2, 4]], [[0, 0]], prompt_ids=[2]),
     rollouts([[9, 9]], [[1, 0]], prompt_ids=[2]),
   ]
-  for reference, read, last in (
+  for reference, seen, last in (
     (rewards.first_mean_reference(rows=3), [6, 6, 6], 6),
     (rewards.running_mean_reference(rows=3, decay=0.5), [6, 6, 4.5], 6.75),
     (rewards.right_percentile_reference(rows=3, percentile=0.25), [5, 5, 5], 5),
@@ -86,7 +86,7 @@ def test_references_are_read_before_they_change():
     for r in visits:
       found.append(float(reference.read(state, r)[0]))
       state = reference.update(state, r)
-    assert found == read
+    assert found == seen
     if last is not None:
       np.testing.assert_array_equal(state, [np.inf, np.inf, last])
 
