@@ -203,13 +203,17 @@ def _check_micro_tokens(train: Train, longest: int) -> None:
     )
 
 
-def _check_efforts(budget: Mapping[str, Any], reward: Any) -> None:
+def _check_efforts(budget: Any, reward: Any) -> None:
   """Raises ValueError if the budget has other levels of effort than the reward has numbers for."""
-  if not isinstance(reward, Mapping) or budget.get("fn") != "effort":
+  # Here sections may be anything yet: whether they name functions is checked later.
+  if not (isinstance(budget, Mapping) and isinstance(reward, Mapping)):
     return
-  if reward.get("fn") == "effort":
-    rows = reward["efforts"] if reward.get("at") else [reward["efforts"]]
-    if wrong := [row for row in rows if len(row) != len(budget["efforts"])]:
+  if budget.get("fn") != "effort" or not isinstance(budget.get("efforts"), list | tuple):
+    return
+  if reward.get("fn") == "effort" and isinstance(efforts := reward.get("efforts"), list | tuple):
+    rows = efforts if reward.get("at") else [efforts]
+    listed = [row for row in rows if isinstance(row, list | tuple)]
+    if wrong := [row for row in listed if len(row) != len(budget["efforts"])]:
       raise ValueError(
         f"reward.efforts must be {len(budget['efforts'])} numbers, one a level of budget.efforts, "
         f"got {tuple(wrong[0])}."
