@@ -12,7 +12,7 @@ import jax
 
 from experiments import command, recipes
 from experiments.export import anywhere
-from lcrl.tasks.prompts import LAYOUTS
+from lcrl.data.readers import LAYOUTS
 from lcrl.training import evaluator, fields, kinds
 from lcrl.training.build import eval_temperature
 from lcrl.training.remote import opened

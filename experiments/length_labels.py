@@ -21,16 +21,12 @@ from absl import flags
 from experiments import command
 from lcrl.data import readers
 from lcrl.evaluation.length_labels import labelled
-from lcrl.tasks.prompts import LAYOUTS
 
 FLAGS = flags.FLAGS
 
 
 def main(_: Any) -> None:
-  layout = Path(FLAGS.rows).suffix.removeprefix(".")
-  if layout not in LAYOUTS:
-    raise ValueError(f"--rows must end in .{', .'.join(LAYOUTS)}, got {FLAGS.rows}.")
-  rows = getattr(readers, layout)(FLAGS.rows)
+  rows = readers.by_name(FLAGS.rows, field=f"--rows={FLAGS.rows}")
   kept, counts = labelled(rows, most=FLAGS.most, template=FLAGS.template)
   if not kept:
     raise ValueError(f"{FLAGS.rows}: no response has a length that Ruler has a token for.")

@@ -27,18 +27,10 @@ from lcrl.rollouts.writer import Write, open_writer
 FLAGS = flags.FLAGS
 
 
-def read_rows(path: str) -> readers.Rows:
-  """The rows of a file of JSON lines, JSON or Parquet, by its name."""
-  kinds = {".jsonl": readers.jsonl, ".json": readers.json, ".parquet": readers.parquet}
-  if Path(path).suffix not in kinds:
-    raise ValueError(f"--rows={path} must end in one of {', '.join(kinds)}.")
-  return kinds[Path(path).suffix](path)
-
-
 def read_pairs(path: str, count: int, seed: int) -> list[Pair]:
   """`count` pairs of a file, drawn by the seed; those whose turns do not pair are left out."""
   found = []
-  for where, row in read_rows(path):
+  for where, row in readers.by_name(path, field=f"--rows={path}"):
     try:
       found.append(read_pair(row))
     except UnpairedTurns:

@@ -18,8 +18,7 @@ from pathlib import Path
 from absl import flags
 
 from experiments import command
-from experiments.rules import read_rows
-from lcrl.data import judged
+from lcrl.data import judged, readers
 from lcrl.data.layouts import read_answer
 from lcrl.evaluation.progress import to_stderr
 from lcrl.rollouts.writer import Write, open_writer
@@ -31,7 +30,7 @@ FLAGS = flags.FLAGS
 def read_answers(path: str) -> list[tuple[Messages, str]]:
   """Prompts with an answer each; the text of an answer may be in the column `text`."""
   found = []
-  for where, row in read_rows(path):
+  for where, row in readers.by_name(path, field=f"--rows={path}"):
     columns = {"prompt": row["prompt"], "response": row["text"]} if "text" in row else row
     try:
       pair = read_answer(columns)

@@ -41,7 +41,7 @@ def test_bad_input_is_named(tmp_path, monkeypatch):
     ([{"prompt": "Why?", "completion": words(20)}], {}, "no response has a length"),
     ([{"prompt": "Why?"}], {}, "in.jsonl, line 1: no column completion"),
     ([{"prompt": "Why?", "completion": "a"}], {"most": 0}, "most must be at least 1"),
-    ([], {"rows": "a.csv"}, "--rows must end in"),
+    ([], {"rows": "a.csv"}, "--rows=a.csv must end in"),
   ):
     with pytest.raises(ValueError, match=message):
       run(monkeypatch, tmp_path, rows, **given)

@@ -184,8 +184,8 @@ def test_errors_name_the_field(tmp_path):
   ):
     with pytest.raises(ValueError, match=message):
       judge.read_rules(spec, "learned.x")
-  with pytest.raises(ValueError, match=r"--rows=x\.txt must end in one of \.jsonl"):
-    command.read_rows("x.txt")
+  with pytest.raises(ValueError, match=r"--rows=x\.txt must end in \.jsonl"):
+    command.read_pairs("x.txt", 1, 0)
 
 
 def test_what_a_second_turn_makes_better_becomes_pairs(tmp_path):

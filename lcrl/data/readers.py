@@ -13,6 +13,7 @@ from typing import Any, BinaryIO
 
 __all__ = ["json", "jsonl", "parquet"]
 
+LAYOUTS = ("jsonl", "json", "parquet")
 Row = tuple[str, dict[str, Any]]  # location ("file, line 3"), columns by name
 Rows = list[Row]
 _BATCH = 1024  # rows of a Parquet file that are in memory at a time
@@ -43,6 +44,19 @@ def parquet(path: str) -> Rows:
     ValueError: a row that is no UTF-8, by file and row; an empty file.
   """
   return _checked(list(_batches(path)), path)
+
+
+def by_name(path: str, *, field: str | None = None) -> Rows:
+  """The rows of a file of one of LAYOUTS, by the end of its name.
+
+  Raises:
+    ValueError: as these do; another end, with the name of the `field`.
+  """
+  readers = dict(zip(LAYOUTS, (jsonl, json, parquet), strict=True))
+  layout = Path(path).suffix.removeprefix(".")
+  if layout not in readers:
+    raise ValueError(f"{field or path} must end in .{', .'.join(readers)}.")
+  return readers[layout](path)
 
 
 def stream(path: str) -> Iterator[Row]:

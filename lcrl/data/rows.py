@@ -121,6 +121,21 @@ def render_rows(
   )
 
 
+def token_rows(
+  prompts: Sequence[Sequence[int] | np.ndarray],
+  index: np.ndarray,
+  *,
+  samples: int,
+  limit: int,
+  pad: int,
+) -> Rows:
+  """Rows of prompts that are tokens already, without a forced prefix: B of them, `samples` each."""
+  tokens, lengths = _pad(prompts, index, pad, limit)
+  shape, zeros = (len(prompts), samples), np.zeros(len(prompts), np.int32)
+  spread = lambda x: np.broadcast_to(x[:, None], (*shape, *x.shape[1:])).copy()
+  return Rows(spread(tokens), spread(lengths), np.zeros(shape, np.int32), index, zeros, zeros)
+
+
 def _pad(
   rows: Sequence[Sequence[int] | np.ndarray], ids: Sequence[int] | np.ndarray, pad: int, limit: int
 ):

@@ -18,6 +18,7 @@ import grain
 import jinja2
 import numpy as np
 
+from lcrl.data.choosing import unit_hash
 from lcrl.data.layouts import Pair, UnpairedTurns, read_answer, read_pair
 from lcrl.data.public.hints import converting_command
 from lcrl.data.readers import Rows, json, jsonl, parquet
@@ -202,5 +203,4 @@ def _cut(encode: Callable, messages: Messages, most: int) -> list[int] | None:
 def _hash(messages: Messages) -> float:
   """A number in [0, 1) that depends on the prompt alone."""
   text = _json.dumps(messages, sort_keys=True, ensure_ascii=False)
-  digest = hashlib.sha256(text.encode()).digest()
-  return int.from_bytes(digest[:8], "big") / 2**64
+  return unit_hash(text)

@@ -18,7 +18,9 @@ import jax.numpy as jnp
 from lcrl.checks import same_shape
 from lcrl.masked import as_float, masked_mean
 from lcrl.rewards.base import ended_length, shaped_with_state
+from lcrl.rewards.constraint import dual_price
 from lcrl.rewards.references import Reference
+from lcrl.rewards.suite import band_factor
 from lcrl.types import PyTree, Rollouts, Stage
 
 __all__ = [
@@ -100,13 +102,10 @@ def target_band_reward(
   [1.  0.5 0. ]
   """
   same_shape(rewards=rewards, lengths=lengths, targets=targets)
-  if not (0 <= free < full and 0 <= least <= 1):
-    raise ValueError(
-      f"0 <= free < full and 0 <= least <= 1 must hold, got {free}, {full} and {least}."
-    )
-  rewards = as_float(rewards)
-  share = jnp.clip((as_float(lengths) / targets - free) / (full - free), 0.0, 1.0)
-  return jnp.where(rewards > 0, rewards * (1 - share * (1 - least)), rewards)
+  rewards, share = as_float(rewards), as_float(lengths) / targets
+  return jnp.where(
+    rewards > 0, rewards * band_factor(share, low=free, high=full, floor=least), rewards
+  )
 
 
 def level_price_reward(rewards: jax.Array, lengths: jax.Array, prices: jax.Array) -> jax.Array:
@@ -166,26 +165,25 @@ def level_price(*, prices: Sequence[float]) -> Term:
   return Term(lambda: (), apply, len(prices))
 
 
-def length_multiplier(
-  *, levels: int, step_size: float = 0.1, most: float = 1.0, relax: float = 1.0
-) -> Term:
+def length_multiplier(*, levels: int, step_size: float = 0.1, most: float = 1.0) -> Term:
   """A price of each level that climbs while its answers are longer than their targets on average.
 
-    excess = mean over the level of (length / target - 1)
-    price <- clip(price + step_size * excess * (relax if excess < 0 else 1), 0, most)
-    r - price * length / target
+    r - price * length / target,   price <- `dual_price` of the level's mean of length / target
 
   Projected dual ascent on length / target <= 1; a batch pays the prices from before its update.
   State: [levels] float32.
   """
+  step = partial(dual_price, target=1.0, scale=1.0, step_size=step_size, max_price=most)
 
   def apply(price, rewards, r: Rollouts, targets, known):
     share = as_float(ended_length(r.lengths, targets, r.truncated)) / targets
     paid = rewards - price[r.budget.level] * share
-    of_level = lambda k: masked_mean(share - 1.0, (r.budget.level == k) & r.valid & known)
-    excess = jax.vmap(of_level)(jnp.arange(levels))
-    moved = price + step_size * jnp.where(excess < 0, relax, 1.0) * excess
-    return paid, jnp.clip(moved, 0.0, most).astype(price.dtype)
+
+    def moved(price, level):
+      own = (r.budget.level == level) & r.valid & known
+      return jnp.where(jnp.any(own), step(price, masked_mean(share, own)), price)
+
+    return paid, jax.vmap(moved)(price, jnp.arange(levels)).astype(price.dtype)
 
   numbers = lambda price: {f"effort/price_{k}": price[k] for k in range(levels)}
   return Term(lambda: jnp.zeros(levels, jnp.float32), apply, levels, numbers)

@@ -13,7 +13,8 @@ import jax
 import jax.numpy as jnp
 
 from lcrl.checks import positive
-from lcrl.masked import as_float, masked_mean, masked_quantile
+from lcrl.masked import as_float, masked_mean
+from lcrl.rewards.steered import right_length_quantile
 from lcrl.types import PyTree, Rollouts
 
 __all__ = [
@@ -91,8 +92,7 @@ def right_percentile_reference(
   """
 
   def change(old, r: Rollouts):
-    right = r.correct & r.valid
-    new = jnp.where(jnp.any(right, -1), masked_quantile(r.lengths, right, percentile), jnp.inf)
+    new = right_length_quantile(r.correct, r.lengths, r.valid, quantile=percentile)
     return jnp.where(jnp.isfinite(old) & keep | ~jnp.isfinite(new), old, new)
 
   if not 0 <= percentile <= 1:

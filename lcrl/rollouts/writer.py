@@ -11,7 +11,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from lcrl import policies
-from lcrl.data.rows import Rows
+from lcrl.data.rows import Rows, token_rows
 from lcrl.mesh import local_rows, make_mesh, param_shardings, round_up_rows, sampler_mesh, to_local
 from lcrl.policies.hf import pretrained
 from lcrl.protocols import Tokenizer
@@ -97,8 +97,4 @@ def _rows(
   index = np.arange(start, start + batch, dtype=np.int32)
   index = index if mesh is None else index[local_rows(mesh, batch)]
   chosen = [prompts[min(i - start, len(prompts) - 1)] for i in index.tolist()]
-  tokens = np.full((len(chosen), 1, limit), pad, np.int32)
-  for row, prompt in zip(tokens, chosen, strict=True):
-    row[0, : len(prompt)] = prompt
-  lengths, zeros = np.array([[len(p)] for p in chosen], np.int32), np.zeros(len(chosen), np.int32)
-  return Rows(tokens, lengths, np.zeros_like(lengths), index, zeros, zeros)
+  return token_rows(chosen, index, samples=1, limit=limit, pad=pad)

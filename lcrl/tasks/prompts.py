@@ -9,7 +9,6 @@ from typing import Any
 
 from lcrl.tasks.task import Messages, Prompt, Render, Signals, Task, plain, question_text
 
-LAYOUTS = ("jsonl", "json", "parquet")
 _PROMPT = ("messages", "prompt")  # fields that are not kept in `Prompt.row`
 
 
@@ -44,11 +43,8 @@ def prompts(
   from lcrl.data import readers
   from lcrl.data.layouts import context_columns, read_prompt
 
-  layout = pathlib.Path(path).suffix.removeprefix(".")
-  if layout not in LAYOUTS:
-    raise ValueError(f"{path} must end in .{', .'.join(LAYOUTS)}.")
   found: list[Prompt] = []
-  for where, row in getattr(readers, layout)(path):
+  for where, row in readers.by_name(path):
     try:
       bare = read_prompt(row)
       messages = _filled(bare, template, row)

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from lcrl.data.rows import Rows
+from lcrl.data.rows import Rows, token_rows
 from lcrl.data.sources import Encoded
 from lcrl.mesh import local_rows, replicated, round_up_rows, to_global, to_local
 from lcrl.training.build import build_engine, eval_temperature
@@ -42,12 +42,7 @@ def make_sampler(
   def rows(start: int) -> Rows:
     index = np.arange(start, start + batch, dtype=np.int32)[local]
     chosen = [prompts[i % len(prompts)] for i in index.tolist()]
-    tokens = np.full((len(chosen), s.eval.samples, limit), tokenizer.pad_id, np.int32)
-    for row, prompt in zip(tokens, chosen, strict=True):
-      row[:, : len(prompt)] = prompt
-    lengths = np.array([[len(p)] * s.eval.samples for p in chosen], np.int32)
-    zeros = np.zeros(len(chosen), np.int32)
-    return Rows(tokens, lengths, np.zeros_like(lengths), index, zeros, zeros)
+    return token_rows(chosen, index, samples=s.eval.samples, limit=limit, pad=tokenizer.pad_id)
 
   def sample(params: PyTree) -> Answers:
     lengths, truncated = [], []
