@@ -95,6 +95,9 @@ def test_a_reference_is_not_touched_by_padding_and_takes_the_smaller_of_two():
   reference = rewards.first_mean_reference(rows=2)
   padded = rollouts([[3, 5], [9, 9]], [[1, 1]] * 2, prompt_ids=[0, 1], valid=[[1, 0], [0, 0]])
   np.testing.assert_array_equal(reference.update(reference.init(), padded), [3, np.inf])
+  running = rewards.running_mean_reference(rows=1, decay=0.5)
+  repeated = rollouts([[8, 8], [1, 1]], [[1, 1]] * 2, prompt_ids=[0, 0], valid=[[1, 1], [0, 0]])
+  np.testing.assert_array_equal(running.update(jnp.array([4.0]), repeated), [6])
   twice = rollouts([[8, 8], [4, 4]], [[1, 1]] * 2, prompt_ids=[1, 1])
   np.testing.assert_array_equal(reference.update(reference.init(), twice), [np.inf, 4])
 

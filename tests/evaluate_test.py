@@ -50,6 +50,11 @@ def test_k_answers_of_pass_at_k_ask_for_the_same_budget():
     spread(parts, 9, [2])
 
 
+def test_a_set_stands_for_its_largest_budget():
+  points = {"9": {"accuracy": 0.1}, "128": {"accuracy": 0.7}, "16": {"accuracy": 0.4}}
+  assert command.largest({"budgets": points}) == {"accuracy": 0.7}
+
+
 def test_what_is_written(tmp_path):
   right, lengths = np.ones((8, 2)), 4 + np.arange(16).reshape(8, 2)
   found = {

@@ -210,6 +210,7 @@ def test_obedience_by_hand():
   assert found["slope"] == pytest.approx(0.95)  # (200 - 105) / (200 - 100)
   # x = -+50, y - mean = -62.5, -32.5, 57.5, 37.5: 50 * 190 / sqrt(4 * 2500 * 9675)
   assert found["correlation"] == pytest.approx(9500 / np.sqrt(10_000 * 9675))
+  assert obedience.obedience([89, 109, 111], 100)["within_10"] == pytest.approx(1 / 3)
   flat = obedience.following([[7, 7], [7]], [1, 2])
   assert flat == {"correlation": None, "slope": 0.0}
   with pytest.raises(ValueError, match="there are no answers"):
