@@ -82,6 +82,14 @@ def test_only_the_last_answers_of_the_largest_cap_count(tmp_path):
   source = answers.source_of(evaluation)
   assert source.words == "evaluation at the cap 64"
   assert {one.text[-2:] for one in answers.answers(source)} == {"64"}
+  sets = (
+    ("eval_task", 16),
+    ("eval_task", 64),
+    ("aime", 128),
+  )  # of one evaluation: the first counts
+  rows = [{"set": name, "budget": cap, "prompt": "p", "text": f"{name}{cap}"} for name, cap in sets]
+  write_lines(tmp_path / "sets" / "answers.jsonl", rows)
+  assert [x.text for x in answers.answers(answers.source_of(tmp_path / "sets"))] == ["eval_task64"]
   rows = [{"step": step, "prompt": "p", "response": str(step)} for step in (0, 10, 10)]
   write_lines(tmp_path / "p" / "answers.jsonl", rows)  # of a run on pairs
   assert [x.text for x in answers.answers(answers.source_of(tmp_path / "p"))] == ["10", "10"]

@@ -39,6 +39,7 @@ class Source(NamedTuple):
   words: str  # of what the answers are
   field: str | None = None  # rows count whose value here is at least `least`
   least: int = 0
+  set: str | None = None  # and that answer this evaluation set, the first of the file
 
 
 def source_of(home: Path) -> Source | None:
@@ -46,11 +47,16 @@ def source_of(home: Path) -> Source | None:
   for name in FILES:
     path = home / name
     if path.exists():
-      rows = [{field: _whole(row, field) for field in ("budget", "step")} for row in _rows(path)]
+      name = next(_rows(path), {}).get("set")
+      rows = [
+        {field: _whole(row, field) for field in ("budget", "step")}
+        for row in _rows(path)
+        if row.get("set") == name
+      ]
       for field, words in (("budget", "the cap"), ("step", "step")):
         if last := max((row[field] for row in rows), default=0):
-          return Source((path,), f"evaluation at {words} {last}", field, last)
-      return Source((path,), "evaluation") if rows else None
+          return Source((path,), f"evaluation at {words} {last}", field, last, name)
+      return Source((path,), "evaluation", set=name) if rows else None
   parts = sorted((home / "samples").glob("*.jsonl"))
   last = max((_whole(row, "step") for row in _rows(parts[-1])), default=0) if parts else 0
   if not last:
@@ -80,7 +86,8 @@ def _rows(path: Path) -> Iterator[dict[str, Any]]:
 def answers(source: Source) -> Iterator[Answer]:
   """The answers of a source, in the order of its files."""
   for row in itertools.chain.from_iterable(map(_rows, source.files)):
-    if source.field is None or _whole(row, source.field) >= source.least:
+    counts = source.field is None or _whole(row, source.field) >= source.least
+    if counts and row.get("set") == source.set:
       yield _answer(row)
 
 

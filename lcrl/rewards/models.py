@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from lcrl.checks import per_row, same_groups, same_shape
-from lcrl.masked import as_float, masked_mean
+from lcrl.masked import as_float, masked_mean, masked_sum
 from lcrl.preferences import group_preferences
 from lcrl.rewards.base import correctness, shaped
 from lcrl.types import Rollouts, Stage
@@ -134,12 +134,8 @@ def density_ratio_reward(
     dict(strong_log_probs=strong_log_probs, weak_log_probs=weak_log_probs, mask=mask),
     rewards=rewards,
   )
-  gap = jnp.where(mask, as_float(strong_log_probs), 0.0) - jnp.where(
-    mask, as_float(weak_log_probs), 0.0
-  )
-  total = jnp.sum(gap, -1)
-  total = total / jnp.maximum(jnp.sum(mask, -1), 1) if per_token else total
-  return as_float(rewards) + weight * total
+  gap = as_float(strong_log_probs) - as_float(weak_log_probs)
+  return as_float(rewards) + weight * (masked_mean if per_token else masked_sum)(gap, mask, -1)
 
 
 def density_ratio(

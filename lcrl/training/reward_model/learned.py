@@ -49,7 +49,10 @@ def providers(
   models = []
   for name, spec in learned.items():
     if spec.keys() not in FORMS:
-      raise ValueError(f"learned.{name} takes a path and nothing else, got {sorted(spec)}.")
+      raise ValueError(
+        f"learned.{name} takes a path alone, or untrained, policy, or rules with or without a judge, "
+        f"got {sorted(spec)}."
+      )
     if name not in needs:
       raise ValueError(f"nothing reads learned.{name}: the stages need {sorted(needs)}.")
     if "untrained" in spec:
