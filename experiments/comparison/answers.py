@@ -47,16 +47,16 @@ def source_of(home: Path) -> Source | None:
   for name in FILES:
     path = home / name
     if path.exists():
-      name = next(_rows(path), {}).get("set")
+      of = next(_rows(path), {}).get("set")
       rows = [
         {field: _whole(row, field) for field in ("budget", "step")}
         for row in _rows(path)
-        if row.get("set") == name
+        if row.get("set") == of
       ]
       for field, words in (("budget", "the cap"), ("step", "step")):
         if last := max((row[field] for row in rows), default=0):
-          return Source((path,), f"evaluation at {words} {last}", field, last, name)
-      return Source((path,), "evaluation", set=name) if rows else None
+          return Source((path,), f"evaluation at {words} {last}", field, last, of)
+      return Source((path,), "evaluation", set=of) if rows else None
   parts = sorted((home / "samples").glob("*.jsonl"))
   last = max((_whole(row, "step") for row in _rows(parts[-1])), default=0) if parts else 0
   if not last:
