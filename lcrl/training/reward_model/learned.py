@@ -50,7 +50,7 @@ def providers(
   for name, spec in learned.items():
     if spec.keys() not in FORMS:
       raise ValueError(
-        f"learned.{name} takes a path alone, or untrained, or policy, or rules and perhaps a judge, "
+        f"learned.{name} takes a path alone, or untrained, policy, or rules with a judge, "
         f"got {sorted(spec)}."
       )
     if name not in needs:
