@@ -315,9 +315,9 @@ def test_the_report_holds_every_run(tmp_path):
   (tmp_path / "results.jsonl").write_text("".join(json.dumps(r) + "\n" for r in found))
   (tmp_path / "starts.json").write_text(json.dumps(STARTS))
   (tmp_path / "origin.json").write_text(json.dumps({"device": "a chip", "commit": "abc"}))
-  report.write(tmp_path, tmp_path / "home", program.Sizes())
+  report.write([tmp_path], tmp_path / "home", program.Sizes())
   text = (tmp_path / "home" / "README.md").read_text()
-  assert "| laser | arXiv:2505.15612 | target 36 | good | 90.1 ± 0.2 | 37.0 ± 2.5 |" in text
+  assert "| laser | arXiv:2505.15612 | target 36 | good | 3 | 90.1 ± 0.2 | 37.0 ± 2.5 |" in text
   tables = (tmp_path / "home" / "tables.md").read_text()
   assert tables.count("| laser |") == 6
   assert len(json.loads((tmp_path / "home" / "results.json").read_text())) == len(found)

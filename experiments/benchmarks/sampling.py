@@ -49,11 +49,11 @@ def main(argv):
 
 
 def ask_peer(work: shapes.Work) -> dict | None:
-  """The peer's time for the same rows. What knows no caps decodes each of the batches to the limit:
-  they are alike, so one is measured."""
-  if not work.heavy:
+  """The peer's time for the same rows. Tunix, which knows no caps, decodes each of the batches to
+  the limit: they are alike, so one is measured."""
+  if not work.heavy or FLAGS.peer == "transformers":
     return peers.ask("sampling")
-  found = peers.ask("sampling", prompts=FLAGS.slots // FLAGS.group)
+  found = peers.ask("sampling", prompts=FLAGS.slots // FLAGS.group, heavy=False)
   if found and "seconds" in found:
     batches = work.rows // FLAGS.slots
     found |= {"batches": batches, "seconds": found["seconds"] * batches}

@@ -120,7 +120,14 @@ def made_up(work: Work, vocab: int, seed: int = 0) -> tuple[np.ndarray, np.ndarr
 
 
 def sampling_floor(
-  c: Config, work: Work, *, rows: int, shared: bool, cache_bytes: int = 2
+  c: Config,
+  work: Work,
+  *,
+  rows: int,
+  shared: bool,
+  cache_bytes: int = 2,
+  devices: int = 1,
+  tensor: int = 1,
 ) -> float | None:
   """Seconds that memory alone needs: the weights once a token of the longest row, and every row's
   keys and values once a token of its own.
@@ -131,6 +138,7 @@ def sampling_floor(
     rows: that decode at once.
     shared: the keys of a prompt are read once for its group.
     cache_bytes: of a number in the cache.
+    devices: that share the rows, or, `tensor` of them at a time, the heads of a row.
   Returns: None on a device whose bandwidth is not known.
   """
   chip = CHIPS.get(jax.devices()[0].device_kind)
@@ -142,7 +150,7 @@ def sampling_floor(
   own = (lengths * (lengths + 1) / 2).sum()
   asked = work.asked * (lengths.max(axis=1) if shared else lengths).sum()
   steps = max(lengths.sum() / rows, lengths.max())
-  return float(steps * weights + key * (own + asked)) / chip.bandwidth
+  return float(steps * weights / tensor + key * (own + asked) / devices) / chip.bandwidth
 
 
 def timed(

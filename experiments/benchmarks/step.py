@@ -169,11 +169,16 @@ def shares(c, work: shapes.Work, times: dict[str, float]) -> dict[str, float]:
   usual 6 N a token and causal attention once, with the prompt of a group once and nothing for the
   passes that only score."""
   found = {"sampled_tokens_per_s": float(work.lengths().sum()) / times["sampled_s"]}
-  floor = shapes.sampling_floor(c, work, rows=FLAGS.slots or work.rows, shared=not FLAGS.slots)
+  devices, tensor = jax.device_count(), mesh_axes(FLAGS.mesh).get("tensor", 1)
+  samplers = FLAGS.sampling_devices or devices
+  rows = FLAGS.slots * samplers // tensor if FLAGS.slots else work.rows
+  floor = shapes.sampling_floor(
+    c, work, rows=rows, shared=not FLAGS.slots, devices=samplers, tensor=tensor
+  )
   if floor:
     share = work.asked if shapes.Update.of(FLAGS.update).shares else 0
     found["of_floor"] = floor / times["sampled_s"]
-    found["mfu"] = update.of_peak(c, work, share, times["update_s"])["mfu"]
+    found["mfu"] = update.of_peak(c, work, share, devices * times["update_s"])["mfu"]
   return found
 
 
@@ -213,11 +218,16 @@ def settings(work: shapes.Work):
     {
       "seed": 0,
       **stages(work),
-      "policy": {"fn": "fresh", **{f.name: getattr(c, f.name) for f in dataclasses.fields(c)}},
+      "policy": {
+        "fn": "fresh",
+        **{f.name: getattr(c, f.name) for f in dataclasses.fields(c)},
+        "param_dtype": "bfloat16" if FLAGS.lora_rank else "float32",
+      },
       "task": {},
       "sampling": {"devices": FLAGS.sampling_devices, "slots": FLAGS.slots},
       "optimizer": {"fn": "adamw", "learning_rate": 1e-6, "clip_norm": 1.0},
-      "mesh": {},
+      "mesh": dict(mesh_axes(FLAGS.mesh)),
+      **adapters(),
       "train": {
         "steps": 1
         + FLAGS.warm
@@ -233,6 +243,21 @@ def settings(work: shapes.Work):
       },
     }
   )
+
+
+def mesh_axes(axes: list[str]) -> dict[str, int]:
+  """The sizes that `axis=size` names.
+
+  >>> mesh_axes(["fsdp=2", "tensor=4"])
+  {'fsdp': 2, 'tensor': 4}
+  """
+  return {name: int(size) for name, _, size in (axis.partition("=") for axis in axes)}
+
+
+def adapters() -> dict[str, Any]:
+  """The section `lora` of `--lora_rank`."""
+  rank = FLAGS.lora_rank
+  return {"lora": {"rank": rank, "alpha": 2.0 * rank}} if rank else {}
 
 
 class _Asked:
@@ -302,6 +327,8 @@ def define():
   flags.DEFINE_integer("slots", None, "rows that decode at once; None: all")
   flags.DEFINE_float("cache_gib", None, "GiB for the keys of slots; None: of full length")
   flags.DEFINE_integer("micro_tokens", None, "tokens on a device at a time; None: micro-batches")
+  flags.DEFINE_list("mesh", [], "axis=size; of those left out, as in a config")
+  flags.DEFINE_integer("lora_rank", 0, "of adapters on a base in bfloat16; 0: all is trained")
   flags.DEFINE_integer("updates", 1, "optimizer steps of a step")
   flags.DEFINE_integer("warm", 2, "steps before those that are timed")
   flags.DEFINE_string("cache", None, "folder of compiled programs")

@@ -35,7 +35,9 @@ class Job(NamedTuple):
   group: int = 8
   asked: int = 96
   limit: int = 96
-  heavy: bool = False  # rollouts to train on have unequal lengths
+  heavy: bool = False  # responses have unequal lengths
+  mean: float | None = None  # of these, before the limit cuts them; None: a quarter of the limit
+  slots: int = 512  # rows that decode at once, of unequal lengths
   layers: int | None = None  # fewer than the shape has
   dtype: str = "bfloat16"
   micro: int = 8  # prompts that go through an update together
@@ -48,7 +50,8 @@ class Job(NamedTuple):
 
   @property
   def work(self) -> shapes.Work:
-    return shapes.Work(self.prompts, self.group, self.asked, self.limit, self.heavy)
+    sizes = self.prompts, self.group, self.asked, self.limit
+    return shapes.Work(*sizes, self.heavy, self.mean)
 
   @property
   def config(self) -> Config:

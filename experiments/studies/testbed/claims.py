@@ -17,6 +17,15 @@ from lcrl.evaluation.laws import quadratic_peak
 REPRODUCED, NOT, UNTESTABLE = "reproduced", "not reproduced", "not testable"
 GATED = ("laser", "efficient_reasoning", "gr3", "lcr1", "hapo", "l1_max", "drpo", "qglas")
 BINS = 5
+# Methods of which a rule reads more than one coefficient, here or in `method_claims`.
+EVERY_COEFFICIENT = frozenset(
+  {
+    *GATED,
+    *("grpo", "naive", "hard_cap", "fixed_length", "curriculum", "fixed_target", "siri"),
+    *("thinkprune", "grpo_lambda", "length_dual", "lagrangian", "token_mean"),
+  }
+)
+CHOOSING = 3  # seeds that choose the coefficient of a method; further ones only judge it
 
 Results = Sequence[Mapping[str, Any]]
 Starts = Mapping[str, Mapping[str, Any]]  # "good/0" -> its measurement
@@ -44,9 +53,11 @@ def of(results: Results, name: str) -> list[Mapping[str, Any]]:
 
 
 def best_value(results: Results, starts: Starts, name: str) -> float:
-  """The coefficient with the highest AES against the start, start policies averaged."""
+  """The coefficient with the highest AES against the start, start policies averaged, over the first
+  seeds if the method ran with these."""
   tried: dict[float, dict[str, list[Mapping[str, Any]]]] = {}
-  for r in of(results, name):
+  runs = of(results, name)
+  for r in [r for r in runs if r["seed"] < CHOOSING] or runs:
     tried.setdefault(r["value"], {}).setdefault(r["start"], []).append(r)
   score = lambda groups: float(np.mean([efficiency(starts, rows) for rows in groups.values()]))
   return max(tried, key=lambda value: score(tried[value]), default=float("nan"))

@@ -1,11 +1,13 @@
 """Makes README.md, tables.md, results.json and the plots from what `run` wrote.
 
 python -m experiments.studies.testbed.report --workdir=runs/testbed
+python -m experiments.studies.testbed.report --workdir=experiments/studies/testbed,runs/new
 """
 
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -27,6 +29,7 @@ from experiments.studies.testbed.methods import (
   NOT_APPLICABLE,
   OTHERS,
   PROBING,
+  RECENT,
   Method,
 )
 from experiments.studies.testbed.program import Sizes, policy
@@ -43,6 +46,7 @@ FAMILIES = {
   "adaptive": ADAPTIVE,
   "budgets and limits": LIMITS,
   "others": (*OTHERS, *PROBING),
+  "of 2025 and 2026": RECENT,
 }
 ABOUT = """# Every length method on sums whose shortest working is known
 
@@ -52,8 +56,9 @@ parameters first imitates long workings; of that course two snapshots are the st
 steps of {prompts} prompts with {group} answers each, {updates} optimizer updates a step, learning
 rate {rate:g}, cap {cap} tokens, {rows} training problems. {judged} problems that were never
 trained on judge every run, answers sampled at temperature 1. Seeds: {seeds}, each with a start of
-its own. Only the method differs between runs: all of them are lanes of one compiled program.
-{runs} runs on {device}, commit {commit}.
+its own; the first {choosing} choose the coefficient of a method, further ones run with that alone,
+where no claim compares several. Only the method differs between runs: all of them are lanes of one
+compiled program. {runs} runs on {device}, commit {commit}.
 
 | start | right | tokens | above the shortest | right by terms ({terms}) |
 |---|---|---|---|---|
@@ -84,10 +89,11 @@ Every point is a method at one coefficient, the mean of its seeds. A label is a 
 ## Methods
 
 Each at the coefficient with the highest AES (arXiv:2501.12570) against the start, good and weak
-starts averaged: a choice made on the same problems, so slightly flattering to all. Intervals are
-over seeds. "vs. GRPO" is against correctness-only GRPO from the same starts; "pushed down" is the
-share of right answers with a negative advantage in the last quarter of training. All coefficients,
-by difficulty too, are in [tables.md](tables.md); single runs with curves in
+starts averaged, over the first {choosing} seeds, or over all of a method that did not run with
+these: a choice made on the same problems, so slightly flattering. Intervals are over the seeds that
+are counted there. "vs. GRPO" is against correctness-only GRPO with the same starts and seeds;
+"pushed down" is the share of right answers with a negative advantage in the last quarter of
+training. All coefficients, by difficulty too, are in [tables.md](tables.md); single runs with curves in
 [results.json](results.json).
 
 {table}
@@ -113,6 +119,19 @@ def read(folder: Path) -> tuple[list[dict[str, Any]], dict[str, Any], dict[str, 
   if lines.exists():
     return [json.loads(line) for line in lines.read_text().splitlines()], starts, origin
   return json.loads((folder / "results.json").read_text()), starts, origin
+
+
+def together(parts: Sequence[tuple]) -> tuple[list, dict[str, Any], dict[str, str]]:
+  """What `read` gives of several folders as one. Raises ValueError if a run is in two of them."""
+  results = [r for rows, _, _ in parts for r in rows]
+  counts = Counter((r["method"], r["value"], r["start"], r["seed"]) for r in results)
+  if twice := [key for key, count in counts.items() if count > 1]:
+    raise ValueError(f"--workdir: {len(twice)} runs stand in two folders, such as {twice[0]}.")
+  starts: dict[str, Any] = {}
+  for _, own, _ in parts:
+    starts |= own
+  texts = lambda key: " and ".join(dict.fromkeys(origin[key] for _, _, origin in parts))
+  return results, starts, {key: texts(key) for key in parts[0][2]}
 
 
 def group(results: Results) -> dict[tuple[str, float, str], list[Mapping[str, Any]]]:
@@ -141,8 +160,9 @@ def start_of(starts: Starts, rows: Sequence[Mapping[str, Any]]) -> dict[str, flo
 
 
 def cells(rows: Sequence[Mapping[str, Any]], grpo, starts: Starts) -> list[str]:
-  """Accuracy, tokens, both against the start and against GRPO, tokens above the shortest, pushed
-  down."""
+  """Seeds, accuracy, tokens, both against the start and against GRPO of these seeds, tokens above the
+  shortest, pushed down."""
+  grpo = [r for r in grpo or () if r["seed"] in {own["seed"] for own in rows}]
   base = start_of(starts, rows)
   accuracy, tokens = mean(rows, "accuracy"), mean(rows, "tokens")
   pushed = mean(rows, "pushed_down")
@@ -151,6 +171,7 @@ def cells(rows: Sequence[Mapping[str, Any]], grpo, starts: Starts) -> list[str]:
     points = 100 * (accuracy - mean(grpo, "accuracy"))
     against = f"{signed(points)}, {signed(100 * (tokens / mean(grpo, 'tokens') - 1))} %"
   return [
+    str(len(rows)),
     interval(rows, "accuracy", 100),
     interval(rows, "tokens"),
     f"{signed(100 * (accuracy - base['accuracy']))}, "
@@ -169,7 +190,15 @@ def header(values: Sequence[str]) -> list[str]:
   return [line(values), "|" + "---|" * len(values)]
 
 
-COLUMNS = ("right, %", "tokens", "vs. start", "vs. GRPO", "above the shortest", "pushed down")
+COLUMNS = (
+  "seeds",
+  "right, %",
+  "tokens",
+  "vs. start",
+  "vs. GRPO",
+  "above the shortest",
+  "pushed down",
+)
 
 
 def condensed(results: Results, starts: Starts) -> str:
@@ -299,6 +328,7 @@ def readme(
     rows=setup.rows,
     judged=sizes.judged,
     seeds=len({r["seed"] for r in results}),
+    choosing=claims.CHOOSING,
     terms=f"{setup.sums.fewest} to {setup.sums.most}",
     starts="\n".join(rows),
     claims=decided(claims.verdicts(results, starts)),
@@ -309,9 +339,9 @@ def readme(
   )
 
 
-def write(folder: Path, home: Path, sizes: Sizes) -> None:
+def write(folders: Sequence[Path], home: Path, sizes: Sizes) -> None:
   """All files of the report into `home`."""
-  results, starts, origin = read(folder)
+  results, starts, origin = together([read(folder) for folder in folders])
   shapes = jax.eval_shape(policy(sizes).init, jax.random.key(0))
   parameters = sum(x.size for x in jax.tree.leaves(shapes))
   home.mkdir(parents=True, exist_ok=True)
@@ -325,10 +355,12 @@ def write(folder: Path, home: Path, sizes: Sizes) -> None:
 
 
 def main(_) -> None:
-  write(Path(FLAGS.workdir), Path(FLAGS.home), Sizes())
+  write([Path(folder) for folder in FLAGS.workdir], Path(FLAGS.home), Sizes())
 
 
 if __name__ == "__main__":
-  flags.DEFINE_string("workdir", "runs/testbed", "Folder that `run` wrote.")
+  flags.DEFINE_list(
+    "workdir", ["runs/testbed"], "Folders that `run` wrote, or an earlier report of these."
+  )
   flags.DEFINE_string("home", str(HOME), "Folder of the report.")
   app.run(main)

@@ -2,6 +2,8 @@
 
   python -m experiments.studies.testbed.run --workdir=runs/testbed --deadline_seconds=540
   python -m experiments.studies.testbed.run --workdir=runs/more --resume=runs/testbed
+  python -m experiments.studies.testbed.run --workdir=runs/new --first_seed=3 --seeds=7 \
+    --chosen=experiments/studies/testbed    # more seeds of the coefficients that the report takes
 
 The folder gets starts.npz, starts.json, origin.json, and results.jsonl, one line a run.
 """
@@ -13,7 +15,7 @@ import json
 import shutil
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -23,8 +25,8 @@ import jax.numpy as jnp
 import numpy as np
 from absl import app, flags
 
+from experiments.studies.testbed import claims, program
 from experiments.studies.testbed import methods as listed
-from experiments.studies.testbed import program
 from experiments.studies.testbed.methods import METHODS, Method
 from experiments.studies.testbed.program import SMALL, Judged, Program, Seen, Sizes
 from lcrl import evaluation
@@ -147,11 +149,22 @@ def starts_json(
 # -- Runs.
 
 
-def runs(names: Sequence[str], seeds: Sequence[int]) -> Iterator[Run]:
+def runs(
+  names: Sequence[str], seeds: Sequence[int], values: Mapping[str, Sequence[float]] | None = None
+) -> Iterator[Run]:
+  """`values`: the coefficients of some methods; of the others all are tried."""
   for name in names:
     method = METHODS[name]
-    for value, start, seed in itertools.product(method.values, WANTED, seeds):
+    tried = (values or {}).get(name, method.values)
+    for value, start, seed in itertools.product(tried, WANTED, seeds):
       yield Run(method, value, start, seed)
+
+
+def chosen_values(report: Path) -> dict[str, tuple[float, ...]]:
+  """method -> the one coefficient at which a report takes it, where no claim needs others."""
+  results, starts = (json.loads((report / f"{x}.json").read_text()) for x in ("results", "starts"))
+  ran = {r["method"] for r in results} - claims.EVERY_COEFFICIENT
+  return {name: (claims.best_value(results, starts, name),) for name in METHODS if name in ran}
 
 
 def queues(waiting: Sequence[Run]) -> list[list[Run]]:
@@ -245,6 +258,7 @@ def study(
   lanes: int,
   deadline: float,
   resume: Path | None,
+  values: Mapping[str, Sequence[float]] | None = None,
 ) -> None:
   """Everything, as far as the deadline (seconds from the start of the process) allows."""
   folder.mkdir(parents=True, exist_ok=True)
@@ -255,7 +269,7 @@ def study(
   results = folder / "results.jsonl"
   lines = results.read_text().splitlines() if results.exists() else []
   done = {(r["method"], r["value"], r["start"], r["seed"]) for r in map(json.loads, lines)}
-  waiting = [run for run in runs(names, seeds) if run.key not in done]
+  waiting = [run for run in runs(names, seeds, values) if run.key not in done]
   origin = {"device": evaluation.device(), "commit": evaluation.commit()}
   evaluation.write_json(folder / "origin.json", origin)
   log(f"{origin}, {len(waiting)} runs, {len(done)} done, {lanes} at once")
@@ -362,10 +376,11 @@ def main(_) -> None:
     Path(FLAGS.workdir),
     SMALL if FLAGS.smoke else Sizes(),
     names=chosen,
-    seeds=range(FLAGS.seeds),
+    seeds=range(FLAGS.first_seed, FLAGS.first_seed + FLAGS.seeds),
     lanes=FLAGS.lanes,
     deadline=FLAGS.deadline_seconds,
     resume=Path(FLAGS.resume) if FLAGS.resume else None,
+    values=chosen_values(Path(FLAGS.chosen)) if FLAGS.chosen else None,
   )
 
 
@@ -374,6 +389,8 @@ if __name__ == "__main__":
   flags.DEFINE_string("resume", None, "Folder of an earlier call: its starts and results count.")
   flags.DEFINE_list("methods", [], "Which; all if empty.")
   flags.DEFINE_integer("seeds", 3, "How many.", lower_bound=1)
+  flags.DEFINE_integer("first_seed", 0, "Seeds begin with this one.", lower_bound=0)
+  flags.DEFINE_string("chosen", None, "Folder of a report: only the coefficients that it takes.")
   flags.DEFINE_integer("lanes", 72, "Runs at once.", lower_bound=1)
   flags.DEFINE_float("deadline_seconds", 540, "Begins no group that would end after this.")
   flags.DEFINE_bool("smoke", False, "A few steps of everything, to see that it runs.")
