@@ -177,6 +177,7 @@ CLAIMS: Mapping[str, tuple[str, Rule]] = {
     ("gr3", "gfpo_shortest", "gfpo_efficiency", "conciser", "crf", "o1_pruner", "pear", "mrt"),
     (SHORTER, shortens),
   ),
+  **dict.fromkeys(("smart_thinker", "toggle", "grpo_lead", "a_dlp"), (SHORTER, shortens)),
   "grpo_lambda": ("does not collapse", never_collapses),
   "alp": ("spends on hard problems what it saves on easy ones", adapts),
   "gfpo_adaptive": ("spends on hard problems what it saves on easy ones", adapts),

@@ -28,6 +28,7 @@ from lcrl.training.keys import step_key
 from lcrl.training.scorer import make_scorer
 from lcrl.types import Batch, Budget, PyTree, Recipe, Rollouts, TrainState
 
+WANTED = {"weak": 0.5, "good": 0.9}  # accuracy of the snapshots from which runs start
 MONITOR = 1_000_000  # the first row of the monitor set: rows that are never trained on
 
 

@@ -28,13 +28,12 @@ from absl import app, flags
 from experiments.studies.testbed import claims, program
 from experiments.studies.testbed import methods as listed
 from experiments.studies.testbed.methods import METHODS, Method
-from experiments.studies.testbed.program import SMALL, Judged, Program, Seen, Sizes
+from experiments.studies.testbed.program import SMALL, WANTED, Judged, Program, Seen, Sizes
 from lcrl import evaluation
 
 FLAGS = flags.FLAGS
 STARTS = ("starts.npz", "starts.json")
 TOGETHER = 20  # methods of one program
-WANTED = {"weak": 0.5, "good": 0.9}  # accuracy of the snapshots from which runs start
 
 
 class Run(NamedTuple):
