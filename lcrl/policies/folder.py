@@ -38,9 +38,7 @@ def open_folder(folder: Path) -> tuple[dict[str, Any], Tensors]:
     ValueError: a file is not what its name says, or the files are of more than one model.
   """
   if not folder.is_dir():
-    raise FileNotFoundError(
-      f"There is no model folder {folder} (names are not looked up in a hub)."
-    )
+    raise FileNotFoundError(f"There is no model folder {folder}.")
   if (folder / "adapter_config.json").is_file():
     raise ValueError(
       f"{folder} holds an adapter (adapter_config.json): merge it into its base model, and give "

@@ -19,6 +19,7 @@ from safetensors.numpy import save_file
 from lcrl.policies.folder import INDEX, open_folder, read_json
 from lcrl.policies.gguf import read_gguf
 from lcrl.policies.hf_config import read_config, write_config
+from lcrl.policies.hub import local_path
 from lcrl.policies.tensors import assemble, check_sizes, disassemble
 from lcrl.policies.transformer import Policy, make
 
@@ -46,7 +47,8 @@ def pretrained(
   """The model in a Hugging Face folder or a GGUF file. Weights are read when params are asked for.
 
   Args:
-    path: a folder with config.json and safetensors, or a file that ends in .gguf.
+    path: a folder with config.json and safetensors, a file that ends in .gguf, or a hub id such as
+      Qwen/Qwen2.5-1.5B-Instruct, which huggingface_hub downloads or finds in its cache.
     dtype: of the computation.
     param_dtype: of the parameters as they are stored; bfloat16 suits those below adapters, and
       rounds away small updates of those that are trained.
@@ -55,7 +57,7 @@ def pretrained(
     attention: a back end, a name in `attention.BACKENDS`.
     All three may be "auto": a run chooses by its devices, lengths and memory.
   """
-  path = Path(path).expanduser()
+  path = local_path(path)
   is_gguf = path.suffix == ".gguf" and path.is_file()
   raw, tensors = read_gguf(path) if is_gguf else open_folder(path)
   runtime = {"dtype": dtype, "remat": remat, "unroll": unroll, "attention": attention}

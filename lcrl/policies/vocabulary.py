@@ -16,6 +16,7 @@ import tokenizers
 
 from lcrl.policies import chat
 from lcrl.policies.gguf_tokenizer import read_gguf_tokenizer
+from lcrl.policies.hub import local_path
 from lcrl.policies.spelled import Control, Marked, tags
 from lcrl.policies.tokenizer_files import (
   SPECIAL,
@@ -178,7 +179,7 @@ def tokenizer(
   """The tokenizer of a Hugging Face folder (tokenizer.json) or of a GGUF file.
 
   Args:
-    path: the folder, or a file that ends in .gguf.
+    path: the folder, a file that ends in .gguf, or a hub id, as in `policies.pretrained`.
     template: a file with a chat template, in place of the tokenizer's own.
     end_tokens: tokens that end an answer, besides those that the template, the tokenizer,
       generation_config.json and config.json name.
@@ -187,7 +188,7 @@ def tokenizer(
     FileNotFoundError: a file is missing.
     ValueError: by file and field, for what cannot be read, and for an end token that is none.
   """
-  path = Path(path).expanduser()
+  path = local_path(path)
   if path.suffix == ".gguf" and path.is_file():
     core, settings, generation = read_gguf_tokenizer(path)
     check_settings(settings, str(path))
@@ -195,7 +196,7 @@ def tokenizer(
   elif path.is_dir():
     core, settings, generation, config = read_folder(path)
   else:
-    raise FileNotFoundError(f"There is no model folder {path} (names are not looked up in a hub).")
+    raise FileNotFoundError(f"There is no model folder {path}.")
   text = settings.get("chat_template")
   if template is not None:
     text = read_text(Path(template).expanduser())
