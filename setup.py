@@ -1,5 +1,6 @@
 """The core needs only JAX; the extra `train` adds what a run needs, `test` what tests need,
-`parquet` reads Parquet files, `gcs` folders on Google's store, and `hub` fetches data sets."""
+`parquet` reads Parquet files, `gcs` folders on Google's store, `hub` fetches models and data sets,
+`wandb` and `trackio` track runs."""
 
 import pathlib
 import re
@@ -54,6 +55,8 @@ setup(
     "parquet": PARQUET,
     "gcs": GCS,
     "hub": ["huggingface_hub"],
+    "wandb": ["wandb"],
+    "trackio": ["trackio"],
     "test": TRAIN + PARQUET + TEST,
   },
 )

@@ -74,45 +74,53 @@ def values(metrics: Mapping[str, Metric]) -> dict[str, float]:
 
 
 class Writer:
-  """Writes metrics.jsonl and TensorBoard events in `workdir`. First drops all that is past `step`
-  there; -1 drops step 0, too."""
+  """Writes metrics.jsonl and, with `events`, TensorBoard events in `workdir`. First drops all that
+  is past `step` there; -1 drops step 0, too."""
 
-  def __init__(self, workdir: str | os.PathLike, *, step: int = 0):
+  def __init__(self, workdir: str | os.PathLike, *, step: int = 0, events: bool = True):
+    self._path = pathlib.Path(workdir) / "metrics.jsonl"
+    drop_after(self._path, step)
+    self._lines = self._path.open("a")
+    self._events = None
+    if not events:
+      return
     from tensorboard.compat.proto.event_pb2 import SessionLog  # slow to import
     from tensorboard.summary.writer.event_file_writer import EventFileWriter
 
-    self._path = pathlib.Path(workdir) / "metrics.jsonl"
-    drop_after(self._path, step)
-    events = pathlib.Path(workdir) / "events"
-    resumes = drop_events_after(events, step)
-    self._lines = self._path.open("a")
-    self._events = EventFileWriter(str(events))
+    folder = pathlib.Path(workdir) / "events"
+    resumes = drop_events_after(folder, step)
+    self._events = EventFileWriter(str(folder))
     if resumes:  # makes a running TensorBoard forget the dropped events that it has read
       self._add(step + 1, session_log=SessionLog(status=SessionLog.START))
 
   def write(self, step: int, numbers: Mapping[str, float]) -> None:
-    from tensorboard.compat.proto.summary_pb2 import Summary
-
     self._lines.write(json_line({"step": step, **numbers}))
     self._lines.flush()
+    if self._events is None:
+      return
+    from tensorboard.compat.proto.summary_pb2 import Summary
+
     rows = [Summary.Value(tag=tag, simple_value=x) for tag, x in numbers.items()]
     self._add(step, summary=Summary(value=rows))
 
   def flush(self) -> None:
     """Forces all lines so far to the disk; a checkpoint relies on them."""
     os.fsync(self._lines.fileno())
-    self._events.flush()
+    if self._events is not None:
+      self._events.flush()
 
   def _add(self, step, **content):
     import time
 
     from tensorboard.compat.proto.event_pb2 import Event
 
+    assert self._events is not None
     self._events.add_event(Event(wall_time=time.time(), step=step, **content))
 
   def close(self) -> None:
     self._lines.close()
-    self._events.close()
+    if self._events is not None:
+      self._events.close()
 
 
 def json_line(row: Any) -> str:

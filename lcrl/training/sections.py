@@ -68,6 +68,7 @@ class EvalSet:
   levels: tuple[Whole, ...] | None = None  # None: eval.levels in eval_task, () elsewhere
 
 
+Logger = Literal["tensorboard", "wandb", "trackio"]
 Target = Literal["query", "key", "value", "out", "gate", "up", "down"]
 
 
@@ -103,6 +104,14 @@ class Mesh:
 @dataclasses.dataclass(frozen=True)
 class Log:
   samples: Whole = 4  # rollouts a step that samples.jsonl shows, in whole groups
+  to: tuple[Logger, ...] = ("tensorboard",)  # beside metrics.jsonl; wandb and trackio if installed
+  project: str = "lcrl"  # at a tracker
+  name: str | None = None  # of the run at a tracker; None: that of the workdir
+
+  @property
+  def trackers(self) -> list[str]:
+    """Those of `to` that are trackers of experiments (`lcrl.training.trackers`)."""
+    return [name for name in self.to if name != "tensorboard"]
 
 
 def check_sections(

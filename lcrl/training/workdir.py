@@ -22,7 +22,8 @@ from lcrl.training.checkpoint import Checkpoints
 from lcrl.training.metrics import Writer, drop_after, json_line, read_lines
 from lcrl.training.remote import origin, publish
 from lcrl.training.run import Evaluation
-from lcrl.training.sections import Checkpoint
+from lcrl.training.sections import Checkpoint, Log, section
+from lcrl.training.trackers import Tracker, library
 
 
 class Workdir:
@@ -35,7 +36,11 @@ class Workdir:
   def __init__(self, path: pathlib.Path, config: Mapping[str, Any], method: str | None = None):
     self.path, self.writes, self.method = path, jax.process_index() == 0, method
     self._bar: Progress | None = None
+    self._trackers: list[Tracker] = []
     self.config = json.loads(json.dumps(config))
+    self._log = section(Log, self.config.get("log") or {}, "log")
+    for name in self._log.trackers:
+      library(name)
     recorded_config = recorded(path)
     self._every = max(_every(config) for config in (recorded_config or {}, self.config))
     if recorded_config is not None:
@@ -119,7 +124,12 @@ class Workdir:
       if self.writes:
         drop_after(self._evaluations, kept)
         drop_after(self._answers, kept)
-        self._metrics = stack.enter_context(contextlib.closing(Writer(self.path, step=kept)))
+        events = "tensorboard" in self._log.to
+        writer = Writer(self.path, step=kept, events=events)
+        self._metrics = stack.enter_context(contextlib.closing(writer))
+        for name in self._log.trackers:
+          tracker = Tracker(name, self.path, self._log, self.config)
+          self._trackers.append(stack.enter_context(contextlib.closing(tracker)))
         self._bar = stack.enter_context(Progress(restored or 0, last))
         if start_line:
           self.note(start_line)
@@ -134,7 +144,7 @@ class Workdir:
   def learned(self, step: int, numbers: Mapping[str, float], line: str) -> None:
     """Writes the metrics of one step, and shows its line."""
     if self.writes:
-      self._metrics.write(step, numbers)
+      self._write(step, numbers)
       assert self._bar is not None
       self._bar.step(step, line)
 
@@ -148,9 +158,16 @@ class Workdir:
       if rows:
         with path.open("a") as file:
           file.writelines(json_line({"step": step, **row}) for row in rows)
-    self._metrics.write(step, result.numbers)
+    self._write(step, result.numbers)
+    for tracker in self._trackers:
+      tracker.table(step, result.answers[: self._log.samples])
     self.flush()
     self.note(f"evaluation at step {step}: {result.line}")
+
+  def _write(self, step: int, numbers: Mapping[str, float]) -> None:
+    self._metrics.write(step, numbers)
+    for tracker in self._trackers:
+      tracker.write(step, numbers)
 
   def flush(self) -> None:
     """Forces all metrics to the disk. A checkpoint needs the lines up to its step there."""
