@@ -8,12 +8,13 @@ vmapped over seeds and coefficients. K steps, B prompts, G rollouts of each, T p
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from lcrl import recipes
@@ -61,24 +62,31 @@ def demonstrations(
   key: jax.Array,
   *,
   batch: int,
-  recheck: float,
-  sizes: tuple[float, ...],
+  recheck: float | Sequence[float],
+  sizes: Sequence[float] | Sequence[Sequence[float]],
   levels: int = 0,
 ) -> Demonstrations:
   """Fresh training problems with demonstrations (`lcrl.tasks.arithmetic.demonstration`).
 
-  With `levels` > 0 a random digit below it precedes every prompt; it has no meaning yet.
+  With `levels` > 0 a random digit below it precedes every prompt. It has no meaning yet, unless
+  `recheck` and `sizes` are given for each level.
   """
+  many = max(levels, 1)
+  rechecks = np.broadcast_to(np.float32(recheck), many)
+  sizes_of = np.broadcast_to(np.float32(sizes), (many, sums.per_step))
 
   def one(key):
     problem_key, key = jax.random.split(key)
     problem = draw(sums, problem_key)
     question, start = prompt(sums, problem)
+    level = np.zeros(1, np.int32)
     if levels:
       key, level_key = jax.random.split(key)
-      question = jnp.append(ZERO + jax.random.randint(level_key, (1,), 0, levels), question)
+      level = jax.random.randint(level_key, (1,), 0, levels)
+      question = jnp.append(ZERO + level, question)
       start = start + 1
-    working, length = demonstration(sums, key, problem, recheck=recheck, sizes=sizes)
+    way = {"recheck": jnp.asarray(rechecks)[level[0]], "sizes": jnp.asarray(sizes_of)[level[0]]}
+    working, length = demonstration(sums, key, problem, **way)
     position = jnp.arange(question.size + working.size)
     mask = (position >= start) & (position < start + length)
     working = working.at[position - start].get(mode="clip")
@@ -96,8 +104,8 @@ def imitate(
   *,
   sums: Sums,
   batch: int,
-  recheck: float,
-  sizes: tuple[float, ...],
+  recheck: float | Sequence[float],
+  sizes: Sequence[float] | Sequence[Sequence[float]],
   levels: int = 0,
 ) -> tuple[tuple[PyTree, PyTree], jax.Array]:
   """Supervised steps, one a key: (params, optimizer state) -> the same, and losses [K]."""

@@ -8,6 +8,7 @@ K operands at most, P prompt tokens, N response tokens.
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import jax
@@ -90,7 +91,12 @@ def prompt(sums: Sums, problem: Problem) -> tuple[jax.Array, jax.Array]:
 
 
 def demonstration(
-  sums: Sums, key: jax.Array, problem: Problem, *, recheck: float, sizes: tuple[float, ...]
+  sums: Sums,
+  key: jax.Array,
+  problem: Problem,
+  *,
+  recheck: float | jax.Array,
+  sizes: Sequence[float] | jax.Array,
 ) -> tuple[jax.Array, jax.Array]:
   """A correct response, usually longer than necessary: tokens [N], and their number [].
 

@@ -21,6 +21,8 @@ class Method(NamedTuple):
   levels: int = 1  # shown before the prompts when it is judged
   then: Mapping[str, Any] | None = None  # slots that change after that share of the steps
   note: str = ""
+  starts: tuple[str, ...] = ("weak", "good")
+  longer: int = 1  # times the steps of the study
 
 
 DEFAULTS: dict[str, Any] = {
@@ -182,7 +184,31 @@ PROBING = (
     note="values of prefixes are read off the policy: the answer is one token",
   ),
 )  # its values cost two passes more, so it is a program of its own
-METHODS = {m.name: m for m in (*CORE, *ADAPTIVE, *LIMITS, *OTHERS, *RECENT, *PROBING)}
+
+
+def _dial(name, source, coefficient, values, note="", **slots) -> Method:
+  """A policy with a dial: all levels in one run, of as many tokens as four single runs."""
+  method = _method(name, source, coefficient, values, LEVELS, budget="efforts", **slots)
+  return method._replace(starts=("good", "told"), longer=4, note=note)
+
+
+DIALS = (
+  _dial("dial_gate", "fixed reference, length_gate", "tokens of full effort", (36.0, 45.0, 54.0),
+        reward="effort_gate"),
+  _dial("dial_mean", "2510.27042 (e1)", "full effort, times the group's mean", (0.8, 1.0, 1.2),
+        reward="effort_mean"),
+  _dial("dial_band", "fixed reference, target_band", "share left at 1.5 targets", (0.0, 0.25, 0.5),
+        reward="effort_band"),
+  _dial("dial_ratio", "Nemotron effort levels", "weight", (0.3, 1.0, 3.0), reward="effort_ratio"),
+  _dial("dial_price", "Inkling", "price of a token at the least effort", (0.003, 0.01, 0.03),
+        reward="effort_price", advantage="group_centered",
+        note="efforts pay 1, 1/2, 1/4, 1/8 of the price, and none"),
+  _dial("dial_multiplier", "a price for each effort, dual ascent", "step size", (0.03, 0.1, 0.3),
+        reward="effort_multiplier"),
+  _dial("dial_exact", "2503.04697 (L1), four times the steps", "alpha", (0.005, 0.01, 0.02),
+        reward="exact_length", weights="sequence_mean"),
+)  # fmt: skip
+METHODS = {m.name: m for m in (*CORE, *ADAPTIVE, *LIMITS, *OTHERS, *RECENT, *PROBING, *DIALS)}
 NOT_APPLICABLE = {
   "AdaCtrl, Adaptive Deep Reasoning": "a response would have to name its mode; none does",
   "GTO": "it trains draft models for speculative decoding",

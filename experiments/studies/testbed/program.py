@@ -28,7 +28,14 @@ from lcrl.training.keys import step_key
 from lcrl.training.scorer import make_scorer
 from lcrl.types import Batch, Budget, PyTree, Recipe, Rollouts, TrainState
 
-WANTED = {"weak": 0.5, "good": 0.9}  # accuracy of the snapshots from which runs start
+# Accuracy of the snapshots from which runs start. In the course of the last one, the digit before a
+# prompt says how long the working is: of the shortest steps, to single ones that stand twice.
+WANTED = {"weak": 0.5, "good": 0.9, "told": 0.9}
+WORKING: Any = {"recheck": 0.5, "sizes": (0.6, 0.3, 0.1)}
+TOLD: Any = {
+  "recheck": (0.0, 0.0, 0.1, 0.4, 0.8),
+  "sizes": ((0.0, 0.2, 0.8), (0.2, 0.5, 0.3), (0.6, 0.3, 0.1), (0.8, 0.2, 0.0), (1.0, 0.0, 0.0)),
+}
 MONITOR = 1_000_000  # the first row of the monitor set: rows that are never trained on
 
 
@@ -147,6 +154,7 @@ class Program(NamedTuple):
   """The jitted parts; all but the first take L lanes at once."""
 
   imitate: Callable  # (carry of S seeds, keys [S, K]) -> carry, losses
+  imitate_told: Callable  # the same, of the course in which digits tell the length
   begin: Callable  # lanes, params -> states
   train: Any  # lanes, states, ids [block, B] -> states, Seen [L, block, D]
   judge: Callable  # params, levels [L] -> Judged [L, N]
@@ -158,6 +166,7 @@ def build(sizes: Sizes, names: dict[str, list[str]]) -> Program:
   parts = _Parts(sizes, names)
   return Program(
     imitate=jax.jit(jax.vmap(parts.imitate)),
+    imitate_told=jax.jit(jax.vmap(partial(parts.imitate, working=TOLD))),
     begin=jax.jit(jax.vmap(parts.begin)),
     train=jax.jit(jax.vmap(parts.train, in_axes=(0, 0, None)), donate_argnums=1),
     judge=jax.jit(jax.vmap(parts.judge)),
@@ -269,7 +278,7 @@ class _Parts:
     r = self.play(params, ids, ids, budget, jax.random.key(1), data_seed=seed)
     return r.correct, r.lengths
 
-  def imitate(self, carry, keys):
+  def imitate(self, carry, keys, working=WORKING):
     return testbed.imitate(
       self.model,
       teacher(self.sizes),
@@ -277,9 +286,8 @@ class _Parts:
       keys,
       sums=self.setup.sums,
       batch=self.sizes.shown,
-      recheck=0.5,
-      sizes=(0.6, 0.3, 0.1),
       levels=LEVELS,
+      **working,
     )
 
 

@@ -10,12 +10,13 @@ The folder gets starts.npz, starts.json, origin.json, and results.jsonl, one lin
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import json
 import shutil
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -57,7 +58,22 @@ BEGUN = time.perf_counter()
 # -- Start policies: one course of imitation a seed; two of its snapshots.
 
 
-def learn_starts(built: Program, sizes: Sizes, seeds: Sequence[int]) -> dict[str, Any]:
+def learn_starts(
+  built: Program, sizes: Sizes, seeds: Sequence[int], names: Collection[str]
+) -> dict[str, Any]:
+  """start -> params [S, ...], of these starts, from the courses that lead to them."""
+  told = {name for name in names if name == "told"}
+  courses = (built.imitate, {*names} - told), (built.imitate_told, told)
+  found: dict[str, Any] = {}
+  for imitate, own in courses:
+    if own:
+      found |= _course(built, imitate, sizes, seeds, own)
+  return found
+
+
+def _course(
+  built: Program, imitate: Callable, sizes: Sizes, seeds: Sequence[int], names: Collection[str]
+) -> dict[str, Any]:
   """start -> params [S, ...]: the snapshots whose held-out accuracy comes nearest `WANTED`."""
   keys = jnp.stack([jax.random.key(seed) for seed in seeds])
   split = jax.vmap(lambda key: jax.random.split(key, sizes.imitation + 1))(keys)
@@ -65,7 +81,7 @@ def learn_starts(built: Program, sizes: Sizes, seeds: Sequence[int]) -> dict[str
   carry = params, jax.vmap(program.teacher(sizes).init)(params)
   snapshots, shares = [], []
   for begin in range(0, sizes.imitation, sizes.chunk):
-    carry, loss = built.imitate(carry, split[:, 1 + begin : 1 + begin + sizes.chunk])
+    carry, loss = imitate(carry, split[:, 1 + begin : 1 + begin + sizes.chunk])
     judged = built.judge(carry[0], jnp.full(len(seeds), listed.LEVELS))
     snapshots.append(jax.tree.map(np.asarray, carry[0]))
     shares.append(np.asarray(judged.correct).mean(1))
@@ -73,8 +89,8 @@ def learn_starts(built: Program, sizes: Sizes, seeds: Sequence[int]) -> dict[str
     log(f"imitation step {step}: loss {last:.3f}, right {np.round(shares[-1], 3)}")
   accuracy = np.array(shares)  # [snapshots, S]
   starts = {}
-  for name, wanted in WANTED.items():
-    best = np.argmin(np.abs(accuracy - wanted), axis=0)
+  for name in sorted(names):
+    best = np.argmin(np.abs(accuracy - WANTED[name]), axis=0)
     chosen = [jax.tree.map(lambda x, s=s: x[s], snapshots[b]) for s, b in enumerate(best)]
     starts[name] = jax.tree.map(lambda *xs: np.stack(xs), *chosen)
     right = accuracy[best, range(len(seeds))]
@@ -99,6 +115,7 @@ def load_starts(path: Path, sizes: Sizes) -> dict[str, Any]:
         lambda at, _, n=name: flat[n + jax.tree_util.keystr(at)].astype(np.float32), shapes
       )
       for name in WANTED
+      if any(key.startswith(f"{name}[") for key in flat)
     }
 
 
@@ -132,7 +149,8 @@ def starts_json(
   """Measurements of the start policies, and how often they are right at each length."""
   found: dict[str, Any] = {}
   for name, params in starts.items():
-    judged = jax.tree.map(np.asarray, built.judge(params, jnp.ones(len(seeds), jnp.int32)))
+    levels = jnp.full(len(seeds), listed.LEVELS if name == "told" else 1, jnp.int32)
+    judged = jax.tree.map(np.asarray, built.judge(params, levels))
     for place, seed in enumerate(seeds):
       one = Judged(*(x[place] for x in judged))
       counts: Counter = Counter()
@@ -141,6 +159,8 @@ def starts_json(
       table = sorted({(d, n) for d, n, _ in counts})
       by_length = [[d, n, counts[d, n, True], counts[d, n, False]] for d, n in table]
       found[f"{name}/{seed}"] = {**point(measured(one, sizes)), "by_length": by_length}
+      if name == "told":
+        found[f"{name}/{seed}"]["by_level"] = by_level(one, listed.LEVELS)
       log(f"start {name}, seed {seed}: {found[f'{name}/{seed}']}"[:400])
   return found
 
@@ -155,7 +175,7 @@ def runs(
   for name in names:
     method = METHODS[name]
     tried = (values or {}).get(name, method.values)
-    for value, start, seed in itertools.product(tried, WANTED, seeds):
+    for value, start, seed in itertools.product(tried, method.starts, seeds):
       yield Run(method, value, start, seed)
 
 
@@ -167,11 +187,13 @@ def chosen_values(report: Path) -> dict[str, tuple[float, ...]]:
 
 
 def queues(waiting: Sequence[Run]) -> list[list[Run]]:
-  """One a program: compilers work side by side on a few methods each, and probing ones apart."""
-  probing = {m.name for m in listed.PROBING}
-  names = list(dict.fromkeys(r.method.name for r in waiting if r.method.name not in probing))
+  """One a program: compilers work side by side on a few methods each, and probing ones and those
+  of more steps apart."""
+  probing, dials = ({m.name for m in family} for family in (listed.PROBING, listed.DIALS))
+  names = list(dict.fromkeys(r.method.name for r in waiting))
+  names = [name for name in names if name not in probing | dials]
   parts = [names[i : i + TOGETHER] for i in range(0, len(names), TOGETHER)]
-  found = [[r for r in waiting if r.method.name in part] for part in (*parts, probing)]
+  found = [[r for r in waiting if r.method.name in part] for part in (*parts, probing, dials)]
   return [queue for queue in found if queue]
 
 
@@ -243,9 +265,14 @@ def _result(run: Run, i: int, curves, watched: Sequence[Seen], sizes: Sizes) -> 
     },
   }
   if m.levels > 1:
-    mean = lambda x, n: round(float(x[final.level == n].mean()), 4)
-    found["by_level"] = [[mean(final.correct, n), mean(final.lengths, n)] for n in range(m.levels)]
+    found["by_level"] = by_level(final, m.levels)
   return found
+
+
+def by_level(judged: Judged, levels: int) -> list[list[float]]:
+  """Accuracy and tokens under each digit."""
+  mean = lambda x, n: round(float(x[judged.level == n].mean()), 4)
+  return [[mean(judged.correct, n), mean(judged.lengths, n)] for n in range(levels)]
 
 
 def study(
@@ -276,7 +303,8 @@ def study(
     ready = [Compiled(q, sizes, even(len(q), lanes), pool) for q in queues(waiting)]
     if not ready:
       return
-    starts = _starts(ready[0].built, folder, sizes, seeds)
+    needed = {run.start for run in waiting}
+    starts = _starts(ready[0].built, folder, sizes, seeds, needed)
     refs: dict[tuple[str, int], Any] = {}
     for name, params in starts.items():
       drawn = [np.asarray(x) for x in ready[0].built.draw(params, jnp.array(seeds))]
@@ -289,14 +317,17 @@ class Compiled:
   """A program for a queue of runs, `lanes` at once; `train` compiles in the pool."""
 
   def __init__(self, queue: Sequence[Run], sizes: Sizes, lanes: int, pool: ThreadPoolExecutor):
-    self.queue, self.sizes, self.lanes, self._pool = queue, sizes, lanes, pool
+    self.queue, self.lanes, self._pool = queue, lanes, pool
+    steps = sizes.setup.steps * queue[0].method.longer
+    setup = dataclasses.replace(sizes.setup, steps=steps)
+    self.given, self.sizes = sizes, dataclasses.replace(sizes, setup=setup)
     self.names = program.used([r.method for r in queue])
-    self.built = program.build(sizes, self.names)
+    self.built = program.build(self.sizes, self.names)
     self._train = pool.submit(self._compile)
 
   def half(self, queue: Sequence[Run]) -> Compiled:
     """The same for fewer lanes."""
-    return Compiled(queue, self.sizes, self.lanes // 2, self._pool)
+    return Compiled(queue, self.given, self.lanes // 2, self._pool)
 
   def _compile(self):
     sizes = self.sizes
@@ -318,13 +349,16 @@ class Compiled:
     return self._train.result()(*arrays)
 
 
-def _starts(built: Program, folder: Path, sizes: Sizes, seeds: Sequence[int]) -> dict[str, Any]:
+def _starts(
+  built: Program, folder: Path, sizes: Sizes, seeds: Sequence[int], needed: Collection[str]
+) -> dict[str, Any]:
   """Start policies, from the folder if it has them."""
   params, numbers = (folder / name for name in STARTS)
-  if not params.exists():
-    save_starts(params, learn_starts(built, sizes, seeds))
+  had = load_starts(params, sizes) if params.exists() else {}
+  if lacking := needed - had.keys():
+    save_starts(params, had | learn_starts(built, sizes, seeds, lacking))
   starts = load_starts(params, sizes)
-  if not numbers.exists():
+  if lacking or not numbers.exists():
     evaluation.write_json(numbers, starts_json(built, starts, sizes, seeds))
   return starts
 
@@ -347,7 +381,7 @@ def _go(
     group = compiled.queue[begin : begin + compiled.lanes]
     padded = (list(group) * compiled.lanes)[: compiled.lanes]  # one shape, one compilation
     try:
-      found = train(compiled, sizes, padded, starts, refs, seeds)[: len(group)]
+      found = train(compiled, compiled.sizes, padded, starts, refs, seeds)[: len(group)]
     except jax.errors.JaxRuntimeError as error:
       if "RESOURCE_EXHAUSTED" not in str(error) or compiled.lanes == 1:
         raise

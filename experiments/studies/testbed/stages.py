@@ -16,6 +16,7 @@ from experiments import testbed
 from lcrl import rewards
 from lcrl.advantages import component_average_advantage
 from lcrl.masked import as_float, masked_sum
+from lcrl.rewards.references import Reference
 from lcrl.tasks.sums import ANSWER, EQUALS, LABEL, PLUS, ZERO, Sums
 from lcrl.training.rl import cropping
 from lcrl.training.scorer import Score
@@ -224,3 +225,8 @@ def waste_cut(*, sums: Sums) -> Revise:
     return testbed.verified(shorter, answers, sums=sums)
 
   return revise
+
+
+def scaled(reference: Reference, scale) -> Reference:
+  """`scale`, which may be traced, times the reference."""
+  return reference._replace(read=lambda state, r: scale * reference.read(state, r))

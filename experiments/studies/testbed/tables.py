@@ -21,6 +21,8 @@ from lcrl.tasks.sums import Sums
 SLOTS = ("budget", "revise", "reward", "filter", "advantage", "loss", "weights")
 L1_TARGETS = (15, 25, 35, 45, 60)
 HBPO_TARGETS = (15, 25, 40, 60)
+EFFORTS = (0.4, 0.5, 0.6, 0.75, 1.0)
+FULL = 45  # tokens of full effort
 EIGHT = Sums(fewest=2, most=8)
 Table = dict[str, Callable[[Any], Any]]  # name -> function of one number
 
@@ -60,6 +62,7 @@ def _budgets(s: Setup) -> Table:
     "falling": schedule(falling, s.cap),
     "stairs": schedule(stairs),
     "cosine": schedule(cosine),
+    "efforts": lambda v: budgets.effort(efforts=EFFORTS, tokens=FULL, cap=s.cap),
     "asked": lambda v: budgets.uniform_level(targets=L1_TARGETS, cap=s.cap),
     "subgroups": lambda v: budgets.subgroups(targets=HBPO_TARGETS, cap=s.cap),
     "three levels": lambda v: budgets.uniform_level(targets=(s.cap,) * 3),
@@ -87,6 +90,11 @@ def _rewards(s: Setup) -> Table:
       )
     )
   )
+  fixed = rewards.fixed_reference(tokens=FULL)
+
+  def effort(term, reference=fixed, scale=1.0):
+    return rewards.effort(efforts=EFFORTS, reference=stages.scaled(reference, scale), term=term)
+
   return {
     "correctness": lambda v: rewards.correctness(),
     "length_penalty": lambda v: rewards.length_penalty(alpha=v),
@@ -124,6 +132,14 @@ def _rewards(s: Setup) -> Table:
     ),
     "rule_fraction": lambda v: rewards.rule_fraction(rules=("brief", "unrepeated"), weight=v),
     "exact_length": lambda v: rewards.exact_length(alpha=v),
+    "effort_gate": lambda v: effort(rewards.length_gate(), scale=v / FULL),
+    "effort_mean": lambda v: effort(rewards.length_gate(), rewards.group_mean_reference(), scale=v),
+    "effort_band": lambda v: effort(rewards.target_band(full=1.5, least=v)),
+    "effort_ratio": lambda v: effort(rewards.length_ratio(weight=v)),
+    "effort_price": lambda v: effort(rewards.level_price(prices=[v, v / 2, v / 4, v / 8, 0.0])),
+    "effort_multiplier": lambda v: effort(
+      rewards.length_multiplier(levels=len(EFFORTS), step_size=v)
+    ),
     "max_length": lambda v: rewards.max_length(alpha=v),
     "mrt": lambda v: rewards.mrt(alpha=v),
     "grlc": lambda v: rewards.grlc(think_weight=v, answer_weight=v),
