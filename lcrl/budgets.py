@@ -194,7 +194,7 @@ def right_median(*, rows: int, fallback: int, shown_from: int, cap: int | None =
     raise ValueError(f"budget.shown_from must be at least 0, got {shown_from}.")
 
   def kept(medians, prompt_ids):
-    return medians.at[prompt_ids].get(mode="fill", fill_value=jnp.inf)
+    return jnp.asarray(medians).at[prompt_ids].get(mode="fill", fill_value=jnp.inf)
 
   def apply(medians, prompt_ids, *, step, key, group_size):
     del key
