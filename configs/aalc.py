@@ -9,6 +9,10 @@ Tier    B
 Data    MATH's train split as JSON lines in data/math.jsonl; evaluated on data/math500.jsonl
 Run     python -m experiments.train --config=configs/aalc.py --workdir=$WORKDIR
 Smoke   the same with --config=configs/aalc.py:smoke (one CPU, under a minute)
+Fits    h100:8: 63 of 80 GiB a device, at least 152 s a step, with sampling.slots=152,
+        train.micro_batches=1, train.pack=4096, train.micro_tokens=4096
+        v5p:2x2x2: 80 of 95 GiB a device, at least 248 s a step, with train.micro_batches=1,
+        train.pack=4096, train.micro_tokens=4096
 Result  not run yet
 """
 

@@ -9,6 +9,10 @@ Data    questions, answers and the start policy's accuracy of 16 answers as JSON
         --high=1` writes it as pass_rate); evaluated on data/math500.jsonl and data/aime24.jsonl
 Run     python -m experiments.train --config=configs/adapt_think.py --workdir=$WORKDIR
 Smoke   the same with --config=configs/adapt_think.py:smoke (one CPU, under a minute)
+Fits    h100:8: 66 of 80 GiB a device, at least 440 s a step, with sampling.slots=128,
+        train.micro_batches=1, train.pack=17408, train.micro_tokens=17408
+        v5p:2x2x2: 81 of 95 GiB a device, at least 608 s a step, with sampling.slots=160,
+        train.micro_batches=1, train.pack=17408, train.micro_tokens=17408
 Result  not run yet
 """
 

@@ -10,6 +10,10 @@ Data    questions with answers as JSON lines, such as DeepScaleR's, in data/deep
         evaluated on data/math500.jsonl and data/aime24.jsonl
 Run     python -m experiments.train --config=configs/decs.py --workdir=$WORKDIR
 Smoke   the same with --config=configs/decs.py:smoke (one CPU, under a minute)
+Fits    h100:8: 63 of 80 GiB a device, at least 203 s a step, with train.micro_batches=1,
+        train.pack=17408, train.micro_tokens=17408
+        v5p:2x2x2: 63 of 95 GiB a device, at least 344 s a step, with train.micro_batches=1,
+        train.pack=17408, train.micro_tokens=17408
 Result  not run yet
 """
 

@@ -9,6 +9,7 @@ Data    questions with answers as JSON lines, such as DeepScaleR's, in data/deep
         evaluated on data/math500.jsonl and data/aime24.jsonl
 Run     python -m experiments.train --config=configs/thinkless.py --workdir=$WORKDIR
 Smoke   the same with --config=configs/thinkless.py:smoke (one CPU, under a minute)
+Fits    nothing up to h100:64 and v5p:4x4x8: see fit.md
 Result  not run yet
 """
 
