@@ -8,7 +8,7 @@ Source  arXiv:2508.18773 (weights 0, 0.5 and 1 of Kimi's length bonus, 0.5 for l
         problems for the authors' own
 Tier    B
 Data    questions with answers as JSON lines, such as DeepScaleR's, in data/deepscaler.jsonl;
-        evaluated on data/math500.jsonl and data/aime24.jsonl
+        evaluated on data/math500.jsonl
 Run     python -m experiments.train --config=configs/think_dial.py --workdir=$WORKDIR
 Smoke   the same with --config=configs/think_dial.py:smoke (one CPU, under a minute)
 Fits    nothing up to h100:64 and v5p:4x4x8: see fit.md
@@ -58,7 +58,6 @@ def get_config(mode: str = "full") -> config_dict.ConfigDict:
     render=dict(fn="system", templates=PROMPTS), signals=dict(fn="patterns", leak=LEAK)
   )
   c.eval_task = common.math500(render=c.task.render, levels=(0, 1, 2))
-  c.eval_tasks = dict(aime24=common.aime24(render=c.task.render, levels=(0, 1, 2)))
   c.sampling = common.sampling()
   c.optimizer = dict(fn="adamw", learning_rate=1e-6, warmup_steps=20)
   c.mesh = common.fsdp()

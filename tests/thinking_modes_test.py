@@ -40,7 +40,7 @@ def test_a_wrong_answer_of_decs_is_compared_at_every_place():
   mask = mask & (jnp.arange(12) >= 3)[None, None]
   zero = jnp.zeros((1, 2), jnp.int32)
   r = dataclasses.replace(r, mask=mask, signals={"needed": zero, "think_length": zero})
-  got, _ = advantages.decs(max_length=9).apply((), r.scores, r.valid, r)
+  got, _ = jax.jit(advantages.decs(max_length=9).apply)((), r.scores, r.valid, r)
   np.testing.assert_allclose(got[0, 1, 3:6], -(0.5**0.5) * np.ones(3), rtol=1e-5)
 
 
@@ -57,26 +57,19 @@ def test_easy_groups_are_rationed(share, kept):
 
 def test_the_share_of_easy_groups_follows_what_answers_needed():
   stage = filters.easy_share(step_size=1.0, needed=0.5)
-  state, shares = stage.init(), []
+  state, shares, apply = stage.init(), [], jax.jit(stage.apply)
+  r = rollouts([[1, 1, 0]], [[10, 10, 10]])
   for needed in (6, 9, 0, 3):  # of 10; nothing is known of the third
-    r = rollouts([[1, 1, 0]], [[10, 10, 10]])
-    tokens = jnp.full(r.lengths.shape, needed)
-    r = dataclasses.replace(r, signals={"needed": tokens, "think_length": r.lengths})
-    _, state = stage.apply(state, None, r)
+    signals = {"needed": np.full((1, 3), needed), "think_length": r.lengths}
+    _, state = apply(state, None, dataclasses.replace(r, signals=signals))
     shares.append(float(state.share))
   np.testing.assert_allclose(shares, [0.1, 0.4, 0.4, 0.0], atol=1e-6)
 
 
-def read(text, **knobs):
-  signals = build(tasks, dict(fn="answer_chunk", extract="last_number", **knobs), field="signals")
-  return signals.read(
-    Response(
-      tuple(range(len(text))),
-      [True] * len(text),
-      False,
-      text.__getitem__ if False else lambda tokens: text[: len(tokens)],
-    )
-  )
+def read(text):
+  signals = build(tasks, dict(fn="answer_chunk", extract="last_number"), field="signals")
+  tokens = tuple(range(len(text)))
+  return signals.read(Response(tokens, [True] * len(text), False, lambda t: text[: len(t)]))
 
 
 def test_a_chunk_has_the_answer_or_joins_the_next():
@@ -100,12 +93,12 @@ def test_skipping_pays_where_it_costs_less_accuracy_than_its_bonus():
   level = [[0, 0, 0, 1, 1, 1]]
   cheap = asked(rollouts([[1, 1, 0, 1, 0, 1]], [[5] * 6], prompt_ids=[0]), level)
   dear = asked(rollouts([[1, 1, 0, 0, 1, 0]], [[5] * 6], prompt_ids=[1]), level)
-  state = stage.init()
+  state, apply = stage.init(), jax.jit(stage.apply)
   for r, pays in ((cheap, True), (dear, False)):
-    got, state = stage.apply(state, r)
+    got, state = apply(state, r)
     assert float(got[0, :3].sum()) == pytest.approx(0.0, abs=1e-6)  # against themselves
     assert (float(got[0, 3:].mean()) > 0) == pays
-  again, _ = stage.apply(state, asked(rollouts([[1] * 6], [[5] * 6], prompt_ids=[1]), level))
+  again, _ = apply(state, asked(rollouts([[1] * 6], [[5] * 6], prompt_ids=[1]), level))
   np.testing.assert_allclose(again[0, :3], 1 / 3, rtol=1e-5)  # against the first group
 
 
@@ -125,7 +118,7 @@ def test_a_forced_opening_is_learned_although_the_policy_never_draws_it():
   batch, first = forced_batch([1, 0])
   log_probs = jnp.where(first, -20.0, batch.rollouts.sampler_log_probs)
   pay = lambda x: stage.apply((), TokenScores(x), batch)[0]
-  loss, slope = jax.value_and_grad(pay)(log_probs)
+  loss, slope = jax.jit(jax.value_and_grad(pay))(log_probs)
   ratio = jnp.exp((-20.0 - jnp.log(0.5)) / batch.rollouts.lengths)
   clipped = jnp.maximum(ratio[0, 1], 1 - 3e-4)  # of the negative advantage
   np.testing.assert_allclose(loss, (clipped - ratio[0, 0]) / 2, rtol=1e-5)
@@ -145,8 +138,8 @@ def test_the_control_token_weighs_alike_in_long_and_short_responses(per_sequence
 
 def test_a_target_is_the_latest_median_and_then_only_falls():
   stage = budgets.right_median(rows=3, fallback=64, shown_from=2, cap=32)
-  state, told = stage.init(), []
-  ask = partial(stage.apply, prompt_ids=jnp.array([0, 2]), key=None, group_size=3)
+  state, told, learn = stage.init(), [], jax.jit(stage.learn)
+  ask = jax.jit(partial(stage.apply, prompt_ids=jnp.array([0, 2]), key=None, group_size=3))
   steps = [  # of prompts 0 and 2
     ([[1, 1, 1], [0, 0, 0]], [[9, 20, 30], [6, 6, 6]]),
     ([[1, 1, 0], [1, 0, 0]], [[41, 44, 1], [50, 1, 1]]),
@@ -157,7 +150,7 @@ def test_a_target_is_the_latest_median_and_then_only_falls():
     budget, _ = ask(state, step=jnp.array(step))
     told.append((budget.target[:, 0].tolist(), budget.level[:, 0].tolist()))
     r = dataclasses.replace(rollouts(verdicts, lengths, prompt_ids=[0, 2]), budget=budget)
-    state = stage.learn(state, r)
+    state = learn(state, r)
   assert told == [([64, 64], [0, 0]), ([20, 64], [0, 0]), ([42, 50], [1, 1]), ([42, 50], [1, 1])]
   assert state.tolist() == [7.0, float("inf"), 50.0]
   assert (budget.cap == 32).all()
@@ -176,10 +169,10 @@ def test_brevity_pays_once_the_accuracy_is_near_its_target():
   stage = rewards.aalc(max_length=10, alpha=1.0, beta=64.0, decay=0.5)
   r = rollouts([[1, 1, 1]], [[2, 5, 9]])
   observed = lambda right: rollouts([[1] * right + [0] * (4 - right)], [[3] * 4])
-  state, paid = stage.init(), []
+  state, paid, apply, observe = stage.init(), [], jax.jit(stage.apply), jax.jit(stage.observe)
   for right in (None, 2, 2, 2, 2, 2, 2, 2, 2):
-    state = state if right is None else stage.observe(state, observed(right))
-    got, state = stage.apply(state, r)
+    state = state if right is None else observe(state, observed(right))
+    got, state = apply(state, r)
     paid.append(np.asarray(got[0]))
   np.testing.assert_array_equal(paid[0], 1.0)  # nothing was observed
   assert np.ptp(paid[1]) < 1e-6  # half are right of all that the target asks for
@@ -197,7 +190,7 @@ def test_the_dial_leaves_high_effort_alone_and_prices_low_effort_most():
   )
   r = asked(rollouts([[1, 1, 0]] * 3, [[4, 8, 4]] * 3), [[0] * 3, [1] * 3, [2] * 3])
   leak = jnp.array([[False, False, True]] * 3)
-  got, _ = stage.apply(stage.init(), dataclasses.replace(r, signals={"leak": leak}))
+  got, _ = jax.jit(stage.apply)(stage.init(), dataclasses.replace(r, signals={"leak": leak}))
   want = [[1.5, 1.5, -0.5], [1.75, 1.25, -0.5], [2.0, 1.0, -0.5]]
   np.testing.assert_allclose(got, want, rtol=1e-6)
 

@@ -140,10 +140,6 @@ METHODS = {
   "profiled_penalty": dict(
     task=TWO_STEPS, reward=dict(fn="profiled_penalty", rows=8, min_right=1, deviations=-9.0)
   ),
-  "aalc": dict(
-    reward=dict(fn="aalc", max_length=CAP, alpha=1.0, beta=1.0),
-    monitor=dict(every=3, prompts=4),
-  ),
   "adapt_think": dict(
     task=TWO_STEPS | dict(render=dict(fn="prefix", templates=("=1", "#"), counts=True)),
     budget=dict(fn="subgroups", targets=(CAP, 6)),
@@ -151,11 +147,13 @@ METHODS = {
     advantage=dict(fn="raw"),
     loss=dict(fn="forced_opening", shares=(0.5, 0.5), base=dict(fn="sequence_clipped_surrogate")),
   ),
-  "decs": dict(
+  "decs_aalc": dict(
     seed=6,
     task=dict(signals=dict(fn="answer_chunk", extract="last_number", close="#")),
+    reward=dict(fn="aalc", max_length=CAP, alpha=1.0, beta=1.0),
     filter=dict(fn="easy_share", step_size=1.0, needed=0.0),
     train=dict(group_size=2),
+    monitor=dict(every=3, prompts=4),
   ),
   "lapo": dict(
     task=TWO_STEPS | dict(render=dict(fn="prefix", templates=("", "{target}=", "{target}="))),
