@@ -3,15 +3,19 @@
 Source  arXiv:2508.18773 (weights 0, 0.5 and 1 of Kimi's length bonus, 0.5 for leaks; 95 steps of
         high effort with groups replaced, then 40 of all three; 256 prompts, 16 samples, 32,768
         tokens, lr 1e-6, 20 steps of warmup, clip 0.2 and 0.28). Lengths at medium and low effort
-        are meant to be 50 and 25 % of the start's, which its supervised data are cut to:
-        configs/cold_start.py:think_dial. Stand-in: a 7B model for 32B, prompts in our words, open
-        problems for the authors' own
+        are meant to be 50 and 25 % of the start's, which its supervised data are cut to. Stand-in:
+        a 7B model for 32B, prompts in our words, open problems for the authors' own, and its
+        supervised data (`python -m experiments.cold_start --kind=budget_modes`, trained on as
+        configs/cold_start.py:two_modes does)
 Tier    B
 Data    questions with answers as JSON lines, such as DeepScaleR's, in data/deepscaler.jsonl;
         evaluated on data/math500.jsonl
 Run     python -m experiments.train --config=configs/think_dial.py --workdir=$WORKDIR
 Smoke   the same with --config=configs/think_dial.py:smoke (one CPU, under a minute)
-Fits    nothing up to h100:64 and v5p:4x4x8: see fit.md
+Fits    h100:32: 46 of 80 GiB a device, at least 2,706 s a step, with train.micro_batches=1,
+        sampling.slots=16, train.pack=33792, train.micro_tokens=33792
+        v5p:2x4x4: 75 of 95 GiB a device, at least 2,937 s a step, with train.micro_batches=1,
+        sampling.slots=32, train.pack=33792, train.micro_tokens=33792
 Result  not run yet
 """
 
@@ -20,12 +24,9 @@ from ml_collections import config_dict
 from configs import common
 from configs.modes import is_smoke
 from configs.smoke import shrink
+from lcrl.data.cold_start import BUDGET_MODES
 
-PROMPTS = (
-  "Take all the time you need. Explore, try other approaches and verify before you answer.",
-  "Think long enough to be sure of the answer, but no longer: time has its price.",
-  "There is hardly any time. Think only as far as you must, and answer at once.",
-)
+PROMPTS = tuple(system for system, *_ in BUDGET_MODES)  # as in the supervised data
 LEAK = (
   r"</think>.*\b(Wait|Hmm|Actually|Alternatively|However|Let me (think|reconsider|check|verify))\b"
 )

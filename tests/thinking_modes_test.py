@@ -73,12 +73,12 @@ def read(text):
 
 
 def test_a_chunk_has_the_answer_or_joins_the_next():
-  lines = "So 3\nand 3.\nBut hm\nWait, 4\nor so.\nLet us see: 4\nyes</think>4"
-  got = read(lines)
-  assert got["think_length"] == lines.index("</think>")
-  assert lines[: got["needed"]].endswith("or so.\n")  # "But hm" is one line: it joins "Wait"
-  assert read(lines.replace("</think>4", "</think>9"))["needed"] == 0
-  assert read(lines.replace("4\nor", "40\nor"))["needed"] == lines.index("</think>") + 1
+  text = "So 3\nand 3.\nBut 4\nWait, 3\nor so.\nLet us see: 4\nyes</think>4"
+  got = read(text)
+  assert got["think_length"] == text.index("</think>")
+  assert text[: got["needed"]].endswith("or so.\n")  # "But 4" is one line: it joins "Wait"
+  assert read(text.replace("</think>4", "</think>9"))["needed"] == 0
+  assert read(text.replace("But 4", "But 40"))["needed"] == text.index("</think>") + 1
 
 
 ADAPT = dict(reference=rewards.first_accuracy_reference(rows=2))
@@ -102,8 +102,17 @@ def test_skipping_pays_where_it_costs_less_accuracy_than_its_bonus():
   np.testing.assert_allclose(again[0, :3], 1 / 3, rtol=1e-5)  # against the first group
 
 
+def test_accuracies_of_the_start_come_from_the_rows():
+  stage = rewards.adapt_think(bonus=0.5, reference=rewards.signal_reference(name="start"))
+  assert stage.needs == ("start",)
+  r = asked(rollouts([[1, 0]], [[5, 5]]), [[0, 1]])
+  start = tasks.row_numbers(start="pass_rate").read(Response((), (), False, str, {"pass_rate": 1}))
+  r = dataclasses.replace(r, signals={"start": jnp.full((1, 2), start["start"] / 4)})
+  np.testing.assert_allclose(stage.apply(stage.init(), r)[0], [[0.75, 0.25]])
+
+
 def forced_batch(level):
-  r = asked(random_rollouts(prompts=1, group=2), [level])
+  r = asked(random_rollouts(4, prompts=1, group=2), [level])
   first = r.mask & (jnp.cumsum(r.mask, -1) == 1)
   weights = losses.sequence_mean(r.mask, r.valid)
   advantages_ = jnp.array([[1.0, -1.0]])
