@@ -3,10 +3,10 @@
 Source  arXiv:2508.18773 (weights 0, 0.5 and 1 of Kimi's length bonus, 0.5 for leaks; 95 steps of
         high effort with groups replaced, then 40 of all three; 256 prompts, 16 samples, 32,768
         tokens, lr 1e-6, 20 steps of warmup, clip 0.2 and 0.28). Lengths at medium and low effort
-        are meant to be 50 and 25 % of the start's, which its supervised data are cut to. Stand-in:
-        a 7B model for 32B, prompts in our words, open problems for the authors' own, and its
-        supervised data (`python -m experiments.cold_start --kind=budget_modes`, trained on as
-        configs/cold_start.py:two_modes does)
+        are meant to be 50 and 25 % of the start's, as in its supervised data. Stand-in: a 7B model
+        for 32B, prompts in our words, open problems for the authors' own, and cut chains of
+        `python -m experiments.cold_start --kind=budget_modes` for those data, trained on as
+        configs/cold_start.py:two_modes does
 Tier    B
 Data    questions with answers as JSON lines, such as DeepScaleR's, in data/deepscaler.jsonl;
         evaluated on data/math500.jsonl
