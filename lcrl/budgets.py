@@ -175,11 +175,12 @@ def effort(
 
 
 def right_median(*, rows: int, fallback: int, shown_from: int, cap: int | None = None) -> Stage:
-  """LAPO: a prompt's target is the median length of its right answers, told from a step on.
+  """LAPO: a prompt's target is the median length of its right answers; later the prompt states it.
 
-  Up to `shown_from` it is that of the latest group, and unknown again after a group without a right
-  answer; then it only falls. An unknown target is `fallback`. Levels: 0 the prompt does not show
-  the target, 1 it does, 2 it shows the fallback. State: [rows] float32, inf where unknown.
+  In the first `shown_from` steps it is that of the latest group, and unknown after a group without
+  a right answer; from then on it only falls. An unknown target is `fallback`. Levels: 0 the prompt
+  does not show the target, 1 it does, 2 it shows the fallback. State: [rows] float32, inf where
+  unknown.
 
   Source: LAPO, arXiv:2507.15758 (fallback 4096, the cap).
 

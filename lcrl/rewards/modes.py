@@ -179,8 +179,9 @@ def adapt_think(
     found = reference.numbers(state).items()
     return {f"adapt_think/{name.removeprefix('effort/')}": x for name, x in found}
 
-  stage = shaped_with_state(base, reference.init, shape, numbers=numbers)
-  return stage._replace(needs=(*stage.needs, *reference.needs), rows=reference.rows or stage.rows)
+  stage = shaped_with_state(base, reference.init, shape, numbers=numbers, needs=reference.needs)
+  rows = [n for n in (stage.rows, reference.rows) if n]
+  return stage._replace(rows=min(rows, default=0))
 
 
 def thinkless_reward(

@@ -111,11 +111,13 @@ def row_numbers(**fields: str) -> Signals:
   """
 
   def read(response: Response) -> Mapping[str, float]:
-    found = {name: response.row.get(field) for name, field in fields.items()}
-    for name, x in found.items():
+    found: dict[str, float] = {}
+    for name, field in fields.items():
+      x = response.row.get(field)
       if isinstance(x, bool) or not isinstance(x, int | float) or not math.isfinite(x):
-        raise ValueError(f"the row of a prompt has no number {fields[name]!r}, got {x!r}.")
-    return {name: float(x) for name, x in found.items()}
+        raise ValueError(f"the row of a prompt has no number {field!r}, got {x!r}.")
+      found[name] = float(x)
+    return found
 
   return Signals(dict.fromkeys(fields, float), read)
 
