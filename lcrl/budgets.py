@@ -3,6 +3,7 @@
 A stage gives every rollout a target, which rewards compare with, a cap, where the sampler stops,
 and a level, which selects a prompt template. `apply(state, prompt_ids, *, step, key, group_size)`
 is called once to sample and once more in `shape`, with the same key, where the state advances.
+A stage that learns from rollouts has `learn`, which `shape` calls before that.
 """
 
 from __future__ import annotations
@@ -15,8 +16,8 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 
-from lcrl.masked import as_float
-from lcrl.types import Budget, Stage
+from lcrl.masked import as_float, masked_mean, masked_quantile
+from lcrl.types import Budget, Rollouts, Stage
 
 __all__ = [
   "cosine_cycle",
@@ -29,6 +30,7 @@ __all__ = [
   "geometric_points_length",
   "linear_points",
   "linear_points_length",
+  "right_median",
   "scheduled",
   "stair",
   "stair_cosine",
@@ -170,6 +172,63 @@ def effort(
     return Budget(targets[level], jnp.full(shape, cap, jnp.int32), level), state
 
   return Stage(init=lambda: (), apply=apply)
+
+
+def right_median(*, rows: int, fallback: int, shown_from: int, cap: int | None = None) -> Stage:
+  """LAPO: a prompt's target is the median length of its right answers; later the prompt states it.
+
+  In the first `shown_from` steps it is that of the latest group, and unknown after a group without
+  a right answer; from then on it only falls. An unknown target is `fallback`. Levels: 0 the prompt
+  does not show the target, 1 it does, 2 it shows the fallback. State: [rows] float32, inf where
+  unknown.
+
+  Source: LAPO, arXiv:2507.15758 (fallback 4096, the cap).
+
+  Args:
+    rows: of the data set.
+    fallback: tokens.
+    shown_from: steps of the first stage.
+    cap: where the sampler stops; None: at `fallback`.
+  """
+  _check(rows=rows, fallback=fallback, cap=fallback if cap is None else cap)
+  if shown_from < 0:
+    raise ValueError(f"budget.shown_from must be at least 0, got {shown_from}.")
+
+  def kept(medians, prompt_ids):
+    return jnp.asarray(medians).at[prompt_ids].get(mode="fill", fill_value=jnp.inf)
+
+  def apply(medians, prompt_ids, *, step, key, group_size):
+    del key
+    median = kept(medians, prompt_ids)
+    known = jnp.isfinite(median)
+    # A median may be half a token more than a whole number, which the prompt rounds down.
+    target = jnp.where(known, jnp.maximum(jnp.where(known, median, 1.0), 1.0), fallback)
+    budget = _budget(target, fallback if cap is None else cap, group_size)
+    level = jnp.where(step >= shown_from, jnp.where(known, 1, 2), 0).astype(jnp.int32)
+    level = jnp.broadcast_to(level[:, None], budget.target.shape)
+    return dataclasses.replace(budget, level=level), medians
+
+  def learn(medians, r: Rollouts):
+    right = r.correct & r.valid
+    new = jnp.where(jnp.any(right, -1), masked_quantile(r.lengths, right, 0.5), jnp.inf)
+    new = new.astype(medians.dtype)
+    new = jnp.where(r.budget.level[:, 0] > 0, jnp.minimum(kept(medians, r.prompt_ids), new), new)
+    # Rows of padding change nothing; of a prompt that stands in a batch twice the smaller counts.
+    ids = jnp.where(jnp.any(r.valid, -1), r.prompt_ids, rows)
+    return medians.at[ids].set(jnp.inf, mode="drop").at[ids].min(new, mode="drop")
+
+  def numbers(medians):
+    known = jnp.isfinite(medians)
+    mean = jnp.where(jnp.any(known), masked_mean(medians, known), jnp.nan)
+    return {"right_median/rows_known": jnp.mean(as_float(known)), "right_median/length": mean}
+
+  return Stage(
+    init=lambda: jnp.full(rows, jnp.inf, jnp.float32),
+    apply=apply,
+    rows=rows,
+    numbers=numbers,
+    learn=learn,
+  )
 
 
 def scheduled(*, schedule: Schedule, cap: int | None = None) -> Stage:

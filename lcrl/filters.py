@@ -21,6 +21,8 @@ __all__ = [
   "adaptive_shortest",
   "all_right",
   "difficulty_count",
+  "easy_share",
+  "easy_share_groups",
   "keep_all",
   "lowest",
   "mixed_correctness",
@@ -183,3 +185,60 @@ def adaptive_shortest(
     return {f"adaptive_shortest/{name}": x for name, x in values.items()}
 
   return Stage(init=init, apply=apply, numbers=numbers)
+
+
+def easy_share_groups(correct: jax.Array, valid: jax.Array, share: jax.Array) -> jax.Array:
+  """Mixed groups, and of the all-right ones as many as make up `share` of what is kept.
+
+    all-right groups kept = floor(share / (1 - share) * mixed groups), the first of the batch
+
+  All-wrong groups are dropped. The order is that of the whole batch. Source: the curriculum of
+  DECS, arXiv:2509.25827, whose code draws the all-right groups. [B, G], [B, G], [] -> [B, G] bool.
+
+  >>> correct = jnp.array([[1, 0], [1, 1], [0, 0], [1, 1]])
+  >>> print(easy_share_groups(correct, jnp.ones((4, 2), bool), jnp.array(0.5))[:, 0])
+  [ True  True False False]
+  """
+  same_groups(correct=correct, valid=valid)
+  one_or_each({"the batch": jnp.zeros(())}, share=share)
+  right = correct.astype(bool)
+  easy = jnp.any(valid, -1) & jnp.all(right | ~valid, -1)
+  mixed = jnp.any(right & valid, -1) & ~easy
+  # The slack keeps a number that is whole from becoming the one below it by rounding.
+  most = jnp.floor(share / jnp.maximum(1.0 - share, 1e-6) * jnp.sum(mixed) + 1e-4)
+  return valid & (mixed | (easy & (jnp.cumsum(easy) <= most)))[:, None]
+
+
+class EasyShare(NamedTuple):
+  share: jax.Array  # [] float32, kappa
+  needed: jax.Array  # [] float32, mean over right answers of needed / think_length
+
+
+def easy_share(*, step_size: float = 0.2, needed: float = 0.5, most: float = 0.9) -> Stage:
+  """DECS's curriculum: `easy_share_groups`, with more easy prompts the less right answers waste.
+
+    share <- clip(share + step_size * (needed - needed a step before), 0, most), 0 at first
+
+  `needed` is the mean over right answers of the share of their thinking up to the answer (signals
+  `needed` and `think_length`, [B, G] tokens; an answer that never stands there does not count), and
+  the argument is what it starts with. The paper clips at the share of all-right groups that were
+  sampled, which is unknown where groups are replaced; its code does not clip, and counts chunks.
+  """
+  if not 0 <= most < 1:
+    raise ValueError(f"most must be in [0, 1), got {most}.")
+
+  def apply(state: EasyShare, rewards, r: Rollouts):
+    tokens = as_float(r.signals["needed"])
+    counted = r.correct & r.valid & (tokens > 0)
+    part = tokens / jnp.maximum(r.signals["think_length"], 1)
+    new = jnp.where(jnp.any(counted), masked_mean(part, counted), state.needed)
+    share = jnp.clip(state.share + step_size * (new - state.needed), 0.0, most)
+    keep = easy_share_groups(r.correct, r.valid, state.share)
+    return keep, EasyShare(*(x.astype(jnp.float32) for x in (share, new)))
+
+  return Stage(
+    init=lambda: EasyShare(jnp.zeros((), jnp.float32), jnp.asarray(needed, jnp.float32)),
+    apply=apply,
+    needs=("needed", "think_length"),
+    numbers=lambda s: {"easy_share/share": s.share, "easy_share/needed": s.needed},
+  )

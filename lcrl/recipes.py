@@ -100,15 +100,20 @@ def switch_after(counts: Sequence[int], stages: Sequence[Stage], *, coupled: boo
     out, states = jax.lax.switch(active(state), branches, state.states)
     return out, ScheduleState(state.applied + 1, states)
 
-  def observe(state: ScheduleState, monitor):
-    def branch(i: int):
-      observe_one = stages[i].observe
-      if observe_one is None:
-        return lambda states: states
-      return lambda states: _replaced(states, i, observe_one(states[i], monitor))
+  def seen_by(field: str):
+    """(state, rollouts) -> state: what the active stage's function `field` makes of rollouts."""
 
-    branches = [branch(i) for i in range(len(stages))]
-    return state._replace(states=jax.lax.switch(active(state), branches, state.states))
+    def change(state: ScheduleState, rollouts):
+      def branch(i: int):
+        function = getattr(stages[i], field)
+        if function is None:
+          return lambda states: states
+        return lambda states: _replaced(states, i, function(states[i], rollouts))
+
+      branches = [branch(i) for i in range(len(stages))]
+      return state._replace(states=jax.lax.switch(active(state), branches, state.states))
+
+    return change
 
   def collect(state: ScheduleState, field: str, *inputs, absent: float):
     """By name what the active stage's function `field` returns; `absent` where it has no value."""
@@ -129,13 +134,14 @@ def switch_after(counts: Sequence[int], stages: Sequence[Stage], *, coupled: boo
     init=lambda: ScheduleState(jnp.zeros((), jnp.int32), tuple(stage.init() for stage in stages)),
     apply=apply,
     needs=tuple(dict.fromkeys(name for stage in stages for name in stage.needs)),
-    observe=observe if has("observe") else None,
+    observe=seen_by("observe") if has("observe") else None,
     coupled=coupled or has("coupled"),
     rows=min(rows, default=0),
     targets=targets if has("targets") else None,
     numbers=lambda s: collect(s, "numbers", absent=jnp.nan) | {"turn": active(s)},
     fractions=fractions if has("fractions") else None,
     terms=(lambda state, r: collect(state, "terms", r, absent=0.0)) if has("terms") else None,
+    learn=seen_by("learn") if has("learn") else None,
   )
 
 

@@ -197,6 +197,8 @@ class Stage(NamedTuple):
   # Of a reward: (state before apply, rollouts) -> {stage: [B, G]}, what each stage adds to the
   # reward, innermost first; they sum to it.
   terms: Callable | None = None
+  # Of a budget: (state, rollouts) -> state, once a step on the batch that trains, before `apply`.
+  learn: Callable | None = None
 
 
 S = TypeVar("S")

@@ -101,7 +101,7 @@ def test_a_chain_has_right_answers_of_falling_length(tmp_path):
 @pytest.mark.parametrize(
   ("kind", "other", "options", "message"),
   [
-    ("x", False, {}, "--kind=x is not one of adactrl, light_r1_first"),
+    ("x", False, {}, "--kind=x is not one of adactrl, budget_modes"),
     ("problems", True, {}, "--kind=problems reads the answers of --answers alone"),
     ("adactrl", False, {}, "reads the answers of --answers and of --other"),
     ("problems", False, {"below": 0.1}, "--below is nothing that --kind=problems takes"),
@@ -119,3 +119,19 @@ def test_answers_without_a_field_are_refused():
     cold_start.by_prompt([{"prompt": [], "text": "", "tokens": 1, "reference": ""}])
   with pytest.raises(ValueError, match="there are no answers"):
     cold_start.by_prompt([])
+
+
+def test_budget_modes_cut_the_thinking_and_keep_the_answer():
+  thinking = "".join(f"line {i}\n" for i in range(8))
+  text = f"{thinking}</think>\n42"
+  ask = [{"role": "system", "content": "Sums."}, {"role": "user", "content": "6 * 7?"}]
+  right = dict(prompt=ask, text=text, correct=True, tokens=9, reference="42")
+  open_ended = right | dict(text=thinking)
+  wrong = right | dict(prompt=ask[1:], correct=False)
+  high, medium, low = cold_start.budget_modes(cold_start.by_prompt([open_ended, right, wrong]))
+  assert high["response"] == text
+  assert medium["response"].startswith("line 0\nline 1\nline 2\nline 3\nThat")
+  assert low["response"].startswith("line 0\nline 1\nTime")
+  assert medium["response"].endswith("</think>\n42")
+  assert low["prompt"][0]["content"].startswith("Sums.There is hardly any time.")
+  assert [row["prompt"][1] for row in (high, medium, low)] == [ask[1]] * 3

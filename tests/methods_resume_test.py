@@ -62,12 +62,32 @@ def shows_dapo(run, batches):
   assert all(k.all() for k in kept), "a round was not refilled"
 
 
+def shows_lapo(run, batches):
+  """From the third step on a response begins with the median of its prompt's right answers."""
+  assert not any(b.rollouts.budget.level.any() for b in batches[:2])
+  for batch in batches[2:]:
+    r = batch.rollouts
+    for row, mask, target in zip(r.tokens[:, 0], r.mask[:, 0], r.budget.target[:, 0], strict=True):
+      assert WORDS.decode(row[: mask.argmax()]).endswith(f"{target}=")
+  assert any((b.rollouts.budget.target < CAP).any() for b in batches[2:])
+
+
+def shows_adapt_think(run, batches):
+  r = batches[0].rollouts
+  for b, g in np.ndindex(r.lengths.shape):
+    said = r.tokens[b, g][r.mask[b, g]].tolist()
+    assert WORDS.decode(said).startswith(("=1", "=1", "#", "#")[g])
+  assert (r.lengths[:, 2:] <= 6).all()
+
+
 SHOWS = {
   "l1_exact": shows_l1,
   "hbpo": shows_hbpo,
   "dot": shows_dot,
   "pear": shows_pear,
   "dapo": shows_dapo,
+  "lapo": shows_lapo,
+  "adapt_think": shows_adapt_think,
 }
 
 

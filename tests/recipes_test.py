@@ -51,6 +51,19 @@ def test_only_the_stage_whose_turn_it_is_observes():
   assert np.any(want.own.targets != 5)
 
 
+def test_only_the_budget_whose_turn_it_is_learns():
+  median = budgets.right_median(rows=4, fallback=9, shown_from=0)
+  r = random_rollouts()
+  for counts, stages, learns in (
+    ([1], [median, budgets.fixed(target=8)], True),
+    ([1], [budgets.fixed(target=8), median], False),
+  ):
+    stage = recipes.switch_after(counts, stages)
+    new = jax.jit(stage.learn)(stage.init(), r).states[not learns]
+    assert np.isfinite(new).any() == learns
+  assert recipes.switch_after([1], [budgets.fixed(target=8)] * 2).learn is None
+
+
 def test_budgets_advantages_and_losses_take_turns():
   r = random_rollouts()
   budget = recipes.switch_after([1], [budgets.fixed(target=8), budgets.uniform(low=2, high=4)])

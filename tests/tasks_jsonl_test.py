@@ -48,6 +48,14 @@ def test_math_layout(tmp_path):
   assert [p.id for p in task.prompts] == [0, 1]
 
 
+def test_fields_are_kept_for_signals_by_name(tmp_path):
+  task = make(tmp_path, MATH, question="problem", keep=("level",))
+  assert [p.row for p in task.prompts] == [{"level": 1}, {"level": 3}]
+  assert make(tmp_path, MATH, question="problem").prompts[0].row is None
+  with pytest.raises(ValueError, match=r"line 1: no field 'pass_rate'; it has problem,"):
+    make(tmp_path, MATH, question="problem", keep=("pass_rate",))
+
+
 @pytest.mark.parametrize(
   "answer, reference, score",
   [

@@ -18,6 +18,9 @@ from lcrl.advantages.components import component_average as component_average
 from lcrl.advantages.components import component_average_advantage as component_average_advantage
 from lcrl.advantages.components import gdpo as gdpo
 from lcrl.advantages.components import gdpo_advantage as gdpo_advantage
+from lcrl.advantages.decoupled import decoupled_reward as decoupled_reward
+from lcrl.advantages.decoupled import decs as decs
+from lcrl.advantages.decoupled import place_normalized_advantage as place_normalized_advantage
 from lcrl.advantages.difficulty import difficulty_weight as difficulty_weight
 from lcrl.advantages.difficulty import difficulty_weighted as difficulty_weighted
 from lcrl.advantages.difficulty import (
@@ -66,6 +69,8 @@ __all__ = [
   "compression_reward",
   "cosine_restarts",
   "cosine_restarts_weight",
+  "decoupled_reward",
+  "decs",
   "dense_repetition_reward",
   "difficulty_weight",
   "difficulty_weighted",
@@ -82,6 +87,7 @@ __all__ = [
   "leave_one_out_advantage",
   "multi_discount",
   "multi_discount_return",
+  "place_normalized_advantage",
   "qglas",
   "qglas_advantage",
   "qglas_weight",

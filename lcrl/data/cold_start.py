@@ -14,8 +14,38 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["adactrl", "light_r1_first", "light_r1_second", "mixchain", "problems", "two_modes"]
+from lcrl.tasks import render
+from lcrl.tasks.task import Prompt
 
+__all__ = [
+  "adactrl",
+  "budget_modes",
+  "light_r1_first",
+  "light_r1_second",
+  "mixchain",
+  "problems",
+  "two_modes",
+]
+
+CLOSE = "</think>"
+# Of high, medium and low effort: the system prompt, the share of the thinking, and how it ends.
+BUDGET_MODES = (
+  (
+    "Take all the time you need. Explore, try other approaches and verify before you answer.",
+    1.0,
+    "",
+  ),
+  (
+    "Think long enough to be sure of the answer, but no longer: time has its price.",
+    0.5,
+    "That is thorough enough; now I can answer.\n",
+  ),
+  (
+    "There is hardly any time. Think only as far as you must, and answer at once.",
+    0.25,
+    "Time is short, so I answer now.\n",
+  ),
+)
 Row = Mapping[str, Any]
 Prompts = dict[str, list[Row]]  # a key of the prompt -> its samples
 
@@ -111,6 +141,34 @@ def two_modes(
   both = [key for key in short if solved(short, key) and solved(long, key)]
   brief = _imitated(short, both, _shortest, opening=openings[0])
   return brief + _imitated(long, both, _drawn(seed), opening=openings[1])
+
+
+def budget_modes(answers: Prompts, *, seed: int = 0) -> list[dict[str, Any]]:
+  """A right answer to each prompt, drawn by the seed, at three levels of effort: its thinking
+  whole, cut to a half, and to a quarter, each with the system prompt of its level (`BUDGET_MODES`).
+
+  Thinking is cut by characters, at the end of a line. Source: Budget-Mode SFT of ThinkDial,
+  arXiv:2508.18773. It has the answer written anew behind cut thinking and keeps what is right;
+  here the answer stays.
+  """
+  found: list[dict[str, Any]] = []
+  draw = _drawn(seed)
+  for samples in answers.values():
+    right = [row for row in samples if row["correct"] and CLOSE in row["text"]]
+    if not right:
+      continue
+    row = draw(right)
+    thinking, _, answer = row["text"].partition(CLOSE)
+    for system, share, ending in BUDGET_MODES:
+      asked = render.system(system)(Prompt(0, tuple(row["prompt"]), None), 0, 0).messages
+      text = _lines(thinking, share) + ending + CLOSE + answer
+      found.append({"prompt": [*asked], "response": text})
+  return found
+
+
+def _lines(text: str, share: float) -> str:
+  """The whole lines within the first `share` of the text."""
+  return text if share == 1 else text[: text.rfind("\n", 0, int(share * len(text))) + 1]
 
 
 def mixchain(*levels: Prompts) -> list[dict[str, Any]]:

@@ -16,6 +16,8 @@ from lcrl.losses.draft_tree import tree_reward as tree_reward
 from lcrl.losses.drpo import drpo as drpo
 from lcrl.losses.drpo import drpo_loss as drpo_loss
 from lcrl.losses.drpo import drpo_positive_weights as drpo_positive_weights
+from lcrl.losses.forced_opening import forced_opening as forced_opening
+from lcrl.losses.forced_opening import opening_log_probs as opening_log_probs
 from lcrl.losses.kl import abs_kl as abs_kl
 from lcrl.losses.kl import k1_kl as k1_kl
 from lcrl.losses.kl import k2_kl as k2_kl
@@ -113,6 +115,7 @@ from lcrl.losses.surrogates import sapo_loss as sapo_loss
 from lcrl.losses.surrogates import sequence_ratio as sequence_ratio
 from lcrl.losses.surrogates import surrogate_fractions as surrogate_fractions
 from lcrl.losses.surrogates import token_ratio as token_ratio
+from lcrl.losses.weights import control_token as control_token
 from lcrl.losses.weights import fixed_length as fixed_length
 from lcrl.losses.weights import fixed_total as fixed_total
 from lcrl.losses.weights import sequence_mean as sequence_mean
@@ -144,6 +147,7 @@ __all__ = [
   "clipped_surrogate_loss",
   "combined_loss",
   "common_length_weights",
+  "control_token",
   "cpo",
   "cpo_loss",
   "cpo_simpo",
@@ -161,6 +165,7 @@ __all__ = [
   "expected_accepted_length",
   "fixed_length",
   "fixed_total",
+  "forced_opening",
   "forward_kl_reward",
   "general_preference_loss",
   "hinge_link",
@@ -194,6 +199,7 @@ __all__ = [
   "nca_loss",
   "nll",
   "nll_loss",
+  "opening_log_probs",
   "orpo",
   "orpo_loss",
   "power_reward",

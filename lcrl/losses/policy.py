@@ -23,6 +23,8 @@ from lcrl.losses.correction import truncated_importance as truncated_importance
 from lcrl.losses.drpo import drpo as drpo
 from lcrl.losses.drpo import drpo_loss as drpo_loss
 from lcrl.losses.drpo import drpo_positive_weights as drpo_positive_weights
+from lcrl.losses.forced_opening import forced_opening as forced_opening
+from lcrl.losses.forced_opening import opening_log_probs as opening_log_probs
 from lcrl.losses.kl import TokenKL
 from lcrl.losses.kl import abs_kl as abs_kl
 from lcrl.losses.kl import absolute as absolute
@@ -63,6 +65,7 @@ __all__ = [
   "drpo",
   "drpo_loss",
   "drpo_positive_weights",
+  "forced_opening",
   "high_covariance",
   "hinge",
   "importance_ratio",
@@ -80,6 +83,7 @@ __all__ = [
   "mode_switch",
   "mode_switch_hinge_loss",
   "mode_switch_logistic_loss",
+  "opening_log_probs",
   "opening_logits",
   "rejected",
   "rejected_importance",

@@ -18,7 +18,14 @@ import jax.numpy as jnp
 from lcrl.checks import per_row, positive
 from lcrl.masked import AxisName, as_float, total
 
-__all__ = ["fixed_length", "fixed_total", "sequence_mean", "sequence_sum", "token_mean"]
+__all__ = [
+  "control_token",
+  "fixed_length",
+  "fixed_total",
+  "sequence_mean",
+  "sequence_sum",
+  "token_mean",
+]
 
 
 def __dir__() -> list[str]:
@@ -87,6 +94,37 @@ def sequence_sum(mask: jax.Array, keep: jax.Array, *, axis_name: AxisName = None
   """
   tokens = _tokens(mask, keep)
   return _share(tokens, total(jnp.sum(jnp.any(tokens > 0, -1)), axis_name))
+
+
+def control_token(
+  mask: jax.Array,
+  keep: jax.Array,
+  *,
+  alpha: float = 1e-3,
+  per_sequence: bool = True,
+  axis_name: AxisName = None,
+) -> jax.Array:
+  """A response's first token, which chooses the mode, weighs alpha / rows, whatever the length.
+
+  The others as by `sequence_mean`, or as by `token_mean` (`per_sequence=False`). A weight that the
+  whole response shared would vanish beside thousands of tokens of thinking. Source: DeGRPO of
+  Thinkless, arXiv:2505.13379; its code has the mean over tokens, and weighs KL by tokens alike.
+
+  Args:
+    mask: [..., T] bool, sampled tokens.
+    keep: [...] bool, rows that train.
+  Returns: [..., T] float weights, summing to 1 + alpha over rows of two tokens or more.
+
+  >>> mask = jnp.array([[True, True, True], [True, True, False]])
+  >>> print(control_token(mask, jnp.array([True, True]), alpha=0.1))
+  [[0.05 0.25 0.25]
+   [0.05 0.5  0.  ]]
+  """
+  tokens = _tokens(mask, keep) > 0
+  first = tokens & (jnp.cumsum(tokens, -1) == 1)
+  rest = sequence_mean if per_sequence else token_mean
+  control = sequence_sum(first, keep, axis_name=axis_name)
+  return alpha * control + rest(tokens & ~first, keep, axis_name=axis_name)
 
 
 def fixed_length(

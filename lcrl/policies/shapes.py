@@ -36,6 +36,7 @@ SHAPES = {
 # Folders that configs name -> the shape of the model in them.
 FOLDERS = {
   "DeepSeek-R1-Distill-Qwen-1.5B": "r1-distill-qwen-1.5b",
+  "Thinkless-1.5B-Warmup": "r1-distill-qwen-1.5b",
   "DeepScaleR-1.5B-Preview": "r1-distill-qwen-1.5b",
   "DLER-R1-1.5B": "r1-distill-qwen-1.5b",
   "L1-Qwen-1.5B-Exact": "r1-distill-qwen-1.5b",
@@ -44,6 +45,7 @@ FOLDERS = {
   "Qwen2.5-3B": "qwen2.5-3b",
   "Qwen2.5-7B": "qwen2.5-7b",
   "Qwen2.5-7B-Instruct": "qwen2.5-7b",
+  "Qwen2.5-7B-budget-modes": "qwen2.5-7b",
   "Qwen2.5-Math-7B": "qwen2.5-7b",
   "Qwen2.5-32B": "qwen2.5-32b",
   "Light-R1-14B-SFT": "qwen2.5-14b",

@@ -49,6 +49,10 @@ from lcrl.rewards.curves import length_range as length_range
 from lcrl.rewards.curves import length_range_reward as length_range_reward
 from lcrl.rewards.curves import turning_score as turning_score
 from lcrl.rewards.curves import word_range as word_range
+from lcrl.rewards.dial import leak_penalty as leak_penalty
+from lcrl.rewards.dial import leak_penalty_reward as leak_penalty_reward
+from lcrl.rewards.dial import level_shortness as level_shortness
+from lcrl.rewards.dial import level_shortness_reward as level_shortness_reward
 from lcrl.rewards.difficulty import accuracy_level as accuracy_level
 from lcrl.rewards.difficulty import covering_length as covering_length
 from lcrl.rewards.difficulty import expected_right as expected_right
@@ -57,6 +61,10 @@ from lcrl.rewards.difficulty import length_coverage as length_coverage
 from lcrl.rewards.difficulty import length_thresholds as length_thresholds
 from lcrl.rewards.difficulty import tiered_limit as tiered_limit
 from lcrl.rewards.difficulty import tiered_truncation as tiered_truncation
+from lcrl.rewards.discovered import bell_length as bell_length
+from lcrl.rewards.discovered import bell_length_reward as bell_length_reward
+from lcrl.rewards.discovered import right_range as right_range
+from lcrl.rewards.discovered import right_range_reward as right_range_reward
 from lcrl.rewards.efforts import Term as Term
 from lcrl.rewards.efforts import effort as effort
 from lcrl.rewards.efforts import length_gate as length_gate
@@ -91,12 +99,16 @@ from lcrl.rewards.models import preferred as preferred
 from lcrl.rewards.models import win_rate_reward as win_rate_reward
 from lcrl.rewards.modes import adactrl as adactrl
 from lcrl.rewards.modes import adactrl_reward as adactrl_reward
+from lcrl.rewards.modes import adapt_think as adapt_think
+from lcrl.rewards.modes import adapt_think_reward as adapt_think_reward
 from lcrl.rewards.modes import calibration_score as calibration_score
 from lcrl.rewards.modes import easy_length_score as easy_length_score
 from lcrl.rewards.modes import mode_accuracy as mode_accuracy
 from lcrl.rewards.modes import mode_is_preferred as mode_is_preferred
 from lcrl.rewards.modes import preferred_mode as preferred_mode
 from lcrl.rewards.modes import preferred_mode_reward as preferred_mode_reward
+from lcrl.rewards.modes import thinkless as thinkless
+from lcrl.rewards.modes import thinkless_reward as thinkless_reward
 from lcrl.rewards.parts import grlc as grlc
 from lcrl.rewards.parts import grlc_reward as grlc_reward
 from lcrl.rewards.parts import relative_shortness as relative_shortness
@@ -116,11 +128,13 @@ from lcrl.rewards.reference import shorter_better as shorter_better
 from lcrl.rewards.reference import shorter_better_reward as shorter_better_reward
 from lcrl.rewards.reference import solve_rate as solve_rate
 from lcrl.rewards.references import Reference as Reference
+from lcrl.rewards.references import first_accuracy_reference as first_accuracy_reference
 from lcrl.rewards.references import first_mean_reference as first_mean_reference
 from lcrl.rewards.references import fixed_reference as fixed_reference
 from lcrl.rewards.references import group_mean_reference as group_mean_reference
 from lcrl.rewards.references import right_percentile_reference as right_percentile_reference
 from lcrl.rewards.references import running_mean_reference as running_mean_reference
+from lcrl.rewards.references import signal_reference as signal_reference
 from lcrl.rewards.relative import grpo_lead as grpo_lead
 from lcrl.rewards.relative import grpo_lead_reward as grpo_lead_reward
 from lcrl.rewards.relative import linear_penalty as linear_penalty
@@ -144,6 +158,8 @@ from lcrl.rewards.signals import pear as pear
 from lcrl.rewards.signals import pear_reward as pear_reward
 from lcrl.rewards.signals import phase_entropy as phase_entropy
 from lcrl.rewards.steered import a_dlp as a_dlp
+from lcrl.rewards.steered import aalc as aalc
+from lcrl.rewards.steered import aalc_reward as aalc_reward
 from lcrl.rewards.steered import accuracy_price as accuracy_price
 from lcrl.rewards.steered import right_length_quantile as right_length_quantile
 from lcrl.rewards.steered import toggle as toggle
@@ -169,6 +185,8 @@ __all__ = [
   "Reference",
   "Term",
   "a_dlp",
+  "aalc",
+  "aalc_reward",
   "accuracy_level",
   "accuracy_price",
   "acoer",
@@ -176,12 +194,16 @@ __all__ = [
   "acoer_score",
   "adactrl",
   "adactrl_reward",
+  "adapt_think",
+  "adapt_think_reward",
   "alp",
   "alp_reward",
   "answer_truncation",
   "band",
   "band_factor",
   "band_score",
+  "bell_length",
+  "bell_length_reward",
   "calibration_score",
   "component_mix",
   "conciseness",
@@ -209,6 +231,7 @@ __all__ = [
   "exact_length",
   "exact_length_reward",
   "expected_right",
+  "first_accuracy_reference",
   "first_mean_reference",
   "fixed_reference",
   "format_length",
@@ -236,6 +259,8 @@ __all__ = [
   "laser_d",
   "lcr1",
   "lcr1_reward",
+  "leak_penalty",
+  "leak_penalty_reward",
   "learned",
   "learned_reward",
   "length_coverage",
@@ -256,6 +281,8 @@ __all__ = [
   "level_penalty_reward",
   "level_price",
   "level_price_reward",
+  "level_shortness",
+  "level_shortness_reward",
   "linear_history",
   "linear_history_score",
   "linear_penalty",
@@ -290,6 +317,8 @@ __all__ = [
   "repetition_reward",
   "right_length_quantile",
   "right_percentile_reference",
+  "right_range",
+  "right_range_reward",
   "rule_fraction",
   "rule_fraction_reward",
   "running_mean_reference",
@@ -299,6 +328,7 @@ __all__ = [
   "shortest_right_length",
   "sigmoid_length",
   "sigmoid_length_reward",
+  "signal_reference",
   "smart_thinker",
   "smart_thinker_length",
   "smart_thinker_reward",
@@ -309,6 +339,8 @@ __all__ = [
   "step_bonus_reward",
   "target_band",
   "target_band_reward",
+  "thinkless",
+  "thinkless_reward",
   "tiered_limit",
   "tiered_truncation",
   "toggle",

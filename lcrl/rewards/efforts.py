@@ -251,6 +251,7 @@ def effort(
     shape,
     targets=lambda state, r: {"effort": targets(state, r)},
     numbers=numbers,
+    needs=reference.needs,
   )
   rows = [n for n in (stage.rows, reference.rows) if n]
   return stage._replace(rows=min(rows, default=0))

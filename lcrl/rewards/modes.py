@@ -1,4 +1,4 @@
-"""Rewards for responses that declare a mode of thinking: easy or hard, long or short."""
+"""Rewards for responses that have a mode of thinking: easy or hard, long, short or none."""
 
 from __future__ import annotations
 
@@ -8,21 +8,26 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 
-from lcrl.checks import same_groups
+from lcrl.checks import per_row, same_groups, same_shape
 from lcrl.masked import as_float, masked_mean
 from lcrl.modes import mode_accuracy, mode_is_preferred
-from lcrl.rewards.base import shaped
+from lcrl.rewards.base import shaped, shaped_with_state
+from lcrl.rewards.references import Reference
 from lcrl.types import Rollouts, Stage
 
 __all__ = [
   "adactrl",
   "adactrl_reward",
+  "adapt_think",
+  "adapt_think_reward",
   "calibration_score",
   "easy_length_score",
   "mode_accuracy",
   "mode_is_preferred",
   "preferred_mode",
   "preferred_mode_reward",
+  "thinkless",
+  "thinkless_reward",
 ]
 
 NO_TAG, EASY, HARD = 0, 1, 2
@@ -131,3 +136,76 @@ def preferred_mode(
     preferred_mode_reward, threshold=threshold, right=right, wrong=wrong, bonus=bonus
   )
   return shaped(None, lambda rewards, r: reward(r.correct, r.budget.level == 1, r.valid))
+
+
+def adapt_think_reward(
+  rewards: jax.Array, skips_mode: jax.Array, reference: jax.Array, *, bonus: float = 0.05
+) -> jax.Array:
+  """r - reference, and a bonus where thinking was skipped: skip where that costs less accuracy.
+
+  It is its own advantage (`advantages.raw`). Source: AdaptThink, arXiv:2505.13417: the reference is
+  the start policy's accuracy on the prompt, and delta is 0.05. [..., G], [..., G], [...] ->
+  [..., G].
+
+  >>> skips = jnp.array([[True, False]])
+  >>> print(adapt_think_reward(jnp.ones((1, 2)), skips, jnp.array([0.5]), bonus=0.25))
+  [[0.75 0.5 ]]
+  """
+  same_groups(rewards=rewards, skips_mode=skips_mode)
+  per_row(dict(rewards=rewards), reference=reference)
+  return as_float(rewards) - as_float(reference)[..., None] + jnp.where(skips_mode, bonus, 0.0)
+
+
+def adapt_think(
+  *,
+  reference: Reference,
+  bonus: float = 0.05,
+  level: int = 1,
+  base: Stage | None = None,
+) -> Stage:
+  """`adapt_think_reward` where `budget.level` at `level` makes the response skip thinking.
+
+  `reference`: such as `first_accuracy_reference`, of the rollouts that think. A prompt without a
+  reference is compared with 0.
+  """
+
+  def shape(state, rewards, r: Rollouts):
+    known = reference.read(state, r)
+    known = jnp.where(jnp.isfinite(known), known, 0.0)
+    skips = r.budget.level == level
+    return adapt_think_reward(rewards, skips, known, bonus=bonus), reference.update(state, r)
+
+  def numbers(state):
+    found = reference.numbers(state).items()
+    return {f"adapt_think/{name.removeprefix('effort/')}": x for name, x in found}
+
+  stage = shaped_with_state(base, reference.init, shape, numbers=numbers, needs=reference.needs)
+  rows = [n for n in (stage.rows, reference.rows) if n]
+  return stage._replace(rows=min(rows, default=0))
+
+
+def thinkless_reward(
+  correct: jax.Array,
+  tags: jax.Array,
+  *,
+  short: float = 1.0,
+  think: float = 0.5,
+  wrong: float = -1.0,
+) -> jax.Array:
+  """A right answer pays more in the short mode; a wrong or untagged one is punished.
+
+  `tags`: 0 none, 1 short, 2 thinking. Source: Thinkless, arXiv:2505.13379, constants of its code.
+  [...], [...] -> [...].
+
+  >>> print(thinkless_reward(jnp.array([1, 1, 1, 0]), jnp.array([1, 2, 0, 1])))
+  [ 1.   0.5 -1.  -1. ]
+  """
+  same_shape(correct=correct, tags=tags)
+  paid = jnp.where(tags == 1, short, jnp.where(tags == 2, think, wrong))
+  return as_float(jnp.where(correct.astype(bool), paid, wrong))
+
+
+def thinkless(*, short: float = 1.0, think: float = 0.5, wrong: float = -1.0) -> Stage:
+  """`thinkless_reward`; the signal `tag` [B, G] says 0 none, 1 short, 2 thinking."""
+  reward = partial(thinkless_reward, short=short, think=think, wrong=wrong)
+  return shaped(None, lambda rewards, r: reward(r.correct, r.signals["tag"]), needs=("tag",))

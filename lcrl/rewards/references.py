@@ -1,4 +1,5 @@
-"""Reference lengths of prompts in tokens, which an effort is a share of (`lcrl.rewards.effort`).
+"""References of prompts: lengths in tokens, which an effort is a share of (`lcrl.rewards.effort`),
+and accuracies of the start policy (`lcrl.rewards.adapt_think`).
 
 A reference is read before the rollouts of a step change it; at the first visit of a prompt it is
 what these rollouts give, and inf if they give none.
@@ -14,27 +15,31 @@ import jax.numpy as jnp
 
 from lcrl.checks import positive
 from lcrl.masked import as_float, masked_mean
+from lcrl.modes import mode_accuracy
 from lcrl.rewards.steered import right_length_quantile
 from lcrl.types import PyTree, Rollouts
 
 __all__ = [
   "Reference",
+  "first_accuracy_reference",
   "first_mean_reference",
   "fixed_reference",
   "group_mean_reference",
   "right_percentile_reference",
   "running_mean_reference",
+  "signal_reference",
 ]
 
 
 class Reference(NamedTuple):
-  """How a reference length of each prompt is kept."""
+  """How a reference of each prompt is kept."""
 
   init: Callable[[], PyTree]
   read: Callable[[PyTree, Rollouts], jax.Array]  # -> [B], inf where there is none
   update: Callable[[PyTree, Rollouts], PyTree]
   rows: int = 0  # of the data set that the state has room for; 0: it keeps nothing by row
   numbers: Callable[[PyTree], dict[str, jax.Array]] = lambda state: {}  # `Stage.numbers`
+  needs: tuple[str, ...] = ()  # signals
 
 
 def fixed_reference(*, tokens: float) -> Reference:
@@ -64,6 +69,31 @@ def first_mean_reference(*, rows: int) -> Reference:
   Source: b0 of K3's effort training, arXiv:2607.24653, which is that of the start.
   """
   return _by_row(rows, lambda old, r: jnp.where(jnp.isfinite(old), old, _mean(r.lengths, r.valid)))
+
+
+def first_accuracy_reference(*, rows: int, level: int = 0) -> Reference:
+  """The accuracy of the first group of each prompt, of its rollouts at this level of the budget.
+
+  For that group and from then on: nearly the start policy's for prompts that are sampled early.
+  State: [rows] float32.
+  """
+
+  def change(old, r: Rollouts):
+    mode = r.budget.level == level
+    some = jnp.any(r.valid & mode, -1)
+    new = jnp.where(some, mode_accuracy(r.correct, mode, r.valid), jnp.inf)
+    return jnp.where(jnp.isfinite(old), old, new)
+
+  return _by_row(rows, change)
+
+
+def signal_reference(*, name: str) -> Reference:
+  """A signal of the task, equal for all rollouts of a prompt: `task.signals.fn="row_numbers"`.
+
+  Source: AdaptThink, arXiv:2505.13417, draws 16 answers to each prompt before training.
+  """
+  read = lambda state, r: masked_mean(r.signals[name], r.valid, -1)
+  return Reference(lambda: (), read, lambda state, r: state, needs=(name,))
 
 
 def running_mean_reference(*, rows: int, decay: float = 0.5) -> Reference:

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from lcrl.checks import one_or_each, per_row, same_groups
+from lcrl.checks import one_or_each, per_row, positive, same_groups, same_shape
 from lcrl.masked import as_float, masked_mean, masked_quantile
 from lcrl.rewards.base import shaped_with_state
 from lcrl.rewards.constraint import priced_reward
@@ -16,6 +16,8 @@ from lcrl.types import Rollouts, Stage
 
 __all__ = [
   "a_dlp",
+  "aalc",
+  "aalc_reward",
   "accuracy_price",
   "right_length_quantile",
   "toggle",
@@ -60,6 +62,84 @@ def a_dlp(
     lambda: jnp.asarray(start, jnp.float32),
     shape,
     numbers=lambda price: {"a_dlp/price": price},
+  )
+
+
+def aalc_reward(
+  rewards: jax.Array,
+  lengths: jax.Array,
+  progress: jax.Array,
+  *,
+  max_length: float,
+  alpha: float = 1e-6,
+  beta: float = 128.0,
+  gamma: float = 0.9,
+) -> jax.Array:
+  """Brevity pays once the accuracy is near its target, and the verdict then pays a little less.
+
+    (gamma + (1 - gamma) * (1 - p)) * r + alpha * (1 - min(p^beta, length / max_length, 1))
+
+  p = `progress` is accuracy / target, at most 1. Until p^beta reaches length / max_length, a token
+  less changes nothing. Right and wrong answers alike. Source: AALC, arXiv:2506.20160, constants of
+  its code. [...], [...], [] -> [...].
+
+  >>> lengths = jnp.array([25, 75])
+  >>> print(aalc_reward(jnp.ones(2), lengths, jnp.array(0.5), max_length=100, alpha=1.0, beta=1.0))
+  [1.7  1.45]
+  """
+  same_shape(rewards=rewards, lengths=lengths)
+  one_or_each({"the run": jnp.zeros(())}, progress=progress)
+  positive(max_length=max_length)
+  p = jnp.clip(as_float(progress), 0.0, 1.0)
+  spared = 1.0 - jnp.minimum(p**beta, jnp.minimum(as_float(lengths) / max_length, 1.0))
+  return (gamma + (1.0 - gamma) * (1.0 - p)) * as_float(rewards) + alpha * spared
+
+
+class Validation(NamedTuple):
+  accuracy: jax.Array  # [] float32, as last observed; -1 before that
+  best: jax.Array  # [] float32
+  gap: jax.Array  # [] float32, of the target above the best accuracy
+
+
+def aalc(
+  *,
+  max_length: float,
+  alpha: float = 1e-6,
+  beta: float = 128.0,
+  gamma: float = 0.9,
+  decay: float = 0.9,
+  base: Stage | None = None,
+) -> Stage:
+  """AALC: `aalc_reward` of the accuracy on the monitor set, over a target that comes down to it.
+
+    target = best accuracy so far + gap;  gap <- decay * gap each step, at most 1 - best accuracy
+
+  The released code has this schedule in comments and runs with target 1, `decay=1`. State:
+  accuracy, best and gap; before the first observation r stays.
+  """
+  if not 0 < decay <= 1:
+    raise ValueError(f"decay must be in (0, 1], got {decay}.")
+  target_of = lambda state: state.best + state.gap
+
+  def shape(state: Validation, rewards, r: Rollouts):
+    progress = state.accuracy / jnp.maximum(target_of(state), 1e-6)
+    shaped = aalc_reward(
+      rewards, r.lengths, progress, max_length=max_length, alpha=alpha, beta=beta, gamma=gamma
+    )
+    rewards = jnp.where(state.accuracy >= 0, shaped, as_float(rewards))
+    return rewards, state._replace(gap=state.gap * decay)
+
+  def observe(state: Validation, monitor: Rollouts):
+    accuracy = masked_mean(monitor.correct, monitor.valid).astype(state.accuracy.dtype)
+    best = jnp.maximum(state.best, accuracy)
+    return Validation(accuracy, best, jnp.minimum(state.gap, 1.0 - best))
+
+  return shaped_with_state(
+    base,
+    lambda: Validation(*(jnp.asarray(x, jnp.float32) for x in (-1.0, 0.0, 1.0))),
+    shape,
+    observe=observe,
+    numbers=lambda s: {"aalc/accuracy": s.accuracy, "aalc/target": target_of(s)},
   )
 
 

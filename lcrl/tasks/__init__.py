@@ -7,18 +7,21 @@ from lcrl.tasks.prompts import prompts
 from lcrl.tasks.reasoning_gym import reasoning_gym
 from lcrl.tasks.render import prefix, reference_words, suffix, system
 from lcrl.tasks.signals import (
+  answer_chunk,
   answer_span,
   distinct_paragraphs,
   distinct_words,
   opening_tag,
   overlap,
   patterns,
+  row_numbers,
   several,
   think_tags,
   words,
 )
 
 __all__ = [
+  "answer_chunk",
   "answer_span",
   "arithmetic",
   "distinct_paragraphs",
@@ -33,6 +36,7 @@ __all__ = [
   "prompts",
   "reasoning_gym",
   "reference_words",
+  "row_numbers",
   "several",
   "suffix",
   "system",

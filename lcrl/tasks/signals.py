@@ -7,6 +7,7 @@ forced ones that train. Imports no jax.
 from __future__ import annotations
 
 import bisect
+import math
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -55,6 +56,70 @@ def answer_span(*, extract: str = "boxed") -> Signals:
     return {"answer_length": response.counted(end), "has_answer": answer is not None}
 
   return Signals({"answer_length": int, "has_answer": bool}, read)
+
+
+CHUNKS = ("Wait", "But", "Alternatively", "Hmm", "Let", "Therefore")
+
+
+def answer_chunk(
+  *, extract: str = "boxed", close: str = "</think>", openers: Sequence[str] = CHUNKS
+) -> Signals:
+  """Where the thinking first has the answer, by chunks that begin with one of the words `openers`.
+
+  needed is the number of counted tokens up to the end of the first chunk in which the answer of the
+  whole response stands by itself, 0 without one; think_length that of all thinking, before `close`.
+  A chunk of a single line joins the next. Source: DECS, arXiv:2509.25827, and its code. Stand-in:
+  a trained judge there says which chunk has the right answer, so read these of right answers only.
+  """
+  find = resolve(extractors, {"fn": extract}, field="task.signals.extract")
+  opener = re.compile(rf"(?<!\w)(?:{'|'.join(map(re.escape, openers))})(?!\w)")
+
+  def read(response: Response) -> Mapping[str, float]:
+    thinking, closing, _ = response.text.partition(close)
+    whole = response.tokens_to(len(thinking) + 1) - 1 if closing else len(response.tokens)
+    answer, start, needed = find(response.text), 0, 0
+    for end in [*(found.start() for found in opener.finditer(thinking)), len(thinking)]:
+      chunk = thinking[start:end]
+      if end < len(thinking) and "\n" not in chunk.strip():
+        continue
+      if stands_alone(answer, chunk) is not None:
+        needed = end
+        break
+      start = end
+    reached = min(response.tokens_to(needed), whole)
+    return {"needed": response.counted(reached), "think_length": response.counted(whole)}
+
+  return Signals({"needed": int, "think_length": int}, read)
+
+
+def stands_alone(answer: str | None, text: str) -> int | None:
+  """How many characters of the text reach the end of the answer where it first is no part of a
+  longer word or number.
+
+  >>> stands_alone("4", "24 or 4.")
+  7
+  """
+  found = re.search(rf"(?<!\w){re.escape(answer)}(?!\w)", text) if answer else None
+  return found.end() if found else None
+
+
+def row_numbers(**fields: str) -> Signals:
+  """A number (float) of the prompt's row for each name: `row_numbers(accuracy="start_accuracy")`.
+
+  Raises, when a response is read:
+    ValueError: the row has no such number.
+  """
+
+  def read(response: Response) -> Mapping[str, float]:
+    found: dict[str, float] = {}
+    for name, field in fields.items():
+      x = response.row.get(field)
+      if isinstance(x, bool) or not isinstance(x, int | float) or not math.isfinite(x):
+        raise ValueError(f"the row of a prompt has no number {field!r}, got {x!r}.")
+      found[name] = float(x)
+    return found
+
+  return Signals(dict.fromkeys(fields, float), read)
 
 
 def opening_tag(*, tags: Sequence[str] = ("[Easy]", "[Hard]"), name: str = "tag") -> Signals:

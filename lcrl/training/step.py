@@ -36,8 +36,9 @@ def shape(
 
   The states of the stages advance here, unless rewards or advantages are not finite.
   """
+  learn = recipe.budget.learn
   _, budget = recipe.budget.apply(
-    states.budget,
+    learn(states.budget, rollouts) if learn else states.budget,
     rollouts.prompt_ids,
     step=step,
     key=key,

@@ -7,6 +7,7 @@ from functools import partial
 import jax.numpy as jnp
 
 from lcrl import advantages, rewards
+from tests.golden_adapters import rl_2026_modes
 from tests.golden_adapters.groups import alone, blocks, compiled
 
 
@@ -89,7 +90,7 @@ def profiled_penalty(inputs, params):
   return {"limit": limit, "reward": paid}
 
 
-ADAPTERS = {
+ADAPTERS = rl_2026_modes.ADAPTERS | {
   f"rl_2026/{f.__name__}": compiled(f)
   for f in [
     gdpo,

@@ -140,6 +140,26 @@ METHODS = {
   "profiled_penalty": dict(
     task=TWO_STEPS, reward=dict(fn="profiled_penalty", rows=8, min_right=1, deviations=-9.0)
   ),
+  "adapt_think": dict(
+    task=TWO_STEPS | dict(render=dict(fn="prefix", templates=("=1", "#"), counts=True)),
+    budget=dict(fn="subgroups", targets=(CAP, 6)),
+    reward=dict(fn="adapt_think", reference=dict(fn="first_accuracy_reference", rows=8)),
+    advantage=dict(fn="raw"),
+    loss=dict(fn="forced_opening", shares=(0.5, 0.5), base=dict(fn="sequence_clipped_surrogate")),
+  ),
+  "decs_aalc": dict(
+    seed=6,
+    task=dict(signals=dict(fn="answer_chunk", extract="last_number", close="#")),
+    reward=dict(fn="aalc", max_length=CAP, alpha=1.0, beta=1.0),
+    filter=dict(fn="easy_share", step_size=1.0, needed=0.0),
+    train=dict(group_size=2),
+    monitor=dict(every=3, prompts=4),
+  ),
+  "lapo": dict(
+    task=TWO_STEPS | dict(render=dict(fn="prefix", templates=("", "{target}=", "{target}="))),
+    budget=dict(fn="right_median", rows=8, fallback=CAP, shown_from=2),
+    reward=dict(fn="bell_length", sigma=3.0),
+  ),
   "lagrangian": dict(reward=LAGRANGIAN),
   "conciseness": dict(reward=dict(fn="conciseness", alpha=1.0, anneal_steps=4)),
   "adaptive_shortest": dict(

@@ -27,6 +27,7 @@ LAGRANGIAN = dict(
   targets=[0.5, -1.0],
 )
 FIXED = dict(fn="fixed_reference", tokens=6)
+ACCURACY = dict(fn="first_accuracy_reference", rows=4)
 FIRST = dict(fn="first_mean_reference", rows=4)
 
 
@@ -46,6 +47,7 @@ ROWS = [
   ("budget", dict(fn="scheduled", schedule=dict(fn="cosine_cycle", low=2, high=9, period=8))),
   ("budget", dict(fn="scheduled", schedule=dict(fn="stair_cosine", low=2, high=9, period=8))),
   ("budget", dict(fn="effort", efforts=(0.5, 1.0), tokens=8, cap=9)),
+  ("budget", dict(fn="right_median", rows=4, fallback=9, shown_from=2)),
   ("reward", LASER, STILL, STILL),
   ("reward", dict(fn="length_penalty", alpha=0.01), FALLS, FALLS),
   (
@@ -104,6 +106,19 @@ ROWS = [
   ("reward", effort_of(FIXED, dict(fn="length_ratio", weight=0.5)), FALLS, FALLS),
   ("reward", effort_of(FIXED, dict(fn="level_price", prices=(0.1, 0.2))), FALLS, FALLS),
   ("reward", effort_of(FIXED, dict(fn="length_multiplier", levels=2)), FALLS, FALLS),
+  (
+    "reward",
+    effort_of(FIXED, dict(fn="level_shortness", weights=(0.5, 1.0)))
+    | dict(base=dict(fn="leak_penalty")),
+    FALLS,
+    FALLS,
+  ),
+  ("reward", dict(fn="leak_penalty"), STILL, STILL),
+  ("reward", dict(fn="right_range", width=4.0), ANY, STILL),
+  ("reward", dict(fn="bell_length", sigma=3.0), ANY, STILL),
+  ("reward", dict(fn="aalc", max_length=9, alpha=0.1), STILL, STILL),  # nothing was observed yet
+  ("reward", dict(fn="adapt_think", reference=ACCURACY), STILL, STILL),
+  ("reward", dict(fn="thinkless"), STILL, STILL),
   ("reward", dict(fn="smart_thinker"), ANY, STILL),  # the target moves with the length
   ("reward", dict(fn="linear_penalty"), FALLS, FALLS),
   ("reward", dict(fn="grpo_lead", base=dict(fn="correctness", wrong=-1.0)), FALLS, STILL),
@@ -128,6 +143,7 @@ ROWS = [
   ("filter", dict(fn="untruncated", base=dict(fn="mixed_correctness"))),
   ("filter", dict(fn="shortest", count=2)),
   ("filter", dict(fn="most_efficient", count=2)),
+  ("filter", dict(fn="easy_share", step_size=1.0)),
   ("filter", dict(fn="adaptive_shortest", counts=(3, 2, 2, 1), window=6, warmup=2)),
   ("advantage", dict(fn="group_normalized")),
   ("advantage", dict(fn="group_centered", over_valid=True)),
@@ -146,11 +162,16 @@ ROWS = [
   ("advantage", dict(fn="component_average", signals=("conciseness",))),
   ("advantage", dict(fn="gdpo", components=("reward", "within_target", "conciseness"))),
   ("advantage", dict(fn="difficulty_weighted")),
+  ("advantage", dict(fn="decs", max_length=9)),
   ("loss", dict(fn="clipped_surrogate", dual_clip=3.0, kl=K3, correction=dict(fn="truncated"))),
   ("loss", dict(fn="sequence_clipped_surrogate", correction=dict(fn="rejected"))),
   ("loss", dict(fn="cispo", kl=dict(fn="k2", beta=0.1), entropy_bonus=0.1)),
   ("loss", dict(fn="sapo")),
   ("loss", dict(fn="mode_switch", threshold=0.0, base=dict(fn="clipped_surrogate"))),
+  (
+    "loss",
+    dict(fn="forced_opening", shares=(0.5, 0.5), base=dict(fn="sequence_clipped_surrogate")),
+  ),
   ("loss", dict(fn="kl_cov", share=0.2)),
   ("loss", dict(fn="drpo", max_length=9)),
 ]
@@ -170,6 +191,7 @@ def inputs(seed):
     valid=r.valid.at[1, 2:].set(False),
     sampler_log_probs=-jnp.abs(noise(keys[2])),
     outcome=jnp.where(r.correct, 0, 1 + flags).astype(jnp.int8),
+    undrawn=r.mask & (jnp.cumsum(r.mask, -1) == 1) & flags[..., None],
     budget=dataclasses.replace(r.budget, target=target, level=flags.astype(jnp.int32)),
     signals={
       "has_think": flags,
@@ -180,6 +202,7 @@ def inputs(seed):
       "words": r.lengths // 2 + 1,
       "words_low": target // 2 + 1,
       "words_high": target,
+      "leak": flags,
       "preference": jax.random.normal(keys[3], (*flags.shape, 2)),
       "entropy": jnp.abs(noise(keys[4])),
       "think_end": r.lengths // 2 - 1,

@@ -153,6 +153,14 @@ OTHERS = (
 RECENT = (
   _method("gdpo", "2601.05242", "weight of the length", (0.25, 0.5, 1.0),
           budget=("target", 28.0), advantage="gdpo", note="equal sums of rewards are not replaced"),
+  _method("decs", "2509.25827", "r+ - r0", (0.1, 0.3, 1.0), filter="easy_share", advantage="decs",
+          note="what was needed is read off the steps; easy groups are dropped, not replaced"),
+  _method("lapo", "2507.15758, first stage", "weight", (0.35, 0.7, 1.4), reward="right_range",
+          note="a prompt here states no number of tokens, so that there is no second stage"),
+  _method("aalc", "2506.20160", "alpha", (0.03, 0.1, 0.3), reward="aalc",
+          note="the accuracy on the monitor set every 12 steps"),
+  _method("think_dial", "2508.18773, second phase", "weight of low effort", (0.25, 0.5, 1.0), 3,
+          budget="three levels", reward="dial", note="no leak: nothing is thought in an answer"),
   _method("smart_thinker", "2603.08000", *RATES, reward="smart_thinker"),
   _method("linear_penalty", "prime-rl", "weight", (0.25, 0.5, 1.0), reward="linear_penalty",
           advantage="group_centered"),
@@ -210,7 +218,9 @@ DIALS = (
 )  # fmt: skip
 METHODS = {m.name: m for m in (*CORE, *ADAPTIVE, *LIMITS, *OTHERS, *RECENT, *PROBING, *DIALS)}
 NOT_APPLICABLE = {
-  "AdaCtrl, Adaptive Deep Reasoning": "a response would have to name its mode; none does",
+  "AdaCtrl, Adaptive Deep Reasoning, Thinkless": "a response would have to name its mode; none "
+  "does",
+  "AdaptThink": "it forces the openings of responses, which the study's sampler does not",
   "GTO": "it trains draft models for speculative decoding",
   "Dataset Decomposition": "it is about pre-training data",
 }

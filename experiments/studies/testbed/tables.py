@@ -152,6 +152,13 @@ def _rewards(s: Setup) -> Table:
     "toggle": lambda v: rewards.toggle(
       rows=s.rows, threshold=v, quantile=0.5, period=max(1, s.steps // 8)
     ),
+    "right_range": lambda v: rewards.right_range(weight=v, width=10.0),
+    "aalc": lambda v: rewards.aalc(max_length=s.cap, alpha=v, beta=16.0),
+    "dial": lambda v: rewards.effort(
+      efforts=(1.0, 0.5, 0.25),
+      reference=rewards.first_mean_reference(rows=s.rows),
+      term=rewards.level_shortness(weights=(0.0, v / 2, v)),
+    ),
     "suite_relative": lambda v: rewards.length_suite(relative=v),
     "suite_extremes": lambda v: rewards.length_suite(shortest_bonus=v, longest_penalty=v),
     "suite_outliers": lambda v: rewards.length_suite(outlier_penalty=v),
@@ -170,6 +177,7 @@ def _filters(s: Setup) -> Table:
     "untruncated": lambda v: filters.untruncated(base=filters.mixed_correctness()),
     "shortest": lambda v: filters.shortest(count=v),
     "most_efficient": lambda v: filters.most_efficient(count=v),
+    "easy_share": lambda v: filters.easy_share(),
     "adaptive_shortest": lambda v: filters.adaptive_shortest(
       counts=(6, 6, 4, v), window=s.rows, warmup=16
     ),
@@ -195,6 +203,7 @@ def _advantages(s: Setup) -> Table:
       ngram=6, gamma=0.9, base=advantages.group_normalized()
     ),
     "gdpo": lambda v: advantages.gdpo(components=("correct", "within_target"), weights=(1.0, v)),
+    "decs": lambda v: advantages.decs(max_length=s.cap, high=1.0 + v, low=1.0, slope=v),
     "difficulty_weighted": lambda v: advantages.difficulty_weighted(),
     "in_range": lambda v: stages.in_range(low=11, high=v, max_length=s.cap),
   }

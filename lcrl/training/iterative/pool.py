@@ -160,8 +160,11 @@ def make_round(s: Settings, model: PairLearner, task: Task, worker: RolloutWorke
     params = model.merge(base, state.params)
     rollouts = roll_out(params, prompts, index, budget, key)
     values, reward_state = reward(states.reward, rollouts)
+    learn = scoring.budget.learn
     _, budget_state = scoring.budget.apply(
-      states.budget, rollouts.prompt_ids, **options | {"step": jnp.int32(step)}
+      learn(states.budget, rollouts) if learn else states.budget,
+      rollouts.prompt_ids,
+      **options | {"step": jnp.int32(step)},
     )
     pool = gather(
       Pool(

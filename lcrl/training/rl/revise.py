@@ -22,6 +22,7 @@ from lcrl.registry import resolve
 from lcrl.rewards.difficulty import tiered_limit
 from lcrl.rollouts.grader import LocalRollouts, RolloutGrader
 from lcrl.tasks import extract as extractors
+from lcrl.tasks.signals import stands_alone
 from lcrl.tasks.task import Response
 from lcrl.training.rl.cropping import cropped, outlier_kept_length
 
@@ -121,7 +122,7 @@ def crop_thinking(*, extract: str = "boxed", close: str = "</think>") -> Revisio
     """The two signals, and the tokens of the response from which and up to which it is cropped."""
     thinking, closing, _ = response.text.partition(close)
     border = response.tokens_to(len(thinking) + 1) - 1 if closing else len(response.tokens)
-    end = _stands_alone(find(response.text), thinking) if right and closing else None
+    end = stands_alone(find(response.text), thinking) if right and closing else None
     if end is None:
       return 0, response.counted(border), 0, 0
     reached = response.tokens_to(end)
@@ -136,13 +137,6 @@ def crop_thinking(*, extract: str = "boxed", close: str = "</think>") -> Revisio
     return grader.reverify(shorter, first < last)
 
   return Revision(apply, supplies=("needed", "think_length"))
-
-
-def _stands_alone(answer: str | None, text: str) -> int | None:
-  """How many characters of the text reach the end of the answer where it first is no part of a
-  longer word or number."""
-  found = re.search(rf"(?<!\w){re.escape(answer)}(?!\w)", text) if answer else None
-  return found.end() if found else None
 
 
 def _taken_out(
