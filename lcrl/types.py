@@ -26,6 +26,7 @@ __all__ = [
   "Stage",
   "TokenScores",
   "TrainState",
+  "end_name",
 ]
 
 
@@ -54,6 +55,16 @@ class EndReason(enum.IntEnum):
   CAP = 1  # `Budget.cap`; the response is truncated
   REVISION = 2  # a revision cut it (`revise` of a config); the response is truncated
   STOP_TEXT = 3  # the first stop text; STOP_TEXT + k: the one k places behind it
+
+
+def end_name(reason: int) -> str:
+  """A reason in words: end_token, cap, revision, stop_text, stop_text_2, ...
+
+  >>> end_name(EndReason.CAP), end_name(EndReason.STOP_TEXT), end_name(EndReason.STOP_TEXT + 1)
+  ('cap', 'stop_text', 'stop_text_2')
+  """
+  place = int(reason) - EndReason.STOP_TEXT
+  return EndReason(reason).name.lower() if place <= 0 else f"stop_text_{place + 1}"
 
 
 @dataclass_transform(frozen_default=True)
@@ -212,7 +223,7 @@ class Stage(NamedTuple):
   # (state, *inputs) -> (output, new state). The inputs of each slot are those of `Recipe`.
   apply: Callable
   # Inputs that not every run has: signals, fields of TokenScores, "ref" for reference log-probs,
-  # "group" for more than one rollout a prompt. A run without them is refused at its start.
+  # "group" for more than one rollout a prompt, "truncated" for a sampler that tells it. A run without them is refused at its start.
   needs: tuple[str, ...] = ()
   # (state, rollouts of the monitor set, without signals) -> state, every `monitor.every` steps.
   observe: Callable | None = None

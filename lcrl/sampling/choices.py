@@ -33,6 +33,7 @@ __all__ = [
 ]
 
 CONTROL = "sampling.control"
+MOST_TEXTS = 100  # that stop a response: `EndReason` has one byte
 Token = int | str  # its number or its text
 Tokens = Sequence[int] | str
 
@@ -43,7 +44,7 @@ class Vocabulary(NamedTuple):
   tokenizer: Tokenizer
   size: int
 
-  def one(self, token: Token, field: str) -> int:
+  def one(self, token: Token, field: str, section: str = "sampling.control") -> int:
     """The number of a token.
 
     Raises:
@@ -52,12 +53,11 @@ class Vocabulary(NamedTuple):
     ids = self.several(token, field) if isinstance(token, str) else [token]
     if len(ids) != 1:
       raise ValueError(
-        f"sampling.control.{field}={token!r} has to be one token; the tokenizer makes "
-        f"{len(ids)} of it."
+        f"{section}.{field}={token!r} has to be one token; the tokenizer makes {len(ids)} of it."
       )
     if not 0 <= ids[0] < self.size:
       raise ValueError(
-        f"sampling.control.{field}={token!r} is no token of the policy, which has {self.size}."
+        f"{section}.{field}={token!r} is no token of the policy, which has {self.size}."
       )
     return ids[0]
 
@@ -72,8 +72,8 @@ class Vocabulary(NamedTuple):
     Raises:
       ValueError: a text is empty, or no tokens write it.
     """
-    if not all(texts):
-      raise ValueError(f"{field} must not be empty.")
+    if not all(texts) or len(texts) > MOST_TEXTS:
+      raise ValueError(f"{field} must be up to {MOST_TEXTS} texts, none empty, got {texts}.")
     text_of = lambda i: self.tokenizer.decode([i]).encode()
     known = getattr(self.tokenizer, "token_bytes", None)
     size = getattr(self.tokenizer, "vocab_size", self.size)
