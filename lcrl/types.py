@@ -223,7 +223,8 @@ class Stage(NamedTuple):
   # (state, *inputs) -> (output, new state). The inputs of each slot are those of `Recipe`.
   apply: Callable
   # Inputs that not every run has: signals, fields of TokenScores, "ref" for reference log-probs,
-  # "group" for more than one rollout a prompt, "truncated" for a sampler that tells it. A run without them is refused at its start.
+  # "group" for more than one rollout a prompt, "truncated" for a sampler that tells what it cut. A
+  # run without them is refused at its start.
   needs: tuple[str, ...] = ()
   # (state, rollouts of the monitor set, without signals) -> state, every `monitor.every` steps.
   observe: Callable | None = None

@@ -53,7 +53,7 @@ class RolloutWorker:
 
   @property
   def end_ids(self) -> Sequence[int]:
-    """The tokens that end a response: those of the engine if it names them, else the tokenizer's."""
+    """The tokens that end a response: of the engine if it names them, else of the tokenizer."""
     return getattr(self.engine, "end_ids", self.tokenizer.end_ids)
 
   def render(

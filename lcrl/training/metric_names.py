@@ -143,6 +143,7 @@ TABLE: dict[str, dict[str, str]] = {
     "eval/accuracy": "share of right answers; of runs without a task see summary.json",
     "eval/tokens": "mean length of answers",
     "eval/truncated": "share of answers that were cut",
+    "eval/thinking_cut": "share of answers whose thinking met its budget; with a control that cuts",
     "eval/{set}/{name}": "`eval/{name}`, on a further set of `eval_tasks`",
     "eval/asked/{budget}/{name}": "`eval/{name}` of answers to prompts that ask for this budget",
     "eval/sampled/tokens": "mean length of the policy's own answers to held-out prompts",

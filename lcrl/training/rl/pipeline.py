@@ -93,8 +93,8 @@ class RolloutPipeline:
         )
       if "truncated" in stage.needs and not getattr(self.worker.engine, "tells_ends", False):
         raise ValueError(
-          f"{slot} reads which responses were truncated, and the sampler does not tell why they end "
-          "(tells_ends of lcrl.protocols.Sampler): every response would count as finished."
+          f"{slot} reads which responses were truncated, and the sampler does not tell why they "
+          "end (tells_ends of lcrl.protocols.Sampler): all might count as finished."
         )
       if 0 < stage.rows < rows(task.prompts):
         raise ValueError(
