@@ -9,6 +9,8 @@ Data    questions with answers as JSON lines, such as DeepScaleR's, in data/deep
         evaluated on data/math500.jsonl
 Run     python -m experiments.train --config=configs/elastic_reasoning.py --workdir=$WORKDIR
 Smoke   the same with --config=configs/elastic_reasoning.py:smoke (one CPU, under a minute)
+Fits    h100:4: 41 of 80 GiB a device, at least 23 s a step
+        v5p:2x2x1: 41 of 95 GiB a device, at least 44 s a step
 Result  not run yet
 """
 

@@ -159,7 +159,7 @@ def thinking_budget(
     start_text: starts it, where a response may begin with something else; None: a response begins
       with thinking, unless its prompt has ended it.
     forced_text: what is forced; it holds `end_text`, which it is by default, and may say more, such
-      as "Time is up.\n</think>\n\n".
+      as "Time is up.</think>".
     answer_tokens: left of the cap for the answer: thinking is cut that much earlier.
   """
   if budget is None and share is None:
