@@ -36,9 +36,7 @@ def get_config(mode: str = "full") -> config_dict.ConfigDict:
   c.eval_task = common.math500()
   c.sampling = common.sampling(
     0.6,
-    control=dict(
-      fn="thinking_budget", budget=THINKING, end_text="</think>", answer_tokens=ANSWER
-    ),
+    control=dict(fn="thinking_budget", budget=THINKING, end_text="</think>", answer_tokens=ANSWER),
   )
   c.optimizer = dict(fn="adamw", learning_rate=1e-6)
   c.mesh = common.fsdp()

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from lcrl import filters
-from lcrl.evaluation import report, tables
+from lcrl.evaluation import tables
 from lcrl.evaluation.measures import measure
 from lcrl.evaluation.run import answer_all
 from lcrl.training import build, loop
@@ -19,7 +19,7 @@ from lcrl.training.rl.learner import build_learner
 from lcrl.training.rl.pipeline import RolloutPipeline
 from lcrl.training.rl.samples import Samples
 from lcrl.training.rl.settings import read
-from lcrl.types import EndReason
+from lcrl.types import Budget, EndReason
 from tests.helpers.files import lines
 from tests.helpers.methods import Run
 from tests.helpers.rl_runs import changed
@@ -114,6 +114,19 @@ def test_files_and_metrics_carry_the_reasons(run, tmp_path):
   assert not step_metrics.ends_section([{"truncated": 0.5}], ())
 
 
+def test_signals_count_what_lengths_count(run):
+  prompts = [run.worker.task.prompts[i] for i in range(4)]
+  cap = np.full((4, 4), CAP, np.int32)
+  local = run.worker.render(prompts, np.arange(4, dtype=np.int32), Budget(cap, cap, 0 * cap))
+  rollouts, grader = run.worker.start(run.model.initial().params, local, jax.random.key(0)).result()
+  r = jax.tree.map(np.asarray, rollouts)
+  assert r.forced.any()
+  for b, group in enumerate(grader.responses(r)):
+    for g, response in enumerate(group):
+      assert response.counted(len(response.tokens)) == r.lengths[b, g]
+      assert response.ended == (r.end[b, g] == EndReason.END_TOKEN)
+
+
 def test_evaluations_carry_the_reasons(run):
   kept = []
   state = run.model.initial()
@@ -130,17 +143,6 @@ def test_evaluations_carry_the_reasons(run):
   assert record["ends"]["stop_text"] == pytest.approx((found["end"] == 3).mean())
   assert plain_numbers(record)["eval/thinking_cut"] == found["thinking_cut"].mean()
   assert "thinking cut, %" in tables.budgets({"16": record})[0]
-
-
-def test_a_run_reports_how_answers_ended(tmp_path, monkeypatch):
-  for plot in ("pareto", "by_difficulty", "curves", "reward_by_length"):
-    monkeypatch.setattr(report.plots, plot, lambda *_, **__: None)
-  monkeypatch.setattr(report.training_plots, "training", lambda *_: None)
-  config = changed(sampling=SAMPLING, train__steps=1, checkpoint={"every": 1})
-  loop.train(config, tmp_path)
-  text = (tmp_path / "report.md").read_text()
-  assert "## Ends of answers" in text
-  assert "No answer ended at the stop text '+=#+=#+='" in text
 
 
 def test_what_reads_truncation_needs_a_sampler_that_tells_it(run):

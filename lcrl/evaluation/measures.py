@@ -29,7 +29,7 @@ def _point(correct, lengths, valid, truncated, shortest, end, thinking_cut) -> d
   accuracy = None if correct is None else accuracy_estimate(correct, valid)
   tokens = mean_estimate(lengths, valid)
   right, wrong = (None, None) if correct is None else (valid & correct, valid & ~correct)
-  point = {
+  point: dict[str, Any] = {
     "accuracy": accuracy and accuracy.value,
     "accuracy_ci": [_finite(end) for end in accuracy[1:]] if accuracy else [None, None],
     "tokens": tokens.value,

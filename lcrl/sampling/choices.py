@@ -179,8 +179,9 @@ def thinking_budget(
       raise ValueError(f"{field}={forced!r} does not end the thinking once it is encoded.")
     if ends := [i for i in tape if i in v.tokenizer.end_ids]:
       raise ValueError(f"{field}={forced!r} has token {ends[0]}, which ends a response.")
-    limits = {"budget": budget, "share": share, "answer_tokens": answer_tokens}
-    return thinking.thinking_budget(texts, tape, **limits)
+    return thinking.thinking_budget(
+      texts, tape, budget=budget, share=share, answer_tokens=answer_tokens
+    )
 
   return draft
 

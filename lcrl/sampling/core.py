@@ -272,11 +272,12 @@ def _ended(job: Job, s: Slots, control: PyTree, at_token) -> tuple[jax.Array, En
   that goes on stands as if its cap had ended it. `at_token`: it is an end token."""
   if s.ends is None:
     return at_token, None
-  stop = job.control.stops(control) if job.control.stops else jnp.zeros_like(s.row)
+  read = job.control
+  stop = read.stops(control) if read.stops else jnp.zeros_like(s.row)
   at_text = jnp.where(stop > 0, EndReason.STOP_TEXT - 1 + stop, EndReason.CAP)
   put = lambda old, x: old.at[s.row].set(x.astype(old.dtype), mode="drop")
   reason = put(s.ends.reason, jnp.where(at_token, EndReason.END_TOKEN, at_text))
-  cut = None if s.ends.cut is None else put(s.ends.cut, job.control.cut(control))
+  cut = put(s.ends.cut, read.cut(control)) if read.cut else None
   return at_token | (stop > 0), Ends(reason, cut)
 
 

@@ -265,8 +265,8 @@ def assemble(
   drawn = written & take(samples.mask)
   counts = 0 if rows.counts is None else jnp.asarray(rows.counts)[..., None]
   mask = drawn | (prompt & (at >= -counts))
-  forced = written & ~drawn if count_forced or samples.cut is not None else None
-  counted = mask | forced if count_forced else mask
+  by_control = written & ~drawn
+  counted = mask | by_control if count_forced else mask
   tokens = jnp.pad(tokens, ((0, 0), (0, 0), (0, new)))
   tokens = jnp.where(prompt, tokens, jnp.where(written, take(samples.tokens), pad_id))
   shape = starts.shape[:2]
@@ -285,7 +285,7 @@ def assemble(
     budget=jax.tree.map(jnp.asarray, budget),
     signals={},
     undrawn=None if rows.counts is None else mask & ~drawn,
-    forced=forced,
+    forced=by_control if count_forced or samples.cut is not None else None,
     end=samples.end,
     thinking_cut=samples.cut,
   )
