@@ -25,12 +25,12 @@ from tests.helpers.methods import Run
 from tests.helpers.rl_runs import changed
 
 CAP, STOPS = 16, ("7", "+=#+=#+=")  # nobody writes the second one
-CONTROL = {"fn": "thinking_budget", "share": 0.5, "end_text": "#", "answer_tokens": 3}
+CONTROL = {"fn": "thinking_budget", "share": 0.25, "end_text": "#", "answer_tokens": 3}
 SAMPLING = {
   "temperature": 1.0,
   "control": CONTROL,
   "stop_texts": STOPS,
-  "stop_tokens": ("_",),
+  "stop_tokens": ("c",),
   "count_forced": True,
   "slots": 6,
 }
@@ -47,7 +47,7 @@ def run(one_device):
   return Run(
     engine,
     sampling=SAMPLING,
-    budget=dict(fn="uniform", low=4, high=14, cap=CAP),
+    budget=dict(fn="uniform", low=2, high=14, cap=CAP),
     filter=dict(fn="untruncated"),
     train=dict(steps_ahead=1, max_rounds=2),
   )
@@ -71,7 +71,7 @@ def test_a_run_resumes_and_trains_on_what_was_drawn(run, tmp_path):
     assert not (batch.keep & r.truncated).any()
     for b, g in np.argwhere(r.thinking_cut):
       response = r.tokens[b, g][r.written[b, g]]
-      border = int(r.budget.target[b, g]) // 2
+      border = int(r.budget.target[b, g]) // 4
       assert run.worker.tokenizer.decode(response[border : border + 1]) == "#"
       assert "#" not in run.worker.tokenizer.decode(response[:border])
   reasons = np.concatenate([batch.rollouts.end.ravel() for batch in first + last])

@@ -9,9 +9,9 @@ import pytest
 
 from lcrl import policies
 from lcrl.sampling import core, draw, triton_draw
-from lcrl.sampling.controls import plain
+from lcrl.sampling.controls import chain, plain
 from lcrl.sampling.texts import automaton
-from lcrl.sampling.thinking import thinking_budget
+from lcrl.sampling.thinking import stop_texts, thinking_budget
 from tests import gpu
 
 
@@ -107,7 +107,8 @@ def test_logits_do_not_exist():
   assert lowered().count("head_draw") >= 1
   assert logits in lowered(control=plain())
   texts = automaton([b"a"], [b"a"] * 4096)
-  assert logits not in lowered(control=thinking_budget(texts, (1,), budget=3))
+  control = chain(thinking_budget(texts, (1,), budget=3), stop_texts(texts))
+  assert logits not in lowered(control=control)
 
 
 def test_what_it_cannot_draw_from():
