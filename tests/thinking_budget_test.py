@@ -80,6 +80,8 @@ def rows():
 
 
 TARGETS = np.array([0, 1, 2, 3, 4, 5, 6, 30] * 4, np.int32)
+STARTS = np.array([0, 1, 2, 3] * 8, np.int32)  # tokens of a prompt, at most, that begin a response
+ASKED = {"targets": jnp.array(TARGETS), "forced": jnp.array(STARTS)}
 
 
 @cache
@@ -90,7 +92,7 @@ def run(control=True, **options):
 
   @jax.jit
   def sampled(params, rows):
-    job = jobs.plan(POLICY, params, *rows, targets=jnp.array(TARGETS), **options)
+    job = jobs.plan(POLICY, params, *rows, **ASKED, **options)
     if not job.refill:
       return core.complete(job), R
     s = core.advance(job, core.start(job), R)
@@ -105,7 +107,8 @@ def test_rows_are_what_their_budgets_and_texts_say():
   by_itself = at_limit = 0
   tokens, lengths, caps = map(np.asarray, rows()[:3])
   for row in range(R):
-    read = b"".join(PIECES[i] for i in tokens[row, : lengths[row]])
+    start = max(lengths[row] - STARTS[row], 0)
+    read = b"".join(PIECES[i] for i in tokens[row, start : lengths[row]])
     limit = max(min(TARGETS[row], caps[row] - len(FORCED) - 2), 0)
     thinking, spent, tape, said, cut = CLOSE not in read, 0, [], b"", False
     reason = None
@@ -156,6 +159,29 @@ def test_layouts_change_nothing(layout):
   np.testing.assert_allclose(got.log_probs, want.log_probs, atol=1e-5)
 
 
+@pytest.mark.parametrize(
+  ("start_text", "thinks"),
+  [(None, [True, True, True, True, False]), ("??", [False, True, False, True, False])],
+)
+def test_prompts_say_who_thinks(start_text, thinks):
+  """A start is read wherever it stands. Without one only the start of the response is read."""
+  draft = choices.thinking_budget(1, end_text="##", start_text=start_text)
+  control = choices.finished(draft, VOCABULARY)
+  texts = ["a1?", "??", "?" * 4 + "##a", "a##?" + "?", "??a##"]
+  ids = [VOCABULARY.tokenizer.encode(text) for text in texts]
+  lengths = jnp.array([len(row) for row in ids])
+  tokens = jnp.array([row + [0] * (7 - len(row)) for row in ids])
+  full = jnp.full(5, 9)
+  state = control.init_asked(
+    tokens, lengths, controls.Asked(full, full, jnp.array([1, 1, 1, 1, 2]))
+  )
+  assert state.thinking.tolist() == thinks
+  if start_text:  # one that the response completes
+    state, *_ = control.take(state, None, jnp.array(VOCABULARY.tokenizer.encode("?") * 5))
+    assert state.thinking.tolist() == [True, *thinks[1:]]
+    assert not state.spent[0]
+
+
 @pytest.fixture(scope="module")
 def engines():
   """Engines that count forced tokens, or do not, and the parameters of their policy."""
@@ -189,6 +215,18 @@ def test_forced_tokens_are_context_that_may_count(engines):
   other = dataclasses.replace(budget, target=budget.target // 2)
   again = context.generate(params, given[0], other, given[2])
   assert again.thinking_cut.sum() > r.thinking_cut.sum()
+  # So is the start of a response that has ended the thinking, here of every second one.
+  rows = given[0]
+  at, long = np.arange(rows.tokens.shape[-1]), rows.lengths[:, 0] > 1
+  last = (at >= rows.lengths[..., None] - 2) & (at < rows.lengths[..., None])
+  rows = dataclasses.replace(
+    rows,
+    tokens=np.where(last, 5, rows.tokens).astype(np.int32),
+    forced=np.where([False, True], 2, np.zeros((B, G))).astype(np.int32),
+  )
+  cut = np.asarray(context.generate(params, rows, other, given[2]).thinking_cut)
+  assert cut[long, 0].any()
+  assert not cut[long, 1].any()
   assert programs_of._cache_size() == before
 
 

@@ -156,8 +156,8 @@ def thinking_budget(
       smaller holds, and one of them must be given.
     end_text: ends the thinking: "</think>" for R1, Qwen3 and most families, "[/THINK]" for
       Magistral, "</seed:think>" for Seed-OSS.
-    start_text: starts it, where a response may begin with something else; None: a response begins
-      with thinking, unless its prompt has ended it.
+    start_text: starts it, in a prompt or response; None: a response thinks from its first token on,
+      whatever its prompt says, unless its forced start has ended the thinking.
     forced_text: what is forced; it holds `end_text`, which it is by default, and may say more, such
       as "Time is up.</think>".
     answer_tokens: left of the cap for the answer: thinking is cut that much earlier.

@@ -7,13 +7,21 @@ control does, the sampler reports log-probs of the policy's own distribution at 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import reduce
+from functools import partial, reduce
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 PyTree = Any
+
+
+class Asked(NamedTuple):
+  """What is asked of R rows."""
+
+  targets: jax.Array  # [R] int32, lengths that rewards compare with
+  caps: jax.Array  # [R] int32
+  forced: jax.Array  # [R] int32, tokens at the end of a prompt with which its response begins
 
 
 class Control(NamedTuple):
@@ -25,8 +33,8 @@ class Control(NamedTuple):
   shape: Callable | None
   take: Callable  # (state, logits, sampled [R]) -> (state, tokens [R], forced [R] bool)
   sparing: Callable | None = None  # end ids -> the same, which leaves these tokens alone
-  # (state, targets [R], caps [R]) -> state, before the first token: budgets of the rows.
-  budgeted: Callable | None = None
+  # (tokens, lengths, Asked) -> state, in place of `init`.
+  init_asked: Callable | None = None
   # state after a token -> [R] int32: 0, or k where the k-th stop text ends the response.
   stops: Callable | None = None
   # state after a token -> [R] bool: the thinking was cut at its budget.
@@ -78,9 +86,9 @@ def chain(*controls: Control) -> Control:
   def spare(end_ids):
     return chain(*(sparing(control, end_ids) for control in controls))
 
-  def budgeted(states, targets, caps):
-    pairs = zip(controls, states, strict=True)
-    return tuple(c.budgeted(s, targets, caps) if c.budgeted else s for c, s in pairs)
+  def init_asked(tokens, lengths, asked):
+    first = lambda c: partial(c.init_asked, asked=asked) if c.init_asked else c.init
+    return tuple(first(c)(tokens, lengths) for c in controls)
 
   def largest(field):
     """The largest of what the controls that have this field read of their states."""
@@ -93,7 +101,7 @@ def chain(*controls: Control) -> Control:
     shape if any(c.shape for c in controls) else None,
     take,
     spare,
-    budgeted if any(c.budgeted for c in controls) else None,
+    init_asked if any(c.init_asked for c in controls) else None,
     stops=largest("stops"),
     cut=largest("cut"),
     room=max((c.room for c in controls), default=0),

@@ -176,17 +176,16 @@ def finished(s: Slots) -> jax.Array:
 
 def samples(s: Slots, end_ids: tuple[int, ...]) -> Samples:
   """The responses as far as they are written."""
-  written = s.tokens >= 0
+  written, ends = s.tokens >= 0, s.ends
+  at_token = lambda: jnp.isin(s.tokens, jnp.array(end_ids)).any(axis=-1)
   return Samples(
     tokens=jnp.where(written, s.tokens, 0),
     mask=s.mask,
     log_probs=s.log_probs,
     lengths=written.sum(axis=-1, dtype=jnp.int32),
-    truncated=~jnp.isin(s.tokens, jnp.array(end_ids)).any(axis=-1)
-    if s.ends is None
-    else s.ends.reason == EndReason.CAP,
-    end=s.ends and s.ends.reason,
-    cut=s.ends and s.ends.cut,
+    truncated=~at_token() if ends is None else ends.reason == EndReason.CAP,
+    end=ends and ends.reason,
+    cut=ends and ends.cut,
   )
 
 

@@ -11,7 +11,7 @@ from lcrl.mesh import tensor_shards
 from lcrl.policies.cache import read_lengths
 from lcrl.policies.decoding import KERNELS
 from lcrl.sampling import triton_draw
-from lcrl.sampling.controls import Control, plain, sparing
+from lcrl.sampling.controls import Asked, Control, plain, sparing
 
 PyTree = Any
 SHORTEST = 64  # the shortest cache of responses
@@ -78,6 +78,7 @@ def plan(
   expected: jax.Array | None = None,
   narrow: int | None = None,
   targets: jax.Array | None = None,
+  forced: jax.Array | None = None,
 ) -> Job:
   """What to sample, and how.
 
@@ -107,6 +108,7 @@ def plan(
     narrow: slots in which the last rows go on, so that products are of fewer rows; None: a quarter
       for a kernel, all where each further loop would be compiled for each length that is read.
     targets: [R], tokens that rows are asked for, where a control reads them; None: their caps.
+    forced: [R], tokens at the end of prompts with which responses begin, likewise; None: none.
   """
   rows = len(tokens)
   if max_tokens < 1:
@@ -127,9 +129,15 @@ def plan(
   if not isinstance(params["layers"], tuple):
     params = policy.unstack(params)
   caps = jnp.minimum(caps, max_tokens)
-  state = control.init(tokens, lengths)
-  if control.budgeted:
-    state = control.budgeted(state, caps if targets is None else targets, caps)
+  if control.init_asked is None:
+    state = control.init(tokens, lengths)
+  else:
+    given = (
+      targets if targets is not None else caps,
+      caps,
+      forced if forced is not None else 0 * caps,
+    )
+    state = control.init_asked(tokens, lengths, Asked(*given))
   longest = jnp.zeros(rows) if expected is None else jnp.minimum(expected, caps)
   longest = longest.reshape(-1, group).max(axis=1)
   queue = Queue(

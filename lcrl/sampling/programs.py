@@ -159,7 +159,7 @@ def layout(policy: policies.Policy, mesh: Mesh, copy: PyTree) -> PyTree:
 def _work(engine: Engine, work, params, rows: Rows, budget: Budget, key, bucket: Bucket, *carry):
   """`work(job, G, *carry)` on the rows of every shard; `carry` is pairs (value, PartitionSpec)."""
 
-  def shard(params, key, tokens, lengths, caps, index, expected, targets, *carry):
+  def shard(params, key, tokens, lengths, caps, index, expected, asked, *carry):
     group = lengths.shape[1]
     flat = lambda x: x.reshape(-1, *x.shape[2:])
     per_row = tokens[..., : bucket.prompt], lengths, caps, core.row_keys(key, index, group)
@@ -177,14 +177,15 @@ def _work(engine: Engine, work, params, rows: Rows, budget: Budget, key, bucket:
       cache_dtype=engine.cache_dtype,
       growing=engine.growing,
       expected=None if expected is None else jnp.repeat(expected, group),
-      targets=None if targets is None else flat(targets),
+      **jax.tree.map(flat, asked),
     )
     return work(job, group, *carry)
 
   values, specs = zip(*carry, strict=True) if carry else ((), ())
   run = _over_shards(engine, shard, P(), P(), *[BATCH] * 6, *specs)
-  targets = budget.target if engine.control and engine.control.budgeted else None
-  per_row = rows.tokens, rows.lengths, caps(rows, budget), rows.index, rows.expected, targets
+  reads = engine.control is not None and engine.control.init_asked is not None
+  asked = {"targets": budget.target, "forced": rows.forced} if reads else {}
+  per_row = rows.tokens, rows.lengths, caps(rows, budget), rows.index, rows.expected, asked
   return run(params, key, *per_row, *values)
 
 

@@ -21,9 +21,7 @@ class Texts(NamedTuple):
 
   kind: np.ndarray  # [V] int32, tokens of one kind act alike
   node: np.ndarray  # [nodes, kinds] int32, the longest beginning that stands behind the token
-  found: (
-    np.ndarray
-  )  # [nodes, kinds] int32, k: the token completes the k-th text, the last if several
+  found: np.ndarray  # [nodes, kinds] int32, k: it completes the k-th text, the last if several
 
   def step(self, node: jax.Array, token: jax.Array) -> tuple[jax.Array, jax.Array]:
     """The node behind a token, and the text that it completes: 1 to K, or 0. [...] int32 each."""

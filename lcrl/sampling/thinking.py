@@ -38,9 +38,10 @@ def thinking_budget(
 
     budget of a row = min(budget, floor(share * target), cap - len(tape) - answer_tokens)
 
-  and at least 0. A row thinks from its first token on, or from the text that starts the thinking if
-  there is one; which of the two texts stands last in its prompt overrides that. A token that ends
-  the thinking by itself, just when the budget is spent, is left as it is.
+  and at least 0. A row thinks from its first token on, unless the forced start of its response has
+  ended the thinking. If there is a text that starts the thinking, a row thinks from there on, be it
+  in the prompt, of which the last of both texts counts. A token that ends the thinking by itself,
+  just when the budget is spent, is left as it is.
 
   Args:
     texts: the automaton of the text that ends the thinking and, if it is marked, of the one that
@@ -53,26 +54,26 @@ def thinking_budget(
   tape = tuple(tape)
   most = np.iinfo(np.int32).max if budget is None else budget
 
-  def init(tokens, lengths):
+  def init(tokens, lengths, asked=None):
     def read(state, column):
-      node, thinking = state
-      at, token = column
+      (node, thinking), (at, token) = state, column
       after, found = texts.step(node, token)
       changed = jnp.where(found > 0, found == START, thinking)
-      there = at < lengths
+      there = (at >= first) & (at < lengths)
       return (jnp.where(there, after, node), jnp.where(there, changed, thinking)), None
 
     zeros = jnp.zeros(lengths.shape, jnp.int32)
     marked = bool((texts.found == START).any())
+    first = zeros if marked else lengths - (0 if asked is None else asked.forced)
     columns = jnp.arange(tokens.shape[1]), tokens.T
     (node, thinking), _ = jax.lax.scan(read, (zeros, zeros == int(marked)), columns)
-    return Thinking(zeros + most, node, thinking, spent=zeros, tape=zeros - 1, cut=zeros > 0)
-
-  def budgeted(s: Thinking, targets, caps):
-    limit = caps - len(tape) - answer_tokens
-    if share is not None:  # the slack keeps a share that is whole from being rounded down
-      limit = jnp.minimum(limit, jnp.floor(share * targets + 1e-3).astype(jnp.int32))
-    return s._replace(limit=jnp.maximum(jnp.minimum(s.limit, limit), 0))
+    limit = zeros + most
+    if asked is not None:
+      limit = jnp.minimum(limit, asked.caps - len(tape) - answer_tokens)
+      if share is not None:  # the slack keeps a share that is whole from being rounded down
+        limit = jnp.minimum(limit, jnp.floor(share * asked.targets + 1e-3).astype(jnp.int32))
+    limit = jnp.maximum(limit, 0)
+    return Thinking(limit, node, thinking, spent=zeros, tape=zeros - 1, cut=zeros > 0)
 
   def take(s: Thinking, logits, sampled):
     full = s.thinking & (s.tape < 0) & (s.spent >= s.limit)
@@ -93,7 +94,7 @@ def thinking_budget(
     return state, token, forced
 
   room = len(tape) + answer_tokens + (budget or 0)
-  return Control(init, None, take, budgeted=budgeted, cut=lambda s: s.cut, room=room)
+  return Control(init, None, take, init_asked=init, cut=lambda s: s.cut, room=room)
 
 
 class Stopping(NamedTuple):
