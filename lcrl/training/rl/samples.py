@@ -15,7 +15,7 @@ from lcrl.mesh import on_host, to_local
 from lcrl.policies import Tokenizer
 from lcrl.tasks.task import Task
 from lcrl.training.metrics import drop_after, json_line
-from lcrl.types import Batch, Outcome, end_name
+from lcrl.types import Batch, EndReason, Outcome, end_name
 
 
 class Samples:
@@ -44,8 +44,10 @@ class Samples:
   def write(self, step: int, batch: Batch) -> None:
     """Writes all rollouts of enough groups, evenly spread over the batch."""
     r = batch.rollouts
-    arrays = {"tokens": r.tokens, "mask": r.mask, "forced": r.forced, **_numbers(batch)}
-    local = jax.tree.map(to_local, arrays)
+    arrays = {"tokens": r.tokens, "mask": r.mask, "forced": r.forced, "end": r.end}
+    local = jax.tree.map(to_local, arrays | _numbers(batch))
+    end, cut = local.pop("end"), local["truncated"]  # computed here: a process has a share alone
+    local["end_reason"] = np.where(cut, EndReason.CAP, EndReason.END_TOKEN) if end is None else end
     if local["advantage"].ndim == 3:
       with on_host():  # devices are busy
         mean = masked_mean(local["advantage"], local["mask"], axis=-1)
@@ -117,7 +119,6 @@ def _numbers(batch: Batch) -> dict[str, Any]:
     "outcome": r.outcome,
     "length": r.lengths,
     "truncated": r.truncated,
-    "end_reason": r.end_reasons,
     **({} if r.thinking_cut is None else {"thinking_cut": r.thinking_cut}),
     "budget_target": r.budget.target,
     "cap": r.budget.cap,
