@@ -22,6 +22,7 @@ from experiments.golden_entries import SECTIONS, TOOLS, checked, goldens_of, pub
 from lcrl import losses
 from lcrl.losses import weights
 from lcrl.registry import names
+from lcrl.sampling import choices
 
 ROOT = pathlib.Path(__file__).parent.parent
 PAGE, README = ROOT / "METHODS.md", ROOT / "README.md"
@@ -128,6 +129,8 @@ def _named(config: Mapping[str, Any]) -> Iterator[tuple[str, Callable]]:
       for name in names(phase.get(section)):
         function = getattr(module, name)
         yield _importable(function, module.__name__), function
+  for name in names((config.get("sampling") or {}).get("control")):
+    yield f"sampling.choices.{name}", getattr(choices, name)
 
 
 def _importable(function: Callable, home: str = "") -> str:

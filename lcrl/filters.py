@@ -99,7 +99,7 @@ def untruncated(*, base: Stage | None = None) -> Stage:
     keep, state = base.apply(state, rewards, r)
     return keep & ~r.truncated, state
 
-  return base._replace(apply=apply)
+  return base._replace(apply=apply, needs=(*base.needs, "truncated"))
 
 
 def lowest(metric: jax.Array, valid: jax.Array, count: jax.Array | int) -> jax.Array:

@@ -52,7 +52,12 @@ class Tokenizer(Protocol):
 
 
 class Sampler(Protocol):
-  """Samples responses on devices, as `lcrl.sampling.engine.Engine` does."""
+  """Samples responses on devices, as `lcrl.sampling.engine.Engine` does.
+
+  One that knows why its responses end has an attribute `tells_ends` that is True: without it, a
+  stage that reads `Rollouts.truncated` is refused. Its `end_ids`, if it has any, are the tokens
+  that end its responses, in place of the tokenizer's.
+  """
 
   @property
   def max_tokens(self) -> int:

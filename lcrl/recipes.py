@@ -23,6 +23,7 @@ def __dir__() -> list[str]:
 
 
 Weigh = Callable[[jax.Array, jax.Array], jax.Array]
+NOT_SIGNALS = frozenset({"group", "ref", "truncated"})  # needs that no signal satisfies
 SLOTS = Recipe(budget=budgets, reward=rewards, filter=filters, advantage=advantages, loss=losses)
 
 
@@ -186,7 +187,7 @@ def numbers(recipe: Any, states: Any) -> dict[str, jax.Array]:
 def signals(recipe: Recipe[Stage]) -> tuple[str, ...]:
   """The signals of rollouts that stages before the loss ask for, each once."""
   names = (name for stage in recipe[:-1] for name in stage.needs)
-  return tuple(dict.fromkeys(name for name in names if name not in ("group", "ref")))
+  return tuple(dict.fromkeys(name for name in names if name not in NOT_SIGNALS))
 
 
 def needs(recipe: Recipe[Stage]) -> tuple[str, ...]:

@@ -17,6 +17,7 @@ import jax
 __all__ = [
   "Batch",
   "Budget",
+  "EndReason",
   "Outcome",
   "PairBatch",
   "Pairs",
@@ -25,6 +26,7 @@ __all__ = [
   "Stage",
   "TokenScores",
   "TrainState",
+  "end_name",
 ]
 
 
@@ -43,6 +45,26 @@ class Outcome(enum.IntEnum):
   BAD_FORMAT = 2  # no answer could be read from the response
   TIMEOUT = 3  # the verifier did not finish before its deadline
   CRASH = 4  # the verifier died or raised
+
+
+class EndReason(enum.IntEnum):
+  """Why a response ended. `finish_reason` of vLLM is "length" for CAP, and "stop" for an end token
+  or a stop text, which it names as `stop_reason`."""
+
+  END_TOKEN = 0
+  CAP = 1  # `Budget.cap`; the response is truncated
+  REVISION = 2  # a revision cut it (`revise` of a config); the response is truncated
+  STOP_TEXT = 3  # the first stop text; STOP_TEXT + k: the one k places behind it
+
+
+def end_name(reason: int) -> str:
+  """A reason in words: end_token, cap, revision, stop_text, stop_text_2, ...
+
+  >>> end_name(EndReason.CAP), end_name(EndReason.STOP_TEXT), end_name(EndReason.STOP_TEXT + 1)
+  ('cap', 'stop_text', 'stop_text_2')
+  """
+  place = int(reason) - EndReason.STOP_TEXT
+  return EndReason(reason).name.lower() if place <= 0 else f"stop_text_{place + 1}"
 
 
 @dataclass_transform(frozen_default=True)
@@ -64,13 +86,18 @@ class Budget:
 
 @_record
 class Rollouts:
-  """Sampled and verified responses. Length counts sampled tokens, the end token included."""
+  """Sampled and verified responses. Length counts sampled tokens, the end token included.
+
+  What a control of the sampler forces, such as the end of a thinking that met its budget, is
+  context: not in the mask, so that it neither trains nor is compared with any policy. It counts in
+  lengths with `sampling.count_forced` alone.
+  """
 
   tokens: jax.Array  # [B, G, T] int32, prompt then response, right-padded
   mask: jax.Array  # [B, G, T] bool, tokens that count: sampled, or forced by a prefix that trains
   sampler_log_probs: jax.Array  # [B, G, T] float32, of drawn tokens; nothing else reads the rest
-  lengths: jax.Array  # [B, G] int32, mask.sum(-1)
-  truncated: jax.Array  # [B, G] bool, reached the cap without an end token
+  lengths: jax.Array  # [B, G] int32, counted.sum(-1)
+  truncated: jax.Array  # [B, G] bool, the cap or a revision ended it: see `end_reasons`
   scores: jax.Array  # [B, G] float32, the verifier's own number
   correct: jax.Array  # [B, G] bool, there is a score >= the task's threshold
   outcome: jax.Array  # [B, G] int8, an Outcome
@@ -80,6 +107,9 @@ class Rollouts:
   budget: Budget
   signals: dict[str, jax.Array]  # [B], [B, G] or [B, G, T], what only some methods need
   undrawn: jax.Array | None = None  # [B, G, T] bool, in the mask but not drawn; None: all were
+  forced: jax.Array | None = None  # [B, G, T] bool, a control forced them; None: nothing forces
+  end: jax.Array | None = None  # [B, G] int8, an EndReason; None: an end token or the cap
+  thinking_cut: jax.Array | None = None  # [B, G] bool, met its thinking budget; None: has none
 
   @property
   def drawn(self) -> jax.Array:
@@ -87,6 +117,25 @@ class Rollouts:
     or that moved when the response was cropped. Only they can be compared with the sampler. A
     log-prob of 0 is a drawn token of probability 1."""
     return self.mask if self.undrawn is None else self.mask & ~self.undrawn
+
+  @property
+  def written(self) -> jax.Array:
+    """[B, G, T] bool, the mask and what a control forced."""
+    return self.mask if self.forced is None else self.mask | self.forced
+
+  @property
+  def counted(self) -> jax.Array:
+    """[B, G, T] bool, tokens that the length counts: the mask, or `written`."""
+    if self.forced is None:
+      return self.mask
+    return self.mask | (self.forced & (self.lengths > self.mask.sum(-1))[..., None])
+
+  @property
+  def end_reasons(self) -> jax.Array:
+    """[B, G] int8, `end` where there is one, else what `truncated` says."""
+    if self.end is not None:
+      return self.end
+    return (self.truncated * EndReason.CAP).astype("int8")
 
 
 @_record
@@ -174,7 +223,8 @@ class Stage(NamedTuple):
   # (state, *inputs) -> (output, new state). The inputs of each slot are those of `Recipe`.
   apply: Callable
   # Inputs that not every run has: signals, fields of TokenScores, "ref" for reference log-probs,
-  # "group" for more than one rollout a prompt. A run without them is refused at its start.
+  # "group" for more than one rollout a prompt, "truncated" for a sampler that tells what it cut. A
+  # run without them is refused at its start.
   needs: tuple[str, ...] = ()
   # (state, rollouts of the monitor set, without signals) -> state, every `monitor.every` steps.
   observe: Callable | None = None

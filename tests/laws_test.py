@@ -74,14 +74,24 @@ def rows(batch):
   return np.asarray(batch.rollouts.valid)
 
 
+def untold(batch):
+  """A batch of which nobody knows what was truncated."""
+  return dataclasses.replace(
+    batch, rollouts=dataclasses.replace(batch.rollouts, truncated=object())
+  )
+
+
 @pytest.mark.parametrize("slot, spec", TABLE, ids=IDS)
 def test_common_laws(slot, spec):
   stage = build(SLOTS[slot], spec, field=slot)
   fields = ("entropy", "logits_at") if slot == "loss" else ()
-  assert set(stage.needs) <= {"ref", "group", *fields, *inputs(0)[0].rollouts.signals}
+  known = {"ref", "group", "truncated", *fields, *inputs(0)[0].rollouts.signals}
+  assert set(stage.needs) <= known
   call = jax.jit(calls(slot, stage))
   batch, log_probs = inputs(0)
   state = stage.init()
+  if "truncated" not in stage.needs:  # then nothing that could be done with it is done
+    jax.eval_shape(lambda s, b, x: calls(slot, stage)(s, untold(b), x), state, batch, log_probs)
   out, new = call(state, batch, log_probs)
   real = rows(batch) if out.ndim else ()
 

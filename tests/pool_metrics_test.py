@@ -55,11 +55,13 @@ def test_a_stream_ends_with_the_use_of_its_pools():
 
 
 def test_rows_that_start_again_are_counted_and_warned_of(tmp_path, caplog, one_device):
-  """In every step, and once. A step that starts ahead keeps its numbers in the training state."""
+  """In every step, and once. A step that starts ahead keeps its numbers in the training state. The
+  report of this run also names the stop text that ended no answer."""
   config = changed(train__steps=3, train__steps_ahead=1, sampling__slots=8, eval=None)
   config["loss"] = {"fn": "clipped_surrogate", "correction": {"fn": "truncated", "high": 2.0}}
   c = {k: v for k, v in config["policy"].items() if k != "fn"}
   config["sampling"]["cache_gib"] = 8.5 * page_gib(policies.make(policies.tiny(**c)), None, None)
+  config["sampling"]["stop_texts"] = ["+=#+=#+="]
   with caplog.at_level(logging.WARNING):
     loop.train(config, tmp_path)
   lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
@@ -70,3 +72,6 @@ def test_rows_that_start_again_are_counted_and_warned_of(tmp_path, caplog, one_d
     assert 7 / 8 <= numbers["pool/peak"] <= 1  # a row alone may take 7 of its 8 pages
   said = [r.getMessage() for r in caplog.records if "sampling.cache_gib" in r.getMessage()]
   assert len(said) == 1
+  report = (tmp_path / "report.md").read_text()
+  assert "## Ends of answers" in report
+  assert "No answer ended at the stop text '+=#+=#+='" in report

@@ -9,7 +9,9 @@ import pytest
 
 from lcrl import policies
 from lcrl.sampling import core, draw, triton_draw
-from lcrl.sampling.controls import plain
+from lcrl.sampling.controls import chain, plain
+from lcrl.sampling.texts import automaton
+from lcrl.sampling.thinking import stop_texts, thinking_budget
 from tests import gpu
 
 
@@ -47,23 +49,24 @@ def test_of_equal_logits_the_first_is_taken():
   np.testing.assert_allclose(log_probs, -np.log(300), rtol=1e-6)
 
 
-def test_the_sampler_draws_the_same_tokens(monkeypatch):
-  """Where nothing but the policy's distribution is asked for; a control sees dense logits."""
+# Ends the thinking by its tokens 7 and 8, and leaves logits alone.
+BUDGET = thinking_budget(
+  automaton([b"ab"], [b"a" if i == 7 else b"b" for i in range(256)]), (7, 8), budget=2
+)
+
+
+@pytest.mark.parametrize("control", [None, BUDGET], ids=["plain", "a thinking budget"])
+def test_the_sampler_draws_the_same_tokens(monkeypatch, control):
+  """Where nothing shapes the policy's distribution; what does sees dense logits."""
   c = policies.tiny(256, dtype="bfloat16")
   policy = policies.make(c)
   rows = 12
   tokens = jax.random.randint(jax.random.key(1), (rows, 4), 0, 256)
-  run = partial(
-    core.sample,
-    params=policy.init(jax.random.key(0)),
-    tokens=tokens,
-    lengths=jnp.full(rows, 4),
-    caps=jnp.full(rows, 6),
-    keys=jax.random.split(jax.random.key(2), rows),
-    max_tokens=6,
-    end_ids=(0,),
-  )
-  want = run(policy)
+  caps, keys = jnp.full(rows, 6), jax.random.split(jax.random.key(2), rows)
+  given = jax.jit(policy.init)(jax.random.key(0)), tokens, caps - 2, caps, keys
+  options = dict(max_tokens=6, end_ids=(0,), control=control)
+  run = lambda: jax.jit(partial(core.sample, policy, **options))(*given)
+  want = run()
   calls = []
 
   def interpreted(*args, **options):
@@ -74,9 +77,12 @@ def test_the_sampler_draws_the_same_tokens(monkeypatch):
   monkeypatch.setattr(triton_draw, "draw", interpreted)
   plan = core.plan
   monkeypatch.setattr(core, "plan", lambda *args, **o: plan(*args, **o)._replace(fused=True))
-  got = run(policy)
+  got = run()
   assert calls
   np.testing.assert_array_equal(got.tokens, want.tokens)
+  np.testing.assert_array_equal(got.mask, want.mask)
+  assert got.mask[:, :2].all()
+  assert (control is None) == bool(got.mask.sum() == got.lengths.sum())
   np.testing.assert_allclose(got.log_probs, want.log_probs, atol=1e-3)
 
 
@@ -100,6 +106,9 @@ def test_logits_do_not_exist():
   assert logits not in lowered()
   assert lowered().count("head_draw") >= 1
   assert logits in lowered(control=plain())
+  texts = automaton([b"a"], [b"a"] * 4096)
+  control = chain(thinking_budget(texts, (1,), budget=3), stop_texts(texts))
+  assert logits not in lowered(control=control)
 
 
 def test_what_it_cannot_draw_from():

@@ -121,9 +121,11 @@ def gdpo(
     raise ValueError(f"weights must be one a component, got {weights} for {components}.")
   known = ("reward", "correct", "scores", "within_target")
   needs = tuple(name for name in components if name not in known)
+  needs += ("truncated",) * ("within_target" in components)
 
   def apply(state, rewards, keep, r: Rollouts):
-    within = r.correct & ~r.truncated & (r.lengths <= r.budget.target)
+    ended = ~r.truncated if "truncated" in needs else True
+    within = r.correct & ended & (r.lengths <= r.budget.target)
     own = {"reward": rewards, "correct": r.correct, "scores": r.scores, "within_target": within}
     values = jnp.stack([as_float((r.signals | own)[name]) for name in components])
     lengths = r.lengths if per_token else None

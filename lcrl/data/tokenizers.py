@@ -31,6 +31,10 @@ class Utf8:
   def decode(self, tokens: Iterable[int]) -> str:
     return bytes(t for t in tokens if t < 256).decode(errors="replace")
 
+  def token_bytes(self) -> list[bytes]:
+    """What each token adds to a text."""
+    return [bytes([i]) for i in range(256)]
+
   @property
   def vocab_size(self) -> int:
     return 258

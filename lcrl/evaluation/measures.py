@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from lcrl.evaluation.intervals import accuracy_estimate, mean_estimate
+from lcrl.types import end_name
 
 __all__ = ["cap_saturation", "ecdf", "length_summary", "measure", "pass_at_k", "within_prompt_var"]
 
@@ -24,11 +25,11 @@ def _mean(values: np.ndarray) -> float | None:
   return float(values.mean()) if values.size else None
 
 
-def _point(correct, lengths, valid, truncated, shortest) -> dict[str, Any]:
+def _point(correct, lengths, valid, truncated, shortest, end, thinking_cut) -> dict[str, Any]:
   accuracy = None if correct is None else accuracy_estimate(correct, valid)
   tokens = mean_estimate(lengths, valid)
   right, wrong = (None, None) if correct is None else (valid & correct, valid & ~correct)
-  point = {
+  point: dict[str, Any] = {
     "accuracy": accuracy and accuracy.value,
     "accuracy_ci": [_finite(end) for end in accuracy[1:]] if accuracy else [None, None],
     "tokens": tokens.value,
@@ -39,6 +40,10 @@ def _point(correct, lengths, valid, truncated, shortest) -> dict[str, Any]:
   }
   if truncated is not None:
     point["truncated"] = _mean(truncated[valid])
+  if end is not None:
+    point["ends"] = {end_name(x): _mean(end[valid] == x) for x in np.unique(end[valid]).tolist()}
+  if thinking_cut is not None:
+    point["thinking_cut"] = _mean(thinking_cut[valid])
   if shortest is not None and right is not None:
     point["excess_tokens"] = _mean((lengths - shortest[:, None])[right])
   return point
@@ -52,6 +57,8 @@ def measure(
   valid: ArrayLike | None = None,
   truncated: ArrayLike | None = None,
   shortest: ArrayLike | None = None,
+  end: ArrayLike | None = None,
+  thinking_cut: ArrayLike | None = None,
 ) -> dict[str, Any]:
   """One evaluation as plain numbers, over all prompts and by difficulty.
 
@@ -63,10 +70,13 @@ def measure(
     valid: [B, G] bool, answers that count; all if None.
     truncated: [B, G] bool, answers that met the cap.
     shortest: [B] int, tokens of the shortest correct answer, where the task knows it.
+    end: [B, G] int, why answers ended (`lcrl.types.EndReason`).
+    thinking_cut: [B, G] bool, answers whose thinking met its budget.
   Returns: accuracy, accuracy_ci, tokens, tokens_ci (95 %, prompts as clusters; None where one
     prompt leaves nothing to judge by), n answers, tokens_right, tokens_wrong (None without such
-    answers), truncated (a share), excess_tokens (length above the shortest, right answers only),
-    and by_difficulty, the same for each difficulty.
+    answers), truncated (a share), ends (shares by the name of the reason), thinking_cut (a share),
+    excess_tokens (length above the shortest, right answers only), and by_difficulty, the same for
+    each difficulty; what is not given is not there.
 
   >>> m = measure([[1, 0], [1, 1]], [[9, 4], [5, 6]], [3, 2], shortest=[7, 5])
   >>> m["accuracy"], m["tokens"], m["tokens_wrong"], m["excess_tokens"]
@@ -87,13 +97,8 @@ def measure(
     )
 
   def at(rows: np.ndarray) -> dict[str, Any]:
-    return _point(
-      None if correct is None else correct[rows],
-      lengths[rows],
-      valid[rows],
-      None if truncated is None else truncated[rows],
-      None if shortest is None else shortest[rows],
-    )
+    of = lambda x: None if x is None else np.asarray(x)[rows]
+    return _point(*map(of, (correct, lengths, valid, truncated, shortest, end, thinking_cut)))
 
   levels = np.unique(difficulty[valid.any(1)])
   by_difficulty = {str(d): at(difficulty == d) for d in levels}

@@ -109,7 +109,8 @@ def asked_point(answers: Mapping[str, np.ndarray], asked: Asked) -> dict[str, An
     asked: the budget that all their prompts showed.
   """
   fields = ("correct", "lengths", "difficulty", "valid", "truncated")
-  point = measure(**{name: answers[name] for name in fields})
+  more: dict[str, Any] = {name: answers.get(name) for name in ("end", "thinking_cut")}
+  point = measure(**{name: answers[name] for name in fields}, **more)
   point.pop("by_difficulty")
   point |= {"label": asked.label, "target": asked.target, "level": asked.level}
   if asked.target is None:

@@ -13,9 +13,9 @@ from lcrl.policies import Tokenizer
 from lcrl.rollouts.grader import RolloutGrader
 from lcrl.rollouts.worker import RolloutWorker
 from lcrl.tasks.task import Prompt
-from lcrl.types import Budget, Outcome, Rollouts
+from lcrl.types import Budget, Outcome, Rollouts, end_name
 
-FIELDS = ("correct", "lengths", "truncated", "valid", "outcome")
+FIELDS = ("correct", "lengths", "truncated", "valid", "outcome", "end", "thinking_cut")
 
 
 def answer_all(
@@ -47,8 +47,8 @@ def answer_all(
     progress: receives the number of finished prompts after each batch.
     keep: gets every answer (`written`) that lies on this process, and its budget: the cap, and the
       target and level that its prompt showed.
-  Returns: correct (None if the task judges nothing), lengths, truncated, valid, outcome
-    [N, samples] and difficulty [N].
+  Returns: correct (None if the task judges nothing), lengths, truncated, valid, outcome,
+    end and thinking_cut (as in `Rollouts`) [N, samples], and difficulty [N].
   """
   if not prompts:
     raise ValueError("there are no prompts to evaluate on.")
@@ -71,9 +71,8 @@ def answer_all(
       for row in written(grader, rollouts, count=len(prompts)):
         keep(shown | row)
     progress(min(start + batch, len(prompts)))
-  answers: dict[str, Any] = {
-    name: np.concatenate([p[name] for p in parts])[: len(prompts)] for name in FIELDS
-  }
+  whole = lambda *x: np.concatenate(x)[: len(prompts)]
+  answers: dict[str, Any] = jax.tree.map(whole, *parts)
   if not worker.task.judged:
     answers["correct"] = None
   return {**answers, "difficulty": np.array([p.difficulty for p in prompts])}
@@ -88,6 +87,8 @@ def written(grader: RolloutGrader, rollouts: Rollouts, *, count: int) -> list[di
   r, decode, rows = jax.tree.map(to_local, rollouts), grader.worker.tokenizer.decode, []
   judged = grader.worker.task.judged
   whole = {"skip_special_tokens": False} if isinstance(grader.worker.tokenizer, Tokenizer) else {}
+  reasons, cut = r.end_reasons, r.thinking_cut
+  forced = None if r.forced is None else r.forced.sum(-1)
   for b, answers in enumerate(grader.responses(r)):
     prompt, at = grader.prompts[b], int(grader.rows.index[b])
     for g, answer in enumerate(answers if at < count else []):
@@ -105,6 +106,9 @@ def written(grader: RolloutGrader, rollouts: Rollouts, *, count: int) -> list[di
           "outcome": Outcome(int(r.outcome[b, g])).name.lower() if judged else None,
           "tokens": int(r.lengths[b, g]),
           "truncated": bool(r.truncated[b, g]),
+          "end_reason": end_name(reasons[b, g]),
+          **({} if cut is None else {"thinking_cut": bool(cut[b, g])}),
+          **({} if forced is None else {"forced": int(forced[b, g])}),
           **({} if prompt.row is None else {"row": dict(prompt.row)}),
         }
       )

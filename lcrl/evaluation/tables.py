@@ -177,13 +177,15 @@ def budgets(found: Mapping[str, Mapping[str, Any]]) -> Cells:
   """One model at several caps: cap -> `measure`, with any pass@k and its interval beside it."""
   first = next(iter(found.values()))
   ks = [key for key in first if key.startswith("pass@") and not key.endswith("_ci")]
+  cut = {"thinking_cut": "thinking cut, %"} if "thinking_cut" in first else {}
   body = []
   for cap, point in found.items():
     rates = [_percent(point, key) for key in ("accuracy", *ks)]
     tokens = _interval(estimate(point, "tokens"))
-    body.append([cap, str(point["n"]), rates[0], tokens, f"{100 * point['truncated']:.1f}"])
-    body[-1] += rates[1:]
-  return ["budget", "answers", "accuracy, %", "tokens", "met the cap, %", *ks], body
+    shares = [f"{100 * point[name]:.1f}" for name in ("truncated", *cut)]
+    body.append([cap, str(point["n"]), rates[0], tokens, *shares, *rates[1:]])
+  heads = ["budget", "answers", "accuracy, %", "tokens", "met the cap, %", *cut.values(), *ks]
+  return heads, body
 
 
 def to_markdown(cells: Cells) -> str:

@@ -18,6 +18,7 @@ from lcrl.policies import chat
 from lcrl.policies.gguf_tokenizer import read_gguf_tokenizer
 from lcrl.policies.hub import local_path
 from lcrl.policies.spelled import Control, Marked, tags
+from lcrl.policies.token_bytes import token_bytes
 from lcrl.policies.tokenizer_files import (
   SPECIAL,
   check_settings,
@@ -85,6 +86,10 @@ class Tokenizer:
     while (bare := kept.rstrip()).endswith(names):
       kept = next(bare.removesuffix(name) for name in names if bare.endswith(name))
     return [*self.encode(self.literal(kept)), self.end_ids[0]]
+
+  def token_bytes(self) -> list[bytes]:
+    """What each token adds to a text."""
+    return token_bytes(self.core)
 
   def names(self, ids: Sequence[int]) -> list[str]:
     """How tokens are called."""

@@ -266,4 +266,5 @@ def soft_overlong(
   )
   # A truncated response exceeds the limit by a token or more; with a buffer the limit costs it all.
   excess = lambda r: 0 if buffer else r.truncated
-  return shaped(base, lambda rewards, r: reward(rewards, r.lengths + excess(r)))
+  needs = () if buffer else ("truncated",)
+  return shaped(base, lambda rewards, r: reward(rewards, r.lengths + excess(r)), needs)

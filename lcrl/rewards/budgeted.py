@@ -74,6 +74,7 @@ def hbpo(
   return shaped(
     None,
     lambda rewards, r: reward(r.correct, r.lengths, r.budget.target, truncated=r.truncated),
+    needs=("truncated",),
     targets=budget_target("hbpo"),
   )
 
@@ -176,6 +177,7 @@ def acoer(
   return Stage(
     init=init,
     apply=apply,
+    needs=("truncated",),
     targets=lambda state, r: compared({"acoer": updated(state, r)[1]}, r),
     numbers=lambda state: {"acoer/length": state.length, "acoer/weight": state.weight},
   )

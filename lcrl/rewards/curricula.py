@@ -120,4 +120,4 @@ def curriculum(
     return reward(r.correct, score(r.lengths + r.truncated, r.budget.target), *flags), state
 
   targets = lambda state, r: compared(budget_target("curriculum")(r), r)
-  return Stage(init=lambda: (), apply=apply, needs=needs, targets=targets)
+  return Stage(init=lambda: (), apply=apply, needs=(*needs, "truncated"), targets=targets)

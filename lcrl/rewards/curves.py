@@ -160,7 +160,7 @@ def length_range(*, low: int, high: int, max_length: float) -> Stage:
     lengths = ended_length(r.lengths, most, r.truncated)
     return length_range_reward(lengths, least, most, max_length=max_length)
 
-  return shaped(None, shape)
+  return shaped(None, shape, needs=("truncated",))
 
 
 def word_range(*, max_words: float) -> Stage:
@@ -175,4 +175,4 @@ def word_range(*, max_words: float) -> Stage:
     counted = ended_length(words, high, r.truncated)
     return length_range_reward(counted, low, high, max_length=max_words)
 
-  return shaped(None, shape, needs=("words", "words_low", "words_high"))
+  return shaped(None, shape, needs=("words", "words_low", "words_high", "truncated"))

@@ -170,6 +170,7 @@ def laser_d(
     init,
     shape,
     observe=observe,
+    needs=("truncated",),
     targets=lambda state, r: {"laser_d": of_groups(state, r)},
     numbers=numbers,
   )
@@ -219,4 +220,5 @@ def tiered_truncation(
     limit = jnp.broadcast_to(limit_of(r.correct, r.valid)[:, None], rewards.shape)
     return truncated_reward(rewards, r.lengths, limit, truncated=r.truncated)
 
-  return shaped(base, shape, targets=lambda r: {"tiered_truncation": limit_of(r.correct, r.valid)})
+  targets = lambda r: {"tiered_truncation": limit_of(r.correct, r.valid)}
+  return shaped(base, shape, needs=("truncated",), targets=targets)

@@ -129,6 +129,7 @@ class Term(NamedTuple):
   apply: Callable[[PyTree, jax.Array, Rollouts, jax.Array, jax.Array], tuple[jax.Array, PyTree]]
   levels: int = 0  # that it has numbers for; 0: any
   numbers: Callable[[PyTree], dict[str, jax.Array]] = lambda state: {}  # `Stage.numbers`
+  needs: tuple[str, ...] = ()  # `Stage.needs`
 
 
 def _stateless(reward: Callable[[jax.Array, jax.Array, jax.Array], jax.Array]) -> Term:
@@ -136,7 +137,7 @@ def _stateless(reward: Callable[[jax.Array, jax.Array, jax.Array], jax.Array]) -
     del known
     return reward(rewards, ended_length(r.lengths, targets, r.truncated), targets), state
 
-  return Term(lambda: (), apply)
+  return Term(lambda: (), apply, needs=("truncated",))
 
 
 def length_gate(*, outside: float = 0.0) -> Term:
@@ -186,7 +187,8 @@ def length_multiplier(*, levels: int, step_size: float = 0.1, most: float = 1.0)
     return paid, jax.vmap(moved)(price, jnp.arange(levels)).astype(price.dtype)
 
   numbers = lambda price: {f"effort/price_{k}": price[k] for k in range(levels)}
-  return Term(lambda: jnp.zeros(levels, jnp.float32), apply, levels, numbers)
+  zeros = lambda: jnp.zeros(levels, jnp.float32)
+  return Term(zeros, apply, levels, numbers, needs=("truncated",))
 
 
 class EffortState(NamedTuple):
@@ -249,6 +251,7 @@ def effort(
     base,
     lambda: EffortState(reference.init(), term.init(), jnp.zeros((), jnp.int32)),
     shape,
+    needs=term.needs,
     targets=lambda state, r: {"effort": targets(state, r)},
     numbers=numbers,
     needs=reference.needs,

@@ -148,6 +148,7 @@ def exact_length(*, alpha: float = 3e-4, base: Stage | None = None) -> Stage:
     lambda rewards, r: exact_length_reward(
       rewards, r.lengths, r.budget.target, alpha=alpha, truncated=r.truncated
     ),
+    needs=("truncated",),
     targets=budget_target("exact_length"),
   )
 
@@ -160,7 +161,7 @@ def max_length(*, alpha: float = 0.01, delta: float = 0.5) -> Stage:
     return reward(r.correct, r.lengths, r.budget.target, truncated=r.truncated), state
 
   targets = lambda state, r: compared(budget_target("max_length")(r), r)
-  return Stage(init=lambda: (), apply=apply, targets=targets)
+  return Stage(init=lambda: (), apply=apply, needs=("truncated",), targets=targets)
 
 
 def step_bonus(
@@ -173,6 +174,7 @@ def step_bonus(
     lambda rewards, r: reward(
       rewards, r.correct, r.lengths, r.budget.target, truncated=r.truncated
     ),
+    needs=("truncated",),
     targets=budget_target("step_bonus"),
   )
 
@@ -183,5 +185,6 @@ def truncation(*, late: float = 0.0, late_scale: float = 0.0, base: Stage | None
   return shaped(
     base,
     lambda rewards, r: reward(rewards, r.lengths, r.budget.target, truncated=r.truncated),
+    needs=("truncated",),
     targets=budget_target("truncation"),
   )

@@ -22,7 +22,7 @@ from lcrl.mesh import sharing_processes, to_local
 from lcrl.sampling.core import row_keys
 from lcrl.tasks.task import Prompt, Response
 from lcrl.tasks.verify import Verdict
-from lcrl.types import Budget, Outcome
+from lcrl.types import Budget, Outcome, Rollouts
 
 if TYPE_CHECKING:
   from lcrl.rollouts.worker import RolloutWorker
@@ -73,7 +73,7 @@ class RolloutGrader:
     """[b][G]: everything after the prompt up to the last token that counts, and what a control
     forced behind it, unless a revision has cut the response."""
     prompts, group = r.lengths.shape
-    flat = self._decode(r.tokens, r.mask, np.argwhere(np.ones((prompts, group), bool)))
+    flat = self._decode(r.tokens, r.counted, np.argwhere(np.ones((prompts, group), bool)))
     return [flat[b * group : (b + 1) * group] for b in range(prompts)]
 
   def _decode(self, tokens: Any, mask: Any, index: np.ndarray) -> list[Response]:
@@ -92,7 +92,7 @@ class RolloutGrader:
     rows = zip(keys, tokens, mask, starts.tolist(), ends.tolist(), strict=True)
     for key, row, counts, start, end in rows:
       ids = row[start:end].tolist()
-      ended = bool(ids) and ids[-1] in tokenizer.end_ids
+      ended = bool(ids) and ids[-1] in self.worker.end_ids
       more = self.prompts[key[0]].row or {}
       response = Response(ids, counts[start:end].tolist(), ended, tokenizer.decode, more)
       if self.decoded.get(key) != response:
@@ -129,12 +129,11 @@ class RolloutGrader:
     at = np.array([row[:2] for row in rows], int).reshape(-1, 2)
     return at, [Verdict(score, Outcome(outcome)) for _, _, score, outcome in rows]
 
-  def grade_piece(self, tokens: Any, mask: Any, done: Any, known: Any) -> GradedPiece:
+  def grade_piece(self, r: Rollouts, done: Any, known: Any) -> GradedPiece:
     """Waits until the global arrays are there, then verifies the responses that are new in them.
 
     Args:
-      tokens: [B, G, T], as they stand after this piece of the stream.
-      mask: [B, G, T], likewise.
+      r: the rollouts as they stand after this piece of the stream.
       done: [B, G] bool, the rollouts that have ended.
       known: [B, G] bool, those that had ended one piece earlier; None: none had.
     """
@@ -142,7 +141,8 @@ class RolloutGrader:
     sampled_at, index = time.perf_counter(), np.argwhere(new)
     if not len(index):
       return GradedPiece(sampled_at, index, self.worker.verifier.submit([]))
-    return GradedPiece(sampled_at, *self.submit(to_local(tokens), to_local(mask), index))
+    local = jax.tree.map(to_local, r)
+    return GradedPiece(sampled_at, *self.submit(local.tokens, local.counted, index))
 
   def fields(
     self, rollouts: Any, index: np.ndarray, verdicts: Sequence[Verdict]
@@ -158,7 +158,7 @@ class RolloutGrader:
   def reverify(self, r: LocalRollouts, changed: np.ndarray) -> LocalRollouts:
     """`r` with new verdicts where `changed` [b, G]."""
     index = np.argwhere(changed)
-    own, verdicts = self.submit(r.tokens, r.mask, index)
+    own, verdicts = self.submit(r.tokens, r.counted, index)
     graded = self.exchanged(own, verdicts.result())
     return dataclasses.replace(r, **self.fields(vars(r), *graded))
 

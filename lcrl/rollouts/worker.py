@@ -51,6 +51,11 @@ class RolloutWorker:
     pad_id = getattr(self.engine, "pad_id", None)
     return getattr(self.tokenizer, "pad_id", None) if pad_id is None else pad_id
 
+  @property
+  def end_ids(self) -> Sequence[int]:
+    """The tokens that end a response: of the engine if it names them, else of the tokenizer."""
+    return getattr(self.engine, "end_ids", self.tokenizer.end_ids)
+
   def render(
     self, prompts: Sequence[Prompt], index: np.ndarray, budget: Budget | Any
   ) -> LocalPrompts:
@@ -85,7 +90,9 @@ class RolloutWorker:
     smallest = sorted(jax.tree.leaves(params), key=np.size)[:1]
     started = reader.submit(_time_when_ready, [jnp.copy(leaf) for leaf in smallest])
     for sampled, done, *use in self.engine.stream(params, local.rows, local.budget, key):
-      pieces.append(reader.submit(grader.grade_piece, sampled.tokens, sampled.mask, done, known))
+      none: Any = None  # log-probs are large, and nothing reads them here
+      read = dataclasses.replace(sampled, sampler_log_probs=none)
+      pieces.append(reader.submit(grader.grade_piece, read, done, known))
       known, pool = done, use[0] if use else None
     reader.shutdown(wait=False)
     return PendingRollouts(grader, sampled, started, pieces, pool)

@@ -10,9 +10,11 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from lcrl.protocols import Tokenizer
-from lcrl.sampling import steering
+from lcrl.sampling import steering, thinking
 from lcrl.sampling.controls import Control, chain, min_p, top_k, top_p
 from lcrl.sampling.mirostat import mirostat_v1, mirostat_v2
+from lcrl.sampling.texts import Texts, automaton
+from lcrl.values import Count, Whole
 
 __all__ = [
   "budget_forcing",
@@ -24,11 +26,14 @@ __all__ = [
   "mirostat_v1",
   "mirostat_v2",
   "repeat_penalty",
+  "thinking_budget",
   "token_bias",
   "top_k",
   "top_p",
 ]
 
+CONTROL = "sampling.control"
+MOST_TEXTS = 100  # that stop a response: `EndReason` has one byte
 Token = int | str  # its number or its text
 Tokens = Sequence[int] | str
 
@@ -39,7 +44,7 @@ class Vocabulary(NamedTuple):
   tokenizer: Tokenizer
   size: int
 
-  def one(self, token: Token, field: str) -> int:
+  def one(self, token: Token, field: str, section: str = "sampling.control") -> int:
     """The number of a token.
 
     Raises:
@@ -48,12 +53,11 @@ class Vocabulary(NamedTuple):
     ids = self.several(token, field) if isinstance(token, str) else [token]
     if len(ids) != 1:
       raise ValueError(
-        f"sampling.control.{field}={token!r} has to be one token; the tokenizer makes "
-        f"{len(ids)} of it."
+        f"{section}.{field}={token!r} has to be one token; the tokenizer makes {len(ids)} of it."
       )
     if not 0 <= ids[0] < self.size:
       raise ValueError(
-        f"sampling.control.{field}={token!r} is no token of the policy, which has {self.size}."
+        f"{section}.{field}={token!r} is no token of the policy, which has {self.size}."
       )
     return ids[0]
 
@@ -61,6 +65,25 @@ class Vocabulary(NamedTuple):
     """The numbers of the tokens of a text."""
     ids = self.tokenizer.encode(tokens) if isinstance(tokens, str) else tokens
     return [self.one(token, field) for token in ids]
+
+  def find(self, texts: Sequence[str], field: str) -> Texts:
+    """The automaton that finds these texts in responses, special tokens by their names.
+
+    Raises:
+      ValueError: a text is empty, or no tokens write it.
+    """
+    if not all(texts) or len(texts) > MOST_TEXTS:
+      raise ValueError(f"{field} must be up to {MOST_TEXTS} texts, none empty, got {texts}.")
+    text_of = lambda i: self.tokenizer.decode([i]).encode()
+    known = getattr(self.tokenizer, "token_bytes", None)
+    size = getattr(self.tokenizer, "vocab_size", self.size)
+    pieces = known() if known else [text_of(i) for i in range(min(size, self.size))]
+    pieces = [*pieces, *[b""] * self.size][: self.size]
+    found = automaton([text.encode() for text in texts], pieces)
+    for k, text in enumerate(texts, 1):
+      if k not in found.reachable:
+        raise ValueError(f"{field}={text!r}: no tokens of the policy write this text.")
+    return found
 
 
 Draft = Callable[[Vocabulary], Control]
@@ -107,6 +130,57 @@ def budget_forcing(
       wait_tokens=v.several(wait_tokens, "wait_tokens") if waits else (),
       num_ignore=num_ignore,
       final_tokens=v.several(final_tokens, "final_tokens"),
+    )
+
+  return draft
+
+
+def thinking_budget(
+  budget: Whole | None = None,
+  *,
+  share: float | None = None,
+  end_text: str = "</think>",
+  start_text: str | None = None,
+  forced_text: str | None = None,
+  answer_tokens: Count = 1,
+) -> Choice:
+  """`lcrl.sampling.thinking.thinking_budget`: a thinking that spent its budget is ended by text.
+
+  Texts are found wherever tokens have their borders. The forced tokens are context: they do not
+  train, are not compared with any policy, and count in lengths with `sampling.count_forced`.
+  vLLM calls the budget `thinking_token_budget` and the texts `reasoning_config`.
+
+  Args:
+    budget: tokens of thinking that may be drawn; 0: none.
+    share: of the row's target length (`budget`, the section), rounded down; of two limits the
+      smaller holds, and one of them must be given.
+    end_text: ends the thinking: "</think>" for R1, Qwen3 and most families, "[/THINK]" for
+      Magistral, "</seed:think>" for Seed-OSS.
+    start_text: starts it, in a prompt or response; None: a response thinks from its first token on,
+      whatever its prompt says, unless its forced start has ended the thinking.
+    forced_text: what is forced; it holds `end_text`, which it is by default, and may say more, such
+      as "Time is up.</think>".
+    answer_tokens: left of the cap for the answer: thinking is cut that much earlier.
+  """
+  if budget is None and share is None:
+    raise ValueError("sampling.control of thinking_budget needs a budget or a share.")
+  if share is not None and share <= 0:
+    raise ValueError(f"sampling.control.share must be positive, got {share}.")
+  forced = end_text if forced_text is None else forced_text
+
+  def draft(v: Vocabulary) -> Control:
+    texts = v.find([end_text, *([] if start_text is None else [start_text])], f"{CONTROL}.end_text")
+    field = f"{CONTROL}.{'end_text' if forced_text is None else 'forced_text'}"
+    try:
+      tape = v.several(forced, field)
+    except ValueError as why:
+      raise ValueError(f"{field}={forced!r} cannot be encoded: {why}") from why
+    if texts.read(tape) != thinking.END:
+      raise ValueError(f"{field}={forced!r} does not end the thinking once it is encoded.")
+    if ends := [i for i in tape if i in v.tokenizer.end_ids]:
+      raise ValueError(f"{field}={forced!r} has token {ends[0]}, which ends a response.")
+    return thinking.thinking_budget(
+      texts, tape, budget=budget, share=share, answer_tokens=answer_tokens
     )
 
   return draft

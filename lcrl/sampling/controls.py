@@ -7,6 +7,7 @@ control does, the sampler reports log-probs of the policy's own distribution at 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial, reduce
 from typing import Any, NamedTuple
 
 import jax
@@ -15,13 +16,30 @@ import jax.numpy as jnp
 PyTree = Any
 
 
+class Asked(NamedTuple):
+  """What is asked of R rows."""
+
+  targets: jax.Array  # [R] int32, lengths that rewards compare with
+  caps: jax.Array  # [R] int32
+  forced: jax.Array  # [R] int32, tokens at the end of a prompt with which its response begins
+
+
 class Control(NamedTuple):
   """R rows, each with its own slice of the state. All leaves of the state lead with R."""
 
   init: Callable  # (tokens [R, P], lengths [R]) -> state, before the first token
-  shape: Callable  # (state, logits [R, V]) -> logits [R, V] to sample from
+  # (state, logits [R, V]) -> logits [R, V] to sample from; None: leaves them alone, and `take` may
+  # get None for logits.
+  shape: Callable | None
   take: Callable  # (state, logits, sampled [R]) -> (state, tokens [R], forced [R] bool)
   sparing: Callable | None = None  # end ids -> the same, which leaves these tokens alone
+  # (tokens, lengths, Asked) -> state, in place of `init`.
+  init_asked: Callable | None = None
+  # state after a token -> [R] int32: 0, or k where the k-th stop text ends the response.
+  stops: Callable | None = None
+  # state after a token -> [R] bool: the thinking was cut at its budget.
+  cut: Callable | None = None
+  room: int = 0  # tokens of a response, at least, that it is meant for
 
 
 def stateless(shape: Callable) -> Control:
@@ -54,7 +72,7 @@ def chain(*controls: Control) -> Control:
 
   def shape(states, logits):
     for control, state in zip(controls, states, strict=True):
-      logits = control.shape(state, logits)
+      logits = control.shape(state, logits) if control.shape else logits
     return logits
 
   def take(states, logits, sampled):
@@ -68,7 +86,26 @@ def chain(*controls: Control) -> Control:
   def spare(end_ids):
     return chain(*(sparing(control, end_ids) for control in controls))
 
-  return Control(init, shape, take, spare)
+  def init_asked(tokens, lengths, asked):
+    first = lambda c: partial(c.init_asked, asked=asked) if c.init_asked else c.init
+    return tuple(first(c)(tokens, lengths) for c in controls)
+
+  def largest(field):
+    """The largest of what the controls that have this field read of their states."""
+    having = [(i, read) for i, c in enumerate(controls) if (read := getattr(c, field))]
+    maximum = lambda states: reduce(jnp.maximum, (read(states[i]) for i, read in having))
+    return maximum if having else None
+
+  return Control(
+    init,
+    shape if any(c.shape for c in controls) else None,
+    take,
+    spare,
+    init_asked if any(c.init_asked for c in controls) else None,
+    stops=largest("stops"),
+    cut=largest("cut"),
+    room=max((c.room for c in controls), default=0),
+  )
 
 
 def keep_top_k(logits: jax.Array, *, k: int) -> jax.Array:

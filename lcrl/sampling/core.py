@@ -7,10 +7,10 @@
                 |                     |
     rows    row 3: a b c _ _      row 5: a _ _ _ _        [R, N] tokens, masks, log-probs
 
-A row leaves its slot at an end token or at its cap. Without a limit of slots (`refill` is 0) all
-rows start together and no row waits. The keys of a row then lie in two places: those of its prompt,
-which a group may share, and its own, from the last prompt token on. With a limit they lie in the
-pages of a pool (`lcrl.sampling.pages`), which rows take as they grow.
+A row leaves its slot at an end token, at a stop text or at its cap. Without a limit of slots
+(`refill` is 0) all rows start together and no row waits. The keys of a row then lie in two places:
+those of its prompt, which a group may share, and its own, from the last prompt token on. With a
+limit they lie in the pages of a pool (`lcrl.sampling.pages`), which rows take as they grow.
 
 Everything here is pure and may be jitted, scanned and vmapped. S slots, R rows, P prompt positions,
 N response positions, V vocabulary.
@@ -31,6 +31,7 @@ from lcrl.sampling import pages, triton_draw
 from lcrl.sampling.draw import draw, log_probs, tile
 from lcrl.sampling.jobs import Job, PyTree, plan
 from lcrl.sampling.pages import Pages
+from lcrl.types import EndReason
 
 
 class Samples(NamedTuple):
@@ -40,7 +41,16 @@ class Samples(NamedTuple):
   mask: jax.Array  # [R, N] bool, tokens that the policy chose (a control may force others)
   log_probs: jax.Array  # [R, N] float32, 0 where masked
   lengths: jax.Array  # [R] int32, tokens written
-  truncated: jax.Array  # [R] bool, reached the cap without an end token
+  truncated: jax.Array  # [R] bool, the cap ended it
+  end: jax.Array | None = None  # [R] int8, an EndReason; None: an end token or the cap
+  cut: jax.Array | None = None  # [R] bool, the thinking met its budget; None: there is none
+
+
+class Ends(NamedTuple):
+  """Why rows ended, where that is not told by their end tokens alone."""
+
+  reason: jax.Array  # [R] int8, an EndReason
+  cut: jax.Array | None  # [R] bool, the thinking met its budget; None: no control cuts it
 
 
 class Slots(NamedTuple):
@@ -59,6 +69,7 @@ class Slots(NamedTuple):
   tokens: jax.Array  # [R, N] int32, -1 where nothing is written
   mask: jax.Array  # [R, N] bool
   log_probs: jax.Array  # [R, N] float32
+  ends: Ends | None = None
 
 
 def row_keys(key: jax.Array, index: jax.Array, group_size: int) -> jax.Array:
@@ -165,13 +176,16 @@ def finished(s: Slots) -> jax.Array:
 
 def samples(s: Slots, end_ids: tuple[int, ...]) -> Samples:
   """The responses as far as they are written."""
-  written = s.tokens >= 0
+  written, ends = s.tokens >= 0, s.ends
+  at_token = lambda: jnp.isin(s.tokens, jnp.array(end_ids)).any(axis=-1)
   return Samples(
     tokens=jnp.where(written, s.tokens, 0),
     mask=s.mask,
     log_probs=s.log_probs,
     lengths=written.sum(axis=-1, dtype=jnp.int32),
-    truncated=~jnp.isin(s.tokens, jnp.array(end_ids)).any(axis=-1),
+    truncated=~at_token() if ends is None else ends.reason == EndReason.CAP,
+    end=ends and ends.reason,
+    cut=ends and ends.cut,
   )
 
 
@@ -235,7 +249,7 @@ def _write_token(job: Job, s: Slots, read_length: int | None = None) -> Slots:
   control, token, forced, log_prob = _next(job, s, hidden, row)
 
   position = (s.row, s.steps)  # row R does not exist: JAX drops what a free slot writes
-  ended = jnp.isin(token, jnp.array(job.end_ids))
+  ended, ends = _ended(job, s, control, jnp.isin(token, jnp.array(job.end_ids)))
   stays = (s.row < rows) & ~ended & (s.steps + 1 < queue.caps[row])
   return s._replace(
     row=jnp.where(stays, s.row, rows),
@@ -248,7 +262,22 @@ def _write_token(job: Job, s: Slots, read_length: int | None = None) -> Slots:
     tokens=s.tokens.at[position].set(token, mode="drop"),
     mask=s.mask.at[position].set(~forced, mode="drop"),
     log_probs=s.log_probs.at[position].set(jnp.where(forced, 0.0, log_prob), mode="drop"),
+    ends=ends,
   )
+
+
+def _ended(job: Job, s: Slots, control: PyTree, at_token) -> tuple[jax.Array, Ends | None]:
+  """Which slots have ended their rows with this token, [S] bool; and why rows ended, as of now: one
+  that goes on stands as if its cap had ended it. `at_token`: it is an end token."""
+  if s.ends is None:
+    return at_token, None
+  read = job.control
+  stop = read.stops(control) if read.stops else jnp.zeros_like(s.row)
+  at_text = jnp.where(stop > 0, EndReason.STOP_TEXT - 1 + stop, EndReason.CAP)
+  put = lambda old, x: old.at[s.row].set(x.astype(old.dtype), mode="drop")
+  reason = put(s.ends.reason, jnp.where(at_token, EndReason.END_TOKEN, at_text))
+  cut = put(s.ends.cut, read.cut(control)) if read.cut else None
+  return at_token | (stop > 0), Ends(reason, cut)
 
 
 def _next(job: Job, s: Slots, hidden, row) -> tuple[PyTree, jax.Array, jax.Array, jax.Array]:
@@ -257,11 +286,12 @@ def _next(job: Job, s: Slots, hidden, row) -> tuple[PyTree, jax.Array, jax.Array
   keys = jax.vmap(jax.random.fold_in)(job.queue.keys[row], s.steps)
   if job.fused:
     softcap = job.policy.config.logit_softcap
-    token, log_prob = triton_draw.draw(hidden, job.head.T, keys, temperature, softcap=softcap)
-    return s.control, token, jnp.zeros(token.shape, bool), log_prob
+    sampled, log_prob = triton_draw.draw(hidden, job.head.T, keys, temperature, softcap=softcap)
+    return *job.control.take(s.control, None, sampled), log_prob
   logits = head_logits(job.policy.config, hidden, job.head)
   logits = logits / jnp.where(temperature > 0, temperature, 1.0)[:, None]
-  sampled = draw(tile(job.control.shape(s.control, logits)), keys, temperature <= 0)
+  shaped = job.control.shape(s.control, logits) if job.control.shape else logits
+  sampled = draw(tile(shaped), keys, temperature <= 0)
   control, token, forced = job.control.take(s.control, logits, sampled)
   return control, token, forced, log_probs(logits, token)
 
@@ -297,6 +327,8 @@ def _empty_slots(job: Job) -> Slots:
   """All slots are free, all rows wait, and the pool is empty."""
   rows, size = len(job.queue.caps), job.slots
   zeros = jnp.zeros((size,), jnp.int32)
+  cut = jnp.zeros((rows,), bool) if job.control.cut else None
+  ends = Ends(jnp.full((rows,), EndReason.CAP, jnp.int8), cut)
   return Slots(
     row=zeros + rows,
     token=zeros,
@@ -311,6 +343,7 @@ def _empty_slots(job: Job) -> Slots:
     tokens=jnp.full((rows, job.max_tokens), -1, jnp.int32),
     mask=jnp.zeros((rows, job.max_tokens), bool),
     log_probs=jnp.zeros((rows, job.max_tokens), jnp.float32),
+    ends=ends if job.control.stops or job.control.cut else None,
   )
 
 

@@ -43,6 +43,12 @@ class Engine:
   mesh: Mesh | None
   compiler: tuple[tuple[str, Any], ...] = ()
   source: Mesh | None = None
+  count_forced: bool = False
+
+  @property
+  def tells_ends(self) -> bool:
+    """Whether `truncated` of its rollouts can be relied on (`lcrl.protocols.Sampler`)."""
+    return True
 
   def prepared(self, params: PyTree) -> PyTree:
     """The sampler's own copy of the policy's parameters, which `generate` takes in their place. An
@@ -149,6 +155,7 @@ def make_engine(
   mesh: Mesh | None = None,
   compiler: Mapping[str, Any] | None = None,
   source: Mesh | None = None,
+  count_forced: bool = False,
 ) -> Engine:
   """An engine for one policy.
 
@@ -169,6 +176,7 @@ def make_engine(
       are gathered over fsdp and stay split over tensor. None: no mesh.
     compiler: options of XLA for what samples; None: the fastest.
     source: other devices, where parameters lie and are cast before they travel; None: `mesh`.
+    count_forced: lengths count the tokens that a control forces.
   """
   if max_tokens < 1:
     raise ValueError(f"max_tokens must be at least 1, got {max_tokens}.")
@@ -201,6 +209,7 @@ def make_engine(
     mesh,
     tuple(sorted(compiler.items())),
     source,
+    count_forced,
   )
 
 

@@ -11,7 +11,7 @@ from lcrl.mesh import tensor_shards
 from lcrl.policies.cache import read_lengths
 from lcrl.policies.decoding import KERNELS
 from lcrl.sampling import triton_draw
-from lcrl.sampling.controls import Control, plain, sparing
+from lcrl.sampling.controls import Asked, Control, plain, sparing
 
 PyTree = Any
 SHORTEST = 64  # the shortest cache of responses
@@ -38,7 +38,7 @@ class Job(NamedTuple):
   policy: Any
   params: PyTree  # unstacked
   head: jax.Array  # [D, V], in the dtype of the computation
-  fused: bool  # one kernel multiplies with the head and draws; only where no control shapes logits
+  fused: bool  # one kernel multiplies with the head and draws; only where nothing shapes logits
   control: Control
   end_ids: tuple[int, ...]
   queue: Queue
@@ -77,6 +77,8 @@ def plan(
   page: int = PAGE,
   expected: jax.Array | None = None,
   narrow: int | None = None,
+  targets: jax.Array | None = None,
+  forced: jax.Array | None = None,
 ) -> Job:
   """What to sample, and how.
 
@@ -105,6 +107,8 @@ def plan(
       that few are left alone at the end. Caps bound it. None: they start in their order.
     narrow: slots in which the last rows go on, so that products are of fewer rows; None: a quarter
       for a kernel, all where each further loop would be compiled for each length that is read.
+    targets: [R], tokens that rows are asked for, where a control reads them; None: their caps.
+    forced: [R], tokens at the end of prompts with which responses begin, likewise; None: none.
   """
   rows = len(tokens)
   if max_tokens < 1:
@@ -118,12 +122,22 @@ def plan(
     raise ValueError(f"slots must be at least the group of {group}, got {slots}.")
   c = policy.config
   kernel = KERNELS[c.decoding]
-  fused = control is None and kernel.nvidia and triton_draw.refusal(c) is None
+  shaped = control is not None and control.shape is not None
+  fused = not shaped and kernel.nvidia and triton_draw.refusal(c) is None
   fused = fused and tensor_shards() == 1  # the kernel takes the whole vocabulary
   control = sparing(control or plain(), end_ids)
   if not isinstance(params["layers"], tuple):
     params = policy.unstack(params)
   caps = jnp.minimum(caps, max_tokens)
+  if control.init_asked is None:
+    state = control.init(tokens, lengths)
+  else:
+    given = (
+      targets if targets is not None else caps,
+      caps,
+      forced if forced is not None else 0 * caps,
+    )
+    state = control.init_asked(tokens, lengths, Asked(*given))
   longest = jnp.zeros(rows) if expected is None else jnp.minimum(expected, caps)
   longest = longest.reshape(-1, group).max(axis=1)
   queue = Queue(
@@ -132,7 +146,7 @@ def plan(
     caps=caps,
     keys=keys,
     temperature=jnp.broadcast_to(jnp.asarray(temperature, jnp.float32), (rows,)),
-    control=control.init(tokens, lengths),
+    control=state,
     order=jnp.argsort(jnp.argsort(-longest)).astype(jnp.int32),
   )
   size, refill = rows, 0

@@ -159,7 +159,7 @@ def layout(policy: policies.Policy, mesh: Mesh, copy: PyTree) -> PyTree:
 def _work(engine: Engine, work, params, rows: Rows, budget: Budget, key, bucket: Bucket, *carry):
   """`work(job, G, *carry)` on the rows of every shard; `carry` is pairs (value, PartitionSpec)."""
 
-  def shard(params, key, tokens, lengths, caps, index, expected, *carry):
+  def shard(params, key, tokens, lengths, caps, index, expected, asked, *carry):
     group = lengths.shape[1]
     flat = lambda x: x.reshape(-1, *x.shape[2:])
     per_row = tokens[..., : bucket.prompt], lengths, caps, core.row_keys(key, index, group)
@@ -177,14 +177,16 @@ def _work(engine: Engine, work, params, rows: Rows, budget: Budget, key, bucket:
       cache_dtype=engine.cache_dtype,
       growing=engine.growing,
       expected=None if expected is None else jnp.repeat(expected, group),
+      **jax.tree.map(flat, asked),
     )
     return work(job, group, *carry)
 
   values, specs = zip(*carry, strict=True) if carry else ((), ())
-  run = _over_shards(engine, shard, P(), P(), *[BATCH] * 5, *specs)
-  return run(
-    params, key, rows.tokens, rows.lengths, caps(rows, budget), rows.index, rows.expected, *values
-  )
+  run = _over_shards(engine, shard, P(), P(), *[BATCH] * 6, *specs)
+  reads = engine.control is not None and engine.control.init_asked is not None
+  asked = {"targets": budget.target, "forced": rows.forced} if reads else {}
+  per_row = rows.tokens, rows.lengths, caps(rows, budget), rows.index, rows.expected, asked
+  return run(params, key, *per_row, *values)
 
 
 def _over_shards(engine: Engine, work: Callable, *specs) -> Callable:
@@ -230,7 +232,8 @@ def _by_group(tree: PyTree, group: int) -> PyTree:
 def _rollouts(engine: Engine, rows: Rows, budget: Budget, samples: Samples, bucket: Bucket):
   cut = lambda x: x if x is None else jnp.asarray(x)[..., : bucket.prompt]
   rows = dataclasses.replace(rows, tokens=cut(rows.tokens), train_tokens=cut(rows.train_tokens))
-  rollouts = assemble(rows, budget, samples, pad_id=engine.pad_id)
+  counts = engine.count_forced
+  rollouts = assemble(rows, budget, samples, pad_id=engine.pad_id, count_forced=counts)
   return rollouts if engine.mesh is None else _constrain(rollouts, batch_sharding(engine.mesh))
 
 
@@ -239,7 +242,9 @@ def caps(rows: Rows, budget: Budget):
   return budget.cap if rows.counts is None else budget.cap - rows.counts
 
 
-def assemble(rows: Rows, budget: Budget, samples: Samples, *, pad_id: int) -> Rollouts:
+def assemble(
+  rows: Rows, budget: Budget, samples: Samples, *, pad_id: int, count_forced: bool = False
+) -> Rollouts:
   """Rows to train on: prompt and forced prefix, then the response, then padding.
 
   Args:
@@ -247,6 +252,7 @@ def assemble(rows: Rows, budget: Budget, samples: Samples, *, pad_id: int) -> Ro
     budget: of these rows.
     samples: leaves [B, G] and [B, G, N].
     pad_id: stands behind the responses.
+    count_forced: lengths count what a control forced.
   Returns: Rollouts with T = P + N, all WRONG until verified.
   """
   trained = rows.train_tokens is not None
@@ -260,6 +266,8 @@ def assemble(rows: Rows, budget: Budget, samples: Samples, *, pad_id: int) -> Ro
   drawn = written & take(samples.mask)
   counts = 0 if rows.counts is None else jnp.asarray(rows.counts)[..., None]
   mask = drawn | (prompt & (at >= -counts))
+  by_control = written & ~drawn
+  counted = mask | by_control if count_forced else mask
   tokens = jnp.pad(tokens, ((0, 0), (0, 0), (0, new)))
   tokens = jnp.where(prompt, tokens, jnp.where(written, take(samples.tokens), pad_id))
   shape = starts.shape[:2]
@@ -267,7 +275,7 @@ def assemble(rows: Rows, budget: Budget, samples: Samples, *, pad_id: int) -> Ro
     tokens=tokens,
     mask=mask,
     sampler_log_probs=jnp.where(drawn, take(samples.log_probs), 0.0),
-    lengths=mask.sum(axis=-1, dtype=jnp.int32),
+    lengths=counted.sum(axis=-1, dtype=jnp.int32),
     truncated=samples.truncated,
     scores=jnp.zeros(shape, jnp.float32),
     correct=jnp.zeros(shape, bool),
@@ -278,6 +286,9 @@ def assemble(rows: Rows, budget: Budget, samples: Samples, *, pad_id: int) -> Ro
     budget=jax.tree.map(jnp.asarray, budget),
     signals={},
     undrawn=None if rows.counts is None else mask & ~drawn,
+    forced=by_control if count_forced or samples.cut is not None else None,
+    end=samples.end,
+    thinking_cut=samples.cut,
   )
 
 

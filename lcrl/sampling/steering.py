@@ -144,6 +144,7 @@ class Forcing(NamedTuple):
   spent: jax.Array  # [R] int32, tokens of thinking, forced ones included
   ignored: jax.Array  # [R] int32, ends of thinking that were refused
   forced: jax.Array  # [R] int32, which token of the tape comes next; -1: the model's own
+  cut: jax.Array  # [R] bool, met `max_thinking_tokens`
 
 
 def budget_forcing(
@@ -176,7 +177,7 @@ def budget_forcing(
 
   def init(tokens, lengths):
     zeros = jnp.zeros(lengths.shape, jnp.int32)
-    return Forcing(thinking=zeros == 0, spent=zeros, ignored=zeros, forced=zeros - 1)
+    return Forcing(zeros == 0, spent=zeros, ignored=zeros, forced=zeros - 1, cut=zeros > 0)
 
   def take(s: Forcing, logits, sampled):
     free = s.thinking & (s.forced < 0)
@@ -192,10 +193,11 @@ def budget_forcing(
       spent=s.spent + thinking,
       ignored=s.ignored + ignore,
       forced=jnp.where(forced & ~last, at + 1, -1),
+      cut=s.cut | full,
     )
     return state, jnp.where(forced, tape[at], sampled), forced
 
-  return Control(init, lambda state, logits: logits, take)
+  return Control(init, lambda state, logits: logits, take, cut=lambda s: s.cut)
 
 
 def _never(sampled):

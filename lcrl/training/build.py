@@ -6,7 +6,7 @@ import contextlib
 import dataclasses
 import datetime
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -20,8 +20,8 @@ from lcrl.mesh import same_devices
 from lcrl.policies import Policy, Tokenizer
 from lcrl.registry import build
 from lcrl.rollouts.worker import RolloutWorker
-from lcrl.sampling import choices
-from lcrl.sampling.controls import Control
+from lcrl.sampling import choices, thinking
+from lcrl.sampling.controls import Control, chain
 from lcrl.sampling.engine import Engine, make_engine, page_gib
 from lcrl.sampling.jobs import PAGE, pages_of
 from lcrl.tasks.task import Task
@@ -67,11 +67,18 @@ def ends_of(tokenizer: Any) -> dict[str, str]:
   return {tokenizer.decode([i]) or str(i): "tokenizer" for i in tokenizer.end_ids}
 
 
-def build_control(spec: Mapping[str, Any] | None, vocabulary: choices.Vocabulary) -> Control | None:
-  """The control that `sampling.control` names, if any, with the tokens of the policy."""
-  if spec is None:
-    return None
-  return choices.finished(build(choices, spec, field="sampling.control"), vocabulary)
+def build_control(
+  spec: Mapping[str, Any] | None, vocabulary: choices.Vocabulary, stop_texts: Sequence[str] = ()
+) -> Control | None:
+  """The control that `sampling.control` names, if any, with the tokens of the policy; then the one
+  that ends responses at `sampling.stop_texts`, if there are any."""
+  controls = []
+  if spec is not None:
+    choice = build(choices, spec, field=choices.CONTROL)
+    controls.append(choices.finished(choice, vocabulary))
+  if stop_texts:
+    controls.append(thinking.stop_texts(vocabulary.find(stop_texts, "sampling.stop_texts")))
+  return chain(*controls) if len(controls) > 1 else next(iter(controls), None)
 
 
 def build_engine(
@@ -87,13 +94,20 @@ def build_engine(
   sampling, train = model.settings.sampling, model.settings.train
   max_tokens = max_tokens or train.max_tokens
   vocabulary = choices.Vocabulary(tokenizer, model.policy.config.vocab_size)
+  control = build_control(sampling.control, vocabulary, sampling.stop_texts)
+  if control is not None and control.room > max_tokens:
+    raise ValueError(
+      f"sampling.control needs responses of {control.room} tokens, for a budget of thinking, the "
+      f"text that ends it and an answer: train.max_tokens={max_tokens} allows less."
+    )
+  stops = [vocabulary.one(token, "stop_tokens", "sampling") for token in sampling.stop_tokens]
   engine = make_engine(
     sampling_policy(model),
     max_tokens=max_tokens,
-    end_ids=tokenizer.end_ids,
+    end_ids=tuple(dict.fromkeys([*tokenizer.end_ids, *stops])),
     pad_id=tokenizer.pad_id,
     temperature=sampling.temperature if temperature is None else temperature,
-    control=build_control(sampling.control, vocabulary),
+    control=control,
     slots=sampling.slots,
     cache_gib=sampling.cache_gib,
     dtype=sampling.dtype,
@@ -101,6 +115,7 @@ def build_engine(
     decoding=sampling.decoding,
     mesh=mesh,
     source=None if mesh is model.mesh or same_devices(mesh, model.mesh) else model.mesh,
+    count_forced=sampling.count_forced,
   )
   needed = pages_of(train.max_prompt_tokens + max_tokens, PAGE)
   if engine.pages is not None and engine.pages < needed:

@@ -99,9 +99,9 @@ class Prepared:
 
 def pooled(parts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
   """The arrays of several answers to the same prompts side by side, for `measure`."""
-  fields = ("correct", "lengths", "valid", "truncated")
+  fields = ("correct", "lengths", "valid", "truncated", "end", "thinking_cut")
   beside = {
-    name: None if parts[0][name] is None else np.concatenate([part[name] for part in parts], 1)
+    name: None if parts[0].get(name) is None else np.concatenate([part[name] for part in parts], 1)
     for name in fields
   }
   return beside | {"difficulty": parts[0]["difficulty"]}
@@ -110,9 +110,10 @@ def pooled(parts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 def plain_numbers(record: Mapping[str, Any]) -> dict[str, float]:
   """The numbers of a record of an `Evaluator` for metrics.jsonl, by name."""
   names = ("accuracy", "tokens", "truncated")
-  numbers = {f"eval/{name}": record[name] for name in names}
+  read = lambda record: {name: record[name] for name in (*names, "thinking_cut") if name in record}
+  numbers = {f"eval/{name}": x for name, x in read(record).items()}
   for task, own in record.get("tasks", {}).items():
-    numbers |= {f"eval/{task}/{name}": own[name] for name in names}
+    numbers |= {f"eval/{task}/{name}": x for name, x in read(own).items()}
   for point in record.get("asked", ()):
     where = f"eval/asked/{point['label'].replace(' ', '_')}"
     numbers |= {f"{where}/{name}": point[name] for name in names[:2]}

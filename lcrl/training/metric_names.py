@@ -52,9 +52,13 @@ TABLE: dict[str, dict[str, str]] = {
     "length/right_p{percent}": "percentile of the lengths of right answers",
     "length/wrong_p{percent}": "percentile of the lengths of wrong answers",
     "length/difficulty_{level}": "mean length for prompts of this difficulty",
-    "truncated": "share of answers that were cut at their cap",
+    "truncated": "share of answers that were cut at their cap, or by a revision",
+    "end/{reason}": "share of answers that ended so: `end_token`, `cap`, `revision`, `stop_text`, "
+    "`stop_text_2` and so on for the second stop text; where more than the first two can be",
+    "thinking_cut": "share of answers whose thinking met its budget; with a control that cuts it",
+    "forced_fraction": "share of the tokens of responses that a control forced; likewise",
     "end_probability": "mean probability of the token that ended an answer, under the sampler at "
-    "its temperature; answers that their cap cut have none",
+    "its temperature; answers that ended otherwise have none",
     "term/{stage}": "mean of what this stage of the reward adds; these terms sum to `reward`",
     "kept_fraction": "share of rollouts that the filter keeps",
     "groups/all_right": "share of groups without a wrong answer",
@@ -147,6 +151,7 @@ TABLE: dict[str, dict[str, str]] = {
     "eval/accuracy": "share of right answers; of runs without a task see summary.json",
     "eval/tokens": "mean length of answers",
     "eval/truncated": "share of answers that were cut",
+    "eval/thinking_cut": "share of answers whose thinking met its budget; with a control that cuts",
     "eval/{set}/{name}": "`eval/{name}`, on a further set of `eval_tasks`",
     "eval/asked/{budget}/{name}": "`eval/{name}` of answers to prompts that ask for this budget",
     "eval/sampled/tokens": "mean length of the policy's own answers to held-out prompts",

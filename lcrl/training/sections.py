@@ -29,6 +29,9 @@ Gib = Annotated[float, Within(1e-6)]
 class Sampling:
   temperature: float = 1.0  # 1: as the policy says
   control: Mapping[str, Any] | None = None  # what else shapes sampling (`lcrl.sampling.choices`)
+  stop_texts: tuple[str, ...] = ()  # end an answer, wherever tokens have their borders; they stay
+  stop_tokens: tuple[int | str, ...] = ()  # end an answer, besides those of the tokenizer
+  count_forced: bool = False  # lengths count the tokens that a control forces
   slots: Count | None = None  # rows that decode at once on a data shard; None: all
   cache_gib: Gib | None = None  # of a device, for keys of slots; None: for slots of full length
   dtype: str | None = None  # of the sampler's copy of the parameters; None: the policy's

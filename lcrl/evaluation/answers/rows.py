@@ -1,7 +1,8 @@
 """Rows of an answers file, and what a measure of them gives.
 
 A row is an answer: prompt_id, sample, text (what the verifier reads), tokens, truncated, correct
-(None without a verifier), budget (the cap), and `row`, the prompt's own fields in its file.
+(None without a verifier), budget (the cap), and `row`, the prompt's own fields in its file. Newer
+files also have end_reason and, with a control that cuts the thinking, thinking_cut and forced.
 """
 
 from __future__ import annotations

@@ -169,7 +169,7 @@ def make_round(s: Settings, model: PairLearner, task: Task, worker: RolloutWorke
     pool = gather(
       Pool(
         tokens=rollouts.tokens,
-        mask=rollouts.mask,
+        mask=rollouts.written,  # a pair is of whole answers, with what a control forced
         correct=rollouts.correct,
         rewards=values.astype(jnp.float32),
         teacher=jnp.zeros(values.shape, bool),

@@ -56,8 +56,9 @@ def make_sampler(
       lengths.append(np.asarray(whole["lengths"]))
       truncated.append(np.asarray(whole["truncated"]))
       if len(texts) < s.log.samples:
-        tokens, counts = to_local(rollouts.tokens), to_local(rollouts.lengths)
-        for row, p, n in zip(tokens[:, 0], batch_rows.lengths[:, 0], counts[:, 0], strict=True):
+        r = jax.tree.map(to_local, rollouts)
+        counts = r.written.sum(-1)
+        for row, p, n in zip(r.tokens[:, 0], batch_rows.lengths[:, 0], counts[:, 0], strict=True):
           texts.append(
             (tokenizer.decode(row[:p].tolist()), tokenizer.decode(row[p : p + n].tolist()))
           )

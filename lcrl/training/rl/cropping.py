@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from lcrl.checks import same_groups
 from lcrl.masked import as_float, masked_mean, masked_std
-from lcrl.types import Rollouts
+from lcrl.types import EndReason, Rollouts
 
 __all__ = ["cropped", "outlier_kept_length"]
 
@@ -47,13 +47,18 @@ def outlier_kept_length(
 
 
 def cropped(r: Rollouts, kept_lengths: jax.Array) -> Rollouts:
-  """Keeps the first `kept_lengths` sampled tokens of each rollout, and its old verdict."""
-  mask = r.mask & (jnp.cumsum(r.mask, -1) <= kept_lengths[..., None])
-  lengths = jnp.sum(mask, -1, dtype=r.lengths.dtype)
+  """Keeps the first `kept_lengths` tokens that count of each rollout, and its old verdict."""
+  counted = r.counted & (jnp.cumsum(r.counted, -1) <= kept_lengths[..., None])
+  mask = r.mask & counted
+  lengths = jnp.sum(counted, -1, dtype=r.lengths.dtype)
+  cut = lengths < r.lengths
+  before = jnp.cumsum(counted, -1) < lengths[..., None]  # the last token that is kept
   return dataclasses.replace(
     r,
     mask=mask,
     sampler_log_probs=jnp.where(mask, r.sampler_log_probs, 0.0),
     lengths=lengths,
-    truncated=r.truncated | (lengths < r.lengths),
+    truncated=r.truncated | cut,
+    forced=None if r.forced is None else r.forced & (counted | before | ~cut[..., None]),
+    end=jnp.where(cut, EndReason.REVISION, r.end_reasons).astype(jnp.int8),
   )

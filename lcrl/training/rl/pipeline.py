@@ -25,7 +25,6 @@ from lcrl.training.rl.revise import Revision
 from lcrl.types import Recipe, Rollouts, Stage
 
 PyTree = Any
-NOT_SIGNALS = {"group", "ref"}  # needs that no signal satisfies
 
 
 class Provider(NamedTuple):
@@ -80,17 +79,22 @@ class RolloutPipeline:
     return self.worker.mesh
 
   def check(self, recipe: Recipe[Stage]) -> None:
-    """Raises ValueError, by name, for a signal that a stage needs and nothing here supplies, and
-    for a state with fewer rows than the data set."""
+    """Raises ValueError, by name, for a signal that a stage needs and nothing here supplies, for
+    truncation that the sampler does not tell, and for a state with fewer rows than the data set."""
     task = self.worker.task
     supplied = {name for provider in self.providers for name in provider.names}
     supplied |= set(task.signals.dtypes) if task.signals else set()
     supplied |= set(self.revision.supplies) if self.revision else set()
     for slot, stage in recipe._asdict().items():
-      if slot != "loss" and (missing := set(stage.needs) - supplied - NOT_SIGNALS):
+      if slot != "loss" and (missing := set(stage.needs) - supplied - recipes.NOT_SIGNALS):
         raise ValueError(
           f"{slot} needs {sorted(missing)}, which nothing here supplies: task.signals, revise and "
           f"the scorer give {sorted(supplied)}."
+        )
+      if "truncated" in stage.needs and not getattr(self.worker.engine, "tells_ends", False):
+        raise ValueError(
+          f"{slot} reads which responses were truncated, and the sampler does not tell why they "
+          "end (tells_ends of lcrl.protocols.Sampler): all might count as finished."
         )
       if 0 < stage.rows < rows(task.prompts):
         raise ValueError(

@@ -155,8 +155,9 @@ def _taken_out(
     tokens=np.where(there, take(r.tokens), grader.worker.tokenizer.pad_id).astype(np.int32),
     mask=mask,
     sampler_log_probs=np.where(undrawn | ~mask, 0, r.sampler_log_probs).astype(np.float32),
-    lengths=mask.sum(-1, dtype=np.int32),
+    lengths=(take(r.counted) & there).sum(-1, dtype=np.int32),
     undrawn=undrawn,
+    forced=None if r.forced is None else take(r.forced) & there,
   )
 
 

@@ -37,7 +37,7 @@ from lcrl.training.rl.pipeline import (
 from lcrl.training.rl.queue import RolloutQueue
 from lcrl.training.rl.settings import Settings
 from lcrl.training.rl.step_log import StepLogger, line
-from lcrl.training.rl.step_metrics import state_section, truncation_section
+from lcrl.training.rl.step_metrics import ends_section, state_section, truncation_section
 from lcrl.training.run import Evaluation, Run, Step
 from lcrl.training.skipped import Skips
 from lcrl.training.summary import summary_of
@@ -178,7 +178,12 @@ def begin(settings: Settings, out: Workdir) -> Iterator[Run]:
       evaluate=lambda trained: evaluation(evaluator(learner.acting(trained))),
       steps_from=steps_from,
       finish=lambda: finish(
-        out, s.slots["reward"]["fn"], s.seed, steps=s.train.steps, setup=evaluator.setup
+        out,
+        s.slots["reward"]["fn"],
+        s.seed,
+        steps=s.train.steps,
+        setup=evaluator.setup,
+        stop_texts=s.sampling.stop_texts,
       ),
       data=fingerprint(task.prompts, prompt_content),
     )
@@ -207,10 +212,17 @@ def evaluation(measured: dict[str, Any]) -> Evaluation:
 
 
 def finish(
-  out: Workdir, reward: str, seed: int, *, steps: int, setup: Mapping[str, Any]
+  out: Workdir,
+  reward: str,
+  seed: int,
+  *,
+  steps: int,
+  setup: Mapping[str, Any],
+  stop_texts: Sequence[str] = (),
 ) -> dict[str, Any]:
   """Writes summary.json and report.md from the files of the folder."""
   summary = summary_of(out, reward=reward, seed=seed, steps=steps, setup=setup)
   rows = out.steps()
-  out.report(summary, sections=[*truncation_section(rows), *state_section(rows)])
+  ends = ends_section(rows, stop_texts)
+  out.report(summary, sections=[*truncation_section(rows), *ends, *state_section(rows)])
   return summary

@@ -15,7 +15,7 @@ from lcrl.mesh import on_host, to_local
 from lcrl.policies import Tokenizer
 from lcrl.tasks.task import Task
 from lcrl.training.metrics import drop_after, json_line
-from lcrl.types import Batch, Outcome
+from lcrl.types import Batch, EndReason, Outcome, end_name
 
 
 class Samples:
@@ -44,7 +44,10 @@ class Samples:
   def write(self, step: int, batch: Batch) -> None:
     """Writes all rollouts of enough groups, evenly spread over the batch."""
     r = batch.rollouts
-    local = jax.tree.map(to_local, {"tokens": r.tokens, "mask": r.mask, **_numbers(batch)})
+    arrays = {"tokens": r.tokens, "mask": r.mask, "forced": r.forced, "end": r.end}
+    local = jax.tree.map(to_local, arrays | _numbers(batch))
+    end, cut = local.pop("end"), local["truncated"]  # computed here: a process has a share alone
+    local["end_reason"] = np.where(cut, EndReason.CAP, EndReason.END_TOKEN) if end is None else end
     if local["advantage"].ndim == 3:
       with on_host():  # devices are busy
         mean = masked_mean(local["advantage"], local["mask"], axis=-1)
@@ -61,6 +64,9 @@ class Samples:
 
   def _row(self, one: dict[str, Any], prompt_id: int) -> dict[str, Any]:
     tokens, mask, targets = (one.pop(name) for name in ("tokens", "mask", "targets"))
+    if (forced := one.pop("forced")) is not None:
+      one["forced"] = forced.sum()
+      mask = mask | forced
     sampled = np.flatnonzero(mask)
     first = int(sampled[0]) if sampled.size else len(tokens)
     last = int(sampled[-1]) + 1 if sampled.size else first
@@ -68,6 +74,7 @@ class Samples:
     text = self._tokenizer.decode(response)
     numbers = {name: _plain(x) for name, x in one.items()}
     numbers["outcome"] = Outcome(numbers["outcome"]).name.lower()
+    numbers["end_reason"] = end_name(numbers["end_reason"])
     lengths = {name: _plain(x) for name, x in targets.items()}
     return {
       "prompt": self._tokenizer.decode(prompt),
@@ -112,6 +119,7 @@ def _numbers(batch: Batch) -> dict[str, Any]:
     "outcome": r.outcome,
     "length": r.lengths,
     "truncated": r.truncated,
+    **({} if r.thinking_cut is None else {"thinking_cut": r.thinking_cut}),
     "budget_target": r.budget.target,
     "cap": r.budget.cap,
     "targets": batch.targets or {},

@@ -16,7 +16,7 @@ import numpy as np
 
 from lcrl.masked import masked_mean
 from lcrl.training.metrics import Max, Mean, Metrics, Sum
-from lcrl.types import Batch, Outcome, Rollouts
+from lcrl.types import Batch, EndReason, Outcome, Rollouts, end_name
 
 BatchStats = dict[str, np.ndarray]
 QUANTILES = (10, 50, 90)  # of lengths, in per cent
@@ -40,6 +40,9 @@ def batch_stats(batch: Batch, terms: Mapping[str, jax.Array] | None = None) -> d
     "scores": r.scores,
     "truncated": r.truncated,
     "valid": r.valid,
+    **({} if r.end is None else {"end": r.end}),
+    **({} if r.thinking_cut is None else {"thinking_cut": r.thinking_cut}),
+    **({} if r.forced is None else {"forced": r.forced.sum(-1), "written": r.written.sum(-1)}),
     "budget/target": r.budget.target,
     "budget/cap": r.budget.cap,
     **{f"target/{name}": x for name, x in (batch.targets or {}).items()},
@@ -48,11 +51,12 @@ def batch_stats(batch: Batch, terms: Mapping[str, jax.Array] | None = None) -> d
 
 
 def end_log_probs(r: Rollouts) -> jax.Array:
-  """Log-prob of the token that ended each response, under its sampler; nan where the cap or a
-  revision ended it. [B, G] float32."""
-  last = r.mask.shape[-1] - 1 - jnp.argmax(r.mask[..., ::-1], -1, keepdims=True)
+  """Log-prob of the end token of each response, under its sampler; nan where something else ended
+  it. [B, G] float32."""
+  last = r.mask.shape[-1] - 1 - jnp.argmax(r.written[..., ::-1], -1, keepdims=True)
   at_last = lambda x: jnp.take_along_axis(x, last, -1)[..., 0]
-  ended = r.mask.any(-1) & at_last(r.drawn) & ~r.truncated
+  at_token = ~r.truncated & (r.end_reasons == EndReason.END_TOKEN)
+  ended = r.mask.any(-1) & at_last(r.drawn) & at_token
   return jnp.where(ended, at_last(r.sampler_log_probs), jnp.nan)
 
 
@@ -72,6 +76,7 @@ def step_metrics(f: BatchStats) -> Metrics:
     "length/max": Max(int(np.where(valid, lengths, 0).max())),
     "truncated": mean(f["truncated"], valid),
     "kept_fraction": mean(f["keep"], valid),
+    **_end_shares(f),
     "groups/all_right": mean((correct | ~valid).all(-1), groups),
     "groups/all_wrong": mean((~correct | ~valid).all(-1), groups),
     **_length_term(f, right),
@@ -95,6 +100,23 @@ def step_metrics(f: BatchStats) -> Metrics:
     at_level = valid & (f["difficulty"] == level)
     metrics[f"accuracy/difficulty_{level}"] = mean(correct, at_level)
     metrics[f"length/difficulty_{level}"] = mean(lengths, at_level)
+  return metrics
+
+
+def _end_shares(f: BatchStats) -> Metrics:
+  """Shares of answers by what ended them and of those whose thinking was cut, and of tokens that
+  were forced, where something else than an end token or the cap may end an answer."""
+  valid = f["valid"]
+  mean = lambda x, of: Mean(float(x[valid].sum()), float(of[valid].sum()))
+  metrics: Metrics = {}
+  if "end" in f:
+    usual = (EndReason.END_TOKEN, EndReason.CAP, EndReason.STOP_TEXT)
+    for reason in sorted({*usual, *f["end"][valid].tolist()}):
+      metrics[f"end/{end_name(reason)}"] = mean(f["end"] == reason, valid)
+  if "thinking_cut" in f:
+    metrics["thinking_cut"] = mean(f["thinking_cut"], valid)
+  if "forced" in f:
+    metrics["forced_fraction"] = mean(f["forced"], f["written"])
   return metrics
 
 
@@ -157,7 +179,30 @@ def preflight(f: BatchStats, *, rounds: int, sampling_s: float) -> tuple[str, li
 def state_section(steps: Sequence[Mapping[str, float]]) -> list[str]:
   """A section of a report: budgets, targets and states of the first and of the last step that has
   them. Nothing, if there are none."""
-  prefixes = ("budget/", "target/", "within_target/", "state/")
+  return _first_and_last(
+    "Targets and states", steps, ("budget/", "target/", "within_target/", "state/")
+  )
+
+
+def ends_section(steps: Sequence[Mapping[str, float]], stop_texts: Sequence[str]) -> list[str]:
+  """A section of a report: what ended answers, and the stop texts that never did. Nothing, where
+  end tokens and caps alone end them."""
+  section = _first_and_last(
+    "Ends of answers", steps, ("end/", "thinking_cut", "forced_fraction", "truncated")
+  )
+  if not any(name.startswith(("end/", "thinking_cut")) for step in steps for name in step):
+    return []
+  for k, text in enumerate(stop_texts):
+    name = f"end/{end_name(EndReason.STOP_TEXT + k)}"
+    if not any(step.get(name) for step in steps):
+      section.append(f"**Warning. No answer ended at the stop text {text!r}.**")
+  return section
+
+
+def _first_and_last(
+  title: str, steps: Sequence[Mapping[str, float]], prefixes: tuple[str, ...]
+) -> list[str]:
+  """A section with the numbers of the first and of the last step that has them."""
   first: dict[str, Any] = {}
   last: dict[str, Any] = {}
   for step in steps:
@@ -165,7 +210,7 @@ def state_section(steps: Sequence[Mapping[str, float]]) -> list[str]:
     first, last = numbers | first, last | numbers
   cell = lambda x: "-" if x is None else f"{x:.4g}"
   rows = [f"| `{name}` | {cell(first[name])} | {cell(last[name])} |" for name in sorted(last)]
-  head = ["## Targets and states", "", "| | first step | last step |", "|---|---:|---:|"]
+  head = [f"## {title}", "", "| | first step | last step |", "|---|---:|---:|"]
   return ["\n".join([*head, *rows])] if rows else []
 
 
