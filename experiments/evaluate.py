@@ -38,7 +38,6 @@ from absl import flags
 
 from experiments import command, recipes
 from experiments.evaluation_request import Request, at_strength, read_flags, read_strengths
-from experiments.export import restore
 from experiments.measures import measured
 from lcrl import evaluation, tasks
 from lcrl.data import sources as data_sources
@@ -54,6 +53,7 @@ from lcrl.tasks.task import Task
 from lcrl.training import evaluator, kinds
 from lcrl.training.build import build_tokenizer, rollout_worker
 from lcrl.training.remote import opened, origin, publish
+from lcrl.training.saved_policy import restore
 from lcrl.training.sections import eval_set, task_of
 from lcrl.training.workdir import read_start
 

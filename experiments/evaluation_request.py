@@ -11,11 +11,11 @@ from typing import Any, NamedTuple
 import jax
 
 from experiments import command, recipes
-from experiments.export import anywhere
 from lcrl.data.readers import LAYOUTS
 from lcrl.training import evaluator, fields, kinds
 from lcrl.training.build import eval_temperature
 from lcrl.training.remote import opened
+from lcrl.training.saved_policy import anywhere
 from lcrl.training.workdir import read_config
 
 LISTS = ("budgets", "pass_at", "targets", "levels")  # flags that hold whole numbers
