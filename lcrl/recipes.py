@@ -136,6 +136,7 @@ def switch_after(counts: Sequence[int], stages: Sequence[Stage], *, coupled: boo
     numbers=lambda s: collect(s, "numbers", absent=jnp.nan) | {"turn": active(s)},
     fractions=fractions if has("fractions") else None,
     terms=(lambda state, r: collect(state, "terms", r, absent=0.0)) if has("terms") else None,
+    levels=max(stage.levels for stage in stages),
   )
 
 

@@ -197,6 +197,8 @@ class Stage(NamedTuple):
   # Of a reward: (state before apply, rollouts) -> {stage: [B, G]}, what each stage adds to the
   # reward, innermost first; they sum to it.
   terms: Callable | None = None
+  # Of a budget: the number of levels that it chooses from; 0 if it is not known.
+  levels: int = 0
 
 
 S = TypeVar("S")

@@ -1,0 +1,79 @@
+"""Which model teaches which rollout: the section `teachers` of a config, read."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from lcrl.registry import is_spec
+
+
+@dataclasses.dataclass(frozen=True)
+class Teachers:
+  """The section `teachers`."""
+
+  models: Any  # a folder of a model or a run; a list of one for each level; or a map, see `field`
+  field: str | None = None  # of the prompts' rows: `models` maps its values to models or lists
+
+
+class Table(NamedTuple):
+  """Every model once, and the model of each value of the field and each level of the budget."""
+
+  models: tuple[Any, ...]
+  places: tuple[str, ...]  # of each model in the config, for errors
+  values: tuple[str, ...]  # of the field; () without one
+  index: np.ndarray  # [values, levels] int32, into `models`
+
+  @property
+  def levels(self) -> int:
+    """Levels that have models of their own; 1: all share one."""
+    return self.index.shape[1]
+
+
+def table_of(section: Teachers) -> Table:
+  """
+  >>> print(table_of(Teachers({"math": ["a", "b"], "code": "c"}, field="domain")).index)
+  [[0 1]
+   [2 2]]
+
+  Raises:
+    ValueError: there is no model, or a list of another length than the others, or `field` and a map
+      come one without the other.
+  """
+  models, field = section.models, section.field
+  mapped = isinstance(models, Mapping) and not is_spec(models)
+  if mapped != (field is not None):
+    raise ValueError(
+      "teachers.field names the field of the prompts' rows whose values teachers.models maps to "
+      f"models: set both, or neither, got field={field!r} and models={models!r:.80}."
+    )
+  branches = dict(models) if mapped else {None: models}
+  if not branches or any(_is_list(branch) and not branch for branch in branches.values()):
+    raise ValueError(f"teachers.models must name a model, got {models!r:.80}.")
+  lengths = {len(branch) for branch in branches.values() if _is_list(branch)}
+  if len(lengths) > 1:
+    raise ValueError(
+      f"teachers.models has lists of {' and '.join(map(str, sorted(lengths)))} models: all need one "
+      "for each level."
+    )
+  found, places = [], []
+  index = np.zeros((len(branches), *(lengths or {1})), np.int32)
+  for i, (value, branch) in enumerate(branches.items()):
+    at = "teachers.models" if value is None else f"teachers.models[{value!r}]"
+    for level in range(index.shape[1]):
+      one, place = (branch[level], f"{at}[{level}]") if _is_list(branch) else (branch, at)
+      if not (isinstance(one, str) or is_spec(one)):
+        raise ValueError(f"{place} must be a folder or a section with a field fn, got {one!r:.80}.")
+      if one not in found:
+        found.append(one)
+        places.append(place)
+      index[i, level] = found.index(one)
+  values = tuple(str(value) for value in branches) if mapped else ()
+  return Table(tuple(found), tuple(places), values, index)
+
+
+def _is_list(x: Any) -> bool:
+  return isinstance(x, Sequence) and not isinstance(x, str)
