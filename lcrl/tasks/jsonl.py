@@ -33,6 +33,7 @@ def jsonl(
   render: Render = plain,
   signals: Signals | None = None,
   variables: Mapping[str, Any] | None = None,
+  keep: Sequence[str] = (),
 ) -> Task:
   """A file of questions and answers, one JSON object a line. The layouts of common sets:
 
@@ -53,8 +54,9 @@ def jsonl(
     render: shows the budget in the prompt or response (`lcrl.tasks.render`).
     signals: values read from responses (`lcrl.tasks.signals`).
     variables: of the chat template, such as enable_thinking=False.
+    keep: fields that stay in the prompt's row, for signals, teachers and measures of answers.
   Raises:
-    ValueError: a row without a question or an answer, whose answer the verifier cannot compare, or
+    ValueError: a row without one of these fields, whose answer the verifier cannot compare, or
       with a context that the question does not hold, by file and line.
   """
   options = {name: value for name, value in locals().items() if name != "path"}
@@ -95,6 +97,7 @@ def _task(
   render: Render,
   signals: Signals | None,
   variables: Mapping[str, Any] | None,
+  keep: Sequence[str],
 ) -> Task:
   """The task of `jsonl` for any layout of `lcrl.data.readers`."""
   from lcrl.data import readers
@@ -115,7 +118,8 @@ def _task(
     asked = _question(row, question, where)
     content = template.replace("{question}", asked)
     messages = (*before, {"role": "user", "content": content})
-    prompts.append(Prompt(len(prompts), messages, str(expected), level, asked))
+    kept = {name: _field(row, name, where) for name in keep} or None
+    prompts.append(Prompt(len(prompts), messages, str(expected), level, asked, kept))
   _compare_all(
     [(where, p) for (where, _), p in zip(rows, prompts, strict=True)], compare, threshold
   )

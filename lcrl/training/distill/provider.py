@@ -82,7 +82,8 @@ def chosen(table: Table, values: np.ndarray, r: Rollouts) -> tuple[jax.Array, ja
   value = jnp.asarray(values)[r.prompt_ids][:, None] if table.values else 0
   index = jnp.asarray(table.index)[value, jnp.clip(level, 0, table.levels - 1)]
   which = jnp.where(known, index, count)
-  return which, jnp.sum((which[..., None] == jnp.arange(count + 1)) & r.valid[..., None], (0, 1))
+  valid = r.valid.reshape(-1).astype(jnp.int32)
+  return which, jnp.bincount(which.reshape(-1), valid, length=count + 1)
 
 
 def check_levels(table: Table, budget: Stage) -> None:

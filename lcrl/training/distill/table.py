@@ -55,10 +55,8 @@ def table_of(section: Teachers) -> Table:
     raise ValueError(f"teachers.models must name a model, got {models!r:.80}.")
   lengths = {len(branch) for branch in branches.values() if _is_list(branch)}
   if len(lengths) > 1:
-    raise ValueError(
-      f"teachers.models has lists of {' and '.join(map(str, sorted(lengths)))} models: all need one "
-      "for each level."
-    )
+    counts = " and ".join(map(str, sorted(lengths)))
+    raise ValueError(f"teachers.models has lists of {counts} models: one for each level, in all.")
   found, places = [], []
   index = np.zeros((len(branches), *(lengths or {1})), np.int32)
   for i, (value, branch) in enumerate(branches.items()):
@@ -73,6 +71,11 @@ def table_of(section: Teachers) -> Table:
       index[i, level] = found.index(one)
   values = tuple(str(value) for value in branches) if mapped else ()
   return Table(tuple(found), tuple(places), values, index)
+
+
+def count(section: Teachers | None) -> int:
+  """How many models a run holds as teachers."""
+  return 0 if section is None else len(table_of(section).models)
 
 
 def _is_list(x: Any) -> bool:

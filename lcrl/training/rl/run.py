@@ -141,6 +141,7 @@ def make_pipeline(
 def begin(settings: Settings, out: Workdir) -> Iterator[Run]:
   """The run that `settings` describe, writing to `out`."""
   s = settings
+  reward = "distill" if out.config.get("run") == "distill" else s.slots["reward"]["fn"]
   out.describe(**_method(s))
   learner = build_learner(s)
   introduce(learner, out)
@@ -179,9 +180,7 @@ def begin(settings: Settings, out: Workdir) -> Iterator[Run]:
       initial=learner.initial,
       evaluate=lambda trained: evaluation(evaluator(learner.acting(trained))),
       steps_from=steps_from,
-      finish=lambda: finish(
-        out, s.slots["reward"]["fn"], s.seed, steps=s.train.steps, setup=evaluator.setup
-      ),
+      finish=lambda: finish(out, reward, s.seed, steps=s.train.steps, setup=evaluator.setup),
       data=fingerprint(task.prompts, prompt_content),
     )
 
