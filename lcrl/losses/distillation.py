@@ -8,6 +8,7 @@ come from the student. So the log ratio is an advantage, alone or beside that of
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -44,8 +45,8 @@ def teacher_advantage(
 class Distillation(NamedTuple):
   """A teacher's share in the advantages of a loss."""
 
-  coefficient: float
-  limit: float
+  term: Callable[[jax.Array, jax.Array, jax.Array], jax.Array]  # of arrays as `teacher_advantage`
+  limit: float  # on the log ratio of a token
 
 
 def reverse_kl(*, coefficient: float = 1.0, limit: float = 5.0) -> Distillation:
@@ -58,7 +59,7 @@ def reverse_kl(*, coefficient: float = 1.0, limit: float = 5.0) -> Distillation:
   """
   if not (coefficient > 0 and limit > 0):
     raise ValueError(f"coefficient and limit must be positive, got {coefficient} and {limit}.")
-  return Distillation(coefficient, limit)
+  return Distillation(lambda *args: coefficient * teacher_advantage(*args, limit=limit), limit)
 
 
 def distilled_advantages(
@@ -69,8 +70,7 @@ def distilled_advantages(
     return batch.advantages
   teacher = batch.rollouts.signals[TEACHER]
   own = batch.advantages if batch.advantages.ndim == mask.ndim else batch.advantages[..., None]
-  term = teacher_advantage(log_probs, teacher, mask, limit=distill.limit)
-  return own + distill.coefficient * term
+  return own + distill.term(log_probs, teacher, mask)
 
 
 def distillation_fractions(

@@ -10,13 +10,15 @@ import numpy as np
 
 from lcrl.registry import is_spec
 
+Models = str | Sequence[Any] | Mapping[str, Any]
+
 
 @dataclasses.dataclass(frozen=True)
 class Teachers:
   """The section `teachers`."""
 
-  models: Any  # a folder of a model or a run; a list of one for each level; or a map, see `field`
-  field: str | None = None  # of the prompts' rows: `models` maps its values to models or lists
+  models: Models  # a folder of a model or a run; a list of one for each level; or a map of these
+  field: str | None = None  # of the prompts' rows, whose values `models` maps
 
 
 class Table(NamedTuple):
