@@ -14,6 +14,8 @@ Data    questions with answers as JSON lines, such as DeepScaleR's, in data/deep
 Run     python -m experiments.train --config=configs/distill.py --workdir=$WORKDIR
 Smoke   the same with --config=configs/distill.py:smoke, :domains,smoke or :rl,smoke (one CPU,
         under a minute)
+Fits    h100:4: 46 of 80 GiB a device, at least 69 s a step
+        v5p:2x2x1: 46 of 95 GiB a device, at least 120 s a step
 Result  not run yet
 """
 
