@@ -190,14 +190,8 @@ def prompted(length=12):
 SIZES = dict(steps=1, prompts=4, group_size=4, max_tokens=9, max_prompt_tokens=3)
 
 
-@pytest.mark.parametrize(
-  ("mesh", "cut"),
-  [
-    (ONE, dict(pack=24, micro_batches=2)),
-    (dict(fsdp=2, devices=2), dict(pack=12, micro_tokens=24)),
-  ],
-)
-def test_each_teacher_scores_its_own_rollouts_however_rows_are_cut(mesh, cut):
+def test_each_teacher_scores_its_own_rollouts():
+  cut, mesh = dict(pack=12, micro_tokens=24), dict(data=1, fsdp=2, devices=2)
   given = config(train=SIZES | cut, mesh=mesh, eval_task=dict(same=True))
   learner = build_learner(kinds.kind(given).settings(given))
   [teacher] = provider.provider(learner, tokenizers.sums(), [])

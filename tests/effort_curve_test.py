@@ -193,7 +193,9 @@ def test_a_run_and_the_command_draw_the_curve(tmp_path, monkeypatch):
 
 
 def test_unverified_answers_have_lengths_and_no_picture(tmp_path):
-  points = [point(n, None, tokens_ci=[None, None], effort=e, target=n + 1) for n, e in ((4, 0.5), (9, 1.0))]
+  points = [
+    point(n, None, tokens_ci=[None, None], effort=e, target=n + 1) for n, e in ((4, 0.5), (9, 1.0))
+  ]
   run = {"asked": points, "curve": effort_measures(points)}
   text = "\n".join(effort_report.sections(tmp_path, {"dial": run}))
   assert "2.25 times the tokens of its shortest" in text
