@@ -144,7 +144,7 @@ def _stage(token_loss, kl, correction, entropy_bonus, distill, shares=None) -> S
     del state
     log_probs = scores.log_probs
     old, mask = _old_and_mask(batch, log_probs)
-    found = {}
+    found: dict[str, Array] = {}
     if shares is not None:
       advantages = distilled_advantages(distill, log_probs, batch, mask)
       found |= shares(log_probs, old, advantages, mask)

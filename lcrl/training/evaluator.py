@@ -222,7 +222,9 @@ def main_options(s: Any, section: Mapping[str, Any]) -> EvalSet:
   """The options of the main set, with the budgets of `eval` unless it has its own."""
   options = eval_set(section, MAIN)
   own = {name: getattr(options, name) for name in ASKED}
-  given = {name: getattr(s.eval, name, ()) if x is None else x for name, x in own.items()}
+  given: dict[str, Any] = {
+    name: getattr(s.eval, name, ()) if x is None else x for name, x in own.items()
+  }
   return dataclasses.replace(options, **given)
 
 

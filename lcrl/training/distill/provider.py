@@ -80,7 +80,7 @@ def chosen(table: Table, values: np.ndarray, r: Rollouts) -> tuple[jax.Array, ja
   level = r.budget.level if table.levels > 1 else jnp.zeros_like(r.budget.level)
   known, count = (level >= 0) & (level < table.levels), len(table.models)
   value = jnp.asarray(values)[r.prompt_ids][:, None] if table.values else 0
-  index = jnp.asarray(table.index)[value, jnp.clip(level, 0, table.levels - 1)]
+  index = jnp.asarray(table.chosen)[value, jnp.clip(level, 0, table.levels - 1)]
   which = jnp.where(known, index, count)
   valid = r.valid.reshape(-1).astype(jnp.int32)
   return which, jnp.bincount(which.reshape(-1), valid, length=count + 1)
@@ -102,7 +102,7 @@ def values_of(table: Table, field: str | None, prompts: Prompts) -> np.ndarray:
     ValueError: a row has no such field, or a value that no teacher has.
   """
   found = np.zeros(rows(prompts), np.int32)
-  if not table.values:
+  if field is None:
     return found
   at = {value: i for i, value in enumerate(table.values)}
   for i in range(len(prompts)):
@@ -117,17 +117,20 @@ def values_of(table: Table, field: str | None, prompts: Prompts) -> np.ndarray:
   return found
 
 
-def load(spec: str | Mapping[str, Any], place: str, tokenizer: Any, vocab_size: int) -> Source:
+def load(model: str | Mapping[str, Any], place: str, tokenizer: Any, vocab_size: int) -> Source:
   """The model that an entry of `teachers.models` names, without its parameters.
 
   Raises:
     ValueError: there is none, or its vocabulary is another one.
   """
-  if isinstance(spec, str):
-    is_run = (opened(spec).expanduser() / "checkpoints").is_dir()
-    spec = {"fn": "run" if is_run else "pretrained", "path": spec}
+  spec: Mapping[str, Any]
+  if isinstance(model, str):
+    is_run = (opened(model).expanduser() / "checkpoints").is_dir()
+    spec = {"fn": "run" if is_run else "pretrained", "path": model}
+  else:
+    spec = model
   if spec["fn"] in ("pretrained", "between"):
-    spec = HELD | spec
+    spec = {**HELD, **spec}
   source = build(teachers, spec, field=place, gives=Source)
   if (other := tokenizer_of(spec)) is not None:
     same = alike(other, tokenizer)

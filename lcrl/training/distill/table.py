@@ -27,17 +27,18 @@ class Table(NamedTuple):
   models: tuple[Any, ...]
   places: tuple[str, ...]  # of each model in the config, for errors
   values: tuple[str, ...]  # of the field; () without one
-  index: np.ndarray  # [values, levels] int32, into `models`
+  chosen: np.ndarray  # [values, levels] int32, indices into `models`
 
   @property
   def levels(self) -> int:
     """Levels that have models of their own; 1: all share one."""
-    return self.index.shape[1]
+    return int(self.chosen.shape[1])
 
 
 def table_of(section: Teachers) -> Table:
-  """
-  >>> print(table_of(Teachers({"math": ["a", "b"], "code": "c"}, field="domain")).index)
+  """Reads the section.
+
+  >>> print(table_of(Teachers({"math": ["a", "b"], "code": "c"}, field="domain")).chosen)
   [[0 1]
    [2 2]]
 
@@ -52,7 +53,7 @@ def table_of(section: Teachers) -> Table:
       "teachers.field names the field of the prompts' rows whose values teachers.models maps to "
       f"models: set both, or neither, got field={field!r} and models={models!r:.80}."
     )
-  branches = dict(models) if mapped else {None: models}
+  branches: dict[Any, Any] = dict(models) if mapped else {None: models}  # type: ignore[arg-type]
   if not branches or any(_is_list(branch) and not branch for branch in branches.values()):
     raise ValueError(f"teachers.models must name a model, got {models!r:.80}.")
   lengths = {len(branch) for branch in branches.values() if _is_list(branch)}
@@ -60,19 +61,19 @@ def table_of(section: Teachers) -> Table:
     counts = " and ".join(map(str, sorted(lengths)))
     raise ValueError(f"teachers.models has lists of {counts} models: one for each level, in all.")
   found, places = [], []
-  index = np.zeros((len(branches), *(lengths or {1})), np.int32)
+  chosen = np.zeros((len(branches), *(lengths or {1})), np.int32)
   for i, (value, branch) in enumerate(branches.items()):
     at = "teachers.models" if value is None else f"teachers.models[{value!r}]"
-    for level in range(index.shape[1]):
+    for level in range(chosen.shape[1]):
       one, place = (branch[level], f"{at}[{level}]") if _is_list(branch) else (branch, at)
       if not (isinstance(one, str) or is_spec(one)):
         raise ValueError(f"{place} must be a folder or a section with a field fn, got {one!r:.80}.")
       if one not in found:
         found.append(one)
         places.append(place)
-      index[i, level] = found.index(one)
+      chosen[i, level] = found.index(one)
   values = tuple(str(value) for value in branches) if mapped else ()
-  return Table(tuple(found), tuple(places), values, index)
+  return Table(tuple(found), tuple(places), values, chosen)
 
 
 def count(section: Teachers | None) -> int:

@@ -26,7 +26,7 @@ def run(*, path: str, step: int | None = None) -> Source:
 
   Args:
     path: the folder of the run.
-    step: of its checkpoint; None: the newest valid one.
+    step: of its checkpoint; None: the newest valid one, each time that the run starts or resumes.
   """
   kind, settings = kind_and_settings(path)
   policy = build(sources, settings.built["policy"], field="policy", gives=Source).policy
