@@ -160,7 +160,7 @@ def with_task(settings: Any, text: str) -> Any:
     settings = dataclasses.replace(settings, **sets)
   else:
     settings = dataclasses.replace(settings, built={**settings.built, **sets})
-  nothing = {name: () for name in evaluator.ASKED if hasattr(settings.eval, name)}
+  nothing = dict.fromkeys(evaluator.ASKED, ())
   return dataclasses.replace(settings, eval=dataclasses.replace(settings.eval, **nothing))
 
 

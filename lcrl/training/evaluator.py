@@ -221,11 +221,8 @@ def prepare(
 def main_options(s: Any, section: Mapping[str, Any]) -> EvalSet:
   """The options of the main set, with the budgets of `eval` unless it has its own."""
   options = eval_set(section, MAIN)
-  own = {name: getattr(options, name) for name in ASKED}
-  given: dict[str, Any] = {
-    name: getattr(s.eval, name, ()) if x is None else x for name, x in own.items()
-  }
-  return dataclasses.replace(options, **given)
+  inherited = [name for name in ASKED if getattr(options, name) is None]
+  return dataclasses.replace(options, **{name: getattr(s.eval, name) for name in inherited})
 
 
 @dataclasses.dataclass(frozen=True)
