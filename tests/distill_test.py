@@ -22,6 +22,7 @@ from lcrl.training import kinds
 from lcrl.training.checkpoint import Checkpoints
 from lcrl.training.distill import provider
 from lcrl.training.distill.table import Teachers, table_of
+from lcrl.training.rl import learner as learner_of
 from lcrl.training.rl.learner import build_learner
 from lcrl.training.rl.settings import read
 from lcrl.training.workdir import Workdir
@@ -190,13 +191,21 @@ def prompted(length=12):
 SIZES = dict(steps=1, prompts=4, group_size=4, max_tokens=9, max_prompt_tokens=3)
 
 
-def test_each_teacher_scores_its_own_rollouts():
+def test_each_teacher_scores_its_own_rollouts(monkeypatch):
   cut, mesh = dict(pack=12, micro_tokens=24), dict(data=1, fsdp=2, devices=2)
   given = config(train=SIZES | cut, mesh=mesh, eval_task=dict(same=True))
-  learner = build_learner(kinds.kind(given).settings(given))
+  learner, read = build_learner(kinds.kind(given).settings(given)), []
+
+  def make_measure(*args):
+    measure = learner_of.make_measure(*args)
+    return lambda params, r: read.append(int(r.mask.sum())) or measure(params, r)
+
+  monkeypatch.setattr(provider, "make_measure", make_measure)
   [teacher] = provider.provider(learner, tokenizers.sums(), [])
   r = jax.device_put(prompted(), batch_sharding(learner.mesh))
   [got] = teacher.read((), r).values()
+  assert len(read) == 2
+  assert sum(read) == r.mask.sum()  # together they read the batch once
   for i, spec in enumerate((TINY, OTHER)):
     source = build(sources, spec, field="policy")
     params = source.params(jax.random.fold_in(jax.random.key(given["seed"]), i + 1))
