@@ -44,7 +44,9 @@ def provider(learner: Learner, tokenizer: Any, prompts: Prompts) -> list[Provide
   values = values_of(table, learner.settings.teachers.field, prompts)
   by_rows, whole = batch_sharding(mesh), replicated(mesh)
   choose = jax.jit(partial(chosen, table, values), out_shardings=(by_rows, whole))
-  put = jax.jit(lambda own, new, old: jnp.where(own[..., None], new, old), out_shardings=by_rows)
+  own = lambda which, i: (which == i)[..., None]
+  take = jax.jit(lambda which, i, mask: mask & own(which, i), out_shardings=by_rows)
+  put = jax.jit(lambda which, i, *x: jnp.where(own(which, i), *x), out_shardings=by_rows)
   measures: dict[policies.Config, Any] = {}  # teachers of one architecture share their programs
   scorers = []
   for i, (spec, place) in enumerate(zip(table.models, table.places, strict=True)):
@@ -63,12 +65,12 @@ def provider(learner: Learner, tokenizer: Any, prompts: Prompts) -> list[Provide
         f"{table.levels} levels."
       )
     found = jnp.zeros(rollouts.mask.shape, jnp.float32, device=by_rows)
-    for i in np.flatnonzero(counts):
+    for i in np.flatnonzero(counts).tolist():
       measure, params = scorers[i]
-      own = which == i
       # Packed rows leave out what is masked: together the teachers read the batch once.
-      masked = dataclasses.replace(rollouts, mask=rollouts.mask & own[..., None], signals={})
-      found = put(own, measure(params, masked).log_probs, found)
+      mask = take(which, i, rollouts.mask)
+      masked = dataclasses.replace(rollouts, mask=mask, signals={})
+      found = put(which, i, measure(params, masked).log_probs, found)
     return {TEACHER: found}
 
   return [Provider((TEACHER,), read)]
