@@ -38,7 +38,7 @@ def teacher_advantage(
   """
   if not limit > 0:
     raise ValueError(f"limit must be positive, got {limit}.")
-  gap = -jax.lax.stop_gradient(log_ratio(log_probs, teacher_log_probs, mask))
+  gap = jax.lax.stop_gradient(log_ratio(teacher_log_probs, log_probs, mask))
   return jnp.where(mask, jnp.clip(gap, -limit, limit), 0.0)
 
 
