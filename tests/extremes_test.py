@@ -84,7 +84,8 @@ def extreme_batch():
   lay = lambda x: jnp.asarray(np.resize(x, r.mask.shape), jnp.float32)
   show = lambda x: jnp.where(r.mask & keep[..., None], lay(x), jnp.nan)
   fields = {"old_log_probs": show(OLD), "ref_log_probs": show(NEW[::-1])}
-  r = r.__class__(**vars(r) | {"sampler_log_probs": show(OLD[::-1])})
+  signals = {"teacher_log_probs": show(NEW[::-1])}
+  r = r.__class__(**vars(r) | {"sampler_log_probs": show(OLD[::-1]), "signals": signals})
   advantages = jnp.resize(jnp.array([1.0, -1.0, 0.0]), keep.shape)
   batch = Batch(r, r.scores, keep, advantages, losses.token_mean(r.mask, keep), **fields)
   return batch, show(NEW)
