@@ -174,7 +174,9 @@ def test_preflight_warns_when_a_run_cannot_learn(changes, warning):
 
 
 def test_preflight_does_not_ask_for_rewards_of_a_run_with_teachers():
-  unrewarded = facts(advantages=np.zeros((2, 2)), correct=np.zeros((2, 2), bool))
+  nothing = dict(advantages=np.zeros((2, 2)), correct=np.zeros((2, 2), bool))
+  unrewarded = facts(outcome=np.ones((2, 2), np.int8), **nothing)
+  assert len(preflight(unrewarded, rounds=1, sampling_s=1.0)[1]) == 2
   assert preflight(unrewarded, rounds=1, sampling_s=1.0, taught=True)[1] == []
 
 
