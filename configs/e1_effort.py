@@ -38,7 +38,7 @@ def get_config(mode: str = "full") -> config_dict.ConfigDict:
   c.weights = dict(fn="token_mean")
   c.policy = common.pretrained("DeepSeek-R1-Distill-Qwen-1.5B")
   c.task = common.deepscaler(render=dict(fn="suffix", templates=ASK))
-  c.eval_task = common.math500(render=c.task.render, levels=(0, 1, 2, 3))
+  c.eval_task = common.math500(render=c.task.render, efforts=c.budget.efforts)
   c.sampling = common.sampling()
   c.optimizer = dict(fn="adamw", learning_rate=1e-6)
   c.mesh = common.fsdp()

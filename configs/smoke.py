@@ -51,11 +51,11 @@ def shrink_evaluations(c: config_dict.ConfigDict) -> None:
       seed=1,
       same=True,
       render=task.render.to_dict(),
-      **{n: task[n] for n in ("levels",) if n in task},
+      **{n: task[n] for n in ("levels", "efforts") if n in task},
       **({"targets": tuple(range(4, 17, 4))[-len(task.targets) :]} if "targets" in task else {}),
     )
     for name, task in tasks.items()
-    if task is not None and ("targets" in task or "levels" in task)
+    if task is not None and any(name in task for name in ("targets", "levels", "efforts"))
   }
   if "eval_task" in asking:
     del c.task.test_share

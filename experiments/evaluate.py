@@ -3,6 +3,7 @@
   python -m experiments.evaluate --workdir=runs/laser --budgets=64,256
   python -m experiments.evaluate --config=configs/laser.py --model=exported --samples=4
   python -m experiments.evaluate --workdir=runs/l1 --targets=512,1024,2048
+  python -m experiments.evaluate --workdir=runs/e1 --efforts=0.25,0.5,1 --front=runs/laser,runs/kimi
   python -m experiments.evaluate --config=configs/laser.py --along=A:B --strengths=0,0.5,1 --out=o
   python -m experiments.evaluate --workdir=runs/laser --recipe='best_of(n=8, budget=512)'
   python -m experiments.evaluate --workdir=runs/simpo --task=data/chats.jsonl
@@ -10,9 +11,11 @@
 A run folder supplies its config and newest valid checkpoint; a config supplies the task and, unless
 --model names a Hugging Face folder, the model. All sets of the config are answered (eval_task and
 eval_tasks; --sets chooses), at each cap of --budgets, and for each budget that prompts ask for
-(--targets and --levels, of methods whose prompts show one). Writes evaluation.json, .md and .png to
---out, and every answer with its verdict to answers.jsonl (in a run's folder:
+(--targets, --levels and --efforts, of methods whose prompts show one). Writes evaluation.json, .md
+and .png to --out, and every answer with its verdict to answers.jsonl (in a run's folder:
 evaluation_answers.jsonl).
+Over --efforts it also draws accuracy against tokens (efforts.png), and compares that curve with the
+results in the folders of --front.
 --task takes the place of all sets: another task (`lcrl.tasks`), as --task='jsonl(path="a/b.jsonl",
 reference=after_hashes)', or a file of prompts. Nothing verifies answers to these: they have a
 length and no accuracy. --measures applies measures by name to all answers
@@ -38,7 +41,7 @@ from absl import flags
 
 from experiments import command, recipes
 from experiments.evaluation_request import Request, at_strength, read_flags, read_strengths
-from experiments.export import restore
+from experiments.front import comparable_front, single_methods
 from experiments.measures import measured
 from lcrl import evaluation, tasks
 from lcrl.data import sources as data_sources
@@ -54,10 +57,12 @@ from lcrl.tasks.task import Task
 from lcrl.training import evaluator, kinds
 from lcrl.training.build import build_tokenizer, rollout_worker
 from lcrl.training.remote import opened, origin, publish
+from lcrl.training.saved_policy import restore
 from lcrl.training.sections import eval_set, task_of
 from lcrl.training.workdir import read_start
 
 FLAGS = flags.FLAGS
+KEPT = ("budgets", "asked", "following", "curve", "evaluation")  # of the main set's record
 
 
 def spread(parts: Sequence[Mapping[str, Any]], cap: int, ks: Sequence[int]) -> dict[str, Any]:
@@ -126,7 +131,7 @@ def evaluate(
     "temperature": settings.sampling.temperature,
     **({"control": dict(s)} if (s := settings.sampling.control) else {}),
     **({"recipe": dict(request.recipe)} if request.recipe else {}),
-    **{key: main[key] for key in ("budgets", "asked", "following", "evaluation") if key in main},
+    **{key: main[key] for key in KEPT if key in main},
     **({"tasks": {name: largest(one) | one for name, one in further}} if further else {}),
     "seed": request.seed,
     "wall_s": time.perf_counter() - started,
@@ -289,8 +294,11 @@ def main(_) -> None:
     print(evaluate_path(settings, FLAGS.along, read_strengths(FLAGS), out, request))
     publish(out)
     return
+  front = {} if FLAGS.front is None else single_methods(FLAGS.front)
   with kept(answers_file(out)) as keep:
     record = evaluate(settings, request, keep=keep)
+  if front:
+    record["front"] = comparable_front(front, record)
   if FLAGS.workdir is None:
     record["method"] = Path(FLAGS.model).name if FLAGS.model else out.name
   else:
@@ -319,6 +327,8 @@ if __name__ == "__main__":
   flags.DEFINE_list("budgets", None, "Caps in tokens; those of each set.")
   flags.DEFINE_list("targets", None, "Tokens that prompts of eval_task ask for; the config's.")
   flags.DEFINE_list("levels", None, "Levels that they show; the config's.")
+  flags.DEFINE_list("efforts", None, "Efforts that they ask for; the config's.")
+  flags.DEFINE_list("front", None, "Folders of results to compare the efforts with.")
   flags.DEFINE_multi_string(
     "control",
     None,

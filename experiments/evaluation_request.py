@@ -11,11 +11,11 @@ from typing import Any, NamedTuple
 import jax
 
 from experiments import command, recipes
-from experiments.export import anywhere
 from lcrl.data.readers import LAYOUTS
 from lcrl.training import evaluator, fields, kinds
 from lcrl.training.build import eval_temperature
 from lcrl.training.remote import opened
+from lcrl.training.saved_policy import anywhere
 from lcrl.training.workdir import read_config
 
 LISTS = ("budgets", "pass_at", "targets", "levels")  # flags that hold whole numbers
@@ -30,7 +30,7 @@ class Request(NamedTuple):
   ks: Sequence[int]  # of pass@k; (): the number of answers to each prompt
   sets: Sequence[str] | None  # names of sets; None: all
   everywhere: Mapping[str, Any]  # fields of `EvalSet` that take the place of those of all sets
-  asked: Mapping[str, Any]  # targets and levels that take the place of those of the main set
+  asked: Mapping[str, Any]  # targets, levels and efforts in place of those of the main set
   seed: int
   recipe: Mapping[str, Any] | None = None  # for test time
   reward: str | None = None  # run folder of a reward model that the recipe reads
@@ -57,9 +57,11 @@ def read_flags(given: Any) -> tuple[Any, Request]:
   counts += [n for n in (given.samples, given.prompts) if n is not None]
   if min(counts) < 1:
     raise ValueError(f"budgets, samples, prompts and batch must be at least 1, got {min(counts)}.")
-  asked = {n: tuple(whole[n]) for n in ("targets", "levels") if getattr(given, n) is not None}
+  asked = asked_by(given, whole)
   if asked and given.sets is not None and evaluator.MAIN not in given.sets:
-    raise ValueError(f"--targets and --levels are of {evaluator.MAIN}, which --sets leaves out.")
+    raise ValueError(
+      f"--targets, --levels and --efforts are of {evaluator.MAIN}, which --sets leaves out."
+    )
   request = Request(
     workdir,
     given.step,
@@ -72,6 +74,18 @@ def read_flags(given: Any) -> tuple[Any, Request]:
     *recipes.read(given),
   )
   return here(settings, given, request.budgets), request
+
+
+def asked_by(given: Any, whole: Mapping[str, Sequence[int]]) -> dict[str, Any]:
+  """The budgets that the flags ask for. Efforts take the place of the config's targets and levels,
+  and these that of its efforts."""
+  asked: dict[str, Any] = {
+    n: tuple(whole[n]) for n in ("targets", "levels") if getattr(given, n) is not None
+  }
+  if given.efforts is not None:
+    efforts = tuple(_numbers([*filter(None, given.efforts)], "efforts"))
+    return {"targets": (), "levels": (), **asked, "efforts": efforts}
+  return asked | ({"efforts": ()} if asked else {})
 
 
 def here(settings: Any, given: Any, budgets: Sequence[int]) -> Any:
@@ -113,6 +127,16 @@ def _whole(values: Sequence[Any], flag: str) -> list[int]:
     raise ValueError(f"{flag} must be whole numbers, got {','.join(map(str, values))}.") from None
 
 
+def _numbers(values: Sequence[Any], flag: str) -> list[float]:
+  try:
+    found = [float(value) for value in values]
+  except ValueError:
+    found = [math.nan]
+  if not all(math.isfinite(x) and x > 0 for x in found):
+    raise ValueError(f"{flag} must be positive numbers, got {','.join(map(str, values))}.")
+  return found
+
+
 def with_model(settings: Any, folder: str) -> Any:
   """The settings with the model of a Hugging Face folder, and with its tokenizer unless the config
   names one that needs no files."""
@@ -136,9 +160,8 @@ def with_task(settings: Any, text: str) -> Any:
     settings = dataclasses.replace(settings, **sets)
   else:
     settings = dataclasses.replace(settings, built={**settings.built, **sets})
-  return dataclasses.replace(
-    settings, eval=dataclasses.replace(settings.eval, targets=(), levels=())
-  )
+  nothing = dict.fromkeys(evaluator.ASKED, ())
+  return dataclasses.replace(settings, eval=dataclasses.replace(settings.eval, **nothing))
 
 
 def at_strength(settings: Any, along: str, strength: float) -> Any:

@@ -46,7 +46,10 @@ Besides its sections a config has `run`, the kind of run ("rl" if absent), and `
 preference model; `dict(rules="rules.json", judge="models/x")` the share of rules that a model finds
 kept (without `judge`, the policy); `dict(policy="models/x")` the log-probs of another policy;
 `dict(untrained=1)` a random reward model, for smoke runs.
-`then` (runs of "rl") is a list of
+A model in `teachers.models` is a folder of a run or of a model, or a section:
+`dict(fn="run", path="runs/x", step=100)`, or one that `policy` may be. `teachers.field="domain"`
+takes the models from a map, `dict(math="runs/m", code=["runs/low", "runs/high"])`.
+`then` (runs of "rl" and "distill") is a list of
 `dict(at=step, reward=dict(...))` and replaces sections after that number of steps. `eval_tasks`
 names further sets to evaluate on, each like `eval_task`: `dict(aime=dict(fn="jsonl", ...))`.
 `task` and `eval_task` have a field `long` for prompts that are longer than

@@ -105,7 +105,7 @@ def uniform_level(*, targets: tuple[int, ...], cap: int | None = None) -> Stage:
     level = jnp.broadcast_to(level[:, None], budget.target.shape)
     return dataclasses.replace(budget, level=level), state
 
-  return Stage(init=lambda: (), apply=apply)
+  return Stage(init=lambda: (), apply=apply, levels=len(targets))
 
 
 def subgroups(*, targets: tuple[int, ...], cap: int | None = None) -> Stage:
@@ -122,7 +122,7 @@ def subgroups(*, targets: tuple[int, ...], cap: int | None = None) -> Stage:
     target = jnp.asarray(targets, jnp.int32)[level]
     return Budget(target, target if cap is None else jnp.full_like(target, cap), level), state
 
-  return Stage(init=lambda: (), apply=apply)
+  return Stage(init=lambda: (), apply=apply, levels=len(targets))
 
 
 def effort(
@@ -171,7 +171,7 @@ def effort(
     level = jnp.broadcast_to(level, shape)
     return Budget(targets[level], jnp.full(shape, cap, jnp.int32), level), state
 
-  return Stage(init=lambda: (), apply=apply)
+  return Stage(init=lambda: (), apply=apply, levels=len(efforts))
 
 
 def right_median(*, rows: int, fallback: int, shown_from: int, cap: int | None = None) -> Stage:

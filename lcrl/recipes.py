@@ -143,6 +143,7 @@ def switch_after(counts: Sequence[int], stages: Sequence[Stage], *, coupled: boo
     fractions=fractions if has("fractions") else None,
     terms=(lambda state, r: collect(state, "terms", r, absent=0.0)) if has("terms") else None,
     learn=seen_by("learn") if has("learn") else None,
+    levels=max(stage.levels for stage in stages),
   )
 
 

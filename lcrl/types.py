@@ -249,6 +249,8 @@ class Stage(NamedTuple):
   terms: Callable | None = None
   # Of a budget: (state, rollouts) -> state, once a step on the batch that trains, before `apply`.
   learn: Callable | None = None
+  # Of a budget: the number of levels that it chooses from; 0 if it is not known.
+  levels: int = 0
 
 
 S = TypeVar("S")

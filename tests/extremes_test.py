@@ -85,7 +85,9 @@ def extreme_batch():
   show = lambda x: jnp.where(r.mask & keep[..., None], lay(x), jnp.nan)
   fields = {"old_log_probs": show(OLD), "ref_log_probs": show(NEW[::-1])}
   forced = r.mask & (jnp.cumsum(r.mask, -1) == 1)
-  r = r.__class__(**vars(r) | {"sampler_log_probs": show(OLD[::-1]), "undrawn": forced})
+  signals = {"teacher_log_probs": show(NEW[::-1])}
+  changed = {"sampler_log_probs": show(OLD[::-1]), "undrawn": forced, "signals": signals}
+  r = r.__class__(**vars(r) | changed)
   advantages = jnp.resize(jnp.array([1.0, -1.0, 0.0]), keep.shape)
   batch = Batch(r, r.scores, keep, advantages, losses.token_mean(r.mask, keep), **fields)
   return batch, show(NEW)

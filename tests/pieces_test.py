@@ -10,6 +10,7 @@ import optax
 import pytest
 
 from lcrl.losses import policy as losses
+from lcrl.losses.distillation import TEACHER
 from lcrl.mesh import make_mesh, shard_batch
 from lcrl.training.dealing import Dealt, Lengths, deal, measure_lengths, piece_sizes
 from lcrl.training.packed import PackedUpdate, placed
@@ -140,7 +141,7 @@ def test_a_loss_that_reads_the_group_is_no_rowwise_one():
   [
     losses.clipped_surrogate,
     losses.sequence_clipped_surrogate,
-    losses.cispo,
+    partial(losses.cispo, distill=losses.reverse_kl()),
     partial(losses.sapo, kl=losses.k3(beta=0.1), correction=losses.rejected(), entropy_bonus=0.1),
   ],
 )
@@ -150,7 +151,8 @@ def test_rowwise_losses_are(make):
   assert loss.rowwise
   batch = make_batch(make_recipe(loss))
   log_probs = batch.rollouts.sampler_log_probs
-  batch = dataclasses.replace(batch, ref_log_probs=log_probs)
+  taught = dataclasses.replace(batch.rollouts, signals={TEACHER: 2 * log_probs})
+  batch = dataclasses.replace(batch, rollouts=taught, ref_log_probs=log_probs)
 
   def slope(others):
     x = log_probs.at[1:].add(others).at[0, 1:].add(others) - 0.1

@@ -173,6 +173,13 @@ def test_preflight_warns_when_a_run_cannot_learn(changes, warning):
   assert any(warning in text for text in warnings), warnings
 
 
+def test_preflight_does_not_ask_for_rewards_of_a_run_with_teachers():
+  nothing = dict(advantages=np.zeros((2, 2)), correct=np.zeros((2, 2), bool))
+  unrewarded = facts(outcome=np.ones((2, 2), np.int8), **nothing)
+  assert len(preflight(unrewarded, rounds=1, sampling_s=1.0)[1]) == 2
+  assert preflight(unrewarded, rounds=1, sampling_s=1.0, taught=True)[1] == []
+
+
 def test_alarm_rings_once_when_both_fall():
   alarm = CollapseAlarm(window=2)
   run = [(0.5, 40), (0.6, 40), (0.6, 20), (0.6, 12), (0.1, 3), (0.0, 1), (0.0, 1)]

@@ -10,21 +10,25 @@ from numpy.typing import ArrayLike
 
 from lcrl.evaluation.measures import measure
 
-__all__ = ["Asked", "asked_budgets", "asked_point", "following", "obedience"]
+__all__ = ["Asked", "asked_budgets", "asked_efforts", "asked_point", "following", "obedience"]
 
 
 class Asked(NamedTuple):
-  """A budget that a prompt shows: a target in tokens, a level (the prompt template), or both."""
+  """A budget that a prompt shows: a target in tokens, a level (the prompt template), or both; or an
+  effort, which is both."""
 
   target: int | None  # None: the cap, as the prompt of a method without targets shows it
   level: int = 0
+  effort: float | None = None
 
   @property
   def label(self) -> str:
     """
-    >>> Asked(512).label, Asked(None, 2).label
-    ('512 tokens', 'level 2')
+    >>> Asked(512).label, Asked(None, 2).label, Asked(512, 1, 0.25).label
+    ('512 tokens', 'level 2', 'effort 0.25')
     """
+    if self.effort is not None:
+      return f"effort {self.effort:g}"
     return f"level {self.level}" if self.target is None else f"{self.target} tokens"
 
 
@@ -33,8 +37,8 @@ def asked_budgets(
 ) -> tuple[Asked, ...]:
   """The budgets of an evaluation: each target, each level, or pairs of both in their order.
 
-  >>> asked_budgets((256, 512), None)
-  (Asked(target=256, level=0), Asked(target=512, level=0))
+  >>> [(one.target, one.level) for one in asked_budgets((256, 512), None)]
+  [(256, 0), (512, 0)]
 
   Raises:
     ValueError: targets or levels are not in ascending order, or targets below 1, or there are as
@@ -55,6 +59,53 @@ def asked_budgets(
     Asked(targets[i] if targets else None, levels[i] if levels else 0)
     for i in range(max(len(targets), len(levels)))
   )
+
+
+def asked_efforts(
+  efforts: Sequence[float],
+  budget: Mapping[str, Any],
+  *,
+  field: str = "eval",
+  by_level: bool = True,
+) -> tuple[Asked, ...]:
+  """The budgets of an evaluation at several efforts, with target and level as in `budgets.effort`.
+
+  Args:
+    efforts: in ascending order.
+    budget: the section of the config.
+    field: of the evaluation.
+    by_level: prompts show the level; else the target alone, and any effort in the budget's range
+      may be asked for.
+  Raises:
+    ValueError: the budget has no efforts, or `efforts` are not in order, or one lies outside those
+      of the budget, or none of its levels shows it.
+
+  >>> section = dict(fn="effort", efforts=(0.25, 1.0), tokens=100, cap=100)
+  >>> asked_efforts((0.5,), section, by_level=False)
+  (Asked(target=50, level=0, effort=0.5),)
+  """
+  if budget.get("fn") != "effort":
+    raise ValueError(
+      f"{field}.efforts needs budget.fn='effort', which says what an effort asks for, got "
+      f"{budget.get('fn')!r}."
+    )
+  if list(efforts) != sorted(set(efforts)):
+    raise ValueError(f"{field}.efforts must ascend, got {', '.join(map(str, efforts))}.")
+  known = list(budget["efforts"])
+  listed, found = ", ".join(f"{effort:g}" for effort in known), []
+  for effort in efforts:
+    if not min(known) <= effort <= max(known):
+      raise ValueError(
+        f"{field}.efforts has {effort:g}, which lies outside {min(known):g} to {max(known):g}, the "
+        "efforts of the budget."
+      )
+    if by_level and effort not in known:
+      raise ValueError(
+        f"{field}.efforts has {effort:g}, for which there is no template: the budget has {listed}."
+      )
+    level = known.index(effort) if effort in known else 0
+    found.append(Asked(max(1, round(effort * budget["tokens"])), level, effort))
+  return tuple(found)
 
 
 def obedience(tokens: ArrayLike, target: float) -> dict[str, float]:
@@ -113,6 +164,8 @@ def asked_point(answers: Mapping[str, np.ndarray], asked: Asked) -> dict[str, An
   point = measure(**{name: answers[name] for name in fields}, **more)
   point.pop("by_difficulty")
   point |= {"label": asked.label, "target": asked.target, "level": asked.level}
+  if asked.effort is not None:
+    point["effort"] = asked.effort
   if asked.target is None:
     return point
   return point | obedience(answers["lengths"][answers["valid"]], asked.target)

@@ -84,16 +84,16 @@ def _percent(point: Mapping[str, Any]) -> tuple[float, np.ndarray]:
   return 100 * value, 100 * error
 
 
-def _draw_point(ax: Axes, point: Mapping[str, Any], colour: str, **marker) -> np.ndarray:
+def draw_point(ax: Axes, point: Mapping[str, Any], colour: str, **marker) -> np.ndarray:
   """Draws a point with its error bars; returns the points that it covers, [K, 2]."""
   (y, y_error), (x, x_error) = _percent(point), with_error(point, "tokens")
   ax.errorbar(x, y, y_error, x_error, ms=7, color=colour, zorder=3, **marker, **BARS)
   (left, right), (low, high) = x_error[:, 0], y_error[:, 0]
-  bars = _dense([x - left, x + right], [y, y]), _dense([x, x], [y - low, y + high])
+  bars = dense([x - left, x + right], [y, y]), dense([x, x], [y - low, y + high])
   return np.concatenate(bars)
 
 
-def _dense(x: Any, y: Any) -> np.ndarray:
+def dense(x: Any, y: Any) -> np.ndarray:
   """Points [K, 2] along the line through x, y [N]."""
   corners = np.arange(len(x))
   at = np.linspace(0, corners[-1], 60 * max(len(corners) - 1, 1))
@@ -107,7 +107,7 @@ def _draw_front(ax: Axes, x: np.ndarray, y: np.ndarray) -> np.ndarray:
   right = ax.get_xlim()[1]
   x, y = np.append(np.repeat(x[front], 2)[1:], right), np.repeat(y[front], 2)
   ax.plot(x, y, color=GREY, ls=(0, (4, 3)), lw=1.1, zorder=2)
-  return _dense(x, y)
+  return dense(x, y)
 
 
 def pareto(path: str | os.PathLike, runs: Runs) -> None:
@@ -123,8 +123,8 @@ def pareto(path: str | os.PathLike, runs: Runs) -> None:
     colours = _colours(runs)
     drawn = [(name, run, colours[name]) for name, run in runs.items() if _measured(run)]
     marks = [MARKERS[i // len(COLOURS) % len(MARKERS)] for i in range(len(drawn))]
-    ink = [_draw_point(ax, run, c, fmt=m) for (_, run, c), m in zip(drawn, marks, strict=True)]
-    ink += [_draw_point(ax, start, GREY, fmt="D", mfc="white") for start in starts]
+    ink = [draw_point(ax, run, c, fmt=m) for (_, run, c), m in zip(drawn, marks, strict=True)]
+    ink += [draw_point(ax, start, GREY, fmt="D", mfc="white") for start in starts]
     drawn += [("start" if i == 0 else "", s, GREY) for i, s in enumerate(starts)]
     named = [(p["tokens"], 100 * p["accuracy"], name, colour) for name, p, colour in drawn]
 
@@ -158,13 +158,13 @@ def line(
     ink, named = [], []
     for name, colour in _colours(lines).items():
       points = [(label, point) for label, point in lines[name] if _measured(point)]
-      ink += [_draw_point(ax, point, colour, fmt="o") for _, point in points]
+      ink += [draw_point(ax, point, colour, fmt="o") for _, point in points]
       at = [(point["tokens"], 100 * point["accuracy"]) for _, point in points]
       named += [(*xy, label, colour) for xy, (label, _) in zip(at, points, strict=True)]
       if at:
         x, y = np.array(at).T
         ax.plot(x, y, color=colour, label=name, zorder=2)
-        ink.append(_dense(x, y))
+        ink.append(dense(x, y))
     ax.set(xlabel="mean tokens per answer", title="accuracy, %")
     ax.set_xlim(0, 1.06 * max(ax.get_xlim()[1], 1))
     ax.margins(y=0.16)

@@ -11,7 +11,7 @@ import matplotlib
 import numpy as np
 from matplotlib.figure import Figure
 
-from lcrl.evaluation import tables
+from lcrl.evaluation import effort_report, tables
 from lcrl.evaluation.labels import name_lines
 from lcrl.evaluation.plots import BARS, COLOURS, GREY, STYLE, save, with_error, within_percent
 from lcrl.evaluation.setup import described, warning
@@ -29,15 +29,17 @@ def sections(folder: Path, runs: Runs) -> list[str]:
     notes = [described(one) for one in setups]
     notes += [f"**Warning. {said}**" for one in setups if (said := warning(one))]
     text += ["## Further sets", tables.to_markdown(sets_table(runs)), *dict.fromkeys(notes)]
-  if any(run.get("asked") for run in runs.values()):
-    asked_picture(folder / "asked.png", runs)
+  # Efforts have a part of their own.
+  asking = {name: run for name, run in runs.items() if run.get("asked") and not run.get("curve")}
+  if asking:
+    asked_picture(folder / "asked.png", asking)
     text += [
       "## Tokens that were asked for",
-      tables.to_markdown(asked_table(runs)),
-      *(f"{name}: {said}" for name, run in runs.items() if (said := follows(run))),
+      tables.to_markdown(asked_table(asking)),
+      *(f"{name}: {said}" for name, run in asking.items() if (said := follows(run))),
       "![tokens spent and accuracy against tokens asked](asked.png)",
     ]
-  return text
+  return text + effort_report.sections(folder, runs)
 
 
 def sets_table(runs: Runs) -> tables.Cells:

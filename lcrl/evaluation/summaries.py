@@ -13,6 +13,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from lcrl.evaluation.effort_curve import effort_measures
 from lcrl.evaluation.intervals import seed_estimate
 
 __all__ = [
@@ -159,6 +160,8 @@ def _further(summaries: Sequence[Summary]) -> dict[str, Any]:
   asked = [{point["label"]: point for point in s.get("asked", ())} for s in summaries]
   if labels := [label for label in asked[0] if all(label in points for points in asked)]:
     found["asked"] = [_pooled_point([points[label] for points in asked]) for label in labels]
+    if all("effort" in point for point in found["asked"]):
+      found["curve"] = effort_measures(found["asked"])
   named = [s.get("tasks", {}) for s in summaries]
   measured = lambda name: all(
     tasks.get(name, UNMEASURED)["accuracy"] is not None for tasks in named
@@ -174,7 +177,7 @@ def _further(summaries: Sequence[Summary]) -> dict[str, Any]:
 
 def _pooled_point(points: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
   """`_over_seeds` of the numbers; the rest is that of the first."""
-  same = ("label", "target", "level")
+  same = ("label", "target", "level", "effort")
   is_number = lambda key, x: key not in same and (key.endswith("_ci") or isinstance(x, int | float))
   numbers = [{key: x for key, x in point.items() if is_number(key, x)} for point in points]
   return {**points[0], **_over_seeds(numbers)}

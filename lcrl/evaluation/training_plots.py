@@ -105,7 +105,12 @@ DYNAMICS: tuple[tuple[str, float, dict[str, str]], ...] = (  # title, scale, met
   (
     "approximate KL, nats per token",
     1,
-    {"approx_kl": "old, policy", "sampler_kl": "sampler, policy", "kl": "policy, reference"},
+    {
+      "approx_kl": "old, policy",
+      "sampler_kl": "sampler, policy",
+      "kl": "policy, reference",
+      "teacher_kl": "policy, teacher",
+    },
   ),
   ("mean probability of the end token, %", 100, {"end_probability": ""}),
   ("answers cut at the cap, %", 100, {"truncated": ""}),

@@ -9,6 +9,7 @@ those of policy losses, `lcrl.losses.preference.stages` those of preference loss
 from lcrl.losses.correction import importance_ratio as importance_ratio
 from lcrl.losses.correction import rejected_importance as rejected_importance
 from lcrl.losses.correction import truncated_importance as truncated_importance
+from lcrl.losses.distillation import teacher_advantage as teacher_advantage
 from lcrl.losses.draft_tree import branch_ratio as branch_ratio
 from lcrl.losses.draft_tree import expected_accepted_length as expected_accepted_length
 from lcrl.losses.draft_tree import tree_advantage as tree_advantage
@@ -231,6 +232,7 @@ __all__ = [
   "sppo_loss",
   "sum_weights",
   "surrogate_fractions",
+  "teacher_advantage",
   "token_mean",
   "token_ratio",
   "tree_advantage",

@@ -1,9 +1,10 @@
 """Slot 5: policy losses as stages, and every name that `loss.fn` of a config may give for run="rl".
 
 A loss is a token surrogate (losses/surrogates.py) times `batch.weights` (losses/weights.py), which
-carry all normalisation. A stage may add a `kl` penalty, subtract `entropy_bonus` times the tokens'
-entropy, and multiply all of that by importance weights (`correction`). A config names `kl` and
-`correction` like any function: `kl=dict(fn="k3", beta=1e-3)`.
+carry all normalisation. A stage may add a teacher's term to the advantages (`distill`) and a `kl`
+penalty, subtract `entropy_bonus` times the tokens' entropy, and multiply all of that by importance
+weights (`correction`). A config names `distill`, `kl` and `correction` like any function:
+`kl=dict(fn="k3", beta=1e-3)`.
 """
 
 from __future__ import annotations
@@ -20,6 +21,14 @@ from lcrl.losses.correction import rejected as rejected
 from lcrl.losses.correction import rejected_importance as rejected_importance
 from lcrl.losses.correction import truncated as truncated
 from lcrl.losses.correction import truncated_importance as truncated_importance
+from lcrl.losses.distillation import (
+  TEACHER,
+  Distillation,
+  distillation_fractions,
+  distilled_advantages,
+)
+from lcrl.losses.distillation import reverse_kl as reverse_kl
+from lcrl.losses.distillation import teacher_advantage as teacher_advantage
 from lcrl.losses.drpo import drpo as drpo
 from lcrl.losses.drpo import drpo_loss as drpo_loss
 from lcrl.losses.drpo import drpo_positive_weights as drpo_positive_weights
@@ -87,11 +96,13 @@ __all__ = [
   "opening_logits",
   "rejected",
   "rejected_importance",
+  "reverse_kl",
   "sapo",
   "sapo_loss",
   "sequence_clipped_surrogate",
   "sequence_ratio",
   "surrogate_fractions",
+  "teacher_advantage",
   "token_ratio",
   "truncated",
   "truncated_importance",
@@ -111,17 +122,18 @@ def _old_and_mask(batch, log_probs) -> tuple[Array, Array]:
   return old, batch.rollouts.mask & batch.keep[..., None]
 
 
-def _stage(token_loss, kl, correction, entropy_bonus) -> Stage:
+def _stage(token_loss, kl, correction, entropy_bonus, distill, shares=None) -> Stage:
   """Sum of weights * correction * (token_loss + kl - entropy_bonus * entropy).
 
   All three are means over what was sampled, so all are weighted: with w = old_prob / sampler_prob,
   the mean of w * f over the sampler's tokens is that of f over the old policy's, whatever f is.
+  `token_loss` and `shares`, which gives `Stage.fractions`, take (log_probs, old, advantages, mask).
   """
 
   def apply(state, scores, batch):
     log_probs = scores.log_probs
     old, mask = _old_and_mask(batch, log_probs)
-    losses = token_loss(log_probs, old, batch.advantages, mask)
+    losses = token_loss(log_probs, old, distilled_advantages(distill, log_probs, batch, mask), mask)
     if kl is not None:
       losses = losses + kl(log_probs, batch.ref_log_probs, mask)
     if entropy_bonus:
@@ -132,24 +144,40 @@ def _stage(token_loss, kl, correction, entropy_bonus) -> Stage:
       losses = losses * jnp.where(drawn, ratios, 1.0)
     return jnp.sum(batch.weights * losses), state
 
-  needs = [name for name, asked in (("ref", kl is not None), ("entropy", entropy_bonus)) if asked]
-  return Stage(init=lambda: (), apply=apply, needs=tuple(needs), rowwise=True)
+  def fractions(state, scores, batch) -> dict[str, Array]:
+    del state
+    log_probs = scores.log_probs
+    old, mask = _old_and_mask(batch, log_probs)
+    found: dict[str, Array] = {}
+    if shares is not None:
+      advantages = distilled_advantages(distill, log_probs, batch, mask)
+      found |= shares(log_probs, old, advantages, mask)
+    if distill is not None:
+      found |= distillation_fractions(distill, log_probs, batch, mask)
+    return found
+
+  terms = {"ref": kl is not None, "entropy": entropy_bonus, TEACHER: distill is not None}
+  return Stage(
+    init=lambda: (),
+    apply=apply,
+    needs=tuple(name for name, asked in terms.items() if asked),
+    rowwise=True,
+    fractions=fractions if shares or distill else None,
+  )
 
 
-def _clipped(kl, correction, entropy_bonus, **clipping: Any) -> Stage:
+def _clipped(kl, correction, entropy_bonus, distill, **clipping: Any) -> Stage:
   """The stage of `clipped_surrogate_loss` with the keyword arguments `clipping`."""
 
   def token_loss(*arrays):
     return clipped_surrogate_loss(*arrays, **clipping)
 
-  def fractions(state, scores, batch) -> dict[str, Array]:
-    del state
-    old, mask = _old_and_mask(batch, scores.log_probs)
-    shares = surrogate_fractions(scores.log_probs, old, batch.advantages, mask, **clipping)
-    dual = {"dual_clip_fraction": shares.dual_clipped} if clipping.get("dual_clip") else {}
-    return {"clip_fraction": shares.clipped} | dual
+  def shares(*arrays) -> dict[str, Array]:
+    found = surrogate_fractions(*arrays, **clipping)
+    dual = {"dual_clip_fraction": found.dual_clipped} if clipping.get("dual_clip") else {}
+    return {"clip_fraction": found.clipped} | dual
 
-  return _stage(token_loss, kl, correction, entropy_bonus)._replace(fractions=fractions)
+  return _stage(token_loss, kl, correction, entropy_bonus, distill, shares)
 
 
 def clipped_surrogate(
@@ -161,12 +189,14 @@ def clipped_surrogate(
   kl: TokenKL | None = None,
   correction: Correction | None = None,
   entropy_bonus: float = 0.0,
+  distill: Distillation | None = None,
 ) -> Stage:
   """`clipped_surrogate_loss` of token ratios: PPO, GRPO, DAPO."""
   return _clipped(
     kl,
     correction,
     entropy_bonus,
+    distill,
     clip_low=clip_low,
     clip_high=clip_high,
     dual_clip=dual_clip,
@@ -181,12 +211,12 @@ def sequence_clipped_surrogate(
   kl: TokenKL | None = None,
   correction: Correction | None = None,
   entropy_bonus: float = 0.0,
+  distill: Distillation | None = None,
 ) -> Stage:
   """`clipped_surrogate_loss` of sequence ratios: GSPO with weights `sequence_mean`, LUSPO
   (arXiv:2602.05261; clip 2e-3, 2.5e-3) with `sequence_sum` or, scaled down, `fixed_length`."""
-  return _clipped(
-    kl, correction, entropy_bonus, clip_low=clip_low, clip_high=clip_high, ratio=sequence_ratio
-  )
+  clipping = {"clip_low": clip_low, "clip_high": clip_high, "ratio": sequence_ratio}
+  return _clipped(kl, correction, entropy_bonus, distill, **clipping)
 
 
 def cispo(
@@ -196,19 +226,19 @@ def cispo(
   kl: TokenKL | None = None,
   correction: Correction | None = None,
   entropy_bonus: float = 0.0,
+  distill: Distillation | None = None,
 ) -> Stage:
   """`cispo_loss`; the paper's weights are `token_mean`."""
 
-  def fractions(state, scores, batch) -> dict[str, Array]:
-    del state
-    old, mask = _old_and_mask(batch, scores.log_probs)
-    ratios = token_ratio(scores.log_probs, old, mask)
+  def token_loss(*arrays):
+    return cispo_loss(*arrays, lower=lower, upper=upper)
+
+  def shares(log_probs, old, advantages, mask) -> dict[str, Array]:
+    del advantages
+    ratios = token_ratio(log_probs, old, mask)
     return {"clip_fraction": masked_mean((ratios < lower) | (ratios > upper), mask)}
 
-  stage = _stage(
-    lambda *arrays: cispo_loss(*arrays, lower=lower, upper=upper), kl, correction, entropy_bonus
-  )
-  return stage._replace(fractions=fractions)
+  return _stage(token_loss, kl, correction, entropy_bonus, distill, shares)
 
 
 def sapo(
@@ -218,10 +248,11 @@ def sapo(
   kl: TokenKL | None = None,
   correction: Correction | None = None,
   entropy_bonus: float = 0.0,
+  distill: Distillation | None = None,
 ) -> Stage:
   """The stage of `sapo_loss`."""
 
   def token_loss(*arrays):
     return sapo_loss(*arrays, tau_up=tau_up, tau_down=tau_down)
 
-  return _stage(token_loss, kl, correction, entropy_bonus)
+  return _stage(token_loss, kl, correction, entropy_bonus, distill)

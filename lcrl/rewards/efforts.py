@@ -251,10 +251,9 @@ def effort(
     base,
     lambda: EffortState(reference.init(), term.init(), jnp.zeros((), jnp.int32)),
     shape,
-    needs=term.needs,
+    needs=tuple(dict.fromkeys((*term.needs, *reference.needs))),
     targets=lambda state, r: {"effort": targets(state, r)},
     numbers=numbers,
-    needs=reference.needs,
   )
   rows = [n for n in (stage.rows, reference.rows) if n]
   return stage._replace(rows=min(rows, default=0))

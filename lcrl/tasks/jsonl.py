@@ -54,9 +54,9 @@ def jsonl(
     render: shows the budget in the prompt or response (`lcrl.tasks.render`).
     signals: values read from responses (`lcrl.tasks.signals`).
     variables: of the chat template, such as enable_thinking=False.
-    keep: further fields that every row must have, for signals (`Response.row`) and answers.
+    keep: fields that stay in the prompt's row, for signals, teachers and measures of answers.
   Raises:
-    ValueError: a row without a question or an answer, whose answer the verifier cannot compare, or
+    ValueError: a row without one of these fields, whose answer the verifier cannot compare, or
       with a context that the question does not hold, by file and line.
   """
   options = {name: value for name, value in locals().items() if name != "path"}

@@ -13,8 +13,15 @@ import numpy as np
 
 from lcrl.data.choosing import first
 from lcrl.evaluation import setup
+from lcrl.evaluation.effort_curve import effort_measures
 from lcrl.evaluation.measures import measure
-from lcrl.evaluation.obedience import Asked, asked_budgets, asked_point, following
+from lcrl.evaluation.obedience import (
+  Asked,
+  asked_budgets,
+  asked_efforts,
+  asked_point,
+  following,
+)
 from lcrl.evaluation.progress import Progress
 from lcrl.evaluation.run import answer_all
 from lcrl.mesh import round_up_rows
@@ -25,6 +32,7 @@ from lcrl.training import build
 from lcrl.training.keys import EVAL_STREAM, step_key
 from lcrl.training.sections import EvalSet, eval_set, task_of
 
+ASKED = ("targets", "levels", "efforts")  # fields of an evaluation set
 MAIN = "eval_task"  # the set whose numbers are the run's
 
 
@@ -85,7 +93,7 @@ class Prepared:
 
   def record(self, answers: Sequence[Answers]) -> dict[str, Any]:
     """`measure` of all answers; if prompts ask for budgets, `asked_point` of each, and `following`
-    over several."""
+    over several; if they ask for efforts, `effort_measures`."""
     found = measure(**pooled([one.arrays for one in answers]))
     if not self.asked:
       return found
@@ -94,6 +102,8 @@ class Prepared:
       budgets = [a.level if a.target is None else a.target for a, _ in answers]
       tokens = [arrays["lengths"][arrays["valid"]] for _, arrays in answers]
       found["following"] = following(tokens, budgets)
+    if all(a.effort is not None for a, _ in answers):
+      found["curve"] = effort_measures(found["asked"])
     return found
 
 
@@ -210,13 +220,10 @@ def prepare(
 
 
 def main_options(s: Any, section: Mapping[str, Any]) -> EvalSet:
-  """The options of the main set, with targets and levels of `eval` unless it has its own."""
+  """The options of the main set, with the budgets of `eval` unless it has its own."""
   options = eval_set(section, MAIN)
-  return dataclasses.replace(
-    options,
-    targets=s.eval.targets if options.targets is None else options.targets,
-    levels=s.eval.levels if options.levels is None else options.levels,
-  )
+  inherited = [name for name in ASKED if getattr(options, name) is None]
+  return dataclasses.replace(options, **{name: getattr(s.eval, name) for name in inherited})
 
 
 @dataclasses.dataclass(frozen=True)
@@ -248,7 +255,7 @@ class Preparing:
       )
     chosen = first(prompts, options.prompts or s.eval.prompts)
     samples, cap = options.samples or s.eval.samples, options.max_tokens or s.train.max_tokens
-    asked = asked_budgets(options.targets, options.levels, field=name)
+    asked = self.asked(task, options, name)
     check_asked(task, asked, cap, name)
     worker = dataclasses.replace(self.worker, task=task, engine=self.engine(cap))
     return Prepared(
@@ -271,6 +278,19 @@ class Preparing:
       },
       task.judged,
     )
+
+  def asked(self, task: Task, options: EvalSet, name: str) -> tuple[Asked, ...]:
+    """The budgets that prompts of the set ask for."""
+    budgets = asked_budgets(options.targets, options.levels, field=name)
+    if not options.efforts:
+      return budgets
+    if budgets:
+      raise ValueError(f"{name} has efforts beside targets or levels: name one of them.")
+    s = self.model.settings
+    budget = {**s.built, **getattr(s, "slots", {})}.get("budget") or {}
+    levels = range(len(budget.get("efforts", ())))
+    by_level = len({_view(task, 1, level, name) for level in levels}) > 1
+    return asked_efforts(options.efforts, budget, field=name, by_level=by_level)
 
   @contextlib.contextmanager
   def opened(self, worker: RolloutWorker) -> Iterator[RolloutWorker]:
@@ -306,10 +326,7 @@ def check_asked(task: Task, asked: Sequence[Asked], cap: int, name: str) -> None
   shown: dict[str, Asked] = {}
   check_targets(asked, cap, name)
   for one in asked:
-    try:
-      view = repr(task.render(task.prompts[0], one.target or cap, one.level))
-    except ValueError as why:
-      raise ValueError(f"{name}.levels: {why}") from why
+    view = _view(task, one.target or cap, one.level, name)
     if len(asked) > 1 and view in shown:
       raise ValueError(
         f"{name}: its prompts are the same for {shown[view].label} and {one.label}; task.render "
@@ -318,10 +335,19 @@ def check_asked(task: Task, asked: Sequence[Asked], cap: int, name: str) -> None
     shown[view] = one
 
 
+def _view(task: Task, target: int, level: int, name: str) -> str:
+  """The first prompt as it shows a budget. Raises ValueError for a level without a template."""
+  try:
+    return repr(task.render(task.prompts[0], target, level))
+  except ValueError as why:
+    raise ValueError(f"{name}.levels: {why}") from why
+
+
 def check_targets(asked: Sequence[Asked], cap: int, name: str) -> None:
   """Raises ValueError if a target exceeds the cap."""
   for one in asked:
-    if one.target is not None and one.target > cap:
+    # An effort may exceed the cap: the highest one then says that nothing else limits the answer.
+    if one.effort is None and one.target is not None and one.target > cap:
       raise ValueError(f"{name}.targets has {one.target}; an answer has at most {cap} tokens.")
 
 

@@ -19,6 +19,8 @@ from lcrl.registry import annotated, check, find, hints_of, is_spec
 from lcrl.sampling import choices
 from lcrl.tasks.task import Task
 from lcrl.training import optimizers
+from lcrl.training.distill import teachers
+from lcrl.training.distill.table import Teachers, table_of
 from lcrl.training.iterative import reference_policy
 from lcrl.training.iterative import settings as iterative
 from lcrl.training.pairs import references
@@ -59,17 +61,22 @@ LEARNING: dict[str, Section] = SHARED | {
   "reference": Named(references),
 }
 ON_PAIRS: dict[str, Section] = {**ACTING, **LEARNING, **on_pairs.SECTIONS, "task": EVAL_TASK}
+DISTILL: dict[str, Section] = {
+  **ACTING,
+  "budget": Named(budgets, Stage),
+  "loss": Named(losses, Stage),
+  "revise": Named(revise, revise.Revision),
+  "teachers": Teachers,
+  **settings.SECTIONS,
+}
 SECTIONS: dict[str, dict[str, Section]] = {
   "rl": {
-    **ACTING,
-    "budget": Named(budgets, Stage),
+    **DISTILL,
     "reward": Named(rewards, Stage),
     "filter": Named(filters, Stage),
     "advantage": Named(advantages, Stage),
-    "loss": Named(losses, Stage),
-    "revise": Named(revise, revise.Revision),
-    **settings.SECTIONS,
   },
+  "distill": DISTILL,
   "iterative": {
     **ACTING,
     **LEARNING,
@@ -116,8 +123,13 @@ def check_functions(config: Mapping[str, Any]) -> None:
   _check_evaluations(config.get("eval_task"), config.get("eval_tasks"))
   if (control := (config.get("sampling") or {}).get("control")) is not None:
     check_function(CONTROL, control, "sampling.control")
+  if (given := config.get("teachers")) is not None:
+    table = table_of(Teachers(**given))
+    for spec, place in zip(table.models, table.places, strict=True):
+      if not isinstance(spec, str):
+        check_function(Named(teachers, Source), spec, place)
   for i, phase in enumerate(config.get("then") or ()):
-    for name in phase.keys() & {*PHASES}:
+    for name in phase.keys() & known.keys() & {*PHASES}:
       check_function(known[name], phase[name], f"then[{i}].{name}")
 
 

@@ -7,6 +7,7 @@ from contextlib import AbstractContextManager
 from functools import partial
 from typing import Any, NamedTuple
 
+from lcrl.training.distill.settings import read as read_distill
 from lcrl.training.fields import check_functions
 from lcrl.training.iterative import run as iterative
 from lcrl.training.iterative.settings import read as read_iterative
@@ -51,6 +52,7 @@ REWARD_MODEL = Kind.of(
 )
 RUNS = {
   "rl": Kind.of(settings.read, rl.begin, rl.build_learner),
+  "distill": Kind.of(read_distill, rl.begin, rl.build_learner),
   "preference": ON_PAIRS,
   "sft": ON_PAIRS,
   "iterative": ITERATIVE,

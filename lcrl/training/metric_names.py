@@ -35,6 +35,8 @@ TABLE: dict[str, dict[str, str]] = {
     "of the step have moved the policy that the step began with; 0 with one update a step",
     "clip_fraction": "share of tokens at which the loss is clipped",
     "dual_clip_fraction": "share of tokens at which the second clip of negative advantages binds",
+    "teacher_kl": "KL(policy || teacher) a token, the k1 estimate; with a section `teachers`",
+    "teacher_clip_fraction": "share of tokens whose log ratio of teacher and policy is cut",
     "sampler_kl": "KL(sampler || policy) a token, the k1 estimate: the effect of precision, and of "
     "sampling a step ahead",
     "sampler_logp_diff": "mean absolute difference of the log-probs of sampler and policy",

@@ -47,6 +47,7 @@ class Verify:
 
 
 Temperature = Annotated[float, Within(0)]
+Effort = Annotated[float, Within(1e-6)]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,6 +58,7 @@ class Evaluate:
   temperature: Temperature | None = None  # 0: the most likely token; None: that of `sampling`
   targets: tuple[Count, ...] = ()  # tokens that prompts of eval_task ask for; (): the cap
   levels: tuple[Whole, ...] = ()  # templates that they show, one for each target if both are given
+  efforts: tuple[Effort, ...] = ()  # that they ask for, of a budget with efforts
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,6 +71,7 @@ class EvalSet:
   max_tokens: Count | None = None  # of an answer; None: train.max_tokens
   targets: tuple[Count, ...] | None = None  # None: eval.targets in eval_task, () elsewhere
   levels: tuple[Whole, ...] | None = None  # None: eval.levels in eval_task, () elsewhere
+  efforts: tuple[Effort, ...] | None = None  # None: eval.efforts in eval_task, () elsewhere
 
 
 Logger = Literal["tensorboard", "wandb", "trackio"]

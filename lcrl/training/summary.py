@@ -28,8 +28,9 @@ def summary_of(
 ) -> dict[str, Any]:
   """`evaluation.summary` of the run folder, with method and evaluation setup.
 
-  "asked" and "following" stand there if prompts ask for budgets (`lcrl.evaluation.obedience`), and
-  "tasks" if there are further sets: name -> numbers, start, evaluation setup.
+  "asked" and "following" stand there if prompts ask for budgets (`lcrl.evaluation.obedience`),
+  "curve" if they ask for efforts (`lcrl.evaluation.effort_curve`), and "tasks" if there are further
+  sets: name -> numbers, start, evaluation setup.
   "stopped" is the last step of a run that ended before `steps`, else None. While only the start has
   been evaluated, the numbers of the trained policy are None.
   """
@@ -48,7 +49,7 @@ def summary_of(
   setup = dict(setup)
   setups = setup.pop("tasks", {})
   tasks = {name: _task(name, setups[name], start, final) for name in setups}
-  asked = {name: final[name] for name in ("asked", "following") if final and name in final}
+  asked = {name: final[name] for name in ("asked", "following", "curve") if final and name in final}
   return (
     summary
     | asked

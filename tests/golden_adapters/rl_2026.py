@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import dataclasses
 from functools import partial
 
 import jax.numpy as jnp
 
-from lcrl import advantages, rewards
+from lcrl import advantages, losses, rewards
+from lcrl.losses.distillation import TEACHER, reverse_kl
+from lcrl.types import Batch, TokenScores
 from tests.golden_adapters import rl_2026_modes
 from tests.golden_adapters.groups import alone, blocks, compiled
+from tests.rollouts import random_rollouts
 
 
 def _group(inputs, *names):
@@ -90,6 +94,21 @@ def profiled_penalty(inputs, params):
   return {"limit": limit, "reward": paid}
 
 
+def distillation(inputs, params):
+  log_probs, teacher = (jnp.array(inputs[name])[None, None] for name in inputs)
+  term = losses.teacher_advantage(log_probs, teacher, mask := log_probs < 0, limit=params["limit"])
+  r = random_rollouts(prompts=1, group=1, length=log_probs.size)
+  r = dataclasses.replace(r, mask=mask, signals={TEACHER: teacher})
+  keep = mask.any(-1)
+  batch = Batch(r, keep, keep, keep * params["advantage"], losses.token_mean(mask, keep))
+  distill = reverse_kl(coefficient=params["coefficient"], limit=params["limit"])
+  stage, scores = losses.clipped_surrogate(distill=distill), TokenScores(log_probs)
+  loss = stage.apply((), scores, batch)[0]
+  fractions = stage.fractions((), scores, batch)
+  del fractions["clip_fraction"]
+  return {"advantage": term[0, 0], "loss": loss, **fractions}
+
+
 ADAPTERS = rl_2026_modes.ADAPTERS | {
   f"rl_2026/{f.__name__}": compiled(f)
   for f in [
@@ -102,5 +121,6 @@ ADAPTERS = rl_2026_modes.ADAPTERS | {
     toggle,
     length_suite,
     profiled_penalty,
+    distillation,
   ]
 }

@@ -166,7 +166,7 @@ ROWS = [
   ("loss", dict(fn="clipped_surrogate", dual_clip=3.0, kl=K3, correction=dict(fn="truncated"))),
   ("loss", dict(fn="sequence_clipped_surrogate", correction=dict(fn="rejected"))),
   ("loss", dict(fn="cispo", kl=dict(fn="k2", beta=0.1), entropy_bonus=0.1)),
-  ("loss", dict(fn="sapo")),
+  ("loss", dict(fn="sapo", distill=dict(fn="reverse_kl", coefficient=0.5))),
   ("loss", dict(fn="mode_switch", threshold=0.0, base=dict(fn="clipped_surrogate"))),
   (
     "loss",
@@ -211,6 +211,7 @@ def inputs(seed):
       "think_length": jnp.maximum(r.lengths // 2, 1),
       "needed": r.lengths // 4,
       "ref_log_probs": noise(keys[2]),
+      "teacher_log_probs": -jnp.abs(noise(keys[3])),
       "progress": noise(keys[3]),
       "value_before": jax.random.uniform(keys[4], flags.shape),
       "value_after": jax.random.uniform(keys[5], flags.shape),

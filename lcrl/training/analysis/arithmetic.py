@@ -35,6 +35,7 @@ from lcrl.training.analysis.roofline import (
   shares_prompt,
   traffic,
 )
+from lcrl.training.distill.table import count
 from lcrl.training.pairs.losses import named_loss
 from lcrl.training.rl.learner import REF, SCORE_FIELDS
 from lcrl.training.sections import AUTO, Lora
@@ -155,6 +156,7 @@ def estimate(model: Described, *, tokens: float | None = None) -> dict[str, Prog
   scoring = program(m.params, 0, m.score, beside - m.params)
   found |= {"measure": scoring} if model.measured else {}
   found |= {"reference": scoring} if model.reference else {}
+  found |= {"teacher": scoring} if getattr(s, "teachers", None) else {}
   found["update"] = program(m.state, 0, m.update, m.reference + ahead, m.sent)
   if s.run != "rl":
     computed, read = {"update": m.flops}, {"update": m.traffic}
@@ -188,7 +190,9 @@ class Memory:
 
   @property
   def reference(self) -> int:
-    return self.params if self.model.reference == "frozen" else 0
+    """The frozen reference, and the teachers in bfloat16, as if each were of the policy's size."""
+    teachers = 2 * self.numbers * count(getattr(self.s, "teachers", None))
+    return teachers + (self.params if self.model.reference == "frozen" else 0)
 
   @property
   def copy(self) -> int:

@@ -17,6 +17,7 @@ from jax.stages import Compiled
 
 from lcrl import recipes
 from lcrl.data.rows import Rows
+from lcrl.losses.distillation import TEACHER
 from lcrl.mesh import batch_sharding, replicated
 from lcrl.sampling import programs
 from lcrl.training.analysis.collectives import sent_bytes
@@ -31,8 +32,9 @@ from lcrl.training.analysis.roofline import (
   shares_prompt,
   traffic,
 )
+from lcrl.training.distill.table import count
 from lcrl.training.pairs.learner import PairLearner
-from lcrl.training.rl.learner import REF, SCORE_FIELDS, Learner
+from lcrl.training.rl.learner import REF, SCORE_FIELDS, Learner, make_measure
 from lcrl.types import Budget, Pairs, Rollouts
 
 PyTree = Any
@@ -56,7 +58,7 @@ def measure(
     compiled or compile_step(model),
     params=device_bytes(acting(model)),
     state=device_bytes((model.abstract, model.frozen)),
-    reference=device_bytes(acting(model)) if copies_reference(model) else 0,
+    reference=reference_bytes(model),
     ahead=device_bytes(abstract_batch(model)[1]) if ahead else 0,
     trips={"sample": decoding.trips()} | piece_trips(model),
   )
@@ -97,11 +99,17 @@ def measured(
     compiled: the programs.
     params: bytes of the policy's parameters on a device, as are the others.
     state: of the training state and the base below adapters.
-    reference: of a frozen second copy of the policy.
+    reference: of a frozen second copy of the policy, and of teachers.
     ahead: of rollouts that lie there during the update, beside the sampler's copy.
     trips: those of the loops of a program, by its name.
   """
-  used = {"copy": params, "measure": params, "reference": params, "update": state}
+  used = {
+    "copy": params,
+    "measure": params,
+    "reference": params,
+    "teacher": params,
+    "update": state,
+  }
   found = {}
   for name, program in compiled.items():
     memory: Any = program.memory_analysis()
@@ -133,6 +141,15 @@ def acting(model: Any) -> PyTree:
   for name in layers.keys() & model.abstract.params.keys():
     layers[name] = layers[name] | model.abstract.params[name]
   return model.frozen | {"layers": layers}
+
+
+def reference_bytes(model: Learner) -> int:
+  """Of the reference policy if it is a copy, and of the teachers, as if each were of the policy's
+  size."""
+  params = acting(model)
+  held = lambda x: jax.ShapeDtypeStruct(x.shape, jnp.bfloat16, sharding=x.sharding)
+  teachers = count(model.settings.teachers) * device_bytes(jax.tree.map(held, params))
+  return teachers + (device_bytes(params) if copies_reference(model) else 0)
 
 
 def copies_reference(model: Learner) -> bool:
@@ -181,6 +198,11 @@ def compile_step(model: Learner) -> dict[str, Compiled]:
       base = params if model.settings.lora is None else model.frozen
       compile_.start("reference", model.measure, base, rollouts)
       batch = dataclasses.replace(batch, ref_log_probs=rollouts.sampler_log_probs)  # laid out alike
+    if model.settings.teachers is not None:
+      compile_.start("teacher", make_measure(s, model.policy, model.mesh), params, rollouts)
+      scored = batch.rollouts.signals | {TEACHER: rollouts.sampler_log_probs}
+      taught = dataclasses.replace(batch.rollouts, signals=scored)
+      batch = dataclasses.replace(batch, rollouts=taught)
     state = dataclasses.replace(model.abstract, pending=None)
     compile_.start("update", model.update, state, batch)
     return compile_.done()

@@ -169,6 +169,7 @@ def flops(model: Any, tokens: float) -> dict[str, float]:
     "sample": read * asked * prefill + rows * decoding,
     "measure": score,
     "reference": score,
+    "teacher": score,
     "update": rows * length * (3 * forward + 4 * head + again) + forward_passes(model) * score,
   }
 
@@ -195,6 +196,7 @@ def traffic(model: Any, tokens: float) -> dict[str, float]:
     + (asked + rows * decoding.keys()) * key,
     "measure": score,
     "reference": score,
+    "teacher": score,
     "update": passes * weights * width(c.dtype),
   }
 
@@ -217,7 +219,7 @@ def piece_trips(model: Any) -> dict[str, tuple[float, ...]]:
     return {}
   once = (most_pieces(model),)
   update = (most_pieces(model, train.updates),) * (1 + forward_passes(model))
-  return {"measure": once, "reference": once, "update": update}
+  return {"measure": once, "reference": once, "teacher": once, "update": update}
 
 
 def forward_passes(model: Any) -> int:

@@ -11,6 +11,7 @@ from lcrl.training.pairs.losses import named_loss
 from lcrl.training.sections import (
   AUTO,
   Checkpoint,
+  Effort,
   Log,
   Lora,
   Mesh,
@@ -54,6 +55,7 @@ class Evaluate:
   temperature: Temperature | None = None  # 0: the most likely token; None: that of `sampling`
   targets: tuple[Count, ...] = ()  # tokens that prompts of the task ask for; (): the cap
   levels: tuple[Whole, ...] = ()  # templates that they show, one for each target if both are given
+  efforts: tuple[Effort, ...] = ()  # that they ask for, of a budget with efforts
 
 
 SECTIONS = {

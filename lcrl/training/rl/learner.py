@@ -16,6 +16,7 @@ import optax
 from jax.sharding import Mesh
 
 from lcrl import compiler, recipes
+from lcrl.losses.distillation import TEACHER
 from lcrl.mesh import (
   batch_sharding,
   batch_shards,
@@ -117,8 +118,7 @@ def build_learner(settings: Settings, *, devices=None) -> Learner:
   fields = tuple(name for name in recipe.loss.needs if name in SCORE_FIELDS)
   signals = recipes.signals(recipe)
   measured = tuple(name for name in SCORE_FIELDS if name in signals)
-  make_score = partial(_make_score, s, policy, mesh, pack)
-  score = make_score(needs=fields, keep=not s.train.head_remat)
+  score = _make_score(s, policy, mesh, pack, needs=fields, keep=not s.train.head_remat)
 
   def start(params) -> TrainState:
     passed = jnp.zeros((s.train.window, 2), jnp.int32) if s.train.window else None
@@ -166,21 +166,11 @@ def build_learner(settings: Settings, *, devices=None) -> Learner:
     update_ = compiled(partial(step, score=score), donate_argnums=0)
   else:
     update_ = OnBase(compiled(partial(learn, part, score, step), donate_argnums=1), base, frozen)
-  measure: Callable[..., Any] = jax.jit(
-    partial(score_all, make_score(needs=measured), pieces=s.train.micro_batches),
-    out_shardings=rows,
-    static_argnames="sizes",
-  )
   ready: Callable[[Batch], Any] = lambda batch: batch
   if pack is not None:
-    cut = {"width": pack, "shards": batch_shards(mesh)}
-    if s.train.micro_tokens is None:
-      cut |= {"pieces": s.train.micro_batches}
-    else:
-      cut |= {"rows": s.train.micro_tokens // pack}
-    update_ = PackedUpdate(update_, mesh, policy, cut | {"parts": s.train.updates})
+    cut = _cut(s, mesh, pack) | {"parts": s.train.updates}
+    update_ = PackedUpdate(update_, mesh, policy, cut)
     ready = update_.ready
-    measure = PackedScore(measure, mesh, policy, cut)
   return Learner(
     settings=s,
     mesh=mesh,
@@ -196,11 +186,39 @@ def build_learner(settings: Settings, *, devices=None) -> Learner:
     shape=jax.jit(partial(shape, recipe, weigh=weigh), out_shardings=(rows, whole)),
     ready=ready,
     update=update_,
-    measure=measure,
+    measure=make_measure(s, policy, mesh, needs=measured),
     measured=measured,
     needs_reference="ref" in wanted or REF in signals,
     chosen=chosen,
   )
+
+
+def make_measure(
+  s: Settings, policy: Policy, mesh: Mesh, *, needs: tuple[str, ...] = ()
+) -> Callable[..., Any]:
+  """params, rollouts -> TokenScores of the whole batch, without a gradient. `s`: without "auto"."""
+  pack: Any = s.train.pack
+  score = _make_score(s, policy, mesh, pack, needs=needs)
+  measure = jax.jit(
+    partial(score_all, score, pieces=s.train.micro_batches),
+    out_shardings=batch_sharding(mesh),
+    static_argnames="sizes",
+  )
+  return measure if pack is None else PackedScore(measure, mesh, policy, _cut(s, mesh, pack))
+
+
+def other_policy(s: Settings, policy: Policy, mesh: Mesh) -> Policy:
+  """Another policy than the run's, with the attention that suits the run's rows and devices."""
+  length = s.train.max_prompt_tokens + s.train.max_tokens
+  return automatic.resolve(policy, s, mesh, rows=_rows_at_once(s, mesh), length=length)[0]
+
+
+def _cut(s: Settings, mesh: Mesh, pack: int) -> dict[str, int]:
+  """How a batch is cut into packed rows: the arguments of `arrange` or of `deal`."""
+  cut = {"width": pack, "shards": batch_shards(mesh)}
+  if s.train.micro_tokens is None:
+    return cut | {"pieces": s.train.micro_batches}
+  return cut | {"rows": s.train.micro_tokens // pack}
 
 
 def _rows_at_once(s: Settings, mesh: Mesh) -> int:
@@ -274,8 +292,12 @@ def _check_rows(s: Settings, mesh: Mesh) -> None:
 
 def _check(s: Settings, recipe: Recipe[Stage]) -> None:
   """Raises ValueError if the run lacks something that the recipe needs."""
-  if missing := set(recipe.loss.needs) - {*SCORE_FIELDS, "group", "ref"}:
+  if missing := set(recipe.loss.needs) - {*SCORE_FIELDS, "group", "ref", TEACHER}:
     raise ValueError(f"the loss needs {sorted(missing)}, which nothing here supplies.")
+  if (TEACHER in recipe.loss.needs) != (s.teachers is not None):
+    raise ValueError(
+      "loss.distill needs a section teachers, and nothing else reads one: set both, or neither."
+    )
   if "group" in recipes.needs(recipe) and s.train.group_size < 2:
     raise ValueError(
       f"train.group_size must be at least 2: advantage.fn={s.slots['advantage']['fn']!r} compares "

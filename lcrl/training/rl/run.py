@@ -17,6 +17,7 @@ from lcrl.registry import build, explained
 from lcrl.rollouts.worker import RolloutWorker
 from lcrl.tasks.task import Prompt, Task
 from lcrl.training.build import build_tokenizer, ends_of, rollout_worker
+from lcrl.training.distill import provider as teachers
 from lcrl.training.evaluator import make_evaluator, plain_numbers
 from lcrl.training.metrics import Mean, Metrics, Sum, merge, values
 from lcrl.training.progress import introduce, say
@@ -140,6 +141,7 @@ def make_pipeline(
 def begin(settings: Settings, out: Workdir) -> Iterator[Run]:
   """The run that `settings` describe, writing to `out`."""
   s = settings
+  reward = "distill" if out.config.get("run") == "distill" else s.slots["reward"]["fn"]
   out.describe(**_method(s))
   learner = build_learner(s)
   introduce(learner, out)
@@ -148,6 +150,7 @@ def begin(settings: Settings, out: Workdir) -> Iterator[Run]:
   with contextlib.ExitStack() as stack:
     task, worker = stack.enter_context(rollout_worker(learner, tokenizer, s.built["task"], "task"))
     learned = providers(s.learned, learner, tokenizer, recipes.signals(learner.recipe))
+    learned += teachers.provider(learner, tokenizer, task.prompts)
     pipeline = make_pipeline(learner, worker, learned)
     evaluator = make_evaluator(learner, tokenizer, worker, say=out.note)
 
@@ -179,7 +182,7 @@ def begin(settings: Settings, out: Workdir) -> Iterator[Run]:
       steps_from=steps_from,
       finish=lambda: finish(
         out,
-        s.slots["reward"]["fn"],
+        reward,
         s.seed,
         steps=s.train.steps,
         setup=evaluator.setup,

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 from lcrl.losses import policy as losses
 from lcrl.registry import resolve
+from lcrl.training.distill.table import Teachers, table_of
 from lcrl.training.sections import (
   AUTO,
   Checkpoint,
@@ -87,6 +88,7 @@ class Settings:
   eval_tasks: dict[str, Any]  # name -> a further set of prompts
   revise: dict[str, Any] | None  # what the host does to rollouts; None: nothing
   learned: dict[str, Any]  # signal -> the reward model that gives it
+  teachers: Teachers | None  # of the loss's term `distill`
   lora: Lora | None  # None: all parameters are trained
   train: Train
   sampling: RlSampling
@@ -106,6 +108,7 @@ def read(config: Mapping[str, Any]) -> Settings:
     "eval_tasks",
     "revise",
     "learned",
+    "teachers",
     "lora",
     "then",
     "run",
@@ -125,6 +128,7 @@ def read(config: Mapping[str, Any]) -> Settings:
     "eval_tasks",
     "revise",
     "learned",
+    "teachers",
     "lora",
     "then",
   }
@@ -141,6 +145,7 @@ def read(config: Mapping[str, Any]) -> Settings:
     eval_tasks=config.get("eval_tasks") or {},
     revise=config.get("revise"),
     lora=section(Lora, config["lora"], "lora") if "lora" in config else None,
+    teachers=section(Teachers, config["teachers"], "teachers") if "teachers" in config else None,
     learned=check(config.get("learned", {}), Mapping[str, Mapping[str, Any]], "learned"),
     **{name: section(cls, config.get(name, {}), name) for name, cls in SECTIONS.items()},
   )
@@ -152,6 +157,8 @@ def read(config: Mapping[str, Any]) -> Settings:
 
 def _check(s: Settings) -> None:
   check(s.slots.get("then"), Sequence[Any] | None, "then")
+  if s.teachers is not None:
+    table_of(s.teachers)
   if s.train.steps_ahead not in (0, 1):
     raise ValueError(f"train.steps_ahead must be 0 or 1, got {s.train.steps_ahead}.")
   if s.sampling.devices < 0 or (s.sampling.devices and not s.train.steps_ahead):

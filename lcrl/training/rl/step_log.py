@@ -21,6 +21,7 @@ class StepLogger:
   def __init__(self, out: Workdir, tokenizer: Any, s: Settings, first: int, task: Task):
     self.numbers: dict[str, float] = {}  # metrics of the last batch
     self._out, self._alarm, self._checked = out, CollapseAlarm(), not out.writes
+    self._taught = s.teachers is not None
     if out.writes:
       past = out.steps()[-1:]  # of a run that resumes
       self._cut = TruncationAlarm(above=any(row.get("alarm/truncated") for row in past))
@@ -32,7 +33,10 @@ class StepLogger:
     if self._checked:
       return
     block, warnings = preflight(
-      shaped.host_stats, rounds=collected.rounds, sampling_s=collected.seconds
+      shaped.host_stats,
+      rounds=collected.rounds,
+      sampling_s=collected.seconds,
+      taught=self._taught,
     )
     self._out.note(block)
     for warning in warnings:

@@ -135,11 +135,13 @@ def _length_term(f: BatchStats, right: np.ndarray) -> Metrics:
   }
 
 
-def preflight(f: BatchStats, *, rounds: int, sampling_s: float) -> tuple[str, list[str]]:
+def preflight(
+  f: BatchStats, *, rounds: int, sampling_s: float, taught: bool = False
+) -> tuple[str, list[str]]:
   """What the first rollouts say about the run: a block to read, and warnings.
 
   A run whose groups are all right or all wrong, whose answers are all cut, or whose rewards are
-  all equal has no gradient to follow.
+  all equal has no gradient to follow, unless it is `taught`.
   """
   values = {name: metric.value() for name, metric in step_metrics(f).items()}
   rewards = f["rewards"][f["valid"]]
@@ -163,11 +165,11 @@ def preflight(f: BatchStats, *, rounds: int, sampling_s: float) -> tuple[str, li
     warnings.append("more than half of the answers are cut at the cap: raise train.max_tokens.")
   if not np.isfinite(rewards).all():
     warnings.append(f"{(~np.isfinite(rewards)).sum()} of {rewards.size} rewards are not finite.")
-  elif trains == 0 or not (np.abs(f["advantages"]) > 0).any():
+  elif trains == 0 or not (taught or (np.abs(f["advantages"]) > 0).any()):
     warnings.append("no group trains: rewards are equal inside every group, or all are filtered.")
   elif trains < 0.1:
     warnings.append(f"only {trains:.1%} of the groups train.")
-  if values["accuracy"] == 0:
+  if values["accuracy"] == 0 and not taught:
     warnings.append("no answer is right: check the verifier, the template and the answer format.")
   unscored = values["outcome/timeout"] + values["outcome/crash"]
   if unscored > 0.05 * f["valid"].sum():

@@ -1,0 +1,1 @@
+"""run="distill": the policy samples, and teachers' log-probs of its tokens are its advantages."""
