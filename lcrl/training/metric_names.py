@@ -100,6 +100,8 @@ TABLE: dict[str, dict[str, str]] = {
     "state/reward/acoer/weight": "the weight of the length term",
     "state/reward/conciseness/anneal": "the remaining share of the annealed bonus",
     "state/reward/a_dlp/price": "the price of a token",
+    "state/reward/leash/price": "the price of a target's length beyond the target",
+    "state/reward/short_rl/best_accuracy": "best accuracy of a batch so far",
     "state/reward/toggle/limited": "1 in the phase with budgets, otherwise 0",
     "state/filter/adaptive_shortest/quartile_{n}": "quartiles of past mean rewards",
     "state/filter/adaptive_shortest/means": "number of these past means",
