@@ -47,8 +47,8 @@ def get_config(mode: str = "full") -> config_dict.ConfigDict:
   if is_smoke(mode):
     shrink(c)
     c.budget.target = 16
-    c.advantage.budgets = (4, 8, 12, 16)
-    c.revise.update(force="!", cap=4, budgets=(4, 8, 12, 16), samples=2)
+    c.advantage.update(budgets=(8, 16), weights=(0.5, 1.0))
+    c.revise.update(force="!", cap=4, budgets=(8, 16), samples=2)
   return c
 
 
