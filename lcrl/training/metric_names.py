@@ -135,6 +135,9 @@ TABLE: dict[str, dict[str, str]] = {
   "Iterative runs": {
     "round": "the round of sampling whose pairs the step trains on",
     "round/pairs": "pairs of that round",
+    "refined/accuracy": "share of right ones of refined answers",
+    "refined/length/mean": "their mean length",
+    "refined/reward": "their mean reward",
     "teacher": "mean number of a teacher's answers to a prompt",
   },
   "Evaluations": {
