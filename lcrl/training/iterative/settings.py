@@ -71,6 +71,8 @@ def read(config: Mapping[str, Any]) -> Settings:
       f"round.prompts must be a multiple of train.prompts={parsed['train'].prompts}, "
       f"got {parsed['round'].prompts}."
     )
+  if parsed["train"].strengths:
+    raise ValueError("train.strengths needs run='sft'.")
   refine = section(Refine, config["refine"], "refine") if "refine" in config else None
   if refine and "teacher" in config:
     raise ValueError("refine refines the policy's own answers: no teacher with it.")
