@@ -125,11 +125,6 @@ def read_data(model: PairLearner, tokenizer: Any) -> Data:
       f"data.fn={spec['fn']!r} gives {sides} answers a prompt; "
       f"run={s.run!r} learns from {' or '.join(map(str, wanted))}."
     )
-  every = [*split.train, *split.held_out]
-  if getattr(s.train, "strengths", False) and not all(
-    x.scores and np.isfinite(x.scores[0]) for x in every
-  ):
-    raise ValueError("train.strengths goes by the column score, which a row lacks.")
   if not split.held_out:
     raise ValueError(f"data.held_out leaves nothing to evaluate on: {split.report}.")
   make = partial(
@@ -149,6 +144,8 @@ def read_data(model: PairLearner, tokenizer: Any) -> Data:
   every = (*split.train, *split.held_out)
   if all(pair.scores and np.isfinite(pair.scores).all() for pair in every):
     supplied.add("scores")
+  if getattr(s.train, "strengths", False) and "scores" not in supplied:
+    raise ValueError("train.strengths goes by the column score, which a row lacks.")
   if missing := set(stage.needs) - supplied:
     raise ValueError(f"the loss needs {sorted(missing)}, which neither data nor trainer supply.")
   return data
