@@ -142,19 +142,6 @@ METHODS = {
   ),
   "short_rl": dict(reward=dict(fn="short_rl", slack=1.0, tolerance=0.0)),
   "leash": dict(reward=dict(fn="leash", target=4, start=0.1, step_size=0.5)),
-  "s_grpo": dict(
-    budget=dict(fn="first_only", target=CAP),
-    reward=dict(fn="serial_decay"),
-    revise=dict(fn="serial_exits", force="#", cap=4, close="#"),
-    advantage=dict(fn="group_centered"),
-  ),
-  "anytime_reasoner": dict(
-    task=THINK,
-    revise=dict(
-      fn="answer_at_budgets", force="#", cap=4, budgets=(4, 8, CAP), samples=2, close="#"
-    ),
-    advantage=dict(fn="budget_relative", budgets=(4, 8, CAP)),
-  ),
   "lagrangian": dict(reward=LAGRANGIAN),
   "conciseness": dict(reward=dict(fn="conciseness", alpha=1.0, anneal_steps=4)),
   "adaptive_shortest": dict(
