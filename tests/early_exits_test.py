@@ -12,7 +12,9 @@ from hypothesis import strategies as st
 from lcrl import advantages, budgets, rewards
 from lcrl.registry import build
 from lcrl.training.rl import revise
+from lcrl.training.rl.settings import read
 from tests.helpers.revisions import WORDS, played, revised
+from tests.helpers.rl_runs import changed
 from tests.rollouts import random_rollouts
 
 few = settings(max_examples=8, deadline=None)
@@ -104,6 +106,14 @@ def test_weights_that_cannot_be():
       advantages.budget_advantages(scores, keep, weights=weights)
   with pytest.raises(ValueError, match=r"budgets must be ascending .* got \(8, 4\)"):
     advantages.budget_relative(budgets=(8, 4))
+  r = dataclasses.replace(random_rollouts(prompts=1, group=2), signals={"budget_scores": scores})
+  with pytest.raises(ValueError, match=r"scores are at 3 budgets, advantage\.budgets=\(4, 8\)"):
+    advantages.budget_relative(budgets=(4, 8)).apply((), scores[..., 0], keep, r)
+
+
+def test_rollouts_of_one_token_are_not_trained_on():
+  with pytest.raises(ValueError, match=r'"first_only" needs revise\.fn="serial_exits"'):
+    read(changed(budget={"fn": "first_only", "target": 12}))
 
 
 SCORES = st.lists(st.sampled_from([0.0, 0.25, 0.5, 1.0]), min_size=12, max_size=12)

@@ -77,6 +77,10 @@ def budget_relative(*, budgets: Sequence[int], weights: Sequence[float] | None =
 
   def apply(state, rewards, keep, r: Rollouts):
     scores = r.signals["budget_scores"]
+    if scores.shape[-1] != len(budgets):
+      raise ValueError(
+        f"budget_scores are at {scores.shape[-1]} budgets, advantage.budgets={tuple(budgets)}."
+      )
     parts = budget_advantages(scores, keep, weights=weights)
     place = jnp.cumsum(r.mask, -1) - 1
     part = sum((place >= budget).astype(jnp.int32) for budget in budgets)

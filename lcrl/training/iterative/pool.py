@@ -64,9 +64,7 @@ class Pool:
   signals: dict[str, Any]  # log-probs that the loss compares with, [N, G, T] float32 each
   states: Stages  # of the stages, after this round
   preferences: Any = None  # [N, G, G] float32, chance that i is preferred to j; None: no such model
-  refines: Any = (
-    None  # [N, G] int32, which answer of the group it refines, -1: none; None: one turn
-  )
+  refines: Any = None  # [N, G] int32, the answer that it refines, -1: none; None: one turn
 
 
 def stages(s: Settings) -> Stages:
@@ -172,8 +170,8 @@ def make_round(s: Settings, model: PairLearner, task: Task, worker: RolloutWorke
     direct = refinement.direct(first, turns)
     local = local_rows(model.mesh, size)
     part = lambda i: jax.tree.map(lambda x: x[i : i + size][local], direct)
-    signed = join([pipeline.add_signals(params, to_global(model.mesh, part(i))) for i in starts])
-    both = replicate(model.mesh, side_by_side(first, on_host(gather(signed))))
+    scored = join([pipeline.add_signals(params, to_global(model.mesh, part(i))) for i in starts])
+    both = replicate(model.mesh, side_by_side(first, on_host(gather(scored))))
     return both, columns(first, direct, turns)
 
   def begin(state: TrainState) -> Pool:

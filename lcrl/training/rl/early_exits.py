@@ -87,9 +87,8 @@ def serial_exits(
         f"{first.budget.cap.min()} tokens to think."
       )
     whole = _thinking(r, grader, close)[:, :1]
-    share = grader.random_index(DRAWS) / DRAWS
-    kept = np.minimum(1 + np.floor(share * np.minimum(whole, room)), np.minimum(whole, room))
-    kept = kept.astype(np.int32)
+    most = np.minimum(whole, room)
+    kept = np.minimum(1 + grader.random_index(DRAWS) / DRAWS * most, most).astype(np.int32)
     answered = grader.continued(first, kept, force=force, samples=1, cap=cap)
     exits = _joined(first, jax.tree.map(to_local, answered), starts, kept, forced, train_forced)
     exit_at = np.where(np.arange(kept.shape[1]) == 0, whole, kept)

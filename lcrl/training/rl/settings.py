@@ -174,6 +174,8 @@ def _check(s: Settings) -> None:
     )
   _check_micro_tokens(s.train, longest)
   _check_efforts(s.slots["budget"], s.slots["reward"])
+  if s.slots["budget"].get("fn") == "first_only" and (s.revise or {}).get("fn") != "serial_exits":
+    raise ValueError('budget.fn="first_only" needs revise.fn="serial_exits".')
   check_sampling(s.sampling)
 
 
