@@ -9,7 +9,7 @@ from typing import Annotated, Any
 from lcrl.data.refined import INSTRUCTION
 from lcrl.training import sections
 from lcrl.training.pairs import settings as pairs
-from lcrl.training.sections import Seed, check_sampling, check_sections, section
+from lcrl.training.sections import Seed, check_sampling, check_sections, has_fn, section
 from lcrl.values import Count, Within, check
 
 # Sections whose fn names what to build.
@@ -76,7 +76,7 @@ def read(config: Mapping[str, Any]) -> Settings:
   refine = section(Refine, config["refine"], "refine") if "refine" in config else None
   if refine and "teacher" in config:
     raise ValueError("refine refines the policy's own answers: no teacher with it.")
-  if not refine and config["pairing"].get("fn") == "refined_vs_first":
+  if not refine and has_fn(config["pairing"], "refined_vs_first"):
     raise ValueError('pairing.fn="refined_vs_first" needs a section refine.')
   built = {name: config[name] for name in (*NAMED, *OPTIONAL) if name in config and name != "lora"}
   return Settings(
