@@ -5,6 +5,7 @@
   cold_start.py:adactrl          AdaCtrl's cold start: [Easy] and short, or [Hard] and long.
   cold_start.py:two_modes        Adaptive Deep Reasoning's cold start: each problem short and long.
   cold_start.py:mixchain         CoT-Valve's progressive compression: adapters from long to short.
+  cold_start.py:cot_valve        CoT-Valve's precise tuning: each chain at a strength of its own.
 
 Source  arXiv:2503.10460 (32k tokens; 76,000 and 3,000 problems), arXiv:2505.18822,
         arXiv:2505.20101 and arXiv:2502.09601; steps and rates of the last three are ours
@@ -26,13 +27,14 @@ from configs import common
 from configs.modes import is_smoke, variant_of
 from configs.smoke import shrink_pairs
 
-VARIANTS = ("light_r1_first", "light_r1_second", "adactrl", "two_modes", "mixchain")
+VARIANTS = ("light_r1_first", "light_r1_second", "adactrl", "two_modes", "mixchain", "cot_valve")
 SETTINGS = {  # policy, window, steps, learning rate
   "light_r1_first": ("Qwen2.5-32B", 32768, 1500, 1e-5),
   "light_r1_second": ("Light-R1-SFT-stage1", 32768, 120, 5e-6),
   "adactrl": ("Qwen2.5-7B-Instruct", 16384, 300, 1e-5),
   "two_modes": ("Qwen2.5-7B-Instruct", 16384, 300, 1e-5),
   "mixchain": ("DeepSeek-R1-Distill-Qwen-7B", 16384, 300, 4e-5),
+  "cot_valve": ("DeepSeek-R1-Distill-Qwen-7B", 16384, 300, 4e-5),
 }
 
 
@@ -60,11 +62,16 @@ def get_config(mode: str = "full") -> config_dict.ConfigDict:
   c.eval = common.pairs_evaluation()
   if variant == "mixchain":  # one epoch, so that the levels come in their order
     c.batches = dict(fn="progressive", size=128)
+  if variant in ("mixchain", "cot_valve"):
     c.lora = dict(rank=2, alpha=8.0)
+  if variant == "cot_valve":
+    c.train.update(pack=None, strengths=True)
   if is_smoke(mode, VARIANTS):
     shrink_pairs(c, rows="smoke_scores.jsonl")
     if variant == "mixchain":
       c.batches.fn = "progressive"
+    if variant == "cot_valve":
+      c.train.update(pack=None, strengths=True)
   return c
 
 

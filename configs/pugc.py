@@ -3,7 +3,8 @@
 Source  "Aligning Large Language Models with Implicit Preferences from User-Generated Content",
         abstract (queries made from user texts, best against worst by a reward model that reads the
         text, DPO); here the score is the share of words in common, which needs no model
-Data    queries with the user's text in the column `text` in data/user_texts.jsonl
+Data    queries with the user's text in the column `text` in data/user_texts.jsonl, which
+        experiments.queries makes of the texts
 Run     python -m experiments.train --config=configs/pugc.py --workdir=$WORKDIR
 Smoke   the same with --config=configs/pugc.py:smoke (one CPU, under a minute)
 Fits    h100:4: 67 of 80 GiB a device, at least 8 s a step

@@ -7,7 +7,8 @@
   python -m experiments.cold_start --kind=adactrl --answers=short/... --other=long/... --out=...
   python -m experiments.cold_start --kind=two_modes --answers=short/... --other=long/... --out=...
   python -m experiments.cold_start --kind=budget_modes --answers=long/... --out=...
-  python -m experiments.cold_start --kind=mixchain --answers=long/...,middle/...,short/... --out=...
+  python -m experiments.cold_start --kind=mixchain --answers=long/...,short/... --out=...
+  python -m experiments.cold_start --kind=cot_valve --answers=long/...,short/... --out=...
 
 `experiments.evaluate --samples=8` on the training file writes the answers. configs/cold_start.py
 trains on the results, and configs/light_r1_rl.py on the problems. --low, --high, --below,
@@ -34,7 +35,7 @@ FLAGS = flags.FLAGS
 def build(
   kind: str, answers: str | Sequence[str], other: str | None, options: Mapping[str, Any]
 ) -> list[Any]:
-  """The rows of a builder; `answers` is one file, or several of mixchain.
+  """The rows of a builder; `answers` is one file, or several levels.
 
   Raises:
     ValueError: an unknown kind; a file or an option that the builder does not take, or lacks; no
@@ -46,7 +47,8 @@ def build(
   parameters = inspect.signature(function).parameters
   files = [name for name, p in parameters.items() if p.kind is p.POSITIONAL_OR_KEYWORD]
   given = [answers] if isinstance(answers, str) else [*answers]
-  if len(given) > 1 and kind != "mixchain":
+  levels = any(p.kind is p.VAR_POSITIONAL for p in parameters.values())
+  if len(given) > 1 and not levels:
     raise ValueError(f"--kind={kind} reads one file of --answers, got {len(given)}.")
   if (other is not None) != (len(files) == 2):
     takes = " and of --other" if len(files) == 2 else " alone"

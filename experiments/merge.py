@@ -3,10 +3,12 @@
   python -m experiments.merge --method=ties --base=BASE --models=A,B --density=0.5 --out=OUT
   python -m experiments.merge --method=strength --base=LONG --models=SHORT --strength=1.5 --out=OUT
   python -m experiments.merge --method=thinkedit --base=A --examples=rows.jsonl --heads=20 --out=OUT
+  python -m experiments.merge --method=sens --base=BASE --models=A,B --examples=C,D --out=OUT
 
 A model is a folder, or an adapter of the base in PEFT's layout. --base supplies config, tokenizer
 and dtypes; differences between it and the models are refused by name. Memory: one tensor of each
-model, and for --examples also the base model. Methods and their options:
+model, and for --examples also the base model, or with sens two of the models and a gradient.
+Methods and their options:
 
 """
 
@@ -26,7 +28,16 @@ from safetensors.numpy import load_file, save_file
 from experiments import command
 from lcrl import policies
 from lcrl.evaluation.progress import Progress, to_stderr
-from lcrl.merging import activations, arithmetic, calibration, low_rank, selective, signs, thinkedit
+from lcrl.merging import (
+  activations,
+  arithmetic,
+  calibration,
+  low_rank,
+  selective,
+  sensitivity,
+  signs,
+  thinkedit,
+)
 from lcrl.merging.arrays import per_model
 from lcrl.merging.folders import (
   Model,
@@ -82,6 +93,15 @@ def _aim(name, base, model, statistics, *, omega=0.4):
   return activations.activation_informed_merge(base, model, statistics[name], omega=omega)
 
 
+def _sens(name, base, models, statistics, *, temperature=1.0, scale=1.0):
+  measured = statistics["sensitivities"], statistics["distances"]
+  if len(measured[0]) != len(models):
+    raise ValueError(f"the statistics are of {len(measured[0])} models, --models of {len(models)}.")
+  shares = sensitivity.sensitivity_weights(*measured, temperature=temperature)
+  own = sensitivity.group_of(name, measured[0].shape[1] - len(sensitivity.OTHERS))
+  return sensitivity.sens_merge(base, models, shares[:, own], scale=scale)
+
+
 def _thinkedit(name, base, statistics, config, *, heads, strength=1.0):
   chosen = thinkedit.top_heads(statistics["scores"], count=heads)
   for layer, direction in enumerate(statistics["directions"]):
@@ -106,6 +126,7 @@ METHODS: dict[str, tuple[Callable[..., np.ndarray], str]] = {
   "selective": (_selective, "DLER: the largest changes of one model"),
   "strength": (_strength, "CoT-Valve: along the change of one model, or past it"),
   "aim": (_aim, "less change of a merged model where the base is active"),
+  "sens": (_sens, "changes of each layer by how much the models' losses depend on it"),
   "thinkedit": (_thinkedit, "the base without the direction of short thinking"),
 }
 
@@ -163,7 +184,7 @@ def merge(
     out: a new folder.
     options: of the method; None means not given.
     allow: permitted differences between base and models, see `check_alike`.
-    statistics: measures the base for AIM and ThinkEdit.
+    statistics: measures the base for AIM and ThinkEdit, the models for Sens-Merging.
   """
   function, inputs = METHODS[method][0], inputs_of(method)
   chosen = chosen_options(method, options)
@@ -230,6 +251,31 @@ def measure(
   return calibration.thinking_statistics(policy, params, examples, **limits, progress=progress)
 
 
+def measure_sensitivity(models: Sequence[Path], rows: Sequence[Path]) -> Statistics:
+  """Statistics for Sens-Merging: of each model, on examples of its own.
+
+  Raises:
+    ValueError: there are not as many files of examples as models.
+  """
+  if len(rows) != len(models):
+    raise ValueError(
+      f"--method=sens needs a file of --examples for each model, got {len(rows)} for {len(models)}."
+    )
+  count = len(models)
+  distances, found = np.zeros((count, count), np.float32), []
+  for j, (folder, file) in enumerate(zip(models, rows, strict=True)):
+    examples = calibration.examples(file, policies.tokenizer(folder))
+    tokens = [example.tokens for example in examples]
+    to_stderr(f"Loading {folder}.")
+    policy, params = policies.load(folder)
+    progress = Progress(f"Measuring {folder.name}", len(tokens), "examples")
+    found.append(calibration.sensitivities(policy, params, tokens, progress))
+    for k in set(range(count)) - {j}:
+      other = policies.load(models[k])[1]
+      distances[k, j] = calibration.logit_distance(policy, other, params, tokens)
+  return {"sensitivities": np.stack(found), "distances": distances}
+
+
 def read_statistics(path: Path) -> Statistics:
   try:
     return load_file(path)
@@ -243,6 +289,10 @@ def check_statistics(method: str, statistics: Statistics, base: Model) -> Statis
   wanted: dict[str, tuple[int, ...]] = {}
   if method == "thinkedit":
     wanted.update(directions=(c.layers, c.hidden_size), scores=(c.layers, c.heads))
+  elif method == "sens":
+    count = len(statistics.get("distances", ()))
+    wanted = {"sensitivities": (count, len(sensitivity.groups(c.layers)))}
+    wanted["distances"] = (count, count)
   else:
     wanted = {n: base.tensors.shapes[n][1:] for n in statistics if n in base.tensors.shapes}
   for name in sorted(wanted.keys() | statistics.keys() or {"anything"}):
@@ -277,17 +327,19 @@ def main(_) -> None:
   if FLAGS.examples and FLAGS.statistics:
     raise ValueError("name either --examples or --statistics.")
   method, base, out = FLAGS.method, Path(FLAGS.base), Path(FLAGS.out)
+  models = [Path(folder) for folder in FLAGS.models]
 
   def statistics(start: Model) -> Statistics:
     limits = {"above": FLAGS.above, "below": FLAGS.below, "end_of_thinking": FLAGS.end_of_thinking}
     if FLAGS.statistics:
       measured = read_statistics(Path(FLAGS.statistics))
+    elif method == "sens":
+      measured = measure_sensitivity(models, [Path(file) for file in FLAGS.examples.split(",")])
     else:
       measured = measure(method, base, Path(FLAGS.examples), **limits)
     return check_statistics(method, measured, start)
 
   given = statistics if FLAGS.examples or FLAGS.statistics else None
-  models = [Path(folder) for folder in FLAGS.models]
   merge(method, base, models, out, options, allow=FLAGS.allow, statistics=given)
   print(f"{method} of {', '.join(map(str, [base, *models]))} is in {out}")
 
@@ -313,9 +365,12 @@ if __name__ == "__main__":
   flags.DEFINE_float("mu", None, "Price of the nuclear norm.")
   flags.DEFINE_integer("iterations", None, "Sweeps.")
   flags.DEFINE_float("omega", None, "Relative change of the most active channel.")
+  flags.DEFINE_float("temperature", None, "The higher, the more equal are the models.")
   flags.DEFINE_integer("heads", None, "Number of heads to edit.")
   flags.DEFINE_integer("seed", None, "Seed of the dropped entries.", lower_bound=0)
-  flags.DEFINE_string("examples", None, "JSON lines with prompt and response, to measure on.")
+  flags.DEFINE_string(
+    "examples", None, "JSON lines with prompt and response, to measure on; sens: one a model."
+  )
   flags.DEFINE_string("statistics", None, f"Instead: {STATISTICS} of an earlier merge.")
   flags.DEFINE_integer("above", 1000, "Long thinking has more tokens.")
   flags.DEFINE_integer("below", 100, "Short thinking has fewer tokens.")

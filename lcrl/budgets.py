@@ -25,6 +25,7 @@ __all__ = [
   "effort",
   "exponential_decay",
   "exponential_decay_length",
+  "first_only",
   "fixed",
   "geometric_points",
   "geometric_points_length",
@@ -69,6 +70,21 @@ def fixed(*, target: int, cap: int | None = None) -> Stage:
   def apply(state, prompt_ids, *, step, key, group_size):
     del step, key
     return _budget(jnp.full(prompt_ids.shape, target), cap, group_size), state
+
+  return Stage(init=lambda: (), apply=apply)
+
+
+def first_only(*, target: int) -> Stage:
+  """The first rollout of a group has the target; the others stop after one token.
+
+  For a revision that puts others in their place: `revise.fn="serial_exits"`.
+  """
+  _check(target=target)
+
+  def apply(state, prompt_ids, *, step, key, group_size):
+    del step, key
+    budget = _budget(jnp.full(prompt_ids.shape, target), None, group_size)
+    return dataclasses.replace(budget, cap=budget.cap.at[:, 1:].set(1)), state
 
   return Stage(init=lambda: (), apply=apply)
 

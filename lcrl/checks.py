@@ -6,12 +6,14 @@ is anything with a shape and a dtype; a Python number stands for no array.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import itertools
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import jax.numpy as jnp
 
 __all__ = [
+  "ascending",
   "one_or_each",
   "per_row",
   "positive",
@@ -123,6 +125,21 @@ def positive(**numbers: Any) -> None:
   for name, value in numbers.items():
     if isinstance(value, int | float) and not value > 0:
       raise ValueError(f"{name} must be positive, got {value}.")
+
+
+def ascending(**points: Sequence[int]) -> None:
+  """Points are whole numbers of at least 1, each above the one before it.
+
+  >>> ascending(budgets=(200, 100))
+  Traceback (most recent call last):
+  ValueError: budgets must be ascending whole numbers of at least 1, got (200, 100).
+  """
+  for name, values in points.items():
+    whole = all(isinstance(value, int) and value >= 1 for value in values)
+    if not values or not whole or any(a >= b for a, b in itertools.pairwise(values)):
+      raise ValueError(
+        f"{name} must be ascending whole numbers of at least 1, got {tuple(values)}."
+      )
 
 
 def _names(arrays: Iterable[str]) -> str:

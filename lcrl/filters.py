@@ -29,6 +29,7 @@ __all__ = [
   "most_efficient",
   "nonconstant_groups",
   "nonconstant_reward",
+  "positive_reward",
   "shortest",
   "untruncated",
 ]
@@ -80,6 +81,12 @@ def mixed_correctness() -> Stage:
 def nonconstant_reward() -> Stage:
   """Drops groups whose shaped rewards are all equal: their advantage would be 0 anyway."""
   return _stage(lambda rewards, r: nonconstant_groups(rewards, r.valid))
+
+
+def positive_reward() -> Stage:
+  """Rollouts with a reward above 0, and nothing of the others: what supervised training on one's
+  own answers takes. Source: on-policy SFT, arXiv:2602.13407."""
+  return _stage(lambda rewards, r: r.valid & (rewards > 0))
 
 
 def all_right() -> Stage:

@@ -92,8 +92,14 @@ def test_a_chain_has_right_answers_of_falling_length(tmp_path):
     ("a in 4", 2),
   ]
   assert read_answer(rows[2]).scores == (2.0,)
+  rows = build("cot_valve", levels, None, {})
+  strengths = [row["score"] for row in rows]  # 20, 9 and 4 tokens
+  assert strengths == pytest.approx([0, 1 - 5 / 16, 1])
+  assert said(rows) == ["a in 20", "a in 9", "a in 4"]
   with pytest.raises(ValueError, match="mixchain needs the answers of two levels or more, got 1"):
     build("mixchain", levels[0], None, {})
+  with pytest.raises(ValueError, match="cot_valve needs the answers of two levels or more, got 1"):
+    build("cot_valve", levels[:1], None, {})
   with pytest.raises(ValueError, match="--kind=problems reads one file of --answers, got 3"):
     build("problems", levels, None, {})
 

@@ -137,7 +137,7 @@ def test_every_run_is_in_one_program():
   found = run.queues(waiting)
   assert sorted(r.key for queue in found for r in queue) == sorted(r.key for r in waiting)
   assert max(len({r.method.name for r in queue}) for queue in found) <= run.TOGETHER
-  assert [{r.method.name for r in queue} for queue in found][-1] == {"mrt"}
+  assert [{r.method.name for r in queue} for queue in found][-1] == {"mrt", "anytime_reasoner"}
   assert (run.even(366, 72), run.even(4, 72), run.even(72, 72)) == (61, 4, 72)
 
 
@@ -222,12 +222,17 @@ def test_a_step_is_worth_what_it_adds():
     log_probs = jnp.where(rows.mask & said, jnp.log(digits / 10.0), -99.0)
     return TokenScores(jnp.where(rows.mask, log_probs, 7.0))
 
-  values = stages.prefix_values(score, None, r, answers, EIGHT)
+  at = lambda r, kept: stages.prefix_values(score, None, r, answers, kept, EIGHT)
+  values = at(r, stages.step_cuts(r, EIGHT))
   # Digits before the answer and itself: level, then 0, 3, 3. The second response has no step.
   np.testing.assert_allclose(values[0], [[0.2, 0.5], [0.2, 0.2], [0.2, 0.2]], rtol=1e-5)
   later = dataclasses.replace(r, prompt_ids=r.prompt_ids + 1)  # its second step: 3, 5, 8 more
-  values = stages.prefix_values(score, None, later, answers, EIGHT)
+  values = at(later, stages.step_cuts(later, EIGHT))
   np.testing.assert_allclose(values[0, 0], [0.5, 0.8], rtol=1e-5)
+  thought = jnp.array([[12, 0, -1]])  # where "#" stands; the last one never ends
+  cuts = stages.budget_cuts(r, thought, (2, 6, 40))
+  assert cuts.tolist() == [[[2, 6, 12], [0, 0, 0], [2, 4, 4]]]
+  np.testing.assert_allclose(at(r, cuts)[0], [[0.3, 0.5, 0.8], [0.2] * 3, [0.3, 0.4, 0.4]], 1e-5)
 
 
 # -- Claims on results whose verdict is known.

@@ -70,6 +70,8 @@ TELL = {
   "length_suite": (rewards.length_suite(relative=0.1), [7, 8]),
   "profiled_penalty": (rewards.profiled_penalty(rows=2), [INF, INF]),
   "smart_thinker": (rewards.smart_thinker(), [4, 8]),
+  "short_rl": (rewards.short_rl(slack=3), [7, 11]),
+  "leash": (rewards.leash(target=7), 7),
 }
 
 

@@ -7,6 +7,8 @@ of one; a filter may leave one alone. Inside `jax.shard_map` groups are whole on
 is taken over the batch has an `axis_name`.
 """
 
+from lcrl.advantages.anytime import budget_advantages as budget_advantages
+from lcrl.advantages.anytime import budget_relative as budget_relative
 from lcrl.advantages.canon import accuracy_mix as accuracy_mix
 from lcrl.advantages.canon import canon_advantage as canon_advantage
 from lcrl.advantages.canon import canon_entropy as canon_entropy
@@ -58,6 +60,8 @@ __all__ = [
   "batch_scaled",
   "batch_scaled_advantage",
   "block_progress",
+  "budget_advantages",
+  "budget_relative",
   "budget_subgroup",
   "budget_subgroup_advantage",
   "canon_advantage",

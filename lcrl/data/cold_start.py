@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -20,6 +20,7 @@ from lcrl.tasks.task import Prompt
 __all__ = [
   "adactrl",
   "budget_modes",
+  "cot_valve",
   "light_r1_first",
   "light_r1_second",
   "mixchain",
@@ -180,20 +181,44 @@ def mixchain(*levels: Prompts) -> list[dict[str, Any]]:
   their order. Source: MixChain of CoT-Valve, arXiv:2502.09601; the shortest right answer of each
   level is ours.
   """
+  return [
+    _chain_row(row, level)
+    for chain in _chains("mixchain", levels)
+    for level, row in enumerate(chain)
+  ]
+
+
+def cot_valve(*levels: Prompts) -> list[dict[str, Any]]:
+  """The chains of `mixchain`, with the strength at which adapters act on them as score.
+
+    1 - (tokens - shortest) / (longest - shortest)
+
+  among the chains of one prompt: 0 for the longest, 1 for the shortest. A run with
+  `train.strengths` reads it. Source: CoT-Valve, arXiv:2502.09601, from secondary notes.
+  """
+  found = []
+  for chain in _chains("cot_valve", levels):
+    longest, shortest = chain[0]["tokens"], chain[-1]["tokens"]
+    share = lambda row, low=shortest, high=longest: 1 - (row["tokens"] - low) / (high - low)
+    found += [_chain_row(row, share(row)) for row in chain]
+  return found
+
+
+def _chains(kind: str, levels: Sequence[Prompts]) -> Iterator[list[Row]]:
+  """The shortest right answer of each level to a prompt, where every level has one and it falls."""
   if len(levels) < 2:
-    raise ValueError(f"mixchain needs the answers of two levels or more, got {len(levels)}.")
-  found: list[dict[str, Any]] = []
+    raise ValueError(f"{kind} needs the answers of two levels or more, got {len(levels)}.")
   for key in levels[0]:
     right = [[row for row in level.get(key, ()) if row["correct"]] for level in levels]
     if not all(right):
       continue
     chain = [_shortest(rows) for rows in right]
     if all(a["tokens"] > b["tokens"] for a, b in itertools.pairwise(chain)):
-      found += [
-        {"prompt": row["prompt"], "response": row["text"], "score": level}
-        for level, row in enumerate(chain)
-      ]
-  return found
+      yield chain
+
+
+def _chain_row(row: Row, score: float) -> dict[str, Any]:
+  return {"prompt": row["prompt"], "response": row["text"], "score": score}
 
 
 def _imitated(

@@ -2,7 +2,7 @@
 
 `python -m experiments.merge` works on folders of safetensors. The methods are bare functions of
 arrays: `arithmetic` (averages, task vectors, spherical interpolation), `signs` (TIES, DARE, SCE),
-`selective` (DLER: only the largest changes), `activations` (AIM), `low_rank` (LoRE) and `thinkedit`
-(edits of attention heads). `calibration` measures activations; `folders`, `peft` and `shards` read
-and write files.
+`selective` (DLER: only the largest changes), `activations` (AIM), `sensitivity` (Sens-Merging),
+`low_rank` (LoRE) and `thinkedit` (edits of attention heads). `calibration` measures activations and
+gradients; `folders`, `peft` and `shards` read and write files.
 """

@@ -1,4 +1,4 @@
-"""What AIM and ThinkEdit measure: activations of a model on examples, by its own forward pass.
+"""What AIM, ThinkEdit and Sens-Merging measure: activations, gradients and logits on examples.
 
 The model is in memory meanwhile; a merge itself needs one tensor of it. Statistics are named
 arrays, which a file of safetensors keeps.
@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from lcrl.merging.sensitivity import groups
 from lcrl.merging.thinkedit import head_scores, thinking_direction
 from lcrl.policies.attention import attention, options_of
 from lcrl.policies.block import Block, embed, gated, rotation
@@ -23,7 +24,16 @@ from lcrl.policies.config import Config
 from lcrl.policies.transformer import Policy
 from lcrl.protocols import Tokenizer
 
-__all__ = ["Example", "Layer", "channel_statistics", "examples", "layers", "thinking_statistics"]
+__all__ = [
+  "Example",
+  "Layer",
+  "channel_statistics",
+  "examples",
+  "layers",
+  "logit_distance",
+  "sensitivities",
+  "thinking_statistics",
+]
 
 O_PROJ = "model.layers.{}.self_attn.o_proj.weight"
 _INPUTS = {  # the matrices that read an activation
@@ -60,15 +70,20 @@ def layers(policy: Policy, params: Any, tokens: Sequence[int]) -> Iterator[Layer
   (2, (3, 192))
   """
   c, count = policy.config, len(tokens)
-  # Lengths are rounded up, so that few programs are compiled; nothing reads what comes after it.
-  padded = np.zeros(max(64, 1 << (count - 1).bit_length()), np.int32)
-  padded[:count] = tokens
+  padded = _padded(tokens)
   x = embed(c, params, padded)
   rope = rotation(c, jnp.arange(len(padded)))
   for i, window in enumerate(c.windows or (None,) * c.layers):
     own = jax.tree.map(lambda w, i=i: w[i], params["layers"])
     x, found = _layer(c, window, own, x, rope)
     yield Layer(*(part[:count] for part in found))
+
+
+def _padded(tokens: Sequence[int]) -> np.ndarray:
+  """Lengths are rounded up, so that few programs are compiled; nothing reads what comes after."""
+  padded = np.zeros(max(64, 1 << (len(tokens) - 1).bit_length()), np.int32)
+  padded[: len(tokens)] = tokens
+  return padded
 
 
 @partial(jax.jit, static_argnums=(0, 1))
@@ -162,6 +177,61 @@ def thinking_statistics(
     directions.append(direction)
     scores.append(head_scores(written, direction))
   return {"directions": np.stack(directions), "scores": np.stack(scores)}
+
+
+def sensitivities(
+  policy: Policy,
+  params: Any,
+  rows: Sequence[Sequence[int]],
+  progress: Callable[[int], None] = lambda done: None,
+) -> np.ndarray:
+  """Sens-Merging's sensitivities of `lcrl.merging.sensitivity.groups`, [groups] float32.
+
+  The sum of |w dL/dw| over the group's weights, averaged over sequences; L is the mean negative
+  log-likelihood of a sequence's tokens. Memory: the model and its gradient.
+
+  Args:
+    policy, params: the model.
+    rows: sequences of tokens, the model's own data.
+    progress: hears how many sequences are done.
+  """
+  total = np.zeros(len(groups(policy.config.layers)))
+  for done, tokens in enumerate(rows):
+    progress(done)
+    if len(tokens) < 2:
+      raise ValueError(f"sequence {done} has {len(tokens)} tokens: none is predicted.")
+    total += np.asarray(_sensitivity(policy, params, _padded(tokens), len(tokens)), np.float64)
+  progress(len(rows))
+  return (total / len(rows)).astype(np.float32)
+
+
+@partial(jax.jit, static_argnums=0)
+def _sensitivity(policy: Policy, params, tokens, count) -> jax.Array:
+  def loss(params):
+    log_probs = jax.nn.log_softmax(policy.apply(params, tokens[None])[0].astype(jnp.float32))
+    chosen = jnp.take_along_axis(log_probs[:-1], tokens[1:, None], -1)[:, 0]
+    return -jnp.sum(jnp.where(jnp.arange(len(chosen)) < count - 1, chosen, 0.0)) / (count - 1)
+
+  worth = lambda w, g: jnp.abs(w.astype(jnp.float32) * g.astype(jnp.float32))
+  found = jax.tree.map(worth, params, jax.grad(loss)(params))
+  by_layer = sum(x.reshape(len(x), -1).sum(1) for x in jax.tree.leaves(found["layers"]))
+  rest = [sum(map(jnp.sum, jax.tree.leaves(found.get(n, {})))) for n in ("embed", "norm", "head")]
+  return jnp.concatenate([by_layer, jnp.stack([jnp.asarray(x, jnp.float32) for x in rest])])
+
+
+def logit_distance(
+  policy: Policy, one: Any, other: Any, rows: Sequence[Sequence[int]]
+) -> np.float32:
+  """Mean distance of two models' logits: over positions of a sequence, then over sequences."""
+  found = [_distance(policy, one, other, _padded(tokens), len(tokens)) for tokens in rows]
+  return np.float32(np.mean(found))
+
+
+@partial(jax.jit, static_argnums=0)
+def _distance(policy: Policy, one, other, tokens, count) -> jax.Array:
+  logits = lambda params: policy.apply(params, tokens[None])[0].astype(jnp.float32)
+  apart = jnp.linalg.norm(logits(one) - logits(other), axis=-1)
+  return jnp.sum(jnp.where(jnp.arange(len(tokens)) < count, apart, 0.0)) / count
 
 
 def examples(

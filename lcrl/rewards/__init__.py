@@ -91,6 +91,10 @@ from lcrl.rewards.history import linear_history as linear_history
 from lcrl.rewards.history import linear_history_score as linear_history_score
 from lcrl.rewards.history import mean_right_length as mean_right_length
 from lcrl.rewards.history import shortest_right_length as shortest_right_length
+from lcrl.rewards.lenient import leash as leash
+from lcrl.rewards.lenient import leash_reward as leash_reward
+from lcrl.rewards.lenient import short_rl as short_rl
+from lcrl.rewards.lenient import short_rl_reward as short_rl_reward
 from lcrl.rewards.models import density_ratio as density_ratio
 from lcrl.rewards.models import density_ratio_reward as density_ratio_reward
 from lcrl.rewards.models import learned as learned
@@ -147,6 +151,8 @@ from lcrl.rewards.repetition import repeated_starts as repeated_starts
 from lcrl.rewards.repetition import repeated_tokens as repeated_tokens
 from lcrl.rewards.repetition import repetition_penalty as repetition_penalty
 from lcrl.rewards.repetition import repetition_reward as repetition_reward
+from lcrl.rewards.serial import serial_decay as serial_decay
+from lcrl.rewards.serial import serial_decay_reward as serial_decay_reward
 from lcrl.rewards.signals import answer_truncation as answer_truncation
 from lcrl.rewards.signals import conciseness as conciseness
 from lcrl.rewards.signals import conciseness_reward as conciseness_reward
@@ -263,6 +269,8 @@ __all__ = [
   "leak_penalty_reward",
   "learned",
   "learned_reward",
+  "leash",
+  "leash_reward",
   "length_coverage",
   "length_dual",
   "length_gate",
@@ -323,6 +331,10 @@ __all__ = [
   "rule_fraction_reward",
   "running_mean_reference",
   "sampled_optimal_length",
+  "serial_decay",
+  "serial_decay_reward",
+  "short_rl",
+  "short_rl_reward",
   "shorter_better",
   "shorter_better_reward",
   "shortest_right_length",

@@ -183,7 +183,14 @@ class RolloutGrader:
   def success_rate(
     self, r: LocalRollouts, kept: np.ndarray, *, force: str, samples: int, cap: int
   ) -> np.ndarray:
-    """[b, G] float32, the share of right answers when each response is broken off and continued.
+    """[b, G] float32, the share of right answers among those of `continued`."""
+    right = to_local(self.continued(r, kept, force=force, samples=samples, cap=cap).correct)
+    return right.reshape(*self.starts.shape, samples).mean(-1, dtype=np.float32)
+
+  def continued(
+    self, r: LocalRollouts, kept: np.ndarray, *, force: str, samples: int, cap: int
+  ) -> Rollouts:
+    """Each response broken off and continued, [B, G * samples]; only what is drawn then counts.
 
     The randomness is that of the round: two calls differ only by the tokens that are kept.
 
@@ -194,7 +201,7 @@ class RolloutGrader:
       samples: continuations of each.
       cap: tokens of a continuation, at most.
     """
-    worker, shape = self.worker, self.starts.shape
+    worker = self.worker
     ending = worker.tokenizer.encode(force)
     limit = worker.prompt_limit + worker.engine.max_tokens + len(ending)
     starts, kept = self.starts.repeat(samples, -1), np.asarray(kept, np.int32).repeat(samples, -1)
@@ -217,7 +224,7 @@ class RolloutGrader:
     local = LocalPrompts(self.prompts, rows, Budget(caps, caps, caps * 0))
     key = jax.random.fold_in(self.key, CONTINUATION_STREAM)
     continued, _ = worker.start(self.params, local, key).result()
-    return to_local(continued.correct).reshape(*shape, samples).mean(-1, dtype=np.float32)
+    return continued
 
 
 def _last_set(flags: np.ndarray, least: np.ndarray) -> np.ndarray:

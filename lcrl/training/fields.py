@@ -85,6 +85,7 @@ SECTIONS: dict[str, dict[str, Section]] = {
     "pairing": Named(pair_builders, run=("samples",)),
     "teacher": Named(readers),
     "reference": Named(reference_policy),
+    "refine": iterative.Refine,
     "loss": Named(LOSSES["preference"], Stage),
     **iterative.SECTIONS,
   },

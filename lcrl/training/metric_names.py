@@ -112,6 +112,8 @@ TABLE: dict[str, dict[str, str]] = {
     "state/reward/adapt_think/reference": "mean reference accuracy",
     "state/reward/aalc/accuracy": "accuracy on the monitor set, as last observed, -1 before",
     "state/reward/aalc/target": "the accuracy at which brevity pays in full",
+    "state/reward/leash/price": "the price of a target's length beyond the target",
+    "state/reward/short_rl/best_accuracy": "best accuracy of a batch so far",
     "state/reward/toggle/limited": "1 in the phase with budgets, otherwise 0",
     "state/filter/easy_share/share": "wanted share of all-right groups among those that train",
     "state/filter/easy_share/needed": "share of a right answer's thinking up to its answer, mean",
@@ -147,6 +149,9 @@ TABLE: dict[str, dict[str, str]] = {
   "Iterative runs": {
     "round": "the round of sampling whose pairs the step trains on",
     "round/pairs": "pairs of that round",
+    "refined/accuracy": "share of right ones of refined answers",
+    "refined/length/mean": "their mean length",
+    "refined/reward": "their mean reward",
     "teacher": "mean number of a teacher's answers to a prompt",
   },
   "Evaluations": {

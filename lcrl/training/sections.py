@@ -120,6 +120,15 @@ class Log:
     return [name for name in self.to if name != "tensorboard"]
 
 
+def has_fn(spec: Any, function: str) -> bool:
+  """Whether a section's `fn` names this function.
+
+  >>> has_fn({"fn": "fixed", "target": 8}, "fixed"), has_fn(8, "fixed")
+  (True, False)
+  """
+  return isinstance(spec, Mapping) and spec.get("fn") == function
+
+
 def check_sections(
   config: Mapping[str, Any], known: set[str], required: set[str]
 ) -> dict[str, Any]:

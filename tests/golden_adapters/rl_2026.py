@@ -5,11 +5,13 @@ from __future__ import annotations
 import dataclasses
 from functools import partial
 
+import jax
 import jax.numpy as jnp
 
-from lcrl import advantages, losses, rewards
+from lcrl import advantages, filters, losses, rewards
+from lcrl.losses import policy, token_mean
 from lcrl.losses.distillation import TEACHER, reverse_kl
-from lcrl.types import Batch, TokenScores
+from lcrl.types import Batch, Budget, Rollouts, TokenScores
 from tests.golden_adapters import rl_2026_modes
 from tests.golden_adapters.groups import alone, blocks, compiled
 from tests.rollouts import random_rollouts
@@ -28,6 +30,62 @@ def gdpo(inputs, params):
   tokens = advantages.gdpo_advantage(components, keep, lengths, **knobs)
   rollouts = advantages.gdpo_advantage(components, keep, **knobs)
   return {"by_tokens": tokens.reshape(-1), "by_rollouts": rollouts.reshape(-1)}
+
+
+def budget_relative(inputs, params):
+  scores = jnp.array(inputs["scores"])[None]
+  keep = jnp.ones(scores.shape[:2], bool)
+  return {"advantages": advantages.budget_advantages(scores, keep, **params)[0]}
+
+
+def short_rl(inputs, params):
+  r, correct, lengths, valid = _group(inputs, "rewards", "correct", "lengths")
+  knobs = {name: params[name] for name in ("slack", "tolerance")}
+  best = jnp.array(params["best"])
+  paid = rewards.short_rl_reward(r[None], correct[None], lengths[None], best, valid[None], **knobs)
+  return {"reward": paid[0]}
+
+
+def leash(inputs, params):
+  price, target = jnp.array(params["start"], float), params["target"]
+  knobs = {name: params[name] for name in ("step_size", "max_price")}
+  paid, prices = [], []
+  for r, lengths in zip(inputs["rewards"], inputs["lengths"], strict=True):
+    r, lengths = jnp.array(r), jnp.array(lengths)
+    paid.append(rewards.leash_reward(r, lengths, price, target=target))
+    price = rewards.dual_price(price, jnp.mean(lengths), target=target, scale=target, **knobs)
+    prices.append(price)
+  return {"reward": jnp.stack(paid), "price": jnp.stack(prices)}
+
+
+def serial_decay(inputs, params):
+  correct, exit_at, valid = _group(inputs, "correct", "exit_at")
+  return {"reward": alone(rewards.serial_decay_reward)(correct, correct, exit_at, valid, **params)}
+
+
+def on_policy_sft(inputs, params):
+  """The stages of configs/on_policy_sft.py on one group."""
+  log_probs = jnp.array(inputs["log_probs"])[None]
+  lengths, correct, truncated = (
+    jnp.array(inputs[name])[None] for name in ("lengths", "correct", "truncated")
+  )
+  limit, at = jnp.full(lengths.shape, params["limit"]), jnp.arange(log_probs.shape[-1])
+  mask, none = at[None, None] < lengths[..., None], jnp.zeros(log_probs.shape)
+  r = Rollouts(
+    tokens=none.astype(int), mask=mask, sampler_log_probs=none, lengths=lengths,
+    truncated=truncated > 0, scores=1.0 * correct, correct=correct > 0, outcome=1 - correct,
+    valid=correct >= 0, prompt_ids=jnp.zeros(1, int), difficulty=jnp.zeros(1, int),
+    budget=Budget(limit, limit, 0 * limit), signals={},
+  )  # fmt: skip
+  paid, _ = rewards.truncation().apply((), r)
+  keep, _ = filters.positive_reward().apply((), paid, r)
+  worth, _ = advantages.raw().apply((), paid, keep, r)
+  batch = Batch(r, paid, keep, worth, token_mean(mask, keep))
+  loss = policy.cispo(lower=1.0, upper=1.0)
+  value, gradient = jax.value_and_grad(lambda x: loss.apply((), TokenScores(x), batch)[0])(
+    log_probs
+  )
+  return {"keep": keep[0], "loss": value, "gradient": gradient[0]}
 
 
 def smart_thinker(inputs, params):
@@ -113,6 +171,11 @@ ADAPTERS = rl_2026_modes.ADAPTERS | {
   f"rl_2026/{f.__name__}": compiled(f)
   for f in [
     gdpo,
+    budget_relative,
+    short_rl,
+    leash,
+    serial_decay,
+    on_policy_sft,
     smart_thinker,
     linear_penalty,
     grpo_lead,

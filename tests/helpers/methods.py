@@ -160,6 +160,8 @@ METHODS = {
     budget=dict(fn="right_median", rows=8, fallback=CAP, shown_from=2),
     reward=dict(fn="bell_length", sigma=3.0),
   ),
+  "short_rl": dict(reward=dict(fn="short_rl", slack=1.0, tolerance=0.0)),
+  "leash": dict(reward=dict(fn="leash", target=4, start=0.1, step_size=0.5)),
   "lagrangian": dict(reward=LAGRANGIAN),
   "conciseness": dict(reward=dict(fn="conciseness", alpha=1.0, anneal_steps=4)),
   "adaptive_shortest": dict(

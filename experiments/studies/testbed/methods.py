@@ -171,6 +171,11 @@ RECENT = (
   _method("a_dlp", "2505.18298", "reference accuracy", (0.5, 0.7, 0.9), reward="a_dlp"),
   _method("toggle", "2602.02276", "threshold", (0.25, 0.5, 0.75), reward="toggle",
           note="median length, phases of an eighth of the run: the report gives no numbers"),
+  _method("short_rl", "2505.12284", "slack", (2.0, 5.0, 10.0), reward="short_rl"),
+  _method("leash", "2512.21540", "target", TARGETS, reward="leash", filter="mixed_correctness",
+          note="dropped groups are not refilled"),
+  _method("on_policy_sft", "2602.13407", "limit", TARGETS, budget="cap", reward="truncation",
+          filter="positive_reward", advantage="raw", loss="likelihood"),
   _method("nemo_suite", "NeMo-RL", "weight", (0.1, 0.3, 1.0), reward="suite_relative"),
   _method("nemo_suite_extremes", "NeMo-RL", "bonus and penalty", (0.1, 0.3, 0.5),
           reward="suite_extremes"),
@@ -191,7 +196,10 @@ PROBING = (
     reward="mrt",
     note="values of prefixes are read off the policy: the answer is one token",
   ),
-)  # its values cost two passes more, so it is a program of its own
+  _method("anytime_reasoner", "2505.13438, budgets of 20 to 80", *RATES,
+          advantage="budget_relative", note="answers at budgets are read off the policy"),
+)  # fmt: skip
+# The values of prefixes cost six passes more, so these are a program of their own.
 
 
 def _dial(name, source, coefficient, values, note="", **slots) -> Method:
@@ -221,6 +229,7 @@ NOT_APPLICABLE = {
   "AdaCtrl, Adaptive Deep Reasoning, Thinkless": "a response would have to name its mode; none "
   "does",
   "AdaptThink": "it forces the openings of responses, which the study's sampler does not",
+  "S-GRPO": "it samples answers at cuts of one response; revisions of the study sample nothing",
   "GTO": "it trains draft models for speculative decoding",
   "Dataset Decomposition": "it is about pre-training data",
 }

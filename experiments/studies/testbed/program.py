@@ -18,7 +18,7 @@ import optax
 from experiments import testbed
 from experiments.studies.testbed import stages
 from experiments.studies.testbed.methods import LEVELS, Method
-from experiments.studies.testbed.tables import SLOTS, Setup, stage_tables
+from experiments.studies.testbed.tables import BUDGETS, SLOTS, Setup, stage_tables
 from lcrl import policies
 from lcrl.masked import masked_mean
 from lcrl.tasks.arithmetic import answer, rows
@@ -249,11 +249,15 @@ class _Parts:
     right = jnp.broadcast_to(answers[r.prompt_ids][:, None], r.correct.shape)
     r = revise(r, right)
     scores = jax.lax.stop_gradient(self.score(params, r))
+    values_at = lambda kept: jax.lax.stop_gradient(
+      stages.prefix_values(self.score, params, r, right, kept, sums)
+    )
     probed: dict[str, Any] = {}
     if "mrt" in self.names["reward"]:
-      values = stages.prefix_values(self.score, params, r, right, sums)
-      before, after = jnp.moveaxis(jax.lax.stop_gradient(values), -1, 0)
-      probed = {"value_before": before, "value_after": after}
+      before, after = jnp.moveaxis(values_at(stages.step_cuts(r, sums)), -1, 0)
+      probed |= {"value_before": before, "value_after": after}
+    if "budget_relative" in self.names["advantage"]:
+      probed["budget_scores"] = values_at(stages.budget_cuts(r, thought, BUDGETS))
     signals: dict[str, Any] = {
       **probed,
       **stages.signals(r, sums),

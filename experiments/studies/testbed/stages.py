@@ -151,27 +151,37 @@ def needed(said: jax.Array, lengths: jax.Array, difficulty: jax.Array, sums: Sum
   return jnp.where(jnp.any(covers, -1), end, 0)
 
 
-def prefix_values(
-  score: Score, params: PyTree, r: Rollouts, answers: jax.Array, sums: Sums
-) -> jax.Array:
-  """Chance of the right answer, given at once, before and after one step of each response.
+def step_cuts(r: Rollouts, sums: Sums) -> jax.Array:
+  """Tokens up to the start and to the end of one step of each response.
 
-  Rollout g of prompt i takes step i + g, modulo its steps. [B, G, 2]; equal without a step.
+  Rollout g of prompt i takes step i + g, modulo its steps. [B, G, 2] int32; 0 without a step.
   """
-  if sums.width != 1:
-    raise ValueError(f"answers must have one digit, got {sums.width}.")
   said, lengths = testbed.responses(r)
-  at = jax.lax.broadcasted_iota(jnp.int32, said.shape, 2)
-  ends = (said == EQUALS) & (at + 1 < lengths[..., None])
+  ends = (said == EQUALS) & (_positions(said) + 1 < lengths[..., None])
   count = jnp.cumsum(ends, -1)
   steps = count[..., -1]
   place = r.prompt_ids[:, None] + jnp.arange(steps.shape[1])[None]
   after = jnp.where(steps > 0, place % jnp.maximum(steps, 1) + 1, 0)
   after = jnp.stack([jnp.maximum(after - 1, 0), after], -1)  # the number of steps that are kept
   here = ends[:, :, None] & (count[:, :, None] == after[..., None])
-  kept = jnp.where(after > 0, jnp.argmax(here, -1) + 1 + sums.width, 0)
-  start = jnp.argmax(r.mask, -1)
-  place = at[:, :, None] - (start[..., None] + kept)[..., None]  # [B, G, 2, T], from the cut on
+  return jnp.where(after > 0, jnp.argmax(here, -1) + 1 + sums.width, 0)
+
+
+def budget_cuts(r: Rollouts, think_end: jax.Array, budgets: Sequence[int]) -> jax.Array:
+  """Tokens of thinking that each budget leaves. [B, G], [B, G] -> [B, G, S]."""
+  thinking = jnp.where(think_end < 0, r.lengths, think_end)
+  return jnp.stack([jnp.minimum(thinking, budget) for budget in budgets], -1)
+
+
+def prefix_values(
+  score: Score, params: PyTree, r: Rollouts, answers: jax.Array, kept: jax.Array, sums: Sums
+) -> jax.Array:
+  """Chance of the right answer, given at once after `kept` [B, G, K] tokens. [B, G, K]; 0 where a
+  row has no room for it."""
+  if sums.width != 1:
+    raise ValueError(f"answers must have one digit, got {sums.width}.")
+  at, start = _positions(r.tokens), jnp.argmax(r.mask, -1)
+  place = at[:, :, None] - (start[..., None] + kept)[..., None]  # [B, G, K, T], from the cut on
   tokens = jnp.where(place == 0, ANSWER, jnp.broadcast_to(r.tokens[:, :, None], place.shape))
   tokens = jnp.where(place == 1, ZERO + answers[..., None, None], tokens)
   mask = place == 1
@@ -179,6 +189,10 @@ def prefix_values(
   flat = jax.tree.map(lambda x: x.reshape(x.shape[0], -1, x.shape[-1]), rows)
   log_probs = score(params, flat).log_probs.reshape(place.shape)  # type: ignore[arg-type]
   return jnp.where(mask.any(-1), jnp.exp(masked_sum(log_probs, mask, -1)), 0.0)
+
+
+def _positions(tokens: jax.Array) -> jax.Array:
+  return jax.lax.broadcasted_iota(jnp.int32, tokens.shape, 2)
 
 
 # -- What changes rollouts after they were verified, and verifies them again.

@@ -23,6 +23,7 @@ L1_TARGETS = (15, 25, 35, 45, 60)
 HBPO_TARGETS = (15, 25, 40, 60)
 EFFORTS = (0.4, 0.5, 0.6, 0.75, 1.0)
 FULL = 45  # tokens of full effort
+BUDGETS = (20, 40, 60, 80)  # of thinking, for AnytimeReasoner
 EIGHT = Sums(fewest=2, most=8)
 Table = dict[str, Callable[[Any], Any]]  # name -> function of one number
 
@@ -159,6 +160,8 @@ def _rewards(s: Setup) -> Table:
       reference=rewards.first_mean_reference(rows=s.rows),
       term=rewards.level_shortness(weights=(0.0, v / 2, v)),
     ),
+    "short_rl": lambda v: rewards.short_rl(slack=v),
+    "leash": lambda v: rewards.leash(target=v, base=rewards.correctness(wrong=-1.0)),
     "suite_relative": lambda v: rewards.length_suite(relative=v),
     "suite_extremes": lambda v: rewards.length_suite(shortest_bonus=v, longest_penalty=v),
     "suite_outliers": lambda v: rewards.length_suite(outlier_penalty=v),
@@ -174,6 +177,7 @@ def _filters(s: Setup) -> Table:
     "keep_all": lambda v: filters.keep_all(),
     "mixed_correctness": lambda v: filters.mixed_correctness(),
     "nonconstant_reward": lambda v: filters.nonconstant_reward(),
+    "positive_reward": lambda v: filters.positive_reward(),
     "untruncated": lambda v: filters.untruncated(base=filters.mixed_correctness()),
     "shortest": lambda v: filters.shortest(count=v),
     "most_efficient": lambda v: filters.most_efficient(count=v),
@@ -205,6 +209,7 @@ def _advantages(s: Setup) -> Table:
     "gdpo": lambda v: advantages.gdpo(components=("correct", "within_target"), weights=(1.0, v)),
     "decs": lambda v: advantages.decs(max_length=s.cap, high=1.0 + v, low=1.0, slope=v),
     "difficulty_weighted": lambda v: advantages.difficulty_weighted(),
+    "budget_relative": lambda v: advantages.budget_relative(budgets=BUDGETS, weights=BUDGETS),
     "in_range": lambda v: stages.in_range(low=11, high=v, max_length=s.cap),
   }
 
@@ -215,6 +220,7 @@ def _losses(s: Setup) -> Table:
     "clip_higher": lambda v: losses.clipped_surrogate(clip_low=0.2, clip_high=v),
     "sequence_clipped": lambda v: losses.sequence_clipped_surrogate(clip_low=0.75 * v, clip_high=v),
     "cispo": lambda v: losses.cispo(upper=v),
+    "likelihood": lambda v: losses.cispo(lower=1.0, upper=1.0),
     "corrected": lambda v: losses.clipped_surrogate(correction=losses.truncated(high=v)),
     "kl_cov": lambda v: losses.kl_cov(),
     "drpo": lambda v: losses.drpo(max_length=s.cap, temperature=v),

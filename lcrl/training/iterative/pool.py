@@ -2,7 +2,8 @@
 
 A pool is part of the training state. So a run that stops between two steps of a round resumes with
 the same pairs, and needs no copy of the policy that answered. A pool has N prompts with G answers
-each; if the run has a teacher, one of them is the teacher's.
+each; if the run has a teacher, one of them is the teacher's. Where answers are refined, they have
+four columns (`lcrl.training.iterative.refine`).
 """
 
 from __future__ import annotations
@@ -21,12 +22,13 @@ from lcrl import budgets, data, rewards
 from lcrl.data import pair_builders
 from lcrl.data.pair_builders import Samples, preferences_of
 from lcrl.data.sources import Encoded
-from lcrl.mesh import replicate, replicated
+from lcrl.mesh import local_rows, replicate, replicated, to_global
 from lcrl.preferences import group_preferences
 from lcrl.registry import build, resolve
 from lcrl.rollouts.worker import RolloutWorker
 from lcrl.tasks.task import Prompt, Task
 from lcrl.training.iterative import reference_policy
+from lcrl.training.iterative.refine import Refinement, columns, in_columns, side_by_side
 from lcrl.training.iterative.settings import Settings
 from lcrl.training.iterative.teacher import Teacher
 from lcrl.training.keys import step_key
@@ -62,6 +64,7 @@ class Pool:
   signals: dict[str, Any]  # log-probs that the loss compares with, [N, G, T] float32 each
   states: Stages  # of the stages, after this round
   preferences: Any = None  # [N, G, G] float32, chance that i is preferred to j; None: no such model
+  refines: Any = None  # [N, G] int32, the answer that it refines, -1: none; None: one turn
 
 
 def stages(s: Settings) -> Stages:
@@ -80,12 +83,14 @@ def stages(s: Settings) -> Stages:
 
 def empty(s: Settings, model: PairLearner) -> Pool:
   """The pool before the first round: zeros in the shape of every round."""
-  groups = (s.round.prompts, s.round.group_size + ("teacher" in s.built))
+  groups = (s.round.prompts, s.columns + ("teacher" in s.built))
   rows = (*groups, s.window)
   needs = [need for need in COMPARED if need in model.stage.needs]
   scoring = stages(s)
   if prefers(scoring) and "teacher" in s.built:
     raise ValueError("the stage `preferred` compares the policy's own answers: no teacher with it.")
+  if prefers(scoring) and s.refine:
+    raise ValueError("the stage `preferred` compares answers of one turn: no refine with it.")
   pool = Pool(
     tokens=np.zeros(rows, np.int32),
     mask=np.zeros(rows, bool),
@@ -96,6 +101,7 @@ def empty(s: Settings, model: PairLearner) -> Pool:
     signals={COMPARED[need]: np.zeros(rows, np.float32) for need in needs},
     states=Stages(*(stage.init() for stage in scoring)),
     preferences=np.zeros((*groups, groups[1]), np.float32) if prefers(scoring) else None,
+    refines=np.zeros(groups, np.int32) if s.refine else None,
   )
   return replicate(model.mesh, jax.tree.map(np.asarray, pool))
 
@@ -126,6 +132,7 @@ def make_round(s: Settings, model: PairLearner, task: Task, worker: RolloutWorke
   pipeline = RolloutPipeline(worker, providers=learned)
   pipeline.check(scoring)  # type: ignore[arg-type]
   teacher = Teacher(s.built["teacher"], worker) if "teacher" in s.built else None
+  refinement = Refinement(s.refine.instruction, worker) if s.refine else None
   stream = data.prompts(task, seed=s.seed)
   size = s.train.prompts
   starts = range(0, s.round.prompts, size)
@@ -150,6 +157,23 @@ def make_round(s: Settings, model: PairLearner, task: Task, worker: RolloutWorke
       parts.append(pad_rows(pipeline.add_signals(params, rollouts), s.window))
     return join(parts)
 
+  def refined(params: PyTree, first: Any, prompts, index, budget, key):
+    """Both turns as one group of rollouts, and their tokens, masks and `refines` by column."""
+    assert refinement is not None
+    first = on_host(gather(first))
+
+    def sample(asked: list[Prompt], g: int):
+      own = jax.tree.map(lambda x: np.asarray(x)[:, g : g + 1], budget)
+      return on_host(gather(roll_out(params, asked, index, own, jax.random.fold_in(key, g + 1))))
+
+    turns = refinement.sampled(first, prompts, sample)
+    direct = refinement.direct(first, turns)
+    local = local_rows(model.mesh, size)
+    part = lambda i: jax.tree.map(lambda x: x[i : i + size][local], direct)
+    scored = join([pipeline.add_signals(params, to_global(model.mesh, part(i))) for i in starts])
+    both = replicate(model.mesh, side_by_side(first, on_host(gather(scored))))
+    return both, columns(first, direct, turns)
+
   def begin(state: TrainState) -> Pool:
     step, position = int(state.step), int(state.position)
     key, states = step_key(s.seed, step), state.pending.states
@@ -159,6 +183,8 @@ def make_round(s: Settings, model: PairLearner, task: Task, worker: RolloutWorke
     budget = ask_budget(scoring, states, prompts, **options)  # type: ignore[arg-type]
     params = model.merge(base, state.params)
     rollouts = roll_out(params, prompts, index, budget, key)
+    if refinement is not None:
+      rollouts, rows_of_turns = refined(params, rollouts, prompts, index, budget, key)
     values, reward_state = reward(states.reward, rollouts)
     learn = scoring.budget.learn
     _, budget_state = scoring.budget.apply(
@@ -179,6 +205,8 @@ def make_round(s: Settings, model: PairLearner, task: Task, worker: RolloutWorke
         preferences=chances(rollouts) if prefers(scoring) else None,
       )
     )
+    if refinement is not None:
+      pool = replicate(model.mesh, with_columns(on_host(pool), *rows_of_turns))
     if teacher is not None:
       pool = replicate(model.mesh, teacher.joined(on_host(pool), prompts))
     rows = dataclasses.replace(pool, states=Stages((), ()))
@@ -198,7 +226,7 @@ def pairs_of(pool: Pool, choose: Pairing) -> list[Encoded]:
 
   Signals: how often each side beats an answer of its group, by the preference model or else by the
   rewards (`win_rates`), and those of the pool. A builder reads all the comparisons as the signal
-  `preferences` [n, n].
+  `preferences` [n, n], and which answers are refined as `refines` [n].
   """
   p, pairs = on_host(pool), list[Encoded]()
   lengths = p.mask.sum(-1)
@@ -209,6 +237,9 @@ def pairs_of(pool: Pool, choose: Pairing) -> list[Encoded]:
     if p.preferences is not None:
       chances = p.preferences[b][np.ix_(present, present)]
     rates, signals = chances.mean(1), {"teacher": p.teacher[b, present], "preferences": chances}
+    if p.refines is not None:
+      own = p.refines[b, present]
+      signals["refines"] = np.where(own < 0, -1, np.searchsorted(present, own))
     samples = Samples(lengths[b, present], p.correct[b, present], values, (), prompt_id, signals)
     for both in choose(samples):
       take = present[list(both)]
@@ -226,9 +257,22 @@ def pairs_of(pool: Pool, choose: Pairing) -> list[Encoded]:
   return pairs
 
 
-def on_host(pool: Pool) -> Pool:
-  """The pool as numpy arrays."""
-  return jax.tree.map(np.asarray, pool)
+def with_columns(pool: Pool, tokens: np.ndarray, mask: np.ndarray, refines: np.ndarray) -> Pool:
+  """The pool of both turns, in numpy, with the four columns of `lcrl.training.iterative.refine`."""
+  return dataclasses.replace(
+    pool,
+    tokens=tokens,
+    mask=mask,
+    refines=refines,
+    correct=in_columns(pool.correct),
+    rewards=in_columns(pool.rewards),
+    teacher=in_columns(pool.teacher),
+  )
+
+
+def on_host(tree: PyTree) -> PyTree:
+  """A pool, or rollouts, as numpy arrays."""
+  return jax.tree.map(np.asarray, tree)
 
 
 def _part(tree: PyTree, start: jax.Array, *, size: int) -> PyTree:

@@ -43,7 +43,7 @@ SUPPLIED = {"ref", "previous", "weights", "win_rates", *SCORE_FIELDS}
 def build_learner(settings: Settings) -> PairLearner:
   """The learner of a run on pairs, with a pool in its state."""
   model = on_pairs.build_learner(dataclasses.replace(settings, run="preference"))
-  rows = settings.round.prompts * settings.round.group_size
+  rows = settings.round.prompts * settings.columns
   check_rows(model.mesh, rows, settings.window, "round.prompts * round.group_size")
   if missing := set(model.stage.needs) - SUPPLIED:
     raise ValueError(f"the loss needs {sorted(missing)}, which no round supplies.")
@@ -198,9 +198,18 @@ class PairLog:
 def pool_metrics(pool: Pool) -> dict[str, float]:
   """Metrics of the policy's answers of a round, and the share of prompts with a teacher's."""
   p = pools.on_host(pool)
-  sampled, numbers = p.mask.any(-1) & ~p.teacher, {}
-  for name, x in (("accuracy", p.correct), ("length/mean", p.mask.sum(-1)), ("reward", p.rewards)):
-    numbers[name] = float(x[sampled].mean())
+  present, numbers = p.mask.any(-1) & ~p.teacher, {}
+  sets = {"": present}
+  if p.refines is not None:  # first answers, and refined ones as answers to the prompt
+    number = np.arange(present.shape[1]) * 4 // present.shape[1]
+    sets = {"": present & (number == 0), "refined/": present & (number == 1)}
+  for prefix, which in sets.items():
+    for name, x in (
+      ("accuracy", p.correct),
+      ("length/mean", p.mask.sum(-1)),
+      ("reward", p.rewards),
+    ):
+      numbers[prefix + name] = float(x[which].mean()) if which.any() else float("nan")
   return numbers | ({"teacher": float(p.teacher.sum(-1).mean())} if p.teacher.any() else {})
 
 

@@ -28,7 +28,7 @@ from lcrl.mesh import (
 from lcrl.policies import Policy, lora, sources
 from lcrl.policies.hf import Source
 from lcrl.registry import build
-from lcrl.training import automatic, optimizers
+from lcrl.training import automatic, optimizers, strengths
 from lcrl.training.automatic import rows_at_once
 from lcrl.training.layout import Layout, abstract, first_state, lay_out
 from lcrl.training.memory import check_rows, check_state
@@ -144,7 +144,10 @@ def build_learner(settings: Any, *, devices=None, hooks: ModelHooks = ACTING) ->
   if devices is None:
     check_state(mesh, (frozen, state.abstract))
   fields = tuple(name for name in stage.needs if name in SCORE_FIELDS)
-  score = hooks.make_scorer(policy, needs=fields, mesh=mesh, pack=s.train.pack)
+  options = dict(needs=fields, mesh=mesh, pack=s.train.pack)
+  score = learned_score = hooks.make_scorer(policy, **options)
+  if getattr(s.train, "strengths", False):
+    learned_score = strengths.make_scorer(hooks.make_scorer, policy, **options)
   step = partial(
     update,
     recipe=Slots(stage),
@@ -168,7 +171,9 @@ def build_learner(settings: Any, *, devices=None, hooks: ModelHooks = ACTING) ->
     pair_metrics=jax.jit(partial(hooks.pair_metrics, stage), out_shardings=whole),
     chosen=chosen,
     frozen=frozen,
-    **programs(s.train, mesh, policy, score, partial(learn, part, score, step), state, frozen),
+    **programs(
+      s.train, mesh, policy, score, partial(learn, part, learned_score, step), state, frozen
+    ),
   )
 
 

@@ -144,6 +144,8 @@ def read_data(model: PairLearner, tokenizer: Any) -> Data:
   every = (*split.train, *split.held_out)
   if all(pair.scores and np.isfinite(pair.scores).all() for pair in every):
     supplied.add("scores")
+  if getattr(s.train, "strengths", False) and "scores" not in supplied:
+    raise ValueError("train.strengths goes by the column score, which a row lacks.")
   if missing := set(stage.needs) - supplied:
     raise ValueError(f"the loss needs {sorted(missing)}, which neither data nor trainer supply.")
   return data

@@ -44,6 +44,7 @@ class Train:
   prompts: Count = 32  # that are answered at a time
   micro_batches: Count = 1  # pieces of a batch that go through the model one after the other
   pack: Pack = AUTO  # tokens of a packed row, of several answers; None: a row an answer
+  strengths: bool = False  # adapters act on an answer as much as its score says (CoT-Valve)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -114,7 +115,19 @@ def read(config: Mapping[str, Any]) -> Settings:
 
 def _check(s: Settings) -> None:
   check(s)
+  if s.train.strengths:
+    _check_strengths(s)
   check_sampling(s.sampling)
+
+
+def _check_strengths(s: Settings) -> None:
+  for fits, needs in (
+    (s.run == "sft", "run='sft'"),
+    (s.lora is not None, "a section lora"),
+    (s.train.pack is None, "train.pack=None"),
+  ):
+    if not fits:
+      raise ValueError(f"train.strengths needs {needs}.")
 
 
 def check(s: Any) -> None:

@@ -11,9 +11,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import re
-from collections.abc import Callable
 from functools import partial
-from typing import NamedTuple
 
 import jax
 import numpy as np
@@ -25,17 +23,23 @@ from lcrl.tasks import extract as extractors
 from lcrl.tasks.signals import stands_alone
 from lcrl.tasks.task import Response
 from lcrl.training.rl.cropping import cropped, outlier_kept_length
+from lcrl.training.rl.early_exits import answer_at_budgets as answer_at_budgets
+from lcrl.training.rl.early_exits import serial_exits as serial_exits
+from lcrl.training.rl.revision import Revision
 
-__all__ = ["crop_thinking", "cut_outliers", "cut_to_target", "cut_to_tier", "force_answers"]
+__all__ = [
+  "answer_at_budgets",
+  "crop_thinking",
+  "cut_outliers",
+  "cut_to_target",
+  "cut_to_tier",
+  "force_answers",
+  "serial_exits",
+]
 
 
 # One program for each shape of a round; without jit every operation would be compiled for each.
 crop = jax.jit(cropped)
-
-
-class Revision(NamedTuple):
-  apply: Callable[[LocalRollouts, RolloutGrader], LocalRollouts]
-  supplies: tuple[str, ...] = ()  # signals
 
 
 def cut(r: LocalRollouts, kept: np.ndarray, grader: RolloutGrader) -> LocalRollouts:

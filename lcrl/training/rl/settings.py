@@ -25,6 +25,7 @@ from lcrl.training.sections import (
   Verify,
   check_sampling,
   check_sections,
+  has_fn,
   section,
 )
 from lcrl.values import Count, Whole, Within, check
@@ -181,6 +182,8 @@ def _check(s: Settings) -> None:
     )
   _check_micro_tokens(s.train, longest)
   _check_efforts(s.slots["budget"], s.slots["reward"])
+  if has_fn(s.slots["budget"], "first_only") and not has_fn(s.revise, "serial_exits"):
+    raise ValueError('budget.fn="first_only" needs revise.fn="serial_exits".')
   check_sampling(s.sampling)
 
 
