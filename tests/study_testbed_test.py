@@ -11,7 +11,7 @@ import pytest
 
 from experiments import testbed
 from experiments.studies.testbed import claims, method_claims, program, report, run, stages
-from experiments.studies.testbed.methods import METHODS
+from experiments.studies.testbed.methods import DIALS, METHODS
 from experiments.studies.testbed.tables import SLOTS, Setup, stage_tables
 from lcrl import advantages, budgets, filters, losses, rewards
 from lcrl.losses import policy as policy_losses
@@ -137,7 +137,10 @@ def test_every_run_is_in_one_program():
   found = run.queues(waiting)
   assert sorted(r.key for queue in found for r in queue) == sorted(r.key for r in waiting)
   assert max(len({r.method.name for r in queue}) for queue in found) <= run.TOGETHER
-  assert [{r.method.name for r in queue} for queue in found][-1] == {"mrt", "anytime_reasoner"}
+  *_, probing, dials = [{r.method.name for r in queue} for queue in found]
+  assert probing == {"mrt", "anytime_reasoner"}
+  assert dials == {m.name for m in DIALS}
+  assert {(r.method.longer, r.start) for r in found[-1]} == {(4, "good"), (4, "told")}
   assert (run.even(366, 72), run.even(4, 72), run.even(72, 72)) == (61, 4, 72)
 
 
@@ -250,7 +253,7 @@ def result(method, value, accuracy, tokens, start="good", seed=0, **more):
 
 STARTS = {
   f"{start}/{seed}": {
-    "accuracy": 0.9,
+    "accuracy": program.WANTED[start],
     "tokens": 40.0 + seed,
     "excess_tokens": 20.0,
     "by_difficulty": {"accuracy": [0.9]},

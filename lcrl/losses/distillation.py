@@ -14,6 +14,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from lcrl.checks import same_shape
 from lcrl.losses.kl import log_ratio
 from lcrl.masked import masked_mean
 from lcrl.types import Batch
@@ -38,6 +39,7 @@ def teacher_advantage(
   """
   if not limit > 0:
     raise ValueError(f"limit must be positive, got {limit}.")
+  same_shape(log_probs=log_probs, teacher_log_probs=teacher_log_probs, mask=mask)
   gap = jax.lax.stop_gradient(log_ratio(teacher_log_probs, log_probs, mask))
   return jnp.where(mask, jnp.clip(gap, -limit, limit), 0.0)
 

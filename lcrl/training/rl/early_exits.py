@@ -12,6 +12,7 @@ from lcrl.checks import ascending
 from lcrl.mesh import to_local
 from lcrl.rollouts.grader import LocalRollouts, RolloutGrader
 from lcrl.training.rl.revision import Revision
+from lcrl.types import EndReason
 
 DRAWS = 2**30  # equally likely places that a share of the thinking is drawn from
 
@@ -125,6 +126,9 @@ def _joined(
     sampler_log_probs=np.where(own, r.sampler_log_probs, cut(answered.sampler_log_probs)),
     lengths=mask.sum(-1, dtype=np.int32),
     undrawn=undrawn,
+    forced=None if r.forced is None else r.forced & own,
+    thinking_cut=None if r.thinking_cut is None else r.thinking_cut & False,
+    end=None if r.end is None else np.where(answered.truncated, EndReason.CAP, 0).astype(np.int8),
     valid=r.valid,
     budget=r.budget,
   )
