@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 
 from lcrl.policies.config import Rope
+from lcrl.policies.families import FAMILIES
 from lcrl.policies.fields import Fields
 from lcrl.policies.gguf_file import File, Tensor, read_file
-from lcrl.policies.hf_config import ARCHITECTURES
 from lcrl.policies.tensors import Tensors
 
 _MODULES = {
@@ -139,8 +139,8 @@ def _family(meta: Fields) -> str:
   if meta.values.get("split.count", 1) not in (0, 1):
     raise meta.refuse("split.count", "is not supported: the file is one part of a model")
   family = meta.text("general.architecture")
-  if family not in ARCHITECTURES:
-    known = ", ".join(ARCHITECTURES)
+  if family not in FAMILIES:
+    known = ", ".join(FAMILIES)
     raise ValueError(f"{meta.where}: unknown architecture {family!r}, known are {known}.")
   return family
 

@@ -19,6 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from lcrl.policies.config import Config
+from lcrl.policies.families import FAMILIES
 from lcrl.policies.transformer import Policy
 
 PyTree = Any
@@ -42,6 +43,15 @@ _MODULES = {
   "up": "mlp.up_proj",
   "down": "mlp.down_proj",
 }
+_MODULES_AFTER = {  # where what attention and MLP add has a norm
+  "attention_post_norm": "post_attention_layernorm",
+  "mlp_norm": "pre_feedforward_layernorm",
+  "mlp_post_norm": "post_feedforward_layernorm",
+}
+_FUSED = {  # by families that store several matrices as the rows of one
+  "self_attn.qkv_proj": ("query", "key", "value"),
+  "mlp.gate_up_proj": ("gate", "up"),
+}
 
 
 class Tensors(NamedTuple):
@@ -63,11 +73,13 @@ class _Leaf:
   names: tuple[str, ...]  # one per layer, if stacked
   stacked: bool
   transposed: bool
+  rows: tuple[int, int, int] | None = None  # the first, the last, and how many the tensor has
 
   def shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
     """That of each tensor on disk, from the leaf's."""
     shape = shape[1:] if self.stacked else shape
-    return shape[::-1] if self.transposed else shape
+    shape = shape[::-1] if self.transposed else shape
+    return shape if self.rows is None else (self.rows[2], *shape[1:])
 
 
 def assemble(policy: Policy, tensors: Tensors, dtype, shardings: PyTree = None) -> PyTree:
@@ -99,22 +111,35 @@ def assemble(policy: Policy, tensors: Tensors, dtype, shardings: PyTree = None) 
 
 def disassemble(policy: Policy, params: PyTree) -> Iterator[tuple[str, int, Callable]]:
   """(name, bytes, function that fetches the tensor), in the order of the tree."""
-  leaves = jax.tree.leaves(_leaves(policy))
-  for leaf, x in zip(leaves, jax.tree.leaves(params), strict=True):
+  parts: dict[str, list[tuple[_Leaf, jax.Array, int]]] = {}
+  for leaf, x in zip(jax.tree.leaves(_leaves(policy)), jax.tree.leaves(params), strict=True):
     for layer, name in enumerate(leaf.names):
-      yield name, x.nbytes // len(leaf.names), functools.partial(_fetch, leaf, x, layer)
+      parts.setdefault(name, []).append((leaf, x, layer))
+  for name, found in parts.items():
+    size = sum(x.nbytes // len(leaf.names) for leaf, x, _ in found)
+    yield name, size, functools.partial(_fetch, sorted(found, key=lambda part: part[0].rows or ()))
 
 
 def _leaves(policy: Policy) -> PyTree:
+  c = policy.config
+  modules = _MODULES if c.norms == "pre" else _MODULES | _MODULES_AFTER
+  rows = {"query": c.heads * c.head_dim, "gate": c.mlp_size, "up": c.mlp_size}
+  rows |= dict.fromkeys(("key", "value"), c.kv_heads * c.head_dim)
+  fused = {}
+  for whole, names in _FUSED.items() if FAMILIES[c.family].fused else ():
+    ends = [sum(rows[name] for name in names[: i + 1]) for i in range(len(names))]
+    fused |= {n: (whole, (end - rows[n], end, ends[-1])) for n, end in zip(names, ends, strict=True)}
+
   def locate(path, _):
     keys = tuple(key.key for key in path)
     transposed = keys[-1] in ("kernel", "head")
     if keys in _TOP:
       return _Leaf((_TOP[keys],), False, transposed)
     _, module, leaf = keys
-    name = f"{_MODULES[module]}.{'bias' if leaf == 'bias' else 'weight'}"
-    names = tuple(f"model.layers.{i}.{name}" for i in range(policy.config.layers))
-    return _Leaf(names, True, transposed)
+    stored, part = fused.get(module, (modules[module], None))
+    name = f"{stored}.{'bias' if leaf == 'bias' else 'weight'}"
+    names = tuple(f"model.layers.{i}.{name}" for i in range(c.layers))
+    return _Leaf(names, True, transposed, part)
 
   is_names = lambda x: isinstance(x, tuple)
   return jax.tree_util.tree_map_with_path(locate, policy.axes, is_leaf=is_names)
@@ -203,6 +228,10 @@ def _read(tensors: Tensors, leaf: _Leaf, dtype, index: Index) -> np.ndarray:
   if leaf.stacked:
     names, index = names[index[0]], index[1:]
   index = index[::-1] if leaf.transposed else index
+  if leaf.rows is not None:
+    first, end, _ = leaf.rows
+    start, stop, _ = index[0].indices(end - first)
+    index = (slice(first + start, first + stop), *index[1:])
   parts = [_finite(tensors, name, index, dtype) for name in names]
   parts = [part.T for part in parts] if leaf.transposed else parts
   return np.stack(parts) if leaf.stacked else parts[0]
@@ -223,6 +252,8 @@ def _finite(tensors: Tensors, name: str, index: Index, dtype) -> np.ndarray:
   return part
 
 
-def _fetch(leaf: _Leaf, x: jax.Array, layer: int) -> np.ndarray:
-  part = np.asarray(x[layer] if leaf.stacked else x)
-  return np.ascontiguousarray(part.T if leaf.transposed else part)
+def _fetch(parts: list[tuple[_Leaf, jax.Array, int]]) -> np.ndarray:
+  """A tensor as it stands on disk, from the leaves that hold its rows."""
+  values = [np.asarray(x[layer] if leaf.stacked else x) for leaf, x, layer in parts]
+  values = [x.T if leaf.transposed else x for x, (leaf, *_) in zip(values, parts, strict=True)]
+  return np.ascontiguousarray(values[0] if len(values) == 1 else np.concatenate(values))
