@@ -7,13 +7,16 @@ import struct
 import time
 
 import gguf
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from lcrl import policies
 from lcrl.policies.config import Rope
+from lcrl.policies.fields import Fields
 from lcrl.policies.gguf_file import read_file
+from lcrl.policies.gguf_layouts import own_fields
 from tests.helpers.gguf_files import FIXTURES, _vocabulary, _write
 
 
@@ -23,6 +26,38 @@ def test_logits_are_those_of_the_folder(name, tmp_path):
   policy, params = policies.load(_write(tmp_path / "model.gguf", name))
   got = policy.apply(params, jnp.asarray(stored["tokens"]))
   np.testing.assert_allclose(got, stored["logits"], rtol=0, atol=1e-4)
+
+
+GEMMA = {"query_scale": None}  # the size of heads
+ROPES = (Rope(1000.0),) * 3 + (Rope(1000.0, "yarn", 4.0, 16),)  # one base for all layers
+
+
+@pytest.mark.parametrize(
+  "name, differs, meta",
+  [
+    ("gemma2", GEMMA, {}),
+    ("gemma3", GEMMA, {"attention.sliding_window_pattern": 2}),
+    ("olmo2", {}, {}),
+    ("olmo3", {"ropes": ROPES}, {}),
+    ("smollm3", {"ropes": None}, {}),  # the fourth layer would have none
+    ("phi3", {}, {}),
+  ],
+)
+def test_the_model_is_that_of_the_folder(name, differs, meta, tmp_path):
+  """Except for what the format leaves to the reader."""
+  policy, params = policies.load(_write(tmp_path / "model.gguf", name, **meta))
+  want, wanted = policies.load(FIXTURES / "models" / name)
+  jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=0, atol=1e-6), params, wanted)
+  eps = policy.config.norm_eps  # float32 in the file
+  assert policy.config == dataclasses.replace(want.config, norm_eps=eps, **differs)
+
+
+def test_gguf_files_leave_the_scale_of_the_largest_gemma_to_the_reader():
+  raw = {"hidden_size": 5376, "num_attention_heads": 32, "head_dim": 128, "num_hidden_layers": 62}
+  raw |= {"rope_parameters": {"rope_theta": 1e6}, "sliding_window": 1024}
+  assert own_fields(Fields({}, ""), "gemma3", raw)["query_pre_attn_scalar"] == 168
+  smaller = own_fields(Fields({}, ""), "gemma3", raw | {"num_hidden_layers": 48})
+  assert smaller["query_pre_attn_scalar"] == 128
 
 
 @pytest.mark.parametrize("kind, error", [("Q8_0", 0.01), ("Q4_1", 0.1), ("F16", 1e-3)])

@@ -148,7 +148,9 @@ def write_config(config: Config) -> Json:
 
 
 def _refuse_unknown(c: Fields, family: str) -> None:
-  if (named := c.list_of(str, "architectures", None)) and FAMILIES[family].architecture not in named:
+  if (named := c.list_of(str, "architectures", None)) and FAMILIES[
+    family
+  ].architecture not in named:
     raise c.refuse("architectures", f"is not supported, only {FAMILIES[family].architecture!r}")
   neutral, reads = {**_NEUTRAL, **FAMILIES[family].neutral}, FAMILIES[family].reads
   for key, value in c.values.items():

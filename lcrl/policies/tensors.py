@@ -128,7 +128,9 @@ def _leaves(policy: Policy) -> PyTree:
   fused = {}
   for whole, names in _FUSED.items() if FAMILIES[c.family].fused else ():
     ends = [sum(rows[name] for name in names[: i + 1]) for i in range(len(names))]
-    fused |= {n: (whole, (end - rows[n], end, ends[-1])) for n, end in zip(names, ends, strict=True)}
+    fused |= {
+      n: (whole, (end - rows[n], end, ends[-1])) for n, end in zip(names, ends, strict=True)
+    }
 
   def locate(path, _):
     keys = tuple(key.key for key in path)
