@@ -18,8 +18,7 @@ from lcrl.policies.config import Config, Rope
 
 
 class Norm(nn.Module):
-  """x / rms(x) * (offset + scale) over the last axis, in float32 or wider. At first it has no scale:
-  offset + scale is 1."""
+  """x / rms(x) * (offset + scale) over the last axis, in float32 or wider."""
 
   eps: float
   offset: float = 0.0
