@@ -275,6 +275,35 @@ def test_the_tokenizer_is_rebuilt(tmp_path):
   assert (again.end_ids, again.template) == (tokenizer.end_ids, tokenizer.template)
 
 
+def _pieces(out):
+  """Characters, and "▁th" and "the", of which the former has the higher score."""
+  pieces = ["<unk>", "<s>", "<0xC3>", "<0xB6>", "▁", "t", "h", "e", "▁t", "▁th", "the", "th"]
+  out.add_tokenizer_model("llama")
+  out.add_add_space_prefix(False)
+  out.add_token_list(pieces)
+  out.add_token_scores([0.0] * 8 + [-1.0, -2.0, -4.0, -3.0])
+  out.add_token_types([2, 3, 6, 6, *[1] * 8])
+  out.add_unk_token_id(0)
+  out.add_bos_token_id(1)
+  out.add_eos_token_id(1)
+
+
+def test_the_tokenizer_of_gemma_is_rebuilt(tmp_path):
+  tokenizer = policies.tokenizer(_write(tmp_path / "model.gguf", "gemma3", tokenizer=_pieces))
+  pieces = lambda text: [tokenizer.core.id_to_token(i) for i in tokenizer.encode(text)]
+  assert pieces("<s>the the ö") == ["<s>", "the", "▁th", "e", "▁", "<0xC3>", "<0xB6>"]
+  assert tokenizer.decode(tokenizer.encode("the  theö")) == "the  theö"
+
+
+def test_the_scores_of_pieces_must_be_there(tmp_path):
+  def without(out):
+    _pieces(out)
+    out.kv_data[0].pop("tokenizer.ggml.scores")
+
+  with pytest.raises(ValueError, match=r"tokenizer.ggml.scores is missing"):
+    policies.tokenizer(_write(tmp_path / "model.gguf", "gemma3", tokenizer=without))
+
+
 @pytest.mark.parametrize(
   "options, message",
   [({"model": "llama"}, "ggml.model='llama' is not"), ({"pre": "new"}, "ggml.pre='new' is not")],
