@@ -1,17 +1,20 @@
 """Families whose layers differ: sampled as they are scored, by the kernels that serve them."""
 
 import dataclasses
+import json
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from safetensors.numpy import load_file, save_file
 
 from lcrl import policies
 from lcrl.policies import tpu_pages, triton_decode
 from lcrl.policies.attention import Device, chosen
 from lcrl.policies.config import NO_ROPE, Rope
 from lcrl.policies.shapes import SHAPES
+from tests.helpers.models import _copy
 from tests.helpers.sampling import B, G, V, engine_of, make_budget, make_rows
 
 EVERYTHING = policies.tiny(  # that any family has
@@ -67,3 +70,25 @@ def test_the_kernels_that_serve_a_family(name, training, refused, on_tpu):
   assert chosen(Device("nvidia", (9, 0)), c, packed=True, length=4096) == training
   assert triton_decode.refusal(c) == refused
   assert tpu_pages.refusal(c) == on_tpu
+
+
+@pytest.mark.parametrize("prefix", ["language_model.model.", "model.language_model."])
+def test_a_folder_that_reads_pictures_is_read_as_text(prefix, tmp_path):
+  folder = _copy("gemma3", tmp_path)
+  want, wanted = policies.load(folder)
+  text = json.loads((folder / "config.json").read_text())
+  whole = {"model_type": "gemma3", "text_config": text, "vision_config": {"image_size": 896}}
+  (folder / "config.json").write_text(json.dumps(whole))
+  tensors = load_file(folder / "model.safetensors")
+  tensors = {prefix + name.removeprefix("model."): x for name, x in tensors.items()}
+  tensors["vision_tower.patches.weight"] = np.ones((2, 2), np.float32)
+  save_file(tensors, folder / "model.safetensors")
+  policy, params = policies.load(folder)
+  assert policy.config == want.config
+  jax.tree.map(np.testing.assert_array_equal, params, wanted)
+  save_file(tensors | {"tower.weight": tensors.popitem()[1]}, folder / "model.safetensors")
+  with pytest.raises(ValueError, match=r"tensor tower.weight has no place in this model"):
+    policies.load(folder)
+  (folder / "config.json").write_text('{"model_type": "gemma3"}')
+  with pytest.raises(ValueError, match=r"config.json: text_config is missing"):
+    policies.load(folder)

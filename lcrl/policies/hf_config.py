@@ -11,6 +11,7 @@ from lcrl.policies.config import OPTIONS, Config
 from lcrl.policies.families import FAMILIES
 from lcrl.policies.fields import Fields
 from lcrl.policies.hf_layers import read_ropes, read_windows, unsaid, write_layers
+from lcrl.policies.hf_text import text_config
 
 Json = dict[str, Any]
 
@@ -73,7 +74,7 @@ def read_config(raw: Mapping[str, Any], where: str, **runtime: Any) -> Config:
   """
   if not isinstance(raw, Mapping):
     raise ValueError(f"{where} is not a JSON object.")
-  c = Fields(raw, where)
+  c = Fields(text_config(raw, where), where)
   family = c.text("model_type")
   if family not in FAMILIES:
     raise ValueError(f"{where}: unknown architecture {family!r}, known are {', '.join(FAMILIES)}.")

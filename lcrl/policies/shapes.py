@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import functools
+from typing import Any
 
 from lcrl.policies.config import NO_ROPE, Config, Rope
 from lcrl.policies.families import FAMILIES
 
+_sized: Any = Config  # a tuple of sizes stands for the first seven fields
 _llama = functools.partial(Config, family="llama", norm_eps=1e-5)
 _qwen2 = functools.partial(Config, family="qwen2", rope=Rope(1e6), qkv_bias=True, max_length=32768)
 _qwen3 = functools.partial(Config, family="qwen3", rope=Rope(1e6), qk_norm=True, max_length=40960)
@@ -17,24 +19,24 @@ def _all_but(every: int, layers: int, sliding, other) -> tuple:
   return tuple(sliding if (i + 1) % every else other for i in range(layers))
 
 
-def _gemma2(*sizes: int, **options) -> Config:
+def _gemma2(*sizes: Any, **options) -> Config:
   _, hidden, layers, *_ = sizes
   caps = {"attention_softcap": 50.0, "logit_softcap": 30.0, "max_length": 8192}
   windows = _all_but(2, layers, 4096, None)
   own = {**FAMILIES["gemma2"].fixed, **caps, "embed_scale": hidden**0.5, "windows": windows}
-  return Config(*sizes, family="gemma2", **own, **options)
+  return _sized(*sizes, family="gemma2", **own, **options)
 
 
-def _gemma3(*sizes: int, window: int = 1024, factor: float = 8.0, **options) -> Config:
+def _gemma3(*sizes: Any, window: int = 1024, factor: float = 8.0, **options) -> Config:
   _, hidden, layers, *_ = sizes
   rope = Rope(1e6) if factor == 1 else Rope(1e6, "linear", factor)
   own = {**FAMILIES["gemma3_text"].fixed, "embed_scale": hidden**0.5, "rope": rope}
   own |= {"windows": _all_but(6, layers, window, None), "ropes": _all_but(6, layers, Rope(), rope)}
   length = 32768 if factor == 1 else 131072
-  return Config(*sizes, family="gemma3_text", max_length=length, **own, **options)
+  return _sized(*sizes, family="gemma3_text", max_length=length, **own, **options)
 
 
-_olmo = functools.partial(Config, tied=False, **FAMILIES["olmo2"].fixed)
+_olmo = functools.partial(_sized, tied=False, **FAMILIES["olmo2"].fixed)
 _olmo2 = functools.partial(_olmo, family="olmo2", rope=Rope(5e5), max_length=4096)
 _phi3 = functools.partial(Config, family="phi3", norm_eps=1e-5, tied=False)
 _OLMO3_ROPE = Rope(5e5, "yarn", 8.0, 8192, attention_factor=1.2079441541679836)
@@ -79,7 +81,7 @@ SHAPES = {
     ropes=_all_but(4, 32, Rope(5e5), _OLMO3_ROPE),
     max_length=65536,
   ),
-  "smollm3-3b": Config(
+  "smollm3-3b": _sized(
     *(128256, 2048, 36, 16, 4, 128, 11008),
     family="smollm3",
     rope=Rope(5e6),

@@ -125,7 +125,7 @@ def _leaves(policy: Policy) -> PyTree:
   modules = _MODULES if c.norms == "pre" else _MODULES | _MODULES_AFTER
   rows = {"query": c.heads * c.head_dim, "gate": c.mlp_size, "up": c.mlp_size}
   rows |= dict.fromkeys(("key", "value"), c.kv_heads * c.head_dim)
-  fused = {}
+  fused: dict[str, tuple[str, tuple[int, int, int]]] = {}
   for whole, names in _FUSED.items() if FAMILIES[c.family].fused else ():
     ends = [sum(rows[name] for name in names[: i + 1]) for i in range(len(names))]
     fused |= {
