@@ -36,6 +36,7 @@ ROPES = (Rope(1000.0),) * 3 + (Rope(1000.0, "yarn", 4.0, 16),)  # one base for a
   "name, differs, meta",
   [
     ("gemma2", GEMMA, {}),
+    ("gemma2", GEMMA | {"windows": (4096, None)}, {"attention.sliding_window": None}),
     ("gemma3", GEMMA, {"attention.sliding_window_pattern": 2}),
     ("olmo2", {}, {}),
     ("olmo3", {"ropes": ROPES}, {}),
@@ -293,6 +294,13 @@ def test_the_tokenizer_of_gemma_is_rebuilt(tmp_path):
   pieces = lambda text: [tokenizer.core.id_to_token(i) for i in tokenizer.encode(text)]
   assert pieces("<s>the the ö") == ["<s>", "the", "▁th", "e", "▁", "<0xC3>", "<0xB6>"]
   assert tokenizer.decode(tokenizer.encode("the  theö")) == "the  theö"
+
+
+@pytest.mark.parametrize("pre", ["dbrx", "smaug-bpe"])
+def test_digits_are_cut_in_threes(pre, tmp_path):
+  tokenizer = functools.partial(_vocabulary, pre=pre)
+  words = policies.tokenizer(_write(tmp_path / "m.gguf", "olmo2", tokenizer=tokenizer))
+  assert [x for x, _ in words.core.pre_tokenizer.pre_tokenize_str("a12345")] == ["a", "123", "45"]
 
 
 def test_the_scores_of_pieces_must_be_there(tmp_path):

@@ -114,7 +114,9 @@ def _config(meta: Fields, tensors: Mapping[str, Tensor]) -> tuple[dict[str, Any]
   for other in ("rope.dimension_count", "attention.value_length"):
     if c.whole(key(other), head_dim) != head_dim:
       raise c.refuse(key(other), f"is not supported with heads of {head_dim}")
-  window = c.whole(key("attention.sliding_window"), None, least=0 if family == "phi3" else 1)
+  window = c.whole(
+    key("attention.sliding_window"), layout.window, least=0 if family == "phi3" else 1
+  )
   if window and layout.slides is None:
     raise c.refuse(key("attention.sliding_window"), f"is not supported for {family}")
   embedding = tensors.get("token_embd.weight")

@@ -21,6 +21,7 @@ class Layout(NamedTuple):
 
   family: str
   slides: str | None = None  # the family if the file names a window; None: it must not
+  window: int | None = None  # where the file names none
   interleaved: bool = False  # rows of queries and keys are for rotary pairs (2i, 2i + 1)
   modules: Mapping[str, str] = _NOTHING  # where they are not those of `gguf`
   reads: frozenset[str] = frozenset()  # fields that only this architecture has
@@ -35,7 +36,7 @@ LAYOUTS = {
   "mistral": Layout("mistral", "mistral", interleaved=True),
   "qwen2": Layout("qwen2"),
   "qwen3": Layout("qwen3"),
-  "gemma2": Layout("gemma2", "gemma2", modules=_NORMS_AFTER, reads=_SOFTCAPS, largest=46),
+  "gemma2": Layout("gemma2", "gemma2", 4096, modules=_NORMS_AFTER, reads=_SOFTCAPS, largest=46),
   "gemma3": Layout("gemma3_text", "gemma3_text", modules=_NORMS_AFTER, reads=_LOCAL, largest=62),
   "olmo2": Layout("olmo2", "olmo3", modules=_NORMS_AFTER),
   "smollm3": Layout("smollm3", interleaved=True),

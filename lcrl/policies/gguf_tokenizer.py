@@ -30,6 +30,7 @@ _WORDS = {
   "qwen2": r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}"
   r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+",
 }
+_WORDS |= dict.fromkeys(("dbrx", "smaug-bpe"), _WORDS["llama-bpe"])
 
 
 def read_gguf_tokenizer(path: Path) -> tuple[Tokenizer, dict[str, Any], dict[str, Any]]:

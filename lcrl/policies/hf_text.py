@@ -8,8 +8,11 @@ from typing import Any
 from lcrl.policies.fields import Fields
 from lcrl.policies.tensors import Tensors
 
-_PICTURES = ("vision_tower.", "multi_modal_projector.", "model.vision_tower.")
-_PICTURES += ("model.multi_modal_projector.",)
+_PICTURES = tuple(
+  f"{prefix}{part}."
+  for prefix in ("", "model.")
+  for part in ("vision_tower", "multi_modal_projector")
+)
 # The names in new files and in old ones -> those of a folder of text alone.
 _TEXT = {"language_model.": "", "model.language_model.": "model."}
 _UNSAID = {  # by the part of config.json on the text
