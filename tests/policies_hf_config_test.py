@@ -153,7 +153,10 @@ def test_what_is_unsaid_is_the_familys_own():
   assert smollm.ropes == (Rope(2e6),) * 3 + (NO_ROPE, Rope(2e6))
   slides = read("smollm3", no_rope_layers=[0, 1], use_sliding_window=True, sliding_window=5)
   assert slides.windows == (5, None)
-  assert read("phi3", original_max_position_embeddings=64).windows is None
+  published = {"AutoConfig": "configuration_phi3.Phi3Config", **PHI_CODE}
+  phi = read("phi3", original_max_position_embeddings=64, auto_map=published, sliding_window=7)
+  assert phi.windows == (7, 7)
+  assert read("phi3", auto_map={}).windows is None
 
 
 PHI_CODE = {"AutoModelForCausalLM": "modeling_phi3.Phi3ForCausalLM"}
