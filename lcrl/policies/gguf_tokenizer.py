@@ -52,9 +52,13 @@ def read_gguf_tokenizer(path: Path) -> tuple[Tokenizer, dict[str, Any], dict[str
   kinds = fields.get("token_type", list)
   if len(kinds) != len(tokens):
     raise fields.wrong("token_type", f"has {len(kinds)} entries for {len(tokens)} tokens")
-  for token, kind in zip(tokens, kinds, strict=True):
-    if kind in (_CONTROL, _USER_DEFINED):
-      core.add_tokens([AddedToken(token, normalized=False, special=kind == _CONTROL)])
+  core.add_tokens(  # all at once: each call builds its index of all of them
+    [
+      AddedToken(token, normalized=False, special=kind == _CONTROL)
+      for token, kind in zip(tokens, kinds, strict=True)
+      if kind in (_CONTROL, _USER_DEFINED)
+    ]
+  )
 
   names = {"bos": "bos", "eos": "eos", "unknown": "unk", "padding": "pad"}
   given = {short: fields.token(f"{long}_token_id", tokens) for long, short in names.items()}
