@@ -18,7 +18,10 @@ class Family(NamedTuple):
   reads: frozenset[str] = frozenset()  # fields of config.json that only such families have
   # ... and those of which only these values are supported
   neutral: Mapping[str, tuple[Any, ...]] = _NOTHING
-  sliding: str = "none"  # which layers slide where config.json does not say: a name in `hf_layers`
+  # Which layers have a window where config.json does not say: "none", "all", "later" ones (from
+  # max_window_layers on), those "without rope", or "most", all but every `full_every`-th.
+  sliding: str = "none"
+  full_every: int = 1
   local_rope: bool = False  # layers that slide have rotary positions of their own
   fused: bool = False  # query, key and value are one tensor, gate and up another
 
@@ -56,7 +59,8 @@ FAMILIES = {
     _GEMMA_UNSAID | {"attn_logit_softcapping": 50.0, "final_logit_softcapping": 30.0},
     frozenset(_GEMMA_READS | {"sliding_window_size"}),
     _GEMMA_NEUTRAL,
-    sliding="all but every 2nd",
+    sliding="most",
+    full_every=2,
   ),
   "gemma3_text": Family(
     "Gemma3ForCausalLM",
@@ -64,7 +68,8 @@ FAMILIES = {
     _GEMMA_UNSAID | {"rope_theta": 1e6, "rope_local_base_freq": 1e4},
     frozenset(_GEMMA_READS | {"rope_local_base_freq", "sliding_window_pattern"}),
     _GEMMA_NEUTRAL,
-    sliding="all but every 6th",
+    sliding="most",
+    full_every=6,
     local_rope=True,
   ),
   "olmo2": Family("Olmo2ForCausalLM", _OLMO, _OLMO_UNSAID),
@@ -72,7 +77,8 @@ FAMILIES = {
     "Olmo3ForCausalLM",
     _OLMO,
     _OLMO_UNSAID | {"sliding_window": 4096},
-    sliding="all but every 4th",
+    sliding="most",
+    full_every=4,
     local_rope=True,
   ),
   "smollm3": Family(

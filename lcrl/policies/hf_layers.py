@@ -21,7 +21,7 @@ def read_windows(c: Fields, name: str, layers: int) -> tuple[int | None, ...] | 
   asks = family.sliding in ("later", "without rope")  # only these read use_sliding_window
   if family.sliding == "none" and (on or (window and on is None)):
     raise c.refuse("sliding_window", f"is not supported for {name}")
-  if family.sliding.startswith("all") and on is not None and on != (window is not None):
+  if family.sliding in ("all", "most") and on is not None and on != (window is not None):
     raise c.refuse("use_sliding_window", f"contradicts sliding_window={window}")
   if c.whole("sliding_window_size", window) != window:
     raise c.refuse("sliding_window_size", f"contradicts sliding_window={window}")
@@ -46,14 +46,14 @@ def unsaid(c: Fields, name: str, key: str) -> Any:
 
 def _slides(c: Fields, name: str, layers: int) -> list[bool]:
   """Which layers have a window where `layer_types` is silent."""
-  sliding = FAMILIES[name].sliding
+  sliding, full_every = FAMILIES[name].sliding, FAMILIES[name].full_every
   if sliding == "later":
     first = c.whole("max_window_layers", 28, least=0)
     return [i >= first for i in range(layers)]
   if sliding == "without rope":
     return [not rotates for rotates in _rotates(c, layers)]
-  if sliding.startswith("all but"):
-    every = c.whole("sliding_window_pattern", int(sliding.split()[-1][:-2]))
+  if sliding == "most":
+    every = c.whole("sliding_window_pattern", full_every)
     return [(i + 1) % every != 0 for i in range(layers)]
   return [sliding == "all"] * layers
 
