@@ -193,13 +193,19 @@ def test_well_known_shapes_have_their_published_sizes():
   def count(c):
     embedding = c.vocab_size * c.hidden_size * (1 if c.tied else 2)
     bias = (c.heads + 2 * c.kv_heads) * c.head_dim if c.qkv_bias else 0
-    vectors = 2 * c.hidden_size + bias + (2 * c.head_dim if c.qk_norm else 0)
+    heads = c.heads + c.kv_heads if c.qk_norm_over == "projection" else 2
+    norms = c.hidden_size * (4 if c.norms == "sandwich" else 2)
+    vectors = norms + bias + (heads * c.head_dim if c.qk_norm else 0)
     return embedding + c.layers * (roofline.layer_weights(c) + vectors) + c.hidden_size
 
   published = {"smollm2-135m": 134_515_008, "qwen2.5-0.5b": 494_032_768, "llama3-8b": 8_030_261_248}
   published |= {"qwen2.5-1.5b": 1_543_714_304, "qwen2.5-7b": 7_615_616_512}
   published |= {"qwen2.5-3b": 3_085_938_688, "qwen2.5-32b": 32_763_876_352}
   published |= {"qwen3-4b": 4_022_468_096, "qwen3-8b": 8_190_735_360}
+  published |= {"gemma2-2b": 2_614_341_888, "gemma2-27b": 27_227_128_320}
+  published |= {"gemma3-270m": 268_098_176, "gemma3-1b": 999_885_952}
+  published |= {"olmo2-7b": 7_298_617_344, "smollm3-3b": 3_075_098_624}
+  published |= {"phi3-mini-4k": 3_821_079_552, "phi4-14b": 14_659_507_200}
   published |= {"mistral-7b": 7_241_732_096, "r1-distill-qwen-1.5b": 1_777_088_000}
   assert {name: count(SHAPES[name]) for name in published} == published
 

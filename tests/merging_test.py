@@ -12,6 +12,7 @@ from lcrl import policies
 from lcrl.merging import activations, arithmetic, calibration, low_rank, selective, signs, thinkedit
 from lcrl.policies import lora
 from lcrl.policies.block import Norm
+from lcrl.policies.config import Rope
 from lcrl.tasks import chains
 
 RNG = np.random.default_rng(0)
@@ -203,16 +204,20 @@ def test_every_step_size_works_out_the_same_answer():
       assert all(one.after == two.before for one, two in itertools.pairwise(steps))
 
 
-def test_layers_are_those_of_the_forward_pass():
+@pytest.mark.parametrize("norms", ["pre", "post", "sandwich"])
+def test_layers_are_those_of_the_forward_pass(norms):
   """The last layer's activations lead to the policy's own hidden states."""
-  config = policies.tiny(32, qk_norm=True, windows=(3, None))
+  ropes = (Rope(), Rope(50.0))
+  config = policies.tiny(32, qk_norm=True, windows=(3, None), ropes=ropes, norms=norms)
   policy = policies.make(config)
   params = policy.init(jax.random.key(0))
   tokens = list(range(9))
   *_, last = calibration.layers(policy, params, tokens)
   own = jax.tree.map(lambda x: x[-1], params["layers"])
-  y = last.residual + last.mlp_inner @ own["down"]["kernel"]
-  y = Norm(config.norm_eps).apply({"params": params["norm"]}, y)
+  norm = lambda own, y: Norm(config.norm_eps).apply({"params": own}, y)
+  y = last.mlp_inner @ own["down"]["kernel"]
+  y = last.residual + (y if norms == "pre" else norm(own["mlp_post_norm"], y))
+  y = norm(params["norm"], y)
   np.testing.assert_allclose(y, policy.hidden(params, jnp.array(tokens)), atol=1e-5)
   gate = last.mlp_input @ own["gate"]["kernel"]
   inner = jax.nn.silu(gate) * (last.mlp_input @ own["up"]["kernel"])

@@ -207,6 +207,7 @@ def attention_case(cache_dtype=None, window=None, group=3, page=16, width=6, siz
     ({"cache_dtype": "int8"}, {"span": 48, "keys": 8}),
     ({"cache_dtype": "float8_e4m3fn", "window": 50}, {"span": 16}),
     ({"size": 128, "group": 6}, {"span": 32}),
+    ({"size": 256, "group": 4, "page": 64, "width": 3}, {"span": 64}),
   ],
 )
 def test_the_kernel_equals_its_twin(case, tiles):

@@ -7,13 +7,16 @@ import struct
 import time
 
 import gguf
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from lcrl import policies
 from lcrl.policies.config import Rope
+from lcrl.policies.fields import Fields
 from lcrl.policies.gguf_file import read_file
+from lcrl.policies.gguf_layouts import own_fields
 from tests.helpers.gguf_files import FIXTURES, _vocabulary, _write
 
 
@@ -23,6 +26,39 @@ def test_logits_are_those_of_the_folder(name, tmp_path):
   policy, params = policies.load(_write(tmp_path / "model.gguf", name))
   got = policy.apply(params, jnp.asarray(stored["tokens"]))
   np.testing.assert_allclose(got, stored["logits"], rtol=0, atol=1e-4)
+
+
+GEMMA = {"query_scale": None}  # the size of heads
+ROPES = (Rope(1000.0),) * 3 + (Rope(1000.0, "yarn", 4.0, 16),)  # one base for all layers
+
+
+@pytest.mark.parametrize(
+  "name, differs, meta",
+  [
+    ("gemma2", GEMMA, {}),
+    ("gemma2", GEMMA | {"windows": (4096, None)}, {"attention.sliding_window": None}),
+    ("gemma3", GEMMA, {"attention.sliding_window_pattern": 2}),
+    ("olmo2", {}, {}),
+    ("olmo3", {"ropes": ROPES}, {}),
+    ("smollm3", {"ropes": None}, {}),  # the fourth layer would have none
+    ("phi3", {}, {}),
+  ],
+)
+def test_the_model_is_that_of_the_folder(name, differs, meta, tmp_path):
+  """Except for what the format leaves to the reader."""
+  policy, params = policies.load(_write(tmp_path / "model.gguf", name, **meta))
+  want, wanted = policies.load(FIXTURES / "models" / name)
+  jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=0, atol=1e-6), params, wanted)
+  eps = policy.config.norm_eps  # float32 in the file
+  assert policy.config == dataclasses.replace(want.config, norm_eps=eps, **differs)
+
+
+def test_gguf_files_leave_the_scale_of_the_largest_gemma_to_the_reader():
+  raw = {"hidden_size": 5376, "num_attention_heads": 32, "head_dim": 128, "num_hidden_layers": 62}
+  raw |= {"rope_parameters": {"rope_theta": 1e6}, "sliding_window": 1024}
+  assert own_fields(Fields({}, ""), "gemma3", raw)["query_pre_attn_scalar"] == 168
+  smaller = own_fields(Fields({}, ""), "gemma3", raw | {"num_hidden_layers": 48})
+  assert smaller["query_pre_attn_scalar"] == 128
 
 
 @pytest.mark.parametrize("kind, error", [("Q8_0", 0.01), ("Q4_1", 0.1), ("F16", 1e-3)])
@@ -238,6 +274,42 @@ def test_the_tokenizer_is_rebuilt(tmp_path):
   again = policies.tokenizer(tmp_path / "out")
   assert again.encode(text) == ids
   assert (again.end_ids, again.template) == (tokenizer.end_ids, tokenizer.template)
+
+
+def _pieces(out):
+  """Characters, and "▁th" and "the", of which the former has the higher score."""
+  pieces = ["<unk>", "<s>", "<0xC3>", "<0xB6>", "▁", "t", "h", "e", "▁t", "▁th", "the", "th"]
+  out.add_tokenizer_model("llama")
+  out.add_add_space_prefix(False)
+  out.add_token_list(pieces)
+  out.add_token_scores([0.0] * 8 + [-1.0, -2.0, -4.0, -3.0])
+  out.add_token_types([2, 3, 6, 6, *[1] * 8])
+  out.add_unk_token_id(0)
+  out.add_bos_token_id(1)
+  out.add_eos_token_id(1)
+
+
+def test_the_tokenizer_of_gemma_is_rebuilt(tmp_path):
+  tokenizer = policies.tokenizer(_write(tmp_path / "model.gguf", "gemma3", tokenizer=_pieces))
+  pieces = lambda text: [tokenizer.core.id_to_token(i) for i in tokenizer.encode(text)]
+  assert pieces("<s>the the ö") == ["<s>", "the", "▁th", "e", "▁", "<0xC3>", "<0xB6>"]
+  assert tokenizer.decode(tokenizer.encode("the  theö")) == "the  theö"
+
+
+@pytest.mark.parametrize("pre", ["dbrx", "smaug-bpe"])
+def test_digits_are_cut_in_threes(pre, tmp_path):
+  tokenizer = functools.partial(_vocabulary, pre=pre)
+  words = policies.tokenizer(_write(tmp_path / "m.gguf", "olmo2", tokenizer=tokenizer))
+  assert [x for x, _ in words.core.pre_tokenizer.pre_tokenize_str("a12345")] == ["a", "123", "45"]
+
+
+def test_the_scores_of_pieces_must_be_there(tmp_path):
+  def without(out):
+    _pieces(out)
+    out.kv_data[0].pop("tokenizer.ggml.scores")
+
+  with pytest.raises(ValueError, match=r"tokenizer.ggml.scores is missing"):
+    policies.tokenizer(_write(tmp_path / "model.gguf", "gemma3", tokenizer=without))
 
 
 @pytest.mark.parametrize(

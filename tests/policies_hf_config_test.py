@@ -4,7 +4,9 @@ import numpy as np
 import pytest
 
 from lcrl import policies
-from lcrl.policies.hf_config import read_config
+from lcrl.policies.config import NO_ROPE, Rope
+from lcrl.policies.hf_config import read_config, write_config
+from lcrl.policies.shapes import SHAPES
 
 BARE = {"model_type": "llama", "vocab_size": 64, "hidden_size": 32, "intermediate_size": 40}
 BARE |= {"num_hidden_layers": 2, "num_attention_heads": 4, "max_position_embeddings": 64}
@@ -112,3 +114,76 @@ def test_what_tools_add_to_config_json_is_no_hindrance():
   told |= {"dual_chunk_attention_config": {"chunk_size": 262144}}
   told |= {"unheard_of": None, "pruned_heads": {}, "architectures": ["LlamaForCausalLM"]}
   assert read_config(BARE | told, "") == read_config(BARE, "")
+
+
+@pytest.mark.parametrize("name", SHAPES)
+def test_well_known_shapes_are_written_and_read(name):
+  read_config(write_config(SHAPES[name]), "", dtype="float32")  # which compares
+
+
+GEMMA = {"model_type": "gemma3_text", "sliding_window": 5, "head_dim": 16}
+LINEAR = {"rope_type": "linear", "factor": 8.0}
+LOCAL = {"rope_type": "default", "rope_theta": 20.0}
+
+
+def test_old_and_new_spellings_of_two_kinds_of_rope():
+  """And which layers slide: all but every second, here."""
+  read = lambda **changes: read_config(BARE | GEMMA | {"num_hidden_layers": 3} | changes, "")
+  old = read(
+    rope_theta=50.0, rope_local_base_freq=20.0, rope_scaling=LINEAR, sliding_window_pattern=2
+  )
+  both = {"full_attention": LINEAR | {"rope_theta": 50.0}, "sliding_attention": LOCAL}
+  new = read(rope_parameters=both, layer_types=[SLIDING, FULL, SLIDING])
+  assert old == new
+  assert new.kinds == ((5, Rope(20.0)), (None, Rope(50.0, "linear", 8.0)), (5, Rope(20.0)))
+  bare = read()  # the fourth to sixth layers do not exist
+  assert (bare.rope, bare.ropes, bare.windows) == (Rope(1e6), (Rope(1e4),) * 3, (5,) * 3)
+  assert (bare.query_scale, bare.tied, bare.embed_scale) == (256**-0.5, True, 32**0.5)
+
+
+def test_what_is_unsaid_is_the_familys_own():
+  read = lambda family, **changes: read_config(BARE | {"model_type": family} | changes, "")
+  gemma = read("gemma2")
+  assert (gemma.attention_softcap, gemma.logit_softcap, gemma.windows) == (50.0, 30.0, (4096, None))
+  assert read("gemma2", final_logit_softcapping=None).logit_softcap is None
+  assert read("olmo2").rope == read("olmo3").rope == Rope(5e5)
+  assert read("olmo3", num_hidden_layers=5).windows == (4096,) * 3 + (None, 4096)
+  assert read("olmo3").ropes is None
+  smollm = read("smollm3", num_hidden_layers=5)
+  assert smollm.ropes == (Rope(2e6),) * 3 + (NO_ROPE, Rope(2e6))
+  slides = read("smollm3", no_rope_layers=[0, 1], use_sliding_window=True, sliding_window=5)
+  assert slides.windows == (5, None)
+  published = {"AutoConfig": "configuration_phi3.Phi3Config", **PHI_CODE}
+  phi = read("phi3", original_max_position_embeddings=64, auto_map=published, sliding_window=7)
+  assert phi.windows == (7, 7)
+  assert read("phi3", auto_map={}).windows is None
+
+
+PHI_CODE = {"AutoModelForCausalLM": "modeling_phi3.Phi3ForCausalLM"}
+
+
+@pytest.mark.parametrize(
+  "changes, message",
+  [
+    (GEMMA | {"use_bidirectional_attention": True}, "use_bidirectional_attention=True is not"),
+    (GEMMA | {"hidden_activation": "gelu"}, "hidden_activation='gelu' is not supported"),
+    (GEMMA | {"hidden_act": "silu"}, "hidden_act='silu' is not supported"),
+    (GEMMA | {"query_pre_attn_scalar": 0}, "query_pre_attn_scalar=0 should be a finite"),
+    (GEMMA | {"rope_parameters": {FULL: PLAIN, SLIDING: LOCAL, "x": 1}}, "rope parameter x"),
+    (
+      GEMMA | {"rope_parameters": {SLIDING: LOCAL}, "rope_local_base_freq": 9.0},
+      "rope_local_base_freq=9.0 contradicts rope_theta=20.0",
+    ),
+    ({"model_type": "gemma2", "sliding_window_size": 9}, "sliding_window_size=9 contradicts"),
+    ({"model_type": "gemma2", "rope_local_base_freq": 9.0}, "rope_local_base_freq=9.0 is not"),
+    ({"model_type": "olmo2", "sliding_window": 9}, "sliding_window=9 is not supported for olmo2"),
+    ({"model_type": "smollm3", "no_rope_layers": [1, 2]}, "no_rope_layers=.* should be 0 or 1"),
+    ({"model_type": "smollm3", "no_rope_layers": [1]}, "no_rope_layers=.* should be 0 or 1"),
+    ({"model_type": "phi3", "rope_scaling": {"type": "longrope"}}, "rope scaling 'longrope'"),
+    ({"model_type": "phi3", "partial_rotary_factor": 0.75}, "partial_rotary_factor=0.75"),
+    ({"model_type": "phi3", "auto_map": PHI_CODE}, "auto_map=.* is not supported"),
+  ],
+)
+def test_what_a_family_does_not_do_is_named(changes, message):
+  with pytest.raises(ValueError, match=message):
+    read_config(BARE | changes, "")

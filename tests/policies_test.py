@@ -10,6 +10,7 @@ import pytest
 from lcrl import policies
 from lcrl.policies.attention import BACKENDS, attention, segment_spans
 from lcrl.policies.block import gated
+from lcrl.policies.config import NO_ROPE, Rope
 
 VARIANTS = {
   "llama": {},
@@ -17,6 +18,10 @@ VARIANTS = {
   "windows": {"qk_norm": True, "head_dim": 16, "windows": (3, 3)},
   "soft-caps": {"attention_softcap": 1.0, "logit_softcap": 2.0, "tied": False},
   "other": {"activation": "gelu_tanh", "query_scale": 0.7, "qk_norm": True},
+  "gemma": {"norms": "sandwich", "norm_offset": 1.0, "embed_scale": 5.0, "qk_norm": True}
+  | {"windows": (3, None), "ropes": (Rope(), Rope(30.0))},
+  "olmo": {"norms": "post", "qk_norm": True, "qk_norm_over": "projection"},
+  "without rope": {"ropes": (Rope(), NO_ROPE), "unroll": True},
 }
 
 

@@ -19,8 +19,9 @@ import numpy as np
 from lcrl.merging.sensitivity import groups
 from lcrl.merging.thinkedit import head_scores, thinking_direction
 from lcrl.policies.attention import attention, options_of
-from lcrl.policies.block import Block, embed, gated, rotation
+from lcrl.policies.block import Block, embed, gated, rotations
 from lcrl.policies.config import Config
+from lcrl.policies.families import FAMILIES
 from lcrl.policies.transformer import Policy
 from lcrl.protocols import Tokenizer
 
@@ -42,6 +43,7 @@ _INPUTS = {  # the matrices that read an activation
   "mlp_input": ("mlp.gate_proj", "mlp.up_proj"),
   "mlp_inner": ("mlp.down_proj",),
 }
+_FUSED = {"attention_input": ("self_attn.qkv_proj",), "mlp_input": ("mlp.gate_up_proj",)}
 
 
 class Layer(NamedTuple):
@@ -72,10 +74,10 @@ def layers(policy: Policy, params: Any, tokens: Sequence[int]) -> Iterator[Layer
   c, count = policy.config, len(tokens)
   padded = _padded(tokens)
   x = embed(c, params, padded)
-  rope = rotation(c, jnp.arange(len(padded)))
-  for i, window in enumerate(c.windows or (None,) * c.layers):
+  ropes = rotations(c, jnp.arange(len(padded)))
+  for i, (window, rope) in enumerate(c.kinds):
     own = jax.tree.map(lambda w, i=i: w[i], params["layers"])
-    x, found = _layer(c, window, own, x, rope)
+    x, found = _layer(c, window, own, x, ropes[rope])
     yield Layer(*(part[:count] for part in found))
 
 
@@ -98,7 +100,9 @@ def _layer(c: Config, window: int | None, params, x, rope) -> tuple[jax.Array, L
   )
   seen = lambda name: kept["intermediates"][name]["__call__"][0]
   inner = gated(c, seen("gate"), seen("up"))
-  return y, Layer(seen("attention_norm"), values, x + seen("out"), seen("mlp_norm"), inner)
+  residual = x + seen("out" if c.norms == "pre" else "attention_post_norm")
+  reads = (x, residual) if c.norms == "post" else (seen("attention_norm"), seen("mlp_norm"))
+  return y, Layer(reads[0], values, residual, reads[1], inner)
 
 
 def channel_statistics(
@@ -115,10 +119,11 @@ def channel_statistics(
     progress: hears how many sequences are done.
   """
   sums: dict[str, np.ndarray] = {}
+  inputs = _INPUTS | (_FUSED if FAMILIES[policy.config.family].fused else {})
   for done, tokens in enumerate(rows):
     progress(done)
     for i, layer in enumerate(layers(policy, params, tokens)):
-      for field, matrices in _INPUTS.items():
+      for field, matrices in inputs.items():
         wide = getattr(layer, field).astype(jnp.float32)
         total = np.asarray(jnp.abs(wide).sum(0), np.float64)
         for matrix in matrices:

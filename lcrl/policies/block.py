@@ -14,21 +14,29 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from lcrl.policies.config import Config
+from lcrl.policies.config import Config, Rope
 
 
 class Norm(nn.Module):
-  """x / rms(x) * scale over the last axis, in float32 or wider."""
+  """x / rms(x) * (offset + scale) over the last axis, in float32 or wider."""
 
   eps: float
+  offset: float = 0.0
 
   @nn.compact
   def __call__(self, x):
-    named: Any = nn.with_logical_partitioning(nn.initializers.ones, ("norm",))
+    start = nn.initializers.constant(1.0 - self.offset) if self.offset else nn.initializers.ones
+    named: Any = nn.with_logical_partitioning(start, ("norm",))
     wide = x.astype(at_least_float32(x.dtype))
     scale: jax.Array = self.param("scale", named, x.shape[-1:], wide.dtype)
     wide = wide * jax.lax.rsqrt(jnp.mean(wide**2, axis=-1, keepdims=True) + self.eps)
+    scale = scale.astype(wide.dtype) + self.offset if self.offset else scale
     return (wide * _lift(scale, x.ndim)).astype(x.dtype)
+
+
+def norm(c: Config, **options) -> Norm:
+  """A norm of this model."""
+  return Norm(c.norm_eps, c.norm_offset, **options)
 
 
 class Dense(nn.Module):
@@ -111,16 +119,22 @@ def layer(c: Config, do: Projections, x: jax.Array, attend: Callable) -> tuple[j
 
     x += out(attend(heads(norm(x))));  x += down(act(gate(norm(x))) * up(norm(x)))
 
-  `attend(heads) -> (values, kept)` rotates queries and keys and decides what the queries see.
+  `Config.norms` says whether it is so, or what is added has a norm, or both. `attend(heads) ->
+  (values, kept)` rotates queries and keys and decides what the queries see.
   """
-  heads = do.heads(do.norm("attention_norm", x))
+  before = lambda name, y: y if c.norms == "post" else do.norm(name, y)
+  after = lambda name, y: y if c.norms == "pre" else do.norm(name, y)
+  heads = do.heads(before("attention_norm", x))
   if c.qk_norm:
     q, k, v = do.split(heads)
-    heads = do.join(do.norm("query_norm", q), do.norm("key_norm", k), v)
+    whole = c.qk_norm_over == "projection"
+    flat = lambda y: y.reshape(*x.shape[:-1], -1) if whole else y
+    q, k = (do.norm(f"{of}_norm", flat(y)).reshape(y.shape) for of, y in (("query", q), ("key", k)))
+    heads = do.join(q, k, v)
   values, kept = attend(heads)
-  x = x + do.dense("out", values.reshape(*x.shape[:-1], -1))
-  gate, up = do.gate_up(do.norm("mlp_norm", x))
-  return x + do.dense("down", gated(c, gate, up)), kept
+  x = x + after("attention_post_norm", do.dense("out", values.reshape(*x.shape[:-1], -1)))
+  gate, up = do.gate_up(before("mlp_norm", x))
+  return x + after("mlp_post_norm", do.dense("down", gated(c, gate, up))), kept
 
 
 def gated(c: Config, gate, up):
@@ -130,7 +144,8 @@ def gated(c: Config, gate, up):
 
 def embed(c: Config, params, tokens):
   """tokens [...] -> [..., D] in the dtype of the computation."""
-  return params["embed"][tokens].astype(c.dtype)
+  x = params["embed"][tokens].astype(c.dtype)
+  return x if c.embed_scale == 1 else x * c.embed_scale
 
 
 def head_logits(c: Config, hidden, head):
@@ -164,7 +179,7 @@ class Block(nn.Module):
       return Dense(c.hidden_size, (rows, "embed"), gain=depth_gain, name=name)(y)
 
     do = Projections(
-      norm=lambda name, y: Norm(c.norm_eps, name=name)(y),
+      norm=lambda name, y: norm(c, name=name)(y),
       heads=heads,
       split=lambda heads: heads,
       join=lambda *heads: heads,
@@ -174,12 +189,17 @@ class Block(nn.Module):
     return layer(c, do, x, lambda qkv: attend(*(rotate(y, rope) for y in qkv[:2]), qkv[2]))
 
 
-def rotation(c: Config, positions):
-  """cos and sin, [..., T, 1, head_dim / 2] in float32 or wider."""
-  dtype = at_least_float32(jnp.dtype(c.dtype))
-  frequencies = jnp.asarray(c.rope.frequencies(c.head_dim), dtype)
+def rotation(c: Config, positions, rope: Rope | None = None):
+  """cos and sin of `rope` or of the model's, [..., T, 1, head_dim / 2] in float32 or wider."""
+  rope, dtype = rope or c.rope, at_least_float32(jnp.dtype(c.dtype))
+  frequencies = jnp.asarray(rope.frequencies(c.head_dim), dtype)
   angles = positions[..., None, None].astype(dtype) * _lift(frequencies, positions.ndim + 2)
-  return jnp.cos(angles) * c.rope.amplitude(), jnp.sin(angles) * c.rope.amplitude()
+  return jnp.cos(angles) * rope.amplitude(), jnp.sin(angles) * rope.amplitude()
+
+
+def rotations(c: Config, positions) -> dict[Rope, tuple[jax.Array, jax.Array]]:
+  """`rotation` for each kind of rotary positions that layers have."""
+  return {rope: rotation(c, positions, rope) for rope in dict.fromkeys(rope for _, rope in c.kinds)}
 
 
 def rotate(x, rope):

@@ -17,7 +17,8 @@ class Rope:
   """Rotary positions, and the trick that stretches them past the length of pre-training.
 
   `scaling` is "default", "linear" (every frequency divided by `factor`), "llama3" (only the slow
-  ones) or "yarn" (arXiv:2309.00071, also scales the attention through cos and sin).
+  ones) or "yarn" (arXiv:2309.00071, also scales the attention through cos and sin). "none" turns
+  nothing: such a layer does not know where its keys stand.
   """
 
   theta: float = 10_000.0
@@ -36,6 +37,8 @@ class Rope:
     base = self.theta ** -(np.arange(0, head_dim, 2) / head_dim)
     if self.scaling == "default":
       return base
+    if self.scaling == "none":
+      return 0 * base
     if self.scaling == "linear":
       return base / self.factor
     if self.scaling == "llama3":
@@ -48,7 +51,9 @@ class Rope:
       low, high = max(low, 0), min(high, head_dim - 1)
       keep = 1 - (np.arange(head_dim / 2) - low) / max(high - low, 1e-3)
     else:
-      raise ValueError(f"Unknown rope scaling {self.scaling!r}: default, linear, llama3 or yarn.")
+      raise ValueError(
+        f"Unknown rope scaling {self.scaling!r}: default, linear, llama3, yarn or none."
+      )
     keep = np.clip(keep, 0, 1)
     return keep * base + (1 - keep) * base / self.factor
 
@@ -66,6 +71,10 @@ class Rope:
     return head_dim * math.log(turns) / (2 * math.log(self.theta))
 
 
+NO_ROPE = Rope(scaling="none")
+NORMS = ("pre", "post", "sandwich")
+
+
 def softmax_scale(head_dim: int, scale: float | None = None) -> float:
   """What attention multiplies q k^T with: `scale`, or 1 / sqrt(head_dim) for None."""
   return head_dim**-0.5 if scale is None else scale
@@ -76,9 +85,9 @@ OPTIONS = ("dtype", "remat", "unroll", "attention", "decoding")  # fields of Con
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-  """One pre-norm decoder with grouped queries, rotary positions and a gated MLP.
+  """One decoder with grouped queries, rotary positions and a gated MLP.
 
-  Llama, Mistral, Qwen2, Qwen3 and SmolLM2 differ in these fields only.
+  All families differ in these fields only.
   """
 
   vocab_size: Count
@@ -97,6 +106,11 @@ class Config:
   activation: str = "silu"  # of the MLP's gate, a name in block.ACTIVATIONS
   query_scale: float | None = None  # of products of queries and keys; None: 1 / sqrt(head_dim)
   windows: tuple[int | None, ...] | None = None  # per layer: a query sees that many keys; None: all
+  ropes: tuple[Rope, ...] | None = None  # per layer, where they differ; None: all have `rope`
+  norms: str = "pre"  # of what attention and MLP read ("pre"), of what they add ("post"), or both
+  norm_offset: float = 0.0  # added to the scale of every norm
+  qk_norm_over: str = "head"  # or "projection": all queries, or all keys, of a token have one norm
+  embed_scale: float = 1.0  # of embeddings as the first layer reads them
   attention_softcap: float | None = None
   logit_softcap: float | None = None
   max_length: int = 2048
@@ -110,6 +124,12 @@ class Config:
   @property
   def attention_scale(self) -> float:
     return softmax_scale(self.head_dim, self.query_scale)
+
+  @property
+  def kinds(self) -> tuple[tuple[int | None, Rope], ...]:
+    """The window and the rotary positions of each layer."""
+    windows, ropes = self.windows or (None,) * self.layers, self.ropes or (self.rope,) * self.layers
+    return tuple(zip(windows, ropes, strict=True))
 
   def __post_init__(self):
     for name in (
@@ -128,8 +148,16 @@ class Config:
       raise ValueError(f"heads={self.heads} is not a multiple of kv_heads={self.kv_heads}.")
     if self.head_dim % 2:
       raise ValueError(f"head_dim={self.head_dim} must be even for rotary positions.")
-    if self.windows is not None and len(self.windows) != self.layers:
-      raise ValueError(f"windows has {len(self.windows)} entries for layers={self.layers}.")
+    for name in ("windows", "ropes"):
+      per_layer = getattr(self, name)
+      if per_layer is not None and len(per_layer) != self.layers:
+        raise ValueError(f"{name} has {len(per_layer)} entries for layers={self.layers}.")
+    if self.norms not in NORMS:
+      raise ValueError(f"norms={self.norms!r} is not one of {', '.join(NORMS)}.")
+    if self.qk_norm_over not in ("head", "projection"):
+      raise ValueError(f"qk_norm_over={self.qk_norm_over!r} is neither head nor projection.")
+    if not self.embed_scale > 0:
+      raise ValueError(f"embed_scale={self.embed_scale} must be above 0.")
     if self.query_scale is not None and not self.query_scale > 0:
       raise ValueError(f"query_scale={self.query_scale} must be above 0.")
     if not jnp.issubdtype(jnp.dtype(self.dtype), jnp.floating):

@@ -20,7 +20,7 @@ from lcrl.mesh import tensor_shards
 from lcrl.policies import cache as plain
 from lcrl.policies import tpu_pages, triton_decode, triton_pages
 from lcrl.policies.attention import attention, options_of
-from lcrl.policies.block import Norm, Projections, embed, layer, merged, rotate, rotation
+from lcrl.policies.block import Projections, embed, layer, merged, norm, rotate, rotations
 from lcrl.policies.cache import Cache, Prompts, write_prompts
 from lcrl.policies.config import Config
 
@@ -74,7 +74,9 @@ KERNELS = {  # by the name in `Config.decoding`
 # Logical axes of a layer of the copy: K key heads, each with its queries, its key and its value.
 _AXES: dict[str, dict[str, tuple[str, ...]]] = {
   "attention_norm": {"scale": ("norm",)},
+  "attention_post_norm": {"scale": ("norm",)},
   "mlp_norm": {"scale": ("norm",)},
+  "mlp_post_norm": {"scale": ("norm",)},
   "query_norm": {"scale": ("norm",)},
   "key_norm": {"scale": ("norm",)},
   "qkv": {"kernel": ("embed", "kv_heads", "part", "size"), "bias": ("kv_heads", "part", "size")},
@@ -125,9 +127,10 @@ def prefill(c: Config, params, tokens, lengths, cache: Cache) -> tuple[jax.Array
     cache: B rows with room for P tokens or more.
   Returns: the state of each last token [B, D], and the cache.
   """
-  rope = rotation(c, jax.lax.broadcasted_iota(jnp.int32, tokens.shape, 1))
+  ropes = rotations(c, jax.lax.broadcasted_iota(jnp.int32, tokens.shape, 1))
 
-  def attend(window, layer_cache, _, qkv):
+  def attend(kind, layer_cache, _, qkv):
+    window, rope = kind[0], ropes[kind[1]]
     q, k, v = rotate(_queries(qkv), rope), rotate(qkv[..., -2, :], rope), qkv[..., -1, :]
     return attention(q, k, v, window=window, **options_of(c)), write_prompts(layer_cache, k, v)
 
@@ -165,11 +168,11 @@ def decode(
   """
   at = positions if at is None else at
   live = jnp.ones(tokens.shape, bool) if live is None else live
-  rope = rotation(c, positions[:, None])
+  ropes = rotations(c, positions[:, None])
   lengths = prompts and prompts.lengths
 
-  def attend(window, layer_cache, prompt, qkv):
-    kernel = KERNELS[c.decoding]
+  def attend(kind, layer_cache, prompt, qkv):
+    kernel, window = KERNELS[c.decoding], kind[0]
 
     def of_heads(by_head, whole):
       (qkv, own, prompt), (rope, at, live, lengths, table) = by_head, whole
@@ -178,7 +181,7 @@ def decode(
       return kernel.attend(c, qkv, rope, own, at, live, prompt, lengths, window, read_length)
 
     run = _over_heads(of_heads) if kernel.by_heads else of_heads
-    return run((qkv, layer_cache, prompt), (rope, at, live, lengths, table))
+    return run((qkv, layer_cache, prompt), (ropes[kind[1]], at, live, lengths, table))
 
   return _through(c, params, tokens, cache, attend, prompts and prompts.layers)
 
@@ -196,19 +199,19 @@ def _over_heads(run: Callable) -> Callable:
 
 
 def _through(c: Config, params, tokens, cache, attend, prompts=None):
-  """All layers and the last norm. `attend(window, cache, prompt, qkv) -> (values, cache)`, of a
-  layer each."""
+  """All layers and the last norm. `attend(kind, cache, prompt, qkv) -> (values, cache)`, of a layer
+  each; `kind` is one of `Config.kinds`."""
 
   @partial(jax.jit, static_argnums=0)  # traced and lowered once, not once a layer
-  def one_layer(window, params, x, layer_cache, prompt):
-    return layer(c, _projections(c, params), x, partial(attend, window, layer_cache, prompt))
+  def one_layer(kind, params, x, layer_cache, prompt):
+    return layer(c, _projections(c, params), x, partial(attend, kind, layer_cache, prompt))
 
-  windows, prompts = c.windows or (None,) * c.layers, prompts or (None,) * c.layers
+  prompts = prompts or (None,) * c.layers
   x, new = embed(c, params, tokens), []
-  for window, weights, layer_cache, prompt in zip(
-    windows, params["layers"], cache, prompts, strict=True
+  for kind, weights, layer_cache, prompt in zip(
+    c.kinds, params["layers"], cache, prompts, strict=True
   ):
-    x, layer_cache = one_layer(window, weights, x, layer_cache, prompt)
+    x, layer_cache = one_layer(kind, weights, x, layer_cache, prompt)
     new.append(layer_cache)
   return _norm(c, params["norm"], x), tuple(new)
 
@@ -238,7 +241,7 @@ def _projections(c: Config, params) -> Projections:
 
 
 def _norm(c: Config, params, x):
-  return Norm(c.norm_eps).apply({"params": params}, x)
+  return norm(c).apply({"params": params}, x)
 
 
 def _queries(qkv):

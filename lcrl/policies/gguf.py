@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 
 from lcrl.policies.config import Rope
+from lcrl.policies.families import FAMILIES
 from lcrl.policies.fields import Fields
 from lcrl.policies.gguf_file import File, Tensor, read_file
-from lcrl.policies.hf_config import ARCHITECTURES
+from lcrl.policies.gguf_layouts import LAYOUTS, Layout, own_fields
 from lcrl.policies.tensors import Tensors
 
 _MODULES = {
@@ -82,13 +83,16 @@ def read_gguf(path: Path) -> tuple[dict[str, Any], Tensors]:
     ValueError: the file is damaged, or a field is missing, of the wrong kind or not supported.
   """
   meta, found = open_gguf(path)
-  raw = _config(Fields(meta, str(path)), found)
-  named = {_hf_name(name): t for name, t in found.items() if name != "rope_freqs.weight"}
+  raw, layout = _config(Fields(meta, str(path)), found)
+  named = {_hf_name(name, layout): t for name, t in found.items() if name != "rope_freqs.weight"}
   shapes = {name: t.shape for name, t in named.items()}
 
   def read(name: str, index) -> np.ndarray:
     values = named[name].values()
-    if raw["model_type"] in ("llama", "mistral"):
+    offset = FAMILIES[raw["model_type"]].fixed.get("norm_offset")
+    if offset and name.endswith("norm.weight"):
+      values = values - np.float32(offset)
+    if layout.interleaved:
       if ".q_proj." in name:
         values = _rotate_half_order(values, raw["num_attention_heads"])
       if ".k_proj." in name:
@@ -98,9 +102,10 @@ def read_gguf(path: Path) -> tuple[dict[str, Any], Tensors]:
   return raw, Tensors(str(path), shapes, read)
 
 
-def _config(meta: Fields, tensors: Mapping[str, Tensor]) -> dict[str, Any]:
-  """config.json from the metadata."""
+def _config(meta: Fields, tensors: Mapping[str, Tensor]) -> tuple[dict[str, Any], Layout]:
+  """config.json from the metadata, and how tensors are stored."""
   family = _family(meta)
+  layout = LAYOUTS[family]
   c = Fields(_of_family(meta, family), meta.where)
   key = lambda name: f"{family}.{name}"
   hidden, heads = c.whole(key("embedding_length")), c.whole(key("attention.head_count"))
@@ -109,14 +114,16 @@ def _config(meta: Fields, tensors: Mapping[str, Tensor]) -> dict[str, Any]:
   for other in ("rope.dimension_count", "attention.value_length"):
     if c.whole(key(other), head_dim) != head_dim:
       raise c.refuse(key(other), f"is not supported with heads of {head_dim}")
-  window = c.whole(key("attention.sliding_window"), None)
-  if window and family not in ("llama", "mistral"):
+  window = c.whole(
+    key("attention.sliding_window"), layout.window, least=0 if family == "phi3" else 1
+  )
+  if window and layout.slides is None:
     raise c.refuse(key("attention.sliding_window"), f"is not supported for {family}")
   embedding = tensors.get("token_embd.weight")
   if embedding is None or len(embedding.shape) != 2:
     raise ValueError(f"{meta.where}: tensor token_embd.weight is missing or no matrix.")
-  return {
-    "model_type": "mistral" if family == "llama" and window else family,
+  raw = {
+    "model_type": layout.slides if window else layout.family,
     "vocab_size": embedding.shape[0],
     "hidden_size": hidden,
     "num_hidden_layers": c.whole(key("block_count")),
@@ -126,10 +133,11 @@ def _config(meta: Fields, tensors: Mapping[str, Tensor]) -> dict[str, Any]:
     "intermediate_size": c.whole(key("feed_forward_length")),
     "rms_norm_eps": c.positive(key("attention.layer_norm_rms_epsilon")),
     "max_position_embeddings": c.whole(key("context_length")),
-    "sliding_window": window,
+    "sliding_window": window or None,
     "tie_word_embeddings": "output.weight" not in tensors,
     "rope_parameters": _rope(c, family, head_dim, tensors.get("rope_freqs.weight")),
   }
+  return raw | own_fields(c, family, raw), layout
 
 
 def _family(meta: Fields) -> str:
@@ -139,8 +147,8 @@ def _family(meta: Fields) -> str:
   if meta.values.get("split.count", 1) not in (0, 1):
     raise meta.refuse("split.count", "is not supported: the file is one part of a model")
   family = meta.text("general.architecture")
-  if family not in ARCHITECTURES:
-    known = ", ".join(ARCHITECTURES)
+  if family not in LAYOUTS:
+    known = ", ".join(LAYOUTS)
     raise ValueError(f"{meta.where}: unknown architecture {family!r}, known are {known}.")
   return family
 
@@ -154,9 +162,10 @@ def _of_family(meta: Fields, family: str) -> dict[str, Any]:
     if isinstance(value, list) and value and all(x == value[0] for x in value):
       value = value[0]
     name = key.removeprefix(f"{family}.")
-    if name in _NEUTRAL and value not in _NEUTRAL[name]:
+    own = name in LAYOUTS[family].reads
+    if name in _NEUTRAL and not own and value not in _NEUTRAL[name]:
       raise meta.refuse(key, f"is not supported, only {_NEUTRAL[name][0]!r}")
-    if not (name in _NEUTRAL or _READ.fullmatch(name)):
+    if not (own or name in _NEUTRAL or _READ.fullmatch(name)):
       raise meta.refuse(key, "is not supported: it may change what the model computes")
     fields[key] = value
   return fields
@@ -201,11 +210,12 @@ def _llama3_rope(tensor: Tensor, theta: float, head_dim: int, where: str) -> dic
   }
 
 
-def _hf_name(name: str) -> str:
+def _hf_name(name: str, layout: Layout) -> str:
   """`blk.3.attn_q.weight` -> `model.layers.3.self_attn.q_proj.weight`; others stay as they are."""
   *module, leaf = name.split(".")
-  if len(module) == 3 and module[0] == "blk" and module[2] in _MODULES:
-    return f"model.layers.{module[1]}.{_MODULES[module[2]]}.{leaf}"
+  modules = {**_MODULES, **layout.modules}
+  if len(module) == 3 and module[0] == "blk" and module[2] in modules:
+    return f"model.layers.{module[1]}.{modules[module[2]]}.{leaf}"
   if len(module) == 1 and module[0] in _TOP:
     return f"{_TOP[module[0]]}.{leaf}"
   return name

@@ -1,4 +1,6 @@
-"""The tokenizer in a GGUF file's metadata: byte-level BPE, rebuilt with `tokenizers`."""
+"""The tokenizer in a GGUF file's metadata, rebuilt with `tokenizers`: byte-level BPE, or Gemma's,
+which is BPE of characters with bytes for those that it does not know.
+"""
 
 from __future__ import annotations
 
@@ -28,6 +30,7 @@ _WORDS = {
   "qwen2": r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}"
   r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+",
 }
+_WORDS |= dict.fromkeys(("dbrx", "smaug-bpe"), _WORDS["llama-bpe"])
 
 
 def read_gguf_tokenizer(path: Path) -> tuple[Tokenizer, dict[str, Any], dict[str, Any]]:
@@ -37,16 +40,25 @@ def read_gguf_tokenizer(path: Path) -> tuple[Tokenizer, dict[str, Any], dict[str
     ValueError: by the field of the metadata, for one that is missing or not as the format has it.
   """
   fields = _Fields(path, metadata(open_gguf(path)))
-  if (model := fields.get("model", str)) != "gpt2":
-    raise ValueError(f"{path}: tokenizer.ggml.model={model!r} is not byte-level BPE (gpt2).")
+  model = fields.get("model", str)
+  by_scores = model == "llama" and not fields.get("add_space_prefix", bool, True)
+  if model != "gpt2" and not by_scores:
+    raise ValueError(
+      f"{path}: tokenizer.ggml.model={model!r} is not supported, only byte-level BPE (gpt2), and "
+      "'llama' where add_space_prefix is false."
+    )
   tokens = fields.texts("tokens")
-  core = _core(fields, tokens)
+  core = _core_of_scores(fields, tokens) if by_scores else _core(fields, tokens)
   kinds = fields.get("token_type", list)
   if len(kinds) != len(tokens):
     raise fields.wrong("token_type", f"has {len(kinds)} entries for {len(tokens)} tokens")
-  for token, kind in zip(tokens, kinds, strict=True):
-    if kind in (_CONTROL, _USER_DEFINED):
-      core.add_tokens([AddedToken(token, normalized=False, special=kind == _CONTROL)])
+  core.add_tokens(  # all at once: each call builds its index of all of them
+    [
+      AddedToken(token, normalized=False, special=kind == _CONTROL)
+      for token, kind in zip(tokens, kinds, strict=True)
+      if kind in (_CONTROL, _USER_DEFINED)
+    ]
+  )
 
   names = {"bos": "bos", "eos": "eos", "unknown": "unk", "padding": "pad"}
   given = {short: fields.token(f"{long}_token_id", tokens) for long, short in names.items()}
@@ -117,6 +129,35 @@ def _core(fields: _Fields, tokens: list[str]) -> Tokenizer:
   core.decoder = decoders.ByteLevel()
   if kind == "qwen2":
     core.normalizer = normalizers.NFC()
+  return core
+
+
+def _core_of_scores(fields: _Fields, tokens: list[str]) -> Tokenizer:
+  """Of a SentencePiece model: a pair merges the earlier, the higher the score of the result."""
+  scores = fields.get("scores", list)
+  if len(scores) != len(tokens) or not all(isinstance(x, float) for x in scores):
+    raise fields.wrong("scores", f"must hold a number for each of {len(tokens)} tokens")
+  vocab = {token: i for i, token in enumerate(tokens)}
+  unknown = fields.token("unknown_token_id", tokens)
+  merges = [
+    (-score, i, (token[:cut], token[cut:]))
+    for i, (token, score) in enumerate(zip(tokens, scores, strict=True))
+    for cut in range(1, len(token))
+    if token[:cut] in vocab and token[cut:] in vocab
+  ]
+  core = Tokenizer(
+    models.BPE(
+      vocab,
+      [pair for *_, pair in sorted(merges)],
+      unk_token=None if unknown is None else tokens[unknown],
+      fuse_unk=True,
+      byte_fallback=True,
+    )
+  )
+  core.normalizer = normalizers.Replace(" ", "▁")
+  core.decoder = decoders.Sequence(
+    [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()]
+  )
   return core
 
 

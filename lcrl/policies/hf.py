@@ -19,6 +19,7 @@ from safetensors.numpy import save_file
 from lcrl.policies.folder import INDEX, open_folder, read_json
 from lcrl.policies.gguf import read_gguf
 from lcrl.policies.hf_config import read_config, write_config
+from lcrl.policies.hf_text import text_tensors
 from lcrl.policies.hub import local_path
 from lcrl.policies.tensors import assemble, check_sizes, disassemble
 from lcrl.policies.transformer import Policy, make
@@ -63,6 +64,8 @@ def pretrained(
   runtime = {"dtype": dtype, "remat": remat, "unroll": unroll, "attention": attention}
   where = str(path if is_gguf else path / "config.json")
   config = read_config(raw, where, **runtime)
+  if raw["model_type"] == "gemma3":
+    tensors = text_tensors(tensors)
   check_sizes(config, tensors, where)
   policy = make(config)
 

@@ -8,17 +8,13 @@ from collections.abc import Mapping
 from typing import Any
 
 from lcrl.policies.config import OPTIONS, Config
+from lcrl.policies.families import FAMILIES
 from lcrl.policies.fields import Fields
-from lcrl.policies.hf_rope import read_rope, write_rope
+from lcrl.policies.hf_layers import read_ropes, read_windows, unsaid, write_layers
+from lcrl.policies.hf_text import text_config
 
 Json = dict[str, Any]
 
-ARCHITECTURES = {
-  "llama": "LlamaForCausalLM",  # SmolLM2, too
-  "mistral": "MistralForCausalLM",
-  "qwen2": "Qwen2ForCausalLM",
-  "qwen3": "Qwen3ForCausalLM",
-}
 _NEUTRAL: dict[str, tuple[Any, ...]] = {  # what the decoder does; other values are refused by name
   "hidden_act": ("silu", "swish"),
   "attention_bias": (False,),
@@ -57,6 +53,7 @@ _HARMLESS = re.compile(  # nothing that the forward pass computes with
   top_k | top_p | typical_p | repetition_penalty | length_penalty | no_repeat_ngram_size |
   encoder_no_repeat_ngram_size | bad_words_ids | num_return_sequences | remove_invalid_values |
   exponential_decay_length_penalty | suppress_tokens | begin_suppress_tokens
+  | cache_implementation
   | dual_chunk_attention_config  # read by vLLM alone, of the 1M models of Qwen2.5
   | _.* | unsloth_.* | transformers.* | .*_token | .*_token_ids? | .*_dropout | .*_pdrop
   """,
@@ -77,21 +74,22 @@ def read_config(raw: Mapping[str, Any], where: str, **runtime: Any) -> Config:
   """
   if not isinstance(raw, Mapping):
     raise ValueError(f"{where} is not a JSON object.")
-  c = Fields(raw, where)
+  c = Fields(text_config(raw, where), where)
   family = c.text("model_type")
-  if family not in ARCHITECTURES:
-    raise ValueError(
-      f"{where}: unknown architecture {family!r}, known are {', '.join(ARCHITECTURES)}."
-    )
+  if family not in FAMILIES:
+    raise ValueError(f"{where}: unknown architecture {family!r}, known are {', '.join(FAMILIES)}.")
   _refuse_unknown(c, family)
+  own = FAMILIES[family].unsaid
   hidden, heads = c.whole("hidden_size"), c.whole("num_attention_heads")
   layers = c.whole("num_hidden_layers", most=10_000)
-  head_dim = c.whole("head_dim", None) or (128 if family == "qwen3" else hidden // heads)
+  head_dim = c.whole("head_dim", None) or own.get("head_dim", hidden // heads)
   kv_heads = c.whole("num_key_value_heads", heads)
   if heads % kv_heads:
     raise c.refuse("num_attention_heads", f"is not a multiple of num_key_value_heads={kv_heads}")
   if head_dim < 2 or head_dim % 2:
     raise ValueError(f"{where}: head_dim={head_dim} must be even for rotary positions.")
+  windows = read_windows(c, family, layers)
+  rope, ropes = read_ropes(c, family, windows)
   return Config(
     family=family,
     vocab_size=c.whole("vocab_size"),
@@ -101,13 +99,14 @@ def read_config(raw: Mapping[str, Any], where: str, **runtime: Any) -> Config:
     kv_heads=kv_heads,
     head_dim=head_dim,
     mlp_size=c.whole("intermediate_size"),
-    rope=read_rope(c),
-    norm_eps=c.positive("rms_norm_eps", 1e-6),
-    qkv_bias=family == "qwen2",
-    qk_norm=family == "qwen3",
-    tied=c.flag("tie_word_embeddings", False),
-    windows=_read_windows(c, family, layers),
+    rope=rope,
+    norm_eps=c.positive("rms_norm_eps", own.get("rms_norm_eps", 1e-6)),
+    tied=c.flag("tie_word_embeddings", own.get("tie_word_embeddings", False)),
+    windows=windows,
+    ropes=ropes,
     max_length=c.whole("max_position_embeddings", 2048),
+    **FAMILIES[family].fixed,
+    **(_read_gemma(c, family, hidden, head_dim) if family.startswith("gemma") else {}),
     **runtime,
   )
 
@@ -119,11 +118,10 @@ def write_config(config: Config) -> Json:
     ValueError: the family cannot say one of the fields, which the error names.
   """
   c = config
-  if c.family not in ARCHITECTURES:
-    raise ValueError(f"family={c.family!r} is not one of {', '.join(ARCHITECTURES)}.")
-  rope = write_rope(c.rope)
+  if c.family not in FAMILIES:
+    raise ValueError(f"family={c.family!r} is not one of {', '.join(FAMILIES)}.")
   raw = {
-    "architectures": [ARCHITECTURES[c.family]],
+    "architectures": [FAMILIES[c.family].architecture],
     "model_type": c.family,
     "vocab_size": c.vocab_size,
     "hidden_size": c.hidden_size,
@@ -136,10 +134,8 @@ def write_config(config: Config) -> Json:
     "rms_norm_eps": c.norm_eps,
     "max_position_embeddings": c.max_length,
     "tie_word_embeddings": c.tied,
-    "rope_parameters": rope,
-    "rope_theta": c.rope.theta,
-    "rope_scaling": None if c.rope.scaling == "default" else rope,
-    **_write_windows(c),
+    **write_layers(c),
+    **(_write_gemma(c) if c.family.startswith("gemma") else {}),
   }
   options = {name: getattr(c, name) for name in OPTIONS}
   back = read_config(raw, "config.json", **options)
@@ -153,54 +149,38 @@ def write_config(config: Config) -> Json:
 
 
 def _refuse_unknown(c: Fields, family: str) -> None:
-  if (named := c.list_of(str, "architectures", None)) and ARCHITECTURES[family] not in named:
-    raise c.refuse("architectures", f"is not supported, only {ARCHITECTURES[family]!r}")
+  if (named := c.list_of(str, "architectures", None)) and FAMILIES[
+    family
+  ].architecture not in named:
+    raise c.refuse("architectures", f"is not supported, only {FAMILIES[family].architecture!r}")
+  neutral, reads = {**_NEUTRAL, **FAMILIES[family].neutral}, FAMILIES[family].reads
   for key, value in c.values.items():
-    if key in _NEUTRAL and value is not None and value not in _NEUTRAL[key]:
-      raise c.refuse(key, f"is not supported, only {_NEUTRAL[key][0]!r}")
-    known = key in _NEUTRAL or _READ.fullmatch(key) or _HARMLESS.fullmatch(key)
+    if key in neutral and value is not None and value not in neutral[key]:
+      raise c.refuse(key, f"is not supported, only {neutral[key][0]!r}")
+    known = key in neutral or key in reads or _READ.fullmatch(key) or _HARMLESS.fullmatch(key)
     if not known and value not in (None, "", [], {}):
       raise c.refuse(
         key, "is not supported: it may change what the model computes (remove it if it does not)"
       )
 
 
-def _read_windows(c: Fields, family: str, layers: int):
-  """One window a layer, or None where no layer has one."""
-  on = c.flag("use_sliding_window", None)
-  unsaid = None if family == "llama" or "sliding_window" in c.values else 4096
-  window = c.whole("sliding_window", unsaid)
-  if family == "mistral" and on is not None and on != (window is not None):
-    raise c.refuse("use_sliding_window", f"contradicts sliding_window={window}")
-  if family == "llama" and (on or (window and on is None)):
-    raise c.refuse("sliding_window", "is not supported for llama")
-  window = window if on or family == "mistral" else None
-  start = 0 if family == "mistral" else c.whole("max_window_layers", 28, least=0)
-  kinds = ["full_attention"] * layers
-  if window:
-    kinds[start:] = ["sliding_attention"] * (layers - min(start, layers))
-  given = c.list_of(str, "layer_types", kinds)
-  known = {"full_attention": None} | ({"sliding_attention": window} if window else {})
-  if unknown := sorted(set(given) - set(known)):
-    raise ValueError(f"{c.where}: layer_types: {unknown[0]!r} is not supported, only {[*known]}.")
-  if len(given) != layers:
-    raise ValueError(f"{c.where}: layer_types has {len(given)} entries for {layers} layers.")
-  if given != kinds and not family.startswith("qwen"):
-    raise c.refuse("layer_types", f"is not supported for {family} with sliding_window={window}")
-  windows = tuple(known[kind] for kind in given)
-  return windows if any(windows) else None
-
-
-def _write_windows(c: Config) -> Json:
-  windows = c.windows or (None,) * c.layers
-  window = max((w for w in windows if w), default=None)
-  if c.family == "llama":
-    return {}
-  if c.family == "mistral":
-    return {"sliding_window": window}
+def _read_gemma(c: Fields, family: str, hidden: int, head_dim: int) -> dict[str, Any]:
+  scalar = c.positive("query_pre_attn_scalar", 256)
+  cap = lambda key: c.positive(key, unsaid(c, family, key))
   return {
-    "use_sliding_window": window is not None,
-    "sliding_window": window,
-    "max_window_layers": sum(w is None for w in windows),
-    "layer_types": ["sliding_attention" if w else "full_attention" for w in windows],
+    "embed_scale": hidden**0.5,
+    "query_scale": None if scalar == head_dim else scalar**-0.5,
+    "attention_softcap": cap("attn_logit_softcapping"),
+    "logit_softcap": cap("final_logit_softcapping"),
+  }
+
+
+def _write_gemma(c: Config) -> Json:
+  scalar = round(c.attention_scale**-2, 9)
+  return {
+    "hidden_act": "gelu_pytorch_tanh",
+    "hidden_activation": "gelu_pytorch_tanh",
+    "query_pre_attn_scalar": int(scalar) if scalar == int(scalar) else scalar,
+    "attn_logit_softcapping": c.attention_softcap,
+    "final_logit_softcapping": c.logit_softcap,
   }

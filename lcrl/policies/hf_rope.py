@@ -40,13 +40,13 @@ _DEFAULTS = {"beta_fast": (32.0,), "beta_slow": (1.0,)}  # the others are needed
 _OUTSIDE = ("rope_theta", "original_max_position_embeddings", "partial_rotary_factor")
 
 
-def read_rope(c: Fields) -> Rope:
-  """What config.json says of rotary positions.
+def read_rope(c: Fields, theta: float = 10_000.0) -> Rope:
+  """What config.json says of rotary positions; `theta` where it gives none.
 
   Raises:
     ValueError: a parameter is missing, of the wrong kind, not supported or contradicts another.
   """
-  rope = Fields(_rope_fields(c), c.where)
+  rope = Fields(_rope_fields(c, theta), c.where)
   scaling = rope.text("rope_type")
   if scaling not in _KEYS:
     raise ValueError(f"{c.where}: rope scaling {scaling!r} is not one of {', '.join(_KEYS)}.")
@@ -73,7 +73,7 @@ def read_rope(c: Fields) -> Rope:
   return Rope(theta, scaling, **{_FIELDS[key]: value for key, value in read.items()})
 
 
-def _rope_fields(c: Fields) -> dict[str, Any]:
+def _rope_fields(c: Fields, theta: float) -> dict[str, Any]:
   """Rope parameters from the places where they may stand, which must agree.
 
   As in transformers, `rope_scaling` takes the place of `rope_parameters`. A plain one of the latter
@@ -87,7 +87,7 @@ def _rope_fields(c: Fields) -> dict[str, Any]:
     if old is not None and table.setdefault("rope_type", old) != old:
       raise c.refuse(name, f"gives two types, {old!r} and {table['rope_type']!r}")
   chosen = tables["rope_scaling"] or tables["rope_parameters"]
-  rope = {"rope_theta": 10_000.0, "rope_type": "default"} | outside | chosen
+  rope = {"rope_theta": theta, "rope_type": "default"} | outside | chosen
   for name, table in tables.items():
     for key, value in table.items():
       if rope.get(key) != value and (key, value) != ("rope_type", "default"):
@@ -99,7 +99,13 @@ def _rope_fields(c: Fields) -> dict[str, Any]:
 
 
 def write_rope(rope: Rope) -> dict[str, Any]:
-  """The table `rope_parameters`."""
+  """The table `rope_parameters`.
+
+  Raises:
+    ValueError: no file has such rotary positions.
+  """
+  if rope.scaling not in _KEYS:
+    raise ValueError(f"A folder cannot hold rope scaling {rope.scaling!r}.")
   scaling = {key: getattr(rope, _FIELDS[key]) for key in _KEYS[rope.scaling]}
   plain = {"rope_theta": rope.theta, "rope_type": rope.scaling}
   return plain | {key: value for key, value in scaling.items() if value is not None}

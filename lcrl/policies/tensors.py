@@ -6,7 +6,6 @@ per layer there.
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import math
 import os
@@ -19,29 +18,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from lcrl.policies.config import Config
+from lcrl.policies.leaves import TOP, Leaf, stored_leaves
 from lcrl.policies.transformer import Policy
 
 PyTree = Any
 Index = tuple[slice, ...]
-
-_TOP = {
-  ("embed",): "model.embed_tokens.weight",
-  ("norm", "scale"): "model.norm.weight",
-  ("head",): "lm_head.weight",
-}
-_MODULES = {
-  "attention_norm": "input_layernorm",
-  "query": "self_attn.q_proj",
-  "key": "self_attn.k_proj",
-  "value": "self_attn.v_proj",
-  "query_norm": "self_attn.q_norm",
-  "key_norm": "self_attn.k_norm",
-  "out": "self_attn.o_proj",
-  "mlp_norm": "post_attention_layernorm",
-  "gate": "mlp.gate_proj",
-  "up": "mlp.up_proj",
-  "down": "mlp.down_proj",
-}
 
 
 class Tensors(NamedTuple):
@@ -56,20 +37,6 @@ class Tensors(NamedTuple):
     return self.files.get(name, self.where)
 
 
-@dataclasses.dataclass(frozen=True)
-class _Leaf:
-  """Where one leaf of the tree stands on disk."""
-
-  names: tuple[str, ...]  # one per layer, if stacked
-  stacked: bool
-  transposed: bool
-
-  def shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
-    """That of each tensor on disk, from the leaf's."""
-    shape = shape[1:] if self.stacked else shape
-    return shape[::-1] if self.transposed else shape
-
-
 def assemble(policy: Policy, tensors: Tensors, dtype, shardings: PyTree = None) -> PyTree:
   """Params from named tensors; with `shardings`, each process reads its own slices.
 
@@ -78,7 +45,7 @@ def assemble(policy: Policy, tensors: Tensors, dtype, shardings: PyTree = None) 
   """
   tensors = one_head(tensors, policy.config.tied)
   shapes = jax.eval_shape(policy.init, jax.random.key(0))
-  leaves = _leaves(policy)
+  leaves = stored_leaves(policy)
   expected = {
     name: leaf.shape(x.shape)
     for leaf, x in zip(jax.tree.leaves(leaves), jax.tree.leaves(shapes), strict=True)
@@ -99,25 +66,13 @@ def assemble(policy: Policy, tensors: Tensors, dtype, shardings: PyTree = None) 
 
 def disassemble(policy: Policy, params: PyTree) -> Iterator[tuple[str, int, Callable]]:
   """(name, bytes, function that fetches the tensor), in the order of the tree."""
-  leaves = jax.tree.leaves(_leaves(policy))
-  for leaf, x in zip(leaves, jax.tree.leaves(params), strict=True):
+  parts: dict[str, list[tuple[Leaf, jax.Array, int]]] = {}
+  for leaf, x in zip(jax.tree.leaves(stored_leaves(policy)), jax.tree.leaves(params), strict=True):
     for layer, name in enumerate(leaf.names):
-      yield name, x.nbytes // len(leaf.names), functools.partial(_fetch, leaf, x, layer)
-
-
-def _leaves(policy: Policy) -> PyTree:
-  def locate(path, _):
-    keys = tuple(key.key for key in path)
-    transposed = keys[-1] in ("kernel", "head")
-    if keys in _TOP:
-      return _Leaf((_TOP[keys],), False, transposed)
-    _, module, leaf = keys
-    name = f"{_MODULES[module]}.{'bias' if leaf == 'bias' else 'weight'}"
-    names = tuple(f"model.layers.{i}.{name}" for i in range(policy.config.layers))
-    return _Leaf(names, True, transposed)
-
-  is_names = lambda x: isinstance(x, tuple)
-  return jax.tree_util.tree_map_with_path(locate, policy.axes, is_leaf=is_names)
+      parts.setdefault(name, []).append((leaf, x, layer))
+  for name, found in parts.items():
+    size = sum(x.nbytes // len(leaf.names) for leaf, x, _ in found)
+    yield name, size, functools.partial(_fetch, sorted(found, key=lambda part: part[0].rows or ()))
 
 
 def check_sizes(c: Config, tensors: Tensors, where: str) -> None:
@@ -145,7 +100,7 @@ def check_sizes(c: Config, tensors: Tensors, where: str) -> None:
 
 def one_head(tensors: Tensors, tied: bool) -> Tensors:
   """A tied matrix stands under either name; both names are one only if they hold the same."""
-  embed, head = _TOP["embed",], _TOP["head",]
+  embed, head = TOP["embed",], TOP["head",]
   if not tied or head not in tensors.shapes:
     return tensors
   shapes = dict(tensors.shapes)
@@ -197,12 +152,16 @@ def _check_memory(expected: dict[str, tuple[int, ...]], tensors: Tensors, dtype)
     )
 
 
-def _read(tensors: Tensors, leaf: _Leaf, dtype, index: Index) -> np.ndarray:
+def _read(tensors: Tensors, leaf: Leaf, dtype, index: Index) -> np.ndarray:
   """The part `index` of a leaf."""
   names = leaf.names
   if leaf.stacked:
     names, index = names[index[0]], index[1:]
   index = index[::-1] if leaf.transposed else index
+  if leaf.rows is not None:
+    first, end, _ = leaf.rows
+    start, stop, _ = index[0].indices(end - first)
+    index = (slice(first + start, first + stop), *index[1:])
   parts = [_finite(tensors, name, index, dtype) for name in names]
   parts = [part.T for part in parts] if leaf.transposed else parts
   return np.stack(parts) if leaf.stacked else parts[0]
@@ -223,6 +182,8 @@ def _finite(tensors: Tensors, name: str, index: Index, dtype) -> np.ndarray:
   return part
 
 
-def _fetch(leaf: _Leaf, x: jax.Array, layer: int) -> np.ndarray:
-  part = np.asarray(x[layer] if leaf.stacked else x)
-  return np.ascontiguousarray(part.T if leaf.transposed else part)
+def _fetch(parts: list[tuple[Leaf, jax.Array, int]]) -> np.ndarray:
+  """A tensor as it stands on disk, from the leaves that hold its rows."""
+  values = [np.asarray(x[layer] if leaf.stacked else x) for leaf, x, layer in parts]
+  values = [x.T if leaf.transposed else x for x, (leaf, *_) in zip(values, parts, strict=True)]
+  return np.ascontiguousarray(values[0] if len(values) == 1 else np.concatenate(values))

@@ -19,12 +19,13 @@ from lcrl.policies.attention import attention, check_name, options_of, segment_s
 from lcrl.policies.block import (
   ACTIVATIONS,
   Block,
-  Norm,
   as_it_lies,
   at_least_float32,
   embed,
   head_logits,
+  norm,
   rotation,
+  rotations,
 )
 from lcrl.policies.cache import Cache
 from lcrl.policies.config import Config
@@ -128,7 +129,7 @@ def _init_boxed(c: Config, key):
   params = {
     "embed": rows(keys[0], (c.vocab_size, c.hidden_size), at_least_float32(dtype)),
     "layers": jax.vmap(init)(jax.random.split(keys[1], c.layers)),
-    "norm": Norm(c.norm_eps).init(key, x)["params"],
+    "norm": norm(c).init(key, x)["params"],
   }
   if not c.tied:
     params["head"] = columns(keys[2], (c.hidden_size, c.vocab_size), at_least_float32(dtype))
@@ -149,38 +150,47 @@ def _hidden(c: Config, params, tokens, positions=None, segment_ids=None, branch_
   spans = None if segment_ids is None else segment_spans(segment_ids, branch_ids)
   parts = 1 if spans is None else sequence.shards()
   tokens, positions = (sequence.deal(x, parts) for x in (tokens, positions))
-  rope = rotation(c, positions)
+  ropes = rotations(c, positions)
   options = options_of(c) | {"spans": spans, "parts": parts}
 
-  def layer(x, params, window):
+  def layer(x, params, window, rope):
     attend = lambda q, k, v: (attention(q, k, v, window=window, **options), None)
     return Block(c).apply({"params": params}, x, rope, attend)
 
   x = embed(c, params, tokens)
   if c.unroll is True:
-    x = _unrolled(c, layer, x, _unstack_for_grad(c, params)["layers"])
+    x = _unrolled(c, layer, x, _unstack_for_grad(c, params)["layers"], ropes)
   else:
     cast = partial(_compute_dtype, c)
-    x = _scanned(c, layer, x, jax.tree.map(cast, params["layers"]))  # cast once, not in each pass
-  return Norm(c.norm_eps).apply({"params": params["norm"]}, x)
+    layers = jax.tree.map(cast, params["layers"])  # cast once, not in each pass
+    x = _scanned(c, layer, x, layers, ropes)
+  return norm(c).apply({"params": params["norm"]}, x)
 
 
-def _scanned(c: Config, layer, x, layers):
+def _scanned(c: Config, layer, x, layers, ropes):
   windows, uniform = _windows(c)
+  kinds, tables = list(ropes), list(ropes.values())
+  which, table = None, tables[0]
+  if len(kinds) > 1:
+    which = jnp.array([kinds.index(rope) for _, rope in c.kinds])
+    table = jax.tree.map(lambda *x: jnp.stack(x), *tables)
 
   def one(x, inputs):
-    params, window = inputs
-    return layer(x, params, uniform if window is None else window)
+    params, window, which = inputs
+    rope = table if which is None else jax.tree.map(lambda x: x[which], table)
+    return layer(x, params, uniform if window is None else window, rope)
 
-  return jax.lax.scan(REMAT[c.remat](one), x, (layers, windows))[0]
+  return jax.lax.scan(REMAT[c.remat](one), x, (layers, windows, which))[0]
 
 
-def _unrolled(c: Config, layer, x, layers):
-  windows = c.windows or (None,) * c.layers
+def _unrolled(c: Config, layer, x, layers, ropes):
   # jit, so that a layer is traced and lowered once, and not once for each layer
-  run = {w: jax.jit(REMAT[c.remat](partial(layer, window=w))) for w in {*windows}}
-  for window, params in zip(windows, layers, strict=True):
-    x, _ = run[window](x, params)
+  run = {
+    kind: jax.jit(REMAT[c.remat](partial(layer, window=kind[0], rope=ropes[kind[1]])))
+    for kind in dict.fromkeys(c.kinds)
+  }
+  for kind, params in zip(c.kinds, layers, strict=True):
+    x, _ = run[kind](x, params)
   return x
 
 

@@ -27,7 +27,7 @@ class Tiles(NamedTuple):
   """Sizes of blocks, and the launch of the first kernel."""
 
   span: int = 1024  # keys of a program, at least
-  keys: int = 64  # read at once; no more than a page
+  keys: int = 64  # read at once; no more than a page, and of heads beyond 128 fewer
   warps: int = 4
   stages: int = 2  # blocks of keys on their way
 
@@ -54,7 +54,7 @@ def attend(
   del read_length  # every row reads as far as its own keys go
   rows, heads, many, size = qkv.shape
   page, width = pool["k"].shape[2], table.shape[1]
-  keys = min(tiles.keys, page & -page)
+  keys = min(tiles.keys, max(tiles.keys * 128 // size, 16), page & -page)
   span = max(tiles.span, -(-width * page // MOST_PARTS))
   span += -span % keys
   parts, group = pl.cdiv(width * page, span), many - 2

@@ -26,9 +26,19 @@ MODULES = {
 }
 
 
-def _gguf_name(name):
+ARCHITECTURES = {"gemma3_text": "gemma3", "olmo3": "olmo2"}  # where llama.cpp has another name
+AFTER = {
+  "post_attention_layernorm": "post_attention_norm",
+  "pre_feedforward_layernorm": "ffn_norm",
+  "post_feedforward_layernorm": "post_ffw_norm",
+}
+FUSED = {"self_attn.qkv_proj": "attn_qkv", "mlp.gate_up_proj": "ffn_up"}
+
+
+def _gguf_name(name, arch):
   name = name.replace("model.layers.", "blk.")
-  return functools.reduce(lambda n, pair: n.replace(*pair), MODULES.items(), name)
+  modules = MODULES | FUSED | (AFTER if arch in ("gemma2", "gemma3", "olmo2") else {})
+  return functools.reduce(lambda n, pair: n.replace(*pair), modules.items(), name)
 
 
 def _write(
@@ -38,7 +48,10 @@ def _write(
   or takes their place."""
   folder = FIXTURES / "models" / name
   raw = json.loads((folder / "config.json").read_text())
-  arch, heads, kv_heads = raw["model_type"], raw["num_attention_heads"], raw["num_key_value_heads"]
+  arch = ARCHITECTURES.get(raw["model_type"], raw["model_type"])
+  heads, kv_heads = raw["num_attention_heads"], raw["num_key_value_heads"]
+  both = raw["rope_parameters"]
+  rope = both.get("full_attention", both)
   out = gguf.GGUFWriter(path, arch)
   out.add_block_count(raw["num_hidden_layers"])
   out.add_context_length(raw["max_position_embeddings"])
@@ -48,13 +61,19 @@ def _write(
   out.add_head_count_kv(kv_heads)
   out.add_layer_norm_rms_eps(raw["rms_norm_eps"])
   out.add_key_length(raw.get("head_dim", raw["hidden_size"] // heads))
-  out.add_rope_freq_base(theta or raw["rope_parameters"]["rope_theta"])
-  rope = raw["rope_parameters"]
+  out.add_rope_freq_base(theta or rope["rope_theta"])
   if "factor" in rope and divisors is None:
     out.add_rope_scaling_type(gguf.RopeScalingType(rope["rope_type"]))
     out.add_rope_scaling_factor(rope["factor"])
     if length := rope.get("original_max_position_embeddings"):
       out.add_rope_scaling_orig_ctx_len(length)
+  if raw.get("sliding_window") and arch != "mistral" and not arch.startswith("qwen"):
+    out.add_sliding_window(raw["sliding_window"])
+  for name in ("attn_logit_softcapping", "final_logit_softcapping"):
+    if raw.get(name):
+      out.add_float32(f"{arch}.{name}", raw[name])
+  if arch == "gemma3":
+    out.add_float32("gemma3.rope.freq_base_swa", both["sliding_attention"]["rope_theta"])
   for key, value in meta.items():
     key = key.replace("__", ".") if "__" in key else f"{arch}.{key}"
     out.kv_data[0].pop(key, None)
@@ -64,15 +83,19 @@ def _write(
   if tokenizer:
     tokenizer(out)
   for key, value in load_file(folder / "model.safetensors").items():
-    if arch == "llama" and (".q_proj." in key or ".k_proj." in key):
+    if arch.startswith("gemma") and value.ndim == 1:
+      value = value + 1
+    if arch in ("llama", "smollm3") and (".q_proj." in key or ".k_proj." in key):
       rows = value.reshape(heads if ".q_proj." in key else kv_heads, 2, -1, value.shape[-1])
       value = rows.swapaxes(1, 2).reshape(value.shape)
     if quantize and value.ndim == 2 and value.shape[1] % 32 == 0:
-      out.add_tensor(_gguf_name(key), gguf.quants.quantize(value, quantize), raw_dtype=quantize)
+      out.add_tensor(
+        _gguf_name(key, arch), gguf.quants.quantize(value, quantize), raw_dtype=quantize
+      )
     elif raw_type and "layers.1.self_attn.o_proj" in key:
-      out.add_tensor(_gguf_name(key), value.astype(raw_type))
+      out.add_tensor(_gguf_name(key, arch), value.astype(raw_type))
     else:
-      out.add_tensor(_gguf_name(key), value)
+      out.add_tensor(_gguf_name(key, arch), value)
   if divisors is not None:
     out.add_tensor("rope_freqs.weight", divisors)
   out.write_header_to_file()

@@ -10,7 +10,7 @@ import pytest
 import transformers
 
 from lcrl import policies
-from tests.fixtures.make import MODELS, logits, make_chat, random_model
+from tests.fixtures.make import EAGER, MODELS, SIZES, logits, make_chat, random_model
 from tests.fixtures.templates import CONVERSATIONS
 
 pytestmark = pytest.mark.parity
@@ -35,12 +35,34 @@ def test_transformers_reads_what_lcrl_writes(name, tmp_path):
   params = jax.tree.map(noise, params)
   policies.save(tmp_path / "ours", policy, params, shard_bytes=30_000)
   model, report = transformers.AutoModelForCausalLM.from_pretrained(
-    tmp_path / "ours", output_loading_info=True
+    tmp_path / "ours", output_loading_info=True, attn_implementation=EAGER, pad_token_id=None
   )
   assert not any(report[key] for key in ("missing_keys", "unexpected_keys", "mismatched_keys"))
   got = policy.apply(params, jnp.asarray(TOKENS))
   assert np.ptp(got) > 1
   np.testing.assert_allclose(got, logits(model.eval(), TOKENS), rtol=0, atol=1e-4)
+
+
+def test_the_text_of_a_model_that_reads_pictures(tmp_path):
+  text = {**SIZES, **MODELS["gemma3"][1], "model_type": "gemma3_text"}
+  pictures = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1}
+  pictures |= {"num_attention_heads": 2, "image_size": 28, "patch_size": 14}
+  config = transformers.Gemma3Config(
+    text_config=text, vision_config=pictures, mm_tokens_per_image=4, image_token_id=63
+  )
+  model = transformers.Gemma3ForConditionalGeneration._from_config(
+    config, attn_implementation=EAGER
+  ).eval()
+  model.save_pretrained(tmp_path)
+  policy, params = policies.load(tmp_path)
+  tokens = TOKENS % 60  # 63 stands for a picture
+  got = policy.apply(params, jnp.asarray(tokens))
+  np.testing.assert_allclose(got, logits(model, tokens), rtol=0, atol=1e-4)
+  policies.save(tmp_path / "text", policy, params)
+  alone = transformers.AutoModelForCausalLM.from_pretrained(
+    tmp_path / "text", attn_implementation=EAGER, pad_token_id=None
+  )
+  np.testing.assert_allclose(got, logits(alone.eval(), tokens), rtol=0, atol=1e-4)
 
 
 @pytest.mark.parametrize("name", CONVERSATIONS)

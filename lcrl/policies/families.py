@@ -1,0 +1,97 @@
+"""Families of models: what the name of one, `model_type` of config.json, says without words."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any, NamedTuple
+
+_NOTHING: Mapping[str, Any] = MappingProxyType({})
+
+
+class Family(NamedTuple):
+  """What all models of a family have in common."""
+
+  architecture: str  # the class in transformers
+  fixed: Mapping[str, Any] = _NOTHING  # fields of Config that the name says
+  unsaid: Mapping[str, Any] = _NOTHING  # of config.json, where it is silent
+  reads: frozenset[str] = frozenset()  # fields of config.json that only such families have
+  # ... and those of which only these values are supported
+  neutral: Mapping[str, tuple[Any, ...]] = _NOTHING
+  # Which layers have a window where config.json does not say: "none", "all", "later" ones (from
+  # max_window_layers on), those "without rope", or "most", all but every `full_every`-th.
+  sliding: str = "none"
+  full_every: int = 1
+  local_rope: bool = False  # layers that slide have rotary positions of their own
+  fused: bool = False  # query, key and value are one tensor, gate and up another
+
+
+_GEMMA = {"norms": "sandwich", "norm_offset": 1.0, "activation": "gelu_tanh"}
+_GEMMA_UNSAID = {"head_dim": 256, "tie_word_embeddings": True, "sliding_window": 4096}
+_GEMMA_READS = {"query_pre_attn_scalar", "attn_logit_softcapping", "final_logit_softcapping"}
+_GEMMA_NEUTRAL = {
+  "hidden_act": ("gelu_pytorch_tanh",),
+  "hidden_activation": ("gelu_pytorch_tanh",),
+  "use_bidirectional_attention": (False,),
+}
+_OLMO = {"norms": "post", "qk_norm": True, "qk_norm_over": "projection"}
+_OLMO_UNSAID = {"rope_theta": 500_000.0, "rms_norm_eps": 1e-5}
+_PHI_CODE = {  # published beside the weights; transformers has the same
+  "AutoConfig": "configuration_phi3.Phi3Config",
+  "AutoModelForCausalLM": "modeling_phi3.Phi3ForCausalLM",
+}
+
+FAMILIES = {
+  "llama": Family("LlamaForCausalLM"),  # SmolLM2, too
+  "mistral": Family("MistralForCausalLM", unsaid={"sliding_window": 4096}, sliding="all"),
+  "qwen2": Family(
+    "Qwen2ForCausalLM", {"qkv_bias": True}, {"sliding_window": 4096}, sliding="later"
+  ),
+  "qwen3": Family(
+    "Qwen3ForCausalLM",
+    {"qk_norm": True},
+    {"sliding_window": 4096, "head_dim": 128},
+    sliding="later",
+  ),
+  "gemma2": Family(
+    "Gemma2ForCausalLM",
+    _GEMMA,
+    _GEMMA_UNSAID | {"attn_logit_softcapping": 50.0, "final_logit_softcapping": 30.0},
+    frozenset(_GEMMA_READS | {"sliding_window_size"}),
+    _GEMMA_NEUTRAL,
+    sliding="most",
+    full_every=2,
+  ),
+  "gemma3_text": Family(
+    "Gemma3ForCausalLM",
+    _GEMMA | {"qk_norm": True},
+    _GEMMA_UNSAID | {"rope_theta": 1e6, "rope_local_base_freq": 1e4},
+    frozenset(_GEMMA_READS | {"rope_local_base_freq", "sliding_window_pattern"}),
+    _GEMMA_NEUTRAL,
+    sliding="most",
+    full_every=6,
+    local_rope=True,
+  ),
+  "olmo2": Family("Olmo2ForCausalLM", _OLMO, _OLMO_UNSAID),
+  "olmo3": Family(
+    "Olmo3ForCausalLM",
+    _OLMO,
+    _OLMO_UNSAID | {"sliding_window": 4096},
+    sliding="most",
+    full_every=4,
+    local_rope=True,
+  ),
+  "smollm3": Family(
+    "SmolLM3ForCausalLM",
+    unsaid={"rope_theta": 2e6, "tie_word_embeddings": True},
+    reads=frozenset({"no_rope_layers", "no_rope_layer_interval"}),
+    sliding="without rope",
+  ),
+  "phi3": Family(  # Phi-4, too
+    "Phi3ForCausalLM",
+    unsaid={"rms_norm_eps": 1e-5},
+    neutral={"auto_map": (_PHI_CODE, {})},
+    sliding="all",
+    fused=True,
+  ),
+}
