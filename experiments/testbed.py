@@ -72,14 +72,14 @@ def demonstrations(
   `recheck` and `sizes` are given for each level.
   """
   many = max(levels, 1)
-  rechecks = np.broadcast_to(np.float32(recheck), many)
-  sizes_of = np.broadcast_to(np.float32(sizes), (many, sums.per_step))
+  rechecks = np.broadcast_to(np.asarray(recheck, np.float32), many)
+  sizes_of = np.broadcast_to(np.asarray(sizes, np.float32), (many, sums.per_step))
 
   def one(key):
     problem_key, key = jax.random.split(key)
     problem = draw(sums, problem_key)
     question, start = prompt(sums, problem)
-    level = np.zeros(1, np.int32)
+    level = jnp.zeros(1, jnp.int32)
     if levels:
       key, level_key = jax.random.split(key)
       level = jax.random.randint(level_key, (1,), 0, levels)

@@ -70,12 +70,12 @@ class Case(NamedTuple):
 def cases(gpus: int) -> Iterator[Case]:
   """All of the table that so many GPUs can run: first what runs side by side."""
   sizes = [n for n in GPUS if n <= gpus]
-  tied = {"shape": "qwen2.5-1.5b"}
+  tied = "qwen2.5-1.5b"
   yield Case("weak-1", 1, 16, 150)
-  yield Case("sampling-limit-1", 1, 32, 130, limit=16_384, mean=3744, pool=40, **tied)
+  yield Case("sampling-limit-1", 1, 32, 130, limit=16_384, mean=3744, pool=40, shape=tied)
   peer = ("--peer=transformers", "--peer_timeout=180")
-  yield Case("sampling-peer-1", 1, 32, 260, peer, mean=1872, **tied)
-  yield Case("sampling-pool-1", 1, 64, 100, mean=1872, **tied)
+  yield Case("sampling-peer-1", 1, 32, 260, peer, mean=1872, shape=tied)
+  yield Case("sampling-pool-1", 1, 64, 100, mean=1872, shape=tied)
   yield Case("lora-8b-1", 1, 8, 220, ("--lora_rank=32",), "qwen3-8b")
   for n in sizes[1:]:
     yield Case(f"weak-{n}", n, 16 * n, 150)

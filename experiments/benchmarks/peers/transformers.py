@@ -65,7 +65,8 @@ def _continuous(job: Job) -> dict[str, Any]:
   drawn = dict(do_sample=True, temperature=1.0, top_k=0, top_p=1.0, eos_token_id=-1)
   how = library.GenerationConfig(max_new_tokens=job.limit, pad_token_id=0, **drawn)
   batching = library.ContinuousBatchingConfig(max_requests_per_batch=job.slots)
-  begin, lengths = time.perf_counter(), []
+  begin = time.perf_counter()
+  lengths: list[int] = []
   with model.continuous_batching_context_manager(
     generation_config=how, continuous_batching_config=batching, timeout=5
   ) as manager:
