@@ -291,14 +291,20 @@ def main(_) -> None:
   out = request.workdir if FLAGS.out is None else opened(FLAGS.out)
   assert out is not None  # `read_flags`
   if FLAGS.along is not None:
+    if FLAGS.front is not None:
+      raise ValueError("--front is compared with a curve over --efforts, not with --along.")
     print(evaluate_path(settings, FLAGS.along, read_strengths(FLAGS), out, request))
     publish(out)
     return
   front = {} if FLAGS.front is None else single_methods(FLAGS.front)
   with kept(answers_file(out)) as keep:
     record = evaluate(settings, request, keep=keep)
+  apart: ValueError | None = None
   if front:
-    record["front"] = comparable_front(front, record)
+    try:
+      record["front"] = comparable_front(front, record)
+    except ValueError as why:  # what was measured is kept
+      apart = why
   if FLAGS.workdir is None:
     record["method"] = Path(FLAGS.model).name if FLAGS.model else out.name
   else:
@@ -310,6 +316,8 @@ def main(_) -> None:
     publish(out)
     place = origin(out)
     print(f"\n{place / 'evaluation.md'}; the answers are in {place / answers_file(out).name}")
+  if apart is not None:
+    raise ValueError(f"{apart} The evaluation is written, without a front.")
 
 
 if __name__ == "__main__":

@@ -261,6 +261,11 @@ def measure_sensitivity(models: Sequence[Path], rows: Sequence[Path]) -> Statist
     raise ValueError(
       f"--method=sens needs a file of --examples for each model, got {len(rows)} for {len(models)}."
     )
+  if adapters := [str(f) for f in models if (f / "adapter_config.json").is_file()]:
+    raise ValueError(
+      f"--method=sens reads the activations of whole models: merge the adapter {adapters[0]} into "
+      "its base first, or give --statistics."
+    )
   count = len(models)
   distances, found = np.zeros((count, count), np.float32), []
   for j, (folder, file) in enumerate(zip(models, rows, strict=True)):

@@ -96,6 +96,12 @@ def test_the_term_adds_to_the_advantages_of_a_reward():
   shares = stage.fractions((), TokenScores(r.sampler_log_probs), batch)
   np.testing.assert_allclose(shares["teacher_kl"], -0.5, rtol=1e-5)
   assert shares["teacher_clip_fraction"] == 1
+  forced = r.mask & (jnp.cumsum(r.mask, -1) == 1)  # the policy did not draw it
+  batch = dataclasses.replace(batch, rollouts=dataclasses.replace(r, undrawn=forced))
+  loss = lambda x: stage.apply((), TokenScores(x), batch)[0]
+  grad = jax.grad(loss)(r.sampler_log_probs)
+  want = -jnp.where(r.mask, weights * (r.scores[..., None] + 0.5 * ~forced), 0)
+  np.testing.assert_allclose(grad, want, rtol=1e-5, atol=1e-7)
   for coefficient, limit in ((0.0, 1.0), (1.0, 0.0)):
     with pytest.raises(ValueError, match="coefficient and limit must be positive"):
       reverse_kl(coefficient=coefficient, limit=limit)

@@ -187,6 +187,11 @@ def test_a_run_and_the_command_draw_the_curve(tmp_path, monkeypatch):
       del other["curve"]
     with pytest.raises(ValueError, match=message):
       comparable_front(front, other)
+  colder = {**given, "temperature": 0.5, "out": str(tmp_path / "colder")}
+  monkeypatch.setattr(command, "FLAGS", flags(workdir=str(run), front=[str(run)], **colder))
+  with pytest.raises(ValueError, match=r"The evaluation is written, without a front\."):
+    command.main(None)
+  assert "front" not in json.loads((tmp_path / "colder" / "evaluation.json").read_text())
   for said, message in ((["x"], "got x"), (["0"], "got 0"), (["2"], "lies outside 0.25 to 1")):
     with pytest.raises(ValueError, match=message):
       command.evaluate(*command.read_flags(flags(workdir=str(run), **{**given, "efforts": said})))

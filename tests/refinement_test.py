@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from lcrl.data import pair_builders, tokenizers
+from lcrl.sampling.steering import budget_forcing
 from lcrl.tasks.task import Prompt, plain
 from lcrl.training.checkpoint import Checkpoints
 from lcrl.training.iterative import pool as pools
@@ -97,11 +98,14 @@ def test_stopped_within_a_round_it_goes_on_bit_equal(started):
   assert numbers["refined/length/mean"] == pytest.approx(lengths[:, GROUP : 2 * GROUP].mean())
 
 
-def stub(limit, **task):
+def stub(limit, control=None, **task):
   """A worker as far as a refinement reads it."""
   task = {"render": plain, "variables": {}, "signals": None} | task
   return types.SimpleNamespace(
-    task=types.SimpleNamespace(**task), tokenizer=WORDS, prompt_limit=limit
+    task=types.SimpleNamespace(**task),
+    tokenizer=WORDS,
+    prompt_limit=limit,
+    engine=types.SimpleNamespace(control=control),
   )
 
 
@@ -149,6 +153,9 @@ def test_a_second_turn_that_is_too_long_makes_no_pair(started):
 def test_a_second_turn_shows_no_budget():
   with pytest.raises(ValueError, match=r"leave out task\.render"):
     Refinement(ASK, stub(9, render=lambda prompt, target, level: None))
+  forcing = budget_forcing(3, max_thinking_tokens=2)
+  with pytest.raises(ValueError, match=r"leave out a sampling\.control that forces others"):
+    Refinement(ASK, stub(9, forcing))
 
 
 @pytest.mark.parametrize(

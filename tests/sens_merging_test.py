@@ -147,3 +147,7 @@ def test_models_are_measured_and_merged_layer_by_layer(made, tmp_path):
     command.merge("sens", made / "base", models[:1], tmp_path / "x", {}, statistics=given)
   with pytest.raises(ValueError, match="a file of --examples for each model, got 1 for 2"):
     command.measure_sensitivity(models, files[:1])
+  (tmp_path / "adapter").mkdir()
+  (tmp_path / "adapter" / "adapter_config.json").write_text("{}")
+  with pytest.raises(ValueError, match=r"merge the adapter .*/adapter into its base first"):
+    command.measure_sensitivity([tmp_path / "adapter", models[0]], files)

@@ -332,6 +332,16 @@ def test_the_report_holds_every_run(tmp_path):
   assert (tmp_path / "home" / "pareto.png").stat().st_size > 10_000
 
 
+def test_starts_are_of_their_seeds(tmp_path):
+  params = jax.vmap(program.policy(SIZES).init)(jax.random.split(jax.random.key(0), 2))
+  run.save_starts(tmp_path / "starts.npz", {"told": params}, [3, 4])
+  (name,) = found = run.load_starts(tmp_path / "starts.npz", SIZES, [3, 4])
+  assert name == "told"
+  np.testing.assert_allclose(found["told"]["embed"], params["embed"], rtol=2e-3, atol=1e-6)
+  with pytest.raises(ValueError, match=r"holds starts of seeds \[3, 4\], not \[0, 1\]"):
+    run.load_starts(tmp_path / "starts.npz", SIZES, [0, 1])
+
+
 def test_a_second_call_goes_on(tmp_path, monkeypatch):
   """The first call stops at its deadline, the second runs the rest and repeats nothing; four runs
   at once do not fit, two do."""

@@ -182,6 +182,20 @@ def test_prompts_say_who_thinks(start_text, thinks):
     assert not state.spent[0]
 
 
+def test_room_for_the_answer_is_kept_whatever_comes_before_the_thinking():
+  """Cap 10: four tokens, then "??" starts a thinking, which must end at the ninth token."""
+  draft = choices.thinking_budget(9, end_text="##", start_text="??", answer_tokens=1)
+  control = choices.finished(draft, VOCABULARY)
+  asked = controls.Asked(jnp.array([10]), jnp.array([10]), jnp.array([0]))
+  state = control.init_asked(jnp.array([[0]]), jnp.array([1]), asked)
+  said = ""
+  for token in "1234" + "?" * 6:
+    state, ids, _ = control.take(state, None, jnp.array(VOCABULARY.tokenizer.encode(token)))
+    said += VOCABULARY.tokenizer.decode(ids.tolist())
+  assert said == "1234???##?"
+  assert state.cut.tolist() == [True]
+
+
 @pytest.fixture(scope="module")
 def engines():
   """Engines that count forced tokens, or do not, and the parameters of their policy."""

@@ -44,6 +44,24 @@ def test_a_wrong_answer_of_decs_is_compared_at_every_place():
   np.testing.assert_allclose(got[0, 1, 3:6], -(0.5**0.5) * np.ones(3), rtol=1e-5)
 
 
+def test_decs_finds_the_answer_behind_forced_tokens_that_count():
+  """Each row draws three tokens, is forced two that end its thinking of five, and draws two; the
+  first one needed two."""
+  r = random_rollouts(prompts=1, group=2)
+  at = jnp.broadcast_to(jnp.arange(12), (1, 2, 12))
+  forced = (at == 6) | (at == 7)
+  r = dataclasses.replace(
+    r,
+    correct=jnp.ones((1, 2), bool),
+    mask=(at >= 3) & (at < 10) & ~forced,
+    forced=forced,
+    lengths=jnp.full((1, 2), 7),
+    signals={"needed": jnp.array([[2, 7]]), "think_length": jnp.full((1, 2), 5)},
+  )
+  got, _ = jax.jit(advantages.decs(max_length=9).apply)((), r.scores, r.valid, r)
+  assert (got[0, 0] < 0).tolist() == (at[0, 0] == 5).tolist()
+
+
 @pytest.mark.parametrize("share, kept", [(0.0, 0), (0.34, 1), (0.5, 2), (0.9, 3)])
 def test_easy_groups_are_rationed(share, kept):
   easy, mixed, hard = [1, 1], [1, 0], [0, 0]
@@ -172,6 +190,9 @@ def test_an_unknown_target_is_the_median_of_the_group():
   got, _ = stage.apply((), r)
   assert got.argmax(-1).tolist() == [2, 1]
   assert stage.targets((), r)["bell_length"][:, 0].tolist() == [6, 5]
+  wrong = dataclasses.replace(r, correct=jnp.zeros_like(r.correct))
+  assert stage.targets((), wrong)["bell_length"][:, 0].tolist() == [6, np.inf]
+  assert jnp.isfinite(stage.apply((), wrong)[0]).all()
 
 
 def test_brevity_pays_once_the_accuracy_is_near_its_target():

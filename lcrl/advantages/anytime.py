@@ -82,7 +82,7 @@ def budget_relative(*, budgets: Sequence[int], weights: Sequence[float] | None =
         f"budget_scores are at {scores.shape[-1]} budgets, advantage.budgets={tuple(budgets)}."
       )
     parts = budget_advantages(scores, keep, weights=weights)
-    place = jnp.cumsum(r.mask, -1) - 1
+    place = jnp.cumsum(r.counted, -1) - 1  # as signals count
     part = sum((place >= budget).astype(jnp.int32) for budget in budgets)
     end = r.signals["think_end"][..., None]
     thinks = (end < 0) | (place <= end)

@@ -72,7 +72,8 @@ def distilled_advantages(
     return batch.advantages
   teacher = batch.rollouts.signals[TEACHER]
   own = batch.advantages if batch.advantages.ndim == mask.ndim else batch.advantages[..., None]
-  return own + distill.term(log_probs, teacher, mask)
+  # The policy did not draw what a prefix forced: the term would not be a gradient of the KL there.
+  return own + distill.term(log_probs, teacher, mask & batch.rollouts.drawn)
 
 
 def distillation_fractions(
@@ -80,6 +81,7 @@ def distillation_fractions(
 ) -> dict[str, jax.Array]:
   """The mean of log(policy / teacher), an estimate of the reverse KL a token, and the share of
   tokens whose log ratio is cut."""
+  mask = mask & batch.rollouts.drawn
   gap = log_ratio(log_probs, batch.rollouts.signals[TEACHER], mask)
   return {
     "teacher_kl": masked_mean(gap, mask),

@@ -105,7 +105,9 @@ def bell_length(*, weight: float = 0.8, sigma: float = 120.0, base: Stage | None
   """
 
   def targets(r: Rollouts) -> dict[str, jax.Array]:
-    median = masked_quantile(r.lengths, r.correct & r.valid, 0.5, keepdims=True)
+    right = r.correct & r.valid
+    median = masked_quantile(r.lengths, right, 0.5, keepdims=True)
+    median = jnp.where(right.any(-1, keepdims=True), median, jnp.inf)
     return {"bell_length": jnp.where(r.budget.level == 2, median, as_float(r.budget.target))}
 
   def shape(rewards, r: Rollouts):

@@ -22,6 +22,7 @@ class Thinking(NamedTuple):
   node: jax.Array  # [R] int32, of the automaton
   thinking: jax.Array  # [R] bool
   spent: jax.Array  # [R] int32, tokens of thinking that were drawn
+  left: jax.Array  # [R] int32, tokens until the end of the thinking must be written
   tape: jax.Array  # [R] int32, which token of the tape comes next; -1: the model's own
   cut: jax.Array  # [R] bool, met the budget
 
@@ -36,9 +37,10 @@ def thinking_budget(
 ) -> Control:
   """Ends the thinking of a row that has spent its budget, by forcing the tokens of `tape`.
 
-    budget of a row = min(budget, floor(share * target), cap - len(tape) - answer_tokens)
+    budget of a row = min(budget, floor(share * target))
 
-  and at least 0. A row thinks from its first token on, unless the forced start of its response has
+  and at least 0. A row that still thinks when len(tape) + answer_tokens of its cap are left has
+  spent it, too. A row thinks from its first token on, unless the forced start of its response has
   ended the thinking. If there is a text that starts the thinking, a row thinks from there on, be it
   in the prompt, of which the last of both texts counts. A token that ends the thinking by itself,
   just when the budget is spent, is left as it is.
@@ -67,16 +69,16 @@ def thinking_budget(
     first = zeros if marked else lengths - (0 if asked is None else asked.forced)
     columns = jnp.arange(tokens.shape[1]), tokens.T
     (node, thinking), _ = jax.lax.scan(read, (zeros, zeros == int(marked)), columns)
-    limit = zeros + most
+    limit = left = zeros + most
     if asked is not None:
-      limit = jnp.minimum(limit, asked.caps - len(tape) - answer_tokens)
+      left = jnp.maximum(asked.caps - len(tape) - answer_tokens, 0)
       if share is not None:  # the slack keeps a share that is whole from being rounded down
         limit = jnp.minimum(limit, jnp.floor(share * asked.targets + 1e-3).astype(jnp.int32))
     limit = jnp.maximum(limit, 0)
-    return Thinking(limit, node, thinking, spent=zeros, tape=zeros - 1, cut=zeros > 0)
+    return Thinking(limit, node, thinking, zeros, left, tape=zeros - 1, cut=zeros > 0)
 
   def take(s: Thinking, logits, sampled):
-    full = s.thinking & (s.tape < 0) & (s.spent >= s.limit)
+    full = s.thinking & (s.tape < 0) & ((s.spent >= s.limit) | (s.left <= 0))
     full &= texts.step(s.node, sampled)[1] != END
     at = jnp.where(full, 0, s.tape)
     forced = at >= 0
@@ -88,6 +90,7 @@ def thinking_budget(
       node=node,
       thinking=thinking,
       spent=s.spent + (s.thinking & thinking & ~forced),
+      left=jnp.maximum(s.left - 1, 0),
       tape=jnp.where(forced & (at + 1 < len(tape)), at + 1, -1),
       cut=s.cut | full,
     )

@@ -1,5 +1,7 @@
 """Groups of scripted responses, and what a revision makes of them."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -35,11 +37,12 @@ class Scripted:
     self.say, self.mesh, self.caps = say, mesh, []
 
   def stream(self, params, rows, budget, key):
-    shape = rows.lengths.shape
-    said = np.full((*shape, MOST), WORDS.pad_id, np.int32)
+    shape, most = rows.lengths.shape, int(budget.cap.max())  # as wide as it must be, as an engine
+    said = np.full((*shape, most), WORDS.pad_id, np.int32)
     lengths, truncated = np.zeros(shape, np.int32), np.zeros(shape, bool)
-    free = np.ones((*shape, MOST), bool)
+    free = np.ones((*shape, most), bool)
     rows = jax.tree.map(np.asarray, rows)
+    rows = dataclasses.replace(rows, tokens=rows.tokens[..., : rows.lengths.max()])
     self.caps.append(int(budget.cap.max()))
     for b, g in np.ndindex(*shape):
       text = self.say(WORDS.decode(rows.tokens[b, g, : rows.lengths[b, g]]), b, g)
@@ -49,7 +52,7 @@ class Scripted:
       truncated[b, g] = text.endswith("...")
       lengths[b, g] = len(tokens) - truncated[b, g]
       said[b, g, : lengths[b, g]] = tokens[: lengths[b, g]]
-    there = (np.arange(MOST) < lengths[..., None]) & free
+    there = (np.arange(most) < lengths[..., None]) & free
     samples = Samples(said, there, np.where(there, -0.5, 0).astype(np.float32), lengths, truncated)
     said = assemble(rows, budget, jax.tree.map(jnp.asarray, samples), pad_id=WORDS.pad_id)
     yield said, said.valid

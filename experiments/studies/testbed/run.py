@@ -98,18 +98,21 @@ def _course(
   return starts
 
 
-def save_starts(path: Path, starts: dict[str, Any]) -> None:
+def save_starts(path: Path, starts: dict[str, Any], seeds: Sequence[int]) -> None:
   """In half precision; runs start from what `load_starts` reads, whether saved now or earlier."""
-  flat: dict[str, Any] = {}
+  flat: dict[str, Any] = {"seeds": np.array(seeds)}
   for name, params in starts.items():
     for at, leaf in jax.tree_util.tree_leaves_with_path(params):
       flat[name + jax.tree_util.keystr(at)] = np.asarray(leaf, np.float16)
   np.savez(path, **flat)
 
 
-def load_starts(path: Path, sizes: Sizes) -> dict[str, Any]:
+def load_starts(path: Path, sizes: Sizes, seeds: Sequence[int]) -> dict[str, Any]:
+  """Raises ValueError if the file is of other seeds."""
   shapes = jax.eval_shape(program.policy(sizes).init, jax.random.key(0))
   with np.load(path) as flat:
+    if flat["seeds"].tolist() != list(seeds):
+      raise ValueError(f"{path} holds starts of seeds {flat['seeds'].tolist()}, not {list(seeds)}.")
     return {
       name: jax.tree_util.tree_map_with_path(
         lambda at, _, n=name: flat[n + jax.tree_util.keystr(at)].astype(np.float32), shapes
@@ -354,10 +357,10 @@ def _starts(
 ) -> dict[str, Any]:
   """Start policies, from the folder if it has them."""
   params, numbers = (folder / name for name in STARTS)
-  had = load_starts(params, sizes) if params.exists() else {}
+  had = load_starts(params, sizes, seeds) if params.exists() else {}
   if lacking := needed - had.keys():
-    save_starts(params, had | learn_starts(built, sizes, seeds, lacking))
-  starts = load_starts(params, sizes)
+    save_starts(params, had | learn_starts(built, sizes, seeds, lacking), seeds)
+  starts = load_starts(params, sizes, seeds)
   if lacking or not numbers.exists():
     evaluation.write_json(numbers, starts_json(built, starts, sizes, seeds))
   return starts

@@ -21,7 +21,7 @@ from lcrl.tasks.task import Prompts
 from lcrl.training.build import build_tokenizer
 from lcrl.training.distill import teachers
 from lcrl.training.distill.table import Table, table_of
-from lcrl.training.remote import opened
+from lcrl.training.remote import opened, origin
 from lcrl.training.reward_model.learned import alike
 from lcrl.training.rl.learner import Learner, make_measure, other_policy
 from lcrl.training.rl.pipeline import Provider
@@ -127,7 +127,7 @@ def load(model: str | Mapping[str, Any], place: str, tokenizer: Any, vocab_size:
   """
   spec: Mapping[str, Any]
   if isinstance(model, str):
-    is_run = (opened(model).expanduser() / "checkpoints").is_dir()
+    is_run = origin(opened(model).expanduser() / "checkpoints").is_dir()  # which no copy has
     spec = {"fn": "run" if is_run else "pretrained", "path": model}
   else:
     spec = model

@@ -8,11 +8,11 @@ from collections.abc import Sequence
 import jax
 import numpy as np
 
+from lcrl import hosts
 from lcrl.checks import ascending
 from lcrl.mesh import to_local
 from lcrl.rollouts.grader import LocalRollouts, RolloutGrader
 from lcrl.training.rl.revision import Revision
-from lcrl.types import EndReason
 
 DRAWS = 2**30  # equally likely places that a share of the thinking is drawn from
 
@@ -81,17 +81,18 @@ def serial_exits(
     if (starts != starts[:, :1]).any():
       raise ValueError('revise.fn="serial_exits" needs one prompt for all rollouts of a group.')
     first = _first_of_groups(r)
-    room = int(first.budget.cap.min()) - forced - cap
-    if room < 1:
+    room = np.asarray(first.budget.cap)[:, :1] - forced - cap
+    if any(hosts.gather("revise.room", bool((room < 1).any()))):
       raise ValueError(
         f"revise.cap={cap} and {forced} tokens of revise.force leave nothing of a budget of "
-        f"{first.budget.cap.min()} tokens to think."
+        f"{room.min() + forced + cap} tokens to think."
       )
     whole = _thinking(r, grader, close)[:, :1]
     most = np.minimum(whole, room)
     kept = np.minimum(1 + grader.random_index(DRAWS) / DRAWS * most, most).astype(np.int32)
     answered = grader.continued(first, kept, force=force, samples=1, cap=cap)
-    exits = _joined(first, jax.tree.map(to_local, answered), starts, kept, forced, train_forced)
+    how = {"train_forced": train_forced, "pad_id": grader.worker.tokenizer.pad_id}
+    exits = _joined(first, jax.tree.map(to_local, answered), starts, kept, forced, **how)
     exit_at = np.where(np.arange(kept.shape[1]) == 0, whole, kept)
     return dataclasses.replace(_with_first(exits, r), signals=r.signals | {"exit_at": exit_at})
 
@@ -110,25 +111,31 @@ def _joined(
   starts: np.ndarray,
   kept: np.ndarray,
   forced: int,
+  *,
   train_forced: bool,
+  pad_id: int,
 ) -> LocalRollouts:
   """`kept` [b, G] tokens of each response, what was forced behind them, and the answers."""
   width = r.tokens.shape[-1]
   at = np.arange(width) - (starts + kept)[..., None]
   own, force = at < 0, (at >= 0) & (at < forced)
-  cut = lambda x: np.asarray(x)[..., :width]
+
+  def cut(x, fill=0):  # a continuation may be narrower, or wider
+    x = np.asarray(x)[..., :width]
+    return np.pad(x, (*[(0, 0)] * 2, (0, width - x.shape[-1])), constant_values=fill)
+
   mask = np.where(own, r.mask, cut(answered.mask) | (force & train_forced))
   undrawn = mask & np.where(own, ~np.asarray(r.drawn), force)
   return dataclasses.replace(
     answered,
-    tokens=cut(answered.tokens),
+    tokens=cut(answered.tokens, pad_id),
     mask=mask,
     sampler_log_probs=np.where(own, r.sampler_log_probs, cut(answered.sampler_log_probs)),
     lengths=mask.sum(-1, dtype=np.int32),
     undrawn=undrawn,
     forced=None if r.forced is None else r.forced & own,
     thinking_cut=None if r.thinking_cut is None else r.thinking_cut & False,
-    end=None if r.end is None else np.where(answered.truncated, EndReason.CAP, 0).astype(np.int8),
+    end=None if r.end is None else np.asarray(answered.end_reasons),
     valid=r.valid,
     budget=r.budget,
   )
