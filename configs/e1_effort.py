@@ -20,7 +20,11 @@ from configs.modes import is_smoke
 from configs.smoke import shrink
 
 EFFORTS = (0.25, 0.5, 0.75, 1.0)
-ASK = tuple(f" Reasoning effort: {effort}." for effort in EFFORTS)
+
+
+def asks(efforts):
+  """What prompts say, one text an effort."""
+  return tuple(f" Reasoning effort: {effort}." for effort in efforts)
 
 
 def get_config(mode: str = "full") -> config_dict.ConfigDict:
@@ -37,7 +41,7 @@ def get_config(mode: str = "full") -> config_dict.ConfigDict:
   c.loss = dict(fn="clipped_surrogate")
   c.weights = dict(fn="token_mean")
   c.policy = common.pretrained("DeepSeek-R1-Distill-Qwen-1.5B")
-  c.task = common.deepscaler(render=dict(fn="suffix", templates=ASK))
+  c.task = common.deepscaler(render=dict(fn="suffix", templates=asks(EFFORTS)))
   c.eval_task = common.math500(render=c.task.render, efforts=c.budget.efforts)
   c.sampling = common.sampling()
   c.optimizer = dict(fn="adamw", learning_rate=1e-6)
@@ -51,4 +55,6 @@ def get_config(mode: str = "full") -> config_dict.ConfigDict:
 
 def sweep(add):
   for efforts in ((0.25, 0.5, 0.75, 1.0), (0.5, 0.75, 1.0, 1.25)):
-    add({"reward.efforts": efforts})
+    shown = {f"{task}.render.templates": asks(efforts) for task in ("task", "eval_task")}
+    same = {f"{place}.efforts": efforts for place in ("budget", "reward", "eval_task")}
+    add({**same, **shown})

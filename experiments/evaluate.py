@@ -14,8 +14,8 @@ eval_tasks; --sets chooses), at each cap of --budgets, and for each budget that 
 (--targets, --levels and --efforts, of methods whose prompts show one). Writes evaluation.json, .md
 and .png to --out, and every answer with its verdict to answers.jsonl (in a run's folder:
 evaluation_answers.jsonl).
-Over --efforts it also draws accuracy against tokens (efforts.png), and compares that curve with the
-results in the folders of --front.
+Over --efforts it also draws accuracy against tokens (evaluation_efforts.png), and compares that
+curve with the results in the folders of --front.
 --task takes the place of all sets: another task (`lcrl.tasks`), as --task='jsonl(path="a/b.jsonl",
 reference=after_hashes)', or a file of prompts. Nothing verifies answers to these: they have a
 length and no accuracy. --measures applies measures by name to all answers
@@ -217,7 +217,7 @@ def write(out: Path, record: Mapping[str, Any]) -> str:
     *recipes.lines(record),
     *setups({"": record}),
     picture if judged else "Nothing verified these answers: they have no accuracy.",
-    *sets_report.sections(out, {record.get("method") or "model": record}),
+    *sets_report.sections(out, {record.get("method") or "model": record}, prefix="evaluation_"),
     "## By difficulty",
     tables.to_markdown(tables.by_difficulty(named)),
     f"Seed {record['seed']}; {record['device']}; commit {record['commit']}; "

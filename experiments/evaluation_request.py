@@ -83,6 +83,8 @@ def asked_by(given: Any, whole: Mapping[str, Sequence[int]]) -> dict[str, Any]:
     n: tuple(whole[n]) for n in ("targets", "levels") if getattr(given, n) is not None
   }
   if given.efforts is not None:
+    if not any(given.efforts):
+      raise ValueError("--efforts= names none; leave it out for those of the config.")
     efforts = tuple(_numbers([*filter(None, given.efforts)], "efforts"))
     return {"targets": (), "levels": (), **asked, "efforts": efforts}
   return asked | ({"efforts": ()} if asked else {})

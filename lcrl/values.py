@@ -137,8 +137,8 @@ def parse(text: str, hint: Any = Any) -> Any:
 
   >>> parse("7", int | None), parse("None", int | None), parse("7", str)
   (7, None, '7')
-  >>> parse("a, b", tuple[str, ...])
-  ('a', 'b')
+  >>> parse("a, b", tuple[str, ...]), parse("['a', 'b']", str | Sequence[str])
+  (('a', 'b'), ['a', 'b'])
   """
   origin, args = typing.get_origin(hint), typing.get_args(hint)
   if origin is Annotated:
@@ -147,6 +147,10 @@ def parse(text: str, hint: Any = Any) -> Any:
   if text == "None" and types.NoneType in parts:
     return None
   if str in parts:
+    simple = (str, int, float, bool, types.NoneType)
+    if text[:1] in "([{" and any(part not in simple for part in parts):  # a list of texts, say
+      with contextlib.suppress(ValueError, TypeError, SyntaxError, MemoryError, RecursionError):
+        return ast.literal_eval(text)
     return text
   if bool in parts and text.lower() in ("true", "false"):
     return text.lower() == "true"

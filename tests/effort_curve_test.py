@@ -155,11 +155,14 @@ def test_a_run_and_the_command_draw_the_curve(tmp_path, monkeypatch):
   report = (run / "report.md").read_text()
   assert "## Efforts" in report
   assert "## Tokens that were asked for" not in report
-  assert (run / "efforts.png").stat().st_size > 1000
+  picture = (run / "efforts.png").read_bytes()
+  assert len(picture) > 1000
   pooled = pool([summary, {**summary, "seed": 9}])
   assert pooled["curve"] == effort_measures(pooled["asked"])
 
   given = {"prompts": None, "samples": None, "out": str(out), "efforts": ["0.25", "1"]}
+  with pytest.raises(ValueError, match="--efforts= names none"):
+    command.read_flags(flags(workdir=str(run), **{**given, "efforts": [""]}))
   monkeypatch.setattr(command, "FLAGS", flags(workdir=str(run), front=[str(run)], **given))
   command.main(None)
   found = json.loads((out / "evaluation.json").read_text())
@@ -171,7 +174,8 @@ def test_a_run_and_the_command_draw_the_curve(tmp_path, monkeypatch):
   assert "| run | 0.25 |" in text
   assert f"| length_penalty | {summary['tokens']:.1f} |" in text
   assert "**run** lies on or above" in text
-  assert "efforts.png" in text
+  assert "(evaluation_efforts.png)" in text
+  assert (run / "efforts.png").read_bytes() == picture
 
   front = single_methods([str(run)])
   for wrong, message in (

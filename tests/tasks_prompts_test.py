@@ -142,7 +142,7 @@ def test_a_run_on_pairs_is_evaluated_on_prompts(tmp_path, rows, one_device, monk
   measures = json.loads((tmp_path / "out" / "measures.json").read_text())["points"]
   means = [measures[f"budget 16, target {n}"]["castillo"]["tokens"] for n in (4, 8)]
   assert means == [asked["tokens"] for asked in found["asked"]]
-  assert (tmp_path / "out" / "asked.png").exists()
+  assert (tmp_path / "out" / "evaluation_asked.png").exists()
   assert "no accuracy" in (tmp_path / "out" / "evaluation.md").read_text()
   answers = [json.loads(x) for x in (tmp_path / "out" / "answers.jsonl").read_text().splitlines()]
   assert len(answers) == 4  # two to each target

@@ -21,8 +21,8 @@ __all__ = ["curve_picture", "efforts_table", "front_table", "sections"]
 Runs = Mapping[str, Mapping[str, Any]]
 
 
-def sections(folder: Path, runs: Runs) -> list[str]:
-  """Markdown of the runs that were asked for efforts; writes efforts.png.
+def sections(folder: Path, runs: Runs, *, prefix: str = "") -> list[str]:
+  """Markdown of the runs that were asked for efforts; writes efforts.png behind the prefix.
 
   A run's "front" maps names of single methods to their points.
   """
@@ -43,8 +43,9 @@ def sections(folder: Path, runs: Runs) -> list[str]:
   for name, found in fronts.items():
     text += [tables.to_markdown(front_table(found)), compared(name, found)]
   if judged:
-    curve_picture(folder / "efforts.png", judged)
-    text.append("![accuracy against tokens at each effort](efforts.png)")
+    picture = f"{prefix}efforts.png"
+    curve_picture(folder / picture, judged)
+    text.append(f"![accuracy against tokens at each effort]({picture})")
   return text
 
 

@@ -21,8 +21,9 @@ __all__ = ["asked_picture", "asked_table", "sections", "sets_table"]
 Runs = Mapping[str, Mapping[str, Any]]
 
 
-def sections(folder: Path, runs: Runs) -> list[str]:
-  """Markdown of both parts, as far as the runs have them; writes asked.png."""
+def sections(folder: Path, runs: Runs, *, prefix: str = "") -> list[str]:
+  """Markdown of both parts, as far as the runs have them; writes pictures, whose names begin with
+  the prefix: asked.png, efforts.png."""
   text = []
   if any(run.get("tasks") for run in runs.values()):
     setups = [task["evaluation"] for run in runs.values() for task in run.get("tasks", {}).values()]
@@ -32,14 +33,15 @@ def sections(folder: Path, runs: Runs) -> list[str]:
   # Efforts have a part of their own.
   asking = {name: run for name, run in runs.items() if run.get("asked") and not run.get("curve")}
   if asking:
-    asked_picture(folder / "asked.png", asking)
+    picture = f"{prefix}asked.png"
+    asked_picture(folder / picture, asking)
     text += [
       "## Tokens that were asked for",
       tables.to_markdown(asked_table(asking)),
       *(f"{name}: {said}" for name, run in asking.items() if (said := follows(run))),
-      "![tokens spent and accuracy against tokens asked](asked.png)",
+      f"![tokens spent and accuracy against tokens asked]({picture})",
     ]
-  return text + effort_report.sections(folder, runs)
+  return text + effort_report.sections(folder, runs, prefix=prefix)
 
 
 def sets_table(runs: Runs) -> tables.Cells:

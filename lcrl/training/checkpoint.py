@@ -120,6 +120,11 @@ class Checkpoints:
       CheckpointError: no checkpoint verifies, or `step` does not, or it has a newer format or other
         shapes than `abstract`.
     """
+    if step is not None and step not in self._there():
+      saved = ", ".join(map(str, self.steps())) or "none"
+      raise CheckpointError(
+        f"there is no checkpoint {self._folder / str(step)}. Those that were saved: {saved}."
+      )
     faults = []
     for candidate in self._there()[::-1] if step is None else [step]:
       path = self._folder / str(candidate)

@@ -62,8 +62,10 @@ class StepLogger:
 
 
 def line(numbers: dict[str, float]) -> str:
-  """One step for the console."""
+  """One step for the console; a run with teachers says how far they are."""
+  teacher = numbers.get("teacher_kl")
+  aim = f"reward {numbers['reward']:7.3f}" if teacher is None else f"teacher KL {teacher:7.4f}"
   return (
-    f"right {numbers['accuracy']:6.1%}  tokens {numbers['length/mean']:7.1f}  "
-    f"reward {numbers['reward']:7.3f}  {numbers['time/step']:.2f} s"
+    f"right {numbers['accuracy']:6.1%}  tokens {numbers['length/mean']:7.1f}  {aim}  "
+    f"{numbers['time/step']:.2f} s"
   )
