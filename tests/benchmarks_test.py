@@ -124,10 +124,17 @@ def test_segments_of_a_timed_row_follow_each_other():
 
 
 def test_a_peer_samples_batch_by_batch(bench, peer):
-  """One of the four batches is measured; all count."""
-  how = {"heavy": True, "slots": 1, "variants": "none", "repeats": 1, "peer": "transformers"}
-  found = bench("sampling", **COMMON | {"group": 1, "prompts": 4}, **how)[-1]["peer"]
+  """One of the four batches is measured; all count. The library that batches continuously gets all
+  rows with their lengths."""
+  how = {"heavy": True, "slots": 1, "variants": "none", "repeats": 1, "mean": 3.0}
+  work = COMMON | {"group": 1, "prompts": 4}
+  found = bench("sampling", **work, **how, peer="tunix")[-1]["peer"]
   assert (peer[0].prompts, found["batches"], found["seconds"]) == (1, 4, 400.0)
+  assert not peer[0].heavy
+  found = bench("sampling", **work, **how, peer="transformers")[-1]["peer"]
+  assert (peer[1].prompts, peer[1].slots, found["seconds"]) == (4, 1, 100.0)
+  assert peer[1].work.heavy
+  assert peer[1].work.mean == 3.0
 
 
 def test_saves_are_measured(bench, tmp_path):

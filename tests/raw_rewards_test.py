@@ -16,7 +16,12 @@ from tests.helpers.devices import limit_devices
 from tests.helpers.rl_runs import changed
 from tests.helpers.stages import TABLE, inputs
 
-READ_REWARDS = {"nonconstant_reward", "most_efficient", "adaptive_shortest"}  # by their formulas
+READ_REWARDS = {
+  "positive_reward",
+  "nonconstant_reward",
+  "most_efficient",
+  "adaptive_shortest",
+}  # by their formulas
 FILTERS = [spec for slot, spec in TABLE if slot == "filter"]
 
 
