@@ -37,7 +37,8 @@ class Refinement:
   def __init__(self, instruction: str, worker: RolloutWorker):
     if worker.task.render is not plain:
       raise ValueError("refine shows no budget in its second turn: leave out task.render.")
-    if worker.engine.control is not None and worker.engine.control.cut is not None:
+    control = getattr(worker.engine, "control", None)  # a sampler of one's own may have none
+    if control is not None and control.cut is not None:
       raise ValueError(
         "refine moves the tokens that were drawn: leave out a sampling.control that forces others, "
         "such as thinking_budget."

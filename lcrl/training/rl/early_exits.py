@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 import numpy as np
@@ -91,7 +92,7 @@ def serial_exits(
     most = np.minimum(whole, room)
     kept = np.minimum(1 + grader.random_index(DRAWS) / DRAWS * most, most).astype(np.int32)
     answered = grader.continued(first, kept, force=force, samples=1, cap=cap)
-    how = {"train_forced": train_forced, "pad_id": grader.worker.tokenizer.pad_id}
+    how: Any = {"train_forced": train_forced, "pad_id": grader.worker.tokenizer.pad_id}
     exits = _joined(first, jax.tree.map(to_local, answered), starts, kept, forced, **how)
     exit_at = np.where(np.arange(kept.shape[1]) == 0, whole, kept)
     return dataclasses.replace(_with_first(exits, r), signals=r.signals | {"exit_at": exit_at})
