@@ -16,7 +16,8 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 
-from lcrl.masked import as_float, masked_mean, masked_quantile
+from lcrl.by_row import known_rows, of_rows, put_rows, unknown
+from lcrl.masked import as_float, masked_quantile
 from lcrl.types import Budget, Rollouts, Stage
 
 __all__ = [
@@ -210,12 +211,9 @@ def right_median(*, rows: int, fallback: int, shown_from: int, cap: int | None =
   if shown_from < 0:
     raise ValueError(f"budget.shown_from must be at least 0, got {shown_from}.")
 
-  def kept(medians, prompt_ids):
-    return jnp.asarray(medians).at[prompt_ids].get(mode="fill", fill_value=jnp.inf)
-
   def apply(medians, prompt_ids, *, step, key, group_size):
     del key
-    median = kept(medians, prompt_ids)
+    median = of_rows(medians, prompt_ids)
     known = jnp.isfinite(median)
     # A median may be half a token more than a whole number, which the prompt rounds down.
     target = jnp.where(known, jnp.maximum(jnp.where(known, median, 1.0), 1.0), fallback)
@@ -226,23 +224,16 @@ def right_median(*, rows: int, fallback: int, shown_from: int, cap: int | None =
 
   def learn(medians, r: Rollouts):
     right = r.correct & r.valid
-    new = jnp.where(jnp.any(right, -1), masked_quantile(r.lengths, right, 0.5), jnp.inf)
-    new = new.astype(medians.dtype)
-    new = jnp.where(r.budget.level[:, 0] > 0, jnp.minimum(kept(medians, r.prompt_ids), new), new)
-    # Rows of padding change nothing; of a prompt that stands in a batch twice the smaller counts.
-    ids = jnp.where(jnp.any(r.valid, -1), r.prompt_ids, rows)
-    return medians.at[ids].set(jnp.inf, mode="drop").at[ids].min(new, mode="drop")
-
-  def numbers(medians):
-    known = jnp.isfinite(medians)
-    mean = jnp.where(jnp.any(known), masked_mean(medians, known), jnp.nan)
-    return {"right_median/rows_known": jnp.mean(as_float(known)), "right_median/length": mean}
+    new = masked_quantile(r.lengths, right, 0.5, empty=jnp.inf)
+    only_falls = r.budget.level[:, 0] > 0
+    new = jnp.where(only_falls, jnp.minimum(of_rows(medians, r.prompt_ids), new), new)
+    return put_rows(medians, r, new)
 
   return Stage(
-    init=lambda: jnp.full(rows, jnp.inf, jnp.float32),
+    init=lambda: unknown(rows),
     apply=apply,
     rows=rows,
-    numbers=numbers,
+    numbers=partial(known_rows, "right_median"),
     learn=learn,
   )
 

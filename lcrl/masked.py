@@ -119,8 +119,8 @@ def masked_std(
   return jnp.where(var > 0, jnp.sqrt(jnp.where(var > 0, var, 1.0)), 0.0)
 
 
-def masked_quantile(x, mask, q: float, *, keepdims: bool = False) -> jax.Array:
-  """Quantile along the last axis of x where mask, linear between values; 0 where nothing is.
+def masked_quantile(x, mask, q: float, *, empty: float = 0.0, keepdims: bool = False) -> jax.Array:
+  """Quantile along the last axis of x where mask, linear between values; `empty` where nothing is.
 
   >>> print(masked_quantile(jnp.array([4.0, 9.0, 0.0, 1.0]), jnp.array([1, 0, 1, 1]) > 0, 0.75))
   2.5
@@ -136,7 +136,7 @@ def masked_quantile(x, mask, q: float, *, keepdims: bool = False) -> jax.Array:
   high = jnp.take_along_axis(ordered, jnp.minimum(below + 1, last), -1)
   some = jnp.any(mask, -1, keepdims=True)
   low, high = jnp.where(some, low, 0.0), jnp.where(some, high, 0.0)
-  value = low + (position - below) * (high - low)
+  value = jnp.where(some, low + (position - below) * (high - low), empty)
   return value if keepdims else value[..., 0]
 
 

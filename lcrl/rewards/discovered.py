@@ -106,8 +106,7 @@ def bell_length(*, weight: float = 0.8, sigma: float = 120.0, base: Stage | None
 
   def targets(r: Rollouts) -> dict[str, jax.Array]:
     right = r.correct & r.valid
-    median = masked_quantile(r.lengths, right, 0.5, keepdims=True)
-    median = jnp.where(right.any(-1, keepdims=True), median, jnp.inf)
+    median = masked_quantile(r.lengths, right, 0.5, empty=jnp.inf, keepdims=True)
     return {"bell_length": jnp.where(r.budget.level == 2, median, as_float(r.budget.target))}
 
   def shape(rewards, r: Rollouts):

@@ -14,8 +14,9 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from lcrl.by_row import known_rows, of_prompts, unknown
 from lcrl.checks import per_row, same_groups, same_shape
-from lcrl.masked import as_float, masked_mean, masked_sum
+from lcrl.masked import as_float, masked_sum
 from lcrl.rewards.base import shaped_with_state
 from lcrl.types import Rollouts, Stage
 
@@ -148,9 +149,6 @@ def hapo(
   State: [rows] float32, one a row of the data set.
   """
 
-  def init():
-    return jnp.full(rows, jnp.inf, jnp.float32)
-
   def shape(history, rewards, r: Rollouts):
     terms = weight * score(r.correct, r.lengths, of_prompts(history, r))
     none = jnp.full(r.prompt_ids.shape, jnp.inf)
@@ -159,7 +157,11 @@ def hapo(
     return rewards + terms, history
 
   stage = shaped_with_state(
-    base, init, shape, targets=_targets("hapo"), numbers=partial(known_rows, "hapo")
+    base,
+    partial(unknown, rows),
+    shape,
+    targets=_targets("hapo"),
+    numbers=partial(known_rows, "hapo"),
   )
   return stage._replace(rows=rows)
 
@@ -203,16 +205,3 @@ def hapo_mean(
 
 def _targets(name: str):
   return lambda history, r: {name: of_prompts(history, r)}
-
-
-def known_rows(name: str, history) -> dict[str, jax.Array]:
-  """The share of rows with a history, and the mean history; nan without any."""
-  known = jnp.isfinite(history)
-  mean = jnp.where(jnp.any(known), masked_mean(history, known), jnp.nan)
-  return {f"{name}/rows_known": jnp.mean(as_float(known)), f"{name}/length": mean}
-
-
-def of_prompts(history, r: Rollouts):
-  """[rows] -> [B, G]; a prompt beyond the rows has no history."""
-  history = history.at[r.prompt_ids].get(mode="fill", fill_value=jnp.inf)
-  return jnp.broadcast_to(history[:, None], r.lengths.shape)

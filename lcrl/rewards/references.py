@@ -8,11 +8,13 @@ what these rollouts give, and inf if they give none.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
+from lcrl.by_row import known_rows, of_rows, put_rows, unknown
 from lcrl.checks import positive
 from lcrl.masked import as_float, masked_mean
 from lcrl.modes import mode_accuracy
@@ -136,28 +138,15 @@ def _mean(lengths: jax.Array, valid: jax.Array) -> jax.Array:
 
 
 def _by_row(rows: int, change: Callable[[jax.Array, Rollouts], jax.Array]) -> Reference:
-  """One number a row of the data set: `change(old [B], rollouts) -> new [B]`.
-
-  A prompt that stands in a batch twice takes the smaller of its new values.
-  """
+  """One number a row of the data set (`lcrl.by_row`): `change(old [B], rollouts) -> new [B]`."""
   positive(rows=rows)
 
-  def kept(state, r: Rollouts):
-    return state.at[r.prompt_ids].get(mode="fill", fill_value=jnp.inf)
-
   def read(state, r: Rollouts):
-    old = kept(state, r)
+    old = of_rows(state, r.prompt_ids)
     return jnp.where(jnp.isfinite(old), old, change(old, r))
 
   def update(state, r: Rollouts):
-    new = change(kept(state, r), r).astype(state.dtype)
-    # Rows of padding have no valid rollout, and keep what they had.
-    ids = jnp.where(jnp.any(r.valid, -1), r.prompt_ids, rows)
-    return state.at[ids].set(jnp.inf, mode="drop").at[ids].min(new, mode="drop")
+    return put_rows(state, r, change(of_rows(state, r.prompt_ids), r))
 
-  def numbers(state):
-    known = jnp.isfinite(state)
-    mean = jnp.where(jnp.any(known), masked_mean(state, known), jnp.nan)
-    return {"effort/rows_known": jnp.mean(as_float(known)), "effort/reference": mean}
-
-  return Reference(lambda: jnp.full(rows, jnp.inf, jnp.float32), read, update, rows, numbers)
+  numbers = partial(known_rows, "effort", what="reference")
+  return Reference(lambda: unknown(rows), read, update, rows, numbers)

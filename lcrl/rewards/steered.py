@@ -7,11 +7,11 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from lcrl.by_row import known_rows, of_prompts, of_rows, unknown
 from lcrl.checks import one_or_each, per_row, positive, same_groups, same_shape
 from lcrl.masked import as_float, masked_mean, masked_quantile
 from lcrl.rewards.base import shaped_with_state
 from lcrl.rewards.constraint import priced_reward
-from lcrl.rewards.history import known_rows, of_prompts
 from lcrl.types import Rollouts, Stage
 
 __all__ = [
@@ -157,7 +157,7 @@ def right_length_quantile(
   """
   same_groups(correct=correct, lengths=lengths, valid=valid)
   right = correct.astype(bool) & valid
-  return jnp.where(jnp.any(right, -1), masked_quantile(lengths, right, quantile), jnp.inf)
+  return masked_quantile(lengths, right, quantile, empty=jnp.inf)
 
 
 def toggle_reward(
@@ -210,7 +210,7 @@ def toggle(
   limited = lambda state: state.step // period % 2 == 0
 
   def shape(state, rewards, r: Rollouts):
-    budgets = of_prompts(state.budgets, r)[:, 0]
+    budgets = of_rows(state.budgets, r.prompt_ids)
     within = toggle_reward(rewards, r.lengths, budgets, r.valid, threshold=threshold)
     first = right_length_quantile(r.correct, r.lengths, r.valid, quantile=quantile)
     first = jnp.where(jnp.isfinite(budgets), jnp.inf, first).astype(jnp.float32)
@@ -225,7 +225,7 @@ def toggle(
 
   stage = shaped_with_state(
     base,
-    lambda: ToggleState(jnp.full(rows, jnp.inf, jnp.float32), jnp.zeros((), jnp.int32)),
+    lambda: ToggleState(unknown(rows), jnp.zeros((), jnp.int32)),
     shape,
     targets=targets,
     numbers=numbers,

@@ -11,11 +11,11 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 
+from lcrl.by_row import known_rows, of_prompts, unknown
 from lcrl.checks import same_groups, same_shape, typed
 from lcrl.masked import as_float, masked_mean, masked_quantile, masked_std
 from lcrl.rewards.base import shaped, shaped_with_state
 from lcrl.rewards.group import mean_right
-from lcrl.rewards.history import known_rows, of_prompts
 from lcrl.rewards.parts import relative_shortness
 from lcrl.types import Rollouts, Stage
 
@@ -223,7 +223,7 @@ def profiled_penalty(
 
   stage = shaped_with_state(
     base,
-    lambda: jnp.full(rows, jnp.inf, jnp.float32),
+    lambda: unknown(rows),
     shape,
     targets=lambda limits, r: {"profiled_penalty": of_prompts(limits, r)},
     numbers=partial(known_rows, "profiled_penalty"),
