@@ -131,6 +131,11 @@ class Rollouts:
     return self.mask | (self.forced & (self.lengths > self.mask.sum(-1))[..., None])
 
   @property
+  def places(self) -> jax.Array:
+    """[B, G, T] int32, where each counted token stands in its response, from 0: as signals say."""
+    return self.counted.cumsum(-1) - 1
+
+  @property
   def end_reasons(self) -> jax.Array:
     """[B, G] int8, `end` where there is one, else what `truncated` says."""
     if self.end is not None:

@@ -106,6 +106,7 @@ def stub(limit, control=None, **task):
     tokenizer=WORDS,
     prompt_limit=limit,
     engine=types.SimpleNamespace(control=control),
+    end_ids=WORDS.end_ids,
   )
 
 

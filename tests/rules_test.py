@@ -172,7 +172,11 @@ def test_said_is_conversation_and_answer_without_the_end():
   row = words.encode("1+1?") + words.encode("2") + [words.end_ids[0], words.pad_id]
   mask = np.array([[[False] * 4 + [True, True, False]] * 2])
   mask[0, 1] = False
-  assert judge.said(np.array([[row, row]]), mask, words)[0][0] == "1+1?2"
+  said = lambda ends: judge.said(np.array([[row, row]]), mask, words, ends)[0][0]
+  assert said(words.end_ids) == "1+1?2"
+  row[-2:-1] = words.encode(";")
+  assert said(words.end_ids) == "1+1?2;"
+  assert said((*words.end_ids, *words.encode(";"))) == "1+1?2"
 
 
 def test_errors_name_the_field(tmp_path):

@@ -182,6 +182,14 @@ def test_prompts_say_who_thinks(start_text, thinks):
     assert not state.spent[0]
 
 
+def test_a_stop_token_in_the_forced_text_is_refused():
+  """It would end the response in the middle of the text."""
+  draft = choices.thinking_budget(9, end_text="##", forced_text="1##")
+  choices.finished(draft, VOCABULARY)
+  with pytest.raises(ValueError, match=r"forced_text='1##' has token 7, which ends a response"):
+    choices.finished(draft, VOCABULARY._replace(stops=VOCABULARY.tokenizer.encode("1")))
+
+
 def test_room_for_the_answer_is_kept_whatever_comes_before_the_thinking():
   """Cap 10: four tokens, then "??" starts a thinking, which must end at the ninth token."""
   draft = choices.thinking_budget(9, end_text="##", start_text="??", answer_tokens=1)

@@ -60,6 +60,19 @@ def test_decs_finds_the_answer_behind_forced_tokens_that_count():
   )
   got, _ = jax.jit(advantages.decs(max_length=9).apply)((), r.scores, r.valid, r)
   assert (got[0, 0] < 0).tolist() == (at[0, 0] == 5).tolist()
+  # Likewise the tag of LC-R1 and PEAR, the second forced token: it is no token that trains.
+  signals = {"think_end": jnp.full((1, 2), 4), "think_length": jnp.full((1, 2), 4)}
+  signals |= {"needed": jnp.full((1, 2), 2), "entropy": 1.0 * (at == 8)}
+  r = dataclasses.replace(r, signals=signals)
+  base, _ = advantages.group_centered().apply((), r.scores, r.valid, r)
+  compressed, _ = advantages.thinking_compression().apply((), r.scores, r.valid, r)
+  np.testing.assert_array_equal(compressed, jnp.where(r.mask, base[..., None], 0))
+  paid, _ = rewards.pear().apply((), r)  # the answer's mean entropy is .5, the thinking's 0
+  assert paid.tolist() == [[1.0, 1.0]]
+  thinking, answer = rewards.phase_entropy(
+    signals["entropy"], r.mask, signals["think_end"], places=r.places
+  )
+  assert (thinking.tolist(), answer.tolist()) == ([[0.0, 0.0]], [[0.5, 0.5]])
 
 
 @pytest.mark.parametrize("share, kept", [(0.0, 0), (0.34, 1), (0.5, 2), (0.9, 3)])

@@ -82,10 +82,9 @@ def budget_relative(*, budgets: Sequence[int], weights: Sequence[float] | None =
         f"budget_scores are at {scores.shape[-1]} budgets, advantage.budgets={tuple(budgets)}."
       )
     parts = budget_advantages(scores, keep, weights=weights)
-    place = jnp.cumsum(r.counted, -1) - 1  # as signals count
-    part = sum((place >= budget).astype(jnp.int32) for budget in budgets)
+    part = sum((r.places >= budget).astype(jnp.int32) for budget in budgets)
     end = r.signals["think_end"][..., None]
-    thinks = (end < 0) | (place <= end)
+    thinks = (end < 0) | (r.places <= end)
     thinking = jnp.take_along_axis(parts, jnp.minimum(part, len(budgets) - 1), -1)
     thinking = jnp.where(part < len(budgets), thinking, 0.0)
     answer = (as_float(rewards) - scores[..., -1])[..., None]

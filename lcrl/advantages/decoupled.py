@@ -104,7 +104,7 @@ def decs(
       slope=slope,
     )
     advantages = place_normalized_advantage(token_rewards, keep, ddof=ddof, eps=eps)
-    place = jnp.maximum(jnp.cumsum(r.counted, -1) - 1, 0)  # as signals count
+    place = jnp.maximum(r.places, 0)
     return jnp.where(r.mask, jnp.take_along_axis(advantages, place, -1), 0.0), state
 
   return Stage(init=lambda: (), apply=apply, needs=("group", "needed", "think_length"))

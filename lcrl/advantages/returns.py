@@ -158,8 +158,7 @@ def thinking_compression(*, weight: float = 1.0, base: Stage | None = None) -> S
   def channel(r: Rollouts):
     needed, thought = r.signals["needed"], r.signals["think_length"]
     rewards = compression_reward(r.correct, needed, thought, weight=weight)
-    position = jnp.cumsum(r.mask, -1) - 1
-    ends = r.mask & (position == r.signals["think_end"][..., None])
+    ends = r.mask & (r.places == r.signals["think_end"][..., None])
     return jnp.where(ends, rewards[..., None], 0.0)
 
   return _beside(base, channel, needs=("think_end", "think_length", "needed"))

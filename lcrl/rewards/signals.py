@@ -1,9 +1,9 @@
 """Rewards that read signals besides verdict and length: phases, entropy, a second model's score.
 
 The signals, [B, G] unless noted: `think_end`, the position of the end-of-thinking tag among the
-sampled tokens, -1 without one; `entropy` [B, G, T], nats, over the whole vocabulary under
-the policy that sampled; `conciseness`, a reward model's score in [0, 1]; `answer_length`, sampled
-tokens up to the end of the answer.
+tokens that the length counts, -1 without one; `entropy` [B, G, T], nats, over the whole vocabulary
+under the policy that sampled; `conciseness`, a reward model's score in [0, 1]; `answer_length`,
+counted tokens up to the end of the answer.
 """
 
 from __future__ import annotations
@@ -121,18 +121,20 @@ def conciseness(*, alpha: float = 0.1, anneal_steps: int) -> Stage:
 
 
 def phase_entropy(
-  entropy: jax.Array, mask: jax.Array, think_end: jax.Array
+  entropy: jax.Array, mask: jax.Array, think_end: jax.Array, *, places: jax.Array | None = None
 ) -> tuple[jax.Array, jax.Array]:
   """Mean entropy before and after the end-of-thinking tag, which belongs to neither; 0 if empty.
 
-  Without a tag (-1) everything is thinking. [..., T], [..., T], [...] -> [...], [...].
+  Without a tag (-1) everything is thinking. `places` [..., T] are those of tokens in the response
+  (`Rollouts.places`); None: the mask is all of it. [..., T], [..., T], [...] -> [...], [...].
 
   >>> entropy, mask = jnp.array([0.5, 0.25, 9.0, 0.125]), jnp.ones(4, bool)
   >>> print(*phase_entropy(entropy, mask, jnp.array(2)))
   0.375 0.125
   """
   per_row(dict(entropy=entropy, mask=mask), think_end=think_end)
-  position, end = jnp.cumsum(mask, -1) - 1, think_end[..., None]
+  position = jnp.cumsum(mask, -1) - 1 if places is None else places
+  end = think_end[..., None]
   thinking = mask & ((position < end) | (end < 0))
   answer = mask & (position > end) & (end >= 0)
   return masked_mean(entropy, thinking, -1), masked_mean(entropy, answer, -1)
@@ -169,7 +171,7 @@ def pear(
   """`pear_reward` of the `entropy_gap` between thinking and answer."""
 
   def apply(state, r: Rollouts):
-    phases = phase_entropy(r.signals["entropy"], r.mask, r.signals["think_end"])
+    phases = phase_entropy(r.signals["entropy"], r.mask, r.signals["think_end"], places=r.places)
     gap = entropy_gap(*phases, alpha=alpha)
     return pear_reward(r.correct, gap, scale=scale, wrong=wrong, floor=floor), state
 

@@ -71,7 +71,7 @@ class RolloutGrader:
 
   def responses(self, r: LocalRollouts) -> list[list[Response]]:
     """[b][G]: everything after the prompt up to the last token that counts, and what a control
-    forced behind it, unless a revision has cut the response."""
+    forced behind it without counting, unless a revision has cut the response."""
     prompts, group = r.lengths.shape
     flat = self._decode(r.tokens, r.counted, np.argwhere(np.ones((prompts, group), bool)))
     return [flat[b * group : (b + 1) * group] for b in range(prompts)]

@@ -43,8 +43,14 @@ class Vocabulary(NamedTuple):
 
   tokenizer: Tokenizer
   size: int
+  stops: Sequence[int] = ()  # tokens that end a response besides the tokenizer's
 
-  def one(self, token: Token, field: str, section: str = "sampling.control") -> int:
+  @property
+  def end_ids(self) -> tuple[int, ...]:
+    """All tokens that end a response."""
+    return tuple(dict.fromkeys([*self.tokenizer.end_ids, *self.stops]))
+
+  def one(self, token: Token, field: str, section: str = CONTROL) -> int:
     """The number of a token.
 
     Raises:
@@ -80,8 +86,9 @@ class Vocabulary(NamedTuple):
     pieces = known() if known else [text_of(i) for i in range(min(size, self.size))]
     pieces = [*pieces, *[b""] * self.size][: self.size]
     found = automaton([text.encode() for text in texts], pieces)
+    reachable = found.reachable
     for k, text in enumerate(texts, 1):
-      if k not in found.reachable:
+      if k not in reachable:
         raise ValueError(f"{field}={text!r}: no tokens of the policy write this text.")
     return found
 
@@ -177,7 +184,7 @@ def thinking_budget(
       raise ValueError(f"{field}={forced!r} cannot be encoded: {why}") from why
     if texts.read(tape) != thinking.END:
       raise ValueError(f"{field}={forced!r} does not end the thinking once it is encoded.")
-    if ends := [i for i in tape if i in v.tokenizer.end_ids]:
+    if ends := [i for i in tape if i in v.end_ids]:
       raise ValueError(f"{field}={forced!r} has token {ends[0]}, which ends a response.")
     return thinking.thinking_budget(
       texts, tape, budget=budget, share=share, answer_tokens=answer_tokens

@@ -1,7 +1,8 @@
 """The functions that `task.signals.fn` may name: values of responses besides their verdicts.
 
-Each value becomes a [B, G] array of `rollouts.signals`. Counted tokens are the sampled ones, and
-forced ones that train. Imports no jax.
+Each value becomes a [B, G] array of `rollouts.signals`. Counted tokens are those that the length
+counts (`Rollouts.counted`): sampled ones, and forced ones that train or that the config counts.
+Imports no jax.
 """
 
 from __future__ import annotations

@@ -60,11 +60,20 @@ def build_tokenizer(
   return tokenizer
 
 
-def ends_of(tokenizer: Any) -> dict[str, str]:
+def ends_of(tokenizer: Any, stop_tokens: Sequence[int | str] = ()) -> dict[str, str]:
   """Every token that ends an answer -> the file or setting that says so."""
   if isinstance(tokenizer, Tokenizer):
-    return dict(tokenizer.ends)
-  return {tokenizer.decode([i]) or str(i): "tokenizer" for i in tokenizer.end_ids}
+    ends = dict(tokenizer.ends)
+  else:
+    ends = {tokenizer.decode([i]) or str(i): "tokenizer" for i in tokenizer.end_ids}
+  return ends | {str(token): "sampling.stop_tokens" for token in stop_tokens}
+
+
+def vocabulary_of(model: Any, tokenizer: Any) -> choices.Vocabulary:
+  """The tokens of a run, with those of `sampling.stop_tokens` among its ends."""
+  vocabulary = choices.Vocabulary(tokenizer, model.policy.config.vocab_size)
+  names = model.settings.sampling.stop_tokens
+  return vocabulary._replace(stops=[vocabulary.one(x, "stop_tokens", "sampling") for x in names])
 
 
 def build_control(
@@ -93,18 +102,17 @@ def build_engine(
   for longer responses."""
   sampling, train = model.settings.sampling, model.settings.train
   max_tokens = max_tokens or train.max_tokens
-  vocabulary = choices.Vocabulary(tokenizer, model.policy.config.vocab_size)
+  vocabulary = vocabulary_of(model, tokenizer)
   control = build_control(sampling.control, vocabulary, sampling.stop_texts)
   if control is not None and control.room > max_tokens:
     raise ValueError(
       f"sampling.control needs responses of {control.room} tokens, for a budget of thinking, the "
       f"text that ends it and an answer: train.max_tokens={max_tokens} allows less."
     )
-  stops = [vocabulary.one(token, "stop_tokens", "sampling") for token in sampling.stop_tokens]
   engine = make_engine(
     sampling_policy(model),
     max_tokens=max_tokens,
-    end_ids=tuple(dict.fromkeys([*tokenizer.end_ids, *stops])),
+    end_ids=vocabulary.end_ids,
     pad_id=tokenizer.pad_id,
     temperature=sampling.temperature if temperature is None else temperature,
     control=control,

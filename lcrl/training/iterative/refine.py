@@ -61,7 +61,7 @@ class Refinement:
     """The prompt of the second turn; None if it exceeds the limit of prompts."""
     tokenizer, task = self._worker.tokenizer, self._worker.task
     ids = first.tokens[b, g][first.mask[b, g]].tolist()
-    text = tokenizer.decode(ids[:-1] if ids and ids[-1] in tokenizer.end_ids else ids)
+    text = tokenizer.decode(ids[:-1] if ids and ids[-1] in self._worker.end_ids else ids)
     messages = refinement_prompt(prompt.messages, text, self._instruction)
     size = len(tokenizer.encode(tokenizer.render(messages, **task.variables)))
     return (

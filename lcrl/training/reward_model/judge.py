@@ -23,6 +23,7 @@ from lcrl.masked import as_float
 from lcrl.mesh import batch_sharding, param_shardings, to_global, to_local
 from lcrl.policies import Policy
 from lcrl.policies.hf import pretrained
+from lcrl.training.build import vocabulary_of
 from lcrl.training.remote import opened
 from lcrl.training.rl.pipeline import Provider
 from lcrl.training.scorer import on_mesh
@@ -68,11 +69,12 @@ def provider(
   frames = [Frame(reader, rule) for rule in rules]
   train, longest = model.settings.train, max(frame.length for frame in frames)
   limit = train.max_prompt_tokens + train.max_tokens + longest
+  end_ids = vocabulary_of(model, tokenizer).end_ids
   yes = make_yes(policy, model.mesh, first_tokens(reader), pieces)
 
   def read(params: PyTree, rollouts: Rollouts) -> dict[str, jax.Array]:
     judging = params if judge_params is None else judge_params
-    texts = said(to_local(rollouts.tokens), to_local(rollouts.mask), tokenizer)
+    texts = said(to_local(rollouts.tokens), to_local(rollouts.written), tokenizer, end_ids)
     ids = [[reader.encode(text) for text in group] for group in texts]
     asked = (to_global(model.mesh, frame.rows(ids, limit, reader.pad_id)) for frame in frames)
     flags = [yes(judging, rows) for rows in asked]
@@ -81,17 +83,19 @@ def provider(
   return Provider((name,), read)
 
 
-def said(tokens: np.ndarray, mask: np.ndarray, tokenizer: Any) -> list[list[str]]:
+def said(
+  tokens: np.ndarray, written: np.ndarray, tokenizer: Any, end_ids: Sequence[int]
+) -> list[list[str]]:
   """Each row up to the end of its answer as text, without the end token. [B, G, T] each."""
 
   def text(row: np.ndarray, of: np.ndarray) -> str:
     end = len(of) - int(of[::-1].argmax()) if of.any() else int((row != tokenizer.pad_id).sum())
     ids = row[:end].tolist()
-    return tokenizer.decode(ids[:-1] if ids and ids[-1] in tokenizer.end_ids else ids)
+    return tokenizer.decode(ids[:-1] if ids and ids[-1] in end_ids else ids)
 
   return [
     [text(row, of) for row, of in zip(*group, strict=True)]
-    for group in zip(tokens, mask, strict=True)
+    for group in zip(tokens, written, strict=True)
   ]
 
 
