@@ -4,12 +4,15 @@ import importlib
 import json
 import os
 import pathlib
+import types
 
+import jax
 import numpy as np
 import pytest
 from absl import flags
 
-from experiments.benchmarks import attention, lengths_report, long_rows, peers, shapes, update
+from experiments.benchmarks import attention, lengths_report, long_rows, peers, shapes, step, update
+from lcrl.training.analysis.roofline import Chip, all_weights
 from tests.helpers.devices import limit_devices
 
 COMMON = {"shape": "laptop", "prompts": 2, "group": 2, "asked": 8, "limit": 8, "dtype": "float32"}
@@ -208,3 +211,24 @@ def test_lengths_are_drawn_and_in_tables(tmp_path):
   assert "flat within 10.0 %" in said
   lengths_report.draw(tmp_path / "a.png", found)
   assert (tmp_path / "a.png").stat().st_size > 10_000
+
+
+def test_the_floor_and_the_share_of_several_devices(monkeypatch):
+  """Prompts of 4 tokens, four responses of 3: 4 (1 + 2 + 3) and 4 * 4 * 3 keys are read, or half of
+  the latter where the two of a prompt share them."""
+  chip, c = Chip(1, 1.0, 1.0, 1.0), shapes.config("laptop", dtype="float32")
+  monkeypatch.setitem(shapes.CHIPS, jax.devices()[0].device_kind, chip)
+  work, weights, key = shapes.Work(2, 2, 4, 3), 2 * all_weights(c), 2 * 2 * 32 * 4 * 2
+  floor = lambda **how: shapes.sampling_floor(c, work, shared=True, **how)
+  assert floor(rows=4) == 3 * weights + 48 * key
+  assert floor(rows=4, devices=8, tensor=2) == 3 * weights / 2 + 48 * key / 8
+  monkeypatch.setattr(jax, "device_count", lambda: 4)
+  times = {"sampled_s": 10.0, "update_s": 2.0}
+  for samplers, steps in ((0, 3), (2, 6)):  # 2 slots on each pair of devices
+    given = {"mesh": ["tensor=2"], "sampling_devices": samplers, "slots": 2}
+    asked = types.SimpleNamespace(update="none/xla/1/0/scan", **given)
+    monkeypatch.setattr(step, "FLAGS", asked)
+    found = step.shares(c, work, times)
+    want = steps * weights / 2 + 72 * key / (samplers or 4)
+    assert found["of_floor"] == pytest.approx(want / 10)
+    assert found["mfu"] == pytest.approx(update.flops(c, work) / (4 * 2.0))

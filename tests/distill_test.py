@@ -270,3 +270,15 @@ def test_a_run_approaches_its_teachers_and_resumes_bit_equal(tmp_path):
   jax.tree.map(np.testing.assert_array_equal, again, whole)
   assert kl[8:16] == kl[16:]
   assert np.mean(kl[12:16]) < 0.7 * np.mean(kl[:2])
+
+
+def test_what_a_prefix_forced_is_in_no_share():
+  """The teacher differs there alone."""
+  r = random_rollouts(1)
+  forced = r.mask & (jnp.cumsum(r.mask, -1) == 1)
+  signals = {TEACHER: r.sampler_log_probs - 0.5 * forced}
+  r = dataclasses.replace(r, signals=signals, undrawn=forced)
+  batch = Batch(r, r.scores, r.valid, r.scores, losses.token_mean(r.mask, r.valid))
+  stage = losses.clipped_surrogate(distill=reverse_kl(limit=0.25))
+  shares = stage.fractions((), TokenScores(r.sampler_log_probs), batch)
+  assert (shares["teacher_kl"], shares["teacher_clip_fraction"]) == (0, 0)

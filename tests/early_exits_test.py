@@ -173,3 +173,23 @@ def test_forced_text_of_another_length_is_measured_in_tokens():
   said = WORDS.decode(after.tokens[0, 1][after.mask[0, 1]].tolist())
   assert "\u00e9</t>8" in said
   assert (after.mask & ~np.asarray(after.drawn))[0, 1].sum() == 6
+
+
+def test_who_is_alone_has_no_advantage():
+  scores, keep = jnp.array([[[0.0, 0.5, 1.0]] * 2]), jnp.array([[True, False]])
+  assert not advantages.budget_advantages(scores, keep).any()
+
+
+def test_thinking_behind_the_last_budget_has_no_advantage():
+  r = random_rollouts(prompts=1, group=2)
+  mask = jnp.broadcast_to((jnp.arange(12) >= 2) & (jnp.arange(12) < 10), r.mask.shape)
+  signals = {
+    "budget_scores": jnp.array([[[0.0, 1.0], [0.5, 0.0]]]),
+    "think_end": jnp.array([[-1, 6]]),
+  }
+  r = dataclasses.replace(r, mask=mask, lengths=jnp.full((1, 2), 8), signals=signals)
+  stage = advantages.budget_relative(budgets=(3, 6))
+  got, _ = stage.apply((), jnp.array([[0.0, 1.0]]), jnp.ones((1, 2), bool), r)
+  assert got[0, 0, 2:8].all()
+  assert not got[0, 0, 8:].any()
+  assert got[0, 1, 8:10].tolist() == [0.0, 1.0]  # the end of the thinking, and the answer

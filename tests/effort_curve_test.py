@@ -210,3 +210,12 @@ def test_unverified_answers_have_lengths_and_no_picture(tmp_path):
   assert "2.25 times the tokens of its shortest" in text
   assert "efforts.png" not in text
   assert not [*tmp_path.iterdir()]
+
+
+def test_areas_follow_every_bend():
+  bent = [point(10, 0.2), point(20, 0.8), point(30, 0.8)]  # means .5 and .8 of its halves
+  flat = [point(10, 0.5), point(30, 0.5)]
+  against = lambda curve, front: against_front(curve, dict(enumerate(front)))
+  assert against(flat, bent)["front_area"] == pytest.approx(0.65)
+  assert against(bent, flat)["area"] == pytest.approx(0.65)
+  assert against(bent, bent)["reached"] == 3  # what lies on the curve is reached

@@ -1,5 +1,6 @@
 """Models by hub id: a local folder comes first, a copy of the hub next, errors name both."""
 
+import fnmatch
 import shutil
 import sys
 import types
@@ -83,3 +84,34 @@ def test_an_export_is_uploaded_when_asked(hub, tmp_path, monkeypatch):
   monkeypatch.setitem(sys.modules, "huggingface_hub", None)
   with pytest.raises(ValueError, match="--push needs huggingface_hub"):
     export.push(tmp_path / "cache", "me/mine")
+
+
+def test_all_that_a_model_needs_is_downloaded(hub):
+  needed = ["model-00001-of-00002.safetensors", "model.safetensors.index.json", "config.json"]
+  needed += ["tokenizer.json", "chat_template.jinja", "tokenizer.model", "merges.txt"]
+  policies.load("owner/small")
+  [(_, how)] = hub
+  some = lambda name, key: any(fnmatch.fnmatch(name, pattern) for pattern in how[key])
+  there = [*needed, "pytorch_model.bin", "onnx/model.safetensors"]
+  taken = [n for n in there if some(n, "allow_patterns") and not some(n, "ignore_patterns")]
+  assert taken == needed
+
+
+@pytest.mark.parametrize("path", ["runs/small", "data/small", "~/small"])
+def test_paths_are_not_looked_up_either(path, hub):
+  with pytest.raises(FileNotFoundError, match=r"There is no model folder .*\.$"):
+    policies.load(path)
+  assert not hub
+
+
+def test_the_command_uploads_what_it_wrote(hub, monkeypatch, capsys):
+  monkeypatch.setattr(export, "export", lambda *_: 3)
+  monkeypatch.setattr(export, "opened", Path)
+  asked = dict(workdir="run", out="out", step=None)
+  monkeypatch.setattr(export, "FLAGS", types.SimpleNamespace(**asked, push=None))
+  export.main([])
+  assert not hub
+  monkeypatch.setattr(export, "FLAGS", types.SimpleNamespace(**asked, push="me/mine"))
+  export.main([])
+  assert hub[-1] == ("upload", {"repo_id": "me/mine", "folder_path": Path("out")})
+  assert capsys.readouterr().out.endswith("and at an address\n")

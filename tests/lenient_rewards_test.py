@@ -83,3 +83,11 @@ def test_the_price_of_leash_climbs_above_the_target_and_falls_below():
 def test_what_cannot_be_is_refused(build, what):
   with pytest.raises(ValueError, match=what):
     build()
+
+
+def test_short_rl_keeps_its_best_accuracy():
+  stage = rewards.short_rl(slack=0, tolerance=0.2)
+  good, bad, lengths = [[1, 1, 1], [1, 1, 0]], [[1, 1, 0], [0, 0, 0]], [[10, 20, 30], [5, 7, 9]]
+  *_, (last, best) = paid(stage, [(good, lengths), (bad, lengths), (bad, lengths)])
+  assert best == pytest.approx(5 / 6)  # not that of the batch before
+  assert last == bad

@@ -187,3 +187,15 @@ PHI_CODE = {"AutoModelForCausalLM": "modeling_phi3.Phi3ForCausalLM"}
 def test_what_a_family_does_not_do_is_named(changes, message):
   with pytest.raises(ValueError, match=message):
     read_config(BARE | changes, "")
+
+
+def test_every_sixth_layer_of_gemma3_sees_everything():
+  silent = BARE | GEMMA | {"num_hidden_layers": 7}
+  assert read_config(silent, "").windows == (5,) * 5 + (None, 5)
+
+
+def test_full_layers_are_written_like_old_readers_count_them():
+  """Those that know no layer_types."""
+  qwen = {"model_type": "qwen2", "use_sliding_window": True, "sliding_window": 5}
+  config = read_config(BARE | qwen | {"max_window_layers": 1}, "")
+  assert write_config(config)["max_window_layers"] == 1

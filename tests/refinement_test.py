@@ -175,3 +175,25 @@ def test_bad_configs_are_refused_by_name(tmp_path, fields, message):
     begin(read(config), Workdir(tmp_path, config)) as run,
   ):
     run.steps_from(0)
+
+
+def test_the_end_of_an_answer_is_not_in_the_second_turn():
+  letters = types.SimpleNamespace(
+    decode=lambda ids: "".join(".abc"[i] for i in ids),
+    encode=list,
+    render=lambda messages: messages[0]["content"],
+  )
+  worker = stub(9)
+  worker.tokenizer, worker.end_ids = letters, (0,)
+  first = jax.tree.map(np.asarray, random_rollouts(prompts=2, group=1, length=3))
+  tokens = np.array([[[1, 2, 0]], [[1, 2, 3]]], np.int32)
+  first = dataclasses.replace(first, tokens=tokens, mask=np.ones(tokens.shape, bool))
+  said = []
+
+  def sample(prompts, _):
+    said.extend(prompt.messages[1]["content"] for prompt in prompts)
+    return first
+
+  prompts = [Prompt(b, ({"role": "user", "content": "?"},), "") for b in range(2)]
+  Refinement(ASK, worker).sampled(first, prompts, sample)
+  assert said == ["ab", "abc"]

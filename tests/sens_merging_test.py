@@ -151,3 +151,8 @@ def test_models_are_measured_and_merged_layer_by_layer(made, tmp_path):
   (tmp_path / "adapter" / "adapter_config.json").write_text("{}")
   with pytest.raises(ValueError, match=r"merge the adapter .*/adapter into its base first"):
     command.measure_sensitivity([tmp_path / "adapter", models[0]], files)
+
+
+def test_shares_are_finite_however_cold():
+  shares = sensitivity_weights([[1.0], [1.0]], [[0.0, 1.0], [3.0, 0.0]], temperature=1e-4)
+  assert shares.tolist() == [[0.0], [1.0]]

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import types
 
 import jax
 import jax.numpy as jnp
@@ -411,3 +412,96 @@ def test_claims_of_methods_are_three_valued():
   )
   assert {v.claim.partition(" ")[0] for v in c.verdicts([], STARTS)} == set(c.CLAIMS)
   assert set(c.CLAIMS) <= set(report.METHODS)
+
+
+def test_a_start_that_missed_its_accuracy_does_not_count():
+  right = {"good/0": 0.82, "good/1": 0.79, "weak/0": 0.41, "weak/1": 0.61, "told/0": 0.99}
+  starts = {unit: {"accuracy": accuracy} for unit, accuracy in right.items()}
+  assert [*report.on_target(starts)] == ["good/0", "weak/0", "told/0"]
+
+
+def test_later_seeds_do_not_choose_the_coefficient(tmp_path):
+  """Unless a method has no others; a report's choice is what further seeds run with."""
+  named = lambda name: [
+    *(result(name, v, a, 20.0, seed=s) for v, a in ((20, 0.9), (28, 0.8)) for s in range(3)),
+    *(result(name, 28, 1.0, 1.0, seed=s) for s in range(3, 9)),
+  ]
+  starts = {f"good/{seed}": STARTS["good/0"] for seed in range(9)}
+  found = named("laser_d") + named("laser")
+  assert claims.best_value(found, starts, "laser_d") == 20
+  assert claims.best_value(found[6:12], starts, "laser_d") == 28
+  for name, content in (("results", found), ("starts", starts)):
+    (tmp_path / f"{name}.json").write_text(json.dumps(content))
+  values = run.chosen_values(tmp_path)
+  assert values == {"laser_d": (20,)}  # claims read all coefficients of laser
+  asked = [r.key for r in run.runs(["laser_d", "laser"], [9], values)]
+  assert len(asked) == 2 * (1 + len(METHODS["laser"].values))
+
+
+def test_reports_of_two_folders_are_one():
+  part = lambda seed, commit: (
+    [result("grpo", 1.0, 0.9, 40.0, seed=seed)],
+    {f"good/{seed}": {}},
+    {"device": "a chip", "commit": commit},
+  )
+  results, starts, origin = report.together([part(0, "abc"), part(3, "def")])
+  assert [r["seed"] for r in results] == [0, 3]
+  assert [*starts] == ["good/0", "good/3"]
+  assert origin == {"device": "a chip", "commit": "abc and def"}
+  with pytest.raises(ValueError, match=r"1 runs stand in two folders, such as \('grpo', 1.0"):
+    report.together([part(0, "abc"), part(0, "abc")])
+
+
+def test_a_run_is_compared_with_grpo_of_its_seeds():
+  grpo = [result("grpo", 1.0, 0.9, 40.0), result("grpo", 1.0, 0.1, 400.0, seed=1)]
+  cells = report.cells([result("laser", 20, 0.8, 20.0)], grpo, STARTS)
+  assert cells[report.COLUMNS.index("vs. GRPO")] == "\u221210.0, \u221250.0 %"
+
+
+def test_each_digit_has_its_accuracy_and_tokens():
+  judged = program.Judged(*map(np.array, ([1, 0, 1, 1], [2, 4, 6, 8], [2] * 4, [0, 0, 1, 1])))
+  assert run.by_level(judged, 2) == [[0.5, 3.0], [1.0, 7.0]]
+
+
+def test_a_method_of_more_steps_gets_them(monkeypatch):
+  monkeypatch.setattr(program, "build", lambda *_: None)
+  monkeypatch.setattr(run.Compiled, "_compile", lambda *_: None)
+  pool = types.SimpleNamespace(submit=lambda f: None)
+  queue = [*run.runs([DIALS[0].name], [0])]
+  compiled = run.Compiled(queue, SIZES, 4, pool)
+  for one in (compiled, compiled.half(queue)):
+    assert one.sizes.setup.steps == SIZES.setup.steps * DIALS[0].longer > SIZES.setup.steps
+
+
+def test_runs_of_a_start_that_missed_are_kept_and_do_not_count(tmp_path):
+  found = runs_of("grpo", (1.0,), lambda i: 0.9, lambda i: 40.0)
+  starts = STARTS | {"good/2": STARTS["good/2"] | {"accuracy": 0.7}}
+  (tmp_path / "results.jsonl").write_text("".join(json.dumps(r) + "\n" for r in found))
+  (tmp_path / "starts.json").write_text(json.dumps(starts))
+  (tmp_path / "origin.json").write_text(json.dumps({"device": "a chip", "commit": "abc"}))
+  report.write([tmp_path], tmp_path / "home", program.Sizes())
+  text = (tmp_path / "home" / "README.md").read_text()
+  assert "count: good/2 (70 %)." in text
+  assert "| times the others' 1 | good | 2 |" in text.replace("learning rate, ", "")
+  assert len(json.loads((tmp_path / "home" / "results.json").read_text())) == len(found)
+
+
+def test_each_start_comes_from_its_course(monkeypatch):
+  monkeypatch.setattr(
+    run, "_course", lambda built, imitate, sizes, seeds, names: dict.fromkeys(names, imitate)
+  )
+  built = types.SimpleNamespace(imitate="plain", imitate_told="told digits")
+  found = run.learn_starts(built, SIZES, [0], {"good", "told"})
+  assert found == {"good": "plain", "told": "told digits"}
+  assert run.learn_starts(built, SIZES, [0], {"weak"}) == {"weak": "plain"}
+
+
+def test_starts_that_are_there_are_not_learned_again(tmp_path, monkeypatch):
+  saved = {}
+  (tmp_path / "starts.npz").write_text("")
+  monkeypatch.setattr(run, "load_starts", lambda *_: saved or {"good": 1})
+  monkeypatch.setattr(run, "learn_starts", lambda *given: dict.fromkeys(given[-1], 2))
+  monkeypatch.setattr(run, "save_starts", lambda path, starts, seeds: saved.update(starts))
+  monkeypatch.setattr(run, "starts_json", lambda *_: {})
+  found = run._starts(None, tmp_path, SIZES, [0], {"good", "told"})
+  assert found == {"good": 1, "told": 2}

@@ -10,7 +10,7 @@ import pytest
 
 from experiments import testbed
 from lcrl import data, policies, recipes, rewards
-from lcrl.tasks.sums import Sums
+from lcrl.tasks.sums import ZERO, Sums
 from lcrl.training import build, optimizers
 from lcrl.training.keys import step_key
 from lcrl.training.rl.learner import build_learner
@@ -146,3 +146,21 @@ def test_coefficients_can_be_vmapped(start):
     for a, b in zip(together, alone(alpha), strict=True):
       np.testing.assert_allclose(a[i], b, rtol=1e-4, atol=1e-5)
   assert together.reward[0, 0] > together.reward[1, 0]
+
+
+SINGLE, THREE = (1.0, 0.0, 0.0), (0.0, 0.0, 1.0)
+
+
+@pytest.mark.parametrize(
+  "way",
+  [{"recheck": (0.0, 1.0), "sizes": SINGLE}, {"recheck": 0.0, "sizes": (THREE, SINGLE)}],
+  ids=["steps that stand twice", "steps of single operands"],
+)
+def test_a_digit_tells_how_a_demonstration_works(way):
+  sums = Sums(fewest=3, most=3)
+  shown = jax.jit(lambda key: testbed.demonstrations(sums, key, batch=32, levels=2, **way))(
+    jax.random.key(0)
+  )
+  digit, lengths = np.asarray(shown.tokens[:, 0]) - ZERO, np.asarray(shown.mask.sum(-1))
+  assert {*digit} == {0, 1}
+  assert lengths[digit == 0].max() < lengths[digit == 1].min()

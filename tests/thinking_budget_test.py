@@ -277,3 +277,28 @@ def test_budget_forcing_says_whom_it_cut():
     state, *_ = control.take(state, None, jnp.array(sampled))
     cut.append(control.cut(state).tolist())
   assert cut == [[False, False], [False, False], [True, False]]
+
+
+def test_a_share_of_the_target_is_rounded_down():
+  draft = choices.thinking_budget(share=0.52, end_text="##")
+  control = choices.finished(draft, VOCABULARY)
+  targets = jnp.array([224, 225, 227])  # 116.5, 117 by less than a float32 has, 118.04
+  state = control.init_asked(
+    jnp.zeros((3, 1), jnp.int32),
+    jnp.ones(3, jnp.int32),
+    controls.Asked(targets, targets + 9, jnp.zeros(3, jnp.int32)),
+  )
+  assert state.limit.tolist() == [116, 117, 118]
+
+
+def test_the_text_that_was_read_last_counts_whatever_follows():
+  texts = automaton([b"stop", b"go"], [b"x", b"st", b"op", b"go"])
+  assert [texts.read(ids) for ids in ([1, 2, 0], [3, 1, 2, 0], [1, 2, 3, 0])] == [1, 1, 2]
+
+
+def test_of_a_budget_and_a_share_the_smaller_holds():
+  control = choices.finished(choices.thinking_budget(5, share=0.5, end_text="##"), VOCABULARY)
+  targets = jnp.array([4, 30])
+  asked = controls.Asked(targets, targets + 40, jnp.zeros(2, jnp.int32))
+  state = control.init_asked(jnp.zeros((2, 1), jnp.int32), jnp.ones(2, jnp.int32), asked)
+  assert state.limit.tolist() == [2, 5]

@@ -278,3 +278,41 @@ def test_what_cannot_be_is_refused_by_name(make, message):
 def _unforced():
   batch, _ = forced_batch([0, 0])
   return dataclasses.replace(batch, rollouts=dataclasses.replace(batch.rollouts, undrawn=None))
+
+
+def test_a_length_outside_the_range_counts_less_the_wider_the_margin():
+  right, lengths = jnp.ones((1, 3), bool), jnp.array([[100, 200, 350]])
+  knobs = dict(weight=1.0, low=0.5, high=1.0, width=400.0)
+  got = rewards.right_range_reward(jnp.zeros((1, 3)), right, lengths, right, **knobs)
+  np.testing.assert_allclose(got, [[0.75, 1.0, 1.0]])
+
+
+def test_stages_of_lapo_and_s_grpo_pass_their_settings_on():
+  lone = rollouts([[1, 0, 0]], [[5, 6, 7]])
+  for told, paid_ in ((True, 1.5), (False, 1.0)):
+    got, _ = rewards.right_range(weight=0.5, lone=told).apply((), lone)
+    assert got.tolist() == [[paid_, 0.0, 0.0]]
+  r = dataclasses.replace(
+    rollouts([[1, 1, 0]], [[5, 6, 7]]), signals={"exit_at": jnp.array([[4, 2, 1]])}
+  )
+  got, _ = rewards.serial_decay(decay=0.25).apply((), r)
+  assert got.tolist() == [[0.25, 1.0, 0.0]]
+
+
+@pytest.mark.parametrize("lengths", [(9, 7), (7, 9)])
+def test_of_a_prompt_twice_in_a_batch_the_smaller_median_counts(lengths):
+  """And a row of padding, which names prompt 0, changes nothing."""
+  stage = budgets.right_median(rows=2, fallback=64, shown_from=9)
+  r = rollouts([[1], [1], [1]], [[lengths[0]], [lengths[1]], [3]], prompt_ids=[1, 1, 0])
+  budget, _ = stage.apply(
+    stage.init(), jnp.array([1, 1, 0]), step=jnp.array(0), key=None, group_size=1
+  )
+  r = dataclasses.replace(r, budget=budget, valid=jnp.array([[True], [True], [False]]))
+  assert stage.learn(jnp.array([20.0, 30.0]), r).tolist() == [20.0, 7.0]
+
+
+def test_a_leak_costs_what_the_stage_says():
+  leak = jnp.array([[False, True]])
+  r = dataclasses.replace(rollouts([[1, 1]], [[4, 4]]), signals={"leak": leak})
+  got, _ = rewards.leak_penalty(size=0.25).apply((), r)
+  assert got.tolist() == [[1.25, 0.75]]

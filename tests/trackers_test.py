@@ -116,3 +116,13 @@ def test_events_can_be_left_out(tmp_path):
     out.learned(1, {"loss": 2.0}, "")
   assert not (tmp_path / "events").exists()
   assert "loss" in (tmp_path / "metrics.jsonl").read_text()
+
+
+def test_two_runs_of_one_name_are_two(package, tmp_path):
+  """wandb knows them by their ids, trackio by their names."""
+  name, runs = package
+  for folder in "ab":
+    with Workdir(tmp_path / folder, config(name, name="mine")).open(None, 1):
+      pass
+  first, second = (run.how.get("id", run.how["name"]) for run in runs)
+  assert first != second
