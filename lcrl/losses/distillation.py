@@ -8,13 +8,12 @@ come from the student. So the log ratio is an advantage, alone or beside that of
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from lcrl.checks import same_shape
+from lcrl.checks import positive, same_shape
 from lcrl.losses.kl import log_ratio
 from lcrl.masked import masked_mean
 from lcrl.types import Batch
@@ -37,8 +36,7 @@ def teacher_advantage(
   >>> print(teacher_advantage(policy, teacher, jnp.array([True, True]), limit=0.5))
   [-0.5  0. ]
   """
-  if not limit > 0:
-    raise ValueError(f"limit must be positive, got {limit}.")
+  positive(limit=limit)
   same_shape(log_probs=log_probs, teacher_log_probs=teacher_log_probs, mask=mask)
   gap = jax.lax.stop_gradient(log_ratio(teacher_log_probs, log_probs, mask))
   return jnp.where(mask, jnp.clip(gap, -limit, limit), 0.0)
@@ -47,7 +45,7 @@ def teacher_advantage(
 class Distillation(NamedTuple):
   """A teacher's share in the advantages of a loss."""
 
-  term: Callable[[jax.Array, jax.Array, jax.Array], jax.Array]  # of arrays as `teacher_advantage`
+  coefficient: float  # of `teacher_advantage`
   limit: float  # on the log ratio of a token
 
 
@@ -59,9 +57,8 @@ def reverse_kl(*, coefficient: float = 1.0, limit: float = 5.0) -> Distillation:
     coefficient: of the teacher's term.
     limit: on the log ratio of a token, in nats.
   """
-  if not (coefficient > 0 and limit > 0):
-    raise ValueError(f"coefficient and limit must be positive, got {coefficient} and {limit}.")
-  return Distillation(lambda *args: coefficient * teacher_advantage(*args, limit=limit), limit)
+  positive(coefficient=coefficient, limit=limit)
+  return Distillation(coefficient, limit)
 
 
 def distilled_advantages(
@@ -73,7 +70,10 @@ def distilled_advantages(
   teacher = batch.rollouts.signals[TEACHER]
   own = batch.advantages if batch.advantages.ndim == mask.ndim else batch.advantages[..., None]
   # The policy did not draw what a prefix forced: the term would not be a gradient of the KL there.
-  return own + distill.term(log_probs, teacher, mask & batch.rollouts.drawn)
+  drawn = mask & batch.rollouts.drawn
+  return own + distill.coefficient * teacher_advantage(
+    log_probs, teacher, drawn, limit=distill.limit
+  )
 
 
 def distillation_fractions(

@@ -67,9 +67,8 @@ def level_shortness_reward(
   [[1.25 0.75]]
   """
   same_groups(rewards=rewards, correct=correct, lengths=lengths, levels=levels, valid=valid)
-  zero = jnp.zeros_like(as_float(rewards))
-  bonus = kimi_reward(zero, correct, lengths, valid)
-  return as_float(rewards) + jnp.asarray(weights, bonus.dtype)[levels] * bonus
+  alpha = jnp.asarray(weights, jnp.float32)[levels]
+  return kimi_reward(rewards, correct, lengths, valid, alpha=alpha)
 
 
 def level_shortness(*, weights: Sequence[float]) -> Term:

@@ -64,7 +64,7 @@ def kimi_reward(
   lengths: jax.Array,
   valid: jax.Array,
   *,
-  alpha: float = 1.0,
+  alpha: float | jax.Array = 1.0,
   eps: float = 0.0,
   lone_raw: bool = False,
   spared: jax.Array | None = None,

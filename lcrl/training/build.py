@@ -60,13 +60,14 @@ def build_tokenizer(
   return tokenizer
 
 
-def ends_of(tokenizer: Any, stop_tokens: Sequence[int | str] = ()) -> dict[str, str]:
+def ends_of(tokenizer: Any, settings: Any) -> dict[str, str]:
   """Every token that ends an answer -> the file or setting that says so."""
   if isinstance(tokenizer, Tokenizer):
     ends = dict(tokenizer.ends)
   else:
     ends = {tokenizer.decode([i]) or str(i): "tokenizer" for i in tokenizer.end_ids}
-  return ends | {str(token): "sampling.stop_tokens" for token in stop_tokens}
+  stops = settings.sampling.stop_tokens if hasattr(settings, "sampling") else ()  # a reward model
+  return ends | {str(token): "sampling.stop_tokens" for token in stops}
 
 
 def vocabulary_of(model: Any, tokenizer: Any) -> choices.Vocabulary:

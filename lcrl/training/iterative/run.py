@@ -64,7 +64,7 @@ def begin(settings: Settings, out: Workdir) -> Iterator[Run]:
   model = build_learner(s)
   introduce(model, out)
   tokenizer = build_tokenizer(s, model.policy, out.started)
-  out.describe(ends=ends_of(tokenizer, s.sampling.stop_tokens))
+  out.describe(ends=ends_of(tokenizer, s))
   on_pairs.check_batches(model)
   check_divides(
     model.mesh,

@@ -68,7 +68,7 @@ def begin(settings: Any, out: Workdir, *, hooks: RunHooks = ACTING) -> Iterator[
   model = hooks.build_learner(s)
   introduce(model, out)
   tokenizer = build_tokenizer(s, model.policy, out.started)
-  out.describe(ends=ends_of(tokenizer, s.sampling.stop_tokens))
+  out.describe(ends=ends_of(tokenizer, s))
   check_batches(model)
   data = read_data(model, tokenizer)
   say(f"data: {len(data.train):,} rows to learn from, {len(data.held_out):,} held out; compiling")

@@ -146,7 +146,7 @@ def begin(settings: Settings, out: Workdir) -> Iterator[Run]:
   learner = build_learner(s)
   introduce(learner, out)
   tokenizer = build_tokenizer(s, learner.policy, out.started)
-  out.describe(ends=ends_of(tokenizer, s.sampling.stop_tokens))
+  out.describe(ends=ends_of(tokenizer, s))
   with contextlib.ExitStack() as stack:
     task, worker = stack.enter_context(rollout_worker(learner, tokenizer, s.built["task"], "task"))
     learned = providers(s.learned, learner, tokenizer, recipes.signals(learner.recipe))
