@@ -129,7 +129,7 @@ def residual_bytes(c: Config, remat: str, work: Work) -> float:
 def keeps_head(device: Device, c: Config, work: Work, needs: Collection[str]) -> bool:
   """Should the head's exponentials stay for the backward pass (`score_tokens`, keep=True)? Where it
   gains and can, and where they take at most half of what residuals leave."""
-  if device.platform != "nvidia" or c.logit_softcap or {"entropy", "log_sum_sq"} & {*needs}:
+  if not device.triton or c.logit_softcap or {"entropy", "log_sum_sq"} & {*needs}:
     return False
   exponentials = work.rows * work.length * c.vocab_size * jnp.dtype(c.dtype).itemsize
   return exponentials / work.parts <= (work.memory - residual_bytes(c, c.remat, work)) / 2

@@ -21,6 +21,7 @@ from lcrl.mesh import BATCH
 from lcrl.policies.attention import sequence, shares_prompts
 from lcrl.policies.block import at_least_float32
 from lcrl.training import packing
+from lcrl.training.float16 import scaled
 from lcrl.training.packing import Packed, Sizes
 from lcrl.types import Batch, PairBatch, Stage, TokenScores
 
@@ -104,9 +105,8 @@ def make_scorer(
     back = lambda x: local(packing.unpack)(x, rollouts.mask, packed.fits)
     return jax.tree.map(back, score_rows(params, packed))
 
-  if rows:
-    return score_rows
-  return score if pack is None else partial(score_packed, pack)
+  chosen: Score = score_rows if rows else score if pack is None else partial(score_packed, pack)
+  return scaled(chosen) if policy.config.dtype == "float16" else chosen
 
 
 def over_sequence(mesh: Mesh, hidden, before, *per_token):

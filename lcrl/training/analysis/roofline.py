@@ -48,7 +48,7 @@ class Chip(NamedTuple):
   """What one device can do, by its data sheet."""
 
   memory: float  # bytes
-  flops: float  # in bfloat16, a second
+  flops: float  # in bfloat16 (T4: float16), a second
   bandwidth: float  # bytes of memory a second
   links: float  # bytes to other devices a second
 
@@ -63,6 +63,9 @@ CHIPS = {  # by device_kind
   "TPU v5": Chip(95 * GIB, 459e12, 2765e9, 600e9),
   "TPU v6 lite": Chip(32 * GIB, 918e12, 1640e9, 448e9),
   "TPU7x": Chip(96 * GIB, 1153e12, 3690e9, 600e9),  # a chip of 192 GiB is two devices
+  "Tesla T4": Chip(15 * GIB, 65e12, 300e9, 16e9),  # 16 GB, of which 15 GiB are left
+  "NVIDIA L4": Chip(22.5 * GIB, 121e12, 300e9, 32e9),
+  "NVIDIA A100-SXM4-40GB": Chip(40 * GIB, 312e12, 1555e9, 300e9),
   "NVIDIA A100-SXM4-80GB": Chip(80 * GIB, 312e12, 2039e9, 300e9),
   "NVIDIA H100 80GB HBM3": Chip(80 * GIB, 989e12, 3350e9, 450e9),
   "NVIDIA H200": Chip(141 * GIB, 989e12, 4800e9, 450e9),
