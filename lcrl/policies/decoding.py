@@ -83,14 +83,22 @@ _AXES: dict[str, dict[str, tuple[str, ...]]] = {
   "gate_up": {"kernel": ("embed", "part", "mlp")},
   "out": {"kernel": ("heads", "embed")},
   "down": {"kernel": ("mlp", "embed")},
+  "router": {"kernel": ("embed", "router")},
+  "experts": {
+    "gate": ("experts", "embed", "expert_mlp"),
+    "up": ("experts", "embed", "expert_mlp"),
+    "down": ("experts", "expert_mlp", "embed"),
+  },
 }
+
+_ROUTER = (jax.tree_util.DictKey("router"),)
 
 
 def unstack(c: Config, params: PyTree) -> PyTree:
-  """The sampler's copy: matrices in the dtype of the computation, vectors in their own."""
+  """The sampler's copy: matrices in the dtype of the computation, vectors and routers in theirs."""
   layers = [_fuse(c, jax.tree.map(lambda x: x[i], params["layers"])) for i in range(c.layers)]  # noqa: B023
-  cast = lambda x: x.astype(c.dtype) if x.ndim > 1 else x
-  return jax.tree.map(cast, params | {"layers": tuple(layers)})
+  cast = lambda path, x: x.astype(c.dtype) if x.ndim > 1 and path[-2:-1] != _ROUTER else x
+  return jax.tree_util.tree_map_with_path(cast, params | {"layers": tuple(layers)})
 
 
 def _fuse(c: Config, layer: PyTree) -> PyTree:
@@ -108,6 +116,8 @@ def _fuse(c: Config, layer: PyTree) -> PyTree:
     return x.astype(c.dtype)
 
   qkv = {name: heads(name) for name in layer["query"]}
+  if c.experts:
+    return kept | {"qkv": qkv}
   both = jnp.stack([layer["gate"]["kernel"], layer["up"]["kernel"]], axis=1)
   return kept | {"qkv": qkv, "gate_up": {"kernel": both}}
 
@@ -204,7 +214,9 @@ def _through(c: Config, params, tokens, cache, attend, prompts=None):
 
   @partial(jax.jit, static_argnums=0)  # traced and lowered once, not once a layer
   def one_layer(kind, params, x, layer_cache, prompt):
-    return layer(c, _projections(c, params), x, partial(attend, kind, layer_cache, prompt))
+    do = _projections(c, params)
+    x, kept, _ = layer(c, do, x, partial(attend, kind, layer_cache, prompt))
+    return x, kept
 
   prompts = prompts or (None,) * c.layers
   x, new = embed(c, params, tokens), []
@@ -237,6 +249,7 @@ def _projections(c: Config, params) -> Projections:
     join=lambda *parts: jnp.concatenate(parts, axis=-2),
     gate_up=gate_up,
     dense=lambda name, x: x @ params[name]["kernel"],
+    experts=lambda: (params["router"]["kernel"], params["experts"]),
   )
 
 

@@ -1,12 +1,13 @@
 """The params tree as the named tensors of a Hugging Face folder, and back.
 
-A kernel is [in, out] here and [out, in] there; a stack of layers is one leaf here and one tensor
-per layer there.
+A kernel is [in, out] here and [out, in] there; a stack of layers, or of the experts of layers, is
+one leaf here and one tensor per layer and expert there.
 """
 
 from __future__ import annotations
 
 import functools
+import itertools
 import math
 import os
 from collections.abc import Callable, Iterator, Mapping
@@ -66,10 +67,10 @@ def assemble(policy: Policy, tensors: Tensors, dtype, shardings: PyTree = None) 
 
 def disassemble(policy: Policy, params: PyTree) -> Iterator[tuple[str, int, Callable]]:
   """(name, bytes, function that fetches the tensor), in the order of the tree."""
-  parts: dict[str, list[tuple[Leaf, jax.Array, int]]] = {}
+  parts: dict[str, list[tuple[Leaf, jax.Array, tuple[int, ...]]]] = {}
   for leaf, x in zip(jax.tree.leaves(stored_leaves(policy)), jax.tree.leaves(params), strict=True):
-    for layer, name in enumerate(leaf.names):
-      parts.setdefault(name, []).append((leaf, x, layer))
+    for place, name in zip(np.ndindex(*leaf.stacked), leaf.names, strict=True):
+      parts.setdefault(name, []).append((leaf, x, place))
   for name, found in parts.items():
     size = sum(x.nbytes // len(leaf.names) for leaf, x, _ in found)
     yield name, size, functools.partial(_fetch, sorted(found, key=lambda part: part[0].rows or ()))
@@ -154,17 +155,23 @@ def _check_memory(expected: dict[str, tuple[int, ...]], tensors: Tensors, dtype)
 
 def _read(tensors: Tensors, leaf: Leaf, dtype, index: Index) -> np.ndarray:
   """The part `index` of a leaf."""
-  names = leaf.names
-  if leaf.stacked:
-    names, index = names[index[0]], index[1:]
+  depth = len(leaf.stacked)
+  names = np.array(leaf.names, object).reshape(leaf.stacked)[*index[:depth], ...]
+  index = index[depth:]
   index = index[::-1] if leaf.transposed else index
   if leaf.rows is not None:
     first, end, _ = leaf.rows
     start, stop, _ = index[0].indices(end - first)
     index = (slice(first + start, first + stop), *index[1:])
-  parts = [_finite(tensors, name, index, dtype) for name in names]
-  parts = [part.T for part in parts] if leaf.transposed else parts
-  return np.stack(parts) if leaf.stacked else parts[0]
+  parts = (_finite(tensors, name, index, dtype) for name in names.flat)
+  parts = (part.T if leaf.transposed else part for part in parts)
+  first = next(parts)
+  if not leaf.stacked:
+    return first
+  out = np.empty((names.size, *first.shape), dtype)
+  for place, part in enumerate(itertools.chain([first], parts)):
+    out[place] = part
+  return out.reshape(*names.shape, *first.shape)
 
 
 def _finite(tensors: Tensors, name: str, index: Index, dtype) -> np.ndarray:
@@ -182,8 +189,8 @@ def _finite(tensors: Tensors, name: str, index: Index, dtype) -> np.ndarray:
   return part
 
 
-def _fetch(parts: list[tuple[Leaf, jax.Array, int]]) -> np.ndarray:
+def _fetch(parts: list[tuple[Leaf, jax.Array, tuple[int, ...]]]) -> np.ndarray:
   """A tensor as it stands on disk, from the leaves that hold its rows."""
-  values = [np.asarray(x[layer] if leaf.stacked else x) for leaf, x, layer in parts]
+  values = [np.asarray(x[place]) for _, x, place in parts]
   values = [x.T if leaf.transposed else x for x, (leaf, *_) in zip(values, parts, strict=True)]
   return np.ascontiguousarray(values[0] if len(values) == 1 else np.concatenate(values))

@@ -38,8 +38,14 @@ def _of_attention(primitive, *_, **params) -> bool:
   return params.get("name") == "attention" or primitive.name.startswith("dot_product_attention_fwd")
 
 
+def _of_experts(primitive, *_, **params) -> bool:
+  """Is this a product of experts?"""
+  return primitive.name == "ragged_dot_general"
+
+
+_save_both = jax.checkpoint_policies.save_from_both_policies
 _dots = jax.checkpoint_policies.dots_with_no_batch_dims_saveable
-_dots_too = jax.checkpoint_policies.save_from_both_policies(_dots, _of_attention)
+_dots_too = _save_both(_save_both(_dots, _of_attention), _of_experts)
 REMAT: dict[str, Callable[[Callable], Callable]] = {  # by what the forward pass keeps
   "none": lambda f: f,  # everything: the backward pass recomputes nothing
   "dots": partial(jax.checkpoint, policy=_dots_too),  # products and attention
@@ -155,14 +161,14 @@ def _hidden(c: Config, params, tokens, positions=None, segment_ids=None, branch_
 
   def layer(x, params, window, rope):
     attend = lambda q, k, v: (attention(q, k, v, window=window, **options), None)
-    return Block(c).apply({"params": params}, x, rope, attend)
+    x, *_ = Block(c).apply({"params": params}, x, rope, attend)
+    return x, None
 
   x = embed(c, params, tokens)
   if c.unroll is True:
     x = _unrolled(c, layer, x, _unstack_for_grad(c, params)["layers"], ropes)
   else:
-    cast = partial(_compute_dtype, c)
-    layers = jax.tree.map(cast, params["layers"])  # cast once, not in each pass
+    layers = _compute_dtype(c, params["layers"])  # cast once, not in each pass
     x = _scanned(c, layer, x, layers, ropes)
   return norm(c).apply({"params": params["norm"]}, x)
 
@@ -199,14 +205,16 @@ def _unstack_for_grad(c: Config, params):
     return params
   # The gradient of `split` is one concatenation; that of indexing is a padded array for each layer.
   split = lambda w: [y[0] for y in jax.lax.split(w, (1,) * c.layers)]
-  leaves, names = jax.tree.flatten(jax.tree.map(partial(_compute_dtype, c), params["layers"]))
+  leaves, names = jax.tree.flatten(_compute_dtype(c, params["layers"]))
   layers = tuple(jax.tree.unflatten(names, one) for one in zip(*map(split, leaves), strict=True))
   return {**params, "layers": layers}
 
 
 def _compute_dtype(c: Config, stacked):
-  """Matrices of stacked layers in the dtype of the computation; vectors in their own."""
-  return stacked.astype(c.dtype) if stacked.ndim > 2 else stacked
+  """Stacked layers, their matrices in the dtype of the computation; vectors and routers in their
+  own."""
+  cast = lambda x: x.astype(c.dtype) if x.ndim > 2 else x
+  return {n: x if n == "router" else jax.tree.map(cast, x) for n, x in stacked.items()}
 
 
 def _head(params):
