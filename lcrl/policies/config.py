@@ -164,7 +164,9 @@ class Config:
       raise ValueError(f"norms={self.norms!r} is not one of {', '.join(NORMS)}.")
     if self.qk_norm_over not in ("head", "projection"):
       raise ValueError(f"qk_norm_over={self.qk_norm_over!r} is neither head nor projection.")
-    if not 0 <= self.experts_per_token <= self.experts or (self.experts and not self.experts_per_token):
+    if not 0 <= self.experts_per_token <= self.experts or (
+      self.experts and not self.experts_per_token
+    ):
       raise ValueError(
         f"experts_per_token={self.experts_per_token} must be from 1 to experts={self.experts}."
       )

@@ -111,8 +111,8 @@ def plain(x: jax.Array, routing: Routing, experts: Experts, gated: Gated) -> jax
   product = lambda y, name: jnp.einsum("...d,edf->...ef", y, experts[name].astype(y.dtype))
   inner = gated(product(x, "gate"), product(x, "up"))
   each = jnp.einsum("...ef,efd->...ed", inner, experts["down"].astype(x.dtype))
-  hit = routing.chosen[..., None] == jnp.arange(each.shape[-2])
-  gates = jnp.where(hit, routing.gates[..., None], 0).sum(-2)
+  hit = jax.nn.one_hot(routing.chosen, each.shape[-2], dtype=routing.gates.dtype)
+  gates = jnp.einsum("...ke,...k->...e", hit, routing.gates)
   return jnp.einsum("...ed,...e->...d", each.astype(gates.dtype), gates)
 
 

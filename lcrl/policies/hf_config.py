@@ -209,5 +209,7 @@ def _write_experts(c: Config) -> Json:
   if "moe_intermediate_size" in FAMILIES[c.family].reads:
     raw["num_experts"] = raw.pop("num_local_experts")
     raw |= {"moe_intermediate_size": c.mlp_size, "norm_topk_prob": c.normalize_gates}
-    raw["intermediate_size"] = c.active_mlp_size  # of layers without experts, of which there are none
+    raw["intermediate_size"] = (
+      c.active_mlp_size
+    )  # of layers without experts, of which there are none
   return raw

@@ -1,0 +1,157 @@
+"""Mixtures of experts: every chosen expert counts, on one device and on several."""
+
+import re
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from lcrl import policies
+from lcrl.mesh import batch_sharding, batch_shards, make_mesh, param_shardings, to_global
+from lcrl.policies import experts
+from lcrl.policies.block import gated
+from lcrl.training.packed import arranged
+from lcrl.training.packing import Sizes, rounded
+from lcrl.training.scorer import make_scorer, value_and_grad
+from tests.helpers.sampling import B, G, V, engine_of, make_budget, make_rows
+from tests.helpers.scoring import LOSSES, make_batch, make_recipe, with_prompts
+
+SIZES = {"hidden_size": 16, "head_dim": 4, "mlp_size": 12, "experts": 4, "experts_per_token": 2}
+CLOSE = partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-5)
+WIDTH = 32
+
+
+def make(**changes):
+  """A policy, and parameters whose routers prefer some experts."""
+  policy = policies.make(policies.tiny(V, **(SIZES | changes)))
+  rng = np.random.default_rng(0)
+  noise = lambda x: jnp.asarray(rng.normal(0.0, 0.3, x.shape), x.dtype)
+  return policy, jax.tree.map(noise, jax.eval_shape(policy.init, jax.random.key(0)))
+
+
+def some_layer(c):
+  """Tokens, a router and experts, of which the last is hardly ever chosen."""
+  layer = jax.tree.map(lambda x: x[0], make()[1]["layers"])
+  x = jax.random.normal(jax.random.key(1), (3, 7, c.hidden_size)) + 1
+  router = layer["router"]["kernel"].at[:, -1].set(-1.0)
+  return x, router, layer["experts"]
+
+
+@pytest.mark.parametrize("count, normalize", [(1, True), (3, False), (4, True)])
+def test_grouped_products_equal_all_experts_on_all_tokens(count, normalize):
+  c = policies.tiny(V, **SIZES | {"experts_per_token": count, "normalize_gates": normalize})
+  args = some_layer(c)
+
+  def loss(mix, x, router, weights):
+    routing = experts.route(x, router, count=count, normalize=normalize)
+    return jnp.sum(jnp.sin(mix(x, routing, weights, partial(gated, c))))
+
+  want, got = (
+    jax.jit(jax.value_and_grad(partial(loss, mix), argnums=(0, 1, 2)))(*args)
+    for mix in (experts.plain, experts.mix)
+  )
+  jax.tree.map(CLOSE, got, want)
+  chosen = experts.route(args[0], args[1], count=count, normalize=normalize).chosen
+  assert len(np.unique(chosen)) == max(3, count)  # one of four has no token, unless all are chosen
+
+
+def test_no_token_is_dropped_where_all_choose_one_expert():
+  c = policies.tiny(V, **SIZES)
+  x, _, weights = some_layer(c)
+  chosen = jnp.broadcast_to(jnp.array([2, 0]), (3, 7, 2))
+  routing = experts.Routing(None, chosen, jnp.broadcast_to(jnp.array([0.75, 0.25]), (3, 7, 2)))
+  got = experts.mix(x, routing, weights, partial(gated, c))
+  mlp = lambda i: gated(c, x @ weights["gate"][i], x @ weights["up"][i]) @ weights["down"][i]
+  CLOSE(got, 0.75 * mlp(2) + 0.25 * mlp(0))
+
+
+def test_the_router_is_float32_in_a_model_of_bfloat16():
+  """Its matrix is not rounded, in training and in the sampler's copy."""
+  policy, params = make(dtype="bfloat16", layers=1, experts_per_token=1)
+  assert policy.unstack(params)["layers"][0]["router"]["kernel"].dtype == jnp.float32
+  assert policy.unstack(params)["layers"][0]["experts"]["down"].dtype == jnp.bfloat16
+  x = jax.random.normal(jax.random.key(1), (64, 16), jnp.bfloat16)
+  router = jax.random.normal(jax.random.key(2), (16, 4))
+  want = jax.nn.softmax(np.asarray(x, np.float64) @ np.asarray(router, np.float64))
+  routing = experts.route(x, router, count=2, normalize=False)
+  np.testing.assert_allclose(routing.probs, want, rtol=1e-5)
+  least = 1 + 2.0**-12  # bfloat16 would round it away
+
+  def first(*scale):
+    """What the model says if two experts are as good but for `scale`."""
+    column = params["layers"]["router"]["kernel"][..., :1]
+    kernel = jnp.concatenate([column * x for x in (*scale, 0.0, 0.0)], axis=-1)
+    router = {"router": {"kernel": kernel}}
+    return policy.apply(params | {"layers": params["layers"] | router}, jnp.arange(9))
+
+  assert np.abs(first(1.0, least) - first(least, 1.0)).max() > 0.1
+
+
+def scored_on(mesh, policy, params, batch, loss, pieces=1):
+  """The arguments and the result of a loss and its gradient, on packed rows of a mesh."""
+  cut = {"width": WIDTH, "shards": batch_shards(mesh), "pieces": pieces}
+  packed, _, sizes = arranged(batch, share=True, **cut)
+  score = make_scorer(policy, mesh=mesh, pack=WIDTH)
+  score = partial(score, sizes=rounded(Sizes(*sizes.tolist())))
+  run = partial(value_and_grad, loss, loss.init(), score, micro_batches=pieces)
+  spread = jax.device_put(params, param_shardings(mesh, policy.axes, params))
+  return jax.jit(run), spread, jax.device_put(packed, batch_sharding(mesh))
+
+
+@pytest.mark.parametrize(
+  "axes, changes, pieces",
+  [
+    ({"fsdp": 2, "tensor": 4}, {"unroll": True, "remat": "dots"}, 2),
+    ({"data": 2, "fsdp": 1, "sequence": 2, "tensor": 2}, {"layers": 1}, 1),
+    ({"fsdp": 4, "tensor": 2}, {"layers": 1, "experts": 5}, 1),  # undivided: all on every device
+  ],
+)
+def test_loss_and_gradients_equal_those_of_one_device(axes, changes, pieces):
+  policy, params = make(**changes)
+  loss = LOSSES["surrogate"]()
+  batch = with_prompts(make_batch(make_recipe(loss)))
+  whole = partial(value_and_grad, loss, loss.init(), make_scorer(policy), micro_batches=1)
+  want = jax.jit(whole)(params, batch)
+  mesh = make_mesh(**axes)
+  run, spread, packed = scored_on(mesh, policy, params, batch, loss, pieces)
+  layers, count, d, f = spread["layers"]["experts"]["gate"].shape
+  own = count // axes["tensor"] if count % axes["tensor"] == 0 else count
+  d //= axes["fsdp"] * axes.get("sequence", 1)
+  assert {x.data.shape for x in spread["layers"]["experts"]["gate"].addressable_shards} == {
+    (layers, own, d, f)
+  }
+  program = run.lower(spread, packed).compile()
+  got = program(spread, packed)
+  jax.tree.map(CLOSE, (got[0], got[3]), (want[0], want[3]))
+  gathered = re.findall(r"f32\[(?:1,)?(\d+),(?:16,12|12,16)\]\S* all-gather\(", program.as_text())
+  assert {*gathered} == {str(own)}  # no device reads the experts of others
+
+
+@pytest.mark.parametrize(
+  "axes, slots",
+  [(None, 3), ({"data": 2, "fsdp": 2, "tensor": 2}, None), ({"fsdp": 4, "tensor": 2}, 2)],
+)
+def test_log_probs_of_the_sampler_are_those_of_the_update(axes, slots):
+  policy, params = make(qk_norm=True, layers=1)
+  mesh = axes and make_mesh(**axes)
+  spread = (
+    params if mesh is None else jax.device_put(params, param_shardings(mesh, policy.axes, params))
+  )
+  engine = engine_of(policy, slots=slots, mesh=mesh)
+  rows, budget = make_rows(), make_budget(16)
+  if mesh is not None:
+    rows, budget = to_global(mesh, rows), to_global(mesh, budget)
+  out = engine.generate(spread, rows, budget, jax.random.key(1))
+  tokens = np.asarray(out.tokens).reshape(B * G, -1)
+  scored = jax.nn.log_softmax(policy.apply(params, tokens)[:, :-1])
+  scored = jnp.take_along_axis(scored, tokens[:, 1:, None], -1)[..., 0].reshape(B, G, -1)
+  scored = np.where(out.mask[..., 1:], scored, 0)
+  np.testing.assert_allclose(out.sampler_log_probs[..., 1:], scored, atol=1e-4)
+
+
+@pytest.mark.parametrize("chosen", [0, 5, -1])
+def test_experts_per_token_must_fit(chosen):
+  with pytest.raises(ValueError, match=rf"experts_per_token={chosen} must be from 1 to experts=4"):
+    policies.tiny(V, experts=4, experts_per_token=chosen)
