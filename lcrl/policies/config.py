@@ -125,9 +125,14 @@ class Config:
   decoding: str = "xla"  # a name in decoding.KERNELS
 
   @property
-  def active_mlp_size(self) -> int:
-    """Width of all MLPs of a layer that a token passes."""
-    return self.mlp_size * (self.experts_per_token or 1)
+  def mlps(self) -> int:
+    """MLPs of a layer."""
+    return self.experts or 1
+
+  @property
+  def active_mlps(self) -> int:
+    """MLPs of a layer that a token passes."""
+    return self.experts_per_token or 1
 
   @property
   def attention_scale(self) -> float:

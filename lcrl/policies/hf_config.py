@@ -200,7 +200,9 @@ def _read_experts(c: Fields, family: str) -> dict[str, Any]:
   return {
     "experts": count,
     "experts_per_token": c.whole("num_experts_per_tok", most=count),
-    "normalize_gates": c.flag("norm_topk_prob", unsaid(c, family, "norm_topk_prob") is not False),
+    "normalize_gates": c.flag(
+      "norm_topk_prob", FAMILIES[family].unsaid.get("norm_topk_prob", True)
+    ),
   }
 
 
@@ -209,7 +211,5 @@ def _write_experts(c: Config) -> Json:
   if "moe_intermediate_size" in FAMILIES[c.family].reads:
     raw["num_experts"] = raw.pop("num_local_experts")
     raw |= {"moe_intermediate_size": c.mlp_size, "norm_topk_prob": c.normalize_gates}
-    raw["intermediate_size"] = (
-      c.active_mlp_size
-    )  # of layers without experts, of which there are none
+    raw["intermediate_size"] = c.active_mlps * c.mlp_size  # of dense layers, of which it has none
   return raw
