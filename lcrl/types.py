@@ -170,6 +170,8 @@ class TokenScores:
   entropy: jax.Array | None = None  # [B, G, T] nats, over the whole vocabulary
   log_sum_sq: jax.Array | None = None  # [B, G, T], log of the sum of squared probabilities
   logits_at: jax.Array | None = None  # [B, G, T], the raw logit of the token
+  # [B, G, T], what the token before adds to the load-balance loss of experts
+  balance: jax.Array | None = None
 
 
 @_record

@@ -1,20 +1,31 @@
 """Mixtures of experts: every chosen expert counts, on one device and on several."""
 
+import dataclasses
 import re
 from functools import partial
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
-from lcrl import policies
+from lcrl import policies, recipes
+from lcrl.losses.weights import token_mean
 from lcrl.mesh import batch_sharding, batch_shards, make_mesh, param_shardings, to_global
 from lcrl.policies import experts
 from lcrl.policies.block import gated
+from lcrl.training.balance import balanced
 from lcrl.training.packed import arranged
-from lcrl.training.packing import Sizes, rounded
+from lcrl.training.packing import Sizes, rounded, used_lengths
+from lcrl.training.pairs.learner import build_learner as build_pair_learner
+from lcrl.training.pairs.settings import read as read_pairs
+from lcrl.training.rl.learner import build_learner
+from lcrl.training.rl.settings import read
 from lcrl.training.scorer import make_scorer, value_and_grad
+from lcrl.training.step import update
+from lcrl.types import TrainState
+from tests.helpers import pair_runs, rl_runs
 from tests.helpers.sampling import B, G, V, engine_of, make_budget, make_rows
 from tests.helpers.scoring import LOSSES, make_batch, make_recipe, with_prompts
 
@@ -92,8 +103,8 @@ def test_the_router_is_float32_in_a_model_of_bfloat16():
 def scored_on(mesh, policy, params, batch, loss, pieces=1):
   """The arguments and the result of a loss and its gradient, on packed rows of a mesh."""
   cut = {"width": WIDTH, "shards": batch_shards(mesh), "pieces": pieces}
-  packed, _, sizes = arranged(batch, share=True, **cut)
-  score = make_scorer(policy, mesh=mesh, pack=WIDTH)
+  packed, _, sizes = arranged(batch, share=pieces > 1, **cut)
+  score = make_scorer(policy, mesh=mesh, pack=WIDTH, needs=("balance",))
   score = partial(score, sizes=rounded(Sizes(*sizes.tolist())))
   run = partial(value_and_grad, loss, loss.init(), score, micro_batches=pieces)
   spread = jax.device_put(params, param_shardings(mesh, policy.axes, params))
@@ -101,21 +112,20 @@ def scored_on(mesh, policy, params, batch, loss, pieces=1):
 
 
 @pytest.mark.parametrize(
-  "axes, changes, pieces",
+  "axes, changes, pieces, coefficient",
   [
-    ({"fsdp": 2, "tensor": 4}, {"unroll": True, "remat": "dots"}, 2),
-    ({"data": 2, "fsdp": 1, "sequence": 2, "tensor": 2}, {"layers": 1}, 1),
-    ({"fsdp": 4, "tensor": 2}, {"layers": 1, "experts": 5}, 1),  # undivided: all on every device
+    ({"fsdp": 2, "tensor": 4}, {"unroll": True, "remat": "dots"}, 2, 0.0),
+    ({"data": 2, "fsdp": 1, "sequence": 2, "tensor": 2}, {"layers": 1}, 1, 0.3),
+    ({"fsdp": 4, "tensor": 2}, {"experts": 5}, 1, 0.3),  # undivided: all on every device
   ],
 )
-def test_loss_and_gradients_equal_those_of_one_device(axes, changes, pieces):
+def test_loss_and_gradients_equal_those_of_one_device(axes, changes, pieces, coefficient):
   policy, params = make(**changes)
-  loss = LOSSES["surrogate"]()
+  loss = balanced(LOSSES["surrogate"](), coefficient)
   batch = with_prompts(make_batch(make_recipe(loss)))
-  whole = partial(value_and_grad, loss, loss.init(), make_scorer(policy), micro_batches=1)
-  want = jax.jit(whole)(params, batch)
-  mesh = make_mesh(**axes)
-  run, spread, packed = scored_on(mesh, policy, params, batch, loss, pieces)
+  score = make_scorer(policy, needs=("balance",))
+  want = jax.jit(partial(value_and_grad, loss, loss.init(), score, micro_batches=1))(params, batch)
+  run, spread, packed = scored_on(make_mesh(**axes), policy, params, batch, loss, pieces)
   layers, count, d, f = spread["layers"]["experts"]["gate"].shape
   own = count // axes["tensor"] if count % axes["tensor"] == 0 else count
   d //= axes["fsdp"] * axes.get("sequence", 1)
@@ -127,6 +137,51 @@ def test_loss_and_gradients_equal_those_of_one_device(axes, changes, pieces):
   jax.tree.map(CLOSE, (got[0], got[3]), (want[0], want[3]))
   gathered = re.findall(r"f32\[(?:1,)?(\d+),(?:16,12|12,16)\]\S* all-gather\(", program.as_text())
   assert {*gathered} == {str(own)}  # no device reads the experts of others
+
+
+def test_the_load_balance_loss_of_some_tokens():
+  probs = jnp.array([[0.5, 0.3, 0.2], [0.1, 0.7, 0.2], [0.0, 0.0, 1.0]])
+  routing = experts.Routing(probs, jnp.array([[0, 1], [1, 2], [2, 0]]), None)
+  each = experts.balance(routing, jnp.array([True, True, False]))
+  # Of two tokens one chose the first, two the second, one the third: f is 1/2, 1, 1/2.
+  np.testing.assert_allclose(each[:2], [3 * (0.25 + 0.3 + 0.1), 3 * (0.05 + 0.7 + 0.1)], rtol=1e-6)
+  even = experts.Routing(jnp.full((3, 3), 1 / 3), jnp.array([[0, 1], [1, 2], [2, 0]]), None)
+  np.testing.assert_allclose(experts.balance(even, jnp.ones(3, bool)), 2.0, rtol=1e-6)
+
+
+def test_the_load_balance_loss_spreads_tokens_over_experts():
+  """And its number is a metric. What stands behind the end of a response does not count."""
+  policy, params = make(layers=1)
+  recipe = make_recipe(balanced(LOSSES["surrogate"](), 1.0))
+  batch = make_batch(recipe)
+  score = make_scorer(policy, needs=("balance",))
+  optimizer = optax.sgd(0.3)
+  state = TrainState(jnp.int32(0), params, optimizer.init(params), recipes.init(recipe), 0, {})
+  step = partial(update, score=score, recipe=recipe, weigh=token_mean, optimizer=optimizer)
+  step = jax.jit(step)
+  found = []
+  for _ in range(8):
+    state, metrics = step(state, batch)
+    found.append(metrics["router/balance"].value())
+  assert found[0] > 2.02
+  assert abs(found[-1] - 2) < 0.005
+  rollouts = batch.rollouts
+  behind = np.arange(rollouts.mask.shape[-1]) >= np.asarray(used_lengths(rollouts.mask))[..., None]
+  other = dataclasses.replace(rollouts, tokens=jnp.where(behind, 7, rollouts.tokens))
+  assert (other.tokens != rollouts.tokens).any()
+  np.testing.assert_array_equal(score(params, other).balance, score(params, rollouts).balance)
+
+
+@pytest.mark.parametrize(
+  "build",
+  [
+    lambda **c: build_learner(read(rl_runs.changed(**c))),
+    lambda **c: build_pair_learner(read_pairs(pair_runs.changed("", **c))),
+  ],
+)
+def test_a_balance_of_nothing_is_refused(build):
+  with pytest.raises(ValueError, match=r"train\.balance=0\.1 balances experts, of which the pol"):
+    build(train__balance=0.1, mesh__devices=1)
 
 
 @pytest.mark.parametrize(

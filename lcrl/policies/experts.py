@@ -80,6 +80,26 @@ def mix(x: jax.Array, routing: Routing, experts: Experts, gated: Gated) -> jax.A
   )(x, routing.chosen, routing.gates, experts)
 
 
+def balance(routing: Routing, counted: jax.Array) -> jax.Array:
+  """What each token adds to the load-balance loss of a layer.
+
+    mean over counted tokens of balance = E sum over experts of f_i p_i
+
+  f_i counted tokens that chose expert i, as a share of all; p_i the mean of its probability. It is
+  k if all experts are chosen equally often, and larger if those that are chosen more often are more
+  probable. No gradient reaches f. Source: Switch Transformers, arXiv:2101.03961, in the scale of
+  transformers, which however takes f and p over all layers together.
+
+  Args:
+    counted: [...] bool, tokens that count; padding does not.
+  Returns: [...].
+  """
+  count = routing.probs.shape[-1]
+  hits = jax.nn.one_hot(routing.chosen, count, dtype=routing.probs.dtype).sum(-2)
+  hits = jnp.where(counted[..., None], hits, 0).reshape(-1, count)
+  return count * routing.probs @ (hits.sum(0) / jnp.maximum(counted.sum(), 1))
+
+
 def dropless(
   x: jax.Array, chosen: jax.Array, gates: jax.Array, experts: Experts, gated: Gated
 ) -> jax.Array:

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from lcrl.policies import cache, decoding
+from lcrl.policies import cache, decoding, experts
 from lcrl.policies.attention import attention, check_name, options_of, segment_spans, sequence
 from lcrl.policies.block import (
   ACTIVATIONS,
@@ -68,6 +68,9 @@ class Policy:
   # params, tokens, positions?, segment_ids?, branch_ids? (see `segment_spans`) -> [..., T, D]
   hidden: Callable[..., jax.Array]
   head: Callable[[PyTree], jax.Array]  # params -> [D, V]
+  # as hidden, and counted [..., T] bool -> what hidden gives, and what each token adds to the
+  # load-balance loss of the experts, a mean over layers, [..., T]; see `experts.balance`
+  hidden_and_balance: Callable[..., tuple[jax.Array, jax.Array]]
   apply: Callable[..., jax.Array]  # as hidden -> logits [..., T, V] in float32 or wider
   # params -> the same for `hidden` and `head`, ready for several passes: where layers are unrolled,
   # a tree for each, matrices in the dtype of the computation
@@ -111,6 +114,7 @@ def make(config: Config) -> Policy:
     axes=axes,
     init=jax.jit(init),
     hidden=jax.jit(partial(_hidden, config)),
+    hidden_and_balance=jax.jit(partial(_forward, config)),
     head=_head,
     apply=jax.jit(apply),
     unstack_for_grad=partial(_unstack_for_grad, config),
@@ -146,31 +150,40 @@ def _map_boxes(f, tree):
   return jax.tree.map(f, tree, is_leaf=lambda x: isinstance(x, nn.LogicallyPartitioned))
 
 
-def _hidden(c: Config, params, tokens, positions=None, segment_ids=None, branch_ids=None):
+def _hidden(*args, **options):
   """Final-normed states [..., T, D]. Tokens of one segment are neighbours and see each other.
 
   On a mesh with a sequence axis, rows of segments are dealt over it, and so is the result:
   [R * n, W / n, D] for rows of W on n devices (`sequence.deal`)."""
+  return _forward(*args, **options)[0]
+
+
+def _forward(
+  c: Config, params, tokens, positions=None, segment_ids=None, branch_ids=None, *, counted=None
+):
+  """What `_hidden` gives; and each token's balance [..., T], None without `counted`."""
   if positions is None:
     positions = jax.lax.broadcasted_iota(jnp.int32, tokens.shape, tokens.ndim - 1)
   spans = None if segment_ids is None else segment_spans(segment_ids, branch_ids)
   parts = 1 if spans is None else sequence.shards()
   tokens, positions = (sequence.deal(x, parts) for x in (tokens, positions))
+  if counted is not None:
+    counted = sequence.deal(counted, parts)
   ropes = rotations(c, positions)
   options = options_of(c) | {"spans": spans, "parts": parts}
 
   def layer(x, params, window, rope):
     attend = lambda q, k, v: (attention(q, k, v, window=window, **options), None)
-    x, *_ = Block(c).apply({"params": params}, x, rope, attend)
-    return x, None
+    x, _, routing = Block(c).apply({"params": params}, x, rope, attend)
+    return x, None if counted is None else experts.balance(routing, counted)
 
   x = embed(c, params, tokens)
   if c.unroll is True:
-    x = _unrolled(c, layer, x, _unstack_for_grad(c, params)["layers"], ropes)
+    x, balance = _unrolled(c, layer, x, _unstack_for_grad(c, params)["layers"], ropes)
   else:
     layers = _compute_dtype(c, params["layers"])  # cast once, not in each pass
-    x = _scanned(c, layer, x, layers, ropes)
-  return norm(c).apply({"params": params["norm"]}, x)
+    x, balance = _scanned(c, layer, x, layers, ropes)
+  return norm(c).apply({"params": params["norm"]}, x), None if counted is None else balance.mean(0)
 
 
 def _scanned(c: Config, layer, x, layers, ropes):
@@ -186,7 +199,7 @@ def _scanned(c: Config, layer, x, layers, ropes):
     rope = table if which is None else jax.tree.map(lambda x: x[which], table)
     return layer(x, params, uniform if window is None else window, rope)
 
-  return jax.lax.scan(REMAT[c.remat](one), x, (layers, windows, which))[0]
+  return jax.lax.scan(REMAT[c.remat](one), x, (layers, windows, which))
 
 
 def _unrolled(c: Config, layer, x, layers, ropes):
@@ -195,9 +208,11 @@ def _unrolled(c: Config, layer, x, layers, ropes):
     kind: jax.jit(REMAT[c.remat](partial(layer, window=kind[0], rope=ropes[kind[1]])))
     for kind in dict.fromkeys(c.kinds)
   }
+  found = []
   for kind, params in zip(c.kinds, layers, strict=True):
-    x, _ = run[kind](x, params)
-  return x
+    x, balance = run[kind](x, params)
+    found.append(balance)
+  return x, None if found[0] is None else jnp.stack(found)
 
 
 def _unstack_for_grad(c: Config, params):

@@ -31,7 +31,7 @@ from lcrl.mesh import (
 from lcrl.policies import Policy, sources
 from lcrl.policies.hf import Source
 from lcrl.registry import build
-from lcrl.training import automatic, optimizers
+from lcrl.training import automatic, balance, optimizers
 from lcrl.training.automatic import rows_at_once
 from lcrl.training.checkpoint import AsSaved
 from lcrl.training.layout import abstract, first_state, lay_out
@@ -116,6 +116,8 @@ def build_learner(settings: Settings, *, devices=None) -> Learner:
   pack: int | None = chosen["train.pack"]
   optimizer = optimizers.from_config(s.built["optimizer"])
   fields = tuple(name for name in recipe.loss.needs if name in SCORE_FIELDS)
+  fields += balance.fields(policy, s.train.balance)
+  recipe = recipe._replace(loss=balance.balanced(recipe.loss, s.train.balance))
   signals = recipes.signals(recipe)
   measured = tuple(name for name in SCORE_FIELDS if name in signals)
   score = _make_score(s, policy, mesh, pack, needs=fields, keep=not s.train.head_remat)
