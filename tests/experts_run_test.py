@@ -32,8 +32,12 @@ def folder(tmp_path_factory):
 
 def test_rl_on_a_cut_mesh_moves_every_expert_and_is_exported(folder, tmp_path):
   policy = folder(20)
-  config = changed(policy=policy, mesh={"data": 1} | CUT, train__steps=1)
+  own = {"train__steps": 1, "train__balance": 0.01, "sampling__replay": True}
+  config = changed(policy=policy, mesh={"data": 1} | CUT, **own)
   train(config | {"checkpoint": {"every": 1, "keep": 1}}, tmp_path / "run")
+  line = json.loads((tmp_path / "run" / "metrics.jsonl").read_text().splitlines()[1])
+  assert line["router/balance"] > 1.9
+  assert line["sampler_logp_diff"] < 1e-4
   learned = final_state(tmp_path / "run", config).params
   held = learned["layers"]["experts"]["down"]
   assert held.sharding.shard_shape(held.shape) == (1, 2, 16, 8)  # half of the experts

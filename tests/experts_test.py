@@ -16,10 +16,12 @@ from lcrl.mesh import batch_sharding, batch_shards, make_mesh, param_shardings, 
 from lcrl.policies import experts
 from lcrl.policies.block import gated
 from lcrl.training.balance import balanced
-from lcrl.training.packed import arranged
+from lcrl.training.dealing import deal, measure_lengths, piece_sizes
+from lcrl.training.packed import arranged, placed
 from lcrl.training.packing import Sizes, rounded, used_lengths
 from lcrl.training.pairs.learner import build_learner as build_pair_learner
 from lcrl.training.pairs.settings import read as read_pairs
+from lcrl.training.piece_scorer import PieceScorer
 from lcrl.training.rl.learner import build_learner
 from lcrl.training.rl.settings import read
 from lcrl.training.scorer import make_scorer, value_and_grad
@@ -210,3 +212,62 @@ def test_log_probs_of_the_sampler_are_those_of_the_update(axes, slots):
 def test_experts_per_token_must_fit(chosen):
   with pytest.raises(ValueError, match=rf"experts_per_token={chosen} must be from 1 to experts=4"):
     policies.tiny(V, experts=4, experts_per_token=chosen)
+
+
+def tied(first, second):
+  """A policy whose router hardly tells its first two experts apart."""
+  policy, params = make(experts_per_token=1)
+  column = 3 * params["layers"]["router"]["kernel"][..., :1]
+  kernel = jnp.concatenate([first * column, second * column, 0 * column, 0 * column], axis=-1)
+  router = {"router": {"kernel": kernel}}
+  return policy, params | {"layers": params["layers"] | router}
+
+
+@pytest.mark.parametrize(
+  "fields, message",
+  [
+    ({}, "sampling.replay replays experts, of which the policy has none"),
+    ({"revise": {"fn": "think_split"}}, "it does not go with a section revise"),
+  ],
+)
+def test_a_replay_of_nothing_is_refused(fields, message):
+  with pytest.raises(ValueError, match=message):
+    build_learner(read(rl_runs.changed(sampling__replay=True, mesh__devices=1, **fields)))
+
+
+@pytest.mark.parametrize("slots", [None, 3])
+def test_the_update_replays_the_experts_of_the_sampler(slots):
+  policy, sampled_by = tied(1.0, 1.001)
+  _, learner = tied(1.001, 1.0)
+  engine = engine_of(policy, slots=slots, keeps_experts=True)
+  rows = make_rows(longest=1)  # experts of the last prompt token are kept, those before are not
+  rollouts = engine.generate(sampled_by, rows, make_budget(12), jax.random.key(1))
+  assert rollouts.signals[experts.CHOSEN].dtype == jnp.int8
+  batch = dataclasses.replace(make_batch(make_recipe(LOSSES["drpo"]())), rollouts=rollouts)
+  told = np.asarray(rollouts.signals[experts.CHOSEN])
+  assert (told[np.asarray(rollouts.mask)] >= 0).all()
+  assert (told[~np.asarray(rollouts.mask)] == -1).all()
+
+  def gap(params, *needs, pack=None):
+    packed, _, sizes = arranged(batch, share=True, width=WIDTH)
+    score = make_scorer(policy, needs=needs, pack=pack)
+    if pack:
+      score = partial(score, sizes=rounded(Sizes(*sizes.tolist())))
+    r = packed.rollouts if pack else rollouts
+    found = jax.jit(score)(params, r).log_probs - r.sampler_log_probs
+    return np.abs(np.where(r.mask, found, 0)).max()
+
+  assert gap(learner, "balance") < 2e-3
+  if slots is None:
+    assert gap(sampled_by) < 1e-4
+    assert gap(learner) > 0.1
+    return
+  assert gap(learner, "balance", pack=WIDTH) < 2e-3
+  lengths = measure_lengths(rollouts.tokens, rollouts.mask, share=True)
+  dealt, _ = deal(lengths, width=WIDTH, rows=2, shards=1)
+  sizes = piece_sizes(2 * WIDTH, rows=2, width=WIDTH)
+  pieces = PieceScorer(make_scorer(policy, needs=("balance",), rows=True), WIDTH)
+  found = (
+    pieces(learner, placed(rollouts, dealt), sizes=sizes).log_probs - rollouts.sampler_log_probs
+  )
+  assert np.abs(np.where(rollouts.mask, found, 0)).max() < 2e-3

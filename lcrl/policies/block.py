@@ -119,14 +119,15 @@ class Projections(NamedTuple):
 
 
 def layer(
-  c: Config, do: Projections, x: jax.Array, attend: Callable
+  c: Config, do: Projections, x: jax.Array, attend: Callable, replayed: jax.Array | None = None
 ) -> tuple[jax.Array, Any, Routing | None]:
   """One layer, [..., D] -> [..., D], what `attend` keeps, and what a router says.
 
     x += out(attend(heads(norm(x))));  x += down(act(gate(norm(x))) * up(norm(x)))
 
   `Config.norms` says whether it is so, or what is added has a norm, or both. `attend(heads) ->
-  (values, kept)` rotates queries and keys and decides what the queries see.
+  (values, kept)` rotates queries and keys and decides what the queries see. `replayed`: as in
+  `experts.route`.
   """
   before = lambda name, y: y if c.norms == "post" else do.norm(name, y)
   after = lambda name, y: y if c.norms == "pre" else do.norm(name, y)
@@ -139,16 +140,19 @@ def layer(
     heads = do.join(q, k, v)
   values, kept = attend(heads)
   x = x + after("attention_post_norm", do.dense("out", values.reshape(*x.shape[:-1], -1)))
-  added, routing = mlp(c, do, before("mlp_norm", x))
+  added, routing = mlp(c, do, before("mlp_norm", x), replayed)
   return x + after("mlp_post_norm", added), kept, routing
 
 
-def mlp(c: Config, do: Projections, x: jax.Array) -> tuple[jax.Array, Routing | None]:
+def mlp(
+  c: Config, do: Projections, x: jax.Array, replayed: jax.Array | None = None
+) -> tuple[jax.Array, Routing | None]:
   """What the gated MLP adds to tokens [..., D], or the experts that the router chooses."""
   if not c.experts:
     return do.dense("down", gated(c, *do.gate_up(x))), None
   router, weights = do.experts()
-  routing = experts.route(x, router, count=c.experts_per_token, normalize=c.normalize_gates)
+  options = {"count": c.experts_per_token, "normalize": c.normalize_gates}
+  routing = experts.route(x, router, replayed=replayed, **options)
   return experts.mix(x, routing, weights, partial(gated, c)).astype(x.dtype), routing
 
 
@@ -210,7 +214,7 @@ class Block(nn.Module):
   config: Config
 
   @nn.compact
-  def __call__(self, x, rope, attend):
+  def __call__(self, x, rope, attend, replayed=None):
     c = self.config
     depth_gain = 1 / (2 * c.layers)  # keeps the variance of the residual stream at 1
 
@@ -240,7 +244,8 @@ class Block(nn.Module):
       dense=dense,
       experts=router_and_experts,
     )
-    return layer(c, do, x, lambda qkv: attend(*(rotate(y, rope) for y in qkv[:2]), qkv[2]))
+    rotated = lambda qkv: attend(*(rotate(y, rope) for y in qkv[:2]), qkv[2])
+    return layer(c, do, x, rotated, replayed)
 
 
 def rotation(c: Config, positions, rope: Rope | None = None):

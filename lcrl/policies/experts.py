@@ -23,6 +23,9 @@ from jax.sharding import PartitionSpec as P
 
 from lcrl.mesh import BATCH
 
+# The signal of rollouts with the experts that the sampler chose for the token before each token,
+# [B, G, T, layers, k]; below 0 where it did not say.
+CHOSEN = "chosen_experts"
 Experts = Mapping[str, jax.Array]  # "gate" and "up" [E, D, F], "down" [E, F, D]
 Gated = Callable[[jax.Array, jax.Array], jax.Array]  # gate, up -> what the MLP's last matrix reads
 
@@ -35,7 +38,14 @@ class Routing(NamedTuple):
   gates: jax.Array  # [..., k], what their results are multiplied with
 
 
-def route(x: jax.Array, router: jax.Array, *, count: int, normalize: bool) -> Routing:
+def route(
+  x: jax.Array,
+  router: jax.Array,
+  *,
+  count: int,
+  normalize: bool,
+  replayed: jax.Array | None = None,
+) -> Routing:
   """The `count` most probable experts of each token: softmax(x router), in float32 or wider.
 
   Args:
@@ -43,12 +53,22 @@ def route(x: jax.Array, router: jax.Array, *, count: int, normalize: bool) -> Ro
     router: [D, E].
     count: experts of a token.
     normalize: gates are the probabilities of the chosen divided by their sum; else as they are.
+    replayed: [..., k] int, experts that are taken in place of the most probable where they are not
+      below 0; gates are of this router's probabilities (R3, arXiv:2510.11370).
   """
   wide = jnp.promote_types(x.dtype, jnp.float32)
   highest = jax.lax.Precision.HIGHEST
   probs = jax.nn.softmax(jnp.matmul(x.astype(wide), router.astype(wide), precision=highest))
   gates, chosen = jax.lax.top_k(probs, count)
+  if replayed is not None:
+    chosen = jnp.where(replayed < 0, chosen, replayed)
+    gates = jnp.take_along_axis(probs, chosen, axis=-1)
   return Routing(probs, chosen, gates / gates.sum(-1, keepdims=True) if normalize else gates)
+
+
+def id_dtype(experts: int) -> jnp.dtype:
+  """The smallest in which rollouts keep indices of so many experts, and -1."""
+  return jnp.dtype("int8" if experts <= 128 else "int16")
 
 
 def mix(x: jax.Array, routing: Routing, experts: Experts, gated: Gated) -> jax.Array:

@@ -68,8 +68,9 @@ class Policy:
   # params, tokens, positions?, segment_ids?, branch_ids? (see `segment_spans`) -> [..., T, D]
   hidden: Callable[..., jax.Array]
   head: Callable[[PyTree], jax.Array]  # params -> [D, V]
-  # as hidden, and counted [..., T] bool -> what hidden gives, and what each token adds to the
-  # load-balance loss of the experts, a mean over layers, [..., T]; see `experts.balance`
+  # as hidden, and counted [..., T] bool, chosen [..., T, layers, k] int? -> what hidden gives, with
+  # the chosen experts in place of the most probable where they are not below 0; and what each token
+  # adds to the load-balance loss, a mean over layers, [..., T]. See `experts.route`, `.balance`
   hidden_and_balance: Callable[..., tuple[jax.Array, jax.Array]]
   apply: Callable[..., jax.Array]  # as hidden -> logits [..., T, V] in float32 or wider
   # params -> the same for `hidden` and `head`, ready for several passes: where layers are unrolled,
@@ -122,7 +123,7 @@ def make(config: Config) -> Policy:
     copy_axes=partial(decoding.copy_axes, axes),
     init_cache=partial(cache.init_cache, config),
     prefill=jax.jit(partial(decoding.prefill, config)),
-    decode=jax.jit(partial(decoding.decode, config), static_argnames="read_length"),
+    decode=jax.jit(partial(decoding.decode, config), static_argnames=("read_length", "experts")),
   )
 
 
@@ -159,7 +160,15 @@ def _hidden(*args, **options):
 
 
 def _forward(
-  c: Config, params, tokens, positions=None, segment_ids=None, branch_ids=None, *, counted=None
+  c: Config,
+  params,
+  tokens,
+  positions=None,
+  segment_ids=None,
+  branch_ids=None,
+  *,
+  counted=None,
+  chosen=None,
 ):
   """What `_hidden` gives; and each token's balance [..., T], None without `counted`."""
   if positions is None:
@@ -167,22 +176,27 @@ def _forward(
   spans = None if segment_ids is None else segment_spans(segment_ids, branch_ids)
   parts = 1 if spans is None else sequence.shards()
   tokens, positions = (sequence.deal(x, parts) for x in (tokens, positions))
-  if counted is not None:
-    counted = sequence.deal(counted, parts)
+  counted, chosen = (x if x is None else sequence.deal(x, parts) for x in (counted, chosen))
   ropes = rotations(c, positions)
   options = options_of(c) | {"spans": spans, "parts": parts}
 
-  def layer(x, params, window, rope):
+  def layer(x, own, window, rope):
     attend = lambda q, k, v: (attention(q, k, v, window=window, **options), None)
-    x, _, routing = Block(c).apply({"params": params}, x, rope, attend)
+    params, replayed = own
+    x, _, routing = Block(c).apply({"params": params}, x, rope, attend, replayed)
     return x, None if counted is None else experts.balance(routing, counted)
 
   x = embed(c, params, tokens)
   if c.unroll is True:
-    x, balance = _unrolled(c, layer, x, _unstack_for_grad(c, params)["layers"], ropes)
+    layers = _unstack_for_grad(c, params)["layers"]
+    replayed = (
+      (None,) * c.layers if chosen is None else [chosen[..., i, :] for i in range(c.layers)]
+    )
+    x, balance = _unrolled(c, layer, x, [*zip(layers, replayed, strict=True)], ropes)
   else:
     layers = _compute_dtype(c, params["layers"])  # cast once, not in each pass
-    x, balance = _scanned(c, layer, x, layers, ropes)
+    replayed = None if chosen is None else jnp.moveaxis(chosen, -2, 0)
+    x, balance = _scanned(c, layer, x, (layers, replayed), ropes)
   return norm(c).apply({"params": params["norm"]}, x), None if counted is None else balance.mean(0)
 
 

@@ -61,7 +61,8 @@ def make_scorer(
   vocab_size, columns, parts = policy.config.vocab_size, 1, 1
   take_scores: Callable[..., TokenScores] = score_tokens
   alone = lambda params, _, *rows: (policy.hidden(params, *rows), None)
-  both = lambda params, counted, *rows: policy.hidden_and_balance(params, *rows, counted=counted)
+  forward = policy.hidden_and_balance
+  both = lambda params, more, *rows: forward(params, *rows, counted=more[0], chosen=more[1])
   states_of: Callable[..., tuple] = both if BALANCE in needs else alone
   local = lambda f: f
   if mesh is not None and mesh.size > 1:
@@ -92,7 +93,7 @@ def make_scorer(
   def score(params, rollouts):
     used = packing.used_lengths(rollouts.mask)[..., None]
     index = jax.lax.broadcasted_iota(jnp.int32, rollouts.mask.shape, rollouts.mask.ndim - 1)
-    states = states_of(params, index < used, rollouts.tokens)
+    states = states_of(params, (index < used, packing.replayed(rollouts)), rollouts.tokens)
     after = jnp.roll(rollouts.mask, -1, axis=-1).at[..., -1].set(False)
     scores = score_hidden(params, *states, jnp.roll(rollouts.tokens, -1, axis=-1), after)
     return jax.tree.map(lambda x: jnp.roll(x, 1, axis=-1), scores)  # t scores tokens[t]
@@ -101,7 +102,7 @@ def make_scorer(
     branches = rows.branches if shares_prompts(policy.config.attention) else None
     counted = rows.segments >= 0
     hidden, balance = states_of(
-      params, counted, rows.tokens, rows.positions, rows.segments, branches
+      params, (counted, rows.chosen), rows.tokens, rows.positions, rows.segments, branches
     )
     if mesh is None or parts == 1:
       pick = lambda x, before: x.reshape(-1, *x.shape[2:])[before[0]][None]
@@ -115,7 +116,7 @@ def make_scorer(
 
   def score_packed(width: int, params, rollouts, *, sizes: Sizes):
     packed: Packed = local(partial(packing.pack, sizes=sizes, width=width))(
-      rollouts.tokens, rollouts.mask, rollouts.signals[packing.PLACE]
+      rollouts.tokens, rollouts.mask, rollouts.signals[packing.PLACE], packing.replayed(rollouts)
     )
     back = lambda x: local(packing.unpack)(x, rollouts.mask, packed.fits)
     return jax.tree.map(back, score_rows(params, packed))

@@ -59,6 +59,7 @@ class RlSampling(Sampling):
   """With train.steps_ahead, some devices may sample while the others train."""
 
   devices: Whole = 0  # that sample and do not train; 0: all do both
+  replay: bool = False  # the update takes the experts that the sampler chose (R3)
 
 
 @dataclasses.dataclass(frozen=True)
