@@ -151,8 +151,8 @@ def mlp(
   if not c.experts:
     return do.dense("down", gated(c, *do.gate_up(x))), None
   router, weights = do.experts()
-  options = {"count": c.experts_per_token, "normalize": c.normalize_gates}
-  routing = experts.route(x, router, replayed=replayed, **options)
+  count, normalize = c.experts_per_token, c.normalize_gates
+  routing = experts.route(x, router, count=count, normalize=normalize, replayed=replayed)
   return experts.mix(x, routing, weights, partial(gated, c)).astype(x.dtype), routing
 
 

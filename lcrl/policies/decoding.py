@@ -163,7 +163,7 @@ def decode(
   table: jax.Array | None = None,
   read_length: int | None = None,
   experts: bool = False,
-) -> tuple[jax.Array, ...]:
+) -> tuple[Any, ...]:
   """One token a row: writes its key and value, and attends to them and to all before.
 
   Args:

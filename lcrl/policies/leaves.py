@@ -63,7 +63,7 @@ def stored_leaves(policy: Policy) -> PyTree:
   """A `Leaf` for each leaf of the params tree."""
   c = policy.config
   experts = FAMILIES[c.family].experts
-  modules = (_MODULES if c.norms == "pre" else _MODULES | _MODULES_AFTER) | experts
+  modules = {**_MODULES, **({} if c.norms == "pre" else _MODULES_AFTER), **experts}
   rows = {"query": c.heads * c.head_dim, "gate": c.mlp_size, "up": c.mlp_size}
   rows |= dict.fromkeys(("key", "value"), c.kv_heads * c.head_dim)
   fused: dict[str, tuple[str, tuple[int, int, int]]] = {}

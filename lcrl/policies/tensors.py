@@ -7,7 +7,6 @@ one leaf here and one tensor per layer and expert there.
 from __future__ import annotations
 
 import functools
-import itertools
 import math
 import os
 from collections.abc import Callable, Iterator, Mapping
@@ -156,22 +155,24 @@ def _check_memory(expected: dict[str, tuple[int, ...]], tensors: Tensors, dtype)
 def _read(tensors: Tensors, leaf: Leaf, dtype, index: Index) -> np.ndarray:
   """The part `index` of a leaf."""
   depth = len(leaf.stacked)
-  names = np.array(leaf.names, object).reshape(leaf.stacked)[*index[:depth], ...]
+  stack: Any = np.array(leaf.names, object).reshape(leaf.stacked)
+  names = stack[(*index[:depth], ...)]
   index = index[depth:]
   index = index[::-1] if leaf.transposed else index
   if leaf.rows is not None:
     first, end, _ = leaf.rows
     start, stop, _ = index[0].indices(end - first)
     index = (slice(first + start, first + stop), *index[1:])
-  parts = (_finite(tensors, name, index, dtype) for name in names.flat)
-  parts = (part.T if leaf.transposed else part for part in parts)
-  first = next(parts)
+  read = lambda name: _finite(tensors, name, index, dtype)
+  turn = (lambda part: part.T) if leaf.transposed else (lambda part: part)
+  one = turn(read(names.flat[0]))
   if not leaf.stacked:
-    return first
-  out = np.empty((names.size, *first.shape), dtype)
-  for place, part in enumerate(itertools.chain([first], parts)):
-    out[place] = part
-  return out.reshape(*names.shape, *first.shape)
+    return one
+  whole = np.empty((names.size, *one.shape), dtype)
+  whole[0] = one
+  for place, name in enumerate(names.flat[1:], 1):
+    whole[place] = turn(read(name))
+  return whole.reshape(*names.shape, *one.shape)
 
 
 def _finite(tensors: Tensors, name: str, index: Index, dtype) -> np.ndarray:

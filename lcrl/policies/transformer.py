@@ -183,16 +183,15 @@ def _forward(
   def layer(x, own, window, rope):
     attend = lambda q, k, v: (attention(q, k, v, window=window, **options), None)
     params, replayed = own
-    x, _, routing = Block(c).apply({"params": params}, x, rope, attend, replayed)
+    found: Any = Block(c).apply({"params": params}, x, rope, attend, replayed)
+    x, _, routing = found
     return x, None if counted is None else experts.balance(routing, counted)
 
   x = embed(c, params, tokens)
   if c.unroll is True:
     layers = _unstack_for_grad(c, params)["layers"]
-    replayed = (
-      (None,) * c.layers if chosen is None else [chosen[..., i, :] for i in range(c.layers)]
-    )
-    x, balance = _unrolled(c, layer, x, [*zip(layers, replayed, strict=True)], ropes)
+    each = [None if chosen is None else chosen[..., i, :] for i in range(c.layers)]
+    x, balance = _unrolled(c, layer, x, [*zip(layers, each, strict=True)], ropes)
   else:
     layers = _compute_dtype(c, params["layers"])  # cast once, not in each pass
     replayed = None if chosen is None else jnp.moveaxis(chosen, -2, 0)

@@ -270,7 +270,7 @@ def _write_token(job: Job, s: Slots, read_length: int | None = None) -> Slots:
     mask=s.mask.at[position].set(~forced, mode="drop"),
     log_probs=s.log_probs.at[position].set(jnp.where(forced, 0.0, log_prob), mode="drop"),
     ends=ends,
-    experts=s.experts.at[position].set(chosen[0], mode="drop") if chosen else None,
+    experts=None if s.experts is None else s.experts.at[position].set(chosen[0], mode="drop"),
   )
 
 

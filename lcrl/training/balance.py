@@ -37,6 +37,7 @@ def balanced(loss: Stage, coefficient: float) -> Stage:
     return loss
 
   def apply(state: Any, scores: TokenScores, batch: Any):
+    assert scores.balance is not None  # the scorer was asked for it
     value, state = loss.apply(state, scores, batch)
     return value + coefficient * jnp.sum(shares(batch) * scores.balance), state
 

@@ -93,9 +93,10 @@ def make_scorer(
   def score(params, rollouts):
     used = packing.used_lengths(rollouts.mask)[..., None]
     index = jax.lax.broadcasted_iota(jnp.int32, rollouts.mask.shape, rollouts.mask.ndim - 1)
-    states = states_of(params, (index < used, packing.replayed(rollouts)), rollouts.tokens)
+    more = index < used, packing.replayed(rollouts)
+    hidden, balance = states_of(params, more, rollouts.tokens)
     after = jnp.roll(rollouts.mask, -1, axis=-1).at[..., -1].set(False)
-    scores = score_hidden(params, *states, jnp.roll(rollouts.tokens, -1, axis=-1), after)
+    scores = score_hidden(params, hidden, balance, jnp.roll(rollouts.tokens, -1, axis=-1), after)
     return jax.tree.map(lambda x: jnp.roll(x, 1, axis=-1), scores)  # t scores tokens[t]
 
   def score_rows(params, rows: Packed):
