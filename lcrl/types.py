@@ -105,7 +105,8 @@ class Rollouts:
   prompt_ids: jax.Array  # [B] int32, row of the data set
   difficulty: jax.Array  # [B] int32, as the task counts it
   budget: Budget
-  signals: dict[str, jax.Array]  # [B], [B, G] or [B, G, T], what only some methods need
+  # [B], [B, G] or [B, G, T], what only some methods need; experts are [B, G, T, layers, k]
+  signals: dict[str, jax.Array]
   undrawn: jax.Array | None = None  # [B, G, T] bool, in the mask but not drawn; None: all were
   forced: jax.Array | None = None  # [B, G, T] bool, a control forced them; None: nothing forces
   end: jax.Array | None = None  # [B, G] int8, an EndReason; None: an end token or the cap

@@ -94,7 +94,7 @@ def test_the_router_is_float32_in_a_model_of_bfloat16():
 
   def first(*scale):
     """What the model says if two experts are as good but for `scale`."""
-    column = params["layers"]["router"]["kernel"][..., :1]
+    column = params["layers"]["router"]["kernel"][..., :1].astype("bfloat16").astype("float32")
     kernel = jnp.concatenate([column * x for x in (*scale, 0.0, 0.0)], axis=-1)
     router = {"router": {"kernel": kernel}}
     return policy.apply(params | {"layers": params["layers"] | router}, jnp.arange(9))

@@ -9,7 +9,7 @@ from typing import Literal
 import jax.numpy as jnp
 import numpy as np
 
-from lcrl.values import Count
+from lcrl.values import Count, Whole
 
 
 @dataclasses.dataclass(frozen=True)
@@ -104,8 +104,8 @@ class Config:
   qk_norm: bool = False
   tied: bool = True  # the embedding is the head
   activation: str = "silu"  # of the MLP's gate, a name in block.ACTIVATIONS
-  experts: int = 0  # MLPs of a layer, each of mlp_size; 0: one MLP that all tokens pass
-  experts_per_token: int = 0  # that a token's router chooses
+  experts: Whole = 0  # MLPs of a layer, each of mlp_size; 0: one MLP that all tokens pass
+  experts_per_token: Whole = 0  # that a token's router chooses
   normalize_gates: bool = True  # probabilities of chosen experts are divided by their sum
   query_scale: float | None = None  # of products of queries and keys; None: 1 / sqrt(head_dim)
   windows: tuple[int | None, ...] | None = None  # per layer: a query sees that many keys; None: all

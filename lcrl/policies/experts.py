@@ -72,7 +72,7 @@ def id_dtype(experts: int) -> jnp.dtype:
 
 
 def mix(x: jax.Array, routing: Routing, experts: Experts, gated: Gated) -> jax.Array:
-  """What the chosen experts add to tokens, [..., D] -> [..., D].
+  """What the chosen experts add to tokens, [..., D] -> [..., D] in float32 or wider.
 
   On a mesh in context, rows (the first axis) are split over its batch axes, experts over its tensor
   axis if they divide; an axis that a `shard_map` around it has split is left alone.
