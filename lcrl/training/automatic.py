@@ -111,11 +111,14 @@ def remat_for(c: Config, work: Work) -> str:
 
 
 def residuals(c: Config) -> dict[str, int]:
-  """What the backward pass is left by each rematerialisation: numbers a token and layer."""
-  width, heads = c.hidden_size, c.heads * c.head_dim
-  products = 2 * (c.heads + c.kv_heads) * c.head_dim + 2 * c.mlp_size + 2 * width
+  """What the backward pass is left by each rematerialisation: numbers a token and layer.
+
+  For each of its experts a token is copied, and has a result of its own."""
+  width, heads, mlp = c.hidden_size, c.heads * c.head_dim, c.active_mlps * c.mlp_size
+  copied = c.experts_per_token * width
+  products = 2 * (c.heads + c.kv_heads) * c.head_dim + 2 * mlp + 2 * width + copied
   return {
-    "none": width + products + c.mlp_size + 2 * heads,
+    "none": width + products + mlp + 2 * heads + 2 * copied,
     "dots": width + products,
     "attention": width + heads,
   }

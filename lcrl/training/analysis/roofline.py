@@ -132,7 +132,8 @@ def decode_loops(model: Any, engine: Any, tokens: float) -> Decoding:
 
 def flops(model: Any, tokens: float) -> dict[str, float]:
   """Floating-point operations of all devices. Per token of rows of T, with N weights in the
-  matrices of L layers, H heads of size h, D hidden size, F the MLP's, V vocabulary:
+  matrices of L layers, H heads of size h, D hidden size, F the MLP's, V vocabulary (of experts, N
+  and F have those that a token passes):
 
     a forward pass   f = 2 N + 4 T H h L      the head   e = 2 D V
     the update       3 f + 4 e + again        3 f + 3 e is the usual 6 N and attention; the head is
@@ -149,13 +150,13 @@ def flops(model: Any, tokens: float) -> dict[str, float]:
   asked, length = s.train.max_prompt_tokens, s.train.max_prompt_tokens + s.train.max_tokens
   rows = s.train.prompts * s.train.group_size
   read = s.train.prompts if shares_prompt(model) else rows
-  layer = 2 * layer_weights(c)
+  layer = 2 * active_weights(c)
   attention = lambda span: 4 * span * c.heads * c.head_dim
   seen = lambda row: row if row <= SQUARE else row / 2
   rows_attend = attention(seen(length))
   forward = (layer + rows_attend) * c.layers
   head = 2 * c.hidden_size * c.vocab_size
-  last = 2 * c.hidden_size * c.mlp_size
+  last = 2 * c.hidden_size * c.active_mlps * c.mlp_size
   dropped = {
     "none": 0,
     "attention": layer - last,
@@ -237,7 +238,14 @@ def forward_passes(model: Any) -> int:
 
 def layer_weights(c: Config) -> int:
   """Numbers in the matrices of one layer."""
-  return c.hidden_size * (2 * (c.heads + c.kv_heads) * c.head_dim + 3 * c.mlp_size)
+  return active_weights(c) + 3 * c.hidden_size * (c.mlps - c.active_mlps) * c.mlp_size
+
+
+def active_weights(c: Config) -> int:
+  """Numbers in the matrices of one layer that a token is multiplied with: all but those of experts
+  that its router does not choose."""
+  attention, mlp = 2 * (c.heads + c.kv_heads) * c.head_dim, 3 * c.active_mlps * c.mlp_size
+  return c.hidden_size * (attention + mlp + c.experts)
 
 
 def all_weights(c: Config) -> int:
