@@ -14,7 +14,7 @@ CORE := tests/goldens_test.py tests/laws_test.py tests/budgets_test.py tests/rew
 	tests/policies_test.py tests/checkpoint_test.py tests/import_test.py tests/compiler_test.py \
 	tests/decoding_test.py tests/triton_draw_test.py tests/attention_test.py
 
-.PHONY: install demo test lint types test-core-new test-parity smollm2 qwen smollm2-parity fit-tpu fit-papers
+.PHONY: install demo dial test lint types test-core-new test-parity smollm2 qwen smollm2-parity fit-tpu fit-papers
 .PHONY: test-faults notebooks
 install: $(VENV)/installed
 
@@ -25,6 +25,10 @@ $(VENV)/installed: setup.py
 
 demo: install
 	$(RUN) -m experiments.demo --seeds=$(SEEDS) --seed=$(SEED)
+
+# One policy whose effort a digit sets: its curve of accuracy against tokens, on sums.
+dial: install
+	$(RUN) -m experiments.dial --seed=$(SEED)
 
 test: lint types
 	$(RUN) -m pytest -n 2 --dist loadfile --durations=10
