@@ -15,6 +15,7 @@ import jax.numpy as jnp
 
 from lcrl.checks import one_or_each, same_groups, same_shape, typed
 from lcrl.masked import as_float, masked_mean, masked_quantile
+from lcrl.sharding import ranks, running_sum
 from lcrl.types import Rollouts, Stage
 
 __all__ = [
@@ -119,10 +120,9 @@ def lowest(metric: jax.Array, valid: jax.Array, count: jax.Array | int) -> jax.A
   [[False  True False  True]]
   """
   same_groups(metric=metric, valid=valid)
-  one_or_each({"a group": valid[..., 0]}, count=count)
-  order = jnp.argsort(jnp.where(valid, as_float(metric), jnp.inf), -1, stable=True)
+  one_or_each({"a group": jnp.any(valid, -1)}, count=count)
   count = jnp.broadcast_to(jnp.asarray(count), valid.shape[:-1])[..., None]
-  return valid & (jnp.argsort(order, -1) < count)
+  return valid & (ranks(jnp.where(valid, as_float(metric), jnp.inf)) < count)
 
 
 def shortest(*, count: int) -> Stage:
@@ -213,7 +213,7 @@ def easy_share_groups(correct: jax.Array, valid: jax.Array, share: jax.Array) ->
   mixed = jnp.any(right & valid, -1) & ~easy
   # The slack keeps a number that is whole from becoming the one below it by rounding.
   most = jnp.floor(share / jnp.maximum(1.0 - share, 1e-6) * jnp.sum(mixed) + 1e-4)
-  return valid & (mixed | (easy & (jnp.cumsum(easy) <= most)))[:, None]
+  return valid & (mixed | (easy & (running_sum(easy) <= most)))[:, None]
 
 
 class EasyShare(NamedTuple):
