@@ -135,7 +135,7 @@ def laser_d(
     raise ValueError(f"initial must be at least 1, got {initial}.")
 
   def of_groups(state, r: Rollouts):
-    targets = state.targets[accuracy_level(r.correct, r.valid)]
+    targets = look_up(state.targets, accuracy_level(r.correct, r.valid))
     return jnp.broadcast_to(targets[:, None], r.lengths.shape)
 
   def shape(state, rewards, r: Rollouts):

@@ -3,12 +3,16 @@
 import functools
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
+from lcrl.registry import build
+from lcrl.types import TokenScores
 from tests.helpers import bare_functions as bare
+from tests.helpers.stages import SLOTS, TABLE, inputs
 
 CUTS = {
   "tokens": {"B": "data", "T": "tensor", "V": "tensor"},
@@ -70,3 +74,45 @@ def test_values_are_those_of_one_device(name, mesh):
     with jax.set_mesh(mesh):
       got = jax.jit(f)(**{n: jax.device_put(x, spec(name, n, cuts)) for n, x in arrays.items()})
     jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-5, atol=1e-6), got, want)
+
+
+def call(slot, stage):
+  if slot == "budget":
+    step = functools.partial(stage.apply, step=jnp.int32(3), key=jax.random.key(0), group_size=4)
+    return lambda state, batch, log_probs: step(state, batch.rollouts.prompt_ids)
+  if slot == "loss":
+    scores = lambda x: TokenScores(x, entropy=-x, logits_at=2 * x)
+    return lambda state, batch, log_probs: stage.apply(state, scores(log_probs), batch)
+  given = {
+    "reward": lambda batch: (batch.rollouts,),
+    "filter": lambda batch: (batch.rewards, batch.rollouts),
+    "advantage": lambda batch: (batch.rewards, batch.keep, batch.rollouts),
+  }[slot]
+  return lambda state, batch, log_probs: stage.apply(state, *given(batch))
+
+
+@pytest.mark.parametrize("slot", SLOTS)
+def test_stages_keep_their_states(slot, mesh):
+  """A stage takes a batch of cut rows; its new state is whole on every device, as before."""
+  cut = NamedSharding(mesh, P("data"))
+  like = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=cut), inputs(0))
+  for spec in (spec for s, spec in TABLE if s == slot):
+    stage = build(SLOTS[slot], spec, field=slot)
+    with jax.set_mesh(mesh):
+      before = jax.eval_shape(stage.init)
+      _, after = jax.eval_shape(call(slot, stage), before, *like)
+    for x, y in zip(jax.tree.leaves(before), jax.tree.leaves(after), strict=True):
+      assert (y.shape, y.dtype) == (x.shape, x.dtype), spec
+      assert y.sharding is None or not any(y.sharding.spec), (spec, y)
+
+
+def test_numbers_by_row_are_kept(mesh):
+  batch = inputs(0)[0]
+  kept = ("hapo_mean", "toggle")
+  for spec in (spec for _, spec in TABLE if spec["fn"] in kept):
+    stage = build(SLOTS["reward"], spec, field="reward")
+    want = stage.apply(stage.init(), batch.rollouts)
+    with jax.set_mesh(mesh):
+      r = jax.device_put(batch.rollouts, P("data"))
+      got = jax.jit(stage.apply)(stage.init(), r)
+    jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-5), got, want)
