@@ -71,13 +71,13 @@ def test_verl(monkeypatch):
   assert returns is advantages
   # Group a, all right, pays 1e-4 a token: 4 tokens against 2. Group b: right against wrong.
   # Two values are 1 / sqrt(2) deviations from their mean.
-  want = np.array([1, -1, -1, 1])[:, None] / np.sqrt(2) * MASK
+  want = np.array([1, -1, -1, 1])[:, None] / np.sqrt(2) * np.asarray(MASK)
   np.testing.assert_allclose(advantages, want, atol=0.01)
 
 
 def test_nemo_rl():
   estimator = pages.run(PAGE, "NeMo-RL")["ShorterBetter"]()
-  prompts, rewards = torch.tensor([[5, 6], [5, 5], [5, 6], [5, 5]]), torch.tensor(CORRECT)
+  prompts = torch.tensor([[5, 6], [5, 5], [5, 6], [5, 5]])
   found = estimator.compute_advantage(
     prompt_ids=prompts,
     rewards=torch.tensor(CORRECT),
