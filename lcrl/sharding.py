@@ -7,7 +7,7 @@ arrays these are the plain operations.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +15,7 @@ import jax.numpy as jnp
 T = TypeVar("T")
 
 
-def automatic(f: Callable[..., T], like: jax.Array, *arrays: jax.Array) -> T:
+def automatic(f: Callable[..., T], like: Any, *arrays: Any) -> T:
   """f(*arrays), which XLA splits over devices by itself; results are cut as `like` is.
 
   `f` reads no other arrays. `like` has the shape of the results, or of their first axes.
@@ -54,6 +54,6 @@ def along(x: jax.Array, places: jax.Array) -> jax.Array:
   return automatic(lambda x, places: jnp.take_along_axis(x, places, -1), places, x, places)
 
 
-def look_up(table: jax.Array, index: jax.Array) -> jax.Array:
+def look_up(table: jax.Array, index: jax.Array | int) -> jax.Array:
   """table[index]. [N], [...] -> [...]."""
   return automatic(lambda table, index: table[index], index, table, index)
