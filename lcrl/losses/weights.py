@@ -144,7 +144,7 @@ def fixed_length(
 
 
 def fixed_total(mask: jax.Array, keep: jax.Array, *, total: float) -> jax.Array:
-  """Every token weighs 1 / total: verl's `seq-mean-token-sum-norm`. [..., T], [...] -> [..., T].
+  """Every token weighs 1 / total, however many responses there are. [..., T], [...] -> [..., T].
 
   The loss then grows with the number of responses; `fixed_length` does not. `total` is the whole
   batch's, on every device of a `jax.shard_map` too.
