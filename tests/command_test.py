@@ -7,7 +7,7 @@ import sys
 import pytest
 
 from experiments import fields as page
-from experiments.command import Experiment, take_overrides
+from lcrl.commands.command import Experiment, take_overrides
 from lcrl.training import kinds
 
 ROOT = pathlib.Path(__file__).parent.parent
@@ -121,7 +121,7 @@ def test_a_variant_and_a_size_in_any_order():
 PROGRAM = """
 import logging
 from absl import logging as library
-from experiments import command
+from lcrl.commands import command
 
 def main(_):
   library.info("wrote a file")
