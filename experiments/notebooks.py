@@ -1,9 +1,9 @@
 """The notebooks of colab/ from their sources: python -m experiments.notebooks [NAME ...]
 
-A source is colab/src/NAME.py: cells begin with `# %%`, and those of text with `# %% [markdown]`. Each
-notebook also gets a badge and the cell colab/src/install.py. The notebooks named, or all, are then
-run in an empty folder, and their results are kept in colab/NAME.ipynb. Progress, which is written to
-stderr, is not kept; a warning there is an error.
+A source is colab/src/NAME.py: cells begin with `# %%`, and those of text with `# %% [markdown]`.
+Each notebook also gets a badge and the cell colab/src/install.py. The notebooks named, or those
+whose code changed, are then run in an empty folder, and their results are kept in colab/NAME.ipynb.
+Progress, which is written to stderr, is not kept; a warning there is an error.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ PACKAGE = ""  # "lcrl-jax" once the package index has it
 
 BADGE = "[![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)]({address})"
 PUBLIC = "**Install.** In a clone this takes the clone, otherwise the published version."
-PRIVATE = """**Install.** In a clone this takes the clone. lcrl has no public address yet: in Colab, upload this \
-notebook, and beside it a wheel, which `pip wheel --no-deps .` makes in a clone. A git address that you can \
-reach will do, too: write it into `REPOSITORY`."""
+PRIVATE = """**Install.** In a clone this takes the clone. lcrl has no public address yet: in Colab,
+upload this notebook, and beside it a wheel, which `pip wheel --no-deps .` makes in a clone. A git
+address that you can reach will do, too: write it into `REPOSITORY`."""
 WARNING = re.compile(r"warning|^[EW]\d{4} ", re.IGNORECASE | re.MULTILINE)
 MIME = ("image/png", "text/html", "text/markdown", "text/plain")  # the first that an output has
 WIDTH = 960  # pixels of a picture, at most
@@ -43,8 +43,8 @@ Cell = dict[str, Any]
 def cells(source: str) -> Iterator[Cell]:
   """The cells of a source, without results; `# %% [include] FILE` stands for those of another one.
 
-  >>> [(c["cell_type"], c["source"]) for c in cells("# %% [markdown]\\n# Add.\\n\\n# %%\\n1 + 2\\n")]
-  [('markdown', 'Add.'), ('code', '1 + 2')]
+  >>> [cell["source"] for cell in cells("# %% [markdown]\\n# Add.\\n\\n# %%\\n1 + 2\\n")]
+  ['Add.', '1 + 2']
   """
   _, *parts = re.split(r"^# %%(.*)\n", source, flags=re.MULTILINE)
   for kind, text in zip(parts[::2], parts[1::2], strict=True):
@@ -161,11 +161,23 @@ def text_of(book: Mapping[str, Any]) -> str:
   return json.dumps(by_lines(book), indent=1, ensure_ascii=False) + "\n"
 
 
+def with_old_results(path: Path) -> dict[str, Any] | None:
+  """The notebook of a source with its stored results; None if they are of other code."""
+  book, file = notebook(path), COLAB / f"{path.stem}.ipynb"
+  old = json.loads(file.read_text(encoding="utf-8"))["cells"] if file.is_file() else []
+  old, new = ([c for c in all_ if c["cell_type"] == "code"] for all_ in (old, book["cells"]))
+  if ["".join(cell["source"]) for cell in old] != [cell["source"] for cell in new]:
+    return None
+  for cell, stored in zip(new, old, strict=True):
+    cell.update({name: stored[name] for name in ("execution_count", "outputs")})
+  return book
+
+
 def main(names: Sequence[str]) -> None:
   for path in SOURCES:
     if not names or path.stem in names:
       start = time.perf_counter()
-      text = text_of(run(path))
+      text = text_of((None if names else with_old_results(path)) or run(path))
       (COLAB / f"{path.stem}.ipynb").write_text(text, encoding="utf-8")
       print(f"{path.stem}: {time.perf_counter() - start:.0f} s, {len(text) / 1e3:.0f} kB")
 

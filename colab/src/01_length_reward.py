@@ -18,11 +18,13 @@ import jax.numpy as jnp
 from IPython.display import Image
 
 from lcrl.commands.export import export
+from lcrl.commands.train import keep_programs
 from lcrl.evaluation import plots
 from lcrl.tasks import arithmetic
 from lcrl.training.loop import train
 from lcrl.types import Stage
 
+keep_programs()  # compiled programs stay in your cache folder
 runs = Path(tempfile.mkdtemp())
 
 # %% [include] start.py
@@ -32,7 +34,7 @@ runs = Path(tempfile.mkdtemp())
 #
 # If the answers to a problem compete, nobody has to say how long an answer may be: the shortest right
 # one of its group wins a bonus. A reward is a `Stage`: an initial state, and a pure function of state
-# and rollouts, whose arrays are `[prompts, group]`. 
+# and rollouts, whose arrays are `[prompts, group]`.
 
 
 # %%

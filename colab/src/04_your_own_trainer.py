@@ -4,7 +4,7 @@
 # The rewards, advantages and losses of `lcrl` are pure functions of arrays. They need neither its
 # training loop nor its models. This notebook trains one small policy three times: with parameters in
 # a dict and optax, with flax NNX, and with equinox. The lines that call `lcrl` are the same in all
-# three. It takes about a minute on two CPU cores.
+# three. It takes half a minute on two quiet CPU cores.
 
 # %%
 import importlib.util
@@ -28,8 +28,9 @@ from lcrl.rewards import step_bonus_reward
 # %% [markdown]
 # ## The task
 #
-# A prompt is a digit. An answer is a row of digits and an end token, and it is right if its last digit
-# is that of the prompt. So two tokens are enough, and up to twelve are allowed.
+# A prompt is a digit. An answer is a row of digits and an end token, and it is right if the digit of
+# the prompt is among them. Two tokens are enough, and up to twelve are allowed: who writes many digits
+# need not read the prompt.
 
 # %%
 END, VOCABULARY, LENGTH = 10, 11, 12
@@ -38,12 +39,10 @@ PROMPTS, GROUP, STEPS = 32, 8, 200
 
 def read(tokens, prompts):
   """Answers [B, G, T] and prompts [B] -> mask [B, G, T], lengths and verdicts [B, G]."""
-  ended_before = jnp.cumsum(tokens == END, axis=-1) - (tokens == END) > 0
-  mask = ~ended_before
-  lengths = mask.sum(-1)
-  finished = jnp.any(tokens == END, axis=-1)
-  last = jnp.take_along_axis(tokens, jnp.maximum(lengths - 2, 0)[..., None], axis=-1)[..., 0]
-  return mask, lengths, finished & (lengths > 1) & (last == prompts[:, None])
+  ends = tokens == END
+  mask = jnp.cumsum(ends, axis=-1) - ends == 0
+  hits = jnp.any(mask & (tokens == prompts[:, None, None]), axis=-1)
+  return mask, mask.sum(-1), hits & jnp.any(ends, axis=-1)
 
 
 # %% [markdown]
@@ -103,7 +102,7 @@ def draw(step):
 
 def curve(take_step):
   """Takes all steps; the metrics of each, for a picture."""
-  rows = [take_step(step) for step in range(STEPS)]
+  rows = [take_step(jnp.asarray(step)) for step in range(STEPS)]
   names = ("accuracy", "tokens")
   return {"step": range(STEPS), **{name: [float(row[name]) for row in rows] for name in names}}
 
@@ -260,8 +259,9 @@ if importlib.util.find_spec("equinox") is not None:
 # %% [markdown]
 # ## All of them
 #
-# Each curve is the mean over the 256 answers of a step. All four policies learn the digit. Without the
-# bonus nothing asks for short answers; with it, all three trainers come down to two or three tokens.
+# Each curve is the mean over the 256 answers of a step. All four policies become right. Without the
+# bonus the answers grow, since more digits hit more often; with it, all three trainers learn to read
+# the prompt and end at three tokens, where the bonus begins.
 
 # %%
 picture = Path(tempfile.mkdtemp()) / "curves.png"

@@ -58,4 +58,5 @@ imitation = {
   "checkpoint": {"every": 500},
 }
 train(imitation, runs / "imitation")
-export(runs / "imitation", runs / "start")
+step = export(runs / "imitation", runs / "start")
+print(f"step {step} of the imitation is the policy to start from")
