@@ -26,15 +26,14 @@ runs = Path(tempfile.mkdtemp())
 # ## The pairs
 #
 # The question is which of two numbers is larger. The better answer is right, the worse one is wrong.
-# Of the better answers 80 % are long, of the worse ones 30 %: length goes along with quality and is
-# not quality. A row has the fields `prompt`, `chosen` and `rejected`; the layouts of UltraFeedback,
-# HH-RLHF and Alpaca will do, too.
+# Both may go on with words that say nothing, and the better one does so more often: length goes along
+# with quality and is not quality. A row has the fields `prompt`, `chosen` and `rejected`; the layouts
+# of UltraFeedback, HH-RLHF and Alpaca will do, too.
 
 
 # %%
-def answer(picked, other, long):
-  short = f"The answer is {picked}."
-  return f"{other} is less than {picked}, so it is {picked}." if long else short
+def answer(number, more):
+  return f"{number}." + " Sure." * more
 
 
 def question(rng, for_evaluation=False):
@@ -48,8 +47,7 @@ def question(rng, for_evaluation=False):
 
 def pair(rng):
   prompt, large, small = question(rng)
-  chosen = answer(large, small, rng.random() < 0.8)
-  rejected = answer(small, large, rng.random() < 0.3)
+  chosen, rejected = answer(large, rng.randint(1, 4)), answer(small, rng.randint(0, 2))
   return {"prompt": prompt, "chosen": chosen, "rejected": rejected}
 
 
@@ -66,7 +64,7 @@ for row in pairs[:3]:
 # %% [markdown]
 # ## A policy to start from
 #
-# A small decoder of bytes imitates answers of which three quarters are right and half are long. In
+# A small decoder of bytes imitates answers of which three quarters are right, with 0 to 4 such words. In
 # your work this is the model that you have: `{"fn": "pretrained", "path": ...}` with a folder or a
 # hub id, and no section `tokenizer`.
 
@@ -74,8 +72,8 @@ for row in pairs[:3]:
 examples, problems = [], []
 for _ in range(6000):
   prompt, large, small = question(rng)
-  picked, other = (large, small) if rng.random() < 0.75 else (small, large)
-  examples.append({"prompt": prompt, "response": answer(picked, other, rng.random() < 0.5)})
+  number = large if rng.random() < 0.75 else small
+  examples.append({"prompt": prompt, "response": answer(number, rng.randint(0, 4))})
 for _ in range(256):
   prompt, large, _ = question(rng, for_evaluation=True)
   problems.append({"question": prompt, "answer": str(large)})
@@ -86,7 +84,7 @@ common = {
   "seed": 0,
   "tokenizer": {"fn": "utf8"},
   "task": {"fn": "jsonl", "path": str(runs / "problems.jsonl"), "extract": "last_number"},
-  "batches": {"fn": "bucketed", "size": 32, "lengths": (28, 44)},
+  "batches": {"fn": "stratified", "size": 32},
   "sampling": {"temperature": 1.0},
   "mesh": {"devices": 1},
   "checkpoint": {"every": 1000},
@@ -96,11 +94,11 @@ common = {
 
 def data(fn, file):
   rows = {"fn": "jsonl", "path": str(runs / file)}
-  return {"fn": fn, "rows": rows, "window": 44, "max_prompt_tokens": 12, "held_out": 0.1}
+  return {"fn": fn, "rows": rows, "window": 40, "max_prompt_tokens": 12, "held_out": 0.1}
 
 
 def sizes(steps):
-  return {"steps": steps, "max_tokens": 36, "max_prompt_tokens": 12, "prompts": 128}
+  return {"steps": steps, "max_tokens": 28, "max_prompt_tokens": 12, "pack": 80}
 
 
 imitation = {
@@ -135,7 +133,7 @@ preference = {
   "run": "preference",
   "policy": {"fn": "pretrained", "path": str(runs / "start")},
   "data": data("pairs", "pairs.jsonl"),
-  "optimizer": {"fn": "adamw", "learning_rate": 3e-4},
+  "optimizer": {"fn": "adamw", "learning_rate": 1e-4},
   "train": sizes(60),
 }
 results = {name: train({**preference, **loss}, runs / name) for name, loss in losses.items()}

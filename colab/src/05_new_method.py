@@ -37,7 +37,7 @@ os.chdir(runs)
 #
 # The idea: the policy competes with itself. A right answer earns a bonus if it is no longer than right
 # answers have lately been. A stage is a pure function of its state, here one number, and of the
-# rollouts. `numbers` and `targets` are optional; with them the state and the length that answers are
+# rollouts. `numbers` and `targets` are optional: with them the state and the length that answers are
 # compared with become metrics.
 
 
@@ -109,7 +109,7 @@ def get_config(mode: str = "full") -> config_dict.ConfigDict:
   c.eval = dict(prompts=512)
   c.verify = dict(workers=1)
   if mode == "smoke":
-    c.then[0].at = 1
+    c.then[0]["at"] = 1
     c.train.update(steps=2, prompts=4, group_size=4)
     c.eval.prompts = 8
   return c
@@ -155,7 +155,7 @@ rows = [json.loads(line) for line in Path("pace/metrics.jsonl").read_text().spli
 steps = [row for row in rows if "loss" in row]
 for name, value in steps[-1].items():
   if "own_pace" in name or name.startswith(("budget/", "length/right")):
-    print(f"{name:28} {value:.3f}")
+    print(f"{name:32} {value:.3f}")
 
 # %% [markdown]
 # The left picture shows the mean length of an answer, the pace that it competes with, and the cap. The
@@ -167,7 +167,7 @@ figure, (left, right) = plt.subplots(1, 2, figsize=(9.2, 3.4), layout="constrain
 at = [row["step"] for row in steps]
 for label, name in {
   "an answer": "length/mean",
-  "its pace": "own_pace/pace",
+  "its pace": "state/reward/own_pace/pace",
   "the cap": "budget/cap",
 }.items():
   left.plot(at, [row.get(name) for row in steps], label=label)
