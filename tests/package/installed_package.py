@@ -5,11 +5,14 @@ import json
 import os
 import subprocess
 import sys
+import sysconfig
 from pathlib import Path
 
 import pytest
 
 BIN = Path(sys.executable).parent
+SITE = sysconfig.get_paths()["purelib"]
+(INSTALLED,) = importlib.metadata.distributions(name="lcrl-jax", path=[SITE])
 
 
 def run(*command: str, cwd: Path) -> str:
@@ -27,7 +30,7 @@ def run(*command: str, cwd: Path) -> str:
 
 
 def test_only_lcrl_is_installed():
-  files = importlib.metadata.files("lcrl-jax")
+  files = INSTALLED.files
   tops = {file.parts[0] for file in files if file.parts[0] != ".."}
   assert {top for top in tops if not top.endswith(".dist-info")} == {"lcrl"}
   scripts = {file.name for file in files if file.parts[-2:-1] == ("bin",)}
@@ -41,8 +44,7 @@ def test_only_lcrl_is_installed():
 def test_versions_are_the_oldest():
   from tests.package.oldest import oldest
 
-  metadata = importlib.metadata.distribution("lcrl-jax").read_text("METADATA")
-  for constraint in oldest(metadata):
+  for constraint in oldest(INSTALLED.read_text("METADATA")):
     name, version = constraint.split("==")
     try:
       found = importlib.metadata.version(name)

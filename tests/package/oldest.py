@@ -10,7 +10,7 @@ def oldest(metadata: str) -> list[str]:
   found = re.findall(
     r"^Requires-Dist: ([\w-]+)(?:\[[\w,-]+\])?\s*>=([\w.]+)", metadata, re.MULTILINE
   )
-  return [f"{name}=={version}" for name, version in found]
+  return sorted({f"{name}=={version}" for name, version in found})
 
 
 if __name__ == "__main__":
