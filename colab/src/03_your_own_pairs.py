@@ -2,9 +2,9 @@
 # # SimPO and LD-DPO on your own pairs
 #
 # You have pairs: a prompt, a better answer and a worse one. Better answers are often longer ones, and
-# DPO learns that too. In this notebook you write pairs as JSON lines, train on them with DPO, LD-DPO
-# and SimPO, and see which pairs each policy gets right and how long its own answers become. It takes
-# about three minutes on two CPU cores.
+# a policy may learn that as well. In this notebook you write pairs as JSON lines, train on them with
+# SimPO and LD-DPO, compare with DPO and R-DPO, and see which pairs each policy gets right and how long
+# its own answers become. It takes about three minutes on two CPU cores.
 
 # %%
 import json
@@ -98,7 +98,7 @@ def data(fn, file):
 
 
 def sizes(steps):
-  return {"steps": steps, "max_tokens": 28, "max_prompt_tokens": 12, "pack": 80}
+  return {"steps": steps, "max_tokens": 40, "max_prompt_tokens": 12, "pack": 80}
 
 
 imitation = {
@@ -116,17 +116,19 @@ step = export(runs / "imitation", runs / "start")
 print(f"step {step} of the imitation is the policy to start from")
 
 # %% [markdown]
-# ## Three losses
+# ## Four losses
 #
-# A loss that compares with a reference, as DPO does, needs the section `reference`; here its
-# log-probs are computed once and stored. LD-DPO counts what an answer has beyond the length of the
-# other by `alpha`. SimPO compares mean log-probs a token, wants a margin, and has no reference.
+# SimPO compares mean log-probs a token, wants a margin, and has no reference. The others compare with
+# the start, so their configs have the section `reference`; its log-probs are computed once and stored.
+# LD-DPO counts what an answer has beyond the length of the other by half. R-DPO is DPO with a price for
+# every token by which the better answer is longer.
 
 # %%
 losses = {
-  "dpo": {"loss": {"fn": "dpo", "beta": 0.1}, "reference": {"fn": "cached"}},
-  "ld_dpo": {"loss": {"fn": "ld_dpo", "beta": 0.1, "alpha": 0.0}, "reference": {"fn": "cached"}},
   "simpo": {"loss": {"fn": "simpo", "beta": 2.0, "margin": 0.5}},
+  "ld_dpo": {"loss": {"fn": "ld_dpo", "beta": 0.1, "alpha": 0.5}, "reference": {"fn": "cached"}},
+  "dpo": {"loss": {"fn": "dpo", "beta": 0.1}, "reference": {"fn": "cached"}},
+  "r_dpo": {"loss": {"fn": "r_dpo", "beta": 0.1, "alpha": 0.05}, "reference": {"fn": "cached"}},
 }
 preference = {
   **common,
@@ -134,7 +136,7 @@ preference = {
   "policy": {"fn": "pretrained", "path": str(runs / "start")},
   "data": data("pairs", "pairs.jsonl"),
   "optimizer": {"fn": "adamw", "learning_rate": 1e-4},
-  "train": sizes(60),
+  "train": sizes(40),
 }
 results = {name: train({**preference, **loss}, runs / name) for name, loss in losses.items()}
 
@@ -171,11 +173,14 @@ Image(runs / "pareto.png")
 # %% [markdown]
 # ## Where the rewards come from
 #
-# The report of every run on pairs has this picture: the reward that the policy implies, against the
-# length of the answer, before and after. A line that rises says that length itself is rewarded.
-
-# %%
-Image(runs / "dpo" / "reward_by_length.png")
+# Every run on pairs leaves this picture: the reward that the policy implies, against the length of the
+# answer, before and after. A line that rises says that length itself is rewarded. This is SimPO's.
 
 # %%
 Image(runs / "simpo" / "reward_by_length.png")
+
+# %% [markdown]
+# And this is that of R-DPO.
+
+# %%
+Image(runs / "r_dpo" / "reward_by_length.png")

@@ -18,6 +18,7 @@ from pathlib import Path
 
 import jax.numpy as jnp
 import matplotlib.pyplot as plt
+from IPython.display import Image
 from ml_collections import config_dict
 
 from lcrl.commands.export import export
@@ -35,19 +36,19 @@ os.chdir(runs)
 # %% [markdown]
 # ## Slot 2: a reward with a state
 #
-# The idea: the policy competes with itself. A right answer earns a bonus if it is no longer than right
-# answers have lately been. A stage is a pure function of its state, here one number, and of the
+# The idea: the policy competes with itself. A right answer earns a bonus if it is a fifth shorter than
+# right answers have lately been. A stage is a pure function of its state, here one number, and of the
 # rollouts. `numbers` and `targets` are optional: with them the state and the length that answers are
 # compared with become metrics.
 
 
 # %%
-def own_pace(*, bonus: float, decay: float = 0.8) -> Stage:
-  """1 for a right answer, and `bonus` more if it is within the mean length of earlier ones."""
+def own_pace(*, bonus: float, share: float, decay: float = 0.7) -> Stage:
+  """1 for a right answer, and `bonus` more within `share` of the mean length of earlier ones."""
 
   def apply(pace, rollouts):
     right, lengths = rollouts.correct, rollouts.lengths
-    rewards = right * (1 + bonus * (lengths <= pace))
+    rewards = right * (1 + bonus * (lengths <= share * pace))
     mean = jnp.where(right, lengths, 0).sum() / jnp.maximum(right.sum(), 1)
     slower = decay * pace + (1 - decay) * mean
     return rewards, jnp.where(right.any(), slower, pace)
@@ -55,7 +56,7 @@ def own_pace(*, bonus: float, decay: float = 0.8) -> Stage:
   return Stage(
     init=lambda: jnp.float32(51),
     apply=apply,
-    targets=lambda pace, rollouts: {"own_pace": jnp.full(rollouts.lengths.shape, pace)},
+    targets=lambda pace, rollouts: {"own_pace": jnp.full(rollouts.lengths.shape, share * pace)},
     numbers=lambda pace: {"own_pace/pace": pace},
   )
 
@@ -83,7 +84,7 @@ def tightening(*, first: int, last: int, steps: int) -> Stage:
 # %% [markdown]
 # ## A config
 #
-# `fn` names a function of the library, or one of yours as `module:name`. The first 20 steps pay for
+# `fn` names a function of the library, or one of yours as `module:name`. The first 15 steps pay for
 # correctness alone; then `then` puts the new reward into its slot. The smoke mode is a run of seconds
 # that tells whether all parts fit together.
 
@@ -91,13 +92,13 @@ def tightening(*, first: int, last: int, steps: int) -> Stage:
 # %%
 def get_config(mode: str = "full") -> config_dict.ConfigDict:
   c = config_dict.ConfigDict({"seed": 0})
-  c.budget = dict(fn="pace:tightening", first=51, last=36, steps=50)
+  c.budget = dict(fn="pace:tightening", first=51, last=45, steps=40)
   c.reward = dict(fn="correctness")
   c.filter = dict(fn="mixed_correctness")
   c.advantage = dict(fn="group_normalized")
   c.loss = dict(fn="clipped_surrogate", clip_low=0.2, clip_high=0.28)
   c.weights = dict(fn="token_mean")
-  c.then = [dict(at=20, reward=dict(fn="pace:own_pace", bonus=0.5))]
+  c.then = [dict(at=15, reward=dict(fn="pace:own_pace", bonus=0.5, share=0.8))]
   c.policy = dict(fn="pretrained", path="start")
   c.tokenizer = dict(fn="sums")
   c.task = dict(fn="arithmetic", size=8192, seed=0)
@@ -121,8 +122,10 @@ def get_config(mode: str = "full") -> config_dict.ConfigDict:
 # %%
 stages = "import jax.numpy as jnp\n\nfrom lcrl.types import Budget, Stage\n"
 imports = "from ml_collections import config_dict\n"
-Path("pace.py").write_text("\n\n".join([stages, *map(inspect.getsource, (own_pace, tightening))]))
-Path("pace_config.py").write_text("\n\n".join([imports, inspect.getsource(get_config)]))
+files = {"pace.py": [stages, *map(inspect.getsource, (own_pace, tightening))]}
+files["pace_config.py"] = [imports, inspect.getsource(get_config)]
+for name, parts in files.items():
+  Path(name).write_text("\n\n".join(parts))
 
 # %% [markdown]
 # ## A smoke run
@@ -159,8 +162,8 @@ for name, value in steps[-1].items():
 
 # %% [markdown]
 # The left picture shows the mean length of an answer, the pace that it competes with, and the cap. The
-# dotted line is where the new reward begins: from there on both fall together. The right picture shows
-# that the answers stay right.
+# dotted line is where the new reward begins: the pace then follows from its first value to the length
+# of right answers, and both fall. The right picture shows that the answers stay right.
 
 # %%
 figure, (left, right) = plt.subplots(1, 2, figsize=(9.2, 3.4), layout="constrained")
@@ -173,12 +176,13 @@ for label, name in {
   left.plot(at, [row.get(name) for row in steps], label=label)
 right.plot(at, [100 * row["accuracy"] for row in steps])
 for axes, title in ((left, "tokens"), (right, "right answers of a step, %")):
-  axes.axvline(20, color="grey", linestyle=":")
+  axes.axvline(15, color="grey", linestyle=":")
   axes.set_title(title, loc="left")
   axes.set_xlabel("step")
 left.set_ylim(bottom=0)
 left.legend(frameon=False)
-plt.show()
+figure.savefig("pace.png", dpi=120)
+Image("pace.png")
 
 # %% [markdown]
 # **Where next.** CONTRIBUTING.md says how a method joins the library: the bare function, its common

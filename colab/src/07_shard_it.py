@@ -22,6 +22,7 @@ jax.config.update("jax_platforms", "cpu")  # both before the first computation
 jax.config.update("jax_num_cpu_devices", 8)
 
 import matplotlib.pyplot as plt
+from IPython.display import Image
 
 from lcrl.commands.fit import fit, table
 from lcrl.commands.launch import tpu_vm
@@ -112,7 +113,8 @@ for i, label in enumerate(("parameters", "optimizer")):
 axes.invert_yaxis()
 axes.set_title("kB that one device holds", loc="left")
 axes.legend(frameon=False)
-plt.show()
+figure.savefig(runs / "held.png", dpi=120)
+Image(runs / "held.png")
 
 # %% [markdown]
 # The picture shows one bar a mesh. `data` copies everything to every device; the other two hold an
