@@ -4,13 +4,15 @@
 """
 
 import base64
+import io
 import json
-import pathlib
 import re
 import subprocess
 import sys
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from experiments import notebooks
 
@@ -73,6 +75,7 @@ def test_sources_are_clean(path):
   check = [*ruff, "check", "--no-cache", "--ignore=E402,B018", "--stdin-filename=notebook.py", "-"]
   found = subprocess.run(check, input="\n\n".join(code), text=True, capture_output=True)
   assert not found.returncode, found.stdout
+  assert not re.search(r"^ *(?:from|import) (?:experiments|configs|tests)\b", "\n".join(code), re.M)
   assert book["cells"][0]["source"].startswith("[![Open in Colab](")
 
 
@@ -132,7 +135,7 @@ def test_elsewhere_the_package_is_installed_or_git(tmp_path, monkeypatch):
 
 
 def test_the_install_cell_finds_a_clone_by_a_file_that_there_is():
-  assert (pathlib.Path(notebooks.ROOT) / "lcrl" / "registry.py").is_file()
+  assert (notebooks.ROOT / "lcrl" / "registry.py").is_file()
 
 
 def test_nothing_is_installed_by_a_name_that_is_not_ours():
@@ -142,6 +145,41 @@ def test_nothing_is_installed_by_a_name_that_is_not_ours():
   assert notebooks.PACKAGE in ("", "lcrl-jax")
   readme = (notebooks.ROOT / "README.md").read_text(encoding="utf-8")
   assert not re.search(r"pip install [^`\n]*\blcrl\b(?!-)", readme)
+
+
+def test_cells_of_a_source():
+  text = (
+    "A comment.\n# %% [markdown]\n# # Add\n#\n# Two.\n\n# %%\n1 + 2\n\n# %% [include] start.py\n"
+  )
+  title, addition, *shared = notebooks.cells(text)
+  assert (title["cell_type"], title["source"]) == ("markdown", "# Add\n\nTwo.")
+  assert (addition["cell_type"], addition["source"]) == ("code", "1 + 2")
+  assert "def working(" in shared[1]["source"]
+
+
+def test_results_of_other_code_are_not_kept(tmp_path, monkeypatch):
+  (tmp_path / "src").mkdir()
+  source = tmp_path / "src" / "01_sum.py"
+  (tmp_path / "src" / "install.py").write_text(INSTALL)
+  source.write_text("# %% [markdown]\n# Add\n\n# %%\n1 + 2\n")
+  book = notebooks.notebook(source)
+  book["cells"][-1]["outputs"] = [{"output_type": "stream", "name": "stdout", "text": "3"}]
+  monkeypatch.setattr(notebooks, "COLAB", tmp_path)
+  (tmp_path / "01_sum.ipynb").write_text(notebooks.text_of(book))
+  source.write_text("# %% [markdown]\n# Sum\n\n# %%\n1 + 2\n")
+  renewed = notebooks.with_old_results(source)
+  assert renewed["cells"][0]["source"].endswith("Sum")
+  assert renewed["cells"][-1]["outputs"][0]["text"] == ["3"]
+  source.write_text("# %% [markdown]\n# Sum\n\n# %%\n1 + 3\n")
+  assert notebooks.with_old_results(source) is None
+
+
+def test_pictures_become_small():
+  file, noise = io.BytesIO(), np.random.default_rng(0).integers(0, 256, (300, 1200, 3), np.uint8)
+  Image.fromarray(noise).save(file, "png")
+  small = notebooks.small(base64.b64encode(file.getvalue()).decode())
+  assert Image.open(io.BytesIO(base64.b64decode(small))).width == notebooks.WIDTH
+  assert len(small) < len(file.getvalue()) / 3
 
 
 def test_warnings_are_refused_and_progress_is_not_kept():

@@ -3,7 +3,7 @@
 #
 # A model that reasons should use few tokens and stay right. In this notebook you write a new length
 # reward in ten lines, train with it, and see where it stands between plain correctness and a
-# published bonus. It takes about three minutes on two CPU cores.
+# published bonus. It takes about three minutes on two quiet CPU cores.
 
 # %%
 import inspect

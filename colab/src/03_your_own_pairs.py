@@ -4,7 +4,7 @@
 # You have pairs: a prompt, a better answer and a worse one. Better answers are often longer ones, and
 # a policy may learn that as well. In this notebook you write pairs as JSON lines, train on them with
 # SimPO and LD-DPO, compare with DPO and R-DPO, and see which pairs each policy gets right and how long
-# its own answers become. It takes about three minutes on two CPU cores.
+# its own answers become. It takes about three minutes on two quiet CPU cores.
 
 # %%
 import json
@@ -128,7 +128,7 @@ losses = {
   "simpo": {"loss": {"fn": "simpo", "beta": 2.0, "margin": 0.5}},
   "ld_dpo": {"loss": {"fn": "ld_dpo", "beta": 0.1, "alpha": 0.5}, "reference": {"fn": "cached"}},
   "dpo": {"loss": {"fn": "dpo", "beta": 0.1}, "reference": {"fn": "cached"}},
-  "r_dpo": {"loss": {"fn": "r_dpo", "beta": 0.1, "alpha": 0.05}, "reference": {"fn": "cached"}},
+  "r_dpo": {"loss": {"fn": "r_dpo", "beta": 0.1, "alpha": 0.2}, "reference": {"fn": "cached"}},
 }
 preference = {
   **common,

@@ -3,7 +3,7 @@
 #
 # You train two short runs that differ only in their reward, and then read what they left: numbers by
 # step, the picture of how they learned, single answers with all that was paid for them, and a page that
-# compares runs. It takes about three minutes on two CPU cores.
+# compares runs. It takes about three minutes on two quiet CPU cores.
 
 # %%
 import html

@@ -3,7 +3,7 @@
 #
 # One policy learns to answer a problem with as much effort as the prompt asks for. A digit before the
 # problem says how much, and the reward has a target length for each effort. The result is not
-# one point of accuracy against tokens, but a curve. It takes about three minutes on two CPU cores.
+# one point of accuracy against tokens, but a curve. It takes about three minutes on two quiet CPU cores.
 
 # %%
 import json
@@ -27,20 +27,19 @@ runs = Path(tempfile.mkdtemp())
 # ## A policy that knows three ways of working
 #
 # The problems are sums modulo 10 with a working of labelled steps. Behind the digit 0 the
-# demonstrations take three operands a step, behind 1 one operand a step, and behind 2 they repeat half
-# of the steps. A small decoder imitates them.
+# demonstrations take up to three operands a step, behind 1 two, and behind 2 one. Short steps are
+# easier to get right. A small decoder imitates them.
 
 
 # %%
-def working(problem, rng, level):
+def working(problem, level):
   """A right answer to a problem such as a3b5c9?"""
   labels, digits = problem[:-1:2], [int(digit) for digit in problem[1::2]]
   text, value, done = "", 0, 0
   while done < len(digits):
-    some = digits[done : done + (3, 1, 1)[level]]
+    some = digits[done : done + 3 - level]
     total = (value + sum(some)) % 10
-    step = f"{labels[done]}{value}+{'+'.join(map(str, some))}={total}"
-    text += step * (1 + (level == 2 and rng.random() < 0.5))
+    text += f"{labels[done]}{value}+{'+'.join(map(str, some))}={total}"
     value, done = total, done + len(some)
   return f"{text}#{value}"
 
@@ -48,7 +47,7 @@ def working(problem, rng, level):
 rng, rows = random.Random(0), []
 for prompt in arithmetic(size=8192, seed=1).prompts:
   problem, level = prompt.messages[0]["content"], rng.randrange(3)
-  rows.append({"prompt": f"{level}{problem}", "response": working(problem, rng, level)})
+  rows.append({"prompt": f"{level}{problem}", "response": working(problem, level)})
 (runs / "demonstrations.jsonl").write_text("\n".join(map(json.dumps, rows)))
 for row in rows[:4]:
   print(row["prompt"], row["response"])
@@ -62,17 +61,17 @@ imitation = {
   "data": {
     "fn": "responses",
     "rows": {"fn": "jsonl", "path": str(runs / "demonstrations.jsonl")},
-    "window": 61,
+    "window": 40,
     "max_prompt_tokens": 10,
     "held_out": 0.01,
   },
-  "batches": {"fn": "bucketed", "size": 64, "lengths": (24, 36, 48, 61)},
+  "batches": {"fn": "bucketed", "size": 64, "lengths": (20, 28, 40)},
   "loss": {"fn": "nll"},
   "weights": {"fn": "token_mean"},
   "sampling": {"temperature": 1.0},
   "optimizer": {"fn": "adamw", "learning_rate": 4e-3, "warmup_steps": 40, "decay_steps": 500},
   "mesh": {"devices": 1},
-  "train": {"steps": 500, "max_tokens": 51, "max_prompt_tokens": 10},
+  "train": {"steps": 500, "max_tokens": 32, "max_prompt_tokens": 10},
   "eval": {"pairs": 64, "prompts": 64},
   "checkpoint": {"every": 500},
 }
@@ -89,15 +88,15 @@ print(f"step {step} of the imitation is the policy to start from")
 # evaluation asks for all three efforts.
 
 # %%
-EFFORTS = (0.3, 0.6, 1.0)  # of the 51 tokens of the longest working
+EFFORTS = (0.5, 0.7, 1.0)  # of the 27 tokens of the longest working
 digits = {"fn": "system", "templates": ("0", "1", "2")}
 dial = {
   "seed": 0,
-  "budget": {"fn": "effort", "efforts": EFFORTS, "tokens": 51, "cap": 51},
+  "budget": {"fn": "effort", "efforts": EFFORTS, "tokens": 27, "cap": 32},
   "reward": {
     "fn": "effort",
     "efforts": EFFORTS,
-    "reference": {"fn": "fixed_reference", "tokens": 51},
+    "reference": {"fn": "fixed_reference", "tokens": 27},
     "term": {"fn": "length_ratio", "weight": 1.0},
   },
   "filter": {"fn": "keep_all"},
@@ -122,7 +121,7 @@ dial = {
     "steps": 60,
     "prompts": 24,
     "group_size": 8,
-    "max_tokens": 51,
+    "max_tokens": 32,
     "max_prompt_tokens": 10,
   },
   "eval": {"prompts": 256},
@@ -143,6 +142,6 @@ Image(runs / "dial" / "efforts.png")
 Markdown(tables.to_markdown(efforts_table({"dial": result})))
 
 # %% [markdown]
-# **Where next.** `lcrl-evaluate --workdir=RUN --efforts=0.3,0.6,1 --front=RUN,RUN` compares the curve
+# **Where next.** `lcrl-evaluate --workdir=RUN --efforts=0.5,0.7,1 --front=RUN,RUN` compares the curve
 # with runs of single methods. RUNNING.md lists the other references and terms, and
 # `configs/arithmetic_effort.py` is the larger version of this run.
