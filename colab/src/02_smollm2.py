@@ -3,7 +3,7 @@
 #
 # A real language model learns to answer short sums in few tokens. The model is SmolLM2-135M-Instruct
 # (Apache-2.0), about 100 MB. On a GPU the notebook takes 100 steps, as in our study. On a CPU it takes
-# a **smaller mode**: 8 steps on 16 answers of at most 32 tokens, about three minutes on two cores. That
+# a **smaller mode**: 8 steps on 16 answers of at most 32 tokens, about four minutes on two quiet cores. That
 # shows every part of a run, and is too short to teach the model much.
 
 # %%
@@ -118,10 +118,10 @@ for sample in samples[:2] + samples[-2:]:
 def cells(name, point):
   low, high = point["accuracy_ci"]
   right = f"{point['accuracy']:.1%} [{low:.1%}, {high:.1%}]"
-  return [name, right, f"{point['tokens']:.1f}", f"{point['truncated']:.0%}"]
+  return [name, right, f"{point['tokens']:.1f}"]
 
 
-head = ["policy", "right", "tokens", "cut at the cap"]
+head = ["policy", "right", "tokens"]
 body = [cells("start", result["start"]), cells("after the run", result)]
 Markdown(tables.to_markdown((head, body)))
 

@@ -164,7 +164,11 @@ body = [["start", "", *row("", first)[2:]], *(row(name, last(name)) for name in 
 Markdown(tables.to_markdown((head, body)))
 
 # %% [markdown]
-# The same as a picture: right answers against tokens, with 95 % intervals.
+# The same as a picture: right answers against tokens, with 95 % intervals. All four are right more
+# often than the start, and by about as much. All four also write more. SimPO and LD-DPO come close to
+# 28 tokens, the longest answers of the pairs: that they count tokens by another measure does not take
+# back what the pairs teach. The price of R-DPO takes back some of it. A study of the repository,
+# `experiments/studies/preference`, finds the same on sums with three seeds.
 
 # %%
 plots.pareto(runs / "pareto.png", results)
@@ -174,13 +178,13 @@ Image(runs / "pareto.png")
 # ## Where the rewards come from
 #
 # Every run on pairs leaves this picture: the reward that the policy implies, against the length of the
-# answer, before and after. A line that rises says that length itself is rewarded. This is SimPO's.
+# answer, before and after. A line that rises says that longer answers are preferred. This is SimPO's.
 
 # %%
 Image(runs / "simpo" / "reward_by_length.png")
 
 # %% [markdown]
-# And this is that of R-DPO.
+# And this is that of R-DPO. It rises, too, but hardly between 10 and 16 tokens.
 
 # %%
 Image(runs / "r_dpo" / "reward_by_length.png")
