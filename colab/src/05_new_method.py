@@ -36,28 +36,33 @@ os.chdir(runs)
 # %% [markdown]
 # ## Slot 2: a reward with a state
 #
-# The idea: the policy competes with itself. A right answer earns a bonus if it is a fifth shorter than
-# right answers have lately been. A stage is a pure function of its state, here one number, and of the
-# rollouts. `numbers` and `targets` are optional: with them the state and the length that answers are
-# compared with become metrics.
+# The idea: the policy competes with itself. A right answer earns a bonus if it is shorter than right
+# answers to problems of the same difficulty have lately been. A stage is a pure function of its state,
+# here a mean length for each number of operands, and of the rollouts. `numbers` and `targets` are
+# optional: with them the state and the length that answers are compared with become metrics.
 
 
 # %%
-def own_pace(*, bonus: float, share: float, decay: float = 0.7) -> Stage:
-  """1 for a right answer, and `bonus` more within `share` of the mean length of earlier ones."""
+def own_pace(*, bonus: float, decay: float = 0.7) -> Stage:
+  """1 for a right answer, and `bonus` more if it is shorter than such answers have lately been."""
+  operands = jnp.arange(5)
+
+  def compared(pace, rollouts):
+    return jnp.broadcast_to(pace[rollouts.difficulty][:, None], rollouts.lengths.shape)
 
   def apply(pace, rollouts):
     right, lengths = rollouts.correct, rollouts.lengths
-    rewards = right * (1 + bonus * (lengths <= share * pace))
-    mean = jnp.where(right, lengths, 0).sum() / jnp.maximum(right.sum(), 1)
-    slower = decay * pace + (1 - decay) * mean
-    return rewards, jnp.where(right.any(), slower, pace)
+    rewards = right * (1 + bonus * (lengths < compared(pace, rollouts)))
+    of = right & (rollouts.difficulty[:, None] == operands[:, None, None])
+    count = of.sum((1, 2))
+    mean = jnp.where(of, lengths, 0).sum((1, 2)) / jnp.maximum(count, 1)
+    return rewards, jnp.where(count > 0, decay * pace + (1 - decay) * mean, pace)
 
   return Stage(
-    init=lambda: jnp.float32(51),
+    init=lambda: jnp.full(operands.shape, 51, jnp.float32),
     apply=apply,
-    targets=lambda pace, rollouts: {"own_pace": jnp.full(rollouts.lengths.shape, share * pace)},
-    numbers=lambda pace: {"own_pace/pace": pace},
+    targets=lambda pace, rollouts: {"own_pace": compared(pace, rollouts)},
+    numbers=lambda pace: {f"own_pace/operands_{n}": pace[n] for n in (2, 3, 4)},
   )
 
 
@@ -98,7 +103,7 @@ def get_config(mode: str = "full") -> config_dict.ConfigDict:
   c.advantage = dict(fn="group_normalized")
   c.loss = dict(fn="clipped_surrogate", clip_low=0.2, clip_high=0.28)
   c.weights = dict(fn="token_mean")
-  c.then = [dict(at=15, reward=dict(fn="pace:own_pace", bonus=0.5, share=0.8))]
+  c.then = [dict(at=15, reward=dict(fn="pace:own_pace", bonus=0.5))]
   c.policy = dict(fn="pretrained", path="start")
   c.tokenizer = dict(fn="sums")
   c.task = dict(fn="arithmetic", size=8192, seed=0)
@@ -157,25 +162,26 @@ for name, point in (("start", result["start"]), ("own pace", result)):
 rows = [json.loads(line) for line in Path("pace/metrics.jsonl").read_text().splitlines()]
 steps = [row for row in rows if "loss" in row]
 for name, value in steps[-1].items():
-  if "own_pace" in name or name.startswith(("budget/", "length/right")):
+  if "own_pace" in name or name.startswith(("budget/", "length/difficulty")):
     print(f"{name:32} {value:.3f}")
 
 # %% [markdown]
-# The left picture shows the mean length of an answer, the pace that it competes with, and the cap. The
-# dotted line is where the new reward begins: the pace then follows from its first value to the length
-# of right answers, and both fall. The right picture shows that the answers stay right.
+# The left picture is of problems with four operands: the mean length of an answer, the pace that it
+# competes with, and the cap. The dotted line is where the new reward begins: the pace comes down from
+# its first value to the length of right answers, and then both fall. The right picture shows that the
+# answers stay right.
 
 # %%
 figure, (left, right) = plt.subplots(1, 2, figsize=(9.2, 3.4), layout="constrained")
 at = [row["step"] for row in steps]
 for label, name in {
-  "an answer": "length/mean",
-  "its pace": "state/reward/own_pace/pace",
+  "an answer": "length/difficulty_4",
+  "its pace": "state/reward/own_pace/operands_4",
   "the cap": "budget/cap",
 }.items():
   left.plot(at, [row.get(name) for row in steps], label=label)
 right.plot(at, [100 * row["accuracy"] for row in steps])
-for axes, title in ((left, "tokens"), (right, "right answers of a step, %")):
+for axes, title in ((left, "tokens, four operands"), (right, "right answers of a step, %")):
   axes.axvline(15, color="grey", linestyle=":")
   axes.set_title(title, loc="left")
   axes.set_xlabel("step")
