@@ -167,9 +167,11 @@ for name, value in steps[-1].items():
 
 # %% [markdown]
 # The left picture is of problems with four operands: the mean length of an answer, the pace that it
-# competes with, and the cap. The dotted line is where the new reward begins: the pace comes down from
-# its first value to the length of right answers, and then both fall. The right picture shows that the
-# answers stay right.
+# competes with, and the cap. The dotted line is where the new reward begins: within ten steps the pace
+# comes down from its first value to the length of the answers, and then both stay level. The right
+# picture shows that more answers become right. So in these 60 steps the method holds the length of the
+# start, where correctness alone lengthens answers (notebook 1: 28.9 tokens); it does not shorten them.
+# That is what a smoke test of an idea is for: raise `bonus`, or lower the pace, and run it again.
 
 # %%
 figure, (left, right) = plt.subplots(1, 2, figsize=(9.2, 3.4), layout="constrained")
