@@ -198,10 +198,8 @@ def test_a_balance_of_nothing_is_refused(build):
 )
 def test_log_probs_of_the_sampler_are_those_of_the_update(axes, slots):
   policy, params = make(qk_norm=True, layers=1)
-  mesh = axes and make_mesh(**axes)
-  spread = (
-    params if mesh is None else jax.device_put(params, param_shardings(mesh, policy.axes, params))
-  )
+  mesh = make_mesh(**axes)
+  spread = jax.device_put(params, param_shardings(mesh, policy.axes, params))
   engine = engine_of(policy, slots=slots, mesh=mesh)
   rows, budget = to_global(mesh, make_rows()), to_global(mesh, make_budget(16))
   out = engine.generate(spread, rows, budget, jax.random.key(1))
