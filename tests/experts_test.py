@@ -12,6 +12,7 @@ import pytest
 
 from lcrl import policies, recipes
 from lcrl.losses.weights import token_mean
+from lcrl.merging.calibration import layers
 from lcrl.mesh import batch_sharding, batch_shards, make_mesh, param_shardings, to_global
 from lcrl.policies import experts
 from lcrl.policies.block import gated
@@ -118,7 +119,12 @@ def scored_on(mesh, policy, params, batch, loss, pieces=1):
   [
     ({"fsdp": 2, "tensor": 4}, {"unroll": True, "remat": "dots"}, 2, 0.0),
     ({"data": 2, "fsdp": 1, "sequence": 2, "tensor": 2}, {"layers": 1}, 1, 0.3),
-    ({"fsdp": 4, "tensor": 2}, {"experts": 5}, 1, 0.3),  # undivided: all on every device
+    (
+      {"fsdp": 4, "tensor": 2},
+      {"layers": 1, "experts": 5},
+      1,
+      0.3,
+    ),  # undivided: all on every device
   ],
 )
 def test_loss_and_gradients_equal_those_of_one_device(axes, changes, pieces, coefficient):
@@ -128,11 +134,11 @@ def test_loss_and_gradients_equal_those_of_one_device(axes, changes, pieces, coe
   score = make_scorer(policy, needs=("balance",))
   want = jax.jit(partial(value_and_grad, loss, loss.init(), score, micro_batches=1))(params, batch)
   run, spread, packed = scored_on(make_mesh(**axes), policy, params, batch, loss, pieces)
-  layers, count, d, f = spread["layers"]["experts"]["gate"].shape
+  depth, count, d, f = spread["layers"]["experts"]["gate"].shape
   own = count // axes["tensor"] if count % axes["tensor"] == 0 else count
   d //= axes["fsdp"] * axes.get("sequence", 1)
   assert {x.data.shape for x in spread["layers"]["experts"]["gate"].addressable_shards} == {
-    (layers, own, d, f)
+    (depth, own, d, f)
   }
   program = run.lower(spread, packed).compile()
   got = program(spread, packed)
@@ -188,18 +194,14 @@ def test_a_balance_of_nothing_is_refused(build):
 
 @pytest.mark.parametrize(
   "axes, slots",
-  [(None, 3), ({"data": 2, "fsdp": 2, "tensor": 2}, None), ({"fsdp": 4, "tensor": 2}, 2)],
+  [({"data": 2, "fsdp": 2, "tensor": 2}, None), ({"fsdp": 4, "tensor": 2}, 2)],
 )
 def test_log_probs_of_the_sampler_are_those_of_the_update(axes, slots):
   policy, params = make(qk_norm=True, layers=1)
-  mesh = axes and make_mesh(**axes)
-  spread = (
-    params if mesh is None else jax.device_put(params, param_shardings(mesh, policy.axes, params))
-  )
+  mesh = make_mesh(**axes)
+  spread = jax.device_put(params, param_shardings(mesh, policy.axes, params))
   engine = engine_of(policy, slots=slots, mesh=mesh)
-  rows, budget = make_rows(), make_budget(16)
-  if mesh is not None:
-    rows, budget = to_global(mesh, rows), to_global(mesh, budget)
+  rows, budget = to_global(mesh, make_rows()), to_global(mesh, make_budget(16))
   out = engine.generate(spread, rows, budget, jax.random.key(1))
   tokens = np.asarray(out.tokens).reshape(B * G, -1)
   scored = jax.nn.log_softmax(policy.apply(params, tokens)[:, :-1])
@@ -271,3 +273,8 @@ def test_the_update_replays_the_experts_of_the_sampler(slots):
     pieces(learner, placed(rollouts, dealt), sizes=sizes).log_probs - rollouts.sampler_log_probs
   )
   assert np.abs(np.where(rollouts.mask, found, 0)).max() < 2e-3
+
+
+def test_activations_of_experts_are_not_measured():
+  with pytest.raises(ValueError, match="activations of a model with experts are not measured"):
+    next(layers(*make(layers=1), [1, 2, 3]))

@@ -85,7 +85,7 @@ OPTIONS = ("dtype", "remat", "unroll", "attention", "decoding")  # fields of Con
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-  """One decoder with grouped queries, rotary positions and a gated MLP.
+  """One decoder with grouped queries, rotary positions and gated MLPs.
 
   All families differ in these fields only.
   """
