@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import importlib
 import inspect
 import re
 import types
 from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any
 
-from docs.reference import Entry, by_module, entries, named, of_papers, uses
+from docs.reference import Entry, by_module, entries, module_doc, named, of_papers, uses
 from docs.text import inline, markdown
 
 
@@ -19,20 +18,22 @@ def pages() -> dict[str, str]:
 
 
 def _page(name: str, shown: list[Entry]) -> str:
-  module = importlib.import_module(name)
-  parts = [f"# {name}", markdown(inspect.cleandoc(module.__doc__ or ""), _links(name))]
+  parts = [f"# {name}", _about(name)]
   homes: dict[str, list[Entry]] = {}
   for entry in shown:
     home = getattr(entry.value, "__module__", name) if callable(entry.value) else name
     homes.setdefault(home, []).append(entry)
   for home, group in sorted(homes.items()):
     if home != name:
-      title = inspect.cleandoc(importlib.import_module(home).__doc__ or "").partition("\n")[0]
-      parts += [f"## {home.removeprefix(name + '.')}", inline(title)]
+      parts += [f"## {home.removeprefix(name + '.')}", _about(home)]
     elif len(homes) > 1:
       parts.append("## here")
     parts += map(_entry, group)
   return "\n\n".join(parts) + "\n"
+
+
+def _about(module: str) -> str:
+  return markdown(module_doc(module), _links(module))
 
 
 def _links(home: str, own: Collection[str] = ()) -> Callable[[str], str]:
@@ -132,7 +133,7 @@ def index() -> str:
   """The page with the modules, their first lines and how many names each shows."""
   rows = []
   for name, shown in by_module().items():
-    title = inspect.cleandoc(importlib.import_module(name).__doc__ or "").partition("\n\n")[0]
+    title = module_doc(name).partition("\n\n")[0]
     rows.append(f"| [{name}]({name}.md) | {len(shown)} | {inline(' '.join(title.split()))} |")
   return "\n".join(
     [

@@ -5,7 +5,7 @@ from __future__ import annotations
 import posixpath
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
@@ -113,3 +113,8 @@ def filled(text: str, values: Mapping[str, str], page: str, out: Path) -> str:
     return values[match[1]]
 
   return re.sub(r"\{\{ ([^{}]+?) \}\}", value, text)
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+  """A Markdown table."""
+  return "\n".join(f"| {' | '.join(row)} |" for row in (head, ("---",) * len(head), *rows))

@@ -78,7 +78,8 @@ def fixed(*, target: int, cap: int | None = None) -> Stage:
 def first_only(*, target: int) -> Stage:
   """The first rollout of a group has the target; the others stop after one token.
 
-  For a revision that puts others in their place: `revise.fn="serial_exits"`.
+  For a revision that puts others in their place, `revise.fn="serial_exits"`. Source: S-GRPO,
+  arXiv:2505.07686, whose serial group has one full answer.
   """
   _check(target=target)
 
@@ -113,7 +114,8 @@ def _draw(prompt_ids, step, key, low, high):
 
 
 def uniform_level(*, targets: tuple[int, ...], cap: int | None = None) -> Stage:
-  """One of several levels a group, each with its target, drawn afresh every step (TLDR)."""
+  """One of several levels a group, each with its target, drawn afresh every step
+  (TLDR, arXiv:2505.07961)."""
   _check(target=min(targets), cap=min(targets) if cap is None else cap)
 
   def apply(state, prompt_ids, *, step, key, group_size):
@@ -155,7 +157,8 @@ def effort(
     target = max(1, round(effort * tokens))
 
   The target is what a template with {target} asks for; `lcrl.rewards.effort` compares with a
-  reference of its own. The sampler stops at `cap`.
+  reference of its own. The sampler stops at `cap`. Source: such levels are in ThinkDial,
+  arXiv:2508.18773, and in what Kimi and NVIDIA tell of their models.
 
   Args:
     efforts: one a level, in the order of the templates.
@@ -241,8 +244,8 @@ def right_median(*, rows: int, fallback: int, shown_from: int, cap: int | None =
 def scheduled(*, schedule: Schedule, cap: int | None = None) -> Stage:
   """One target for everybody that depends on the step: `schedule`, cut to an integer, at least 1.
 
-  `schedule=dict(fn="exponential_decay", start=256, decay=0.7, interval=150)` is a curriculum. The
-  sampler stops at `cap`, or at the target if that is None.
+  `schedule=dict(fn="exponential_decay", start=256, decay=0.7, interval=150)` is the curriculum of
+  arXiv:2508.08940. The sampler stops at `cap`, or at the target if that is None.
   """
   _check(cap=1 if cap is None else cap)
 
@@ -282,7 +285,7 @@ def geometric_points_length(
 def linear_points_length(
   step: jax.Array, *, start: float, end: float, points: int, total: int
 ) -> jax.Array:
-  """From start to end by equal drops at the steps of `geometric_points_length`."""
+  """From start to end by equal drops at the steps of `geometric_points_length`. [...] int -> [...] float."""
   return start + (end - start) * _points_passed(step, points, total)
 
 
@@ -301,8 +304,8 @@ def cosine_cycle_length(step: jax.Array, *, low: float, high: float, period: int
 
 
 def stair_length(step: jax.Array, *, low: float, high: float, period: int) -> jax.Array:
-  """`low` in the first half of each period, `high` in the second (SIRI; the order is our
-  choice)."""
+  """`low` in the first half of each period, `high` in the second (SIRI, arXiv:2509.25176;
+  the order is our choice). [...] int -> [...] float."""
   return jnp.where(2 * (step % period) < period, low, high) * 1.0
 
 

@@ -74,12 +74,18 @@ def keep_all() -> Stage:
 
 
 def mixed_correctness() -> Stage:
-  """Drops groups whose verdicts all agree: nothing can be learnt there from correctness."""
+  """Drops groups whose verdicts all agree: nothing can be learnt there from correctness.
+
+  Source: DAPO, arXiv:2503.14476 (dynamic sampling, with `train.max_rounds` above 1).
+  """
   return _stage(lambda rewards, r: nonconstant_groups(r.correct, r.valid))
 
 
 def nonconstant_reward() -> Stage:
-  """Drops groups whose shaped rewards are all equal: their advantage would be 0 anyway."""
+  """Drops groups whose shaped rewards are all equal: their advantage would be 0 anyway.
+
+  Source: dynamic sampling of DAPO, arXiv:2503.14476, by the shaped reward.
+  """
   return _stage(lambda rewards, r: nonconstant_groups(rewards, r.valid))
 
 
@@ -126,12 +132,12 @@ def lowest(metric: jax.Array, valid: jax.Array, count: jax.Array | int) -> jax.A
 
 
 def shortest(*, count: int) -> Stage:
-  """GFPO: the `count` shortest rollouts of each group, right or wrong."""
+  """GFPO (arXiv:2508.09726): the `count` shortest rollouts of each group, right or wrong."""
   return _stage(lambda rewards, r: lowest(r.lengths, r.valid, count))
 
 
 def most_efficient(*, count: int) -> Stage:
-  """GFPO: the `count` rollouts with the highest reward per token.
+  """GFPO (arXiv:2508.09726): the `count` rollouts with the highest reward per token.
 
   Of negative rewards that takes the longest responses first.
   """

@@ -92,7 +92,10 @@ def cosine_restarts_weight(
 
 
 def accuracy_mix(*, inter_first: bool = False) -> Mix:
-  """mu = mean reward of the batch: first within the halves, later between; or the other way."""
+  """mu = mean reward of the batch: first within the halves, later between; or the other way.
+
+  Source: CANON, arXiv:2509.23962, and its code.
+  """
   return lambda step, mean: 1.0 - mean if inter_first else mean
 
 

@@ -201,7 +201,8 @@ def batch_scaled(*, ddof: int = 1, eps: float = 1e-4, over_valid: bool = False) 
 
 
 def raw() -> Stage:
-  """The reward as it is, for rewards that have been compared already (O1-Pruner, `lagrangian`)."""
+  """The reward as it is, for rewards that have been compared already (`lagrangian`; O1-Pruner,
+  arXiv:2501.12570)."""
 
   def apply(state, rewards, keep, rollouts):
     return jnp.where(keep, as_float(rewards), 0.0), state
@@ -211,7 +212,9 @@ def raw() -> Stage:
 
 def reinforce_baseline(*, per_token: bool = True, ddof: int = 1, eps: float = 1e-8) -> Stage:
   """REINFORCE++-baseline, DLER's: centred in the group, then whitened over the batch's tokens,
-  or with each rollout counted once (`per_token=False`)."""
+  or with each rollout counted once (`per_token=False`). Sources: arXiv:2501.03262; DLER,
+  arXiv:2510.15110.
+  """
 
   def apply(state, rewards, keep, rollouts):
     centered = group_centered_advantage(rewards, keep, lone_raw=False)
@@ -222,7 +225,10 @@ def reinforce_baseline(*, per_token: bool = True, ddof: int = 1, eps: float = 1e
 
 
 def reinforce(*, gamma: float = 1.0, ddof: int = 1, eps: float = 1e-8) -> Stage:
-  """REINFORCE++: returns to go, whitened over the batch's tokens; no group. [B, G, T]."""
+  """REINFORCE++: returns to go, whitened over the batch's tokens; no group. [B, G, T].
+
+  Source: arXiv:2501.03262, as in verl and OpenRLHF.
+  """
 
   def apply(state, rewards, keep, rollouts):
     mask = rollouts.mask & keep[..., None]

@@ -86,12 +86,16 @@ def k1(*, beta: float) -> TokenKL:
 
 
 def k2(*, beta: float) -> TokenKL:
-  """`beta` times `k2_kl`, whose expected gradient is that of KL(policy || ref)."""
+  """`beta` times `k2_kl`, whose expected gradient is that of KL(policy || ref).
+
+  Source: Schulman, "Approximating KL divergence" (2020); the KL term of REINFORCE++,
+  arXiv:2501.03262.
+  """
   return lambda *args: beta * k2_kl(*args)
 
 
 def k3(*, beta: float, log_ratio_limit: float = math.inf, limit: float = math.inf) -> TokenKL:
-  """`beta` times `k3_kl`."""
+  """`beta` times `k3_kl`, the KL term of GRPO (arXiv:2402.03300)."""
   return lambda *args: beta * k3_kl(*args, log_ratio_limit=log_ratio_limit, limit=limit)
 
 

@@ -100,6 +100,8 @@ def score_tokens_sharded(
 ) -> TokenScores:
   """`score_tokens` split by hand: V of head over `axis`, the first axis of hidden over batch_axes.
 
+  hidden [..., D], head [D, V], targets [...] -> `TokenScores` of [...] each.
+
   No device sees another's tokens or columns: sums over the vocabulary and gradients are added up
   once. V must divide over `axis` (pad head, state the true vocab_size). Chunks count what lies on
   one device.

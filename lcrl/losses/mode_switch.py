@@ -83,7 +83,10 @@ def mode_switch(
   *, base: Stage, weight: float = 0.1, threshold: float = 0.3, pair: PairLoss | None = None
 ) -> Stage:
   """The loss of `base`, plus `weight` times the mean over groups of `pair` (by default `hinge`) of
-  `opening_logits`, preferred as `rewards.preferred_mode` says: `budget.level` 1 is long."""
+  `opening_logits`, preferred as `rewards.preferred_mode` says: `budget.level` 1 is long.
+
+  Source: Adaptive Deep Reasoning, arXiv:2505.20101, abstract and sampling step only.
+  """
   pair = hinge() if pair is None else pair
 
   def apply(state, scores, batch):

@@ -29,6 +29,7 @@ _NEUTRAL: dict[str, tuple[Any, ...]] = {  # other values change the forward pass
 
 
 def is_adapter(folder: Path) -> bool:
+  """Whether a folder holds adapters, in the format of the library peft, rather than a model."""
   return (folder / CONFIG).is_file()
 
 

@@ -20,7 +20,10 @@ __all__ = ["acoer", "acoer_reward", "acoer_score", "hbpo", "hbpo_peak", "hbpo_re
 def hbpo_peak(
   budgets: jax.Array, *, max_length: float = 4096.0, beta: float = 4.0, pi: float = math.pi
 ) -> jax.Array:
-  """The reward of a right answer within the budget: beta * cos(pi * budget / (2 * max_length))."""
+  """The reward of a right answer within the budget: beta * cos(pi * budget / (2 * max_length)).
+
+  [...] -> [...]. Source: HBPO, arXiv:2507.15844.
+  """
   typed(budgets=budgets)
   return beta * jnp.cos(pi * as_float(budgets) / (2 * max_length))
 

@@ -103,7 +103,7 @@ def length_dual(
 ) -> Stage:
   """A price per `scale` tokens (the target, by default) that climbs while the mean is above it.
 
-  Projected dual ascent, ours; a batch pays the price from before its update. State: the price.
+  Projected dual ascent in the manner of arXiv:2310.04373, ours; a batch pays the price from before its update. State: the price.
   """
   scale = target if scale is None else scale
 

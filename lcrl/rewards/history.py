@@ -143,7 +143,8 @@ def hapo(
   score: Score = cosine_history_score,
   base: Stage | None = None,
 ) -> Stage:
-  """r = correct + weight * score against the prompt's shortest right answer so far.
+  """HAPO (arXiv:2505.11225): r = correct + weight * score against the prompt's shortest right
+  answer so far.
 
   With weight at most 1 the worst right answer (0.3) still outranks the best wrong one (0).
   State: [rows] float32, one a row of the data set.

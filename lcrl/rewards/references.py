@@ -45,7 +45,7 @@ class Reference(NamedTuple):
 
 
 def fixed_reference(*, tokens: float) -> Reference:
-  """The same length for every prompt."""
+  """The same length for every prompt. Source: the effort levels of NVIDIA's NeMo-RL."""
   positive(tokens=tokens)
   read = lambda state, r: jnp.full(r.prompt_ids.shape, tokens, jnp.float32)
   return Reference(lambda: (), read, lambda state, r: state)

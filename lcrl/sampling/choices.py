@@ -156,6 +156,7 @@ def thinking_budget(
   Texts are found wherever tokens have their borders. The forced tokens are context: they do not
   train, are not compared with any policy, and count in lengths with `sampling.count_forced`.
   vLLM calls the budget `thinking_token_budget` and the texts `reasoning_config`.
+  Source: Elastic Reasoning, arXiv:2505.05315.
 
   Args:
     budget: tokens of thinking that may be drawn; 0: none.

@@ -151,12 +151,15 @@ def keep_min_p(logits: jax.Array, *, p: float) -> jax.Array:
 
 
 def top_k(k: int) -> Control:
+  """Samples among the k most likely tokens; equal ones stay together."""
   return stateless(lambda logits: keep_top_k(logits, k=k))
 
 
 def top_p(p: float) -> Control:
+  """Samples among the fewest tokens whose probabilities pass p (nucleus, arXiv:1904.09751)."""
   return stateless(lambda logits: keep_top_p(logits, p=p))
 
 
 def min_p(p: float) -> Control:
+  """Samples among tokens at least p times as likely as the likeliest (arXiv:2407.01082)."""
   return stateless(lambda logits: keep_min_p(logits, p=p))

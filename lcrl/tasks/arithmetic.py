@@ -33,6 +33,8 @@ __all__ = [
 
 
 class Problem(NamedTuple):
+  """A sum of `difficulty` operands, modulo a power of ten."""
+
   operands: jax.Array  # [K] int32, 0 beyond the first `difficulty`
   difficulty: jax.Array  # [] int32, number of operands
 
@@ -73,7 +75,7 @@ def is_held_out(problem: Problem) -> jax.Array:
 
 
 def answer(sums: Sums, problem: Problem) -> jax.Array:
-  """[] int32.
+  """The sum of the operands, modulo 10**digits. -> [] int32.
 
   >>> print(answer(Sums(), Problem(jnp.array([3, 5, 9, 0]), jnp.array(3))))
   7

@@ -218,7 +218,10 @@ def sppo_loss(
 def sppo_hard_loss(
   chosen_log_ratios: Array, rejected_log_ratios: Array, *, beta: float = 1e-3
 ) -> Array:
-  """(u - 1 / (2 beta))^2 + (v + 1 / (2 beta))^2: win rates 1 and 0, and no half (TRL's form)."""
+  """(u - 1 / (2 beta))^2 + (v + 1 / (2 beta))^2: win rates 1 and 0, and no half (TRL's form).
+
+  [...] each -> [...].
+  """
   u, v = _ratios(chosen_log_ratios, rejected_log_ratios, beta=beta)
   return (u - 0.5 / beta) ** 2 + (v + 0.5 / beta) ** 2
 
