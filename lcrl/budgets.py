@@ -278,6 +278,10 @@ def geometric_points_length(
 
   start * (end / start)^(k / points) after the k-th point, at step k * floor(total / (points + 1)).
   Source: arXiv:2508.08940. [...] int -> [...] float.
+
+  >>> steps = jnp.array([0, 10, 20])
+  >>> print(geometric_points_length(steps, start=400, end=100, points=2, total=30).round(2))
+  [400. 200. 100.]
   """
   return start * (end / start) ** _points_passed(step, points, total)
 
@@ -285,7 +289,12 @@ def geometric_points_length(
 def linear_points_length(
   step: jax.Array, *, start: float, end: float, points: int, total: int
 ) -> jax.Array:
-  """From start to end by equal drops at the steps of `geometric_points_length`. [...] int -> [...] float."""
+  """From start to end by equal drops at the steps of `geometric_points_length`. [...] int -> [...] float.
+
+  >>> steps = jnp.array([0, 10, 20])
+  >>> print(linear_points_length(steps, start=400, end=100, points=2, total=30).round(2))
+  [400. 250. 100.]
+  """
   return start + (end - start) * _points_passed(step, points, total)
 
 
@@ -299,19 +308,31 @@ def cosine_cycle_length(step: jax.Array, *, low: float, high: float, period: int
   """A cosine that starts at `high` and is at `low` in the middle of each period.
 
   Source: SIRI, arXiv:2509.25176 (8192, 16384, 640). [...] int -> [...] float.
+
+  >>> print(cosine_cycle_length(jnp.array([0, 320, 640]), low=8192, high=16384, period=640))
+  [16384.  8192. 16384.]
   """
   return _between(low, high, jnp.cos(_phase(step, period)))
 
 
 def stair_length(step: jax.Array, *, low: float, high: float, period: int) -> jax.Array:
   """`low` in the first half of each period, `high` in the second (SIRI, arXiv:2509.25176;
-  the order is our choice). [...] int -> [...] float."""
+  the order is our choice). [...] int -> [...] float.
+
+  >>> print(stair_length(jnp.array([0, 5, 10]), low=100, high=200, period=10))
+  [100. 200. 100.]
+  """
   return jnp.where(2 * (step % period) < period, low, high) * 1.0
 
 
 def stair_cosine_length(step: jax.Array, *, low: float, high: float, period: int) -> jax.Array:
   """`high`, a cosine down, `low`, a cosine up, each a quarter of the period, centred on its start
-  (SIRI). [...] int -> [...] float."""
+  (SIRI). [...] int -> [...] float.
+
+  >>> steps = jnp.array([0, 25, 50, 75])
+  >>> print(stair_cosine_length(steps, low=100, high=200, period=100).round(1))
+  [200. 150. 100. 150.]
+  """
   phase = _phase(step, period)
   quarter = math.pi / 4
   down = jnp.clip(phase, quarter, 3 * quarter) - quarter
@@ -333,12 +354,21 @@ def exponential_decay(*, start: float, decay: float, interval: int) -> Schedule:
 
 
 def geometric_points(*, start: float, end: float, points: int, total: int) -> Schedule:
-  """`geometric_points_length`, for the argument `schedule`."""
+  """`geometric_points_length`, for the argument `schedule`.
+
+  >>> schedule = geometric_points(start=400, end=100, points=2, total=30)
+  >>> print(schedule(jnp.array(20)).round(2))
+  100.0
+  """
   return partial(geometric_points_length, start=start, end=end, points=points, total=total)
 
 
 def linear_points(*, start: float, end: float, points: int, total: int) -> Schedule:
-  """`linear_points_length`, for the argument `schedule`."""
+  """`linear_points_length`, for the argument `schedule`.
+
+  >>> print(linear_points(start=400, end=100, points=2, total=30)(jnp.array(20)).round(2))
+  100.0
+  """
   return partial(linear_points_length, start=start, end=end, points=points, total=total)
 
 
@@ -348,10 +378,18 @@ def cosine_cycle(*, low: float, high: float, period: int) -> Schedule:
 
 
 def stair(*, low: float, high: float, period: int) -> Schedule:
-  """`stair_length`, for the argument `schedule`."""
+  """`stair_length`, for the argument `schedule`.
+
+  >>> print(stair(low=100, high=200, period=10)(jnp.array([0, 5])))
+  [100. 200.]
+  """
   return partial(stair_length, low=low, high=high, period=period)
 
 
 def stair_cosine(*, low: float, high: float, period: int) -> Schedule:
-  """`stair_cosine_length`, for the argument `schedule`."""
+  """`stair_cosine_length`, for the argument `schedule`.
+
+  >>> print(stair_cosine(low=100, high=200, period=100)(jnp.array([0, 50])).round(1))
+  [200. 100.]
+  """
   return partial(stair_cosine_length, low=low, high=high, period=period)

@@ -121,7 +121,13 @@ def per_row(of: dict[str, Any], **rows: Any) -> None:
 
 
 def positive(**numbers: Any) -> None:
-  """Python numbers are above 0; arrays pass."""
+  """Python numbers are above 0; arrays pass.
+
+  >>> positive(alpha=0.5, beta=-1)
+  Traceback (most recent call last):
+      ...
+  ValueError: beta must be positive, got -1.
+  """
   for name, value in numbers.items():
     if isinstance(value, int | float) and not value > 0:
       raise ValueError(f"{name} must be positive, got {value}.")

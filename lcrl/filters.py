@@ -156,6 +156,10 @@ def difficulty_count(
 
   The first of `counts` while the history holds fewer than `warmup` means. Source: adaptive GFPO,
   which keeps a t-digest where this takes exact quartiles. [...], [N], [N] bool -> [...] int32.
+
+  >>> means, history = jnp.array([0.1, 0.9]), jnp.array([0.2, 0.4, 0.6, 0.8])
+  >>> print(difficulty_count(means, history, jnp.ones(4, bool)))
+  [8 4]
   """
   same_shape(history=history, seen=seen)
   typed(mean_rewards=mean_rewards)

@@ -105,6 +105,10 @@ def cosine_restarts(
   """mu = 1 - `cosine_restarts_weight`, or, with `inter_first`, that weight itself.
 
   The paper's code: low 0 and high 0.6, or with `inter_first` low 0.4 and high 1.
+
+  >>> mix = cosine_restarts(low=0.0, high=0.6, warmup=0, period=10.0)
+  >>> print(f"{mix(jnp.array(0), jnp.array(0.5)):.2f}")
+  0.40
   """
 
   def mix(step, mean):

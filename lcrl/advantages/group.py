@@ -105,6 +105,11 @@ def batch_scaled_advantage(
   Source: TRL `scale_rewards="batch"`: a group whose rewards hardly differ is not blown up.
   Inside `jax.shard_map` the deviation is that of all devices along `axis_name`; groups are whole.
   [..., B, G] each -> [..., B, G].
+
+  >>> rewards, keep = jnp.array([[1.0, 0.0], [3.0, 2.0]]), jnp.ones((2, 2), bool)
+  >>> print(batch_scaled_advantage(4 * rewards, keep, ddof=0, eps=0.0).round(2))
+  [[ 0.45 -0.45]
+   [ 0.45 -0.45]]
   """
   centered = group_centered_advantage(rewards, keep, lone_raw=False)
   return centered / (masked_std(rewards, keep, ddof=ddof, axis_name=axis_name) + eps)
@@ -196,7 +201,11 @@ def leave_one_out(*, lone_raw: bool = False, over_valid: bool = False) -> Stage:
 
 
 def batch_scaled(*, ddof: int = 1, eps: float = 1e-4, over_valid: bool = False) -> Stage:
-  """`batch_scaled_advantage` of what the filter kept, or of the whole group (`over_valid`)."""
+  """`batch_scaled_advantage` of what the filter kept, or of the whole group (`over_valid`).
+
+  >>> batch_scaled(over_valid=True).needs
+  ('group',)
+  """
   return group_stage(batch_scaled_advantage, over_valid, ddof=ddof, eps=eps)
 
 

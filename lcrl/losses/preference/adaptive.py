@@ -99,6 +99,10 @@ def dynamic_beta(
   pairs with this beta. Source: beta-DPO, arXiv:2407.08639.
 
   Args: margins [N], h of the pairs; keep [N] bool; moments of h, this batch included. Returns: [].
+
+  >>> margins, keep = jnp.array([1.0, 3.0]), jnp.ones(2, bool)
+  >>> print(f"{dynamic_beta(margins, keep, Moments(jnp.array(1.0), jnp.array(1.0))):.2f}")
+  0.16
   """
   same_pairs(margins=margins, keep=keep)
   h = jax.lax.stop_gradient(as_float(margins))
@@ -125,6 +129,10 @@ def wpo_weights(
     *_log_probs, *_log_sum_sq: [..., T], fields of `TokenScores`.
     *_mask: [..., T] bool.
   Returns: [...], no gradient.
+
+  >>> log_probs, sum_sq, mask = jnp.log(jnp.array([0.25])), jnp.log(jnp.array([0.5])), jnp.array([True])
+  >>> print(wpo_weights(log_probs, log_probs, sum_sq, sum_sq, mask, mask))
+  0.25
   """
   for side, *arrays in (
     ("chosen", chosen_log_probs, chosen_log_sum_sq, chosen_mask),
@@ -164,6 +172,12 @@ def lmpo_margins(
 
   Args: means and lengths [N]; moments of m before this batch; mask [N], the pairs that there are.
   Returns: term [N], moments.
+
+  >>> moments = Moments(jnp.array(0.0), jnp.array(1.0))
+  >>> means, lengths = jnp.array([-1.0]), jnp.array([4])
+  >>> term, moments = lmpo_margins(means, means, lengths, 2 * lengths, moments)
+  >>> print(term.round(3))
+  [0.078]
   """
   if mask is not None:
     same_pairs(chosen_means=chosen_means, mask=mask)

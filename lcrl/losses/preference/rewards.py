@@ -24,7 +24,11 @@ Array = jax.Array
 
 
 def implicit_reward(values: Array, *, beta: float) -> Array:
-  """beta * values without gradient, for logs: of log-ratios, or of SimPO's means. [...] -> [...]."""
+  """beta * values without gradient, for logs: of log-ratios, or of SimPO's means. [...] -> [...].
+
+  >>> print(implicit_reward(jnp.array([2.0, -1.0]), beta=0.5))
+  [ 1.  -0.5]
+  """
   return jax.lax.stop_gradient(beta * as_float(values))
 
 
@@ -97,6 +101,10 @@ def cdr_reward(
     strong_log_probs, weak_log_probs: [..., T].
     mask: [..., T] bool, tokens of the answer.
   Returns: [...], no gradient.
+
+  >>> mask = jnp.array([True, True, False])
+  >>> print(cdr_reward(jnp.array([-1.0, -2.0, 0.0]), jnp.array([-2.0, -2.5, 0.0]), mask))
+  1.5
   """
   same_shape(strong_log_probs=strong_log_probs, weak_log_probs=weak_log_probs, mask=mask)
   ratios = sequence_log_ratios(strong_log_probs, weak_log_probs, weigh(mask))
