@@ -16,7 +16,18 @@ from lcrl import recipes, registry
 from lcrl.training.pairs.losses import LOSSES
 from lcrl.types import Stage
 
-COLUMNS = ("method", "idea", "paper", "slots", "needs", "tier", "functions", "config", "checked", "testbed")
+COLUMNS = (
+  "method",
+  "idea",
+  "paper",
+  "slots",
+  "needs",
+  "tier",
+  "functions",
+  "config",
+  "checked",
+  "testbed",
+)
 SLOT = {
   "budgets": "budget",
   "rewards": "reward",
@@ -56,7 +67,9 @@ def page(out: Path) -> str:
   for path in {f"configs/{variant.stem}.py" for variant in configs.variants().values()}:
     pages.copied(path, out)
   rows = [*map(_row, methods.methods()), *_on_pairs()]
-  tiers = "; ".join(f"**{name}** {text[0].lower()}{text[1:].split('.')[0]}" for name, text in methods.TIERS.items())
+  tiers = "; ".join(
+    f"**{name}** {text[0].lower()}{text[1:].split('.')[0]}" for name, text in methods.TIERS.items()
+  )
   lines = [f"| {' | '.join(row)} |" for row in (COLUMNS, ("---",) * len(COLUMNS), *rows)]
   head = HEAD.format(count=len(rows), tiers=tiers)
   return f"{head}\n{{.methods}}\n" + "\n".join(lines) + "\n"

@@ -91,7 +91,10 @@ def section(path: str, title: str) -> str:
   """
   text = (ROOT / path).read_text(encoding="utf-8")
   parts = re.split(r"^## (.+)\n", text, flags=re.MULTILINE)
-  sections = {"": re.sub(r"^# .*\n", "", parts[0]), **dict(zip(parts[1::2], parts[2::2], strict=True))}
+  sections = {
+    "": re.sub(r"^# .*\n", "", parts[0]),
+    **dict(zip(parts[1::2], parts[2::2], strict=True)),
+  }
   if title not in sections:
     raise ValueError(f"{path} has no section {title!r}; it has {', '.join(sections)}.")
   return sections[title].strip()

@@ -29,7 +29,11 @@ def _read(path: str) -> Any:
 
 
 def _point(accuracy: float, tokens: float) -> str:
-  return f"{100 * accuracy:.1f} % at {tokens:.1f}" if tokens < 100 else f"{100 * accuracy:.1f} % at {tokens:.0f}"
+  return (
+    f"{100 * accuracy:.1f} % at {tokens:.1f}"
+    if tokens < 100
+    else f"{100 * accuracy:.1f} % at {tokens:.0f}"
+  )
 
 
 def _mean(rows: Iterable[Mapping[str, Any]]) -> str:
@@ -51,17 +55,25 @@ def _qwen() -> dict[str, str]:
   sets = ("gsm8k", "svamp", "math500")
   del found["warmup", 50]
   rows = [
-    (method if value is None else f"{method}, {value:g}", str(len(runs)), *(_mean(r[s] for r in runs) for s in sets))
+    (
+      method if value is None else f"{method}, {value:g}",
+      str(len(runs)),
+      *(_mean(r[s] for r in runs) for s in sets),
+    )
     for (method, value), runs in found.items()
   ]
-  numbers = {f"qwen {method}": _mean(r["gsm8k"] for r in runs) for (method, _), runs in found.items()}
+  numbers = {
+    f"qwen {method}": _mean(r["gsm8k"] for r in runs) for (method, _), runs in found.items()
+  }
   head = ("method and coefficient", "seeds", "GSM8K test", "SVAMP", "MATH-500")
   return numbers | {"qwen table": table(head, rows)}
 
 
 def _smollm2() -> dict[str, str]:
   names = ("plain", "laser", "naive")
-  runs = {name: _read(f"smollm2_chain_sum/runs/token_mean/{name}/seed0/summary.json") for name in names}
+  runs = {
+    name: _read(f"smollm2_chain_sum/runs/token_mean/{name}/seed0/summary.json") for name in names
+  }
   return {f"smollm2 {name}": _point(run["accuracy"], run["tokens"]) for name, run in runs.items()}
 
 
@@ -115,4 +127,8 @@ def _sides(pairs: Mapping[str, Sequence[float]]) -> str:
 
 def _end(run: Mapping[str, Sequence[Sequence[float]]]) -> str:
   last = lambda key: float(np.mean([seed[-1] for seed in run[key]]))
-  return _point(last("accuracy"), last("tokens")) if "accuracy" in run else f"{last('tokens'):.1f} tokens"
+  return (
+    _point(last("accuracy"), last("tokens"))
+    if "accuracy" in run
+    else f"{last('tokens'):.1f} tokens"
+  )

@@ -289,7 +289,9 @@ def geometric_points_length(
 def linear_points_length(
   step: jax.Array, *, start: float, end: float, points: int, total: int
 ) -> jax.Array:
-  """From start to end by equal drops at the steps of `geometric_points_length`. [...] int -> [...] float.
+  """From start to end by equal drops at the steps of `geometric_points_length`.
+
+  [...] int -> [...] float.
 
   >>> steps = jnp.array([0, 10, 20])
   >>> print(linear_points_length(steps, start=400, end=100, points=2, total=30).round(2))

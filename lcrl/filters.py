@@ -97,7 +97,11 @@ def positive_reward() -> Stage:
 
 def all_right() -> Stage:
   """Only groups that are right throughout: what a length term trains on (ConciseR's second stage,
-  should mixed groups be dropped there)."""
+  should mixed groups be dropped there).
+
+  >>> all_right().needs
+  ()
+  """
   return _stage(lambda rewards, r: r.valid & jnp.all(r.correct | ~r.valid, -1, keepdims=True))
 
 
@@ -105,6 +109,9 @@ def untruncated(*, base: Stage | None = None) -> Stage:
   """Of what `base` keeps (all by default), drops rollouts cut at their cap: DAPO's overlong filter.
 
   DAPO lets them take part in the group's mean: give the advantage `over_valid=True` for that.
+
+  >>> untruncated().needs
+  ('truncated',)
   """
   base = keep_all() if base is None else base
 

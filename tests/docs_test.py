@@ -49,7 +49,9 @@ def test_a_name_that_lacks_something_is_found(monkeypatch):
 
 
 def test_the_reference_shows_each_name_once_with_its_parts():
-  shown = re.findall(r"^::::\{py:\w+\} (\w+).*\n:module: (.+)$", "".join(api.pages().values()), re.M)
+  shown = re.findall(
+    r"^::::\{py:\w+\} (\w+).*\n:module: (.+)$", "".join(api.pages().values()), re.M
+  )
   assert sorted(f"{home}.{name}" for name, home in shown) == sorted(reference.entries())
   target = api.pages()["lcrl.rewards"]
   (one,) = re.findall(r"\} exact_length_reward\(.*?^::::$", target, re.M | re.S)
@@ -107,7 +109,9 @@ def test_fields_that_the_pages_name_exist():
     if isinstance(section, type):
       assert field in hints(section), f"{name}.{field}"
     else:
-      assert f"| {field} |" in config_page(name) or field in ("fn", *section.more), f"{name}.{field}"
+      assert f"| {field} |" in config_page(name) or field in ("fn", *section.more), (
+        f"{name}.{field}"
+      )
 
 
 def config_page(section):
@@ -148,12 +152,16 @@ def test_a_number_is_not_typed_where_it_could_be_read():
 def test_the_site_names_configs_that_exist():
   known = {variant.argument for variant in configs.variants().values()}
   for path in DOCS.glob("*.md"):
-    found = re.findall(r"(?<![\w/])(?:configs/)?(\w+\.py(?::\w+)?)\b", path.read_text(encoding="utf-8"))
+    found = re.findall(
+      r"(?<![\w/])(?:configs/)?(\w+\.py(?::\w+)?)\b", path.read_text(encoding="utf-8")
+    )
     assert {name.removesuffix(":smoke") for name in found} <= known, path
 
 
 def test_the_index_of_methods_is_complete(tmp_path):
-  rows = [line.split(" | ") for line in method_index.page(tmp_path).splitlines() if line[:2] == "| "]
+  rows = [
+    line.split(" | ") for line in method_index.page(tmp_path).splitlines() if line[:2] == "| "
+  ]
   head, _, *rows = rows
   names = [row[0].strip("| ") for row in rows]
   assert {method.name for method in methods.methods()} <= set(names)
@@ -181,7 +189,14 @@ def test_links_are_followed_or_refused(tmp_path):
 def test_all_pages_of_the_site_are_collected(tmp_path):
   build.collect(tmp_path)
   found = {str(path.relative_to(tmp_path))[:-3] for path in tmp_path.rglob("*.md")} - {"files"}
-  assert {"index", "quick_start", "running", "methods", "studies/testbed", "api/lcrl.rewards"} <= found
+  assert {
+    "index",
+    "quick_start",
+    "running",
+    "methods",
+    "studies/testbed",
+    "api/lcrl.rewards",
+  } <= found
   home = (tmp_path / "index.md").read_text(encoding="utf-8")
   for path in DOCS.glob("*.md"):
     assert path.stem == "index" or re.search(rf"^{path.stem}$", home, re.M), path.stem

@@ -11,6 +11,11 @@ def prompts(task: Task, *, seed: int, shuffle: bool = True) -> grain.MapDataset:
   """`stream[position] -> Prompt` for any position, a fresh order in each pass over the data.
 
   The position is the only state: every process and every restart reads the same stream.
+
+  >>> from lcrl.tasks import arithmetic
+  >>> stream = prompts(arithmetic(), seed=0)
+  >>> stream[5].messages == prompts(arithmetic(), seed=0)[5].messages
+  True
   """
   if not len(task.prompts):
     raise ValueError(f"{task.name} has no prompts.")

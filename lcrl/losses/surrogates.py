@@ -132,7 +132,7 @@ def surrogate_fractions(
   axis_name: AxisName = None,
   **clipping: Any,
 ) -> SurrogateFractions:
-  """What `clipped_surrogate_loss` did with the same arguments, as means over sampled tokens, [] each.
+  """What `clipped_surrogate_loss` did with the same arguments, as means [] over sampled tokens.
 
   `clipping` holds its keyword arguments. Inside `jax.shard_map` the means are over the tokens of
   all devices along `axis_name`.

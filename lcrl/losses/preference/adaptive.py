@@ -69,6 +69,10 @@ def typical_pairs(
 
   Source: arXiv:2407.08639. Args: margins [N], h of the pairs; moments of h; mask [N], the N pairs
   that there are (all if None). Returns: [N] bool.
+
+  >>> margins, moments = jnp.array([0.0, 0.1, 50.0]), Moments(jnp.array(0.0), jnp.array(1.0))
+  >>> print(typical_pairs(jax.random.key(0), margins, moments, drop=0.3))
+  [ True  True False]
   """
   if not 0 <= drop < 1:
     raise ValueError(f"drop must be in [0, 1), got {drop}.")
@@ -130,7 +134,8 @@ def wpo_weights(
     *_mask: [..., T] bool.
   Returns: [...], no gradient.
 
-  >>> log_probs, sum_sq, mask = jnp.log(jnp.array([0.25])), jnp.log(jnp.array([0.5])), jnp.array([True])
+  >>> log_probs, sum_sq = jnp.log(jnp.array([0.25])), jnp.log(jnp.array([0.5]))
+  >>> mask = jnp.array([True])
   >>> print(wpo_weights(log_probs, log_probs, sum_sq, sum_sq, mask, mask))
   0.25
   """
