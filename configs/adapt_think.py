@@ -5,9 +5,9 @@ Source  arXiv:2505.13417 and its code (delta 0.05; 128 prompts, 16 samples, half
         2e-6, clip 0.2 of the sequence's ratio, no KL; one epoch)
 Tier    A
 Data    questions, answers and the start policy's accuracy of 16 answers as JSON lines in
-        data/deepscaler_rated.jsonl (`python -m experiments.cold_start --kind=problems --low=0
+        data/deepscaler_rated.jsonl (`lcrl-cold-start --kind=problems --low=0
         --high=1` writes it as pass_rate); evaluated on data/math500.jsonl and data/aime24.jsonl
-Run     python -m experiments.train --config=configs/adapt_think.py --workdir=$WORKDIR
+Run     lcrl-train --config=configs/adapt_think.py --workdir=$WORKDIR
 Smoke   the same with --config=configs/adapt_think.py:smoke (one CPU, under a minute)
 Fits    h100:8: 66 of 80 GiB a device, at least 440 s a step, with sampling.slots=128,
         train.micro_batches=1, train.pack=17408, train.micro_tokens=17408
@@ -19,8 +19,8 @@ Result  not run yet
 from ml_collections import config_dict
 
 from configs import common
-from configs.modes import is_smoke
 from configs.smoke import shrink
+from lcrl.commands.modes import is_smoke
 
 
 def get_config(mode: str = "full") -> config_dict.ConfigDict:

@@ -5,7 +5,7 @@ Source  arXiv:2505.20101, abstract and sampling step only. Stand-in: every const
         modes before
 Tier    B
 Data    MATH's train split as JSON lines in data/math.jsonl; evaluated on data/math500.jsonl
-Run     python -m experiments.train --config=configs/adaptive_deep_reasoning.py --workdir=$WORKDIR
+Run     lcrl-train --config=configs/adaptive_deep_reasoning.py --workdir=$WORKDIR
 Smoke   the same with --config=configs/adaptive_deep_reasoning.py:smoke (one CPU, under a minute)
 Fits    h100:8: 65 of 80 GiB a device, at least 466 s a step, with sampling.slots=80,
         train.micro_batches=1, train.pack=9216, train.micro_tokens=9216
@@ -17,8 +17,8 @@ Result  not run yet
 from ml_collections import config_dict
 
 from configs import common
-from configs.modes import is_smoke
 from configs.smoke import shrink
+from lcrl.commands.modes import is_smoke
 
 MODES = (" Answer with short reasoning.", " Think step by step at length before you answer.")
 

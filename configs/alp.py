@@ -5,7 +5,7 @@ Source  arXiv:2506.05256, secondary notes (beta 1e-7, 512 prompts, 16 samples, 1
 Tier    A
 Data    questions with answers as JSON lines, such as DeepScaleR's, in data/deepscaler.jsonl;
         evaluated on data/math500.jsonl and data/aime24.jsonl
-Run     python -m experiments.train --config=configs/alp.py --workdir=$WORKDIR
+Run     lcrl-train --config=configs/alp.py --workdir=$WORKDIR
 Smoke   the same with --config=configs/alp.py:smoke (one CPU, under a minute)
 Fits    h100:8: 62 of 80 GiB a device, at least 546 s a step, with sampling.slots=224
         v5p:2x2x2: 74 of 95 GiB a device, at least 785 s a step, with sampling.slots=272
@@ -15,8 +15,8 @@ Result  not run yet
 from ml_collections import config_dict
 
 from configs import common
-from configs.modes import is_smoke
 from configs.smoke import shrink
+from lcrl.commands.modes import is_smoke
 
 
 def get_config(mode: str = "full") -> config_dict.ConfigDict:

@@ -7,7 +7,7 @@ Source  arXiv:2505.13438 and its code (budgets up to 8,000 with weights in propo
 Tier    B
 Data    questions with answers as JSON lines, such as DeepScaleR's, in data/deepscaler.jsonl;
         evaluated on data/math500.jsonl and data/aime24.jsonl
-Run     python -m experiments.train --config=configs/anytime_reasoner.py --workdir=$WORKDIR
+Run     lcrl-train --config=configs/anytime_reasoner.py --workdir=$WORKDIR
 Smoke   the same with --config=configs/anytime_reasoner.py:smoke (one CPU, under a minute)
 Fits    h100:4: 54 of 80 GiB a device, at least 67 s a step
         v5p:2x2x1: 54 of 95 GiB a device, at least 117 s a step
@@ -17,8 +17,8 @@ Result  not run yet
 from ml_collections import config_dict
 
 from configs import common
-from configs.modes import is_smoke
 from configs.smoke import shrink
+from lcrl.commands.modes import is_smoke
 
 BUDGETS = (2000, 4000, 6000, 8000)
 FORCE = "...\n\n...\n\n</think>\n\n**Final Answer**\n"

@@ -1,14 +1,14 @@
 """The naive penalty on short sums: every token costs, right or wrong.
 
 Policy  `make demo` leaves it in runs/demo/start: a small decoder that imitates long workings
-Run     python -m experiments.train --config=configs/arithmetic_naive.py --workdir=$WORKDIR
+Run     lcrl-train --config=configs/arithmetic_naive.py --workdir=$WORKDIR
 Smoke   the same with --config=configs/arithmetic_naive.py:smoke (one CPU, under a minute)
 Result  experiments/studies/demo: three seeds of `make demo`, the same steps in one program
 """
 
 from ml_collections import config_dict
 
-from configs.modes import is_smoke
+from lcrl.commands.modes import is_smoke
 
 
 def get_config(mode: str = "full") -> config_dict.ConfigDict:

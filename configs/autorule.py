@@ -10,8 +10,8 @@ Tier    B
 Data    GSM8K's train split as JSON lines in data/gsm8k.jsonl;
         evaluated on data/gsm8k_test.jsonl
 First   for :judged, a run of configs/reward_model.py in runs/reward_model, and
-        python -m experiments.rules --model=... --rows=... --out=runs/rules
-Run     python -m experiments.train --config=configs/autorule.py --workdir=$WORKDIR
+        lcrl-rules --model=... --rows=... --out=runs/rules
+Run     lcrl-train --config=configs/autorule.py --workdir=$WORKDIR
 Smoke   the same with --config=configs/autorule.py:smoke or :judged,smoke (one CPU, under a minute)
 Fits    h100:4: 68 of 80 GiB a device, at least 24 s a step
         v5p:2x2x1: 68 of 95 GiB a device, at least 45 s a step
@@ -21,8 +21,8 @@ Result  not run yet
 from ml_collections import config_dict
 
 from configs import common
-from configs.modes import is_smoke, variant_of
 from configs.smoke import shrink
+from lcrl.commands.modes import is_smoke, variant_of
 
 VARIANTS = ("", "judged")
 

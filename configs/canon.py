@@ -8,7 +8,7 @@ Source  arXiv:2509.23962 and its code (512 x 16, mini-batch 32). By length: mu 1
         mu follows the batch's accuracy, alpha 1
 Tier    A
 Data    MATH's train split as JSON lines in data/math.jsonl; evaluated on data/math500.jsonl
-Run     python -m experiments.train --config=configs/canon.py --workdir=$WORKDIR
+Run     lcrl-train --config=configs/canon.py --workdir=$WORKDIR
 Smoke   the same with --config=configs/canon.py:smoke or :entropy,smoke (one CPU, under a minute)
 Fits    h100:8: 49 of 80 GiB a device, at least 2,223 s a step, with sampling.slots=48,
         train.micro_batches=1, train.pack=9216, train.micro_tokens=9216
@@ -20,8 +20,8 @@ Result  not run yet
 from ml_collections import config_dict
 
 from configs import common
-from configs.modes import is_smoke, variant_of
 from configs.smoke import shrink
+from lcrl.commands.modes import is_smoke, variant_of
 
 VARIANTS = ("length", "entropy")
 ADVANTAGES = {

@@ -4,7 +4,7 @@ Source  "CDR: Customizable Density Ratios of Strong-over-weak LLMs for Preferenc
         abstract (best of the samples against the worst, then SimPO); without its criteria in the
         prompt, and the mean over tokens, since the sum grows with length
 Data    prompts in data/ultrafeedback_binarized.parquet
-Run     python -m experiments.train --config=configs/cdr.py --workdir=$WORKDIR
+Run     lcrl-train --config=configs/cdr.py --workdir=$WORKDIR
 Smoke   the same with --config=configs/cdr.py:smoke (one CPU, under a minute); there answers are
         paid for being short, since no two models are at hand
 Fits    h100:4: 71 of 80 GiB a device, at least 9 s a step
@@ -15,8 +15,8 @@ Result  not run yet
 from ml_collections import config_dict
 
 from configs import common
-from configs.modes import is_smoke
 from configs.smoke import shrink_rounds
+from lcrl.commands.modes import is_smoke
 
 
 def get_config(mode: str = "full") -> config_dict.ConfigDict:

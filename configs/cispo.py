@@ -5,7 +5,7 @@ Source  arXiv:2506.13585; the bound is TRL's and ScaleRL's, 5 as an absolute rat
 Tier    A
 Data    questions with answers as JSON lines in data/dapo_math.jsonl; evaluated on
         data/math500.jsonl and data/aime24.jsonl
-Run     python -m experiments.train --config=configs/cispo.py --workdir=$WORKDIR
+Run     lcrl-train --config=configs/cispo.py --workdir=$WORKDIR
 Smoke   the same with --config=configs/cispo.py:smoke (one CPU, under a minute)
 Fits    h100:8: 65 of 80 GiB a device, at least 504 s a step, with sampling.slots=80,
         train.micro_batches=1, train.pack=9216, train.micro_tokens=9216
@@ -17,8 +17,8 @@ Result  not run yet
 from ml_collections import config_dict
 
 from configs import common
-from configs.modes import is_smoke
 from configs.smoke import shrink
+from lcrl.commands.modes import is_smoke
 
 
 def get_config(mode: str = "full") -> config_dict.ConfigDict:

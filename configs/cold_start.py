@@ -9,9 +9,9 @@
 
 Source  arXiv:2503.10460 (32k tokens; 76,000 and 3,000 problems), arXiv:2505.18822,
         arXiv:2505.20101 and arXiv:2502.09601; steps and rates of the last three are ours
-Data    python -m experiments.cold_start --kind=light_r1_first ... --out=data/light_r1_first.jsonl,
+Data    lcrl-cold-start --kind=light_r1_first ... --out=data/light_r1_first.jsonl,
         and likewise for the others, from answers of evaluations
-Run     python -m experiments.train --config=configs/cold_start.py --workdir=$WORKDIR
+Run     lcrl-train --config=configs/cold_start.py --workdir=$WORKDIR
 Smoke   the same with --config=configs/cold_start.py:smoke or :adactrl,smoke (one CPU, under a
         minute)
 Fits    h100:16: 69 of 80 GiB a device, at least 91 s a step, with train.micro_batches=64,
@@ -24,8 +24,8 @@ Result  not run yet
 from ml_collections import config_dict
 
 from configs import common
-from configs.modes import is_smoke, variant_of
 from configs.smoke import shrink_pairs
+from lcrl.commands.modes import is_smoke, variant_of
 
 VARIANTS = ("light_r1_first", "light_r1_second", "adactrl", "two_modes", "mixchain", "cot_valve")
 SETTINGS = {  # policy, window, steps, learning rate

@@ -3,10 +3,10 @@
 A run of `configs/crf.py` names this run's folder in its section `learned`.
 
 Source  CRM of arXiv:2511.09158, from secondary sources. Stand-in: scores that
-        `experiments.score` asks any model for; the paper's scored answers and models are not
+        `lcrl-score` asks any model for; the paper's scored answers and models are not
         published
 Data    prompt, response and score as JSON lines in data/conciseness.jsonl
-Run     python -m experiments.train --config=configs/conciseness_reward_model.py --workdir=$WORKDIR
+Run     lcrl-train --config=configs/conciseness_reward_model.py --workdir=$WORKDIR
 Smoke   the same with --config=configs/conciseness_reward_model.py:smoke (one CPU, under a minute)
 Fits    h100:2: 50 of 80 GiB a device, at least 18 s a step
         v5p:2x2x1: 26 of 95 GiB a device, at least 20 s a step
@@ -16,8 +16,8 @@ Result  not run yet
 from ml_collections import config_dict
 
 from configs import common
-from configs.modes import is_smoke
 from configs.smoke import shrink_rewards
+from lcrl.commands.modes import is_smoke
 
 
 def get_config(mode: str = "full") -> config_dict.ConfigDict:

@@ -4,7 +4,7 @@ Source  arXiv:2505.21178, whose training code is not released. Stand-in: step co
         and the scale of the length reward are ours; mixed groups go on learning from verdicts
 Tier    B
 Data    MATH's train split as JSON lines in data/math.jsonl; evaluated on data/math500.jsonl
-Run     python -m experiments.train --config=configs/conciser.py --workdir=$WORKDIR
+Run     lcrl-train --config=configs/conciser.py --workdir=$WORKDIR
 Smoke   the same with --config=configs/conciser.py:smoke (one CPU, under a minute)
 Fits    h100:8: 51 of 80 GiB a device, at least 54 s a step
         v5p:2x2x2: 51 of 95 GiB a device, at least 98 s a step
@@ -14,8 +14,8 @@ Result  not run yet
 from ml_collections import config_dict
 
 from configs import common
-from configs.modes import is_smoke
 from configs.smoke import shrink
+from lcrl.commands.modes import is_smoke
 
 
 def get_config(mode: str = "full") -> config_dict.ConfigDict:

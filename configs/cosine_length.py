@@ -4,7 +4,7 @@ Source  arXiv:2502.03373 and its code (512 x 16, cap 14,336, exceed -10, n-gram 
         discounted by 0.99, lr 5e-7, KL 0.01); it has a critic where this has the group's mean
 Tier    A
 Data    MATH's train split as JSON lines in data/math.jsonl; evaluated on data/math500.jsonl
-Run     python -m experiments.train --config=configs/cosine_length.py --workdir=$WORKDIR
+Run     lcrl-train --config=configs/cosine_length.py --workdir=$WORKDIR
 Smoke   the same with --config=configs/cosine_length.py:smoke (one CPU, under a minute)
 Fits    h100:32: 49 of 80 GiB a device, at least 2,567 s a step, with train.micro_batches=1,
         sampling.slots=16, train.pack=15360, train.micro_tokens=15360
@@ -16,8 +16,8 @@ Result  not run yet
 from ml_collections import config_dict
 
 from configs import common
-from configs.modes import is_smoke
 from configs.smoke import shrink
+from lcrl.commands.modes import is_smoke
 
 
 def get_config(mode: str = "full") -> config_dict.ConfigDict:

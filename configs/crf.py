@@ -1,12 +1,12 @@
 """CRF: a right answer earns more the more concise it is found, most of all in easy groups.
 
 Source  arXiv:2511.09158, from secondary sources. Stand-in: a reward model of the scores that one
-        has, or that `experiments.score` asks a model for (configs/conciseness_reward_model.py),
+        has, or that `lcrl-score` asks a model for (configs/conciseness_reward_model.py),
         where theirs is not published; alpha and the schedule of the annealing are ours
 Tier    B
 Data    MATH's train split as JSON lines in data/math.jsonl; evaluated on data/math500.jsonl
 First   a run of configs/conciseness_reward_model.py in runs/conciseness_reward_model
-Run     python -m experiments.train --config=configs/crf.py --workdir=$WORKDIR
+Run     lcrl-train --config=configs/crf.py --workdir=$WORKDIR
 Smoke   the same with --config=configs/crf.py:smoke (one CPU, under a minute); a
         random model scores there
 Fits    h100:8: 58 of 80 GiB a device, at least 75 s a step
@@ -17,8 +17,8 @@ Result  not run yet
 from ml_collections import config_dict
 
 from configs import common
-from configs.modes import is_smoke
 from configs.smoke import shrink
+from lcrl.commands.modes import is_smoke
 
 
 def get_config(mode: str = "full") -> config_dict.ConfigDict:

@@ -4,7 +4,7 @@ Source  arXiv:2508.08940 (256, 0.7 every 150 steps; triangular score); the main 
         given, these are its ablation's; instruction in our words
 Tier    A
 Data    GSM8K's train split as JSON lines in data/gsm8k.jsonl; evaluated on data/gsm8k_test.jsonl
-Run     python -m experiments.train --config=configs/curriculum.py --workdir=$WORKDIR
+Run     lcrl-train --config=configs/curriculum.py --workdir=$WORKDIR
 Smoke   the same with --config=configs/curriculum.py:smoke (one CPU, under a minute)
 Fits    h100:4: 66 of 80 GiB a device, at least 12 s a step
         v5p:2x2x1: 66 of 95 GiB a device, at least 22 s a step
@@ -14,8 +14,8 @@ Result  not run yet
 from ml_collections import config_dict
 
 from configs import common
-from configs.modes import is_smoke
 from configs.smoke import shrink
+from lcrl.commands.modes import is_smoke
 
 ASK = (
   " Reason inside <think> and </think>, answer inside <answer> and </answer>; use exactly {target}"

@@ -5,7 +5,7 @@ Source  arXiv:2503.14476 (cap 20,480 of which 4,096 are the soft zone, 512 promp
 Tier    A
 Data    questions with answers as JSON lines in data/dapo_math.jsonl; evaluated on
         data/math500.jsonl and data/aime24.jsonl
-Run     python -m experiments.train --config=configs/dapo.py --workdir=$WORKDIR
+Run     lcrl-train --config=configs/dapo.py --workdir=$WORKDIR
 Smoke   the same with --config=configs/dapo.py:smoke (one CPU, under a minute)
 Fits    h100:32: 40 of 80 GiB a device, at least 13,488 s a step, with train.micro_batches=1,
         mesh.tensor=8, train.pack=22528, train.micro_tokens=22528, sampling.slots=16
@@ -17,8 +17,8 @@ Result  not run yet
 from ml_collections import config_dict
 
 from configs import common
-from configs.modes import is_smoke
 from configs.smoke import shrink
+from lcrl.commands.modes import is_smoke
 
 
 def get_config(mode: str = "full") -> config_dict.ConfigDict:

@@ -11,7 +11,7 @@ Tier    B
 Data    questions with answers as JSON lines, such as DeepScaleR's, in data/deepscaler.jsonl, with a
         field domain for the second variant; evaluated on data/math500.jsonl. The specialists are
         folders of runs, such as of configs/k3_effort.py with one effort, or of models
-Run     python -m experiments.train --config=configs/distill.py --workdir=$WORKDIR
+Run     lcrl-train --config=configs/distill.py --workdir=$WORKDIR
 Smoke   the same with --config=configs/distill.py:smoke or :rl,smoke (one CPU, under a minute)
 Fits    h100:4: 46 of 80 GiB a device, at least 69 s a step
         v5p:2x2x1: 46 of 95 GiB a device, at least 120 s a step
@@ -23,8 +23,8 @@ from pathlib import Path
 from ml_collections import config_dict
 
 from configs import common
-from configs.modes import is_smoke, variant_of
 from configs.smoke import shrink
+from lcrl.commands.modes import is_smoke, variant_of
 
 VARIANTS = ("", "rl")
 ASK = (" Effort: low.", " Effort: high.", " Effort: max.")

@@ -10,7 +10,7 @@ Source  arXiv:2510.15110 (cap 4,000, 16 samples, 512 prompts, mini-batch 64, KL 
 Tier    A
 Data    questions with answers as JSON lines, such as DeepScaleR's, in data/deepscaler.jsonl;
         evaluated on data/math500.jsonl and data/aime24.jsonl
-Run     python -m experiments.train --config=configs/dler.py --workdir=$WORKDIR
+Run     lcrl-train --config=configs/dler.py --workdir=$WORKDIR
 Smoke   the same with --config=configs/dler.py:smoke or :da,smoke (one CPU, under a minute)
 Fits    h100:8: 62 of 80 GiB a device, at least 223 s a step, with sampling.slots=400,
         train.micro_batches=1, train.pack=5024, train.micro_tokens=5024
@@ -21,8 +21,8 @@ Result  not run yet
 from ml_collections import config_dict
 
 from configs import common
-from configs.modes import is_smoke, variant_of
 from configs.smoke import shrink
+from lcrl.commands.modes import is_smoke, variant_of
 
 VARIANTS = ("", "da")
 

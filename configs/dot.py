@@ -5,7 +5,7 @@ Source  arXiv:2601.03969 and its code (128 x 32, alpha 3, margin 32, KL-Cov 0.00
 Tier    A
 Data    questions with answers as JSON lines, such as DeepScaleR's, in data/deepscaler.jsonl;
         evaluated on data/math500.jsonl and data/aime24.jsonl
-Run     python -m experiments.train --config=configs/dot.py --workdir=$WORKDIR
+Run     lcrl-train --config=configs/dot.py --workdir=$WORKDIR
 Smoke   the same with --config=configs/dot.py:smoke (one CPU, under a minute)
 Fits    h100:8: 59 of 80 GiB a device, at least 451 s a step, with sampling.slots=160,
         train.micro_batches=1, train.pack=12288, train.micro_tokens=12288
@@ -17,8 +17,8 @@ Result  not run yet
 from ml_collections import config_dict
 
 from configs import common
-from configs.modes import is_smoke
 from configs.smoke import shrink
+from lcrl.commands.modes import is_smoke
 
 
 def get_config(mode: str = "full") -> config_dict.ConfigDict:

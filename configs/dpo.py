@@ -7,7 +7,7 @@
 Source  arXiv:2305.18290; beta and rate as in SimPO's baselines, arXiv:2405.14734; adapters
         arXiv:2106.09685; ALLoRA arXiv:2410.09692, eta ours
 Data    UltraFeedback-binarized (prompt, chosen, rejected), as Parquet
-Run     python -m experiments.train --config=configs/dpo.py --workdir=$WORKDIR
+Run     lcrl-train --config=configs/dpo.py --workdir=$WORKDIR
 Smoke   the same with --config=configs/dpo.py:smoke or :lora,smoke (one CPU, under a minute)
 Fits    h100:4: 52 of 80 GiB a device, at least 9 s a step
         v5p:2x2x1: 52 of 95 GiB a device, at least 18 s a step
@@ -17,8 +17,8 @@ Result  not run yet
 from ml_collections import config_dict
 
 from configs import common
-from configs.modes import is_smoke, variant_of
 from configs.smoke import shrink_pairs
+from lcrl.commands.modes import is_smoke, variant_of
 
 VARIANTS = ("", "lora", "allora")
 

@@ -4,7 +4,7 @@ Source  arXiv:2503.20783 (G 8, no KL, tokens divided by the cap of 3,000)
 Tier    A
 Data    questions with answers as JSON lines, such as DeepScaleR's, in data/deepscaler.jsonl;
         evaluated on data/math500.jsonl and data/aime24.jsonl
-Run     python -m experiments.train --config=configs/dr_grpo.py --workdir=$WORKDIR
+Run     lcrl-train --config=configs/dr_grpo.py --workdir=$WORKDIR
 Smoke   the same with --config=configs/dr_grpo.py:smoke (one CPU, under a minute)
 Fits    h100:8: 50 of 80 GiB a device, at least 53 s a step
         v5p:2x2x2: 50 of 95 GiB a device, at least 95 s a step
@@ -14,8 +14,8 @@ Result  not run yet
 from ml_collections import config_dict
 
 from configs import common
-from configs.modes import is_smoke
 from configs.smoke import shrink
+from lcrl.commands.modes import is_smoke
 
 
 def get_config(mode: str = "full") -> config_dict.ConfigDict:

@@ -5,7 +5,7 @@ Source  arXiv:2510.04474 (temperature 0.1, tau 10, delta 1e-4, beta 1e3, cap 8,1
 Tier    A
 Data    questions with answers as JSON lines, such as DeepScaleR's, in data/deepscaler.jsonl;
         evaluated on data/math500.jsonl and data/aime24.jsonl
-Run     python -m experiments.train --config=configs/drpo.py --workdir=$WORKDIR
+Run     lcrl-train --config=configs/drpo.py --workdir=$WORKDIR
 Smoke   the same with --config=configs/drpo.py:smoke (one CPU, under a minute)
 Fits    h100:4: 69 of 80 GiB a device, at least 137 s a step
         v5p:2x2x1: 69 of 95 GiB a device, at least 247 s a step
@@ -15,8 +15,8 @@ Result  not run yet
 from ml_collections import config_dict
 
 from configs import common
-from configs.modes import is_smoke
 from configs.smoke import shrink
+from lcrl.commands.modes import is_smoke
 
 
 def get_config(mode: str = "full") -> config_dict.ConfigDict:

@@ -6,7 +6,7 @@ Source  arXiv:2510.27042, as summarised; no code found. A right answer pays if i
 Tier    B
 Data    questions with answers as JSON lines, such as DeepScaleR's, in data/deepscaler.jsonl;
         evaluated on data/math500.jsonl
-Run     python -m experiments.train --config=configs/e1_effort.py --workdir=$WORKDIR
+Run     lcrl-train --config=configs/e1_effort.py --workdir=$WORKDIR
 Smoke   the same with --config=configs/e1_effort.py:smoke (one CPU, under a minute)
 Fits    h100:4: 69 of 80 GiB a device, at least 119 s a step
         v5p:2x2x1: 69 of 95 GiB a device, at least 207 s a step
@@ -16,8 +16,8 @@ Result  not run yet
 from ml_collections import config_dict
 
 from configs import common
-from configs.modes import is_smoke
 from configs.smoke import shrink
+from lcrl.commands.modes import is_smoke
 
 EFFORTS = (0.25, 0.5, 0.75, 1.0)
 

@@ -5,7 +5,7 @@ Source  arXiv:2502.04463 (Arora and Zanette; alpha 0.05 to 0.4; RLOO; 32 x 8; lr
 Tier    A
 Data    questions with answers as JSON lines, such as DeepScaleR's, in data/deepscaler.jsonl;
         evaluated on data/math500.jsonl and data/aime24.jsonl
-Run     python -m experiments.train --config=configs/efficient_reasoning.py --workdir=$WORKDIR
+Run     lcrl-train --config=configs/efficient_reasoning.py --workdir=$WORKDIR
 Smoke   the same with --config=configs/efficient_reasoning.py:smoke (one CPU, under a minute)
 Fits    h100:8: 34 of 80 GiB a device, at least 195 s a step, with train.micro_batches=1,
         train.pack=33024, train.micro_tokens=33024
@@ -16,8 +16,8 @@ Result  not run yet
 from ml_collections import config_dict
 
 from configs import common
-from configs.modes import is_smoke
 from configs.smoke import shrink
+from lcrl.commands.modes import is_smoke
 
 
 def get_config(mode: str = "full") -> config_dict.ConfigDict:

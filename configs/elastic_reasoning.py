@@ -7,7 +7,7 @@ Source  arXiv:2505.05315 and its code (1,024 tokens of thinking and 1,024 of the
 Tier    A
 Data    questions with answers as JSON lines, such as DeepScaleR's, in data/deepscaler.jsonl;
         evaluated on data/math500.jsonl
-Run     python -m experiments.train --config=configs/elastic_reasoning.py --workdir=$WORKDIR
+Run     lcrl-train --config=configs/elastic_reasoning.py --workdir=$WORKDIR
 Smoke   the same with --config=configs/elastic_reasoning.py:smoke (one CPU, under a minute)
 Fits    h100:4: 41 of 80 GiB a device, at least 23 s a step
         v5p:2x2x1: 41 of 95 GiB a device, at least 44 s a step
@@ -17,8 +17,8 @@ Result  not run yet
 from ml_collections import config_dict
 
 from configs import common
-from configs.modes import is_smoke
 from configs.smoke import shrink
+from lcrl.commands.modes import is_smoke
 
 THINKING, ANSWER, CAP = 1024, 1024, 2056  # tokens; the cap has room for the tag between them
 

@@ -5,7 +5,7 @@ Source  arXiv:2502.05605, whose text could not be read: a preference of the refi
         Loss, sizes and the request are ours, and a right answer in fewer tokens is better, where
         the paper has a reward model
 Data    questions with answers in data/deepscaler.jsonl; evaluated on data/math500.jsonl
-Run     python -m experiments.train --config=configs/evolve.py --workdir=$WORKDIR
+Run     lcrl-train --config=configs/evolve.py --workdir=$WORKDIR
 Smoke   the same with --config=configs/evolve.py:smoke (one CPU, under a minute)
 Fits    h100:4: 59 of 80 GiB a device, at least 21 s a step
         v5p:2x2x1: 59 of 95 GiB a device, at least 46 s a step
@@ -15,8 +15,8 @@ Result  not run yet
 from ml_collections import config_dict
 
 from configs import common
-from configs.modes import is_smoke
 from configs.smoke import shrink_rounds
+from lcrl.commands.modes import is_smoke
 
 INSTRUCTION = (
   "Check your answer, correct what is wrong, and leave out what is not needed. Reply with the "

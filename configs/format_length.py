@@ -5,7 +5,7 @@ Source  arXiv:2505.19439, text and code (turn 0.5 of 3,072 tokens, G 8, batch 12
 Tier    A
 Data    questions with answers as JSON lines, such as DeepScaleR's, in data/deepscaler.jsonl;
         evaluated on data/math500.jsonl and data/aime24.jsonl
-Run     python -m experiments.train --config=configs/format_length.py --workdir=$WORKDIR
+Run     lcrl-train --config=configs/format_length.py --workdir=$WORKDIR
 Smoke   the same with --config=configs/format_length.py:smoke (one CPU, under a minute)
 Fits    h100:8: 50 of 80 GiB a device, at least 19 s a step
         v5p:2x2x2: 50 of 95 GiB a device, at least 28 s a step
@@ -15,8 +15,8 @@ Result  not run yet
 from ml_collections import config_dict
 
 from configs import common
-from configs.modes import is_smoke
 from configs.smoke import shrink
+from lcrl.commands.modes import is_smoke
 
 
 def get_config(mode: str = "full") -> config_dict.ConfigDict:

@@ -10,7 +10,7 @@ Source  arXiv:2601.05242 and its code (512 prompts, mini-batch 64, 16 samples, c
 Tier    A
 Data    questions with answers as JSON lines, such as DeepScaleR's, in data/deepscaler.jsonl;
         evaluated on data/math500.jsonl and data/aime24.jsonl
-Run     python -m experiments.train --config=configs/gdpo.py --workdir=$WORKDIR
+Run     lcrl-train --config=configs/gdpo.py --workdir=$WORKDIR
 Smoke   the same with --config=configs/gdpo.py:smoke or :tokens,smoke (one CPU, under a minute)
 Fits    h100:8: 62 of 80 GiB a device, at least 620 s a step, with sampling.slots=224,
         train.micro_batches=1, train.pack=9216, train.micro_tokens=9216
@@ -22,8 +22,8 @@ Result  not run yet
 from ml_collections import config_dict
 
 from configs import common
-from configs.modes import is_smoke, variant_of
 from configs.smoke import shrink
+from lcrl.commands.modes import is_smoke, variant_of
 
 VARIANTS = ("", "tokens")
 

@@ -11,7 +11,7 @@ Source  arXiv:2508.09726 (there Phi-4-reasoning; 8 of 24, or 8, 8, 6 and 4 of 16
 Tier    A
 Data    questions with answers as JSON lines, such as DeepScaleR's, in data/deepscaler.jsonl;
         evaluated on data/math500.jsonl and data/aime24.jsonl
-Run     python -m experiments.train --config=configs/gfpo.py --workdir=$WORKDIR
+Run     lcrl-train --config=configs/gfpo.py --workdir=$WORKDIR
 Smoke   the same with --config=configs/gfpo.py:smoke or :adaptive,smoke (one CPU, under a minute)
 Fits    h100:16: 63 of 80 GiB a device, at least 3,015 s a step, with train.micro_batches=1,
         mesh.tensor=2, train.pack=33792, train.micro_tokens=33792, sampling.slots=24
@@ -23,8 +23,8 @@ Result  not run yet
 from ml_collections import config_dict
 
 from configs import common
-from configs.modes import is_smoke, variant_of
 from configs.smoke import shrink
+from lcrl.commands.modes import is_smoke, variant_of
 
 VARIANTS = ("shortest", "efficiency", "adaptive")
 FILTERS = {

@@ -4,7 +4,7 @@ Source  arXiv:2603.10535, as restated by QGLAS (alpha 0.33); no code found, size
 Tier    A
 Data    questions with answers as JSON lines, such as DeepScaleR's, in data/deepscaler.jsonl;
         evaluated on data/math500.jsonl and data/aime24.jsonl
-Run     python -m experiments.train --config=configs/gr3.py --workdir=$WORKDIR
+Run     lcrl-train --config=configs/gr3.py --workdir=$WORKDIR
 Smoke   the same with --config=configs/gr3.py:smoke (one CPU, under a minute)
 Fits    h100:8: 70 of 80 GiB a device, at least 689 s a step, with sampling.slots=48,
         train.micro_batches=1, train.pack=17408, train.micro_tokens=17408
@@ -16,8 +16,8 @@ Result  not run yet
 from ml_collections import config_dict
 
 from configs import common
-from configs.modes import is_smoke
 from configs.smoke import shrink
+from lcrl.commands.modes import is_smoke
 
 
 def get_config(mode: str = "full") -> config_dict.ConfigDict:

@@ -5,7 +5,7 @@ Source  NVIDIA's Nemotron 3 Nano report, as restated by QGLAS (all weights 0.5, 
 Tier    A
 Data    questions with answers as JSON lines, such as DeepScaleR's, in data/deepscaler.jsonl;
         evaluated on data/math500.jsonl and data/aime24.jsonl
-Run     python -m experiments.train --config=configs/grlc.py --workdir=$WORKDIR
+Run     lcrl-train --config=configs/grlc.py --workdir=$WORKDIR
 Smoke   the same with --config=configs/grlc.py:smoke (one CPU, under a minute)
 Fits    h100:8: 52 of 80 GiB a device, at least 1,280 s a step, with sampling.slots=16,
         train.micro_batches=1, train.pack=17408, train.micro_tokens=17408
@@ -17,8 +17,8 @@ Result  not run yet
 from ml_collections import config_dict
 
 from configs import common
-from configs.modes import is_smoke
 from configs.smoke import shrink
+from lcrl.commands.modes import is_smoke
 
 
 def get_config(mode: str = "full") -> config_dict.ConfigDict:

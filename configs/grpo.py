@@ -4,7 +4,7 @@ Source  arXiv:2402.03300 (64 samples a prompt, batch 1,024, 1,024 tokens, KL 0.0
         memory); deviations over G - 1 as in verl
 Tier    A
 Data    MATH's train split as JSON lines in data/math.jsonl; evaluated on data/math500.jsonl
-Run     python -m experiments.train --config=configs/grpo.py --workdir=$WORKDIR
+Run     lcrl-train --config=configs/grpo.py --workdir=$WORKDIR
 Smoke   the same with --config=configs/grpo.py:smoke (one CPU, under a minute)
 Fits    h100:8: 50 of 80 GiB a device, at least 56 s a step, with mesh.tensor=2,
         train.micro_batches=1, train.pack=2048, train.micro_tokens=2048, sampling.slots=64
@@ -16,8 +16,8 @@ Result  not run yet
 from ml_collections import config_dict
 
 from configs import common
-from configs.modes import is_smoke
 from configs.smoke import shrink
+from lcrl.commands.modes import is_smoke
 
 
 def get_config(mode: str = "full") -> config_dict.ConfigDict:

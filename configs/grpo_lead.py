@@ -7,7 +7,7 @@ Source  arXiv:2504.09696 and its code (alpha 0.05, wrong -1, weights 0.4 to 1.5,
 Tier    A
 Data    questions with answers as JSON lines, such as DeepScaleR's, in data/deepscaler.jsonl;
         evaluated on data/math500.jsonl and data/aime24.jsonl
-Run     python -m experiments.train --config=configs/grpo_lead.py --workdir=$WORKDIR
+Run     lcrl-train --config=configs/grpo_lead.py --workdir=$WORKDIR
 Smoke   the same with --config=configs/grpo_lead.py:smoke (one CPU, under a minute)
 Fits    h100:8: 40 of 80 GiB a device, at least 71 s a step, with train.micro_batches=1,
         train.pack=9216, train.micro_tokens=9216
@@ -18,8 +18,8 @@ Result  not run yet
 from ml_collections import config_dict
 
 from configs import common
-from configs.modes import is_smoke
 from configs.smoke import shrink
+from lcrl.commands.modes import is_smoke
 
 
 def get_config(mode: str = "full") -> config_dict.ConfigDict:

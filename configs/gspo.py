@@ -4,7 +4,7 @@ Source  arXiv:2507.18071 (clip 3e-4 and 4e-4, no KL; four updates a batch from m
 Tier    A
 Data    questions with answers as JSON lines in data/dapo_math.jsonl; evaluated on
         data/math500.jsonl and data/aime24.jsonl
-Run     python -m experiments.train --config=configs/gspo.py --workdir=$WORKDIR
+Run     lcrl-train --config=configs/gspo.py --workdir=$WORKDIR
 Smoke   the same with --config=configs/gspo.py:smoke (one CPU, under a minute)
 Fits    h100:8: 57 of 80 GiB a device, at least 561 s a step, with sampling.slots=24,
         train.micro_batches=1, train.pack=9216, train.micro_tokens=9216
@@ -15,8 +15,8 @@ Result  not run yet
 from ml_collections import config_dict
 
 from configs import common
-from configs.modes import is_smoke
 from configs.smoke import shrink
+from lcrl.commands.modes import is_smoke
 
 
 def get_config(mode: str = "full") -> config_dict.ConfigDict:

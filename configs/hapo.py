@@ -5,7 +5,7 @@ Source  arXiv:2505.11225 and its code (weight 1, cosine, 2,000 prompts, 5 epochs
 Tier    A
 Data    2,000 questions with answers as JSON lines, as DeepScaleR's, in data/deepscaler_2000.jsonl;
         evaluated on data/math500.jsonl and data/aime24.jsonl
-Run     python -m experiments.train --config=configs/hapo.py --workdir=$WORKDIR
+Run     lcrl-train --config=configs/hapo.py --workdir=$WORKDIR
 Smoke   the same with --config=configs/hapo.py:smoke (one CPU, under a minute)
 Fits    h100:4: 52 of 80 GiB a device, at least 122 s a step
         v5p:2x2x1: 52 of 95 GiB a device, at least 193 s a step
@@ -15,8 +15,8 @@ Result  not run yet
 from ml_collections import config_dict
 
 from configs import common
-from configs.modes import is_smoke
 from configs.smoke import shrink
+from lcrl.commands.modes import is_smoke
 
 
 def get_config(mode: str = "full") -> config_dict.ConfigDict:

@@ -6,7 +6,7 @@ Source  arXiv:2507.15844 (512 to 2,560 tokens, 64 x 16, mini-batch 16, clip 0.2 
 Tier    A
 Data    questions with answers as JSON lines, such as DeepScaleR's, in data/deepscaler.jsonl;
         evaluated on data/math500.jsonl and data/aime24.jsonl
-Run     python -m experiments.train --config=configs/hbpo.py --workdir=$WORKDIR
+Run     lcrl-train --config=configs/hbpo.py --workdir=$WORKDIR
 Smoke   the same with --config=configs/hbpo.py:smoke (one CPU, under a minute)
 Fits    h100:4: 59 of 80 GiB a device, at least 45 s a step
         v5p:2x2x1: 59 of 95 GiB a device, at least 83 s a step
@@ -16,8 +16,8 @@ Result  not run yet
 from ml_collections import config_dict
 
 from configs import common
-from configs.modes import is_smoke
 from configs.smoke import shrink
+from lcrl.commands.modes import is_smoke
 
 OPEN = "I will answer this question within {target} tokens.\n"
 

@@ -5,7 +5,7 @@ Source  its announcement, as summarised: R = R_task - lambda(e) * tokens. Stand-
 Tier    B
 Data    questions with answers as JSON lines, such as DeepScaleR's, in data/deepscaler.jsonl;
         evaluated on data/math500.jsonl
-Run     python -m experiments.train --config=configs/inkling_effort.py --workdir=$WORKDIR
+Run     lcrl-train --config=configs/inkling_effort.py --workdir=$WORKDIR
 Smoke   the same with --config=configs/inkling_effort.py:smoke (one CPU, under a minute)
 Fits    h100:4: 69 of 80 GiB a device, at least 119 s a step
         v5p:2x2x1: 69 of 95 GiB a device, at least 207 s a step
@@ -15,8 +15,8 @@ Result  not run yet
 from ml_collections import config_dict
 
 from configs import common
-from configs.modes import is_smoke
 from configs.smoke import shrink
+from lcrl.commands.modes import is_smoke
 
 ASK = (" Effort: 0.2.", " Effort: 0.5.", " Effort: 1.")
 PRICES = (2e-4, 5e-5, 0.0)

@@ -10,7 +10,7 @@ Source  arXiv:2407.00617 (eta 0.0075, tau 0.0025, 8 answers; there is no officia
 Data    questions with answers as JSON lines, such as DeepScaleR's, in data/deepscaler.jsonl;
         evaluated on data/math500.jsonl
 First   for :general, a run of configs/preference_model.py in runs/preference_model
-Run     python -m experiments.train --config=configs/inpo_iterative.py --workdir=$WORKDIR
+Run     lcrl-train --config=configs/inpo_iterative.py --workdir=$WORKDIR
 Smoke   the same with --config=configs/inpo_iterative.py:smoke or :general,smoke (one CPU,
         under a minute); a random preference model compares there
 Fits    h100:1: 56 of 80 GiB a device, at least 9 s a step
@@ -21,8 +21,8 @@ Result  not run yet
 from ml_collections import config_dict
 
 from configs import common
-from configs.modes import is_smoke, variant_of
 from configs.smoke import shrink_rounds
+from lcrl.commands.modes import is_smoke, variant_of
 
 VARIANTS = ("", "general")
 

@@ -5,7 +5,7 @@ Source  arXiv:2607.24653, section 4.1.2, as summarised. Stand-in: the shares and
 Tier    B
 Data    questions with answers as JSON lines, such as DeepScaleR's, in data/deepscaler.jsonl;
         evaluated on data/math500.jsonl
-Run     python -m experiments.train --config=configs/k3_effort.py --workdir=$WORKDIR
+Run     lcrl-train --config=configs/k3_effort.py --workdir=$WORKDIR
 Smoke   the same with --config=configs/k3_effort.py:smoke (one CPU, under a minute)
 Fits    h100:4: 69 of 80 GiB a device, at least 119 s a step
         v5p:2x2x1: 69 of 95 GiB a device, at least 207 s a step
@@ -15,8 +15,8 @@ Result  not run yet
 from ml_collections import config_dict
 
 from configs import common
-from configs.modes import is_smoke
 from configs.smoke import shrink
+from lcrl.commands.modes import is_smoke
 
 ASK = (" Effort: low.", " Effort: high.", " Effort: max.")
 ROWS = 40_320  # of DeepScaleR

@@ -5,7 +5,7 @@ Source  arXiv:2501.12599, section 2.3.3; its weight is not printed, 0.4 is that 
 Tier    A
 Data    questions with answers as JSON lines, such as DeepScaleR's, in data/deepscaler.jsonl;
         evaluated on data/math500.jsonl and data/aime24.jsonl
-Run     python -m experiments.train --config=configs/kimi.py --workdir=$WORKDIR
+Run     lcrl-train --config=configs/kimi.py --workdir=$WORKDIR
 Smoke   the same with --config=configs/kimi.py:smoke (one CPU, under a minute)
 Fits    h100:8: 64 of 80 GiB a device, at least 204 s a step
         v5p:2x2x2: 64 of 95 GiB a device, at least 346 s a step
@@ -15,8 +15,8 @@ Result  not run yet
 from ml_collections import config_dict
 
 from configs import common
-from configs.modes import is_smoke
 from configs.smoke import shrink
+from lcrl.commands.modes import is_smoke
 
 
 def get_config(mode: str = "full") -> config_dict.ConfigDict:

@@ -10,7 +10,7 @@ Source  arXiv:2503.04697 (targets 100 to 4,000, KL 0.001; Exact: alpha 3e-4, 4,0
 Tier    A
 Data    questions with answers as JSON lines, such as DeepScaleR's, in data/deepscaler.jsonl;
         evaluated on data/math500.jsonl
-Run     python -m experiments.train --config=configs/l1.py --workdir=$WORKDIR
+Run     lcrl-train --config=configs/l1.py --workdir=$WORKDIR
 Smoke   the same with --config=configs/l1.py:smoke or :max,smoke (one CPU, under a minute)
 Fits    h100:8: 40 of 80 GiB a device, at least 51 s a step
         v5p:2x2x1: 76 of 95 GiB a device, at least 184 s a step
@@ -20,8 +20,8 @@ Result  not run yet
 from ml_collections import config_dict
 
 from configs import common
-from configs.modes import is_smoke, variant_of
 from configs.smoke import shrink
+from lcrl.commands.modes import is_smoke, variant_of
 
 VARIANTS = ("exact", "max")
 ASK = {"exact": " Think for {target} tokens.", "max": " Think for maximum {target} tokens."}

@@ -4,7 +4,7 @@ Source  arXiv:2310.04373 and its code (tanh, SGD 0.1, momentum 0.1, norm 0.5); t
         intent of dialogues with critics, here verdict and length of answers, targets ours
 Tier    A
 Data    GSM8K's train split as JSON lines in data/gsm8k.jsonl; evaluated on data/gsm8k_test.jsonl
-Run     python -m experiments.train --config=configs/lagrangian.py --workdir=$WORKDIR
+Run     lcrl-train --config=configs/lagrangian.py --workdir=$WORKDIR
 Smoke   the same with --config=configs/lagrangian.py:smoke (one CPU, under a minute)
 Fits    h100:2: 39 of 80 GiB a device, at least 11 s a step
         v5p:2x2x1: 20 of 95 GiB a device, at least 12 s a step
@@ -14,8 +14,8 @@ Result  not run yet
 from ml_collections import config_dict
 
 from configs import common
-from configs.modes import is_smoke
 from configs.smoke import shrink
+from lcrl.commands.modes import is_smoke
 
 
 def get_config(mode: str = "full") -> config_dict.ConfigDict:

@@ -7,7 +7,7 @@ Source  arXiv:2507.15758 and its code (quantiles 0.3 and 0.7, weights 0.7 and 0.
 Tier    A
 Data    10,000 problems of DeepScaleR and MATH as JSON lines in data/lapo.jsonl; evaluated without a
         stated length on data/math500.jsonl and data/aime24.jsonl
-Run     python -m experiments.train --config=configs/lapo.py --workdir=$WORKDIR
+Run     lcrl-train --config=configs/lapo.py --workdir=$WORKDIR
 Smoke   the same with --config=configs/lapo.py:smoke (one CPU, under a minute)
 Fits    h100:8: 40 of 80 GiB a device, at least 27 s a step
         v5p:2x2x1: 77 of 95 GiB a device, at least 94 s a step
@@ -17,8 +17,8 @@ Result  not run yet
 from ml_collections import config_dict
 
 from configs import common
-from configs.modes import is_smoke
 from configs.smoke import shrink
+from lcrl.commands.modes import is_smoke
 
 PLAN = "I will answer the question with {target} tokens."
 

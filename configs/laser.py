@@ -12,7 +12,7 @@ Source  arXiv:2505.15612 and its code (alpha 0.5; LASER: targets 2,048 to 8,192,
 Tier    A
 Data    questions with answers as JSON lines, such as DeepScaleR's, in data/deepscaler.jsonl;
         evaluated on data/math500.jsonl and data/aime24.jsonl
-Run     python -m experiments.train --config=configs/laser.py --workdir=$WORKDIR
+Run     lcrl-train --config=configs/laser.py --workdir=$WORKDIR
 Smoke   the same with --config=configs/laser.py:smoke or :d,smoke (one CPU, under a minute)
 Fits    h100:8: 65 of 80 GiB a device, at least 225 s a step
         v5p:2x2x2: 65 of 95 GiB a device, at least 390 s a step
@@ -22,8 +22,8 @@ Result  not run yet
 from ml_collections import config_dict
 
 from configs import common
-from configs.modes import is_smoke, variant_of
 from configs.smoke import shrink
+from lcrl.commands.modes import is_smoke, variant_of
 
 VARIANTS = ("", "d", "de")
 

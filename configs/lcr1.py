@@ -6,7 +6,7 @@ Source  arXiv:2506.14755 and its code (G 6, lr 3e-6, weight 1; a point each for 
 Tier    A
 Data    questions with answers as JSON lines, such as DeepScaleR's, in data/deepscaler.jsonl;
         evaluated on data/math500.jsonl and data/aime24.jsonl
-Run     python -m experiments.train --config=configs/lcr1.py --workdir=$WORKDIR
+Run     lcrl-train --config=configs/lcr1.py --workdir=$WORKDIR
 Smoke   the same with --config=configs/lcr1.py:smoke (one CPU, under a minute)
 Fits    h100:4: 43 of 80 GiB a device, at least 29 s a step
         v5p:2x2x1: 43 of 95 GiB a device, at least 47 s a step
@@ -16,8 +16,8 @@ Result  not run yet
 from ml_collections import config_dict
 
 from configs import common
-from configs.modes import is_smoke
 from configs.smoke import shrink
+from lcrl.commands.modes import is_smoke
 
 
 def get_config(mode: str = "full") -> config_dict.ConfigDict:

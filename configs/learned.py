@@ -11,7 +11,7 @@ Source  arXiv:2203.02155 (reward model and policy); `average` as in arXiv:2506.1
 Tier    A
 Data    GSM8K's train split as JSON lines in data/gsm8k.jsonl
 First   a run of configs/reward_model.py in runs/reward_model
-Run     python -m experiments.train --config=configs/learned.py --workdir=$WORKDIR
+Run     lcrl-train --config=configs/learned.py --workdir=$WORKDIR
 Smoke   the same with --config=configs/learned.py:smoke or :gated,smoke (one CPU, under a minute);
         a random reward model scores there
 Fits    h100:8: 41 of 80 GiB a device, at least 16 s a step
@@ -22,8 +22,8 @@ Result  not run yet
 from ml_collections import config_dict
 
 from configs import common
-from configs.modes import is_smoke, variant_of
 from configs.smoke import shrink
+from lcrl.commands.modes import is_smoke, variant_of
 
 VARIANTS = ("sum", "gated", "alone", "average", "constraint")
 SCORE = dict(fn="learned", name="helpful", low=-4.0, high=4.0)

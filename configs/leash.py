@@ -6,7 +6,7 @@ Source  arXiv:2512.21540: its formulas as the README of its code restates them; 
 Tier    A
 Data    questions with answers as JSON lines, such as DeepScaleR's, in data/deepscaler.jsonl;
         evaluated on data/math500.jsonl and data/aime24.jsonl
-Run     python -m experiments.train --config=configs/leash.py --workdir=$WORKDIR
+Run     lcrl-train --config=configs/leash.py --workdir=$WORKDIR
 Smoke   the same with --config=configs/leash.py:smoke (one CPU, under a minute)
 Fits    h100:8: 47 of 80 GiB a device, at least 110 s a step
         v5p:2x2x2: 47 of 95 GiB a device, at least 182 s a step
@@ -16,8 +16,8 @@ Result  not run yet
 from ml_collections import config_dict
 
 from configs import common
-from configs.modes import is_smoke
 from configs.smoke import shrink
+from lcrl.commands.modes import is_smoke
 
 
 def get_config(mode: str = "full") -> config_dict.ConfigDict:

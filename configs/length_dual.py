@@ -4,7 +4,7 @@ Source  projected dual ascent in the manner of arXiv:2310.04373; the rule, its s
         are ours
 Tier    A
 Data    GSM8K's train split as JSON lines in data/gsm8k.jsonl; evaluated on data/gsm8k_test.jsonl
-Run     python -m experiments.train --config=configs/length_dual.py --workdir=$WORKDIR
+Run     lcrl-train --config=configs/length_dual.py --workdir=$WORKDIR
 Smoke   the same with --config=configs/length_dual.py:smoke (one CPU, under a minute)
 Fits    h100:1: 71 of 80 GiB a device, at least 18 s a step
         v5p:2x2x1: 19 of 95 GiB a device, at least 10 s a step
@@ -14,8 +14,8 @@ Result  not run yet
 from ml_collections import config_dict
 
 from configs import common
-from configs.modes import is_smoke
 from configs.smoke import shrink
+from lcrl.commands.modes import is_smoke
 
 
 def get_config(mode: str = "full") -> config_dict.ConfigDict:

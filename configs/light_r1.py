@@ -2,7 +2,7 @@
 
 Source  arXiv:2503.10460 (NCA, beta 0.3, constant rate, 32k tokens)
 Data    prompt, chosen (verified right, of a stronger model), rejected (the model's own, wrong)
-Run     python -m experiments.train --config=configs/light_r1.py --workdir=$WORKDIR
+Run     lcrl-train --config=configs/light_r1.py --workdir=$WORKDIR
 Smoke   the same with --config=configs/light_r1.py:smoke (one CPU, under a minute)
 Fits    h100:32: 69 of 80 GiB a device, at least 23 s a step, with train.micro_batches=16,
         mesh.tensor=8, train.pack=32768, mesh.sequence=2
@@ -14,8 +14,8 @@ Result  not run yet
 from ml_collections import config_dict
 
 from configs import common
-from configs.modes import is_smoke
 from configs.smoke import shrink_pairs
+from lcrl.commands.modes import is_smoke
 
 
 def get_config(mode: str = "full") -> config_dict.ConfigDict:

@@ -4,7 +4,7 @@ Source  arXiv:2503.10460 and its script (NCA with beta 0.3, rate 5e-7); there on
         of up to 32,768 tokens
 Data    questions with answers in data/deepscaler.jsonl; the teacher's answers as JSON lines with
         prompt and response in data/deepscaler_r1.jsonl; evaluated on data/math500.jsonl
-Run     python -m experiments.train --config=configs/light_r1_iterative.py --workdir=$WORKDIR
+Run     lcrl-train --config=configs/light_r1_iterative.py --workdir=$WORKDIR
 Smoke   the same with --config=configs/light_r1_iterative.py:smoke (one CPU, under a minute)
 Fits    h100:8: 69 of 80 GiB a device, at least 22 s a step, with train.micro_batches=8,
         sampling.slots=6, mesh.tensor=2
@@ -15,8 +15,8 @@ Result  not run yet
 from ml_collections import config_dict
 
 from configs import common
-from configs.modes import is_smoke
 from configs.smoke import shrink_rounds
+from lcrl.commands.modes import is_smoke
 
 
 def get_config(mode: str = "full") -> config_dict.ConfigDict:

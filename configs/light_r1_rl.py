@@ -5,8 +5,8 @@ Source  arXiv:2503.10460 (128 prompts, 8 answers, 24,000 tokens, KL 0.001, rate 
         long, with 4,096 of them, our reading
 Tier    B
 Data    problems of medium difficulty in data/light_r1_problems.jsonl:
-        python -m experiments.cold_start --kind=problems --answers=... --out=...
-Run     python -m experiments.train --config=configs/light_r1_rl.py --workdir=$WORKDIR
+        lcrl-cold-start --kind=problems --answers=... --out=...
+Run     lcrl-train --config=configs/light_r1_rl.py --workdir=$WORKDIR
 Smoke   the same with --config=configs/light_r1_rl.py:smoke (one CPU, under a minute)
 Fits    h100:16: 64 of 80 GiB a device, at least 2,291 s a step, with train.micro_batches=1,
         mesh.tensor=2, train.pack=25024, train.micro_tokens=25024, sampling.slots=16
@@ -18,8 +18,8 @@ Result  not run yet
 from ml_collections import config_dict
 
 from configs import common
-from configs.modes import is_smoke
 from configs.smoke import shrink
+from lcrl.commands.modes import is_smoke
 
 
 def get_config(mode: str = "full") -> config_dict.ConfigDict:

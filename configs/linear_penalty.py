@@ -9,7 +9,7 @@ Source  prime-rl, code of its GRPO (weight 0.25); ":gated" is its earlier form b
 Tier    A
 Data    questions with answers as JSON lines, such as DeepScaleR's, in data/deepscaler.jsonl;
         evaluated on data/math500.jsonl and data/aime24.jsonl
-Run     python -m experiments.train --config=configs/linear_penalty.py --workdir=$WORKDIR
+Run     lcrl-train --config=configs/linear_penalty.py --workdir=$WORKDIR
 Smoke   the same with --config=configs/linear_penalty.py:smoke or :gated,smoke
         (one CPU, under a minute)
 Fits    h100:8: 63 of 80 GiB a device, at least 203 s a step, with train.micro_batches=1,
@@ -22,8 +22,8 @@ Result  not run yet
 from ml_collections import config_dict
 
 from configs import common
-from configs.modes import is_smoke, variant_of
 from configs.smoke import shrink
+from lcrl.commands.modes import is_smoke, variant_of
 
 VARIANTS = ("", "gated")
 

@@ -3,7 +3,7 @@
 Source  arXiv:2502.13922 and its code (AdamW in place of RMSprop; set rope_theta to 1e7 in the
         model folder's config.json, as there)
 Data    prompt (long), reference_prompt (short), chosen (answers that), rejected (answers prompt)
-Run     python -m experiments.train --config=configs/longpo.py --workdir=$WORKDIR
+Run     lcrl-train --config=configs/longpo.py --workdir=$WORKDIR
 Smoke   the same with --config=configs/longpo.py:smoke (one CPU, under a minute)
 Fits    h100:16: 69 of 80 GiB a device, at least 26 s a step, with mesh.sequence=2, train.prompts=2,
         train.pack=131072, mesh.tensor=8, train.micro_batches=8
@@ -15,8 +15,8 @@ Result  not run yet
 from ml_collections import config_dict
 
 from configs import common
-from configs.modes import is_smoke
 from configs.smoke import shrink_pairs
+from lcrl.commands.modes import is_smoke
 
 
 def get_config(mode: str = "full") -> config_dict.ConfigDict:

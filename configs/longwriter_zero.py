@@ -12,7 +12,7 @@ Data    GSM8K's train split as JSON lines in data/gsm8k.jsonl; for :writing, pro
         columns min_words and max_words in data/writing.jsonl;
         evaluated on data/gsm8k_test.jsonl
 First   for :writing, a run of configs/reward_model.py on writing in runs/writing_model
-Run     python -m experiments.train --config=configs/longwriter_zero.py --workdir=$WORKDIR
+Run     lcrl-train --config=configs/longwriter_zero.py --workdir=$WORKDIR
 Smoke   the same with --config=configs/longwriter_zero.py:smoke or :writing,smoke (one CPU,
         under a minute); a random writing model scores there
 Fits    h100:8: 51 of 80 GiB a device, at least 609 s a step, with sampling.slots=32,
@@ -27,8 +27,8 @@ import pathlib
 from ml_collections import config_dict
 
 from configs import common
-from configs.modes import is_smoke, variant_of
 from configs.smoke import SUMS, shrink
+from lcrl.commands.modes import is_smoke, variant_of
 
 VARIANTS = ("", "writing")
 WRITING = dict(

@@ -5,7 +5,7 @@ Source  arXiv:2602.05261 (clip 2e-3 and 2.5e-3, 128 x 8, mini-batch 16, cap 32,7
 Tier    A
 Data    questions with answers as JSON lines in data/dapo_math.jsonl; evaluated on
         data/math500.jsonl and data/aime24.jsonl
-Run     python -m experiments.train --config=configs/luspo.py --workdir=$WORKDIR
+Run     lcrl-train --config=configs/luspo.py --workdir=$WORKDIR
 Smoke   the same with --config=configs/luspo.py:smoke (one CPU, under a minute)
 Fits    h100:8: 54 of 80 GiB a device, at least 2,797 s a step, with sampling.slots=16,
         train.micro_batches=1, train.pack=33792, train.micro_tokens=33792
@@ -17,8 +17,8 @@ Result  not run yet
 from ml_collections import config_dict
 
 from configs import common
-from configs.modes import is_smoke
 from configs.smoke import shrink
+from lcrl.commands.modes import is_smoke
 
 
 def get_config(mode: str = "full") -> config_dict.ConfigDict:

@@ -8,7 +8,7 @@ Source  arXiv:2503.07572, whose bonus is in no released code. Stand-in: episodes
 Tier    B
 Data    questions with answers as JSON lines, such as DeepScaleR's, in data/deepscaler.jsonl;
         evaluated on data/math500.jsonl and data/aime24.jsonl
-Run     python -m experiments.train --config=configs/mrt.py --workdir=$WORKDIR
+Run     lcrl-train --config=configs/mrt.py --workdir=$WORKDIR
 Smoke   the same with --config=configs/mrt.py:smoke or :dense,smoke (one CPU, under a minute)
 Fits    h100:4: 51 of 80 GiB a device, at least 111 s a step
         v5p:2x2x1: 51 of 95 GiB a device, at least 183 s a step
@@ -18,8 +18,8 @@ Result  not run yet
 from ml_collections import config_dict
 
 from configs import common
-from configs.modes import is_smoke, variant_of
 from configs.smoke import shrink
+from lcrl.commands.modes import is_smoke, variant_of
 
 FORCE = "\n\nTime is up. I answer with what I have.\n</think>\n\n"
 

@@ -15,7 +15,7 @@ Source  NVIDIA NeMo-RL, code and guide, whose examples give the numbers (0.1; ou
 Tier    A
 Data    questions with answers as JSON lines, such as DeepScaleR's, in data/deepscaler.jsonl;
         evaluated on data/math500.jsonl and data/aime24.jsonl
-Run     python -m experiments.train --config=configs/nemo_suite.py --workdir=$WORKDIR
+Run     lcrl-train --config=configs/nemo_suite.py --workdir=$WORKDIR
 Smoke   the same with --config=configs/nemo_suite.py:smoke or :extremes,smoke and so on
         (one CPU, under a minute)
 Fits    h100:8: 52 of 80 GiB a device, at least 1,280 s a step, with sampling.slots=16,
@@ -28,8 +28,8 @@ Result  not run yet
 from ml_collections import config_dict
 
 from configs import common
-from configs.modes import is_smoke, variant_of
 from configs.smoke import shrink
+from lcrl.commands.modes import is_smoke, variant_of
 
 VARIANTS = ("", "extremes", "outliers", "profile", "band", "gate")
 TERMS = {

@@ -6,7 +6,7 @@ Source  NeMo-RL's rollout code, as summarised (weight 0.1, penalty 1, 15,000 tok
 Tier    B
 Data    questions with answers as JSON lines, such as DeepScaleR's, in data/deepscaler.jsonl;
         evaluated on data/math500.jsonl
-Run     python -m experiments.train --config=configs/nemotron_effort.py --workdir=$WORKDIR
+Run     lcrl-train --config=configs/nemotron_effort.py --workdir=$WORKDIR
 Smoke   the same with --config=configs/nemotron_effort.py:smoke (one CPU, under a minute)
 Fits    h100:4: 69 of 80 GiB a device, at least 119 s a step
         v5p:2x2x1: 69 of 95 GiB a device, at least 207 s a step
@@ -16,8 +16,8 @@ Result  not run yet
 from ml_collections import config_dict
 
 from configs import common
-from configs.modes import is_smoke
 from configs.smoke import shrink
+from lcrl.commands.modes import is_smoke
 
 ASK = ("", " {reasoning effort: efficient}")
 FAR = 1000.0  # times the tokens: an effort that no answer reaches

@@ -5,7 +5,7 @@ Source  arXiv:2501.12570 and its code (lambda 2, clip 0.2, rewards within -2 and
         group is its own reference
 Tier    A
 Data    MATH's train split as JSON lines in data/math.jsonl; evaluated on data/math500.jsonl
-Run     python -m experiments.train --config=configs/o1_pruner.py --workdir=$WORKDIR
+Run     lcrl-train --config=configs/o1_pruner.py --workdir=$WORKDIR
 Smoke   the same with --config=configs/o1_pruner.py:smoke (one CPU, under a minute)
 Fits    h100:8: 55 of 80 GiB a device, at least 84 s a step, with train.micro_batches=1,
         train.pack=5120, train.micro_tokens=5120
@@ -16,8 +16,8 @@ Result  not run yet
 from ml_collections import config_dict
 
 from configs import common
-from configs.modes import is_smoke
 from configs.smoke import shrink
+from lcrl.commands.modes import is_smoke
 
 
 def get_config(mode: str = "full") -> config_dict.ConfigDict:

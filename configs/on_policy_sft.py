@@ -7,7 +7,7 @@ Source  arXiv:2602.13407 and its code (limit 3,500, 32 prompts, 32 samples, 4 up
 Tier    A
 Data    questions with answers as JSON lines, such as DeepScaleR's, in data/deepscaler.jsonl;
         evaluated on data/math500.jsonl and data/aime24.jsonl
-Run     python -m experiments.train --config=configs/on_policy_sft.py --workdir=$WORKDIR
+Run     lcrl-train --config=configs/on_policy_sft.py --workdir=$WORKDIR
 Smoke   the same with --config=configs/on_policy_sft.py:smoke (one CPU, under a minute)
 Fits    h100:8: 49 of 80 GiB a device, at least 20 s a step
         v5p:2x2x2: 49 of 95 GiB a device, at least 36 s a step
@@ -17,8 +17,8 @@ Result  not run yet
 from ml_collections import config_dict
 
 from configs import common
-from configs.modes import is_smoke
 from configs.smoke import shrink
+from lcrl.commands.modes import is_smoke
 
 
 def get_config(mode: str = "full") -> config_dict.ConfigDict:

@@ -4,7 +4,7 @@ Source  arXiv:2510.08026 (GSM8K, 128 prompts, lr 1e-6, alpha 1), formulas from s
         scale and what a wrong answer earns are not published, 1 and 0 here
 Tier    A
 Data    GSM8K's train split as JSON lines in data/gsm8k.jsonl; evaluated on data/gsm8k_test.jsonl
-Run     python -m experiments.train --config=configs/pear.py --workdir=$WORKDIR
+Run     lcrl-train --config=configs/pear.py --workdir=$WORKDIR
 Smoke   the same with --config=configs/pear.py:smoke (one CPU, under a minute)
 Fits    h100:4: 69 of 80 GiB a device, at least 128 s a step
         v5p:2x2x1: 69 of 95 GiB a device, at least 227 s a step
@@ -14,8 +14,8 @@ Result  not run yet
 from ml_collections import config_dict
 
 from configs import common
-from configs.modes import is_smoke
 from configs.smoke import shrink
+from lcrl.commands.modes import is_smoke
 
 
 def get_config(mode: str = "full") -> config_dict.ConfigDict:

@@ -6,7 +6,7 @@ folder in their section `learned`.
 Source  arXiv:2410.02197 and its code (embeddings of length 1, temperature 0.1, rate 2e-6); without
         its scale for each prompt
 Data    UltraFeedback-binarized (prompt, chosen, rejected), as Parquet
-Run     python -m experiments.train --config=configs/preference_model.py --workdir=$WORKDIR
+Run     lcrl-train --config=configs/preference_model.py --workdir=$WORKDIR
 Smoke   the same with --config=configs/preference_model.py:smoke (one CPU, under a minute)
 Fits    h100:1: 42 of 80 GiB a device, at least 7 s a step
         v5p:2x2x1: 12 of 95 GiB a device, at least 4 s a step
@@ -16,8 +16,8 @@ Result  not run yet
 from ml_collections import config_dict
 
 from configs import common
-from configs.modes import is_smoke
 from configs.smoke import shrink_rewards
+from lcrl.commands.modes import is_smoke
 
 
 def get_config(mode: str = "full") -> config_dict.ConfigDict:

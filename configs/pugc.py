@@ -4,8 +4,8 @@ Source  "Aligning Large Language Models with Implicit Preferences from User-Gene
         abstract (queries made from user texts, best against worst by a reward model that reads the
         text, DPO); here the score is the share of words in common, which needs no model
 Data    queries with the user's text in the column `text` in data/user_texts.jsonl, which
-        experiments.queries makes of the texts
-Run     python -m experiments.train --config=configs/pugc.py --workdir=$WORKDIR
+        lcrl-queries makes of the texts
+Run     lcrl-train --config=configs/pugc.py --workdir=$WORKDIR
 Smoke   the same with --config=configs/pugc.py:smoke (one CPU, under a minute)
 Fits    h100:4: 67 of 80 GiB a device, at least 8 s a step
         v5p:2x2x1: 67 of 95 GiB a device, at least 17 s a step
@@ -17,8 +17,8 @@ import pathlib
 from ml_collections import config_dict
 
 from configs import common
-from configs.modes import is_smoke
 from configs.smoke import SUMS, shrink_rounds
+from lcrl.commands.modes import is_smoke
 
 
 def get_config(mode: str = "full") -> config_dict.ConfigDict:

@@ -8,7 +8,7 @@ Source  arXiv:2501.03262, as in verl and OpenRLHF (gamma 1; KL 0.01 from memory,
         weigh more in mean and variance)
 Tier    A
 Data    GSM8K's train split as JSON lines in data/gsm8k.jsonl; evaluated on data/gsm8k_test.jsonl
-Run     python -m experiments.train --config=configs/reinforce_pp.py --workdir=$WORKDIR
+Run     lcrl-train --config=configs/reinforce_pp.py --workdir=$WORKDIR
 Smoke   the same with --config=configs/reinforce_pp.py:smoke or :baseline,smoke (one CPU, under a
         minute)
 Fits    h100:2: 39 of 80 GiB a device, at least 21 s a step
@@ -19,8 +19,8 @@ Result  not run yet
 from ml_collections import config_dict
 
 from configs import common
-from configs.modes import is_smoke, variant_of
 from configs.smoke import shrink
+from lcrl.commands.modes import is_smoke, variant_of
 
 VARIANTS = ("", "baseline")
 

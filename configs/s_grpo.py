@@ -7,7 +7,7 @@ Source  arXiv:2505.07686, from its abstract and secondary notes; its code was no
 Tier    B
 Data    questions with answers as JSON lines, such as DeepScaleR's, in data/deepscaler.jsonl;
         evaluated on data/math500.jsonl and data/aime24.jsonl
-Run     python -m experiments.train --config=configs/s_grpo.py --workdir=$WORKDIR
+Run     lcrl-train --config=configs/s_grpo.py --workdir=$WORKDIR
 Smoke   the same with --config=configs/s_grpo.py:smoke (one CPU, under a minute)
 Fits    h100:8: 62 of 80 GiB a device, at least 758 s a step, with sampling.slots=40,
         train.micro_batches=1, train.pack=17408, train.micro_tokens=17408
@@ -19,8 +19,8 @@ Result  not run yet
 from ml_collections import config_dict
 
 from configs import common
-from configs.modes import is_smoke
 from configs.smoke import shrink
+from lcrl.commands.modes import is_smoke
 
 FORCE = "Time is limited, stop thinking and start answering.\n</think>\n\n"
 

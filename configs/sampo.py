@@ -2,7 +2,7 @@
 
 Source  arXiv:2406.10957; one draw for policy and reference
 Data    UltraFeedback-binarized (prompt, chosen, rejected), as Parquet
-Run     python -m experiments.train --config=configs/sampo.py --workdir=$WORKDIR
+Run     lcrl-train --config=configs/sampo.py --workdir=$WORKDIR
 Smoke   the same with --config=configs/sampo.py:smoke (one CPU, under a minute)
 Fits    h100:4: 52 of 80 GiB a device, at least 9 s a step
         v5p:2x2x1: 52 of 95 GiB a device, at least 18 s a step
@@ -12,8 +12,8 @@ Result  not run yet
 from ml_collections import config_dict
 
 from configs import common
-from configs.modes import is_smoke
 from configs.smoke import shrink_pairs
+from lcrl.commands.modes import is_smoke
 
 
 def get_config(mode: str = "full") -> config_dict.ConfigDict:

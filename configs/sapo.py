@@ -5,7 +5,7 @@ Source  TRL's loss_type sapo (tau 1 up, 1.05 down; sequence mean); the paper's r
 Tier    A
 Data    questions with answers as JSON lines in data/dapo_math.jsonl; evaluated on
         data/math500.jsonl and data/aime24.jsonl
-Run     python -m experiments.train --config=configs/sapo.py --workdir=$WORKDIR
+Run     lcrl-train --config=configs/sapo.py --workdir=$WORKDIR
 Smoke   the same with --config=configs/sapo.py:smoke (one CPU, under a minute)
 Fits    h100:8: 57 of 80 GiB a device, at least 561 s a step, with sampling.slots=24,
         train.micro_batches=1, train.pack=9216, train.micro_tokens=9216
@@ -16,8 +16,8 @@ Result  not run yet
 from ml_collections import config_dict
 
 from configs import common
-from configs.modes import is_smoke
 from configs.smoke import shrink
+from lcrl.commands.modes import is_smoke
 
 
 def get_config(mode: str = "full") -> config_dict.ConfigDict:

@@ -6,7 +6,7 @@ Source  arXiv:2505.12284 and its code (script for mathematics: slack 100, tolera
 Tier    A
 Data    questions with answers as JSON lines, such as Open-Reasoner-Zero's, in data/orz57k.jsonl;
         evaluated on data/math500.jsonl and data/aime24.jsonl
-Run     python -m experiments.train --config=configs/short_rl.py --workdir=$WORKDIR
+Run     lcrl-train --config=configs/short_rl.py --workdir=$WORKDIR
 Smoke   the same with --config=configs/short_rl.py:smoke (one CPU, under a minute)
 Fits    h100:8: 55 of 80 GiB a device, at least 51 s a step
         v5p:2x2x2: 55 of 95 GiB a device, at least 88 s a step
@@ -16,8 +16,8 @@ Result  not run yet
 from ml_collections import config_dict
 
 from configs import common
-from configs.modes import is_smoke
 from configs.smoke import shrink
+from lcrl.commands.modes import is_smoke
 
 
 def get_config(mode: str = "full") -> config_dict.ConfigDict:

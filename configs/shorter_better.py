@@ -5,7 +5,7 @@ Source  arXiv:2504.21370 and its code (alpha 2, beta 1e-3, G 4, 5,000 tokens, KL
 Tier    A
 Data    questions with answers as JSON lines, such as DeepScaleR's, in data/deepscaler.jsonl;
         evaluated on data/math500.jsonl and data/aime24.jsonl
-Run     python -m experiments.train --config=configs/shorter_better.py --workdir=$WORKDIR
+Run     lcrl-train --config=configs/shorter_better.py --workdir=$WORKDIR
 Smoke   the same with --config=configs/shorter_better.py:smoke (one CPU, under a minute)
 Fits    h100:2: 52 of 80 GiB a device, at least 33 s a step
         v5p:2x2x1: 27 of 95 GiB a device, at least 32 s a step
@@ -15,8 +15,8 @@ Result  not run yet
 from ml_collections import config_dict
 
 from configs import common
-from configs.modes import is_smoke
 from configs.smoke import shrink
+from lcrl.commands.modes import is_smoke
 
 
 def get_config(mode: str = "full") -> config_dict.ConfigDict:

@@ -5,7 +5,7 @@ Source  arXiv:2603.08000, as its code has it (64 prompts, mini-batch 16, 8 sampl
 Tier    A
 Data    questions with answers as JSON lines, such as DeepScaleR's, in data/deepscaler.jsonl;
         evaluated on data/math500.jsonl and data/aime24.jsonl
-Run     python -m experiments.train --config=configs/smart_thinker.py --workdir=$WORKDIR
+Run     lcrl-train --config=configs/smart_thinker.py --workdir=$WORKDIR
 Smoke   the same with --config=configs/smart_thinker.py:smoke (one CPU, under a minute)
 Fits    h100:4: 55 of 80 GiB a device, at least 67 s a step
         v5p:2x2x1: 55 of 95 GiB a device, at least 118 s a step
@@ -15,8 +15,8 @@ Result  not run yet
 from ml_collections import config_dict
 
 from configs import common
-from configs.modes import is_smoke
 from configs.smoke import shrink
+from lcrl.commands.modes import is_smoke
 
 
 def get_config(mode: str = "full") -> config_dict.ConfigDict:

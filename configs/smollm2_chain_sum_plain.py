@@ -1,15 +1,15 @@
 """Plain GRPO on short sums with SmolLM2-135M: how long are answers when only being right pays?
 
 Model   SmolLM2-135M-Instruct, `make smollm2` puts it into the cache
-Run     python -m experiments.train --config=configs/smollm2_chain_sum_plain.py --workdir=$WORKDIR
+Run     lcrl-train --config=configs/smollm2_chain_sum_plain.py --workdir=$WORKDIR
 Smoke   the same with --config=configs/smollm2_chain_sum_plain.py:smoke (one CPU, under a minute)
 Result  experiments/studies/smollm2_chain_sum/README.md
 """
 
 from ml_collections import config_dict
 
-from configs.modes import is_smoke
 from configs.smoke import shrink
+from lcrl.commands.modes import is_smoke
 
 
 def get_config(mode: str = "full") -> config_dict.ConfigDict:

@@ -1,7 +1,7 @@
 """Rounds of DPO on short sums with SmolLM2-135M: right within 8 tokens over right over wrong.
 
 Model   SmolLM2-135M-Instruct, `make smollm2` puts it into the cache
-Run     python -m experiments.train --config=configs/smollm2_chain_sum_rounds.py --workdir=$WORKDIR
+Run     lcrl-train --config=configs/smollm2_chain_sum_rounds.py --workdir=$WORKDIR
 Smoke   the same with --config=configs/smollm2_chain_sum_rounds.py:smoke (one CPU, under a minute)
 Result  not run yet
 """
@@ -9,8 +9,8 @@ Result  not run yet
 from ml_collections import config_dict
 
 from configs import common
-from configs.modes import is_smoke
 from configs.smoke import shrink_rounds
+from lcrl.commands.modes import is_smoke
 
 
 def get_config(mode: str = "full") -> config_dict.ConfigDict:

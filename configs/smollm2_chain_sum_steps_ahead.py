@@ -5,7 +5,7 @@ update; weights min(p / p_sampler, 2), one a token, correct for its age. On one 
 work is hidden. On two, `sampling.devices=1` gives sampling a device of its own.
 
 Model   SmolLM2-135M-Instruct, `make smollm2` puts it into the cache
-Run     python -m experiments.train --config=configs/smollm2_chain_sum_steps_ahead.py \
+Run     lcrl-train --config=configs/smollm2_chain_sum_steps_ahead.py \
           --workdir=$WORKDIR
 Smoke   the same with --config=configs/smollm2_chain_sum_steps_ahead.py:smoke (under a minute)
 Result  not run yet
@@ -14,8 +14,8 @@ Result  not run yet
 from ml_collections import config_dict
 
 from configs import common
-from configs.modes import is_smoke
 from configs.smoke import shrink
+from lcrl.commands.modes import is_smoke
 
 
 def get_config(mode: str = "full") -> config_dict.ConfigDict:

@@ -9,7 +9,7 @@ Source  arXiv:2405.00675 and its code (beta 0.001, 5 answers, rate 5e-7); there 
 Data    questions with answers as JSON lines, such as DeepScaleR's, in data/deepscaler.jsonl;
         evaluated on data/math500.jsonl
 First   for :general, a run of configs/preference_model.py in runs/preference_model
-Run     python -m experiments.train --config=configs/sppo_iterative.py --workdir=$WORKDIR
+Run     lcrl-train --config=configs/sppo_iterative.py --workdir=$WORKDIR
 Smoke   the same with --config=configs/sppo_iterative.py:smoke or :general,smoke (one CPU,
         under a minute); a random preference model compares there
 Fits    h100:1: 56 of 80 GiB a device, at least 9 s a step
@@ -20,8 +20,8 @@ Result  not run yet
 from ml_collections import config_dict
 
 from configs import common
-from configs.modes import is_smoke, variant_of
 from configs.smoke import shrink_rounds
+from lcrl.commands.modes import is_smoke, variant_of
 
 VARIANTS = ("", "general")
 

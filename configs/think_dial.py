@@ -5,12 +5,12 @@ Source  arXiv:2508.18773 (weights 0, 0.5 and 1 of Kimi's length bonus, 0.5 for l
         tokens, lr 1e-6, 20 steps of warmup, clip 0.2 and 0.28). Lengths at medium and low effort
         are meant to be 50 and 25 % of the start's, as in its supervised data. Stand-in: a 7B model
         for 32B, prompts in our words, open problems for the authors' own, and cut chains of
-        `python -m experiments.cold_start --kind=budget_modes` for those data, trained on as
+        `lcrl-cold-start --kind=budget_modes` for those data, trained on as
         configs/cold_start.py:two_modes does
 Tier    B
 Data    questions with answers as JSON lines, such as DeepScaleR's, in data/deepscaler.jsonl;
         evaluated on data/math500.jsonl
-Run     python -m experiments.train --config=configs/think_dial.py --workdir=$WORKDIR
+Run     lcrl-train --config=configs/think_dial.py --workdir=$WORKDIR
 Smoke   the same with --config=configs/think_dial.py:smoke (one CPU, under a minute)
 Fits    h100:32: 46 of 80 GiB a device, at least 2,706 s a step, with train.micro_batches=1,
         sampling.slots=16, train.pack=33792, train.micro_tokens=33792
@@ -22,8 +22,8 @@ Result  not run yet
 from ml_collections import config_dict
 
 from configs import common
-from configs.modes import is_smoke
 from configs.smoke import shrink
+from lcrl.commands.modes import is_smoke
 from lcrl.data.cold_start import BUDGET_MODES
 
 PROMPTS = tuple(system for system, *_ in BUDGET_MODES)  # as in the supervised data

@@ -7,7 +7,7 @@ Source  arXiv:2505.13379 and its code (alpha 1e-3; right 1 short and 0.5 thinkin
 Tier    A
 Data    questions with answers as JSON lines, such as DeepScaleR's, in data/deepscaler.jsonl;
         evaluated on data/math500.jsonl and data/aime24.jsonl
-Run     python -m experiments.train --config=configs/thinkless.py --workdir=$WORKDIR
+Run     lcrl-train --config=configs/thinkless.py --workdir=$WORKDIR
 Smoke   the same with --config=configs/thinkless.py:smoke (one CPU, under a minute)
 Fits    h100:8: 67 of 80 GiB a device, at least 506 s a step, with sampling.slots=88
         v5p:2x2x2: 84 of 95 GiB a device, at least 710 s a step, with sampling.slots=112
@@ -17,8 +17,8 @@ Result  not run yet
 from ml_collections import config_dict
 
 from configs import common
-from configs.modes import is_smoke
 from configs.smoke import shrink
+from lcrl.commands.modes import is_smoke
 
 TAGS = ("<short>", "<think>")
 

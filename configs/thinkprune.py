@@ -5,7 +5,7 @@ Source  arXiv:2504.01296 and its code (KL 0.001); each limit there starts from t
 Tier    A
 Data    questions with answers as JSON lines, such as DeepScaleR's, in data/deepscaler.jsonl;
         evaluated on data/math500.jsonl
-Run     python -m experiments.train --config=configs/thinkprune.py --workdir=$WORKDIR
+Run     lcrl-train --config=configs/thinkprune.py --workdir=$WORKDIR
 Smoke   the same with --config=configs/thinkprune.py:smoke (one CPU, under a minute)
 Fits    h100:4: 42 of 80 GiB a device, at least 44 s a step
         v5p:2x2x1: 42 of 95 GiB a device, at least 82 s a step
@@ -15,8 +15,8 @@ Result  not run yet
 from ml_collections import config_dict
 
 from configs import common
-from configs.modes import is_smoke
 from configs.smoke import shrink
+from lcrl.commands.modes import is_smoke
 
 LIMIT = "Your answer, thinking included, must fit into {target} tokens."
 

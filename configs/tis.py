@@ -5,7 +5,7 @@ Source  Yao et al. 2025, "Your efficient RL framework secretly brings you off-po
 Tier    A
 Data    questions with answers as JSON lines in data/dapo_math.jsonl; evaluated on
         data/math500.jsonl and data/aime24.jsonl
-Run     python -m experiments.train --config=configs/tis.py --workdir=$WORKDIR
+Run     lcrl-train --config=configs/tis.py --workdir=$WORKDIR
 Smoke   the same with --config=configs/tis.py:smoke (one CPU, under a minute)
 Fits    h100:8: 65 of 80 GiB a device, at least 504 s a step, with sampling.slots=80,
         train.micro_batches=1, train.pack=9216, train.micro_tokens=9216
@@ -17,8 +17,8 @@ Result  not run yet
 from ml_collections import config_dict
 
 from configs import common
-from configs.modes import is_smoke
 from configs.smoke import shrink
+from lcrl.commands.modes import is_smoke
 
 
 def get_config(mode: str = "full") -> config_dict.ConfigDict:

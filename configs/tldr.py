@@ -4,7 +4,7 @@ Source  arXiv:2505.07961, abstract only. Stand-in: the penalty's formula and its
         nothing here speaks of the paper
 Tier    B
 Data    MATH's train split as JSON lines in data/math.jsonl; evaluated on data/math500.jsonl
-Run     python -m experiments.train --config=configs/tldr.py --workdir=$WORKDIR
+Run     lcrl-train --config=configs/tldr.py --workdir=$WORKDIR
 Smoke   the same with --config=configs/tldr.py:smoke (one CPU, under a minute)
 Fits    h100:4: 40 of 80 GiB a device, at least 41 s a step
         v5p:2x2x1: 40 of 95 GiB a device, at least 74 s a step
@@ -14,8 +14,8 @@ Result  not run yet
 from ml_collections import config_dict
 
 from configs import common
-from configs.modes import is_smoke
 from configs.smoke import shrink
+from lcrl.commands.modes import is_smoke
 
 WORDS = (" Think briefly.", " Think moderately long.", " Think as long as you need.")
 

@@ -8,7 +8,7 @@ Source  Kimi K2.5 report, arXiv:2602.02276, section 4.4.2, which was read; its l
 Tier    B
 Data    questions with answers as JSON lines, such as DeepScaleR's, in data/deepscaler.jsonl;
         evaluated on data/math500.jsonl and data/aime24.jsonl
-Run     python -m experiments.train --config=configs/toggle.py --workdir=$WORKDIR
+Run     lcrl-train --config=configs/toggle.py --workdir=$WORKDIR
 Smoke   the same with --config=configs/toggle.py:smoke (one CPU, under a minute)
 Fits    h100:8: 63 of 80 GiB a device, at least 203 s a step, with train.micro_batches=1,
         train.pack=17408, train.micro_tokens=17408
@@ -20,8 +20,8 @@ Result  not run yet
 from ml_collections import config_dict
 
 from configs import common
-from configs.modes import is_smoke
 from configs.smoke import shrink
+from lcrl.commands.modes import is_smoke
 
 
 def get_config(mode: str = "full") -> config_dict.ConfigDict:

@@ -8,72 +8,15 @@ from __future__ import annotations
 
 import functools
 import importlib
-from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
 
+from lcrl.commands.pages import page, points
+
 ROOT = Path(__file__).parent.parent
 GOLDEN = ROOT / "tests" / "golden" / "configs"
-HELPERS = ("__init__", "common", "modes", "smoke")
-ORDER = (
-  *(
-    "run",
-    "seed",
-    "head",
-    "budget",
-    "reward",
-    "filter",
-    "advantage",
-    "loss",
-    "weights",
-    "then",
-    "revise",
-  ),
-  *(
-    "monitor",
-    "learned",
-    "teachers",
-    "pairing",
-    "teacher",
-    "reference",
-    "lora",
-    "policy",
-    "tokenizer",
-    "task",
-  ),
-  *(
-    "eval_task",
-    "eval_tasks",
-    "data",
-    "batches",
-    "sampling",
-    "optimizer",
-    "mesh",
-    "round",
-    "train",
-  ),
-)
-
-
-def page(config: Mapping[str, Any]) -> list[str]:
-  """Lines `section.field = value` for all fields, in the order of a config file."""
-  rank = {name: position for position, name in enumerate(ORDER)}
-  sections = sorted(config, key=lambda name: (rank.get(name, len(rank)), name))
-  return [
-    f"{field} = {value!r}" for name in sections for field, value in _fields(name, config[name])
-  ]
-
-
-def _fields(name: str, value: Any) -> Iterator[tuple[str, Any]]:
-  if isinstance(value, Mapping) and value:
-    for key in sorted(value, key=lambda key: (key != "fn", key)):
-      yield from _fields(f"{name}.{key}", value[key])
-  elif isinstance(value, list | tuple) and any(isinstance(part, Mapping) for part in value):
-    for i, part in enumerate(value):
-      yield from _fields(f"{name}[{i}]", part)
-  else:
-    yield name, value
+HELPERS = ("__init__", "common", "smoke")
 
 
 class Variant(NamedTuple):
@@ -111,16 +54,6 @@ def variants() -> dict[str, Variant]:
   modules = [importlib.import_module(f"configs.{stem}") for stem in stems]
   pages = [Variant(m, variant) for m in modules for variant in getattr(m, "VARIANTS", ("",))]
   return {page.name: page for page in pages}
-
-
-def points(module: ModuleType, variant: str) -> list[dict[str, Any]]:
-  """The settings that a config's `sweep` declares: field -> value."""
-  settings: list[dict[str, Any]] = []
-  if hasattr(module, "VARIANTS"):
-    module.sweep(settings.append, variant)
-  elif hasattr(module, "sweep"):
-    module.sweep(settings.append)
-  return settings
 
 
 def golden(variant: Variant) -> str:

@@ -24,8 +24,9 @@ import optax
 from absl import flags
 from tqdm import tqdm
 
-from experiments import command, testbed
+from experiments import testbed
 from lcrl import advantages, budgets, evaluation, filters, losses, policies, rewards
+from lcrl.commands import command
 from lcrl.evaluation import tables
 from lcrl.evaluation.report import write_report
 from lcrl.tasks.sums import Sums

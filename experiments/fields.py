@@ -26,7 +26,7 @@ A config is a Python file whose `get_config(mode)` returns sections. A field of 
 the file, or on the command line of any command that takes `--config`:
 
 ```sh
-python -m experiments.train --config=configs/laser.py --workdir=runs/laser \\
+lcrl-train --config=configs/laser.py --workdir=runs/laser \\
   --config.reward.alpha=0.2 --config.checkpoint.keep=9 \\
   --config.sampling.control.fn=top_p --config.sampling.control.p=0.95
 ```

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from experiments.measures import measured
+from lcrl.commands.measures import measured
 from lcrl.evaluation import answers, voting
 from lcrl.evaluation.answers import report
 

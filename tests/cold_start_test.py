@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from experiments.cold_start import build
+from lcrl.commands.cold_start import build
 from lcrl.data import cold_start
 from lcrl.data.layouts import read_answer
 

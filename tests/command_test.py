@@ -1,13 +1,17 @@
 """What commands share: --config with its overrides, quiet libraries, errors of one line."""
 
+import importlib.util
+import os
 import pathlib
 import subprocess
 import sys
+from importlib.metadata import entry_points
+from pathlib import Path
 
 import pytest
 
 from experiments import fields as page
-from experiments.command import Experiment, take_overrides
+from lcrl.commands.command import Experiment, take_overrides
 from lcrl.training import kinds
 
 ROOT = pathlib.Path(__file__).parent.parent
@@ -121,7 +125,7 @@ def test_a_variant_and_a_size_in_any_order():
 PROGRAM = """
 import logging
 from absl import logging as library
-from experiments import command
+from lcrl.commands import command
 
 def main(_):
   library.info("wrote a file")
@@ -167,3 +171,26 @@ def test_a_fault_of_the_program_shows_where_it_is():
 
 def test_the_page_of_fields_is_what_the_code_says():
   assert page.PAGE.read_text() == page.page(), "python -m experiments.fields brings it up to date"
+
+
+def test_every_command_has_a_script():
+  """`lcrl-train` is `lcrl.commands.train`; a clone knows it as `experiments.train`, too."""
+  commands = ROOT / "lcrl/commands"
+  runs = [p for p in commands.rglob("*.py") if '\nif __name__ == "__main__":' in p.read_text()]
+  names = {"-".join(p.relative_to(commands).with_suffix("").parts).replace("_", "-") for p in runs}
+  scripts = entry_points(group="console_scripts")
+  assert {s.name.removeprefix("lcrl-") for s in scripts if s.name.startswith("lcrl-")} == names
+  for path in runs:
+    module = ".".join(("experiments", *path.relative_to(commands).with_suffix("").parts))
+    assert Path(importlib.util.find_spec(module).origin) == path
+
+
+def test_a_script_runs_its_command(tmp_path):
+  program = "import sys; sys.argv[0] = '/bin/lcrl-launch-slurm'; from lcrl.commands import scripts"
+  command = [sys.executable, "-c", f"{program}; scripts.run()", "--help"]
+  environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+  done = subprocess.run(
+    command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120
+  )
+  assert done.stdout.startswith("Writes a script for SLURM"), done.stderr
+  assert "--partition" in done.stdout

@@ -1,12 +1,12 @@
-"""experiments.compare: seeds are averaged, rewards are told apart, bad folders are named."""
+"""lcrl.commands.compare: seeds are averaged, rewards are told apart, bad folders are named."""
 
 import csv
 import re
 
 import pytest
 
-import experiments.compare
-from experiments.compare import compare, gather
+from lcrl.commands import compare as program
+from lcrl.commands.compare import compare, gather
 from lcrl.evaluation import plots, write_json
 from tests.helpers.folders import evaluation_folder, train_folder
 from tests.helpers.summaries import run
@@ -209,7 +209,7 @@ def test_pictures_of_caps_and_steps_are_drawn(tmp_path, monkeypatch):
   assert len(drawn["curves.png"]["laser"]["tokens"]) == 40
   assert max(drawn["curves.png"]["laser"]["accuracy"]) <= 1
   assert "(budgets.png)" in (tmp_path / "out" / "comparison.md").read_text()
-  monkeypatch.setattr(experiments.compare, "MOST_LINES", 0)
+  monkeypatch.setattr(program, "MOST_LINES", 0)
   compare([str(tmp_path / "laser0")], tmp_path / "again")
   assert "(budgets.png)" not in (tmp_path / "again" / "comparison.md").read_text()
 
@@ -236,7 +236,5 @@ def test_evaluations_are_read(tmp_path):
   assert float(rows[1]["vs_baseline_points"]) == pytest.approx(5)
   assert rows[0]["start_accuracy"] == rows[3]["vs_baseline_points"] == ""
   (tmp_path / "plain" / "evaluation.json").write_text('{"budgets": 3}')
-  with pytest.raises(
-    ValueError, match=r"evaluation\.json is not what experiments\.evaluate writes"
-  ):
+  with pytest.raises(ValueError, match=r"evaluation\.json is not what lcrl-evaluate writes"):
     gather(folders[:1])

@@ -1,4 +1,4 @@
-"""The interactive page of experiments.compare: its data, and what a browser makes of it."""
+"""The interactive page of lcrl-compare: its data, and what a browser makes of it."""
 
 import functools
 import json
@@ -10,9 +10,9 @@ import subprocess
 import numpy as np
 import pytest
 
-from experiments.compare import compare
-from experiments.comparison import answers, curves, data, models, page
-from experiments.run_folders import averaged, find, named
+from lcrl.commands.compare import compare
+from lcrl.commands.comparison import answers, curves, data, models, page
+from lcrl.commands.run_folders import averaged, find, named
 from lcrl.evaluation import plots
 from tests.helpers.folders import (
   HOSTILE,
@@ -161,7 +161,7 @@ def test_a_torn_evaluation_beside_a_summary_is_skipped(tmp_path):
   folder = train_folder(tmp_path / "laser", "laser")
   (folder / "evaluation.json").write_text('{"budgets": 3}')
   text, found = compared([folder], tmp_path / "out")
-  assert "evaluation.json is not what experiments.evaluate writes" in text
+  assert "evaluation.json is not what lcrl-evaluate writes" in text
   assert [model["name"] for model in found["models"]] == ["laser"]
 
 
@@ -181,7 +181,7 @@ def test_parts_that_are_missing_are_left_out_with_a_sentence(tmp_path):
   shutil.copy(full / "summary.json", tmp_path / "bare" / "summary.json")
   (tmp_path / "bare" / "path.json").write_text('{"strengths": {}}')
   text, found = compared([tmp_path / "bare"], tmp_path / "out")
-  assert "path.json is not a path that experiments.evaluate writes." in text
+  assert "path.json is not a path that lcrl-evaluate writes." in text
   for missing in ("budget curves: no eval", "learning curves: no folder", "samples: no folder"):
     assert f"There are no {missing}" in text
   (model,) = found["models"]

@@ -16,8 +16,8 @@ import pyarrow.parquet
 import pytest
 
 from configs import common
-from experiments import data as command
 from lcrl import tasks
+from lcrl.commands import data as command
 from lcrl.data import sources
 from lcrl.data.public import chats, files, problems, writing
 from lcrl.data.public.conversion import Conversion, Skipped, excluded_keys, prompt_key
@@ -630,7 +630,7 @@ def test_the_command(tmp_path):
   rows = [{"question": "1 pen and 1?", "answer": "#### 2"}]
   lines(tmp_path / "down/test.jsonl", rows)
   environment = {**os.environ, "PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"}
-  program = [sys.executable, "-m", "experiments.data", "gsm8k", "--from=down", "--split=test"]
+  program = [sys.executable, "-m", "lcrl.commands.data", "gsm8k", "--from=down", "--split=test"]
   options = dict(cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120)
   done = subprocess.run(program, **options)
   assert done.returncode == 0, done.stderr
@@ -664,8 +664,8 @@ def test_the_list_names_every_set_and_its_file():
 )
 def test_errors_of_data_sources_name_the_command(tmp_path, row, name):
   path = lines(tmp_path / "a.jsonl", [row])
-  with pytest.raises(ValueError, match=rf"line 1: .*`python -m experiments\.data {name} --from="):
+  with pytest.raises(ValueError, match=rf"line 1: .*`lcrl-data {name} --from="):
     source(path)
   if name == "problems":
-    with pytest.raises(ValueError, match=r"line 1: no field .*experiments\.data problems --from="):
+    with pytest.raises(ValueError, match=r"line 1: no field .*lcrl-data problems --from="):
       tasks.jsonl(str(path))

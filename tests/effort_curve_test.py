@@ -6,8 +6,8 @@ import types
 import numpy as np
 import pytest
 
-from experiments import evaluate as command
-from experiments.front import comparable_front, single_methods
+from lcrl.commands import evaluate as command
+from lcrl.commands.front import comparable_front, single_methods
 from lcrl.data import tokenizers
 from lcrl.evaluation import effort_report, pool
 from lcrl.evaluation.effort_curve import (

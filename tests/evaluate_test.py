@@ -1,13 +1,13 @@
-"""experiments.evaluate: what it measures at a budget, what it writes, and whole commands."""
+"""lcrl.commands.evaluate: what it measures at a budget, what it writes, and whole commands."""
 
 import json
 
 import numpy as np
 import pytest
 
-from experiments import evaluate as command
-from experiments.evaluate import evaluate, read_flags, spread, training_data, write
-from experiments.export import export
+from lcrl.commands import evaluate as command
+from lcrl.commands.evaluate import evaluate, read_flags, spread, training_data, write
+from lcrl.commands.export import export
 from lcrl.evaluation import measure
 from lcrl.training import evaluator
 from lcrl.training.evaluator import pooled

@@ -1,4 +1,4 @@
-"""experiments.export: the folder holds the policy; what cannot be exported is named."""
+"""lcrl.commands.export: the folder holds the policy; what cannot be exported is named."""
 
 import dataclasses
 import json
@@ -8,8 +8,8 @@ import jax
 import numpy as np
 import pytest
 
-from experiments.export import export
 from lcrl import policies
+from lcrl.commands.export import export
 from lcrl.training.checkpoint import CheckpointError, Checkpoints
 from lcrl.training.pairs.learner import build_learner as build_pair_learner
 from lcrl.training.pairs.settings import read as read_pairs

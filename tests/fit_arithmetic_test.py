@@ -1,4 +1,4 @@
-"""What experiments.fit calculates is what devices hold, and what does not fit names a field."""
+"""What lcrl-fit calculates is what devices hold, and what does not fit names a field."""
 
 from types import SimpleNamespace
 
@@ -6,7 +6,7 @@ import jax
 import pytest
 from jax.sharding import AbstractMesh
 
-from experiments import fit as command
+from lcrl.commands import fit as command
 from lcrl.mesh import AXES
 from lcrl.policies.shapes import FOLDERS, SHAPES
 from lcrl.training.analysis import arithmetic

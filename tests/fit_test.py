@@ -1,4 +1,4 @@
-"""What experiments.fit says of a step is what the compiler and the program say of it."""
+"""What lcrl-fit says of a step is what the compiler and the program say of it."""
 
 import functools
 import json
@@ -10,7 +10,7 @@ import pytest
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from experiments import fit as command
+from lcrl.commands import fit as command
 from lcrl.mesh import make_mesh
 from lcrl.policies import Config
 from lcrl.policies.shapes import SHAPES

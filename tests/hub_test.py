@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from experiments import export
 from lcrl import policies
+from lcrl.commands import export
 from tests.helpers.models import _load
 
 CHAT = Path(__file__).parent / "fixtures" / "chats" / "chatml"

@@ -15,7 +15,7 @@ import jsonschema
 import pytest
 import yaml
 
-from experiments.launch import gke, slurm, tpu_vm
+from lcrl.commands.launch import gke, slurm, tpu_vm
 from lcrl.training.checkpoint import Checkpoints
 from lcrl.training.rl.learner import build_learner
 from lcrl.training.rl.settings import read
@@ -92,7 +92,7 @@ def test_a_job_set_fits_its_schema(monkeypatch, capsys):
   container = pod["containers"][0]
   assert job["parallelism"] == job["completions"] == 2 * 2 * 4 // 4
   assert container["resources"]["limits"] == {"google.com/tpu": 4}
-  assert container["command"] == ["python", "-m", "experiments.train", "--multihost", *TRAIN]
+  assert container["command"] == ["python", "-m", "lcrl.commands.train", "--multihost", *TRAIN]
   assert (container["image"], pod["serviceAccountName"]) == ("REGISTRY/IMAGE:TAG", "trainer")
   assert pod["nodeSelector"]["cloud.google.com/gke-tpu-topology"] == "2x2x4"
 
@@ -119,7 +119,7 @@ def test_what_a_cluster_could_not_run_is_refused(changes, train, said):
 @pytest.mark.parametrize("program", ["gke", "slurm", "tpu_vm"])
 def test_a_missing_value_is_named(program):
   given = {"gke": "--topology=v5p:2x2x4", "slurm": "--nodes=1", "tpu_vm": "--zone=ZONE"}[program]
-  command = [sys.executable, "-m", f"experiments.launch.{program}", given, "--", *TRAIN]
+  command = [sys.executable, "-m", f"lcrl.commands.launch.{program}", given, "--", *TRAIN]
   run = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True)
   assert run.returncode != 0
   assert "Flag --name must have a value" in run.stderr
@@ -130,7 +130,7 @@ def test_all_workers_of_a_tpu_vm_run_it():
   assert words[:6] == ["gcloud", "compute", "tpus", "tpu-vm", "ssh", "TPU"]
   assert words[6:] == ["--zone=ZONE", "--worker=all"]
   inner = shlex.split(remote.removeprefix("--command="))
-  train = [".venv/bin/python", "-m", "experiments.train", "--multihost", *TRAIN]
+  train = [".venv/bin/python", "-m", "lcrl.commands.train", "--multihost", *TRAIN]
   assert inner == ["cd", "my lcrl", "&&", *train]
 
 

@@ -5,7 +5,7 @@ import types
 
 import pytest
 
-from experiments import length_labels as command
+from lcrl.commands import length_labels as command
 from lcrl.data import readers
 from lcrl.data.layouts import read_answer
 

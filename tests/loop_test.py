@@ -13,8 +13,8 @@ import jax
 import numpy as np
 import pytest
 
-from experiments.run_folders import find
 from lcrl import tasks
+from lcrl.commands.run_folders import find
 from lcrl.training import build, loop
 from lcrl.training.rl import learner
 from lcrl.training.rl import run as rl
@@ -54,7 +54,7 @@ def test_the_report_says_what_was_measured_on_what(finished_run, tmp_path, capsy
   assert (finished_run / "training.png").exists()
   apart = {"fn": "arithmetic", "size": 64, "seed": 0, "held_out": True}
   fields = {"train__steps": 1, "eval_task": apart, "eval__temperature": 0}
-  command = ["/bin/python", "-m", "experiments.train", "--config.train.steps=1", "--workdir=a b"]
+  command = ["/bin/python", "/bin/lcrl-train", "--config.train.steps=1", "--workdir=a b"]
   monkeypatch.setattr("sys.orig_argv", command)
   monkeypatch.setattr("sys.argv", command[2:3])  # the commands take overrides out of it
   summary = loop.train(changed(**fields), tmp_path, method="an idea")
@@ -63,7 +63,7 @@ def test_the_report_says_what_was_measured_on_what(finished_run, tmp_path, capsy
   assert summary["evaluation"]["temperature"] == 0
   report = (tmp_path / "report.md").read_text()
   assert report.startswith("# an idea, 1 steps")
-  assert "python -m experiments.train --config.train.steps=1 '--workdir=a b'" in report
+  assert "lcrl-train --config.train.steps=1 '--workdir=a b'" in report
   assert "TRAINING PROMPTS" not in report
   said = capsys.readouterr().err
   assert "Temperature 0 (greedy)" in said

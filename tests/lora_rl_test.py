@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments.export import export
 from lcrl import policies
+from lcrl.commands.export import export
 from lcrl.policies import decoding, lora
 from lcrl.training import loop
 from lcrl.training.analysis.roofline import device_bytes

@@ -1,4 +1,4 @@
-"""experiments.merge: folders in and out, memory, refusals, what is measured."""
+"""lcrl.commands.merge: folders in and out, memory, refusals, what is measured."""
 
 import json
 import shutil
@@ -14,9 +14,9 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from experiments import merge as command
-from experiments.merge import merge
 from lcrl import policies
+from lcrl.commands import merge as command
+from lcrl.commands.merge import merge
 from lcrl.merging import calibration, signs
 from lcrl.merging.folders import Model, merge_folders, open_model
 from lcrl.policies import lora, sources
@@ -52,7 +52,7 @@ def as_float32(tensors):
 
 def test_the_command_merges_and_says_what_is_wrong_in_one_line(made, tmp_path):
   run = lambda *flags: subprocess.run(
-    [sys.executable, "-m", "experiments.merge", f"--base={made / 'base'}", *flags],
+    [sys.executable, "-m", "lcrl.commands.merge", f"--base={made / 'base'}", *flags],
     capture_output=True,
     text=True,
     cwd=ROOT,

@@ -70,7 +70,7 @@ for shape, rows in (
 EXCHANGES = """
 import sys
 import jax
-from experiments.train import join
+from lcrl.commands.train import join
 from lcrl import hosts
 process = int(sys.argv[2])
 join(sys.argv[1], 2, process)
@@ -95,7 +95,7 @@ BUSY = """
 import sys, time
 import jax, jax.numpy as jnp
 from jax.sharding import NamedSharding, PartitionSpec as P
-from experiments.train import join
+from lcrl.commands.train import join
 process = int(sys.argv[2])
 join(sys.argv[1], 2, process)
 apart = jax.devices()[::2]
@@ -136,7 +136,7 @@ assert pending
 WAITING = """
 import sys, time
 import jax
-from experiments.train import join
+from lcrl.commands.train import join
 from lcrl import hosts
 from lcrl.training.peers import watched_peers
 process = int(sys.argv[2])
@@ -177,7 +177,13 @@ def train_two(workdir, config):
     "from ml_collections import config_dict\n"
     f"def get_config():\n  return config_dict.ConfigDict({config!r})\n"
   )
-  train = ["-m", "experiments.train", f"--config={module}", f"--workdir={workdir}", "--processes=2"]
+  train = [
+    "-m",
+    "lcrl.commands.train",
+    f"--config={module}",
+    f"--workdir={workdir}",
+    "--processes=2",
+  ]
   run_two(lambda address, i: [*train, f"--coordinator={address}", f"--process={i}"])
 
 

@@ -4,8 +4,8 @@ import json
 
 import pytest
 
-from experiments import queries as command
 from lcrl import tasks
+from lcrl.commands import queries as command
 from lcrl.data import queries
 from lcrl.registry import build
 from lcrl.tasks.task import Response

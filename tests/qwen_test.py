@@ -6,8 +6,8 @@ import zipfile
 
 import pytest
 
-from experiments import qwen
 from experiments.studies.qwen_math import data, methods, run
+from lcrl.commands import qwen
 from tests.helpers.devices import limit_devices
 
 PARTS = [b"first, ", b"second"]

@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from jax.experimental.compilation_cache import compilation_cache
 
-from experiments import command, compare, evaluate, export, sweep
+from lcrl.commands import command, compare, evaluate, export, sweep
 from lcrl.training import lock, loop, remote
 from lcrl.training.checkpoint import CheckpointError, Checkpoints, verify
 from tests.helpers import evaluate_flags, stores

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from configs import crf
-from experiments.export import export
 from lcrl import losses
+from lcrl.commands.export import export
 from lcrl.evaluation import report
 from lcrl.losses import reward_model
 from lcrl.mesh import make_mesh

@@ -8,9 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments import refine, score
-from experiments import rules as command
 from lcrl import policies
+from lcrl.commands import refine, score
+from lcrl.commands import rules as command
 from lcrl.data import judged, rules, tokenizers
 from lcrl.data.layouts import Pair, read_pair
 from lcrl.mesh import make_mesh

@@ -5,8 +5,8 @@ import math
 
 import pytest
 
-from experiments import search
-from experiments.command import Experiment
+from lcrl.commands import search
+from lcrl.commands.command import Experiment
 
 LAGRANGIAN = Experiment("configs/lagrangian.py:smoke")
 FIELDS = ["reward.targets[0]", "reward.targets[1]"]

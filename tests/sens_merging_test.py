@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from experiments import merge as command
 from lcrl import policies
+from lcrl.commands import merge as command
 from lcrl.merging import arithmetic, calibration
 from lcrl.merging.folders import open_model
 from lcrl.merging.sensitivity import group_of, groups, sens_merge, sensitivity_weights

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments import export
+from lcrl.commands import export
 from lcrl.mesh import sampler_mesh
 from lcrl.sampling.engine import make_engine
 from lcrl.training import loop

@@ -10,7 +10,8 @@ import sys
 
 import pytest
 
-from experiments import command, configs, sweep
+from experiments import configs
+from lcrl.commands import command, sweep
 from lcrl.training import fields, kinds
 
 VARIANTS = configs.variants()
@@ -96,7 +97,7 @@ def test_a_sweep_ends_where_a_run_was_stopped(tmp_path):
 
 
 def train(*arguments):
-  program = [sys.executable, "-m", "experiments.train", *arguments]
+  program = [sys.executable, "-m", "lcrl.commands.train", *arguments]
   environment = os.environ | {"JAX_PLATFORMS": "cpu", "PYTHONPATH": str(configs.ROOT)}
   return subprocess.run(
     program, capture_output=True, text=True, cwd=configs.ROOT, timeout=300, env=environment

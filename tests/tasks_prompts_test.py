@@ -6,9 +6,9 @@ import pyarrow
 import pyarrow.parquet
 import pytest
 
-from experiments import evaluate as command
-from experiments.command import read_call, read_calls
 from lcrl import tasks
+from lcrl.commands import evaluate as command
+from lcrl.commands.command import read_call, read_calls
 from lcrl.evaluation import measure
 from lcrl.registry import build
 from lcrl.training import loop

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from experiments import evaluate as command
+from lcrl.commands import evaluate as command
 from lcrl.evaluation import test_time
 from lcrl.evaluation.test_time.parts import Answer
 from lcrl.training.checkpoint import Checkpoints

@@ -1,4 +1,4 @@
-"""experiments.winrate: files of judges on made-up answers, and on real ones where they are."""
+"""lcrl.commands.winrate: files of judges on made-up answers, and on real ones where they are."""
 
 import json
 import os
@@ -8,7 +8,7 @@ import types
 import numpy as np
 import pytest
 
-from experiments import winrate as command
+from lcrl.commands import winrate as command
 from lcrl.evaluation import wildbench
 from lcrl.evaluation.judgements import model_outputs, read_judged
 from lcrl.evaluation.length_controlled import Gamed, length_controlled_win_rate

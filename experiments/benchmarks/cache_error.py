@@ -22,9 +22,9 @@ import jax.numpy as jnp
 import numpy as np
 from absl import app, flags
 
-from experiments import smollm2
 from experiments.benchmarks import shapes
 from lcrl import policies
+from lcrl.commands import smollm2
 from lcrl.policies.cache import Cache, Prompts
 from lcrl.sampling.core import row_keys, sample
 

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 
 from absl import flags
 
-from experiments.train import join
+from lcrl.commands.train import join
 from lcrl.training.peers import watched_peers
 
 FLAGS = flags.FLAGS

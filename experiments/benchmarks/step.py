@@ -1,4 +1,4 @@
-"""A whole GRPO step split into its parts: sampling, verification, update. As `experiments.train`
+"""A whole GRPO step split into its parts: sampling, verification, update. As `lcrl-train`
 runs it, with random weights, tokens for text and a scorer in the real verifier's processes.
 
 python -m experiments.benchmarks.step --peer=tunix      # 64 x 8 rollouts of 96 + 96 tokens

@@ -177,7 +177,7 @@ def mixchain(*levels: Prompts) -> list[dict[str, Any]]:
   score; only of prompts that every level answers rightly and more briefly than the one before.
 
   Answers of a level are those of one model, or of one strength along an adapter
-  (`experiments.evaluate --along --strengths`). `batches.fn="progressive"` trains on the levels in
+  (`lcrl-evaluate --along --strengths`). `batches.fn="progressive"` trains on the levels in
   their order. Source: MixChain of CoT-Valve, arXiv:2502.09601; the shortest right answer of each
   level is ours.
   """

@@ -8,6 +8,7 @@ come from the student. So the log ratio is an advantage, alone or beside that of
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -45,7 +46,7 @@ def teacher_advantage(
 class Distillation(NamedTuple):
   """A teacher's share in the advantages of a loss."""
 
-  coefficient: float  # of `teacher_advantage`
+  term: Callable[[jax.Array, jax.Array, jax.Array], jax.Array]  # of arrays as `teacher_advantage`
   limit: float  # on the log ratio of a token
 
 
@@ -58,7 +59,7 @@ def reverse_kl(*, coefficient: float = 1.0, limit: float = 5.0) -> Distillation:
     limit: on the log ratio of a token, in nats.
   """
   positive(coefficient=coefficient, limit=limit)
-  return Distillation(coefficient, limit)
+  return Distillation(lambda *args: coefficient * teacher_advantage(*args, limit=limit), limit)
 
 
 def distilled_advantages(
@@ -76,10 +77,7 @@ def distilled_advantages(
   teacher = batch.rollouts.signals[TEACHER]
   own = batch.advantages if batch.advantages.ndim == mask.ndim else batch.advantages[..., None]
   # The policy did not draw what a prefix forced: the term would not be a gradient of the KL there.
-  drawn = mask & batch.rollouts.drawn
-  return own + distill.coefficient * teacher_advantage(
-    log_probs, teacher, drawn, limit=distill.limit
-  )
+  return own + distill.term(log_probs, teacher, mask & batch.rollouts.drawn)
 
 
 def distillation_fractions(

@@ -1,7 +1,7 @@
 """What the merging functions share: arrays in float32 or wider, weights of models, changes.
 
 All functions of the package work on the host, in NumPy, on one tensor at a time: a whole model is
-`jax.tree.map` over its params, or `experiments.merge` over its files.
+`jax.tree.map` over its params, or `lcrl-merge` over its files.
 """
 
 from __future__ import annotations

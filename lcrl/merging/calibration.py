@@ -246,7 +246,7 @@ def examples(
 ) -> list[Example]:
   """Rows of JSON as tokens: "prompt", a text or messages, and "response" (or "raw_text").
 
-  So the answers that `experiments.evaluate` writes are examples. Thinking ends at
+  So the answers that `lcrl-evaluate` writes are examples. Thinking ends at
   `end_of_thinking`, and starts with the response or after its "<think>".
 
   Raises:

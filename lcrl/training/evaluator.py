@@ -170,7 +170,7 @@ def make_evaluator(
     if not one.judged:
       raise ValueError(
         f"{one.name} has no verifier to evaluate a run by: name a task with one, and measure the "
-        "answers to these prompts by experiments.evaluate --task."
+        "answers to these prompts by lcrl-evaluate --task."
       )
     setup.tell(one.setup, say)
   key = step_key(model.settings.seed, EVAL_STREAM)

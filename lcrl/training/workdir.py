@@ -193,7 +193,7 @@ class Workdir:
       self.path,
       {name: summary},
       title=f"{title or name}, {len(steps)} steps",
-      command=shlex.join(["python", *sys.orig_argv[1:]]),
+      command=typed(sys.orig_argv),
       training=(steps, self.evaluations()),
       sections=[*sections, *self._ends()],
     )
@@ -231,6 +231,19 @@ def _now() -> datetime.datetime:
   # Every process renders prompts by itself; clocks that differ would give them different prompts.
   now, *_ = hosts.gather("time", int(datetime.datetime.now().timestamp()))
   return datetime.datetime.fromtimestamp(now)
+
+
+def typed(arguments: Sequence[str]) -> str:
+  """The command that started Python with these arguments.
+
+  >>> typed(["/venv/bin/python", "/venv/bin/lcrl-train", "--workdir=a b"])
+  "lcrl-train '--workdir=a b'"
+  >>> typed(["/venv/bin/python", "-m", "lcrl.commands.train"])
+  'python -m lcrl.commands.train'
+  """
+  script = pathlib.Path((*arguments, "")[1]).name
+  own = script.startswith("lcrl-")
+  return shlex.join([script, *arguments[2:]] if own else ["python", *arguments[1:]])
 
 
 def read_config(workdir: pathlib.Path) -> dict[str, Any]:

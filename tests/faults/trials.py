@@ -26,7 +26,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from experiments.train import join
+from lcrl.commands.train import join
 from lcrl.training import loop
 from lcrl.training.checkpoint import Checkpoints
 from tests.helpers import iterative_runs, pair_runs, rl_runs

@@ -1,4 +1,4 @@
-"""Flags of experiments.evaluate."""
+"""Flags of lcrl.commands.evaluate."""
 
 import types
 

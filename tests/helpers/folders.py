@@ -1,4 +1,4 @@
-"""Folders of made-up runs and evaluations, as `experiments.train` and `.evaluate` lay them out."""
+"""Folders of made-up runs and evaluations, as `lcrl-train` and `.evaluate` lay them out."""
 
 import json
 

@@ -52,7 +52,7 @@ def signalled(number, at, process):
 
 
 if __name__ == "__main__":
-  from experiments.train import join
+  from lcrl.commands.train import join
   from lcrl.training import loop
 
   address, process, jobs = sys.argv[1], int(sys.argv[2]), json.loads(sys.argv[3])

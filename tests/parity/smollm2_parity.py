@@ -9,8 +9,8 @@ import pytest
 import torch
 import transformers
 
-from experiments import smollm2
 from lcrl import policies
+from lcrl.commands import smollm2
 
 pytestmark = pytest.mark.parity
 QUESTION = "Write two sentences about the sea, and say what 17 + 25 is."

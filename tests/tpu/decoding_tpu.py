@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from experiments import fit as command
+from lcrl.commands import fit as command
 from lcrl.policies.cache import read_lengths
 from lcrl.sampling.jobs import PAGE, pages_of
 from lcrl.training.analysis import fit

@@ -8,7 +8,7 @@ import re
 import jax
 import pytest
 
-from experiments import fit as command
+from lcrl.commands import fit as command
 from lcrl.training.analysis import fit
 from lcrl.training.rl.learner import build_learner
 from lcrl.training.rl.settings import read

@@ -17,8 +17,8 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from experiments import fit
 from experiments.configs import ROOT, Variant, variants
+from lcrl.commands import fit
 from lcrl.training.analysis.roofline import GIB
 
 HERE = Path(__file__).parent
@@ -39,11 +39,11 @@ which every response is as long as it may be; a real step is slower, or shorter.
 nothing as it stands, fields that make it fit are named, for 8 devices or more; they change no
 gradient.
 
-[`experiments.fit`](../../fit.py) answers for other hardware, models and lengths, and says what to
-change:
+[`lcrl-fit`](../../../lcrl/commands/fit.py) answers for other hardware,
+models and lengths, and says what to change:
 
-    python -m experiments.fit --config=configs/laser.py:d --topology=h100:4
-    python -m experiments.fit --config=configs/laser.py:d --topology=v5p:2x2x4 --arithmetic
+    lcrl-fit --config=configs/laser.py:d --topology=h100:4
+    lcrl-fit --config=configs/laser.py:d --topology=v5p:2x2x4 --arithmetic
 
 Without `--arithmetic` it compiles the step for TPUs. The last table compares both.
 """
@@ -78,7 +78,7 @@ def changed(name: str, place: Place) -> dict[str, Any]:
 
 
 def facts(name: str, place: Place) -> dict[str, Any]:
-  """What `experiments.fit` calculates for a variant."""
+  """What `lcrl-fit` calculates for a variant."""
   return _facts(name, place.topology, json.dumps(place.changes))
 
 

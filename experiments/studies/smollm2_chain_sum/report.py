@@ -18,7 +18,7 @@ RUNS = {
   "laser, seed 1": "laser/seed1",
   "naive": "naive/seed0",
 }
-COMMAND = "python -m experiments.train --config=configs/smollm2_chain_sum_laser.py --workdir=runs/a"
+COMMAND = "lcrl-train --config=configs/smollm2_chain_sum_laser.py --workdir=runs/a"
 
 
 def main() -> None:

@@ -20,12 +20,12 @@ def converting_command(row: Mapping[str, Any]) -> str:
   """A sentence to append to an error; empty for a row of no known layout.
 
   >>> converting_command({"conversations": []})
-  ' `python -m experiments.data conversations --from=FILE --out=NEW` converts this layout.'
+  ' `lcrl-data conversations --from=FILE --out=NEW` converts this layout.'
   >>> converting_command({"prompt": "1 + 2?"})
   ''
   """
   for columns, name in _LAYOUTS:
     if all(column in row for column in columns):
-      command = f"python -m experiments.data {name} --from=FILE --out=NEW"
+      command = f"lcrl-data {name} --from=FILE --out=NEW"
       return f" `{command}` converts this layout."
   return ""

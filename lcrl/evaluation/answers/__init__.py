@@ -1,6 +1,6 @@
 """Measures of an answers file, by name: functions of its rows.
 
-`experiments.evaluate --measures` and `experiments.measures` name them and their arguments; `report`
+`lcrl-evaluate --measures` and `lcrl-measures` name them and their arguments; `report`
 reads and writes files, `rows` says what a row has.
 """
 
