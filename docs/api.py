@@ -8,6 +8,7 @@ import types
 from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any
 
+from docs.pages import table
 from docs.reference import Entry, by_module, entries, module_doc, named, of_papers, uses
 from docs.text import inline, markdown
 
@@ -61,8 +62,8 @@ def _body(entry: Entry) -> Iterator[str]:
   yield markdown(entry.doc, _links(entry.home, own))
   if inspect.isclass(entry.value):
     yield from _members(entry.value)
-  if method := of_papers().get(id(entry.value)):
-    yield f"Part of {method.name}: {method.paper}."
+  if several := of_papers().get(id(entry.value)):
+    yield f"In {', '.join(f'{method.name} ({method.paper})' for method in several)}."
   if use := uses().get(id(entry.value)):
     where = f"configs/{use.variant.argument}"
     text = f"c.{use.section} = {written(use.spec)}"
@@ -129,29 +130,24 @@ def _short(value: Any, most: int = 200) -> str:
   return text if len(text) <= most else text[: most - 3] + "..."
 
 
+INDEX = """# Reference
+
+{count} public names: all that a module of `lcrl` lists in its `__all__`. Bare functions take and
+return arrays. A function that returns a `Stage` makes what a config names, and shows such a section.
+
+{modules}
+
+```{{toctree}}
+:hidden:
+
+{names}
+```
+"""
+
+
 def index() -> str:
   """The page with the modules, their first lines and how many names each shows."""
-  rows = []
-  for name, shown in by_module().items():
-    title = module_doc(name).partition("\n\n")[0]
-    rows.append(f"| [{name}]({name}.md) | {len(shown)} | {inline(' '.join(title.split()))} |")
-  return "\n".join(
-    [
-      "# Reference",
-      "",
-      f"{len(entries())} public names: all that a module of `lcrl` lists in its `__all__`. The bare",
-      "functions take and return arrays. A function that returns a `Stage` makes what a config names;",
-      "its example is a section of a config.",
-      "",
-      "| module | names | about |",
-      "|---|---:|---|",
-      *rows,
-      "",
-      "```{toctree}",
-      ":hidden:",
-      "",
-      *by_module(),
-      "```",
-      "",
-    ]
-  )
+  about = lambda name: inline(" ".join(module_doc(name).partition("\n\n")[0].split()))
+  rows = [(f"[{n}]({n}.md)", str(len(shown)), about(n)) for n, shown in by_module().items()]
+  modules = table(("module", "names", "about"), rows)
+  return INDEX.format(count=len(entries()), modules=modules, names="\n".join(by_module()))

@@ -1,5 +1,7 @@
-"""The page of all methods, from the data of METHODS.md and of the configs on pairs. `methods.js` adds
-its filter."""
+"""The page of all methods, from the data of METHODS.md and of the configs on pairs.
+
+`methods.js` adds its filter.
+"""
 
 from __future__ import annotations
 
@@ -52,8 +54,8 @@ HEAD = """# Methods
 
 - **slots** are the stages that set a method apart.
 - **needs** are what it learns from, and the signals that its stages read.
-- **tier** says how the paper was read: {tiers}. Methods on pairs have no tier: `Source` in their config
-  says what was read.
+- **tier** says how the paper was read: {tiers}. Methods on pairs have no tier: `Source` in their
+  config says what was read.
 - **checked** tells whose values the functions are compared with.
 - **testbed** is accuracy at mean tokens on short sums, from a strong and from a weak start, at the
   method's best coefficient: [the study](studies/testbed.md).
@@ -66,18 +68,17 @@ def page(out: Path) -> str:
   """The Markdown of the page; configs are copied to `out`."""
   for path in {f"configs/{variant.stem}.py" for variant in configs.variants().values()}:
     pages.copied(path, out)
-  rows = [*map(_row, methods.methods()), *_on_pairs()]
+  measured = methods._measured()
+  rows = [*(_row(method, measured) for method in methods.methods()), *_on_pairs()]
   tiers = "; ".join(
     f"**{name}** {text[0].lower()}{text[1:].split('.')[0]}" for name, text in methods.TIERS.items()
   )
-  lines = [f"| {' | '.join(row)} |" for row in (COLUMNS, ("---",) * len(COLUMNS), *rows)]
   head = HEAD.format(count=len(rows), tiers=tiers)
-  return f"{head}\n{{.methods}}\n" + "\n".join(lines) + "\n"
+  return f"{head}\n{{.methods}}\n{pages.table(COLUMNS, rows)}\n"
 
 
-def _row(method: methods.Method) -> tuple[str, ...]:
+def _row(method: methods.Method, measured: Mapping[str, str]) -> tuple[str, ...]:
   variant = configs.variants().get(method.key)
-  measured = _measured().get(methods.TESTBED_NAMES.get(method.key, method.key), "not run")
   slots = {SLOT[name.partition(".")[0]] for name in method.functions}
   return (
     method.name,
@@ -89,12 +90,8 @@ def _row(method: methods.Method) -> tuple[str, ...]:
     ", ".join(map(_function, method.functions)),
     _config(variant) if variant else "none",
     _label(golden_entries.checked(method.goldens)),
-    measured,
+    measured.get(methods.TESTBED_NAMES.get(method.key, method.key), "not run"),
   )
-
-
-def _measured() -> Mapping[str, str]:
-  return methods._measured()
 
 
 def _on_pairs() -> Iterator[tuple[str, ...]]:

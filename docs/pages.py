@@ -33,6 +33,7 @@ INCLUDED = {
 }
 PAGES = INCLUDED | {"README.md": "index", "METHODS.md": "methods"}
 LINK = re.compile(r"(!?)\[((?:[^\[\]]|\[[^\]]*\])*)\]\(([^)\s]+)\)")
+CODE = re.compile(r"(^ *```.*?^ *```|^    .*?$|`[^`\n]*\]\([^`\n]*`)", re.DOTALL | re.MULTILINE)
 LARGEST = 400_000  # bytes of a linked file that the site offers
 
 
@@ -67,8 +68,7 @@ def relinked(text: str, path: str, page: str, out: Path) -> str:
       return f"![{label}](/files/{found})" if image else download(label, found)
     return f"{label} (`{found}`)"
 
-  code = re.split(r"(^ *```.*?^ *```|^    .*?$)", text, flags=re.DOTALL | re.MULTILINE)
-  return "".join(part if i % 2 else LINK.sub(link, part) for i, part in enumerate(code))
+  return "".join(part if i % 2 else LINK.sub(link, part) for i, part in enumerate(CODE.split(text)))
 
 
 def copied(path: str, out: Path) -> None:

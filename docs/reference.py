@@ -62,7 +62,10 @@ class Entry(NamedTuple):
 def entries() -> dict[str, Entry]:
   """All public names, by path, a module's names together and in the order of its `__all__`."""
   modules = [m.name for m in pkgutil.walk_packages(lcrl.__path__, "lcrl.")]
-  modules = ["lcrl", *(name for name in modules if not name.endswith("__main__"))]
+  modules = [
+    "lcrl",
+    *(name for name in modules if not re.search(r"__main__|^lcrl\.commands", name)),
+  ]
   found: dict[Any, Entry] = {}
   for home in sorted(modules, key=lambda name: (name.count("."), name)):
     module = importlib.import_module(home)
@@ -129,8 +132,8 @@ def uses() -> dict[int, Use]:
           for name in registry.names(spec):
             function = getattr(place.module, name, None)
             found[id(function)].append(Use(variant, section, spec))
-  own = {id(f): method.key for method in methods.methods() for f in method.functions.values()}
-  rank = lambda key: lambda use: (use.variant.name != own.get(key), len(repr(use.spec)))
+  own = {key: {method.key for method in several} for key, several in of_papers().items()}
+  rank = lambda key: lambda use: (use.variant.name not in own.get(key, ()), len(repr(use.spec)))
   return {key: min(several, key=rank(key)) for key, several in found.items()}
 
 
@@ -139,9 +142,13 @@ def _control(config: Mapping[str, Any]) -> Any:
 
 
 @functools.cache
-def of_papers() -> dict[int, methods.Method]:
-  """Function, by id -> a method that it sets apart (METHODS.md)."""
-  return {id(f): method for method in methods.methods() for f in method.functions.values()}
+def of_papers() -> dict[int, list[methods.Method]]:
+  """Function, by id -> the methods that it sets apart (METHODS.md)."""
+  found = defaultdict(list)
+  for method in methods.methods():
+    for function in method.functions.values():
+      found[id(function)].append(method)
+  return dict(found)
 
 
 def lacks(entry: Entry) -> Iterator[str]:

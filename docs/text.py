@@ -19,10 +19,10 @@ def _blocks(lines: list[str]) -> Iterator[tuple[str, list[str]]]:
   kind, block = "", list[str]()
   for line in [*lines, ""]:
     new = _kind(line, kind)
-    if block and not (new == kind != "label" and line.strip()):
-      if kind != "label" or not line.startswith(" "):
-        yield kind, block
-        block = []
+    goes_on = (new == kind != "label" and line.strip()) or (kind == "label" and line[:1] == " ")
+    if block and not goes_on:
+      yield kind, block
+      block = []
     if line.strip():
       kind = kind if block else new
       block.append(line)
