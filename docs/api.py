@@ -133,7 +133,7 @@ def _short(value: Any, most: int = 200) -> str:
 INDEX = """# Reference
 
 {count} public names: all that a module of `lcrl` lists in its `__all__`. Bare functions take and
-return arrays. A function that returns a `Stage` makes what a config names, and shows such a section.
+return arrays. A function that returns a `Stage` makes what a config names, and shows that section.
 
 {modules}
 

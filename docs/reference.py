@@ -23,6 +23,7 @@ from lcrl import registry
 from lcrl.training import fields
 
 EXCEPTIONS = Path(__file__).with_name("without_example.txt")
+NO_PAGE = re.compile(r"__main__$|^lcrl\.commands")  # programs: `--help` tells what they take
 ENTRY_POINTS = {"lcrl.training.loop": ("train",)}  # of modules without `__all__`
 SLOTS = ("budgets", "rewards", "filters", "advantages", "losses")
 SHAPE = re.compile(r"\[(\.\.\.|[A-Z]\w*\b|\])")  # [...], [B, G], []
@@ -62,10 +63,7 @@ class Entry(NamedTuple):
 def entries() -> dict[str, Entry]:
   """All public names, by path, a module's names together and in the order of its `__all__`."""
   modules = [m.name for m in pkgutil.walk_packages(lcrl.__path__, "lcrl.")]
-  modules = [
-    "lcrl",
-    *(name for name in modules if not re.search(r"__main__|^lcrl\.commands", name)),
-  ]
+  modules = ["lcrl", *(name for name in modules if not NO_PAGE.search(name))]
   found: dict[Any, Entry] = {}
   for home in sorted(modules, key=lambda name: (name.count("."), name)):
     module = importlib.import_module(home)
