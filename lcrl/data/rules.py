@@ -63,7 +63,11 @@ def explain(pairs: Sequence[Pair], write: Write, *, seed: int = 0) -> list[str]:
 
 
 def extract(explanations: Sequence[str], write: Write) -> list[list[str]]:
-  """The rules that each explanation relies on; none where the reply holds no list."""
+  """The rules that each explanation relies on; none where the reply holds no list.
+
+  >>> extract(["it is short"], lambda requests: ['["Be brief."]'])
+  [['Be brief.']]
+  """
   return [listed(reply) for reply in write([_asked(EXTRACT.format(text=x)) for x in explanations])]
 
 
@@ -75,6 +79,9 @@ def merge(rules: Sequence[str], write: Write, *, most: int = 20, at_once: int = 
 
   Raises:
     ValueError: there are no rules, or no progress is possible.
+
+  >>> merge(["Be brief.", "be brief"], lambda requests: ['["Be brief."]'])
+  ['Be brief.']
   """
   if not 1 <= most < at_once:
     raise ValueError(f"most must be between 1 and at_once - 1, got {most} and {at_once}.")

@@ -90,12 +90,20 @@ def of_tokens(prompts: Sequence[np.ndarray], tokenizer: Tokenizer) -> Training:
 
 
 def model_of(policy: Mapping[str, Any]) -> str:
-  """What to call the policy of a config's section."""
+  """What to call the policy of a config's section.
+
+  >>> model_of(dict(fn="pretrained", path="models/r1"))
+  'models/r1'
+  """
   return str(policy["path"]) if "path" in policy else listed(policy)
 
 
 def described(setup: Mapping[str, Any]) -> str:
-  """A setup as a sentence; what it does not say is not known."""
+  """A setup as a sentence; what it does not say is not known.
+
+  >>> described(dict(data=dict(fn="jsonl", path="data/math.jsonl"), prompts=128, samples=1))
+  'Evaluated on 128 prompts. Data: jsonl, path=data/math.jsonl. Model: not known.'
+  """
   count, samples = setup.get("prompts"), setup.get("samples") or 1
   text = f"Evaluated on {'some' if count is None else count} prompt{'' if count == 1 else 's'}"
   if samples > 1:
@@ -128,7 +136,11 @@ def warning(setup: Mapping[str, Any]) -> str | None:
 
 
 def tell(setup: Mapping[str, Any], say: Callable[[str], None] | None = None) -> None:
-  """Says both; `say` gets the lines instead of standard error."""
+  """Says both; `say` gets the lines instead of standard error.
+
+  >>> tell(dict(prompts=8, training_prompts=0, compared_with=100, of=100), print)
+  Evaluated on 8 prompts. Data: not known. Model: not known.
+  """
   say = say or to_stderr
   say(described(setup))
   if told := warning(setup):

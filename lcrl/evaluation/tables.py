@@ -32,7 +32,11 @@ Cells = tuple[list[str], list[list[str]]]  # header, rows
 
 
 def estimate(point: Mapping[str, Any], key: str) -> Estimate:
-  """One number of a summary with its interval; nan for what it lacks."""
+  """One number of a summary with its interval; nan for what it lacks.
+
+  >>> estimate(dict(accuracy=0.5, accuracy_ci=[0.4, None]), "accuracy")
+  Estimate(value=0.5, low=0.4, high=nan)
+  """
   return Estimate(*(math.nan if x is None else x for x in (point[key], *point[f"{key}_ci"])))
 
 
@@ -51,7 +55,11 @@ def _cells(row: Mapping[str, Any], prefix: str = "") -> list[str]:
 
 
 def point_cells(point: Mapping[str, Any] | None) -> list[str]:
-  """Accuracy in percent and tokens of a point, each with its interval."""
+  """Accuracy in percent and tokens of a point, each with its interval.
+
+  >>> point_cells(dict(accuracy=0.5, accuracy_ci=[0.4, 0.6], tokens=20.0, tokens_ci=[18.0, 22.0]))
+  ['50.0 [40.0, 60.0]', '20.0 [18.0, 22.0]']
+  """
   return _cells(_numbers(point))
 
 
@@ -203,7 +211,14 @@ def to_markdown(cells: Cells) -> str:
 
 
 def to_html(cells: Cells) -> str:
-  """An HTML table."""
+  """An HTML table.
+
+  >>> print(to_html((["run", "right"], [["laser", "99 %"]])))
+  <table>
+  <tr><th>run</th><th>right</th></tr>
+  <tr><td>laser</td><td>99 %</td></tr>
+  </table>
+  """
 
   def line(tag: str, texts: Sequence[str]) -> str:
     return "<tr>" + "".join(f"<{tag}>{html.escape(t)}</{tag}>" for t in texts) + "</tr>"
@@ -213,7 +228,11 @@ def to_html(cells: Cells) -> str:
 
 
 def to_csv(found: Sequence[Mapping[str, Any]]) -> str:
-  """`rows` as CSV, in full precision; empty where there is no number."""
+  """`rows` as CSV, in full precision; empty where there is no number.
+
+  >>> to_csv([dict(run="laser", accuracy=0.5), dict(run="naive", accuracy=None)]).splitlines()
+  ['run,accuracy', 'laser,0.5', 'naive,']
+  """
   text = io.StringIO()
   writer = csv.DictWriter(text, list(found[0]), lineterminator="\n")
   writer.writeheader()

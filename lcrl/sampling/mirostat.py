@@ -92,7 +92,12 @@ def mirostat_v1(tau: float, *, eta: float = 1.0, m: int = 100) -> Control:
 
 
 def mirostat_v2(tau: float, *, eta: float = 0.1) -> Control:
-  """Keeps the tokens that surprise by at most mu."""
+  """Keeps the tokens that surprise by at most mu.
+
+  >>> control = mirostat_v2(tau=3.0)
+  >>> print(control.init(jnp.zeros((1, 1), jnp.int32), jnp.ones(1, jnp.int32)))
+  [6.]
+  """
   return _mirostat(lambda mu, logits: keep_below_surprise(logits, mu), tau, eta)
 
 

@@ -40,7 +40,12 @@ class Problem(NamedTuple):
 
 
 def draw(sums: Sums, key: jax.Array, *, held_out: bool = False) -> Problem:
-  """A random problem of uniform difficulty, from the training side or from the held-out side."""
+  """A random problem of uniform difficulty, from the training side or from the held-out side.
+
+  >>> problem = draw(Sums(), jax.random.key(0))
+  >>> problem.operands.shape, bool(is_held_out(problem))
+  ((4,), False)
+  """
   count_key, key = jax.random.split(key)
   difficulty = jax.random.randint(count_key, (), sums.fewest, sums.most + 1)
   used = jnp.arange(sums.most) < difficulty
@@ -60,13 +65,21 @@ def draw(sums: Sums, key: jax.Array, *, held_out: bool = False) -> Problem:
 
 
 def rows(sums: Sums, ids: jax.Array, *, seed: int | jax.Array, held_out: bool = False) -> Problem:
-  """Rows `ids` [B] of an endless data set, independent of other draws: leaves [B, ...]."""
+  """Rows `ids` [B] of an endless data set, independent of other draws: leaves [B, ...].
+
+  >>> rows(Sums(), jnp.arange(3), seed=0).operands.shape
+  (3, 4)
+  """
   keys = jax.vmap(lambda i: jax.random.fold_in(jax.random.key(seed), i))(ids)
   return jax.vmap(functools.partial(draw, sums, held_out=held_out))(keys)
 
 
 def is_held_out(problem: Problem) -> jax.Array:
-  """A fixed quarter of all problems, by a hash. -> [] bool."""
+  """A fixed quarter of all problems, by a hash. -> [] bool.
+
+  >>> [bool(is_held_out(draw(Sums(), jax.random.key(i), held_out=True))) for i in range(2)]
+  [True, True]
+  """
   digest = problem.difficulty.astype(jnp.uint32)
   for operand in problem.operands.astype(jnp.uint32):
     digest = (digest ^ operand) * jnp.uint32(0x9E3779B1)  # wraps

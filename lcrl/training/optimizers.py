@@ -101,7 +101,13 @@ def sgd(
   warmup_steps: int = 0,
   decay_steps: int = 0,
 ) -> optax.GradientTransformation:
-  """Gradient descent after clipping the global gradient norm; see `schedule`."""
+  """Gradient descent after clipping the global gradient norm; see `schedule`.
+
+  >>> rule = sgd(learning_rate=0.5)
+  >>> update, _ = rule.update(jnp.ones(1), rule.init(jnp.ones(1)))
+  >>> print(update)
+  [-0.5]
+  """
   _check_share("momentum", momentum)
   rule = (optax.trace(momentum) if momentum else optax.identity(),)
   return _chain(clip_norm, rule, learning_rate, warmup_steps, decay_steps)

@@ -66,6 +66,10 @@ def longbench_write(rows: Rows, *, required: str = "length") -> Measured:
   Args:
     rows: answers.
     required: field of the words asked for; Chinese characters count as words.
+
+  >>> rows = [dict(prompt_id=0, sample=0, text="one two", row=dict(length=2))]
+  >>> longbench_write(rows).numbers["S_l"]
+  100.0
   """
   by_prompt(rows)
   asked = np.array([number(row, required) for row in rows])

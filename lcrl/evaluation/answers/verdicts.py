@@ -49,6 +49,10 @@ def maj_at_k(rows: Rows, *, k: tuple[int, ...] = (), extract: str = "whole") -> 
     rows: answers.
     k: numbers of answers; (): all.
     extract: the part of the text that votes, a name in `lcrl.tasks.extract`.
+
+  >>> rows = [dict(prompt_id=0, sample=i, text=x, correct=x == "7") for i, x in enumerate("797")]
+  >>> maj_at_k(rows).numbers
+  {'maj@3': 1.0, 'maj@3_ci': [None, None], 'ties@3': 0.0}
   """
   find = resolve(extractors, {"fn": extract}, field="extract")
   groups = by_prompt(rows)
@@ -79,6 +83,10 @@ def pass_until(rows: Rows, *, passes: int = 2) -> Measured:
   Args:
     rows: answers.
     passes: right answers after which drawing stops.
+
+  >>> rows = [dict(prompt_id=0, sample=i, correct=i == 1) for i in range(4)]
+  >>> pass_until(rows).numbers["PassUntil"]
+  0.25
   """
   likeliest, unbiased, draws, stopped = [], [], [], []
   for group in by_prompt(rows):
