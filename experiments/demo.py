@@ -120,7 +120,7 @@ def imitate(seed: int, sizes: Sizes) -> PyTree:
   params = POLICY.init(init_key)
   carry = params, _teacher(sizes).init(params)
   with progress(f"seed {seed}, imitation", sizes.imitation) as advance:
-    for keys in parts(jax.random.split(key, sizes.imitation), sizes):
+    for keys in parts(jax.random.split(key, sizes.imitation), of=sizes.parts):
       carry, loss = _imitate(carry, keys, sizes)
       advance(len(keys), f"loss {loss[-1]:.3f}")
   return carry[0]
@@ -150,7 +150,7 @@ def reinforce(
   prompt_ids = jnp.arange(sizes.steps * sizes.prompts).reshape(sizes.steps, sizes.prompts)
   curves = []
   with progress(f"seed {seed}, {name}", sizes.steps) as advance:
-    for ids in parts(prompt_ids, sizes):
+    for ids in parts(prompt_ids, of=sizes.parts):
       state, curve = _reinforce(REWARDS[name], state, ids, seed, sizes)
       curves.append(jax.tree.map(np.asarray, curve))
       advance(len(ids), f"right {curve.accuracy[-1]:6.1%}  tokens {curve.tokens[-1]:5.1f}")
@@ -270,9 +270,9 @@ def _stacked(curves: Sequence[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
   return {"step": curves[0]["step"], **{key: np.stack([c[key] for c in curves]) for key in keys}}
 
 
-def parts(rows: jax.Array, sizes: Sizes) -> Iterator[jax.Array]:
-  """The rows in equal parts, so that nothing compiles twice."""
-  size = max(1, len(rows) // sizes.parts)
+def parts(rows: jax.Array, *, of: int) -> Iterator[jax.Array]:
+  """The rows in `of` equal parts, so that nothing compiles twice."""
+  size = max(1, len(rows) // of)
   return (rows[i : i + size] for i in range(0, len(rows), size))
 
 

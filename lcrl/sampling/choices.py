@@ -6,6 +6,7 @@ or the size of the vocabulary, is a `Draft`: `finished` makes a `Control` of it 
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -36,6 +37,10 @@ CONTROL = "sampling.control"
 MOST_TEXTS = 100  # that stop a response: `EndReason` has one byte
 Token = int | str  # its number or its text
 Tokens = Sequence[int] | str
+
+
+# Seconds for a large vocabulary, and each engine of a run asks for the same one.
+_automaton = functools.lru_cache(maxsize=16)(automaton)
 
 
 class Vocabulary(NamedTuple):
@@ -85,7 +90,7 @@ class Vocabulary(NamedTuple):
     size = getattr(self.tokenizer, "vocab_size", self.size)
     pieces = known() if known else [text_of(i) for i in range(min(size, self.size))]
     pieces = [*pieces, *[b""] * self.size][: self.size]
-    found = automaton([text.encode() for text in texts], pieces)
+    found = _automaton(tuple(text.encode() for text in texts), tuple(pieces))
     reachable = found.reachable
     for k, text in enumerate(texts, 1):
       if k not in reachable:

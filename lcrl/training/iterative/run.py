@@ -23,7 +23,7 @@ from lcrl.training.build import build_tokenizer, ends_of, rollout_worker
 from lcrl.training.evaluator import make_evaluator
 from lcrl.training.iterative import pool as pools
 from lcrl.training.iterative.pool import Pool
-from lcrl.training.iterative.settings import Settings
+from lcrl.training.iterative.settings import COLUMNS, Settings
 from lcrl.training.memory import check_rows
 from lcrl.training.metrics import drop_after, json_line, known, values
 from lcrl.training.pairs import learner as on_pairs
@@ -201,7 +201,7 @@ def pool_metrics(pool: Pool) -> dict[str, float]:
   present, numbers = p.mask.any(-1) & ~p.teacher, {}
   sets = {"": present}
   if p.refines is not None:  # first answers, and refined ones as answers to the prompt
-    number = np.arange(present.shape[1]) * 4 // present.shape[1]
+    number = np.arange(present.shape[1]) * COLUMNS // present.shape[1]
     sets = {"": present & (number == 0), "refined/": present & (number == 1)}
   for prefix, which in sets.items():
     for name, x in (
