@@ -77,6 +77,10 @@ def problems(weak: Prompts, *, low: float = 0.25, high: float = 0.625) -> list[d
   stage that are neither solved nor hopeless.
 
   Source: Light-R1, arXiv:2503.10460 (0.25 to 0.625 of a 7B model).
+
+  >>> row = dict(prompt=[{"role": "user", "content": "1 + 1?"}], text="2", tokens=3, reference="2")
+  >>> problems({"a": [row | dict(correct=True), row | dict(correct=False)]})
+  [{'problem': '1 + 1?', 'answer': '2', 'pass_rate': 0.5}]
   """
   if not 0 <= low <= high <= 1:
     raise ValueError(f"0 <= low <= high <= 1 must hold, got {low} and {high}.")
@@ -172,6 +176,11 @@ def budget_modes(answers: Prompts, *, seed: int = 0) -> list[dict[str, Any]]:
   Thinking is cut by characters, at the end of a line. Source: Budget-Mode SFT of ThinkDial,
   arXiv:2508.18773. It has the answer written anew behind cut thinking and keeps what is right;
   here the answer stays.
+
+  >>> prompt, text = [{"role": "user", "content": "1 + 1?"}], "I add.\\nI add again.\\n</think>2"
+  >>> row = dict(prompt=prompt, text=text, correct=True, tokens=9, reference="2")
+  >>> [len(made["response"]) for made in budget_modes({"a": [row]})]
+  [29, 59, 41]
   """
   found: list[dict[str, Any]] = []
   draw = _drawn(seed)

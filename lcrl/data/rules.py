@@ -50,7 +50,12 @@ rules. Reply with a JSON list of strings and nothing else."""
 
 def explain(pairs: Sequence[Pair], write: Write, *, seed: int = 0) -> list[str]:
   """Why the chosen answer of each pair is better. Which of the two stands first is drawn by the
-  seed, since judges favour a side."""
+  seed, since judges favour a side.
+
+  >>> pair = Pair([{"role": "user", "content": "1 + 1?"}], ("2", "It is 2."))
+  >>> explain([pair], lambda requests: ["It is shorter."] * len(requests))
+  ['It is shorter.']
+  """
   swapped = np.random.default_rng(seed).random(len(pairs)) < 0.5
   requests = []
   for pair, swap in zip(pairs, swapped.tolist(), strict=True):

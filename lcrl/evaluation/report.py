@@ -54,6 +54,10 @@ def verdict(name: str, run: Mapping[str, Any], reference: Mapping[str, Any], oth
     run: its summary.
     reference: accuracy and tokens with intervals to compare with: a summary, or its start.
     other: what to call the reference.
+
+  >>> run = dict(accuracy=0.9, accuracy_ci=[0.9, 0.9], tokens=20.0)
+  >>> print(verdict("laser", run, run | dict(accuracy=0.99, tokens=40.0), "correctness")[:59])
+  **laser** spends 50 % fewer tokens than correctness (20.0 a
   """
   right, spent, before = _share(run["accuracy"]), run["tokens"], reference["tokens"]
   gap = difference(*(tables.estimate(p, "accuracy") for p in (run, reference)))

@@ -77,14 +77,24 @@ class Unread(NamedTuple):
 
 
 def of_task(task: Task) -> Training:
-  """All prompts of a task; the first ones if it makes them on demand."""
+  """All prompts of a task; the first ones if it makes them on demand.
+
+  >>> from lcrl.tasks import arithmetic
+  >>> of_task(arithmetic(size=100)).size
+  100
+  """
   prompts, size = task.prompts, len(task.prompts)
   looked = size if isinstance(prompts, list | tuple) else min(size, SCANNED)
   return Training(size, lambda: (prompt_key(prompts[i]) for i in range(looked)), prompt_key)
 
 
 def of_tokens(prompts: Sequence[np.ndarray], tokenizer: Tokenizer) -> Training:
-  """Prompts of a data set of answers, as tokens [P] each."""
+  """Prompts of a data set of answers, as tokens [P] each.
+
+  >>> from lcrl.data.tokenizers import utf8
+  >>> of_tokens([np.array([104, 105])], utf8()).size
+  1
+  """
   key = lambda prompt: tuple(tokenizer.encode(tokenizer.render(prompt.messages)))
   return Training(len(prompts), lambda: (tuple(p.tolist()) for p in prompts), key)
 
@@ -119,7 +129,11 @@ def described(setup: Mapping[str, Any]) -> str:
 
 
 def warning(setup: Mapping[str, Any]) -> str | None:
-  """What must be said of prompts that training saw; None if there is nothing to say."""
+  """What must be said of prompts that training saw; None if there is nothing to say.
+
+  >>> warning(dict(prompts=8, training_prompts=2, compared_with=100, of=100)).partition(":")[0]
+  'SOME ARE TRAINING PROMPTS'
+  """
   seen, count = setup.get("training_prompts"), setup.get("prompts")
   if seen is None:
     return "It is not known whether these prompts are training prompts: they were not compared."

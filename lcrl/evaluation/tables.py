@@ -84,6 +84,12 @@ def rows(runs: Runs, *, baseline: str) -> list[dict[str, Any]]:
   Args:
     runs: name -> summary; without "start", it did not start anywhere.
     baseline: name of the run that others are compared with; it need not be there.
+
+  >>> run = dict(accuracy=0.9, accuracy_ci=[0.8, 1.0], tokens=20.0, tokens_ci=[19.0, 21.0], seed=0)
+  >>> run |= dict(wall_s=1.0, device="CPU", commit="abc")
+  >>> found = rows({"laser": run, "correctness": run | dict(tokens=40.0)}, baseline="correctness")
+  >>> found[0]["vs_baseline_tokens_percent"], found[0]["on_front"], found[1]["on_front"]
+  (-50.0, True, False)
   """
   points = [[estimate(run, key).value for run in runs.values()] for key in ("accuracy", "tokens")]
   found = []
@@ -125,7 +131,16 @@ def signed(value: float | None, unit: str = "") -> str:
 
 
 def overview(found: Sequence[Mapping[str, Any]], *, baseline: str) -> Cells:
-  """`rows` for reading: accuracy, tokens and the changes, below the start that all share."""
+  """`rows` for reading: accuracy, tokens and the changes, below the start that all share.
+
+  >>> run = dict(accuracy=0.9, accuracy_ci=[0.8, 1.0], tokens=20.0, tokens_ci=[19.0, 21.0], seed=0)
+  >>> run |= dict(wall_s=1.0, device="CPU", commit="abc")
+  >>> found = rows({"laser": run}, baseline="correctness")
+  >>> print(to_markdown(overview(found, baseline="correctness")))
+  | run | seeds | accuracy, % | tokens |
+  |:--|--:|--:|--:|
+  | laser * | 1 | 90.0 [80.0, 100.0] | 20.0 [19.0, 21.0] |
+  """
   header, against = ["run", "seeds", "accuracy, %", "tokens"], list[str]()
   started = any(not math.isnan(row["start_accuracy"]) for row in found)
   if started:
@@ -146,7 +161,11 @@ def overview(found: Sequence[Mapping[str, Any]], *, baseline: str) -> Cells:
 
 
 def further(runs: Runs) -> Cells | None:
-  """Accuracy and tokens of each run on its further evaluation sets; None if no run has one."""
+  """Accuracy and tokens of each run on its further evaluation sets; None if no run has one.
+
+  >>> further({"laser": {}}) is None
+  True
+  """
   found = {name: run.get("tasks") or {} for name, run in runs.items()}
   names = list(dict.fromkeys(task for tasks in found.values() for task in tasks))
   if not names:

@@ -81,7 +81,12 @@ def mirostat_update(mu: jax.Array, observed: jax.Array, *, tau: float, eta: floa
 
 
 def mirostat_v1(tau: float, *, eta: float = 1.0, m: int = 100) -> Control:
-  """Keeps k + 1 tokens, with k from Zipf's law and mu; the extra one is the authors' code's."""
+  """Keeps k + 1 tokens, with k from Zipf's law and mu; the extra one is the authors' code's.
+
+  >>> control = mirostat_v1(tau=3.0)
+  >>> print(control.init(jnp.zeros((1, 1), jnp.int32), jnp.ones(1, jnp.int32)))
+  [6.]
+  """
 
   def shape(mu, logits):
     probs = -jnp.sort(-jax.nn.softmax(logits, axis=-1), axis=-1)

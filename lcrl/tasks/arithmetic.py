@@ -98,7 +98,12 @@ def answer(sums: Sums, problem: Problem) -> jax.Array:
 
 
 def prompt(sums: Sums, problem: Problem) -> tuple[jax.Array, jax.Array]:
-  """Tokens [P], padded on the right, and their number []."""
+  """Tokens [P], padded on the right, and their number [].
+
+  >>> tokens, count = prompt(Sums(), draw(Sums(), jax.random.key(0)))
+  >>> tokens.ndim, count.ndim
+  (1, 0)
+  """
   index = jnp.arange(sums.most)
   pieces = jnp.concatenate([LABEL + index[:, None], _write(problem.operands, sums.digits)], axis=1)
   used = (index < problem.difficulty)[:, None]

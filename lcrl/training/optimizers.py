@@ -88,6 +88,11 @@ def lamb(
 
   Args:
     moments: as in `adamw`.
+
+  >>> rule = lamb(learning_rate=0.5)
+  >>> update, _ = rule.update(jnp.ones(2), rule.init(jnp.ones(2)), jnp.ones(2))
+  >>> print(update.round(3))
+  [-0.5 -0.5]
   """
   rule = *_adam(b1, b2, eps, weight_decay, moments), optax.scale_by_trust_ratio()
   return _chain(clip_norm, rule, learning_rate, warmup_steps, decay_steps)

@@ -30,6 +30,10 @@ def ruler(rows: Rows, *, target: str = "target_words") -> Measured:
   Args:
     rows: answers.
     target: field of the words asked for, one of the targets of `verbosity.RULER`.
+
+  >>> text, row = "one two three four five six seven eight nine ten", dict(target_words="10")
+  >>> ruler([dict(prompt_id=0, sample=0, text=text, row=row)]).numbers["PM"]
+  100.0
   """
   by_prompt(rows)
   targets, words = [str(field(row, target)) for row in rows], [word_count(r["text"]) for r in rows]
@@ -93,6 +97,10 @@ def lcfo(rows: Rows, *, source: str = "source", ratio: str | None = "ratio") -> 
     rows: answers.
     source: field of the source text.
     ratio: field of the ratio asked for; None: none was.
+
+  >>> row = dict(source="one two three four", ratio=0.5)
+  >>> lcfo([dict(prompt_id=0, sample=0, text="one two", row=row)]).numbers["length ratio"]
+  0.5
   """
   pairs = []
   for group in by_prompt(rows):

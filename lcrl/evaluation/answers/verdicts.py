@@ -30,6 +30,10 @@ def pass_at_k(rows: Rows, *, k: tuple[int, ...] = (1,)) -> Measured:
   Args:
     rows: answers.
     k: numbers of answers.
+
+  >>> rows = [dict(prompt_id=0, sample=i, correct=i == 0) for i in range(2)]
+  >>> pass_at_k(rows, k=(1, 2)).numbers["pass@1"]
+  0.5
   """
   groups = [verdicts(group) for group in by_prompt(rows)]
   n, c = [len(group) for group in groups], [group.sum() for group in groups]
@@ -113,6 +117,11 @@ def best_of(rows: Rows, *, budgets: tuple[int, ...] = ()) -> Measured:
   Args:
     rows: answers.
     budgets: tokens for all answers to a prompt together, increasing.
+
+  >>> rows = [dict(prompt_id=0, sample=i, tokens=10, correct=i == 0, budget=10) for i in range(2)]
+  >>> found = best_of(rows, budgets=(10,)).numbers["by budget"]
+  >>> found["10 tokens"]["accuracy"]
+  0.5
   """
   increasing(budgets, "budgets")
   groups = by_prompt(rows)

@@ -100,7 +100,12 @@ def attention(
 
 
 def options_of(c: Config) -> dict[str, Any]:
-  """The arguments of `attention` that a model says for all its layers."""
+  """The arguments of `attention` that a model says for all its layers.
+
+  >>> from lcrl.policies import tiny
+  >>> options_of(tiny(16))
+  {'softcap': None, 'scale': 0.25, 'backend': 'auto'}
+  """
   return {"softcap": c.attention_softcap, "scale": c.attention_scale, "backend": c.attention}
 
 
