@@ -107,7 +107,7 @@ def score_tokens_sharded(
   one device.
 
   >>> from lcrl.mesh import make_mesh
-  >>> mesh = make_mesh(data=1)
+  >>> mesh = make_mesh(devices=jax.devices()[:1])
   >>> hidden, head, targets = jnp.eye(2)[None], 2 * jnp.eye(2), jnp.array([[0, 0]])
   >>> put = lambda x, *axes: jax.device_put(x, jax.NamedSharding(mesh, jax.P(*axes)))
   >>> hidden, targets = (put(x, ("data", "fsdp")) for x in (hidden, targets))

@@ -119,12 +119,6 @@ def channel_statistics(
     policy, params: the model.
     rows: sequences of tokens; all of them count alike.
     progress: hears how many sequences are done.
-
-  >>> from lcrl.policies import make, tiny
-  >>> policy = make(tiny(16))
-  >>> found = channel_statistics(policy, policy.init(jax.random.key(0)), [[3, 1, 4]])
-  >>> len(found), min(float(x.min()) for x in found.values()) >= 0
-  (14, True)
   """
   sums: dict[str, np.ndarray] = {}
   inputs = _INPUTS | (_FUSED if FAMILIES[policy.config.family].fused else {})
@@ -235,14 +229,7 @@ def _sensitivity(policy: Policy, params, tokens, count) -> jax.Array:
 def logit_distance(
   policy: Policy, one: Any, other: Any, rows: Sequence[Sequence[int]]
 ) -> np.float32:
-  """Mean distance of two models' logits: over positions of a sequence, then over sequences.
-
-  >>> from lcrl.policies import make, tiny
-  >>> policy = make(tiny(16))
-  >>> params = policy.init(jax.random.key(0))
-  >>> print(logit_distance(policy, params, params, [[3, 1, 4]]))
-  0.0
-  """
+  """Mean distance of two models' logits: over positions of a sequence, then over sequences."""
   found = [_distance(policy, one, other, _padded(tokens), len(tokens)) for tokens in rows]
   return np.float32(np.mean(found))
 

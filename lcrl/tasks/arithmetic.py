@@ -65,11 +65,7 @@ def draw(sums: Sums, key: jax.Array, *, held_out: bool = False) -> Problem:
 
 
 def rows(sums: Sums, ids: jax.Array, *, seed: int | jax.Array, held_out: bool = False) -> Problem:
-  """Rows `ids` [B] of an endless data set, independent of other draws: leaves [B, ...].
-
-  >>> rows(Sums(), jnp.arange(3), seed=0).operands.shape
-  (3, 4)
-  """
+  """Rows `ids` [B] of an endless data set, independent of other draws: leaves [B, ...]."""
   keys = jax.vmap(lambda i: jax.random.fold_in(jax.random.key(seed), i))(ids)
   return jax.vmap(functools.partial(draw, sums, held_out=held_out))(keys)
 
@@ -98,12 +94,7 @@ def answer(sums: Sums, problem: Problem) -> jax.Array:
 
 
 def prompt(sums: Sums, problem: Problem) -> tuple[jax.Array, jax.Array]:
-  """Tokens [P], padded on the right, and their number [].
-
-  >>> tokens, count = prompt(Sums(), draw(Sums(), jax.random.key(0)))
-  >>> tokens.ndim, count.ndim
-  (1, 0)
-  """
+  """Tokens [P], padded on the right, and their number []."""
   index = jnp.arange(sums.most)
   pieces = jnp.concatenate([LABEL + index[:, None], _write(problem.operands, sums.digits)], axis=1)
   used = (index < problem.difficulty)[:, None]
