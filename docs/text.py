@@ -19,7 +19,7 @@ def _blocks(lines: list[str]) -> Iterator[tuple[str, list[str]]]:
   kind, block = "", list[str]()
   for line in [*lines, ""]:
     new = _kind(line, kind)
-    goes_on = (new == kind != "label" and line.strip()) or (kind == "label" and line[:1] == " ")
+    goes_on = line.strip() and (new == kind != "label" or (kind == "label" and new != "label"))
     if block and not goes_on:
       yield kind, block
       block = []

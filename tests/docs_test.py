@@ -68,13 +68,14 @@ def test_the_reference_shows_each_name_once_with_its_parts():
 
 def test_docstrings_become_markdown():
   doc = "Price a*b of `x`:\n\n  r = a * b\n\nArgs:\n  x: [B]\n    int.\n  y: y.\n"
-  doc += "Returns: it.\n\n>>> f\n1"
+  doc += "Returns: it.\n\nSource: a paper;\nits code.\n\n>>> f\n1"
   parts = text.markdown(doc).split("\n\n")
   assert parts[0] == "Price a\\*b of `x`:"
   assert parts[1] == "```text\nr = a * b\n```"
   assert parts[3] == "- `x`: \\[B\\] int.\n- `y`: y."
   assert parts[4] == "**Returns**: it."
-  assert parts[5] == "```pycon\n>>> f\n1\n```"
+  assert parts[5] == "**Source**: a paper; its code."
+  assert parts[6] == "```pycon\n>>> f\n1\n```"
 
 
 @functools.cache
