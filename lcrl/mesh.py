@@ -22,6 +22,7 @@ RULES = {
   "heads": "tensor",
   "kv_heads": "tensor",
   "mlp": "tensor",
+  "experts": "tensor",
   "embed": "fsdp",
 }
 

@@ -105,7 +105,8 @@ class Rollouts:
   prompt_ids: jax.Array  # [B] int32, row of the data set
   difficulty: jax.Array  # [B] int32, as the task counts it
   budget: Budget
-  signals: dict[str, jax.Array]  # [B], [B, G] or [B, G, T], what only some methods need
+  # [B], [B, G] or [B, G, T], what only some methods need; experts are [B, G, T, layers, k]
+  signals: dict[str, jax.Array]
   undrawn: jax.Array | None = None  # [B, G, T] bool, in the mask but not drawn; None: all were
   forced: jax.Array | None = None  # [B, G, T] bool, a control forced them; None: nothing forces
   end: jax.Array | None = None  # [B, G] int8, an EndReason; None: an end token or the cap
@@ -170,6 +171,8 @@ class TokenScores:
   entropy: jax.Array | None = None  # [B, G, T] nats, over the whole vocabulary
   log_sum_sq: jax.Array | None = None  # [B, G, T], log of the sum of squared probabilities
   logits_at: jax.Array | None = None  # [B, G, T], the raw logit of the token
+  # [B, G, T], what the token before adds to the load-balance loss of experts
+  balance: jax.Array | None = None
 
 
 @_record

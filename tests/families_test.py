@@ -61,6 +61,8 @@ def test_log_probs_of_the_sampler_are_those_of_the_update(slots):
     ("olmo2-7b", "triton", None, None),
     ("olmo3-7b", "triton", None, "window"),
     ("smollm3-3b", "triton", None, None),
+    ("qwen3-30b-a3b", "triton", None, None),
+    ("mixtral-8x7b", "triton", None, None),
     ("phi3-mini-4k", "xla", "head_dim=96", "head_dim=96"),
     ("phi4-14b", "triton", None, None),
   ],

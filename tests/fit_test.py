@@ -205,6 +205,7 @@ def test_well_known_shapes_have_their_published_sizes():
   published |= {"gemma2-2b": 2_614_341_888, "gemma2-27b": 27_227_128_320}
   published |= {"gemma3-270m": 268_098_176, "gemma3-1b": 999_885_952}
   published |= {"olmo2-7b": 7_298_617_344, "smollm3-3b": 3_075_098_624}
+  published |= {"qwen3-30b-a3b": 30_532_122_624, "mixtral-8x7b": 46_702_792_704}
   published |= {"phi3-mini-4k": 3_821_079_552, "phi4-14b": 14_659_507_200}
   published |= {"mistral-7b": 7_241_732_096, "r1-distill-qwen-1.5b": 1_777_088_000}
   assert {name: count(SHAPES[name]) for name in published} == published

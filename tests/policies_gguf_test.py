@@ -20,10 +20,16 @@ from lcrl.policies.gguf_layouts import own_fields
 from tests.helpers.gguf_files import FIXTURES, _vocabulary, _write
 
 
-@pytest.mark.parametrize("name", ["llama_linear", "qwen2", "qwen3"])
-def test_logits_are_those_of_the_folder(name, tmp_path):
+@pytest.mark.parametrize(
+  "name, apart",
+  [
+    *((name, False) for name in ("llama_linear", "qwen2", "qwen3", "qwen3_moe", "mixtral")),
+    ("mixtral", True),
+  ],
+)
+def test_logits_are_those_of_the_folder(name, apart, tmp_path):
   stored = np.load(FIXTURES / "models" / name / "logits.npz")
-  policy, params = policies.load(_write(tmp_path / "model.gguf", name))
+  policy, params = policies.load(_write(tmp_path / "model.gguf", name, apart=apart))
   got = policy.apply(params, jnp.asarray(stored["tokens"]))
   np.testing.assert_allclose(got, stored["logits"], rtol=0, atol=1e-4)
 
@@ -59,6 +65,25 @@ def test_gguf_files_leave_the_scale_of_the_largest_gemma_to_the_reader():
   assert own_fields(Fields({}, ""), "gemma3", raw)["query_pre_attn_scalar"] == 168
   smaller = own_fields(Fields({}, ""), "gemma3", raw | {"num_hidden_layers": 48})
   assert smaller["query_pre_attn_scalar"] == 128
+
+
+def test_experts_are_dequantised_one_by_one(tmp_path):
+  kind = gguf.GGMLQuantizationType.Q8_0
+  path = _write(tmp_path / "model.gguf", "mixtral", quantize=kind)
+  _, params = policies.load(path)
+  _, want = policies.load(FIXTURES / "models" / "mixtral")
+  got, want = (p["layers"]["experts"]["gate"] for p in (params, want))
+  assert 0 < np.abs(got - want).max() / np.abs(want).max() < 0.01
+  whole = read_file(path).tensors["blk.1.ffn_gate_exps.weight"]
+  np.testing.assert_array_equal(whole.parts()[2].values(), got[1, 2].T)
+
+
+@pytest.mark.parametrize(
+  "count, message", [(3, "3.w1.weight has no place"), (5, "4.w1.weight is missing")]
+)
+def test_a_file_with_other_experts_than_it_says_is_named(count, message, tmp_path):
+  with pytest.raises(ValueError, match=message):
+    policies.load(_write(tmp_path / "model.gguf", "mixtral", expert_count=count))
 
 
 @pytest.mark.parametrize("kind, error", [("Q8_0", 0.01), ("Q4_1", 0.1), ("F16", 1e-3)])

@@ -154,6 +154,51 @@ def test_a_config_that_does_not_fit_is_named(changes, message, tmp_path):
     policies.load(folder)
 
 
+@pytest.mark.parametrize(
+  "changes, message",
+  [
+    ({"decoder_sparse_step": 2}, "decoder_sparse_step=2 is not supported, only 1"),
+    ({"mlp_only_layers": [1]}, r"mlp_only_layers=\[1\] is not supported"),
+    (
+      {"shared_expert_intermediate_size": 16},
+      "shared_expert_intermediate_size=16 is not supported",
+    ),
+    (
+      {"use_sliding_window": True, "sliding_window": 4},
+      "sliding_window=4 is not supported for qwen3",
+    ),
+    ({"num_experts_per_tok": 6}, "num_experts_per_tok=6 should be a whole number from 1 to 5"),
+    ({"num_experts": 4}, "num_local_experts=5 contradicts num_experts=4"),
+    ({"num_local_experts": None}, "num_local_experts is missing"),
+    (
+      {"num_local_experts": 4},
+      r"tensor model.layers.0.mlp.experts.4.down_proj.weight has no place",
+    ),
+    ({"num_local_experts": 6}, r"tensor model.layers.0.mlp.experts.5.down_proj.weight is missing"),
+    ({"moe_intermediate_size": 8}, r"0.down_proj.weight is \[32, 16\], should be \[32, 8\]"),
+  ],
+)
+def test_experts_that_do_not_fit_are_named(changes, message, tmp_path):
+  folder = _copy("qwen3_moe", tmp_path)
+  _edit_config(folder, **changes)
+  with pytest.raises(ValueError, match=message):
+    policies.load(folder)
+
+
+def test_experts_in_old_and_new_spellings():
+  new = json.loads((MODELS / "qwen3_moe" / "config.json").read_text())
+  old = {**new, "num_experts": new["num_local_experts"]}
+  del old["num_local_experts"]
+  assert read_config(old, "") == read_config(new, "")
+  bare = {**new, "norm_topk_prob": None}
+  assert not read_config(bare, "").normalize_gates  # as transformers has it
+  noisy = json.loads((MODELS / "mixtral" / "config.json").read_text()) | {
+    "router_jitter_noise": 0.1
+  }
+  with pytest.raises(ValueError, match=r"router_jitter_noise=0.1 is not supported"):
+    read_config(noisy, "")
+
+
 def test_missing_files_are_named(tmp_path):
   with pytest.raises(FileNotFoundError, match=r"no model folder .*/nowhere"):
     policies.load(tmp_path / "nowhere")
@@ -196,6 +241,7 @@ def test_a_full_disk_while_saving_loses_nothing(tmp_path, monkeypatch):
     ({"windows": (4, 4)}, r"A llama folder cannot hold windows=\(4, 4\)"),
     ({"logit_softcap": 30.0}, "logit_softcap=30.0"),
     ({"family": "qwen2", "qkv_bias": True, "windows": (4, 8)}, r"windows=\(4, 8\)"),
+    ({"experts": 4, "experts_per_token": 2}, "experts=4"),
     ({"family": "gpt2"}, "family='gpt2'"),
   ],
 )

@@ -58,6 +58,14 @@ def test_beside_is_what_merged_says():
   assert np.abs(logits(lora.with_adapters, moved) - plain).max() > 0.1
 
 
+def test_experts_have_no_adapters_but_their_attention_has():
+  policy = policies.make(policies.tiny(16, experts=4, experts_per_token=2))
+  init, _ = lora.adapters(policy, rank=1, targets=("query", "out"))
+  assert {*init(jax.random.key(0))} == {"query", "out"}
+  with pytest.raises(ValueError, match="targets has 'gate', but MLPs of this model are mixtures"):
+    lora.adapters(policy, rank=1)
+
+
 @pytest.mark.parametrize(
   "options, message",
   [({"rank": 0}, "rank=0"), ({"rank": 1, "targets": ("norm",)}, "targets has 'norm'")],

@@ -21,6 +21,9 @@ VARIANTS = {
   "gemma": {"norms": "sandwich", "norm_offset": 1.0, "embed_scale": 5.0, "qk_norm": True}
   | {"windows": (3, None), "ropes": (Rope(), Rope(30.0))},
   "olmo": {"norms": "post", "qk_norm": True, "qk_norm_over": "projection"},
+  "experts": {"experts": 5, "experts_per_token": 2, "qk_norm": True},
+  "gates as they are": {"experts": 4, "experts_per_token": 3, "normalize_gates": False}
+  | {"windows": (3, None), "unroll": True},
   "without rope": {"ropes": (Rope(), NO_ROPE), "unroll": True},
 }
 

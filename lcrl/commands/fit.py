@@ -46,6 +46,9 @@ KINDS = {  # generation -> device_kind, and devices of a chip
   "v5p": ("TPU v5", 1),
   "v6e": ("TPU v6 lite", 1),
   "tpu7x": ("TPU7x", 2),
+  "t4": ("Tesla T4", 1),
+  "l4": ("NVIDIA L4", 1),
+  "a100-40": ("NVIDIA A100-SXM4-40GB", 1),
   "a100": ("NVIDIA A100-SXM4-80GB", 1),
   "h100": ("NVIDIA H100 80GB HBM3", 1),
   "h200": ("NVIDIA H200", 1),
@@ -112,7 +115,8 @@ def describe(topology: str) -> list[Any]:
   jax.config.update("jax_platforms", "cpu")  # leave alone what is attached here
   jax.config.update("jax_enable_compilation_cache", False)  # nothing here could load from it
   try:
-    return topologies.get_topology_desc(platform="tpu", topology_name=topology).devices
+    alone = {"chips_per_host_bounds": (1, 1, 1)} if chips == 1 else {}
+    return topologies.get_topology_desc(platform="tpu", topology_name=topology, **alone).devices
   except Exception as error:
     raise ValueError(f"no topology {topology!r} (is jax[tpu] installed?): {error}") from error
 

@@ -67,6 +67,9 @@ class Example(NamedTuple):
 def layers(policy: Policy, params: Any, tokens: Sequence[int]) -> Iterator[Layer]:
   """The activations of each layer in turn at one sequence of tokens.
 
+  Raises:
+    ValueError: its MLPs are mixtures of experts.
+
   >>> from lcrl.policies import make, tiny
   >>> policy = make(tiny(16))
   >>> found = list(layers(policy, policy.init(jax.random.key(0)), [3, 1, 4]))
@@ -74,6 +77,10 @@ def layers(policy: Policy, params: Any, tokens: Sequence[int]) -> Iterator[Layer
   (2, (3, 192))
   """
   c, count = policy.config, len(tokens)
+  if c.experts:
+    raise ValueError(
+      "activations of a model with experts are not measured: each sees other tokens."
+    )
   padded = _padded(tokens)
   x = embed(c, params, padded)
   ropes = rotations(c, jnp.arange(len(padded)))
@@ -97,7 +104,7 @@ def _layer(c: Config, window: int | None, params, x, rope) -> tuple[jax.Array, L
     return values, values.reshape(*x.shape[:-1], -1)
 
   variables: dict[str, Any] = {"params": params}
-  (y, values), kept = Block(c).apply(
+  (y, values, _), kept = Block(c).apply(
     variables, x, rope, attend, capture_intermediates=True, mutable=["intermediates"]
   )
   seen = lambda name: kept["intermediates"][name]["__call__"][0]

@@ -8,13 +8,16 @@ belongs here, so that both have it. flax.linen gives initialisation and names.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from lcrl.policies import experts
 from lcrl.policies.config import Config, Rope
+from lcrl.policies.experts import Routing
 
 
 class Norm(nn.Module):
@@ -112,15 +115,19 @@ class Projections(NamedTuple):
   join: Callable  # q, k, v -> heads
   gate_up: Callable  # x [..., D] -> gate, up [..., F] each
   dense: Callable  # name, x -> [..., D], for "out" and "down"
+  experts: Callable  # () -> router [D, E], and `experts.Experts`
 
 
-def layer(c: Config, do: Projections, x: jax.Array, attend: Callable) -> tuple[jax.Array, Any]:
-  """One layer, [..., D] -> [..., D], and what `attend` keeps.
+def layer(
+  c: Config, do: Projections, x: jax.Array, attend: Callable, replayed: jax.Array | None = None
+) -> tuple[jax.Array, Any, Routing | None]:
+  """One layer, [..., D] -> [..., D], what `attend` keeps, and what a router says.
 
     x += out(attend(heads(norm(x))));  x += down(act(gate(norm(x))) * up(norm(x)))
 
   `Config.norms` says whether it is so, or what is added has a norm, or both. `attend(heads) ->
-  (values, kept)` rotates queries and keys and decides what the queries see.
+  (values, kept)` rotates queries and keys and decides what the queries see. `replayed`: as in
+  `experts.route`.
   """
   before = lambda name, y: y if c.norms == "post" else do.norm(name, y)
   after = lambda name, y: y if c.norms == "pre" else do.norm(name, y)
@@ -133,8 +140,20 @@ def layer(c: Config, do: Projections, x: jax.Array, attend: Callable) -> tuple[j
     heads = do.join(q, k, v)
   values, kept = attend(heads)
   x = x + after("attention_post_norm", do.dense("out", values.reshape(*x.shape[:-1], -1)))
-  gate, up = do.gate_up(before("mlp_norm", x))
-  return x + after("mlp_post_norm", do.dense("down", gated(c, gate, up))), kept
+  added, routing = mlp(c, do, before("mlp_norm", x), replayed)
+  return x + after("mlp_post_norm", added), kept, routing
+
+
+def mlp(
+  c: Config, do: Projections, x: jax.Array, replayed: jax.Array | None = None
+) -> tuple[jax.Array, Routing | None]:
+  """What the gated MLP adds to tokens [..., D], or the experts that the router chooses."""
+  if not c.experts:
+    return do.dense("down", gated(c, *do.gate_up(x))), None
+  router, weights = do.experts()
+  count, normalize = c.experts_per_token, c.normalize_gates
+  routing = experts.route(x, router, count=count, normalize=normalize, replayed=replayed)
+  return experts.mix(x, routing, weights, partial(gated, c)).astype(x.dtype), routing
 
 
 def gated(c: Config, gate, up):
@@ -155,13 +174,47 @@ def head_logits(c: Config, hidden, head):
   return logits if c.logit_softcap is None else c.logit_softcap * jnp.tanh(logits / c.logit_softcap)
 
 
+class Router(nn.Module):
+  """The matrix [D, E] that chooses experts. It stays in its own dtype: a small error changes which
+  experts are chosen."""
+
+  experts: int
+
+  @nn.compact
+  def __call__(self, x) -> jax.Array:
+    normal = nn.initializers.variance_scaling(1.0, "fan_in", "normal")
+    named: Any = nn.with_logical_partitioning(normal, ("embed", "router"))
+    return self.param("kernel", named, (x.shape[-1], self.experts), at_least_float32(x.dtype))
+
+
+class Experts(nn.Module):
+  """The matrices of E gated MLPs, stacked."""
+
+  experts: int
+  features: int
+  gain: float
+
+  @nn.compact
+  def __call__(self, x) -> dict[str, jax.Array]:
+    shape = self.experts, x.shape[-1], self.features
+    wide, narrow = ("experts", "embed", "expert_mlp"), ("experts", "expert_mlp", "embed")
+
+    def kernel(name, names, shape, gain=1.0):
+      normal = nn.initializers.variance_scaling(gain, "fan_in", "normal", batch_axis=(0,))
+      named: Any = nn.with_logical_partitioning(normal, names)
+      return self.param(name, named, shape, at_least_float32(x.dtype))
+
+    down = kernel("down", narrow, (shape[0], shape[2], shape[1]), self.gain)
+    return {name: kernel(name, wide, shape) for name in ("gate", "up")} | {"down": down}
+
+
 class Block(nn.Module):
   """`layer` for training. `attend(q, k, v) -> (values, kept)` gets rotated queries and keys."""
 
   config: Config
 
   @nn.compact
-  def __call__(self, x, rope, attend):
+  def __call__(self, x, rope, attend, replayed=None):
     c = self.config
     depth_gain = 1 / (2 * c.layers)  # keeps the variance of the residual stream at 1
 
@@ -178,6 +231,10 @@ class Block(nn.Module):
       rows = {"out": "heads", "down": "mlp"}[name]
       return Dense(c.hidden_size, (rows, "embed"), gain=depth_gain, name=name)(y)
 
+    def router_and_experts():
+      router = Router(c.experts, name="router")(x)
+      return router, Experts(c.experts, c.mlp_size, depth_gain, name="experts")(x)
+
     do = Projections(
       norm=lambda name, y: norm(c, name=name)(y),
       heads=heads,
@@ -185,8 +242,10 @@ class Block(nn.Module):
       join=lambda *heads: heads,
       gate_up=lambda y: [Dense(c.mlp_size, ("embed", "mlp"), name=n)(y) for n in ("gate", "up")],
       dense=dense,
+      experts=router_and_experts,
     )
-    return layer(c, do, x, lambda qkv: attend(*(rotate(y, rope) for y in qkv[:2]), qkv[2]))
+    rotated = lambda qkv: attend(*(rotate(y, rope) for y in qkv[:2]), qkv[2])
+    return layer(c, do, x, rotated, replayed)
 
 
 def rotation(c: Config, positions, rope: Rope | None = None):

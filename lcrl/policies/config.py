@@ -9,7 +9,7 @@ from typing import Literal
 import jax.numpy as jnp
 import numpy as np
 
-from lcrl.values import Count
+from lcrl.values import Count, Whole
 
 
 @dataclasses.dataclass(frozen=True)
@@ -104,6 +104,9 @@ class Config:
   qk_norm: bool = False
   tied: bool = True  # the embedding is the head
   activation: str = "silu"  # of the MLP's gate, a name in block.ACTIVATIONS
+  experts: Whole = 0  # MLPs of a layer, each of mlp_size; 0: one MLP that all tokens pass
+  experts_per_token: Whole = 0  # that a token's router chooses
+  normalize_gates: bool = True  # probabilities of chosen experts are divided by their sum
   query_scale: float | None = None  # of products of queries and keys; None: 1 / sqrt(head_dim)
   windows: tuple[int | None, ...] | None = None  # per layer: a query sees that many keys; None: all
   ropes: tuple[Rope, ...] | None = None  # per layer, where they differ; None: all have `rope`
@@ -120,6 +123,16 @@ class Config:
   unroll: bool | Literal["auto"] = "auto"  # no scan: keeps without copies, compiles longer
   attention: str = "auto"  # a name in attention.BACKENDS
   decoding: str = "xla"  # a name in decoding.KERNELS
+
+  @property
+  def mlps(self) -> int:
+    """MLPs of a layer."""
+    return self.experts or 1
+
+  @property
+  def active_mlps(self) -> int:
+    """MLPs of a layer that a token passes."""
+    return self.experts_per_token or 1
 
   @property
   def attention_scale(self) -> float:
@@ -156,6 +169,12 @@ class Config:
       raise ValueError(f"norms={self.norms!r} is not one of {', '.join(NORMS)}.")
     if self.qk_norm_over not in ("head", "projection"):
       raise ValueError(f"qk_norm_over={self.qk_norm_over!r} is neither head nor projection.")
+    if not 0 <= self.experts_per_token <= self.experts or (
+      self.experts and not self.experts_per_token
+    ):
+      raise ValueError(
+        f"experts_per_token={self.experts_per_token} must be from 1 to experts={self.experts}."
+      )
     if not self.embed_scale > 0:
       raise ValueError(f"embed_scale={self.embed_scale} must be above 0.")
     if self.query_scale is not None and not self.query_scale > 0:

@@ -23,6 +23,7 @@ from lcrl.policies.attention import attention, options_of
 from lcrl.policies.block import Projections, embed, layer, merged, norm, rotate, rotations
 from lcrl.policies.cache import Cache, Prompts, write_prompts
 from lcrl.policies.config import Config
+from lcrl.policies.experts import id_dtype
 
 PyTree = Any
 
@@ -83,14 +84,22 @@ _AXES: dict[str, dict[str, tuple[str, ...]]] = {
   "gate_up": {"kernel": ("embed", "part", "mlp")},
   "out": {"kernel": ("heads", "embed")},
   "down": {"kernel": ("mlp", "embed")},
+  "router": {"kernel": ("embed", "router")},
+  "experts": {
+    "gate": ("experts", "embed", "expert_mlp"),
+    "up": ("experts", "embed", "expert_mlp"),
+    "down": ("experts", "expert_mlp", "embed"),
+  },
 }
+
+_ROUTER = (jax.tree_util.DictKey("router"),)
 
 
 def unstack(c: Config, params: PyTree) -> PyTree:
-  """The sampler's copy: matrices in the dtype of the computation, vectors in their own."""
+  """The sampler's copy: matrices in the dtype of the computation, vectors and routers in theirs."""
   layers = [_fuse(c, jax.tree.map(lambda x: x[i], params["layers"])) for i in range(c.layers)]  # noqa: B023
-  cast = lambda x: x.astype(c.dtype) if x.ndim > 1 else x
-  return jax.tree.map(cast, params | {"layers": tuple(layers)})
+  cast = lambda path, x: x.astype(c.dtype) if x.ndim > 1 and path[-2:-1] != _ROUTER else x
+  return jax.tree_util.tree_map_with_path(cast, params | {"layers": tuple(layers)})
 
 
 def _fuse(c: Config, layer: PyTree) -> PyTree:
@@ -108,6 +117,8 @@ def _fuse(c: Config, layer: PyTree) -> PyTree:
     return x.astype(c.dtype)
 
   qkv = {name: heads(name) for name in layer["query"]}
+  if c.experts:
+    return kept | {"qkv": qkv}
   both = jnp.stack([layer["gate"]["kernel"], layer["up"]["kernel"]], axis=1)
   return kept | {"qkv": qkv, "gate_up": {"kernel": both}}
 
@@ -134,7 +145,7 @@ def prefill(c: Config, params, tokens, lengths, cache: Cache) -> tuple[jax.Array
     q, k, v = rotate(_queries(qkv), rope), rotate(qkv[..., -2, :], rope), qkv[..., -1, :]
     return attention(q, k, v, window=window, **options_of(c)), write_prompts(layer_cache, k, v)
 
-  x, cache = _through(c, params, tokens, cache, attend)
+  x, cache, _ = _through(c, params, tokens, cache, attend)
   last = jnp.maximum(lengths - 1, 0)[:, None, None]
   return jnp.take_along_axis(x, last, axis=1)[:, 0], cache
 
@@ -151,7 +162,8 @@ def decode(
   prompts: Prompts | None = None,
   table: jax.Array | None = None,
   read_length: int | None = None,
-) -> tuple[jax.Array, Cache]:
+  experts: bool = False,
+) -> tuple[Any, ...]:
   """One token a row: writes its key and value, and attends to them and to all before.
 
   Args:
@@ -164,7 +176,8 @@ def decode(
     prompts: what stands before the cache begins; R is a multiple of their number.
     table: [R, W] int32, the pages of each row: the cache is then a pool of pages.
     read_length: places of the cache that are read, more than any live row's `at`; None: all.
-  Returns: states [R, D], and the cache.
+    experts: gives the experts that the tokens chose, too.
+  Returns: states [R, D], and the cache; and experts [R, layers, k].
   """
   at = positions if at is None else at
   live = jnp.ones(tokens.shape, bool) if live is None else live
@@ -183,7 +196,10 @@ def decode(
     run = _over_heads(of_heads) if kernel.by_heads else of_heads
     return run((qkv, layer_cache, prompt), (ropes[kind[1]], at, live, lengths, table))
 
-  return _through(c, params, tokens, cache, attend, prompts and prompts.layers)
+  x, cache, routings = _through(c, params, tokens, cache, attend, prompts and prompts.layers)
+  if not experts:
+    return x, cache
+  return x, cache, jnp.stack([r.chosen for r in routings], axis=1).astype(id_dtype(c.experts))
 
 
 def _over_heads(run: Callable) -> Callable:
@@ -199,21 +215,25 @@ def _over_heads(run: Callable) -> Callable:
 
 
 def _through(c: Config, params, tokens, cache, attend, prompts=None):
-  """All layers and the last norm. `attend(kind, cache, prompt, qkv) -> (values, cache)`, of a layer
-  each; `kind` is one of `Config.kinds`."""
+  """All layers and the last norm; caches, and what routers say.
+
+  `attend(kind, cache, prompt, qkv) -> (values, cache)`, of a layer each; `kind` is one of
+  `Config.kinds`."""
 
   @partial(jax.jit, static_argnums=0)  # traced and lowered once, not once a layer
   def one_layer(kind, params, x, layer_cache, prompt):
-    return layer(c, _projections(c, params), x, partial(attend, kind, layer_cache, prompt))
+    do = _projections(c, params)
+    return layer(c, do, x, partial(attend, kind, layer_cache, prompt))
 
   prompts = prompts or (None,) * c.layers
-  x, new = embed(c, params, tokens), []
+  x, new, routings = embed(c, params, tokens), [], []
   for kind, weights, layer_cache, prompt in zip(
     c.kinds, params["layers"], cache, prompts, strict=True
   ):
-    x, layer_cache = one_layer(kind, weights, x, layer_cache, prompt)
+    x, layer_cache, routing = one_layer(kind, weights, x, layer_cache, prompt)
     new.append(layer_cache)
-  return _norm(c, params["norm"], x), tuple(new)
+    routings.append(routing)
+  return _norm(c, params["norm"], x), tuple(new), routings
 
 
 def _projections(c: Config, params) -> Projections:
@@ -237,6 +257,7 @@ def _projections(c: Config, params) -> Projections:
     join=lambda *parts: jnp.concatenate(parts, axis=-2),
     gate_up=gate_up,
     dense=lambda name, x: x @ params[name]["kernel"],
+    experts=lambda: (params["router"]["kernel"], params["experts"]),
   )
 
 

@@ -24,6 +24,8 @@ class Family(NamedTuple):
   full_every: int = 1
   local_rope: bool = False  # layers that slide have rotary positions of their own
   fused: bool = False  # query, key and value are one tensor, gate and up another
+  # Of families with experts: the modules of the router and of each expert's matrices.
+  experts: Mapping[str, str] = _NOTHING
 
 
 _GEMMA = {"norms": "sandwich", "norm_offset": 1.0, "activation": "gelu_tanh"}
@@ -36,6 +38,12 @@ _GEMMA_NEUTRAL = {
 }
 _OLMO = {"norms": "post", "qk_norm": True, "qk_norm_over": "projection"}
 _OLMO_UNSAID = {"rope_theta": 500_000.0, "rms_norm_eps": 1e-5}
+_QWEN_EXPERTS = {n: f"mlp.experts.{{}}.{n}_proj" for n in ("gate", "up", "down")}
+_MIXTRAL_EXPERTS = {
+  name: f"block_sparse_moe.experts.{{}}.{stored}"
+  for name, stored in (("gate", "w1"), ("up", "w3"), ("down", "w2"))
+}
+_EXPERT_READS = {"num_local_experts", "num_experts_per_tok"}
 _PHI_CODE = {  # published beside the weights; transformers has the same
   "AutoConfig": "configuration_phi3.Phi3Config",
   "AutoModelForCausalLM": "modeling_phi3.Phi3ForCausalLM",
@@ -52,6 +60,22 @@ FAMILIES = {
     {"qk_norm": True},
     {"sliding_window": 4096, "head_dim": 128},
     sliding="later",
+  ),
+  "qwen3_moe": Family(
+    "Qwen3MoeForCausalLM",
+    {"qk_norm": True},
+    {"norm_topk_prob": False},
+    frozenset(_EXPERT_READS | {"num_experts", "moe_intermediate_size", "norm_topk_prob"}),
+    {"decoder_sparse_step": (1,), "mlp_only_layers": ([],)},
+    experts=_QWEN_EXPERTS | {"router": "mlp.gate"},
+  ),
+  "mixtral": Family(
+    "MixtralForCausalLM",
+    unsaid={"rope_theta": 1e6, "rms_norm_eps": 1e-5},
+    reads=frozenset(_EXPERT_READS),
+    neutral={"router_jitter_noise": (0.0,)},
+    sliding="all",
+    experts=_MIXTRAL_EXPERTS | {"router": "block_sparse_moe.gate"},
   ),
   "gemma2": Family(
     "Gemma2ForCausalLM",

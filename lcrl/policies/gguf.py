@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -84,7 +84,10 @@ def read_gguf(path: Path) -> tuple[dict[str, Any], Tensors]:
   """
   meta, found = open_gguf(path)
   raw, layout = _config(Fields(meta, str(path)), found)
-  named = {_hf_name(name, layout): t for name, t in found.items() if name != "rope_freqs.weight"}
+  found = {name: t for name, t in found.items() if name != "rope_freqs.weight"}
+  if experts := FAMILIES[raw["model_type"]].experts:
+    found = {new: t for name, whole in found.items() for new, t in _apart(name, whole, experts)}
+  named = {_hf_name(name, layout): t for name, t in found.items()}
   shapes = {name: t.shape for name, t in named.items()}
 
   def read(name: str, index) -> np.ndarray:
@@ -219,6 +222,19 @@ def _hf_name(name: str, layout: Layout) -> str:
   if len(module) == 1 and module[0] in _TOP:
     return f"{_TOP[module[0]]}.{leaf}"
   return name
+
+
+def _apart(name: str, tensor: Tensor, modules: Mapping[str, str]) -> Iterator[tuple[str, Tensor]]:
+  """Experts of a layer are one tensor, or in old files `blk.3.ffn_gate.7.weight`, one each."""
+  found = re.fullmatch(r"blk\.(\d+)\.ffn_(gate_inp|gate|up|down)(_exps|\.\d+)?\.weight", name)
+  if found is None:
+    yield name, tensor
+    return
+  layer, matrix, which = found.groups()
+  module = modules["router" if matrix == "gate_inp" else matrix]
+  parts = tensor.parts() if which == "_exps" else {(which or "")[1:]: tensor}
+  for i, part in parts.items():
+    yield f"model.layers.{layer}.{module.format(i)}.weight", part
 
 
 def _rotate_half_order(rows: np.ndarray, heads: int) -> np.ndarray:

@@ -43,6 +43,10 @@ class Tensor(NamedTuple):
     """Dequantised, in `shape`."""
     return gguf.quants.dequantize(self.data, self.kind).reshape(self.shape)
 
+  def parts(self) -> dict[Any, Tensor]:
+    """The tensors along its first axis."""
+    return {i: Tensor(self.kind, self.shape[1:], x) for i, x in enumerate(self.data)}
+
 
 class File(NamedTuple):
   fields: dict[str, Any]

@@ -53,7 +53,7 @@ _HARMLESS = re.compile(  # nothing that the forward pass computes with
   top_k | top_p | typical_p | repetition_penalty | length_penalty | no_repeat_ngram_size |
   encoder_no_repeat_ngram_size | bad_words_ids | num_return_sequences | remove_invalid_values |
   exponential_decay_length_penalty | suppress_tokens | begin_suppress_tokens
-  | cache_implementation
+  | cache_implementation | output_router_logits | router_aux_loss_coef
   | dual_chunk_attention_config  # read by vLLM alone, of the 1M models of Qwen2.5
   | _.* | unsloth_.* | transformers.* | .*_token | .*_token_ids? | .*_dropout | .*_pdrop
   """,
@@ -88,6 +88,7 @@ def read_config(raw: Mapping[str, Any], where: str, **runtime: Any) -> Config:
     raise c.refuse("num_attention_heads", f"is not a multiple of num_key_value_heads={kv_heads}")
   if head_dim < 2 or head_dim % 2:
     raise ValueError(f"{where}: head_dim={head_dim} must be even for rotary positions.")
+  by_experts = "moe_intermediate_size" in FAMILIES[family].reads
   windows = read_windows(c, family, layers)
   rope, ropes = read_ropes(c, family, windows)
   return Config(
@@ -98,7 +99,7 @@ def read_config(raw: Mapping[str, Any], where: str, **runtime: Any) -> Config:
     heads=heads,
     kv_heads=kv_heads,
     head_dim=head_dim,
-    mlp_size=c.whole("intermediate_size"),
+    mlp_size=c.whole("moe_intermediate_size" if by_experts else "intermediate_size"),
     rope=rope,
     norm_eps=c.positive("rms_norm_eps", own.get("rms_norm_eps", 1e-6)),
     tied=c.flag("tie_word_embeddings", own.get("tie_word_embeddings", False)),
@@ -107,6 +108,7 @@ def read_config(raw: Mapping[str, Any], where: str, **runtime: Any) -> Config:
     max_length=c.whole("max_position_embeddings", 2048),
     **FAMILIES[family].fixed,
     **(_read_gemma(c, family, hidden, head_dim) if family.startswith("gemma") else {}),
+    **(_read_experts(c, family) if FAMILIES[family].experts else {}),
     **runtime,
   )
 
@@ -136,6 +138,7 @@ def write_config(config: Config) -> Json:
     "tie_word_embeddings": c.tied,
     **write_layers(c),
     **(_write_gemma(c) if c.family.startswith("gemma") else {}),
+    **(_write_experts(c) if FAMILIES[c.family].experts else {}),
   }
   options = {name: getattr(c, name) for name in OPTIONS}
   back = read_config(raw, "config.json", **options)
@@ -184,3 +187,29 @@ def _write_gemma(c: Config) -> Json:
     "attn_logit_softcapping": c.attention_softcap,
     "final_logit_softcapping": c.logit_softcap,
   }
+
+
+def _read_experts(c: Fields, family: str) -> dict[str, Any]:
+  first, *others = sorted(FAMILIES[family].reads & {"num_experts", "num_local_experts"})
+  if c.values.get(first) is None and others:
+    first, others = others[0], [first]
+  count = c.whole(first)
+  for other in others:
+    if c.whole(other, count) != count:
+      raise c.refuse(other, f"contradicts {first}={count}")
+  return {
+    "experts": count,
+    "experts_per_token": c.whole("num_experts_per_tok", most=count),
+    "normalize_gates": c.flag(
+      "norm_topk_prob", FAMILIES[family].unsaid.get("norm_topk_prob", True)
+    ),
+  }
+
+
+def _write_experts(c: Config) -> Json:
+  raw: Json = {"num_experts_per_tok": c.experts_per_token, "num_local_experts": c.experts}
+  if "moe_intermediate_size" in FAMILIES[c.family].reads:
+    raw["num_experts"] = raw.pop("num_local_experts")
+    raw |= {"moe_intermediate_size": c.mlp_size, "norm_topk_prob": c.normalize_gates}
+    raw["intermediate_size"] = c.active_mlps * c.mlp_size  # of dense layers, of which it has none
+  return raw

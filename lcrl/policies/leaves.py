@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from typing import Any
 
 import jax
+import numpy as np
 
 from lcrl.policies.families import FAMILIES
 from lcrl.policies.transformer import Policy
@@ -45,14 +47,14 @@ _FUSED = {  # by families that store several matrices as the rows of one
 class Leaf:
   """Where one leaf of the tree stands on disk."""
 
-  names: tuple[str, ...]  # one per layer, if stacked
-  stacked: bool
+  names: tuple[str, ...]  # of its tensors, those of the last stacked axis beside each other
+  stacked: tuple[int, ...]  # its leading axes: () for one tensor, layers, or layers and experts
   transposed: bool
   rows: tuple[int, int, int] | None = None  # the first, the last, and how many the tensor has
 
   def shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
     """That of each tensor on disk, from the leaf's."""
-    shape = shape[1:] if self.stacked else shape
+    shape = shape[len(self.stacked) :]
     shape = shape[::-1] if self.transposed else shape
     return shape if self.rows is None else (self.rows[2], *shape[1:])
 
@@ -60,7 +62,8 @@ class Leaf:
 def stored_leaves(policy: Policy) -> PyTree:
   """A `Leaf` for each leaf of the params tree."""
   c = policy.config
-  modules = _MODULES if c.norms == "pre" else _MODULES | _MODULES_AFTER
+  experts = FAMILIES[c.family].experts
+  modules = {**_MODULES, **({} if c.norms == "pre" else _MODULES_AFTER), **experts}
   rows = {"query": c.heads * c.head_dim, "gate": c.mlp_size, "up": c.mlp_size}
   rows |= dict.fromkeys(("key", "value"), c.kv_heads * c.head_dim)
   fused: dict[str, tuple[str, tuple[int, int, int]]] = {}
@@ -72,14 +75,18 @@ def stored_leaves(policy: Policy) -> PyTree:
 
   def locate(path, _):
     keys = tuple(key.key for key in path)
-    transposed = keys[-1] in ("kernel", "head")
+    transposed = keys[-1] in ("kernel", "head") or "experts" in keys
     if keys in TOP:
-      return Leaf((TOP[keys],), False, transposed)
+      return Leaf((TOP[keys],), (), transposed)
     _, module, leaf = keys
+    if module == "experts":
+      stacked = c.layers, c.experts
+      name = f"model.layers.{{}}.{experts[leaf]}.weight"
+      return Leaf(tuple(itertools.starmap(name.format, np.ndindex(*stacked))), stacked, transposed)
     stored, part = fused.get(module, (modules[module], None))
     name = f"{stored}.{'bias' if leaf == 'bias' else 'weight'}"
     names = tuple(f"model.layers.{i}.{name}" for i in range(c.layers))
-    return Leaf(names, True, transposed, part)
+    return Leaf(names, (c.layers,), transposed, part)
 
   is_names = lambda x: isinstance(x, tuple)
   return jax.tree_util.tree_map_with_path(locate, policy.axes, is_leaf=is_names)

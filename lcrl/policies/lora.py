@@ -31,9 +31,14 @@ def adapters(policy: Policy, *, rank: int, targets: Sequence[str] = EVERYWHERE):
   """
   if unknown := [name for name in targets if name not in EVERYWHERE]:
     raise ValueError(f"targets has {unknown[0]!r}, which is not one of {', '.join(EVERYWHERE)}.")
+  layers = jax.eval_shape(policy.init, jax.random.key(0))["layers"]
+  if missing := [name for name in targets if name not in layers]:
+    raise ValueError(
+      f"targets has {missing[0]!r}, but MLPs of this model are mixtures of experts, for which "
+      "there are no adapters: let targets be some of query, key, value and out."
+    )
   if rank < 1:
     raise ValueError(f"rank={rank} must be at least 1.")
-  layers = jax.eval_shape(policy.init, jax.random.key(0))["layers"]
   shapes = {name: layers[name]["kernel"].shape for name in targets}
 
   def init(key: jax.Array) -> PyTree:

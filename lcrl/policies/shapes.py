@@ -11,6 +11,12 @@ from lcrl.policies.families import FAMILIES
 _sized: Any = Config  # a tuple of sizes stands for the first seven fields
 _llama = functools.partial(Config, family="llama", norm_eps=1e-5)
 _qwen2 = functools.partial(Config, family="qwen2", rope=Rope(1e6), qkv_bias=True, max_length=32768)
+_qwen3_moe = functools.partial(
+  _sized, family="qwen3_moe", rope=Rope(1e6), qk_norm=True, max_length=40960, tied=False
+)
+_mixtral = functools.partial(
+  _sized, family="mixtral", rope=Rope(1e6), norm_eps=1e-5, tied=False, experts_per_token=2
+)
 _qwen3 = functools.partial(Config, family="qwen3", rope=Rope(1e6), qk_norm=True, max_length=40960)
 
 
@@ -55,6 +61,14 @@ SHAPES = {
   ),
   "qwen3-4b": _qwen3(151936, 2560, 36, 32, 8, 128, 9728),
   "qwen3-8b": _qwen3(151936, 4096, 36, 32, 8, 128, 12288, tied=False),
+  "qwen3-30b-a3b": _qwen3_moe(
+    *(151936, 2048, 48, 32, 4, 128, 768), experts=128, experts_per_token=8
+  ),
+  "qwen3-235b-a22b": _qwen3_moe(
+    *(151936, 4096, 94, 64, 4, 128, 1536), experts=128, experts_per_token=8
+  ),
+  "mixtral-8x7b": _mixtral(32000, 4096, 32, 32, 8, 128, 14336, experts=8, max_length=32768),
+  "mixtral-8x22b": _mixtral(32768, 6144, 56, 48, 8, 128, 16384, experts=8, max_length=65536),
   "llama3-8b": _llama(
     128256, 4096, 32, 32, 8, 128, 14336, tied=False, rope=Rope(5e5), max_length=8192
   ),

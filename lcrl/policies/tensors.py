@@ -1,7 +1,7 @@
 """The params tree as the named tensors of a Hugging Face folder, and back.
 
-A kernel is [in, out] here and [out, in] there; a stack of layers is one leaf here and one tensor
-per layer there.
+A kernel is [in, out] here and [out, in] there; a stack of layers, or of the experts of layers, is
+one leaf here and one tensor per layer and expert there.
 """
 
 from __future__ import annotations
@@ -66,10 +66,10 @@ def assemble(policy: Policy, tensors: Tensors, dtype, shardings: PyTree = None) 
 
 def disassemble(policy: Policy, params: PyTree) -> Iterator[tuple[str, int, Callable]]:
   """(name, bytes, function that fetches the tensor), in the order of the tree."""
-  parts: dict[str, list[tuple[Leaf, jax.Array, int]]] = {}
+  parts: dict[str, list[tuple[Leaf, jax.Array, tuple[int, ...]]]] = {}
   for leaf, x in zip(jax.tree.leaves(stored_leaves(policy)), jax.tree.leaves(params), strict=True):
-    for layer, name in enumerate(leaf.names):
-      parts.setdefault(name, []).append((leaf, x, layer))
+    for place, name in zip(np.ndindex(*leaf.stacked), leaf.names, strict=True):
+      parts.setdefault(name, []).append((leaf, x, place))
   for name, found in parts.items():
     size = sum(x.nbytes // len(leaf.names) for leaf, x, _ in found)
     yield name, size, functools.partial(_fetch, sorted(found, key=lambda part: part[0].rows or ()))
@@ -154,17 +154,25 @@ def _check_memory(expected: dict[str, tuple[int, ...]], tensors: Tensors, dtype)
 
 def _read(tensors: Tensors, leaf: Leaf, dtype, index: Index) -> np.ndarray:
   """The part `index` of a leaf."""
-  names = leaf.names
-  if leaf.stacked:
-    names, index = names[index[0]], index[1:]
+  depth = len(leaf.stacked)
+  stack: Any = np.array(leaf.names, object).reshape(leaf.stacked)
+  names = stack[(*index[:depth], ...)]
+  index = index[depth:]
   index = index[::-1] if leaf.transposed else index
   if leaf.rows is not None:
     first, end, _ = leaf.rows
     start, stop, _ = index[0].indices(end - first)
     index = (slice(first + start, first + stop), *index[1:])
-  parts = [_finite(tensors, name, index, dtype) for name in names]
-  parts = [part.T for part in parts] if leaf.transposed else parts
-  return np.stack(parts) if leaf.stacked else parts[0]
+  read = lambda name: _finite(tensors, name, index, dtype)
+  turn = (lambda part: part.T) if leaf.transposed else (lambda part: part)
+  one = turn(read(names.flat[0]))
+  if not leaf.stacked:
+    return one
+  whole = np.empty((names.size, *one.shape), dtype)
+  whole[0] = one
+  for place, name in enumerate(names.flat[1:], 1):
+    whole[place] = turn(read(name))
+  return whole.reshape(*names.shape, *one.shape)
 
 
 def _finite(tensors: Tensors, name: str, index: Index, dtype) -> np.ndarray:
@@ -182,8 +190,8 @@ def _finite(tensors: Tensors, name: str, index: Index, dtype) -> np.ndarray:
   return part
 
 
-def _fetch(parts: list[tuple[Leaf, jax.Array, int]]) -> np.ndarray:
+def _fetch(parts: list[tuple[Leaf, jax.Array, tuple[int, ...]]]) -> np.ndarray:
   """A tensor as it stands on disk, from the leaves that hold its rows."""
-  values = [np.asarray(x[layer] if leaf.stacked else x) for leaf, x, layer in parts]
+  values = [np.asarray(x[place]) for _, x, place in parts]
   values = [x.T if leaf.transposed else x for x, (leaf, *_) in zip(values, parts, strict=True)]
   return np.ascontiguousarray(values[0] if len(values) == 1 else np.concatenate(values))

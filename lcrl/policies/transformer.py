@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from lcrl.policies import cache, decoding
+from lcrl.policies import cache, decoding, experts
 from lcrl.policies.attention import attention, check_name, options_of, segment_spans, sequence
 from lcrl.policies.block import (
   ACTIVATIONS,
@@ -38,8 +38,14 @@ def _of_attention(primitive, *_, **params) -> bool:
   return params.get("name") == "attention" or primitive.name.startswith("dot_product_attention_fwd")
 
 
+def _of_experts(primitive, *_, **params) -> bool:
+  """Is this a product of experts?"""
+  return primitive.name == "ragged_dot_general"
+
+
+_save_both = jax.checkpoint_policies.save_from_both_policies
 _dots = jax.checkpoint_policies.dots_with_no_batch_dims_saveable
-_dots_too = jax.checkpoint_policies.save_from_both_policies(_dots, _of_attention)
+_dots_too = _save_both(_save_both(_dots, _of_attention), _of_experts)
 REMAT: dict[str, Callable[[Callable], Callable]] = {  # by what the forward pass keeps
   "none": lambda f: f,  # everything: the backward pass recomputes nothing
   "dots": partial(jax.checkpoint, policy=_dots_too),  # products and attention
@@ -62,6 +68,10 @@ class Policy:
   # params, tokens, positions?, segment_ids?, branch_ids? (see `segment_spans`) -> [..., T, D]
   hidden: Callable[..., jax.Array]
   head: Callable[[PyTree], jax.Array]  # params -> [D, V]
+  # as hidden, and counted [..., T] bool, chosen [..., T, layers, k] int? -> what hidden gives, with
+  # the chosen experts in place of the most probable where they are not below 0; and what each token
+  # adds to the load-balance loss, a mean over layers, [..., T]. See `experts.route`, `.balance`
+  hidden_and_balance: Callable[..., tuple[jax.Array, jax.Array]]
   apply: Callable[..., jax.Array]  # as hidden -> logits [..., T, V] in float32 or wider
   # params -> the same for `hidden` and `head`, ready for several passes: where layers are unrolled,
   # a tree for each, matrices in the dtype of the computation
@@ -105,6 +115,7 @@ def make(config: Config) -> Policy:
     axes=axes,
     init=jax.jit(init),
     hidden=jax.jit(partial(_hidden, config)),
+    hidden_and_balance=jax.jit(partial(_forward, config)),
     head=_head,
     apply=jax.jit(apply),
     unstack_for_grad=partial(_unstack_for_grad, config),
@@ -112,7 +123,7 @@ def make(config: Config) -> Policy:
     copy_axes=partial(decoding.copy_axes, axes),
     init_cache=partial(cache.init_cache, config),
     prefill=jax.jit(partial(decoding.prefill, config)),
-    decode=jax.jit(partial(decoding.decode, config), static_argnames="read_length"),
+    decode=jax.jit(partial(decoding.decode, config), static_argnames=("read_length", "experts")),
   )
 
 
@@ -140,31 +151,52 @@ def _map_boxes(f, tree):
   return jax.tree.map(f, tree, is_leaf=lambda x: isinstance(x, nn.LogicallyPartitioned))
 
 
-def _hidden(c: Config, params, tokens, positions=None, segment_ids=None, branch_ids=None):
+def _hidden(*args, **options):
   """Final-normed states [..., T, D]. Tokens of one segment are neighbours and see each other.
 
   On a mesh with a sequence axis, rows of segments are dealt over it, and so is the result:
   [R * n, W / n, D] for rows of W on n devices (`sequence.deal`)."""
+  return _forward(*args, **options)[0]
+
+
+def _forward(
+  c: Config,
+  params,
+  tokens,
+  positions=None,
+  segment_ids=None,
+  branch_ids=None,
+  *,
+  counted=None,
+  chosen=None,
+):
+  """What `_hidden` gives; and each token's balance [..., T], None without `counted`."""
   if positions is None:
     positions = jax.lax.broadcasted_iota(jnp.int32, tokens.shape, tokens.ndim - 1)
   spans = None if segment_ids is None else segment_spans(segment_ids, branch_ids)
   parts = 1 if spans is None else sequence.shards()
   tokens, positions = (sequence.deal(x, parts) for x in (tokens, positions))
+  counted, chosen = (x if x is None else sequence.deal(x, parts) for x in (counted, chosen))
   ropes = rotations(c, positions)
   options = options_of(c) | {"spans": spans, "parts": parts}
 
-  def layer(x, params, window, rope):
+  def layer(x, own, window, rope):
     attend = lambda q, k, v: (attention(q, k, v, window=window, **options), None)
-    return Block(c).apply({"params": params}, x, rope, attend)
+    params, replayed = own
+    found: Any = Block(c).apply({"params": params}, x, rope, attend, replayed)
+    x, _, routing = found
+    return x, None if counted is None else experts.balance(routing, counted)
 
   x = embed(c, params, tokens)
   if c.unroll is True:
-    x = _unrolled(c, layer, x, _unstack_for_grad(c, params)["layers"], ropes)
+    layers = _unstack_for_grad(c, params)["layers"]
+    each = [None if chosen is None else chosen[..., i, :] for i in range(c.layers)]
+    x, balance = _unrolled(c, layer, x, [*zip(layers, each, strict=True)], ropes)
   else:
-    cast = partial(_compute_dtype, c)
-    layers = jax.tree.map(cast, params["layers"])  # cast once, not in each pass
-    x = _scanned(c, layer, x, layers, ropes)
-  return norm(c).apply({"params": params["norm"]}, x)
+    layers = _compute_dtype(c, params["layers"])  # cast once, not in each pass
+    replayed = None if chosen is None else jnp.moveaxis(chosen, -2, 0)
+    x, balance = _scanned(c, layer, x, (layers, replayed), ropes)
+  return norm(c).apply({"params": params["norm"]}, x), None if counted is None else balance.mean(0)
 
 
 def _scanned(c: Config, layer, x, layers, ropes):
@@ -180,7 +212,7 @@ def _scanned(c: Config, layer, x, layers, ropes):
     rope = table if which is None else jax.tree.map(lambda x: x[which], table)
     return layer(x, params, uniform if window is None else window, rope)
 
-  return jax.lax.scan(REMAT[c.remat](one), x, (layers, windows, which))[0]
+  return jax.lax.scan(REMAT[c.remat](one), x, (layers, windows, which))
 
 
 def _unrolled(c: Config, layer, x, layers, ropes):
@@ -189,9 +221,11 @@ def _unrolled(c: Config, layer, x, layers, ropes):
     kind: jax.jit(REMAT[c.remat](partial(layer, window=kind[0], rope=ropes[kind[1]])))
     for kind in dict.fromkeys(c.kinds)
   }
+  found = []
   for kind, params in zip(c.kinds, layers, strict=True):
-    x, _ = run[kind](x, params)
-  return x
+    x, balance = run[kind](x, params)
+    found.append(balance)
+  return x, None if found[0] is None else jnp.stack(found)
 
 
 def _unstack_for_grad(c: Config, params):
@@ -199,14 +233,16 @@ def _unstack_for_grad(c: Config, params):
     return params
   # The gradient of `split` is one concatenation; that of indexing is a padded array for each layer.
   split = lambda w: [y[0] for y in jax.lax.split(w, (1,) * c.layers)]
-  leaves, names = jax.tree.flatten(jax.tree.map(partial(_compute_dtype, c), params["layers"]))
+  leaves, names = jax.tree.flatten(_compute_dtype(c, params["layers"]))
   layers = tuple(jax.tree.unflatten(names, one) for one in zip(*map(split, leaves), strict=True))
   return {**params, "layers": layers}
 
 
 def _compute_dtype(c: Config, stacked):
-  """Matrices of stacked layers in the dtype of the computation; vectors in their own."""
-  return stacked.astype(c.dtype) if stacked.ndim > 2 else stacked
+  """Stacked layers, their matrices in the dtype of the computation; vectors and routers in their
+  own."""
+  cast = lambda x: x.astype(c.dtype) if x.ndim > 2 else x
+  return {n: x if n == "router" else jax.tree.map(cast, x) for n, x in stacked.items()}
 
 
 def _head(params):

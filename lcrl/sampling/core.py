@@ -27,6 +27,7 @@ import jax.numpy as jnp
 
 from lcrl.policies.block import head_logits
 from lcrl.policies.cache import Prompts
+from lcrl.policies.experts import id_dtype
 from lcrl.sampling import pages, triton_draw
 from lcrl.sampling.draw import draw, log_probs, tile
 from lcrl.sampling.jobs import Job, PyTree, plan
@@ -44,6 +45,8 @@ class Samples(NamedTuple):
   truncated: jax.Array  # [R] bool, the cap ended it
   end: jax.Array | None = None  # [R] int8, an EndReason; None: an end token or the cap
   cut: jax.Array | None = None  # [R] bool, the thinking met its budget; None: there is none
+  # [R, N, layers, k] int, experts that the token before each token chose; None: they are not kept
+  experts: jax.Array | None = None
 
 
 class Ends(NamedTuple):
@@ -70,6 +73,7 @@ class Slots(NamedTuple):
   mask: jax.Array  # [R, N] bool
   log_probs: jax.Array  # [R, N] float32
   ends: Ends | None = None
+  experts: jax.Array | None = None  # [R, N, layers, k] int, as in `Samples`; -1: none
 
 
 def row_keys(key: jax.Array, index: jax.Array, group_size: int) -> jax.Array:
@@ -186,6 +190,7 @@ def samples(s: Slots, end_ids: tuple[int, ...]) -> Samples:
     truncated=~at_token() if ends is None else ends.reason == EndReason.CAP,
     end=ends and ends.reason,
     cut=ends and ends.cut,
+    experts=s.experts,
   )
 
 
@@ -234,7 +239,8 @@ def _by_read_length(job: Job, s: Slots, goes_on: Callable) -> Slots:
 def _write_token(job: Job, s: Slots, read_length: int | None = None) -> Slots:
   """One token in every slot, of which none is at position `read_length` or behind it."""
   queue, rows = job.queue, len(job.queue.caps)
-  hidden, cache = job.policy.decode(
+  options = {"experts": True} if job.keeps_experts else {}
+  hidden, cache, *chosen = job.policy.decode(
     job.params,
     s.token,
     s.position,
@@ -244,6 +250,7 @@ def _write_token(job: Job, s: Slots, read_length: int | None = None) -> Slots:
     prompts=s.prompts,
     table=s.pages and s.pages.table,
     read_length=read_length,
+    **options,
   )
   row = jnp.minimum(s.row, rows - 1)  # any row will do for a free slot
   control, token, forced, log_prob = _next(job, s, hidden, row)
@@ -263,6 +270,7 @@ def _write_token(job: Job, s: Slots, read_length: int | None = None) -> Slots:
     mask=s.mask.at[position].set(~forced, mode="drop"),
     log_probs=s.log_probs.at[position].set(jnp.where(forced, 0.0, log_prob), mode="drop"),
     ends=ends,
+    experts=None if s.experts is None else s.experts.at[position].set(chosen[0], mode="drop"),
   )
 
 
@@ -344,7 +352,14 @@ def _empty_slots(job: Job) -> Slots:
     mask=jnp.zeros((rows, job.max_tokens), bool),
     log_probs=jnp.zeros((rows, job.max_tokens), jnp.float32),
     ends=ends if job.control.stops or job.control.cut else None,
+    experts=_no_experts(job) if job.keeps_experts else None,
   )
+
+
+def _no_experts(job: Job) -> jax.Array:
+  c = job.policy.config
+  shape = len(job.queue.caps), job.max_tokens, c.layers, c.experts_per_token
+  return jnp.full(shape, -1, id_dtype(c.experts))
 
 
 def _all_rows_in_slots(job: Job) -> Slots:

@@ -44,6 +44,7 @@ class Engine:
   compiler: tuple[tuple[str, Any], ...] = ()
   source: Mesh | None = None
   count_forced: bool = False
+  keeps_experts: bool = False
 
   @property
   def tells_ends(self) -> bool:
@@ -156,6 +157,7 @@ def make_engine(
   compiler: Mapping[str, Any] | None = None,
   source: Mesh | None = None,
   count_forced: bool = False,
+  keeps_experts: bool = False,
 ) -> Engine:
   """An engine for one policy.
 
@@ -177,6 +179,7 @@ def make_engine(
     compiler: options of XLA for what samples; None: the fastest.
     source: other devices, where parameters lie and are cast before they travel; None: `mesh`.
     count_forced: lengths count the tokens that a control forces.
+    keeps_experts: rollouts have the signal `policies.experts.CHOSEN`.
   """
   if max_tokens < 1:
     raise ValueError(f"max_tokens must be at least 1, got {max_tokens}.")
@@ -210,6 +213,7 @@ def make_engine(
     tuple(sorted(compiler.items())),
     source,
     count_forced,
+    keeps_experts,
   )
 
 

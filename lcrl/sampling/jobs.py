@@ -54,6 +54,7 @@ class Job(NamedTuple):
   pages: int  # of the pool
   row_pages: int  # that the longest row needs
   prompt_pages: int  # of the longest prompt
+  keeps_experts: bool = False  # that tokens chose
 
 
 def plan(
@@ -79,6 +80,7 @@ def plan(
   narrow: int | None = None,
   targets: jax.Array | None = None,
   forced: jax.Array | None = None,
+  keeps_experts: bool = False,
 ) -> Job:
   """What to sample, and how.
 
@@ -109,6 +111,7 @@ def plan(
       for a kernel, all where each further loop would be compiled for each length that is read.
     targets: [R], tokens that rows are asked for, where a control reads them; None: their caps.
     forced: [R], tokens at the end of prompts with which responses begin, likewise; None: none.
+    keeps_experts: samples tell which experts each token chose.
   """
   rows = len(tokens)
   if max_tokens < 1:
@@ -183,6 +186,7 @@ def plan(
     pages=min(pages or size * row_pages, size * row_pages),
     row_pages=row_pages,
     prompt_pages=pages_of(tokens.shape[1], page),
+    keeps_experts=keeps_experts,
   )
 
 

@@ -22,6 +22,7 @@ from jax.sharding import PartitionSpec as P
 from lcrl import policies
 from lcrl.data.rows import Rows
 from lcrl.mesh import BATCH, batch_sharding, batch_shards, param_shardings, replicated
+from lcrl.policies.experts import CHOSEN
 from lcrl.sampling import core, jobs
 from lcrl.sampling.core import PyTree, Samples, Slots
 from lcrl.sampling.pages import Pages, PoolUse
@@ -177,6 +178,7 @@ def _work(engine: Engine, work, params, rows: Rows, budget: Budget, key, bucket:
       cache_dtype=engine.cache_dtype,
       growing=engine.growing,
       expected=None if expected is None else jnp.repeat(expected, group),
+      keeps_experts=engine.keeps_experts,
       **jax.tree.map(flat, asked),
     )
     return work(job, group, *carry)
@@ -270,7 +272,10 @@ def assemble(
   counted = mask | by_control if count_forced else mask
   tokens = jnp.pad(tokens, ((0, 0), (0, 0), (0, new)))
   tokens = jnp.where(prompt, tokens, jnp.where(written, take(samples.tokens), pad_id))
-  shape = starts.shape[:2]
+  shape, signals = starts.shape[:2], {}
+  if (experts := samples.experts) is not None:
+    chosen = jnp.take_along_axis(experts, jnp.clip(at, 0, new - 1)[..., None, None], axis=2)
+    signals[CHOSEN] = jnp.where(written[..., None, None], chosen, -1)
   return Rollouts(
     tokens=tokens,
     mask=mask,
@@ -284,7 +289,7 @@ def assemble(
     prompt_ids=jnp.asarray(rows.prompt_ids),
     difficulty=jnp.asarray(rows.difficulty),
     budget=jax.tree.map(jnp.asarray, budget),
-    signals={},
+    signals=signals,
     undrawn=None if rows.counts is None else mask & ~drawn,
     forced=by_control if count_forced or samples.cut is not None else None,
     end=samples.end,

@@ -111,11 +111,14 @@ def remat_for(c: Config, work: Work) -> str:
 
 
 def residuals(c: Config) -> dict[str, int]:
-  """What the backward pass is left by each rematerialisation: numbers a token and layer."""
-  width, heads = c.hidden_size, c.heads * c.head_dim
-  products = 2 * (c.heads + c.kv_heads) * c.head_dim + 2 * c.mlp_size + 2 * width
+  """What the backward pass is left by each rematerialisation: numbers a token and layer.
+
+  For each of its experts a token is copied, and has a result of its own."""
+  width, heads, mlp = c.hidden_size, c.heads * c.head_dim, c.active_mlps * c.mlp_size
+  copied = c.experts_per_token * width
+  products = 2 * (c.heads + c.kv_heads) * c.head_dim + 2 * mlp + 2 * width + copied
   return {
-    "none": width + products + c.mlp_size + 2 * heads,
+    "none": width + products + mlp + 2 * heads + 2 * copied,
     "dots": width + products,
     "attention": width + heads,
   }
@@ -129,7 +132,7 @@ def residual_bytes(c: Config, remat: str, work: Work) -> float:
 def keeps_head(device: Device, c: Config, work: Work, needs: Collection[str]) -> bool:
   """Should the head's exponentials stay for the backward pass (`score_tokens`, keep=True)? Where it
   gains and can, and where they take at most half of what residuals leave."""
-  if device.platform != "nvidia" or c.logit_softcap or {"entropy", "log_sum_sq"} & {*needs}:
+  if not device.triton or c.logit_softcap or {"entropy", "log_sum_sq"} & {*needs}:
     return False
   exponentials = work.rows * work.length * c.vocab_size * jnp.dtype(c.dtype).itemsize
   return exponentials / work.parts <= (work.memory - residual_bytes(c, c.remat, work)) / 2

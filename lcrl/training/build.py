@@ -125,6 +125,7 @@ def build_engine(
     mesh=mesh,
     source=None if mesh is model.mesh or same_devices(mesh, model.mesh) else model.mesh,
     count_forced=sampling.count_forced,
+    keeps_experts=getattr(sampling, "replay", False) and temperature is None,
   )
   needed = pages_of(train.max_prompt_tokens + max_tokens, PAGE)
   if engine.pages is not None and engine.pages < needed:

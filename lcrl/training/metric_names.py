@@ -37,6 +37,8 @@ TABLE: dict[str, dict[str, str]] = {
     "dual_clip_fraction": "share of tokens at which the second clip of negative advantages binds",
     "teacher_kl": "KL(policy || teacher) a token, the k1 estimate; with a section `teachers`",
     "teacher_clip_fraction": "share of tokens whose log ratio of teacher and policy is cut",
+    "router/balance": "load-balance loss of the experts, before its coefficient: the number of "
+    "experts of a token if all are chosen equally often; in a policy with experts",
     "sampler_kl": "KL(sampler || policy) a token, the k1 estimate: the effect of precision, and of "
     "sampling a step ahead",
     "sampler_logp_diff": "mean absolute difference of the log-probs of sampler and policy",

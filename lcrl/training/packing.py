@@ -20,10 +20,12 @@ So the host reads them and rounds them up to one of a few sizes; each size compi
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+
+from lcrl.policies.experts import CHOSEN
 
 UNIT = 256  # scored tokens come in multiples of it, which mesh.sequence divides
 PLACE = "packed_place"  # the signal that holds a `Place`, [B, G, 4] int32
@@ -56,6 +58,8 @@ class Packed(NamedTuple):
   targets: jax.Array  # the sampled token
   kept: jax.Array  # bool, False where `targets` is padding
   fits: jax.Array  # [1] bool, False if the sizes were too small
+  # [rows, width, layers, k] int, experts that tokens chose when they were sampled; below 0: none
+  chosen: jax.Array | None = None
 
 
 def used_lengths(mask: jax.Array) -> jax.Array:
@@ -205,10 +209,24 @@ def largest_sizes(
   return rounded(Sizes(-(-rows // (width // length)), rows * (length - 1)))
 
 
+def replayed(rollouts: Any) -> jax.Array | None:
+  """Experts that each token of rows chose when they were sampled, [B, G, T, layers, k]; None where
+  rollouts do not tell."""
+  signal = rollouts.signals.get(CHOSEN)  # of the token before each token
+  return signal if signal is None else jnp.roll(signal, -1, axis=2).at[:, :, -1].set(-1)
+
+
 def pack(
-  tokens: jax.Array, mask: jax.Array, place: jax.Array, *, sizes: Sizes, width: int
+  tokens: jax.Array,
+  mask: jax.Array,
+  place: jax.Array,
+  chosen: jax.Array | None = None,
+  *,
+  sizes: Sizes,
+  width: int,
 ) -> Packed:
-  """Packs tokens and mask [b, G, T] by their `Place` [b, G, 4] from `arrange`."""
+  """Packs tokens, mask [b, G, T] and experts [b, G, T, ...] by their `Place` [b, G, 4] from
+  `arrange`."""
   group, length = tokens.shape[1:]
   tokens, mask = (x.reshape(-1, length) for x in (tokens, mask))
   row, stem, start, shared = place.reshape(-1, 4, 1).swapaxes(0, 1)
@@ -221,6 +239,11 @@ def pack(
   def put(x, empty):
     x, empty = jnp.broadcast_to(x, at.shape), jnp.broadcast_to(empty, (room,))
     return empty.astype(jnp.int32).at[at].set(x, mode="drop").reshape(sizes.rows, width)
+
+  def put_each(x):
+    empty = jnp.full((room, *x.shape[3:]), -1, x.dtype)
+    new = empty.at[at].set(x.reshape(-1, *x.shape[2:]), mode="drop")
+    return new.reshape(sizes.rows, width, *x.shape[3:])
 
   sampled = mask.at[:, 0].set(False).reshape(-1)  # nothing comes before the first token
   scored = jnp.nonzero(sampled, size=sizes.tokens, fill_value=at.size)[0]
@@ -235,6 +258,7 @@ def pack(
     targets=take(tokens)[None],
     kept=kept[None],
     fits=fits[None],
+    chosen=chosen if chosen is None else put_each(chosen),
   )
 
 

@@ -18,7 +18,7 @@ from jax.sharding import PartitionSpec as P
 
 from lcrl.mesh import BATCH, batch_shards
 from lcrl.training.dealing import Dealt
-from lcrl.training.packing import PLACE, Packed, Sizes, used_lengths
+from lcrl.training.packing import PLACE, Packed, Sizes, replayed, used_lengths
 from lcrl.types import TokenScores
 
 PyTree = Any
@@ -69,7 +69,14 @@ def find_runs(dealt: Dealt, used: jax.Array, device: jax.Array, *, width: int, g
 
 
 def fill(
-  runs: Runs, tokens: jax.Array, mask: jax.Array, piece: jax.Array, *, sizes: Sizes, width: int
+  runs: Runs,
+  tokens: jax.Array,
+  mask: jax.Array,
+  chosen: jax.Array | None,
+  piece: jax.Array,
+  *,
+  sizes: Sizes,
+  width: int,
 ) -> tuple[Packed, Source]:
   """The rows of one piece of a device, from its runs [1, K] and all rollouts [N, T]."""
   runs, room = jax.tree.map(lambda x: x[0], runs), sizes.rows * width
@@ -86,6 +93,9 @@ def fill(
   take = lambda x, empty: x.at[scored].get(mode="fill", fill_value=empty)[None]
   rows = lambda x, empty: jnp.where(inside, x, empty).reshape(sizes.rows, width)
   value = tokens[run.rollout, token]
+  if chosen is not None:
+    chosen = jnp.where(inside[:, None, None], chosen[run.rollout, token], -1)
+    chosen = chosen.reshape(sizes.rows, width, *chosen.shape[1:])
   packed = Packed(
     tokens=rows(value, 0),
     positions=rows(token, 0),
@@ -95,6 +105,7 @@ def fill(
     targets=take(value, 0),
     kept=(scored < room)[None],
     fits=(kept.sum() <= sizes.tokens)[None],
+    chosen=chosen,
   )
   return packed, Source(take(run.rollout, len(tokens)), take(token, 0))
 
@@ -143,12 +154,17 @@ class Pieces:
     # Every device holds all tokens: 5 bytes each, and no exchange of tokens for a piece.
     flat = lambda x: self._constrained(x.reshape(self._count, -1), whole)
     self._tokens, self._mask = flat(rollouts.tokens), flat(rollouts.mask)
+    told = replayed(rollouts)  # layers * k bytes more
+    if told is not None:
+      told = self._constrained(told.reshape(self._count, length, *told.shape[3:]), whole)
+    self._chosen = told
     dealt = Dealt(*flat(rollouts.signals[PLACE]).T)
     runs = partial(find_runs, dealt, used_lengths(self._mask), width=width, group=self._groups[1])
     self._runs = self._constrained(jax.vmap(runs)(jnp.arange(shards)), BATCH)
     self.count = 1 + jnp.max(dealt.row) // sizes.rows
 
-    self._fill = self._local(partial(fill, sizes=sizes, width=width), (BATCH, whole, whole, whole))
+    specs = (BATCH, *(whole,) * 4)
+    self._fill = self._local(partial(fill, sizes=sizes, width=width), specs)
     self._put, self._take = (self._local(partial(f, axes=axes), BATCH) for f in (put, take))
 
   def _constrained(self, x: PyTree, spec: P) -> PyTree:
@@ -163,7 +179,7 @@ class Pieces:
 
   def rows(self, piece: jax.Array) -> tuple[Packed, Source]:
     """The packed rows of a piece, [S * rows, width], and where their scored tokens come from."""
-    return self._fill(self._runs, self._tokens, self._mask, piece)
+    return self._fill(self._runs, self._tokens, self._mask, self._chosen, piece)
 
   def empty(self, like: TokenScores) -> TokenScores:
     """Scores [n, T] of no piece yet. `like`: scores of a piece."""

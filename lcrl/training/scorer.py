@@ -8,6 +8,7 @@ Either way the number of pieces never changes the gradient, only the memory.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -21,6 +22,8 @@ from lcrl.mesh import BATCH
 from lcrl.policies.attention import sequence, shares_prompts
 from lcrl.policies.block import at_least_float32
 from lcrl.training import packing
+from lcrl.training.balance import BALANCE
+from lcrl.training.float16 import scaled
 from lcrl.training.packing import Packed, Sizes
 from lcrl.types import Batch, PairBatch, Stage, TokenScores
 
@@ -45,31 +48,35 @@ def make_scorer(
 
   Args:
     policy: a `policies.Policy`.
-    needs: score fields besides log_probs: "entropy", "log_sum_sq", "logits_at".
+    needs: score fields besides log_probs: "entropy", "log_sum_sq", "logits_at"; and "balance" of a
+      policy with experts.
     temperature: that of the sampler, so that both describe the same distribution.
     mesh: the devices of rows and parameters; each scores its own rows with its columns of the head.
     pack: width of packed rows; score then takes `sizes`, and rollouts in the order of `arrange`.
     rows: score then takes `Packed` rows, and gives the scores of their scored tokens.
     **chunks: token_chunk, vocab_chunk of `score_tokens`; the backend decides those left out.
   """
-  fields = tuple(dict.fromkeys(("log_probs", *needs)))
+  fields = tuple(dict.fromkeys(("log_probs", *(name for name in needs if name != BALANCE))))
   platform = jax.default_backend() if mesh is None else mesh.devices.flat[0].platform
   chunks = TILES.get(platform, {}) | chunks
   vocab_size, columns, parts = policy.config.vocab_size, 1, 1
   take_scores: Callable[..., TokenScores] = score_tokens
-  hidden_of: Callable[..., jax.Array] = policy.hidden
+  alone = lambda params, _, *rows: (policy.hidden(params, *rows), None)
+  forward = policy.hidden_and_balance
+  both = lambda params, more, *rows: forward(params, *rows, counted=more[0], chosen=more[1])
+  states_of: Callable[..., tuple] = both if BALANCE in needs else alone
   local = lambda f: f
   if mesh is not None and mesh.size > 1:
     columns, parts = mesh.shape["tensor"], mesh.shape["sequence"]
     batch_axes = BATCH[0] if pack is None else sequence.CUT[0]
     take_scores = partial(score_tokens_sharded, mesh=mesh, batch_axes=batch_axes)
-    hidden_of = on_mesh(policy.hidden, mesh)
+    states_of = on_mesh(states_of, mesh)
     # Packing permutes tokens inside a device's rows only. Left to itself, XLA would gather the rows
     # of all devices for such an indexing.
     local = partial(jax.shard_map, mesh=mesh, in_specs=BATCH, out_specs=BATCH, check_vma=False)
 
-  def score_hidden(params, hidden, targets, kept):
-    return take_scores(
+  def score_hidden(params, hidden, balance, targets, kept):
+    scores = take_scores(
       hidden,
       jnp.pad(policy.head(params), ((0, 0), (0, -vocab_size % columns))),
       targets,
@@ -80,33 +87,44 @@ def make_scorer(
       soft_cap=policy.config.logit_softcap,
       **chunks,
     )
+    if balance is None:
+      return scores
+    return dataclasses.replace(scores, balance=jnp.where(kept, balance, 0))
 
   def score(params, rollouts):
-    hidden = hidden_of(params, rollouts.tokens)
+    used = packing.used_lengths(rollouts.mask)[..., None]
+    index = jax.lax.broadcasted_iota(jnp.int32, rollouts.mask.shape, rollouts.mask.ndim - 1)
+    more = index < used, packing.replayed(rollouts)
+    hidden, balance = states_of(params, more, rollouts.tokens)
     after = jnp.roll(rollouts.mask, -1, axis=-1).at[..., -1].set(False)
-    scores = score_hidden(params, hidden, jnp.roll(rollouts.tokens, -1, axis=-1), after)
+    scores = score_hidden(params, hidden, balance, jnp.roll(rollouts.tokens, -1, axis=-1), after)
     return jax.tree.map(lambda x: jnp.roll(x, 1, axis=-1), scores)  # t scores tokens[t]
 
   def score_rows(params, rows: Packed):
     branches = rows.branches if shares_prompts(policy.config.attention) else None
-    hidden = hidden_of(params, rows.tokens, rows.positions, rows.segments, branches)
+    counted = rows.segments >= 0
+    hidden, balance = states_of(
+      params, (counted, rows.chosen), rows.tokens, rows.positions, rows.segments, branches
+    )
     if mesh is None or parts == 1:
-      pick = lambda x, before: x.reshape(-1, x.shape[-1])[before[0]][None]
-      return score_hidden(params, local(pick)(hidden, rows.before), rows.targets, rows.kept)
-    shares = over_sequence(mesh, hidden, rows.before, rows.targets, rows.kept)
-    scores = score_hidden(params, *shares)
+      pick = lambda x, before: x.reshape(-1, *x.shape[2:])[before[0]][None]
+      hidden, balance = (x if x is None else local(pick)(x, rows.before) for x in (hidden, balance))
+      return score_hidden(params, hidden, balance, rows.targets, rows.kept)
+    hidden, *shares = over_sequence(mesh, hidden, rows.before, rows.targets, rows.kept)
+    if balance is not None:
+      balance = over_sequence(mesh, balance, rows.before)[0]
+    scores = score_hidden(params, hidden, balance, *shares)
     return jax.tree.map(lambda x: x.reshape(rows.targets.shape), scores)
 
   def score_packed(width: int, params, rollouts, *, sizes: Sizes):
     packed: Packed = local(partial(packing.pack, sizes=sizes, width=width))(
-      rollouts.tokens, rollouts.mask, rollouts.signals[packing.PLACE]
+      rollouts.tokens, rollouts.mask, rollouts.signals[packing.PLACE], packing.replayed(rollouts)
     )
     back = lambda x: local(packing.unpack)(x, rollouts.mask, packed.fits)
     return jax.tree.map(back, score_rows(params, packed))
 
-  if rows:
-    return score_rows
-  return score if pack is None else partial(score_packed, pack)
+  chosen: Score = score_rows if rows else score if pack is None else partial(score_packed, pack)
+  return scaled(chosen) if policy.config.dtype == "float16" else chosen
 
 
 def over_sequence(mesh: Mesh, hidden, before, *per_token):
@@ -115,17 +133,17 @@ def over_sequence(mesh: Mesh, hidden, before, *per_token):
 
   Args:
     mesh: with a sequence axis of n devices.
-    hidden: [rows * n, W / n, D], dealt.
+    hidden: [rows * n, W / n, ...], dealt.
     before: [shards, tokens], indices among the tokens of a shard's rows in order.
     per_token: [shards, tokens] each.
-  Returns: [shards * n, tokens / n, D], and [shards * n, tokens / n] each.
+  Returns: [shards * n, tokens / n, ...], and [shards * n, tokens / n] each.
   """
   parts = mesh.shape[sequence.AXIS]
 
   def pick(hidden, before, *per_token):
     own, *rest = (sequence.share(x, parts) for x in (before, *per_token))
     rows = sequence.gather(hidden, parts)
-    return rows.reshape(-1, rows.shape[-1])[own[0]][None], *rest
+    return rows.reshape(-1, *rows.shape[2:])[own[0]][None], *rest
 
   specs = sequence.CUT, *(BATCH,) * (1 + len(per_token))
   run = jax.shard_map(pick, mesh=mesh, in_specs=specs, out_specs=sequence.CUT, check_vma=False)

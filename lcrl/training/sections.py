@@ -47,6 +47,7 @@ class Verify:
 
 
 Temperature = Annotated[float, Within(0)]
+Coefficient = Annotated[float, Within(0)]
 Effort = Annotated[float, Within(1e-6)]
 
 

@@ -13,6 +13,7 @@ import optax
 
 from lcrl.losses.kl import k3_kl
 from lcrl.masked import masked_sum
+from lcrl.training import balance
 from lcrl.training.metrics import Mean, Metrics, Sum, known
 from lcrl.training.packing import Sizes
 from lcrl.training.piece_scorer import PieceScorer
@@ -106,6 +107,7 @@ def update(
     finite = jnp.isfinite(loss) & jnp.isfinite(optax.tree.norm(grads))
     metrics: Metrics = {**measure(loss, grads, scores, part)}
     metrics |= loss_metrics(recipe.loss, loss_state, scores, part)
+    metrics |= balance.metrics(scores, part)
     metrics["skipped_updates"] = Sum(1.0 - finite)
     if rate is not None:
       metrics["learning_rate"] = Mean(rate(state.step), 1.0)

@@ -2,9 +2,11 @@
 
 import functools
 import json
+import re
 from pathlib import Path
 
 import gguf
+import numpy as np
 from safetensors.numpy import load_file
 
 FIXTURES = Path(__file__).parents[1] / "fixtures"
@@ -26,7 +28,12 @@ MODULES = {
 }
 
 
-ARCHITECTURES = {"gemma3_text": "gemma3", "olmo3": "olmo2"}  # where llama.cpp has another name
+# Where llama.cpp has another name.
+ARCHITECTURES = {"gemma3_text": "gemma3", "olmo3": "olmo2", "qwen3_moe": "qwen3moe"}
+ARCHITECTURES["mixtral"] = "llama"
+EXPERT = re.compile(r"(.*)\.experts\.(\d+)\.(\w+)\.weight")
+EXPERTS = {"gate_proj": "gate", "w1": "gate", "down_proj": "down", "w2": "down"}
+EXPERTS |= {"up_proj": "up", "w3": "up"}
 AFTER = {
   "post_attention_layernorm": "post_attention_norm",
   "pre_feedforward_layernorm": "ffn_norm",
@@ -37,15 +44,29 @@ FUSED = {"self_attn.qkv_proj": "attn_qkv", "mlp.gate_up_proj": "ffn_up"}
 
 def _gguf_name(name, arch):
   name = name.replace("model.layers.", "blk.")
+  if found := EXPERT.fullmatch(name):
+    layer, i, matrix = found.groups()
+    name = f"{layer}.ffn_{EXPERTS[matrix]}.{i}.weight"
+  name = re.sub(r"(\d+)\.(mlp|block_sparse_moe)\.(ffn_|gate\.)", r"\1.\3", name)
+  name = re.sub(r"(\d+)\.gate\.weight", r"\1.ffn_gate_inp.weight", name)
   modules = MODULES | FUSED | (AFTER if arch in ("gemma2", "gemma3", "olmo2") else {})
   return functools.reduce(lambda n, pair: n.replace(*pair), modules.items(), name)
 
 
 def _write(
-  path, name, *, quantize=None, tokenizer=None, raw_type=None, divisors=None, theta=None, **meta
+  path,
+  name,
+  *,
+  quantize=None,
+  tokenizer=None,
+  raw_type=None,
+  divisors=None,
+  theta=None,
+  apart=False,
+  **meta,
 ):
   """A GGUF file of a fixture, as llama.cpp's converter lays it out; `meta` is added to its fields,
-  or takes their place."""
+  or takes their place. `apart`: each expert has tensors of its own, as in old files."""
   folder = FIXTURES / "models" / name
   raw = json.loads((folder / "config.json").read_text())
   arch = ARCHITECTURES.get(raw["model_type"], raw["model_type"])
@@ -72,6 +93,11 @@ def _write(
   for name in ("attn_logit_softcapping", "final_logit_softcapping"):
     if raw.get(name):
       out.add_float32(f"{arch}.{name}", raw[name])
+  if "num_local_experts" in raw:
+    out.add_expert_count(raw["num_local_experts"])
+    out.add_expert_used_count(raw["num_experts_per_tok"])
+  if "moe_intermediate_size" in raw:
+    out.add_expert_feed_forward_length(raw["moe_intermediate_size"])
   if arch == "gemma3":
     out.add_float32("gemma3.rope.freq_base_swa", both["sliding_attention"]["rope_theta"])
   for key, value in meta.items():
@@ -82,13 +108,14 @@ def _write(
       add.get(type(value), out.add_uint32)(key, value)
   if tokenizer:
     tokenizer(out)
-  for key, value in load_file(folder / "model.safetensors").items():
+  tensors = load_file(folder / "model.safetensors")
+  for key, value in tensors.items() if apart else _stacked(tensors).items():
     if arch.startswith("gemma") and value.ndim == 1:
       value = value + 1
     if arch in ("llama", "smollm3") and (".q_proj." in key or ".k_proj." in key):
       rows = value.reshape(heads if ".q_proj." in key else kv_heads, 2, -1, value.shape[-1])
       value = rows.swapaxes(1, 2).reshape(value.shape)
-    if quantize and value.ndim == 2 and value.shape[1] % 32 == 0:
+    if quantize and value.ndim > 1 and value.shape[-1] % 32 == 0:
       out.add_tensor(
         _gguf_name(key, arch), gguf.quants.quantize(value, quantize), raw_dtype=quantize
       )
@@ -103,6 +130,19 @@ def _write(
   out.write_tensors_to_file()
   out.close()
   return path
+
+
+def _stacked(tensors):
+  """Each matrix of a layer's experts as one tensor, which has llama.cpp's name already."""
+  stacked = {}
+  for key, value in tensors.items():
+    if found := EXPERT.fullmatch(key):
+      layer, i, matrix = found.groups()
+      stacked.setdefault(f"{layer}.ffn_{EXPERTS[matrix]}_exps.weight", {})[int(i)] = value
+    else:
+      stacked[key] = value
+  stack = lambda x: np.stack([x[i] for i in sorted(x)]) if isinstance(x, dict) else x
+  return {key: stack(x) for key, x in stacked.items()}
 
 
 def _vocabulary(out, pre="smollm", model="gpt2"):

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import torch
 import transformers
 
 from lcrl import policies
@@ -41,6 +42,21 @@ def test_transformers_reads_what_lcrl_writes(name, tmp_path):
   got = policy.apply(params, jnp.asarray(TOKENS))
   assert np.ptp(got) > 1
   np.testing.assert_allclose(got, logits(model.eval(), TOKENS), rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["qwen3_moe", "mixtral"])
+def test_the_load_balance_loss_is_that_of_transformers(name, tmp_path, monkeypatch):
+  """For one layer: transformers takes the loads of all layers together."""
+  monkeypatch.setitem(MODELS, name, (MODELS[name][0], MODELS[name][1] | {"num_hidden_layers": 1}))
+  model = random_model(name)
+  model.save_pretrained(tmp_path)
+  policy, params = policies.load(tmp_path)
+  padding = np.arange(TOKENS.shape[-1]) < np.array([[40], [25], [33]])
+  _, each = policy.hidden_and_balance(params, jnp.asarray(TOKENS), counted=jnp.asarray(padding))
+  theirs = model(
+    torch.asarray(TOKENS), attention_mask=torch.asarray(padding).long(), output_router_logits=True
+  )
+  np.testing.assert_allclose(each[padding].mean(), theirs.aux_loss.item(), rtol=1e-4)
 
 
 def test_the_text_of_a_model_that_reads_pictures(tmp_path):

@@ -24,6 +24,12 @@ class Device(NamedTuple):
   platform: str  # "cpu", "tpu", "nvidia", or another name of JAX
   capability: tuple[int, int] | None = None  # of NVIDIA; None: the device does not say
 
+  @property
+  def triton(self) -> bool:
+    """Whether kernels for NVIDIA run there."""
+    capable = (self.capability or LEAST_CAPABILITY) >= LEAST_CAPABILITY
+    return self.platform == "nvidia" and capable
+
   @classmethod
   def of(cls, mesh: Mesh | None) -> Device:
     """The devices of a mesh, or the default one."""
@@ -51,7 +57,7 @@ def choose(
     length: of a row.
     supports: the features of each back end; "xla" has all of them.
   """
-  able = device.platform != "nvidia" or (device.capability or LEAST_CAPABILITY) >= LEAST_CAPABILITY
+  able = device.platform != "nvidia" or device.triton
   names = PREFERRED.get(device.platform, ()) if able and length >= SHORTEST else ()
   return next((name for name in names if asked <= supports[name]), "xla")
 

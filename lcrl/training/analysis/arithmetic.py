@@ -29,6 +29,7 @@ from lcrl.training.analysis.roofline import (
   SIDES,
   SQUARE,
   Program,
+  active_weights,
   all_weights,
   flops,
   layer_weights,
@@ -261,10 +262,12 @@ class Memory:
     return 9 * self.sampled * (self.s.train.max_prompt_tokens + self.s.train.max_tokens)
 
   def _layer(self) -> float:
-    """Bytes that a token has in one layer: x and its norms, heads, and the MLP's three."""
+    """Bytes that a token has in one layer: x and its norms, heads, and the MLP's three. Of experts
+    each device of a tensor axis has room for all tokens, which are copied, computed and sorted."""
     c = self.c
-    wide = (3 * c.mlp_size + 2 * (c.heads + 2 * c.kv_heads) * c.head_dim) / self.tensor
-    return (4 * c.hidden_size + wide) * self.item
+    heads, mlp = 2 * (c.heads + 2 * c.kv_heads) * c.head_dim / self.tensor, 3 * c.mlp_size
+    mlp = c.active_mlps * (mlp + 3 * c.hidden_size) if c.experts else mlp / self.tensor
+    return (4 * c.hidden_size + heads + mlp) * self.item
 
   @property
   def batch(self) -> tuple[int, int]:
@@ -331,7 +334,7 @@ class Memory:
     tokens, _ = self.batch
     length = getattr(self.s, "window", 0) or self.s.built["data"]["window"]
     seen = length if length <= SQUARE else length / 2
-    layer = 2 * layer_weights(self.c) + 4 * seen * self.c.heads * self.c.head_dim
+    layer = 2 * active_weights(self.c) + 4 * seen * self.c.heads * self.c.head_dim
     head = 2 * self.c.hidden_size * self.c.vocab_size
     return tokens * ((4 if self.c.remat == "full" else 3) * layer * self.c.layers + 4 * head)
 

@@ -48,7 +48,7 @@ class Chip(NamedTuple):
   """What one device can do, by its data sheet."""
 
   memory: float  # bytes
-  flops: float  # in bfloat16, a second
+  flops: float  # in bfloat16 (T4: float16), a second
   bandwidth: float  # bytes of memory a second
   links: float  # bytes to other devices a second
 
@@ -63,6 +63,9 @@ CHIPS = {  # by device_kind
   "TPU v5": Chip(95 * GIB, 459e12, 2765e9, 600e9),
   "TPU v6 lite": Chip(32 * GIB, 918e12, 1640e9, 448e9),
   "TPU7x": Chip(96 * GIB, 1153e12, 3690e9, 600e9),  # a chip of 192 GiB is two devices
+  "Tesla T4": Chip(15 * GIB, 65e12, 300e9, 16e9),  # 16 GB, of which 15 GiB are left
+  "NVIDIA L4": Chip(22.5 * GIB, 121e12, 300e9, 32e9),
+  "NVIDIA A100-SXM4-40GB": Chip(40 * GIB, 312e12, 1555e9, 300e9),
   "NVIDIA A100-SXM4-80GB": Chip(80 * GIB, 312e12, 2039e9, 300e9),
   "NVIDIA H100 80GB HBM3": Chip(80 * GIB, 989e12, 3350e9, 450e9),
   "NVIDIA H200": Chip(141 * GIB, 989e12, 4800e9, 450e9),
@@ -129,7 +132,8 @@ def decode_loops(model: Any, engine: Any, tokens: float) -> Decoding:
 
 def flops(model: Any, tokens: float) -> dict[str, float]:
   """Floating-point operations of all devices. Per token of rows of T, with N weights in the
-  matrices of L layers, H heads of size h, D hidden size, F the MLP's, V vocabulary:
+  matrices of L layers, H heads of size h, D hidden size, F the MLP's, V vocabulary (of experts, N
+  and F have those that a token passes):
 
     a forward pass   f = 2 N + 4 T H h L      the head   e = 2 D V
     the update       3 f + 4 e + again        3 f + 3 e is the usual 6 N and attention; the head is
@@ -146,13 +150,13 @@ def flops(model: Any, tokens: float) -> dict[str, float]:
   asked, length = s.train.max_prompt_tokens, s.train.max_prompt_tokens + s.train.max_tokens
   rows = s.train.prompts * s.train.group_size
   read = s.train.prompts if shares_prompt(model) else rows
-  layer = 2 * layer_weights(c)
+  layer = 2 * active_weights(c)
   attention = lambda span: 4 * span * c.heads * c.head_dim
   seen = lambda row: row if row <= SQUARE else row / 2
   rows_attend = attention(seen(length))
   forward = (layer + rows_attend) * c.layers
   head = 2 * c.hidden_size * c.vocab_size
-  last = 2 * c.hidden_size * c.mlp_size
+  last = 2 * c.hidden_size * c.active_mlps * c.mlp_size
   dropped = {
     "none": 0,
     "attention": layer - last,
@@ -234,7 +238,14 @@ def forward_passes(model: Any) -> int:
 
 def layer_weights(c: Config) -> int:
   """Numbers in the matrices of one layer."""
-  return c.hidden_size * (2 * (c.heads + c.kv_heads) * c.head_dim + 3 * c.mlp_size)
+  return active_weights(c) + 3 * c.hidden_size * (c.mlps - c.active_mlps) * c.mlp_size
+
+
+def active_weights(c: Config) -> int:
+  """Numbers in the matrices of one layer that a token is multiplied with: all but those of experts
+  that its router does not choose."""
+  attention, mlp = 2 * (c.heads + c.kv_heads) * c.head_dim, 3 * c.active_mlps * c.mlp_size
+  return c.hidden_size * (attention + mlp + c.experts)
 
 
 def all_weights(c: Config) -> int:

@@ -28,7 +28,7 @@ from lcrl.mesh import (
 from lcrl.policies import Policy, lora, sources
 from lcrl.policies.hf import Source
 from lcrl.registry import build
-from lcrl.training import automatic, optimizers, strengths
+from lcrl.training import automatic, balance, optimizers, strengths
 from lcrl.training.automatic import rows_at_once
 from lcrl.training.layout import Layout, abstract, first_state, lay_out
 from lcrl.training.memory import check_rows, check_state
@@ -144,13 +144,18 @@ def build_learner(settings: Any, *, devices=None, hooks: ModelHooks = ACTING) ->
   if devices is None:
     check_state(mesh, (frozen, state.abstract))
   fields = tuple(name for name in stage.needs if name in SCORE_FIELDS)
+  weight = getattr(s.train, "balance", 0.0)
+  if hooks.make_scorer is make_scorer and not getattr(s.train, "strengths", False):
+    fields += balance.fields(policy, weight)
+  elif weight:
+    raise ValueError(f"train.balance={weight} does not go with train.strengths.")
   options = dict(needs=fields, mesh=mesh, pack=s.train.pack)
   score = learned_score = hooks.make_scorer(policy, **options)
   if getattr(s.train, "strengths", False):
     learned_score = strengths.make_scorer(hooks.make_scorer, policy, **options)
   step = partial(
     update,
-    recipe=Slots(stage),
+    recipe=Slots(balance.balanced(stage, weight)),
     weigh=weigh,
     optimizer=optimizer,
     micro_batches=s.train.micro_batches,

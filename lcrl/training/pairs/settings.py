@@ -11,6 +11,7 @@ from lcrl.training.pairs.losses import named_loss
 from lcrl.training.sections import (
   AUTO,
   Checkpoint,
+  Coefficient,
   Effort,
   Log,
   Lora,
@@ -44,6 +45,7 @@ class Train:
   prompts: Count = 32  # that are answered at a time
   micro_batches: Count = 1  # pieces of a batch that go through the model one after the other
   pack: Pack = AUTO  # tokens of a packed row, of several answers; None: a row an answer
+  balance: Coefficient = 0.0  # of the load-balance loss of a policy with experts
   strengths: bool = False  # adapters act on an answer as much as its score says (CoT-Valve)
 
 

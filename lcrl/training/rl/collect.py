@@ -205,13 +205,14 @@ def select_groups(pool: list[Rollouts], groups: jax.Array) -> Rollouts:
 
 
 def pad_rows(rollouts: Rollouts, length: int) -> Rollouts:
-  """Rollouts with rows of `length` positions; every [B, G, T] field is padded with zeros."""
+  """Rollouts with rows of `length` positions; fields [B, G, T] and [B, G, T, layers, k] are padded
+  with zeros."""
   short = rollouts.tokens.shape[-1]
 
   def pad(x):
-    tokens = (
-      x.ndim == 3 and x.shape[-1] == short
-    )  # embeddings of an answer have a width of their own
-    return jnp.pad(x, ((0, 0), (0, 0), (0, length - short))) if tokens else x
+    # Embeddings of an answer have a width of their own.
+    tokens = x.ndim in (3, 5) and x.shape[2] == short
+    padding = (0, 0), (0, 0), (0, length - short), *((0, 0),) * (x.ndim - 3)
+    return jnp.pad(x, padding) if tokens else x
 
   return rollouts if short == length else jax.tree.map(pad, rollouts)

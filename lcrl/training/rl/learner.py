@@ -31,7 +31,7 @@ from lcrl.mesh import (
 from lcrl.policies import Policy, sources
 from lcrl.policies.hf import Source
 from lcrl.registry import build
-from lcrl.training import automatic, optimizers
+from lcrl.training import automatic, balance, optimizers
 from lcrl.training.automatic import rows_at_once
 from lcrl.training.checkpoint import AsSaved
 from lcrl.training.layout import abstract, first_state, lay_out
@@ -116,6 +116,11 @@ def build_learner(settings: Settings, *, devices=None) -> Learner:
   pack: int | None = chosen["train.pack"]
   optimizer = optimizers.from_config(s.built["optimizer"])
   fields = tuple(name for name in recipe.loss.needs if name in SCORE_FIELDS)
+  fields += balance.fields(policy, s.train.balance)
+  if s.sampling.replay and not policy.config.experts:
+    raise ValueError("sampling.replay replays experts, of which the policy has none.")
+  replays = (balance.BALANCE,) if s.sampling.replay else ()  # the pass that takes given experts
+  recipe = recipe._replace(loss=balance.balanced(recipe.loss, s.train.balance))
   signals = recipes.signals(recipe)
   measured = tuple(name for name in SCORE_FIELDS if name in signals)
   score = _make_score(s, policy, mesh, pack, needs=fields, keep=not s.train.head_remat)
@@ -186,7 +191,7 @@ def build_learner(settings: Settings, *, devices=None) -> Learner:
     shape=jax.jit(partial(shape, recipe, weigh=weigh), out_shardings=(rows, whole)),
     ready=ready,
     update=update_,
-    measure=make_measure(s, policy, mesh, needs=measured),
+    measure=make_measure(s, policy, mesh, needs=(*measured, *replays)),
     measured=measured,
     needs_reference="ref" in wanted or REF in signals,
     chosen=chosen,
@@ -297,6 +302,10 @@ def _check(s: Settings, recipe: Recipe[Stage]) -> None:
   if (TEACHER in recipe.loss.needs) != (s.teachers is not None):
     raise ValueError(
       "loss.distill needs a section teachers, and nothing else reads one: set both, or neither."
+    )
+  if s.sampling.replay and s.revise is not None:
+    raise ValueError(
+      "sampling.replay needs responses as they were sampled: it does not go with a section revise."
     )
   if "group" in recipes.needs(recipe) and s.train.group_size < 2:
     raise ValueError(

@@ -108,8 +108,9 @@ class RolloutPipeline:
       local = self.revision.apply(jax.tree.map(to_local, rollouts), grader)
       rollouts = to_global(self.mesh, _with_signals(local, grader))
     elif self.worker.task.signals is not None:
-      local = _with_signals(jax.tree.map(to_local, rollouts), grader)
-      rollouts = dataclasses.replace(rollouts, signals=to_global(self.mesh, local.signals))
+      bare = dataclasses.replace(rollouts, signals={})
+      read = to_global(self.mesh, _with_signals(jax.tree.map(to_local, bare), grader).signals)
+      rollouts = dataclasses.replace(rollouts, signals=rollouts.signals | read)
     return rollouts, sampled
 
   def add_signals(self, params: PyTree, rollouts: Rollouts) -> Rollouts:

@@ -13,6 +13,7 @@ from lcrl.training.distill.table import Teachers, table_of
 from lcrl.training.sections import (
   AUTO,
   Checkpoint,
+  Coefficient,
   Evaluate,
   HeadRemat,
   Log,
@@ -46,6 +47,7 @@ class Train:
   pack: Pack = AUTO  # tokens of a packed row, of several rollouts; None: a row a rollout
   micro_tokens: Count | None = None  # on a device at a time, in packed rows; None: micro_batches
   head_remat: HeadRemat = AUTO  # False: 2 bytes a token and vocabulary entry stay, a product less
+  balance: Coefficient = 0.0  # of the load-balance loss of a policy with experts
   updates: Count = 1  # optimizer steps a batch, each on its own part of it
   max_rounds: Count = 1  # of sampling, to replace groups that the filter drops
   window: Window = 0  # steps whose pass rates say how many prompts a round takes; 0: `prompts`
@@ -57,6 +59,7 @@ class RlSampling(Sampling):
   """With train.steps_ahead, some devices may sample while the others train."""
 
   devices: Whole = 0  # that sample and do not train; 0: all do both
+  replay: bool = False  # the update takes the experts that the sampler chose (R3)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,0 +1,164 @@
+"""Mixtures of experts: a router chooses k of a layer's E gated MLPs for each token.
+
+    y = sum of g_i down_i(act(gate_i(x)) * up_i(x)) over the chosen i
+
+No expert has a capacity and no token is dropped: tokens are sorted by expert, and a matrix product
+of groups of different sizes (`jax.lax.ragged_dot`) computes as many rows for an expert as chose it.
+
+Along a mesh's tensor axis each device has its share of the experts. Activations are whole on every
+device of that axis, so that a device computes what its experts add to its tokens, and a sum over
+the axis is the result: tokens need not travel.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import PartitionSpec as P
+
+from lcrl.mesh import BATCH
+
+# The signal of rollouts with the experts that the sampler chose for the token before each token,
+# [B, G, T, layers, k]; below 0 where it did not say.
+CHOSEN = "chosen_experts"
+Experts = Mapping[str, jax.Array]  # "gate" and "up" [E, D, F], "down" [E, F, D]
+Gated = Callable[[jax.Array, jax.Array], jax.Array]  # gate, up -> what the MLP's last matrix reads
+
+
+class Routing(NamedTuple):
+  """What the router says of tokens [...]."""
+
+  probs: jax.Array  # [..., E], in float32 or wider
+  chosen: jax.Array  # [..., k] int32, experts; the most probable first
+  gates: jax.Array  # [..., k], what their results are multiplied with
+
+
+def route(
+  x: jax.Array,
+  router: jax.Array,
+  *,
+  count: int,
+  normalize: bool,
+  replayed: jax.Array | None = None,
+) -> Routing:
+  """The `count` most probable experts of each token: softmax(x router), in float32 or wider.
+
+  Args:
+    x: [..., D].
+    router: [D, E].
+    count: experts of a token.
+    normalize: gates are the probabilities of the chosen divided by their sum; else as they are.
+    replayed: [..., k] int, experts that are taken in place of the most probable where they are not
+      below 0; gates are of this router's probabilities (R3, arXiv:2510.11370).
+  """
+  wide = jnp.promote_types(x.dtype, jnp.float32)
+  highest = jax.lax.Precision.HIGHEST
+  probs = jax.nn.softmax(jnp.matmul(x.astype(wide), router.astype(wide), precision=highest))
+  gates, chosen = jax.lax.top_k(probs, count)
+  if replayed is not None:
+    chosen = jnp.where(replayed < 0, chosen, replayed)
+    gates = jnp.take_along_axis(probs, chosen, axis=-1)
+  return Routing(probs, chosen, gates / gates.sum(-1, keepdims=True) if normalize else gates)
+
+
+def id_dtype(experts: int) -> jnp.dtype:
+  """The smallest in which rollouts keep indices of so many experts, and -1."""
+  return jnp.dtype("int8" if experts <= 128 else "int16")
+
+
+def mix(x: jax.Array, routing: Routing, experts: Experts, gated: Gated) -> jax.Array:
+  """What the chosen experts add to tokens, [..., D] -> [..., D] in float32 or wider.
+
+  On a mesh in context, rows (the first axis) are split over its batch axes, experts over its tensor
+  axis if they divide; an axis that a `shard_map` around it has split is left alone.
+  """
+  mesh = jax.sharding.get_abstract_mesh()
+  left = set(mesh.axis_names) - set(mesh.manual_axes)
+  run = partial(dropless, gated=gated)
+  if not left or mesh.size == 1:
+    return run(x, routing.chosen, routing.gates, experts)
+  cut = "tensor" in left and len(experts["gate"]) % mesh.shape["tensor"] == 0
+
+  def local(x, chosen, gates, experts):
+    if not cut:
+      return run(x, chosen, gates, experts)
+    first = jax.lax.axis_index("tensor") * len(experts["gate"])
+    return jax.lax.psum(run(x, chosen - first, gates, experts), "tensor")
+
+  rows, share = P(_row_axes(mesh, left, len(x))), P("tensor") if cut else P()
+  return jax.shard_map(
+    local,
+    in_specs=(rows, rows, rows, share),
+    out_specs=rows,
+    axis_names=left,
+    check_vma=False,
+  )(x, routing.chosen, routing.gates, experts)
+
+
+def balance(routing: Routing, counted: jax.Array) -> jax.Array:
+  """What each token adds to the load-balance loss of a layer.
+
+    mean over counted tokens of balance = E sum over experts of f_i p_i
+
+  f_i counted tokens that chose expert i, as a share of all; p_i the mean of its probability. It is
+  k if all experts are chosen equally often, and larger if those that are chosen more often are more
+  probable. No gradient reaches f. Source: Switch Transformers, arXiv:2101.03961, in the scale of
+  transformers, which however takes f and p over all layers together.
+
+  Args:
+    counted: [...] bool, tokens that count; padding does not.
+  Returns: [...].
+  """
+  count = routing.probs.shape[-1]
+  hits = jax.nn.one_hot(routing.chosen, count, dtype=routing.probs.dtype).sum(-2)
+  hits = jnp.where(counted[..., None], hits, 0).reshape(-1, count)
+  return count * routing.probs @ (hits.sum(0) / jnp.maximum(counted.sum(), 1))
+
+
+def dropless(
+  x: jax.Array, chosen: jax.Array, gates: jax.Array, experts: Experts, gated: Gated
+) -> jax.Array:
+  """What these experts add to tokens, in float32 or wider; an index outside of them adds nothing.
+
+  Args:
+    x: [..., D].
+    chosen, gates: [..., k].
+  Returns: [..., D].
+  """
+  count, k = len(experts["gate"]), chosen.shape[-1]
+  at = chosen.reshape(-1)
+  at = jnp.where((at >= 0) & (at < count), at, count)  # those of other devices come last
+  order = jnp.argsort(at)
+  sizes = jnp.bincount(at, length=count + 1)[:count].astype(jnp.int32)
+  ours = (at[order] < count)[:, None]  # back ends may leave anything in the rows behind the groups
+  product = lambda y, name: jax.lax.ragged_dot(y, experts[name].astype(y.dtype), sizes)
+
+  rows = jnp.where(ours, x.reshape(-1, x.shape[-1])[order // k], 0)
+  inner = gated(product(rows, "gate"), product(rows, "up"))
+  added = jnp.where(ours, product(inner, "down"), 0)
+  back = jnp.zeros_like(order).at[order].set(jnp.arange(len(order)), unique_indices=True)
+  added = added.at[back].get(unique_indices=True).reshape(*chosen.shape, -1)
+  return jnp.einsum("...kd,...k->...d", added.astype(gates.dtype), gates)
+
+
+def plain(x: jax.Array, routing: Routing, experts: Experts, gated: Gated) -> jax.Array:
+  """The plain twin of `mix`: every expert computes every token."""
+  product = lambda y, name: jnp.einsum("...d,edf->...ef", y, experts[name].astype(y.dtype))
+  inner = gated(product(x, "gate"), product(x, "up"))
+  each = jnp.einsum("...ef,efd->...ed", inner, experts["down"].astype(x.dtype))
+  hit = jax.nn.one_hot(routing.chosen, each.shape[-2], dtype=routing.gates.dtype)
+  gates = jnp.einsum("...ke,...k->...e", hit, routing.gates)
+  return jnp.einsum("...ed,...e->...d", each.astype(gates.dtype), gates)
+
+
+def _row_axes(mesh, left: set[str], rows: int) -> tuple[str, ...]:
+  """The mesh axes that `rows` rows are split over: as many as divide them."""
+  axes = [name for name in (*BATCH[0], "sequence") if name in left]
+  while axes and rows % math.prod(mesh.shape[name] for name in axes):
+    axes.pop()
+  return tuple(axes)
