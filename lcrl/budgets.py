@@ -18,6 +18,7 @@ import jax.numpy as jnp
 
 from lcrl.by_row import known_rows, of_rows, put_rows, unknown
 from lcrl.masked import as_float, masked_quantile
+from lcrl.sharding import look_up
 from lcrl.types import Budget, Rollouts, Stage
 
 __all__ = [
@@ -120,7 +121,7 @@ def uniform_level(*, targets: tuple[int, ...], cap: int | None = None) -> Stage:
 
   def apply(state, prompt_ids, *, step, key, group_size):
     level = _draw(prompt_ids, step, key, 0, len(targets) - 1)
-    budget = _budget(jnp.asarray(targets)[level], cap, group_size)
+    budget = _budget(look_up(jnp.asarray(targets), level), cap, group_size)
     level = jnp.broadcast_to(level[:, None], budget.target.shape)
     return dataclasses.replace(budget, level=level), state
 
@@ -189,7 +190,7 @@ def effort(
       draw = lambda k: jax.random.categorical(k, jnp.log(jnp.asarray(shares, jnp.float32)))
       level = jax.vmap(draw)(keys).astype(jnp.int32)[:, None]
     level = jnp.broadcast_to(level, shape)
-    return Budget(targets[level], jnp.full(shape, cap, jnp.int32), level), state
+    return Budget(look_up(targets, level), jnp.full(shape, cap, jnp.int32), level), state
 
   return Stage(init=lambda: (), apply=apply, levels=len(efforts))
 

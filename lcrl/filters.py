@@ -15,6 +15,7 @@ import jax.numpy as jnp
 
 from lcrl.checks import one_or_each, same_groups, same_shape, typed
 from lcrl.masked import as_float, masked_mean, masked_quantile
+from lcrl.sharding import automatic, look_up, ranks, running_sum
 from lcrl.types import Rollouts, Stage
 
 __all__ = [
@@ -132,10 +133,9 @@ def lowest(metric: jax.Array, valid: jax.Array, count: jax.Array | int) -> jax.A
   [[False  True False  True]]
   """
   same_groups(metric=metric, valid=valid)
-  one_or_each({"a group": valid[..., 0]}, count=count)
-  order = jnp.argsort(jnp.where(valid, as_float(metric), jnp.inf), -1, stable=True)
+  one_or_each({"a group": jnp.any(valid, -1)}, count=count)
   count = jnp.broadcast_to(jnp.asarray(count), valid.shape[:-1])[..., None]
-  return valid & (jnp.argsort(order, -1) < count)
+  return valid & (ranks(jnp.where(valid, as_float(metric), jnp.inf)) < count)
 
 
 def shortest(*, count: int) -> Stage:
@@ -172,7 +172,7 @@ def difficulty_count(
   typed(mean_rewards=mean_rewards)
   limits = [masked_quantile(history, seen, q) for q in (0.25, 0.5, 0.75)]
   quartile = sum((as_float(mean_rewards) >= limit).astype(jnp.int32) for limit in limits)
-  kept = jnp.asarray(counts, jnp.int32)[quartile]
+  kept = look_up(jnp.asarray(counts, jnp.int32), quartile)
   return jnp.where(jnp.sum(seen) < warmup, counts[0], kept)
 
 
@@ -193,10 +193,10 @@ def adaptive_shortest(
     means, real = masked_mean(rewards, r.valid, -1), jnp.any(r.valid, -1)
     seen = jnp.arange(window) < state.filled
     count = difficulty_count(means, state.ring, seen, counts=counts, warmup=warmup)
-    index = (state.filled + jnp.cumsum(real) - 1) % window
-    ring = state.ring.at[jnp.where(real, index, window)].set(
-      means.astype(state.ring.dtype), mode="drop"
-    )
+    index = (state.filled + running_sum(real) - 1) % window
+    put = lambda ring, index, means: ring.at[index].set(means, mode="drop")
+    places, means = jnp.where(real, index, window), means.astype(state.ring.dtype)
+    ring = automatic(put, state.ring, state.ring, places, means)
     state = MeanRewards(ring, state.filled + jnp.sum(real, dtype=jnp.int32))
     return lowest(r.lengths, r.valid, count), state
 
@@ -230,7 +230,7 @@ def easy_share_groups(correct: jax.Array, valid: jax.Array, share: jax.Array) ->
   mixed = jnp.any(right & valid, -1) & ~easy
   # The slack keeps a number that is whole from becoming the one below it by rounding.
   most = jnp.floor(share / jnp.maximum(1.0 - share, 1e-6) * jnp.sum(mixed) + 1e-4)
-  return valid & (mixed | (easy & (jnp.cumsum(easy) <= most)))[:, None]
+  return valid & (mixed | (easy & (running_sum(easy) <= most)))[:, None]
 
 
 class EasyShare(NamedTuple):

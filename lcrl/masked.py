@@ -12,6 +12,8 @@ import math
 import jax
 import jax.numpy as jnp
 
+from lcrl.sharding import along, ordered
+
 __all__ = [
   "as_float",
   "centre",
@@ -140,12 +142,12 @@ def masked_quantile(x, mask, q: float, *, empty: float = 0.0, keepdims: bool = F
   if not 0 <= q <= 1:
     raise ValueError(f"q must be between 0 and 1, got {q}.")
   x, mask = jnp.broadcast_arrays(as_float(x), mask)
-  ordered = jnp.sort(jnp.where(mask, x, jnp.inf), -1)
+  ascending = ordered(jnp.where(mask, x, jnp.inf))
   last = jnp.maximum(jnp.sum(mask, -1, keepdims=True) - 1, 0)
   position = q * last.astype(x.dtype)
   below = jnp.floor(position).astype(jnp.int32)
-  low = jnp.take_along_axis(ordered, below, -1)
-  high = jnp.take_along_axis(ordered, jnp.minimum(below + 1, last), -1)
+  low = along(ascending, below)
+  high = along(ascending, jnp.minimum(below + 1, last))
   some = jnp.any(mask, -1, keepdims=True)
   low, high = jnp.where(some, low, 0.0), jnp.where(some, high, 0.0)
   value = jnp.where(some, low + (position - below) * (high - low), empty)

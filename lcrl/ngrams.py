@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import functools
+
 import jax
 import jax.numpy as jnp
 
 from lcrl.checks import same_shape
+from lcrl.sharding import automatic
 
 __all__ = [
   "repeated_starts",
@@ -28,8 +31,13 @@ def repeated_starts(tokens: jax.Array, mask: jax.Array, *, ngram: int) -> jax.Ar
   if ngram < 1:
     raise ValueError(f"ngram must be at least 1, got {ngram}.")
   same_shape(tokens=tokens, mask=mask)
-  if tokens.ndim > 1:
-    return jax.vmap(lambda t, m: repeated_starts(t, m, ngram=ngram))(tokens, mask)
+  starts_of_row = functools.partial(_repeated_starts, ngram=ngram)
+  for _ in range(tokens.ndim - 1):
+    starts_of_row = jax.vmap(starts_of_row)
+  return automatic(starts_of_row, mask, tokens, mask)
+
+
+def _repeated_starts(tokens, mask, ngram):
   starts = tokens.shape[0] - ngram + 1
   if starts < 1:
     return jnp.zeros(tokens.shape, bool)
@@ -54,13 +62,20 @@ def repeated_tokens(tokens: jax.Array, mask: jax.Array, *, ngram: int) -> jax.Ar
 
 def whole_starts(mask, ngram):
   """Where an n-gram begins that lies within the mask. [..., T] -> [..., T]."""
-  pad = [(0, 0)] * (mask.ndim - 1) + [(0, ngram - 1)]
-  ends = jnp.pad(mask, pad)
-  return jnp.all(jnp.stack([ends[..., i : i + mask.shape[-1]] for i in range(ngram)]), 0)
+
+  def starts(mask):
+    ends = jnp.pad(mask, [(0, 0)] * (mask.ndim - 1) + [(0, ngram - 1)])
+    return jnp.all(jnp.stack([ends[..., i : i + mask.shape[-1]] for i in range(ngram)]), 0)
+
+  return automatic(starts, mask, mask)
 
 
 def covered(starts, ngram):
   """The tokens of the n-grams that begin at `starts`. [..., T] -> [..., T]."""
-  reached = jnp.cumsum(starts, -1)
-  before = jnp.pad(reached, [(0, 0)] * (starts.ndim - 1) + [(ngram, 0)])
-  return reached > before[..., : starts.shape[-1]]
+
+  def tokens(starts):
+    reached = jnp.cumsum(starts, -1)
+    before = jnp.pad(reached, [(0, 0)] * (starts.ndim - 1) + [(ngram, 0)])
+    return reached > before[..., : starts.shape[-1]]
+
+  return automatic(tokens, starts, starts)

@@ -20,8 +20,8 @@ from lcrl.sampling import choices
 from lcrl.training import fields
 from lcrl.values import check as check_value
 from lcrl.values import hints
-from tests.helpers import pages
-from tests.helpers.pages import ROOT
+from tests.helpers import page_commands as pages
+from tests.helpers.page_commands import ROOT
 
 COMMANDS = [*pages.commands()]
 # What the pages have beside commands of this repository. Nobody runs these here.

@@ -5,8 +5,8 @@ import json
 import jax
 import numpy as np
 import pytest
-
 from experiments.export import export
+
 from lcrl import policies
 from lcrl.training.loop import train
 from tests.helpers import pair_runs

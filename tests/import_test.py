@@ -10,7 +10,17 @@ import pytest
 LCRL = pathlib.Path(__file__).parent.parent / "lcrl"
 SLOTS = ("budgets", "rewards", "filters", "advantages", "losses")
 # What every slot may read.
-BELOW = ("types", "checks", "masked", "by_row", "registry", "ngrams", "modes", "preferences")
+BELOW = (
+  "types",
+  "checks",
+  "masked",
+  "by_row",
+  "registry",
+  "ngrams",
+  "modes",
+  "preferences",
+  "sharding",
+)
 
 PROGRAM = """
 import sys

@@ -22,6 +22,7 @@ HUBS = [
   "lcrl.advantages",
   "lcrl.budgets",
   "lcrl.filters",
+  "lcrl.groups",
   "lcrl.losses",
   "lcrl.rewards",
   "lcrl.recipes",

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 
 from lcrl.checks import same_groups
 from lcrl.masked import as_float, masked_mean
+from lcrl.sharding import ranks
 from lcrl.types import Rollouts, Stage
 
 __all__ = [
@@ -61,8 +62,7 @@ def canon_advantage(
   same_groups(rewards=rewards, metric=metric, keep=keep)
   rewards = as_float(rewards)
   count = jnp.sum(keep, -1, keepdims=True)
-  order = jnp.argsort(jnp.where(keep, as_float(metric), jnp.inf), -1, stable=True)
-  high = jnp.argsort(order, -1) >= count // 2
+  high = ranks(jnp.where(keep, as_float(metric), jnp.inf)) >= count // 2
   lone = count == 1
   half_mean = lambda half: jnp.where(
     lone, 0.0, masked_mean(rewards, keep & half, -1, keepdims=True)

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 
 from lcrl.checks import per_row, same_groups, same_shape
 from lcrl.masked import AxisName, as_float, centre, masked_std, masked_sum, standardize, total
+from lcrl.sharding import running_sum
 from lcrl.types import Stage
 
 __all__ = [
@@ -156,7 +157,7 @@ def discounted_return(rewards: jax.Array, mask: jax.Array, *, gamma: float = 1.0
   [0. 1. 2. 0.]
   """
   per_row(dict(mask=mask), rewards=rewards)
-  to_come = jnp.sum(mask, -1, keepdims=True) - jnp.cumsum(mask, -1)
+  to_come = jnp.sum(mask, -1, keepdims=True) - running_sum(mask)
   return jnp.where(mask, as_float(rewards)[..., None] * gamma ** as_float(to_come), 0.0)
 
 

@@ -11,6 +11,7 @@ from lcrl.advantages.group import group_centered
 from lcrl.checks import same_shape, typed
 from lcrl.masked import as_float
 from lcrl.ngrams import covered, repeated_starts
+from lcrl.sharding import automatic
 from lcrl.types import Rollouts, Stage
 
 __all__ = [
@@ -31,9 +32,12 @@ def _discounted_sum(rewards: jax.Array, discount: float) -> jax.Array:
     carry = reward + discount * carry
     return carry, carry
 
-  time_first = jnp.moveaxis(rewards, -1, 0)
-  _, sums = jax.lax.scan(step, jnp.zeros_like(time_first[0]), time_first, reverse=True)
-  return jnp.moveaxis(sums, 0, -1)
+  def run(rewards):
+    time_first = jnp.moveaxis(rewards, -1, 0)
+    _, sums = jax.lax.scan(step, jnp.zeros_like(time_first[0]), time_first, reverse=True)
+    return jnp.moveaxis(sums, 0, -1)
+
+  return automatic(run, rewards, rewards)
 
 
 def multi_discount_return(
@@ -72,7 +76,8 @@ def generalized_advantage(
   same_shape(rewards=rewards, values=values, mask=mask)
   rewards = jnp.where(mask, as_float(rewards), 0.0)
   values = jnp.where(mask, as_float(values), 0.0)
-  following = jnp.concatenate([values[..., 1:], jnp.zeros_like(values[..., :1])], -1)
+  following_of = lambda x: jnp.concatenate([x[..., 1:], jnp.zeros_like(x[..., :1])], -1)
+  following = automatic(following_of, values, values)
   errors = rewards + gamma * following - values
   return jnp.where(mask, _discounted_sum(errors, gamma * lam), 0.0)
 
@@ -97,12 +102,15 @@ def dense_repetition_reward(
   """
   same_shape(tokens=tokens, mask=mask)
   starts = repeated_starts(tokens, mask, ngram=ngram)
-  if first_only:
+
+  def first(starts):
     index = jnp.broadcast_to(jnp.arange(starts.shape[-1]), starts.shape)
     last = jax.lax.cummax(jnp.where(starts, index, -ngram - 1), axis=starts.ndim - 1)
     pad = [(0, 0)] * (starts.ndim - 1) + [(1, 0)]
     previous = jnp.pad(last, pad, constant_values=-ngram - 1)[..., :-1]
-    starts = starts & (index - previous > ngram)
+    return starts & (index - previous > ngram)
+
+  starts = automatic(first, starts, starts) if first_only else starts
   return as_float(jnp.where(covered(starts, ngram), penalty, 0.0))
 
 

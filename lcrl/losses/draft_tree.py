@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from lcrl.checks import same_shape
 from lcrl.losses.kl import log_ratio
 from lcrl.masked import as_float, finite_exp, standardize
+from lcrl.sharding import running_product
 
 __all__ = ["branch_ratio", "expected_accepted_length", "tree_advantage", "tree_reward"]
 
@@ -27,7 +28,7 @@ def expected_accepted_length(probs: jax.Array, mask: jax.Array) -> jax.Array:
   0.75
   """
   same_shape(probs=probs, mask=mask)
-  accepted = jnp.cumprod(jnp.where(mask, as_float(probs), 1.0), -1)
+  accepted = running_product(jnp.where(mask, as_float(probs), 1.0))
   return jnp.sum(jnp.where(mask, accepted, 0.0), -1)
 
 

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 
 from lcrl.checks import per_row, same_shape
 from lcrl.masked import as_float
+from lcrl.sharding import look_up, running_sum
 from lcrl.types import Batch, Stage
 
 __all__ = ["forced_opening", "opening_log_probs"]
@@ -31,8 +32,8 @@ def opening_log_probs(
   """
   same_shape(log_probs=log_probs, mask=mask, drawn_mask=drawn_mask)
   per_row(dict(log_probs=log_probs), shares=shares)
-  opening = mask & (jnp.cumsum(mask & drawn_mask, -1) == 0)
-  first = opening & (jnp.cumsum(mask, -1) == 1)
+  opening = mask & (running_sum(mask & drawn_mask) == 0)
+  first = opening & (running_sum(mask) == 1)
   forced = jnp.where(first, jnp.log(as_float(shares))[..., None], 0.0)
   return jnp.where(opening, forced, as_float(log_probs))
 
@@ -61,7 +62,7 @@ def forced_opening(*, shares: Sequence[float], base: Stage) -> Stage:
         'with fn="prefix" and counts=True.'
       )
     old = scores.log_probs if batch.old_log_probs is None else batch.old_log_probs
-    share = jnp.asarray(shares, jnp.float32)[r.budget.level]
+    share = look_up(jnp.asarray(shares, jnp.float32), r.budget.level)
     old = opening_log_probs(jax.lax.stop_gradient(old), r.mask, r.drawn, share)
     return dataclasses.replace(batch, old_log_probs=old)
 

@@ -12,6 +12,7 @@ from jax.sharding import PartitionSpec as P
 
 from lcrl.checks import typed
 from lcrl.losses import tiles
+from lcrl.sharding import automatic
 from lcrl.types import TokenScores
 
 __all__ = ["score_tokens", "score_tokens_sharded"]
@@ -160,6 +161,11 @@ def _checked(
       f"keep=True serves neither soft_cap={settings.soft_cap} nor needs={settings.needs}."
     )
   rows = targets.shape[0] if targets.ndim > 1 else rows
+  score = functools.partial(_by_rows, settings, rows)
+  return automatic(score, targets, hidden, head, targets, mask)
+
+
+def _by_rows(settings: tiles.Settings, rows: int, hidden, head, targets, mask) -> TokenScores:
   hidden, *per_token = (
     x.reshape(rows, -1, *x.shape[targets.ndim :]) for x in (hidden, targets, mask)
   )

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from lcrl.checks import per_row, same_groups, same_shape
 from lcrl.masked import as_float, masked_mean, masked_sum
 from lcrl.modes import mode_is_preferred
+from lcrl.sharding import running_sum
 from lcrl.types import Stage
 
 __all__ = [
@@ -80,7 +81,7 @@ def opening_logits(
   """
   per_row(dict(logits=logits, mask=mask), preferred=preferred, keep=keep)
   same_groups(preferred=preferred, keep=keep)
-  first = mask & (jnp.cumsum(mask, -1) == 1)
+  first = mask & (running_sum(mask) == 1)
   opening, sampled = masked_sum(logits, first, -1), keep & jnp.any(mask, -1)
   side, other = sampled & preferred, sampled & ~preferred
   both = jnp.any(side, -1) & jnp.any(other, -1)

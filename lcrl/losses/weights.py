@@ -17,6 +17,7 @@ import jax.numpy as jnp
 
 from lcrl.checks import per_row, positive
 from lcrl.masked import AxisName, as_float, total
+from lcrl.sharding import running_sum
 
 __all__ = [
   "control_token",
@@ -121,7 +122,7 @@ def control_token(
    [0.05 0.5  0.  ]]
   """
   tokens = _tokens(mask, keep) > 0
-  first = tokens & (jnp.cumsum(tokens, -1) == 1)
+  first = tokens & (running_sum(tokens) == 1)
   rest = sequence_mean if per_sequence else token_mean
   control = sequence_sum(first, keep, axis_name=axis_name)
   return alpha * control + rest(tokens & ~first, keep, axis_name=axis_name)
@@ -143,7 +144,7 @@ def fixed_length(
 
 
 def fixed_total(mask: jax.Array, keep: jax.Array, *, total: float) -> jax.Array:
-  """Every token weighs 1 / total: verl's `seq-mean-token-sum-norm`. [..., T], [...] -> [..., T].
+  """Every token weighs 1 / total, however many responses there are. [..., T], [...] -> [..., T].
 
   The loss then grows with the number of responses; `fixed_length` does not. `total` is the whole
   batch's, on every device of a `jax.shard_map` too.

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from lcrl.checks import per_row, same_shape, typed
 from lcrl.masked import as_float
 from lcrl.rewards.base import shaped
+from lcrl.sharding import running_sum
 from lcrl.types import Rollouts, Stage
 
 __all__ = [
@@ -113,7 +114,7 @@ def cumulative_regret(values: jax.Array, *, oracle: float = 1.0) -> jax.Array:
   [0.5 0.5]
   """
   _several(values)
-  return jnp.cumsum(oracle - as_float(values)[..., 1:], -1)
+  return running_sum(oracle - as_float(values)[..., 1:])
 
 
 def regret_area(

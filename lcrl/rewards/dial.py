@@ -15,6 +15,7 @@ from lcrl.masked import as_float
 from lcrl.rewards.base import shaped
 from lcrl.rewards.efforts import Term
 from lcrl.rewards.group import kimi_reward
+from lcrl.sharding import look_up
 from lcrl.types import Rollouts, Stage
 
 __all__ = [
@@ -67,7 +68,7 @@ def level_shortness_reward(
   [[1.25 0.75]]
   """
   same_groups(rewards=rewards, correct=correct, lengths=lengths, levels=levels, valid=valid)
-  alpha = jnp.asarray(weights, jnp.float32)[levels]
+  alpha = look_up(jnp.asarray(weights, jnp.float32), levels)
   return kimi_reward(rewards, correct, lengths, valid, alpha=alpha)
 
 

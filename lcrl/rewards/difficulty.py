@@ -15,6 +15,7 @@ from lcrl.checks import per_row, same_groups, same_shape
 from lcrl.masked import as_float, masked_mean
 from lcrl.rewards.base import shaped, shaped_with_state
 from lcrl.rewards.target import step_bonus_reward, truncated_reward
+from lcrl.sharding import look_up
 from lcrl.types import Outcome, Rollouts, Stage
 
 __all__ = [
@@ -141,7 +142,7 @@ def laser_d(
     raise ValueError(f"initial must be at least 1, got {initial}.")
 
   def of_groups(state, r: Rollouts):
-    targets = state.targets[accuracy_level(r.correct, r.valid)]
+    targets = look_up(state.targets, accuracy_level(r.correct, r.valid))
     return jnp.broadcast_to(targets[:, None], r.lengths.shape)
 
   def shape(state, rewards, r: Rollouts):
@@ -206,7 +207,7 @@ def tiered_limit(
   same_groups(correct=correct, valid=valid)
   accuracy = masked_mean(correct, valid, -1)
   tier = sum((accuracy >= t - 1e-6).astype(jnp.int32) for t in thresholds)
-  return jnp.asarray(limits, jnp.int32)[tier]
+  return look_up(jnp.asarray(limits, jnp.int32), tier)
 
 
 def tiered_truncation(

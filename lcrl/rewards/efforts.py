@@ -21,6 +21,7 @@ from lcrl.rewards.base import ended_length, shaped_with_state
 from lcrl.rewards.constraint import dual_price
 from lcrl.rewards.references import Reference
 from lcrl.rewards.suite import band_factor
+from lcrl.sharding import look_up
 from lcrl.types import PyTree, Rollouts, Stage
 
 __all__ = [
@@ -164,7 +165,7 @@ def level_price(*, prices: Sequence[float]) -> Term:
 
   def apply(state, rewards, r: Rollouts, targets, known):
     del targets, known
-    price = jnp.asarray(prices, jnp.float32)[r.budget.level]
+    price = look_up(jnp.asarray(prices, jnp.float32), r.budget.level)
     return level_price_reward(rewards, r.lengths, price), state
 
   return Term(lambda: (), apply, len(prices))
@@ -185,7 +186,7 @@ def length_multiplier(*, levels: int, step_size: float = 0.1, most: float = 1.0)
 
   def apply(price, rewards, r: Rollouts, targets, known):
     share = as_float(ended_length(r.lengths, targets, r.truncated)) / targets
-    paid = rewards - price[r.budget.level] * share
+    paid = rewards - look_up(price, r.budget.level) * share
 
     def moved(price, level):
       own = (r.budget.level == level) & r.valid & known
@@ -239,7 +240,7 @@ def effort(
 
   def targets(state: EffortState, r: Rollouts) -> jax.Array:
     row = jnp.sum(state.applied >= jnp.asarray(at, jnp.int32), dtype=jnp.int32)
-    share = jnp.asarray(table, jnp.float32)[row][r.budget.level]
+    share = look_up(jnp.asarray(table, jnp.float32)[row], r.budget.level)
     return share * reference.read(state.reference, r)[:, None]
 
   def shape(state: EffortState, rewards, r: Rollouts):

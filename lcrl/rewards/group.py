@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from lcrl.checks import same_groups
 from lcrl.masked import as_float, masked_mean, standardize
 from lcrl.rewards.base import shaped
+from lcrl.sharding import ranks
 from lcrl.types import Rollouts, Stage
 
 __all__ = [
@@ -114,7 +115,7 @@ def easiest_groups(correct: jax.Array, valid: jax.Array, *, share: float) -> jax
     raise ValueError(f"share must be in (0, 1], got {share}.")
   same_groups(correct=correct, valid=valid)
   accuracy = jnp.where(jnp.any(valid, -1), masked_mean(correct, valid, -1), -1.0)
-  rank = jnp.argsort(jnp.argsort(-accuracy, stable=True))
+  rank = ranks(-accuracy)
   groups = jnp.sum(jnp.any(valid, -1))
   return rank < jnp.maximum(1, jnp.ceil(share * groups - 1e-6))
 

@@ -14,7 +14,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from lcrl.by_row import known_rows, of_prompts, unknown
+from lcrl.by_row import add_to_rows, known_rows, lower_rows, of_prompts, unknown
 from lcrl.checks import per_row, same_groups, same_shape
 from lcrl.masked import as_float, masked_sum
 from lcrl.rewards.base import shaped_with_state
@@ -168,7 +168,7 @@ def hapo(
     terms = weight * score(r.correct, r.lengths, of_prompts(history, r))
     none = jnp.full(r.prompt_ids.shape, jnp.inf)
     shortest = shortest_right_length(none, r.correct, r.lengths, r.valid)
-    history = history.at[r.prompt_ids].min(shortest.astype(history.dtype), mode="drop")
+    history = lower_rows(history, r.prompt_ids, shortest.astype(history.dtype))
     return rewards + terms, history
 
   stage = shaped_with_state(
@@ -207,8 +207,8 @@ def hapo_mean(
     terms = weight * score(r.correct, r.lengths, of_prompts(history, r))
     right = r.correct & r.valid
     tokens = masked_sum(r.lengths, right, -1).astype(state.total.dtype)
-    total = state.total.at[r.prompt_ids].add(tokens, mode="drop")
-    count = state.answers.at[r.prompt_ids].add(jnp.sum(right, -1, dtype=jnp.int32), mode="drop")
+    total = add_to_rows(state.total, r.prompt_ids, tokens)
+    count = add_to_rows(state.answers, r.prompt_ids, jnp.sum(right, -1, dtype=jnp.int32))
     return rewards + terms, RightLengths(total, count)
 
   of = lambda state: _mean(state.total, state.answers)

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from lcrl.checks import same_groups
 from lcrl.masked import as_float
 from lcrl.rewards.base import shaped
+from lcrl.sharding import automatic
 from lcrl.types import Rollouts, Stage
 
 __all__ = ["serial_decay", "serial_decay_reward"]
@@ -38,10 +39,15 @@ def serial_decay_reward(
   """
   same_groups(rewards=rewards, correct=correct, exit_at=exit_at, valid=valid)
   right = correct.astype(bool) & valid
+  earlier = automatic(_right_before, right, right, exit_at)
+  return jnp.where(right, as_float(rewards) * decay ** as_float(earlier), 0.0)
+
+
+def _right_before(right, exit_at):
+  """The right answers of the group that were given before each one; -1 before the first."""
   order = jnp.argsort(exit_at, -1, stable=True)
   counted = jnp.cumsum(jnp.take_along_axis(right, order, -1), -1)
-  earlier = jnp.take_along_axis(counted, jnp.argsort(order, -1), -1) - 1
-  return jnp.where(right, as_float(rewards) * decay ** as_float(earlier), 0.0)
+  return jnp.take_along_axis(counted, jnp.argsort(order, -1), -1) - 1
 
 
 def serial_decay(*, decay: float = 0.5, base: Stage | None = None) -> Stage:

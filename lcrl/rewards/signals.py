@@ -18,6 +18,7 @@ from lcrl.checks import one_or_each, per_row, same_groups, same_shape
 from lcrl.masked import as_float, masked_mean
 from lcrl.rewards.base import budget_target, shaped
 from lcrl.rewards.target import truncated_reward
+from lcrl.sharding import look_up, running_sum
 from lcrl.types import Rollouts, Stage
 
 __all__ = [
@@ -56,7 +57,7 @@ def level_penalty_reward(
   """
   same_shape(rewards=rewards, correct=correct, lengths=lengths, levels=levels)
   share = jnp.minimum(as_float(lengths) / max_length, 1.0)
-  penalty = jnp.asarray(penalty_by_level, share.dtype)[levels] * share
+  penalty = look_up(jnp.asarray(penalty_by_level, share.dtype), levels) * share
   return as_float(rewards) - jnp.where(correct.astype(bool) | (not only_correct), penalty, 0.0)
 
 
@@ -147,7 +148,7 @@ def phase_entropy(
   0.375 0.125
   """
   per_row(dict(entropy=entropy, mask=mask), think_end=think_end)
-  position = jnp.cumsum(mask, -1) - 1 if places is None else places
+  position = running_sum(mask) - 1 if places is None else places
   end = think_end[..., None]
   thinking = mask & ((position < end) | (end < 0))
   answer = mask & (position > end) & (end >= 0)

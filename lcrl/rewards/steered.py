@@ -7,7 +7,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from lcrl.by_row import known_rows, of_prompts, of_rows, unknown
+from lcrl.by_row import known_rows, lower_rows, of_prompts, of_rows, unknown
 from lcrl.checks import one_or_each, per_row, positive, same_groups, same_shape
 from lcrl.masked import as_float, masked_mean, masked_quantile
 from lcrl.rewards.base import shaped_with_state
@@ -214,7 +214,7 @@ def toggle(
     within = toggle_reward(rewards, r.lengths, budgets, r.valid, threshold=threshold)
     first = right_length_quantile(r.correct, r.lengths, r.valid, quantile=quantile)
     first = jnp.where(jnp.isfinite(budgets), jnp.inf, first).astype(jnp.float32)
-    new = state.budgets.at[r.prompt_ids].min(first, mode="drop")
+    new = lower_rows(state.budgets, r.prompt_ids, first)
     return jnp.where(limited(state), within, as_float(rewards)), ToggleState(new, state.step + 1)
 
   def targets(state, r: Rollouts):

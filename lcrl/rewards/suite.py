@@ -11,7 +11,7 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 
-from lcrl.by_row import known_rows, of_prompts, unknown
+from lcrl.by_row import known_rows, lower_rows, of_prompts, unknown
 from lcrl.checks import same_groups, same_shape, typed
 from lcrl.masked import as_float, masked_mean, masked_quantile, masked_std
 from lcrl.rewards.base import shaped, shaped_with_state
@@ -219,7 +219,7 @@ def profiled_penalty(
     profile = partial(profiled_limit, deviations=deviations, min_right=min_right)
     first = profile(r.correct, r.lengths, r.valid)
     first = jnp.where(jnp.isfinite(own[:, 0]), jnp.inf, first).astype(limits.dtype)
-    return shaped, limits.at[r.prompt_ids].min(first, mode="drop")
+    return shaped, lower_rows(limits, r.prompt_ids, first)
 
   stage = shaped_with_state(
     base,

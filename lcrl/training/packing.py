@@ -212,7 +212,7 @@ def largest_sizes(
 def replayed(rollouts: Any) -> jax.Array | None:
   """Experts that each token of rows chose when they were sampled, [B, G, T, layers, k]; None where
   rollouts do not tell."""
-  signal = rollouts.signals.get(CHOSEN)  # of the token before each token
+  signal = getattr(rollouts, "signals", {}).get(CHOSEN)  # of the token before each token
   return signal if signal is None else jnp.roll(signal, -1, axis=2).at[:, :, -1].set(-1)
 
 

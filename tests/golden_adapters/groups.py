@@ -1,34 +1,10 @@
-"""What adapters share: flat arrays with a group label a row <-> padded groups [B, G], and jit."""
+"""What adapters share: groups of one size, a group alone, and jit."""
 
 from __future__ import annotations
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-
-
-class Groups:
-  """Groups of unequal size, in ascending order of their labels; row order is kept inside them."""
-
-  def __init__(self, labels):
-    self.labels, self._group = np.unique(labels, return_inverse=True)
-    members = [np.flatnonzero(self._group == g) for g in range(len(self.labels))]
-    self._slot = np.zeros(len(labels), int)
-    for rows in members:
-      self._slot[rows] = np.arange(len(rows))
-    self.valid = self(np.ones(len(labels), bool))
-
-  def __call__(self, rows):
-    """[N, ...] -> [B, G, ...], padded with zeros."""
-    rows = np.asarray(rows)
-    shape = (len(self.labels), self._slot.max() + 1, *rows.shape[1:])
-    grouped = np.zeros(shape, rows.dtype)
-    grouped[self._group, self._slot] = rows
-    return jnp.asarray(grouped)
-
-  def rows(self, grouped):
-    """[B, G, ...] -> [N, ...]."""
-    return grouped[self._group, self._slot]
 
 
 def blocks(rows, size):

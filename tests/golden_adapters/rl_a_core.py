@@ -9,7 +9,8 @@ import jax
 import jax.numpy as jnp
 
 from lcrl import advantages, losses
-from tests.golden_adapters.groups import Groups, blocks, compiled
+from lcrl.groups import Groups
+from tests.golden_adapters.groups import blocks, compiled
 
 
 def adv_grpo(inputs, params):

@@ -10,8 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from lcrl import budgets, filters, rewards
+from lcrl.groups import Groups
 from lcrl.merging.selective import selective_merge
-from tests.golden_adapters.groups import Groups, alone, compiled
+from tests.golden_adapters.groups import alone, compiled
 
 
 def soft_overlong_punishment(inputs, params):

@@ -7,8 +7,9 @@ from functools import partial
 import jax.numpy as jnp
 
 from lcrl import advantages, rewards
+from lcrl.groups import Groups
 from lcrl.masked import masked_mean
-from tests.golden_adapters.groups import Groups, alone, compiled
+from tests.golden_adapters.groups import alone, compiled
 
 
 def canon_length(inputs, params):

@@ -8,8 +8,9 @@ import jax
 import jax.numpy as jnp
 
 from lcrl import advantages, rewards
+from lcrl.groups import Groups
 from lcrl.rewards import modes
-from tests.golden_adapters.groups import Groups, alone, compiled
+from tests.golden_adapters.groups import alone, compiled
 
 
 def _group(inputs, *names):

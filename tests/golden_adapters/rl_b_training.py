@@ -9,8 +9,9 @@ import numpy as np
 
 from lcrl import advantages, filters, losses
 from lcrl.data import bucketing, selection
+from lcrl.groups import Groups
 from lcrl.training.rl import cropping, oversampling
-from tests.golden_adapters.groups import Groups, compiled
+from tests.golden_adapters.groups import compiled
 
 
 def dynamic_sampling_filter(inputs, params):

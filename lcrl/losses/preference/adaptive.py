@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from lcrl.checks import same_pairs, same_shape
 from lcrl.losses.preference.sequences import aligned_pairs, mean_weights, sequence_log_probs
 from lcrl.masked import AxisName, as_float, finite_exp, masked_mean, masked_std, total
+from lcrl.sharding import ranks
 
 __all__ = [
   "Moments",
@@ -65,7 +66,8 @@ def typical_pairs(
 ) -> Array:
   """beta-DPO's filter: floor(N (1 - drop)) pairs, drawn without replacement by how usual they are.
 
-  A pair's weight is exp(-((h - mean) / std)^2 / 2); all are alike while std is 0.
+  A pair's weight is exp(-((h - mean) / std)^2 / 2); all are alike while std is 0. Inside
+  `jax.shard_map`, gather the batch first.
 
   Source: arXiv:2407.08639. Args: margins [N], h of the pairs; moments of h; mask [N], the N pairs
   that there are (all if None). Returns: [N] bool.
@@ -82,7 +84,7 @@ def typical_pairs(
   std = jnp.where(moments.std > 0, moments.std, jnp.inf)
   log_weights = -(((h - moments.mean) / std) ** 2) / 2
   noisy = log_weights + jax.random.gumbel(key, h.shape, h.dtype)  # top-k of these is the draw
-  rank = jnp.argsort(jnp.argsort(jnp.where(mask, -noisy, jnp.inf)))
+  rank = ranks(jnp.where(mask, -noisy, jnp.inf))
   return mask & (rank < jnp.floor(jnp.sum(mask) * (1 - drop) + 1e-6))
 
 
@@ -94,13 +96,15 @@ def dynamic_beta(
   beta: float = 0.1,
   scale: float = 0.6,
   least: float = 1e-3,
+  axis_name: AxisName = None,
 ) -> Array:
   """beta-DPO's beta for this batch: larger where margins are larger than they used to be.
 
     max(beta * (1 + scale * (mean of kept h - running mean)), least)
 
   Use: moments = updated_moments(moments, h); keep = typical_pairs(...); then `dpo_loss` of the kept
-  pairs with this beta. Source: beta-DPO, arXiv:2407.08639.
+  pairs with this beta. Inside `jax.shard_map` the mean is that of all devices along `axis_name`.
+  Source: beta-DPO, arXiv:2407.08639.
 
   Args: margins [N], h of the pairs; keep [N] bool; moments of h, this batch included. Returns: [].
 
@@ -110,7 +114,9 @@ def dynamic_beta(
   """
   same_pairs(margins=margins, keep=keep)
   h = jax.lax.stop_gradient(as_float(margins))
-  return jnp.maximum(beta * (1 + scale * (masked_mean(h, keep) - moments.mean)), least)
+  return jnp.maximum(
+    beta * (1 + scale * (masked_mean(h, keep, axis_name=axis_name) - moments.mean)), least
+  )
 
 
 def wpo_weights(
@@ -165,6 +171,7 @@ def lmpo_margins(
   weight: float = 0.2,
   power: int = 5,
   decay: float = 0.9,
+  axis_name: AxisName = None,
 ) -> tuple[Array, Moments]:
   """LMPO's length-aware addition to SimPO's scaled margin: a standardised score of the pair.
 
@@ -172,8 +179,9 @@ def lmpo_margins(
     m = (1 - p_chosen) (1 - (p_chosen - p_rejected)^power) / 2
     term = weight * (m - running mean) / running deviation
 
-  The loss is `simpo_loss(margin=gamma + term / beta)`. Source: LMPO, arXiv:2502.14643, from its
-  formula (the published code does not run).
+  The loss is `simpo_loss(margin=gamma + term / beta)`. Inside `jax.shard_map` the moments
+  are those of all devices along `axis_name`. Source: LMPO, arXiv:2502.14643, from its formula (the
+  published code does not run).
 
   Args: means and lengths [N]; moments of m before this batch; mask [N], the pairs that there are.
   Returns: term [N], moments.
@@ -198,6 +206,6 @@ def lmpo_margins(
   p = lambda mean, length: jnp.exp(jnp.minimum(mean * half / jnp.maximum(length, 1), 0.0))
   p_chosen, p_rejected = p(chosen, chosen_lengths), p(rejected, rejected_lengths)
   m = (1 - p_chosen) * (1 - (p_chosen - p_rejected) ** power) / 2
-  moments = updated_moments(moments, m, mask, decay=decay)
+  moments = updated_moments(moments, m, mask, decay=decay, axis_name=axis_name)
   deviation = jnp.where(moments.std > 0, moments.std, jnp.inf)
   return weight * (m - moments.mean) / deviation, moments

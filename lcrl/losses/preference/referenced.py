@@ -15,6 +15,7 @@ import jax.numpy as jnp
 from lcrl.checks import one_or_each, positive
 from lcrl.losses.preference.links import logistic_link
 from lcrl.losses.preference.sequences import aligned, aligned_pairs
+from lcrl.sharding import ordered
 
 __all__ = [
   "aot_loss",
@@ -273,4 +274,4 @@ def aot_loss(
   """
   positive(beta=beta)
   values, baselines = aligned_pairs(values=values, baselines=baselines)
-  return link(beta * (jnp.sort(values) - jnp.sort(baselines)))
+  return link(beta * (ordered(values) - ordered(baselines)))

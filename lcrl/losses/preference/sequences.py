@@ -8,11 +8,14 @@ with any loss: DPO over `sum_weights` is DPO, over `mean_weights` LN-DPO, over
 
 from __future__ import annotations
 
+import math
+
 import jax
 import jax.numpy as jnp
 
 from lcrl.checks import per_row, same_pairs, same_shape, typed
 from lcrl.masked import AxisName, as_float, total
+from lcrl.sharding import automatic, ranks, running_sum
 
 __all__ = [
   "batch_mean_weights",
@@ -109,7 +112,7 @@ def batch_mean_weights(
   typed(mask=mask)
   del other_mask
   tokens = as_float(mask)
-  rows = total(jnp.asarray(tokens[..., 0].size, tokens.dtype), axis_name)
+  rows = total(jnp.asarray(math.prod(mask.shape[:-1]), tokens.dtype), axis_name)
   return tokens * (rows / jnp.maximum(total(jnp.sum(tokens), axis_name), 1))
 
 
@@ -130,7 +133,7 @@ def desensitized_weights(mask: Array, other_mask: Array, *, alpha: float = 0.5) 
     raise ValueError(f"alpha must be in 0..1, got {alpha}.")
   _two_sides(mask, other_mask)
   shared = jnp.minimum(_lengths(mask), _lengths(other_mask))
-  beyond = jnp.cumsum(mask, axis=-1) > shared
+  beyond = running_sum(mask) > shared
   return as_float(mask) * jnp.where(beyond, alpha, 1.0)
 
 
@@ -154,8 +157,9 @@ def sampled_weights(keys: Array, mask: Array, other_mask: Array) -> Array:
   _two_sides(mask, other_mask)
   per_row(dict(mask=mask), keys=keys)
   draw = lambda key: jax.random.uniform(key, mask.shape[-1:])
-  noise = jax.vmap(draw)(keys.reshape(-1)).reshape(mask.shape)
-  rank = jnp.argsort(jnp.argsort(jnp.where(mask, noise, jnp.inf), axis=-1), axis=-1)
+  noise_of = lambda keys: jax.vmap(draw)(keys.reshape(-1)).reshape(mask.shape)
+  noise = automatic(noise_of, mask, keys)
+  rank = ranks(jnp.where(mask, noise, jnp.inf))
   return as_float(mask & (rank < _lengths(other_mask)))
 
 

@@ -1,0 +1,59 @@
+"""Operations along axes that may have explicit sharding (`jax.sharding.AxisType.Explicit`).
+
+There JAX refuses what it would have to guess, such as sorting along an axis that is cut. For other
+arrays these are the plain operations.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import jax
+import jax.numpy as jnp
+
+T = TypeVar("T")
+
+
+def automatic(f: Callable[..., T], like: Any, *arrays: Any) -> T:
+  """f(*arrays), which XLA splits over devices by itself; results are cut as `like` is.
+
+  `f` reads no other arrays. `like` has the shape of the results, or of their first axes.
+  """
+  if not any(any(jax.typeof(x).sharding.spec) for x in arrays):
+    return f(*arrays)
+  return jax.sharding.auto_axes(f, out_sharding=jax.typeof(like).sharding)(*arrays)
+
+
+def ranks(x: jax.Array) -> jax.Array:
+  """The place of each value in the order of its last axis; equal values keep their order.
+
+  >>> print(ranks(jnp.array([0.5, 0.1, 0.5])))
+  [1 0 2]
+  """
+  return automatic(lambda x: jnp.argsort(jnp.argsort(x, -1, stable=True), -1), x, x)
+
+
+def ordered(x: jax.Array) -> jax.Array:
+  """The last axis in ascending order."""
+  return automatic(lambda x: jnp.sort(x, -1), x, x)
+
+
+def running_sum(x: jax.Array) -> jax.Array:
+  """The sum up to each place of the last axis, itself included."""
+  return automatic(lambda x: jnp.cumsum(x, -1), x, x)
+
+
+def running_product(x: jax.Array) -> jax.Array:
+  """The product up to each place of the last axis, itself included."""
+  return automatic(lambda x: jnp.cumprod(x, -1), x, x)
+
+
+def along(x: jax.Array, places: jax.Array) -> jax.Array:
+  """The values at these places of the last axis. [..., N], [..., M] -> [..., M]."""
+  return automatic(lambda x, places: jnp.take_along_axis(x, places, -1), places, x, places)
+
+
+def look_up(table: jax.Array, index: jax.Array | int) -> jax.Array:
+  """table[index]. [N], [...] -> [...]."""
+  return automatic(lambda table, index: table[index], index, table, index)
