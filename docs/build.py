@@ -32,7 +32,7 @@ def collect(out: Path) -> None:
   texts |= {page: pages.included(path, out) for path, page in pages.INCLUDED.items()}
   values = which_method.values() | {"from other libraries": _from_other_libraries()}
   for path in sorted(HERE.glob("*.md")):
-    text = path.read_text(encoding="utf-8")
+    text = pages.relinked(path.read_text(encoding="utf-8"), f"docs/{path.name}", path.stem, out)
     texts[path.stem] = pages.filled(text, values, path.stem, out)
   for page, text in texts.items():
     (out / page).parent.mkdir(parents=True, exist_ok=True)

@@ -54,7 +54,8 @@ def relinked(text: str, path: str, page: str, out: Path) -> str:
 
   def link(match: re.Match) -> str:
     image, label, target = match.groups()
-    if re.match(r"[a-z]+:|#", target):
+    inside = path.startswith("docs/") and not target.startswith("../")  # from page to page
+    if inside or re.match(r"[a-z]+:|#", target):
       return match[0]
     file, _, anchor = target.partition("#")
     found = posixpath.normpath(posixpath.join(posixpath.dirname(path), file))

@@ -198,6 +198,8 @@ def test_links_are_followed_or_refused(tmp_path):
   assert one("[`a`](configs/laser.py)") == "{download}`a </files/configs/laser.py>`"
   assert one("[a](experiments/studies)") == "a (`experiments/studies`)"
   assert one("`[a](b)`\n\n    [a](b)\n") == "`[a](b)`\n\n    [a](b)\n"
+  own = lambda text: pages.relinked(text, "docs/install.md", "install", tmp_path)
+  assert own("[a](methods.md), [b](../CONFIG.md)") == "[a](methods.md), [b](config.md)"
   with pytest.raises(ValueError, match=r"README.md: the link no/such.md leads nowhere"):
     one("[a](no/such.md)")
 
