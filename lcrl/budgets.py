@@ -79,7 +79,8 @@ def fixed(*, target: int, cap: int | None = None) -> Stage:
 def first_only(*, target: int) -> Stage:
   """The first rollout of a group has the target; the others stop after one token.
 
-  For a revision that puts others in their place: `revise.fn="serial_exits"`.
+  For a revision that puts others in their place, `revise.fn="serial_exits"`. Source: S-GRPO,
+  arXiv:2505.07686, whose serial group has one full answer.
   """
   _check(target=target)
 
@@ -114,7 +115,8 @@ def _draw(prompt_ids, step, key, low, high):
 
 
 def uniform_level(*, targets: tuple[int, ...], cap: int | None = None) -> Stage:
-  """One of several levels a group, each with its target, drawn afresh every step (TLDR)."""
+  """One of several levels a group, each with its target, drawn afresh every step
+  (TLDR, arXiv:2505.07961)."""
   _check(target=min(targets), cap=min(targets) if cap is None else cap)
 
   def apply(state, prompt_ids, *, step, key, group_size):
@@ -156,7 +158,8 @@ def effort(
     target = max(1, round(effort * tokens))
 
   The target is what a template with {target} asks for; `lcrl.rewards.effort` compares with a
-  reference of its own. The sampler stops at `cap`.
+  reference of its own. The sampler stops at `cap`. Source: such levels are in ThinkDial,
+  arXiv:2508.18773, and in what Kimi and NVIDIA tell of their models.
 
   Args:
     efforts: one a level, in the order of the templates.
@@ -242,8 +245,8 @@ def right_median(*, rows: int, fallback: int, shown_from: int, cap: int | None =
 def scheduled(*, schedule: Schedule, cap: int | None = None) -> Stage:
   """One target for everybody that depends on the step: `schedule`, cut to an integer, at least 1.
 
-  `schedule=dict(fn="exponential_decay", start=256, decay=0.7, interval=150)` is a curriculum. The
-  sampler stops at `cap`, or at the target if that is None.
+  `schedule=dict(fn="exponential_decay", start=256, decay=0.7, interval=150)` is the curriculum of
+  arXiv:2508.08940. The sampler stops at `cap`, or at the target if that is None.
   """
   _check(cap=1 if cap is None else cap)
 
@@ -276,6 +279,10 @@ def geometric_points_length(
 
   start * (end / start)^(k / points) after the k-th point, at step k * floor(total / (points + 1)).
   Source: arXiv:2508.08940. [...] int -> [...] float.
+
+  >>> steps = jnp.array([0, 10, 20])
+  >>> print(geometric_points_length(steps, start=400, end=100, points=2, total=30).round(2))
+  [400. 200. 100.]
   """
   return start * (end / start) ** _points_passed(step, points, total)
 
@@ -283,7 +290,14 @@ def geometric_points_length(
 def linear_points_length(
   step: jax.Array, *, start: float, end: float, points: int, total: int
 ) -> jax.Array:
-  """From start to end by equal drops at the steps of `geometric_points_length`."""
+  """From start to end by equal drops at the steps of `geometric_points_length`.
+
+  [...] int -> [...] float.
+
+  >>> steps = jnp.array([0, 10, 20])
+  >>> print(linear_points_length(steps, start=400, end=100, points=2, total=30).round(2))
+  [400. 250. 100.]
+  """
   return start + (end - start) * _points_passed(step, points, total)
 
 
@@ -297,19 +311,31 @@ def cosine_cycle_length(step: jax.Array, *, low: float, high: float, period: int
   """A cosine that starts at `high` and is at `low` in the middle of each period.
 
   Source: SIRI, arXiv:2509.25176 (8192, 16384, 640). [...] int -> [...] float.
+
+  >>> print(cosine_cycle_length(jnp.array([0, 320, 640]), low=8192, high=16384, period=640))
+  [16384.  8192. 16384.]
   """
   return _between(low, high, jnp.cos(_phase(step, period)))
 
 
 def stair_length(step: jax.Array, *, low: float, high: float, period: int) -> jax.Array:
-  """`low` in the first half of each period, `high` in the second (SIRI; the order is our
-  choice)."""
+  """`low` in the first half of each period, `high` in the second (SIRI, arXiv:2509.25176;
+  the order is our choice). [...] int -> [...] float.
+
+  >>> print(stair_length(jnp.array([0, 5, 10]), low=100, high=200, period=10))
+  [100. 200. 100.]
+  """
   return jnp.where(2 * (step % period) < period, low, high) * 1.0
 
 
 def stair_cosine_length(step: jax.Array, *, low: float, high: float, period: int) -> jax.Array:
   """`high`, a cosine down, `low`, a cosine up, each a quarter of the period, centred on its start
-  (SIRI). [...] int -> [...] float."""
+  (SIRI). [...] int -> [...] float.
+
+  >>> steps = jnp.array([0, 25, 50, 75])
+  >>> print(stair_cosine_length(steps, low=100, high=200, period=100).round(1))
+  [200. 150. 100. 150.]
+  """
   phase = _phase(step, period)
   quarter = math.pi / 4
   down = jnp.clip(phase, quarter, 3 * quarter) - quarter
@@ -331,12 +357,21 @@ def exponential_decay(*, start: float, decay: float, interval: int) -> Schedule:
 
 
 def geometric_points(*, start: float, end: float, points: int, total: int) -> Schedule:
-  """`geometric_points_length`, for the argument `schedule`."""
+  """`geometric_points_length`, for the argument `schedule`.
+
+  >>> schedule = geometric_points(start=400, end=100, points=2, total=30)
+  >>> print(schedule(jnp.array(20)).round(2))
+  100.0
+  """
   return partial(geometric_points_length, start=start, end=end, points=points, total=total)
 
 
 def linear_points(*, start: float, end: float, points: int, total: int) -> Schedule:
-  """`linear_points_length`, for the argument `schedule`."""
+  """`linear_points_length`, for the argument `schedule`.
+
+  >>> print(linear_points(start=400, end=100, points=2, total=30)(jnp.array(20)).round(2))
+  100.0
+  """
   return partial(linear_points_length, start=start, end=end, points=points, total=total)
 
 
@@ -346,10 +381,18 @@ def cosine_cycle(*, low: float, high: float, period: int) -> Schedule:
 
 
 def stair(*, low: float, high: float, period: int) -> Schedule:
-  """`stair_length`, for the argument `schedule`."""
+  """`stair_length`, for the argument `schedule`.
+
+  >>> print(stair(low=100, high=200, period=10)(jnp.array([0, 5])))
+  [100. 200.]
+  """
   return partial(stair_length, low=low, high=high, period=period)
 
 
 def stair_cosine(*, low: float, high: float, period: int) -> Schedule:
-  """`stair_cosine_length`, for the argument `schedule`."""
+  """`stair_cosine_length`, for the argument `schedule`.
+
+  >>> print(stair_cosine(low=100, high=200, period=100)(jnp.array([0, 50])).round(1))
+  [200. 100.]
+  """
   return partial(stair_cosine_length, low=low, high=high, period=period)

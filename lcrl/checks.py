@@ -85,7 +85,13 @@ def same_groups(**arrays: Any) -> None:
 
 
 def same_pairs(**arrays: Any) -> None:
-  """All are [B], or [] for one pair: values of tokens [B, T] would pass for pairs."""
+  """All are [B], or [] for one pair: values of tokens [B, T] would pass for pairs.
+
+  >>> same_pairs(chosen=jnp.zeros((2, 5)), rejected=jnp.zeros((2, 5)))
+  Traceback (most recent call last):
+      ...
+  ValueError: chosen and rejected must be [B], one value a pair, got (2, 5).
+  """
   same_shape(**arrays)
   shape = next(iter(arrays.values())).shape
   if len(shape) > 1:
@@ -93,7 +99,13 @@ def same_pairs(**arrays: Any) -> None:
 
 
 def one_or_each(of: dict[str, Any], **knobs: Any) -> None:
-  """`knobs` are one number, or one for each value `of` [...]."""
+  """`knobs` are one number, or one for each value `of` [...].
+
+  >>> one_or_each({"a prompt": jnp.zeros(4)}, alpha=jnp.zeros(3))
+  Traceback (most recent call last):
+      ...
+  ValueError: alpha must be one number or one for each of a prompt (4,), got (3,).
+  """
   (values, *_), shape = of, next(iter(of.values())).shape
   for name, x in knobs.items():
     if jnp.shape(x) not in ((), shape):
@@ -121,7 +133,13 @@ def per_row(of: dict[str, Any], **rows: Any) -> None:
 
 
 def positive(**numbers: Any) -> None:
-  """Python numbers are above 0; arrays pass."""
+  """Python numbers are above 0; arrays pass.
+
+  >>> positive(alpha=0.5, beta=-1)
+  Traceback (most recent call last):
+      ...
+  ValueError: beta must be positive, got -1.
+  """
   for name, value in numbers.items():
     if isinstance(value, int | float) and not value > 0:
       raise ValueError(f"{name} must be positive, got {value}.")

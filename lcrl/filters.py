@@ -75,12 +75,18 @@ def keep_all() -> Stage:
 
 
 def mixed_correctness() -> Stage:
-  """Drops groups whose verdicts all agree: nothing can be learnt there from correctness."""
+  """Drops groups whose verdicts all agree: nothing can be learnt there from correctness.
+
+  Source: DAPO, arXiv:2503.14476 (dynamic sampling, with `train.max_rounds` above 1).
+  """
   return _stage(lambda rewards, r: nonconstant_groups(r.correct, r.valid))
 
 
 def nonconstant_reward() -> Stage:
-  """Drops groups whose shaped rewards are all equal: their advantage would be 0 anyway."""
+  """Drops groups whose shaped rewards are all equal: their advantage would be 0 anyway.
+
+  Source: dynamic sampling of DAPO, arXiv:2503.14476, by the shaped reward.
+  """
   return _stage(lambda rewards, r: nonconstant_groups(rewards, r.valid))
 
 
@@ -92,7 +98,11 @@ def positive_reward() -> Stage:
 
 def all_right() -> Stage:
   """Only groups that are right throughout: what a length term trains on (ConciseR's second stage,
-  should mixed groups be dropped there)."""
+  should mixed groups be dropped there).
+
+  >>> all_right().needs
+  ()
+  """
   return _stage(lambda rewards, r: r.valid & jnp.all(r.correct | ~r.valid, -1, keepdims=True))
 
 
@@ -100,6 +110,9 @@ def untruncated(*, base: Stage | None = None) -> Stage:
   """Of what `base` keeps (all by default), drops rollouts cut at their cap: DAPO's overlong filter.
 
   DAPO lets them take part in the group's mean: give the advantage `over_valid=True` for that.
+
+  >>> untruncated().needs
+  ('truncated',)
   """
   base = keep_all() if base is None else base
 
@@ -126,12 +139,12 @@ def lowest(metric: jax.Array, valid: jax.Array, count: jax.Array | int) -> jax.A
 
 
 def shortest(*, count: int) -> Stage:
-  """GFPO: the `count` shortest rollouts of each group, right or wrong."""
+  """GFPO (arXiv:2508.09726): the `count` shortest rollouts of each group, right or wrong."""
   return _stage(lambda rewards, r: lowest(r.lengths, r.valid, count))
 
 
 def most_efficient(*, count: int) -> Stage:
-  """GFPO: the `count` rollouts with the highest reward per token.
+  """GFPO (arXiv:2508.09726): the `count` rollouts with the highest reward per token.
 
   Of negative rewards that takes the longest responses first.
   """
@@ -150,6 +163,10 @@ def difficulty_count(
 
   The first of `counts` while the history holds fewer than `warmup` means. Source: adaptive GFPO,
   which keeps a t-digest where this takes exact quartiles. [...], [N], [N] bool -> [...] int32.
+
+  >>> means, history = jnp.array([0.1, 0.9]), jnp.array([0.2, 0.4, 0.6, 0.8])
+  >>> print(difficulty_count(means, history, jnp.ones(4, bool)))
+  [8 4]
   """
   same_shape(history=history, seen=seen)
   typed(mean_rewards=mean_rewards)

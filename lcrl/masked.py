@@ -38,7 +38,11 @@ AxisName = str | tuple[str, ...] | None
 
 
 def as_float(x: jax.Array) -> jax.Array:
-  """`x` in float32 or wider: bool and integers become the default float, bfloat16 float32."""
+  """`x` in float32 or wider: bool and integers become the default float, bfloat16 float32.
+
+  >>> as_float(jnp.array([True])).dtype, as_float(jnp.ones(1, jnp.bfloat16)).dtype
+  (dtype('float32'), dtype('float32'))
+  """
   x = jnp.asarray(x)
   if not jnp.issubdtype(x.dtype, jnp.floating):
     return x.astype(jnp.result_type(float))
@@ -46,7 +50,11 @@ def as_float(x: jax.Array) -> jax.Array:
 
 
 def exponent_limit(dtype) -> float:
-  """8 below the logarithm of the type's largest number, 80.7 in float32: room for a factor."""
+  """8 below the logarithm of the type's largest number, 80.7 in float32: room for a factor.
+
+  >>> f"{exponent_limit(jnp.float32):.1f}"
+  '80.7'
+  """
   return math.log(jnp.finfo(dtype).max) - 8
 
 
@@ -63,7 +71,11 @@ def finite_exp(x: jax.Array) -> jax.Array:
 
 
 def total(x: jax.Array, axis_name: AxisName = None) -> jax.Array:
-  """The sum of x over the devices along mesh axes; x itself without any."""
+  """The sum of x over the devices along mesh axes; x itself without any.
+
+  >>> print(total(jnp.array([1.0, 2.0])))
+  [1. 2.]
+  """
   return x if axis_name is None else jax.lax.psum(x, axis_name)
 
 

@@ -18,7 +18,12 @@ def __dir__() -> list[str]:
 
 
 def mode_accuracy(correct: jax.Array, mode: jax.Array, valid: jax.Array) -> jax.Array:
-  """Share of right answers among the group's rollouts in the mode. [..., G] each -> [...]."""
+  """Share of right answers among the group's rollouts in the mode. [..., G] each -> [...].
+
+  >>> correct, mode = jnp.array([[True, False, True]]), jnp.array([[True, True, False]])
+  >>> print(mode_accuracy(correct, mode, jnp.ones((1, 3), bool)))
+  [0.5]
+  """
   same_groups(correct=correct, mode=mode, valid=valid)
   return masked_mean(correct, valid & mode, -1)
 
@@ -29,6 +34,10 @@ def mode_is_preferred(
   """Rollouts in the mode that their group should use: long if more accurate by over `threshold`.
 
   [..., G] each -> [..., G] bool.
+
+  >>> correct = long = jnp.array([[True, True, False, False]])
+  >>> print(mode_is_preferred(correct, long, jnp.ones((1, 4), bool)))
+  [[ True  True False False]]
   """
   same_groups(correct=correct, long=long, valid=valid)
   gain = mode_accuracy(correct, long, valid) - mode_accuracy(correct, ~long, valid)

@@ -36,6 +36,13 @@ def from_config(config: Mapping[str, Any], *, updates: int = 1) -> tuple[Recipe[
 
   Raises:
     ValueError: a section is missing, or names what its slot does not have; it names the field.
+
+  >>> names = dict(filter="keep_all", advantage="group_normalized", loss="clipped_surrogate")
+  >>> config = {slot: dict(fn=name) for slot, name in names.items()} | dict(reward=dict(fn="kimi"))
+  >>> config |= dict(budget=dict(fn="fixed", target=8), weights=dict(fn="token_mean"))
+  >>> recipe, weigh = from_config(config)
+  >>> needs(recipe)
+  ('group',)
   """
   phases = config.get("then") or ()
   _check_phases(phases)
@@ -84,6 +91,12 @@ def switch_after(counts: Sequence[int], stages: Sequence[Stage], *, coupled: boo
   Every stage has a state of its own, which changes only while the stage is active. If one stage
   gives an output per rollout and another per token, both give it per token. A loss has a state
   then, so it must be `coupled`.
+
+  >>> first, second = (Stage(lambda: (), lambda state, x, n=n: (x + n, state)) for n in (1, 10))
+  >>> both = switch_after([1], [first, second])
+  >>> out, state = both.apply(both.init(), jnp.zeros(()))
+  >>> float(out), float(both.apply(state, jnp.zeros(()))[0])
+  (1.0, 10.0)
   """
 
   def active(state: ScheduleState) -> jax.Array:
@@ -169,13 +182,24 @@ def _same_rank(branches: Sequence[Callable], states) -> Sequence[Callable]:
 
 
 def init(recipe: Recipe[Stage]) -> Recipe[Any]:
-  """The first state of every stage."""
+  """The first state of every stage.
+
+  >>> ending = Stage(init=lambda: jnp.zeros(()), apply=lambda state: (state, state + 1))
+  >>> init(Recipe(ending, ending, ending, ending, ending)).loss
+  Array(0., dtype=float32)
+  """
   return Recipe(*(stage.init() for stage in recipe))
 
 
 def numbers(recipe: Any, states: Any) -> dict[str, jax.Array]:
   """What the stages before the loss have learned, [] each, as "state/slot/stage/number"; of a
-  `Recipe`, or of another tuple of slots."""
+  `Recipe`, or of another tuple of slots.
+
+  >>> price = Stage(lambda: 0.5, lambda state: ((), state), numbers=lambda state: {"price": state})
+  >>> plain = Stage(lambda: (), lambda state: ((), state))
+  >>> numbers(Recipe(plain, price, plain, plain, plain), ((), 0.5, (), (), ()))
+  {'state/reward/price': 0.5}
+  """
   slots = zip(recipe._fields, recipe, states, strict=True)
   return {
     f"state/{slot}/{name}": x
@@ -186,13 +210,23 @@ def numbers(recipe: Any, states: Any) -> dict[str, jax.Array]:
 
 
 def signals(recipe: Recipe[Stage]) -> tuple[str, ...]:
-  """The signals of rollouts that stages before the loss ask for, each once."""
+  """The signals of rollouts that stages before the loss ask for, each once.
+
+  >>> stage = lambda *needs: Stage(init=lambda: (), apply=lambda state: ((), state), needs=needs)
+  >>> signals(Recipe(stage(), stage("truncated"), stage("entropy"), stage("entropy"), stage("ref")))
+  ('entropy',)
+  """
   names = (name for stage in recipe[:-1] for name in stage.needs)
   return tuple(dict.fromkeys(name for name in names if name not in NOT_SIGNALS))
 
 
 def needs(recipe: Recipe[Stage]) -> tuple[str, ...]:
-  """What the stages ask of task, sampler and trainer, each once."""
+  """What the stages ask of task, sampler and trainer, each once.
+
+  >>> stage = lambda *needs: Stage(init=lambda: (), apply=lambda state: ((), state), needs=needs)
+  >>> needs(Recipe(stage(), stage("truncated"), stage("entropy"), stage("entropy"), stage("ref")))
+  ('truncated', 'entropy', 'ref')
+  """
   return tuple(dict.fromkeys(name for stage in recipe for name in stage.needs))
 
 

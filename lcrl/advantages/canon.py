@@ -92,7 +92,10 @@ def cosine_restarts_weight(
 
 
 def accuracy_mix(*, inter_first: bool = False) -> Mix:
-  """mu = mean reward of the batch: first within the halves, later between; or the other way."""
+  """mu = mean reward of the batch: first within the halves, later between; or the other way.
+
+  Source: CANON, arXiv:2509.23962, and its code.
+  """
   return lambda step, mean: 1.0 - mean if inter_first else mean
 
 
@@ -102,6 +105,10 @@ def cosine_restarts(
   """mu = 1 - `cosine_restarts_weight`, or, with `inter_first`, that weight itself.
 
   The paper's code: low 0 and high 0.6, or with `inter_first` low 0.4 and high 1.
+
+  >>> mix = cosine_restarts(low=0.0, high=0.6, warmup=0, period=10.0)
+  >>> print(f"{mix(jnp.array(0), jnp.array(0.5)):.2f}")
+  0.40
   """
 
   def mix(step, mean):

@@ -27,6 +27,11 @@ def component_advantages(
   """Each component in standard deviations of its group, 0 where it does not vary.
 
   [K, ..., B, G], [..., B, G] -> [K, ..., B, G].
+
+  >>> parts = jnp.array([[[1.0, 0.0, 0.5]], [[7.0, 7.0, 7.0]]])  # verdict and length of one group
+  >>> print(component_advantages(parts, jnp.ones((1, 3), bool), eps=0.0)[:, 0])
+  [[ 1. -1.  0.]
+   [ 0.  0.  0.]]
   """
   same_groups(keep=keep)
   typed(components=components)

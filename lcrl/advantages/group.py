@@ -106,6 +106,11 @@ def batch_scaled_advantage(
   Source: TRL `scale_rewards="batch"`: a group whose rewards hardly differ is not blown up.
   Inside `jax.shard_map` the deviation is that of all devices along `axis_name`; groups are whole.
   [..., B, G] each -> [..., B, G].
+
+  >>> rewards, keep = jnp.array([[1.0, 0.0], [3.0, 2.0]]), jnp.ones((2, 2), bool)
+  >>> print(batch_scaled_advantage(4 * rewards, keep, ddof=0, eps=0.0).round(2))
+  [[ 0.45 -0.45]
+   [ 0.45 -0.45]]
   """
   centered = group_centered_advantage(rewards, keep, lone_raw=False)
   return centered / (masked_std(rewards, keep, ddof=ddof, axis_name=axis_name) + eps)
@@ -197,12 +202,17 @@ def leave_one_out(*, lone_raw: bool = False, over_valid: bool = False) -> Stage:
 
 
 def batch_scaled(*, ddof: int = 1, eps: float = 1e-4, over_valid: bool = False) -> Stage:
-  """`batch_scaled_advantage` of what the filter kept, or of the whole group (`over_valid`)."""
+  """`batch_scaled_advantage` of what the filter kept, or of the whole group (`over_valid`).
+
+  >>> batch_scaled(over_valid=True).needs
+  ('group',)
+  """
   return group_stage(batch_scaled_advantage, over_valid, ddof=ddof, eps=eps)
 
 
 def raw() -> Stage:
-  """The reward as it is, for rewards that have been compared already (O1-Pruner, `lagrangian`)."""
+  """The reward as it is, for rewards that have been compared already (`lagrangian`; O1-Pruner,
+  arXiv:2501.12570)."""
 
   def apply(state, rewards, keep, rollouts):
     return jnp.where(keep, as_float(rewards), 0.0), state
@@ -212,7 +222,9 @@ def raw() -> Stage:
 
 def reinforce_baseline(*, per_token: bool = True, ddof: int = 1, eps: float = 1e-8) -> Stage:
   """REINFORCE++-baseline, DLER's: centred in the group, then whitened over the batch's tokens,
-  or with each rollout counted once (`per_token=False`)."""
+  or with each rollout counted once (`per_token=False`). Sources: arXiv:2501.03262; DLER,
+  arXiv:2510.15110.
+  """
 
   def apply(state, rewards, keep, rollouts):
     centered = group_centered_advantage(rewards, keep, lone_raw=False)
@@ -223,7 +235,10 @@ def reinforce_baseline(*, per_token: bool = True, ddof: int = 1, eps: float = 1e
 
 
 def reinforce(*, gamma: float = 1.0, ddof: int = 1, eps: float = 1e-8) -> Stage:
-  """REINFORCE++: returns to go, whitened over the batch's tokens; no group. [B, G, T]."""
+  """REINFORCE++: returns to go, whitened over the batch's tokens; no group. [B, G, T].
+
+  Source: arXiv:2501.03262, as in verl and OpenRLHF.
+  """
 
   def apply(state, rewards, keep, rollouts):
     mask = rollouts.mask & keep[..., None]

@@ -43,6 +43,11 @@ def budget_subgroup_advantage(
   Source: HBPO, arXiv:2507.15844 (Algorithm 1). The released code adds the second term twice
   (`intra_weight=2`) with pi=3.1416. It is not centred: a group that is all wrong is pushed down.
   [..., B, G] each -> [..., B, G].
+
+  >>> rewards, budgets = jnp.array([[1.0, 0.0]]), jnp.array([[512, 2048]])
+  >>> keep = jnp.ones((1, 2), bool)
+  >>> print(budget_subgroup_advantage(rewards, budgets, keep, beta=1.0).round(3))
+  [[ 0.726 -1.414]]
   """
   same_groups(rewards=rewards, budgets=budgets, keep=keep)
   subgroup = automatic(_same_budget_mean, keep, rewards, budgets, keep)
@@ -108,6 +113,10 @@ def qglas_weight(
 
   The spread is max - 25th percentile, that of the positive max - min. 0 for equal rewards.
   [..., B, G] each -> [..., B].
+
+  >>> rewards = jnp.array([[0.0, 0.0, 1.0, 1.0]])
+  >>> print(qglas_weight(rewards, rewards > 0, jnp.ones((1, 4), bool)).round(3))
+  [1.2]
   """
   same_groups(rewards=rewards, positive=positive, keep=keep)
   rewards = as_float(rewards)

@@ -42,6 +42,8 @@ def decomposed(
 
 
 class Bucket(NamedTuple):
+  """Shards of sequences of one length, and how a step draws from them."""
+
   num_shards: int
   seq_per_shard: int
   seq_len: int
@@ -50,6 +52,8 @@ class Bucket(NamedTuple):
 
 
 class Plan(NamedTuple):
+  """What an epoch takes from the buckets; `bucket_plan` makes it."""
+
   tokens_per_epoch: int
   seq_per_epoch: list[int]  # by bucket
   mix_weights: list[int]  # by bucket

@@ -77,6 +77,10 @@ def problems(weak: Prompts, *, low: float = 0.25, high: float = 0.625) -> list[d
   stage that are neither solved nor hopeless.
 
   Source: Light-R1, arXiv:2503.10460 (0.25 to 0.625 of a 7B model).
+
+  >>> row = dict(prompt=[{"role": "user", "content": "1 + 1?"}], text="2", tokens=3, reference="2")
+  >>> problems({"a": [row | dict(correct=True), row | dict(correct=False)]})
+  [{'problem': '1 + 1?', 'answer': '2', 'pass_rate': 0.5}]
   """
   if not 0 <= low <= high <= 1:
     raise ValueError(f"0 <= low <= high <= 1 must hold, got {low} and {high}.")
@@ -98,6 +102,11 @@ def light_r1_first(
   prompt that a small model passes less often than `below`.
 
   Source: Light-R1, arXiv:2503.10460 (a 1.5B model's pass rate; its threshold is not published).
+
+  >>> row = dict(prompt="1 + 1?", text="It is 2.", tokens=3, reference="2")
+  >>> answer = lambda right: row | dict(correct=right)
+  >>> light_r1_first({"a": [answer(False)]}, {"a": [answer(True)]})
+  [{'prompt': '1 + 1?', 'response': 'It is 2.'}]
   """
   hard = [key for key, samples in weak.items() if pass_rate(samples) < below]
   return _imitated(teacher, hard, _drawn(seed))
@@ -105,7 +114,13 @@ def light_r1_first(
 
 def light_r1_second(teacher: Prompts, *, seed: int = 0) -> list[dict[str, Any]]:
   """Second stage: one right answer to each prompt of which the teacher itself is neither always
-  right nor always wrong. Source: Light-R1, arXiv:2503.10460."""
+  right nor always wrong. Source: Light-R1, arXiv:2503.10460.
+
+  >>> row = dict(prompt="1 + 1?", text="It is 2.", tokens=3, reference="2")
+  >>> answer = lambda right: row | dict(correct=right)
+  >>> light_r1_second({"a": [answer(True), answer(False)]})
+  [{'prompt': '1 + 1?', 'response': 'It is 2.'}]
+  """
   hardest = [key for key, samples in teacher.items() if 0 < pass_rate(samples) < 1]
   return _imitated(teacher, hardest, _drawn(seed))
 
@@ -123,6 +138,11 @@ def adactrl(
 
   Source: AdaCtrl, arXiv:2505.18822 (short answers to easy problems, long reasoning on hard ones);
   difficulty by pass rate, with the threshold of its reward, is ours.
+
+  >>> row = dict(prompt="1 + 1?", correct=True, reference="2")
+  >>> answer = lambda text: row | dict(text=text, tokens=len(text))
+  >>> adactrl({"a": [answer("2")]}, {"a": [answer("It is 2.")]})
+  [{'prompt': '1 + 1?', 'response': '[Easy]2'}]
   """
   easy = {key for key, samples in short.items() if pass_rate(samples) > threshold}
   brief = _imitated(short, [key for key in short if key in easy], _shortest, opening=tags[0])
@@ -137,6 +157,11 @@ def two_modes(
 
   Both modes come equally often, so that none is preferred before RL. Source: Adaptive Deep
   Reasoning, arXiv:2505.20101 (abstract); balance and openings are ours.
+
+  >>> row = dict(prompt="1 + 1?", correct=True, reference="2")
+  >>> answer = lambda text: row | dict(text=text, tokens=len(text))
+  >>> [row["response"] for row in two_modes({"a": [answer("2")]}, {"a": [answer("It is 2.")]})]
+  ['2', 'It is 2.']
   """
   solved = lambda prompts, key: any(row["correct"] for row in prompts.get(key, ()))
   both = [key for key in short if solved(short, key) and solved(long, key)]
@@ -151,6 +176,11 @@ def budget_modes(answers: Prompts, *, seed: int = 0) -> list[dict[str, Any]]:
   Thinking is cut by characters, at the end of a line. Source: Budget-Mode SFT of ThinkDial,
   arXiv:2508.18773. It has the answer written anew behind cut thinking and keeps what is right;
   here the answer stays.
+
+  >>> prompt, text = [{"role": "user", "content": "1 + 1?"}], "I add.\\nI add again.\\n</think>2"
+  >>> row = dict(prompt=prompt, text=text, correct=True, tokens=9, reference="2")
+  >>> [len(made["response"]) for made in budget_modes({"a": [row]})]
+  [29, 59, 41]
   """
   found: list[dict[str, Any]] = []
   draw = _drawn(seed)
@@ -180,6 +210,11 @@ def mixchain(*levels: Prompts) -> list[dict[str, Any]]:
   (`lcrl-evaluate --along --strengths`). `batches.fn="progressive"` trains on the levels in
   their order. Source: MixChain of CoT-Valve, arXiv:2502.09601; the shortest right answer of each
   level is ours.
+
+  >>> row = dict(prompt="1 + 1?", correct=True, reference="2")
+  >>> answer = lambda text: row | dict(text=text, tokens=len(text))
+  >>> [row["response"] for row in mixchain({"a": [answer("It is 2.")]}, {"a": [answer("2")]})]
+  ['It is 2.', '2']
   """
   return [
     _chain_row(row, level)
@@ -195,6 +230,11 @@ def cot_valve(*levels: Prompts) -> list[dict[str, Any]]:
 
   among the chains of one prompt: 0 for the longest, 1 for the shortest. A run with
   `train.strengths` reads it. Source: CoT-Valve, arXiv:2502.09601, from secondary notes.
+
+  >>> row = dict(prompt="1 + 1?", correct=True, reference="2")
+  >>> answer = lambda text: row | dict(text=text, tokens=len(text))
+  >>> [row["score"] for row in cot_valve({"a": [answer("It is 2.")]}, {"a": [answer("2")]})]
+  [0.0, 1.0]
   """
   found = []
   for chain in _chains("cot_valve", levels):

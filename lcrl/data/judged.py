@@ -42,6 +42,10 @@ def scores(
     write: the model.
     question: the request, with {prompt} and {answer}.
     low, high: limits; a number beyond them is none.
+
+  >>> answers = [([{"role": "user", "content": "1 + 1?"}], "It is 2.")]
+  >>> scores(answers, lambda requests: ["The score is 0.8"])
+  [0.8]
   """
   if "{prompt}" not in question or "{answer}" not in question:
     raise ValueError("the question must hold {prompt} and {answer}.")

@@ -186,7 +186,11 @@ def _check_nothing_lost(row: Row, prompt: Messages, sides: Sequence[Messages]) -
 
 
 def context_columns(row: Row) -> list[str]:
-  """Columns that hold something, which may be context, and which nothing here reads."""
+  """Columns that hold something, which may be context, and which nothing here reads.
+
+  >>> context_columns({"prompt": "a", "chosen": "b", "rejected": "c", "documents": "d", "note": ""})
+  ['documents']
+  """
   return [name for name in _UNSUPPORTED if row.get(name) not in _EMPTY]
 
 

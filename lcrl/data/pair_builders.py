@@ -58,12 +58,21 @@ def long2short(samples: Samples, *, ratio: float = 1.5) -> Pairs:
   """The shortest right answer against longer wrong ones and right ones `ratio` times as long.
 
   Source: Kimi k1.5, arXiv:2501.12599.
+
+  >>> samples = Samples(lengths=[10, 30, 50], correct=[True, True, False], scores=[1, 1, 0])
+  >>> long2short(samples)
+  [(0, 1), (0, 2)]
   """
   return long2short_pairs(samples.correct, samples.lengths, ratio=ratio)
 
 
 def shortest_vs_longest(samples: Samples, *, ratio: float = 1.0) -> Pairs:
-  """The shortest right answer against the longest right one, if more than `ratio` times as long."""
+  """The shortest right answer against the longest right one, if more than `ratio` times as long.
+
+  >>> samples = Samples(lengths=[10, 30, 50], correct=[True, True, False], scores=[1, 1, 0])
+  >>> shortest_vs_longest(samples, ratio=2.0)
+  [(0, 1)]
+  """
   right = np.flatnonzero(samples.correct)
   if not right.size:
     return []
@@ -76,6 +85,10 @@ def tops(samples: Samples) -> Pairs:
   """The shortest right answer against the longest wrong one and a wrong one shorter than it.
 
   Source: TOPS, arXiv:2502.18080.
+
+  >>> samples = Samples(lengths=[20, 10, 50], correct=[True, False, False], scores=[1, 0, 0])
+  >>> tops(samples)
+  [(0, 2), (0, 1)]
   """
   return tops_selection(samples.correct, samples.lengths).pairs
 
@@ -154,6 +167,10 @@ def best_vs_random(samples: Samples, *, seed: int = 0) -> Pairs:
 
   Source: LongWriter, arXiv:2408.07055, whose scores say how close a response is to the
   requested length (`lcrl.evaluation.verbosity.length_score`); from memory, no code is released.
+
+  >>> samples = Samples(lengths=[9, 8, 7], correct=[True, True, False], scores=[0.9, 0.5, 0.5])
+  >>> best_vs_random(samples)[0][0]
+  0
   """
   scores, best = _best(samples)
   others = np.flatnonzero(scores < scores[best])
@@ -173,6 +190,12 @@ def density_ratio(
 
   Reads the signals strong_log_probs, weak_log_probs [N, T] and mask [N, T]. `per_token` takes the
   mean instead of the sum, which grows with length. Source: CDR, see `cdr_reward`.
+
+  >>> strong, weak = np.array([[-1.0], [-3.0]]), np.array([[-2.0], [-2.0]])
+  >>> signals = dict(strong_log_probs=strong, weak_log_probs=weak, mask=np.ones((2, 1), bool))
+  >>> samples = Samples(lengths=[1, 1], correct=[True, True], scores=[0.0, 0.0], signals=signals)
+  >>> density_ratio(samples)
+  [(0, 1)]
   """
   ratios = cdr_reward(
     samples.signal("strong_log_probs"),
@@ -195,6 +218,11 @@ def reference_scored(
 
   Reads the signal `reference`, one text. Source: PUGC, whose score is a reward model's;
   `unigram_f1` needs no model.
+
+  >>> texts, signals = ["the cat sat", "a dog ran"], {"reference": "the cat sat down"}
+  >>> samples = Samples(lengths=[3, 3], correct=[1, 1], scores=[0, 0], texts=texts, signals=signals)
+  >>> reference_scored(samples)
+  [(0, 1)]
   """
   reference = samples.signal("reference")
   scores = np.array([score(text, reference) for text in samples.texts])
@@ -207,6 +235,10 @@ def short_vs_long_context(samples: Samples) -> Pairs:
 
   Reads the signal `long_context` [N] bool. The pair trains on the long prompt, and the reference
   model reads the short one (`Pair.reference`). Source: LongPO, arXiv:2502.13922.
+
+  >>> signals = {"long_context": np.array([False, True])}
+  >>> short_vs_long_context(Samples(lengths=[3, 4], correct=[1, 1], scores=[0, 0], signals=signals))
+  [(0, 1)]
   """
   long = np.asarray(samples.signal("long_context"), bool)
   both = np.flatnonzero(~long).tolist(), np.flatnonzero(long).tolist()

@@ -42,6 +42,10 @@ def prompts(
     request: what it is asked, with {text}.
     max_characters: a longer text is skipped, as `long`; one without words as `empty`. A reply
       without a query is skipped as `none`, one that came before as `repeated`.
+
+  >>> rows, counts = prompts(["Boil eggs for six minutes."], lambda requests: ["How long?"])
+  >>> rows[0]["prompt"]
+  'How long?'
   """
   if "{text}" not in request:
     raise ValueError("the request must hold {text}.")

@@ -29,7 +29,15 @@ def jsonl(path: str) -> Rows:
 
 
 def json(path: str) -> Rows:
-  """One array of JSON objects. Raises as `jsonl` does."""
+  """One array of JSON objects. Raises as `jsonl` does.
+
+  >>> import json as plain, tempfile
+  >>> with tempfile.NamedTemporaryFile("w", suffix=".json") as file:
+  ...   plain.dump([{"prompt": "1 + 1?"}], file)
+  ...   file.flush()
+  ...   [row for _, row in json(file.name)]
+  [{'prompt': '1 + 1?'}]
+  """
   rows = _document(path)
   if not isinstance(rows, list):
     raise ValueError(f"{path}: an array of objects was expected, got {type(rows).__name__}.")

@@ -23,7 +23,12 @@ the improved answer alone."
 
 
 def refine(answers: Sequence[Row], write: Write, *, instruction: str = INSTRUCTION) -> list[str]:
-  """The second answer of a model to each prompt, after its first answer and the instruction."""
+  """The second answer of a model to each prompt, after its first answer and the instruction.
+
+  >>> answers = [{"prompt": [{"role": "user", "content": "1 + 1?"}], "text": "It is 3."}]
+  >>> refine(answers, lambda conversations: [f"{len(turns)} turns" for turns in conversations])
+  ['3 turns']
+  """
   return write([_second_turn(row, instruction) for row in answers])
 
 

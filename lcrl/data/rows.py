@@ -152,7 +152,14 @@ def sft_rows(
   tokenizer: Tokenizer, pairs: Sequence[tuple[Prompt, str]], *, limit: int
 ) -> tuple[np.ndarray, np.ndarray]:
   """Prompts with their responses: tokens [N, limit] int32, and mask [N, limit] bool, True on the
-  response and its end token."""
+  response and its end token.
+
+  >>> from lcrl.data.tokenizers import utf8
+  >>> prompt = Prompt(0, [{"role": "user", "content": "hi"}], None)
+  >>> tokens, mask = sft_rows(utf8(), [(prompt, "yo")], limit=8)
+  >>> print(tokens, mask.sum())
+  [[104 105  10 121 111 256 257 257]] 3
+  """
   rendered = [tokenizer.render(prompt.messages) for prompt, _ in pairs]
   prompts = [tokenizer.encode(text) for text in rendered]
   texts = (without_open_tag(text, r) for (_, text), r in zip(pairs, rendered, strict=True))

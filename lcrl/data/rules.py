@@ -50,7 +50,12 @@ rules. Reply with a JSON list of strings and nothing else."""
 
 def explain(pairs: Sequence[Pair], write: Write, *, seed: int = 0) -> list[str]:
   """Why the chosen answer of each pair is better. Which of the two stands first is drawn by the
-  seed, since judges favour a side."""
+  seed, since judges favour a side.
+
+  >>> pair = Pair([{"role": "user", "content": "1 + 1?"}], ("2", "It is 2."))
+  >>> explain([pair], lambda requests: ["It is shorter."] * len(requests))
+  ['It is shorter.']
+  """
   swapped = np.random.default_rng(seed).random(len(pairs)) < 0.5
   requests = []
   for pair, swap in zip(pairs, swapped.tolist(), strict=True):
@@ -63,7 +68,11 @@ def explain(pairs: Sequence[Pair], write: Write, *, seed: int = 0) -> list[str]:
 
 
 def extract(explanations: Sequence[str], write: Write) -> list[list[str]]:
-  """The rules that each explanation relies on; none where the reply holds no list."""
+  """The rules that each explanation relies on; none where the reply holds no list.
+
+  >>> extract(["it is short"], lambda requests: ['["Be brief."]'])
+  [['Be brief.']]
+  """
   return [listed(reply) for reply in write([_asked(EXTRACT.format(text=x)) for x in explanations])]
 
 
@@ -75,6 +84,9 @@ def merge(rules: Sequence[str], write: Write, *, most: int = 20, at_once: int = 
 
   Raises:
     ValueError: there are no rules, or no progress is possible.
+
+  >>> merge(["Be brief.", "be brief"], lambda requests: ['["Be brief."]'])
+  ['Be brief.']
   """
   if not 1 <= most < at_once:
     raise ValueError(f"most must be between 1 and at_once - 1, got {most} and {at_once}.")

@@ -13,6 +13,8 @@ Pairs = list[tuple[int, int]]  # chosen, rejected
 
 
 class TopsSelection(NamedTuple):
+  """What `tops_selection` takes from the answers to one prompt."""
+
   imitate: int | None  # the shortest right sample
   pairs: Pairs
 

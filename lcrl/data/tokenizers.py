@@ -45,7 +45,11 @@ class Utf8:
 
 
 def utf8() -> Utf8:
-  """The byte tokenizer; a policy for it has vocab_size 258."""
+  """The byte tokenizer; a policy for it has vocab_size 258.
+
+  >>> utf8().encode("hi"), utf8().decode([104, 105])
+  ([104, 105], 'hi')
+  """
   return Utf8()
 
 

@@ -41,6 +41,10 @@ def effort_measures(points: Sequence[Point]) -> dict[str, Any]:
 
   Args:
     points: of the efforts, in ascending order, with `target`, the tokens asked.
+
+  >>> point = lambda tokens, target: dict(tokens=tokens, accuracy=0.9, target=target)
+  >>> effort_measures([point(10.0, 10), point(40.0, 20)])
+  {'monotonicity': 1.0, 'accuracy_monotonicity': 0.5, 'range': 4.0, 'calibration': [1.0, 2.0]}
   """
   tokens = [float(point["tokens"]) for point in points]
   right = [point["accuracy"] for point in points]
@@ -77,7 +81,12 @@ def _slope(a: Point, b: Point) -> float:
 def attainable(points: Sequence[Point], tokens: float) -> Estimate:
   """The best accuracy within `tokens` tokens on average, if each prompt may draw among the points:
   on the lines between `vertices`, and level behind the last. The ends of its interval are
-  interpolated alike; all are nan below the shortest point."""
+  interpolated alike; all are nan below the shortest point.
+
+  >>> point = lambda tokens, right: dict(tokens=tokens, accuracy=right, accuracy_ci=[right, right])
+  >>> attainable([point(10.0, 0.5), point(20.0, 1.0)], 15.0)
+  Estimate(value=0.75, low=0.75, high=0.75)
+  """
   chain = vertices(points)
   if not chain or tokens < chain[0]["tokens"]:
     return Estimate(math.nan, math.nan, math.nan)

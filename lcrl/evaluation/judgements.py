@@ -56,7 +56,15 @@ class Judged(NamedTuple):
 
 
 def read_rows(path: str | os.PathLike) -> Records:
-  """The rows of a CSV file or of a JSON array of objects."""
+  """The rows of a CSV file or of a JSON array of objects.
+
+  >>> import tempfile
+  >>> with tempfile.NamedTemporaryFile("w", suffix=".csv") as file:
+  ...   _ = file.write("index,preference\\n0,1.5\\n")
+  ...   file.flush()
+  ...   read_rows(file.name)
+  [{'index': '0', 'preference': '1.5'}]
+  """
   try:
     if Path(path).suffix == ".csv":
       with open(path, encoding="utf-8", newline="") as file:
@@ -132,6 +140,10 @@ def model_outputs(
     after: text that ends the thinking, such as </think>; the output is what follows it.
   Raises:
     ValueError: a conversation of several turns, which has no one instruction.
+
+  >>> rows = [dict(prompt_id=0, sample=0, prompt=[{"role": "user", "content": "Hi"}], text="Hello")]
+  >>> model_outputs(rows, generator="mine")[0]["output"]
+  'Hello'
   """
   outputs = []
   for row in answers:

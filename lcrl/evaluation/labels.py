@@ -18,7 +18,13 @@ DISTANCES = (11, 18, 28, 42, 60)  # points
 
 
 def short(name: str) -> str:
-  """The name, or the end of a long name; runs differ in their ends."""
+  """The name, or the end of a long name; runs differ in their ends.
+
+  >>> short("laser")
+  'laser'
+  >>> short("runs/of/a/very/long/name/of/a/run/laser_d/seed0")
+  '…ong/name/of/a/run/laser_d/seed0'
+  """
   return name if len(name) <= LONGEST else "\u2026" + name[1 - LONGEST :]
 
 

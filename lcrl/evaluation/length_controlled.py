@@ -74,7 +74,9 @@ class Gamed(NamedTuple):
 
 
 class LengthControlled(NamedTuple):
-  rate: float
+  """A win rate at equal lengths, and the logistic model that it was computed with."""
+
+  rate: float  # in [0, 1]
   standard_error: float  # over instructions; the fit's own noise is not in it
   weights: np.ndarray  # of tanh(length difference), of difficulty (if used) and of the model
   strength: float  # C

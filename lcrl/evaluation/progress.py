@@ -12,6 +12,7 @@ __all__ = ["Progress", "to_stderr"]
 
 
 def to_stderr(text: str) -> None:
+  """Prints a line to standard error at once."""
   print(text, file=sys.stderr, flush=True)
 
 

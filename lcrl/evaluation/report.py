@@ -17,7 +17,11 @@ Runs = Mapping[str, Mapping[str, Any]]
 
 
 def unfinished(run: Mapping[str, Any]) -> str | None:
-  """A sentence about a run that was stopped; None for a finished one."""
+  """A sentence about a run that was stopped; None for a finished one.
+
+  >>> unfinished(dict(stopped=30, accuracy=0.5, evaluated_at=20))
+  'stopped after step 30; its numbers are those of the evaluation at step 20'
+  """
   if run.get("stopped") is None:
     return None
   text = f"stopped after step {run['stopped']}"
@@ -27,7 +31,12 @@ def unfinished(run: Mapping[str, Any]) -> str | None:
 
 
 def collapsed(run: Mapping[str, Any], reference: Mapping[str, Any]) -> bool:
-  """Length went and accuracy with it: fewer tokens, and surely less than half as often right."""
+  """Length went and accuracy with it: fewer tokens, and surely less than half as often right.
+
+  >>> point = lambda right, tokens: dict(accuracy=right, accuracy_ci=[right, right], tokens=tokens)
+  >>> collapsed(point(0.1, 2.0), point(0.9, 40.0)), collapsed(point(0.8, 20.0), point(0.9, 40.0))
+  (True, False)
+  """
   accuracy = tables.estimate(run, "accuracy")
   highest = accuracy.value if accuracy.high != accuracy.high else accuracy.high
   return run["tokens"] < reference["tokens"] and highest < 0.5 * reference["accuracy"]
@@ -45,6 +54,10 @@ def verdict(name: str, run: Mapping[str, Any], reference: Mapping[str, Any], oth
     run: its summary.
     reference: accuracy and tokens with intervals to compare with: a summary, or its start.
     other: what to call the reference.
+
+  >>> run = dict(accuracy=0.9, accuracy_ci=[0.9, 0.9], tokens=20.0)
+  >>> print(verdict("laser", run, run | dict(accuracy=0.99, tokens=40.0), "correctness")[:59])
+  **laser** spends 50 % fewer tokens than correctness (20.0 a
   """
   right, spent, before = _share(run["accuracy"]), run["tokens"], reference["tokens"]
   gap = difference(*(tables.estimate(p, "accuracy") for p in (run, reference)))

@@ -77,25 +77,43 @@ class Unread(NamedTuple):
 
 
 def of_task(task: Task) -> Training:
-  """All prompts of a task; the first ones if it makes them on demand."""
+  """All prompts of a task; the first ones if it makes them on demand.
+
+  >>> from types import SimpleNamespace
+  >>> of_task(SimpleNamespace(prompts=["a", "b"])).size
+  2
+  """
   prompts, size = task.prompts, len(task.prompts)
   looked = size if isinstance(prompts, list | tuple) else min(size, SCANNED)
   return Training(size, lambda: (prompt_key(prompts[i]) for i in range(looked)), prompt_key)
 
 
 def of_tokens(prompts: Sequence[np.ndarray], tokenizer: Tokenizer) -> Training:
-  """Prompts of a data set of answers, as tokens [P] each."""
+  """Prompts of a data set of answers, as tokens [P] each.
+
+  >>> from lcrl.data.tokenizers import utf8
+  >>> of_tokens([np.array([104, 105])], utf8()).size
+  1
+  """
   key = lambda prompt: tuple(tokenizer.encode(tokenizer.render(prompt.messages)))
   return Training(len(prompts), lambda: (tuple(p.tolist()) for p in prompts), key)
 
 
 def model_of(policy: Mapping[str, Any]) -> str:
-  """What to call the policy of a config's section."""
+  """What to call the policy of a config's section.
+
+  >>> model_of(dict(fn="pretrained", path="models/r1"))
+  'models/r1'
+  """
   return str(policy["path"]) if "path" in policy else listed(policy)
 
 
 def described(setup: Mapping[str, Any]) -> str:
-  """A setup as a sentence; what it does not say is not known."""
+  """A setup as a sentence; what it does not say is not known.
+
+  >>> described(dict(data=dict(fn="jsonl", path="data/math.jsonl"), prompts=128, samples=1))
+  'Evaluated on 128 prompts. Data: jsonl, path=data/math.jsonl. Model: not known.'
+  """
   count, samples = setup.get("prompts"), setup.get("samples") or 1
   text = f"Evaluated on {'some' if count is None else count} prompt{'' if count == 1 else 's'}"
   if samples > 1:
@@ -111,7 +129,11 @@ def described(setup: Mapping[str, Any]) -> str:
 
 
 def warning(setup: Mapping[str, Any]) -> str | None:
-  """What must be said of prompts that training saw; None if there is nothing to say."""
+  """What must be said of prompts that training saw; None if there is nothing to say.
+
+  >>> warning(dict(prompts=8, training_prompts=2, compared_with=100, of=100)).partition(":")[0]
+  'SOME ARE TRAINING PROMPTS'
+  """
   seen, count = setup.get("training_prompts"), setup.get("prompts")
   if seen is None:
     return "It is not known whether these prompts are training prompts: they were not compared."
@@ -128,7 +150,11 @@ def warning(setup: Mapping[str, Any]) -> str | None:
 
 
 def tell(setup: Mapping[str, Any], say: Callable[[str], None] | None = None) -> None:
-  """Says both; `say` gets the lines instead of standard error."""
+  """Says both; `say` gets the lines instead of standard error.
+
+  >>> tell(dict(prompts=8, training_prompts=0, compared_with=100, of=100), print)
+  Evaluated on 8 prompts. Data: not known. Model: not known.
+  """
   say = say or to_stderr
   say(described(setup))
   if told := warning(setup):

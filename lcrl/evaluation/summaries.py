@@ -85,6 +85,12 @@ def summary(
   Returns: {"accuracy", "accuracy_ci", "tokens", "tokens_ci", "start": {the same four},
     "by_difficulty", "reward", "seed", "wall_s", "device", "commit"}, of JSON types only; None for
     a number that is not finite.
+
+  >>> point = dict(accuracy=0.5, accuracy_ci=[0.4, 0.6], tokens=9.0, tokens_ci=[8.0, 10.0])
+  >>> run = dict(reward="laser", seed=0, wall_s=1.0, device="CPU", commit="abc")
+  >>> made = summary(point | dict(by_difficulty={}), point, **run)
+  >>> made["reward"], made["accuracy"], made["start"]["tokens"]
+  ('laser', 0.5, 9.0)
   """
   return {
     **{key: _finite(final[key]) for key in POINT},
@@ -124,6 +130,13 @@ def pool(summaries: Sequence[Summary]) -> Summary:
 
   One summary comes back as it is, with its interval over prompts. `seed` becomes the list of
   seeds, `wall_s` the sum.
+
+  >>> point = dict(accuracy=0.5, accuracy_ci=[0.4, 0.6], tokens=9.0, tokens_ci=[8.0, 10.0])
+  >>> run = dict(reward="laser", seed=0, wall_s=1.0, device="CPU", commit="abc")
+  >>> made = summary(point | dict(by_difficulty={}), point, **run)
+  >>> pooled = pool([made, made | dict(seed=1, accuracy=0.75)])
+  >>> pooled["seed"], pooled["accuracy"], pooled["wall_s"]
+  ([0, 1], 0.625, 2.0)
   """
   if not summaries:
     raise ValueError("there are no summaries to pool.")
@@ -184,7 +197,14 @@ def _pooled_point(points: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 def write_json(path: str | os.PathLike, content: Any) -> None:
-  """Writes JSON so that a reader sees the old file or the new one, never half of it."""
+  """Writes JSON so that a reader sees the old file or the new one, never half of it.
+
+  >>> import tempfile
+  >>> with tempfile.TemporaryDirectory() as folder:
+  ...   write_json(f"{folder}/x.json", {"a": 1})
+  ...   read_json(f"{folder}/x.json")
+  {'a': 1}
+  """
   path = Path(path)
   text = json.dumps(content, indent=2, allow_nan=False) + "\n"
   partial = path.with_name(f".{path.name}.{os.getpid()}")
@@ -199,7 +219,13 @@ def write_json(path: str | os.PathLike, content: Any) -> None:
 
 
 def read_summary(path: str | os.PathLike) -> Summary:
-  """Reads one summary.json; says which file is missing, is not JSON, or what is wrong in it."""
+  """Reads one summary.json; says which file is missing, is not JSON, or what is wrong in it.
+
+  >>> read_summary("no/such/folder/summary.json")
+  Traceback (most recent call last):
+      ...
+  ValueError: no/such/folder/summary.json does not exist.
+  """
   found = read_json(path)
   missing = [key for key in KEYS if key not in found]
   start = found.get("start")
@@ -212,7 +238,13 @@ def read_summary(path: str | os.PathLike) -> Summary:
 
 
 def read_json(path: str | os.PathLike) -> dict[str, Any]:
-  """The JSON object of a file, and a ValueError that names the file where there is none."""
+  """The JSON object of a file, and a ValueError that names the file where there is none.
+
+  >>> read_json("no/such/file.json")
+  Traceback (most recent call last):
+      ...
+  ValueError: no/such/file.json does not exist.
+  """
   try:
     found = json.loads(Path(path).read_text(encoding="utf-8"))
   except FileNotFoundError:
@@ -226,7 +258,14 @@ def read_json(path: str | os.PathLike) -> dict[str, Any]:
 
 def check_point(path: str | os.PathLike, point: Mapping[str, Any], prefix: str = "") -> None:
   """Raises ValueError for an accuracy, a length or an end of their intervals that cannot be one;
-  None, what was not measured, is fine."""
+  None, what was not measured, is fine.
+
+  >>> point = dict(accuracy=1.5, accuracy_ci=[1, 2], tokens=9.0, tokens_ci=[8, 9])
+  >>> check_point("summary.json", point)
+  Traceback (most recent call last):
+      ...
+  ValueError: summary.json: accuracy is 1.5.
+  """
   for key, top in (("accuracy", 1.0), ("tokens", math.inf)):
     ends = point[f"{key}_ci"]
     if not isinstance(ends, list) or len(ends) != 2:

@@ -32,7 +32,11 @@ Cells = tuple[list[str], list[list[str]]]  # header, rows
 
 
 def estimate(point: Mapping[str, Any], key: str) -> Estimate:
-  """One number of a summary with its interval; nan for what it lacks."""
+  """One number of a summary with its interval; nan for what it lacks.
+
+  >>> estimate(dict(accuracy=0.5, accuracy_ci=[0.4, None]), "accuracy")
+  Estimate(value=0.5, low=0.4, high=nan)
+  """
   return Estimate(*(math.nan if x is None else x for x in (point[key], *point[f"{key}_ci"])))
 
 
@@ -51,7 +55,11 @@ def _cells(row: Mapping[str, Any], prefix: str = "") -> list[str]:
 
 
 def point_cells(point: Mapping[str, Any] | None) -> list[str]:
-  """Accuracy in percent and tokens of a point, each with its interval."""
+  """Accuracy in percent and tokens of a point, each with its interval.
+
+  >>> point_cells(dict(accuracy=0.5, accuracy_ci=[0.4, 0.6], tokens=20.0, tokens_ci=[18.0, 22.0]))
+  ['50.0 [40.0, 60.0]', '20.0 [18.0, 22.0]']
+  """
   return _cells(_numbers(point))
 
 
@@ -76,6 +84,12 @@ def rows(runs: Runs, *, baseline: str) -> list[dict[str, Any]]:
   Args:
     runs: name -> summary; without "start", it did not start anywhere.
     baseline: name of the run that others are compared with; it need not be there.
+
+  >>> run = dict(accuracy=0.9, accuracy_ci=[0.8, 1.0], tokens=20.0, tokens_ci=[19.0, 21.0], seed=0)
+  >>> run |= dict(wall_s=1.0, device="CPU", commit="abc")
+  >>> found = rows({"laser": run, "correctness": run | dict(tokens=40.0)}, baseline="correctness")
+  >>> found[0]["vs_baseline_tokens_percent"], found[0]["on_front"], found[1]["on_front"]
+  (-50.0, True, False)
   """
   points = [[estimate(run, key).value for run in runs.values()] for key in ("accuracy", "tokens")]
   found = []
@@ -117,7 +131,16 @@ def signed(value: float | None, unit: str = "") -> str:
 
 
 def overview(found: Sequence[Mapping[str, Any]], *, baseline: str) -> Cells:
-  """`rows` for reading: accuracy, tokens and the changes, below the start that all share."""
+  """`rows` for reading: accuracy, tokens and the changes, below the start that all share.
+
+  >>> run = dict(accuracy=0.9, accuracy_ci=[0.8, 1.0], tokens=20.0, tokens_ci=[19.0, 21.0], seed=0)
+  >>> run |= dict(wall_s=1.0, device="CPU", commit="abc")
+  >>> found = rows({"laser": run}, baseline="correctness")
+  >>> print(to_markdown(overview(found, baseline="correctness")))
+  | run | seeds | accuracy, % | tokens |
+  |:--|--:|--:|--:|
+  | laser * | 1 | 90.0 [80.0, 100.0] | 20.0 [19.0, 21.0] |
+  """
   header, against = ["run", "seeds", "accuracy, %", "tokens"], list[str]()
   started = any(not math.isnan(row["start_accuracy"]) for row in found)
   if started:
@@ -138,7 +161,11 @@ def overview(found: Sequence[Mapping[str, Any]], *, baseline: str) -> Cells:
 
 
 def further(runs: Runs) -> Cells | None:
-  """Accuracy and tokens of each run on its further evaluation sets; None if no run has one."""
+  """Accuracy and tokens of each run on its further evaluation sets; None if no run has one.
+
+  >>> further({"laser": {}}) is None
+  True
+  """
   found = {name: run.get("tasks") or {} for name, run in runs.items()}
   names = list(dict.fromkeys(task for tasks in found.values() for task in tasks))
   if not names:
@@ -203,7 +230,14 @@ def to_markdown(cells: Cells) -> str:
 
 
 def to_html(cells: Cells) -> str:
-  """An HTML table."""
+  """An HTML table.
+
+  >>> print(to_html((["run", "right"], [["laser", "99 %"]])))
+  <table>
+  <tr><th>run</th><th>right</th></tr>
+  <tr><td>laser</td><td>99 %</td></tr>
+  </table>
+  """
 
   def line(tag: str, texts: Sequence[str]) -> str:
     return "<tr>" + "".join(f"<{tag}>{html.escape(t)}</{tag}>" for t in texts) + "</tr>"
@@ -213,7 +247,11 @@ def to_html(cells: Cells) -> str:
 
 
 def to_csv(found: Sequence[Mapping[str, Any]]) -> str:
-  """`rows` as CSV, in full precision; empty where there is no number."""
+  """`rows` as CSV, in full precision; empty where there is no number.
+
+  >>> to_csv([dict(run="laser", accuracy=0.5), dict(run="naive", accuracy=None)]).splitlines()
+  ['run,accuracy', 'laser,0.5', 'naive,']
+  """
   text = io.StringIO()
   writer = csv.DictWriter(text, list(found[0]), lineterminator="\n")
   writer.writeheader()

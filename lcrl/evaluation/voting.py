@@ -17,6 +17,8 @@ MOST = 2000  # subsets or orderings of a pool that are looked at
 
 
 class Vote(NamedTuple):
+  """The outcome of a vote among several answers."""
+
   right: float  # chance that the chosen answer is right; ties are broken at random
   tied: float  # whether answers tied for the most votes, or the share of votes in which they did
 
@@ -63,6 +65,8 @@ def maj_at_k(answers: Sequence[Hashable], correct: ArrayLike, *, k: int) -> Vote
 
 
 class BestOf(NamedTuple):
+  """The outcome of drawing answers until one is accepted."""
+
   right: float  # chance that an accepted answer was found within the budget
   spent: float  # tokens, in the mean
   exhausted: float  # share of orders in which the pool ended before the budget

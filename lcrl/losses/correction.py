@@ -47,6 +47,10 @@ def importance_ratio(
   """w = exp(old_log_prob - sampler_log_prob), summed over the response if `per_sequence`.
 
   The exponent is clamped to +-log_limit, as in verl. [..., T] each -> [..., T], 0 where masked.
+
+  >>> old, sampler = jnp.array([-1.0, -1.0]), jnp.array([-1.5, -1.0])
+  >>> print(importance_ratio(old, sampler, jnp.array([True, True])).round(3))
+  [1.649 1.   ]
   """
   same_shape(old_log_probs=old_log_probs, sampler_log_probs=sampler_log_probs, mask=mask)
   logs = jax.lax.stop_gradient(log_ratio(old_log_probs, sampler_log_probs, mask))
@@ -86,7 +90,12 @@ def rejected_importance(
   per_sequence: bool = False,
   log_limit: float = 20.0,
 ) -> jax.Array:
-  """w where low <= w <= high, 0 elsewhere. [..., T] each -> [..., T], 0 where masked."""
+  """w where low <= w <= high, 0 elsewhere. [..., T] each -> [..., T], 0 where masked.
+
+  >>> old, sampler = jnp.array([-1.0, -1.0]), jnp.array([-3.0, -1.0])
+  >>> print(rejected_importance(old, sampler, jnp.array([True, True])))
+  [0. 1.]
+  """
   ratios = importance_ratio(
     old_log_probs, sampler_log_probs, mask, per_sequence=per_sequence, log_limit=log_limit
   )
@@ -104,6 +113,9 @@ def mean_one(
 
   It couples the batch: taken over a piece of it, it changes the gradient. Inside `jax.shard_map`
   the mean is that of all devices along `axis_name`.
+
+  >>> print(mean_one(jnp.array([[1.0, 3.0]]), jnp.ones((1, 2), bool)))
+  [[0.5 1.5]]
   """
   same_shape(weights=weights, mask=mask)
   if per_sequence:
@@ -119,5 +131,10 @@ def truncated(*, high: float = 2.0, per_sequence: bool = False) -> Correction:
 
 
 def rejected(*, low: float = 0.0, high: float = 3.0, per_sequence: bool = True) -> Correction:
-  """`rejected_importance`, for the argument `correction` of a loss."""
+  """`rejected_importance`, for the argument `correction` of a loss.
+
+  >>> correct = rejected(high=2.0, per_sequence=False)
+  >>> print(correct(jnp.array([-1.0, -1.0]), jnp.array([-3.0, -1.0]), jnp.array([True, True])))
+  [0. 1.]
+  """
   return lambda *arrays: rejected_importance(*arrays, low=low, high=high, per_sequence=per_sequence)

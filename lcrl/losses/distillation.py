@@ -65,7 +65,13 @@ def reverse_kl(*, coefficient: float = 1.0, limit: float = 5.0) -> Distillation:
 def distilled_advantages(
   distill: Distillation | None, log_probs: jax.Array, batch: Batch, mask: jax.Array
 ) -> jax.Array:
-  """The batch's advantages with the teacher's term, [B, G, T]; without `distill` as they are."""
+  """The batch's advantages with the teacher's term, [B, G, T]; without `distill` as they are.
+
+  >>> from types import SimpleNamespace
+  >>> batch = SimpleNamespace(advantages=jnp.ones((1, 2)))
+  >>> print(distilled_advantages(None, jnp.zeros((1, 2, 3)), batch, jnp.ones((1, 2, 3), bool)))
+  [[1. 1.]]
+  """
   if distill is None:
     return batch.advantages
   teacher = batch.rollouts.signals[TEACHER]

@@ -36,6 +36,9 @@ def tree_reward(lengths: jax.Array, present: jax.Array, *, eta: float = 1.0) -> 
   """log(sum over branches of exp(eta * expected length)) / eta, a soft maximum.
 
   It grows with the number of branches: compare trees of equal size. [..., N], [..., N] -> [...].
+
+  >>> print(f"{tree_reward(jnp.array([2.0, 2.0]), jnp.array([True, True])):.3f}")
+  2.693
   """
   same_shape(lengths=lengths, present=present)
   return jax.nn.logsumexp(jnp.where(present, eta * as_float(lengths), -jnp.inf), -1) / eta
@@ -47,6 +50,9 @@ def tree_advantage(
   """Standardised gain over the frozen draft's tree, among adjacent positions of a sequence.
 
   [..., M], [..., M] -> [..., M]; 0 where all gain the same.
+
+  >>> print(tree_advantage(jnp.array([2.0, 1.0, 0.0]), jnp.zeros(3), eps=0.0))
+  [ 1.  0. -1.]
   """
   same_shape(rewards=rewards, ref_rewards=ref_rewards)
   gains = as_float(rewards) - as_float(ref_rewards)
@@ -57,6 +63,10 @@ def branch_ratio(log_probs: jax.Array, old_log_probs: jax.Array, mask: jax.Array
   """The probability ratio of a whole branch, at each of its tokens; 1 where masked.
 
   [..., T] each -> [..., T].
+
+  >>> new, old = jnp.log(jnp.array([0.5, 0.5, 0.1])), jnp.log(jnp.array([0.25, 0.5, 0.9]))
+  >>> print(branch_ratio(new, old, jnp.array([True, True, False])).round(3))
+  [2. 2. 1.]
   """
   same_shape(log_probs=log_probs, old_log_probs=old_log_probs, mask=mask)
   total = jnp.sum(log_ratio(log_probs, old_log_probs, mask), -1, keepdims=True)

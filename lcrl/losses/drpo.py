@@ -75,6 +75,11 @@ def drpo_loss(
     temperature: Lambda; how far weight may move to short answers.
     tau, delta, beta: softness over wrong answers; size and stiffness of the trust region.
   Returns: [] float.
+
+  >>> log_probs, correct = jnp.array([[[-0.5], [-2.0]]]), jnp.array([[True, False]])
+  >>> mask, keep = jnp.ones((1, 2, 1), bool), jnp.ones((1, 2), bool)
+  >>> print(f"{drpo_loss(log_probs, log_probs, correct, mask, keep, max_length=8):.2f}")
+  -1.50
   """
   tokens = dict(log_probs=log_probs, old_log_probs=old_log_probs, mask=mask)
   per_row(tokens, correct=correct, keep=keep)

@@ -24,7 +24,11 @@ TokenKL = Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
 
 
 def log_ratio(log_probs: jax.Array, ref_log_probs: jax.Array, mask: jax.Array) -> jax.Array:
-  """log_prob - ref_log_prob, 0 where masked, no gradient to the reference. [..., T] each."""
+  """log_prob - ref_log_prob, 0 where masked, no gradient to the reference. [..., T] each.
+
+  >>> print(log_ratio(jnp.array([-1.0, -3.0]), jnp.array([-2.0, -1.0]), jnp.array([True, False])))
+  [1. 0.]
+  """
   same_shape(log_probs=log_probs, ref_log_probs=ref_log_probs, mask=mask)
   ref = jax.lax.stop_gradient(as_float(ref_log_probs))
   return jnp.where(mask, as_float(log_probs), 0.0) - jnp.where(mask, ref, 0.0)
@@ -44,17 +48,29 @@ def token_advantages(advantages: jax.Array, mask: jax.Array) -> jax.Array:
 
 
 def k1_kl(log_probs: jax.Array, ref_log_probs: jax.Array, mask: jax.Array) -> jax.Array:
-  """log_prob - ref_log_prob, 0 where masked. [..., T] each -> [..., T]."""
+  """log_prob - ref_log_prob, 0 where masked. [..., T] each -> [..., T].
+
+  >>> print(k1_kl(jnp.array([-1.0, -3.0]), jnp.array([-2.0, -1.0]), jnp.array([True, True])))
+  [ 1. -2.]
+  """
   return log_ratio(log_probs, ref_log_probs, mask)
 
 
 def k2_kl(log_probs: jax.Array, ref_log_probs: jax.Array, mask: jax.Array) -> jax.Array:
-  """(log_prob - ref_log_prob)^2 / 2, 0 where masked. [..., T] each -> [..., T]."""
+  """(log_prob - ref_log_prob)^2 / 2, 0 where masked. [..., T] each -> [..., T].
+
+  >>> print(k2_kl(jnp.array([-1.0, -3.0]), jnp.array([-2.0, -1.0]), jnp.array([True, True])))
+  [0.5 2. ]
+  """
   return 0.5 * log_ratio(log_probs, ref_log_probs, mask) ** 2
 
 
 def abs_kl(log_probs: jax.Array, ref_log_probs: jax.Array, mask: jax.Array) -> jax.Array:
-  """|log_prob - ref_log_prob|, 0 where masked. [..., T] each -> [..., T]."""
+  """|log_prob - ref_log_prob|, 0 where masked. [..., T] each -> [..., T].
+
+  >>> print(abs_kl(jnp.array([-1.0, -3.0]), jnp.array([-2.0, -1.0]), jnp.array([True, True])))
+  [1. 2.]
+  """
   return jnp.abs(log_ratio(log_probs, ref_log_probs, mask))
 
 
@@ -81,20 +97,32 @@ def k3_kl(
 
 
 def k1(*, beta: float) -> TokenKL:
-  """`beta` times `k1_kl`. As a loss its expected gradient is 0: for use with other losses only."""
+  """`beta` times `k1_kl`. As a loss its expected gradient is 0: for use with other losses only.
+
+  >>> print(k1(beta=0.5)(jnp.array([-1.0]), jnp.array([-3.0]), jnp.array([True])))
+  [1.]
+  """
   return lambda *args: beta * k1_kl(*args)
 
 
 def k2(*, beta: float) -> TokenKL:
-  """`beta` times `k2_kl`, whose expected gradient is that of KL(policy || ref)."""
+  """`beta` times `k2_kl`, whose expected gradient is that of KL(policy || ref).
+
+  Source: Schulman, "Approximating KL divergence" (2020); the KL term of REINFORCE++,
+  arXiv:2501.03262.
+  """
   return lambda *args: beta * k2_kl(*args)
 
 
 def k3(*, beta: float, log_ratio_limit: float = math.inf, limit: float = math.inf) -> TokenKL:
-  """`beta` times `k3_kl`."""
+  """`beta` times `k3_kl`, the KL term of GRPO (arXiv:2402.03300)."""
   return lambda *args: beta * k3_kl(*args, log_ratio_limit=log_ratio_limit, limit=limit)
 
 
 def absolute(*, beta: float) -> TokenKL:
-  """`beta` times `abs_kl`."""
+  """`beta` times `abs_kl`.
+
+  >>> print(absolute(beta=0.5)(jnp.array([-1.0]), jnp.array([-3.0]), jnp.array([True])))
+  [1.]
+  """
   return lambda *args: beta * abs_kl(*args)

@@ -52,6 +52,11 @@ def kl_cov_loss(
   `sequence_mean`. It couples the batch: here the tokens are chosen from all of it, in verl from the
   micro-batch. Inside `jax.shard_map`, gather the batch first.
   [..., T], [..., T], [...] or [..., T], [..., T] -> [..., T].
+
+  >>> log_probs, advantages = jnp.log(jnp.array([[0.5], [0.1]])), jnp.array([1.0, -1.0])
+  >>> print(kl_cov_loss(log_probs, log_probs, advantages, jnp.ones((2, 1), bool), share=0.5))
+  [[-1.]
+   [ 1.]]
   """
   same_shape(log_probs=log_probs, old_log_probs=old_log_probs, mask=mask)
   advantages = jnp.where(mask, token_advantages(advantages, mask), 0.0)

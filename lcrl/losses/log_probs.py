@@ -101,9 +101,20 @@ def score_tokens_sharded(
 ) -> TokenScores:
   """`score_tokens` split by hand: V of head over `axis`, the first axis of hidden over batch_axes.
 
+  hidden [..., D], head [D, V], targets [...] -> `TokenScores` of [...] each.
+
   No device sees another's tokens or columns: sums over the vocabulary and gradients are added up
   once. V must divide over `axis` (pad head, state the true vocab_size). Chunks count what lies on
   one device.
+
+  >>> from lcrl.mesh import make_mesh
+  >>> mesh = make_mesh(devices=jax.devices()[:1])
+  >>> hidden, head, targets = jnp.eye(2)[None], 2 * jnp.eye(2), jnp.array([[0, 0]])
+  >>> put = lambda x, *axes: jax.device_put(x, jax.NamedSharding(mesh, jax.P(*axes)))
+  >>> hidden, targets = (put(x, ("data", "fsdp")) for x in (hidden, targets))
+  >>> scores = score_tokens_sharded(hidden, put(head, None, "tensor"), targets, mesh=mesh)
+  >>> print(scores.log_probs.round(3))
+  [[-0.127 -2.127]]
   """
   typed(hidden=hidden, head=head, targets=targets)
   vocab_size = head.shape[-1] if vocab_size is None else vocab_size

@@ -43,7 +43,11 @@ def mode_switch_hinge_loss(
 
 
 def mode_switch_logistic_loss(preferred_logits: jax.Array, other_logits: jax.Array) -> jax.Array:
-  """log(1 + exp(other - preferred)): the hinge's smooth alternative. [...], [...] -> [...]."""
+  """log(1 + exp(other - preferred)): the hinge's smooth alternative. [...], [...] -> [...].
+
+  >>> print(mode_switch_logistic_loss(jnp.array([0.0, 9.0]), jnp.array([0.0, 0.0])).round(3))
+  [0.693 0.   ]
+  """
   same_shape(preferred_logits=preferred_logits, other_logits=other_logits)
   return jax.nn.softplus(as_float(other_logits) - as_float(preferred_logits))
 
@@ -54,7 +58,11 @@ def hinge(*, margin: float = 1.0) -> PairLoss:
 
 
 def logistic() -> PairLoss:
-  """`mode_switch_logistic_loss`, for the argument `pair` of `mode_switch`."""
+  """`mode_switch_logistic_loss`, for the argument `pair` of `mode_switch`.
+
+  >>> print(logistic()(jnp.array([0.0]), jnp.array([0.0])).round(3))
+  [0.693]
+  """
   return mode_switch_logistic_loss
 
 
@@ -84,7 +92,10 @@ def mode_switch(
   *, base: Stage, weight: float = 0.1, threshold: float = 0.3, pair: PairLoss | None = None
 ) -> Stage:
   """The loss of `base`, plus `weight` times the mean over groups of `pair` (by default `hinge`) of
-  `opening_logits`, preferred as `rewards.preferred_mode` says: `budget.level` 1 is long."""
+  `opening_logits`, preferred as `rewards.preferred_mode` says: `budget.level` 1 is long.
+
+  Source: Adaptive Deep Reasoning, arXiv:2505.20101, abstract and sampling step only.
+  """
   pair = hinge() if pair is None else pair
 
   def apply(state, scores, batch):

@@ -39,6 +39,10 @@ def token_ratio(
 
   verl clamps the exponent at `log_limit=20`, with gradient 0 beyond; `finite_exp` does where the
   ratio would not be finite.
+
+  >>> new, old = jnp.log(jnp.array([0.5, 0.9])), jnp.log(jnp.array([0.25, 0.1]))
+  >>> print(token_ratio(new, old, jnp.array([True, False])))
+  [2. 1.]
   """
   same_shape(log_probs=log_probs, old_log_probs=old_log_probs, mask=mask)
   logs = log_ratio(log_probs, old_log_probs, mask)
@@ -54,6 +58,10 @@ def sequence_ratio(
 
   Source: GSPO, Zheng et al. 2025, arXiv:2507.18071; verl clamps the exponent at `log_limit=10`.
   [..., T] each -> [..., T], 1 where masked.
+
+  >>> log_probs, old = jnp.array([-1.0, -1.0, 5.0]), jnp.array([-1.0, -2.0, 0.0])
+  >>> print(sequence_ratio(log_probs, old, jnp.array([True, True, False])).round(3))
+  [1.649 1.649 1.   ]
   """
   same_shape(log_probs=log_probs, old_log_probs=old_log_probs, mask=mask)
   mean = masked_mean(log_ratio(log_probs, old_log_probs, mask), mask, -1, keepdims=True)
@@ -124,10 +132,15 @@ def surrogate_fractions(
   axis_name: AxisName = None,
   **clipping: Any,
 ) -> SurrogateFractions:
-  """What `clipped_surrogate_loss` did with the same arguments, as means over sampled tokens.
+  """What `clipped_surrogate_loss` did with the same arguments, as means [] over sampled tokens.
 
   `clipping` holds its keyword arguments. Inside `jax.shard_map` the means are over the tokens of
   all devices along `axis_name`.
+
+  >>> new, old = jnp.log(jnp.array([[0.5, 0.9]])), jnp.log(jnp.array([[0.5, 0.5]]))
+  >>> found = surrogate_fractions(new, old, jnp.ones(1), jnp.ones((1, 2), bool), clip_high=0.2)
+  >>> print(*(f"{x:.2f}" for x in found))
+  0.50 0.00 -0.29
   """
   free, clipped, bound = _branches(log_probs, old_log_probs, advantages, mask, **clipping)
   mean = partial(masked_mean, mask=mask, axis_name=axis_name)
@@ -183,6 +196,10 @@ def cispo_loss(
   Source: MiniMax-M1, arXiv:2506.13585. The bounds are absolute ratios: TRL clips above only (5.0,
   as in ScaleRL), verl to [1 - eps_low, 1 + eps_high]. The value is not comparable with the
   surrogates'; compare gradients. [..., T], [..., T], [...] or [..., T], [..., T] -> [..., T].
+
+  >>> new, old = jnp.log(jnp.array([[0.5, 0.9]])), jnp.log(jnp.array([[0.5, 0.1]]))
+  >>> print(cispo_loss(new, old, jnp.ones(1), jnp.ones((1, 2), bool)).round(3))
+  [[0.693 0.527]]
   """
   advantages = _token_advantages(advantages, log_probs, old_log_probs, mask)
   ratios = token_ratio(log_probs, old_log_probs, mask)

@@ -148,6 +148,9 @@ def fixed_total(mask: jax.Array, keep: jax.Array, *, total: float) -> jax.Array:
 
   The loss then grows with the number of responses; `fixed_length` does not. `total` is the whole
   batch's, on every device of a `jax.shard_map` too.
+
+  >>> print(fixed_total(jnp.array([[True, True, False]]), jnp.array([True]), total=8))
+  [[0.125 0.125 0.   ]]
   """
   positive(total=total)
   return _tokens(mask, keep) / total

@@ -57,6 +57,8 @@ class Layer(NamedTuple):
 
 
 class Example(NamedTuple):
+  """One answer of a model, by which activations and gradients are measured."""
+
   prompt: list[int]  # up to the thinking
   thinking: list[int] | None  # None: not closed
   tokens: list[int]  # all of it

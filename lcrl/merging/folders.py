@@ -30,6 +30,8 @@ COPIED = (".json", ".txt", ".jinja", ".model")  # of the base: config, tokenizer
 
 
 class Model(NamedTuple):
+  """A model of a folder: its tensors are read when they are asked for."""
+
   folder: Path
   config: Config
   tensors: Tensors

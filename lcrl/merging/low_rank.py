@@ -12,6 +12,8 @@ __all__ = ["LowRank", "lore", "lore_merge", "low_rank_merge", "truncated"]
 
 
 class LowRank(NamedTuple):
+  """A base matrix, and a change of low rank for each model, as `lore` finds them."""
+
   base: np.ndarray  # [out, in]
   changes: np.ndarray  # [models, out, in]
 

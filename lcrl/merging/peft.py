@@ -29,6 +29,11 @@ _NEUTRAL: dict[str, tuple[Any, ...]] = {  # other values change the forward pass
 
 
 def is_adapter(folder: Path) -> bool:
+  """Whether a folder holds adapters, in the format of the library peft, rather than a model.
+
+  >>> is_adapter(Path("no/such/folder"))
+  False
+  """
   return (folder / CONFIG).is_file()
 
 

@@ -84,7 +84,13 @@ def init_in(policy: Policy, dtype: str | None) -> Callable[[jax.Array], PyTree]:
 
 
 def load(path: str | os.PathLike, *, shardings: PyTree = None, **options: Any):
-  """(policy, params) of a Hugging Face folder or a GGUF file; the options are `pretrained`'s."""
+  """(policy, params) of a Hugging Face folder or a GGUF file; the options are `pretrained`'s.
+
+  >>> load("no/such/folder")
+  Traceback (most recent call last):
+      ...
+  FileNotFoundError: There is no model folder no/such/folder.
+  """
   source = pretrained(path, **options)
   return source.policy, source.params(shardings=shardings)
 

@@ -192,6 +192,11 @@ def tokenizer(
   Raises:
     FileNotFoundError: a file is missing.
     ValueError: by file and field, for what cannot be read, and for an end token that is none.
+
+  >>> tokenizer("no/such/folder")
+  Traceback (most recent call last):
+      ...
+  FileNotFoundError: There is no model folder no/such/folder.
   """
   path = local_path(path)
   if path.suffix == ".gguf" and path.is_file():

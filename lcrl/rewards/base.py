@@ -210,7 +210,8 @@ def length_penalty_reward(rewards: jax.Array, lengths: jax.Array, *, alpha: floa
   """A price for every token, right or wrong: r - alpha * length. [...], [...] -> [...].
 
   The naive form, a baseline: a wrong answer gains by being short, and once tokens
-  cost more than answers pay, the policy says nothing.
+  cost more than answers pay, the policy says nothing. Source: the term that length penalties
+  start from, such as that of a Lagrangian (arXiv:2310.04373).
 
   >>> print(length_penalty_reward(jnp.array([1.0, 0.0]), jnp.array([32, 64]), alpha=1 / 128))
   [ 0.75 -0.5 ]

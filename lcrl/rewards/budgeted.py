@@ -20,7 +20,13 @@ __all__ = ["acoer", "acoer_reward", "acoer_score", "hbpo", "hbpo_peak", "hbpo_re
 def hbpo_peak(
   budgets: jax.Array, *, max_length: float = 4096.0, beta: float = 4.0, pi: float = math.pi
 ) -> jax.Array:
-  """The reward of a right answer within the budget: beta * cos(pi * budget / (2 * max_length))."""
+  """The reward of a right answer within the budget: beta * cos(pi * budget / (2 * max_length)).
+
+  [...] -> [...]. Source: HBPO, arXiv:2507.15844.
+
+  >>> print(hbpo_peak(jnp.array([0, 2048])).round(2))
+  [4.   2.83]
+  """
   typed(budgets=budgets)
   return beta * jnp.cos(pi * as_float(budgets) / (2 * max_length))
 
@@ -111,6 +117,10 @@ def acoer_reward(
   Source: Acoer, arXiv:2606.22716, from secondary notes, unverified; the format reward of a wrong
   answer is left out. A `truncated` answer, cut at the cap, counts as beyond its budget
   (`ended_length`). [...] each, alpha a number -> [...].
+
+  >>> correct, lengths, budgets = jnp.array([1, 1, 0]), jnp.array([0, 10, 0]), jnp.full(3, 10)
+  >>> print(acoer_reward(correct, lengths, budgets, alpha=1.0).round(3))
+  [2. 1. 0.]
   """
   same_shape(correct=correct, lengths=lengths, budgets=budgets)
   one_or_each({"the batch": jnp.zeros(())}, alpha=alpha)

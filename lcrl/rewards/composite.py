@@ -66,6 +66,9 @@ def progress(values: jax.Array) -> jax.Array:
   """The gain of each episode in the chance that a forced answer is right.
 
   `values` before the first episode and after each. [..., K + 1] -> [..., K].
+
+  >>> print(progress(jnp.array([0.0, 0.5, 0.25])))
+  [ 0.5  -0.25]
   """
   _several(values)
   return jnp.diff(as_float(values), axis=-1)
@@ -106,6 +109,9 @@ def cumulative_regret(values: jax.Array, *, oracle: float = 1.0) -> jax.Array:
   """Sum over the episodes so far of oracle - value after the episode. [..., K + 1] -> [..., K].
 
   Source: MRT, arXiv:2503.07572.
+
+  >>> print(cumulative_regret(jnp.array([0.0, 0.5, 1.0])))
+  [0.5 0.5]
   """
   _several(values)
   return running_sum(oracle - as_float(values)[..., 1:])

@@ -54,6 +54,11 @@ def update_multipliers(
 
   `jnp.tanh` holds returns at the targets, `jax.nn.sigmoid` above them; None means no squashing and
   projection to raw >= 0. State from the caller; [N] each.
+
+  >>> start = Multipliers(jnp.zeros(2), jnp.zeros(2))
+  >>> moved = update_multipliers(start, jnp.array([0.5, 1.0]), jnp.array([0.8, 0.8]))
+  >>> print(moved.raw.round(3))
+  [ 0.03 -0.02]
   """
   same_shape(raw=state.raw, returns=returns, targets=targets)
   violation = jax.lax.stop_gradient(as_float(returns) - as_float(targets))
@@ -87,7 +92,11 @@ def dual_price(
 def priced_reward(
   rewards: jax.Array, lengths: jax.Array, price: jax.Array, *, scale: float
 ) -> jax.Array:
-  """r - price * length / scale, right or wrong. [...], [...], [] -> [...]."""
+  """r - price * length / scale, right or wrong. [...], [...], [] -> [...].
+
+  >>> print(priced_reward(jnp.ones(2), jnp.array([0, 50]), jnp.array(0.5), scale=100.0))
+  [1.   0.75]
+  """
   same_shape(rewards=rewards, lengths=lengths)
   one_or_each({"the run": jnp.zeros(())}, price=price)
   return as_float(rewards) - price * as_float(lengths) / scale
@@ -103,7 +112,8 @@ def length_dual(
 ) -> Stage:
   """A price per `scale` tokens (the target, by default) that climbs while the mean is above it.
 
-  Projected dual ascent, ours; a batch pays the price from before its update. State: the price.
+  Projected dual ascent in the manner of arXiv:2310.04373, ours; a batch pays the price from before
+  its update. State: the price.
   """
   scale = target if scale is None else scale
 
@@ -169,6 +179,10 @@ def component_mix(
   The weight that the constraints leave goes to the main reward. Source: as above; there main is the
   negated KL, and advantages of critics are mixed. Inside `jax.shard_map`, gather the batch first.
   [...], [K, ...], [K], [...] -> [...].
+
+  >>> main, parts = jnp.array([[1.0, -1.0]]), jnp.array([[[5.0, 7.0]]])
+  >>> print(component_mix(main, parts, jnp.array([1.0]), jnp.ones((1, 2), bool), ddof=0, eps=0.0))
+  [[-1.  1.]]
   """
   same_shape(main=main, valid=valid)
   if jnp.shape(components)[1:] != main.shape or jnp.shape(multipliers) != (len(components),):

@@ -68,6 +68,10 @@ def curriculum_reward(
 
   A wrong answer of the requested length gets the whole length score. The paper's ablations weigh
   0.6, 0.3 and 0.3, 0.6; its main weights, `right`, `think` and `answer` are not given.
+
+  >>> right, score, yes = jnp.array([1, 0]), jnp.array([0.5, 1.0]), jnp.array([True, True])
+  >>> print(curriculum_reward(right, score, yes, yes))
+  [0.85 0.4 ]
   """
   same_shape(
     correct=correct, length_scores=length_scores, has_think=has_think, has_answer=has_answer
@@ -86,7 +90,11 @@ def triangular(*, peak: float = 1.0) -> Score:
 
 
 def band(*, peak: float = 1.0) -> Score:
-  """`band_score`, for the argument `score` of `curriculum`."""
+  """`band_score`, for the argument `score` of `curriculum`.
+
+  >>> print(band(peak=2.0)(jnp.array([10, 15]), jnp.array([10, 10])))
+  [2. 1.]
+  """
   return partial(band_score, peak=peak)
 
 

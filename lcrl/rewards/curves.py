@@ -111,6 +111,9 @@ def format_length_reward(well_formed: jax.Array, length_scores: jax.Array) -> ja
 
   Source: arXiv:2505.19439 (Eq. 5; turn 0.5, max_length 3072). The released code has half a point
   for each of two format flags. [...], [...] -> [...].
+
+  >>> print(format_length_reward(jnp.array([True, False, False]), jnp.array([0.5, 0.5, -0.5])))
+  [ 1.5  0.  -0.5]
   """
   same_shape(well_formed=well_formed, length_scores=length_scores)
   scores = as_float(length_scores)

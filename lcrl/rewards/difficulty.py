@@ -70,6 +70,10 @@ def length_coverage(lengths: jax.Array, mask: jax.Array, thresholds: jax.Array) 
   """Share of the selected responses, right or wrong, within each threshold; 0 where none is.
 
   [..., N], [..., N], [K] -> [..., K].
+
+  >>> lengths, mask = jnp.array([10, 20, 99]), jnp.array([True, True, False])
+  >>> print(length_coverage(lengths, mask, jnp.array([5, 15, 25])))
+  [0.  0.5 1. ]
   """
   same_shape(lengths=lengths, mask=mask)
   share = lambda threshold: masked_mean(lengths <= threshold, mask, -1)
@@ -80,6 +84,9 @@ def expected_right(samples: int, *, round_down: bool = False) -> jax.Array:
   """Right answers expected of `samples` at levels 0, 1, 2: [1, K / 3, 2 K / 3].
 
   The paper rounds up; all released scripts round down, which asks for more coverage.
+
+  >>> print(expected_right(8), expected_right(8, round_down=True))
+  [1 3 6] [1 2 5]
   """
   up = 0 if round_down else 2
   return jnp.array([1, (samples + up) // 3, (2 * samples + up) // 3])
@@ -213,6 +220,9 @@ def tiered_truncation(
 
   Responses are sampled up to the longest limit, which decides their accuracy; the limit then cuts
   rewards. A truncated response has not ended.
+
+  >>> tiered_truncation(limits=(400, 200)).needs
+  ('truncated',)
   """
 
   limit_of = partial(tiered_limit, thresholds=thresholds, limits=limits)

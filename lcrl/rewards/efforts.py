@@ -152,7 +152,11 @@ def length_ratio(*, weight: float = 0.1, penalty: float = 1.0) -> Term:
 
 
 def target_band(*, free: float = 1.0, full: float = 2.0, least: float = 0.0) -> Term:
-  """`target_band_reward`, for the argument `term` of `effort`."""
+  """`target_band_reward`, for the argument `term` of `effort`.
+
+  >>> target_band(full=3.0).levels
+  0
+  """
   return _stateless(partial(target_band_reward, free=free, full=full, least=least))
 
 
@@ -174,6 +178,9 @@ def length_multiplier(*, levels: int, step_size: float = 0.1, most: float = 1.0)
 
   Projected dual ascent on length / target <= 1; a batch pays the prices from before its update.
   State: [levels] float32.
+
+  >>> length_multiplier(levels=2).init()
+  Array([0., 0.], dtype=float32)
   """
   step = partial(dual_price, target=1.0, scale=1.0, step_size=step_size, max_price=most)
 

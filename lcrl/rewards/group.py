@@ -135,6 +135,12 @@ def grpo_lambda_reward(
 
   Source: Dai et al. 2025, arXiv:2505.18086 (share 0.2), from a secondary description: alpha, ddof,
   the order of ties and rounding up are our choice. [B, G] each -> [B, G].
+
+  >>> rewards, lengths = jnp.array([[1.0, 1.0], [1.0, 0.0]]), jnp.array([[10, 30], [10, 30]])
+  >>> right, valid = rewards > 0, jnp.ones((2, 2), bool)
+  >>> found = grpo_lambda_reward(rewards, right, lengths, valid, share=0.5)
+  >>> print([f"{x:.2f}" for x in found.ravel()])
+  ['0.95', '0.85', '1.00', '0.00']
   """
   easy = easiest_groups(correct, valid, share=share)[:, None]
   short = sigmoid_length_reward(rewards, correct, lengths, valid, alpha=alpha, ddof=ddof, eps=eps)

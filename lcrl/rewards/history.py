@@ -97,6 +97,10 @@ def shortest_right_length(
   """The history with this group: min(history, lengths of its right answers).
 
   [...], [..., G] each -> [...].
+
+  >>> correct, lengths = jnp.array([[True, False]]), jnp.array([[6, 3]])
+  >>> print(shortest_right_length(jnp.array([9.0]), correct, lengths, jnp.ones((1, 2), bool)))
+  [6.]
   """
   _check(dict(correct=correct, lengths=lengths, valid=valid), history=history)
   right = correct.astype(bool) & valid
@@ -109,6 +113,11 @@ def mean_right_length(
   """Running mean and count of right answers' lengths with this group; inf while the count is 0.
 
   The released code repeats this update once for every rollout. [...], [...], [..., G] each.
+
+  >>> correct, lengths = jnp.array([[True, True, False]]), jnp.array([[10, 20, 99]])
+  >>> mean = jnp.array([30.0])
+  >>> print(*mean_right_length(mean, jnp.array([2.0]), correct, lengths, jnp.ones((1, 3), bool)))
+  [22.5] [4.]
   """
   _check(dict(correct=correct, lengths=lengths, valid=valid), mean=mean, count=count)
   right = correct.astype(bool) & valid
@@ -132,7 +141,12 @@ def cosine_history(*, floor: float = -0.7) -> Score:
 
 
 def linear_history(*, floor: float = -0.7, tolerance: float = 0.1) -> Score:
-  """`linear_history_score`, for the argument `score` of `hapo`."""
+  """`linear_history_score`, for the argument `score` of `hapo`.
+
+  >>> score = linear_history(floor=-0.2)
+  >>> print(score(jnp.ones(2), jnp.array([50, 200]), jnp.full(2, 100.0)))
+  [ 0.5 -0.2]
+  """
   return partial(linear_history_score, floor=floor, tolerance=tolerance)
 
 
@@ -143,7 +157,8 @@ def hapo(
   score: Score = cosine_history_score,
   base: Stage | None = None,
 ) -> Stage:
-  """r = correct + weight * score against the prompt's shortest right answer so far.
+  """HAPO (arXiv:2505.11225): r = correct + weight * score against the prompt's shortest right
+  answer so far.
 
   With weight at most 1 the worst right answer (0.3) still outranks the best wrong one (0).
   State: [rows] float32, one a row of the data set.
@@ -178,7 +193,11 @@ def hapo_mean(
   score: Score = cosine_history_score,
   base: Stage | None = None,
 ) -> Stage:
-  """`hapo` against the mean length of the prompt's right answers so far."""
+  """`hapo` against the mean length of the prompt's right answers so far.
+
+  >>> hapo_mean(rows=3).rows
+  3
+  """
 
   def init():
     return RightLengths(jnp.zeros(rows, jnp.float32), jnp.zeros(rows, jnp.int32))

@@ -62,7 +62,8 @@ def learned(
   only_correct: bool = False,
   base: Stage | None = None,
 ) -> Stage:
-  """`learned_reward` of the signal `name`, the score of a trained reward model.
+  """`learned_reward` of the signal `name`, the score of a trained reward model, or of rules that a
+  model finds kept (AutoRule, arXiv:2506.15651).
 
   Args:
     name: the model's name in the section `learned`.

@@ -57,6 +57,10 @@ def calibration_score(
   """1 if the tag agrees with the group's accuracy, 0 if it does not, -1 without a tag.
 
   Easy is an accuracy above the threshold. [..., G] each -> [..., G].
+
+  >>> correct, tags = jnp.array([[True, True, True, False]]), jnp.array([[1, 0, -1, 1]])
+  >>> print(calibration_score(correct, tags, jnp.ones((1, 4), bool)))
+  [[ 1. -1.  0.  1.]]
   """
   same_groups(correct=correct, tags=tags, valid=valid)
   easy = masked_mean(correct, valid, -1, keepdims=True) > threshold
@@ -78,6 +82,11 @@ def adactrl_reward(
 
   Source: AdaCtrl, arXiv:2505.18822, and its code, without the overlong term (`soft_overlong`).
   [..., G] each -> [..., G].
+
+  >>> correct, lengths = jnp.array([[True, True, False]]), jnp.array([[10, 20, 30]])
+  >>> tags, valid = jnp.array([[1, 1, 0]]), jnp.ones((1, 3), bool)
+  >>> print(adactrl_reward(correct, lengths, tags, valid).round(2))
+  [[ 1.88  1.62 -1.5 ]]
   """
   same_groups(correct=correct, lengths=lengths, tags=tags, valid=valid)
   outcome = jnp.where(correct.astype(bool), 1.0, -1.0)

@@ -37,6 +37,10 @@ def sampled_optimal_length(correct: jax.Array, lengths: jax.Array, valid: jax.Ar
   """Length of the shortest right answer; the mean length of the group if none is right.
 
   [..., G] each -> [...].
+
+  >>> correct, lengths = jnp.array([[True, True, False], [False] * 3]), jnp.array([[9, 6, 3]] * 2)
+  >>> print(sampled_optimal_length(correct, lengths, jnp.ones((2, 3), bool)))
+  [6. 6.]
   """
   same_groups(correct=correct, lengths=lengths, valid=valid)
   right = correct.astype(bool) & valid
@@ -84,7 +88,12 @@ def shorter_better(
 
 
 def solve_rate(correct: jax.Array, valid: jax.Array) -> jax.Array:
-  """Share of right answers in the group, at least 1 / G. [..., G], [..., G] -> [...]."""
+  """Share of right answers in the group, at least 1 / G. [..., G], [..., G] -> [...].
+
+  >>> correct = jnp.array([[True, True, False, False], [False] * 4])
+  >>> print(solve_rate(correct, jnp.ones((2, 4), bool)))
+  [0.5  0.25]
+  """
   same_groups(correct=correct, valid=valid)
   count = jnp.maximum(jnp.sum(valid, -1), 1)
   return jnp.maximum(masked_mean(correct, valid, -1), 1.0 / as_float(count))
@@ -223,6 +232,10 @@ def gr3_calibrated(
     max r / (1 + alpha) >= mean of `gr3_reward`
 
   GR3 takes the largest alpha that selects 99.9 % of the groups. [..., G] each -> [...] bool.
+
+  >>> rewards, lengths = jnp.ones((1, 2)), jnp.array([[10, 30]])
+  >>> print(gr3_calibrated(rewards, lengths, jnp.ones((1, 2), bool)))
+  [False]
   """
   same_groups(rewards=rewards, lengths=lengths, valid=valid)
   best = jnp.max(jnp.where(valid, as_float(rewards), -jnp.inf), -1)

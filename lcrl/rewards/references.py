@@ -45,7 +45,7 @@ class Reference(NamedTuple):
 
 
 def fixed_reference(*, tokens: float) -> Reference:
-  """The same length for every prompt."""
+  """The same length for every prompt. Source: the effort levels of NVIDIA's NeMo-RL."""
   positive(tokens=tokens)
   read = lambda state, r: jnp.full(r.prompt_ids.shape, tokens, jnp.float32)
   return Reference(lambda: (), read, lambda state, r: state)
@@ -78,6 +78,9 @@ def first_accuracy_reference(*, rows: int, level: int = 0) -> Reference:
 
   For that group and from then on: nearly the start policy's for prompts that are sampled early.
   State: [rows] float32.
+
+  >>> first_accuracy_reference(rows=3).init()
+  Array([inf, inf, inf], dtype=float32)
   """
 
   def change(old, r: Rollouts):
@@ -102,6 +105,9 @@ def running_mean_reference(*, rows: int, decay: float = 0.5) -> Reference:
   """decay * old + (1 - decay) * mean of the group; the mean of the first group at first.
 
   State: [rows] float32.
+
+  >>> print(running_mean_reference(rows=2, decay=0.9).init())
+  [inf inf]
   """
   if not 0 <= decay < 1:
     raise ValueError(f"decay must be in [0, 1), got {decay}.")
@@ -121,6 +127,9 @@ def right_percentile_reference(
   answer (`keep`), or of the latest. State: [rows] float32.
 
   Source: budget(x) of Toggle, Kimi K2.5, arXiv:2602.02276, fixed at the start.
+
+  >>> print(right_percentile_reference(rows=2).init())
+  [inf inf]
   """
 
   def change(old, r: Rollouts):

@@ -24,6 +24,10 @@ def repetition_reward(
   """`max_penalty` times the share of repeated tokens; 0 for a response shorter than an n-gram.
 
   Source: HAPO's repository, after arXiv:2502.03373. [..., T], [..., T] -> [...].
+
+  >>> found = repetition_reward(jnp.array([[7, 7, 7, 7]]), jnp.ones((1, 4), bool), ngram=2)
+  >>> print(f"{found[0]:.2f}")
+  -0.75
   """
   return max_penalty * masked_mean(repeated_tokens(tokens, mask, ngram=ngram), mask, -1)
 
@@ -46,7 +50,11 @@ def distinct_ngrams_reward(
 def repetition_penalty(
   *, ngram: int = 3, max_penalty: float = -1.0, base: Stage | None = None
 ) -> Stage:
-  """Adds `repetition_reward` to the base's reward."""
+  """Adds `repetition_reward` to the base's reward.
+
+  >>> repetition_penalty(ngram=3).needs
+  ()
+  """
   return shaped(
     base,
     lambda rewards, r: (

@@ -49,6 +49,11 @@ def level_penalty_reward(
 
   Source: the structure of TLDR, arXiv:2505.07961 (levels short, moderate, long in the prompt); the
   formula is ours, NOT verified against the paper. [...] each -> [...].
+
+  >>> right, lengths, levels = jnp.ones(2), jnp.array([50, 50]), jnp.array([0, 1])
+  >>> prices = dict(penalty_by_level=(1.0, 0.5), max_length=100)
+  >>> print(level_penalty_reward(right, right, lengths, levels, **prices))
+  [0.5  0.75]
   """
   same_shape(rewards=rewards, correct=correct, lengths=lengths, levels=levels)
   share = jnp.minimum(as_float(lengths) / max_length, 1.0)
@@ -75,7 +80,11 @@ def level_penalty(
 
 def difficulty_factor(correct: jax.Array, valid: jax.Array) -> jax.Array:
   """exp(share of the group that is right): e for the easiest prompts. [..., G], [..., G] ->
-  [...]."""
+  [...].
+
+  >>> print(difficulty_factor(jnp.array([[True, False]]), jnp.ones((1, 2), bool)).round(3))
+  [1.649]
+  """
   same_groups(correct=correct, valid=valid)
   return jnp.exp(masked_mean(correct, valid, -1))
 
@@ -94,6 +103,11 @@ def conciseness_reward(
 
   Source: CRF, arXiv:2511.09158, from secondary sources; alpha and the schedule of `anneal` are not
   published. [..., G] each but `anneal` [] -> [..., G].
+
+  >>> correct, scores = jnp.array([[True, False]]), jnp.ones((1, 2))
+  >>> found = conciseness_reward(correct, scores, jnp.ones((1, 2), bool), 0.0, alpha=1.0)
+  >>> print([f"{x:.2f}" for x in found[0]])
+  ['2.65', '0.00']
   """
   same_groups(correct=correct, scores=scores, valid=valid)
   one_or_each({"a step": jnp.zeros(())}, anneal=anneal)
@@ -142,7 +156,11 @@ def phase_entropy(
 
 
 def entropy_gap(thinking: jax.Array, answer: jax.Array, *, alpha: float = 1.0) -> jax.Array:
-  """max(0, thinking entropy - alpha * answer entropy). [...], [...] -> [...]."""
+  """max(0, thinking entropy - alpha * answer entropy). [...], [...] -> [...].
+
+  >>> print(entropy_gap(jnp.array([1.5, 0.5]), jnp.array([1.0, 1.0])))
+  [0.5 0. ]
+  """
   same_shape(thinking=thinking, answer=answer)
   return jnp.maximum(0.0, as_float(thinking) - alpha * as_float(answer))
 
@@ -160,6 +178,9 @@ def pear_reward(
 
   Source: PEAR, arXiv:2510.08026, from secondary notes; `scale` and `wrong` are not published there.
   Without a floor a right answer can score below a wrong one. [...], [...] -> [...].
+
+  >>> print(pear_reward(jnp.array([True, True, False]), jnp.array([0.0, 0.5, 0.0])))
+  [1.  0.5 0. ]
   """
   same_shape(correct=correct, gap=gap)
   right = jnp.clip(scale - as_float(gap), floor, 1.0)
@@ -180,7 +201,11 @@ def pear(
 
 
 def answer_truncation(*, base: Stage | None = None) -> Stage:
-  """The reward counts if the answer ends within `budget.target` tokens: SIRI, arXiv:2509.25176."""
+  """The reward counts if the answer ends within `budget.target` tokens: SIRI, arXiv:2509.25176.
+
+  >>> answer_truncation().needs
+  ('answer_length',)
+  """
   return shaped(
     base,
     lambda rewards, r: truncated_reward(rewards, r.signals["answer_length"], r.budget.target),

@@ -108,7 +108,15 @@ def finished(choice: Choice, vocabulary: Vocabulary) -> Control:
 
 
 def chained(*, controls: Sequence[Any]) -> Choice:
-  """`chain` of the controls, from left to right: what forces tokens stands first."""
+  """`chain` of the controls, from left to right: what forces tokens stands first.
+
+  >>> from lcrl.data.tokenizers import utf8
+  >>> vocabulary = Vocabulary(utf8(), size=258)
+  >>> control = chained(controls=[token_bias({"a": 1.0}), top_k(1)])(vocabulary)
+  >>> state = control.init(jnp.zeros((1, 1), jnp.int32), jnp.ones(1, jnp.int32))
+  >>> print(control.shape(state, jnp.zeros((1, 258)))[0, 96:99])
+  [-inf   1. -inf]
+  """
   return lambda vocabulary: chain(*(finished(one, vocabulary) for one in controls))
 
 
@@ -130,6 +138,17 @@ def budget_forcing(
     wait_tokens: what stands in place of an end of the thinking that is not allowed.
     num_ignore: so many ends of the thinking are not allowed, wherever they come.
     final_tokens: forced after a thinking that was cut, such as "The answer is".
+
+  >>> from lcrl.data.tokenizers import utf8
+  >>> vocabulary = Vocabulary(utf8(), size=258)
+  >>> forcing = budget_forcing("}", max_thinking_tokens=2, final_tokens="!")(vocabulary)
+  >>> state = forcing.init(jnp.zeros((1, 1), jnp.int32), jnp.ones(1, jnp.int32))
+  >>> written = []
+  >>> for _ in range(5):
+  ...   state, token, _ = forcing.take(state, jnp.zeros((1, 258)), jnp.array([97]))
+  ...   written.append(int(token[0]))
+  >>> utf8().decode(written)
+  'aa}!a'
   """
 
   waits = num_ignore or min_thinking_tokens
@@ -161,6 +180,7 @@ def thinking_budget(
   Texts are found wherever tokens have their borders. The forced tokens are context: they do not
   train, are not compared with any policy, and count in lengths with `sampling.count_forced`.
   vLLM calls the budget `thinking_token_budget` and the texts `reasoning_config`.
+  Source: Elastic Reasoning, arXiv:2505.05315.
 
   Args:
     budget: tokens of thinking that may be drawn; 0: none.
@@ -199,17 +219,40 @@ def thinking_budget(
 
 
 def end_of_thinking_bias(token: Token = "</think>", *, scale: float) -> Choice:
-  """`lcrl.sampling.steering.end_of_thinking_bias`: odds of ending the thinking times `scale`."""
+  """`lcrl.sampling.steering.end_of_thinking_bias`: odds of ending the thinking times `scale`.
+
+  >>> from lcrl.data.tokenizers import utf8
+  >>> vocabulary = Vocabulary(utf8(), size=258)
+  >>> control = end_of_thinking_bias("}", scale=2.0)(vocabulary)
+  >>> state = control.init(jnp.zeros((1, 1), jnp.int32), jnp.ones(1, jnp.int32))
+  >>> print(control.shape(state, jnp.zeros((1, 258)))[0, 124:127].round(3))
+  [0.    0.693 0.   ]
+  """
   return lambda v: steering.end_of_thinking_bias(v.one(token, "token"), scale=scale)
 
 
 def end_of_thinking_scale(token: Token = "</think>", *, scale: float) -> Choice:
-  """`lcrl.sampling.steering.end_of_thinking_scale`: thinking-phase temperature scaling (TLDR)."""
+  """`lcrl.sampling.steering.end_of_thinking_scale`: thinking-phase temperature scaling (TLDR).
+
+  >>> from lcrl.data.tokenizers import utf8
+  >>> vocabulary = Vocabulary(utf8(), size=258)
+  >>> control = end_of_thinking_scale("}", scale=2.0)(vocabulary)
+  >>> state = control.init(jnp.zeros((1, 1), jnp.int32), jnp.ones(1, jnp.int32))
+  >>> print(control.shape(state, jnp.ones((1, 258)))[0, 124:127].round(3))
+  [1. 2. 1.]
+  """
   return lambda v: steering.end_of_thinking_scale(v.one(token, "token"), scale=scale)
 
 
 def token_bias(bias: Mapping[str, float]) -> Choice:
-  """`lcrl.sampling.steering.token_bias`: text of a token, or its number as text -> a constant."""
+  """`lcrl.sampling.steering.token_bias`: text of a token, or its number as text -> a constant.
+
+  >>> from lcrl.data.tokenizers import utf8
+  >>> vocabulary = Vocabulary(utf8(), size=258)
+  >>> control = token_bias({"a": -1.0})(vocabulary)
+  >>> print(control.shape((), jnp.zeros((1, 258)))[0, 96:99])
+  [ 0. -1.  0.]
+  """
 
   def number(text: str, v: Vocabulary) -> int:
     is_text = not text.isdecimal() or len(v.tokenizer.encode(text)) == 1
@@ -236,6 +279,14 @@ def eos_ramp(
     hold: what happens after.
     hard_length: with `hold`, the longest response that is not forced to end.
     hard_bias: the bias beyond.
+
+  >>> from lcrl.data.tokenizers import utf8
+  >>> vocabulary = Vocabulary(utf8(), size=258)
+  >>> control = eos_ramp(ramp_end=100)(vocabulary)
+  >>> state = control.init(jnp.zeros((1, 1), jnp.int32), jnp.ones(1, jnp.int32))
+  >>> state, *_ = control.take(state, None, jnp.array([97]))
+  >>> print(control.shape(state, jnp.zeros((1, 258)))[0, 255:].round(3))
+  [0.   0.15 0.  ]
   """
   ramp = dict(
     ramp_end=ramp_end, max_bias=max_bias, hold=hold, hard_length=hard_length, hard_bias=hard_bias
@@ -251,5 +302,12 @@ def repeat_penalty(vocab_size: int | None = None, *, penalty: float = 1.5) -> Ch
   Args:
     vocab_size: that of the policy.
     penalty: subtracted from the logit, once.
+
+  >>> from lcrl.data.tokenizers import utf8
+  >>> vocabulary = Vocabulary(utf8(), size=258)
+  >>> control = repeat_penalty(penalty=1.0)(vocabulary)
+  >>> state = control.init(jnp.array([[97, 98]]), jnp.array([2]))
+  >>> print(control.shape(state, jnp.zeros((1, 258)))[0, 96:100])
+  [ 0. -1. -1.  0.]
   """
   return lambda v: steering.repeat_penalty(vocab_size or v.size, penalty=penalty)

@@ -151,12 +151,25 @@ def keep_min_p(logits: jax.Array, *, p: float) -> jax.Array:
 
 
 def top_k(k: int) -> Control:
+  """Samples among the k most likely tokens; equal ones stay together.
+
+  >>> control = top_k(2)
+  >>> print(control.shape((), jnp.array([[0.0, 2.0, 1.0]])))
+  [[-inf   2.   1.]]
+  """
   return stateless(lambda logits: keep_top_k(logits, k=k))
 
 
 def top_p(p: float) -> Control:
+  """Samples among the fewest tokens whose probabilities pass p (nucleus, arXiv:1904.09751)."""
   return stateless(lambda logits: keep_top_p(logits, p=p))
 
 
 def min_p(p: float) -> Control:
+  """Samples among tokens at least p times as likely as the likeliest (arXiv:2407.01082).
+
+  >>> control = min_p(0.5)
+  >>> print(control.shape((), jnp.log(jnp.array([[0.6, 0.3, 0.1]]))).round(2))
+  [[-0.51  -inf  -inf]]
+  """
   return stateless(lambda logits: keep_min_p(logits, p=p))

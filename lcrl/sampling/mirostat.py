@@ -81,7 +81,12 @@ def mirostat_update(mu: jax.Array, observed: jax.Array, *, tau: float, eta: floa
 
 
 def mirostat_v1(tau: float, *, eta: float = 1.0, m: int = 100) -> Control:
-  """Keeps k + 1 tokens, with k from Zipf's law and mu; the extra one is the authors' code's."""
+  """Keeps k + 1 tokens, with k from Zipf's law and mu; the extra one is the authors' code's.
+
+  >>> control = mirostat_v1(tau=3.0)
+  >>> print(control.init(jnp.zeros((1, 1), jnp.int32), jnp.ones(1, jnp.int32)))
+  [6.]
+  """
 
   def shape(mu, logits):
     probs = -jnp.sort(-jax.nn.softmax(logits, axis=-1), axis=-1)
@@ -92,7 +97,12 @@ def mirostat_v1(tau: float, *, eta: float = 1.0, m: int = 100) -> Control:
 
 
 def mirostat_v2(tau: float, *, eta: float = 0.1) -> Control:
-  """Keeps the tokens that surprise by at most mu."""
+  """Keeps the tokens that surprise by at most mu.
+
+  >>> control = mirostat_v2(tau=3.0)
+  >>> print(control.init(jnp.zeros((1, 1), jnp.int32), jnp.ones(1, jnp.int32)))
+  [6.]
+  """
   return _mirostat(lambda mu, logits: keep_below_surprise(logits, mu), tau, eta)
 
 

@@ -33,12 +33,19 @@ __all__ = [
 
 
 class Problem(NamedTuple):
+  """A sum of `difficulty` operands, modulo a power of ten."""
+
   operands: jax.Array  # [K] int32, 0 beyond the first `difficulty`
   difficulty: jax.Array  # [] int32, number of operands
 
 
 def draw(sums: Sums, key: jax.Array, *, held_out: bool = False) -> Problem:
-  """A random problem of uniform difficulty, from the training side or from the held-out side."""
+  """A random problem of uniform difficulty, from the training side or from the held-out side.
+
+  >>> problem = draw(Sums(), jax.random.key(0))
+  >>> problem.operands.shape, bool(is_held_out(problem))
+  ((4,), False)
+  """
   count_key, key = jax.random.split(key)
   difficulty = jax.random.randint(count_key, (), sums.fewest, sums.most + 1)
   used = jnp.arange(sums.most) < difficulty
@@ -64,7 +71,11 @@ def rows(sums: Sums, ids: jax.Array, *, seed: int | jax.Array, held_out: bool = 
 
 
 def is_held_out(problem: Problem) -> jax.Array:
-  """A fixed quarter of all problems, by a hash. -> [] bool."""
+  """A fixed quarter of all problems, by a hash. -> [] bool.
+
+  >>> [bool(is_held_out(draw(Sums(), jax.random.key(i), held_out=True))) for i in range(2)]
+  [True, True]
+  """
   digest = problem.difficulty.astype(jnp.uint32)
   for operand in problem.operands.astype(jnp.uint32):
     digest = (digest ^ operand) * jnp.uint32(0x9E3779B1)  # wraps
@@ -73,7 +84,7 @@ def is_held_out(problem: Problem) -> jax.Array:
 
 
 def answer(sums: Sums, problem: Problem) -> jax.Array:
-  """[] int32.
+  """The sum of the operands, modulo 10**digits. -> [] int32.
 
   >>> print(answer(Sums(), Problem(jnp.array([3, 5, 9, 0]), jnp.array(3))))
   7

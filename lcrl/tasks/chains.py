@@ -15,6 +15,8 @@ __all__ = ["Step", "question", "value", "working"]
 
 
 class Step(NamedTuple):
+  """One step of a working: a part of the expression and its value."""
+
   expression: str  # to compute in this step
   value: int
   before: str

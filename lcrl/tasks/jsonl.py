@@ -58,6 +58,14 @@ def jsonl(
   Raises:
     ValueError: a row without one of these fields, whose answer the verifier cannot compare, or
       with a context that the question does not hold, by file and line.
+
+  >>> import json as plain, tempfile
+  >>> with tempfile.NamedTemporaryFile("w", suffix=".json") as file:
+  ...   plain.dump([{"question": "1 + 1?", "answer": "2"}], file)
+  ...   file.flush()
+  ...   task = json(file.name, verifier="number")
+  >>> task.prompts[0].reference
+  '2'
   """
   options = {name: value for name, value in locals().items() if name != "path"}
   return _task("jsonl", path, **options)

@@ -41,7 +41,11 @@ def _read(reference: str) -> latex.Answer:
 
 
 def number(answer: str, reference: str) -> float:
-  """Equal as numbers in digits, such as 1,234.5, -$3, 1/2 or 2e6. Enough for GSM8K, and fast."""
+  """Equal as numbers in digits, such as 1,234.5, -$3, 1/2 or 2e6. Enough for GSM8K, and fast.
+
+  >>> number("1,234.0", "1234"), number("7", "8")
+  (1.0, 0.0)
+  """
   expected = to_number(reference)
   if expected is None:
     raise ValueError(f"the reference {reference!r:.50} is no number")
@@ -52,5 +56,9 @@ def number(answer: str, reference: str) -> float:
 
 
 def text(answer: str, reference: str) -> float:
-  """Equal as text."""
+  """Equal as text.
+
+  >>> text("Paris", "Paris"), text("paris", "Rome")
+  (1.0, 0.0)
+  """
   return float(answer == reference)

@@ -88,6 +88,11 @@ def lamb(
 
   Args:
     moments: as in `adamw`.
+
+  >>> rule = lamb(learning_rate=0.5)
+  >>> update, _ = rule.update(jnp.ones(2), rule.init(jnp.ones(2)), jnp.ones(2))
+  >>> print(update.round(3))
+  [-0.5 -0.5]
   """
   rule = *_adam(b1, b2, eps, weight_decay, moments), optax.scale_by_trust_ratio()
   return _chain(clip_norm, rule, learning_rate, warmup_steps, decay_steps)
@@ -101,7 +106,13 @@ def sgd(
   warmup_steps: int = 0,
   decay_steps: int = 0,
 ) -> optax.GradientTransformation:
-  """Gradient descent after clipping the global gradient norm; see `schedule`."""
+  """Gradient descent after clipping the global gradient norm; see `schedule`.
+
+  >>> rule = sgd(learning_rate=0.5)
+  >>> update, _ = rule.update(jnp.ones(1), rule.init(jnp.ones(1)))
+  >>> print(update)
+  [-0.5]
+  """
   _check_share("momentum", momentum)
   rule = (optax.trace(momentum) if momentum else optax.identity(),)
   return _chain(clip_norm, rule, learning_rate, warmup_steps, decay_steps)

@@ -40,6 +40,10 @@ def yap_score(
     rows: answers.
     sufficient: field of the minimal answer, or of its number of characters.
     category: field of the prompt's category; None: all are of one.
+
+  >>> row = dict(sufficient="Paris", category="facts")
+  >>> yap_score([dict(prompt_id=0, sample=0, text="Paris, of course", row=row)]).numbers["YapIndex"]
+  11.0
   """
   prompts = []
   for group in by_prompt(rows):
@@ -64,6 +68,10 @@ def cap_saturation(rows: Rows, *, at: tuple[int, ...] = ()) -> Measured:
   Args:
     rows: answers.
     at: thresholds in tokens, increasing; the cap is always one.
+
+  >>> rows = [dict(prompt_id=0, sample=i, tokens=n, budget=50) for i, n in enumerate((10, 50))]
+  >>> cap_saturation(rows).numbers
+  {'CSR@50': 0.5, 'median tokens': 30.0, 'variance within a prompt': 800.0}
   """
   if at:
     increasing(at, "at")

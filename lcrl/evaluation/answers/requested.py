@@ -30,6 +30,10 @@ def ruler(rows: Rows, *, target: str = "target_words") -> Measured:
   Args:
     rows: answers.
     target: field of the words asked for, one of the targets of `verbosity.RULER`.
+
+  >>> text, row = "one two three four five six seven eight nine ten", dict(target_words="10")
+  >>> ruler([dict(prompt_id=0, sample=0, text=text, row=row)]).numbers["PM"]
+  100.0
   """
   by_prompt(rows)
   targets, words = [str(field(row, target)) for row in rows], [word_count(r["text"]) for r in rows]
@@ -66,6 +70,10 @@ def longbench_write(rows: Rows, *, required: str = "length") -> Measured:
   Args:
     rows: answers.
     required: field of the words asked for; Chinese characters count as words.
+
+  >>> rows = [dict(prompt_id=0, sample=0, text="one two", row=dict(length=2))]
+  >>> longbench_write(rows).numbers["S_l"]
+  100.0
   """
   by_prompt(rows)
   asked = np.array([number(row, required) for row in rows])
@@ -89,6 +97,10 @@ def lcfo(rows: Rows, *, source: str = "source", ratio: str | None = "ratio") -> 
     rows: answers.
     source: field of the source text.
     ratio: field of the ratio asked for; None: none was.
+
+  >>> row = dict(source="one two three four", ratio=0.5)
+  >>> lcfo([dict(prompt_id=0, sample=0, text="one two", row=row)]).numbers["length ratio"]
+  0.5
   """
   pairs = []
   for group in by_prompt(rows):

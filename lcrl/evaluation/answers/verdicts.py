@@ -30,6 +30,10 @@ def pass_at_k(rows: Rows, *, k: tuple[int, ...] = (1,)) -> Measured:
   Args:
     rows: answers.
     k: numbers of answers.
+
+  >>> rows = [dict(prompt_id=0, sample=i, correct=i == 0) for i in range(2)]
+  >>> pass_at_k(rows, k=(1, 2)).numbers["pass@1"]
+  0.5
   """
   groups = [verdicts(group) for group in by_prompt(rows)]
   n, c = [len(group) for group in groups], [group.sum() for group in groups]
@@ -49,6 +53,10 @@ def maj_at_k(rows: Rows, *, k: tuple[int, ...] = (), extract: str = "whole") -> 
     rows: answers.
     k: numbers of answers; (): all.
     extract: the part of the text that votes, a name in `lcrl.tasks.extract`.
+
+  >>> rows = [dict(prompt_id=0, sample=i, text=x, correct=x == "7") for i, x in enumerate("797")]
+  >>> maj_at_k(rows).numbers
+  {'maj@3': 1.0, 'maj@3_ci': [None, None], 'ties@3': 0.0}
   """
   find = resolve(extractors, {"fn": extract}, field="extract")
   groups = by_prompt(rows)
@@ -79,6 +87,10 @@ def pass_until(rows: Rows, *, passes: int = 2) -> Measured:
   Args:
     rows: answers.
     passes: right answers after which drawing stops.
+
+  >>> rows = [dict(prompt_id=0, sample=i, correct=i == 1) for i in range(4)]
+  >>> pass_until(rows).numbers["PassUntil"]
+  0.25
   """
   likeliest, unbiased, draws, stopped = [], [], [], []
   for group in by_prompt(rows):
@@ -105,6 +117,11 @@ def best_of(rows: Rows, *, budgets: tuple[int, ...] = ()) -> Measured:
   Args:
     rows: answers.
     budgets: tokens for all answers to a prompt together, increasing.
+
+  >>> rows = [dict(prompt_id=0, sample=i, tokens=10, correct=i == 0, budget=10) for i in range(2)]
+  >>> found = best_of(rows, budgets=(10,)).numbers["by budget"]
+  >>> found["10 tokens"]["accuracy"]
+  0.5
   """
   increasing(budgets, "budgets")
   groups = by_prompt(rows)

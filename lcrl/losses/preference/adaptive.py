@@ -71,6 +71,10 @@ def typical_pairs(
 
   Source: arXiv:2407.08639. Args: margins [N], h of the pairs; moments of h; mask [N], the N pairs
   that there are (all if None). Returns: [N] bool.
+
+  >>> margins, moments = jnp.array([0.0, 0.1, 50.0]), Moments(jnp.array(0.0), jnp.array(1.0))
+  >>> print(typical_pairs(jax.random.key(0), margins, moments, drop=0.3))
+  [ True  True False]
   """
   if not 0 <= drop < 1:
     raise ValueError(f"drop must be in [0, 1), got {drop}.")
@@ -103,6 +107,10 @@ def dynamic_beta(
   Source: beta-DPO, arXiv:2407.08639.
 
   Args: margins [N], h of the pairs; keep [N] bool; moments of h, this batch included. Returns: [].
+
+  >>> margins, keep = jnp.array([1.0, 3.0]), jnp.ones(2, bool)
+  >>> print(f"{dynamic_beta(margins, keep, Moments(jnp.array(1.0), jnp.array(1.0))):.2f}")
+  0.16
   """
   same_pairs(margins=margins, keep=keep)
   h = jax.lax.stop_gradient(as_float(margins))
@@ -131,6 +139,11 @@ def wpo_weights(
     *_log_probs, *_log_sum_sq: [..., T], fields of `TokenScores`.
     *_mask: [..., T] bool.
   Returns: [...], no gradient.
+
+  >>> log_probs, sum_sq = jnp.log(jnp.array([0.25])), jnp.log(jnp.array([0.5]))
+  >>> mask = jnp.array([True])
+  >>> print(wpo_weights(log_probs, log_probs, sum_sq, sum_sq, mask, mask))
+  0.25
   """
   for side, *arrays in (
     ("chosen", chosen_log_probs, chosen_log_sum_sq, chosen_mask),
@@ -172,6 +185,12 @@ def lmpo_margins(
 
   Args: means and lengths [N]; moments of m before this batch; mask [N], the pairs that there are.
   Returns: term [N], moments.
+
+  >>> moments = Moments(jnp.array(0.0), jnp.array(1.0))
+  >>> means, lengths = jnp.array([-1.0]), jnp.array([4])
+  >>> term, moments = lmpo_margins(means, means, lengths, 2 * lengths, moments)
+  >>> print(term.round(3))
+  [0.078]
   """
   if mask is not None:
     same_pairs(chosen_means=chosen_means, mask=mask)

@@ -22,7 +22,7 @@ def logistic_link(margins: Array, *, label_smoothing: float = 0.0) -> Array:
     loss = -(1 - eps) log sigmoid(z) - eps log sigmoid(-z)
 
   Source: DPO, arXiv:2305.18290; eps > 0 is conservative DPO (Mitchell 2023). TRL from 0.29 has no
-  smoothing here.
+  smoothing here. [...] -> [...].
 
   >>> print(f"{logistic_link(jnp.array(0.0)):.3f}")  # log 2
   0.693
@@ -39,7 +39,7 @@ def robust_link(margins: Array, *, label_smoothing: float = 0.1) -> Array:
 
     loss = (-(1 - eps) log sigmoid(z) + eps log sigmoid(-z)) / (1 - 2 eps)
 
-  Source: robust DPO, arXiv:2403.00409.
+  Source: robust DPO, arXiv:2403.00409. [...] -> [...].
 
   >>> print(f"{robust_link(jnp.array(2.0)):.3f}")
   -0.123
@@ -52,7 +52,9 @@ def robust_link(margins: Array, *, label_smoothing: float = 0.1) -> Array:
 
 
 def hinge_link(margins: Array) -> Array:
-  """max(0, 1 - z): pairs with a margin past 1 do not train. Source: RSO, arXiv:2309.06657.
+  """max(0, 1 - z): pairs with a margin past 1 do not train. [...] -> [...].
+
+  Source: RSO, arXiv:2309.06657.
 
   >>> print(hinge_link(jnp.array([0.0, 2.0])))
   [1. 0.]
@@ -65,7 +67,7 @@ def exo_link(margins: Array, *, label_smoothing: float = 1e-3) -> Array:
 
     loss = q (log q - log(1 - eps)) + (1 - q) (log(1 - q) - log eps)
 
-  Source: EXO, arXiv:2402.00856, its pairwise form; eps > 0.
+  Source: EXO, arXiv:2402.00856, its pairwise form; eps > 0. [...] -> [...].
 
   >>> print(f"{exo_link(jnp.array(0.0)):.3f}")
   2.761
@@ -83,7 +85,7 @@ def discopop_link(margins: Array, *, temperature: float = 0.05) -> Array:
     loss = -(1 - m) log sigmoid(z) + m exp(-z),  m = sigmoid(z / temperature)
 
   Found by search, and not monotone: by default it rises for z from -0.12 to 0.07.
-  Source: DiscoPOP, arXiv:2406.08414.
+  Source: DiscoPOP, arXiv:2406.08414. [...] -> [...].
 
   >>> print(f"{discopop_link(jnp.array(2.0)):.3f}")  # exp(-2)
   0.135

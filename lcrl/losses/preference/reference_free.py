@@ -55,6 +55,9 @@ def cpo_loss(
 
   The paper adds `nll_loss` of the chosen answers, weight 1. Source: CPO, arXiv:2401.08417.
   [...] each -> [...].
+
+  >>> print(cpo_loss(jnp.array([-4.0]), jnp.array([-9.0]), beta=1.0).round(4))
+  [0.0067]
   """
   positive(beta=beta)
   chosen, rejected = aligned_pairs(chosen_sums=chosen_sums, rejected_sums=rejected_sums)
@@ -65,6 +68,9 @@ def slic_loss(chosen_sums: Array, rejected_sums: Array, *, margin: float = 1.0) 
   """max(0, margin - chosen sum + rejected sum); SLiC-HF adds `nll_loss` over `sum_weights`.
 
   Source: SLiC-HF, arXiv:2305.10425. [...] each -> [...].
+
+  >>> print(slic_loss(jnp.array([-4.0, -4.0]), jnp.array([-9.0, -4.5])))
+  [0.  0.5]
   """
   chosen, rejected = aligned_pairs(chosen_sums=chosen_sums, rejected_sums=rejected_sums)
   return jnp.maximum(0.0, margin - chosen + rejected)
@@ -77,6 +83,10 @@ def orpo_loss(chosen_means: Array, rejected_means: Array, *, weight: float = 0.1
 
   Means are held below -1e-7: an answer of certain tokens has infinite odds.
   Source: ORPO, arXiv:2403.07691. [...] each -> [...].
+
+  >>> even = jnp.log(jnp.array([0.5]))
+  >>> print(orpo_loss(even, even, weight=1.0).round(3))
+  [0.693]
   """
   chosen, rejected = aligned_pairs(chosen_means=chosen_means, rejected_means=rejected_means)
   return -weight * jax.nn.log_sigmoid(_log_odds(chosen) - _log_odds(rejected))
@@ -95,6 +105,9 @@ def nll_loss(log_probs: Array, weights: Array) -> Array:
 
   Weights choose the norm: `mean_weights` (iterative RPO, LongPO), `batch_mean_weights` (RPO, CPO
   and ORPO as in TRL: long answers count more), `sum_weights` (SLiC-HF).
+
+  >>> print(nll_loss(jnp.array([-1.0, -3.0]), jnp.array([0.5, 0.5])))
+  2.0
   """
   return -sequence_log_probs(log_probs, weights)
 

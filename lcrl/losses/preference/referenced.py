@@ -85,6 +85,10 @@ def r_dpo_loss(
 
   alpha * length saturates the link for answers that differ by hundreds of tokens.
   Source: R-DPO, Park et al. 2024, arXiv:2403.19159. [...] each -> [...].
+
+  >>> ratios, lengths = jnp.zeros(2), jnp.array([100, 60])
+  >>> print(r_dpo_loss(ratios, ratios, lengths, jnp.array([60, 100])).round(3))
+  [0.127 2.127]
   """
   positive(beta=beta)
   u, v, chosen, rejected = aligned_pairs(
@@ -117,6 +121,9 @@ def inpo_reference(
     log_prob = (tau / eta) * reference + (1 - tau / eta) * previous
 
   Source: INPO, arXiv:2407.00617 (there is no official code). [..., T] each -> [..., T].
+
+  >>> print(inpo_reference(jnp.array([-3.0]), jnp.array([0.0])))
+  [-1.]
   """
   if not 0 < tau <= eta:
     raise ValueError(f"tau must be in (0, eta], got tau {tau}, eta {eta}.")
@@ -137,6 +144,10 @@ def dpop_loss(
     loss = link(beta * (h - penalty * max(0, -u)))
 
   Source: DPO-Positive (Smaug), arXiv:2402.13228. [...] each -> [...].
+
+  >>> chosen, rejected = jnp.array([1.0, -1.0]), jnp.array([-1.0, -3.0])
+  >>> print(dpop_loss(chosen, rejected, beta=1.0, penalty=2.0).round(3))
+  [0.127 0.693]
   """
   u, v = _ratios(chosen_log_ratios, rejected_log_ratios, beta=beta)
   return link(beta * (u - v - penalty * jnp.maximum(0.0, -u)))
@@ -146,6 +157,9 @@ def nca_loss(chosen_log_ratios: Array, rejected_log_ratios: Array, *, beta: floa
   """-log s(beta u) - (log s(-beta u) + log s(-beta v)) / 2, s the sigmoid. [...] each -> [...].
 
   Holds the chosen answer's likelihood up. Source: NCA, arXiv:2402.05369; Light-R1's loss at 0.3.
+
+  >>> print(nca_loss(jnp.zeros(1), jnp.zeros(1)).round(3))
+  [1.386]
   """
   u, v = _ratios(chosen_log_ratios, rejected_log_ratios, beta=beta)
   log_s = jax.nn.log_sigmoid
@@ -163,6 +177,9 @@ def bco_loss(
 
   The paper's shift is the running mean of all rewards; TRL's pair form has none.
   Source: BCO, arXiv:2404.04656. [...] each -> [...].
+
+  >>> print(bco_loss(jnp.array([20.0]), jnp.array([-20.0])).round(3))
+  [0.254]
   """
   u, v = _ratios(chosen_log_ratios, rejected_log_ratios, beta=beta)
   one_or_each(dict(chosen_log_ratios=u), shift=shift)
@@ -175,6 +192,9 @@ def apo_zero_loss(
   """s(-beta u) + s(beta v): chosen up, rejected down; for answers better than the model's.
 
   Source: APO, arXiv:2408.06266. [...] each -> [...].
+
+  >>> print(apo_zero_loss(jnp.zeros(1), jnp.zeros(1)))
+  [1.]
   """
   u, v = _ratios(chosen_log_ratios, rejected_log_ratios, beta=beta)
   return jax.nn.sigmoid(-beta * u) + jax.nn.sigmoid(beta * v)
@@ -186,6 +206,9 @@ def apo_down_loss(
   """s(beta u) + s(-beta h): both down, rejected further; for answers worse than the model's.
 
   Source: APO, arXiv:2408.06266. [...] each -> [...].
+
+  >>> print(apo_down_loss(jnp.zeros(1), jnp.zeros(1)))
+  [1.]
   """
   u, v = _ratios(chosen_log_ratios, rejected_log_ratios, beta=beta)
   return jax.nn.sigmoid(beta * u) + jax.nn.sigmoid(-beta * (u - v))
@@ -205,6 +228,9 @@ def sppo_loss(
 
   Source: SPPO, Wu et al. 2024, arXiv:2405.00675. With one comparison, p_rejected = 1 - p_chosen.
   [...] each -> [...].
+
+  >>> print(sppo_loss(jnp.zeros(1), jnp.zeros(1), jnp.array([0.75]), jnp.array([0.25]), beta=0.5))
+  [0.25]
   """
   positive(beta=beta)
   u, v, p_chosen, p_rejected = aligned_pairs(
@@ -219,7 +245,13 @@ def sppo_loss(
 def sppo_hard_loss(
   chosen_log_ratios: Array, rejected_log_ratios: Array, *, beta: float = 1e-3
 ) -> Array:
-  """(u - 1 / (2 beta))^2 + (v + 1 / (2 beta))^2: win rates 1 and 0, and no half (TRL's form)."""
+  """(u - 1 / (2 beta))^2 + (v + 1 / (2 beta))^2: win rates 1 and 0, and no half (TRL's form).
+
+  [...] each -> [...].
+
+  >>> print(sppo_hard_loss(jnp.array([1.0]), jnp.array([0.0]), beta=0.5))
+  [1.]
+  """
   u, v = _ratios(chosen_log_ratios, rejected_log_ratios, beta=beta)
   return (u - 0.5 / beta) ** 2 + (v + 0.5 / beta) ** 2
 

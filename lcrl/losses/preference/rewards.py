@@ -24,12 +24,18 @@ Array = jax.Array
 
 
 def implicit_reward(values: Array, *, beta: float) -> Array:
-  """beta * values without gradient, for logs: of log-ratios, or of SimPO's means."""
+  """beta * values without gradient, for logs: of log-ratios, or of SimPO's means. [...] -> [...].
+
+  >>> print(implicit_reward(jnp.array([2.0, -1.0]), beta=0.5))
+  [ 1.  -0.5]
+  """
   return jax.lax.stop_gradient(beta * as_float(values))
 
 
 def forward_kl_reward(log_ratios: Array) -> Array:
-  """f-DPO for the forward KL: 1 - exp(-u) in place of u. Source: arXiv:2309.16240.
+  """f-DPO for the forward KL: 1 - exp(-u) in place of u. [...] -> [...].
+
+  Source: arXiv:2309.16240.
 
   >>> print(forward_kl_reward(jnp.array([0.0, 30.0])))
   [0. 1.]
@@ -38,7 +44,9 @@ def forward_kl_reward(log_ratios: Array) -> Array:
 
 
 def js_reward(log_ratios: Array) -> Array:
-  """f-DPO for the Jensen-Shannon divergence: log 2 + log sigmoid(u). Source: arXiv:2309.16240.
+  """f-DPO for the Jensen-Shannon divergence: log 2 + log sigmoid(u). [...] -> [...].
+
+  Source: arXiv:2309.16240.
 
   >>> print(js_reward(jnp.array([0.0])))
   [0.]
@@ -49,7 +57,7 @@ def js_reward(log_ratios: Array) -> Array:
 def alpha_divergence_reward(log_ratios: Array, *, alpha: float = 0.5) -> Array:
   """f-DPO for an alpha divergence: (exp((alpha - 1) u) - 1) / (alpha - 1), u where alpha is 1.
 
-  Source: arXiv:2309.16240.
+  Source: arXiv:2309.16240. [...] -> [...].
 
   >>> print(f"{alpha_divergence_reward(jnp.array(3.0), alpha=2.0):.3f}")  # exp(3) - 1
   19.086
@@ -60,7 +68,7 @@ def alpha_divergence_reward(log_ratios: Array, *, alpha: float = 0.5) -> Array:
 def power_reward(means: Array, *, alpha: float = 0.25) -> Array:
   """AlphaPO's reward (1 - p^-alpha) / alpha of the mean log-prob a = log p; a itself at alpha = 0.
 
-  Means only: of sums the power overflows. Source: AlphaPO, arXiv:2501.03884.
+  Means only: of sums the power overflows. [...] -> [...]. Source: AlphaPO, arXiv:2501.03884.
 
   >>> print(f"{power_reward(jnp.array(-1.0), alpha=1.0):.3f}")  # 1 - e
   -1.718
@@ -93,6 +101,10 @@ def cdr_reward(
     strong_log_probs, weak_log_probs: [..., T].
     mask: [..., T] bool, tokens of the answer.
   Returns: [...], no gradient.
+
+  >>> mask = jnp.array([True, True, False])
+  >>> print(cdr_reward(jnp.array([-1.0, -2.0, 0.0]), jnp.array([-2.0, -2.5, 0.0]), mask))
+  1.5
   """
   same_shape(strong_log_probs=strong_log_probs, weak_log_probs=weak_log_probs, mask=mask)
   ratios = sequence_log_ratios(strong_log_probs, weak_log_probs, weigh(mask))

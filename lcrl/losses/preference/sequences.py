@@ -77,7 +77,11 @@ def sequence_log_ratios(
 
 
 def sum_weights(mask: Array, other_mask: Array | None = None) -> Array:
-  """1 for every token. [..., T] -> [..., T]."""
+  """1 for every token. [..., T] -> [..., T].
+
+  >>> print(sum_weights(jnp.array([True, True, False])))
+  [1. 1. 0.]
+  """
   typed(mask=mask)
   del other_mask
   return as_float(mask)
@@ -145,6 +149,10 @@ def sampled_weights(keys: Array, mask: Array, other_mask: Array) -> Array:
     keys: [...] random keys, one a pair, so that a draw does not depend on the rest of the batch.
     mask, other_mask: [..., T], [..., T'] bool.
   Returns: [..., T].
+
+  >>> mask, other = jnp.array([True, True, True, True]), jnp.array([True, True, False, False])
+  >>> print(sampled_weights(jax.random.key(0), mask, other).sum())
+  2.0
   """
   _two_sides(mask, other_mask)
   per_row(dict(mask=mask), keys=keys)

@@ -21,6 +21,9 @@ def kto_baseline(
 
   The mean is over the whole batch: the clamp of parts is not the part of the clamp. Inside
   `jax.shard_map` it is that of all devices along `axis_name`.
+
+  >>> print(kto_baseline(jnp.array([1.0, -4.0])), kto_baseline(jnp.array([3.0, 1.0])))
+  0.0 2.0
   """
   (ratios,) = aligned_pairs(kl_log_ratios=kl_log_ratios)
   mask = jnp.ones(ratios.shape, bool) if mask is None else mask

@@ -67,6 +67,10 @@ def attention(
     parts: above 1, q, k and v are rows dealt over the mesh's sequence axis to as many devices
       (`sequence.deal`); spans are of whole rows.
   Returns: [..., T, N, H] in q's dtype.
+
+  >>> x = jnp.ones((1, 2, 1, 4))
+  >>> print(attention(x, x, jnp.arange(8.0).reshape(1, 2, 1, 4))[0, :, 0, 0])
+  [0. 2.]
   """
   check_name(backend)
   asked = {
@@ -96,7 +100,12 @@ def attention(
 
 
 def options_of(c: Config) -> dict[str, Any]:
-  """The arguments of `attention` that a model says for all its layers."""
+  """The arguments of `attention` that a model says for all its layers.
+
+  >>> from lcrl.policies import tiny
+  >>> options_of(tiny(16))
+  {'softcap': None, 'scale': 0.25, 'backend': 'auto'}
+  """
   return {"softcap": c.attention_softcap, "scale": c.attention_scale, "backend": c.attention}
 
 
@@ -130,7 +139,11 @@ def check_name(backend: str) -> None:
 
 
 def shares_prompts(backend: str) -> bool:
-  """Can the sequences of a segment share a stem? "auto" takes a back end in which they can."""
+  """Can the sequences of a segment share a stem? "auto" takes a back end in which they can.
+
+  >>> shares_prompts("xla"), shares_prompts("cudnn")
+  (True, False)
+  """
   return backend == AUTO or "branches" in BACKENDS[backend].supports
 
 

@@ -36,5 +36,9 @@ def oversampling_factor(
 
 
 def prompts_to_sample(prompts: int, factor: float) -> int:
-  """The batch times the factor, rounded down."""
+  """The batch times the factor, rounded down.
+
+  >>> prompts_to_sample(64, 1.5)
+  96
+  """
   return math.floor(prompts * factor)

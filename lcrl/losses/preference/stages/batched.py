@@ -37,6 +37,9 @@ def aot(*, beta: float = 0.01, link: Map | None = None, paired: bool = True) -> 
 
   Paired: margins of the policy against those of the reference; else chosen log-ratios against
   rejected ones.
+
+  >>> aot().needs, aot().coupled
+  (('ref',), True)
   """
   ratios, values = log_ratios_of(sums()), log_probs_of(sums())
 
@@ -62,6 +65,9 @@ def bco(*, beta: float = 0.1) -> Stage:
   """A classifier of single answers, around the mean of all rewards so far: `bco_loss`.
 
   Source: arXiv:2404.04656.
+
+  >>> bco().needs, bco().coupled
+  (('ref',), True)
   """
   ratios = log_ratios_of(sums())
 

@@ -42,23 +42,46 @@ SIDES = 2
 
 
 def sums() -> Tokens:
-  """Every token counts 1."""
+  """Every token counts 1.
+
+  >>> mask, keys = jnp.array([[[1, 1], [1, 0]]]) > 0, jax.random.split(jax.random.key(0), 1)
+  >>> print(sums()(mask, keys))
+  [[[1. 1.]
+    [1. 0.]]]
+  """
   return lambda mask, keys: seq.sum_weights(mask)
 
 
 def means() -> Tokens:
-  """Every token counts 1 / length of its side."""
+  """Every token counts 1 / length of its side.
+
+  >>> mask, keys = jnp.array([[[1, 1], [1, 0]]]) > 0, jax.random.split(jax.random.key(0), 1)
+  >>> print(means()(mask, keys))
+  [[[0.5 0.5]
+    [1.  0. ]]]
+  """
   return lambda mask, keys: seq.mean_weights(mask)
 
 
 def desensitized(*, alpha: float = 0.5) -> Tokens:
-  """LD-DPO: what a side has beyond the shorter side's length counts alpha."""
+  """LD-DPO: what a side has beyond the shorter side's length counts alpha.
+
+  >>> mask, keys = jnp.array([[[1, 1], [1, 0]]]) > 0, jax.random.split(jax.random.key(0), 1)
+  >>> print(desensitized(alpha=0.5)(mask, keys))
+  [[[1.  0.5]
+    [1.  0. ]]]
+  """
   return lambda mask, keys: seq.desensitized_weights(mask, _other(mask), alpha=alpha)
 
 
 def sampled(*, draw: int = 0) -> Tokens:
   """SamPO: as many tokens of either side as the shorter one has. `draw` numbers the draw: policy
-  and reference share number 0 unless the reference is given another."""
+  and reference share number 0 unless the reference is given another.
+
+  >>> mask, keys = jnp.array([[[1, 1], [1, 0]]]) > 0, jax.random.split(jax.random.key(0), 1)
+  >>> print(sampled()(mask, keys).sum(-1))
+  [[1. 1.]]
+  """
 
   def weigh(mask, keys):
     keys = jax.vmap(partial(jax.random.fold_in, data=draw))(keys)
@@ -69,47 +92,85 @@ def sampled(*, draw: int = 0) -> Tokens:
 
 
 def common_length() -> Tokens:
-  """Each side's mean times the mean length of the two: SamPO without a draw."""
+  """Each side's mean times the mean length of the two: SamPO without a draw.
+
+  >>> mask, keys = jnp.array([[[1, 1], [1, 0]]]) > 0, jax.random.split(jax.random.key(0), 1)
+  >>> print(common_length()(mask, keys))
+  [[[0.75 0.75]
+    [1.5  0.  ]]]
+  """
   return lambda mask, keys: seq.common_length_weights(mask, _other(mask))
 
 
 def logistic(*, label_smoothing: float = 0.0) -> Map:
-  """-log sigmoid(z), with a share of labels taken for wrong: `logistic_link`."""
+  """-log sigmoid(z), with a share of labels taken for wrong: `logistic_link`.
+
+  >>> print(logistic()(jnp.array([0.0])).round(3))
+  [0.693]
+  """
   return partial(links.logistic_link, label_smoothing=label_smoothing)
 
 
 def robust(*, label_smoothing: float = 0.1) -> Map:
-  """The link of robust DPO: `robust_link`."""
+  """The link of robust DPO: `robust_link`.
+
+  >>> print(robust(label_smoothing=0.0)(jnp.array([0.0])).round(3))
+  [0.693]
+  """
   return partial(links.robust_link, label_smoothing=label_smoothing)
 
 
 def hinge() -> Map:
-  """max(0, 1 - z): `hinge_link`."""
+  """max(0, 1 - z): `hinge_link`.
+
+  >>> print(hinge()(jnp.array([0.0, 2.0])))
+  [1. 0.]
+  """
   return links.hinge_link
 
 
 def exo(*, label_smoothing: float = 1e-3) -> Map:
-  """The link of EXO for pairs: `exo_link`."""
+  """The link of EXO for pairs: `exo_link`.
+
+  >>> print(f"{exo()(jnp.array(0.0)):.3f}")
+  2.761
+  """
   return partial(links.exo_link, label_smoothing=label_smoothing)
 
 
 def discopop(*, temperature: float = 0.05) -> Map:
-  """The link of DiscoPOP: `discopop_link`."""
+  """The link of DiscoPOP: `discopop_link`.
+
+  >>> print(discopop()(jnp.array([2.0])).round(3))
+  [0.135]
+  """
   return partial(links.discopop_link, temperature=temperature)
 
 
 def forward_kl() -> Map:
-  """f-DPO of the forward KL: `forward_kl_reward`."""
+  """f-DPO of the forward KL: `forward_kl_reward`.
+
+  >>> print(forward_kl()(jnp.array([0.0])))
+  [0.]
+  """
   return rewards.forward_kl_reward
 
 
 def js() -> Map:
-  """f-DPO of the Jensen-Shannon divergence: `js_reward`."""
+  """f-DPO of the Jensen-Shannon divergence: `js_reward`.
+
+  >>> print(js()(jnp.array([0.0])))
+  [0.]
+  """
   return rewards.js_reward
 
 
 def alpha_divergence(*, alpha: float = 0.5) -> Map:
-  """f-DPO of an alpha divergence: `alpha_divergence_reward`."""
+  """f-DPO of an alpha divergence: `alpha_divergence_reward`.
+
+  >>> print(alpha_divergence(alpha=1.0)(jnp.array([2.0])))
+  [2.]
+  """
   return partial(rewards.alpha_divergence_reward, alpha=alpha)
 
 

@@ -55,7 +55,11 @@ def alphapo(
 
 
 def cpo(*, beta: float = 0.1, link: Map | None = None, likelihood: float = 1.0) -> Stage:
-  """DPO with a uniform reference, plus likelihood: `cpo_loss`. Source: arXiv:2401.08417."""
+  """DPO with a uniform reference, plus likelihood: `cpo_loss`. Source: arXiv:2401.08417.
+
+  >>> cpo().needs
+  ('weights',)
+  """
   loss = partial(bare.cpo_loss, beta=beta, link=link or logistic())
   return with_likelihood(of_pairs(log_probs_of(sums()), loss, scale=beta), likelihood)
 
@@ -70,6 +74,9 @@ def slic(*, margin: float = 1.0, likelihood: float = 0.1) -> Stage:
   """Hinge on summed log-probs plus likelihood (weights `sequence_sum` as in SLiC-HF): `slic_loss`.
 
   Source: arXiv:2305.10425.
+
+  >>> slic().needs
+  ('weights',)
   """
   loss = partial(bare.slic_loss, margin=margin)
   return with_likelihood(of_pairs(log_probs_of(sums()), loss), likelihood)

@@ -118,7 +118,11 @@ def r_dpo(*, beta: float = 0.1, alpha: float = 0.05, link: Map | None = None) ->
 
 def ipo(*, tau: float = 0.1, tokens: Tokens | None = None) -> Stage:
   """A margin to reach and not to exceed, of means as its authors have it; of `sums` as the paper
-  prints it: `ipo_loss`. Source: arXiv:2310.12036."""
+  prints it: `ipo_loss`. Source: arXiv:2310.12036.
+
+  >>> ipo(tau=0.05).needs
+  ('ref',)
+  """
   return _of_ratios(partial(bare.ipo_loss, tau=tau), tokens or means(), scale=tau)
 
 
@@ -128,22 +132,38 @@ def nca(*, beta: float = 0.01) -> Stage:
 
 
 def bco_pair(*, beta: float = 0.1) -> Stage:
-  """BCO without its running shift, TRL's pair form: `bco_loss`. Source: arXiv:2404.04656."""
+  """BCO without its running shift, TRL's pair form: `bco_loss`. Source: arXiv:2404.04656.
+
+  >>> bco_pair().needs
+  ('ref',)
+  """
   return _of_ratios(partial(bare.bco_loss, beta=beta), scale=beta)
 
 
 def apo_zero(*, beta: float = 0.1) -> Stage:
-  """Chosen up, rejected down: `apo_zero_loss`. Source: arXiv:2408.06266."""
+  """Chosen up, rejected down: `apo_zero_loss`. Source: arXiv:2408.06266.
+
+  >>> apo_zero().needs
+  ('ref',)
+  """
   return _of_ratios(partial(bare.apo_zero_loss, beta=beta), scale=beta)
 
 
 def apo_down(*, beta: float = 0.1) -> Stage:
-  """Both down, rejected further: `apo_down_loss`. Source: arXiv:2408.06266."""
+  """Both down, rejected further: `apo_down_loss`. Source: arXiv:2408.06266.
+
+  >>> apo_down().needs
+  ('ref',)
+  """
   return _of_ratios(partial(bare.apo_down_loss, beta=beta), scale=beta)
 
 
 def dpop(*, beta: float = 0.1, penalty: float = 50.0, link: Map | None = None) -> Stage:
-  """DPO that minds a falling chosen likelihood: `dpop_loss`. Source: arXiv:2402.13228."""
+  """DPO that minds a falling chosen likelihood: `dpop_loss`. Source: arXiv:2402.13228.
+
+  >>> dpop(penalty=5.0).needs
+  ('ref',)
+  """
   loss = partial(bare.dpop_loss, beta=beta, penalty=penalty, link=link or logistic())
   return _of_ratios(loss, scale=beta)
 
@@ -192,7 +212,11 @@ def sppo(*, beta: float = 1e-3) -> Stage:
 
 
 def sppo_hard(*, beta: float = 1e-3) -> Stage:
-  """SPPO with win rates 1 and 0: `sppo_hard_loss`."""
+  """SPPO with win rates 1 and 0: `sppo_hard_loss`.
+
+  >>> sppo_hard().needs
+  ('ref',)
+  """
   return _of_ratios(partial(bare.sppo_hard_loss, beta=beta), scale=beta)
 
 

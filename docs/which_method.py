@@ -1,0 +1,134 @@
+"""The numbers of the page "Which method should I use?", read from the results of the studies."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from docs.pages import table
+from experiments.studies.testbed import report
+from experiments.studies.testbed.claims import best_value, collapsed
+from lcrl.evaluation import on_front
+
+STUDIES = Path(__file__).parent.parent / "experiments" / "studies"
+TOLD = 0.7  # of the accuracy: methods of the front below it are left out
+
+
+def values() -> dict[str, str]:
+  """Name -> what stands on the page in its place."""
+  return {**_demo(), **_qwen(), **_smollm2(), **_testbed(), **_pairs()}
+
+
+def _read(path: str) -> Any:
+  return json.loads((STUDIES / path).read_text(encoding="utf-8"))
+
+
+def _point(accuracy: float, tokens: float) -> str:
+  return (
+    f"{100 * accuracy:.1f} % at {tokens:.1f}"
+    if tokens < 100
+    else f"{100 * accuracy:.1f} % at {tokens:.0f}"
+  )
+
+
+def _mean(rows: Iterable[Mapping[str, Any]]) -> str:
+  points = np.array([(row["accuracy"], row["tokens"]) for row in rows])
+  return _point(*points.mean(0))
+
+
+def _demo() -> dict[str, str]:
+  runs = _read("demo/summary.json")["runs"]
+  return {f"demo {name}": _point(run["accuracy"], run["tokens"]) for name, run in runs.items()}
+
+
+def _qwen() -> dict[str, str]:
+  """GSM8K test, and the others in a table; means over seeds."""
+  text = (STUDIES / "qwen_math/results/compare.jsonl").read_text(encoding="utf-8")
+  found: dict[tuple[str, Any], list[Mapping[str, Any]]] = {}
+  for row in map(json.loads, text.splitlines()):
+    found.setdefault((row["method"], row["value"]), []).append(row["evaluations"])
+  sets = ("gsm8k", "svamp", "math500")
+  del found["warmup", 50]
+  rows = [
+    (
+      method if value is None else f"{method}, {value:g}",
+      str(len(runs)),
+      *(_mean(r[s] for r in runs) for s in sets),
+    )
+    for (method, value), runs in found.items()
+  ]
+  numbers = {
+    f"qwen {method}": _mean(r["gsm8k"] for r in runs) for (method, _), runs in found.items()
+  }
+  head = ("method and coefficient", "seeds", "GSM8K test", "SVAMP", "MATH-500")
+  return numbers | {"qwen table": table(head, rows)}
+
+
+def _smollm2() -> dict[str, str]:
+  names = ("plain", "laser", "naive")
+  runs = {
+    name: _read(f"smollm2_chain_sum/runs/token_mean/{name}/seed0/summary.json") for name in names
+  }
+  return {f"smollm2 {name}": _point(run["accuracy"], run["tokens"]) for name, run in runs.items()}
+
+
+def _testbed() -> dict[str, str]:
+  """Each method at its best coefficient; the front of both starts together; collapses; claims."""
+  starts = report.on_target(_read("testbed/starts.json"))
+  results = [r for r in _read("testbed/results.json") if f"{r['start']}/{r['seed']}" in starts]
+  groups = report.group(results)
+  points, ends = {}, {}
+  for name in dict.fromkeys(key[0] for key in groups):
+    best = best_value(results, starts, name)
+    own = [groups[name, best, start] for start in report.STARTS if (name, best, start) in groups]
+    ends[name] = [_mean(rows) for rows in own]
+    points[name] = np.mean([[report.mean(r, "accuracy"), report.mean(r, "tokens")] for r in own], 0)
+  accuracy, tokens = np.array(list(points.values())).T
+  front = [name for name, on in zip(points, on_front(accuracy, tokens), strict=True) if on]
+  front = sorted((n for n in front if points[n][0] >= TOLD), key=lambda name: points[name][1])
+  fell = lambda r: collapsed(r, starts[f"{r['start']}/{r['seed']}"])
+  fallen = {name: [fell(r) for r in results if r["method"] == name] for name in points}
+  falls = {name: f"{sum(runs)} of {len(runs)}" for name, runs in fallen.items()}
+  head = ("method", "both starts", "strong start", "weak start", "runs that collapsed")
+  rows = [(f"`{n}`", _point(*points[n]), *ends[n], falls[n]) for n in front]
+  found = {f"testbed {name}": " and ".join(both) for name, both in ends.items()}
+  found |= {f"collapsed {name}": falls[name] for name in points}
+  return found | {"testbed front": table(head, rows)} | _claims()
+
+
+def _claims() -> dict[str, str]:
+  """claim -> verdict and numbers, as the study's own page has them."""
+  text = (STUDIES / "testbed/README.md").read_text(encoding="utf-8")
+  cells = re.findall(r"^\| (.+?) \| \*\*(.+?)\*\* \| (.+?) \|", text, re.MULTILINE)
+  return {f"claim {claim}": f"{verdict}: {numbers}" for claim, verdict, numbers in cells}
+
+
+def _pairs() -> dict[str, str]:
+  """What each loss ends at, for each kind of pairs; means over seeds."""
+  found = {}
+  for name in ("twin", "smollm2"):
+    kinds = _read(f"preference/{name}.json")["kinds"]
+    losses = list(dict.fromkeys(loss for kind in kinds.values() for loss in kind["losses"]))
+    cell = lambda run: _end(run) if run else ""
+    rows = [(loss, *(cell(kind["losses"].get(loss)) for kind in kinds.values())) for loss in losses]
+    head = ("loss", *(f"{kind} ({_sides(x['pairs'])})" for kind, x in kinds.items()))
+    found[f"pairs {name}"] = table(head, rows)
+  return found
+
+
+def _sides(pairs: Mapping[str, Sequence[float]]) -> str:
+  return f"{np.mean(pairs['chosen']):.0f} over {np.mean(pairs['rejected']):.0f} tokens"
+
+
+def _end(run: Mapping[str, Sequence[Sequence[float]]]) -> str:
+  last = lambda key: float(np.mean([seed[-1] for seed in run[key]]))
+  return (
+    _point(last("accuracy"), last("tokens"))
+    if "accuracy" in run
+    else f"{last('tokens'):.1f} tokens"
+  )
