@@ -15,7 +15,7 @@ CORE := tests/goldens_test.py tests/laws_test.py tests/budgets_test.py tests/rew
 	tests/decoding_test.py tests/triton_draw_test.py tests/attention_test.py \
 	tests/interop/numpy_test.py tests/interop/explicit_sharding_test.py
 
-.PHONY: install demo dial test lint types test-core-new test-parity smollm2 qwen smollm2-parity fit-tpu fit-papers
+.PHONY: install demo dial docs test lint types test-core-new test-parity smollm2 qwen smollm2-parity fit-tpu fit-papers
 .PHONY: test-faults test-interop notebooks
 install: $(VENV)/installed
 
@@ -103,6 +103,11 @@ fit-papers: .venv-tpu/installed
 		--config.train.micro_batches=2
 	.venv-tpu/bin/lcrl-fit --topology=v5p:2x2x4 --config=configs/laser.py:d \
 		--config.train.micro_batches=4
+
+# The documentation site, in build/docs/html. Warnings are errors, and so is a bare public name.
+docs: install
+	$(VENV)/bin/$(PIP) -e '.[docs]'
+	$(RUN) -m docs.build
 
 # What kills, signals, full disks and damaged files do to runs: half an hour; writes the table.
 test-faults: install

@@ -1,6 +1,7 @@
 """The core needs only JAX; the extra `train` adds what a run needs, `test` what tests need,
 `parquet` reads Parquet files, `gcs` folders on Google's store, `hub` fetches models and data sets,
-`wandb` and `trackio` track runs, `cuda` and `tpu` bring JAX for such devices."""
+`wandb` and `trackio` track runs, `cuda` and `tpu` bring JAX for such devices, `docs`
+builds the documentation site."""
 
 import pathlib
 import re
@@ -33,6 +34,7 @@ TRAIN = [
 ]
 PARQUET = ["pyarrow>=21"]
 GCS = ["fsspec", "gcsfs"]
+DOCS = ["sphinx>=9.0", "myst-parser>=5.0", "furo>=2025.12.19"]
 TEST = [
   "pytest>=8",
   "pytest-xdist>=3.6",
@@ -91,6 +93,7 @@ setup(
     "tpu": ["jax[tpu]"],
     "wandb": ["wandb"],
     "trackio": ["trackio"],
+    "docs": DOCS,
     "test": TRAIN + PARQUET + TEST,
   },
 )

@@ -5,9 +5,9 @@ import json
 import jax
 import numpy as np
 import pytest
-from experiments.export import export
 
 from lcrl import policies
+from lcrl.commands.export import export
 from lcrl.training.loop import train
 from tests.helpers import pair_runs
 from tests.helpers.rl_runs import changed, final_state
