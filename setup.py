@@ -59,13 +59,11 @@ class BuildWithConfigs(build_py):
   def run(self):
     super().run()
     if not self.editable_mode:
-      shipped = pathlib.Path(self.build_lib) / "lcrl" / "shipped" / "configs"
-      shutil.copytree(
-        ROOT / "configs",
-        shipped,
-        ignore=shutil.ignore_patterns("__pycache__"),
-        dirs_exist_ok=True,
-      )
+      shipped = pathlib.Path(self.build_lib) / "lcrl" / "shipped"
+      shutil.rmtree(shipped, ignore_errors=True)
+      no_cache = shutil.ignore_patterns("__pycache__")
+      shutil.copytree(ROOT / "configs", shipped / "configs", ignore=no_cache)
+      shutil.copy(ROOT / "METHODS.md", shipped)
 
 
 setup(

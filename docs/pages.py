@@ -22,6 +22,7 @@ INCLUDED = {
   f"{STUDIES}/faults.md": "studies/faults",
   f"{STUDIES}/fit/fit.md": "studies/fit",
   f"{STUDIES}/demo/report.md": "studies/demo",
+  f"{STUDIES}/dial/README.md": "studies/dial",
   f"{STUDIES}/preference/README.md": "studies/preference",
   f"{STUDIES}/preference/smollm2.md": "studies/preference_smollm2",
   f"{STUDIES}/preference/twin.md": "studies/preference_twin",

@@ -21,7 +21,7 @@ TOLD = 0.7  # of the accuracy: methods of the front below it are left out
 
 def values() -> dict[str, str]:
   """Name -> what stands on the page in its place."""
-  return {**_demo(), **_qwen(), **_smollm2(), **_testbed(), **_pairs()}
+  return {**_demo(), **_dial(), **_qwen(), **_smollm2(), **_testbed(), **_pairs()}
 
 
 def _read(path: str) -> Any:
@@ -44,6 +44,19 @@ def _mean(rows: Iterable[Mapping[str, Any]]) -> str:
 def _demo() -> dict[str, str]:
   runs = _read("demo/summary.json")["runs"]
   return {f"demo {name}": _point(run["accuracy"], run["tokens"]) for name, run in runs.items()}
+
+
+def _dial() -> dict[str, str]:
+  """Each effort of the dial on sums, before and after training, beside runs with one target."""
+  results = _read("dial/results.json")
+  cell = lambda point: _point(point["accuracy"], point["tokens"])
+  rows = [
+    (f"{effort:g}", cell(start), cell(end), f"{name}: {cell(single)}")
+    for effort, start, end, (name, single) in zip(
+      results["efforts"], results["start"], results["dial"], results["singles"].items(), strict=True
+    )
+  ]
+  return {"dial table": table(("effort", "start", "the dial", "a run of its own"), rows)}
 
 
 def _qwen() -> dict[str, str]:

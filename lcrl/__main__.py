@@ -5,20 +5,23 @@ from __future__ import annotations
 import argparse
 import inspect
 from collections.abc import Sequence
+from pathlib import Path
 
 import lcrl
 from lcrl import recipes, registry
+
+SHIPPED = Path(__file__).parent / "shipped" / "METHODS.md"  # in a wheel
 
 
 def methods() -> str:
   """One line a method: its name, paper, functions and config.
 
-  Without the configs or what they import, the stages of each slot.
+  In a wheel METHODS.md; without it, or what the configs import, the stages of each slot.
   """
   try:
     from experiments.methods import summary
   except ImportError:
-    return stages()
+    return SHIPPED.read_text(encoding="utf-8") if SHIPPED.is_file() else stages()
   return summary()
 
 
@@ -36,7 +39,7 @@ def stages() -> str:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-  parser = argparse.ArgumentParser(prog="python -m lcrl", description=lcrl.__doc__)
+  parser = argparse.ArgumentParser(prog="lcrl", description=lcrl.__doc__)
   parser.add_argument("--version", action="version", version=lcrl.__version__)
   parser.add_argument("--methods", action="store_true", help="list papers, functions and configs")
   if parser.parse_args(arguments).methods:

@@ -34,6 +34,8 @@ class Groups:
     """Args: labels [N, ...], of any type that NumPy sorts, such as the tokens of each prompt."""
     labels = np.asarray(labels)
     axis = 0 if labels.ndim > 1 else None  # objects, such as text of any length, have no axes
+    if not len(labels):
+      raise ValueError("labels must name at least one row, got none.")
     self.labels, group = np.unique(labels, return_inverse=True, axis=axis)
     self._group = group.reshape(-1)
     order = np.argsort(self._group, kind="stable")
@@ -53,4 +55,6 @@ class Groups:
 
   def rows(self, grouped: Any) -> Any:
     """[B, G, ...] -> [N, ...], in the order of the labels given."""
+    if grouped.shape[:2] != self.valid.shape:
+      raise ValueError(f"grouped must be {[*self.valid.shape]} and more, got {grouped.shape}.")
     return grouped[self._group, self._slot]

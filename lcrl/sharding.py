@@ -20,9 +20,13 @@ def automatic(f: Callable[..., T], like: Any, *arrays: Any) -> T:
 
   `f` reads no other arrays. `like` has the shape of the results, or of their first axes.
   """
-  if not any(any(jax.typeof(x).sharding.spec) for x in arrays):
+  cut = [at for x in arrays if any((at := jax.typeof(x).sharding).spec)]
+  if not cut:
     return f(*arrays)
-  return jax.sharding.auto_axes(f, out_sharding=jax.typeof(like).sharding)(*arrays)
+  out = jax.typeof(like).sharding
+  if out.mesh.empty:
+    out = jax.sharding.NamedSharding(cut[0].mesh, jax.sharding.PartitionSpec())
+  return jax.sharding.auto_axes(f, out_sharding=out)(*arrays)
 
 
 def ranks(x: jax.Array) -> jax.Array:

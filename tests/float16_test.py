@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from lcrl import policies
-from lcrl.training import loop, scorer
+from lcrl.training import float16, loop, scorer
 from tests.helpers.devices import limit_devices
 from tests.helpers.files import lines
 from tests.helpers.rl_runs import changed
@@ -19,8 +19,9 @@ PARAMS = policies.make(CONFIG).init(jax.random.key(0))
 ROLLOUTS = random_rollouts(prompts=4, group=4)
 
 
-def gradient(dtype, share):
-  policy = policies.make(dataclasses.replace(CONFIG, dtype=dtype))
+def gradient(dtype, share, *, unroll=False):
+  """With unrolled layers as a step in pieces takes it: of what `unstack_for_grad` gives."""
+  policy = policies.make(dataclasses.replace(CONFIG, dtype=dtype, unroll=unroll))
   score = scorer.make_scorer(policy)
   weights = share * jax.random.normal(jax.random.key(1), ROLLOUTS.mask.shape)
 
@@ -28,22 +29,32 @@ def gradient(dtype, share):
   def slope(params):
     return jnp.sum(jnp.where(ROLLOUTS.mask, weights * score(params, ROLLOUTS).log_probs, 0))
 
-  return np.concatenate([np.asarray(x, float).ravel() for x in jax.tree.leaves(slope(PARAMS))])
+  return np.concatenate(
+    [np.asarray(x, float).ravel() for x in jax.tree.leaves(slope(policy.unstack_for_grad(PARAMS)))]
+  )
 
 
 def cosine(x, y):
   return x @ y / np.linalg.norm(x) / np.linalg.norm(y)
 
 
+@pytest.mark.parametrize("unroll", [False, True])
 @pytest.mark.parametrize("share", [1.0, 1e-8, 0.0])
-def test_a_gradient_is_that_of_float32(share, monkeypatch):
-  want, found = gradient("float32", share), gradient("float16", share)
+def test_a_gradient_is_that_of_float32(share, unroll, monkeypatch):
+  want, found = (gradient(dtype, share, unroll=unroll) for dtype in ("float32", "float16"))
   np.testing.assert_allclose(np.linalg.norm(found), np.linalg.norm(want), rtol=1e-2)
   if share:
     assert cosine(want, found) > 0.9999
   if 0 < share < 1:
     monkeypatch.setattr(scorer, "scaled", lambda score: score)
     assert not cosine(want, gradient("float16", share)) > 0.99
+
+
+def test_a_sum_over_many_alike_tokens_stays_finite():
+  score = float16.scaled(lambda weights, x: x.astype("float16") @ weights.astype("float16"))
+  x = jnp.ones((2**17, 8))
+  slope = jax.grad(lambda weights: jnp.sum(score(weights, x).astype("float32") / 2**17))
+  np.testing.assert_allclose(slope(jnp.ones(8)), 1.0, rtol=1e-2)
 
 
 def test_a_run_with_adapters_in_float16(tmp_path):

@@ -141,20 +141,32 @@ def read_calls(text: str, flag: str) -> list[dict[str, Any]]:
     ) from None
 
 
+def find(argument: str) -> Path:
+  """The config file that --config names, without a mode: here, or in the installed package."""
+  from lcrl.values import nearest
+
+  path = argument.partition(":")[0]
+  for file in (Path(path), SHIPPED / path):
+    if file.is_file():
+      return file
+  there = [*Path(path).parent.glob("*.py"), *SHIPPED.glob("configs/*.py")]
+  names = [
+    str(x.relative_to(SHIPPED) if SHIPPED in x.parents else x) for x in there if x.name[0] != "_"
+  ]
+  raise ValueError(f"--config={argument}: there is no file {path}{nearest(path, names) or '.'}")
+
+
 def load(argument: str) -> tuple[ModuleType, str]:
   """The module of a config file, and the mode that stands after its path, if any.
 
   A path such as configs/laser.py that is not here names a config of the installed package.
   """
-  from lcrl.values import nearest
-
   path, _, mode = argument.partition(":")
-  file = Path(path) if Path(path).is_file() else SHIPPED / path
-  if not file.is_file():
-    near = nearest(path, map(str, Path(path).parent.glob("*.py")))
-    raise ValueError(f"--config={argument}: there is no file {path}{near or '.'}")
+  file = find(argument)
   if (file.parent / "__init__.py").is_file():  # a config imports others of its package
-    sys.path.append(str(file.parent.parent.resolve()))
+    sys.path.insert(0, str(file.parent.parent.resolve()))
+  if SHIPPED.is_dir() and str(SHIPPED) not in sys.path:
+    sys.path.append(str(SHIPPED))
   spec = importlib.util.spec_from_file_location(file.stem, file)
   if spec is None or spec.loader is None:
     raise ValueError(f"--config={argument}: {path} is no Python file.")

@@ -66,7 +66,10 @@ FAMILIES = {
     {"qk_norm": True},
     {"norm_topk_prob": False},
     frozenset(_EXPERT_READS | {"num_experts", "moe_intermediate_size", "norm_topk_prob"}),
-    {"decoder_sparse_step": (1,), "mlp_only_layers": ([],)},
+    {
+      **{"decoder_sparse_step": (1,), "mlp_only_layers": ([],), "qkv_bias": (False,)},
+      **{"shared_expert_intermediate_size": (0,), "use_qk_norm": (True,)},
+    },
     experts=_QWEN_EXPERTS | {"router": "mlp.gate"},
   ),
   "mixtral": Family(

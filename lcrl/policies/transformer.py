@@ -233,7 +233,9 @@ def _unstack_for_grad(c: Config, params):
     return params
   # The gradient of `split` is one concatenation; that of indexing is a padded array for each layer.
   split = lambda w: [y[0] for y in jax.lax.split(w, (1,) * c.layers)]
-  leaves, names = jax.tree.flatten(_compute_dtype(c, params["layers"]))
+  # Gradients in float16 would lose what is small; `Dense` casts anyway.
+  layers = params["layers"] if c.dtype == "float16" else _compute_dtype(c, params["layers"])
+  leaves, names = jax.tree.flatten(layers)
   layers = tuple(jax.tree.unflatten(names, one) for one in zip(*map(split, leaves), strict=True))
   return {**params, "layers": layers}
 

@@ -141,7 +141,7 @@ class RolloutGrader:
     sampled_at, index = time.perf_counter(), np.argwhere(new)
     if not len(index):
       return GradedPiece(sampled_at, index, self.worker.verifier.submit([]))
-    local = jax.tree.map(to_local, dataclasses.replace(r, signals={}))  # experts are many bytes
+    local = jax.tree.map(to_local, r)
     return GradedPiece(sampled_at, *self.submit(local.tokens, local.counted, index))
 
   def fields(

@@ -90,8 +90,8 @@ class RolloutWorker:
     smallest = sorted(jax.tree.leaves(params), key=np.size)[:1]
     started = reader.submit(_time_when_ready, [jnp.copy(leaf) for leaf in smallest])
     for sampled, done, *use in self.engine.stream(params, local.rows, local.budget, key):
-      none: Any = None  # log-probs are large, and nothing reads them here
-      read = dataclasses.replace(sampled, sampler_log_probs=none)
+      none: Any = None  # log-probs and experts are large, and nothing reads them here
+      read = dataclasses.replace(sampled, sampler_log_probs=none, signals={})
       pieces.append(reader.submit(grader.grade_piece, read, done, known))
       known, pool = done, use[0] if use else None
     reader.shutdown(wait=False)

@@ -44,9 +44,9 @@ def balanced(loss: Stage, coefficient: float) -> Stage:
   return loss._replace(apply=apply)
 
 
-def metrics(scores: TokenScores, batch: Any) -> dict[str, Mean]:
+def metrics(scores: Any, batch: Any) -> dict[str, Mean]:
   """ "router/balance", the mean over what trains; nothing without experts."""
-  if scores.balance is None:
+  if getattr(scores, BALANCE, None) is None:  # a reward model's scores are an array
     return {}
   weights = shares(batch)
   return {"router/balance": Mean(jnp.sum(weights * scores.balance), weights.sum())}

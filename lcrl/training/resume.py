@@ -10,6 +10,7 @@ from lcrl.tasks.task import Prompts
 
 # How long a run is and how it computes. None of these changes the update of a step, up to rounding.
 MEANS = {"train.steps", "train.micro_batches", "train.micro_tokens", "train.pack"}
+PIECES = {"train.micro_batches", "train.micro_tokens", "train.pack"}
 MEANS |= {
   "train.head_remat",
   "task.long",
@@ -31,6 +32,8 @@ def check_config(where: Any, before: Mapping[str, Any], after: Mapping[str, Any]
   may_rise = LIMITS if after.get("run") != "iterative" else ()  # these set the width of its rounds
 
   def allowed(name: str, a: Any, b: Any) -> bool:
+    if name in PIECES and new.get("train.balance"):  # loads of experts are counted in a piece
+      return False
     if name in MEANS or name.partition(".")[0] in SECTIONS:
       return True
     return name in may_rise and isinstance(a, int) and isinstance(b, int) and a <= b

@@ -56,6 +56,8 @@ def make_scorer(
     rows: score then takes `Packed` rows, and gives the scores of their scored tokens.
     **chunks: token_chunk, vocab_chunk of `score_tokens`; the backend decides those left out.
   """
+  if BALANCE in needs and not policy.config.experts:
+    raise ValueError(f"needs={needs}: the policy has no experts to balance.")
   fields = tuple(dict.fromkeys(("log_probs", *(name for name in needs if name != BALANCE))))
   platform = jax.default_backend() if mesh is None else mesh.devices.flat[0].platform
   chunks = TILES.get(platform, {}) | chunks

@@ -241,9 +241,11 @@ def typed(arguments: Sequence[str]) -> str:
   >>> typed(["/venv/bin/python", "-m", "lcrl.commands.train"])
   'python -m lcrl.commands.train'
   """
-  script = pathlib.Path((*arguments, "")[1]).name
-  own = script.startswith("lcrl-")
-  return shlex.join([script, *arguments[2:]] if own else ["python", *arguments[1:]])
+  names = [pathlib.Path(x).name if x.startswith("/") else x for x in arguments]
+  own = next((i for i, name in enumerate(names) if name.startswith("lcrl-")), None)
+  if own is not None:
+    return shlex.join([names[own], *arguments[own + 1 :]])
+  return shlex.join(["python", *names[1:2], *arguments[2:]])
 
 
 def read_config(workdir: pathlib.Path) -> dict[str, Any]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-import pathlib
 from collections.abc import Sequence
+
+from lcrl.commands.command import find
 
 
 def training_command(
@@ -24,9 +25,8 @@ def training_command(
     raise ValueError(
       f"name --{missing[0]}=... after a lone --, with other arguments of lcrl-train."
     )
-  config, workdir = given["config"].partition(":")[0], given["workdir"]
-  if not pathlib.Path(config).is_file():
-    raise ValueError(f"--config={given['config']}: there is no file {config}.")
+  find(given["config"])
+  workdir = given["workdir"]
   if remote and not workdir.startswith("gs://"):
     raise ValueError(f"--workdir={workdir}: these machines share no disk, name a folder on gs://.")
   return [python, "-m", "lcrl.commands.train", "--multihost", *arguments]

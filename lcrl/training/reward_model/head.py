@@ -22,6 +22,7 @@ from lcrl.policies import Policy, lora
 from lcrl.policies.attention import shares_prompts
 from lcrl.policies.hf import Source
 from lcrl.training import packing
+from lcrl.training.float16 import scaled
 from lcrl.training.packing import Packed, Sizes
 from lcrl.training.scorer import on_mesh
 from lcrl.values import Within
@@ -150,7 +151,8 @@ def make_scorer(
     fits = jnp.all(packed.fits)
     return jnp.where(fits, reward_of(params, last, rows), jnp.nan)
 
-  return score if pack is None else score_packed
+  chosen = score if pack is None else score_packed
+  return scaled(chosen) if policy.config.dtype == "float16" else chosen
 
 
 def last_places(mask: jax.Array, place: jax.Array, width: int) -> jax.Array:

@@ -17,6 +17,7 @@ import numpy as np
 
 from lcrl.masked import masked_sum
 from lcrl.mesh import batch_sharding, batch_shards, default_mesh, on_host, replicated, to_local
+from lcrl.policies.experts import CHOSEN
 from lcrl.rollouts.worker import PendingRollouts
 from lcrl.tasks.task import Prompt
 from lcrl.training.keys import step_key
@@ -206,7 +207,7 @@ def select_groups(pool: list[Rollouts], groups: jax.Array) -> Rollouts:
 
 def pad_rows(rollouts: Rollouts, length: int) -> Rollouts:
   """Rollouts with rows of `length` positions; fields [B, G, T] and [B, G, T, layers, k] are padded
-  with zeros."""
+  with zeros, experts with -1: none."""
   short = rollouts.tokens.shape[-1]
 
   def pad(x):
@@ -215,4 +216,10 @@ def pad_rows(rollouts: Rollouts, length: int) -> Rollouts:
     padding = (0, 0), (0, 0), (0, length - short), *((0, 0),) * (x.ndim - 3)
     return jnp.pad(x, padding) if tokens else x
 
-  return rollouts if short == length else jax.tree.map(pad, rollouts)
+  if short == length:
+    return rollouts
+  padded = jax.tree.map(pad, rollouts)
+  if CHOSEN in padded.signals:
+    beyond = jnp.arange(length)[:, None, None] >= short
+    padded.signals[CHOSEN] = jnp.where(beyond, -1, padded.signals[CHOSEN])
+  return padded

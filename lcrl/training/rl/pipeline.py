@@ -18,6 +18,7 @@ from jax.sharding import Mesh
 from lcrl import recipes
 from lcrl.data.choosing import rows
 from lcrl.mesh import to_global, to_local
+from lcrl.policies.experts import CHOSEN
 from lcrl.rollouts.grader import LocalRollouts, RolloutGrader
 from lcrl.rollouts.worker import Interval, PendingRollouts, RolloutWorker
 from lcrl.training.rl.learner import REF, Learner
@@ -42,7 +43,12 @@ def reference_log_probs(learner: Learner) -> Reference:
   """rollouts -> log-probs [B, G, T] under the policy that the run started from. With adapters that
   is their base, which lies there anyway."""
   params = learner.initial().params if learner.settings.lora is None else learner.base()
-  return lambda rollouts: learner.measure(params, rollouts).log_probs
+
+  def read(rollouts: Rollouts) -> jax.Array:
+    own = {name: x for name, x in rollouts.signals.items() if name != CHOSEN}  # its own experts
+    return learner.measure(params, dataclasses.replace(rollouts, signals=own)).log_probs
+
+  return read
 
 
 def scorer_signals(learner: Learner, reference: Reference | None) -> list[Provider]:
