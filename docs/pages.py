@@ -33,6 +33,7 @@ INCLUDED = {
   f"{STUDIES}/testbed/tables.md": "studies/testbed_tables",
 }
 PAGES = INCLUDED | {"README.md": "index", "METHODS.md": "methods"}
+PAGES |= {f"docs/{file.name}": file.stem for file in Path(__file__).parent.glob("*.md")}
 LINK = re.compile(r"(!?)\[((?:[^\[\]]|\[[^\]]*\])*)\]\(([^)\s]+)\)")
 CODE = re.compile(r"(^ *```.*?^ *```|^    .*?$|`[^`\n]*\]\([^`\n]*`)", re.DOTALL | re.MULTILINE)
 LARGEST = 400_000  # bytes of a linked file that the site offers

@@ -124,7 +124,7 @@ for name, result in results.items():
 # Up and to the left is better. The diamond is where all three started; the broken line joins the runs
 # that no other run beats in both. Here `podium` is as right as correctness alone and needs a third
 # fewer tokens. LASER is in between in tokens: it stops paying at its target. This is one seed of a
-# short run; `experiments/studies/testbed` has ten seeds of 72 methods.
+# short run; `experiments/studies/testbed` has up to ten seeds of 72 methods.
 
 # %%
 plots.pareto(runs / "pareto.png", results)

@@ -45,7 +45,8 @@ except (subprocess.CalledProcessError, OSError):
 # %% [markdown]
 # ## The run
 #
-# The problems are sums of two or three digits, from `reasoning_gym`; a quarter of them is kept for
+# The problems are sums and differences of two or three one-digit numbers, from `reasoning_gym`; a
+# quarter of them is kept for
 # evaluation. The last number of an answer counts. A right answer earns 1, and half a point more if it
 # has at most 8 tokens (LASER). GRPO compares the answers to a problem with each other.
 

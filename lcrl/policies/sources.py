@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from lcrl.policies.config import Config, tiny
+from lcrl.policies.families import FAMILIES
 from lcrl.policies.hf import Source, init_in, pretrained
 from lcrl.policies.transformer import make
 from lcrl.registry import takes
@@ -24,8 +25,13 @@ def fresh(*, vocab_size: int, param_dtype: str | None = None, **sizes) -> Source
     vocab_size: entries of the vocabulary.
     param_dtype: of the parameters as they are stored; None: float32, or wider with `dtype`.
     **sizes: other fields of `Config`.
+
+  Raises:
+    ValueError: the family has no name in `families.FAMILIES`.
   """
   policy = make(tiny(vocab_size, **sizes))
+  if (family := policy.config.family) not in FAMILIES:
+    raise ValueError(f"family={family!r} is not one of {', '.join(FAMILIES)}.")
   init = init_in(policy, param_dtype)
   params = lambda key, shardings=None: jax.jit(init, out_shardings=shardings)(key)
   return Source(policy, params, init)

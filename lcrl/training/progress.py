@@ -9,6 +9,7 @@ from typing import Any
 
 import jax
 
+from lcrl.policies.hf_config import write_config
 from lcrl.training.automatic import said
 
 LARGE = 20_000_000  # parameters that a processor trains too slowly
@@ -30,6 +31,10 @@ def introduce(model: Any, out: Any) -> None:
   say(f"policy: {count:,} parameters on {size} x {kind}")
   say(f"computes with {said(model.chosen)}")
   out.describe(chosen=model.chosen)
+  try:
+    write_config(model.policy.config)
+  except ValueError as why:
+    logging.warning("this policy cannot be exported: %s", why)
   if device.platform == "cpu" and count > LARGE:
     logging.warning(
       "a policy of %s parameters wants a GPU or a TPU: on a CPU a step may take hours.",
