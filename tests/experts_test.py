@@ -23,7 +23,9 @@ from lcrl.training.packing import Sizes, rounded, used_lengths
 from lcrl.training.pairs.learner import build_learner as build_pair_learner
 from lcrl.training.pairs.settings import read as read_pairs
 from lcrl.training.piece_scorer import PieceScorer
+from lcrl.training.rl.collect import pad_rows
 from lcrl.training.rl.learner import build_learner
+from lcrl.training.rl.pipeline import reference_log_probs
 from lcrl.training.rl.settings import read
 from lcrl.training.scorer import make_scorer, value_and_grad
 from lcrl.training.step import update
@@ -31,6 +33,7 @@ from lcrl.types import TrainState
 from tests.helpers import pair_runs, rl_runs
 from tests.helpers.sampling import B, G, V, engine_of, make_budget, make_rows
 from tests.helpers.scoring import LOSSES, make_batch, make_recipe, with_prompts
+from tests.rollouts import random_rollouts
 
 SIZES = {"hidden_size": 16, "head_dim": 4, "mlp_size": 12, "experts": 4, "experts_per_token": 2}
 CLOSE = partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-5)
@@ -278,3 +281,37 @@ def test_the_update_replays_the_experts_of_the_sampler(slots):
 def test_activations_of_experts_are_not_measured():
   with pytest.raises(ValueError, match="activations of a model with experts are not measured"):
     next(layers(*make(layers=1), [1, 2, 3]))
+
+
+def test_padded_rows_chose_no_expert():
+  rollouts = random_rollouts(prompts=2, group=2)
+  shape = (*rollouts.tokens.shape, 2, 2)
+  rollouts = dataclasses.replace(rollouts, signals={experts.CHOSEN: jnp.zeros(shape, jnp.int8)})
+  wide = pad_rows(rollouts, shape[2] + 3).signals[experts.CHOSEN]
+  assert (wide[:, :, : shape[2]] == 0).all()
+  assert (wide[:, :, shape[2] :] == -1).all()
+
+
+def test_the_reference_takes_its_own_experts():
+  """Replay is of the update: the reference routes by itself."""
+  config = rl_runs.changed(
+    policy__experts=4,
+    policy__experts_per_token=2,
+    sampling__replay=True,
+    loss={"fn": "clipped_surrogate", "kl": {"fn": "k3", "beta": 0.1}},
+  )
+  model = build_learner(read(config), devices=jax.devices()[:1])
+  rollouts = random_rollouts(prompts=4, group=4)
+  ids = jnp.zeros((*rollouts.tokens.shape, model.policy.config.layers, 2), jnp.int8)
+  told = dataclasses.replace(rollouts, signals={experts.CHOSEN: ids.at[..., 1].set(1)})
+  own = reference_log_probs(model)
+  np.testing.assert_array_equal(own(told), own(rollouts))
+  params = model.initial().params
+  replayed, free = (model.measure(params, r).log_probs for r in (told, rollouts))
+  assert jnp.abs(replayed - free).max() > 1e-3, "the update takes what it is told"
+
+
+def test_a_dense_policy_has_nothing_to_balance():
+  policy = policies.make(policies.tiny(16))
+  with pytest.raises(ValueError, match="the policy has no experts to balance"):
+    make_scorer(policy, needs=("balance",))

@@ -8,9 +8,10 @@ from jax.sharding import AbstractMesh
 
 from lcrl.commands import fit as command
 from lcrl.mesh import AXES
+from lcrl.policies.experts import CHOSEN
 from lcrl.policies.shapes import FOLDERS, SHAPES
 from lcrl.training.analysis import arithmetic
-from lcrl.training.analysis.fit import acting
+from lcrl.training.analysis.fit import abstract_batch, acting
 from lcrl.training.analysis.roofline import device_bytes
 from lcrl.training.rl.learner import build_learner
 from lcrl.training.rl.settings import read
@@ -166,3 +167,22 @@ def test_the_exit_status_says_whether_a_run_fits(monkeypatch, capsys, topology, 
   assert (status, "does NOT fit" in capsys.readouterr().out) == (
     (None, False) if fits else (1, True)
   )
+
+
+def test_replayed_experts_are_counted():
+  """A byte for each layer and each of a token's experts, on the device that holds the token."""
+  experts = {"experts": 4, "experts_per_token": 2, "family": "mixtral"}
+  rows = {}
+  for replay in (False, True):
+    sampling = CONFIG["sampling"] | {"replay": replay}
+    config = CONFIG | {"policy": CONFIG["policy"] | experts, "sampling": sampling}
+    model = build_learner(read(config | {"mesh": {"fsdp": 8}}), devices=jax.local_devices())
+    sizes = AbstractMesh(tuple(model.mesh.shape.values()), AXES)
+    memory = arithmetic.Memory(
+      arithmetic.describe(model.settings, model.policy.config, sizes, nvidia=False)
+    )
+    rows[replay] = memory.rows
+    signals = abstract_batch(model)[1].signals
+    assert (CHOSEN in signals) == replay
+  chosen = signals[CHOSEN]
+  assert rows[True] - rows[False] == chosen.size * chosen.dtype.itemsize / 8

@@ -22,6 +22,7 @@ from lcrl.mesh import AXES, RULES, batch_shards
 from lcrl.policies import Config, make, tpu_pages
 from lcrl.policies.config import OPTIONS
 from lcrl.policies.decoding import KERNELS
+from lcrl.policies.experts import id_dtype
 from lcrl.sampling.jobs import PAGE, pages_of
 from lcrl.training import optimizers
 from lcrl.training.analysis.roofline import (
@@ -258,8 +259,13 @@ class Memory:
 
   @property
   def rows(self) -> int:
-    """Tokens, masks and log-probs of the rollouts."""
-    return 9 * self.sampled * (self.s.train.max_prompt_tokens + self.s.train.max_tokens)
+    """Tokens, masks and log-probs of the rollouts, and replayed experts, of which every device has
+    all if it takes pieces by tokens."""
+    tokens = self.sampled * (self.s.train.max_prompt_tokens + self.s.train.max_tokens)
+    if not getattr(self.s.sampling, "replay", False):
+      return 9 * tokens
+    told = self.c.layers * self.c.experts_per_token * id_dtype(self.c.experts).itemsize
+    return 9 * tokens + told * (tokens if self.model.micro_tokens is None else self.batch[0])
 
   def _layer(self) -> float:
     """Bytes that a token has in one layer: x and its norms, heads, and the MLP's three. Of experts

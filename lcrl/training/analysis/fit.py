@@ -19,6 +19,7 @@ from lcrl import recipes
 from lcrl.data.rows import Rows
 from lcrl.losses.distillation import TEACHER
 from lcrl.mesh import batch_sharding, replicated
+from lcrl.policies.experts import CHOSEN, id_dtype
 from lcrl.sampling import programs
 from lcrl.training.analysis.collectives import sent_bytes
 from lcrl.training.analysis.roofline import (
@@ -251,6 +252,9 @@ def abstract_batch(model: Learner) -> tuple[Rows, Rollouts]:
 
   number, numbers = array(jnp.int32), array(jnp.int32, by=(prompts,))
   tokens = train.max_prompt_tokens + train.max_tokens
+  c, chosen = model.policy.config, {}
+  if model.settings.sampling.replay:
+    chosen = {CHOSEN: array(id_dtype(c.experts), tokens, c.layers, c.experts_per_token)}
   rollouts = Rollouts(
     tokens=array(jnp.int32, tokens),
     mask=array(jnp.bool, tokens),
@@ -267,7 +271,8 @@ def abstract_batch(model: Learner) -> tuple[Rows, Rollouts]:
     signals={
       name: array(jnp.float32, tokens) if name in (*SCORE_FIELDS, REF) else number
       for name in recipes.signals(model.recipe)
-    },
+    }
+    | chosen,
   )
   asked = array(jnp.int32, train.max_prompt_tokens)
   return Rows(asked, number, number, numbers, numbers, numbers), rollouts
