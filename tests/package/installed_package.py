@@ -89,3 +89,20 @@ def test_a_run_from_its_config_to_its_export(tmp_path):
   run("lcrl-export", "--workdir=runs/pairs", "--out=exported", cwd=tmp_path)
   assert (tmp_path / "exported/config.json").is_file()
   assert "group_normalized" in run("lcrl", "--methods", cwd=tmp_path)
+  assert "arxiv.org" in run("lcrl", "--methods", cwd=tmp_path)
+
+
+def test_an_own_config_imports_those_of_the_package(tmp_path):
+  (tmp_path / "configs").mkdir()
+  (tmp_path / "configs/mine.py").write_text(
+    "from configs import laser\n\n\ndef get_config(mode='full'):\n"
+    "  return laser.get_config('d,smoke')\n"
+  )
+  said = run("lcrl-train", "--config=configs/mine.py", "--print_config", cwd=tmp_path)
+  assert "reward.fn = 'laser_d'" in said
+  training = ("--", "--config=configs/laser.py", "--workdir=runs/laser")
+  script = run(
+    *("lcrl-launch-slurm", "--name=x", "--nodes=1", "--gpus=1", "--time=01:00:00", *training),
+    cwd=tmp_path,
+  )
+  assert "--config=configs/laser.py" in script
