@@ -13,27 +13,9 @@ from lcrl.policies.config import Rope
 from lcrl.policies.families import FAMILIES
 from lcrl.policies.fields import Fields
 from lcrl.policies.gguf_file import File, Tensor, read_file
-from lcrl.policies.gguf_layouts import LAYOUTS, Layout, own_fields
+from lcrl.policies.gguf_layouts import LAYOUTS, Layout, hf_name, own_fields, rotate_half_order
 from lcrl.policies.tensors import Tensors
 
-_MODULES = {
-  "attn_norm": "input_layernorm",
-  "attn_q": "self_attn.q_proj",
-  "attn_k": "self_attn.k_proj",
-  "attn_v": "self_attn.v_proj",
-  "attn_q_norm": "self_attn.q_norm",
-  "attn_k_norm": "self_attn.k_norm",
-  "attn_output": "self_attn.o_proj",
-  "ffn_norm": "post_attention_layernorm",
-  "ffn_gate": "mlp.gate_proj",
-  "ffn_up": "mlp.up_proj",
-  "ffn_down": "mlp.down_proj",
-}
-_TOP = {
-  "token_embd": "model.embed_tokens",
-  "output_norm": "model.norm",
-  "output": "lm_head",
-}
 _LLAMA_31 = Rope(scaling="llama3", original_length=8192)  # the only kind that GGUF files bake in
 
 
@@ -87,7 +69,7 @@ def read_gguf(path: Path) -> tuple[dict[str, Any], Tensors]:
   found = {name: t for name, t in found.items() if name != "rope_freqs.weight"}
   if experts := FAMILIES[raw["model_type"]].experts:
     found = {new: t for name, whole in found.items() for new, t in _apart(name, whole, experts)}
-  named = {_hf_name(name, layout): t for name, t in found.items()}
+  named = {hf_name(name, layout): t for name, t in found.items()}
   shapes = {name: t.shape for name, t in named.items()}
 
   def read(name: str, index) -> np.ndarray:
@@ -97,9 +79,9 @@ def read_gguf(path: Path) -> tuple[dict[str, Any], Tensors]:
       values = values - np.float32(offset)
     if layout.interleaved:
       if ".q_proj." in name:
-        values = _rotate_half_order(values, raw["num_attention_heads"])
+        values = rotate_half_order(values, raw["num_attention_heads"])
       if ".k_proj." in name:
-        values = _rotate_half_order(values, raw["num_key_value_heads"])
+        values = rotate_half_order(values, raw["num_key_value_heads"])
     return values[index]
 
   return raw, Tensors(str(path), shapes, read)
@@ -213,17 +195,6 @@ def _llama3_rope(tensor: Tensor, theta: float, head_dim: int, where: str) -> dic
   }
 
 
-def _hf_name(name: str, layout: Layout) -> str:
-  """`blk.3.attn_q.weight` -> `model.layers.3.self_attn.q_proj.weight`; others stay as they are."""
-  *module, leaf = name.split(".")
-  modules = {**_MODULES, **layout.modules}
-  if len(module) == 3 and module[0] == "blk" and module[2] in modules:
-    return f"model.layers.{module[1]}.{modules[module[2]]}.{leaf}"
-  if len(module) == 1 and module[0] in _TOP:
-    return f"{_TOP[module[0]]}.{leaf}"
-  return name
-
-
 def _apart(name: str, tensor: Tensor, modules: Mapping[str, str]) -> Iterator[tuple[str, Tensor]]:
   """Experts of a layer are one tensor, or in old files `blk.3.ffn_gate.7.weight`, one each."""
   found = re.fullmatch(r"blk\.(\d+)\.ffn_(gate_inp|gate|up|down)(_exps|\.\d+)?\.weight", name)
@@ -235,9 +206,3 @@ def _apart(name: str, tensor: Tensor, modules: Mapping[str, str]) -> Iterator[tu
   parts = tensor.parts() if which == "_exps" else {(which or "")[1:]: tensor}
   for i, part in parts.items():
     yield f"model.layers.{layer}.{module.format(i)}.weight", part
-
-
-def _rotate_half_order(rows: np.ndarray, heads: int) -> np.ndarray:
-  """From rows for rotary pairs (2i, 2i + 1), as Llama's q and k are stored, to (i, i + H/2)."""
-  pairs = rows.reshape(heads, -1, 2, *rows.shape[1:])
-  return pairs.swapaxes(1, 2).reshape(rows.shape)

@@ -6,8 +6,28 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from lcrl.policies.fields import Fields
 
+_MODULES = {
+  "attn_norm": "input_layernorm",
+  "attn_q": "self_attn.q_proj",
+  "attn_k": "self_attn.k_proj",
+  "attn_v": "self_attn.v_proj",
+  "attn_q_norm": "self_attn.q_norm",
+  "attn_k_norm": "self_attn.k_norm",
+  "attn_output": "self_attn.o_proj",
+  "ffn_norm": "post_attention_layernorm",
+  "ffn_gate": "mlp.gate_proj",
+  "ffn_up": "mlp.up_proj",
+  "ffn_down": "mlp.down_proj",
+}
+_TOP = {
+  "token_embd": "model.embed_tokens",
+  "output_norm": "model.norm",
+  "output": "lm_head",
+}
 _NOTHING: Mapping[str, str] = MappingProxyType({})
 _NORMS_AFTER = {
   "post_attention_norm": "post_attention_layernorm",
@@ -77,3 +97,20 @@ def own_fields(c: Fields, name: str, raw: dict[str, Any]) -> dict[str, Any]:
     local = {"rope_theta": theta, "rope_type": "default"}
     own["rope_parameters"] = {"full_attention": rope, "sliding_attention": local}
   return own
+
+
+def hf_name(name: str, layout: Layout) -> str:
+  """`blk.3.attn_q.weight` -> `model.layers.3.self_attn.q_proj.weight`; others stay as they are."""
+  *module, leaf = name.split(".")
+  modules = {**_MODULES, **layout.modules}
+  if len(module) == 3 and module[0] == "blk" and module[2] in modules:
+    return f"model.layers.{module[1]}.{modules[module[2]]}.{leaf}"
+  if len(module) == 1 and module[0] in _TOP:
+    return f"{_TOP[module[0]]}.{leaf}"
+  return name
+
+
+def rotate_half_order(rows: np.ndarray, heads: int) -> np.ndarray:
+  """From rows for rotary pairs (2i, 2i + 1), as Llama's q and k are stored, to (i, i + H/2)."""
+  pairs = rows.reshape(heads, -1, 2, *rows.shape[1:])
+  return pairs.swapaxes(1, 2).reshape(rows.shape)
