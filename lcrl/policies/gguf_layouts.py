@@ -28,6 +28,22 @@ _TOP = {
   "output_norm": "model.norm",
   "output": "lm_head",
 }
+FIELDS = {  # of config.json -> of metadata, after the name of the architecture
+  "num_hidden_layers": "block_count",
+  "max_position_embeddings": "context_length",
+  "hidden_size": "embedding_length",
+  "intermediate_size": "feed_forward_length",
+  "num_attention_heads": "attention.head_count",
+  "num_key_value_heads": "attention.head_count_kv",
+  "head_dim": "attention.key_length",
+  "rms_norm_eps": "attention.layer_norm_rms_epsilon",
+  "rope_theta": "rope.freq_base",
+  "rope_type": "rope.scaling.type",
+  "factor": "rope.scaling.factor",
+  "original_max_position_embeddings": "rope.scaling.original_context_length",
+  "beta_fast": "rope.scaling.yarn_beta_fast",
+  "beta_slow": "rope.scaling.yarn_beta_slow",
+}
 _NOTHING: Mapping[str, str] = MappingProxyType({})
 _NORMS_AFTER = {
   "post_attention_norm": "post_attention_layernorm",
@@ -110,7 +126,32 @@ def hf_name(name: str, layout: Layout) -> str:
   return name
 
 
+def gguf_name(name: str, layout: Layout) -> str:
+  """`model.layers.3.self_attn.q_proj.weight` -> `blk.3.attn_q.weight`."""
+  module, leaf = name.rsplit(".", 1)
+  names = {hf: own for own, hf in {**_TOP, **_MODULES, **layout.modules}.items()}
+  if module in names:
+    return f"{names[module]}.{leaf}"
+  _, _, layer, module = module.split(".", 3)
+  return f"blk.{layer}.{names[module]}.{leaf}"
+
+
+def interleaved_heads(name: str, layout: Layout, raw: Mapping[str, Any]) -> int | None:
+  """The heads whose rows stand in the order of rotary pairs; None: there are none in the tensor."""
+  if layout.interleaved and ".q_proj." in name:
+    return raw["num_attention_heads"]
+  if layout.interleaved and ".k_proj." in name:
+    return raw["num_key_value_heads"]
+  return None
+
+
 def rotate_half_order(rows: np.ndarray, heads: int) -> np.ndarray:
   """From rows for rotary pairs (2i, 2i + 1), as Llama's q and k are stored, to (i, i + H/2)."""
   pairs = rows.reshape(heads, -1, 2, *rows.shape[1:])
+  return pairs.swapaxes(1, 2).reshape(rows.shape)
+
+
+def interleave(rows: np.ndarray, heads: int) -> np.ndarray:
+  """The inverse of `rotate_half_order`."""
+  pairs = rows.reshape(heads, 2, -1, *rows.shape[1:])
   return pairs.swapaxes(1, 2).reshape(rows.shape)
