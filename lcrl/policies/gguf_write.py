@@ -122,7 +122,9 @@ def _model_fields(c: Config) -> tuple[dict[str, Any], np.ndarray | None]:
   raw = write_config(c)
   said = raw | raw["rope_parameters"]
   divisors = None
-  if c.rope.scaling == "llama3" and family == "llama":  # others ignore the tensor
+  if c.rope.scaling == "llama3":
+    if family != "llama":  # others have no such tensor
+      raise ValueError(f"A GGUF file of {c.family} cannot hold rope scaling 'llama3'.")
     plain = Rope(c.rope.theta).frequencies(c.head_dim)
     divisors = (plain / c.rope.frequencies(c.head_dim)).astype(np.float32)
   if divisors is not None or c.rope.scaling == "default":

@@ -29,7 +29,7 @@ def random_model(name, **differs):
   folder, own = MODELS.get(name, (name, {}))
   config = policies.load(FIXTURES / "models" / folder)[0].config
   policy = policies.make(
-    dataclasses.replace(config, vocab_size=ROWS, max_length=256, **own, **differs)
+    dataclasses.replace(config, **{"vocab_size": ROWS, "max_length": 256, **own, **differs})
   )
   params = policy.init(jax.random.key(0))
   leaves, tree = jax.tree.flatten(params)

@@ -85,8 +85,9 @@ def test_the_log_probs_of_each_family(name, tmp_path):
   check_texts(server, tokenizer)
 
 
-@pytest.mark.parametrize("type", ["f32", "f16", "q8_0"])
-def test_greedy_answers_of_smollm2(type, tmp_path):
+@pytest.mark.parametrize("type, tokens", [("f32", 64), ("f16", 64), ("bf16", 32), ("q8_0", 32)])
+def test_greedy_answers_of_smollm2(type, tokens, tmp_path):
+  """Fewer tokens where llama.cpp rounds activations as it rounds weights, which we do not."""
   folder = smollm2.main()
   policy, params = policies.load(folder)
   tokenizer = policies.tokenizer(folder)
@@ -101,13 +102,13 @@ def test_greedy_answers_of_smollm2(type, tmp_path):
     params,
     jnp.asarray([ids]),
     jnp.array([len(ids)]),
-    jnp.array([64]),
+    jnp.array([tokens]),
     jax.random.split(jax.random.key(0), 1),
-    max_tokens=64,
+    max_tokens=tokens,
     end_ids=tokenizer.end_ids,
     temperature=0.0,
   )
   want = ours.tokens[0, : int(ours.lengths[0])].tolist()
   print(tokenizer.decode(want))
-  assert [x["id"] for x in greedy_answer(server, ids, 64)] == want
-  assert len(want) > 40
+  assert [x["id"] for x in greedy_answer(server, ids, tokens)] == want
+  assert len(want) == tokens
