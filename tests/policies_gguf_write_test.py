@@ -1,7 +1,6 @@
 """policies.save_gguf: what is read back from the file is the model and tokenizer that went in."""
 
 import dataclasses
-import json
 
 import gguf
 import jax
@@ -14,16 +13,19 @@ from tokenizers import AddedToken, normalizers, pre_tokenizers, processors
 from lcrl import policies
 from lcrl.policies.config import Rope
 from lcrl.policies.gguf_file import read_file
-from lcrl.policies.gguf_tokenizer import PRE_TOKENIZERS, byte_level
+from lcrl.policies.gguf_tokenizer import PRE_TOKENIZERS
 from lcrl.sampling.core import sample
-from tests.helpers.gguf_exports import CHAT, FIXTURES, MODELS, ROWS, random_model
-
-TEXTS = (
-  "What is 12 + 30?",
-  " two  spaces, 12345 digits\n\n\tand tabs\r\n",
-  "don't I'LL — naïve ö 日本語 🙂\u200d",
-  "<|im_start|>user\nHi<|im_end|><think>",
+from tests.helpers.gguf_exports import (
+  CHAT,
+  FIXTURES,
+  MODELS,
+  ROWS,
+  TEXTS,
+  changed_tokenizer,
+  cut_as,
+  random_model,
 )
+
 ASKED = [{"role": "user", "content": "What is <|im_end|> 12 + 30?"}]
 
 
@@ -93,25 +95,6 @@ def test_the_tokenizer_is_the_same(chat, tmp_path):
   assert fields["tokenizer.ggml.token_type"][299:301] == [1, 5]
 
 
-def _tokenizer(change=lambda core: core, **settings):
-  """The tokenizer of CHAT, changed."""
-  old = policies.tokenizer(CHAT)
-  core = change(tokenizers.Tokenizer.from_str(old.core.to_str()))
-  settings = {**old.settings, **settings}
-  ends = settings.pop("end_ids", old.end_ids)
-  return dataclasses.replace(old, core=core, settings=settings, end_ids=ends)
-
-
-def _cut_as(pre):
-  def change(core):
-    raw = json.loads(core.to_str())["model"]
-    new = byte_level(pre, raw["vocab"], [tuple(merge) for merge in raw["merges"]])
-    new.add_special_tokens([x.content for x in core.get_added_tokens_decoder().values()])
-    return new
-
-  return change
-
-
 def _with(**parts):
   def change(core):
     for name, part in parts.items():
@@ -128,7 +111,7 @@ def _saved(path, tokenizer):
 
 @pytest.mark.parametrize("pre", PRE_TOKENIZERS)
 def test_the_way_to_cut_texts_has_a_name(pre, tmp_path):
-  tokenizer = _tokenizer(_cut_as(pre))
+  tokenizer = changed_tokenizer(cut_as(pre))
   fields = _saved(tmp_path / "model.gguf", tokenizer)
   assert fields["tokenizer.ggml.pre"] == {"smaug-bpe": "dbrx"}.get(pre, pre)  # they are the same
   back = policies.tokenizer(tmp_path / "model.gguf")
@@ -139,7 +122,9 @@ def test_tokens_have_their_parts(tmp_path):
   bos = processors.TemplateProcessing(
     single="<|im_start|> $A", special_tokens=[("<|im_start|>", 2)]
   )
-  tokenizer = _tokenizer(_with(post_processor=bos), bos_token="<|im_start|>", end_ids=(5, 0, 7))
+  tokenizer = changed_tokenizer(
+    _with(post_processor=bos), bos_token="<|im_start|>", end_ids=(5, 0, 7)
+  )
   fields = _saved(tmp_path / "model.gguf", tokenizer)
   ids = {name: fields[f"tokenizer.ggml.{name}_token_id"] for name in ("bos", "eos", "eot", "eom")}
   assert ids == {"bos": 2, "eos": 0, "eot": 5, "eom": 7}
@@ -148,7 +133,7 @@ def test_tokens_have_their_parts(tmp_path):
   back = policies.tokenizer(tmp_path / "model.gguf")
   assert back.end_ids == (0, 5, 7)
   assert back.core.encode("a").ids[0] == 2
-  assert _saved(tmp_path / "m.gguf", _tokenizer())["tokenizer.ggml.add_bos_token"] is False
+  assert _saved(tmp_path / "m.gguf", changed_tokenizer())["tokenizer.ggml.add_bos_token"] is False
 
 
 def _added(core, **flags):
@@ -169,7 +154,7 @@ def _added(core, **flags):
 )
 def test_a_tokenizer_that_the_file_cannot_hold_is_named(tokenizer, message, tmp_path):
   with pytest.raises(ValueError, match=message):
-    _saved(tmp_path / "model.gguf", _tokenizer(**tokenizer))
+    _saved(tmp_path / "model.gguf", changed_tokenizer(**tokenizer))
   assert not list(tmp_path.iterdir())
 
 
@@ -180,7 +165,7 @@ def _more_tokens(core):
 
 def test_each_token_needs_an_embedding(tmp_path):
   with pytest.raises(ValueError, match="There are 620 tokens, but 320 embeddings"):
-    _saved(tmp_path / "model.gguf", _tokenizer(_more_tokens))
+    _saved(tmp_path / "model.gguf", changed_tokenizer(_more_tokens))
 
 
 @pytest.mark.parametrize(

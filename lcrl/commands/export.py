@@ -72,7 +72,8 @@ def main(_) -> None:
   if FLAGS.push and out.suffix == ".gguf":
     raise ValueError("--push uploads folders, and --out is a GGUF file.")
   if FLAGS.model:
-    write(out, *policies.load(FLAGS.model), policies.tokenizer(FLAGS.model), FLAGS.gguf_type)
+    policy, params = policies.load(FLAGS.model)
+    write(out, policy, params, policies.tokenizer(FLAGS.model), FLAGS.gguf_type)
     print(f"{FLAGS.model} is in {out}")
   else:
     step = export(opened(FLAGS.workdir), out, FLAGS.step, FLAGS.gguf_type)

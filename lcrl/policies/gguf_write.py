@@ -81,7 +81,7 @@ def save_gguf(
 
   Args:
     path: the file.
-    policy, params: a model of the families Llama (SmolLM2, too), Mistral, Qwen2 or Qwen3.
+    policy, params: a model of a family in ARCHITECTURES; SmolLM2 is a Llama.
     tokenizer: its tokenizer, byte-level BPE with a way to cut texts that GGUF files can name.
     type: of matrices, a name in TYPES: f32, f16, bf16 or q8_0 (8 bits a value, in blocks of 32).
       Norms and biases are f32; matrices whose rows do not fill blocks are f16.
@@ -94,7 +94,7 @@ def save_gguf(
   >>> policies.save_gguf("model.gguf", gemma, params=None, tokenizer=None)
   Traceback (most recent call last):
       ...
-  ValueError: A GGUF file can hold llama, mistral, qwen2, qwen3, not gemma2.
+  ValueError: A GGUF file can hold llama, mistral, qwen2, qwen3, smollm3, not gemma2.
   """
   if type not in TYPES:
     raise ValueError(f"type={type!r} is not one of {', '.join(TYPES)}.")
@@ -120,28 +120,23 @@ def _model_fields(c: Config) -> tuple[dict[str, Any], np.ndarray | None]:
     raise ValueError(f"A GGUF file can hold {known}, not {c.family}.")
   family = ARCHITECTURES[c.family]
   raw = write_config(c)
-  said = raw | raw["rope_parameters"]
-  divisors = None
+  said, divisors = raw | (raw["rope_scaling"] or {}), None
   if c.rope.scaling == "llama3":
     if family != "llama":  # others have no such tensor
       raise ValueError(f"A GGUF file of {c.family} cannot hold rope scaling 'llama3'.")
     plain = Rope(c.rope.theta).frequencies(c.head_dim)
-    divisors = (plain / c.rope.frequencies(c.head_dim)).astype(np.float32)
-  if divisors is not None or c.rope.scaling == "default":
-    said = {k: x for k, x in said.items() if k not in raw["rope_parameters"] or k == "rope_theta"}
-  fields = {f"{family}.{FIELDS[key]}": x for key, x in said.items() if key in FIELDS}
-  fields = {key: _as_float32(x) for key, x in fields.items()}
-  sizes = {"attention.value_length": c.head_dim, "rope.dimension_count": c.head_dim}
-  fields |= {f"{family}.{key}": x for key, x in sizes.items()} | {
-    f"{family}.vocab_size": c.vocab_size,
-    "general.architecture": family,
-    "general.type": "model",
-  }
+    said, divisors = raw, (plain / c.rope.frequencies(c.head_dim)).astype(np.float32)
+  own = {FIELDS[key]: _as_float32(x) for key, x in said.items() if key in FIELDS}
+  own |= {"attention.value_length": c.head_dim, "rope.dimension_count": c.head_dim}
+  fields = {f"{family}.{key}": x for key, x in own.items()}
+  fields |= {f"{family}.vocab_size": c.vocab_size}
+  fields |= {"general.architecture": family, "general.type": "model"}
   _refuse_unsaid(c, fields, divisors)
   return fields, divisors
 
 
 def _refuse_unsaid(c: Config, fields: Mapping[str, Any], divisors: np.ndarray | None) -> None:
+  """Raises ValueError where these fields say another model."""
   tensor = lambda *shape, data=None: Tensor(Kind.F32, shape, data)
   tensors = {"token_embd.weight": tensor(c.vocab_size, c.hidden_size)}
   if not c.tied:
@@ -155,7 +150,7 @@ def _refuse_unsaid(c: Config, fields: Mapping[str, Any], divisors: np.ndarray | 
 
 def _as_float32(x: Any) -> Any:
   """Numbers as a GGUF file holds them, also those of a config."""
-  if dataclasses.is_dataclass(x):
+  if isinstance(x, Config | Rope):
     named = {field.name: getattr(x, field.name) for field in dataclasses.fields(x)}
     return dataclasses.replace(x, **{name: _as_float32(value) for name, value in named.items()})
   if isinstance(x, tuple):

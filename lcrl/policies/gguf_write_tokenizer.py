@@ -59,7 +59,8 @@ def tokenizer_fields(tokenizer: Tokenizer, rows: int) -> dict[str, Any]:
 def _special_ids(tokenizer: Tokenizer) -> dict[str, int]:
   """Which tokens have which part. Up to three end an answer: eos, and two with names of turns."""
   named = {name: token_text(tokenizer.settings.get(key)) for name, key in _SPECIAL.items()}
-  ids = {name: tokenizer.core.token_to_id(token) for name, token in named.items() if token}
+  found = {name: tokenizer.core.token_to_id(token) for name, token in named.items() if token}
+  ids = {name: i for name, i in found.items() if i is not None}
   ids.setdefault("eos", tokenizer.end_ids[0])
   more = [i for i in tokenizer.end_ids if i != ids["eos"]]
   if len(more) > 2:

@@ -16,16 +16,19 @@ import xllamacpp
 
 from lcrl import policies
 from lcrl.commands import smollm2
+from lcrl.policies.gguf_tokenizer import PRE_TOKENIZERS
 from lcrl.sampling.core import sample
-from tests.helpers.gguf_exports import CHAT, MODELS, ROWS, random_model
+from tests.helpers.gguf_exports import (
+  CHAT,
+  MODELS,
+  ROWS,
+  TEXTS,
+  changed_tokenizer,
+  cut_as,
+  random_model,
+)
 
 pytestmark = pytest.mark.parity
-TEXTS = (
-  "What is 12 + 30?",
-  " two  spaces, 12345 digits\n\n\tand tabs\r\n",
-  "don't I'LL — naïve ö 日本語 🙂\u200d",
-  "<|im_start|>user\nHi<|im_end|>",
-)
 QUESTION = [{"role": "user", "content": "List ten animals of the sea, with a fact about each."}]
 
 
@@ -85,7 +88,14 @@ def test_the_log_probs_of_each_family(name, tmp_path):
   check_texts(server, tokenizer)
 
 
-@pytest.mark.parametrize("type, tokens", [("f32", 64), ("f16", 64), ("bf16", 32), ("q8_0", 32)])
+@pytest.mark.parametrize("pre", PRE_TOKENIZERS)
+def test_texts_are_cut_the_same(pre, tmp_path):
+  tokenizer = changed_tokenizer(cut_as(pre))
+  policies.save_gguf(tmp_path / "model.gguf", *random_model("qwen2"), tokenizer)
+  check_texts(serve(tmp_path / "model.gguf"), tokenizer)
+
+
+@pytest.mark.parametrize("type, tokens", [("f32", 64), ("f16", 64), ("bf16", 16), ("q8_0", 32)])
 def test_greedy_answers_of_smollm2(type, tokens, tmp_path):
   """Fewer tokens where llama.cpp rounds activations as it rounds weights, which we do not."""
   folder = smollm2.main()
