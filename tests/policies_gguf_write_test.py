@@ -84,7 +84,10 @@ def test_the_tokenizer_is_the_same(chat, tmp_path):
   *_, back = _through_a_file(tmp_path / "model.gguf", policy, params, tokenizer)
   for text in TEXTS:
     assert back.encode(text) == tokenizer.encode(text)
-    assert back.decode(tokenizer.encode(text)) == tokenizer.decode(tokenizer.encode(text))
+    ids = tokenizer.encode(text)
+    assert back.decode(ids) == tokenizer.decode(ids)
+    said = tokenizer.decode(ids, skip_special_tokens=True)
+    assert back.decode(ids, skip_special_tokens=True) == said
   fixed = lambda x: dataclasses.replace(x, now=tokenizer.now)
   rendered = fixed(back).render(ASKED)
   assert rendered == fixed(tokenizer).render(ASKED)
