@@ -64,7 +64,8 @@ def parsed(module, arguments, *, whole):
       optional = lambda define: lambda *given, required=False, **more: define(*given, **more)
       for name in (name for name in dir(flags) if name.startswith("DEFINE_")):
         patch.setattr(flags, name, optional(getattr(flags, name)))
-      patch.setattr(flags, "mark_flag_as_required", lambda *_: None)
+      for name in ("mark_flag_as_required", "mark_flags_as_mutual_exclusive"):
+        patch.setattr(flags, name, lambda *_, **__: None)
     try:
       runpy.run_path(importlib.util.find_spec(module).origin, run_name="__main__")
       found.rest = flags.FLAGS(sys.argv)[1:]

@@ -2,6 +2,8 @@
 
 import dataclasses
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import jax
@@ -82,3 +84,26 @@ def test_adapters_are_merged_into_the_folder(tmp_path):
   want = model.policy.apply(model.policy_params(moved), tokens)
   np.testing.assert_array_equal(loaded.apply(weights, tokens), want)
   assert np.abs(want - model.policy.apply(model.start(), tokens)).max() > 1e-3
+
+
+def test_a_gguf_file_holds_the_policy_and_the_tokenizer(tmp_path):
+  told = {**CONFIG, "policy": {**CONFIG["policy"], "vocab_size": 320}}
+  told |= {"tokenizer": {"fn": "pretrained", "path": str(CHAT)}}
+  policy, params = save_run(tmp_path / "run", told)
+  assert export(tmp_path / "run", tmp_path / "f32.gguf", gguf_type="f32") == 1
+  loaded, weights = policies.load(tmp_path / "f32.gguf")
+  tokens = np.arange(14, dtype=np.int32).reshape(2, 7)
+  np.testing.assert_array_equal(loaded.apply(weights, tokens), policy.apply(params, tokens))
+  export(tmp_path / "run", tmp_path / "out")
+  command = [sys.executable, "-m", "lcrl.commands.export", f"--model={tmp_path / 'out'}"]
+  command += [f"--out={tmp_path / 'q8.gguf'}", "--gguf_type=q8_0"]
+  subprocess.run(command, check=True, timeout=120)
+  size = lambda name: (tmp_path / name).stat().st_size
+  assert size("q8.gguf") < size("f32.gguf")
+  assert policies.tokenizer(tmp_path / "q8.gguf").end_ids == policies.tokenizer(CHAT).end_ids
+
+
+def test_a_gguf_file_needs_a_tokenizer(tmp_path):
+  save_run(tmp_path / "run")
+  with pytest.raises(ValueError, match=r"model.gguf: a GGUF file needs a tokenizer"):
+    export(tmp_path / "run", tmp_path / "model.gguf")

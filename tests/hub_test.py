@@ -107,7 +107,7 @@ def test_paths_are_not_looked_up_either(path, hub):
 def test_the_command_uploads_what_it_wrote(hub, monkeypatch, capsys):
   monkeypatch.setattr(export, "export", lambda *_: 3)
   monkeypatch.setattr(export, "opened", Path)
-  asked = dict(workdir="run", out="out", step=None)
+  asked = dict(workdir="run", model=None, out="out", step=None, gguf_type="f16")
   monkeypatch.setattr(export, "FLAGS", types.SimpleNamespace(**asked, push=None))
   export.main([])
   assert not hub
@@ -115,3 +115,7 @@ def test_the_command_uploads_what_it_wrote(hub, monkeypatch, capsys):
   export.main([])
   assert hub[-1] == ("upload", {"repo_id": "me/mine", "folder_path": Path("out")})
   assert capsys.readouterr().out.endswith("and at an address\n")
+  asked["out"] = "model.gguf"
+  monkeypatch.setattr(export, "FLAGS", types.SimpleNamespace(**asked, push="me/mine"))
+  with pytest.raises(ValueError, match="--push uploads folders"):
+    export.main([])

@@ -13,27 +13,17 @@ from lcrl.policies.config import Rope
 from lcrl.policies.families import FAMILIES
 from lcrl.policies.fields import Fields
 from lcrl.policies.gguf_file import File, Tensor, read_file
-from lcrl.policies.gguf_layouts import LAYOUTS, Layout, own_fields
+from lcrl.policies.gguf_layouts import (
+  FIELDS,
+  LAYOUTS,
+  Layout,
+  hf_name,
+  interleaved_heads,
+  own_fields,
+  rotate_half_order,
+)
 from lcrl.policies.tensors import Tensors
 
-_MODULES = {
-  "attn_norm": "input_layernorm",
-  "attn_q": "self_attn.q_proj",
-  "attn_k": "self_attn.k_proj",
-  "attn_v": "self_attn.v_proj",
-  "attn_q_norm": "self_attn.q_norm",
-  "attn_k_norm": "self_attn.k_norm",
-  "attn_output": "self_attn.o_proj",
-  "ffn_norm": "post_attention_layernorm",
-  "ffn_gate": "mlp.gate_proj",
-  "ffn_up": "mlp.up_proj",
-  "ffn_down": "mlp.down_proj",
-}
-_TOP = {
-  "token_embd": "model.embed_tokens",
-  "output_norm": "model.norm",
-  "output": "lm_head",
-}
 _LLAMA_31 = Rope(scaling="llama3", original_length=8192)  # the only kind that GGUF files bake in
 
 
@@ -54,17 +44,15 @@ _NEUTRAL: dict[str, tuple[Any, ...]] = {  # what the decoder does; other values 
   "attn_logit_softcapping": (0.0,),
   "final_logit_softcapping": (0.0,),
 }
-_READ = re.compile(
-  """
-  block_count | context_length | embedding_length | feed_forward_length | attention.head_count
-  | attention.head_count_kv | attention.key_length | attention.value_length
-  | attention.layer_norm_rms_epsilon | attention.sliding_window | rope.dimension_count
-  | rope.freq_base | rope.scaling.type | rope.scaling.factor
-  | rope.scaling.original_context_length | rope.scaling.yarn_beta_fast
-  | rope.scaling.yarn_beta_slow | rope.scaling.finetuned | vocab_size | tensor_data_layout
-  """,
-  re.VERBOSE,
-)
+_READ = {
+  *FIELDS.values(),
+  "attention.value_length",
+  "attention.sliding_window",
+  "rope.dimension_count",
+  "rope.scaling.finetuned",
+  "vocab_size",
+  "tensor_data_layout",
+}
 
 
 def open_gguf(path: Path) -> File:
@@ -83,11 +71,11 @@ def read_gguf(path: Path) -> tuple[dict[str, Any], Tensors]:
     ValueError: the file is damaged, or a field is missing, of the wrong kind or not supported.
   """
   meta, found = open_gguf(path)
-  raw, layout = _config(Fields(meta, str(path)), found)
+  raw, layout = config_of(Fields(meta, str(path)), found)
   found = {name: t for name, t in found.items() if name != "rope_freqs.weight"}
   if experts := FAMILIES[raw["model_type"]].experts:
     found = {new: t for name, whole in found.items() for new, t in _apart(name, whole, experts)}
-  named = {_hf_name(name, layout): t for name, t in found.items()}
+  named = {hf_name(name, layout): t for name, t in found.items()}
   shapes = {name: t.shape for name, t in named.items()}
 
   def read(name: str, index) -> np.ndarray:
@@ -95,25 +83,22 @@ def read_gguf(path: Path) -> tuple[dict[str, Any], Tensors]:
     offset = FAMILIES[raw["model_type"]].fixed.get("norm_offset")
     if offset and name.endswith("norm.weight"):
       values = values - np.float32(offset)
-    if layout.interleaved:
-      if ".q_proj." in name:
-        values = _rotate_half_order(values, raw["num_attention_heads"])
-      if ".k_proj." in name:
-        values = _rotate_half_order(values, raw["num_key_value_heads"])
+    if heads := interleaved_heads(name, layout, raw):
+      values = rotate_half_order(values, heads)
     return values[index]
 
   return raw, Tensors(str(path), shapes, read)
 
 
-def _config(meta: Fields, tensors: Mapping[str, Tensor]) -> tuple[dict[str, Any], Layout]:
+def config_of(meta: Fields, tensors: Mapping[str, Tensor]) -> tuple[dict[str, Any], Layout]:
   """config.json from the metadata, and how tensors are stored."""
   family = _family(meta)
   layout = LAYOUTS[family]
   c = Fields(_of_family(meta, family), meta.where)
-  key = lambda name: f"{family}.{name}"
-  hidden, heads = c.whole(key("embedding_length")), c.whole(key("attention.head_count"))
+  key = lambda name: f"{family}.{FIELDS.get(name, name)}"
+  hidden, heads = c.whole(key("hidden_size")), c.whole(key("num_attention_heads"))
   rotated = c.whole(key("rope.dimension_count"), None)
-  head_dim = c.whole(key("attention.key_length"), rotated or hidden // heads)
+  head_dim = c.whole(key("head_dim"), rotated or hidden // heads)
   for other in ("rope.dimension_count", "attention.value_length"):
     if c.whole(key(other), head_dim) != head_dim:
       raise c.refuse(key(other), f"is not supported with heads of {head_dim}")
@@ -129,13 +114,13 @@ def _config(meta: Fields, tensors: Mapping[str, Tensor]) -> tuple[dict[str, Any]
     "model_type": layout.slides if window else layout.family,
     "vocab_size": embedding.shape[0],
     "hidden_size": hidden,
-    "num_hidden_layers": c.whole(key("block_count")),
+    "num_hidden_layers": c.whole(key("num_hidden_layers")),
     "num_attention_heads": heads,
-    "num_key_value_heads": c.whole(key("attention.head_count_kv"), heads),
+    "num_key_value_heads": c.whole(key("num_key_value_heads"), heads),
     "head_dim": head_dim,
-    "intermediate_size": c.whole(key("feed_forward_length")),
-    "rms_norm_eps": c.positive(key("attention.layer_norm_rms_epsilon")),
-    "max_position_embeddings": c.whole(key("context_length")),
+    "intermediate_size": c.whole(key("intermediate_size")),
+    "rms_norm_eps": c.positive(key("rms_norm_eps")),
+    "max_position_embeddings": c.whole(key("max_position_embeddings")),
     "sliding_window": window or None,
     "tie_word_embeddings": "output.weight" not in tensors,
     "rope_parameters": _rope(c, family, head_dim, tensors.get("rope_freqs.weight")),
@@ -168,7 +153,7 @@ def _of_family(meta: Fields, family: str) -> dict[str, Any]:
     own = name in LAYOUTS[family].reads
     if name in _NEUTRAL and not own and value not in _NEUTRAL[name]:
       raise meta.refuse(key, f"is not supported, only {_NEUTRAL[name][0]!r}")
-    if not (own or name in _NEUTRAL or _READ.fullmatch(name)):
+    if not (own or name in _NEUTRAL or name in _READ):
       raise meta.refuse(key, "is not supported: it may change what the model computes")
     fields[key] = value
   return fields
@@ -176,22 +161,22 @@ def _of_family(meta: Fields, family: str) -> dict[str, Any]:
 
 def _rope(c: Fields, family: str, head_dim: int, divisors: Tensor | None) -> dict[str, Any]:
   """The table `rope_parameters`. As in llama.cpp, a factor without a type is linear scaling."""
-  at = f"{family}.rope"
-  theta = c.positive(f"{at}.freq_base", 10_000.0)
-  factor = c.positive(f"{at}.scaling.factor", None)
-  kind = c.text(f"{at}.scaling.type", "linear" if factor not in (None, 1) else "none")
+  key = lambda name: f"{family}.{FIELDS[name]}"
+  theta = c.positive(key("rope_theta"), 10_000.0)
+  factor = c.positive(key("factor"), None)
+  kind = c.text(key("rope_type"), "linear" if factor not in (None, 1) else "none")
   if divisors is not None:
     if kind != "none":
-      raise c.refuse(f"{at}.scaling.type", "is not supported beside tensor rope_freqs.weight")
+      raise c.refuse(key("rope_type"), "is not supported beside tensor rope_freqs.weight")
     return _llama3_rope(divisors, theta, head_dim, c.where)
   if kind == "none":
     return {"rope_theta": theta, "rope_type": "default"}
-  rope = {"rope_theta": theta, "rope_type": kind, "factor": c.positive(f"{at}.scaling.factor")}
+  rope = {"rope_theta": theta, "rope_type": kind, "factor": c.positive(key("factor"))}
   if kind == "yarn":
-    length = c.whole(f"{at}.scaling.original_context_length", None)
-    rope["original_max_position_embeddings"] = length
-    rope["beta_fast"] = c.positive(f"{at}.scaling.yarn_beta_fast", 32.0)
-    rope["beta_slow"] = c.positive(f"{at}.scaling.yarn_beta_slow", 1.0)
+    length = "original_max_position_embeddings"
+    rope[length] = c.whole(key(length), None)
+    rope["beta_fast"] = c.positive(key("beta_fast"), 32.0)
+    rope["beta_slow"] = c.positive(key("beta_slow"), 1.0)
   return rope
 
 
@@ -213,17 +198,6 @@ def _llama3_rope(tensor: Tensor, theta: float, head_dim: int, where: str) -> dic
   }
 
 
-def _hf_name(name: str, layout: Layout) -> str:
-  """`blk.3.attn_q.weight` -> `model.layers.3.self_attn.q_proj.weight`; others stay as they are."""
-  *module, leaf = name.split(".")
-  modules = {**_MODULES, **layout.modules}
-  if len(module) == 3 and module[0] == "blk" and module[2] in modules:
-    return f"model.layers.{module[1]}.{modules[module[2]]}.{leaf}"
-  if len(module) == 1 and module[0] in _TOP:
-    return f"{_TOP[module[0]]}.{leaf}"
-  return name
-
-
 def _apart(name: str, tensor: Tensor, modules: Mapping[str, str]) -> Iterator[tuple[str, Tensor]]:
   """Experts of a layer are one tensor, or in old files `blk.3.ffn_gate.7.weight`, one each."""
   found = re.fullmatch(r"blk\.(\d+)\.ffn_(gate_inp|gate|up|down)(_exps|\.\d+)?\.weight", name)
@@ -235,9 +209,3 @@ def _apart(name: str, tensor: Tensor, modules: Mapping[str, str]) -> Iterator[tu
   parts = tensor.parts() if which == "_exps" else {(which or "")[1:]: tensor}
   for i, part in parts.items():
     yield f"model.layers.{layer}.{module.format(i)}.weight", part
-
-
-def _rotate_half_order(rows: np.ndarray, heads: int) -> np.ndarray:
-  """From rows for rotary pairs (2i, 2i + 1), as Llama's q and k are stored, to (i, i + H/2)."""
-  pairs = rows.reshape(heads, -1, 2, *rows.shape[1:])
-  return pairs.swapaxes(1, 2).reshape(rows.shape)

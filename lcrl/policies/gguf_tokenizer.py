@@ -20,7 +20,7 @@ from tokenizers import (
 
 from lcrl.policies.gguf import metadata, open_gguf
 
-_CONTROL, _USER_DEFINED = 3, 4  # token types of the format
+NORMAL, CONTROL, USER_DEFINED, UNUSED = 1, 3, 4, 5  # token types of the format
 
 # How text is cut before merging: part of what a vocabulary was trained with, so given by name.
 # A file without a name, or with "default", is of a converter that did not know it.
@@ -31,6 +31,7 @@ _WORDS = {
   r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+",
 }
 _WORDS |= dict.fromkeys(("dbrx", "smaug-bpe"), _WORDS["llama-bpe"])
+PRE_TOKENIZERS = ("gpt-2", "smollm", *_WORDS)
 
 
 def read_gguf_tokenizer(path: Path) -> tuple[Tokenizer, dict[str, Any], dict[str, Any]]:
@@ -54,9 +55,9 @@ def read_gguf_tokenizer(path: Path) -> tuple[Tokenizer, dict[str, Any], dict[str
     raise fields.wrong("token_type", f"has {len(kinds)} entries for {len(tokens)} tokens")
   core.add_tokens(  # all at once: each call builds its index of all of them
     [
-      AddedToken(token, normalized=False, special=kind == _CONTROL)
+      AddedToken(token, normalized=False, special=kind == CONTROL)
       for token, kind in zip(tokens, kinds, strict=True)
-      if kind in (_CONTROL, _USER_DEFINED)
+      if kind in (CONTROL, USER_DEFINED)
     ]
   )
 
@@ -118,16 +119,22 @@ def _core(fields: _Fields, tokens: list[str]) -> Tokenizer:
   merges: list[Any] = [tuple(merge.split(" ")) for merge in fields.texts("merges")]
   if wrong := [merge for merge in merges if len(merge) != 2]:
     raise fields.wrong("merges", f"must hold pairs of tokens, got {' '.join(wrong[0])!r:.60}")
-  kind = fields.get("pre", str)
-  words = _pre_tokenizer(kind, fields)
+  pre = fields.get("pre", str)
+  if pre not in PRE_TOKENIZERS:
+    known = ", ".join(PRE_TOKENIZERS)
+    raise ValueError(f"{fields.path}: tokenizer.ggml.pre={pre!r} is not one of {known}.")
   try:
-    vocab = {token: i for i, token in enumerate(tokens)}
-    core = Tokenizer(models.BPE(vocab, merges, ignore_merges=kind == "llama-bpe"))
+    return byte_level(pre, {token: i for i, token in enumerate(tokens)}, merges)
   except Exception as why:  # the library raises nothing more special
     raise fields.wrong("merges", f"do not fit the tokens: {why}") from why
-  core.pre_tokenizer = words
+
+
+def byte_level(pre: str, vocab: dict[str, int], merges: list[tuple[str, str]]) -> Tokenizer:
+  """BPE of bytes, after a text is cut as the name `pre` says."""
+  core = Tokenizer(models.BPE(vocab, merges, ignore_merges=pre == "llama-bpe"))
+  core.pre_tokenizer = _pre_tokenizer(pre)
   core.decoder = decoders.ByteLevel()
-  if kind == "qwen2":
+  if pre == "qwen2":
     core.normalizer = normalizers.NFC()
   return core
 
@@ -161,15 +168,12 @@ def _core_of_scores(fields: _Fields, tokens: list[str]) -> Tokenizer:
   return core
 
 
-def _pre_tokenizer(kind: str, fields: _Fields):
+def _pre_tokenizer(kind: str):
   if kind == "gpt-2":
     return pre_tokenizers.ByteLevel(add_prefix_space=False)
   if kind == "smollm":
     digits = pre_tokenizers.Digits(individual_digits=True)
     return pre_tokenizers.Sequence([digits, pre_tokenizers.ByteLevel(add_prefix_space=False)])
-  if kind not in _WORDS:
-    known = ", ".join(["gpt-2", "smollm", *_WORDS])
-    raise ValueError(f"{fields.path}: tokenizer.ggml.pre={kind!r} is not one of {known}.")
   words = pre_tokenizers.Split(Regex(_WORDS[kind]), "isolated")
   return pre_tokenizers.Sequence(
     [words, pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)]

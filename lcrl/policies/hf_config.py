@@ -140,15 +140,20 @@ def write_config(config: Config) -> Json:
     **(_write_gemma(c) if c.family.startswith("gemma") else {}),
     **(_write_experts(c) if FAMILIES[c.family].experts else {}),
   }
+  refuse_unsaid(c, raw, f"A {c.family} folder")
+  return raw
+
+
+def refuse_unsaid(c: Config, raw: Mapping[str, Any], what: str) -> None:
+  """Raises ValueError, by its field, where config.json says another model than this one."""
   options = {name: getattr(c, name) for name in OPTIONS}
   back = read_config(raw, "config.json", **options)
   for field in dataclasses.fields(Config):
     meant, said = getattr(c, field.name), getattr(back, field.name)
     if meant != said:
       raise ValueError(
-        f"A {c.family} folder cannot hold {field.name}={meant!r}: it would read back as {said!r}."
+        f"{what} cannot hold {field.name}={meant!r}: it would read back as {said!r}."
       )
-  return raw
 
 
 def _refuse_unknown(c: Fields, family: str) -> None:

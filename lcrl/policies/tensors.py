@@ -45,12 +45,7 @@ def assemble(policy: Policy, tensors: Tensors, dtype, shardings: PyTree = None) 
   """
   tensors = one_head(tensors, policy.config.tied)
   shapes = jax.eval_shape(policy.init, jax.random.key(0))
-  leaves = stored_leaves(policy)
-  expected = {
-    name: leaf.shape(x.shape)
-    for leaf, x in zip(jax.tree.leaves(leaves), jax.tree.leaves(shapes), strict=True)
-    for name in leaf.names
-  }
+  leaves, expected = stored_leaves(policy), stored_shapes(policy)
   _check(expected, tensors)
   if shardings is None:
     _check_memory(expected, tensors, np.dtype(dtype))
@@ -62,6 +57,15 @@ def assemble(policy: Policy, tensors: Tensors, dtype, shardings: PyTree = None) 
     return jax.make_array_from_callback(shape.shape, sharding, read)
 
   return jax.tree.map(build, leaves, shapes, *([] if shardings is None else [shardings]))
+
+
+def stored_shapes(policy: Policy) -> dict[str, tuple[int, ...]]:
+  """The shape of each tensor on disk."""
+  shapes = jax.tree.leaves(jax.eval_shape(policy.init, jax.random.key(0)))
+  leaves = jax.tree.leaves(stored_leaves(policy))
+  return {
+    n: leaf.shape(x.shape) for leaf, x in zip(leaves, shapes, strict=True) for n in leaf.names
+  }
 
 
 def disassemble(policy: Policy, params: PyTree) -> Iterator[tuple[str, int, Callable]]:
