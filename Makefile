@@ -55,11 +55,12 @@ test-core-new: .venv-new/installed
 .venv-parity/installed: setup.py
 	$(PYTHON) -m venv .venv-parity
 	.venv-parity/bin/$(PIP) torch==2.13.0
-	.venv-parity/bin/$(PIP) -e '.[test]' 'transformers>=5'
+	.venv-parity/bin/$(PIP) -e '.[test]' 'transformers>=5' xllamacpp==2026.10.11549
 	touch $@
 
 test-parity: .venv-parity/installed
-	.venv-parity/bin/python -m pytest tests/parity/policies_parity.py tests/parity/peers_parity.py
+	.venv-parity/bin/python -m pytest tests/parity/policies_parity.py tests/parity/peers_parity.py \
+		tests/parity/llama_cpp_parity.py
 
 # Rewards, advantages and losses inside other libraries: equinox, Tunix, TRL, verl.
 .venv-interop/installed: setup.py
