@@ -227,6 +227,8 @@ def cheap(arguments):
   """Those that need one finished run and nothing else."""
   program, *rest = arguments
   others = ("--efforts", "--task")
-  return program in ("lcrl-compare", "lcrl-export") or (
+  if program == "lcrl-export":
+    return "--out=exported" in rest  # a GGUF file wants a tokenizer with files
+  return program == "lcrl-compare" or (
     program == "lcrl-evaluate" and not any(word.startswith(others) for word in rest)
   )
