@@ -115,7 +115,7 @@ test-faults: install
 	$(RUN) -m tests.faults
 
 notebooks: install
-	$(VENV)/bin/jupyter-execute colab/*.ipynb
+	ls colab/*.ipynb | xargs -P 2 -n 1 $(VENV)/bin/jupyter-execute
 
 # The wheel of the sdist, far from the clone, with the oldest versions that setup.py allows.
 .PHONY: test-package
