@@ -212,7 +212,7 @@ def largest_sizes(
 def replayed(rollouts: Any) -> jax.Array | None:
   """Experts that each token of rows chose when they were sampled, [B, G, T, layers, k]; None where
   rollouts do not tell."""
-  signal = getattr(rollouts, "signals", {}).get(CHOSEN)  # of the token before each token
+  signal = rollouts.signals.get(CHOSEN)  # of the token before each token
   return signal if signal is None else jnp.roll(signal, -1, axis=2).at[:, :, -1].set(-1)
 
 
@@ -236,14 +236,16 @@ def pack(
   at = jnp.where(column < used_lengths(mask)[:, None], at, room)
   branch = jnp.where(inside, 0, 1 + jnp.arange(len(tokens))[:, None] % group)
 
+  def scatter(x, empty):
+    return empty.at[at].set(x, mode="drop").reshape(sizes.rows, width, *empty.shape[1:])
+
   def put(x, empty):
     x, empty = jnp.broadcast_to(x, at.shape), jnp.broadcast_to(empty, (room,))
-    return empty.astype(jnp.int32).at[at].set(x, mode="drop").reshape(sizes.rows, width)
+    return scatter(x, empty.astype(jnp.int32))
 
-  def put_each(x):
-    empty = jnp.full((room, *x.shape[3:]), -1, x.dtype)
-    new = empty.at[at].set(x.reshape(-1, *x.shape[2:]), mode="drop")
-    return new.reshape(sizes.rows, width, *x.shape[3:])
+  if chosen is not None:
+    chosen = chosen.reshape(-1, *chosen.shape[2:])
+    chosen = scatter(chosen, jnp.full((room, *chosen.shape[2:]), -1, chosen.dtype))
 
   sampled = mask.at[:, 0].set(False).reshape(-1)  # nothing comes before the first token
   scored = jnp.nonzero(sampled, size=sizes.tokens, fill_value=at.size)[0]
@@ -258,7 +260,7 @@ def pack(
     targets=take(tokens)[None],
     kept=kept[None],
     fits=fits[None],
-    chosen=chosen if chosen is None else put_each(chosen),
+    chosen=chosen,
   )
 
 

@@ -63,10 +63,10 @@ def make_scorer(
   chunks = TILES.get(platform, {}) | chunks
   vocab_size, columns, parts = policy.config.vocab_size, 1, 1
   take_scores: Callable[..., TokenScores] = score_tokens
-  alone = lambda params, _, *rows: (policy.hidden(params, *rows), None)
-  forward = policy.hidden_and_balance
-  both = lambda params, more, *rows: forward(params, *rows, counted=more[0], chosen=more[1])
-  states_of: Callable[..., tuple] = both if BALANCE in needs else alone
+  # Of the parameters, a function that gives what only a router reads, and the rows.
+  states_of: Callable[..., tuple] = lambda params, _, *rows: (policy.hidden(params, *rows), None)
+  if BALANCE in needs:
+    states_of = lambda params, routed, *rows: policy.hidden_and_balance(params, *rows, **routed())
   local = lambda f: f
   if mesh is not None and mesh.size > 1:
     columns, parts = mesh.shape["tensor"], mesh.shape["sequence"]
@@ -94,19 +94,21 @@ def make_scorer(
     return dataclasses.replace(scores, balance=jnp.where(kept, balance, 0))
 
   def score(params, rollouts):
-    used = packing.used_lengths(rollouts.mask)[..., None]
-    index = jax.lax.broadcasted_iota(jnp.int32, rollouts.mask.shape, rollouts.mask.ndim - 1)
-    more = index < used, packing.replayed(rollouts)
-    hidden, balance = states_of(params, more, rollouts.tokens)
+    def routed():
+      used, mask = packing.used_lengths(rollouts.mask)[..., None], rollouts.mask
+      index = jax.lax.broadcasted_iota(jnp.int32, mask.shape, mask.ndim - 1)
+      return {"counted": index < used, "chosen": packing.replayed(rollouts)}
+
+    hidden, balance = states_of(params, routed, rollouts.tokens)
     after = jnp.roll(rollouts.mask, -1, axis=-1).at[..., -1].set(False)
     scores = score_hidden(params, hidden, balance, jnp.roll(rollouts.tokens, -1, axis=-1), after)
     return jax.tree.map(lambda x: jnp.roll(x, 1, axis=-1), scores)  # t scores tokens[t]
 
   def score_rows(params, rows: Packed):
     branches = rows.branches if shares_prompts(policy.config.attention) else None
-    counted = rows.segments >= 0
+    routed = lambda: {"counted": rows.segments >= 0, "chosen": rows.chosen}
     hidden, balance = states_of(
-      params, (counted, rows.chosen), rows.tokens, rows.positions, rows.segments, branches
+      params, routed, rows.tokens, rows.positions, rows.segments, branches
     )
     if mesh is None or parts == 1:
       pick = lambda x, before: x.reshape(-1, *x.shape[2:])[before[0]][None]
