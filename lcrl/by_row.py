@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from lcrl.masked import as_float, masked_mean
-from lcrl.sharding import automatic
+from lcrl.sharding import left_to_xla
 from lcrl.types import Rollouts
 
 
@@ -18,7 +18,7 @@ def unknown(rows: int) -> jax.Array:
 def of_rows(state: jax.Array, prompt_ids: jax.Array) -> jax.Array:
   """[rows] -> [B]; a prompt beyond the rows has nothing."""
   get = lambda state, ids: state.at[ids].get(mode="fill", fill_value=jnp.inf)
-  return automatic(get, prompt_ids, jnp.asarray(state), prompt_ids)
+  return left_to_xla(get, prompt_ids, jnp.asarray(state), prompt_ids)
 
 
 def of_prompts(state: jax.Array, r: Rollouts) -> jax.Array:
@@ -32,19 +32,19 @@ def put_rows(state: jax.Array, r: Rollouts, new: jax.Array) -> jax.Array:
   ids = jnp.where(jnp.any(r.valid, -1), r.prompt_ids, len(state))
   new = new.astype(state.dtype)
   put = lambda x, ids, new: x.at[ids].set(jnp.inf, mode="drop").at[ids].min(new, mode="drop")
-  return automatic(put, state, state, ids, new)
+  return left_to_xla(put, state, state, ids, new)
 
 
 def lower_rows(state: jax.Array, prompt_ids: jax.Array, new: jax.Array) -> jax.Array:
   """The state with the minimum of itself and `new` [B]."""
   lower = lambda x, ids, new: x.at[ids].min(new, mode="drop")
-  return automatic(lower, state, state, prompt_ids, new)
+  return left_to_xla(lower, state, state, prompt_ids, new)
 
 
 def add_to_rows(state: jax.Array, prompt_ids: jax.Array, new: jax.Array) -> jax.Array:
   """The state with `new` [B] added."""
   add = lambda x, ids, new: x.at[ids].add(new, mode="drop")
-  return automatic(add, state, state, prompt_ids, new)
+  return left_to_xla(add, state, state, prompt_ids, new)
 
 
 def known_rows(name: str, state: jax.Array, what: str = "length") -> dict[str, jax.Array]:

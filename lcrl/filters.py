@@ -15,7 +15,7 @@ import jax.numpy as jnp
 
 from lcrl.checks import one_or_each, same_groups, same_shape, typed
 from lcrl.masked import as_float, masked_mean, masked_quantile
-from lcrl.sharding import automatic, look_up, ranks, running_sum
+from lcrl.sharding import left_to_xla, look_up, ranks, running_sum
 from lcrl.types import Rollouts, Stage
 
 __all__ = [
@@ -196,7 +196,7 @@ def adaptive_shortest(
     index = (state.filled + running_sum(real) - 1) % window
     put = lambda ring, index, means: ring.at[index].set(means, mode="drop")
     places, means = jnp.where(real, index, window), means.astype(state.ring.dtype)
-    ring = automatic(put, state.ring, state.ring, places, means)
+    ring = left_to_xla(put, state.ring, state.ring, places, means)
     state = MeanRewards(ring, state.filled + jnp.sum(real, dtype=jnp.int32))
     return lowest(r.lengths, r.valid, count), state
 

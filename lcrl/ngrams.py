@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from lcrl.checks import same_shape
-from lcrl.sharding import automatic
+from lcrl.sharding import left_to_xla
 
 __all__ = [
   "repeated_starts",
@@ -34,7 +34,7 @@ def repeated_starts(tokens: jax.Array, mask: jax.Array, *, ngram: int) -> jax.Ar
   starts_of_row = functools.partial(_repeated_starts, ngram=ngram)
   for _ in range(tokens.ndim - 1):
     starts_of_row = jax.vmap(starts_of_row)
-  return automatic(starts_of_row, mask, tokens, mask)
+  return left_to_xla(starts_of_row, mask, tokens, mask)
 
 
 def _repeated_starts(tokens, mask, ngram):
@@ -67,7 +67,7 @@ def whole_starts(mask, ngram):
     ends = jnp.pad(mask, [(0, 0)] * (mask.ndim - 1) + [(0, ngram - 1)])
     return jnp.all(jnp.stack([ends[..., i : i + mask.shape[-1]] for i in range(ngram)]), 0)
 
-  return automatic(starts, mask, mask)
+  return left_to_xla(starts, mask, mask)
 
 
 def covered(starts, ngram):
@@ -78,4 +78,4 @@ def covered(starts, ngram):
     before = jnp.pad(reached, [(0, 0)] * (starts.ndim - 1) + [(ngram, 0)])
     return reached > before[..., : starts.shape[-1]]
 
-  return automatic(tokens, starts, starts)
+  return left_to_xla(tokens, starts, starts)

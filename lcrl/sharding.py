@@ -15,7 +15,7 @@ import jax.numpy as jnp
 T = TypeVar("T")
 
 
-def automatic(f: Callable[..., T], like: Any, *arrays: Any) -> T:
+def left_to_xla(f: Callable[..., T], like: Any, *arrays: Any) -> T:
   """f(*arrays), which XLA splits over devices by itself; results are cut as `like` is.
 
   `f` reads no other arrays. `like` has the shape of the results, or of their first axes.
@@ -35,29 +35,29 @@ def ranks(x: jax.Array) -> jax.Array:
   >>> print(ranks(jnp.array([0.5, 0.1, 0.5])))
   [1 0 2]
   """
-  return automatic(lambda x: jnp.argsort(jnp.argsort(x, -1, stable=True), -1), x, x)
+  return left_to_xla(lambda x: jnp.argsort(jnp.argsort(x, -1, stable=True), -1), x, x)
 
 
 def ordered(x: jax.Array) -> jax.Array:
   """The last axis in ascending order."""
-  return automatic(lambda x: jnp.sort(x, -1), x, x)
+  return left_to_xla(lambda x: jnp.sort(x, -1), x, x)
 
 
 def running_sum(x: jax.Array) -> jax.Array:
   """The sum up to each place of the last axis, itself included."""
-  return automatic(lambda x: jnp.cumsum(x, -1), x, x)
+  return left_to_xla(lambda x: jnp.cumsum(x, -1), x, x)
 
 
 def running_product(x: jax.Array) -> jax.Array:
   """The product up to each place of the last axis, itself included."""
-  return automatic(lambda x: jnp.cumprod(x, -1), x, x)
+  return left_to_xla(lambda x: jnp.cumprod(x, -1), x, x)
 
 
 def along(x: jax.Array, places: jax.Array) -> jax.Array:
   """The values at these places of the last axis. [..., N], [..., M] -> [..., M]."""
-  return automatic(lambda x, places: jnp.take_along_axis(x, places, -1), places, x, places)
+  return left_to_xla(lambda x, places: jnp.take_along_axis(x, places, -1), places, x, places)
 
 
 def look_up(table: jax.Array, index: jax.Array | int) -> jax.Array:
   """table[index]. [N], [...] -> [...]."""
-  return automatic(lambda table, index: table[index], index, table, index)
+  return left_to_xla(lambda table, index: table[index], index, table, index)

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from lcrl.advantages.group import group_normalized_advantage
 from lcrl.checks import same_groups
 from lcrl.masked import as_float, masked_mean, masked_quantile, masked_std
-from lcrl.sharding import automatic
+from lcrl.sharding import left_to_xla
 from lcrl.types import Rollouts, Stage
 
 __all__ = [
@@ -50,7 +50,7 @@ def budget_subgroup_advantage(
   [[ 0.726 -1.414]]
   """
   same_groups(rewards=rewards, budgets=budgets, keep=keep)
-  subgroup = automatic(_same_budget_mean, keep, rewards, budgets, keep)
+  subgroup = left_to_xla(_same_budget_mean, keep, rewards, budgets, keep)
   best = beta * jnp.cos(pi * as_float(budgets) / (2 * max_length))
   inter = group_normalized_advantage(rewards, keep, eps=eps, lone_raw=False)
   return jnp.where(keep, inter + intra_weight * (subgroup - best), 0.0)

@@ -11,7 +11,7 @@ from lcrl.advantages.group import group_centered
 from lcrl.checks import same_shape, typed
 from lcrl.masked import as_float
 from lcrl.ngrams import covered, repeated_starts
-from lcrl.sharding import automatic
+from lcrl.sharding import left_to_xla
 from lcrl.types import Rollouts, Stage
 
 __all__ = [
@@ -37,7 +37,7 @@ def _discounted_sum(rewards: jax.Array, discount: float) -> jax.Array:
     _, sums = jax.lax.scan(step, jnp.zeros_like(time_first[0]), time_first, reverse=True)
     return jnp.moveaxis(sums, 0, -1)
 
-  return automatic(run, rewards, rewards)
+  return left_to_xla(run, rewards, rewards)
 
 
 def multi_discount_return(
@@ -77,7 +77,7 @@ def generalized_advantage(
   rewards = jnp.where(mask, as_float(rewards), 0.0)
   values = jnp.where(mask, as_float(values), 0.0)
   following_of = lambda x: jnp.concatenate([x[..., 1:], jnp.zeros_like(x[..., :1])], -1)
-  following = automatic(following_of, values, values)
+  following = left_to_xla(following_of, values, values)
   errors = rewards + gamma * following - values
   return jnp.where(mask, _discounted_sum(errors, gamma * lam), 0.0)
 
@@ -110,7 +110,7 @@ def dense_repetition_reward(
     previous = jnp.pad(last, pad, constant_values=-ngram - 1)[..., :-1]
     return starts & (index - previous > ngram)
 
-  starts = automatic(first, starts, starts) if first_only else starts
+  starts = left_to_xla(first, starts, starts) if first_only else starts
   return as_float(jnp.where(covered(starts, ngram), penalty, 0.0))
 
 

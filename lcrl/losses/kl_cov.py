@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from lcrl.checks import same_shape
 from lcrl.losses.kl import log_ratio, token_advantages
 from lcrl.masked import as_float, finite_exp, masked_mean
-from lcrl.sharding import automatic, ranks
+from lcrl.sharding import left_to_xla, ranks
 from lcrl.types import Stage
 
 __all__ = ["high_covariance", "kl_cov", "kl_cov_loss"]
@@ -31,7 +31,7 @@ def high_covariance(
   same_shape(log_probs=log_probs, advantages=advantages, mask=mask)
   centred = lambda x: as_float(x) - masked_mean(x, mask)
   cov = jnp.where(mask, centred(advantages) * centred(log_probs), -jnp.inf)
-  rank = automatic(lambda x: ranks(-x.reshape(-1)).reshape(x.shape), cov, cov)
+  rank = left_to_xla(lambda x: ranks(-x.reshape(-1)).reshape(x.shape), cov, cov)
   # The slack keeps a whole number of tokens, 2 of 1000, from becoming 1 by rounding.
   count = jnp.floor(as_float(jnp.sum(mask)) * share * (1 + 1e-6))
   return mask & (rank < jnp.maximum(count, 1))

@@ -12,7 +12,7 @@ from jax.sharding import PartitionSpec as P
 
 from lcrl.checks import typed
 from lcrl.losses import tiles
-from lcrl.sharding import automatic
+from lcrl.sharding import left_to_xla
 from lcrl.types import TokenScores
 
 __all__ = ["score_tokens", "score_tokens_sharded"]
@@ -162,7 +162,7 @@ def _checked(
     )
   rows = targets.shape[0] if targets.ndim > 1 else rows
   score = functools.partial(_by_rows, settings, rows)
-  return automatic(score, targets, hidden, head, targets, mask)
+  return left_to_xla(score, targets, hidden, head, targets, mask)
 
 
 def _by_rows(settings: tiles.Settings, rows: int, hidden, head, targets, mask) -> TokenScores:

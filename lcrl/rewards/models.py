@@ -16,7 +16,7 @@ from lcrl.checks import per_row, same_groups, same_shape
 from lcrl.masked import as_float, masked_mean, masked_sum
 from lcrl.preferences import group_preferences
 from lcrl.rewards.base import correctness, shaped
-from lcrl.sharding import automatic
+from lcrl.sharding import left_to_xla
 from lcrl.types import Rollouts, Stage
 
 __all__ = [
@@ -99,7 +99,7 @@ def win_rate_reward(
   same_groups(rewards=rewards, valid=valid)
   per_row(dict(preferences=preferences), rewards=rewards)
   beside = lambda valid: jnp.broadcast_to(valid[..., None, :], preferences.shape)
-  others = automatic(beside, preferences, valid)
+  others = left_to_xla(beside, preferences, valid)
   return as_float(rewards) + weight * masked_mean(preferences, others, -1)
 
 

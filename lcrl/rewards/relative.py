@@ -11,7 +11,7 @@ from lcrl.checks import same_groups
 from lcrl.masked import as_float, masked_mean, masked_var, standardize
 from lcrl.rewards.base import shaped
 from lcrl.rewards.group import mean_right
-from lcrl.sharding import automatic
+from lcrl.sharding import left_to_xla
 from lcrl.types import Stage
 
 __all__ = [
@@ -165,7 +165,7 @@ def grpo_lead_reward(
   if spare_up_to:
     three = lambda x: jnp.sum(jnp.sort(x, -1)[..., :3], -1, keepdims=True)
     counted = jnp.where(valid, as_float(lengths), jnp.inf)
-    shortest = automatic(three, jnp.any(valid, -1, keepdims=True), counted)
+    shortest = left_to_xla(three, jnp.any(valid, -1, keepdims=True), counted)
     few = valid.shape[-1] < 3  # as good as infinite ones, in the code
     spared = shortest / 3 <= (-1.0 if few else spare_up_to)
     factor = jnp.where(spared, 1.0, factor)

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from lcrl.checks import same_groups
 from lcrl.masked import as_float
 from lcrl.rewards.base import shaped
-from lcrl.sharding import automatic
+from lcrl.sharding import left_to_xla
 from lcrl.types import Rollouts, Stage
 
 __all__ = ["serial_decay", "serial_decay_reward"]
@@ -39,7 +39,7 @@ def serial_decay_reward(
   """
   same_groups(rewards=rewards, correct=correct, exit_at=exit_at, valid=valid)
   right = correct.astype(bool) & valid
-  earlier = automatic(_right_before, right, right, exit_at)
+  earlier = left_to_xla(_right_before, right, right, exit_at)
   return jnp.where(right, as_float(rewards) * decay ** as_float(earlier), 0.0)
 
 

@@ -12,6 +12,7 @@ from lcrl.policies.cache import read_lengths
 from lcrl.policies.decoding import KERNELS
 from lcrl.sampling import triton_draw
 from lcrl.sampling.controls import Asked, Control, plain, sparing
+from lcrl.sharding import ranks
 
 PyTree = Any
 SHORTEST = 64  # the shortest cache of responses
@@ -150,7 +151,7 @@ def plan(
     keys=keys,
     temperature=jnp.broadcast_to(jnp.asarray(temperature, jnp.float32), (rows,)),
     control=state,
-    order=jnp.argsort(jnp.argsort(-longest)).astype(jnp.int32),
+    order=ranks(-longest).astype(jnp.int32),
   )
   size, refill = rows, 0
   if slots is not None:

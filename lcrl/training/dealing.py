@@ -16,6 +16,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from lcrl.sharding import ranks
 from lcrl.training.packing import UNIT, Sizes, first_fit, shared_lengths, used_lengths
 
 
@@ -82,8 +83,7 @@ def deal(
       alone = first_fit(used.reshape(-1, 1), jnp.zeros_like(used.reshape(-1)), width)
       place = jax.tree.map(lambda x: x.reshape(used.shape), alone)
     longest = jnp.zeros(count, jnp.int32).at[place.row].max(used)
-    rank = jnp.argsort(jnp.argsort(-longest, stable=True))
-    row, device = jnp.divmod(rank[place.row], shards)
+    row, device = jnp.divmod(ranks(-longest)[place.row], shards)
     dealt = jnp.stack(Dealt(device, row, *place[1:]), axis=-1)
     piece = row // rows
     loads = jnp.zeros((shards, -(-count // rows)), jnp.int32).at[device, piece].add(scored)

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 
 from lcrl.checks import per_row, same_pairs, same_shape, typed
 from lcrl.masked import AxisName, as_float, total
-from lcrl.sharding import automatic, ranks, running_sum
+from lcrl.sharding import left_to_xla, ranks, running_sum
 
 __all__ = [
   "batch_mean_weights",
@@ -158,7 +158,7 @@ def sampled_weights(keys: Array, mask: Array, other_mask: Array) -> Array:
   per_row(dict(mask=mask), keys=keys)
   draw = lambda key: jax.random.uniform(key, mask.shape[-1:])
   noise_of = lambda keys: jax.vmap(draw)(keys.reshape(-1)).reshape(mask.shape)
-  noise = automatic(noise_of, mask, keys)
+  noise = left_to_xla(noise_of, mask, keys)
   rank = ranks(jnp.where(mask, noise, jnp.inf))
   return as_float(mask & (rank < _lengths(other_mask)))
 
