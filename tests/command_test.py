@@ -186,11 +186,12 @@ def test_every_command_has_a_script():
 
 
 def test_a_script_runs_its_command(tmp_path):
-  program = "import sys; sys.argv[0] = '/bin/lcrl-launch-slurm'; from lcrl.commands import scripts"
+  program = "import sys; sys.argv[0] = '/bin/lcrl-train'; from lcrl.commands import scripts"
   command = [sys.executable, "-c", f"{program}; scripts.run()", "--help"]
   environment = {**os.environ, "PYTHONPATH": str(ROOT)}
   done = subprocess.run(
     command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=120
   )
-  assert done.stdout.startswith("Writes a script for SLURM"), done.stderr
-  assert "--partition" in done.stdout
+  assert done.stdout.startswith("Trains the run of a config"), done.stderr
+  own = done.stdout.partition("\nflags:\n")[2]
+  assert all(f"--{flag}" in own for flag in ("config:", "workdir:", "[no]traceback:"))

@@ -16,10 +16,10 @@ from pathlib import Path
 
 from absl import flags
 
-from lcrl.commands import command
+from lcrl.commands import command, writing
 from lcrl.data import queries, readers
 from lcrl.evaluation.progress import to_stderr
-from lcrl.rollouts.writer import Write, open_writer
+from lcrl.rollouts.writer import Write
 
 FLAGS = flags.FLAGS
 
@@ -56,13 +56,7 @@ def main(_) -> None:
   if FLAGS.request is not None:
     request = Path(FLAGS.request).read_text(encoding="utf-8")
   texts = read_texts(FLAGS.rows, FLAGS.field)
-  write = open_writer(
-    FLAGS.model,
-    max_tokens=FLAGS.max_tokens,
-    max_prompt_tokens=FLAGS.max_prompt_tokens,
-    temperature=FLAGS.temperature,
-    batch=FLAGS.batch,
-  )
+  write = writing.writer()
   limit = FLAGS.max_characters
   counts = run(texts, write, Path(FLAGS.out), request=request, max_characters=limit)
   said = ", ".join(f"{count} {name}" for name, count in counts.items() if name != "kept")
@@ -70,14 +64,10 @@ def main(_) -> None:
 
 
 if __name__ == "__main__":
-  flags.DEFINE_string("model", None, "Folder of the model, or a GGUF file.", required=True)
+  writing.define(max_tokens=128, max_prompt_tokens=8192, temperature=0.0)
   flags.DEFINE_string("rows", None, "File of rows with users' texts.", required=True)
   flags.DEFINE_string("field", "text", "The column of the texts.")
   flags.DEFINE_string("out", None, "File of JSON lines that is written.", required=True)
   flags.DEFINE_string("request", None, "File with the request; None: the one built in.")
   flags.DEFINE_integer("max_characters", 16384, "Longer texts are skipped.")
-  flags.DEFINE_integer("max_tokens", 128, "Tokens of a query, at most.")
-  flags.DEFINE_integer("max_prompt_tokens", 8192, "Tokens of a request, at most.")
-  flags.DEFINE_float("temperature", 0.0, "0: the most likely token.")
-  flags.DEFINE_integer("batch", 16, "Texts that are asked about at a time.")
   command.run(main, "queries")

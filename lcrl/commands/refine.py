@@ -18,11 +18,11 @@ from typing import Any
 
 from absl import flags
 
-from lcrl.commands import command
+from lcrl.commands import command, writing
 from lcrl.data import readers, refined
 from lcrl.evaluation.progress import to_stderr
 from lcrl.registry import resolve
-from lcrl.rollouts.writer import Write, open_writer
+from lcrl.rollouts.writer import Write
 from lcrl.tasks import extract as extractors
 from lcrl.tasks import scorers
 from lcrl.tasks.task import BadFormat
@@ -72,27 +72,17 @@ def run(
 
 def main(_) -> None:
   rows = [row for _, row in readers.jsonl(FLAGS.answers)]
-  write = open_writer(
-    FLAGS.model,
-    max_tokens=FLAGS.max_tokens,
-    max_prompt_tokens=FLAGS.max_prompt_tokens,
-    temperature=FLAGS.temperature,
-    batch=FLAGS.batch,
-  )
+  write = writing.writer()
   score = scorer(FLAGS.verifier, FLAGS.extract)
   count = run(rows, write, score, Path(FLAGS.out), instruction=FLAGS.instruction)
   to_stderr(f"{count} pairs of {len(rows)} answers in {FLAGS.out}.")
 
 
 if __name__ == "__main__":
-  flags.DEFINE_string("model", None, "Folder of the model, or a GGUF file.", required=True)
+  writing.define(max_tokens=4096, max_prompt_tokens=6144, temperature=1.0)
   flags.DEFINE_string("answers", None, "answers.jsonl of an evaluation.", required=True)
   flags.DEFINE_string("out", None, "File of JSON lines that is written.", required=True)
   flags.DEFINE_string("instruction", refined.INSTRUCTION, "The request to refine.")
   flags.DEFINE_string("verifier", "math", "A name in lcrl.tasks.scorers.")
   flags.DEFINE_string("extract", "boxed", "A name in lcrl.tasks.extract.")
-  flags.DEFINE_integer("max_tokens", 4096, "Tokens of an answer, at most.")
-  flags.DEFINE_integer("max_prompt_tokens", 6144, "Tokens of prompt, answer and request, at most.")
-  flags.DEFINE_float("temperature", 1.0, "0: the most likely token.")
-  flags.DEFINE_integer("batch", 16, "Answers that are refined at a time.")
   command.run(main, "refine")

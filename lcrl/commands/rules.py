@@ -18,11 +18,11 @@ from typing import Any
 import numpy as np
 from absl import flags
 
-from lcrl.commands import command
+from lcrl.commands import command, writing
 from lcrl.data import readers, rules
 from lcrl.data.layouts import Pair, UnpairedTurns, read_pair
 from lcrl.evaluation.progress import to_stderr
-from lcrl.rollouts.writer import Write, open_writer
+from lcrl.rollouts.writer import Write
 
 FLAGS = flags.FLAGS
 
@@ -70,28 +70,17 @@ def run(
 
 
 def main(_) -> None:
-  write = open_writer(
-    FLAGS.model,
-    max_tokens=FLAGS.max_tokens,
-    max_prompt_tokens=FLAGS.max_prompt_tokens,
-    temperature=FLAGS.temperature,
-    batch=FLAGS.batch,
-    seed=FLAGS.seed,
-  )
+  write = writing.writer(seed=FLAGS.seed)
   pairs = lambda: read_pairs(FLAGS.rows, FLAGS.pairs, FLAGS.seed)
   found = run(Path(FLAGS.out), pairs, write, most=FLAGS.most, seed=FLAGS.seed)
   print("\n".join(found))
 
 
 if __name__ == "__main__":
-  flags.DEFINE_string("model", None, "Folder of the model, or a GGUF file.", required=True)
+  writing.define(max_tokens=2048, max_prompt_tokens=6144, temperature=0.0)
   flags.DEFINE_string("rows", None, "File of preference pairs.", required=True)
   flags.DEFINE_string("out", None, "Folder of the results.", required=True)
   flags.DEFINE_integer("pairs", 256, "Pairs that are explained.")
   flags.DEFINE_integer("most", 20, "Rules, at most.")
-  flags.DEFINE_integer("max_tokens", 2048, "Tokens of an answer, at most.")
-  flags.DEFINE_integer("max_prompt_tokens", 6144, "Tokens of a request, at most.")
-  flags.DEFINE_float("temperature", 0.0, "0: the most likely token.")
-  flags.DEFINE_integer("batch", 16, "Requests that are answered at a time.")
   flags.DEFINE_integer("seed", 0, "Seed of the choice of pairs, of their order and of sampling.")
   command.run(main, "rules")

@@ -17,11 +17,11 @@ from pathlib import Path
 
 from absl import flags
 
-from lcrl.commands import command
+from lcrl.commands import command, writing
 from lcrl.data import judged, readers
 from lcrl.data.layouts import read_answer
 from lcrl.evaluation.progress import to_stderr
-from lcrl.rollouts.writer import Write, open_writer
+from lcrl.rollouts.writer import Write
 from lcrl.tasks.task import Messages
 
 FLAGS = flags.FLAGS
@@ -60,22 +60,14 @@ def main(_) -> None:
   if FLAGS.question is not None:
     question = Path(FLAGS.question).read_text(encoding="utf-8")
   answers = read_answers(FLAGS.rows)
-  write = open_writer(
-    FLAGS.model,
-    max_tokens=FLAGS.max_tokens,
-    max_prompt_tokens=FLAGS.max_prompt_tokens,
-    batch=FLAGS.batch,
-  )
+  write = writing.writer()
   kept, lost = score(answers, write, Path(FLAGS.out), question=question)
   to_stderr(f"{kept} scores in {FLAGS.out}; {lost} replies held no number in the range.")
 
 
 if __name__ == "__main__":
-  flags.DEFINE_string("model", None, "Folder of the model, or a GGUF file.", required=True)
+  writing.define(max_tokens=16, max_prompt_tokens=8192)
   flags.DEFINE_string("rows", None, "File of prompts and answers.", required=True)
   flags.DEFINE_string("out", None, "File of JSON lines that is written.", required=True)
   flags.DEFINE_string("question", None, "File with the request; None: conciseness.")
-  flags.DEFINE_integer("max_tokens", 16, "Tokens of a reply, at most.")
-  flags.DEFINE_integer("max_prompt_tokens", 8192, "Tokens of a request, at most.")
-  flags.DEFINE_integer("batch", 16, "Requests that are answered at a time.")
   command.run(main, "score")
