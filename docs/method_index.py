@@ -68,7 +68,7 @@ def page(out: Path) -> str:
   """The Markdown of the page; configs are copied to `out`."""
   for path in {f"configs/{variant.stem}.py" for variant in configs.variants().values()}:
     pages.copied(path, out)
-  measured = methods._measured()
+  measured = methods.on_testbed()
   rows = [*(_row(method, measured) for method in methods.methods()), *_on_pairs()]
   tiers = "; ".join(
     f"**{name}** {text[0].lower()}{text[1:].split('.')[0]}" for name, text in methods.TIERS.items()
@@ -97,7 +97,7 @@ def _row(method: methods.Method, measured: Mapping[str, str]) -> tuple[str, ...]
 def _on_pairs() -> Iterator[tuple[str, ...]]:
   """A row for each config with a source that is no run of RL."""
   for variant in configs.variants().values():
-    doc, config = methods._labelled(variant), variant.config()
+    doc, config = methods.labelled(variant), variant.config()
     if "Tier" in doc or "Source" not in doc:
       continue
     name, _, idea = doc["title"].partition(": ")

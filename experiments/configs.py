@@ -12,7 +12,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, NamedTuple
 
-from lcrl.commands.pages import page, points
+from lcrl.commands.config_text import page
+from lcrl.commands.sweep import points
 
 ROOT = Path(__file__).parent.parent
 GOLDEN = ROOT / "tests" / "golden" / "configs"

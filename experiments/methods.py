@@ -84,7 +84,7 @@ class Method:
 
 def methods() -> list[Method]:
   """The methods with a config and the tools, by tier and name."""
-  docs = {name: _labelled(one) for name, one in configs.variants().items()}
+  docs = {name: labelled(one) for name, one in configs.variants().items()}
   docs = {name: doc for name, doc in docs.items() if "Tier" in doc}
   named = {name: dict(_named(configs.variants()[name].config())) for name in docs}
   uses = Counter(function for functions in named.values() for function in functions)
@@ -112,7 +112,7 @@ def _tool(key: str) -> Method:
   return Method(key, name, idea, "C", source, functions, "none")
 
 
-def _labelled(variant: configs.Variant) -> dict[str, str]:
+def labelled(variant: configs.Variant) -> dict[str, str]:
   """The docstring's first line, or the variant's, as "title", and its lines "Label  text" with
   their indented continuation lines."""
   title, _, rest = (variant.module.__doc__ or "").partition("\n\n")
@@ -144,7 +144,7 @@ def _importable(function: Callable, home: str = "") -> str:
   return f"{path}.{name}".removeprefix("lcrl.")
 
 
-def _measured() -> dict[str, str]:
+def on_testbed() -> dict[str, str]:
   """Method -> accuracy and tokens on the testbed from the good and the weak start, at the best
   coefficient; empty if the study has no results."""
   from experiments.studies.testbed import report
@@ -167,7 +167,7 @@ def _measured() -> dict[str, str]:
 
 def page() -> str:
   """All of METHODS.md."""
-  rows, measured = methods(), _measured()
+  rows, measured = methods(), on_testbed()
   parts = [HEAD]
   for tier, meaning in TIERS.items():
     cells = [

@@ -5,12 +5,10 @@ from __future__ import annotations
 import argparse
 import inspect
 from collections.abc import Sequence
-from pathlib import Path
 
 import lcrl
 from lcrl import recipes, registry
-
-SHIPPED = Path(__file__).parent / "shipped" / "METHODS.md"  # in a wheel
+from lcrl.commands import SHIPPED
 
 
 def methods() -> str:
@@ -21,7 +19,8 @@ def methods() -> str:
   try:
     from experiments.methods import summary
   except ImportError:
-    return SHIPPED.read_text(encoding="utf-8") if SHIPPED.is_file() else stages()
+    page = SHIPPED / "METHODS.md"
+    return page.read_text(encoding="utf-8") if page.is_file() else stages()
   return summary()
 
 

@@ -25,8 +25,10 @@ from typing import Any
 from absl import app, flags
 from absl import logging as absl_logging
 
+from lcrl.commands import SHIPPED
+
 FLAGS = flags.FLAGS
-SHIPPED = Path(__file__).parents[1] / "shipped"  # in a wheel: setup.py puts the configs there
+flags.disclaim_key_flags()  # --help lists --config among the flags of a command
 OVERRIDE = re.compile(r"--?config\.([^=]+)(?:=(.*))?$", re.DOTALL)
 
 
@@ -164,7 +166,7 @@ def load(argument: str) -> tuple[ModuleType, str]:
   path, _, mode = argument.partition(":")
   file = find(argument)
   if (file.parent / "__init__.py").is_file():  # a config imports others of its package
-    sys.path.insert(0, str(file.parent.parent.resolve()))
+    sys.path[:0] = {str(file.parent.parent.resolve())} - {*sys.path[:1]}
   if SHIPPED.is_dir() and str(SHIPPED) not in sys.path:
     sys.path.append(str(SHIPPED))
   spec = importlib.util.spec_from_file_location(file.stem, file)

@@ -8,6 +8,7 @@ import re
 import shlex
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import jax
@@ -15,7 +16,6 @@ import numpy as np
 
 from lcrl.commands import command
 from lcrl.commands.modes import variant_of
-from lcrl.commands.pages import points
 from lcrl.evaluation import read_json
 from lcrl.evaluation.progress import to_stderr
 from lcrl.training import kinds
@@ -23,6 +23,16 @@ from lcrl.training.remote import AnyPath, opened
 from lcrl.training.workdir import read_config
 
 Train = Callable[..., dict[str, Any]]  # `lcrl.training.loop.train`
+
+
+def points(module: ModuleType, variant: str) -> list[dict[str, Any]]:
+  """The settings that a config's `sweep` declares: field -> value."""
+  settings: list[dict[str, Any]] = []
+  if hasattr(module, "VARIANTS"):
+    module.sweep(settings.append, variant)
+  elif hasattr(module, "sweep"):
+    module.sweep(settings.append)
+  return settings
 
 
 def settings(experiment: command.Experiment) -> dict[str, command.Experiment]:

@@ -29,14 +29,14 @@ from typing import Any
 import jax
 from absl import flags
 
-from lcrl.commands import command, pages
+from lcrl.commands import command, config_text
 
 FLAGS = flags.FLAGS
 
 
 def main(_) -> None:
   if FLAGS.print_config:
-    print("\n".join(pages.page(checked(FLAGS.config.to_dict()))))
+    print("\n".join(config_text.page(checked(FLAGS.config.to_dict()))))
     return
   if FLAGS.workdir is None:
     raise ValueError("--workdir must name the folder of the run.")

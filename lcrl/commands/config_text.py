@@ -1,9 +1,8 @@
-"""A config as lines of text, and the settings that its sweep declares."""
+"""A config as lines of text."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from types import ModuleType
 from typing import Any
 
 ORDER = (
@@ -58,13 +57,3 @@ def _fields(name: str, value: Any) -> Iterator[tuple[str, Any]]:
       yield from _fields(f"{name}[{i}]", part)
   else:
     yield name, value
-
-
-def points(module: ModuleType, variant: str) -> list[dict[str, Any]]:
-  """The settings that a config's `sweep` declares: field -> value."""
-  settings: list[dict[str, Any]] = []
-  if hasattr(module, "VARIANTS"):
-    module.sweep(settings.append, variant)
-  elif hasattr(module, "sweep"):
-    module.sweep(settings.append)
-  return settings
