@@ -101,27 +101,34 @@ def recipe(c: Coefficients) -> Recipe[Stage]:
   )
 
 
-def _teacher(sizes: Sizes) -> optax.GradientTransformation:
-  return optimizers.adamw(
-    learning_rate=4e-3, warmup_steps=sizes.imitation // 15, decay_steps=sizes.imitation
-  )
+def teacher(steps: int) -> optax.GradientTransformation:
+  """The optimizer of so many steps of imitation."""
+  return optimizers.adamw(learning_rate=4e-3, warmup_steps=steps // 15, decay_steps=steps)
 
 
 @partial(jax.jit, static_argnames="sizes")
 def _imitate(carry, keys, sizes: Sizes):
-  return testbed.imitate(
-    POLICY, _teacher(sizes), carry, keys, sums=SUMS, batch=sizes.batch, **WORKING
-  )
+  by = teacher(sizes.imitation)
+  return testbed.imitate(POLICY, by, carry, keys, sums=SUMS, batch=sizes.batch, **WORKING)
 
 
 def imitate(seed: int, sizes: Sizes) -> PyTree:
   """The params from which the training on each reward starts."""
+  course = partial(_imitate, sizes=sizes)
+  return imitated(POLICY, course, seed, steps=sizes.imitation, of=sizes.parts)
+
+
+def imitated(
+  policy: policies.Policy, course: Callable, seed: int, *, steps: int, of: int
+) -> PyTree:
+  """The params after `steps` of a `course`, jitted steps of `testbed.imitate` by `teacher(steps)`,
+  in `of` parts."""
   init_key, key = jax.random.split(jax.random.key(seed))
-  params = POLICY.init(init_key)
-  carry = params, _teacher(sizes).init(params)
-  with progress(f"seed {seed}, imitation", sizes.imitation) as advance:
-    for keys in parts(jax.random.split(key, sizes.imitation), of=sizes.parts):
-      carry, loss = _imitate(carry, keys, sizes)
+  params = policy.init(init_key)
+  carry = params, teacher(steps).init(params)
+  with progress(f"seed {seed}, imitation", steps) as advance:
+    for keys in parts(jax.random.split(key, steps), of=of):
+      carry, loss = course(carry, keys)
       advance(len(keys), f"loss {loss[-1]:.3f}")
   return carry[0]
 

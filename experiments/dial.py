@@ -18,12 +18,11 @@ import jax
 from absl import flags
 
 from experiments import testbed
-from experiments.demo import parts, progress
+from experiments.demo import imitated, teacher
 from lcrl import policies
 from lcrl.commands import command
 from lcrl.commands.train import keep_programs
 from lcrl.tasks.sums import Sums
-from lcrl.training import optimizers
 from lcrl.training.loop import train
 from lcrl.types import PyTree
 
@@ -39,17 +38,10 @@ POLICY = policies.make(policies.tiny(vocab_size=SUMS.vocab_size))
 
 def imitate(seed: int, *, steps: int, batch: int = 64) -> PyTree:
   """The params from which the training starts."""
-  teacher = optimizers.adamw(learning_rate=4e-3, warmup_steps=steps // 15, decay_steps=steps)
   ways: Any = dict(recheck=RECHECK, sizes=SIZES, levels=LEVELS)
-  course = jax.jit(partial(testbed.imitate, POLICY, teacher, sums=SUMS, batch=batch, **ways))
-  init_key, key = jax.random.split(jax.random.key(seed))
-  params = POLICY.init(init_key)
-  carry = params, teacher.init(params)
-  with progress(f"seed {seed}, imitation", steps) as advance:
-    for keys in parts(jax.random.split(key, steps), of=10):
-      carry, loss = course(carry, keys)
-      advance(len(keys), f"loss {loss[-1]:.3f}")
-  return carry[0]
+  by = teacher(steps)
+  course = jax.jit(partial(testbed.imitate, POLICY, by, sums=SUMS, batch=batch, **ways))
+  return imitated(POLICY, course, seed, steps=steps, of=10)
 
 
 def dial(workdir: Path, *, seed: int, steps: int, config: dict) -> dict:
