@@ -7,6 +7,7 @@ import pytest
 from jax.sharding import AbstractMesh
 
 from lcrl.commands import fit as command
+from lcrl.commands.command import Experiment
 from lcrl.mesh import AXES
 from lcrl.policies.experts import CHOSEN
 from lcrl.policies.shapes import FOLDERS, SHAPES
@@ -186,3 +187,11 @@ def test_replayed_experts_are_counted():
     assert (CHOSEN in signals) == replay
   chosen = signals[CHOSEN]
   assert rows[True] - rows[False] == chosen.size * chosen.dtype.itemsize / 8
+
+
+@pytest.mark.parametrize("mode, topology", [("", "t4:1"), (":tpu", "v5e:1x1")])
+def test_the_config_for_colab_fits_there(mode, topology):
+  """README says so."""
+  config = Experiment(f"configs/colab.py{mode}").to_dict()
+  found = command.calculated(config, topology, SHAPES["qwen2.5-0.5b"])
+  assert found["fits"]

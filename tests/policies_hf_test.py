@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -12,8 +13,10 @@ from jax.sharding import NamedSharding, PartitionSpec
 from safetensors.numpy import load_file, save_file
 
 from lcrl import policies
+from lcrl.mesh import make_mesh
 from lcrl.policies import sources
 from lcrl.policies.hf_config import read_config, write_config
+from lcrl.training.progress import introduce
 from tests.helpers.models import MODELS, _copy, _load
 
 NAMES = sorted(folder.name for folder in MODELS.iterdir())
@@ -232,6 +235,28 @@ def test_a_full_disk_while_saving_loses_nothing(tmp_path, monkeypatch):
     policies.save(tmp_path / "model", policy, jax.tree.map(jnp.zeros_like, params))
   jax.tree.map(np.testing.assert_array_equal, _tensors(tmp_path / "model"), before)
   assert [p.name for p in tmp_path.iterdir()] == ["model"]
+
+
+def test_fields_that_say_what_is_so_anyway_are_read():
+  """As Qwen3-Coder-30B-A3B-Instruct has them."""
+  raw = json.loads((MODELS / "qwen3_moe" / "config.json").read_text())
+  more = {"qkv_bias": False, "use_qk_norm": True, "shared_expert_intermediate_size": 0}
+  assert read_config(raw | more, "") == read_config(raw, "")
+
+
+def test_a_fresh_policy_has_a_family_with_a_name():
+  with pytest.raises(ValueError, match=r"family='qwen9' is not one of llama, .*mixtral"):
+    sources.fresh(vocab_size=8, family="qwen9")
+
+
+def test_a_policy_that_no_folder_holds_is_warned_of(caplog):
+  model = SimpleNamespace(
+    policy=policies.make(policies.tiny(8, experts=4, experts_per_token=2)),
+    mesh=make_mesh(devices=jax.devices()[:1]),
+    chosen={},
+  )
+  introduce(model, SimpleNamespace(describe=lambda **_: None))
+  assert "this policy cannot be exported: A llama folder cannot hold experts=4" in caplog.text
 
 
 @pytest.mark.parametrize(

@@ -60,6 +60,14 @@ def test_what_may_not(fields, message):
   assert message in str(error.value)
 
 
+@pytest.mark.parametrize("field", ["micro_batches", "micro_tokens", "pack"])
+def test_pieces_stay_where_they_decide_the_loads_of_experts(field):
+  """`train.balance` counts in a piece."""
+  before, after = (changed(train__balance=0.01, **more) for more in ({}, {f"train__{field}": 512}))
+  with pytest.raises(ValueError, match=rf"train\.{field} was absent and is 512"):
+    resume.check_config("here", before, after)
+
+
 def test_rounds_do_not_grow():
   iterative = copy.deepcopy(CONFIG) | {"run": "iterative"}
   larger = copy.deepcopy(iterative)

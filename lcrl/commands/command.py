@@ -166,7 +166,9 @@ def load(argument: str) -> tuple[ModuleType, str]:
   path, _, mode = argument.partition(":")
   file = find(argument)
   if (file.parent / "__init__.py").is_file():  # a config imports others of its package
-    sys.path[:0] = {str(file.parent.parent.resolve())} - {*sys.path[:1]}
+    root = str(file.parent.parent.resolve())
+    if sys.path[:1] != [root]:
+      sys.path.insert(0, root)
   if SHIPPED.is_dir() and str(SHIPPED) not in sys.path:
     sys.path.append(str(SHIPPED))
   spec = importlib.util.spec_from_file_location(file.stem, file)

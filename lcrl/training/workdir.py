@@ -240,6 +240,8 @@ def typed(arguments: Sequence[str]) -> str:
   "lcrl-train '--workdir=a b'"
   >>> typed(["/venv/bin/python", "-m", "lcrl.commands.train"])
   'python -m lcrl.commands.train'
+  >>> typed(["/venv/bin/python", "/home/me/mine.py", "--steps=2"])
+  'python mine.py --steps=2'
   """
   names = [pathlib.Path(x).name if x.startswith("/") else x for x in arguments]
   own = next((i for i, name in enumerate(names) if name.startswith("lcrl-")), None)

@@ -9,7 +9,9 @@ import pytest
 from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
+from lcrl.by_row import of_rows
 from lcrl.registry import build
+from lcrl.sharding import look_up
 from lcrl.types import TokenScores
 from tests.helpers import bare_functions as bare
 from tests.helpers.stages import SLOTS, TABLE, inputs
@@ -116,3 +118,10 @@ def test_numbers_by_row_are_kept(mesh):
       r = jax.device_put(batch.rollouts, P("data"))
       got = jax.jit(stage.apply)(stage.init(), r)
     jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-5), got, want)
+
+
+def test_a_place_without_a_mesh_reads_a_cut_table(mesh):
+  """Outside of `jax.set_mesh`, where a plain number does not know of the devices."""
+  table = jax.device_put(jnp.arange(8.0), NamedSharding(mesh, P("data")))
+  assert look_up(table, 3) == 3
+  np.testing.assert_array_equal(of_rows(table, jnp.array([5, 9])), [5, jnp.inf])

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from lcrl import advantages, filters, rewards
+from lcrl.groups import Groups
 from tests.helpers import bare_functions as bare
 
 # These take any array, element by element.
@@ -68,3 +69,14 @@ def test_numpy_in_numpy_out(name, wide):
     x = np.asarray(x)
     assert x.dtype == y.dtype
     np.testing.assert_allclose(x, y, rtol=1e-6, atol=1e-6)
+
+
+def test_groups_refuse_what_is_no_batch_of_theirs():
+  groups = Groups(["b", "a", "b"])
+  with pytest.raises(ValueError, match="at least one row"):
+    Groups([])
+  for shape in ((1, 2), (2, 3), (2,)):
+    with pytest.raises(ValueError, match=r"grouped must be \[2, 2\] and more, got"):
+      groups.rows(np.zeros(shape))
+  with pytest.raises(ValueError, match=r"rows must be \[3, \.\.\.\]"):
+    groups([1, 2])
