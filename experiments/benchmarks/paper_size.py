@@ -8,8 +8,8 @@ log-normal as caps of the rows. Cases, of which every call runs those that `--ou
 none that would not end before the deadline:
 
   weak-N             a step of 16 prompts a GPU on N GPUs, limit 8,192, mean 2,000
-  strong-N           128 prompts, as many as the paper's step has, on N GPUs, likewise
-  long-N, limit-N    strong-N with mean 4,500; with limit 16,384
+  long-N, limit-N    weak-N with mean 4,500; with limit 16,384
+  strong-N           128 prompts, as many as the paper's step has, on N GPUs, like weak-N
   two-processes-N    weak-N in two processes of N / 2 GPUs each
   tensor-N           weak-N with the heads of a row over two GPUs
   lora-8b-1          a step of 8 prompts of Qwen3's 8 B, adapters of rank 32, on one GPU
@@ -41,8 +41,8 @@ from lcrl.evaluation import commit
 FLAGS = flags.FLAGS
 GPUS = (1, 2, 4, 8)
 SHAPE = "r1-distill-qwen-1.5b"
-TRAINING = ("--updates=2", "--micro_tokens=16896", "--update=attention/triton/1/8448/unroll")
-STEP = ("step", "--recipe=d", "--warm=1", "--repeats=1", *TRAINING)
+ASKED = 256
+STEP = ("step", "--recipe=d", "--warm=1", "--repeats=1", "--updates=2", "--micro_tokens=16896")
 SAMPLING = ("sampling", "--heavy", "--nobatches", "--repeats=1", "--variants=triton")
 
 
@@ -63,8 +63,14 @@ class Case(NamedTuple):
     """At most 256 slots a GPU share the pool, which is smaller than full lengths would take."""
     sizes = f"--shape={self.shape}", f"--prompts={self.prompts}", f"--limit={self.limit}"
     slots = min(256, 8 * self.prompts // self.gpus)
-    lengths = "--asked=256", f"--mean={self.mean}", f"--slots={slots}", f"--cache_gib={self.pool}"
-    how = SAMPLING if self.samples else STEP
+    lengths = (
+      f"--asked={ASKED}",
+      f"--mean={self.mean}",
+      f"--slots={slots}",
+      f"--cache_gib={self.pool}",
+    )
+    update = f"--update=attention/triton/1/{ASKED + self.limit}/unroll"
+    how = SAMPLING if self.samples else (*STEP, update)
     return ["-m", f"experiments.benchmarks.{how[0]}", *sizes, *lengths, *how[1:], *self.flags]
 
 
@@ -87,8 +93,8 @@ def cases(gpus: int) -> Iterator[Case]:
     yield Case(f"tensor-{gpus}", gpus, 16 * gpus, 170, (f"--mesh=fsdp={gpus // 2},tensor=2",))
   for n in sizes:
     yield Case(f"strong-{n}", n, 128, 120 + 400 // n)
-  yield Case(f"long-{gpus}", gpus, 128, 120 + 550 // gpus, mean=4500)
-  yield Case(f"limit-{gpus}", gpus, 128, 120 + 500 // gpus, limit=16_384, pool=64)
+  yield Case(f"long-{gpus}", gpus, 16 * gpus, 210, mean=4500)
+  yield Case(f"limit-{gpus}", gpus, 16 * gpus, 230, limit=16_384, pool=40)
   if gpus >= 4:
     yield Case(f"qwen2.5-7b-{gpus}", gpus, 8 * gpus, 300, shape="qwen2.5-7b")
 
