@@ -2,11 +2,13 @@
 
 python -m experiments.benchmarks.experts                # Qwen3-30B-A3B: 128 experts, 8 a token
 python -m experiments.benchmarks.experts --shape=mixtral-8x7b --tokens=64,16384
+python -m experiments.benchmarks.experts --ways=mix --tokens=16384 --tiles=128x128x64x8x3
 
 Prints one JSON line for each number of tokens and way to multiply, forward alone and with the
 gradient of tokens and experts. The floor is the larger of two times: the products of the chosen
-experts at the chip's peak, and reading the experts once (with the gradient, thrice the products, and
-reading twice and writing once). The routing is uniform.
+experts at the chip's peak, and reading the experts once (with the gradient, thrice the products,
+reading twice and writing once). The routing is about uniform. `--tiles`: own x wide x deep x warps
+x stages of `triton_experts.Tiles`, one line each; what it chooses by itself where there are none.
 """
 
 from __future__ import annotations
@@ -21,7 +23,7 @@ import jax.numpy as jnp
 from absl import app, flags
 
 from experiments.benchmarks import shapes
-from lcrl.policies import experts
+from lcrl.policies import experts, triton_experts
 from lcrl.policies.config import Config
 from lcrl.training.analysis.roofline import CHIPS
 
@@ -54,13 +56,16 @@ def floor(c: Config, tokens: int, gradient: bool) -> float | None:
   return max(products / chip.flops, reads / chip.bandwidth)
 
 
-def measure(c: Config, tokens: int, way: str) -> dict[str, Any]:
+def measure(c: Config, tokens: int, way: str, spelled: str | None = None) -> dict[str, Any]:
+  if spelled:
+    tiles = triton_experts.Tiles(*map(int, spelled.split("x")))
+    triton_experts.tiles = lambda _: tiles
   x, routing, weights = inputs(c, tokens)
   forward = jax.jit(partial(WAYS[way], gated=gated))
   loss = lambda x, weights: (WAYS[way](x, routing, weights, gated=gated) ** 2).sum()
   both = jax.jit(jax.grad(loss, (0, 1)))
   runs = {"forward": lambda: forward(x, routing, weights), "gradient": lambda: both(x, weights)}
-  found: dict[str, Any] = {"tokens": tokens, "way": way}
+  found: dict[str, Any] = {"tokens": tokens, "way": way, "tiles": spelled}
   for name, run in runs.items():
     try:
       seconds = shapes.timed(run, FLAGS.repeats)["seconds"]
@@ -87,7 +92,8 @@ def main(_) -> None:
     raise app.UsageError(f"--shape={FLAGS.shape} has no experts.")
   for way in FLAGS.ways:
     for tokens in map(int, FLAGS.tokens):
-      print(json.dumps(measure(c, tokens, way)), flush=True)
+      for spelled in FLAGS.tiles or [None]:
+        print(json.dumps(measure(c, tokens, way, spelled)), flush=True)
   print(json.dumps({**shapes.machine(), "shape": FLAGS.shape, "differs": difference(c)}))
 
 
@@ -95,6 +101,7 @@ if __name__ == "__main__":
   flags.DEFINE_string("shape", "qwen3-30b-a3b", "a model with experts by name")
   flags.DEFINE_list("tokens", ["64", "256", "2048", "16384"], "how many there are")
   flags.DEFINE_list("ways", ["mix", "plain"], "of WAYS")
+  flags.DEFINE_list("tiles", [], "of the kernels")
   flags.DEFINE_string("dtype", "bfloat16", "of weights and computation")
   flags.DEFINE_integer("repeats", 3, "timed calls after the first")
   app.run(main)

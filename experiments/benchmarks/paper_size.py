@@ -42,7 +42,7 @@ FLAGS = flags.FLAGS
 GPUS = (1, 2, 4, 8)
 SHAPE = "r1-distill-qwen-1.5b"
 ASKED = 256
-STEP = ("step", "--recipe=d", "--warm=1", "--repeats=1", "--updates=2", "--micro_tokens=16896")
+STEP = ("step", "--recipe=d", "--warm=1", "--repeats=1", "--updates=2")
 SAMPLING = ("sampling", "--heavy", "--nobatches", "--repeats=1", "--variants=triton")
 
 
@@ -69,8 +69,10 @@ class Case(NamedTuple):
       f"--slots={slots}",
       f"--cache_gib={self.pool}",
     )
-    update = f"--update=attention/triton/1/{ASKED + self.limit}/unroll"
-    how = SAMPLING if self.samples else (*STEP, update)
+    row = ASKED + self.limit  # tokens; a device takes two short ones or one long one at once
+    pieces = f"--micro_tokens={max(row, 16_896 // row * row)}"
+    update = f"--update=attention/triton/1/{row}/unroll"
+    how = SAMPLING if self.samples else (*STEP, pieces, update)
     return ["-m", f"experiments.benchmarks.{how[0]}", *sizes, *lengths, *how[1:], *self.flags]
 
 

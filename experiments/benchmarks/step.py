@@ -255,9 +255,11 @@ def mesh_axes(axes: list[str]) -> dict[str, int]:
 
 
 def adapters() -> dict[str, Any]:
-  """The section `lora` of `--lora_rank`."""
+  """The section `lora` of `--lora_rank`; of experts only attention can have adapters."""
   rank = FLAGS.lora_rank
-  return {"lora": {"rank": rank, "alpha": 2.0 * rank}} if rank else {}
+  experts = shapes.config(FLAGS.shape, dtype=FLAGS.dtype).experts
+  targets = {"targets": ("query", "key", "value", "out")} if experts else {}
+  return {"lora": {"rank": rank, "alpha": 2.0 * rank, **targets}} if rank else {}
 
 
 class _Asked:

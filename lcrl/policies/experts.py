@@ -3,7 +3,8 @@
     y = sum of g_i down_i(act(gate_i(x)) * up_i(x)) over the chosen i
 
 No expert has a capacity and no token is dropped: tokens are sorted by expert, and a matrix product
-of groups of different sizes (`jax.lax.ragged_dot`) computes as many rows for an expert as chose it.
+of groups of different sizes computes as many rows for an expert as chose it: `jax.lax.ragged_dot`,
+on NVIDIA GPUs the kernels of `triton_experts`.
 
 Along a mesh's tensor axis each device has its share of the experts. Activations are whole on every
 device of that axis, so that a device computes what its experts add to its tokens, and a sum over
@@ -19,13 +20,17 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.ad_checkpoint import checkpoint_name
 from jax.sharding import PartitionSpec as P
 
 from lcrl.mesh import BATCH
+from lcrl.policies import triton_experts
+from lcrl.policies.attention.choice import Device
 
 # The signal of rollouts with the experts that the sampler chose for the token before each token,
 # [B, G, T, layers, k]; below 0 where it did not say.
 CHOSEN = "chosen_experts"
+PRODUCT = "product of experts"  # what checkpoints of the forward pass know it by
 Experts = Mapping[str, jax.Array]  # "gate" and "up" [E, D, F], "down" [E, F, D]
 Gated = Callable[[jax.Array, jax.Array], jax.Array]  # gate, up -> what the MLP's last matrix reads
 
@@ -120,6 +125,49 @@ def balance(routing: Routing, counted: jax.Array) -> jax.Array:
   return count * routing.probs @ (hits.sum(0) / jnp.maximum(counted.sum(), 1))
 
 
+class Arranged(NamedTuple):
+  """Pairs of a token and an expert that it chose, as rows in the order of experts."""
+
+  source: jax.Array  # [R] int32, the pair in each row; the number of pairs where it only fills up
+  place: jax.Array  # [pairs] int32, the row of each pair; R where another device has the expert
+  sizes: jax.Array  # [E] int32, rows of each expert, those that fill up included
+
+
+def arrange(chosen: jax.Array, count: int, block: int) -> Arranged:
+  """The order in which `count` experts, each in whole blocks of rows, take up pairs.
+
+  >>> arrange(jnp.array([[1, 0], [1, 7]]), count=2, block=2).source.tolist()
+  [1, 4, 0, 2, 4, 4]
+  """
+  at = chosen.reshape(-1)
+  pairs = len(at)
+  at = jnp.where((at >= 0) & (at < count), at, count)  # those of other devices come last
+  order = jnp.argsort(at)
+  own = jnp.bincount(at, length=count + 1)[:count].astype(jnp.int32)
+  sizes = -(-own // block) * block
+  moved = jnp.cumsum(sizes - own) - (sizes - own)  # by as much as earlier experts fill up
+  rows = (pairs + min(count, pairs) * (block - 1)) // block * block  # whatever is chosen
+  at = at[order]
+  to = jnp.where(at < count, jnp.arange(pairs) + moved[jnp.minimum(at, count - 1)], rows)
+  place = jnp.zeros_like(order).at[order].set(to, unique_indices=True)
+  source = jnp.full(rows, pairs, order.dtype).at[to].set(order, mode="drop")
+  return Arranged(source, place, sizes)
+
+
+@jax.custom_vjp
+def permuted(x: jax.Array, index: jax.Array, inverse: jax.Array) -> jax.Array:
+  """x[index], zeros where an index is the length of x. The gradient gathers by `inverse`, where
+  JAX's own would add up by atomic operations, in no certain order."""
+  del inverse
+  return x.at[index].get(mode="fill", fill_value=0)
+
+
+permuted.defvjp(
+  lambda x, index, inverse: (permuted(x, index, inverse), (index, inverse)),
+  lambda kept, d: (permuted(d, kept[1], kept[0]), None, None),
+)
+
+
 def dropless(
   x: jax.Array, chosen: jax.Array, gates: jax.Array, experts: Experts, gated: Gated
 ) -> jax.Array:
@@ -130,19 +178,23 @@ def dropless(
     chosen, gates: [..., k].
   Returns: [..., D].
   """
-  count, k = len(experts["gate"]), chosen.shape[-1]
-  at = chosen.reshape(-1)
-  at = jnp.where((at >= 0) & (at < count), at, count)  # those of other devices come last
-  order = jnp.argsort(at)
-  sizes = jnp.bincount(at, length=count + 1)[:count].astype(jnp.int32)
-  ours = (at[order] < count)[:, None]  # back ends may leave anything in the rows behind the groups
-  product = lambda y, name: jax.lax.ragged_dot(y, experts[name].astype(y.dtype), sizes)
+  (count, hidden, mlp), k = experts["gate"].shape, chosen.shape[-1]
+  tiles = None
+  if Device.here().triton and not triton_experts.refusal(hidden, mlp):
+    tiles = triton_experts.tiles(chosen.size / count)
+  source, place, sizes = arrange(chosen, count, tiles.own if tiles else 1)
 
-  rows = jnp.where(ours, x.reshape(-1, x.shape[-1])[order // k], 0)
+  def product(y, name):
+    weights = experts[name].astype(y.dtype)
+    if tiles:
+      y = triton_experts.product(tiles, y, weights, sizes)
+    else:
+      y = jax.lax.ragged_dot(y, weights, sizes)
+    return checkpoint_name(y, PRODUCT)
+
+  rows = permuted(jnp.repeat(x.reshape(-1, hidden), k, axis=0), source, place)
   inner = gated(product(rows, "gate"), product(rows, "up"))
-  added = jnp.where(ours, product(inner, "down"), 0)
-  back = jnp.zeros_like(order).at[order].set(jnp.arange(len(order)), unique_indices=True)
-  added = added.at[back].get(unique_indices=True).reshape(*chosen.shape, -1)
+  added = permuted(product(inner, "down"), place, source).reshape(*chosen.shape, -1)
   return jnp.einsum("...kd,...k->...d", added.astype(gates.dtype), gates)
 
 

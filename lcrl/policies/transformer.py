@@ -40,7 +40,7 @@ def _of_attention(primitive, *_, **params) -> bool:
 
 def _of_experts(primitive, *_, **params) -> bool:
   """Is this a product of experts?"""
-  return primitive.name == "ragged_dot_general"
+  return params.get("name") == experts.PRODUCT
 
 
 _save_both = jax.checkpoint_policies.save_from_both_policies
