@@ -39,9 +39,14 @@ def interpreted(monkeypatch):
   )
 
 
-@pytest.mark.parametrize("tokens, dtype", [(3, "float32"), (40, "float32"), (40, "bfloat16")])
-def test_kernels_equal_all_experts_on_all_tokens(interpreted, tokens, dtype):
-  """Experts of no token, blocks that rows do not fill, gradients of tokens, router and experts."""
+@pytest.mark.parametrize(
+  "tokens, dtype, most",
+  [(3, "float32", None), (40, "float32", None), (40, "float32", 4000), (40, "bfloat16", None)],
+)
+def test_kernels_equal_all_experts_on_all_tokens(interpreted, monkeypatch, tokens, dtype, most):
+  """Experts of no token, blocks that rows do not fill, gradients of tokens, router and experts, and
+  arrays with more numbers than a kernel counts."""
+  monkeypatch.setattr(triton_experts, "MOST", most or triton_experts.MOST)
   args = made(tokens, dtype)
   chosen = experts.route(args[0], args[1], count=K, normalize=True).chosen
   assert 1 not in np.unique(chosen)

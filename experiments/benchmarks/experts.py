@@ -58,8 +58,9 @@ def floor(c: Config, tokens: int, gradient: bool) -> float | None:
 
 def measure(c: Config, tokens: int, way: str, spelled: str | None = None) -> dict[str, Any]:
   if spelled:
-    tiles = triton_experts.Tiles(*map(int, spelled.split("x")))
-    triton_experts.tiles = lambda _: tiles
+    own, wide, deep, warps, stages = map(int, spelled.split("x"))
+    asked = triton_experts.Tiles(own, wide, deep, warps, stages)
+    triton_experts.tiles = lambda mean_rows: asked
   x, routing, weights = inputs(c, tokens)
   forward = jax.jit(partial(WAYS[way], gated=gated))
   loss = lambda x, weights: (WAYS[way](x, routing, weights, gated=gated) ** 2).sum()

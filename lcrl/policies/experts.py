@@ -179,10 +179,20 @@ def dropless(
   Returns: [..., D].
   """
   (count, hidden, mlp), k = experts["gate"].shape, chosen.shape[-1]
-  tiles = None
-  if Device.here().triton and not triton_experts.refusal(hidden, mlp):
-    tiles = triton_experts.tiles(chosen.size / count)
-  source, place, sizes = arrange(chosen, count, tiles.own if tiles else 1)
+  tokens = x.reshape(-1, hidden), chosen.reshape(-1, k), gates.reshape(-1, k)
+  run = partial(_dropless, experts=experts, gated=gated)
+  if not Device.here().triton or triton_experts.refusal(hidden, mlp):
+    return run(*tokens).reshape(*gates.shape[:-1], hidden)
+  tiles = triton_experts.tiles(chosen.size / count)
+  numbers = (chosen.size + count * tiles.own) * max(hidden, mlp)
+  parts = [jnp.array_split(y, -(-numbers // triton_experts.MOST)) for y in tokens]
+  done = [run(*part, tiles=tiles) for part in zip(*parts, strict=True)]
+  return jnp.concatenate(done).reshape(*gates.shape[:-1], hidden)
+
+
+def _dropless(x, chosen, gates, experts, gated, tiles: triton_experts.Tiles | None = None):
+  """`dropless` of tokens [N, D]; `tiles`: by the kernels."""
+  source, place, sizes = arrange(chosen, len(experts["gate"]), tiles.own if tiles else 1)
 
   def product(y, name):
     weights = experts[name].astype(y.dtype)
@@ -192,10 +202,10 @@ def dropless(
       y = jax.lax.ragged_dot(y, weights, sizes)
     return checkpoint_name(y, PRODUCT)
 
-  rows = permuted(jnp.repeat(x.reshape(-1, hidden), k, axis=0), source, place)
+  rows = permuted(jnp.repeat(x, chosen.shape[-1], axis=0), source, place)
   inner = gated(product(rows, "gate"), product(rows, "up"))
   added = permuted(product(inner, "down"), place, source).reshape(*chosen.shape, -1)
-  return jnp.einsum("...kd,...k->...d", added.astype(gates.dtype), gates)
+  return jnp.einsum("nkd,nk->nd", added.astype(gates.dtype), gates)
 
 
 def plain(x: jax.Array, routing: Routing, experts: Experts, gated: Gated) -> jax.Array:

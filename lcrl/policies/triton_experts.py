@@ -21,6 +21,7 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import triton as gpu
 
 SMALLEST = 16  # rows, columns and depth of a product on tensor cores
+MOST = 2**31 - 1  # numbers of an array that a kernel reads: it counts them in int32
 
 
 class Tiles(NamedTuple):
@@ -76,11 +77,12 @@ product.defvjp(_forward, _backward)
 def _product(how: Tiles, rows, matrices, sizes, *, transposed: bool):
   (count, depth), experts = rows.shape, len(matrices)
   wide = matrices.shape[1 if transposed else 2]
-  tile, deep = math.gcd(wide, how.wide), math.gcd(depth, how.deep)
+  tile, deep, whole = math.gcd(wide, how.wide), math.gcd(depth, how.deep), pl.no_block_spec
   first = jnp.arange(count // how.own) * how.own
   owner = jnp.searchsorted(jnp.cumsum(sizes), first, side="right").astype(jnp.int32)
+  steps = jnp.where(owner < experts, depth // deep, 0)  # a block of no expert is zeros
 
-  def kernel(owner, rows, matrices, out):
+  def kernel(owner, steps, rows, matrices, out):
     block, column = pl.program_id(0), pl.program_id(1) * tile
     expert = owner[block]
 
@@ -92,32 +94,27 @@ def _product(how: Tiles, rows, matrices, sizes, *, transposed: bool):
         b = gpu.load(matrices.at[expert, pl.ds(i * deep, deep), pl.ds(column, tile)])
       return total + _dot(a, b)
 
-    steps = jnp.where(expert < experts, depth // deep, 0)  # a block of no expert is zeros
-    total = jax.lax.fori_loop(0, steps, add, jnp.zeros((how.own, tile), jnp.float32))
+    total = jax.lax.fori_loop(0, steps[block], add, jnp.zeros((how.own, tile), jnp.float32))
     out[...] = total.astype(out.dtype)
 
   return _call(
     how,
     kernel,
     grid=(count // how.own, wide // tile),
-    in_specs=[
-      pl.no_block_spec,
-      pl.BlockSpec((how.own, depth), lambda i, j: (i, 0)),
-      pl.no_block_spec,
-    ],
+    in_specs=[whole, whole, pl.BlockSpec((how.own, depth), lambda i, j: (i, 0)), whole],
     out_specs=pl.BlockSpec((how.own, tile), lambda i, j: (i, j)),
     out_shape=jax.ShapeDtypeStruct((count, wide), rows.dtype),
-  )(owner, rows, matrices)
+  )(owner, steps, rows, matrices)
 
 
 def _outer(how: Tiles, rows, d, sizes):
   """The gradient of the matrices: for each expert rows^T d over its own, [E, K, N]."""
   tall, wide = math.gcd(rows.shape[1], how.wide), math.gcd(d.shape[1], how.wide)
-  ends = jnp.cumsum(sizes).astype(jnp.int32)
+  firsts, blocks = jnp.cumsum(sizes) - sizes, sizes // how.own
 
-  def kernel(ends, sizes, rows, d, out):
+  def kernel(firsts, blocks, rows, d, out):
     expert, row, column = (pl.program_id(i) for i in range(3))
-    first = ends[expert] - sizes[expert]
+    first = firsts[expert]
 
     def add(i, total):
       some = pl.ds(first + i * how.own, how.own)
@@ -125,8 +122,7 @@ def _outer(how: Tiles, rows, d, sizes):
       b = gpu.load(d.at[some, pl.ds(column * wide, wide)])
       return total + _dot(a.T, b)
 
-    blocks = sizes[expert] // how.own
-    total = jax.lax.fori_loop(0, blocks, add, jnp.zeros((tall, wide), jnp.float32))
+    total = jax.lax.fori_loop(0, blocks[expert], add, jnp.zeros((tall, wide), jnp.float32))
     out[...] = total.astype(out.dtype)
 
   return _call(
@@ -136,7 +132,7 @@ def _outer(how: Tiles, rows, d, sizes):
     in_specs=[pl.no_block_spec] * 4,
     out_specs=pl.BlockSpec((None, tall, wide), lambda e, i, j: (e, i, j)),
     out_shape=jax.ShapeDtypeStruct((len(sizes), rows.shape[1], d.shape[1]), rows.dtype),
-  )(ends, sizes, rows, d)
+  )(firsts, blocks, rows, d)
 
 
 def _call(how: Tiles, kernel, **options):
