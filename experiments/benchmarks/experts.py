@@ -80,11 +80,19 @@ def measure(c: Config, tokens: int, way: str, spelled: str | None = None) -> dic
   return found | {"peak_gib": shapes.peak_gib()}
 
 
-def difference(c: Config, tokens: int = 64) -> float:
-  """The largest difference of `mix` from the plain twin, both of these tokens in `c.dtype`."""
+def differences(c: Config, tokens: int = 512) -> dict[str, float]:
+  """The largest of `mix` from the plain twin, in `c.dtype`, as shares of the largest number of each
+  result: of what is added to tokens, and of the gradients of tokens and experts."""
   x, routing, weights = inputs(c, tokens)
-  ours, plain = (jax.jit(partial(WAYS[way], gated=gated))(x, routing, weights) for way in WAYS)
-  return float(jnp.abs(ours - plain).max() / jnp.abs(plain).max())
+
+  def run(way, x, weights):
+    y = WAYS[way](x, routing, weights, gated=gated)
+    return (y**2).sum(), y
+
+  found = [jax.jit(jax.grad(partial(run, way), (0, 1), has_aux=True))(x, weights) for way in WAYS]
+  share = lambda a, b: float(jnp.abs(a - b).max() / jnp.abs(b).max())
+  ((dx, dw), y) = jax.tree.map(share, *found)
+  return {"y": y, "x": dx, **dw}
 
 
 def main(_) -> None:
@@ -95,7 +103,7 @@ def main(_) -> None:
     for tokens in map(int, FLAGS.tokens):
       for spelled in FLAGS.tiles or [None]:
         print(json.dumps(measure(c, tokens, way, spelled)), flush=True)
-  print(json.dumps({**shapes.machine(), "shape": FLAGS.shape, "differs": difference(c)}))
+  print(json.dumps({**shapes.machine(), "shape": FLAGS.shape, "differs": differences(c)}))
 
 
 if __name__ == "__main__":
