@@ -93,7 +93,7 @@ def flops(c: Config, work: Work, shared: int = 0, attention: int = 1) -> float:
   Args:
     attention: how often the pairs of causal attention count; 2: those masked too.
   """
-  weights = all_weights(c)
+  weights = all_weights(c, active=True)
   lengths = work.asked + work.lengths().astype(float)
   own = lambda power: (lengths**power - shared**power).sum() + len(lengths) * shared**power
   return 6 * weights * own(1) + attention * 6 * c.layers * c.heads * c.head_dim * own(2)

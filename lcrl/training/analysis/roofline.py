@@ -248,9 +248,10 @@ def active_weights(c: Config) -> int:
   return c.hidden_size * (attention + mlp + c.experts)
 
 
-def all_weights(c: Config) -> int:
-  """Numbers in the matrices of all layers and of the head."""
-  return layer_weights(c) * c.layers + c.hidden_size * c.vocab_size
+def all_weights(c: Config, *, active: bool = False) -> int:
+  """Numbers in the matrices of all layers and of the head; `active`: that a token meets."""
+  layer = active_weights(c) if active else layer_weights(c)
+  return layer * c.layers + c.hidden_size * c.vocab_size
 
 
 def device_bytes(tree: PyTree) -> int:
