@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from docs.pages import table
-from experiments.studies.testbed import report
+from experiments.studies.testbed import dials, report
 from experiments.studies.testbed.claims import best_value, collapsed
 from lcrl.evaluation import on_front
 
@@ -91,9 +91,11 @@ def _smollm2() -> dict[str, str]:
 
 
 def _testbed() -> dict[str, str]:
-  """Each method at its best coefficient; the front of both starts together; collapses; claims."""
+  """Each method at its best coefficient; the front of both starts together; collapses; claims; and
+  the dials whose start knew of lengths."""
   starts = report.on_target(_read("testbed/starts.json"))
-  results = [r for r in _read("testbed/results.json") if f"{r['start']}/{r['seed']}" in starts]
+  every = [r for r in _read("testbed/results.json") if f"{r['start']}/{r['seed']}" in starts]
+  results = [r for r in every if r["method"] not in dials.NAMES]
   groups = report.group(results)
   points, ends = {}, {}
   for name in dict.fromkeys(key[0] for key in groups):
@@ -111,7 +113,15 @@ def _testbed() -> dict[str, str]:
   rows = [(f"`{n}`", _point(*points[n]), *ends[n], falls[n]) for n in front]
   found = {f"testbed {name}": " and ".join(both) for name, both in ends.items()}
   found |= {f"collapsed {name}": falls[name] for name in points}
-  return found | {"testbed front": table(head, rows)} | _claims()
+  found |= {"testbed front": table(head, rows), "testbed dials": _dials(every)}
+  return found | _claims()
+
+
+def _dials(results: Sequence[Mapping[str, Any]]) -> str:
+  chosen = [d for d in dials.best(dials.measured(results)) if d.start == "told"]
+  cells = [dict(zip(dials.COLUMNS, dials.cells(dial), strict=True)) for dial in chosen]
+  names = ("recipe", *dials.COLUMNS[4:])
+  return table(names, [[f"`{c['recipe']}`", *(c[name] for name in names[1:])] for c in cells])
 
 
 def _claims() -> dict[str, str]:

@@ -11,7 +11,7 @@ import optax
 import pytest
 
 from experiments import testbed
-from experiments.studies.testbed import claims, method_claims, program, report, run, stages
+from experiments.studies.testbed import claims, dials, method_claims, program, report, run, stages
 from experiments.studies.testbed.methods import DIALS, METHODS
 from experiments.studies.testbed.tables import SLOTS, Setup, stage_tables
 from lcrl import advantages, budgets, filters, losses, rewards
@@ -450,6 +450,34 @@ def test_reports_of_two_folders_are_one():
   assert origin == {"device": "a chip", "commit": "abc and def"}
   with pytest.raises(ValueError, match=r"1 runs stand in two folders, such as \('grpo', 1.0"):
     report.together([part(0, "abc"), part(0, "abc")])
+
+
+def test_dials_stand_beside_the_single_runs_of_their_seeds(tmp_path):
+  """Two of three single runs lie on or below the first dial's curve, none on the second's, which is
+  flat and longer; seed 1 has no single runs, and does not count."""
+  single = [
+    result("laser", v, a, n) for v, a, n in ((20, 0.5, 20.0), (28, 0.8, 30.0), (36, 0.99, 40.0))
+  ]
+  of = lambda name, levels, **where: result(
+    name, METHODS[name].values[0], 0.8, 30.0, by_level=levels, **where
+  )
+  curve = [[0.6, 20.0], [0.7, 22.0], [0.8, 25.0], [0.85, 30.0], [0.9, 40.0]]
+  flat = [[0.4, 20.0]] * 5
+  runs = [*single, of("dial_exact", curve), of("dial_exact", curve, seed=1), of("dial_price", flat)]
+  second, first = dials.measured(runs)
+  assert (first.method, second.method) == ("dial_exact", "dial_price")
+  assert first.reached == [pytest.approx(2 / 3)]
+  assert second.reached == [0]
+  assert first.range == 2.0
+  gaps = [0.1, 0.14, 0.15, 0.05, -0.09]  # the front: 0.5 at 20, 0.8 at 30, 0.99 at 40 tokens
+  np.testing.assert_allclose(first.gaps, [np.mean(gaps)])
+  np.testing.assert_allclose(second.gaps, [-0.1])
+  text = dials.section([first, second])
+  assert "20 22 25 30 40 | 60 70 80 85 90 | 2.00 | 67 %" in text
+  assert "0 of 2 dials" in text
+  assert "**Followed** (the longest effort spends at least 1.25" in text
+  dials.picture(tmp_path / "dials.png", runs, [first, second])
+  assert (tmp_path / "dials.png").stat().st_size > 10_000
 
 
 def test_a_run_is_compared_with_grpo_of_its_seeds():

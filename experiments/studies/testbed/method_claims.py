@@ -178,6 +178,10 @@ CLAIMS: Mapping[str, tuple[str, Rule]] = {
     (SHORTER, shortens),
   ),
   **dict.fromkeys(("smart_thinker", "toggle", "grpo_lead", "a_dlp"), (SHORTER, shortens)),
+  **dict.fromkeys(
+    ("decs", "lapo", "aalc", "short_rl", "leash", "on_policy_sft", "anytime_reasoner"),
+    (SHORTER, shortens),
+  ),
   "grpo_lambda": ("does not collapse", never_collapses),
   "alp": ("spends on hard problems what it saves on easy ones", adapts),
   "gfpo_adaptive": ("spends on hard problems what it saves on easy ones", adapts),
@@ -187,6 +191,7 @@ CLAIMS: Mapping[str, tuple[str, Rule]] = {
   "l1_exact": (FOLLOWS, follows),
   "l1_max": (FOLLOWS, follows),
   "tldr": (FOLLOWS, follows),
+  "think_dial": (FOLLOWS, follows),
   "length_dual": ("holds the length at its target", holds_target),
   "lagrangian": ("holds the length at its target", holds_target),
   "format_length": ("reaches the accuracy of true verdicts", keeps_accuracy),

@@ -19,7 +19,7 @@ from absl import app, flags
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from experiments.studies.testbed import claims, method_claims
+from experiments.studies.testbed import claims, dials, method_claims
 from experiments.studies.testbed.claims import Results, Starts, Verdict, best_value
 from experiments.studies.testbed.methods import (
   ADAPTIVE,
@@ -106,6 +106,8 @@ Notes: {notes}
 
 Not applicable here: {missing}
 
+{dials}
+
 ## Again
 
     python -m experiments.studies.testbed.run --workdir=runs/testbed --deadline_seconds=540
@@ -134,7 +136,8 @@ def together(parts: Sequence[tuple]) -> tuple[list, dict[str, Any], dict[str, st
   starts: dict[str, Any] = {}
   for _, own, _ in parts:
     starts |= own
-  texts = lambda key: " and ".join(dict.fromkeys(origin[key] for _, _, origin in parts))
+  every = lambda key: (text for _, _, origin in parts for text in origin[key].split(" and "))
+  texts = lambda key: " and ".join(dict.fromkeys(every(key)))
   return results, starts, {key: texts(key) for key in parts[0][2]}
 
 
@@ -337,7 +340,9 @@ def readme(
   sizes: Sizes,
   parameters: float,
   missed: Sequence[str],
+  curves: Sequence[dials.Dial],
 ) -> str:
+  """`results` of methods with one point each, and `curves` of dials."""
   setup = sizes.setup
   rows = []
   for name in STARTS:
@@ -347,7 +352,7 @@ def readme(
     rows.append(line([name, interval(own, "accuracy", 100), interval(own, "tokens"), excess, by]))
   return ABOUT.format(
     **origin,
-    runs=len(results),
+    runs=len(results) + sum(len(dial.curves) for dial in curves),
     parameters=parameters / 1e6,
     steps=setup.steps,
     prompts=sizes.prompts,
@@ -368,6 +373,7 @@ def readme(
     table=condensed(results, starts),
     notes="; ".join(f"{m.name}: {m.note}" for m in METHODS.values() if m.note) + ".",
     missing="; ".join(f"{name} ({why})" for name, why in NOT_APPLICABLE.items()) + ".",
+    dials=dials.section(curves),
   )
 
 
@@ -382,13 +388,17 @@ def write(folders: Sequence[Path], home: Path, sizes: Sizes) -> None:
   missed = [
     f"{unit} ({100 * s['accuracy']:.0f} %)" for unit, s in every_start.items() if unit not in starts
   ]
-  (home / "README.md").write_text(readme(kept, starts, origin, sizes, parameters, missed))
-  (home / "tables.md").write_text(full(kept, starts))
+  curves = dials.measured(kept)
+  single = [r for r in kept if r["method"] not in dials.NAMES]
+  (home / "README.md").write_text(readme(single, starts, origin, sizes, parameters, missed, curves))
+  (home / "tables.md").write_text(full(single, starts) + dials.table(curves, "\n## Dials\n\n"))
   lines = ",\n".join(json.dumps(r, separators=(",", ":")) for r in results)
   (home / "results.json").write_text(f"[\n{lines}\n]\n")
   for name, numbers in zip(NUMBERS, (every_start, origin), strict=True):
     (home / f"{name}.json").write_text(json.dumps(numbers, separators=(",", ":")) + "\n")
-  pareto(home / "pareto.png", kept, starts)
+  pareto(home / "pareto.png", single, starts)
+  if curves:
+    dials.picture(home / "dials.png", kept, dials.best(curves))
 
 
 def main(_) -> None:
