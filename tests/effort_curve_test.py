@@ -145,7 +145,7 @@ def test_an_effort_is_a_level_or_a_target():
   assert asked(budget=beyond, task__render=pair, eval__efforts=(2.0,)) == [(32, 1, "effort 2")]
 
 
-def test_a_run_and_the_command_draw_the_curve(tmp_path, monkeypatch):
+def test_a_run_and_the_command_draw_the_curve(tmp_path, monkeypatch, capsys):
   """A run evaluates its own efforts; the command others, against the run's own result."""
   run, out = tmp_path / "run", tmp_path / "out"
   summary = loop.train(config(eval__efforts=(0.25, 0.5, 1.0), train__steps=1), run)
@@ -165,6 +165,7 @@ def test_a_run_and_the_command_draw_the_curve(tmp_path, monkeypatch):
     command.read_flags(flags(workdir=str(run), **{**given, "efforts": [""]}))
   monkeypatch.setattr(command, "FLAGS", flags(workdir=str(run), front=[str(run)], **given))
   command.main(None)
+  assert "| spent / asked |" in capsys.readouterr().out
   found = json.loads((out / "evaluation.json").read_text())
   assert [one["label"] for one in found["asked"]] == ["effort 0.25", "effort 1"]
   assert found["curve"] == effort_measures(found["asked"])

@@ -200,7 +200,7 @@ def training_data(settings: Any, tokenizer: Any, task: Task) -> setup.Training |
 
 
 def write(out: Path, record: Mapping[str, Any]) -> str:
-  """evaluation.json, evaluation.md and pictures; returns the table."""
+  """evaluation.json, evaluation.md and pictures; returns the tables but that by difficulty."""
   out.mkdir(parents=True, exist_ok=True)
   evaluation.write_json(out / "evaluation.json", record)
   named = {f"{cap} tokens": point for cap, point in record["budgets"].items()}
@@ -209,6 +209,7 @@ def write(out: Path, record: Mapping[str, Any]) -> str:
   if judged:
     plots.pareto(out / "evaluation.png", named)
   table = tables.to_markdown(tables.budgets(record["budgets"]))
+  further = sets_report.sections(out, {record.get("method") or "model": record}, prefix="evaluation_")
   text = [
     f"# {record['model'] or 'A fresh model'} on {record['task']['fn']}",
     table,
@@ -217,14 +218,14 @@ def write(out: Path, record: Mapping[str, Any]) -> str:
     *recipes.lines(record),
     *setups({"": record}),
     picture if judged else "Nothing verified these answers: they have no accuracy.",
-    *sets_report.sections(out, {record.get("method") or "model": record}, prefix="evaluation_"),
+    *further,
     "## By difficulty",
     tables.to_markdown(tables.by_difficulty(named)),
     f"Seed {record['seed']}; {record['device']}; commit {record['commit']}; "
     f"{record['wall_s']:.0f} s.",
   ]
   (out / "evaluation.md").write_text("\n\n".join(text) + "\n", encoding="utf-8")
-  return table
+  return "\n\n".join([table, *(part for part in further if part.startswith("|"))])
 
 
 def answers_file(out: Path) -> Path:
