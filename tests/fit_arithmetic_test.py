@@ -124,6 +124,12 @@ def test_a_smaller_cache_and_pairs_are_calculated_too():
   )
 
 
+def test_adapters_of_experts_are_refused_as_in_the_run():
+  config = large(lora=LORA, policy={"param_dtype": "bfloat16", "path": "Qwen3-30B-A3B"})
+  with pytest.raises(ValueError, match="targets has 'gate', but MLPs of this model are mixtures"):
+    calculate(config, "h100:4")
+
+
 def test_batches_that_no_device_shares_are_refused_as_in_the_run():
   with pytest.raises(ValueError, match=r"train\.prompts must be a multiple of .*got 8 for 1 \* 16"):
     calculate(large(), "v5p:2x2x4")

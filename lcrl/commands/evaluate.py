@@ -209,7 +209,9 @@ def write(out: Path, record: Mapping[str, Any]) -> str:
   if judged:
     plots.pareto(out / "evaluation.png", named)
   table = tables.to_markdown(tables.budgets(record["budgets"]))
-  further = sets_report.sections(out, {record.get("method") or "model": record}, prefix="evaluation_")
+  further = sets_report.sections(
+    out, {record.get("method") or "model": record}, prefix="evaluation_"
+  )
   text = [
     f"# {record['model'] or 'A fresh model'} on {record['task']['fn']}",
     table,

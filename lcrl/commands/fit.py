@@ -78,13 +78,13 @@ def shape_of(spec: dict[str, Any], model: str | None = None) -> Config | Path:
   if model is None and spec["fn"] == "fresh":
     return tiny(**{name: x for name, x in spec.items() if name not in ("fn", "param_dtype")})
   place = Path(model or spec["path"]).expanduser()
-  known = model if model in SHAPES else FOLDERS.get(place.name)
+  known = FOLDERS.get(place.name, place.name.lower())
   place = place / "config.json" if place.is_dir() else place
   if place.suffix == ".json" and place.is_file():
     return read_config(read_json(place), str(place), **runtime)
   if place.suffix == ".gguf" and place.is_file():
     return place
-  if known:
+  if known in SHAPES:
     return dataclasses.replace(SHAPES[known], **runtime)
   raise ValueError(
     f"there is no {place}: name the config.json of the policy, or one of {', '.join(SHAPES)}, "

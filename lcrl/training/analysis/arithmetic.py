@@ -23,6 +23,7 @@ from lcrl.policies import Config, make, tpu_pages
 from lcrl.policies.config import OPTIONS
 from lcrl.policies.decoding import KERNELS
 from lcrl.policies.experts import id_dtype
+from lcrl.policies.lora import adapters
 from lcrl.sampling.jobs import PAGE, pages_of
 from lcrl.training import optimizers
 from lcrl.training.analysis.roofline import (
@@ -371,11 +372,9 @@ def _numbers(config: Config, mesh: AbstractMesh) -> int:
 
 
 def _adapters(c: Config, lora: Lora) -> int:
-  """Numbers of all adapters: rank (in + out) for a matrix. Not split, which they hardly are."""
-  d, q, k, f = c.hidden_size, c.heads * c.head_dim, c.kv_heads * c.head_dim, c.mlp_size
-  sizes = {"query": d + q, "key": d + k, "value": d + k, "out": q + d}
-  sizes |= dict.fromkeys(("gate", "up", "down"), d + f)
-  return lora.rank * c.layers * sum(sizes[name] for name in lora.targets)
+  """Numbers of all adapters. Not split, which they hardly are."""
+  init, _ = adapters(make(c), rank=lora.rank, targets=lora.targets)
+  return sum(x.size for x in jax.tree.leaves(jax.eval_shape(init, jax.random.key(0))))
 
 
 def _moments(optimizer: Any) -> int:
