@@ -1,7 +1,8 @@
 """LASER with adapters on one small device: Qwen2.5-0.5B on GSM8K, in Colab for example.
 
   colab.py      a T4 of 16 GB, which has no bfloat16: everything computes in float16.
-  colab.py:tpu  a v5e chip of 16 GB, in bfloat16.
+  colab.py:tpu  a v5e chip of 16 GB, in bfloat16: 3.7 GiB of it by the word of the TPU's compiler
+                (experiments/studies/fit/colab.txt).
 
 Model   Qwen2.5-0.5B-Instruct, from its hub (huggingface_hub) or a folder of that name
 Data    GSM8K, `lcrl-data gsm8k` and `lcrl-data gsm8k --split=test`
