@@ -111,6 +111,29 @@ def test_compiles_once_a_bucket(model):
   assert len(traces) == 3 * first
 
 
+def test_equal_engines_share_their_programs():
+  """As of two runs in one process; an engine that differs has its own."""
+  config = policies.tiny(V, hidden_size=16)
+  policy = policies.make(config)
+  assert policies.make(dataclasses.replace(config)) is policy
+  params, rows = policy.init(jax.random.key(0)), make_rows()
+  run = programs.compiled(programs.generate, ())
+  control = token_bias({3: 1.0})
+
+  def programs_of(**options):
+    before = run._cache_size()
+    engine_of(policies.make(config), **options).generate(
+      params, rows, make_budget(), jax.random.key(0)
+    )
+    return run._cache_size() - before
+
+  for options in ({}, {"temperature": 0.5}, {"control": control}):
+    assert [programs_of(**options) for _ in range(2)] == [1, 0]
+  again = token_bias({3: 1.0})
+  assert engine_of(policy, control=control) != engine_of(policy, control=again)
+  assert engine_of(policy) != "an engine"
+
+
 @pytest.mark.parametrize("axes", [{"data": 4, "fsdp": 2}, {"data": 2, "fsdp": 2, "tensor": 2}])
 @pytest.mark.parametrize("slots", [None, 2])
 def test_eight_devices_equal_one(model, axes, slots):

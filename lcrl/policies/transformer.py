@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any
 
 import jax
@@ -83,8 +83,9 @@ class Policy:
   decode: Callable[..., tuple[jax.Array, Cache]]  # see `decoding.decode`
 
 
+@lru_cache(maxsize=64)
 def make(config: Config) -> Policy:
-  """The policy that `config` describes.
+  """The policy that `config` describes; of equal configs the same one, with its compiled programs.
 
   >>> from lcrl.policies.config import tiny
   >>> policy = make(tiny(vocab_size=16))
