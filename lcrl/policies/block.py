@@ -103,6 +103,7 @@ as_it_lies.defvjp(
 ACTIVATIONS: dict[str, Callable[[jax.Array], jax.Array]] = {
   "silu": nn.silu,
   "gelu_tanh": nn.gelu,
+  "quick_gelu": lambda x: x * nn.sigmoid(1.702 * x),
 }
 
 
@@ -115,7 +116,7 @@ class Projections(NamedTuple):
   join: Callable  # q, k, v -> heads
   gate_up: Callable  # x [..., D] -> gate, up [..., F] each
   dense: Callable  # name, x -> [..., D], for "out" and "down"
-  experts: Callable  # () -> router [D, E], and `experts.Experts`
+  experts: Callable  # () -> router: kernel [D, E] and bias [E]?; and `experts.Experts`
 
 
 def layer(
@@ -152,13 +153,16 @@ def mlp(
     return do.dense("down", gated(c, *do.gate_up(x))), None
   router, weights = do.experts()
   count, normalize = c.experts_per_token, c.normalize_gates
-  routing = experts.route(x, router, count=count, normalize=normalize, replayed=replayed)
+  options = {"count": count, "normalize": normalize, "replayed": replayed}
+  routing = experts.route(x, router["kernel"], bias=router.get("bias"), **options)
   return experts.mix(x, routing, weights, partial(gated, c)).astype(x.dtype), routing
 
 
 def gated(c: Config, gate, up):
   """What the MLP's second matrix reads."""
-  return ACTIVATIONS[c.activation](gate) * up
+  if c.mlp_limit is not None:
+    gate, up = jnp.minimum(gate, c.mlp_limit), jnp.clip(up, -c.mlp_limit, c.mlp_limit)
+  return ACTIVATIONS[c.activation](gate) * (up + c.up_offset if c.up_offset else up)
 
 
 def embed(c: Config, params, tokens):
@@ -179,20 +183,38 @@ class Router(nn.Module):
   experts are chosen."""
 
   experts: int
+  bias: bool
+
+  @nn.compact
+  def __call__(self, x) -> dict[str, jax.Array]:
+    dtype = at_least_float32(x.dtype)
+    normal = nn.initializers.variance_scaling(1.0, "fan_in", "normal")
+    named: Any = nn.with_logical_partitioning(normal, ("embed", "router"))
+    router = {"kernel": self.param("kernel", named, (x.shape[-1], self.experts), dtype)}
+    if self.bias:
+      named = nn.with_logical_partitioning(nn.initializers.zeros, ("router",))
+      router["bias"] = self.param("bias", named, (self.experts,), dtype)
+    return router
+
+
+class Sinks(nn.Module):
+  """A logit for each head, which takes part in the softmax of attention and has no value."""
+
+  heads: int
 
   @nn.compact
   def __call__(self, x) -> jax.Array:
-    normal = nn.initializers.variance_scaling(1.0, "fan_in", "normal")
-    named: Any = nn.with_logical_partitioning(normal, ("embed", "router"))
-    return self.param("kernel", named, (x.shape[-1], self.experts), at_least_float32(x.dtype))
+    named: Any = nn.with_logical_partitioning(nn.initializers.zeros, ("heads",))
+    return self.param("logit", named, (self.heads,), at_least_float32(x.dtype))
 
 
 class Experts(nn.Module):
-  """The matrices of E gated MLPs, stacked."""
+  """The matrices of E gated MLPs, stacked, and their biases."""
 
   experts: int
   features: int
   gain: float
+  bias: bool
 
   @nn.compact
   def __call__(self, x) -> dict[str, jax.Array]:
@@ -204,12 +226,20 @@ class Experts(nn.Module):
       named: Any = nn.with_logical_partitioning(normal, names)
       return self.param(name, named, shape, at_least_float32(x.dtype))
 
+    def bias(name, names, size):
+      named: Any = nn.with_logical_partitioning(nn.initializers.zeros, names)
+      return self.param(name, named, (self.experts, size), at_least_float32(x.dtype))
+
     down = kernel("down", narrow, (shape[0], shape[2], shape[1]), self.gain)
-    return {name: kernel(name, wide, shape) for name in ("gate", "up")} | {"down": down}
+    weights = {name: kernel(name, wide, shape) for name in ("gate", "up")} | {"down": down}
+    for name, names in (("gate", wide), ("up", wide), ("down", narrow)) if self.bias else ():
+      weights[f"{name}_bias"] = bias(f"{name}_bias", names[::2], weights[name].shape[-1])
+    return weights
 
 
 class Block(nn.Module):
-  """`layer` for training. `attend(q, k, v) -> (values, kept)` gets rotated queries and keys."""
+  """`layer` for training. `attend(q, k, v, sinks) -> (values, kept)` gets rotated queries and keys;
+  sinks are None for a model without."""
 
   config: Config
 
@@ -229,11 +259,12 @@ class Block(nn.Module):
 
     def dense(name, y):
       rows = {"out": "heads", "down": "mlp"}[name]
-      return Dense(c.hidden_size, (rows, "embed"), gain=depth_gain, name=name)(y)
+      bias = c.out_bias and name == "out"
+      return Dense(c.hidden_size, (rows, "embed"), bias, depth_gain, name=name)(y)
 
     def router_and_experts():
-      router = Router(c.experts, name="router")(x)
-      return router, Experts(c.experts, c.mlp_size, depth_gain, name="experts")(x)
+      router = Router(c.experts, c.expert_bias, name="router")(x)
+      return router, Experts(c.experts, c.mlp_size, depth_gain, c.expert_bias, name="experts")(x)
 
     do = Projections(
       norm=lambda name, y: norm(c, name=name)(y),
@@ -244,7 +275,8 @@ class Block(nn.Module):
       dense=dense,
       experts=router_and_experts,
     )
-    rotated = lambda qkv: attend(*(rotate(y, rope) for y in qkv[:2]), qkv[2])
+    sinks = Sinks(c.heads, name="sinks")(x) if c.sinks else None
+    rotated = lambda qkv: attend(*(rotate(y, rope) for y in qkv[:2]), qkv[2], sinks)
     return layer(c, do, x, rotated, replayed)
 
 

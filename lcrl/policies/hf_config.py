@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from lcrl.policies.config import OPTIONS, Config
+from lcrl.policies.config import OPTIONS, Config, Rope
 from lcrl.policies.families import FAMILIES
 from lcrl.policies.fields import Fields
 from lcrl.policies.hf_layers import read_ropes, read_windows, unsaid, write_layers
@@ -109,6 +109,7 @@ def read_config(raw: Mapping[str, Any], where: str, **runtime: Any) -> Config:
     **FAMILIES[family].fixed,
     **(_read_gemma(c, family, hidden, head_dim) if family.startswith("gemma") else {}),
     **(_read_experts(c, family) if FAMILIES[family].experts else {}),
+    **(_read_gpt_oss(c, rope) if family == "gpt_oss" else {}),
     **runtime,
   )
 
@@ -139,6 +140,7 @@ def write_config(config: Config) -> Json:
     **write_layers(c),
     **(_write_gemma(c) if c.family.startswith("gemma") else {}),
     **(_write_experts(c) if FAMILIES[c.family].experts else {}),
+    **({"attention_bias": True, "swiglu_limit": c.mlp_limit} if c.family == "gpt_oss" else {}),
   }
   refuse_unsaid(c, raw, f"A {c.family} folder")
   return raw
@@ -165,6 +167,11 @@ def _refuse_unknown(c: Fields, family: str) -> None:
   for key, value in c.values.items():
     if key in neutral and value is not None and value not in neutral[key]:
       raise c.refuse(key, f"is not supported, only {neutral[key][0]!r}")
+    packed = FAMILIES[family].packed
+    if key == "quantization_config" and packed and value:
+      if not isinstance(value, dict) or value.get("quant_method") != packed:
+        raise c.refuse(key, f"is not supported, only quant_method={packed!r}")
+      continue
     known = key in neutral or key in reads or _READ.fullmatch(key) or _HARMLESS.fullmatch(key)
     if not known and value not in (None, "", [], {}):
       raise c.refuse(
@@ -209,6 +216,17 @@ def _read_experts(c: Fields, family: str) -> dict[str, Any]:
       "norm_topk_prob", FAMILIES[family].unsaid.get("norm_topk_prob", True)
     ),
   }
+
+
+def _read_gpt_oss(c: Fields, rope: Rope) -> dict[str, Any]:
+  for key, other, said in (
+    ("experts_per_token", "num_experts_per_tok", c.whole("num_experts_per_tok")),
+    ("initial_context_length", "original_max_position_embeddings", rope.original_length),
+  ):
+    if c.whole(key, said) != said:
+      raise c.refuse(key, f"contradicts {other}={said}")
+  limit = FAMILIES["gpt_oss"].unsaid["swiglu_limit"]
+  return {"mlp_limit": c.positive("swiglu_limit", limit)}
 
 
 def _write_experts(c: Config) -> Json:

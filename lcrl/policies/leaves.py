@@ -41,6 +41,7 @@ _FUSED = {  # by families that store several matrices as the rows of one
   "self_attn.qkv_proj": ("query", "key", "value"),
   "mlp.gate_up_proj": ("gate", "up"),
 }
+_COLUMNS = {"gate": (0, 2), "up": (1, 2)}  # of families that store all experts as one tensor
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,11 +52,14 @@ class Leaf:
   stacked: tuple[int, ...]  # its leading axes: () for one tensor, layers, or layers and experts
   transposed: bool
   rows: tuple[int, int, int] | None = None  # the first, the last, and how many the tensor has
+  columns: tuple[int, int] | None = None  # the first, and the step to the next
 
   def shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
     """That of each tensor on disk, from the leaf's."""
     shape = shape[len(self.stacked) :]
     shape = shape[::-1] if self.transposed else shape
+    if self.columns is not None:
+      return (*shape[:-1], shape[-1] * self.columns[1])
     return shape if self.rows is None else (self.rows[2], *shape[1:])
 
 
@@ -75,10 +79,19 @@ def stored_leaves(policy: Policy) -> PyTree:
 
   def locate(path, _):
     keys = tuple(key.key for key in path)
-    transposed = keys[-1] in ("kernel", "head") or "experts" in keys
+    together = "experts" in keys and "{}" not in experts["down"]
+    transposed = not together and (keys[-1] in ("kernel", "head") or "experts" in keys)
     if keys in TOP:
       return Leaf((TOP[keys],), (), transposed)
     _, module, leaf = keys
+    if together:
+      matrix, _, bias = leaf.partition("_")
+      name = f"model.layers.{{}}.{experts[matrix]}{bias and '_bias'}"
+      names = tuple(name.format(i) for i in range(c.layers))
+      return Leaf(names, (c.layers,), False, columns=_COLUMNS.get(matrix))
+    if module == "sinks":
+      names = tuple(f"model.layers.{i}.self_attn.sinks" for i in range(c.layers))
+      return Leaf(names, (c.layers,), False)
     if module == "experts":
       stacked = c.layers, c.experts
       name = f"model.layers.{{}}.{experts[leaf]}.weight"

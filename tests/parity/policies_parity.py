@@ -44,7 +44,7 @@ def test_transformers_reads_what_lcrl_writes(name, tmp_path):
   np.testing.assert_allclose(got, logits(model.eval(), TOKENS), rtol=0, atol=1e-4)
 
 
-@pytest.mark.parametrize("name", ["qwen3_moe", "mixtral"])
+@pytest.mark.parametrize("name", ["qwen3_moe", "mixtral", "gpt_oss"])
 def test_the_load_balance_loss_is_that_of_transformers(name, tmp_path, monkeypatch):
   """For one layer: transformers takes the loads of all layers together."""
   monkeypatch.setitem(MODELS, name, (MODELS[name][0], MODELS[name][1] | {"num_hidden_layers": 1}))
