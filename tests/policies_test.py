@@ -11,6 +11,7 @@ from lcrl import policies
 from lcrl.policies.attention import BACKENDS, attention, segment_spans
 from lcrl.policies.block import gated
 from lcrl.policies.config import NO_ROPE, Rope
+from tests.helpers.gpt_oss import OWN
 
 VARIANTS = {
   "llama": {},
@@ -24,6 +25,7 @@ VARIANTS = {
   "experts": {"experts": 5, "experts_per_token": 2, "qk_norm": True},
   "gates as they are": {"experts": 4, "experts_per_token": 3, "normalize_gates": False}
   | {"windows": (3, None), "unroll": True},
+  "gpt-oss": {**OWN, "windows": (3, None)},
   "without rope": {"ropes": (Rope(), NO_ROPE), "unroll": True},
 }
 
