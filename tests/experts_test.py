@@ -89,7 +89,7 @@ def test_biases_of_a_router_and_of_experts_by_hand():
   logits = np.take_along_axis(logits, (np.asarray(routing.chosen) == 1).astype(int), -1)
   CLOSE(routing.gates, jax.nn.softmax(logits))  # of the chosen alone
   w = {name: np.asarray(value, np.float64) for name, value in weights.items()}
-  plus = lambda y, name, i: y @ w[name][i] + w[f"{name}_bias"][i]
+  plus = lambda y, name, i: np.asarray(y) @ w[name][i] + w[f"{name}_bias"][i]
   mlp = lambda i: plus(gated(c, plus(x, "gate", i), plus(x, "up", i)), "down", i)
   gates = [np.sum(np.where(routing.chosen == i, routing.gates, 0), -1) for i in range(4)]
   want = sum(gates[i][..., None] * mlp(i) for i in (1, 3))

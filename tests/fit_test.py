@@ -14,7 +14,7 @@ from lcrl.commands import fit as command
 from lcrl.mesh import make_mesh
 from lcrl.policies import Config
 from lcrl.policies.shapes import SHAPES
-from lcrl.training.analysis import arithmetic, roofline
+from lcrl.training.analysis import arithmetic, fit, roofline
 from lcrl.training.analysis.collectives import sent_bytes
 from lcrl.training.rl.learner import build_learner
 from lcrl.training.rl.settings import read

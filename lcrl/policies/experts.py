@@ -199,6 +199,7 @@ def dropless(
 def _dropless(x, chosen, gates, experts, gated, tiles: triton_experts.Tiles | None = None):
   """`dropless` of tokens [N, D]; `tiles`: by the kernels."""
   source, place, sizes = arrange(chosen, len(experts["gate"]), tiles.own if tiles else 1)
+  expert = chosen.reshape(-1).at[source].get(mode="fill", fill_value=-1)  # of each row
 
   def product(y, name):
     weights = experts[name].astype(y.dtype)
@@ -206,21 +207,15 @@ def _dropless(x, chosen, gates, experts, gated, tiles: triton_experts.Tiles | No
       y = triton_experts.product(tiles, y, weights, sizes)
     else:
       y = jax.lax.ragged_dot(y, weights, sizes)
-    return checkpoint_name(_biased(y, sizes, experts.get(f"{name}_bias")), PRODUCT)
+    if (bias := experts.get(f"{name}_bias")) is not None:
+      # A product, whose gradient is one, too: that of indexing would add up by atomic operations.
+      y += jax.nn.one_hot(expert, len(bias), dtype=y.dtype) @ bias.astype(y.dtype)
+    return checkpoint_name(y, PRODUCT)
 
   rows = permuted(jnp.repeat(x, chosen.shape[-1], axis=0), source, place)
   inner = gated(product(rows, "gate"), product(rows, "up"))
   added = permuted(product(inner, "down"), place, source).reshape(*chosen.shape, -1)
   return jnp.einsum("nkd,nk->nd", added.astype(gates.dtype), gates)
-
-
-def _biased(rows: jax.Array, sizes: jax.Array, bias: jax.Array | None) -> jax.Array:
-  """Rows [R, F] in the order of experts, each plus the bias [E, F] of its expert. As a product with
-  ones and zeros, whose gradient is one, too: that of indexing would add up by atomic operations."""
-  if bias is None:
-    return rows
-  expert = jnp.searchsorted(jnp.cumsum(sizes), jnp.arange(len(rows)), side="right")
-  return rows + jax.nn.one_hot(expert, len(bias), dtype=rows.dtype) @ bias.astype(rows.dtype)
 
 
 def plain(x: jax.Array, routing: Routing, experts: Experts, gated: Gated) -> jax.Array:

@@ -27,7 +27,6 @@ class Family(NamedTuple):
   # Of families with experts: the modules of the router and of each expert's matrices; or, without
   # a place for the expert's number, the tensor of all, [E, in, out] each.
   experts: Mapping[str, str] = _NOTHING
-  packed: str | None = None  # the quant_method in which matrices of experts are read
 
 
 _GEMMA = {"norms": "sandwich", "norm_offset": 1.0, "activation": "gelu_tanh"}
@@ -50,6 +49,8 @@ _GPT_OSS_EXPERTS = {"down": "mlp.experts.down_proj", "router": "mlp.router"}
 _GPT_OSS_EXPERTS |= dict.fromkeys(("gate", "up"), "mlp.experts.gate_up_proj")
 _GPT_OSS_ROPE = {"rope_type": "yarn", "factor": 32.0, "truncate": False}
 _GPT_OSS_ROPE |= {"original_max_position_embeddings": 4096}
+_GPT_OSS_READS = {"swiglu_limit", "experts_per_token", "initial_context_length"}
+_GPT_OSS_READS |= {"quantization_config"}
 _PHI_CODE = {  # published beside the weights; transformers has the same
   "AutoConfig": "configuration_phi3.Phi3Config",
   "AutoModelForCausalLM": "modeling_phi3.Phi3ForCausalLM",
@@ -96,12 +97,11 @@ FAMILIES = {
       **{"rope_theta": 150_000.0, "rms_norm_eps": 1e-5, "head_dim": 64, "sliding_window": 128},
       **{"swiglu_limit": 7.0, "rope_parameters": _GPT_OSS_ROPE},
     },
-    frozenset(_EXPERT_READS | {"swiglu_limit", "experts_per_token", "initial_context_length"}),
+    frozenset(_EXPERT_READS | _GPT_OSS_READS),
     {"attention_bias": (True,), "swiglu_alpha": (1.702,)},
     sliding="most",
     full_every=2,
     experts=_GPT_OSS_EXPERTS,
-    packed="mxfp4",
   ),
   "gemma2": Family(
     "Gemma2ForCausalLM",

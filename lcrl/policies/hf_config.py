@@ -12,6 +12,7 @@ from lcrl.policies.families import FAMILIES
 from lcrl.policies.fields import Fields
 from lcrl.policies.hf_layers import read_ropes, read_windows, unsaid, write_layers
 from lcrl.policies.hf_text import text_config
+from lcrl.policies.mxfp4 import is_packed
 
 Json = dict[str, Any]
 
@@ -167,11 +168,6 @@ def _refuse_unknown(c: Fields, family: str) -> None:
   for key, value in c.values.items():
     if key in neutral and value is not None and value not in neutral[key]:
       raise c.refuse(key, f"is not supported, only {neutral[key][0]!r}")
-    packed = FAMILIES[family].packed
-    if key == "quantization_config" and packed and value:
-      if not isinstance(value, dict) or value.get("quant_method") != packed:
-        raise c.refuse(key, f"is not supported, only quant_method={packed!r}")
-      continue
     known = key in neutral or key in reads or _READ.fullmatch(key) or _HARMLESS.fullmatch(key)
     if not known and value not in (None, "", [], {}):
       raise c.refuse(
@@ -219,6 +215,8 @@ def _read_experts(c: Fields, family: str) -> dict[str, Any]:
 
 
 def _read_gpt_oss(c: Fields, rope: Rope) -> dict[str, Any]:
+  if c.values.get("quantization_config") and not is_packed(c.values):
+    raise c.refuse("quantization_config", "is not supported, only quant_method='mxfp4'")
   for key, other, said in (
     ("experts_per_token", "num_experts_per_tok", c.whole("num_experts_per_tok")),
     ("initial_context_length", "original_max_position_embeddings", rope.original_length),
