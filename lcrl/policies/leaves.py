@@ -26,6 +26,7 @@ _MODULES = {
   "value": "self_attn.v_proj",
   "query_norm": "self_attn.q_norm",
   "key_norm": "self_attn.k_norm",
+  "sinks": "self_attn.sinks",
   "out": "self_attn.o_proj",
   "mlp_norm": "post_attention_layernorm",
   "gate": "mlp.gate_proj",
@@ -77,6 +78,8 @@ def stored_leaves(policy: Policy) -> PyTree:
       fused[name] = whole, (first, first + rows[name], total)
       first += rows[name]
 
+  of_layers = lambda name: tuple(f"model.layers.{i}.{name}" for i in range(c.layers))
+
   def locate(path, _):
     keys = tuple(key.key for key in path)
     together = "experts" in keys and "{}" not in experts["down"]
@@ -85,21 +88,16 @@ def stored_leaves(policy: Policy) -> PyTree:
       return Leaf((TOP[keys],), (), transposed)
     _, module, leaf = keys
     if together:
-      matrix, _, bias = leaf.partition("_")
-      name = f"model.layers.{{}}.{experts[matrix]}{bias and '_bias'}"
-      names = tuple(name.format(i) for i in range(c.layers))
-      return Leaf(names, (c.layers,), False, columns=_COLUMNS.get(matrix))
-    if module == "sinks":
-      names = tuple(f"model.layers.{i}.self_attn.sinks" for i in range(c.layers))
-      return Leaf(names, (c.layers,), False)
+      matrix, *bias = leaf.split("_")
+      names = of_layers("_".join([experts[matrix], *bias]))
+      return Leaf(names, (c.layers,), transposed, columns=_COLUMNS.get(matrix))
     if module == "experts":
       stacked = c.layers, c.experts
       name = f"model.layers.{{}}.{experts[leaf]}.weight"
       return Leaf(tuple(itertools.starmap(name.format, np.ndindex(*stacked))), stacked, transposed)
     stored, part = fused.get(module, (modules[module], None))
-    name = f"{stored}.{'bias' if leaf == 'bias' else 'weight'}"
-    names = tuple(f"model.layers.{i}.{name}" for i in range(c.layers))
-    return Leaf(names, (c.layers,), transposed, part)
+    kind = {"bias": ".bias", "logit": ""}.get(leaf, ".weight")
+    return Leaf(of_layers(stored + kind), (c.layers,), transposed, part)
 
   is_names = lambda x: isinstance(x, tuple)
   return jax.tree_util.tree_map_with_path(locate, policy.axes, is_leaf=is_names)
