@@ -152,9 +152,14 @@ def mlp(
   if not c.experts:
     return do.dense("down", gated(c, *do.gate_up(x))), None
   router, weights = do.experts()
-  count, normalize = c.experts_per_token, c.normalize_gates
-  options = {"count": count, "normalize": normalize, "replayed": replayed}
-  routing = experts.route(x, router["kernel"], bias=router.get("bias"), **options)
+  routing = experts.route(
+    x,
+    router["kernel"],
+    count=c.experts_per_token,
+    normalize=c.normalize_gates,
+    replayed=replayed,
+    bias=router.get("bias"),
+  )
   return experts.mix(x, routing, weights, partial(gated, c)).astype(x.dtype), routing
 
 

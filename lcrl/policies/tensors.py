@@ -76,8 +76,8 @@ def disassemble(policy: Policy, params: PyTree) -> Iterator[tuple[str, int, Call
       parts.setdefault(name, []).append((leaf, x, place))
   for name, found in parts.items():
     size = sum(x.nbytes // len(leaf.names) for leaf, x, _ in found)
-    place = lambda part: part[0].rows or part[0].columns or ()
-    yield name, size, functools.partial(_fetch, sorted(found, key=place))
+    order = lambda part: part[0].rows or part[0].columns or ()
+    yield name, size, functools.partial(_fetch, sorted(found, key=order))
 
 
 def check_sizes(c: Config, tensors: Tensors, where: str) -> None:
