@@ -20,10 +20,11 @@ from lcrl.mesh import tensor_shards
 from lcrl.policies import cache as plain
 from lcrl.policies import tpu_pages, triton_decode, triton_pages
 from lcrl.policies.attention import attention, options_of
-from lcrl.policies.block import Projections, embed, layer, merged, norm, rotate, rotations
+from lcrl.policies.block import Projections, embed, layer, rotate, rotations
 from lcrl.policies.cache import Cache, Prompts, write_prompts
 from lcrl.policies.config import Config
 from lcrl.policies.experts import id_dtype
+from lcrl.policies.modules import merged, norm
 
 PyTree = Any
 

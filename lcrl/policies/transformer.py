@@ -19,16 +19,14 @@ from lcrl.policies.attention import attention, check_name, options_of, segment_s
 from lcrl.policies.block import (
   ACTIVATIONS,
   Block,
-  as_it_lies,
-  at_least_float32,
   embed,
   head_logits,
-  norm,
   rotation,
   rotations,
 )
 from lcrl.policies.cache import Cache
 from lcrl.policies.config import Config
+from lcrl.policies.modules import as_it_lies, at_least_float32, norm
 
 PyTree = Any
 
