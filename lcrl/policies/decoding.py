@@ -24,7 +24,7 @@ from lcrl.policies.block import Projections, embed, layer, rotate, rotations
 from lcrl.policies.cache import Cache, Prompts, write_prompts
 from lcrl.policies.config import Config
 from lcrl.policies.experts import id_dtype
-from lcrl.policies.modules import merged, norm
+from lcrl.policies.modules import lift, merged, norm
 
 PyTree = Any
 
@@ -264,7 +264,7 @@ def _projections(c: Config, params) -> Projections:
     y = x @ params[name]["kernel"]
     if "bias" not in params[name]:
       return y
-    return y + jnp.broadcast_to(params[name]["bias"].astype(y.dtype), y.shape)
+    return y + lift(params[name]["bias"].astype(y.dtype), y.ndim)
 
   return Projections(
     norm=lambda name, x: _norm(c, params[name], x),
