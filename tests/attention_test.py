@@ -27,17 +27,17 @@ SPANS = {
 SETTINGS = Settings(Tile(16, 8, 4, 2), Tile(8, 16, 4, 2), Tile(16, 8, 4, 2), interpret=True)
 
 
-def _both_passes(attend):
+def _both_passes(attend, *more):
   q, k, v, g = (
     jax.random.normal(jax.random.key(i), (1, LENGTH, n, 8)) for i, n in enumerate((9, 3, 3, 9))
   )
 
   @jax.jit
-  def run(q, k, v):
-    out, back = jax.vjp(attend, q, k, v)
+  def run(*args):
+    out, back = jax.vjp(attend, *args)
     return out, *back(g)
 
-  return run(q, k, v)
+  return run(q, k, v, *more)
 
 
 ROWS = pytest.mark.parametrize(
@@ -74,6 +74,45 @@ def test_blocks_equal_the_twin(rows, window, softcap):
   want = _both_passes(partial(attention, spans=spans, window=window, softcap=softcap, scale=0.5))
   for a, b in zip(got, want, strict=True):
     np.testing.assert_allclose(a, b, atol=1e-5)
+
+
+@pytest.mark.parametrize("blocks", [False, True])
+@ROWS
+def test_a_sink_is_a_key_whose_value_is_zero(rows, window, softcap, blocks):
+  """In the softmax beside keys that are seen; values and gradients, that of the sink included."""
+  spans, scale = SPANS[rows], 0.5
+  visible = visible_keys(jnp.arange(LENGTH)[None], spans, window)
+  sinks = jnp.linspace(-2.0, 3.0, 9)
+
+  def padded(q, k, v, sinks):
+    """A first key that all see, whose product with a query is the sink."""
+    logits = jnp.einsum("rtkgh,rskh->rkgts", q.reshape(1, LENGTH, 3, 3, 8), k) * scale
+    logits = logits if softcap is None else softcap * jnp.tanh(logits / softcap)
+    key = jnp.arange(LENGTH)[None, None]
+    seen = (key <= visible.position[..., None]) & (key >= visible.first[..., None])
+    if visible.stem is not None:
+      seen |= (key >= visible.stem[..., None]) & (key < visible.fork[..., None])
+    logits = jnp.where(seen[:, None, None], logits, -jnp.inf)
+    first = jnp.broadcast_to(sinks.reshape(3, 3, 1, 1), (1, 3, 3, LENGTH, 1))
+    probs = jax.nn.softmax(jnp.concatenate([first, logits], -1), -1)[..., 1:]
+    return jnp.einsum("rkgts,rskh->rtkgh", probs, v).reshape(q.shape)
+
+  def run(q, k, v, sinks):
+    if blocks:
+      return blocked.attend(q, k, v, visible, softcap, scale, width=8, sinks=sinks)
+    return attention(q, k, v, spans=spans, window=window, softcap=softcap, scale=scale, sinks=sinks)
+
+  got, want = (_both_passes(f, sinks) for f in (run, padded))
+  assert np.abs(got[-1]).min() > 1e-3
+  for a, b in zip(got, want, strict=True):
+    np.testing.assert_allclose(a, b, atol=2e-5)
+
+
+@pytest.mark.parametrize("backend", ["cudnn", "triton", "splash"])
+def test_only_plain_attention_has_sinks(backend):
+  x = jnp.ones((1, 4, 2, 64), jnp.bfloat16)
+  with pytest.raises(ValueError, match=f"back end '{backend}' does not support sinks"):
+    attention(x, x, x, sinks=jnp.zeros(2), backend=backend)
 
 
 def test_cudnn_gets_scale_and_window(monkeypatch):

@@ -31,11 +31,13 @@ from lcrl.training.scorer import make_scorer, value_and_grad
 from lcrl.training.step import update
 from lcrl.types import TrainState
 from tests.helpers import pair_runs, rl_runs
+from tests.helpers.gpt_oss import OWN
 from tests.helpers.sampling import B, G, V, engine_of, make_budget, make_rows
 from tests.helpers.scoring import LOSSES, make_batch, make_recipe, with_prompts
 from tests.rollouts import random_rollouts
 
 SIZES = {"hidden_size": 16, "head_dim": 4, "mlp_size": 12, "experts": 4, "experts_per_token": 2}
+GPT_OSS = {name: value for name, value in OWN.items() if name not in SIZES}
 CLOSE = partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-5)
 WIDTH = 32
 
@@ -50,15 +52,18 @@ def make(**changes):
 
 def some_layer(c):
   """Tokens, a router and experts, of which the last is hardly ever chosen."""
-  layer = jax.tree.map(lambda x: x[0], make()[1]["layers"])
+  layer = jax.tree.map(lambda x: x[0], make(expert_bias=c.expert_bias)[1]["layers"])
   x = jax.random.normal(jax.random.key(1), (3, 7, c.hidden_size)) + 1
   router = layer["router"]["kernel"].at[:, -1].set(-1.0)
   return x, router, layer["experts"]
 
 
-@pytest.mark.parametrize("count, normalize", [(1, True), (3, False), (4, True)])
-def test_grouped_products_equal_all_experts_on_all_tokens(count, normalize):
-  c = policies.tiny(V, **SIZES | {"experts_per_token": count, "normalize_gates": normalize})
+@pytest.mark.parametrize(
+  "count, normalize, bias", [(1, True, False), (3, False, True), (4, True, False)]
+)
+def test_grouped_products_equal_all_experts_on_all_tokens(count, normalize, bias):
+  changes = {"experts_per_token": count, "normalize_gates": normalize, "expert_bias": bias}
+  c = policies.tiny(V, **SIZES | changes)
   args = some_layer(c)
 
   def loss(mix, x, router, weights):
@@ -72,6 +77,23 @@ def test_grouped_products_equal_all_experts_on_all_tokens(count, normalize):
   jax.tree.map(CLOSE, got, want)
   chosen = experts.route(args[0], args[1], count=count, normalize=normalize).chosen
   assert len(np.unique(chosen)) == max(3, count)  # one of four has no token, unless all are chosen
+
+
+def test_biases_of_a_router_and_of_experts_by_hand():
+  c = policies.tiny(V, **SIZES, expert_bias=True)
+  x, router, weights = some_layer(c)
+  bias = jnp.array([0.0, 50.0, 0.0, 51.0])  # more than any product
+  routing = experts.route(x, router, count=2, normalize=True, bias=bias)
+  assert {*np.unique(routing.chosen)} == {1, 3}
+  logits = np.asarray(x @ router + jnp.broadcast_to(bias, (3, 7, 4)))[..., [3, 1]]
+  logits = np.take_along_axis(logits, (np.asarray(routing.chosen) == 1).astype(int), -1)
+  CLOSE(routing.gates, jax.nn.softmax(logits))  # of the chosen alone
+  w = {name: np.asarray(value, np.float64) for name, value in weights.items()}
+  plus = lambda y, name, i: np.asarray(y) @ w[name][i] + w[f"{name}_bias"][i]
+  mlp = lambda i: plus(gated(c, plus(x, "gate", i), plus(x, "up", i)), "down", i)
+  gates = [np.sum(np.where(routing.chosen == i, routing.gates, 0), -1) for i in range(4)]
+  want = sum(gates[i][..., None] * mlp(i) for i in (1, 3))
+  CLOSE(experts.mix(x, routing, weights, partial(gated, c)), want)
 
 
 def test_no_token_is_dropped_where_all_choose_one_expert():
@@ -121,7 +143,7 @@ def scored_on(mesh, policy, params, batch, loss, pieces=1):
   "axes, changes, pieces, coefficient",
   [
     ({"fsdp": 2, "tensor": 4}, {"unroll": True, "remat": "dots"}, 2, 0.0),
-    ({"data": 2, "fsdp": 1, "sequence": 2, "tensor": 2}, {"layers": 1}, 1, 0.3),
+    ({"data": 2, "fsdp": 1, "sequence": 2, "tensor": 2}, {"layers": 1} | GPT_OSS, 1, 0.3),
     (
       {"fsdp": 4, "tensor": 2},
       {"layers": 1, "experts": 5},

@@ -14,6 +14,7 @@ from lcrl.policies import tpu_pages, triton_decode
 from lcrl.policies.attention import Device, chosen
 from lcrl.policies.config import NO_ROPE, Rope
 from lcrl.policies.shapes import SHAPES
+from tests.helpers.gpt_oss import OWN
 from tests.helpers.models import _copy
 from tests.helpers.sampling import B, G, V, engine_of, make_budget, make_rows
 
@@ -35,10 +36,14 @@ EVERYTHING = policies.tiny(  # that any family has
   logit_softcap=3.0,
 )
 
+SIZES = {"layers": 2, "hidden_size": 32, "head_dim": 8, "mlp_size": 32, "windows": (3, None)}
+GPT_OSS = policies.tiny(V, **SIZES, **OWN)
 
+
+@pytest.mark.parametrize("config", [EVERYTHING, GPT_OSS])
 @pytest.mark.parametrize("slots", [None, 3])
-def test_log_probs_of_the_sampler_are_those_of_the_update(slots):
-  policy = policies.make(EVERYTHING)
+def test_log_probs_of_the_sampler_are_those_of_the_update(slots, config):
+  policy = policies.make(config)
   noise = lambda x: jnp.asarray(np.random.default_rng(0).normal(0, 0.3, x.shape), x.dtype)
   params = jax.tree.map(noise, jax.eval_shape(policy.init, jax.random.key(0)))
   engine = engine_of(policy, slots=slots)
@@ -63,6 +68,7 @@ def test_log_probs_of_the_sampler_are_those_of_the_update(slots):
     ("smollm3-3b", "triton", None, None),
     ("qwen3-30b-a3b", "triton", None, None),
     ("mixtral-8x7b", "triton", None, None),
+    ("gpt-oss-20b", "xla", "sinks", "sinks"),
     ("phi3-mini-4k", "xla", "head_dim=96", "head_dim=96"),
     ("phi4-14b", "triton", None, None),
   ],
@@ -72,6 +78,12 @@ def test_the_kernels_that_serve_a_family(name, training, refused, on_tpu):
   assert chosen(Device("nvidia", (9, 0)), c, packed=True, length=4096) == training
   assert triton_decode.refusal(c) == refused
   assert tpu_pages.refusal(c) == on_tpu
+
+
+@pytest.mark.parametrize("decoding", ["triton", "pallas"])
+def test_kernels_without_sinks_are_refused_by_name(decoding):
+  with pytest.raises(ValueError, match=f"decoding='{decoding}' cannot serve a model with sinks"):
+    policies.make(dataclasses.replace(GPT_OSS, decoding=decoding))
 
 
 @pytest.mark.parametrize("prefix", ["language_model.model.", "model.language_model."])

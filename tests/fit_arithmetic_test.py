@@ -81,6 +81,14 @@ def test_eight_billion_parameters_fit_one_gpu_with_adapters_and_four_without():
   assert ahead["programs"]["update"]["beside"] > 14 * 2**30, "the sampler's copy lies there"
 
 
+def test_experts_are_calculated_from_their_shape():
+  policy = {"fn": "pretrained", "path": "models/gpt-oss-20b", "param_dtype": "bfloat16"}
+  config = large(policy=policy, lora=LORA | {"targets": ("query", "key", "value", "out")})
+  found = command.calculated(config, "h100:8", SHAPES["gpt-oss-20b"])
+  assert found["parameters"] == 20_914_757_184
+  assert 20e9 < found["programs"]["sample"]["peak"] < 200e9
+
+
 def test_following_every_advice_ends_in_a_run_that_fits():
   config = large(train={"prompts": 512, "group_size": 8}, policy={"remat": "none"})
   seen, micro = [], None

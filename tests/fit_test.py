@@ -14,7 +14,7 @@ from lcrl.commands import fit as command
 from lcrl.mesh import make_mesh
 from lcrl.policies import Config
 from lcrl.policies.shapes import SHAPES
-from lcrl.training.analysis import fit, roofline
+from lcrl.training.analysis import arithmetic, fit, roofline
 from lcrl.training.analysis.collectives import sent_bytes
 from lcrl.training.rl.learner import build_learner
 from lcrl.training.rl.settings import read
@@ -198,6 +198,8 @@ def test_well_known_shapes_have_their_published_sizes():
     vectors = norms + bias + (heads * c.head_dim if c.qk_norm else 0)
     return embedding + c.layers * (roofline.layer_weights(c) + vectors) + c.hidden_size
 
+  exact = {"gpt-oss-20b": 20_914_757_184, "gpt-oss-120b": 116_829_156_672}
+  assert {name: arithmetic.parameters(SHAPES[name]) for name in exact} == exact
   published = {"smollm2-135m": 134_515_008, "qwen2.5-0.5b": 494_032_768, "llama3-8b": 8_030_261_248}
   published |= {"qwen2.5-1.5b": 1_543_714_304, "qwen2.5-7b": 7_615_616_512}
   published |= {"qwen2.5-3b": 3_085_938_688, "qwen2.5-32b": 32_763_876_352}

@@ -11,8 +11,8 @@ import pytest
 from lcrl import policies
 from lcrl.merging import activations, arithmetic, calibration, low_rank, selective, signs, thinkedit
 from lcrl.policies import lora
-from lcrl.policies.block import Norm
 from lcrl.policies.config import Rope
+from lcrl.policies.modules import Norm
 from lcrl.tasks import chains
 
 RNG = np.random.default_rng(0)

@@ -186,6 +186,7 @@ def test_each_token_needs_an_embedding(tmp_path):
     ("smollm3", {"ropes": None}, "cannot hold ropes=None"),
     ("gemma2", {}, "can hold llama, .*, not gemma2"),
     ("mixtral", {}, "can hold llama, .*, not mixtral"),
+    ("gpt_oss", {}, "can hold llama, .*, not gpt_oss"),
   ],
 )
 def test_a_model_that_the_file_cannot_hold_is_named(name, differs, message, tmp_path):

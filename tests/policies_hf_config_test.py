@@ -189,6 +189,55 @@ def test_what_a_family_does_not_do_is_named(changes, message):
     read_config(BARE | changes, "")
 
 
+GPT_OSS = {"model_type": "gpt_oss", "num_local_experts": 4, "num_experts_per_tok": 2}
+PUBLISHED = {  # what openai/gpt-oss-20b says besides its sizes
+  **{"attention_bias": True, "experts_per_token": 2, "initial_context_length": 4096},
+  **{"layer_types": [SLIDING, FULL], "sliding_window": 128, "swiglu_limit": 7.0},
+  **{"rms_norm_eps": 1e-5, "rope_theta": 150000, "hidden_act": "silu", "head_dim": 64},
+  **{"router_aux_loss_coef": 0.9, "output_router_logits": False, "tie_word_embeddings": False},
+  "quantization_config": {"quant_method": "mxfp4", "modules_to_not_convert": ["lm_head"]},
+  "rope_scaling": {
+    **{"beta_fast": 32.0, "beta_slow": 1.0, "factor": 32.0, "truncate": False},
+    **{"original_max_position_embeddings": 4096, "rope_type": "yarn"},
+  },
+}
+
+
+def test_what_gpt_oss_says_and_leaves_unsaid():
+  config = read_config(BARE | GPT_OSS | PUBLISHED, "")
+  assert read_config(BARE | GPT_OSS, "") == config
+  assert config.rope == SHAPES["gpt-oss-20b"].rope
+  assert (config.windows, config.mlp_limit, config.tied) == ((128, None), 7.0, False)
+  told = write_config(config)
+  assert "quantization_config" not in told
+  assert (told["attention_bias"], told["swiglu_limit"]) == (True, 7.0)
+
+
+@pytest.mark.parametrize(
+  "changes, message",
+  [
+    (
+      {"quantization_config": {"quant_method": "fp8"}},
+      "quantization_config=.*only quant_method='mx",
+    ),
+    ({"quantization_config": {"bits": 4}}, "quantization_config=.*only quant_method='mxfp4'"),
+    ({"quantization_config": "mxfp4"}, "quantization_config='mxfp4' is not supported"),
+    ({"attention_bias": False}, "attention_bias=False is not supported, only True"),
+    ({"swiglu_alpha": 1.5}, "swiglu_alpha=1.5 is not supported, only 1.702"),
+    ({"swiglu_limit": 0}, "swiglu_limit=0 should be a finite number above 0"),
+    ({"experts_per_token": 3}, "experts_per_token=3 contradicts num_experts_per_tok=2"),
+    ({"initial_context_length": 64}, "contradicts original_max_position_embeddings=4096"),
+    (
+      {"model_type": "llama", "num_local_experts": None, "num_experts_per_tok": None},
+      "attention_b",
+    ),
+  ],
+)
+def test_what_gpt_oss_cannot_say_is_named(changes, message):
+  with pytest.raises(ValueError, match=message):
+    read_config(BARE | GPT_OSS | PUBLISHED | changes, "")
+
+
 def test_every_sixth_layer_of_gemma3_sees_everything():
   silent = BARE | GEMMA | {"num_hidden_layers": 7}
   assert read_config(silent, "").windows == (5,) * 5 + (None, 5)

@@ -7,10 +7,11 @@ import pytest
 
 from lcrl import policies
 from lcrl.policies import lora
+from tests.helpers.gpt_oss import OWN
 
 
-def _make():
-  policy = policies.make(policies.tiny(16, hidden_size=32, layers=2, mlp_size=48))
+def _make(**changes):
+  policy = policies.make(policies.tiny(16, hidden_size=32, layers=2, mlp_size=48, **changes))
   return policy, policy.init(jax.random.key(0))
 
 
@@ -56,6 +57,21 @@ def test_beside_is_what_merged_says():
     logits(lora.with_adapters, moved), logits(lora.merge, moved), atol=1e-4
   )
   assert np.abs(logits(lora.with_adapters, moved) - plain).max() > 0.1
+
+
+def test_adapters_beside_biases():
+  """As gpt-oss has them, in training and in the sampler's copy."""
+  policy, params = _make(**OWN)
+  params = jax.tree.map(lambda x: x + 0.1, params)
+  init, _ = lora.adapters(policy, rank=2, targets=("query", "key", "value", "out"))
+  moved = jax.tree.map(lambda x: x + 0.1, init(jax.random.key(1)))
+  beside, merged = (join(params, moved, alpha=8.0) for join in (lora.with_adapters, lora.merge))
+  want = policy.hidden(merged, jnp.arange(5))
+  assert jnp.abs(want - policy.hidden(params, jnp.arange(5))).max() > 0.03
+  np.testing.assert_allclose(policy.hidden(beside, jnp.arange(5)), want, atol=1e-4)
+  args = jnp.arange(5)[None], jnp.array([5]), policy.init_cache(1, 5)
+  last, _ = policy.prefill(policy.unstack(beside), *args)
+  np.testing.assert_allclose(last[0], want[-1], atol=1e-4)
 
 
 def test_experts_have_no_adapters_but_their_attention_has():

@@ -11,6 +11,7 @@ from lcrl import policies
 from lcrl.policies.attention import BACKENDS, attention, segment_spans
 from lcrl.policies.block import gated
 from lcrl.policies.config import NO_ROPE, Rope
+from tests.helpers.gpt_oss import OWN
 
 VARIANTS = {
   "llama": {},
@@ -24,6 +25,7 @@ VARIANTS = {
   "experts": {"experts": 5, "experts_per_token": 2, "qk_norm": True},
   "gates as they are": {"experts": 4, "experts_per_token": 3, "normalize_gates": False}
   | {"windows": (3, None), "unroll": True},
+  "gpt-oss": {**OWN, "windows": (3, None)},
   "without rope": {"ropes": (Rope(), NO_ROPE), "unroll": True},
 }
 
@@ -186,7 +188,18 @@ def test_the_gate_has_the_activation_of_the_config(name, function):
   np.testing.assert_allclose(gated(config, gate, up), function(gate) * up, rtol=1e-6)
 
 
-@pytest.mark.parametrize("field", [{"activation": "relu"}, {"query_scale": 0.0}])
+def test_a_gate_with_limits_by_hand():
+  """Gates are cut above, up on both sides, and then 1 is added."""
+  config = policies.tiny(9, activation="quick_gelu", mlp_limit=2.0, up_offset=1.0)
+  gate, up = jnp.array([-3.0, 1.0, 3.0, 9.0]), jnp.array([0.5, -1.0, 5.0, -5.0])
+  quick = lambda x: x / (1 + np.exp(-1.702 * x))
+  want = [quick(-3.0) * 1.5, 0.0, quick(2.0) * 3.0, quick(2.0) * -1.0]
+  np.testing.assert_allclose(gated(config, gate, up), want, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+  "field", [{"activation": "relu"}, {"query_scale": 0.0}, {"mlp_limit": 0.0}, {"expert_bias": True}]
+)
 def test_wrong_fields_of_a_layer_are_refused(field):
   [name] = field
   with pytest.raises(ValueError, match=name):

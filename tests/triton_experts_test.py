@@ -11,16 +11,19 @@ from lcrl import policies
 from lcrl.policies import experts, triton_experts
 from lcrl.policies.attention.choice import Device
 from tests import gpu
+from tests.helpers.gpt_oss import OWN
 
 D, F, E, K = 48, 32, 5, 2
 
 
-def made(tokens, dtype, seed=0):
+def made(tokens, dtype, biases=False, seed=0):
   keys = iter(jax.random.split(jax.random.key(seed), 6))
   normal = lambda *shape: (jax.random.normal(next(keys), shape) * 0.2).astype(dtype)
   weights = {"gate": normal(E, D, F), "up": normal(E, D, F), "down": normal(E, F, D)}
   router = jax.random.normal(next(keys), (D, E)).at[:, 1].set(-9.0)
   x = jnp.abs(jax.random.normal(next(keys), (2, tokens, D))).astype(dtype)
+  for name in ("gate", "up", "down") if biases else ():
+    weights[f"{name}_bias"] = 3 * weights[name][:, 0]
   return x, router, weights
 
 
@@ -40,14 +43,21 @@ def interpreted(monkeypatch):
 
 
 @pytest.mark.parametrize(
-  "tokens, dtype, most",
-  [(3, "float32", None), (40, "float32", None), (40, "float32", 4000), (40, "bfloat16", None)],
+  "tokens, dtype, most, biases",
+  [
+    (3, "float32", None, False),
+    (40, "float32", None, True),
+    (40, "float32", 4000, False),
+    (40, "bfloat16", None, True),
+  ],
 )
-def test_kernels_equal_all_experts_on_all_tokens(interpreted, monkeypatch, tokens, dtype, most):
+def test_kernels_equal_all_experts_on_all_tokens(
+  interpreted, monkeypatch, tokens, dtype, most, biases
+):
   """Experts of no token, blocks that rows do not fill, gradients of tokens, router and experts, and
   arrays with more numbers than a kernel counts."""
   monkeypatch.setattr(triton_experts, "MOST", most or triton_experts.MOST)
-  args = made(tokens, dtype)
+  args = made(tokens, dtype, biases)
   chosen = experts.route(args[0], args[1], count=K, normalize=True).chosen
   assert 1 not in np.unique(chosen)
   both = (
@@ -63,7 +73,7 @@ def test_kernels_equal_all_experts_on_all_tokens(interpreted, monkeypatch, token
 
 def test_experts_of_other_devices_add_nothing(interpreted):
   """The first two experts here, the others there: together they are all."""
-  x, router, weights = made(20, "float32")
+  x, router, weights = made(20, "float32", biases=True)
   routing = experts.route(x, router, count=K, normalize=True)
   gated = lambda gate, up: jax.nn.silu(gate) * up
   part = lambda lo, hi: experts.dropless(
@@ -107,7 +117,7 @@ def test_blocks_grow_with_the_rows_of_an_expert(mean, own):
 def test_on_a_gpu_a_policy_takes_the_kernels():
   sizes = {"hidden_size": 32, "head_dim": 16, "mlp_size": 32, "experts": 4, "experts_per_token": 2}
   make = lambda **changes: policies.make(policies.tiny(64, **sizes | changes))
-  for policy, kernels in ((make(), True), (make(mlp_size=24), False)):
+  for policy, kernels in ((make(), True), (make(mlp_size=24), False), (make(**OWN), True)):
     params = jax.eval_shape(policy.init, jax.random.key(0))
     loss = lambda params, ids, policy=policy: policy.apply(params, ids).sum()
     text = gpu.lowered(jax.grad(loss), params, jnp.zeros((2, 128), jnp.int32))

@@ -99,8 +99,8 @@ def _padded(tokens: Sequence[int]) -> np.ndarray:
 
 @partial(jax.jit, static_argnums=(0, 1))
 def _layer(c: Config, window: int | None, params, x, rope) -> tuple[jax.Array, Layer]:
-  def attend(q, k, v):
-    values = attention(q, k, v, window=window, **options_of(c))
+  def attend(q, k, v, sinks):
+    values = attention(q, k, v, window=window, sinks=sinks, **options_of(c))
     return values, values.reshape(*x.shape[:-1], -1)
 
   variables: dict[str, Any] = {"params": params}

@@ -21,6 +21,7 @@ from lcrl.merging.peft import is_adapter, open_adapter
 from lcrl.policies.config import OPTIONS, Config
 from lcrl.policies.folder import open_folder
 from lcrl.policies.hf_config import read_config
+from lcrl.policies.mxfp4 import is_packed
 from lcrl.policies.tensors import Tensors, one_head
 from lcrl.policies.tokenizer_files import read_folder
 
@@ -56,6 +57,8 @@ def open_model(folder: Path, base: Model | None = None) -> Model:
   if base is not None and is_adapter(folder):
     return Model(folder, base.config, open_adapter(folder, base.tensors))
   raw, tensors = open_folder(folder)
+  if is_packed(raw):
+    raise ValueError(f"{folder} is quantized as mxfp4: load and save it, and give that folder.")
   config = read_config(raw, str(folder / "config.json"))
   tensors = one_head(tensors, config.tied)
   # Old files hold a buffer that is computed anew when a model is loaded.

@@ -18,6 +18,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from lcrl.policies.attention.sinks import softmax
 from lcrl.policies.block import rotate
 from lcrl.policies.config import Config
 
@@ -126,6 +127,7 @@ def attend(
   prompt_lengths: jax.Array | None,
   window: int | None,
   read_length: int | None = None,
+  sinks: jax.Array | None = None,
 ) -> tuple[jax.Array, LayerCache]:
   """One token a row: writes its key, then attends to the prompt and to its own keys.
 
@@ -140,6 +142,7 @@ def attend(
     prompt_lengths: [B], how many of them count.
     window: keys that a query sees, itself included; None: all.
     read_length: positions of the cache that are read, more than any live row's `at`; None: all.
+    sinks: [K G], as in `attention`.
   Returns: [R, K, G, H] and the cache.
   """
   del live  # computed like the others
@@ -154,7 +157,7 @@ def attend(
     index = jnp.arange(products.shape[3])[None]
     visible = jnp.repeat(prompt_lengths, len(q) // len(prompt_lengths))[:, None]
     logits.append(_mask(products, jnp.where(index < visible, visible + at - index, -1), c, window))
-  probs = jax.nn.softmax(jnp.concatenate(logits, axis=-1), axis=-1)
+  probs = softmax(jnp.concatenate(logits, axis=-1), _of_heads(sinks, q))
   values = _weigh(probs[..., :count], read, q.dtype)
   if prompt is not None and prompt_lengths is not None:
     probs = _group_queries(probs[..., count:], len(prompt_lengths))
@@ -172,6 +175,7 @@ def attend_pages(
   live: jax.Array,
   window: int | None,
   read_length: int | None = None,
+  sinks: jax.Array | None = None,
 ) -> tuple[jax.Array, LayerCache]:
   """One token a row, as `attend`, where the keys of a row lie in pages of a pool.
 
@@ -181,6 +185,7 @@ def attend_pages(
     at: [R], the position of each token: so many keys come before it.
     live: [R] bool; other rows write nothing.
     read_length: tokens that are read of every row, more than any live row's `at`; None: W pages.
+    sinks: [K G], as in `attention`.
   Returns: [R, K, G, H] and the pool.
   """
   q, page = rotate(qkv[:, :, :-2], rope), pool["k"].shape[2]
@@ -189,7 +194,7 @@ def attend_pages(
   gathered = {name: x[table[:, :count]].swapaxes(1, 2) for name, x in pool.items()}
   read = {name: x.reshape(*x.shape[:2], -1, *x.shape[4:]) for name, x in gathered.items()}
   distance = at[:, None] - jnp.arange(count * page)[None]
-  probs = jax.nn.softmax(_mask(_scores(q, read), distance, c, window), axis=-1)
+  probs = softmax(_mask(_scores(q, read), distance, c, window), _of_heads(sinks, q))
   return _weigh(probs, read, q.dtype).astype(q.dtype), pool
 
 
@@ -201,6 +206,11 @@ def write_page(qkv, rope, pool: LayerCache, table, at, live) -> LayerCache:
   heads, offset = jnp.arange(qkv.shape[1])[None], (at % page)[:, None]
   new = pack(rotate(qkv[:, :, -2:-1], rope)[:, :, 0], qkv[:, :, -1], pool)
   return {name: x.at[last, heads, offset].set(new[name], mode="drop") for name, x in pool.items()}
+
+
+def _of_heads(sinks, q):
+  """[K G] -> [K, G, 1], beside logits of queries [R, K, G, H]."""
+  return None if sinks is None else sinks.reshape(*q.shape[1:3], 1)
 
 
 def _scores(q, cache: LayerCache):

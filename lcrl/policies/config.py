@@ -101,9 +101,14 @@ class Config:
   rope: Rope = Rope()
   norm_eps: float = 1e-6
   qkv_bias: bool = False
+  out_bias: bool = False  # of attention's last matrix
+  expert_bias: bool = False  # of the router, and of each expert's matrices
+  sinks: bool = False  # a learned logit a head, in the softmax of attention beside those of keys
   qk_norm: bool = False
   tied: bool = True  # the embedding is the head
   activation: str = "silu"  # of the MLP's gate, a name in block.ACTIVATIONS
+  mlp_limit: float | None = None  # gate is at most that, and up between -that and that
+  up_offset: float = 0.0  # added to up, after the limit
   experts: Whole = 0  # MLPs of a layer, each of mlp_size; 0: one MLP that all tokens pass
   experts_per_token: Whole = 0  # that a token's router chooses
   normalize_gates: bool = True  # probabilities of chosen experts are divided by their sum
@@ -179,6 +184,10 @@ class Config:
       raise ValueError(f"embed_scale={self.embed_scale} must be above 0.")
     if self.query_scale is not None and not self.query_scale > 0:
       raise ValueError(f"query_scale={self.query_scale} must be above 0.")
+    if self.mlp_limit is not None and not self.mlp_limit > 0:
+      raise ValueError(f"mlp_limit={self.mlp_limit} must be above 0.")
+    if self.expert_bias and not self.experts:
+      raise ValueError("expert_bias=True needs experts, of which there are none.")
     if not jnp.issubdtype(jnp.dtype(self.dtype), jnp.floating):
       raise ValueError(f"dtype={self.dtype!r} is not a floating point type.")
 

@@ -20,10 +20,11 @@ from lcrl.mesh import tensor_shards
 from lcrl.policies import cache as plain
 from lcrl.policies import tpu_pages, triton_decode, triton_pages
 from lcrl.policies.attention import attention, options_of
-from lcrl.policies.block import Projections, embed, layer, merged, norm, rotate, rotations
+from lcrl.policies.block import Projections, embed, layer, rotate, rotations
 from lcrl.policies.cache import Cache, Prompts, write_prompts
 from lcrl.policies.config import Config
 from lcrl.policies.experts import id_dtype
+from lcrl.policies.modules import lift, merged, norm
 
 PyTree = Any
 
@@ -82,13 +83,17 @@ _AXES: dict[str, dict[str, tuple[str, ...]]] = {
   "key_norm": {"scale": ("norm",)},
   "qkv": {"kernel": ("embed", "kv_heads", "part", "size"), "bias": ("kv_heads", "part", "size")},
   "gate_up": {"kernel": ("embed", "part", "mlp")},
-  "out": {"kernel": ("heads", "embed")},
+  "out": {"kernel": ("heads", "embed"), "bias": ("embed",)},
   "down": {"kernel": ("mlp", "embed")},
-  "router": {"kernel": ("embed", "router")},
+  "sinks": {"logit": ("heads",)},
+  "router": {"kernel": ("embed", "router"), "bias": ("router",)},
   "experts": {
     "gate": ("experts", "embed", "expert_mlp"),
     "up": ("experts", "embed", "expert_mlp"),
     "down": ("experts", "expert_mlp", "embed"),
+    "gate_bias": ("experts", "expert_mlp"),
+    "up_bias": ("experts", "expert_mlp"),
+    "down_bias": ("experts", "embed"),
   },
 }
 
@@ -140,10 +145,11 @@ def prefill(c: Config, params, tokens, lengths, cache: Cache) -> tuple[jax.Array
   """
   ropes = rotations(c, jax.lax.broadcasted_iota(jnp.int32, tokens.shape, 1))
 
-  def attend(kind, layer_cache, _, qkv):
+  def attend(kind, sinks, layer_cache, _, qkv):
     window, rope = kind[0], ropes[kind[1]]
     q, k, v = rotate(_queries(qkv), rope), rotate(qkv[..., -2, :], rope), qkv[..., -1, :]
-    return attention(q, k, v, window=window, **options_of(c)), write_prompts(layer_cache, k, v)
+    values = attention(q, k, v, window=window, sinks=sinks, **options_of(c))
+    return values, write_prompts(layer_cache, k, v)
 
   x, cache, _ = _through(c, params, tokens, cache, attend)
   last = jnp.maximum(lengths - 1, 0)[:, None, None]
@@ -184,14 +190,17 @@ def decode(
   ropes = rotations(c, positions[:, None])
   lengths = prompts and prompts.lengths
 
-  def attend(kind, layer_cache, prompt, qkv):
+  def attend(kind, sinks, layer_cache, prompt, qkv):
     kernel, window = KERNELS[c.decoding], kind[0]
+    more = {} if sinks is None else {"sinks": sinks}  # of plain attention alone
 
     def of_heads(by_head, whole):
       (qkv, own, prompt), (rope, at, live, lengths, table) = by_head, whole
       if table is not None:
-        return kernel.attend_pages(c, qkv, rope, own, table, at, live, window, read_length)
-      return kernel.attend(c, qkv, rope, own, at, live, prompt, lengths, window, read_length)
+        return kernel.attend_pages(c, qkv, rope, own, table, at, live, window, read_length, **more)
+      return kernel.attend(
+        c, qkv, rope, own, at, live, prompt, lengths, window, read_length, **more
+      )
 
     run = _over_heads(of_heads) if kernel.by_heads else of_heads
     return run((qkv, layer_cache, prompt), (ropes[kind[1]], at, live, lengths, table))
@@ -217,13 +226,14 @@ def _over_heads(run: Callable) -> Callable:
 def _through(c: Config, params, tokens, cache, attend, prompts=None):
   """All layers and the last norm; caches, and what routers say.
 
-  `attend(kind, cache, prompt, qkv) -> (values, cache)`, of a layer each; `kind` is one of
+  `attend(kind, sinks, cache, prompt, qkv) -> (values, cache)`, of a layer each; `kind` is one of
   `Config.kinds`."""
 
   @partial(jax.jit, static_argnums=0)  # traced and lowered once, not once a layer
   def one_layer(kind, params, x, layer_cache, prompt):
     do = _projections(c, params)
-    return layer(c, do, x, partial(attend, kind, layer_cache, prompt))
+    sinks = params["sinks"]["logit"] if c.sinks else None
+    return layer(c, do, x, partial(attend, kind, sinks, layer_cache, prompt))
 
   prompts = prompts or (None,) * c.layers
   x, new, routings = embed(c, params, tokens), [], []
@@ -250,14 +260,20 @@ def _projections(c: Config, params) -> Projections:
     y = jnp.einsum("...d,dcf->...cf", x, params["gate_up"]["kernel"])
     return y[..., 0, :], y[..., 1, :]
 
+  def dense(name, x):
+    y = x @ params[name]["kernel"]
+    if "bias" not in params[name]:
+      return y
+    return y + lift(params[name]["bias"].astype(y.dtype), y.ndim)
+
   return Projections(
     norm=lambda name, x: _norm(c, params[name], x),
     heads=heads,
     split=lambda qkv: (qkv[..., :-2, :], qkv[..., -2:-1, :], qkv[..., -1:, :]),
     join=lambda *parts: jnp.concatenate(parts, axis=-2),
     gate_up=gate_up,
-    dense=lambda name, x: x @ params[name]["kernel"],
-    experts=lambda: (params["router"]["kernel"], params["experts"]),
+    dense=dense,
+    experts=lambda: (params["router"], params["experts"]),
   )
 
 

@@ -31,7 +31,8 @@ from lcrl.policies.attention.choice import Device
 # [B, G, T, layers, k]; below 0 where it did not say.
 CHOSEN = "chosen_experts"
 PRODUCT = "product of experts"  # what checkpoints of the forward pass know it by
-Experts = Mapping[str, jax.Array]  # "gate" and "up" [E, D, F], "down" [E, F, D]
+# "gate" and "up" [E, D, F], "down" [E, F, D]; and "gate_bias" ... without the middle axis, or none
+Experts = Mapping[str, jax.Array]
 Gated = Callable[[jax.Array, jax.Array], jax.Array]  # gate, up -> what the MLP's last matrix reads
 
 
@@ -50,8 +51,9 @@ def route(
   count: int,
   normalize: bool,
   replayed: jax.Array | None = None,
+  bias: jax.Array | None = None,
 ) -> Routing:
-  """The `count` most probable experts of each token: softmax(x router), in float32 or wider.
+  """The `count` most probable experts of each token: softmax(x router + bias), in float32 or wider.
 
   Args:
     x: [..., D].
@@ -60,10 +62,14 @@ def route(
     normalize: gates are the probabilities of the chosen divided by their sum; else as they are.
     replayed: [..., k] int, experts that are taken in place of the most probable where they are not
       below 0; gates are of this router's probabilities (R3, arXiv:2510.11370).
+    bias: [E]; None: 0.
   """
   wide = jnp.promote_types(x.dtype, jnp.float32)
   highest = jax.lax.Precision.HIGHEST
-  probs = jax.nn.softmax(jnp.matmul(x.astype(wide), router.astype(wide), precision=highest))
+  logits = jnp.matmul(x.astype(wide), router.astype(wide), precision=highest)
+  if bias is not None:
+    logits += jnp.broadcast_to(bias.astype(wide), logits.shape)
+  probs = jax.nn.softmax(logits)
   gates, chosen = jax.lax.top_k(probs, count)
   if replayed is not None:
     chosen = jnp.where(replayed < 0, chosen, replayed)
@@ -193,6 +199,7 @@ def dropless(
 def _dropless(x, chosen, gates, experts, gated, tiles: triton_experts.Tiles | None = None):
   """`dropless` of tokens [N, D]; `tiles`: by the kernels."""
   source, place, sizes = arrange(chosen, len(experts["gate"]), tiles.own if tiles else 1)
+  expert = chosen.reshape(-1).at[source].get(mode="fill", fill_value=-1)  # of each row
 
   def product(y, name):
     weights = experts[name].astype(y.dtype)
@@ -200,6 +207,9 @@ def _dropless(x, chosen, gates, experts, gated, tiles: triton_experts.Tiles | No
       y = triton_experts.product(tiles, y, weights, sizes)
     else:
       y = jax.lax.ragged_dot(y, weights, sizes)
+    if (bias := experts.get(f"{name}_bias")) is not None:
+      # A product, whose gradient is one, too: that of indexing would add up by atomic operations.
+      y += jax.nn.one_hot(expert, len(bias), dtype=y.dtype) @ bias.astype(y.dtype)
     return checkpoint_name(y, PRODUCT)
 
   rows = permuted(jnp.repeat(x, chosen.shape[-1], axis=0), source, place)
@@ -210,9 +220,14 @@ def _dropless(x, chosen, gates, experts, gated, tiles: triton_experts.Tiles | No
 
 def plain(x: jax.Array, routing: Routing, experts: Experts, gated: Gated) -> jax.Array:
   """The plain twin of `mix`: every expert computes every token."""
-  product = lambda y, name: jnp.einsum("...d,edf->...ef", y, experts[name].astype(y.dtype))
-  inner = gated(product(x, "gate"), product(x, "up"))
-  each = jnp.einsum("...ef,efd->...ed", inner, experts["down"].astype(x.dtype))
+
+  def product(subscripts, y, name):
+    y = jnp.einsum(subscripts, y, experts[name].astype(y.dtype))
+    bias = experts.get(f"{name}_bias")
+    return y if bias is None else y + jnp.broadcast_to(bias.astype(y.dtype), y.shape)
+
+  inner = gated(*(product("...d,edf->...ef", x, name) for name in ("gate", "up")))
+  each = product("...ef,efd->...ed", inner, "down")
   hit = jax.nn.one_hot(routing.chosen, each.shape[-2], dtype=routing.gates.dtype)
   gates = jnp.einsum("...ke,...k->...e", hit, routing.gates)
   return jnp.einsum("...ed,...e->...d", each.astype(gates.dtype), gates)

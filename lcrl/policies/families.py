@@ -24,7 +24,8 @@ class Family(NamedTuple):
   full_every: int = 1
   local_rope: bool = False  # layers that slide have rotary positions of their own
   fused: bool = False  # query, key and value are one tensor, gate and up another
-  # Of families with experts: the modules of the router and of each expert's matrices.
+  # Of families with experts: the modules of the router and of each expert's matrices; or, without
+  # a place for the expert's number, the tensor of all, [E, in, out] each.
   experts: Mapping[str, str] = _NOTHING
 
 
@@ -44,6 +45,12 @@ _MIXTRAL_EXPERTS = {
   for name, stored in (("gate", "w1"), ("up", "w3"), ("down", "w2"))
 }
 _EXPERT_READS = {"num_local_experts", "num_experts_per_tok"}
+_GPT_OSS_EXPERTS = {"down": "mlp.experts.down_proj", "router": "mlp.router"}
+_GPT_OSS_EXPERTS |= dict.fromkeys(("gate", "up"), "mlp.experts.gate_up_proj")
+_GPT_OSS_ROPE = {"rope_type": "yarn", "factor": 32.0, "truncate": False}
+_GPT_OSS_ROPE |= {"original_max_position_embeddings": 4096}
+_GPT_OSS_READS = {"swiglu_limit", "experts_per_token", "initial_context_length"}
+_GPT_OSS_READS |= {"quantization_config"}
 _PHI_CODE = {  # published beside the weights; transformers has the same
   "AutoConfig": "configuration_phi3.Phi3Config",
   "AutoModelForCausalLM": "modeling_phi3.Phi3ForCausalLM",
@@ -79,6 +86,22 @@ FAMILIES = {
     neutral={"router_jitter_noise": (0.0,)},
     sliding="all",
     experts=_MIXTRAL_EXPERTS | {"router": "block_sparse_moe.gate"},
+  ),
+  "gpt_oss": Family(
+    "GptOssForCausalLM",
+    {
+      **{"qkv_bias": True, "out_bias": True, "expert_bias": True, "sinks": True},
+      **{"activation": "quick_gelu", "up_offset": 1.0},
+    },
+    {
+      **{"rope_theta": 150_000.0, "rms_norm_eps": 1e-5, "head_dim": 64, "sliding_window": 128},
+      **{"swiglu_limit": 7.0, "rope_parameters": _GPT_OSS_ROPE},
+    },
+    frozenset(_EXPERT_READS | _GPT_OSS_READS),
+    {"attention_bias": (True,), "swiglu_alpha": (1.702,)},
+    sliding="most",
+    full_every=2,
+    experts=_GPT_OSS_EXPERTS,
   ),
   "gemma2": Family(
     "Gemma2ForCausalLM",

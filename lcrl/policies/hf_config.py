@@ -7,11 +7,12 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from lcrl.policies.config import OPTIONS, Config
+from lcrl.policies.config import OPTIONS, Config, Rope
 from lcrl.policies.families import FAMILIES
 from lcrl.policies.fields import Fields
 from lcrl.policies.hf_layers import read_ropes, read_windows, unsaid, write_layers
 from lcrl.policies.hf_text import text_config
+from lcrl.policies.mxfp4 import is_packed
 
 Json = dict[str, Any]
 
@@ -109,6 +110,7 @@ def read_config(raw: Mapping[str, Any], where: str, **runtime: Any) -> Config:
     **FAMILIES[family].fixed,
     **(_read_gemma(c, family, hidden, head_dim) if family.startswith("gemma") else {}),
     **(_read_experts(c, family) if FAMILIES[family].experts else {}),
+    **(_read_gpt_oss(c, rope) if family == "gpt_oss" else {}),
     **runtime,
   )
 
@@ -139,6 +141,7 @@ def write_config(config: Config) -> Json:
     **write_layers(c),
     **(_write_gemma(c) if c.family.startswith("gemma") else {}),
     **(_write_experts(c) if FAMILIES[c.family].experts else {}),
+    **({"attention_bias": True, "swiglu_limit": c.mlp_limit} if c.family == "gpt_oss" else {}),
   }
   refuse_unsaid(c, raw, f"A {c.family} folder")
   return raw
@@ -209,6 +212,19 @@ def _read_experts(c: Fields, family: str) -> dict[str, Any]:
       "norm_topk_prob", FAMILIES[family].unsaid.get("norm_topk_prob", True)
     ),
   }
+
+
+def _read_gpt_oss(c: Fields, rope: Rope) -> dict[str, Any]:
+  if c.values.get("quantization_config") and not is_packed(c.values):
+    raise c.refuse("quantization_config", "is not supported, only quant_method='mxfp4'")
+  for key, other, said in (
+    ("experts_per_token", "num_experts_per_tok", c.whole("num_experts_per_tok")),
+    ("initial_context_length", "original_max_position_embeddings", rope.original_length),
+  ):
+    if c.whole(key, said) != said:
+      raise c.refuse(key, f"contradicts {other}={said}")
+  limit = FAMILIES["gpt_oss"].unsaid["swiglu_limit"]
+  return {"mlp_limit": c.positive("swiglu_limit", limit)}
 
 
 def _write_experts(c: Config) -> Json:

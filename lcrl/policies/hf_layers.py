@@ -70,6 +70,9 @@ def read_ropes(c: Fields, name: str, windows) -> tuple[Rope, tuple[Rope, ...] | 
   """The rotary positions of layers that see everything, and of each layer where they differ."""
   family, layers = FAMILIES[name], c.whole("num_hidden_layers")
   theta = family.unsaid.get("rope_theta", 10_000.0)
+  own = family.unsaid.get("rope_parameters")
+  if own and not (c.values.get("rope_parameters") or c.values.get("rope_scaling")):
+    c = c._replace(values={**c.values, "rope_parameters": own})
   if family.local_rope:
     rope, local = _two_ropes(c, name, theta)
     ropes = tuple(local if w else rope for w in windows or (None,) * layers)

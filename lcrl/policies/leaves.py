@@ -26,6 +26,7 @@ _MODULES = {
   "value": "self_attn.v_proj",
   "query_norm": "self_attn.q_norm",
   "key_norm": "self_attn.k_norm",
+  "sinks": "self_attn.sinks",
   "out": "self_attn.o_proj",
   "mlp_norm": "post_attention_layernorm",
   "gate": "mlp.gate_proj",
@@ -41,6 +42,7 @@ _FUSED = {  # by families that store several matrices as the rows of one
   "self_attn.qkv_proj": ("query", "key", "value"),
   "mlp.gate_up_proj": ("gate", "up"),
 }
+_COLUMNS = {"gate": (0, 2), "up": (1, 2)}  # of families that store all experts as one tensor
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,11 +53,14 @@ class Leaf:
   stacked: tuple[int, ...]  # its leading axes: () for one tensor, layers, or layers and experts
   transposed: bool
   rows: tuple[int, int, int] | None = None  # the first, the last, and how many the tensor has
+  columns: tuple[int, int] | None = None  # the first, and the step to the next
 
   def shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
     """That of each tensor on disk, from the leaf's."""
     shape = shape[len(self.stacked) :]
     shape = shape[::-1] if self.transposed else shape
+    if self.columns is not None:
+      return (*shape[:-1], shape[-1] * self.columns[1])
     return shape if self.rows is None else (self.rows[2], *shape[1:])
 
 
@@ -73,20 +78,26 @@ def stored_leaves(policy: Policy) -> PyTree:
       fused[name] = whole, (first, first + rows[name], total)
       first += rows[name]
 
+  of_layers = lambda name: tuple(f"model.layers.{i}.{name}" for i in range(c.layers))
+
   def locate(path, _):
     keys = tuple(key.key for key in path)
-    transposed = keys[-1] in ("kernel", "head") or "experts" in keys
+    together = "experts" in keys and "{}" not in experts["down"]
+    transposed = not together and (keys[-1] in ("kernel", "head") or "experts" in keys)
     if keys in TOP:
       return Leaf((TOP[keys],), (), transposed)
     _, module, leaf = keys
+    if together:
+      matrix, *bias = leaf.split("_")
+      names = of_layers("_".join([experts[matrix], *bias]))
+      return Leaf(names, (c.layers,), transposed, columns=_COLUMNS.get(matrix))
     if module == "experts":
       stacked = c.layers, c.experts
       name = f"model.layers.{{}}.{experts[leaf]}.weight"
       return Leaf(tuple(itertools.starmap(name.format, np.ndindex(*stacked))), stacked, transposed)
     stored, part = fused.get(module, (modules[module], None))
-    name = f"{stored}.{'bias' if leaf == 'bias' else 'weight'}"
-    names = tuple(f"model.layers.{i}.{name}" for i in range(c.layers))
-    return Leaf(names, (c.layers,), transposed, part)
+    kind = {"bias": ".bias", "logit": ""}.get(leaf, ".weight")
+    return Leaf(of_layers(stored + kind), (c.layers,), transposed, part)
 
   is_names = lambda x: isinstance(x, tuple)
   return jax.tree_util.tree_map_with_path(locate, policy.axes, is_leaf=is_names)

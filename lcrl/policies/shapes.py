@@ -17,6 +17,17 @@ _qwen3_moe = functools.partial(
 _mixtral = functools.partial(
   _sized, family="mixtral", rope=Rope(1e6), norm_eps=1e-5, tied=False, experts_per_token=2
 )
+_gpt_oss = functools.partial(
+  _sized,
+  family="gpt_oss",
+  rope=Rope(150_000.0, "yarn", 32.0, 4096, truncate=False),
+  norm_eps=1e-5,
+  mlp_limit=7.0,
+  experts_per_token=4,
+  max_length=131072,
+  tied=False,
+  **FAMILIES["gpt_oss"].fixed,
+)
 _qwen3 = functools.partial(Config, family="qwen3", rope=Rope(1e6), qk_norm=True, max_length=40960)
 
 
@@ -69,6 +80,12 @@ SHAPES = {
   ),
   "mixtral-8x7b": _mixtral(32000, 4096, 32, 32, 8, 128, 14336, experts=8, max_length=32768),
   "mixtral-8x22b": _mixtral(32768, 6144, 56, 48, 8, 128, 16384, experts=8, max_length=65536),
+  "gpt-oss-20b": _gpt_oss(
+    *(201088, 2880, 24, 64, 8, 64, 2880), experts=32, windows=(128, None) * 12
+  ),
+  "gpt-oss-120b": _gpt_oss(
+    *(201088, 2880, 36, 64, 8, 64, 2880), experts=128, windows=(128, None) * 18
+  ),
   "llama3-8b": _llama(
     128256, 4096, 32, 32, 8, 128, 14336, tied=False, rope=Rope(5e5), max_length=8192
   ),

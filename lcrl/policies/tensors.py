@@ -76,7 +76,8 @@ def disassemble(policy: Policy, params: PyTree) -> Iterator[tuple[str, int, Call
       parts.setdefault(name, []).append((leaf, x, place))
   for name, found in parts.items():
     size = sum(x.nbytes // len(leaf.names) for leaf, x, _ in found)
-    yield name, size, functools.partial(_fetch, sorted(found, key=lambda part: part[0].rows or ()))
+    order = lambda part: part[0].rows or part[0].columns or ()
+    yield name, size, functools.partial(_fetch, sorted(found, key=order))
 
 
 def check_sizes(c: Config, tensors: Tensors, where: str) -> None:
@@ -167,6 +168,10 @@ def _read(tensors: Tensors, leaf: Leaf, dtype, index: Index) -> np.ndarray:
     first, end, _ = leaf.rows
     start, stop, _ = index[0].indices(end - first)
     index = (slice(first + start, first + stop), *index[1:])
+  if leaf.columns is not None:
+    first, step = leaf.columns
+    start, stop, _ = index[-1].indices(tensors.shapes[leaf.names[0]][-1] // step)
+    index = (*index[:-1], slice(first + step * start, step * stop, step))
   read = lambda name: _finite(tensors, name, index, dtype)
   turn = (lambda part: part.T) if leaf.transposed else (lambda part: part)
   one = turn(read(names.flat[0]))
@@ -195,7 +200,9 @@ def _finite(tensors: Tensors, name: str, index: Index, dtype) -> np.ndarray:
 
 
 def _fetch(parts: list[tuple[Leaf, jax.Array, tuple[int, ...]]]) -> np.ndarray:
-  """A tensor as it stands on disk, from the leaves that hold its rows."""
+  """A tensor as it stands on disk, from the leaves that hold its rows or columns."""
   values = [np.asarray(x[place]) for _, x, place in parts]
   values = [x.T if leaf.transposed else x for x, (leaf, *_) in zip(values, parts, strict=True)]
+  if parts[0][0].columns is not None:
+    return np.stack(values, axis=-1).reshape(*values[0].shape[:-1], -1)
   return np.ascontiguousarray(values[0] if len(values) == 1 else np.concatenate(values))

@@ -18,6 +18,8 @@ SCALARS = 3 << 18  # bytes of the table of a call, of the 1 MiB that scalars hav
 
 def refusal(c: Config) -> str | None:
   """Why this model cannot decode here, or None."""
+  if c.sinks:
+    return "sinks"
   if c.head_dim % LANES:
     return f"head_dim={c.head_dim}"
   if any(c.windows or ()):

@@ -19,16 +19,14 @@ from lcrl.policies.attention import attention, check_name, options_of, segment_s
 from lcrl.policies.block import (
   ACTIVATIONS,
   Block,
-  as_it_lies,
-  at_least_float32,
   embed,
   head_logits,
-  norm,
   rotation,
   rotations,
 )
 from lcrl.policies.cache import Cache
 from lcrl.policies.config import Config
+from lcrl.policies.modules import as_it_lies, at_least_float32, norm
 
 PyTree = Any
 
@@ -95,6 +93,8 @@ def make(config: Config) -> Policy:
   """
   if config.decoding not in decoding.KERNELS:
     raise ValueError(f"Unknown decoding {config.decoding!r}: {', '.join(decoding.KERNELS)}.")
+  if config.sinks and (why := decoding.KERNELS[config.decoding].refusal(config)):
+    raise ValueError(f"decoding={config.decoding!r} cannot serve a model with {why}.")
   check_name(config.attention)
   if config.activation not in ACTIVATIONS:
     raise ValueError(f"Unknown activation {config.activation!r}: {', '.join(ACTIVATIONS)}.")
@@ -134,7 +134,7 @@ def _init_boxed(c: Config, key):
   dtype = jnp.dtype(c.dtype)
   x = jnp.zeros((1, c.hidden_size), dtype)
   rope = rotation(c, jnp.zeros((1,), jnp.int32))
-  init = lambda key: Block(c).init(key, x, rope, lambda q, k, v: (q, None))["params"]
+  init = lambda key: Block(c).init(key, x, rope, lambda q, *_: (q, None))["params"]
   table = nn.initializers.normal(c.hidden_size**-0.5)
   rows = nn.with_logical_partitioning(table, ("vocab", "embed"))
   columns = nn.with_logical_partitioning(table, ("embed", "vocab"))
@@ -182,7 +182,10 @@ def _forward(
   options = options_of(c) | {"spans": spans, "parts": parts}
 
   def layer(x, own, window, rope):
-    attend = lambda q, k, v: (attention(q, k, v, window=window, **options), None)
+    attend = lambda q, k, v, sinks: (
+      attention(q, k, v, window=window, sinks=sinks, **options),
+      None,
+    )
     params, replayed = own
     found: Any = Block(c).apply({"params": params}, x, rope, attend, replayed)
     x, _, routing = found

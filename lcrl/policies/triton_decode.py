@@ -37,6 +37,8 @@ TILES = Tiles()
 
 def refusal(c: Config) -> str | None:
   """Why this model cannot decode here, or None."""
+  if c.sinks:
+    return "sinks"
   if c.attention_softcap is not None:
     return "soft-cap"
   if c.head_dim < 32 or c.head_dim & (c.head_dim - 1):

@@ -20,7 +20,7 @@ from jax.sharding import Mesh
 from lcrl.losses.log_probs import score_tokens, score_tokens_sharded
 from lcrl.mesh import BATCH
 from lcrl.policies.attention import sequence, shares_prompts
-from lcrl.policies.block import at_least_float32
+from lcrl.policies.modules import at_least_float32
 from lcrl.training import packing
 from lcrl.training.balance import BALANCE
 from lcrl.training.float16 import scaled

@@ -9,7 +9,7 @@ from lcrl.data.bucketing import decomposed
 from lcrl.data.selection import tops_selection
 from lcrl.merging import activations, arithmetic, low_rank, selective, signs, thinkedit
 from lcrl.policies import lora
-from lcrl.policies.block import Dense
+from lcrl.policies.modules import Dense
 from lcrl.tasks import chains
 from lcrl.training import optimizers
 

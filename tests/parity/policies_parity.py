@@ -9,10 +9,13 @@ import numpy as np
 import pytest
 import torch
 import transformers
+from transformers.integrations.mxfp4 import convert_moe_packed_tensors
 
 from lcrl import policies
+from lcrl.policies import mxfp4
 from tests.fixtures.make import EAGER, MODELS, SIZES, logits, make_chat, random_model
 from tests.fixtures.templates import CONVERSATIONS
+from tests.helpers.gpt_oss import packed_folder
 
 pytestmark = pytest.mark.parity
 TOKENS = np.random.default_rng(1).integers(0, 64, (3, 40))
@@ -44,7 +47,7 @@ def test_transformers_reads_what_lcrl_writes(name, tmp_path):
   np.testing.assert_allclose(got, logits(model.eval(), TOKENS), rtol=0, atol=1e-4)
 
 
-@pytest.mark.parametrize("name", ["qwen3_moe", "mixtral"])
+@pytest.mark.parametrize("name", ["qwen3_moe", "mixtral", "gpt_oss"])
 def test_the_load_balance_loss_is_that_of_transformers(name, tmp_path, monkeypatch):
   """For one layer: transformers takes the loads of all layers together."""
   monkeypatch.setitem(MODELS, name, (MODELS[name][0], MODELS[name][1] | {"num_hidden_layers": 1}))
@@ -57,6 +60,27 @@ def test_the_load_balance_loss_is_that_of_transformers(name, tmp_path, monkeypat
     torch.asarray(TOKENS), attention_mask=torch.asarray(padding).long(), output_router_logits=True
   )
   np.testing.assert_allclose(each[padding].mean(), theirs.aux_loss.item(), rtol=1e-4)
+
+
+def test_mxfp4_is_read_as_transformers_reads_it(tmp_path):
+  rng = np.random.default_rng(0)
+  blocks = rng.integers(0, 256, (3, 8, 2, 16), np.uint8)
+  scales = rng.integers(100, 150, (3, 8, 2), np.uint8)
+  theirs = convert_moe_packed_tensors(torch.asarray(blocks), torch.asarray(scales))
+  ours = mxfp4.decoded(blocks, scales).astype(np.float32).swapaxes(1, 2)
+  np.testing.assert_array_equal(ours, theirs.float().numpy())
+  packed_folder(tmp_path)
+  model = transformers.AutoModelForCausalLM.from_pretrained(
+    tmp_path / "packed",
+    attn_implementation=EAGER,
+    pad_token_id=None,
+    dtype=torch.float32,
+    quantization_config=transformers.Mxfp4Config(dequantize=True),
+  )
+  policy, params = policies.load(tmp_path / "packed")
+  tokens = TOKENS % policy.config.vocab_size
+  got = policy.apply(params, jnp.asarray(tokens))
+  np.testing.assert_allclose(got, logits(model.float().eval(), tokens), rtol=0, atol=1e-4)
 
 
 def test_the_text_of_a_model_that_reads_pictures(tmp_path):

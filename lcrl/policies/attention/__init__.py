@@ -49,6 +49,7 @@ def attention(
   window: Window = None,
   softcap: float | None = None,
   scale: float | None = None,
+  sinks: jax.Array | None = None,
   backend: str = "xla",
   parts: int = 1,
 ) -> jax.Array:
@@ -62,6 +63,7 @@ def attention(
     window: a query sees the last `window` keys, itself included; None: all. May be traced.
     softcap: logits become softcap * tanh(logits / softcap).
     scale: of q k^T, before the soft-cap; None: 1 / sqrt(H).
+    sinks: [N], a logit of each head that takes part in the softmax and has no value (`sinks`).
     backend: a name in BACKENDS, or "auto": the fastest that can, on the devices of the mesh in
       context.
     parts: above 1, q, k and v are rows dealt over the mesh's sequence axis to as many devices
@@ -81,6 +83,7 @@ def attention(
     "window": window is not None,
     "window per layer": isinstance(window, jax.Array),
     "soft-cap": softcap is not None,
+    "sinks": sinks is not None,
     f"head size {q.shape[-1]}": q.shape[-1] not in FUSED_HEAD_DIMS,
     str(q.dtype): True,
   }
@@ -96,6 +99,7 @@ def attention(
       f"Attention back end {backend!r} does not support {', '.join(sorted(missing))}."
     )
   options = {"window": window, "softcap": softcap, "scale": softmax_scale(q.shape[-1], scale)}
+  options |= {} if sinks is None else {"sinks": sinks}
   return BACKENDS[backend].attend(q, k, v, index=index, spans=spans, parts=parts, **options)
 
 
@@ -152,7 +156,8 @@ _ALL = {"grouped queries", "window", "window per layer", "segment ids", "branche
 _ALL |= {"offset queries"}
 BACKENDS = {
   "xla": Backend(
-    in_parts(xla.attend), frozenset(_ALL | _HALF | {"float32", "float64", "any head size"})
+    in_parts(xla.attend),
+    frozenset(_ALL | _HALF | {"float32", "float64", "any head size", "sinks"}),
   ),
   "cudnn": Backend(cudnn.attend, frozenset(_HALF | {"grouped queries", "window"})),
   "triton": Backend(per_device(triton.attend), frozenset(_ALL | _HALF)),

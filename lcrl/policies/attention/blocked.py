@@ -43,8 +43,11 @@ class Pairs(NamedTuple):
     return cls(queries, keys, some.sum())
 
 
-def attend(q, k, v, visible: Visible, softcap: float | None, scale: float, *, width: int):
-  """q [R, T, N, H], k and v [R, S, K, H], visible [R, T] -> [R, T, N, H], in blocks of `width`."""
+def attend(
+  q, k, v, visible: Visible, softcap: float | None, scale: float, *, width: int, sinks=None
+):
+  """q [R, T, N, H], k and v [R, S, K, H], visible [R, T], sinks [N] -> [R, T, N, H], in blocks of
+  `width`."""
   length, heads, group = q.shape[1], k.shape[2], q.shape[2] // k.shape[2]
 
   def cut(x, mode="constant"):
@@ -57,18 +60,21 @@ def attend(q, k, v, visible: Visible, softcap: float | None, scale: float, *, wi
   q = q.reshape(*q.shape[:3], width * group, -1)
   k, v = (cut(x).swapaxes(2, 3) for x in (k, v))
   visible = jax.tree.map(partial(cut, mode="edge"), visible)  # padding sees what the last one does
-  out = _attend(softcap, scale, q, k, v, visible).reshape(*q.shape[:3], width, group, -1)
+  if sinks is not None:
+    sinks = jnp.tile(sinks.reshape(heads, group), width)  # [K, Q]
+  out = _attend(softcap, scale, q, k, v, sinks, visible).reshape(*q.shape[:3], width, group, -1)
   out = jnp.moveaxis(out.swapaxes(2, 3), 0, 1)
   return out.reshape(out.shape[0], -1, heads * group, out.shape[-1])[:, :length]
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0, 1))
-def _attend(softcap, scale, q, k, v, visible):
-  """q [I, R, K, Q, H], k and v [J, R, K, B, H], visible [I, R, B] -> [I, R, K, Q, H]."""
-  return _forward(softcap, scale, q, k, v, visible)[0]
+def _attend(softcap, scale, q, k, v, sinks, visible):
+  """q [I, R, K, Q, H], k and v [J, R, K, B, H], sinks [K, Q], visible [I, R, B] ->
+  [I, R, K, Q, H]."""
+  return _forward(softcap, scale, q, k, v, sinks, visible)[0]
 
 
-def _forward(softcap, scale, q, k, v, visible):
+def _forward(softcap, scale, q, k, v, sinks, visible):
   pairs = Pairs.of(visible, len(k))
 
   def pair(at, sums):
@@ -83,15 +89,17 @@ def _forward(softcap, scale, q, k, v, visible):
 
   zero = jnp.zeros(q.shape, jnp.promote_types(q.dtype, jnp.float32))
   start = zero[..., 0] + _FLOOR, zero[..., 0], zero
+  if sinks is not None:  # as a key that comes first, whose value is 0
+    start = jnp.broadcast_to(sinks, zero.shape[:-1]).astype(zero.dtype), zero[..., 0] + 1, zero
   peak, total, values = jax.lax.fori_loop(0, pairs.number, pair, start)
   out = checkpoint_name((values / total[..., None]).astype(q.dtype), "attention")
   norm = checkpoint_name(peak + jnp.log(total), "attention")
-  return out, (q, k, v, visible, pairs, out, norm)
+  return out, (q, k, v, sinks, visible, pairs, out, norm)
 
 
 def _backward(softcap, scale, residuals, g):
-  """With z the scores and p = exp(z - norm): dz = p (g v^T - g out^T)."""
-  q, k, v, visible, pairs, out, norm = residuals
+  """With z the scores and p = exp(z - norm): dz = p (g v^T - g out^T). The value of a sink is 0."""
+  q, k, v, sinks, visible, pairs, out, norm = residuals
   inner = (g.astype(norm.dtype) * out.astype(norm.dtype)).sum(-1)
 
   def pair(at, grads):
@@ -110,7 +118,11 @@ def _backward(softcap, scale, residuals, g):
 
   start = tuple(jnp.zeros(x.shape, norm.dtype) for x in (q, k, v))
   grads = jax.lax.fori_loop(0, pairs.number, pair, start)
-  return *(d.astype(x.dtype) for d, x in zip(grads, (q, k, v), strict=True)), None
+  grads = (d.astype(x.dtype) for d, x in zip(grads, (q, k, v), strict=True))
+  if sinks is None:
+    return *grads, None, None
+  p = jnp.exp(jnp.broadcast_to(sinks, norm.shape) - norm)
+  return *grads, -(p * inner).sum((0, 1)).astype(sinks.dtype), None
 
 
 _attend.defvjp(_forward, _backward)

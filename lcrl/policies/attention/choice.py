@@ -72,6 +72,7 @@ def features(c: Config, *, packed: bool, cut: bool = False) -> frozenset[str]:
     "window": windows != {None},
     "window per layer": len(windows) > 1 and c.unroll is not True,
     "soft-cap": c.attention_softcap is not None,
+    "sinks": c.sinks,
     f"head size {c.head_dim}": c.head_dim not in FUSED_HEAD_DIMS,
     c.dtype: True,
   }

@@ -21,28 +21,31 @@ def per_device(attend: Callable) -> Callable:
   dealt over the sequence axis (`sequence.deal`), and spans are those of whole rows.
   """
 
-  def split(q, k, v, *, index, spans: Spans | None, window: Window, parts: int = 1, **options):
+  def split(
+    q, k, v, *, index, spans: Spans | None, window: Window, parts: int = 1, sinks=None, **options
+  ):
+    own = {} if sinks is None else {"sinks": sinks}  # kernels know none
     mesh = jax.sharding.get_abstract_mesh()
     if mesh.empty or mesh.size == 1 or set(mesh.manual_axes) == set(mesh.axis_names):
-      return attend(q, k, v, index=index, spans=spans, window=window, **options)
+      return attend(q, k, v, index=index, spans=spans, window=window, **options, **own)
     heads = None if k.shape[-2] % mesh.shape["tensor"] else "tensor"
     batch = P(None) if mesh.manual_axes else BATCH
     rows = P(*(batch if parts == 1 else sequence.CUT), *(None,) * (q.ndim - 3), heads)
     fixed = None if isinstance(window, jax.Array) else window
     traced = window if isinstance(window, jax.Array) else None
 
-    def local(q, k, v, spans, traced):
+    def local(q, k, v, spans, traced, own):
       window = fixed if traced is None else traced
       index = None
       if parts > 1:
         index = sequence.positions(q.shape[1], parts)
         k, v = (sequence.gather(x, parts) for x in (k, v))
-      return attend(q, k, v, index=index, spans=spans, window=window, **options)
+      return attend(q, k, v, index=index, spans=spans, window=window, **options, **own)
 
-    specs = (rows, rows, rows, batch, P())
+    specs = (rows, rows, rows, batch, P(), P(heads))
     left = set(mesh.axis_names) - set(mesh.manual_axes)
     run = jax.shard_map(local, in_specs=specs, out_specs=rows, axis_names=left, check_vma=False)
-    return run(q, k, v, spans, traced)
+    return run(q, k, v, spans, traced, own)
 
   return split
 
