@@ -80,10 +80,18 @@ def test_the_kernels_that_serve_a_family(name, training, refused, on_tpu):
   assert tpu_pages.refusal(c) == on_tpu
 
 
-@pytest.mark.parametrize("decoding", ["triton", "pallas"])
-def test_kernels_without_sinks_are_refused_by_name(decoding):
-  with pytest.raises(ValueError, match=f"decoding='{decoding}' cannot serve a model with sinks"):
-    policies.make(dataclasses.replace(GPT_OSS, decoding=decoding))
+@pytest.mark.parametrize(
+  "decoding, config, what",
+  [
+    ("triton", GPT_OSS, "sinks"),
+    ("pallas", GPT_OSS, "sinks"),
+    ("triton", SHAPES["gemma2-2b"], "soft-cap"),
+    ("pallas", policies.tiny(8, head_dim=128, windows=(4, None)), "window"),
+  ],
+)
+def test_kernels_are_refused_where_they_would_leave_something_out(decoding, config, what):
+  with pytest.raises(ValueError, match=f"decoding='{decoding}' cannot serve a model with {what}"):
+    policies.make(dataclasses.replace(config, decoding=decoding))
 
 
 @pytest.mark.parametrize("prefix", ["language_model.model.", "model.language_model."])

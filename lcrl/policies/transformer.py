@@ -93,7 +93,8 @@ def make(config: Config) -> Policy:
   """
   if config.decoding not in decoding.KERNELS:
     raise ValueError(f"Unknown decoding {config.decoding!r}: {', '.join(decoding.KERNELS)}.")
-  if config.sinks and (why := decoding.KERNELS[config.decoding].refusal(config)):
+  # What a kernel does not read it would leave out in silence.
+  if (why := decoding.KERNELS[config.decoding].refusal(config)) in ("sinks", "soft-cap", "window"):
     raise ValueError(f"decoding={config.decoding!r} cannot serve a model with {why}.")
   check_name(config.attention)
   if config.activation not in ACTIVATIONS:
