@@ -240,7 +240,7 @@ def typed(arguments: Sequence[str]) -> str:
   "lcrl-train '--workdir=a b'"
   >>> typed(["/venv/bin/python", "-m", "lcrl.commands.train"])
   'python -m lcrl.commands.train'
-  >>> typed(["/venv/bin/python", "/home/me/mine.py", "--steps=2"])
+  >>> typed(["/venv/bin/python", "/venv/mine.py", "--steps=2"])
   'python mine.py --steps=2'
   """
   names = [pathlib.Path(x).name if x.startswith("/") else x for x in arguments]
