@@ -27,10 +27,10 @@ from lcrl.types import Budget, Rollouts
 SHORTEST = 16  # the smallest bucket; the others are its doubles
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
+@dataclasses.dataclass(frozen=True)
 class Engine:
-  """Samples rollouts. Nothing in it changes; `make_engine` explains the fields. Engines with the
-  same control and equal other fields are equal: they share compiled programs."""
+  """Samples rollouts. Nothing in it changes; `make_engine` explains the fields. Engines of equal
+  fields share compiled programs."""
 
   policy: policies.Policy
   max_tokens: int
@@ -46,18 +46,6 @@ class Engine:
   source: Mesh | None = None
   count_forced: bool = False
   keeps_experts: bool = False
-
-  def _fields(self) -> tuple:
-    fields = (field.name for field in dataclasses.fields(self))
-    return tuple(getattr(self, name) for name in fields if name != "control")
-
-  def __eq__(self, other: object) -> bool:
-    if not isinstance(other, Engine):
-      return NotImplemented
-    return self.control is other.control and self._fields() == other._fields()
-
-  def __hash__(self) -> int:
-    return hash((id(self.control), self._fields()))
 
   @property
   def tells_ends(self) -> bool:
