@@ -116,6 +116,8 @@ def test_equal_engines_share_their_programs():
   config = policies.tiny(V, hidden_size=16)
   policy = policies.make(config)
   assert policies.make(dataclasses.replace(config)) is policy
+  windows = [policies.make(policies.tiny(V, windows=some((4, None)))) for some in (list, tuple)]
+  assert windows[0] is windows[1]
   params, rows = policy.init(jax.random.key(0)), make_rows()
   run = programs.compiled(programs.generate, ())
   control = token_bias({3: 1.0})

@@ -168,8 +168,11 @@ class Config:
       raise ValueError(f"head_dim={self.head_dim} must be even for rotary positions.")
     for name in ("windows", "ropes"):
       per_layer = getattr(self, name)
-      if per_layer is not None and len(per_layer) != self.layers:
+      if per_layer is None:
+        continue
+      if len(per_layer) != self.layers:
         raise ValueError(f"{name} has {len(per_layer)} entries for layers={self.layers}.")
+      object.__setattr__(self, name, tuple(per_layer))  # a list has no hash
     if self.norms not in NORMS:
       raise ValueError(f"norms={self.norms!r} is not one of {', '.join(NORMS)}.")
     if self.qk_norm_over not in ("head", "projection"):
