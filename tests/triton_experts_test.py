@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from lcrl import policies
+from lcrl.mesh import make_mesh
 from lcrl.policies import experts, triton_experts
 from lcrl.policies.attention.choice import Device
 from tests import gpu
@@ -47,7 +48,7 @@ def interpreted(monkeypatch):
   [
     (3, "float32", None, False),
     (40, "float32", None, True),
-    (40, "float32", 4000, False),
+    (40, "float32", 8000, False),
     (40, "bfloat16", None, True),
   ],
 )
@@ -107,6 +108,33 @@ def test_where_all_pairs_are_as_bad_as_can_be_rows_suffice():
   source, place, _ = experts.arrange(jnp.arange(6).reshape(3, 2), 6, 16)
   assert len(source) == 96
   assert place.tolist() == [0, 16, 32, 48, 64, 80]
+
+
+@pytest.mark.parametrize("remat, products", [("none", 3), ("dots", 3), ("full", 6)])
+def test_products_of_experts_are_kept_with_those_of_dense_layers(remat, products):
+  """Of a layer's three, none is computed again; a gradient of each is two more kernels."""
+  sizes = {"hidden_size": 32, "head_dim": 16, "mlp_size": 32, "experts": 4, "experts_per_token": 2}
+  policy = policies.make(policies.tiny(64, layers=1, remat=remat, **sizes))
+  params = jax.eval_shape(policy.init, jax.random.key(0))
+  loss = lambda params, ids: policy.apply(params, ids).sum()
+  text = gpu.lowered(jax.grad(loss), params, jnp.zeros((2, 128), jnp.int32))
+  assert text.count('name = "expert_product"') == products + 6
+
+
+@pytest.mark.parametrize("tensor", [1, 2, 4])
+def test_blocks_are_for_the_rows_that_an_expert_gets(monkeypatch, tensor):
+  """However many devices share the experts; four do not divide six, so that each has all."""
+  means, chosen = [], triton_experts.tiles
+  monkeypatch.setattr(Device, "here", lambda: Device("nvidia", (9, 0)))
+  monkeypatch.setattr(triton_experts, "tiles", lambda mean: means.append(mean) or chosen(mean))
+  weights = {"gate": (6, D, F), "up": (6, D, F), "down": (6, F, D)}
+  array = lambda shape, dtype=jnp.float32: jax.ShapeDtypeStruct(shape, dtype)
+  pairs = (1, 60, K)
+  routing = experts.Routing(None, array(pairs, jnp.int32), array(pairs))
+  mix = partial(experts.mix, gated=lambda gate, up: gate * up)
+  with jax.set_mesh(make_mesh(data=1, fsdp=1, tensor=tensor, devices=jax.devices()[:tensor])):
+    jax.eval_shape(mix, array((1, 60, D)), routing, {n: array(s) for n, s in weights.items()})
+  assert means == [60 * K / 6]
 
 
 @pytest.mark.parametrize("mean, own", [(0.1, 16), (16, 32), (40, 64), (100, 64), (128, 128)])

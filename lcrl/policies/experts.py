@@ -99,9 +99,10 @@ def mix(x: jax.Array, routing: Routing, experts: Experts, gated: Gated) -> jax.A
     if not cut:
       return run(x, chosen, gates, experts)
     first = jax.lax.axis_index("tensor") * len(experts["gate"])
-    return jax.lax.psum(run(x, chosen - first, gates, experts), "tensor")
+    return jax.lax.psum(run(x, chosen - first, gates, experts, devices=devices), "tensor")
 
   rows, share = P(_row_axes(mesh, left, len(x))), P("tensor") if cut else P()
+  devices = mesh.shape["tensor"] if cut else 1
   return jax.shard_map(
     local,
     in_specs=(rows, rows, rows, share),
@@ -175,21 +176,28 @@ permuted.defvjp(
 
 
 def dropless(
-  x: jax.Array, chosen: jax.Array, gates: jax.Array, experts: Experts, gated: Gated
+  x: jax.Array,
+  chosen: jax.Array,
+  gates: jax.Array,
+  experts: Experts,
+  gated: Gated,
+  *,
+  devices: int = 1,
 ) -> jax.Array:
   """What these experts add to tokens, in float32 or wider; an index outside of them adds nothing.
 
   Args:
     x: [..., D].
     chosen, gates: [..., k].
+    devices: that share the experts, each with as many as are given.
   Returns: [..., D].
   """
   (count, hidden, mlp), k = experts["gate"].shape, chosen.shape[-1]
   tokens = x.reshape(-1, hidden), chosen.reshape(-1, k), gates.reshape(-1, k)
   run = partial(_dropless, experts=experts, gated=gated)
-  if not Device.here().triton or triton_experts.refusal(hidden, mlp):
+  if not Device.here().triton or triton_experts.refusal(count, hidden, mlp):
     return run(*tokens).reshape(*gates.shape[:-1], hidden)
-  tiles = triton_experts.tiles(chosen.size / count)
+  tiles = triton_experts.tiles(chosen.size / (count * devices))
   numbers = (chosen.size + count * tiles.own) * max(hidden, mlp)
   parts = [jnp.array_split(y, -(-numbers // triton_experts.MOST)) for y in tokens]
   done = [run(*part, tiles=tiles) for part in zip(*parts, strict=True)]
@@ -199,7 +207,6 @@ def dropless(
 def _dropless(x, chosen, gates, experts, gated, tiles: triton_experts.Tiles | None = None):
   """`dropless` of tokens [N, D]; `tiles`: by the kernels."""
   source, place, sizes = arrange(chosen, len(experts["gate"]), tiles.own if tiles else 1)
-  expert = chosen.reshape(-1).at[source].get(mode="fill", fill_value=-1)  # of each row
 
   def product(y, name):
     weights = experts[name].astype(y.dtype)
@@ -209,6 +216,7 @@ def _dropless(x, chosen, gates, experts, gated, tiles: triton_experts.Tiles | No
       y = jax.lax.ragged_dot(y, weights, sizes)
     if (bias := experts.get(f"{name}_bias")) is not None:
       # A product, whose gradient is one, too: that of indexing would add up by atomic operations.
+      expert = chosen.reshape(-1).at[source].get(mode="fill", fill_value=-1)  # of each row
       y += jax.nn.one_hot(expert, len(bias), dtype=y.dtype) @ bias.astype(y.dtype)
     return checkpoint_name(y, PRODUCT)
 

@@ -35,16 +35,18 @@ class Tiles(NamedTuple):
   interpret: bool = False
 
 
-# By rows of an expert, on average: a block of more would be mostly filling.
 def tiles(mean_rows: float) -> Tiles:
-  """Tiles for experts that so many rows choose, on average."""
+  """Tiles for experts that so many rows choose, on average: larger blocks would mostly be filled
+  up."""
   if mean_rows >= 128:
     return Tiles(128, warps=8)
   return Tiles(max(SMALLEST, min(64, pl.next_power_of_2(int(mean_rows) + 1))), wide=64, deep=128)
 
 
-def refusal(*sizes: int) -> str | None:
-  """Why matrices of these sizes cannot be multiplied here, or None."""
+def refusal(count: int, *sizes: int) -> str | None:
+  """Why so many matrices of these sizes cannot be multiplied here, or None."""
+  if count * math.prod(sizes) > MOST:
+    return f"{count} matrices of {sizes}"
   return next((f"a size of {n} is no multiple of {SMALLEST}" for n in sizes if n % SMALLEST), None)
 
 
