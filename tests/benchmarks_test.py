@@ -12,6 +12,7 @@ import pytest
 from absl import flags
 
 from experiments.benchmarks import attention, lengths_report, long_rows, peers, shapes, step, update
+from lcrl import policies
 from lcrl.training.analysis.roofline import Chip, all_weights
 from tests.helpers.devices import limit_devices
 
@@ -211,6 +212,18 @@ def test_lengths_are_drawn_and_in_tables(tmp_path):
   assert "flat within 10.0 %" in said
   lengths_report.draw(tmp_path / "a.png", found)
   assert (tmp_path / "a.png").stat().st_size > 10_000
+
+
+def test_an_update_counts_the_experts_that_a_token_meets():
+  """A layer more of 8 experts, of which 2 are chosen, adds 6 times its active weights a token."""
+  sizes = {"hidden_size": 16, "mlp_size": 8, "experts": 8, "experts_per_token": 2}
+  flops = lambda layers: update.flops(
+    policies.tiny(32, layers=layers, heads=2, kv_heads=1, head_dim=4, **sizes),
+    shapes.Work(1, 1, 2, 3),
+    attention=0,
+  )
+  weights = 16 * (2 * (2 + 1) * 4 + 2 * 3 * 8 + 8)
+  assert flops(3) - flops(2) == 6 * weights * 5
 
 
 def test_the_floor_and_the_share_of_several_devices(monkeypatch):

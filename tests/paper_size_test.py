@@ -14,6 +14,9 @@ def test_cases_of_more_gpus_than_there_are_stay_out():
   assert len(names) == len({*names})
   paper = next(case for case in cases(8) if case.name == "strong-8")
   assert {"--prompts=128", "--slots=128", "--limit=8192", "--recipe=d"} <= {*paper.command}
+  assert "--micro_tokens=16896" in paper.command  # two rows of 256 + 8,192
+  long = next(case for case in cases(8) if case.name == "limit-8")
+  assert {"--prompts=128", "--limit=16384", "--micro_tokens=16640"} <= {*long.command}
 
 
 def test_cases_run_side_by_side_and_once(tmp_path, monkeypatch, capsys):
