@@ -16,6 +16,7 @@ from experiments.studies.testbed.tables import EFFORTS, FULL
 from lcrl.evaluation import seed_estimate
 from lcrl.evaluation.effort_curve import against_front, attainable, effort_measures
 from lcrl.evaluation.plots import COLOURS, GREY, STYLE
+from lcrl.evaluation.tables import to_markdown
 
 NAMES = frozenset(method.name for method in DIALS)
 FROM = {"good": "none", "told": "by digit"}  # start -> what its imitation tells of lengths
@@ -31,14 +32,15 @@ class Dial(NamedTuple):
   value: float
   start: str
   curves: list[list[dict[str, Any]]]  # [seeds][levels] of tokens and accuracy
-  measures: list[dict[str, Any]]  # of `effort_measures`, a seed each
+  ranges: list[float]  # longest over shortest mean length
   reached: list[float]  # the share of single runs of that seed on or below the curve
-  gaps: list[float]  # mean over levels of accuracy minus the front's at as many tokens
+  # Mean over levels of accuracy minus the front's at as many tokens, where it has as few.
+  gaps: list[float]
   singles: int  # the most single runs of a seed
 
   @property
   def range(self) -> float:
-    return float(np.mean([m["range"] for m in self.measures]))
+    return float(np.mean(self.ranges))
 
 
 def singles(results: Results, seed: int) -> dict[str, Mapping[str, Any]]:
@@ -64,7 +66,7 @@ def measured(results: Results) -> list[Dial]:
 
 
 def _dial(name: str, value: float, start: str, rows: Results, fronts: Mapping) -> Dial:
-  curves, measures, reached, gaps = [], [], [], []
+  curves, ranges, reached, gaps = [], [], [], []
   for row in rows:
     curve = [
       {"accuracy": right, "tokens": tokens, "target": FULL * effort}
@@ -73,11 +75,11 @@ def _dial(name: str, value: float, start: str, rows: Results, fronts: Mapping) -
     front = fronts[row["seed"]]
     gap = [p["accuracy"] - attainable([*front.values()], p["tokens"]).value for p in curve]
     curves.append(curve)
-    measures.append(effort_measures(curve))
+    ranges.append(effort_measures(curve)["range"])
     reached.append(against_front(curve, front)["reached"] / len(front))
-    gaps.append(float(np.mean(gap)))
+    gaps.append(float(np.nanmean(gap)))
   most = max(len(fronts[row["seed"]]) for row in rows)
-  return Dial(name, value, start, curves, measures, reached, gaps, most)
+  return Dial(name, value, start, curves, ranges, reached, gaps, most)
 
 
 def best(dials: Sequence[Dial]) -> list[Dial]:
@@ -90,11 +92,11 @@ def best(dials: Sequence[Dial]) -> list[Dial]:
   return list(chosen.values())
 
 
-COLUMNS = (
+COLUMNS = [
   "recipe", "source", "coefficient", "lengths told", "seeds", "tokens at each effort",
   "right at each effort, %", "longest / shortest", "single runs on or below the curve",
   "points over the front at equal tokens",
-)  # fmt: skip
+]  # fmt: skip
 
 
 def by_level(dial: Dial) -> tuple[np.ndarray, np.ndarray]:
@@ -124,14 +126,13 @@ def cells(dial: Dial) -> list[str]:
 
 def table(dials: Sequence[Dial], title: str = "") -> str:
   """The dials as lines under a title; nothing where there are none."""
-  lines = [COLUMNS, ["---"] * len(COLUMNS), *map(cells, dials)]
-  return title + "\n".join(f"| {' | '.join(row)} |" for row in lines) + "\n" if dials else ""
+  return f"{title}{to_markdown((COLUMNS, [*map(cells, dials)]))}\n" if dials else ""
 
 
 ABOUT = """## One policy with a dial
 
 Seven recipes train one policy at five efforts, {efforts} of {full} tokens, told by a digit
-before the problem, with four times the steps of a single run, that is the tokens of four. Two
+before the problem, with four times the steps of a single run, that is about the tokens of four. Two
 starts: the good one, whose imitation says nothing of lengths, and one whose digits told how long
 the working is (as often right as the good one). Of each recipe and start the coefficient whose
 curve has the most single runs on or below it; all of them are in [tables.md](tables.md). Single
@@ -155,12 +156,12 @@ def section(dials: Sequence[Dial]) -> str:
   if not dials:
     return ""
   said = lambda d: f"{d.method} {d.value:g} (told {FROM[d.start]}; {d.range:.2f})"
-  obeyed = [said(d) for d in dials if d.range >= FOLLOWED and _reached(d) > LEAST]
+  followed = [d for d in dials if d.range >= FOLLOWED]
+  obeyed = [said(d) for d in followed if _reached(d) > LEAST]
   top = max(dials, key=_reached)
   nearest = f"{said(top)}, {100 * _reached(top):.0f} % of the single runs"
-  if (
-    dial := max((d for d in dials if d.range >= FOLLOWED), key=_reached, default=None)
-  ) is not None:
+  if followed:
+    dial = max(followed, key=_reached)
     nearest += f"; of those that are followed {said(dial)}, {100 * _reached(dial):.0f} %"
   return ABOUT.format(
     efforts=", ".join(f"{effort:g}" for effort in EFFORTS),
