@@ -79,7 +79,8 @@ its 95 % interval over starts and seeds excludes 0; numbers in brackets are that
 These rules stand in `method_claims.py`. They were written when results of three seeds were known,
 and applied to the methods of 2026 when theirs were; a method is taken at the coefficient of the
 table below. GRPO, with which most are compared, has the study's learning rate. A claim is
-reproduced if all of a 95 % interval over starts and seeds agrees, contradicted if none of it does. Verdicts hold for these sums, not for long chains of thought.
+reproduced if all of a 95 % interval over starts and seeds agrees, contradicted if none of it does.
+Verdicts hold for these sums, not for long chains of thought.
 
 {method_claims}
 
