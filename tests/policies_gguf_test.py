@@ -258,10 +258,10 @@ ZEROS = bytes(2**22)
 def test_a_header_that_lies_is_named_at_once(content, message, tmp_path):
   path = tmp_path / "model.gguf"
   path.write_bytes(content)
-  start = time.monotonic()
+  start = time.process_time()
   with pytest.raises(ValueError, match=rf"model.gguf cannot be read as a GGUF file: .*{message}"):
     policies.load(path)
-  assert time.monotonic() - start < 5  # a quiet machine takes less than one
+  assert time.process_time() - start < 5  # a quiet machine takes less than one
 
 
 @pytest.mark.parametrize(

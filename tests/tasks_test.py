@@ -94,9 +94,9 @@ def test_numbers_in_digits(answer, reference, score):
   [r"\boxed{", r"\boxed x ", "{", "<answer>", "####", "1,", "1 ", r"\frac{1}", "1/", "\u2070"],
 )
 def test_extraction_takes_time_in_proportion(name, part):
-  begun = time.monotonic()
+  begun = time.process_time()
   getattr(extract, name)(part * (60_000 // len(part)))
-  assert time.monotonic() - begun < 3
+  assert time.process_time() - begun < 3
 
 
 def suffix(templates, **spec):
