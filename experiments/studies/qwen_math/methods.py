@@ -1,6 +1,12 @@
 """The methods of the study: sections of a config, and the coefficient that is chosen on validation.
 
-Lengths are those of this study: answers of a few hundred tokens, cut at `CAP`.
+Lengths are those of this study: answers of a few hundred tokens, cut at `CAP`. Five kinds:
+
+rl          learns from sampled answers and their verdicts
+preference  learns from pairs of the start's own answers
+sft         imitates the start's own answers
+free        trains nothing: the start answers in another way
+merge       a point on the line from the start through a trained policy
 """
 
 from __future__ import annotations
@@ -9,6 +15,7 @@ import copy
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+BOXED = "{question}\nPlease reason step by step, and put your final answer within \\boxed{}."
 CAP = 512  # tokens of an answer in training
 ROWS = 6990  # problems of train.jsonl
 SECTIONS: dict[str, Any] = {
@@ -19,19 +26,44 @@ SECTIONS: dict[str, Any] = {
   "loss": dict(fn="clipped_surrogate"),
   "weights": dict(fn="token_mean"),
 }
+PAIRS: dict[str, Any] = {
+  "data": dict(fn="pairs", rows="pairs"),
+  "batches": dict(fn="stratified", size=64),
+  "reference": dict(fn="cached"),
+}
+IMITATION: dict[str, Any] = {
+  "data": dict(fn="responses", rows="shortest"),
+  "batches": dict(fn="stratified", size=64),
+  "loss": dict(fn="nll"),
+  "weights": dict(fn="token_mean"),
+  "optimizer": dict(fn="adamw", learning_rate=1e-5),
+}
+BASES = {"rl": SECTIONS, "preference": PAIRS, "sft": IMITATION, "free": {}, "merge": {}}
+BUDGETS = (96, 160, 256, CAP)  # that a policy with a dial is asked for
 
 
 class Method(NamedTuple):
   paper: str
-  sections: Mapping[str, Any]  # what differs from SECTIONS
+  sections: Mapping[str, Any]  # what differs from the base of its kind
   coefficient: str = ""  # dotted field of the config; "": there is none
   values: tuple[float, ...] = ()
+  kind: str = "rl"
+  ask: str = ""  # stands behind the question; {target} is the budget
+  asked: tuple[int, ...] = ()  # budgets that it is judged at; (): nothing is asked for
+  begins: str = ""  # the method whose policy it begins from; "": the start
+  length: float = 1.0  # steps, as a multiple of the others'
 
 
 def _reward(fn: str, **arguments: Any) -> dict[str, Any]:
   return {"reward": dict(fn=fn, **arguments)}
 
 
+def _dial(**reward: Any) -> dict[str, Any]:
+  levels = dict(fn="uniform_level", targets=BUDGETS, cap=CAP)
+  return {"budget": levels, "reward": reward, "weights": dict(fn="token_mean")}
+
+
+AT_MOST: Any = dict(ask=" Use at most {target} tokens.", asked=BUDGETS)
 TARGET = {"budget": dict(fn="fixed", target=192, cap=CAP)}
 LIMIT = {"budget": dict(fn="fixed", target=256)}
 HIGHER = dict(fn="clipped_surrogate", clip_low=0.2, clip_high=0.28)
@@ -112,6 +144,155 @@ METHODS = {
     "budget.schedule.low",
     (128, 192, 256),
   ),
+  "l1_max": Method(
+    "2503.04697",
+    _reward("max_length", alpha=0.01, delta=0.5)
+    | {"budget": dict(fn="uniform", low=64, high=CAP, cap=CAP)},
+    "reward.alpha",
+    (3e-3, 0.01, 0.03),
+    ask=" Think for maximum {target} tokens.",
+    asked=BUDGETS,
+  ),
+  "curriculum": Method(
+    "2508.08940",
+    _reward(
+      "curriculum",
+      score=dict(fn="triangular"),
+      correct_weight=0.7,
+      length_weight=0.3,
+      format_weight=0.0,
+    )
+    | {
+      "budget": dict(
+        fn="scheduled",
+        schedule=dict(fn="exponential_decay", start=320, decay=0.8, interval=20),
+        cap=CAP,
+      )
+    },
+    "reward.length_weight",
+    (0.1, 0.3, 0.6),
+  ),
+  "leash": Method(
+    "2512.21540",
+    _reward(
+      "leash",
+      target=192,
+      start=0.2,
+      step_size=0.05,
+      base=dict(fn="correctness", right=1.0, wrong=-1.0),
+    )
+    | {"filter": dict(fn="mixed_correctness"), "loss": HIGHER},
+    "reward.target",
+    (128, 192, 256),
+  ),
+  "short_rl": Method(
+    "2505.12284",
+    _reward("short_rl", slack=25.0, tolerance=0.05),
+    "reward.slack",
+    (10.0, 25.0, 50.0),
+  ),
+  "on_policy_sft": Method(
+    "2602.13407",
+    _reward("truncation")
+    | LIMIT
+    | {
+      "filter": dict(fn="positive_reward"),
+      "advantage": dict(fn="raw"),
+      "loss": dict(fn="cispo", lower=1.0, upper=1.0),
+    },
+    "budget.target",
+    (192, 256, 320),
+  ),
+  # One policy for all budgets: as many steps as four policies of one budget take together.
+  "dial": Method(
+    "LASER's bonus within the budget that the prompt asks for",
+    _dial(fn="step_bonus", alpha=0.5),
+    "reward.alpha",
+    (0.25, 0.5, 1.0),
+    begins="told",
+    length=4.0,
+    **AT_MOST,
+  ),
+  "dial_exact": Method(
+    "2503.04697: L1-Exact's price of a distance to the budget",
+    _dial(fn="exact_length", alpha=1e-3),
+    "reward.alpha",
+    (3e-4, 1e-3, 3e-3),
+    begins="told",
+    length=4.0,
+    **AT_MOST,
+  ),
+  "told": Method(
+    "right answers of the start, asked for in the least budget that holds them",
+    {"data": dict(fn="responses", rows="told")},
+    kind="sft",
+    **AT_MOST,
+  ),
+  "sft": Method("the shortest right answer of the start", {}, kind="sft"),
+  "dpo": Method(
+    "2305.18290",
+    {"loss": dict(fn="dpo", beta=0.1)},
+    "loss.beta",
+    (0.03, 0.1, 0.3),
+    kind="preference",
+  ),
+  "simpo": Method(
+    "2405.14734",
+    {"loss": dict(fn="simpo", beta=2.0, margin=0.5), "reference": None},
+    "loss.margin",
+    (0.1, 0.5, 1.0),
+    kind="preference",
+  ),
+  "ld_dpo": Method(
+    "2409.06411",
+    {"loss": dict(fn="ld_dpo", beta=0.1, alpha=0.5)},
+    "loss.alpha",
+    (0.25, 0.5, 0.75),
+    kind="preference",
+  ),
+  "r_dpo": Method(
+    "2403.19159",
+    {"loss": dict(fn="r_dpo", beta=0.1, alpha=0.005)},
+    "loss.alpha",
+    (1e-3, 5e-3, 0.05),
+    kind="preference",
+  ),
+  "brevity": Method(
+    "a prompt that asks for brevity", {}, kind="free", ask=" Be as brief as you can."
+  ),
+  "budget_forcing": Method(
+    "2501.19393",
+    {
+      "sampling": dict(
+        control=dict(
+          fn="thinking_budget",
+          budget=160,
+          end_text="\\boxed{",
+          forced_text="\n\nThe final answer is \\boxed{",
+          answer_tokens=32,
+        ),
+        count_forced=True,
+      )
+    },
+    "sampling.control.budget",
+    (96, 160, 256),
+    kind="free",
+  ),
+  "eos_ramp": Method(
+    "the end token grows likelier with every token",
+    {"sampling": dict(control=dict(fn="eos_ramp", ramp_end=1024, max_bias=15.0))},
+    "sampling.control.ramp_end",
+    (512, 1024, 2048),
+    kind="free",
+  ),
+  "line": Method(
+    "2502.09601: a part of the way from the start to LASER's policy",
+    {"share": 0.5},
+    "share",
+    (0.25, 0.5, 1.5),
+    kind="merge",
+    begins="laser",
+  ),
 }
 
 
@@ -124,7 +305,7 @@ def sections(name: str, value: float | None = None) -> dict[str, Any]:
   if name not in METHODS:
     raise ValueError(f"{name!r} is not one of {', '.join(METHODS)}.")
   method = METHODS[name]
-  config = copy.deepcopy({**SECTIONS, **method.sections})
+  config = copy.deepcopy({**BASES[method.kind], **method.sections})
   if value is not None:
     *path, field = method.coefficient.split(".")
     section = config
