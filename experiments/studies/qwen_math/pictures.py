@@ -1,0 +1,124 @@
+"""Accuracy against tokens: a point a method, and a line a policy that was asked for budgets."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from experiments.studies.qwen_math.records import TASKS, Group, Study
+from lcrl.evaluation import on_front
+from lcrl.evaluation.labels import name_points
+from lcrl.evaluation.plots import COLOURS, GREY, MARKERS, MOST_NAMES, STYLE, draw_point
+
+
+def summary(group: Group, task: str) -> dict[str, Any]:
+  """Means and intervals as the pictures of `lcrl.evaluation` read them."""
+  found: dict[str, Any] = {}
+  for key in ("accuracy", "tokens"):
+    value, low, high = group.mean(task, key)
+    found |= {key: value, f"{key}_ci": [max(low, 0.0), high]}
+  return found
+
+
+def drawn(study: Study, task: str) -> list[Group]:
+  return [g for g in study.groups if g.points(task) and not g.collapsed]
+
+
+def labels(groups: Sequence[Group]) -> list[str]:
+  """Names, with the coefficient where a method has several."""
+  names = [g.name for g in groups]
+  return [g.label if names.count(g.name) > 1 else g.name for g in groups]
+
+
+def pareto(path: Path, studies: Sequence[Study]) -> None:
+  """A row a start, a panel a task."""
+  with matplotlib.rc_context(STYLE):
+    figure = Figure(figsize=(12, 3.9 * len(studies)))
+    axes = figure.subplots(len(studies), len(TASKS), squeeze=False)
+    many = max(len(s.groups) for s in studies) > MOST_NAMES
+    for row, study in zip(axes, studies, strict=True):
+      for ax, (task, title) in zip(row, TASKS.items(), strict=True):
+        _panel(ax, study, task, name=not many)
+        ax.set_title(f"{title}: accuracy, %")
+        ax.set_xlabel("mean tokens per answer")
+    if many:
+      shown: dict[str, Any] = {}
+      for ax in axes.flat:
+        handles, names = ax.get_legend_handles_labels()
+        shown |= dict(zip(names, handles, strict=True))
+      figure.legend(
+        shown.values(), shown, frameon=False, fontsize=9, ncols=6, loc="outside lower center"
+      )
+    figure.savefig(path)
+
+
+def _panel(ax: Axes, study: Study, task: str, *, name: bool) -> None:
+  """Points and the start; names beside them, or for the legend."""
+  look = {g[:3]: i for i, g in enumerate(g for g in study.groups if not g.collapsed)}
+  groups = drawn(study, task)
+  named, ink = [], []
+  for group, label in zip(groups, labels(groups), strict=True):
+    place, point = look[group[:3]], summary(group, task)
+    colour = COLOURS[place % len(COLOURS)]
+    mark = MARKERS[place // len(COLOURS) % len(MARKERS)]
+    ink.append(draw_point(ax, point, colour, fmt=mark, label=label))
+    named.append((point["tokens"], 100 * point["accuracy"], label, colour))
+  if study.start and study.start.points(task):
+    point = summary(study.start, task)
+    ink.append(draw_point(ax, point, GREY, fmt="D", mfc="white", label="start"))
+    named.append((point["tokens"], 100 * point["accuracy"], "start", GREY))
+  ax.margins(x=0.16, y=0.22)
+  if name and named:
+    name_points(ax, named, np.concatenate(ink))
+
+
+def asked(group: Group, task: str) -> dict[int, str]:
+  """Budget -> name of the evaluation that asked for it."""
+  names = {t for run in group.runs for t in run["evaluations"] if t.startswith(f"{task}@")}
+  return {int(name.partition("@")[2]): name for name in sorted(names, key=_budget)}
+
+
+def _budget(name: str) -> int:
+  return int(name.partition("@")[2])
+
+
+def by_budget(study: Study) -> Mapping[str, list[Group]]:
+  """Task -> the policies that were asked for budgets on it."""
+  found = {task: [g for g in study.groups if asked(g, task)] for task in TASKS}
+  return {task: groups for task, groups in found.items() if groups}
+
+
+def budgets(path: Path, study: Study) -> None:
+  """One policy at its asked budgets, beside the front of runs with one budget each."""
+  panels = by_budget(study)
+  with matplotlib.rc_context(STYLE):
+    figure = Figure(figsize=(5.6 * len(panels), 4.2))
+    for ax, (task, groups) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels.items()):
+      _front(ax, [g for g in drawn(study, task) if not asked(g, task)], task)
+      named, ink = [], []
+      for group, colour in zip(groups, COLOURS, strict=False):
+        points = {b: summary(group, name) for b, name in asked(group, task).items()}
+        ink += [draw_point(ax, p, colour, fmt="o") for p in points.values()]
+        at = [(p["tokens"], 100 * p["accuracy"]) for p in points.values()]
+        ax.plot(*np.transpose(at), color=colour, label=group.label)
+        named += [(*xy, str(b), colour) for xy, b in zip(at, points, strict=True)]
+      name_points(ax, named, np.concatenate(ink))
+      ax.set(title=f"{TASKS[task]}: accuracy, %", xlabel="mean tokens per answer")
+      ax.legend(frameon=False, fontsize=9)
+    figure.savefig(path)
+
+
+def _front(ax: Axes, groups: Sequence[Group], task: str) -> None:
+  if not groups:
+    return
+  x, y = (np.array([g.mean(task, key).value for g in groups]) for key in ("tokens", "accuracy"))
+  front = np.flatnonzero(on_front(y, x))
+  front = front[np.argsort(x[front])]
+  ax.plot(x, 100 * y, "o", color=GREY, ms=4, label="runs with one budget")
+  ax.step(x[front], 100 * y[front], where="post", color=GREY, ls=(0, (4, 3)), lw=1.1)
