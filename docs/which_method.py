@@ -64,9 +64,9 @@ def _qwen() -> dict[str, str]:
   text = (STUDIES / "qwen_math/results/compare.jsonl").read_text(encoding="utf-8")
   found: dict[tuple[str, Any], list[Mapping[str, Any]]] = {}
   for row in map(json.loads, text.splitlines()):
-    found.setdefault((row["method"], row["value"]), []).append(row["evaluations"])
+    if row["method"] not in ("warmup", "start"):
+      found.setdefault((row["method"], row["value"]), []).append(row["evaluations"])
   sets = ("gsm8k", "svamp", "math500")
-  del found["warmup", 50]
   rows = [
     (
       method if value is None else f"{method}, {value:g}",

@@ -1,9 +1,10 @@
 """One claim of each method's paper, and the rule that decides it here.
 
-Papers compare with the model that they began from; here it is correctness alone (GRPO) from the same
-start for as many steps, which is stricter. A claim is held if the whole 95 % interval of every number
-that it names agrees, not held if the whole interval of one does not, and undecided otherwise, as it is
-with fewer than two seeds of the method or of GRPO.
+Papers compare with the model that they began from; here it is correctness alone (GRPO) from the
+same start for as many steps, which is stricter. A claim is held if the whole 95 % interval of every
+number that it names agrees, not held if the whole interval of one does not, and undecided
+otherwise, as it is with fewer than three seeds of the method or of GRPO. The shares that rules ask
+for were set after the first runs had been seen.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from typing import NamedTuple
 import numpy as np
 
 from experiments.studies.qwen_math.methods import METHODS, ROWS
-from experiments.studies.qwen_math.records import TASKS, Group, Study, change
+from experiments.studies.qwen_math.records import SEEDS, TASKS, Group, Study, change
 from lcrl.evaluation import Estimate
 from lcrl.evaluation.tables import signed
 
@@ -58,7 +59,7 @@ def said(e: Estimate, scale: float, unit: str) -> str:
 
 
 def shortens(study: Study, group: Group, *, least: float = 0.0, loss: float = LOSS):
-  """On GSM8K test, fewer tokens than GRPO by more than `least`, and at most `loss` less accuracy."""
+  """On GSM8K test, tokens saved against GRPO above `least`, and at most `loss` less accuracy."""
   assert study.grpo is not None
   verdicts, numbers = {}, []
   for task, title in TASKS.items():
@@ -76,6 +77,8 @@ def shortens(study: Study, group: Group, *, least: float = 0.0, loss: float = LO
 def adapts(study: Study, group: Group) -> tuple[str, str]:
   """A larger share of GRPO's tokens remains on MATH-500, which is harder, than on GSM8K test."""
   assert study.grpo is not None
+  if not all(g.points(t) for g in (group, study.grpo) for t in ("math500", "gsm8k")):
+    return UNDECIDED, "not judged on both"
   value, squares = 0.0, 0.0
   for task, sign in (("math500", 1), ("gsm8k", -1)):
     for own, side in ((group, sign), (study.grpo, -sign)):
@@ -91,7 +94,7 @@ def adapts(study: Study, group: Group) -> tuple[str, str]:
 def collapses(study: Study, group: Group) -> tuple[str, str]:
   """Every seed ends below 5 % on GSM8K test."""
   del study
-  fell = [Group(*group[:3], [run]).collapsed for run in group.runs]
+  fell = [group._replace(runs=[run]).collapsed for run in group.runs]
   verdict = HELD if all(fell) else NOT if not any(fell) else UNDECIDED
   return verdict, f"{sum(fell)} of {len(fell)} runs collapse"
 
@@ -111,7 +114,9 @@ def within_budget(study: Study, group: Group) -> tuple[str, str]:
 
 SMALL = "answers of a few hundred tokens have less to drop than long chains of thought"
 MIXED = "most answers of the start are wrong, so groups are often ranked by length alone"
-PASS = f"below one pass over the {ROWS:,} training problems no problem comes twice, so none has a history"
+PASS = (
+  f"below one pass over the {ROWS:,} training problems no problem comes twice: none has a history"
+)
 CLAIMS: Mapping[str, Claim] = {
   "naive": Claim("A price for every token of every answer collapses", collapses, MIXED),
   "efficient_reasoning": Claim(
@@ -120,7 +125,8 @@ CLAIMS: Mapping[str, Claim] = {
     SMALL,
   ),
   "kimi": Claim(
-    "Ranking the lengths of a group, without reward for short wrong answers, shortens and stays right",
+    "Ranking the lengths of a group, without reward for short wrong answers, shortens and stays "
+    "right",
     shortens,
     f"the paper first trains without it; {MIXED}",
   ),
@@ -175,8 +181,8 @@ def verdicts(study: Study) -> list[Verdict]:
       continue
     verdict, numbers = claim.rule(study, group)
     seeds = min(len(group.runs), len(study.grpo.runs))
-    decided = verdict if seeds > 1 else UNDECIDED
-    note = "" if seeds > 1 else " (one seed)"
+    decided = verdict if seeds >= SEEDS else UNDECIDED
+    note = "" if seeds >= SEEDS else f" ({seeds} seed{'s' * (seeds > 1)})"
     paper = METHODS[group.method].paper if group.method in METHODS else ""
     source = f"{group.label}, {paper}" if paper[:4].isdigit() else group.label
     found.append(Verdict(source, claim.text, decided, numbers + note, claim.why))

@@ -14,7 +14,9 @@ from matplotlib.figure import Figure
 from experiments.studies.qwen_math.records import TASKS, Group, Study
 from lcrl.evaluation import on_front
 from lcrl.evaluation.labels import name_points
-from lcrl.evaluation.plots import COLOURS, GREY, MARKERS, MOST_NAMES, STYLE, draw_point
+from lcrl.evaluation.plots import COLOURS, GREY, MARKERS, STYLE, draw_point
+
+PANELS = ("gsm8k", "math500")
 
 
 def summary(group: Group, task: str) -> dict[str, Any]:
@@ -37,45 +39,39 @@ def labels(groups: Sequence[Group]) -> list[str]:
 
 
 def pareto(path: Path, studies: Sequence[Study]) -> None:
-  """A row a start, a panel a task."""
+  """A row a start, a panel a task: means with their intervals, and seeds as small points."""
   with matplotlib.rc_context(STYLE):
-    figure = Figure(figsize=(12, 3.9 * len(studies)))
-    axes = figure.subplots(len(studies), len(TASKS), squeeze=False)
-    many = max(len(s.groups) for s in studies) > MOST_NAMES
+    figure = Figure(figsize=(9.2, 4.2 * len(studies)))
+    axes = figure.subplots(len(studies), len(PANELS), squeeze=False)
     for row, study in zip(axes, studies, strict=True):
-      for ax, (task, title) in zip(row, TASKS.items(), strict=True):
-        _panel(ax, study, task, name=not many)
-        ax.set_title(f"{title}: accuracy, %")
+      for ax, task in zip(row, PANELS, strict=True):
+        _panel(ax, study, task)
+        ax.set_title(f"{TASKS[task]}: accuracy, %")
         ax.set_xlabel("mean tokens per answer")
-    if many:
-      shown: dict[str, Any] = {}
-      for ax in axes.flat:
-        handles, names = ax.get_legend_handles_labels()
-        shown |= dict(zip(names, handles, strict=True))
-      figure.legend(
-        shown.values(), shown, frameon=False, fontsize=9, ncols=6, loc="outside lower center"
-      )
+    shown: dict[str, Any] = {}
+    for ax in axes.flat:
+      handles, names = ax.get_legend_handles_labels()
+      shown |= dict(zip(names, handles, strict=True))
+    figure.legend(
+      shown.values(), shown, frameon=False, fontsize=9, ncols=5, loc="outside lower center"
+    )
     figure.savefig(path)
 
 
-def _panel(ax: Axes, study: Study, task: str, *, name: bool) -> None:
-  """Points and the start; names beside them, or for the legend."""
+def _panel(ax: Axes, study: Study, task: str) -> None:
   look = {g[:3]: i for i, g in enumerate(g for g in study.groups if not g.collapsed)}
   groups = drawn(study, task)
-  named, ink = [], []
   for group, label in zip(groups, labels(groups), strict=True):
-    place, point = look[group[:3]], summary(group, task)
+    place = look[group[:3]]
     colour = COLOURS[place % len(COLOURS)]
     mark = MARKERS[place // len(COLOURS) % len(MARKERS)]
-    ink.append(draw_point(ax, point, colour, fmt=mark, label=label))
-    named.append((point["tokens"], 100 * point["accuracy"], label, colour))
+    draw_point(ax, summary(group, task), colour, fmt=mark, label=label)
+    seeds = [(p["tokens"], 100 * p["accuracy"]) for p in group.points(task)]
+    if len(seeds) > 1:
+      ax.plot(*np.transpose(seeds), ".", color=colour, ms=4, alpha=0.6)
   if study.start and study.start.points(task):
-    point = summary(study.start, task)
-    ink.append(draw_point(ax, point, GREY, fmt="D", mfc="white", label="start"))
-    named.append((point["tokens"], 100 * point["accuracy"], "start", GREY))
-  ax.margins(x=0.16, y=0.22)
-  if name and named:
-    name_points(ax, named, np.concatenate(ink))
+    draw_point(ax, summary(study.start, task), GREY, fmt="D", mfc="white", label="start")
+  ax.margins(x=0.1, y=0.1)
 
 
 def asked(group: Group, task: str) -> dict[int, str]:
@@ -99,7 +95,8 @@ def budgets(path: Path, study: Study) -> None:
   panels = by_budget(study)
   with matplotlib.rc_context(STYLE):
     figure = Figure(figsize=(5.6 * len(panels), 4.2))
-    for ax, (task, groups) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels.items()):
+    axes = figure.subplots(1, len(panels), squeeze=False)[0]
+    for ax, (task, groups) in zip(axes, panels.items(), strict=True):
       _front(ax, [g for g in drawn(study, task) if not asked(g, task)], task)
       named, ink = [], []
       for group, colour in zip(groups, COLOURS, strict=False):

@@ -1,8 +1,8 @@
 """Records of the study: read, grouped by start and method, averaged over seeds.
 
-An interval over seeds and problems adds both variances, the second from the mean answer of all seeds
-to each problem; its t quantile has Satterthwaite's degrees of freedom. With one seed it is over
-problems alone. What another seed would give is then unknown.
+From three seeds on, an interval adds the variances over seeds and over problems, the second of
+the mean answer of all seeds to each problem; its t quantile has Satterthwaite's degrees of freedom.
+With fewer it is over problems alone: what another seed would give is then unknown.
 """
 
 from __future__ import annotations
@@ -20,12 +20,17 @@ from lcrl.evaluation import Estimate
 from lcrl.evaluation.tables import estimate
 
 TASKS = {"gsm8k": "GSM8K test", "math500": "MATH-500", "svamp": "SVAMP"}
+SEEDS = 3  # that say how much seeds differ
 COLLAPSED = 0.05  # accuracy on GSM8K below which a method collapsed
 NAMES = {
-  "alp": "ALP", "dapo": "DAPO", "dial": "dial", "dler": "DLER", "dr_grpo": "Dr. GRPO",
-  "drpo": "DRPO", "efficient_reasoning": "Efficient Reasoning", "gr3": "GR3", "grpo": "GRPO",
-  "hapo": "HAPO", "kimi": "Kimi", "l1_max": "L1-Max", "laser": "LASER", "laser_d": "LASER-D",
-  "naive": "naive price", "shorter_better": "ShorterBetter", "siri": "SIRI",
+  "alp": "ALP", "brevity": "asked for brevity", "budget_forcing": "budget forcing", "dapo": "DAPO",
+  "dial_exact": "dial, exact", "dler": "DLER", "dpo": "DPO", "dr_grpo": "Dr. GRPO",
+  "drpo": "DRPO", "efficient_reasoning": "Efficient Reasoning", "eos_ramp": "ramp of the end token",
+  "gr3": "GR3", "grpo": "GRPO", "hapo": "HAPO", "kimi": "Kimi", "l1_max": "L1-Max",
+  "laser": "LASER", "laser_d": "LASER-D", "ld_dpo": "LD-DPO", "leash": "Leash",
+  "line": "line to LASER", "naive": "naive price", "on_policy_sft": "on-policy SFT",
+  "r_dpo": "R-DPO", "sft": "SFT on the shortest", "short_rl": "Short-RL",
+  "shorter_better": "ShorterBetter", "simpo": "SimPO", "siri": "SIRI", "told": "told lengths",
 }  # fmt: skip
 
 Record = Mapping[str, Any]
@@ -43,8 +48,7 @@ class Group(NamedTuple):
 
   @property
   def name(self) -> str:
-    own = NAMES.get(self.method, self.method)
-    return own if self.kind == "rl" else f"{own} ({self.kind})"
+    return NAMES.get(self.method, self.method)
 
   @property
   def label(self) -> str:
@@ -78,10 +82,10 @@ def read(folder: Path) -> list[Record]:
   """The records of all files but the sweep's. Raises ValueError if a run is there twice."""
   files = (f for f in sorted(folder.glob("*.jsonl")) if f.name != "choice.jsonl")
   rows = [row for file in files for row in lines(file) if "method" in row]
-  seen = set()
+  seen: set[tuple[Any, ...]] = set()
   for row in rows:
-    key = tuple(row.get(name) for name in ("method", "value", "seed", "start", "kind"))
-    if key in seen:
+    key = tuple(row.get(name) for name in ("method", "value", "seed", "start"))
+    if key in seen and row["method"] != "start":
       raise ValueError(f"{folder}: two records of {key}.")
     seen.add(key)
   return rows
@@ -93,7 +97,7 @@ def lines(file: Path) -> list[Record]:
 
 def studies(rows: Sequence[Record]) -> list[Study]:
   """One for each start, the one with most runs first."""
-  found: dict[str, dict[tuple, list[Record]]] = {}
+  found: dict[str, dict[tuple[str, float | None, str], list[Record]]] = {}
   for row in rows:
     key = (row["method"], row["value"], row.get("kind", "rl"))
     found.setdefault(row.get("start", ""), {}).setdefault(key, []).append(row)
@@ -102,7 +106,7 @@ def studies(rows: Sequence[Record]) -> list[Study]:
     groups = [Group(*key, runs) for key, runs in own.items()]
     begun = {g.method: g for g in groups if g.method in ("warmup", "start")}
     rest = [g for g in groups if g.method not in begun]
-    made.append(Study(fingerprint, begun.get("warmup", begun.get("start")), rest))
+    made.append(Study(fingerprint, begun.get("warmup"), rest))
   made = [study for study in made if study.groups]
   return sorted(made, key=lambda s: -sum(len(g.runs) for g in s.groups))
 
@@ -113,7 +117,7 @@ def mean(points: Sequence[Point], key: str) -> Estimate:
   >>> point = dict(accuracy=0.5, accuracy_ci=[0.2, 0.8], right="0101", samples=1)
   >>> mean([point], "accuracy")
   Estimate(value=0.5, low=0.2, high=0.8)
-  >>> print("{:.2f} {:.2f} {:.2f}".format(*mean([point, point], "accuracy")))
+  >>> print("{:.2f} {:.2f} {:.2f}".format(*mean([point] * 3, "accuracy")))
   0.50 -0.42 1.42
   """
   if len(points) == 1:
@@ -156,7 +160,7 @@ def _over_problems(points: Sequence[Point], key: str) -> Term:
 
 
 def _over_seeds(points: Sequence[Point], key: str) -> list[Term]:
-  return [_variance(np.array([p[key] for p in points]))] if len(points) > 1 else []
+  return [_variance(np.array([p[key] for p in points]))] if len(points) >= SEEDS else []
 
 
 def _interval(value: float, terms: Sequence[Term], level: float = 0.95) -> Estimate:

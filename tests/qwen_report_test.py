@@ -1,0 +1,140 @@
+"""The report of the study on mathematics: its pages are current, and say what records say."""
+
+import json
+
+import numpy as np
+import pytest
+
+from experiments.studies.qwen_math import pictures, records, report
+
+
+def test_the_pages_say_what_the_results_say():
+  for path, text in report.pages().items():
+    assert path.read_text(encoding="utf-8") == text, f"{report.COMMAND} brings it up to date"
+
+
+def test_the_prose_says_what_the_results_say():
+  (study,) = records.studies(records.read(report.FOLDER / "results"))
+  by = {g.method: g for g in study.groups}
+  page = (report.FOLDER / "README.md").read_text(encoding="utf-8")
+  saved = {name: report.against(study.grpo, by[name])[0].split()[0] for name in ("dler", "laser")}
+  assert f"spend {saved['dler']} to {saved['laser']} % fewer tokens" in page
+  sampled = {
+    name: np.mean([r["sampled_tokens"] for r in by[name].runs]) for name in ("dler", "grpo")
+  }
+  assert f"samples\n  {100 * (1 - sampled['dler'] / sampled['grpo']):.0f} % fewer" in page
+  kept = by["laser"].mean("math500", "tokens").value / study.grpo.mean("math500", "tokens").value
+  assert "a\n  third fewer tokens on MATH-500" in page
+  assert 0.6 < kept < 0.7
+  assert {label.split(",")[0] for label in report.collapsed(study)} == {
+    "naive price",
+    "Kimi",
+    "ALP",
+  }
+
+
+def point(accuracy, tokens, n=40):
+  right = "".join("01"[i < round(accuracy * n)] for i in range(n))
+  spread = [accuracy - 0.1, accuracy + 0.1], [tokens - 5.0, tokens + 5.0]
+  about = dict(accuracy=accuracy, accuracy_ci=spread[0], tokens=tokens, tokens_ci=spread[1])
+  return about | dict(n=n, samples=1, right=right, lengths=[tokens] * n)
+
+
+def run(method, seed, accuracy, tokens, value=None, kind="rl", asked=(), **more):
+  shown = dict(task="gsm8k", problem=0, question="1+1?", answer="2", text=f"{method} | 2")
+  names = [f"gsm8k@{budget}" for budget in asked] or ["gsm8k", "math500"]
+  points = {name: point(accuracy, tokens * (i + 1)) for i, name in enumerate(names)}
+  facts = dict(device="a chip", commit="abc", start="s", train_s=60.0, sampled_tokens=2e6)
+  if kind in ("free", "merge"):
+    del facts["train_s"], facts["sampled_tokens"]
+  sample = shown | dict(tokens=tokens, correct=accuracy > 0.3)
+  row = dict(method=method, value=value, seed=seed, kind=kind, evaluations=points, samples=[sample])
+  return row | facts | more
+
+
+@pytest.fixture
+def folder(tmp_path):
+  """A study of six methods, three seeds, from one start, and of GRPO alone from another."""
+  rows = [run("warmup", 0, 0.4, 300, value=50), run("grpo", 0, 0.5, 200, start="t")]
+  for seed, off in enumerate((-0.025, 0.0, 0.025)):
+    rows += [
+      run("grpo", seed, 0.5 + off, 200),
+      run("laser", seed, 0.6 + off, 80 + seed, value=96),
+      run("naive", seed, 0.0, 1, value=0.1),
+      run("dial", seed, 0.5 + off, 50, asked=(96, 160)),
+      run("l1_max", seed, 0.5 + off, 70, asked=(96, 160)),
+      run("brevity", seed, 0.25, 100, kind="free"),
+    ]
+  write = lambda name, rows: (tmp_path / "results" / name).write_text(
+    "".join(json.dumps(row) + "\n" for row in rows)
+  )
+  (tmp_path / "results").mkdir()
+  write("a.jsonl", rows)
+  validation = lambda accuracy, tokens: {"validation": point(accuracy, tokens)}
+  swept = [("grpo", None, 0.5, 200), ("laser", 96, 0.5, 90), ("laser", 64, 0.2, 60)]
+  write(
+    "choice.jsonl",
+    [dict(method=m, value=v, evaluations=validation(a, t)) for m, v, a, t in swept],
+  )
+  return tmp_path
+
+
+def test_a_table_of_several_starts(folder):
+  first, second = records.studies(records.read(folder / "results"))
+  assert (first.fingerprint, second.fingerprint) == ("s", "t")
+  rows = {r[0]: r for r in (report.row(first, g) for g in first.groups)}
+  saved, points, score, *spent = rows["LASER, 96"][5:]
+  assert (saved, spent) == ("60 %", ["60", "2.0 M"])  # 81 tokens of 200
+  assert points.startswith("+10.0 (+")
+  assert float(score) == pytest.approx(119 / 200 + 3 * 0.1 / 0.5, abs=0.006)
+  assert rows["asked for brevity"][-2:] == ["-", "-"]
+  assert rows["dial (asked for 160)"][2].endswith("at 100")
+  assert report.collapsed(first) == ["naive price, 0.1"]
+  text = "\n\n".join(report.sections(folder))
+  assert "18 runs, 3 seeds each; intervals of 95 %." in text.replace("\n", " ")
+  assert "Below 5 % and not drawn: naive price, 0.1." in text.replace("\n", " ")
+  assert "Coefficients were chosen on validation problems." in text.replace("\n", " ")
+  assert "| laser | 96 |" in text
+
+
+def test_claims_need_three_seeds_and_whole_intervals(folder):
+  study, _ = records.studies(records.read(folder / "results"))
+  found = {v.paper.split(",")[0]: v for v in report.claims.verdicts(study)}
+  assert [found[name].verdict for name in ("LASER", "naive price")] == ["held", "held"]
+  assert found["L1-Max"].numbers == "70 tokens of 96, 140 tokens of 160"
+  assert found["L1-Max"].verdict == "held"
+  two = study._replace(groups=[g._replace(runs=g.runs[:2]) for g in study.groups])
+  assert {v.verdict for v in report.claims.verdicts(two)} == {"undecided"}
+
+
+def test_samples_side_by_side(folder):
+  study, _ = records.studies(records.read(folder / "results"))
+  shorter, broken = report.samples(study)
+  assert "| 1+1? | grpo \\| 2 | dial \\| 2 |" in shorter
+  assert "GRPO, 200 tokens" in shorter
+  assert "| naive price, 0.1, 1 tokens |" in broken
+
+
+def test_pictures_are_drawn(folder):
+  report.draw(folder)
+  assert {p.name for p in folder.glob("*.png")} == {"pareto.png", "budgetss.png"}
+  study, _ = records.studies(records.read(folder / "results"))
+  assert [g.method for g in pictures.drawn(study, "gsm8k")] == ["grpo", "laser", "brevity"]
+
+
+def test_intervals_over_seeds_and_problems():
+  one, other = point(0.5, 100), point(0.75, 100)
+  mean, _, high = records.mean([one, one, one], "accuracy")
+  assert mean == 0.5
+  # 40 answers of variance 0.25 * 40 / 39; t of 39 degrees of freedom at 97.5 % is 2.0227
+  assert high - mean == pytest.approx(2.0227 * np.sqrt(0.25 / 39), abs=1e-4)
+  change, _, high = records.change([other] * 3, [one] * 3, "accuracy")
+  # a quarter of the problems gains 1: variance 0.1875 * 40 / 39
+  assert (change, high - change) == pytest.approx((0.25, 2.0227 * np.sqrt(0.1875 / 39)), abs=1e-4)
+
+
+def test_a_run_that_is_there_twice_is_refused(folder):
+  again = json.dumps(run("laser", 0, 0.6, 80, value=96)) + "\n"
+  (folder / "results" / "b.jsonl").write_text(again)
+  with pytest.raises(ValueError, match=r"two records of \('laser', 96, 0, 's'\)"):
+    records.read(folder / "results")
