@@ -189,7 +189,7 @@ def test_all_methods_run_at_chosen_values(tmp_path):
   ]
   data.write(path, rows)
   runs = dict(run.wanted_runs(["all"], str(path)))
-  assert [runs[name] for name in ("laser", "kimi", "alp")] == [128, 0.2, None]
+  assert [runs[name] for name in ("laser", "kimi", "alp", "sft")] == [128, 0.2, 1e-3, None]
   assert runs.keys() == methods.METHODS.keys()
   with pytest.raises(ValueError, match="no record of grpo"):
     choose.chosen(rows[1:])

@@ -296,6 +296,19 @@ METHODS = {
 }
 
 
+def coefficient(name: str) -> float | None:
+  """What stands here for the coefficient of a method; None: it has none.
+
+  >>> coefficient("laser"), coefficient("siri"), coefficient("grpo")
+  (192, 192, None)
+  """
+  method = METHODS[name]
+  found: Any = sections(name)
+  for key in method.coefficient.split(".") if method.coefficient else ():
+    found = found[key]
+  return found if method.coefficient else None
+
+
 def sections(name: str, value: float | None = None) -> dict[str, Any]:
   """The sections of a method, with `value` for its coefficient; None: the one that stands here.
 

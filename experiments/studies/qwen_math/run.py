@@ -16,10 +16,9 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
-import shutil
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +28,7 @@ from absl import app, flags, logging
 from experiments.studies.qwen_math import own_answers
 from experiments.studies.qwen_math.choose import chosen
 from experiments.studies.qwen_math.judge import Judge, Verdict
-from experiments.studies.qwen_math.methods import CAP, METHODS
+from experiments.studies.qwen_math.methods import CAP, METHODS, coefficient
 from experiments.studies.qwen_math.setting import Setting, fingerprint
 from lcrl import evaluation, policies
 from lcrl.commands.train import keep_programs
@@ -82,17 +81,24 @@ def initial(config: dict[str, Any]) -> Params:
   return kind.model(kind.settings(config)).initial().params
 
 
+@contextlib.contextmanager
+def whole(folder: Path) -> Iterator[Path]:
+  """A path whose content becomes `folder`, unless another process has made it by then."""
+  with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
+    partial = Path(scratch) / folder.name
+    yield partial
+    with contextlib.suppress(OSError):  # it is there
+      partial.rename(folder)
+
+
 def save(config: dict[str, Any], params: Params, folder: Path) -> None:
-  """The model folder of a policy; another process never sees a part of it."""
+  """The model folder of a policy."""
   kind = kinds.kind(config)
   settings = kind.settings(config)
   tokenizer = build_tokenizer(settings)
-  with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
-    partial = Path(scratch) / "model"
-    saved = tokenizer if isinstance(tokenizer, policies.Tokenizer) else None
+  saved = tokenizer if isinstance(tokenizer, policies.Tokenizer) else None
+  with whole(folder) as partial:
     policies.save(partial, kind.model(settings).policy, params, saved)
-    with contextlib.suppress(FileExistsError):
-      shutil.move(partial, folder) if not folder.exists() else None
 
 
 def done(path: Path) -> set[Wanted]:
@@ -158,7 +164,7 @@ class Study:
       found = learn(config, Path(scratch), tokens=self.tokens * method.length)
     if sampled is not None:
       found["sampled_tokens"] = sampled
-    if value is None and any(other.begins == name for other in METHODS.values()):
+    if value == coefficient(name) and any(x.begins == name for x in METHODS.values()):
       save(config, found["params"], self.kept(f"{name}-{seed}"))
     return found
 
@@ -166,15 +172,14 @@ class Study:
     """The folder of a method's policy, which is trained if it is absent."""
     folder = self.kept(f"{name}-{seed}")
     if not folder.exists():
-      wanted = name, None, seed
+      wanted = name, coefficient(name), seed
       found = self.train(*wanted)
       if wanted not in done(self.out):
         self.record(wanted, found, self.judge(found.pop("params"), name))
     return folder
 
-  def merged(self, name: str, value: float | None, seed: int) -> Params:
+  def merged(self, name: str, share: float | None, seed: int) -> Params:
     """start + share * (policy - start)"""
-    share = METHODS[name].sections["share"] if value is None else value
     trained = dataclasses.replace(
       self.setting, model=str(self.policy_of(METHODS[name].begins, seed))
     )
@@ -185,7 +190,9 @@ class Study:
     """What the start's own answers are; they are sampled where there are none."""
     folder = self.setting.own
     if not folder.exists():
-      print(own_answers.write(folder, self.judge.own_answers(self.start())), flush=True)
+      with whole(folder) as partial:
+        facts = own_answers.write(partial, self.judge.own_answers(self.start()))
+      print(facts, flush=True)
     return json.loads((folder / "facts.json").read_text(encoding="utf-8"))
 
   def kept(self, name: str) -> Path:
@@ -202,23 +209,25 @@ def warm_up(setting: Setting, steps: int, start: Path) -> dict[str, Any]:
 
 
 def parse(text: str) -> tuple[str, float | None]:
-  """("laser", 128.0) of "laser:128"; the value is None where there is none."""
+  """("laser", 128) of "laser:128"; without a value, the one that stands in `methods`."""
   name, colon, value = text.partition(":")
   if name not in METHODS:
     raise ValueError(f"--runs names {name!r}, which is not one of {', '.join(METHODS)}.")
-  number = float(value) if colon else None
-  return name, int(number) if number is not None and number.is_integer() else number
+  number = float(value) if colon else coefficient(name)
+  return name, int(number) if number is not None and number == int(number) else number
 
 
 def wanted_runs(texts: Sequence[str], choice: str | None) -> list[tuple[str, float | None]]:
   """What --runs asks for: names with values, `sweep` or `all`."""
   if texts == ["sweep"]:
-    return [(name, value) for name, m in METHODS.items() for value in m.values or (None,)]
+    return [
+      (name, value) for name, m in METHODS.items() for value in m.values or (coefficient(name),)
+    ]
   if texts != ["all"]:
     return [*map(parse, texts)]
   rows = Path(choice).read_text(encoding="utf-8").splitlines() if choice else []
   values = chosen(map(json.loads, rows)) if rows else {}
-  return [(name, values.get(name)) for name in METHODS]
+  return [(name, values.get(name, coefficient(name))) for name in METHODS]
 
 
 def part_of(runs: Sequence[Wanted], part: str) -> list[Wanted]:
