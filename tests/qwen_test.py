@@ -103,6 +103,9 @@ def test_a_study_goes_on_where_it_stopped(study, tmp_path):
   assert dler["samples"][0]["question"].startswith("0+1?")
   assert dler["sampled_tokens"] > 1
   assert dler["start"] == warmup["start"] == setting.fingerprint(str(tmp_path / "start")) != ""
+  records = tmp_path / "records.jsonl"
+  assert ("dler", 16, 0) in run.done(records, warmup["start"])
+  assert not run.done(records, "another")
   more = "dler:16", "brevity"
   assert len(study(*more, deadline=0.0)) == 2  # one is there, one has no time
   assert len(study(*more, part="0/2")) == 2
@@ -152,7 +155,7 @@ def test_a_line_goes_through_both_ends(study, start, tmp_path, monkeypatch):
   monkeypatch.setattr(run.Judge, "__call__", judge)
   study("line:0", "line:1", "line:0.5")
   leaves = lambda path: jax.tree.leaves(policies.load(path)[1])
-  ends = leaves(tmp_path / "start"), leaves(tmp_path / "start.own-sft-0")
+  ends = leaves(tmp_path / "start"), leaves(tmp_path / "start.own-sft-0-1")
   assert any((np.asarray(a) != b).any() for a, b in zip(*ends, strict=True))
   assert seen.keys() == {0, 1, 0.5}
   for value, params in seen.items():
@@ -191,6 +194,11 @@ def test_all_methods_run_at_chosen_values(tmp_path):
   runs = dict(run.wanted_runs(["all"], str(path)))
   assert [runs[name] for name in ("laser", "kimi", "alp", "sft")] == [128, 0.2, 1e-3, None]
   assert runs.keys() == methods.METHODS.keys()
+  asked = {f"validation@{b}": dict(accuracy=a, tokens=b) for b, a in ((96, 0.3), (512, 0.5))}
+  row = dict(method="dial", value=0.5, evaluations=asked)  # 40 % at 304 tokens
+  assert (
+    choose.chosen([*rows, row, row | dict(value=1.0, evaluations=point(0.37, 9))])["dial"] == 0.5
+  )
   with pytest.raises(ValueError, match="no record of grpo"):
     choose.chosen(rows[1:])
   with pytest.raises(ValueError, match="--runs names 'lazer', which is not one of grpo"):

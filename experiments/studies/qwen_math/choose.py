@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from statistics import fmean
 from typing import Any
 
 SLACK = 0.02  # of accuracy, below that of correctness alone
@@ -12,7 +13,8 @@ def chosen(rows: Iterable[Mapping[str, Any]]) -> dict[str, float | None]:
   """Records of a sweep -> the coefficient of each method.
 
   The value with the fewest tokens among those that are at most `SLACK` less accurate than GRPO; the
-  most accurate one where all lose more.
+  most accurate one where all lose more. A policy that was asked for several budgets counts by the
+  means over them.
 
   Raises:
     ValueError: there is no record of GRPO.
@@ -25,10 +27,10 @@ def chosen(rows: Iterable[Mapping[str, Any]]) -> dict[str, float | None]:
   """
   points: dict[str, list[tuple[float, float, float | None]]] = {}
   for row in rows:
-    point = row["evaluations"].get("validation")
-    if point is not None:
-      found = point["accuracy"], point["tokens"], row["value"]
-      points.setdefault(row["method"], []).append(found)
+    asked = [p for name, p in row["evaluations"].items() if name.split("@")[0] == "validation"]
+    if asked:
+      right, tokens = (fmean(p[key] for p in asked) for key in ("accuracy", "tokens"))
+      points.setdefault(row["method"], []).append((right, tokens, row["value"]))
   if "grpo" not in points:
     raise ValueError("no record of grpo on validation problems: accuracy has nothing to hold to.")
   least = max(accuracy for accuracy, *_ in points["grpo"]) - SLACK

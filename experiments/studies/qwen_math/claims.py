@@ -102,9 +102,7 @@ def collapses(study: Study, group: Group) -> tuple[str, str]:
 def within_budget(study: Study, group: Group) -> tuple[str, str]:
   """Mean tokens on GSM8K test stay below each budget that the prompt shows."""
   del study
-  asked = sorted({int(t.partition("@")[2]) for t in group.runs[0]["evaluations"] if "@" in t})
-  asked = [budget for budget in asked if group.points(f"gsm8k@{budget}")]
-  spent = {budget: group.mean(f"gsm8k@{budget}", "tokens") for budget in asked}
+  spent = {budget: group.mean(name, "tokens") for budget, name in group.asked("gsm8k").items()}
   if not spent:
     return UNDECIDED, "no budgets were asked for"
   left = [Estimate(b - e.value, b - e.high, b - e.low) for b, e in spent.items()]
@@ -133,15 +131,13 @@ CLAIMS: Mapping[str, Claim] = {
   "laser": Claim(
     "A bonus within one target takes less than half of the tokens and is righter (60.2 % at 4,509 "
     "tokens from 56.9 % at 10,177)",
-    partial(shortens, least=0.5),
+    partial(shortens, least=0.5, loss=0.0),
     SMALL,
   ),
   "laser_d": Claim(
-    "Targets by difficulty shorten further (60.3 % at 3,520 tokens) and stay right", shortens, SMALL
+    "Targets by difficulty shorten (60.3 % at 3,520 tokens) and stay right", shortens, SMALL
   ),
-  "alp": Claim(
-    "Half of the tokens go, and hard problems keep more of theirs than easy ones", adapts, MIXED
-  ),
+  "alp": Claim("Hard problems keep more of their tokens than easy ones", adapts, MIXED),
   "dler": Claim(
     "Plain truncation takes 77 % of the tokens (2,466 from 10,499) and stays right",
     partial(shortens, least=0.5),

@@ -74,19 +74,9 @@ def _panel(ax: Axes, study: Study, task: str) -> None:
   ax.margins(x=0.1, y=0.1)
 
 
-def asked(group: Group, task: str) -> dict[int, str]:
-  """Budget -> name of the evaluation that asked for it."""
-  names = {t for run in group.runs for t in run["evaluations"] if t.startswith(f"{task}@")}
-  return {int(name.partition("@")[2]): name for name in sorted(names, key=_budget)}
-
-
-def _budget(name: str) -> int:
-  return int(name.partition("@")[2])
-
-
 def by_budget(study: Study) -> Mapping[str, list[Group]]:
   """Task -> the policies that were asked for budgets on it."""
-  found = {task: [g for g in study.groups if asked(g, task)] for task in TASKS}
+  found = {task: [g for g in study.groups if g.asked(task)] for task in TASKS}
   return {task: groups for task, groups in found.items() if groups}
 
 
@@ -97,10 +87,10 @@ def budgets(path: Path, study: Study) -> None:
     figure = Figure(figsize=(5.6 * len(panels), 4.2))
     axes = figure.subplots(1, len(panels), squeeze=False)[0]
     for ax, (task, groups) in zip(axes, panels.items(), strict=True):
-      _front(ax, [g for g in drawn(study, task) if not asked(g, task)], task)
+      _front(ax, [g for g in drawn(study, task) if not g.asked(task)], task)
       named, ink = [], []
       for group, colour in zip(groups, COLOURS, strict=False):
-        points = {b: summary(group, name) for b, name in asked(group, task).items()}
+        points = {b: summary(group, name) for b, name in group.asked(task).items()}
         ink += [draw_point(ax, p, colour, fmt="o") for p in points.values()]
         at = [(p["tokens"], 100 * p["accuracy"]) for p in points.values()]
         ax.plot(*np.transpose(at), color=colour, label=group.label)

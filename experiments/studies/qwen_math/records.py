@@ -57,6 +57,12 @@ class Group(NamedTuple):
   def points(self, task: str) -> list[Point]:
     return [r["evaluations"][task] for r in self.runs if task in r["evaluations"]]
 
+  def asked(self, task: str) -> dict[int, str]:
+    """Budgets that the policy was asked for, the least first -> names of the evaluations."""
+    names = {name for run in self.runs for name in run["evaluations"]}
+    found = {int(name.split("@")[1]): name for name in names if name.startswith(f"{task}@")}
+    return dict(sorted(found.items()))
+
   def mean(self, task: str, key: str) -> Estimate:
     return mean(self.points(task), key)
 
@@ -104,9 +110,9 @@ def studies(rows: Sequence[Record]) -> list[Study]:
   made = []
   for fingerprint, own in found.items():
     groups = [Group(*key, runs) for key, runs in own.items()]
-    begun = {g.method: g for g in groups if g.method in ("warmup", "start")}
-    rest = [g for g in groups if g.method not in begun]
-    made.append(Study(fingerprint, begun.get("warmup"), rest))
+    begun = next((g for g in groups if g.method == "warmup"), None)
+    rest = [g for g in groups if g.method not in ("warmup", "start")]
+    made.append(Study(fingerprint, begun, rest))
   made = [study for study in made if study.groups]
   return sorted(made, key=lambda s: -sum(len(g.runs) for g in s.groups))
 

@@ -11,7 +11,7 @@ import re
 import textwrap
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -27,7 +27,7 @@ from experiments.studies.qwen_math.records import (
   read,
   studies,
 )
-from lcrl.evaluation import accuracy_efficiency_score
+from lcrl.evaluation import Estimate, accuracy_efficiency_score
 from lcrl.evaluation.tables import signed, to_markdown
 
 FOLDER = Path(__file__).parent
@@ -52,13 +52,13 @@ def accuracy(group: Group) -> float:
 
 
 def gsm8k(group: Group) -> str:
-  budgets = pictures.asked(group, "gsm8k")
+  budgets = group.asked("gsm8k")
   return budgets[max(budgets)] if budgets else "gsm8k"
 
 
 def row(study: Study, group: Group) -> list[str]:
   label = "the start" if group is study.start else group.label
-  if budgets := pictures.asked(group, "gsm8k"):
+  if budgets := group.asked("gsm8k"):
     label += f" (asked for {max(budgets)})"
   cells = [cell(group, gsm8k(group) if task == "gsm8k" else task) for task in TASKS]
   spent = [mean_of(group, "train_s", "{:.0f}"), mean_of(group, "sampled_tokens", "{:.1f} M", 1e-6)]
@@ -73,17 +73,30 @@ def cell(group: Group, task: str) -> str:
   return f"{value:.1f} ± {(high - low) / 2:.1f} at {group.mean(task, 'tokens').value:.0f}"
 
 
-def against(grpo: Group | None, group: Group) -> list[str]:
-  """Tokens saved, points of accuracy and AES on GSM8K test against correctness alone."""
-  if grpo is None or group.method in ("grpo", "warmup"):
-    return ["-", "-", "-"]
+class Against(NamedTuple):
+  """On GSM8K test, against correctness alone from the same start."""
+
+  saved: float  # share of its tokens
+  accuracy: Estimate  # more than it has
+  score: float  # AES
+
+
+def compared(grpo: Group, group: Group) -> Against:
   own, base = group.points(gsm8k(group)), grpo.points("gsm8k")
   tokens = float(np.mean([p["tokens"] for p in base]))
   right = float(np.mean([p["accuracy"] for p in base]))
   fewer, more = change(base, own, "tokens").value, change(own, base, "accuracy")
   score = accuracy_efficiency_score(right + more.value, tokens - fewer, right, tokens)
-  lost, low, high = (signed(100 * x) for x in more)
-  return [f"{100 * fewer / tokens:.0f} %", f"{lost} ({low} to {high})", f"{score:.2f}"]
+  return Against(fewer / tokens, more, score)
+
+
+def against(grpo: Group | None, group: Group) -> list[str]:
+  """Cells: tokens saved, points of accuracy, AES."""
+  if grpo is None or group.method in ("grpo", "warmup"):
+    return ["-", "-", "-"]
+  saved, accuracy, score = compared(grpo, group)
+  points, low, high = (signed(100 * x) for x in accuracy)
+  return [f"{100 * saved:.0f} %", f"{points} ({low} to {high})", f"{score:.2f}"]
 
 
 def mean_of(group: Group, name: str, text: str, scale: float = 1.0) -> str:
@@ -184,7 +197,8 @@ def headline(folder: Path) -> str:
   study = studies(read(folder / "results"))[0]
   picture = "experiments/studies/qwen_math/pareto.png"
   held = [g for g in study.groups if not g.collapsed and gsm8k(g) == "gsm8k"]
-  best = sorted(held, key=lambda g: -score(study, g))[:README_ROWS]
+  score = lambda g: compared(study.grpo, g).score if study.grpo else 0.0
+  best = sorted(held, key=score, reverse=True)[:README_ROWS]
   shown = sorted(best, key=lambda g: g.mean("gsm8k", "tokens").value)
   if study.grpo and study.grpo not in shown:
     shown.append(study.grpo)
@@ -209,11 +223,6 @@ def headline(folder: Path) -> str:
 
 def wrapped(text: str) -> str:
   return textwrap.fill(text, 110, break_long_words=False, break_on_hyphens=False)
-
-
-def score(study: Study, group: Group) -> float:
-  text = against(study.grpo, group)[-1]
-  return 0.0 if text == "-" else float(text)
 
 
 def marked(text: str, block: str) -> str:

@@ -6,9 +6,9 @@ Start   where DIR is absent, --warmup steps of correctness alone make it
 Sweep   --runs=sweep --tasks=validation --out=choice.jsonl: every value of every method; then
         --runs=all --choice=choice.jsonl runs each method at the value that did best
 
-One line a run goes to --out; runs that it holds already are passed over, and none begins that would
-not end before --deadline (seconds after the start). With --part=0/2 a process takes every second of
-them. --smoke replaces the model by a fresh one of 100 k parameters.
+One line a run goes to --out; runs that it holds already are passed over. None begins that would end
+after --deadline (seconds) if it took as long as the slowest so far. With --part=0/2 a process takes
+every second of them. --smoke replaces the model by a fresh one of 100 k parameters.
 """
 
 from __future__ import annotations
@@ -101,12 +101,12 @@ def save(config: dict[str, Any], params: Params, folder: Path) -> None:
     policies.save(partial, kind.model(settings).policy, params, saved)
 
 
-def done(path: Path) -> set[Wanted]:
-  """The runs whose records a file holds."""
+def done(path: Path, start: str) -> set[Wanted]:
+  """The runs from the start of this fingerprint whose records a file holds."""
   if not path.exists():
     return set()
   rows = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-  return {(row["method"], row["value"], row["seed"]) for row in rows}
+  return {(r["method"], r["value"], r["seed"]) for r in rows if r.get("start", "") == start}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -117,6 +117,9 @@ class Study:
   judge: Judge
   out: Path
   tokens: float  # to sample in a run
+
+  def done(self) -> set[Wanted]:
+    return done(self.out, fingerprint(self.setting.model))
 
   def record(self, wanted: Wanted, found: dict[str, Any], verdict: Verdict) -> None:
     method, value, seed = wanted
@@ -165,16 +168,16 @@ class Study:
     if sampled is not None:
       found["sampled_tokens"] = sampled
     if value == coefficient(name) and any(x.begins == name for x in METHODS.values()):
-      save(config, found["params"], self.kept(f"{name}-{seed}"))
+      save(config, found["params"], self.kept(name, seed))
     return found
 
   def policy_of(self, name: str, seed: int) -> Path:
     """The folder of a method's policy, which is trained if it is absent."""
-    folder = self.kept(f"{name}-{seed}")
+    folder = self.kept(name, seed)
     if not folder.exists():
       wanted = name, coefficient(name), seed
       found = self.train(*wanted)
-      if wanted not in done(self.out):
+      if wanted not in self.done():
         self.record(wanted, found, self.judge(found.pop("params"), name))
     return folder
 
@@ -195,8 +198,10 @@ class Study:
       print(facts, flush=True)
     return json.loads((folder / "facts.json").read_text(encoding="utf-8"))
 
-  def kept(self, name: str) -> Path:
-    return self.setting.own.with_name(f"{self.setting.own.name}-{name}")
+  def kept(self, name: str, seed: int) -> Path:
+    """A sweep's policies learned for fewer steps than those of the runs."""
+    own = self.setting.own
+    return own.with_name(f"{own.name}-{name}-{seed}-{self.setting.steps}")
 
 
 def warm_up(setting: Setting, steps: int, start: Path) -> dict[str, Any]:
@@ -253,17 +258,17 @@ def main(_) -> None:
   with contextlib.ExitStack() as stack:
     judge = Judge(setting, f.tasks, stack)
     before = Study(setting, judge, out, f.tokens)
-    if f.judge_start and ("start", None, 0) not in done(out):
+    found: dict[str, Any] = {}
+    if f.judge_start and ("start", None, 0) not in before.done():
       before.record(("start", None, 0), {}, judge(before.start()))
     if f.start and not start.exists():
       found = warm_up(setting, f.warmup, start)
-      study = dataclasses.replace(before, setting=dataclasses.replace(setting, model=f.start))
+    model = f.start or setting.model
+    study = dataclasses.replace(before, setting=dataclasses.replace(setting, model=model))
+    if found:
       study.record(("warmup", f.warmup, 0), found, judge(found.pop("params")))
-    if f.start:
-      setting = dataclasses.replace(setting, model=f.start)
-    study = dataclasses.replace(before, setting=setting)
     for wanted in part_of(runs, f.part):
-      if wanted in done(out):
+      if wanted in study.done():
         continue
       length = METHODS[wanted[0]].length
       if time.perf_counter() - begun + slowest * length > f.deadline:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 from pathlib import Path
 from typing import Any
@@ -106,6 +107,7 @@ def _on_gpu() -> bool:
   return jax.default_backend() == "gpu"
 
 
+@functools.lru_cache
 def fingerprint(model: str) -> str:
   """The first digits of the sha256 of a model's weights; "" of none."""
   if not model:
