@@ -42,6 +42,7 @@ def test_a_step_has_parts(bench):
   assert sum(own[part] for part in parts) == pytest.approx(own["step_s"], rel=1e-3)
 
 
+@pytest.mark.slow
 def test_a_step_is_measured_in_two_processes(bench, monkeypatch):
   """Each has one device; only the first one prints."""
   one_each = os.environ["XLA_FLAGS"].replace("device_count=8", "device_count=1")
@@ -98,6 +99,7 @@ def test_an_update_is_measured_against_a_peer(bench, peer):
 LONG = {"shape": "laptop", "dtype": "float32", "repeats": 1, "asked": 8, "lengths": 64}
 
 
+@pytest.mark.slow
 def test_the_update_of_a_long_row_is_measured(bench, monkeypatch):
   """The row of two responses is packed; a run that is refused is an error in its place."""
   [found] = bench("long_rows", **LONG, group=2, runs="attention/xla/unroll", here=True)

@@ -10,11 +10,26 @@ import pytest
 from configs import common
 from experiments import configs
 from lcrl import recipes
-from lcrl.evaluation import report
 from lcrl.policies import sources
 from lcrl.training import build, kinds, loop, metric_names
 
 VARIANTS = configs.variants()
+
+
+def named(config, at=""):
+  """The functions and the kind of run that a config names."""
+  found = {(at, key, x) for key, x in config.items() if key in ("fn", "run")}
+  return found.union(*(named(x, key) for key, x in config.items() if isinstance(x, dict)))
+
+
+def ordered():
+  """All variants. First those that name a function which none before them names."""
+  new = {name: named(variant.config("smoke")) for name, variant in VARIANTS.items()}
+  while any(new.values()):
+    name = max(new, key=lambda name: len(new[name]))
+    yield name
+    new = {other: names - new[name] for other, names in new.items() if other != name}
+  yield from (pytest.param(name, marks=pytest.mark.slow) for name in new)
 
 
 def check(config):
@@ -32,8 +47,7 @@ pytestmark = pytest.mark.usefixtures("one_device")
 
 @pytest.fixture(scope="module", autouse=True)
 def shared():
-  """What all smoke runs would make alike is made once: policy, sampler and verifier. The plots,
-  which have their own tests, are left out."""
+  """What all smoke runs would make alike is made once: policy, sampler and verifier."""
   with pytest.MonkeyPatch.context() as patch, contextlib.ExitStack() as stack:
     start = build.Verifier
 
@@ -49,9 +63,6 @@ def shared():
     patch.setattr(build, "Verifier", verifier)
     patch.setattr(build, "make_engine", functools.cache(build.make_engine))
     patch.setattr(sources, "fresh", functools.cache(sources.fresh))
-    for plot in ("pareto", "by_difficulty", "curves", "reward_by_length"):
-      patch.setattr(report.plots, plot, lambda *_, **__: None)
-    patch.setattr(report.training_plots, "training", lambda *_: None)
     yield
 
 
@@ -113,7 +124,7 @@ def test_a_config_that_was_run_is_a_complete_page():
   assert not [v.name for v in run if hasattr(v.module, "common")]
 
 
-@pytest.mark.parametrize("name", VARIANTS)
+@pytest.mark.parametrize("name", [*ordered()])
 def test_smoke_run(name, tmp_path):
   loop.train(VARIANTS[name].config("smoke"), tmp_path)
   assert json.loads((tmp_path / "summary.json").read_text())["tokens"] > 0

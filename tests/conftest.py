@@ -7,6 +7,7 @@ import itertools
 import json
 import os
 import pathlib
+import zlib
 from importlib.metadata import version
 
 # Reading a program for CPUs from the cache ended a worker: a segmentation fault in 3 whole runs.
@@ -64,6 +65,33 @@ def one_device():
   with pytest.MonkeyPatch.context() as patch:
     limit_devices(patch)
     yield
+
+
+# Names of test files that look at pictures of runs.
+LOOK = {"answers", "benchmarks", "compare", "demo", "effort_curve", "evaluate", "evaluation_report"}
+LOOK |= {"pairs_run", "study_preference", "study_testbed"}
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _no_pictures(request):
+  """A run ends with pictures, which take a second: elsewhere they are built, but not drawn."""
+  from matplotlib.figure import Figure
+
+  with pytest.MonkeyPatch.context() as patch:
+    if request.node.path.stem.removesuffix("_test") not in LOOK:
+      patch.setattr(Figure, "draw_without_rendering", lambda _: None)
+      patch.setattr(Figure, "savefig", lambda _, path, **__: pathlib.Path(path).touch())
+    yield
+
+
+def pytest_collection_modifyitems(config, items):
+  """`SLOW=1/4` takes the second quarter of the slow tests, by their names, beside all others."""
+  part, parts = map(int, os.environ.get("SLOW", "0/1").split("/"))
+  kept = lambda item: (
+    not item.get_closest_marker("slow") or zlib.crc32(item.nodeid.encode()) % parts == part
+  )
+  config.hook.pytest_deselected(items=[item for item in items if not kept(item)])
+  items[:] = filter(kept, items)
 
 
 # Fixtures of more than one file. They import what they need when they are asked for, since conftest

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import jax
 import numpy as np
+import pytest
 
 from experiments import dial, testbed
 from experiments.studies.dial import singles
@@ -27,6 +28,7 @@ def test_each_digit_has_its_way_of_working():
   assert lengths.max() <= Experiment(str(CONFIG)).to_dict()["budget"]["cap"]
 
 
+@pytest.mark.slow
 def test_the_dial(tmp_path):
   config = Experiment(f"{CONFIG}:smoke").to_dict()
   summary = dial.dial(tmp_path, seed=3, steps=4, config=config)

@@ -51,6 +51,7 @@ def test_rl_on_a_cut_mesh_moves_every_expert_and_is_exported(folder, tmp_path):
   jax.tree.map(np.testing.assert_array_equal, exported, jax.device_get(learned))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("run", ["preference", "sft"])
 def test_pairs_and_answers_are_learned_from(run, folder, tmp_path):
   """Adapters of attention below preference pairs; all parameters on answers."""

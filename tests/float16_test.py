@@ -57,6 +57,7 @@ def test_a_sum_over_many_alike_tokens_stays_finite():
   np.testing.assert_allclose(slope(jnp.ones(8)), 1.0, rtol=1e-2)
 
 
+@pytest.mark.slow
 def test_a_run_with_adapters_in_float16(tmp_path):
   """The sampler, pieces of packed rows and the adapters."""
   config = changed(

@@ -153,6 +153,7 @@ def free_job():
   raise AssertionError("no port is free")
 
 
+@pytest.mark.slow
 def test_the_script_for_slurm_trains_in_two_tasks(tmp_path, monkeypatch):
   """`srun` starts two tasks here, with what SLURM would say to them; both save to gs://."""
   job = free_job()

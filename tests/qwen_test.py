@@ -95,6 +95,7 @@ def study(tmp_path, monkeypatch):
   return main
 
 
+@pytest.mark.slow
 def test_a_study_goes_on_where_it_stopped(study, tmp_path):
   warmup, dler = study("dler:16", tokens=1.0, steps=9)
   assert (warmup["method"], warmup["value"]) == ("warmup", 1)
@@ -130,6 +131,7 @@ def start(tmp_path, monkeypatch):
   return own_answers.write(tmp_path / "start.own", answers)
 
 
+@pytest.mark.slow
 def test_kinds_of_methods(study, start, tmp_path):
   assert start == dict(pairs=99, shortest=99, told=198, sampled_tokens=99 * 8 * 160)
   names = ("dpo", "dial", "line:0.25", "budget_forcing:16", "eos_ramp", "brevity")

@@ -100,6 +100,7 @@ def test_a_checkpoint_on_a_store_is_verified(store, scheme, caplog):
   checkpoints.close()
 
 
+@pytest.mark.slow
 def test_a_run_that_was_killed_goes_on_as_if_it_had_not_been(
   store, programs, tmp_path, monkeypatch, capsys
 ):

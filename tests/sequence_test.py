@@ -82,6 +82,7 @@ def test_a_device_computes_its_own_tokens_only():
   assert {int(rows) for rows, _ in products} == {3 * WIDTH // 8, 16}  # 16: gradients of matrices
 
 
+@pytest.mark.slow
 def test_a_run_learns_what_it_learns_on_one_device(tmp_path):
   """It samples on all devices, trains on cut rows, and starts again from its checkpoint."""
   learned = []
@@ -99,6 +100,7 @@ def test_a_run_learns_what_it_learns_on_one_device(tmp_path):
   train(config, tmp_path / "cut")
 
 
+@pytest.mark.slow
 def test_pairs_are_learned_from_as_on_one_device(tmp_path):
   """Adapters, a reference and answers of the policy's own, on cut rows."""
   rows = tmp_path / "rows.jsonl"

@@ -92,6 +92,7 @@ RECIPES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", RECIPES)
 def test_a_lane_is_the_method_alone(name, params, built, lanes_trained):
   (states, seen), _ = lanes_trained

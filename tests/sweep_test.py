@@ -104,6 +104,7 @@ def train(*arguments):
   )
 
 
+@pytest.mark.slow
 def test_a_sweep_from_the_command_line_skips_what_is_finished(tmp_path):
   arguments = ("--config=configs/sft.py:smoke", "--sweep", f"--workdir={tmp_path}")
   first = train(*arguments)

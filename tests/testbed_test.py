@@ -120,6 +120,7 @@ def test_the_scan_equals_the_hosts_loop(start, tmp_path, monkeypatch):
     jax.tree.map(partial(np.testing.assert_allclose, rtol=1e-4, atol=1e-5), a, b)
 
 
+@pytest.mark.slow
 def test_coefficients_can_be_vmapped(start):
   policy, params = start
   optimizer = optimizers.adamw(learning_rate=3e-3)

@@ -62,6 +62,8 @@ def _colours(names) -> dict[str, str]:
 
 
 def save(figure: Figure, path: str | os.PathLike) -> None:
+  figure.draw_without_rendering()  # lays it out, once for both files
+  figure.set_layout_engine("none")
   figure.savefig(path)
   figure.savefig(Path(path).with_suffix(".svg"), metadata={"Date": None})
 
