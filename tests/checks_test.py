@@ -3,7 +3,9 @@
 import itertools
 import re
 
+import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
 from lcrl import losses, rewards
@@ -18,6 +20,15 @@ from tests.helpers.bare_functions import (
   named,
 )
 
+SIDES = ("mean_weights", "sum_weights", "batch_mean_weights")  # do not look at the other side
+
+
+def those(wanted):
+  """Runs a test on each function of which `wanted(name)` gives arguments, and on these."""
+  found = {name: wanted(name) for name in FUNCTIONS}
+  found = {name: names for name, names in found.items() if names}
+  return pytest.mark.parametrize("name, names", found.items(), ids=found)
+
 
 def refused(name, culprit, **changed):
   with pytest.raises(ValueError, match=rf"\b{re.escape(culprit)}\b"):
@@ -26,31 +37,38 @@ def refused(name, culprit, **changed):
 
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_what_is_right_passes(name):
-  FUNCTIONS[name](**arguments(name))
+  leaves = jax.tree.leaves(FUNCTIONS[name](**arguments(name)))
+  assert leaves
+  assert all(np.isfinite(x).all() for x in leaves)
 
 
-@pytest.mark.parametrize("name", FUNCTIONS)
-def test_a_python_number_is_no_array(name):
-  for n in set(arrays_of(name)) - {*FREE.get(name, ()), "other_mask"}:
+@those(lambda name: {*arrays_of(name)} - {*FREE.get(name, ()), "other_mask"})
+def test_a_python_number_is_no_array(name, names):
+  for n in names:
     refused(name, n, **{n: 1.0})
 
 
-@pytest.mark.parametrize("name", FUNCTIONS)
-def test_a_row_too_many(name):
-  names = set(arrays_of(name)) - {*FREE.get(name, ()), "components"}  # one component more is fine
-  sides = {"mean_weights", "sum_weights", "batch_mean_weights"}  # which do not look at the other
-  for n in names if len(names) > 1 and name not in sides else ():
+def of_rows(name):
+  """Arguments that must have as many rows as another."""
+  names = {*arrays_of(name)} - {*FREE.get(name, ()), "components"}  # one component more is fine
+  return names if len(names) > 1 and name not in SIDES else ()
+
+
+@those(of_rows)
+def test_a_row_too_many(name, names):
+  for n in names:
     x = arguments(name)[n]
     refused(name, n, **{n: jnp.concatenate([x, x[:1]])})
 
 
-@pytest.mark.parametrize("name", FUNCTIONS)
-def test_masks_are_bool(name):
-  for n in arrays_of(name):
-    if named(n, BOOL) and not (
-      n == "other_mask" and name.split("_")[0] in ("sum", "mean", "batch")
-    ):
-      refused(name, n, **{n: arguments(name)[n].astype(jnp.float32)})
+@those(
+  lambda name: [
+    n for n in arrays_of(name) if named(n, BOOL) and (n != "other_mask" or name not in SIDES)
+  ]
+)
+def test_masks_are_bool(name, names):
+  for n in names:
+    refused(name, n, **{n: arguments(name)[n].astype(jnp.float32)})
 
 
 GROUPED = [
@@ -90,14 +108,17 @@ def test_values_of_tokens_are_no_pairs(name):
     FUNCTIONS[name](**arguments(name) | wide)
 
 
-@pytest.mark.parametrize("name", FUNCTIONS)
-def test_swapped_neighbours_are_refused_where_their_types_or_shapes_differ(name):
-  given, names = arguments(name), arrays_of(name)
-  for a, b in itertools.pairwise(names):
-    masks = named(a, BOOL) != named(b, BOOL)
-    if masks and name not in ("mean_weights",):
-      with pytest.raises(ValueError, match=rf"\b({a}|{b})\b"):
-        FUNCTIONS[name](**given | {a: given[b], b: given[a]})
+def masks_beside_numbers(name):
+  pairs = itertools.pairwise(arrays_of(name))
+  return [(a, b) for a, b in pairs if named(a, BOOL) != named(b, BOOL) and name != "mean_weights"]
+
+
+@those(masks_beside_numbers)
+def test_a_mask_swapped_with_its_neighbour_is_refused(name, names):
+  given = arguments(name)
+  for a, b in names:
+    with pytest.raises(ValueError, match=rf"\b({a}|{b})\b"):
+      FUNCTIONS[name](**given | {a: given[b], b: given[a]})
 
 
 def test_the_arguments_that_were_given_are_named():
