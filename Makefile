@@ -114,8 +114,9 @@ docs: install
 test-faults: install
 	$(RUN) -m tests.faults
 
+BOOKS ?= *
 notebooks: install
-	ls colab/*.ipynb | xargs -P 2 -n 1 $(VENV)/bin/jupyter-execute
+	ls colab/$(BOOKS).ipynb | xargs -P 2 -n 1 $(VENV)/bin/jupyter-execute
 
 # The wheel of the sdist, far from the clone, with the oldest versions that setup.py allows.
 .PHONY: test-package

@@ -174,6 +174,7 @@ def test_auto_alone_is_the_back_end_of_the_devices_here(monkeypatch):
   assert taken == ["cudnn"]
 
 
+@pytest.mark.slow
 def test_config_json_and_the_terminal_say_what_was_chosen(tmp_path, capsys):
   train(changed(mesh__devices=1), tmp_path / "run")
   record = json.loads((tmp_path / "run" / "config.json").read_text())

@@ -86,6 +86,7 @@ def test_a_split_is_disjoint_stable_and_nearly_of_its_share(on_demand):
     split(source, 1e-9, most=5, field="task")
 
 
+@pytest.mark.slow
 def test_training_prompts_are_no_evaluation(tmp_path):
   with pytest.raises(ValueError, match="names no prompts to evaluate on that no step trains on"):
     prepared(changed(eval_task=None))

@@ -30,6 +30,7 @@ def folder(tmp_path_factory):
   return make
 
 
+@pytest.mark.slow
 def test_rl_on_a_cut_mesh_moves_every_expert_and_is_exported(folder, tmp_path):
   policy = folder(20)
   own = {"train__steps": 1, "train__balance": 0.01, "sampling__replay": True}

@@ -11,6 +11,7 @@ def places():
   return table.stored()
 
 
+@pytest.mark.slow
 def test_every_config_in_a_papers_setting_fits_somewhere_and_says_so(places):
   assert places.keys() == table.in_papers().keys()
   assert all(kinds.keys() == table.KINDS.keys() for kinds in places.values())

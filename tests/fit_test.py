@@ -69,6 +69,7 @@ def test_memory_is_split_like_the_state(one):
   assert eight["update"].sent > matrices
 
 
+@pytest.mark.slow
 def test_pieces_by_tokens_bound_the_memory_of_an_update():
   """Twice as many rows in as large pieces: only what has a number a token grows."""
 

@@ -57,6 +57,7 @@ def test_a_learned_score_as_a_component_by_hand():
   np.testing.assert_allclose(state.multipliers.raw, [0.45], rtol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("one_device")
 def test_a_smoke_run_learns_from_the_score(tmp_path):
   config = learned.get_config("gated,smoke").to_dict()

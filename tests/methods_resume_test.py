@@ -91,6 +91,7 @@ SHOWS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", METHODS)
 def test_resume_equals_never_stopping(name, engine, tmp_path):
   run = Run(engine, **METHODS[name])

@@ -94,6 +94,7 @@ def folders(tmp_path_factory):
   return paths
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("one_device")
 def test_a_round_is_paid_by_two_models(folders, tmp_path):
   """CDR in a round: rewards are those of the folders' own log-probs."""

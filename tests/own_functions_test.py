@@ -88,6 +88,7 @@ def questions(*, render=None, signals=None, path: str):
 """
 
 
+@pytest.mark.slow
 def test_a_run_of_nothing_but_own_functions(tmp_path, monkeypatch):
   limit_devices(monkeypatch)
   monkeypatch.syspath_prepend(tmp_path)

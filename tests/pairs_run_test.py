@@ -125,6 +125,7 @@ def test_answers_are_learned_and_a_task_judges(rows, tmp_path):
   assert summary["tokens"] > 0
 
 
+@pytest.mark.slow
 def test_what_the_template_writes_of_the_time_stays_that_of_the_start(rows, tmp_path, monkeypatch):
   """The fingerprint of a cached reference is of the prompts' tokens."""
   words = folder(tmp_path, "{{ strftime_now('%d.%m.%y') }}" + CHATML)

@@ -54,6 +54,7 @@ def test_a_stream_ends_with_the_use_of_its_pools():
   assert max(peaks) > min(peaks)
 
 
+@pytest.mark.slow
 def test_rows_that_start_again_are_counted_and_warned_of(tmp_path, caplog, one_device):
   """In every step, and once. A step that starts ahead keeps its numbers in the training state. The
   report of this run also names the stop text that ended no answer."""

@@ -71,6 +71,7 @@ def trained(config, tmp_path_factory, one_device, no_plots):
   return workdir
 
 
+@pytest.mark.slow
 def test_a_cycle_is_learned_by_pairs_and_by_no_reward(config, trained, tmp_path):
   """Whatever a reward says of the three answers, it is wrong of at least one pair in three, and
   the mean of log(1 + exp(-gap)) is least at equal rewards: log 2."""

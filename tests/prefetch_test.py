@@ -19,6 +19,7 @@ SHRINKS = dict(
 )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["hapo", "l1_exact", "dot", "dapo", "shrinks"])
 def test_prefetched_rollouts_are_those_that_would_be_sampled(engine, name):
   """Budgets, keys and positions in the data are those of the next step; later rounds follow."""
@@ -42,6 +43,7 @@ def test_nothing_is_prefetched_before_the_monitor(engine):
   assert [prefetched is not None for prefetched in taken] == [False, True, False, True]
 
 
+@pytest.mark.slow
 def test_a_prefetch_does_not_wait_for_the_update(engine, monkeypatch):
   """The parameters are still computed when all of it stands in the device's queue. The host's own
   processor, which budgets need, is another device."""

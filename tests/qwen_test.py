@@ -146,6 +146,7 @@ def test_kinds_of_methods(study, start, tmp_path):
   assert any(r["tokens"] > 16 for r in forced)
 
 
+@pytest.mark.slow
 def test_a_line_goes_through_both_ends(study, start, tmp_path, monkeypatch):
   seen, judged = {}, run.Judge.__call__
 

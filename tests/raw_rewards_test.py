@@ -61,6 +61,7 @@ REWARDED = {"reward", "loss", "grad_norm", "negative_adv_on_correct", "term/leng
 REWARDED |= {"length_term/negative_adv", "length_term/no_reward"}
 
 
+@pytest.mark.slow
 def test_a_run_is_judged_alike_whatever_it_is_paid(tmp_path, monkeypatch):
   """Two runs that learn nothing, of opposite rewards: only what speaks of rewards may differ."""
   limit_devices(monkeypatch)

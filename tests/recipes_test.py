@@ -123,6 +123,7 @@ def stopping_after(steps):
   return watching
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stop", [2, 3])
 def test_a_run_resumes_across_the_border(stop, whole, tmp_path, monkeypatch):
   with monkeypatch.context() as patch:

@@ -59,6 +59,7 @@ def rows(pool):
   ]
 
 
+@pytest.mark.slow
 def test_each_answer_is_refined_in_a_second_turn(started):
   pool = started[0].pending
   assert pool.mask.shape[:2] == (4, 4 * GROUP)

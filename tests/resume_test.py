@@ -84,6 +84,7 @@ def test_a_fingerprint_changes_with_any_row():
   assert found != resume.fingerprint([*rows[:500], "else", *rows[501:]], str)
 
 
+@pytest.mark.slow
 def test_other_data_are_refused(run, monkeypatch):
   monkeypatch.setattr(rl, "prompt_content", lambda prompt: (prompt.id, "another"))
   before = (run / "config.json").read_text()

@@ -214,6 +214,7 @@ def test_correlations_by_hand():
   assert float(found["longer_chosen"]) == float(found["longer_preferred"]) == 0.0
 
 
+@pytest.mark.slow
 def test_it_scores_rollouts_of_a_run(trained, folder, tmp_path, monkeypatch):
   """CRF's smoke run with a trained reward model in place of a random one."""
   config = crf.get_config("smoke").to_dict()

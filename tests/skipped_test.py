@@ -137,6 +137,7 @@ def iterative(_):
   return iterative_runs.changed(optimizer=EXPLODES), {"pairs.tokens", "ref_log_probs"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", [rl, preference, iterative])
 def test_a_run_that_explodes_ends_with_its_batch_and_a_finite_checkpoint(kind, rows, tmp_path):
   config, arrays = kind(rows)

@@ -115,6 +115,7 @@ def test_what_is_launched_waits_for_nothing_more_from_the_host(engine):
   jax.tree.map(np.testing.assert_array_equal, pending.result()[0], want)
 
 
+@pytest.mark.slow
 def test_resume_equals_never_stopping(engine, tmp_path):
   """With groups that are replaced, responses that are continued, entropy, and two updates."""
   method = METHODS["mrt"] | dict(advantage=dict(fn="canon_entropy"))

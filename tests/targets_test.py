@@ -171,6 +171,7 @@ def test_hapo_tells_how_much_it_remembers():
   assert numbers == {"hapo/rows_known": 0.5, "hapo/length": 6.0}
 
 
+@pytest.mark.slow
 def test_a_run_shows_targets_states_rate_and_clipping(tmp_path, monkeypatch, caplog):
   limit_devices(monkeypatch)
   base = {"fn": "length_penalty", "alpha": 0.02}  # else a fresh policy learns nothing

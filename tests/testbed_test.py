@@ -79,6 +79,7 @@ def on_the_host(config, monkeypatch):
   return rollouts, state, np.array(ids, np.int32).reshape(-1, settings.train.prompts)
 
 
+@pytest.mark.slow
 def test_the_scan_equals_the_hosts_loop(start, tmp_path, monkeypatch):
   policy, params = start
   policies.save(tmp_path / "start", policy, params)

@@ -53,6 +53,7 @@ def run(one_device):
   )
 
 
+@pytest.mark.slow
 def test_a_run_resumes_and_trains_on_what_was_drawn(run, tmp_path):
   stopped, first = run.steps(run.model.initial(), 2)
   checkpoints = Checkpoints(tmp_path)
