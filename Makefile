@@ -31,8 +31,10 @@ demo: install
 dial: install
 	$(RUN) -m experiments.dial --seed=$(SEED)
 
+# SLOW=0/4 takes the first quarter of the slow tests.
+SLOW ?= 0/1
 test: lint types
-	$(RUN) -m pytest -n 2 --dist loadfile --durations=10
+	SLOW=$(SLOW) $(RUN) -m pytest -n 2 --dist loadfile --durations=10
 
 lint: install
 	$(RUN) -m ruff format --check .
