@@ -5,7 +5,10 @@ VENV ?= .venv
 SEEDS ?= 1
 SEED ?= 0
 RUN := $(VENV)/bin/python
-PIP := pip install --quiet --disable-pip-version-check
+PIP := pip install --quiet --no-compile --disable-pip-version-check
+# SLOW=0/4 takes the first quarter of the slow tests.
+SLOW ?= 0/1
+export SLOW
 
 # What the tests of the newest JAX cover: everything that other code may import.
 CORE := tests/goldens_test.py tests/laws_test.py tests/budgets_test.py tests/rewards_test.py \
@@ -31,10 +34,8 @@ demo: install
 dial: install
 	$(RUN) -m experiments.dial --seed=$(SEED)
 
-# SLOW=0/4 takes the first quarter of the slow tests.
-SLOW ?= 0/1
 test: lint types
-	SLOW=$(SLOW) $(RUN) -m pytest -n 2 --dist loadfile --durations=10
+	$(RUN) -m pytest -n 2 --dist loadfile --durations=10
 
 lint: install
 	$(RUN) -m ruff format --check .

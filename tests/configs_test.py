@@ -124,6 +124,13 @@ def test_a_config_that_was_run_is_a_complete_page():
   assert not [v.name for v in run if hasattr(v.module, "common")]
 
 
+def test_smoke_runs_that_are_not_slow_name_every_function():
+  names = [name for name in ordered() if isinstance(name, str)]
+  of = lambda names: set().union(*(named(VARIANTS[name].config("smoke")) for name in names))
+  assert of(names) == of(VARIANTS)
+  assert ("reward", "fn", "step_bonus") in of(names)
+
+
 @pytest.mark.parametrize("name", [*ordered()])
 def test_smoke_run(name, tmp_path):
   loop.train(VARIANTS[name].config("smoke"), tmp_path)
