@@ -10,7 +10,6 @@ import pytest
 from lcrl import losses, rewards
 from lcrl.data import pair_builders
 from lcrl.data.pair_builders import Samples
-from lcrl.evaluation import report
 from lcrl.preferences import group_preferences, preference_score
 from lcrl.training import build, loop
 from lcrl.training.iterative import pool as pools
@@ -41,16 +40,6 @@ BEATS = (("paper", "rock"), ("scissors", "paper"), ("rock", "scissors"))
 pytestmark = pytest.mark.usefixtures("one_device")
 
 
-@pytest.fixture(autouse=True, scope="module")
-def no_plots():
-  """They have tests of their own."""
-  with pytest.MonkeyPatch.context() as patch:
-    for plot in ("pareto", "curves"):
-      patch.setattr(report.plots, plot, lambda *_, **__: None)
-    patch.setattr(report.training_plots, "training", lambda *_: None)
-    yield
-
-
 @pytest.fixture(scope="module")
 def config(tmp_path_factory):
   """Of pairs in a cycle: paper beats rock, scissors beat paper, rock beats scissors."""
@@ -65,7 +54,7 @@ def config(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def trained(config, tmp_path_factory, one_device, no_plots):
+def trained(config, tmp_path_factory, one_device):
   workdir = tmp_path_factory.mktemp("trained")
   loop.train(config, workdir)
   return workdir

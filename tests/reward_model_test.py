@@ -13,7 +13,6 @@ import pytest
 from configs import crf
 from lcrl import losses
 from lcrl.commands.export import export
-from lcrl.evaluation import report
 from lcrl.losses import reward_model
 from lcrl.mesh import make_mesh
 from lcrl.policies import make, tiny
@@ -49,16 +48,6 @@ CONFIG = {
 }
 
 pytestmark = pytest.mark.usefixtures("one_device")
-
-
-@pytest.fixture(autouse=True, scope="module")
-def no_plots():
-  """They have tests of their own."""
-  with pytest.MonkeyPatch.context() as patch:
-    for plot in ("pareto", "curves"):
-      patch.setattr(report.plots, plot, lambda *_, **__: None)
-    patch.setattr(report.training_plots, "training", lambda *_: None)
-    yield
 
 
 @pytest.fixture(scope="module")
@@ -100,7 +89,7 @@ def regression(folder):
 
 
 @pytest.fixture(scope="module")
-def trained(folder, tmp_path_factory, one_device, no_plots):
+def trained(folder, tmp_path_factory, one_device):
   workdir = tmp_path_factory.mktemp("trained")
   loop.train(changed(folder), workdir)
   return workdir
