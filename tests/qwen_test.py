@@ -139,6 +139,7 @@ def test_kinds_of_methods(study, start, tmp_path):
   assert found.keys() == {"told", "sft", *(name.split(":")[0] for name in names)}
   assert [found["dial"]["steps"], found["dpo"]["steps"], found["dial"]["kind"]] == [4, 1, "rl"]
   assert found["dpo"]["sampled_tokens"] == start["sampled_tokens"]
+  assert [x for x in found["dial"]["metrics"] if x.startswith("length/level_")]
   budgets = {f"gsm8k@{budget}" for budget in methods.BUDGETS}
   assert found["dial"]["evaluations"].keys() == found["told"]["evaluations"].keys() == budgets
   forced = found["budget_forcing"]["samples"]
@@ -208,8 +209,10 @@ def test_all_methods_run_at_chosen_values(tmp_path):
     run.wanted_runs(["lazer"], None)
 
 
+@pytest.mark.parametrize("on_gpu", [False, True])
 @pytest.mark.parametrize("name", methods.METHODS)
-def test_every_config_can_be_read(name, tmp_path):
+def test_every_config_can_be_read(name, on_gpu, tmp_path, monkeypatch):
+  monkeypatch.setattr(setting, "_on_gpu", lambda: on_gpu)
   data.write(tmp_path / "train.jsonl", [{"question": "1+1?", "answer": 2}])
   here = setting.Setting("", tmp_path, tmp_path / "own", utf8=True)
   for value in (None, *methods.METHODS[name].values):

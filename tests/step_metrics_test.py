@@ -52,6 +52,7 @@ def facts(**changes):
     "end_log_probs": np.log([[0.5, 0.25], [np.nan, 0.75]]),
     "keep": np.ones((2, 2), bool),
     "lengths": np.array([[4, 6], [8, 2]]),
+    "level": np.zeros((2, 2), int),
     "outcome": np.array([[0, 1], [0, 3]], np.int8),
     "rewards": np.array([[1.5, 0.0], [1.0, 0.0]]),
     "scores": np.array([[1.0, 0.0], [1.0, 0.0]]),
@@ -69,6 +70,15 @@ def test_metrics_split_length_and_count_right_answers_pushed_down():
   assert got["length/difficulty_3"] == 5.0
   assert got["negative_adv_on_correct"] == 0.5  # the second right answer has advantage -0.5
   assert got["outcome/timeout"] == 1
+
+
+def test_metrics_split_accuracy_and_length_by_the_levels_of_a_budget():
+  assert not [name for name in values(step_metrics(facts())) if "level" in name]
+  got = values(step_metrics(facts(level=np.array([[0, 0], [2, 2]]))))
+  assert (got["length/level_0"], got["length/level_2"]) == (5.0, 5.0)
+  got = values(step_metrics(facts(level=np.array([[0, 1], [0, 1]]))))
+  assert (got["length/level_0"], got["length/level_1"]) == (6.0, 4.0)
+  assert (got["accuracy/level_0"], got["accuracy/level_1"]) == (1.0, 0.0)
 
 
 def test_metrics_have_quantiles_of_lengths_and_the_targets_compared_with():

@@ -46,6 +46,7 @@ TABLE: dict[str, dict[str, str]] = {
   "Rollouts": {
     "accuracy": "share of right answers",
     "accuracy/difficulty_{level}": "the same, for prompts of this difficulty",
+    "accuracy/level_{level}": "the same, at this level of a budget that has several",
     "score": "mean of the verifier's own number",
     "reward": "mean shaped reward",
     "length/mean": "mean length",
@@ -56,6 +57,7 @@ TABLE: dict[str, dict[str, str]] = {
     "length/right_p{percent}": "percentile of the lengths of right answers",
     "length/wrong_p{percent}": "percentile of the lengths of wrong answers",
     "length/difficulty_{level}": "mean length for prompts of this difficulty",
+    "length/level_{level}": "mean length at this level of a budget that has several",
     "truncated": "share of answers that were cut at their cap, or by a revision",
     "end/{reason}": "share of answers that ended so: `end_token`, `cap`, `revision`, `stop_text`, "
     "`stop_text_2` and so on for the second stop text; where more than the first two can be",

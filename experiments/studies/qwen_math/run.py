@@ -53,6 +53,15 @@ Params = Any
 Wanted = tuple[str, float | None, int]  # method, value, seed
 
 
+def recorded(metric: str) -> bool:
+  """Does a record keep it? It does those of a dial's levels.
+
+  >>> recorded("length/level_3"), recorded("length/max")
+  (True, False)
+  """
+  return metric in LOGGED or "/level_" in metric
+
+
 def learn(config: dict[str, Any], scratch: Path, *, tokens: float = float("inf")) -> dict[str, Any]:
   """Trains until so many tokens are sampled: parameters, metrics by step, tokens, seconds."""
   started = time.perf_counter()
@@ -63,13 +72,13 @@ def learn(config: dict[str, Any], scratch: Path, *, tokens: float = float("inf")
     for step in range(1, run.steps + 1):
       state, numbers, line = take(state)
       out.learned(step, numbers, line)
-      lines.append({name: round(float(numbers[name]), 5) for name in LOGGED if name in numbers})
+      lines.append({name: round(float(numbers[name]), 5) for name in numbers if recorded(name)})
       sampled = float(state.counters["tokens"])
       if sampled >= tokens:
         break
     return dict(
       params=state.params,
-      metrics={name: [line[name] for line in lines] for name in lines[0]},
+      metrics={name: [line.get(name) for line in lines] for name in lines[0]},
       steps=step,
       sampled_tokens=sampled,
       train_s=time.perf_counter() - started,

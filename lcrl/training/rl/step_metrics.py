@@ -35,6 +35,7 @@ def batch_stats(batch: Batch, terms: Mapping[str, jax.Array] | None = None) -> d
     "end_log_probs": end_log_probs(r),
     "keep": batch.keep,
     "lengths": r.lengths,
+    "level": r.budget.level,
     "outcome": r.outcome,
     "rewards": batch.rewards,
     "scores": r.scores,
@@ -61,7 +62,7 @@ def end_log_probs(r: Rollouts) -> jax.Array:
 
 
 def step_metrics(f: BatchStats) -> Metrics:
-  """Accuracy, rewards, targets, kept fraction, and lengths by correctness and difficulty."""
+  """Accuracy, rewards, targets, kept fraction; lengths by correctness, difficulty and level."""
   valid, correct, lengths = f["valid"], f["correct"], f["lengths"]
   mean = lambda x, where: Mean(float(x[where].sum()), int(where.sum()))
   right, wrong = valid & correct, valid & ~correct
@@ -96,10 +97,11 @@ def step_metrics(f: BatchStats) -> Metrics:
     metrics[name] = mean(f[name], valid)
   for outcome in Outcome:
     metrics[f"outcome/{outcome.name.lower()}"] = Sum(int((f["outcome"] == outcome)[valid].sum()))
-  for level in np.unique(f["difficulty"][valid]).tolist()[:16]:
-    at_level = valid & (f["difficulty"] == level)
-    metrics[f"accuracy/difficulty_{level}"] = mean(correct, at_level)
-    metrics[f"length/difficulty_{level}"] = mean(lengths, at_level)
+  for name in ("difficulty", *["level"] * bool(f["level"][valid].any())):
+    for value in np.unique(f[name][valid]).tolist()[:16]:
+      there = valid & (f[name] == value)
+      metrics[f"accuracy/{name}_{value}"] = mean(correct, there)
+      metrics[f"length/{name}_{value}"] = mean(lengths, there)
   return metrics
 
 
