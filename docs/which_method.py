@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from docs.pages import table
+from experiments.studies.qwen_math import records
 from experiments.studies.testbed import dials, report
 from experiments.studies.testbed.claims import best_value, collapsed
 from lcrl.evaluation import on_front
@@ -60,25 +61,14 @@ def _dial() -> dict[str, str]:
 
 
 def _qwen() -> dict[str, str]:
-  """GSM8K test, and the others in a table; means over seeds."""
-  text = (STUDIES / "qwen_math/results/compare.jsonl").read_text(encoding="utf-8")
-  found: dict[tuple[str, Any], list[Mapping[str, Any]]] = {}
-  for row in map(json.loads, text.splitlines()):
-    if row["method"] not in ("warmup", "start"):
-      found.setdefault((row["method"], row["value"]), []).append(row["evaluations"])
+  """The start with most runs: GSM8K test, and the others in a table; means over seeds."""
+  study = records.studies(records.read(STUDIES / "qwen_math/results"))[0]
   sets = ("gsm8k", "svamp", "math500")
-  rows = [
-    (
-      method if value is None else f"{method}, {value:g}",
-      str(len(runs)),
-      *(_mean(r[s] for r in runs) for s in sets),
-    )
-    for (method, value), runs in found.items()
-  ]
-  numbers = {
-    f"qwen {method}": _mean(r["gsm8k"] for r in runs) for (method, _), runs in found.items()
-  }
-  head = ("method and coefficient", "seeds", "GSM8K test", "SVAMP", "MATH-500")
+  point = lambda g, task: _point(*(g.mean(task, key).value for key in ("accuracy", "tokens")))
+  groups = [g for g in study.groups if all(map(g.points, sets))]
+  rows = [(g.label, str(len(g.runs)), *(point(g, task) for task in sets)) for g in groups]
+  head = ("method and coefficient", "seeds", *(records.TASKS[task] for task in sets))
+  numbers = {f"qwen {g.method}": point(g, "gsm8k") for g in groups}
   return numbers | {"qwen table": table(head, rows)}
 
 

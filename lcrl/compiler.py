@@ -1,6 +1,9 @@
-"""Options of XLA that programs run faster with, by device."""
+"""Options of XLA that programs run faster with, by device, and how long it compiles."""
 
 from __future__ import annotations
+
+import os
+import shlex
 
 import jax
 from jax.sharding import Mesh
@@ -16,10 +19,16 @@ GRAPHS: dict[str, bool | int | str] = {
 
 
 def options(mesh: Mesh | None, *, loops: bool = False) -> dict[str, bool | int | str]:
-  """For `compiler_options` of `jax.jit`, of a program on this mesh, or on the default device."""
+  """For `compiler_options` of `jax.jit`, of a program on this mesh, or on the default device.
+
+  What the environment variable XLA_FLAGS sets is left to it.
+  """
   if nvidia(mesh) is None:
     return {}
-  return CUBLAS | (GRAPHS if loops else {})
+  flags = shlex.split(os.environ.get("XLA_FLAGS", ""))
+  given = {flag.lstrip("-").partition("=")[0] for flag in flags}
+  wanted = CUBLAS | (GRAPHS if loops else {})
+  return {name: value for name, value in wanted.items() if name not in given}
 
 
 def nvidia(mesh: Mesh | None) -> tuple[int, int] | None:
@@ -30,3 +39,20 @@ def nvidia(mesh: Mesh | None) -> tuple[int, int] | None:
     return None
   major, minor = getattr(device, "compute_capability", "0.0").split(".")
   return int(major), int(minor)
+
+
+def seconds() -> float:
+  """Seconds that XLA has compiled in this process since this module was imported."""
+  return _compiled
+
+
+_compiled = 0.0
+
+
+def _add(event: str, duration_secs: float, **_) -> None:
+  global _compiled
+  if event == "/jax/core/compile/backend_compile_duration":
+    _compiled += duration_secs
+
+
+jax.monitoring.register_event_duration_secs_listener(_add)

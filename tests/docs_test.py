@@ -141,7 +141,7 @@ def test_the_choice_of_a_method_gives_the_numbers_of_the_studies():
   assert "from 11.9 % right at 40.3 tokens to 67.4 % at\n  11.7" in readme
   # 35.3 % at 164 and 34.9 % at 168 in the study's table, and two seeds of one method.
   assert numbers["qwen laser"] == "35.1 % at 166"
-  assert "| dler, 256 | 2 | 36.0 % at 181 |" in numbers["qwen table"]
+  assert "| DLER, 256 | 2 | 36.0 % at 181 |" in numbers["qwen table"]
   # The study leaves out a start that missed its accuracy.
   assert numbers["testbed laser"].split(" and ")[0] == "93.2 % at 28.8"
   assert "| laser | arXiv:2505.15612 | target 36 | good | 9 | 93.2" in page_of(

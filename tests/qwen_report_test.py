@@ -14,7 +14,7 @@ def test_the_pages_say_what_the_results_say():
 
 
 def test_the_prose_says_what_the_results_say():
-  (study,) = records.studies(records.read(report.FOLDER / "results"))
+  study, later = records.studies(records.read(report.FOLDER / "results"))
   by = {g.method: g for g in study.groups}
   page = (report.FOLDER / "README.md").read_text(encoding="utf-8")
   saved = {name: report.against(study.grpo, by[name])[0].split()[0] for name in ("dler", "laser")}
@@ -31,6 +31,29 @@ def test_the_prose_says_what_the_results_say():
     "Kimi",
     "ALP",
   }
+  tell_of_the_later_start({(g.method, g.value): g for g in later.groups}, later, page)
+
+
+def tell_of_the_later_start(by, study, page):
+  def earned(target, steps):
+    """The share of answers that earned LASER's bonus."""
+    metrics = by["laser", target].runs[0]["metrics"]
+    return np.mean(np.subtract(metrics["reward"], metrics["accuracy"])[steps]) / 0.5
+
+  answers = 60 * 64 * 8
+  assert f"{round(answers * earned(96, slice(None)))} of {answers:,} answers was right" in page
+  first, last = (100 * earned(160, steps) for steps in (slice(20), slice(-20, None)))
+  assert f"160, {first:.0f} % of the answers earned it in\n  the first twenty steps" in page
+  assert f"steps and {last:.0f} % in the last." in page
+  right = lambda name, task: 100 * by[name].mean(task, "accuracy").value
+  lost = right(("grpo", None), "svamp") - right(("laser", 96), "svamp")
+  assert f"answers {lost:.0f} % fewer problems of SVAMP" in page
+  saved, points, *_ = report.against(study.grpo, by["r_dpo", 0.005])
+  lost = -float(points.split()[0].replace("−", "-"))
+  assert f"R-DPO spends {saved} fewer tokens and loses {lost:.0f} points" in page
+  told = by["told", None]
+  tokens = [told.mean(name, "tokens").value for name in told.asked("gsm8k").values()]
+  assert f"give {min(tokens):.0f} to {max(tokens):.0f} tokens" in page
 
 
 def point(accuracy, tokens, n=40):
@@ -117,7 +140,7 @@ def test_samples_side_by_side(folder):
 
 def test_pictures_are_drawn(folder):
   report.draw(folder)
-  assert {p.name for p in folder.glob("*.png")} == {"pareto.png", "budgetss.png"}
+  assert {p.name for p in folder.glob("*.png")} == {"paretos.png", "paretot.png", "budgetss.png"}
   study, _ = records.studies(records.read(folder / "results"))
   assert [g.method for g in pictures.drawn(study, "gsm8k")] == ["grpo", "laser", "brevity"]
 

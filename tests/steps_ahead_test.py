@@ -163,6 +163,7 @@ def test_a_run_says_what_it_does(whole):
     if "loss" in step:
       parts = sum(step[f"time/{part}"] for part in ("sample", "verify", "update"))
       assert 0 < parts <= step["time/step"]
+      assert (step["time/compile"] > 0) == (step["step"] == 1)
 
 
 def test_sigterm_saves_what_is_pending(whole, tmp_path, monkeypatch):

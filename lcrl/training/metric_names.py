@@ -175,6 +175,8 @@ TABLE: dict[str, dict[str, str]] = {
   },
   "Time": {
     "time/step": "seconds of the step",
+    "time/compile": "those of them in which XLA compiled: packed rows of a size that was not there "
+    "before take a new program, which `train.micro_tokens` spares",
     "time/sample": "seconds that the host waited for samples; in iterative runs, of a round's "
     "sampling",
     "time/verify": "further seconds that the host waited for verdicts",

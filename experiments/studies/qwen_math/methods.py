@@ -235,6 +235,7 @@ METHODS = {
     "loss.beta",
     (0.03, 0.1, 0.3),
     kind="preference",
+    length=0.5,  # about one pass
   ),
   "simpo": Method(
     "2405.14734",
@@ -242,6 +243,7 @@ METHODS = {
     "loss.margin",
     (0.1, 0.5, 1.0),
     kind="preference",
+    length=0.5,  # about one pass
   ),
   "ld_dpo": Method(
     "2409.06411",
@@ -249,6 +251,7 @@ METHODS = {
     "loss.alpha",
     (0.25, 0.5, 0.75),
     kind="preference",
+    length=0.5,  # about one pass
   ),
   "r_dpo": Method(
     "2403.19159",
@@ -256,6 +259,7 @@ METHODS = {
     "loss.alpha",
     (1e-3, 5e-3, 0.05),
     kind="preference",
+    length=0.5,  # about one pass
   ),
   "brevity": Method(
     "a prompt that asks for brevity", {}, kind="free", ask=" Be as brief as you can."

@@ -16,7 +16,7 @@ from typing import Any
 from experiments.studies.qwen_math.methods import BUDGETS, METHODS
 from lcrl.data.pair_builders import Samples, shortest_vs_longest
 
-PROBLEMS, SAMPLES = 1500, 8
+PROBLEMS, SAMPLES = 3500, 8  # about as many tokens as a run of RL samples
 
 Answer = Mapping[str, Any]  # prompt, text, tokens, correct, truncated
 

@@ -38,18 +38,16 @@ def labels(groups: Sequence[Group]) -> list[str]:
   return [g.label if names.count(g.name) > 1 else g.name for g in groups]
 
 
-def pareto(path: Path, studies: Sequence[Study]) -> None:
-  """A row a start, a panel a task: means with their intervals, and seeds as small points."""
+def pareto(path: Path, study: Study) -> None:
+  """A panel a task: means with their intervals, and seeds as small points."""
   with matplotlib.rc_context(STYLE):
-    figure = Figure(figsize=(9.2, 4.2 * len(studies)))
-    axes = figure.subplots(len(studies), len(PANELS), squeeze=False)
-    for row, study in zip(axes, studies, strict=True):
-      for ax, task in zip(row, PANELS, strict=True):
-        _panel(ax, study, task)
-        ax.set_title(f"{TASKS[task]}: accuracy, %")
-        ax.set_xlabel("mean tokens per answer")
+    figure = Figure(figsize=(9.2, 4.2))
+    axes = figure.subplots(1, len(PANELS))
+    for ax, task in zip(axes, PANELS, strict=True):
+      _panel(ax, study, task)
+      ax.set(title=f"{TASKS[task]}: accuracy, %", xlabel="mean tokens per answer")
     shown: dict[str, Any] = {}
-    for ax in axes.flat:
+    for ax in axes:
       handles, names = ax.get_legend_handles_labels()
       shown |= dict(zip(names, handles, strict=True))
     figure.legend(

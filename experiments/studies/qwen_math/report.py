@@ -122,7 +122,7 @@ def caveat(study: Study, choice: Mapping[str, Any]) -> str:
   fell = "; ".join(collapsed(study))
   gone = f" Below 5 % and not drawn: {fell}." if fell else ""
   return (
-    f"{sum(len(g.runs) for g in study.groups)} runs, {seeds} seeds each; intervals of 95 %{few}. "
+    f"{sum(len(g.runs) for g in study.groups)} runs, {seeds} seed{'s' * (counts[-1] > 1)} each; intervals of 95 %{few}. "
     f"Coefficients were {how}.{gone}"
   )
 
@@ -174,15 +174,18 @@ def beside(group: Group, before: Mapping[str, Any], after: Mapping[str, Any]) ->
 def sections(folder: Path) -> Iterator[str]:
   """The measured part of the study's page."""
   choice = chosen_values(folder / "results")
+  rules = str(claims.__doc__).split("\n\n", 1)[1]
   for study in studies(read(folder / "results")):
-    where = f" from the start {study.fingerprint}" if study.fingerprint else ""
     first = study.groups[0].runs[0]
+    yield f"### The start {study.fingerprint}" if study.fingerprint else "### The first start"
     yield wrapped(
-      f"Accuracy in per cent at mean tokens{where}; {first['device']}, commit {first['commit']}. "
+      f"Accuracy in per cent at mean tokens; {first['device']}, commit {first['commit']}. "
       f"{caveat(study, choice)} Savings, points and AES are on GSM8K test, against GRPO."
     )
+    yield pareto(study)
     yield table(study)
-    yield str(claims.__doc__).split("\n\n", 1)[1]
+    yield from [rules] * bool(rules)
+    rules = ""  # said once
     yield claims_table(study)
     if pictures.by_budget(study):
       yield f"![Accuracy against tokens by the budget asked for](budgets{study.fingerprint}.png)"
@@ -192,10 +195,18 @@ def sections(folder: Path) -> Iterator[str]:
     yield f"Chosen on validation problems:\n\n{to_markdown((['method', 'value'], rows))}"
 
 
+def pareto(study: Study, folder: str = "") -> str:
+  """The picture of a start on a page."""
+  return f"![Accuracy against tokens on GSM8K test and MATH-500]({folder}{_name(study)})"
+
+
+def _name(study: Study) -> str:
+  return f"pareto{study.fingerprint}.png"
+
+
 def headline(folder: Path) -> str:
   """The README's figure, its table and its sentences."""
   study = studies(read(folder / "results"))[0]
-  picture = "experiments/studies/qwen_math/pareto.png"
   held = [g for g in study.groups if not g.collapsed and gsm8k(g) == "gsm8k"]
   score = lambda g: compared(study.grpo, g).score if study.grpo else 0.0
   best = sorted(held, key=score, reverse=True)[:README_ROWS]
@@ -209,7 +220,7 @@ def headline(folder: Path) -> str:
   head = ["method", "seeds", TASKS["gsm8k"], TASKS["math500"], "tokens saved", "points"]
   return "\n\n".join(
     [
-      f"![Accuracy against tokens on GSM8K test and MATH-500]({picture})",
+      pareto(study, "experiments/studies/qwen_math/"),
       wrapped(
         "Qwen2.5-Coder-0.5B-Instruct, trained on GSM8K from one start for as many steps each: "
         f"accuracy in per cent at mean tokens. {caveat(study, chosen_values(folder / 'results'))} "
@@ -246,9 +257,8 @@ def pages(folder: Path = FOLDER, readme: Path = ROOT / "README.md") -> dict[Path
 
 
 def draw(folder: Path) -> None:
-  found = studies(read(folder / "results"))
-  pictures.pareto(folder / "pareto.png", found)
-  for study in found:
+  for study in studies(read(folder / "results")):
+    pictures.pareto(folder / _name(study), study)
     if pictures.by_budget(study):
       pictures.budgets(folder / f"budgets{study.fingerprint}.png", study)
 

@@ -45,7 +45,11 @@ LOGGED = (
   "loss",
   "grad_norm",
   "entropy",
+  "nll",
+  "pairs/accuracy",
+  "pairs/margin",
   "time/step",
+  "time/compile",
 )
 ON_VALIDATION = 30  # steps of a run of the sweep
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import inspect
-import time
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any
@@ -20,6 +19,7 @@ from lcrl.losses.preference import stages
 from lcrl.mesh import batch_shards, check_divides, replicate
 from lcrl.registry import resolve
 from lcrl.training.build import build_tokenizer, ends_of, rollout_worker
+from lcrl.training.clock import Clock, told
 from lcrl.training.evaluator import make_evaluator
 from lcrl.training.iterative import pool as pools
 from lcrl.training.iterative.pool import Pool
@@ -121,13 +121,13 @@ class Steps:
     self._round, self._count = -1, 0
 
   def __call__(self, state: TrainState) -> Step:
-    clock, s = time.perf_counter(), self._settings
+    clock, s = Clock(), self._settings
     number, at = divmod(int(state.step), s.round.updates)
     if at == 0:
       pool, position = self._start_round(state), int(state.position) + s.round.prompts
       moved = replicate(self._model.mesh, {"position": np.int32(position)})
       state = dataclasses.replace(state, pending=pool, **moved)
-    sampled = time.perf_counter() - clock
+    sampled = clock()["time/step"]
     if number != self._round:
       pairs = pools.pairs_of(state.pending, self._choose)
       self._stream = self._batches(pairs, seed=s.seed + number) if pairs else None
@@ -143,8 +143,8 @@ class Steps:
         "round": float(number),
         "round/pairs": float(self._count),
         "time/sample": sampled,
-        "time/step": time.perf_counter() - clock,
       }
+      | clock()
     )
     if batch is not None:
       self._skips(int(state.step), numbers, line(numbers), batch)
@@ -220,7 +220,7 @@ def line(numbers: dict[str, float]) -> str:
   )
   if "loss" in numbers:
     text += f"  loss {numbers['loss']:7.4f}  won {numbers['pairs/accuracy']:6.1%}"
-  return f"{text}  {numbers['time/step']:.2f} s"
+  return f"{text}  {told(numbers)}"
 
 
 def _abstract(tree: PyTree) -> PyTree:

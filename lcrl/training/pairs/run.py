@@ -7,7 +7,6 @@ import dataclasses
 import functools
 import inspect
 import logging
-import time
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import Any, NamedTuple
@@ -21,8 +20,9 @@ from lcrl.mesh import batch_shards, replicate
 from lcrl.registry import build, resolve
 from lcrl.training import resume
 from lcrl.training.build import build_tokenizer, ends_of
+from lcrl.training.clock import Clock, told
 from lcrl.training.evaluator import Evaluator
-from lcrl.training.metrics import Metrics, Sum, values
+from lcrl.training.metrics import Metrics, values
 from lcrl.training.pairs import references
 from lcrl.training.pairs.evaluate import make_evaluator, summarise
 from lcrl.training.pairs.learner import PairLearner, build_learner, check_batches
@@ -182,7 +182,7 @@ def train_step(
   state: TrainState,
 ) -> Step:
   """One step on the next batch, which `fetch` caches. It donates the state."""
-  start, step = time.perf_counter(), int(state.step)
+  clock, step = Clock(), int(state.step)
   pairs = fetch(step)
   placed = model.place(pairs)
   counted = int(pairs.valid.sum()), int(pairs.mask.sum())
@@ -199,9 +199,8 @@ def train_step(
   metrics: Metrics = {
     name: jax.tree.map(np.asarray, metric) for name, metric in update_metrics.items()
   }
-  seconds = time.perf_counter() - start
-  numbers = values(metrics | {"time/step": Sum(seconds)})
-  numbers |= {"tokens_per_s": counted[1] / seconds}
+  numbers = values(metrics) | clock()
+  numbers |= {"tokens_per_s": counted[1] / numbers["time/step"]}
   skips(step + 1, numbers, line(numbers), batch)
   return Step(state, numbers, line(numbers))
 
@@ -212,7 +211,7 @@ def line(numbers: dict[str, float]) -> str:
     text += f"  nll {numbers['nll']:6.3f}"
   if "pairs/accuracy" in numbers:
     text += f"  pairs {numbers['pairs/accuracy']:6.1%}  margin {numbers['pairs/margin']:8.3f}"
-  return f"{text}  {numbers['time/step']:.2f} s"
+  return f"{text}  {told(numbers)}"
 
 
 def preflight(report: dict[str, Any], first: Sequence[Pairs]) -> str:

@@ -17,6 +17,7 @@ from lcrl.registry import build, explained
 from lcrl.rollouts.worker import RolloutWorker
 from lcrl.tasks.task import Prompt, Task
 from lcrl.training.build import build_tokenizer, ends_of, rollout_worker
+from lcrl.training.clock import Clock
 from lcrl.training.distill import provider as teachers
 from lcrl.training.evaluator import make_evaluator, plain_numbers
 from lcrl.training.metrics import Mean, Metrics, Sum, merge, values
@@ -161,10 +162,9 @@ def begin(settings: Settings, out: Workdir) -> Iterator[Run]:
       skips = Skips(out, steps=s.train.steps, updates=s.train.updates)
 
       def train_step(state: TrainState) -> Step:
-        start = time.perf_counter()
+        clock = Clock()
         state, metrics, batch = step(monitor(state))
-        numbers = logger.numbers | values(metrics)
-        numbers["time/step"] = time.perf_counter() - start
+        numbers = logger.numbers | values(metrics) | clock()
         text = line(numbers) if logger.numbers else ""
         skips(int(state.step), numbers, text, batch)
         return Step(state, numbers, text)

@@ -6,6 +6,7 @@ import logging
 from typing import Any
 
 from lcrl.tasks.task import Task
+from lcrl.training.clock import told
 from lcrl.training.metrics import values
 from lcrl.training.rl.collect import Collected
 from lcrl.training.rl.phases import Shaped
@@ -67,5 +68,5 @@ def line(numbers: dict[str, float]) -> str:
   aim = f"reward {numbers['reward']:7.3f}" if teacher is None else f"teacher KL {teacher:7.4f}"
   return (
     f"right {numbers['accuracy']:6.1%}  tokens {numbers['length/mean']:7.1f}  {aim}  "
-    f"{numbers['time/step']:.2f} s"
+    f"{told(numbers)}"
   )
