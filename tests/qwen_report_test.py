@@ -48,9 +48,9 @@ def tell_of_the_later_start(by, study, page):
   right = lambda name, task: 100 * by[name].mean(task, "accuracy").value
   lost = right(("grpo", None), "svamp") - right(("laser", 96), "svamp")
   assert f"answers {lost:.0f} % fewer problems of SVAMP" in page
-  saved, points, *_ = report.against(study.grpo, by["r_dpo", 0.005])
-  lost = -float(points.split()[0].replace("−", "-"))
-  assert f"R-DPO spends {saved} fewer tokens and loses {lost:.0f} points" in page
+  found = report.compared(study.grpo, by["r_dpo", 0.005])
+  saved, lost = 100 * found.saved, -100 * found.accuracy.value
+  assert f"R-DPO spends {saved:.0f} % fewer tokens and loses {lost:.0f} points" in page
   told = by["told", None]
   tokens = [told.mean(name, "tokens").value for name in told.asked("gsm8k").values()]
   assert f"give {min(tokens):.0f} to {max(tokens):.0f} tokens" in page

@@ -126,18 +126,24 @@ def start(tmp_path, monkeypatch):
     for n in range(99)
     for g in range(8)
   ]
-  line = methods.METHODS["line"]._replace(begins="sft")  # a fresh policy earns no reward
-  monkeypatch.setitem(methods.METHODS, "line", line)
+  # A fresh policy earns no reward.
+  for name, others in (("line", dict(begins="sft")), ("distill", dict(teachers=("sft", "told")))):
+    budget = {"budget": methods.LEVELS["budget"] | dict(targets=(160, 512))}
+    method = methods.METHODS[name]
+    sections = method.sections | (budget if name == "distill" else {})
+    monkeypatch.setitem(methods.METHODS, name, method._replace(**others, sections=sections))
   return own_answers.write(tmp_path / "start.own", answers)
 
 
 @pytest.mark.slow
 def test_kinds_of_methods(study, start, tmp_path):
   assert start == dict(pairs=99, shortest=99, told=198, sampled_tokens=99 * 8 * 160)
-  names = ("dpo", "dial", "line:0.25", "budget_forcing:16", "eos_ramp", "brevity")
+  names = ("dpo", "dial", "distill", "line:0.25", "budget_forcing:16", "eos_ramp", "brevity")
   found = {row["method"]: row for row in study(*names)}
   assert found.keys() == {"told", "sft", *(name.split(":")[0] for name in names)}
-  assert [found["dial"]["steps"], found["dpo"]["steps"], found["dial"]["kind"]] == [4, 1, "rl"]
+  assert [found["dial"]["steps"], found["dpo"]["steps"], found["dial"]["kind"]] == [3, 1, "rl"]
+  assert found["distill"]["metrics"]["teacher_kl"][0] != 0
+  assert (tmp_path / "start.own-sft-0-1").is_dir()
   assert found["dpo"]["sampled_tokens"] == start["sampled_tokens"]
   assert [x for x in found["dial"]["metrics"] if x.startswith("length/level_")]
   budgets = {f"gsm8k@{budget}" for budget in methods.BUDGETS}
@@ -176,7 +182,7 @@ def test_what_a_problem_teaches():
   assert rows == [
     ("pairs", dict(prompt="1+1?", chosen="2", rejected="long")),
     ("shortest", dict(prompt="1+1?", response="2")),
-    ("told", dict(prompt="1+1? Use at most 96 tokens.", response="2")),
+    ("told", dict(prompt="1+1? Use at most 160 tokens.", response="2")),
     ("told", dict(prompt="1+1? Use at most 512 tokens.", response="long")),
   ]
   assert not [*own_answers.lessons([answer(9, "no", False), answer(512, "2", truncated=True)])]

@@ -1,8 +1,9 @@
 """The methods of the study: sections of a config, and the coefficient that is chosen on validation.
 
-Lengths are those of this study: answers of a few hundred tokens, cut at `CAP`. Five kinds:
+Lengths are those of this study: answers of a few hundred tokens, cut at `CAP`. Six kinds:
 
 rl          learns from sampled answers and their verdicts
+distill     learns from what other methods' policies say of its sampled answers
 preference  learns from pairs of the start's own answers
 sft         imitates the start's own answers
 free        trains nothing: the start answers in another way
@@ -38,8 +39,19 @@ IMITATION: dict[str, Any] = {
   "weights": dict(fn="token_mean"),
   "optimizer": dict(fn="adamw", learning_rate=1e-5),
 }
-BASES = {"rl": SECTIONS, "preference": PAIRS, "sft": IMITATION, "free": {}, "merge": {}}
-BUDGETS = (96, 160, 256, CAP)  # that a policy with a dial is asked for
+DISTILLATION: dict[str, Any] = {
+  "loss": dict(fn="clipped_surrogate", distill=dict(fn="reverse_kl", limit=5.0)),
+  "weights": dict(fn="token_mean"),
+}
+BASES = {
+  "rl": SECTIONS,
+  "distill": DISTILLATION,
+  "preference": PAIRS,
+  "sft": IMITATION,
+  "free": {},
+  "merge": {},
+}
+BUDGETS = (160, 256, CAP)  # that a policy with a dial is asked for
 
 
 class Method(NamedTuple):
@@ -50,7 +62,8 @@ class Method(NamedTuple):
   kind: str = "rl"
   ask: str = ""  # stands behind the question; {target} is the budget
   asked: tuple[int, ...] = ()  # budgets that it is judged at; (): nothing is asked for
-  begins: str = ""  # the method whose policy it begins from; "": the start
+  begins: str = ""  # the run whose policy it begins from, as --runs names it; "": the start
+  teachers: tuple[str, ...] = ()  # the runs whose policies it learns from, one a budget
   length: float = 1.0  # steps, as a multiple of the others'
 
 
@@ -58,9 +71,11 @@ def _reward(fn: str, **arguments: Any) -> dict[str, Any]:
   return {"reward": dict(fn=fn, **arguments)}
 
 
+LEVELS = {"budget": dict(fn="uniform_level", targets=BUDGETS, cap=CAP)}
+
+
 def _dial(**reward: Any) -> dict[str, Any]:
-  levels = dict(fn="uniform_level", targets=BUDGETS, cap=CAP)
-  return {"budget": levels, "reward": reward, "weights": dict(fn="token_mean")}
+  return LEVELS | {"reward": reward, "weights": dict(fn="token_mean")}
 
 
 AT_MOST: Any = dict(ask=" Use at most {target} tokens.", asked=BUDGETS)
@@ -203,14 +218,13 @@ METHODS = {
     "budget.target",
     (192, 256, 320),
   ),
-  # One policy for all budgets: as many steps as four policies of one budget take together.
+  # One policy for all budgets: as many steps as policies of one budget take together.
   "dial": Method(
     "LASER's bonus within the budget that the prompt asks for",
     _dial(fn="step_bonus", alpha=0.5),
     "reward.alpha",
     (0.25, 0.5, 1.0),
-    begins="told",
-    length=4.0,
+    length=float(len(BUDGETS)),
     **AT_MOST,
   ),
   "dial_exact": Method(
@@ -218,8 +232,14 @@ METHODS = {
     _dial(fn="exact_length", alpha=1e-3),
     "reward.alpha",
     (3e-4, 1e-3, 3e-3),
-    begins="told",
-    length=4.0,
+    length=float(len(BUDGETS)),
+    **AT_MOST,
+  ),
+  "distill": Method(
+    "2607.24653: each budget's own policy scores the answers",
+    LEVELS,
+    kind="distill",
+    teachers=("laser:160", "laser:256", "grpo"),
     **AT_MOST,
   ),
   "told": Method(
@@ -311,6 +331,24 @@ def coefficient(name: str) -> float | None:
   for key in method.coefficient.split(".") if method.coefficient else ():
     found = found[key]
   return found if method.coefficient else None
+
+
+def named(text: str) -> tuple[str, float | None]:
+  """The method and coefficient that a text names; without a coefficient, the one that stands here.
+
+  >>> named("laser:128"), named("laser"), named("grpo")
+  (('laser', 128), ('laser', 192), ('grpo', None))
+  """
+  name, colon, value = text.partition(":")
+  if name not in METHODS:
+    raise ValueError(f"--runs names {name!r}, which is not one of {', '.join(METHODS)}.")
+  number = float(value) if colon else coefficient(name)
+  return name, int(number) if number is not None and number == int(number) else number
+
+
+def needed() -> set[tuple[str, float | None]]:
+  """Methods and coefficients whose policies other methods begin or learn from."""
+  return {named(x) for m in METHODS.values() for x in (m.begins, *m.teachers) if x}
 
 
 def sections(name: str, value: float | None = None) -> dict[str, Any]:

@@ -24,13 +24,14 @@ SEEDS = 3  # that say how much seeds differ
 COLLAPSED = 0.05  # accuracy on GSM8K below which a method collapsed
 NAMES = {
   "alp": "ALP", "brevity": "asked for brevity", "budget_forcing": "budget forcing", "dapo": "DAPO",
-  "dial_exact": "dial, exact", "dler": "DLER", "dpo": "DPO", "dr_grpo": "Dr. GRPO",
-  "drpo": "DRPO", "efficient_reasoning": "Efficient Reasoning", "eos_ramp": "ramp of the end token",
-  "gr3": "GR3", "grpo": "GRPO", "hapo": "HAPO", "kimi": "Kimi", "l1_max": "L1-Max",
-  "laser": "LASER", "laser_d": "LASER-D", "ld_dpo": "LD-DPO", "leash": "Leash",
-  "line": "line to LASER", "naive": "naive price", "on_policy_sft": "on-policy SFT",
-  "r_dpo": "R-DPO", "sft": "SFT on the shortest", "short_rl": "Short-RL",
-  "shorter_better": "ShorterBetter", "simpo": "SimPO", "siri": "SIRI", "told": "told lengths",
+  "dial_exact": "dial, exact", "distill": "distilled specialists", "dler": "DLER", "dpo": "DPO",
+  "dr_grpo": "Dr. GRPO", "drpo": "DRPO", "efficient_reasoning": "Efficient Reasoning",
+  "eos_ramp": "ramp of the end token", "gr3": "GR3", "grpo": "GRPO", "hapo": "HAPO",
+  "kimi": "Kimi", "l1_max": "L1-Max", "laser": "LASER", "laser_d": "LASER-D", "ld_dpo": "LD-DPO",
+  "leash": "Leash", "line": "line to LASER", "naive": "naive price",
+  "on_policy_sft": "on-policy SFT", "r_dpo": "R-DPO", "sft": "SFT on the shortest",
+  "short_rl": "Short-RL", "shorter_better": "ShorterBetter", "simpo": "SimPO", "siri": "SIRI",
+  "told": "told lengths",
 }  # fmt: skip
 
 Record = Mapping[str, Any]

@@ -119,10 +119,11 @@ def caveat(study: Study, choice: Mapping[str, Any]) -> str:
   few = "" if counts[0] >= SEEDS else " over problems alone for fewer than three seeds"
   how = "chosen on validation problems" if choice else "not chosen on validation problems yet"
   seeds = " to ".join(map(str, [*dict.fromkeys((counts[0], counts[-1]))]))
+  seeds += " seed" if counts[-1] == 1 else " seeds"
   fell = "; ".join(collapsed(study))
   gone = f" Below 5 % and not drawn: {fell}." if fell else ""
   return (
-    f"{sum(len(g.runs) for g in study.groups)} runs, {seeds} seed{'s' * (counts[-1] > 1)} each; intervals of 95 %{few}. "
+    f"{sum(len(g.runs) for g in study.groups)} runs, {seeds} each; intervals of 95 %{few}. "
     f"Coefficients were {how}.{gone}"
   )
 

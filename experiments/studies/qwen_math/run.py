@@ -29,7 +29,7 @@ from absl import app, flags, logging
 from experiments.studies.qwen_math import own_answers
 from experiments.studies.qwen_math.choose import chosen
 from experiments.studies.qwen_math.judge import Judge, Verdict
-from experiments.studies.qwen_math.methods import CAP, METHODS, coefficient
+from experiments.studies.qwen_math.methods import CAP, METHODS, coefficient, named, needed
 from experiments.studies.qwen_math.setting import Setting, fingerprint
 from lcrl import evaluation, policies
 from lcrl.commands.train import keep_programs
@@ -48,6 +48,7 @@ LOGGED = (
   "nll",
   "pairs/accuracy",
   "pairs/margin",
+  "teacher_kl",
   "time/step",
   "time/compile",
 )
@@ -176,23 +177,25 @@ class Study:
     setting = self.setting
     if method.begins:
       setting = dataclasses.replace(setting, model=str(self.policy_of(method.begins, seed)))
+    for teacher in method.teachers:
+      self.policy_of(teacher, seed)
     config = setting.config(name, value, seed)
     with tempfile.TemporaryDirectory() as scratch:
       found = learn(config, Path(scratch), tokens=self.tokens * method.length)
     if sampled is not None:
       found["sampled_tokens"] = sampled
-    if value == coefficient(name) and any(x.begins == name for x in METHODS.values()):
-      save(config, found["params"], self.kept(name, seed))
+    if (name, value) in needed():
+      save(config, found["params"], self.setting.policy(name, value, seed))
     return found
 
-  def policy_of(self, name: str, seed: int) -> Path:
-    """The folder of a method's policy, which is trained if it is absent."""
-    folder = self.kept(name, seed)
+  def policy_of(self, text: str, seed: int) -> Path:
+    """The folder of the policy of a run, which is trained if it is absent."""
+    wanted = *named(text), seed
+    folder = self.setting.policy(*wanted)
     if not folder.exists():
-      wanted = name, coefficient(name), seed
       found = self.train(*wanted)
       if wanted not in self.done():
-        self.record(wanted, found, self.judge(found.pop("params"), name))
+        self.record(wanted, found, self.judge(found.pop("params"), *wanted[:2]))
     return folder
 
   def merged(self, name: str, share: float | None, seed: int) -> Params:
@@ -212,11 +215,6 @@ class Study:
       print(facts, flush=True)
     return json.loads((folder / "facts.json").read_text(encoding="utf-8"))
 
-  def kept(self, name: str, seed: int) -> Path:
-    """A sweep's policies learned for fewer steps than those of the runs."""
-    own = self.setting.own
-    return own.with_name(f"{own.name}-{name}-{seed}-{self.setting.steps}")
-
 
 def warm_up(setting: Setting, steps: int, start: Path) -> dict[str, Any]:
   """Correctness alone for a few steps; the model that comes of it stands in `start`.
@@ -230,15 +228,6 @@ def warm_up(setting: Setting, steps: int, start: Path) -> dict[str, Any]:
   return found
 
 
-def parse(text: str) -> tuple[str, float | None]:
-  """("laser", 128) of "laser:128"; without a value, the one that stands in `methods`."""
-  name, colon, value = text.partition(":")
-  if name not in METHODS:
-    raise ValueError(f"--runs names {name!r}, which is not one of {', '.join(METHODS)}.")
-  number = float(value) if colon else coefficient(name)
-  return name, int(number) if number is not None and number == int(number) else number
-
-
 def wanted_runs(texts: Sequence[str], choice: str | None) -> list[tuple[str, float | None]]:
   """What --runs asks for: names with values, `sweep` or `all`."""
   if texts == ["sweep"]:
@@ -246,7 +235,7 @@ def wanted_runs(texts: Sequence[str], choice: str | None) -> list[tuple[str, flo
       (name, value) for name, m in METHODS.items() for value in m.values or (coefficient(name),)
     ]
   if texts != ["all"]:
-    return [*map(parse, texts)]
+    return [*map(named, texts)]
   rows = Path(choice).read_text(encoding="utf-8").splitlines() if choice else []
   values = chosen(map(json.loads, rows)) if rows else {}
   return [(name, values.get(name, coefficient(name))) for name in METHODS]

@@ -10,7 +10,7 @@ from typing import Any
 
 import jax
 
-from experiments.studies.qwen_math.methods import BOXED, CAP, METHODS, sections
+from experiments.studies.qwen_math.methods import BOXED, CAP, METHODS, named, sections
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,11 +46,21 @@ class Setting:
     if method.kind in ("free", "merge"):
       raise ValueError(f"{name} trains nothing.")
     steps = max(1, round(self.steps * method.length))
-    own = self._rl(method.ask) if method.kind == "rl" else self._pairs(given)
+    samples = method.kind in ("rl", "distill")
+    own = self._rl(method.ask) if samples else self._pairs(given)
+    if method.teachers:
+      folders = [str(self.policy(*named(teacher), seed)) for teacher in method.teachers]
+      given["teachers"] = dict(models=folders)
     common = self._common() | dict(run=method.kind, seed=seed)
     if "budget" in given:
       given["budget"] = _at_most(self.cap, given["budget"])
     return common | own | given | dict(train=own["train"] | dict(steps=steps))
+
+  def policy(self, name: str, value: float | None, seed: int) -> Path:
+    """The folder of a policy that others need. A sweep's learned for fewer steps than those of the
+    runs."""
+    run = name if value is None else f"{name}{value:g}"
+    return self.own.with_name(f"{self.own.name}-{run}-{seed}-{self.steps}")
 
   def judging(self, name: str, value: float | None) -> dict[str, Any]:
     """The config by which a method's policy answers."""
