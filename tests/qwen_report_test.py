@@ -118,6 +118,11 @@ def test_a_table_of_several_starts(folder):
   assert "Below 5 % and not drawn: naive price, 0.1." in text.replace("\n", " ")
   assert "Coefficients were chosen on validation problems." in text.replace("\n", " ")
   assert "| laser | 96 |" in text
+  told = text.replace("\n", " ")
+  assert "**dial** lies on or above 2 of 3 single methods." in told
+  assert "has 2.00 times the tokens of its shortest" in told
+  assert "for each token asked it spends 0.52, 0.62." in told
+  assert "| LASER, 96 | 81.0 | 60.0 | 50.0 | " in text
 
 
 def test_claims_need_three_seeds_and_whole_intervals(folder):

@@ -27,7 +27,8 @@ from experiments.studies.qwen_math.records import (
   read,
   studies,
 )
-from lcrl.evaluation import Estimate, accuracy_efficiency_score
+from lcrl.evaluation import Estimate, accuracy_efficiency_score, effort_report
+from lcrl.evaluation.effort_curve import against_front, effort_measures
 from lcrl.evaluation.tables import signed, to_markdown
 
 FOLDER = Path(__file__).parent
@@ -107,6 +108,22 @@ def mean_of(group: Group, name: str, text: str, scale: float = 1.0) -> str:
 def claims_table(study: Study) -> str:
   head = ["method, paper", "claim", "here", "numbers", "why it may differ"]
   return to_markdown((head, [[*verdict] for verdict in claims.verdicts(study)]))
+
+
+def curves(study: Study) -> Iterator[str]:
+  """On GSM8K test, each policy that was asked for budgets beside the runs with one."""
+  singles = {g.label: pictures.summary(g, "gsm8k") for g in pictures.drawn(study, "gsm8k")}
+  for group in pictures.by_budget(study).get("gsm8k", ()):
+    asked = group.asked("gsm8k").items()
+    points = [pictures.summary(group, name) | {"target": budget} for budget, name in asked]
+    measures, found = effort_measures(points), against_front(points, singles)
+    spent = [f"{share:.2f}" for share in measures["calibration"]]
+    yield wrapped(
+      f"{effort_report.compared(group.label, found)} Its longest mean answer has "
+      f"{measures['range']:.2f} times the tokens of its shortest; for each token asked it spends "
+      f"{', '.join(spent)}."
+    )
+    yield to_markdown(effort_report.front_table(found))
 
 
 def collapsed(study: Study) -> list[str]:
@@ -190,6 +207,7 @@ def sections(folder: Path) -> Iterator[str]:
     yield claims_table(study)
     if pictures.by_budget(study):
       yield f"![Accuracy against tokens by the budget asked for](budgets{study.fingerprint}.png)"
+      yield from curves(study)
     yield from samples(study)
   if choice:
     rows = [[method, f"{v:g}"] for method, v in choice.items() if v is not None]
