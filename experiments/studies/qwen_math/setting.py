@@ -73,9 +73,8 @@ class Setting:
     return config
 
   def _common(self) -> dict[str, Any]:
-    fast = dict(attention="triton", remat="attention", unroll=True) if _on_gpu() else {}
     fresh = dict(fn="fresh", vocab_size=258)
-    found = dict(fn="pretrained", path=self.model, dtype="bfloat16", **fast)
+    found = dict(fn="pretrained", path=self.model, dtype="bfloat16")
     return dict(
       policy=found if self.model else fresh,
       sampling=dict(temperature=1.0, dtype="bfloat16"),
