@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from experiments.studies.qwen_math import pictures, records, report
+from experiments.studies.qwen_math import records, report
 
 
 def test_the_pages_say_what_the_results_say():
@@ -131,6 +131,10 @@ def test_claims_need_three_seeds_and_whole_intervals(folder):
   assert [found[name].verdict for name in ("LASER", "naive price")] == ["held", "held"]
   assert found["L1-Max"].numbers == "70 tokens of 96, 140 tokens of 160"
   assert found["L1-Max"].verdict == "held"
+  assert found["dial"].verdict == "undecided"  # of 40 problems
+  gaps = found["dial"].numbers.split("; ")
+  assert [gap.split(": ")[0] for gap in gaps] == ["GRPO", "LASER, 96", "asked for brevity"]
+  assert gaps[0].startswith("GRPO: +0.0 points (")
   two = study._replace(groups=[g._replace(runs=g.runs[:2]) for g in study.groups])
   assert {v.verdict for v in report.claims.verdicts(two)} == {"undecided"}
 
@@ -147,7 +151,7 @@ def test_pictures_are_drawn(folder):
   report.draw(folder)
   assert {p.name for p in folder.glob("*.png")} == {"paretos.png", "paretot.png", "budgetss.png"}
   study, _ = records.studies(records.read(folder / "results"))
-  assert [g.method for g in pictures.drawn(study, "gsm8k")] == ["grpo", "laser", "brevity"]
+  assert [g.method for g in study.standing("gsm8k")] == ["grpo", "laser", "brevity"]
 
 
 def test_intervals_over_seeds_and_problems():

@@ -110,6 +110,21 @@ def within_budget(study: Study, group: Group) -> tuple[str, str]:
   return both(*map(above, left)), numbers
 
 
+def on_front(study: Study, group: Group) -> tuple[str, str]:
+  """On GSM8K test, the curve over budgets is nowhere more than `LOSS` below a run with one."""
+  if not group.asked("gsm8k"):
+    return UNDECIDED, "no budgets were asked for"
+  rows = study.curve(group)[1]["points"]
+  reached = [row for row in rows if row["gap"] is not None]
+  gaps = [above(Estimate(row["gap"], *row["gap_ci"]), -LOSS) for row in reached]
+  numbers = [
+    f"{row['name']}: {said(Estimate(row['gap'], *row['gap_ci']), 100, 'points')}" for row in reached
+  ]
+  numbers += [f"{row['name']} is shorter than all of it" for row in rows if row["gap"] is None]
+  return both(*gaps, *[NOT] * (len(rows) - len(reached))), "; ".join(numbers)
+
+
+FRONT = "One policy that is asked for budgets is nowhere below the runs of one budget"
 SMALL = "answers of a few hundred tokens have less to drop than long chains of thought"
 MIXED = "most answers of the start are wrong, so groups are often ranked by length alone"
 PASS = (
@@ -164,6 +179,7 @@ CLAIMS: Mapping[str, Claim] = {
     partial(shortens, least=0.33, loss=0.0),
     f"the rule asks for a third; {SMALL}",
   ),
+  **dict.fromkeys(("dial", "dial_exact", "distill"), Claim(FRONT, on_front, SMALL)),
   "l1_max": Claim("Answers stay within the budget that the prompt shows", within_budget, SMALL),
 }
 

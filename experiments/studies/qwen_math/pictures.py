@@ -19,19 +19,6 @@ from lcrl.evaluation.plots import COLOURS, GREY, MARKERS, STYLE, draw_point
 PANELS = ("gsm8k", "math500")
 
 
-def summary(group: Group, task: str) -> dict[str, Any]:
-  """Means and intervals as the pictures of `lcrl.evaluation` read them."""
-  found: dict[str, Any] = {}
-  for key in ("accuracy", "tokens"):
-    value, low, high = group.mean(task, key)
-    found |= {key: value, f"{key}_ci": [max(low, 0.0), high]}
-  return found
-
-
-def drawn(study: Study, task: str) -> list[Group]:
-  return [g for g in study.groups if g.points(task) and not g.collapsed]
-
-
 def labels(groups: Sequence[Group]) -> list[str]:
   """Names, with the coefficient where a method has several."""
   names = [g.name for g in groups]
@@ -58,17 +45,17 @@ def pareto(path: Path, study: Study) -> None:
 
 def _panel(ax: Axes, study: Study, task: str) -> None:
   look = {g[:3]: i for i, g in enumerate(g for g in study.groups if not g.collapsed)}
-  groups = drawn(study, task)
+  groups = study.standing(task)
   for group, label in zip(groups, labels(groups), strict=True):
     place = look[group[:3]]
     colour = COLOURS[place % len(COLOURS)]
     mark = MARKERS[place // len(COLOURS) % len(MARKERS)]
-    draw_point(ax, summary(group, task), colour, fmt=mark, label=label)
+    draw_point(ax, group.summary(task), colour, fmt=mark, label=label)
     seeds = [(p["tokens"], 100 * p["accuracy"]) for p in group.points(task)]
     if len(seeds) > 1:
       ax.plot(*np.transpose(seeds), ".", color=colour, ms=4, alpha=0.6)
   if study.start and study.start.points(task):
-    draw_point(ax, summary(study.start, task), GREY, fmt="D", mfc="white", label="start")
+    draw_point(ax, study.start.summary(task), GREY, fmt="D", mfc="white", label="start")
   ax.margins(x=0.1, y=0.1)
 
 
@@ -85,10 +72,10 @@ def budgets(path: Path, study: Study) -> None:
     figure = Figure(figsize=(5.6 * len(panels), 4.2))
     axes = figure.subplots(1, len(panels), squeeze=False)[0]
     for ax, (task, groups) in zip(axes, panels.items(), strict=True):
-      _front(ax, [g for g in drawn(study, task) if not g.asked(task)], task)
+      _front(ax, [g for g in study.standing(task) if not g.asked(task)], task)
       named, ink = [], []
       for group, colour in zip(groups, COLOURS, strict=False):
-        points = {b: summary(group, name) for b, name in group.asked(task).items()}
+        points = {b: group.summary(name) for b, name in group.asked(task).items()}
         ink += [draw_point(ax, p, colour, fmt="o") for p in points.values()]
         at = [(p["tokens"], 100 * p["accuracy"]) for p in points.values()]
         ax.plot(*np.transpose(at), color=colour, label=group.label)

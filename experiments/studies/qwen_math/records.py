@@ -17,6 +17,7 @@ import numpy as np
 from scipy.special import stdtrit
 
 from lcrl.evaluation import Estimate
+from lcrl.evaluation.effort_curve import against_front
 from lcrl.evaluation.tables import estimate
 
 TASKS = {"gsm8k": "GSM8K test", "math500": "MATH-500", "svamp": "SVAMP"}
@@ -67,6 +68,14 @@ class Group(NamedTuple):
   def mean(self, task: str, key: str) -> Estimate:
     return mean(self.points(task), key)
 
+  def summary(self, task: str) -> dict[str, Any]:
+    """Means and intervals as the pictures and curves of `lcrl.evaluation` read them."""
+    found: dict[str, Any] = {}
+    for key in ("accuracy", "tokens"):
+      value, low, high = self.mean(task, key)
+      found |= {key: value, f"{key}_ci": [max(low, 0.0), high]}
+    return found
+
   @property
   def collapsed(self) -> bool:
     points = self.points("gsm8k")
@@ -83,6 +92,17 @@ class Study(NamedTuple):
   @property
   def grpo(self) -> Group | None:
     return next((g for g in self.groups if g.method == "grpo"), None)
+
+  def standing(self, task: str) -> list[Group]:
+    """What was judged on a task without a budget and did not collapse."""
+    return [g for g in self.groups if g.points(task) and not g.collapsed]
+
+  def curve(self, group: Group, task: str = "gsm8k") -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """The points of a policy that was asked for budgets, and how they stand to the runs with one,
+    as `against_front` gives it."""
+    asked = group.asked(task).items()
+    points = [group.summary(name) | {"target": budget} for budget, name in asked]
+    return points, against_front(points, {g.label: g.summary(task) for g in self.standing(task)})
 
 
 def read(folder: Path) -> list[Record]:

@@ -28,7 +28,7 @@ from experiments.studies.qwen_math.records import (
   studies,
 )
 from lcrl.evaluation import Estimate, accuracy_efficiency_score, effort_report
-from lcrl.evaluation.effort_curve import against_front, effort_measures
+from lcrl.evaluation.effort_curve import effort_measures
 from lcrl.evaluation.tables import signed, to_markdown
 
 FOLDER = Path(__file__).parent
@@ -112,11 +112,9 @@ def claims_table(study: Study) -> str:
 
 def curves(study: Study) -> Iterator[str]:
   """On GSM8K test, each policy that was asked for budgets beside the runs with one."""
-  singles = {g.label: pictures.summary(g, "gsm8k") for g in pictures.drawn(study, "gsm8k")}
   for group in pictures.by_budget(study).get("gsm8k", ()):
-    asked = group.asked("gsm8k").items()
-    points = [pictures.summary(group, name) | {"target": budget} for budget, name in asked]
-    measures, found = effort_measures(points), against_front(points, singles)
+    points, found = study.curve(group)
+    measures = effort_measures(points)
     spent = [f"{share:.2f}" for share in measures["calibration"]]
     yield wrapped(
       f"{effort_report.compared(group.label, found)} Its longest mean answer has "
