@@ -135,6 +135,11 @@ def test_claims_need_three_seeds_and_whole_intervals(folder):
   gaps = found["dial"].numbers.split("; ")
   assert [gap.split(": ")[0] for gap in gaps] == ["GRPO", "LASER, 96", "asked for brevity"]
   assert gaps[0].startswith("GRPO: +0.0 points (")
+  short = records.Group("gr3", 1.0, "rl", [run("gr3", s, 0.2, 20, value=1.0) for s in range(3)])
+  more = study._replace(groups=[*study.groups, short])
+  dial = next(v for v in report.claims.verdicts(more) if v.paper.startswith("dial"))
+  assert dial.verdict == "not held"
+  assert dial.numbers.endswith("; GR3, 1 is shorter than all of it")
   two = study._replace(groups=[g._replace(runs=g.runs[:2]) for g in study.groups])
   assert {v.verdict for v in report.claims.verdicts(two)} == {"undecided"}
 

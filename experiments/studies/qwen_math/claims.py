@@ -114,14 +114,16 @@ def on_front(study: Study, group: Group) -> tuple[str, str]:
   """On GSM8K test, the curve over budgets is nowhere more than `LOSS` below a run with one."""
   if not group.asked("gsm8k"):
     return UNDECIDED, "no budgets were asked for"
-  rows = study.curve(group)[1]["points"]
-  reached = [row for row in rows if row["gap"] is not None]
-  gaps = [above(Estimate(row["gap"], *row["gap_ci"]), -LOSS) for row in reached]
-  numbers = [
-    f"{row['name']}: {said(Estimate(row['gap'], *row['gap_ci']), 100, 'points')}" for row in reached
-  ]
-  numbers += [f"{row['name']} is shorter than all of it" for row in rows if row["gap"] is None]
-  return both(*gaps, *[NOT] * (len(rows) - len(reached))), "; ".join(numbers)
+  verdicts, numbers = [], []
+  for row in study.curve(group)[1]["points"]:
+    if row["gap"] is None:
+      verdicts.append(NOT)
+      numbers.append(f"{row['name']} is shorter than all of it")
+    else:
+      gap = Estimate(row["gap"], *row["gap_ci"])
+      verdicts.append(above(gap, -LOSS))
+      numbers.append(f"{row['name']}: {said(gap, 100, 'points')}")
+  return both(*verdicts), "; ".join(numbers)
 
 
 FRONT = "One policy that is asked for budgets is nowhere below the runs of one budget"

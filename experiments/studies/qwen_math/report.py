@@ -190,8 +190,8 @@ def beside(group: Group, before: Mapping[str, Any], after: Mapping[str, Any]) ->
 def sections(folder: Path) -> Iterator[str]:
   """The measured part of the study's page."""
   choice = chosen_values(folder / "results")
-  rules = str(claims.__doc__).split("\n\n", 1)[1]
-  for study in studies(read(folder / "results")):
+  found = studies(read(folder / "results"))
+  for study in found:
     first = study.groups[0].runs[0]
     yield f"### The start {study.fingerprint}" if study.fingerprint else "### The first start"
     yield wrapped(
@@ -200,8 +200,8 @@ def sections(folder: Path) -> Iterator[str]:
     )
     yield pareto(study)
     yield table(study)
-    yield from [rules] * bool(rules)
-    rules = ""  # said once
+    if study is found[0]:  # the rules of all
+      yield str(claims.__doc__).split("\n\n", 1)[1]
     yield claims_table(study)
     if pictures.by_budget(study):
       yield f"![Accuracy against tokens by the budget asked for](budgets{study.fingerprint}.png)"

@@ -75,15 +75,16 @@ def learn(config: dict[str, Any], scratch: Path, *, tokens: float = float("inf")
   with kinds.kind(config).read(config)(out) as run, out.open(0, run.steps):
     state, take = run.initial(), run.steps_from(0)
     for step in range(1, run.steps + 1):
-      state, numbers, line = take(state)
-      out.learned(step, numbers, line)
+      state, numbers, text = take(state)
+      out.learned(step, numbers, text)
       lines.append({name: round(float(numbers[name]), 5) for name in numbers if recorded(name)})
       sampled = float(state.counters["tokens"])
       if sampled >= tokens:
         break
+    names = dict.fromkeys(name for line in lines for name in line)  # a level may miss a step
     return dict(
       params=state.params,
-      metrics={name: [line.get(name) for line in lines] for name in lines[0]},
+      metrics={name: [line.get(name) for line in lines] for name in names},
       steps=step,
       sampled_tokens=sampled,
       train_s=time.perf_counter() - started,

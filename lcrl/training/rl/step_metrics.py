@@ -97,7 +97,8 @@ def step_metrics(f: BatchStats) -> Metrics:
     metrics[name] = mean(f[name], valid)
   for outcome in Outcome:
     metrics[f"outcome/{outcome.name.lower()}"] = Sum(int((f["outcome"] == outcome)[valid].sum()))
-  for name in ("difficulty", *["level"] * bool(f["level"][valid].any())):
+  # Budgets of one level give 0 to all.
+  for name in ("difficulty", "level") if f["level"][valid].any() else ("difficulty",):
     for value in np.unique(f[name][valid]).tolist()[:16]:
       there = valid & (f[name] == value)
       metrics[f"accuracy/{name}_{value}"] = mean(correct, there)
