@@ -103,6 +103,8 @@ def test_a_study_goes_on_where_it_stopped(study, tmp_path):
   assert len(dler["evaluations"]["gsm8k"]["lengths"]) == len(dler["samples"]) == 3
   assert dler["samples"][0]["question"].startswith("0+1?")
   assert dler["sampled_tokens"] > 1
+  saved = json.loads((tmp_path / "start" / "config.json").read_text(encoding="utf-8"))
+  assert saved["dtype"] == "bfloat16"
   assert dler["start"] == warmup["start"] == setting.fingerprint(str(tmp_path / "start")) != ""
   records = tmp_path / "records.jsonl"
   assert ("dler", 16, 0) in run.done(records, warmup["start"])
@@ -186,6 +188,14 @@ def test_what_a_problem_teaches():
     ("told", dict(prompt="1+1? Use at most 512 tokens.", response="long")),
   ]
   assert not [*own_answers.lessons([answer(9, "no", False), answer(512, "2", truncated=True)])]
+
+
+def test_a_teacher_of_each_budget(tmp_path):
+  here = setting.Setting("", tmp_path, tmp_path / "own", steps=7)
+  config = here.config("distill", None, 2)
+  names = ["own-laser160-2-7", "own-laser256-2-7", "own-grpo-2-7"]
+  assert config["teachers"]["models"] == [str(tmp_path / name) for name in names]
+  assert config["budget"]["targets"] == methods.METHODS["distill"].asked == (160, 256, 512)
 
 
 def test_all_methods_run_at_chosen_values(tmp_path):
