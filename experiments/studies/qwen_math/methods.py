@@ -42,6 +42,7 @@ IMITATION: dict[str, Any] = {
 DISTILLATION: dict[str, Any] = {
   "loss": dict(fn="clipped_surrogate", distill=dict(fn="reverse_kl", limit=5.0)),
   "weights": dict(fn="token_mean"),
+  "optimizer": dict(fn="adamw", learning_rate=1e-5),
 }
 BASES = {
   "rl": SECTIONS,
@@ -238,6 +239,8 @@ METHODS = {
   "distill": Method(
     "2607.24653: each budget's own policy scores the answers",
     LEVELS,
+    "optimizer.learning_rate",
+    (2e-6, 1e-5, 3e-5),
     kind="distill",
     teachers=("laser:160", "laser:256", "grpo"),
     **AT_MOST,
