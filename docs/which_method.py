@@ -12,6 +12,7 @@ import numpy as np
 
 from docs.pages import table
 from experiments.studies.qwen_math import records
+from experiments.studies.qwen_math.methods import METHODS, named
 from experiments.studies.testbed import dials, report
 from experiments.studies.testbed.claims import best_value, collapsed
 from lcrl.evaluation import on_front
@@ -61,15 +62,36 @@ def _dial() -> dict[str, str]:
 
 
 def _qwen() -> dict[str, str]:
-  """The start with most runs: GSM8K test, and the others in a table; means over seeds."""
-  study = records.studies(records.read(STUDIES / "qwen_math/results"))[0]
+  """The start with most methods: GSM8K test, and the others in a table; means over seeds."""
+  found = records.studies(records.read(STUDIES / "qwen_math/results"))
+  study = found[0]
   sets = ("gsm8k", "svamp", "math500")
   point = lambda g, task: _point(*(g.mean(task, key).value for key in ("accuracy", "tokens")))
   groups = [g for g in study.groups if all(map(g.points, sets))]
   rows = [(g.label, str(len(g.runs)), *(point(g, task) for task in sets)) for g in groups]
   head = ("method and coefficient", "seeds", *(records.TASKS[task] for task in sets))
   numbers = {f"qwen {g.method}": point(g, "gsm8k") for g in groups}
-  return numbers | {"qwen table": table(head, rows)}
+  return numbers | {"qwen table": table(head, rows), **_qwen_dials(found)}
+
+
+def _qwen_dials(studies: Sequence[records.Study]) -> dict[str, str]:
+  """Policies that were asked for budgets, and their teachers, which have one budget each."""
+  study = max(studies, key=lambda s: sum(bool(g.asked("gsm8k")) for g in s.groups))
+  point = lambda g, name: _point(*(g.mean(name, key).value for key in ("accuracy", "tokens")))
+  asked = {g.label: g.asked("gsm8k") for g in study.groups}
+  budgets = sorted(set().union(*asked.values()))
+  cells = lambda g: [point(g, asked[g.label][b]) if b in asked[g.label] else "" for b in budgets]
+  rows = [(g.label, *cells(g)) for g in study.groups if asked[g.label]]
+  teachers = [named(text) for text in METHODS["distill"].teachers]
+  alone = {
+    (g.method, g.value): f"{g.label}: {point(g, 'gsm8k')}"
+    for g in study.groups
+    if g.points("gsm8k")
+  }
+  return {
+    "qwen dials": table(("recipe", *(f"asked for {b}" for b in budgets)), rows),
+    "qwen teachers": "; ".join(alone[teacher] for teacher in teachers),
+  }
 
 
 def _smollm2() -> dict[str, str]:

@@ -69,7 +69,7 @@ def one_device():
 
 # Names of test files that look at pictures of runs.
 LOOK = {"answers", "benchmarks", "compare", "demo", "effort_curve", "evaluate", "evaluation_report"}
-LOOK |= {"pairs_run", "study_preference", "study_testbed"}
+LOOK |= {"pairs_run", "plot_labels", "study_preference", "study_testbed"}
 
 
 @pytest.fixture(autouse=True, scope="module")

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from experiments.studies.qwen_math import records, report
+from experiments.studies.qwen_math.methods import METHODS, named
 
 
 def test_the_pages_say_what_the_results_say():
@@ -47,13 +48,57 @@ def tell_of_the_later_start(by, study, page):
   assert f"steps and {last:.0f} % in the last." in page
   right = lambda name, task: 100 * by[name].mean(task, "accuracy").value
   lost = right(("grpo", None), "svamp") - right(("laser", 96), "svamp")
-  assert f"answers {lost:.0f} % fewer problems of SVAMP" in page
+  one, two = (100 * p["accuracy"] for p in study.grpo.points("svamp"))
+  assert f"answers {lost:.0f} % fewer problems of SVAMP; the two seeds of GRPO differ" in page
+  assert f"GRPO differ by {abs(one - two):.0f} %." in page
   found = report.compared(study.grpo, by["r_dpo", 0.005])
   saved, lost = 100 * found.saved, -100 * found.accuracy.value
   assert f"R-DPO spends {saved:.0f} % fewer tokens and loses {lost:.0f} points" in page
   told = by["told", None]
   tokens = [told.mean(name, "tokens").value for name in told.asked("gsm8k").values()]
   assert f"give {min(tokens):.0f} to {max(tokens):.0f} tokens" in page
+  tell_of_dials(by, study, " ".join(page.split()))
+
+
+def tell_of_dials(by, study, page):
+  def spent(key, task="gsm8k"):
+    return [round(by[key].mean(name, "tokens").value) for name in by[key].asked(task).values()]
+
+  said = "{} tokens where 160, 256 and 512 are asked for"
+  listed = lambda numbers: "{}, {} and {}".format(*numbers)
+  distilled = ("distill", 1e-5)
+  assert said.format(listed(spent(distilled))) in page
+  assert f"on, they give {listed(spent(distilled, 'math500'))}." in page
+  teachers = [
+    next(r for r in by[named(name)].runs if r["seed"] == 0)["evaluations"]["gsm8k"]
+    for name in METHODS["distill"].teachers
+  ]
+  assert f"GRPO, give {listed(round(t['tokens']) for t in teachers)}." in page
+  asked = by[distilled].asked("gsm8k").values()
+  lost = [
+    100 * (t["accuracy"] - by[distilled].mean(name, "accuracy").value)
+    for t, name in zip(teachers, asked, strict=True)
+  ]
+  assert f"are {min(lost):.1f} to {max(lost):.1f} points less right" in page
+  divergence = by[distilled].runs[0]["metrics"]["teacher_kl"]
+  first, last = np.mean(divergence[:20]), np.mean(divergence[-20:])
+  assert f"{first:.2f} nats a token in the first twenty, {last:.2f} in the last" in page
+  for key, words in {
+    ("distill", 2e-6): "budgets are {} to {} tokens.",
+    ("dial", 0.5): "gives {} to {} tokens whatever is asked.",
+    ("dial_exact", 1e-3): "budget gives {} to {}, a length between",
+  }.items():
+    assert words.format(min(spent(key)), max(spent(key))) in page
+  dial = by["dial", 0.5]
+  gaps = {row["name"]: row for row in study.curve(dial)[1]["points"]}
+  gap = [100 * x for x in (gaps["LASER, 160"]["gap"], *gaps["LASER, 160"]["gap_ci"])]
+  best = 100 * dial.mean("gsm8k@160", "accuracy").value
+  assert "{:.1f} % at 162 tokens, {:.1f} points ({:.1f} to {:.1f})".format(best, *gap) in page
+  assert all(row["gap"] >= 0 for row in gaps.values() if row["gap"] is not None)
+  sampled = lambda key: 1e-6 * np.mean([r["sampled_tokens"] for r in by[key].runs])
+  singles = sum(sampled(named(name)) for name in METHODS["distill"].teachers)
+  assert f"sampled {sampled(('dial', 0.5)):.1f} M tokens in its 180 steps" in page
+  assert f"one budget {singles:.1f} M together" in page
 
 
 def point(accuracy, tokens, n=40):

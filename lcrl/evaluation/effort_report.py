@@ -142,9 +142,9 @@ def curve_picture(path: str | os.PathLike, runs: Runs) -> None:
       x, y = np.append(x, ax.get_xlim()[1]), np.append(y, y[-1])
       ax.plot(x, y, color=GREY, ls=(0, (4, 3)), lw=1.1, zorder=1, label="front of single methods")
       ink.append(dense(x, y))
-    name_points(ax, named, np.concatenate(ink))
     if len(runs) > 1 or singles:
       figure.legend(loc="outside lower center", ncols=3, frameon=False, fontsize=9)
+    name_points(ax, named, np.concatenate(ink))
     save(figure, path)
 
 

@@ -171,10 +171,10 @@ def line(
     ax.set_xlim(0, 1.06 * max(ax.get_xlim()[1], 1))
     ax.margins(y=0.16)
     within_percent(ax)
-    if named:
-      name_points(ax, named, np.concatenate(ink))
     if len(lines) > 1:
       figure.legend(loc="outside right upper", frameon=False, fontsize=9)
+    if named:
+      name_points(ax, named, np.concatenate(ink))
     save(figure, path)
 
 

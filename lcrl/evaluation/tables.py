@@ -124,10 +124,10 @@ def _percent(point: Mapping[str, Any], key: str) -> str:
 def signed(value: float | None, unit: str = "") -> str:
   """A change with its sign, a true minus; nothing for None.
 
-  >>> signed(2.04), signed(None)
-  ('+2.0', '')
+  >>> signed(2.04), signed(-0.04), signed(None)
+  ('+2.0', '+0.0', '')
   """
-  return "" if value is None else f"{value:+.1f}{unit}".replace("-", "\u2212")
+  return "" if value is None else f"{round(value, 1) + 0.0:+.1f}{unit}".replace("-", "\u2212")
 
 
 def overview(found: Sequence[Mapping[str, Any]], *, baseline: str) -> Cells:

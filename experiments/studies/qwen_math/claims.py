@@ -181,7 +181,11 @@ CLAIMS: Mapping[str, Claim] = {
     partial(shortens, least=0.33, loss=0.0),
     f"the rule asks for a third; {SMALL}",
   ),
-  **dict.fromkeys(("dial", "dial_exact", "distill"), Claim(FRONT, on_front, SMALL)),
+  "dial": Claim(FRONT, on_front, "the bonus is paid below the least budget whatever is asked for"),
+  "dial_exact": Claim(
+    FRONT, on_front, "a policy that does not tell budgets apart pays least between them"
+  ),
+  "distill": Claim(FRONT, on_front, "in so few steps it does not reach its teachers"),
   "l1_max": Claim("Answers stay within the budget that the prompt shows", within_budget, SMALL),
 }
 

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from experiments.studies.qwen_math.records import TASKS, Group, Study
 from lcrl.evaluation import on_front
 from lcrl.evaluation.labels import name_points
-from lcrl.evaluation.plots import COLOURS, GREY, MARKERS, STYLE, draw_point
+from lcrl.evaluation.plots import COLOURS, GREY, MARKERS, STYLE, dense, draw_point
 
 PANELS = ("gsm8k", "math500")
 
@@ -69,21 +69,38 @@ def budgets(path: Path, study: Study) -> None:
   """One policy at its asked budgets, beside the front of runs with one budget each."""
   panels = by_budget(study)
   with matplotlib.rc_context(STYLE):
-    figure = Figure(figsize=(5.6 * len(panels), 4.2))
+    figure = Figure(figsize=(6.4 * len(panels), 4.8))
     axes = figure.subplots(1, len(panels), squeeze=False)[0]
-    for ax, (task, groups) in zip(axes, panels.items(), strict=True):
-      _front(ax, [g for g in study.standing(task) if not g.asked(task)], task)
-      named, ink = [], []
-      for group, colour in zip(groups, COLOURS, strict=False):
-        points = {b: group.summary(name) for b, name in group.asked(task).items()}
-        ink += [draw_point(ax, p, colour, fmt="o") for p in points.values()]
-        at = [(p["tokens"], 100 * p["accuracy"]) for p in points.values()]
-        ax.plot(*np.transpose(at), color=colour, label=group.label)
-        named += [(*xy, str(b), colour) for xy, b in zip(at, points, strict=True)]
-      name_points(ax, named, np.concatenate(ink))
-      ax.set(title=f"{TASKS[task]}: accuracy, %", xlabel="mean tokens per answer")
-      ax.legend(frameon=False, fontsize=9)
+    drawn = [_curves(ax, study, *panel) for ax, panel in zip(axes, panels.items(), strict=True)]
+    key = axes[0].get_legend_handles_labels()
+    figure.legend(*key, frameon=False, fontsize=9, ncols=3, loc="outside lower center")
+    for ax, (named, ink) in zip(axes, drawn, strict=True):
+      name_points(ax, named, ink)
     figure.savefig(path)
+
+
+def _curves(ax: Axes, study: Study, task: str, groups: Sequence[Group]) -> tuple[Any, np.ndarray]:
+  """Draws a panel; gives the names that its points need, and its ink."""
+  _front(ax, [g for g in study.standing(task) if not g.asked(task)], task)
+  named, ink = [], []
+  for group, colour in zip(groups, COLOURS, strict=False):
+    points = {b: group.summary(name) for b, name in group.asked(task).items()}
+    ink += [draw_point(ax, p, colour, fmt="o") for p in points.values()]
+    x, y = np.transpose([(p["tokens"], 100 * p["accuracy"]) for p in points.values()])
+    ax.plot(x, y, color=colour, label=group.label)
+    ink.append(dense(x, y))
+    named += [(*at, text, colour) for *at, text in zip(x, y, _asked(points), strict=False)]
+  ax.set(title=f"{TASKS[task]}: accuracy, %", xlabel="mean tokens per answer")
+  ax.margins(0.12)
+  return named, np.concatenate(ink)
+
+
+def _asked(points: Mapping[int, Mapping[str, Any]]) -> list[str]:
+  """The budgets; one name for all where the lengths hardly differ."""
+  lengths = [p["tokens"] for p in points.values()]
+  if max(lengths) < 1.05 * min(lengths):
+    return [f"{min(points)} to {max(points)}"]
+  return list(map(str, points))
 
 
 def _front(ax: Axes, groups: Sequence[Group], task: str) -> None:

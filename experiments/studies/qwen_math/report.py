@@ -97,7 +97,7 @@ def against(grpo: Group | None, group: Group) -> list[str]:
     return ["-", "-", "-"]
   saved, accuracy, score = compared(grpo, group)
   points, low, high = (signed(100 * x) for x in accuracy)
-  return [f"{100 * saved:.0f} %", f"{points} ({low} to {high})", f"{score:.2f}"]
+  return [f"{round(100 * saved)} %", f"{points} ({low} to {high})", f"{score:.2f}"]
 
 
 def mean_of(group: Group, name: str, text: str, scale: float = 1.0) -> str:
