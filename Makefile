@@ -6,7 +6,7 @@ SEEDS ?= 1
 SEED ?= 0
 RUN := $(VENV)/bin/python
 PIP := pip install --quiet --no-compile --disable-pip-version-check
-# SLOW=0/4 takes the first quarter of the slow tests.
+# Of the slow tests; 0/4 takes the first quarter.
 SLOW ?= 0/1
 export SLOW
 
@@ -19,7 +19,7 @@ CORE := tests/goldens_test.py tests/laws_test.py tests/budgets_test.py tests/rew
 	tests/interop/numpy_test.py tests/interop/explicit_sharding_test.py
 
 .PHONY: install demo dial docs test lint types test-core-new test-parity smollm2 qwen smollm2-parity fit-tpu fit-papers
-.PHONY: test-faults test-interop notebooks
+.PHONY: test-faults test-interop test-slow notebooks
 install: $(VENV)/installed
 
 $(VENV)/installed: setup.py
@@ -35,7 +35,11 @@ dial: install
 	$(RUN) -m experiments.dial --seed=$(SEED)
 
 test: lint types
-	$(RUN) -m pytest -n 2 --dist loadfile --durations=10
+	$(RUN) -m pytest -n 2 --dist loadfile --durations=10 -m "not slow"
+
+# Long runs, most of them of code that a test of `make test` runs, too; and a smoke run of every config.
+test-slow: install
+	$(RUN) -m pytest -n 2 --dist loadfile --durations=10 -m slow
 
 lint: install
 	$(RUN) -m ruff format --check .

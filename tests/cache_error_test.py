@@ -24,6 +24,7 @@ def make_texts():
   return Texts(draw(0, V, R, P), lengths, draw(0, V, R, N), draw(1, N + 1, R))
 
 
+@pytest.mark.slow
 def test_errors_of_caches(model):
   policy, params = model
   given = make_texts()

@@ -85,11 +85,18 @@ def _no_pictures(request):
 
 
 def pytest_collection_modifyitems(config, items):
-  """`SLOW=1/4` takes the second quarter of the slow tests, by their names, beside all others."""
+  """`SLOW=1/4` takes the second quarter of the slow tests, by their names, beside all others. A
+  module that is slow as a whole, for what its tests share, stays together."""
   part, parts = map(int, os.environ.get("SLOW", "0/1").split("/"))
-  kept = lambda item: (
-    not item.get_closest_marker("slow") or zlib.crc32(item.nodeid.encode()) % parts == part
-  )
+
+  def kept(item):
+    if not item.get_closest_marker("slow"):
+      return True
+    module = item.getparent(pytest.Module)
+    together = module is not None and module.get_closest_marker("slow")
+    name = module.nodeid if together else item.nodeid
+    return zlib.crc32(name.encode()) % parts == part
+
   config.hook.pytest_deselected(items=[item for item in items if not kept(item)])
   items[:] = filter(kept, items)
 

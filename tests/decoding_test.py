@@ -122,6 +122,7 @@ def test_a_token_is_one_kernel_a_layer_and_its_products(cache_dtype):
 
 @pytest.mark.parametrize("paged", [False, True])
 @pytest.mark.parametrize("kernel", ["xla", "triton"])
+@pytest.mark.slow
 def test_each_device_of_a_tensor_axis_decodes_its_own_heads(monkeypatch, kernel, paged):
   """Two data shards of four devices, as the sampler runs them, give what one device does."""
   heads, seen, row = decoding.KERNELS[kernel], [], {"interpret": True} if kernel == "triton" else {}

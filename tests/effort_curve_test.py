@@ -145,6 +145,7 @@ def test_an_effort_is_a_level_or_a_target():
   assert asked(budget=beyond, task__render=pair, eval__efforts=(2.0,)) == [(32, 1, "effort 2")]
 
 
+@pytest.mark.slow
 def test_a_run_and_the_command_draw_the_curve(tmp_path, monkeypatch, capsys):
   """A run evaluates its own efforts; the command others, against the run's own result."""
   run, out = tmp_path / "run", tmp_path / "out"

@@ -181,6 +181,7 @@ def test_bad_flags_are_named(given, message):
     evaluate(*read_flags(flags(**given)))
 
 
+@pytest.mark.slow
 def test_a_path_between_two_models_starts_and_ends_at_them(tmp_path, monkeypatch):
   for seed, name in enumerate("ab"):
     save_run(tmp_path / f"run_{name}", {**CONFIG, "seed": seed})
@@ -208,6 +209,7 @@ def test_a_path_between_two_models_starts_and_ends_at_them(tmp_path, monkeypatch
       command.main(None)
 
 
+@pytest.mark.slow
 def test_further_sets_and_budgets_that_prompts_ask_for(tmp_path, monkeypatch):
   """Each set with its own samples and cap; flags take the place of the config's budgets."""
   suffix = {"fn": "suffix", "templates": "{target}?"}

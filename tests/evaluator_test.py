@@ -109,6 +109,7 @@ def test_training_prompts_are_no_evaluation(tmp_path):
   assert config["task"]["test_share"] == 0.2
 
 
+@pytest.mark.slow
 def test_sets_and_budgets_reach_the_summary(tmp_path):
   """A main set whose prompts ask for two levels, and a further one with a cap of its own."""
   further = {"fn": "arithmetic", "size": 8, "seed": 5, "same": True, "max_tokens": 5, "samples": 3}

@@ -152,6 +152,7 @@ def scored_on(mesh, policy, params, batch, loss, pieces=1):
     ),  # undivided: all on every device
   ],
 )
+@pytest.mark.slow
 def test_loss_and_gradients_equal_those_of_one_device(axes, changes, pieces, coefficient):
   policy, params = make(**changes)
   loss = balanced(LOSSES["surrogate"](), coefficient)
@@ -263,6 +264,7 @@ def test_a_replay_of_nothing_is_refused(fields, message):
 
 
 @pytest.mark.parametrize("slots", [None, 3])
+@pytest.mark.slow
 def test_the_update_replays_the_experts_of_the_sampler(slots):
   policy, sampled_by = tied(1.0, 1.001)
   _, learner = tied(1.001, 1.0)

@@ -55,6 +55,7 @@ def test_flops_of_the_usual_formula():
   assert roofline.flops(model, tokens=1)["update"] == want
 
 
+@pytest.mark.slow
 def test_memory_is_split_like_the_state(one):
   eight = fit.measure(build(devices=8, fsdp=8))
   assert [*one] == ["copy", "sample", "shape", "update"]
@@ -139,6 +140,7 @@ def test_tpu_text_tells_a_scan_from_a_loop_without_known_end():
 
 
 @pytest.mark.parametrize("slots, loops", [(None, (64, 36, 0)), (4, (4, 1, 1, 48, 2))])
+@pytest.mark.slow
 def test_a_token_is_sent_once_whatever_loop_writes_it(slots, loops):
   """8 prompts x 2 on 2 x 4 devices, 100 of at most 256 tokens; 8 rows a data shard, in slots for 4
   in two waves of two starts, and two turns a wave that get pages. The states, float32 [256], are

@@ -40,6 +40,7 @@ def cosine(x, y):
 
 @pytest.mark.parametrize("unroll", [False, True])
 @pytest.mark.parametrize("share", [1.0, 1e-8, 0.0])
+@pytest.mark.slow
 def test_a_gradient_is_that_of_float32(share, unroll, monkeypatch):
   want, found = (gradient(dtype, share, unroll=unroll) for dtype in ("float32", "float16"))
   np.testing.assert_allclose(np.linalg.norm(found), np.linalg.norm(want), rtol=1e-2)

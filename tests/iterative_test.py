@@ -103,6 +103,7 @@ def test_log_probs_are_those_of_the_start_and_of_the_round(started):
   assert np.abs(gap).max() > 0.01
 
 
+@pytest.mark.slow
 def test_slices_packing_and_adapters_change_no_round(started, tmp_path):
   _, _, states, _ = started
   train = {"prompts": 2, "micro_batches": 2, "pack": 50}

@@ -88,6 +88,7 @@ def test_resume_equals_never_stopping(finished_run, tmp_path):
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.slow
 def test_a_signal_saves_and_the_run_goes_on(number, finished_run, tmp_path, monkeypatch, capsys):
   update = rl.update
 

@@ -28,6 +28,8 @@ ADAPTED = changed(
   loss=KL,
   optimizer={"fn": "adamw", "learning_rate": 0.05},
 )
+pytestmark = pytest.mark.slow  # for the run that they share
+
 TOKENS = np.arange(14, dtype=np.int32).reshape(2, 7)
 
 
@@ -70,7 +72,6 @@ def test_it_resumes_as_if_it_had_never_stopped(run, tmp_path):
   jax.tree.map(np.testing.assert_array_equal, *states)
 
 
-@pytest.mark.slow
 def test_steps_ahead_sample_from_a_copy_with_the_adapters(one, tmp_path):
   config = ADAPTED | {"train": ADAPTED["train"] | {"steps_ahead": 1, "steps": 3}}
   loop.train(config, tmp_path)
@@ -103,7 +104,6 @@ def test_the_sampler_reads_merged_kernels_in_its_own_dtype(dtype):
   assert {x.dtype for x in jax.tree.leaves(copy) if x.ndim > 1} == {jnp.dtype(dtype)}
 
 
-@pytest.mark.slow
 def test_eight_devices_and_pieces_by_tokens_equal_one():
   """Base and adapters are sharded; the update is that of one device, whatever it takes at once."""
   rollouts = random_rollouts(prompts=8, group=4)

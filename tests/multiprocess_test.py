@@ -22,6 +22,8 @@ from tests.helpers.processes import run_two, start_two, train_in_two
 from tests.helpers.rl_runs import changed
 from tests.helpers.train_jobs import watched
 
+pytestmark = pytest.mark.slow  # for the runs that they share
+
 CONFIG = changed(
   train__steps=2,
   train__group_size=2,
@@ -256,7 +258,6 @@ def test_two_processes_stop_together_and_one_process_goes_on(runs):
   assert numbers(stopped) == numbers(one)
 
 
-@pytest.mark.slow
 def test_two_processes_go_on_with_what_one_has_sampled_ahead(runs, tmp_path):
   """The rollouts of the second step come from a checkpoint that a single process wrote."""
   one, two = runs["ahead"][0], tmp_path / "two"
@@ -280,7 +281,6 @@ def test_values_are_exchanged_and_not_kept():
   assert [sentence in text for text in said] == [True, False]
 
 
-@pytest.mark.slow
 def test_a_prefetch_waits_for_no_update_of_two_processes():
   run_two(lambda address, i: ["-c", BUSY, address, str(i)], devices=2)
 

@@ -60,6 +60,7 @@ def compiled(**options):
   return jax.jit(run)
 
 
+@pytest.mark.slow
 def test_pool_pages_and_slots_change_no_token_and_no_bit(params):
   """Nor do rows that leave their slots and start again."""
   want, _ = compiled(slots=R, page=PAGE)(params)

@@ -86,6 +86,7 @@ def test_a_stopped_run_says_so_and_shows_its_start_alone(whole, rows, tmp_path):
   assert "| accuracy | 0.5 | - |" in report
 
 
+@pytest.mark.slow
 def test_resume_equals_never_stopping(whole, rows, tmp_path):
   loop.train(changed(rows, train__steps=2), tmp_path)
   loop.train(changed(rows), tmp_path)

@@ -112,6 +112,7 @@ def test_pieces_change_no_update(name, rows):
   assert not device.any()
 
 
+@pytest.mark.slow
 def test_a_loss_that_reads_the_group_is_no_rowwise_one():
   """The test above can fail: such a loss needs the scores of the whole group. And parameters may
   be below those of the policy, as adapters are."""
@@ -168,6 +169,7 @@ TRAIN |= {"updates": 2}
 PIECES = {"pack": 32, "micro_tokens": 64}
 
 
+@pytest.mark.slow
 def test_a_run_on_eight_devices_takes_pieces_and_compiles_once():
   """Parts of 4 groups on 8 devices, of 5 rollouts each; batches of all lengths."""
   loss = {"fn": "clipped_surrogate", "kl": {"fn": "k3", "beta": 0.1}}

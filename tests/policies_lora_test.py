@@ -59,6 +59,7 @@ def test_beside_is_what_merged_says():
   assert np.abs(logits(lora.with_adapters, moved) - plain).max() > 0.1
 
 
+@pytest.mark.slow
 def test_adapters_beside_biases():
   """As gpt-oss has them, in training and in the sampler's copy."""
   policy, params = _make(**OWN)

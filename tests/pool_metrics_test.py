@@ -26,6 +26,7 @@ def short_pages(monkeypatch):
   monkeypatch.setitem(jobs.plan.__kwdefaults__, "page", PAGE)
 
 
+@pytest.mark.slow
 def test_a_stream_ends_with_the_use_of_its_pools():
   """Over the shards of a mesh: restarts of their rows together, and the fullest of their pools."""
   policy, mesh = policies.make(SMALL), make_mesh(fsdp=2, devices=jax.devices()[:2])

@@ -108,6 +108,7 @@ def test_a_tournament_by_hand():
   assert pair_builders.tournament(three) == []  # 2 beats 0 in the last match, and loses to 1
 
 
+@pytest.mark.slow
 def test_rounds_read_the_models_preferences(trained, tmp_path):
   """The pool holds them, the rewards are win rates, and pairs carry those of their sides."""
   config = rounds(

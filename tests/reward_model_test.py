@@ -173,6 +173,7 @@ def test_a_run_learns_to_prefer(trained, folder):
   assert float(abs(state.params["query"]["b"]).max()) > 0
 
 
+@pytest.mark.slow
 def test_resume_equals_never_stopping(trained, folder, tmp_path):
   config = changed(folder)
   loop.train({**config, "train": {**config["train"], "steps": 4}}, tmp_path)

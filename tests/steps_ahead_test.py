@@ -40,6 +40,7 @@ def ahead(method, **train):
   return {**method, "train": method.get("train", {}) | train | {"steps_ahead": 1}}
 
 
+@pytest.mark.slow
 def test_the_gradient_is_corrected_token_by_token(engine):
   """One update moves against sum of weights * stop_gradient(min(p / p_sampler, 2)) * A * log p."""
   descent = dict(fn="sgd", learning_rate=8.0, clip_norm=1e9)
@@ -166,6 +167,7 @@ def test_a_run_says_what_it_does(whole):
       assert (step["time/compile"] > 0) == (step["step"] == 1)
 
 
+@pytest.mark.slow
 def test_sigterm_saves_what_is_pending(whole, tmp_path, monkeypatch):
   update = rl.update
 
@@ -192,6 +194,7 @@ def test_sigterm_saves_what_is_pending(whole, tmp_path, monkeypatch):
   )
 
 
+@pytest.mark.slow
 def test_devices_that_only_sample_give_the_same_numbers(whole, tmp_path, monkeypatch):
   limit_devices(monkeypatch, 3)
   config = changed(train__steps_ahead=1, sampling__devices=2)

@@ -57,6 +57,7 @@ def equal(got, want):
 
 
 @pytest.mark.parametrize("slots", [None, 5])
+@pytest.mark.slow
 def test_the_last_piece_is_what_one_program_gives(slots):
   """Bit for bit; and what a piece calls finished stays."""
   want = engine(slots).generate(model()[1], ROWS, BUDGET, KEY)
@@ -79,6 +80,7 @@ def test_the_last_piece_is_what_one_program_gives(slots):
 @pytest.mark.parametrize(
   "slots, axes", [(None, {"data": 4, "fsdp": 2}), (2, {"data": 2, "fsdp": 2, "tensor": 2})]
 )
+@pytest.mark.slow
 def test_every_shard_has_its_own_count(slots, axes):
   """And no piece compiles again because its carry lies elsewhere."""
   mesh = make_mesh(**axes)

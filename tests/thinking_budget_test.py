@@ -150,6 +150,7 @@ def test_rows_are_what_their_budgets_and_texts_say():
   [dict(slots=5, group=2, page=5), dict(slots=6, refill=1, page=2, pages=13)],
   ids=["few slots", "a small pool"],
 )
+@pytest.mark.slow
 def test_layouts_change_nothing(layout):
   """Nor do restarts: the small pool sends rows back."""
   (got, starts), (want, _) = run(**layout), run()

@@ -52,6 +52,7 @@ def interpreted(monkeypatch):
     (40, "bfloat16", None, True),
   ],
 )
+@pytest.mark.slow
 def test_kernels_equal_all_experts_on_all_tokens(
   interpreted, monkeypatch, tokens, dtype, most, biases
 ):

@@ -28,11 +28,16 @@ def short(name: str) -> str:
   return name if len(name) <= LONGEST else "\u2026" + name[1 - LONGEST :]
 
 
+def _lay_out(ax: Axes) -> None:
+  figure: Any = ax.figure
+  figure.draw_without_rendering()
+
+
 def name_points(ax: Axes, points: Sequence[tuple[float, float, str, str]], ink: np.ndarray) -> None:
   """Writes names (x, y, name, colour) beside their points, where they cover the least of the ink
   [K, 2]. A line connects a distant name with its point. The axes must have their last size: legends
   come first."""
-  ax.figure.draw_without_rendering()
+  _lay_out(ax)
   ink = ax.transData.transform(ink)
   taken: list[Bbox] = []
   for x, y, name, colour in points:
@@ -60,7 +65,7 @@ def name_points(ax: Axes, points: Sequence[tuple[float, float, str, str]], ink: 
 
 def name_lines(ax: Axes, ends: Sequence[tuple[float, float, str, str]]) -> None:
   """Writes names (x, y, name, colour) to the right of the ends of their lines, without overlap."""
-  ax.figure.draw_without_rendering()
+  _lay_out(ax)
   right = max((end[0] for end in ends), default=0.0)
   points_a_pixel = 72 / ax.figure.dpi
   lowest = -np.inf

@@ -114,21 +114,10 @@ def plan(
     forced: [R], tokens at the end of prompts with which responses begin, likewise; None: none.
     keeps_experts: samples tell which experts each token chose.
   """
-  rows = len(tokens)
-  if max_tokens < 1:
-    raise ValueError(f"max_tokens must be at least 1, got {max_tokens}.")
-  for name, value in (("slots", slots), ("refill", refill), ("page", page)):
-    if value is not None and value < 1:
-      raise ValueError(f"{name} must be at least 1, got {value}.")
-  if group < 1 or rows % group:
-    raise ValueError(f"group must divide the {rows} rows, got {group}.")
-  if slots is not None and slots < group:
-    raise ValueError(f"slots must be at least the group of {group}, got {slots}.")
-  c = policy.config
-  kernel = KERNELS[c.decoding]
-  shaped = control is not None and control.shape is not None
-  fused = not shaped and kernel.nvidia and triton_draw.refusal(c) is None
-  fused = fused and tensor_shards() == 1  # the kernel takes the whole vocabulary
+  rows, width = tokens.shape
+  _check(rows, max_tokens=max_tokens, group=group, slots=slots, refill=refill, page=page)
+  kernel = KERNELS[policy.config.decoding]
+  fused = _fused(policy.config, control)
   control = sparing(control or plain(), end_ids)
   if not isinstance(params["layers"], tuple):
     params = policy.unstack(params)
@@ -136,14 +125,10 @@ def plan(
   if control.init_asked is None:
     state = control.init(tokens, lengths)
   else:
-    given = (
-      targets if targets is not None else caps,
-      caps,
-      forced if forced is not None else 0 * caps,
+    asked = Asked(
+      caps if targets is None else targets, caps, 0 * caps if forced is None else forced
     )
-    state = control.init_asked(tokens, lengths, Asked(*given))
-  longest = jnp.zeros(rows) if expected is None else jnp.minimum(expected, caps)
-  longest = longest.reshape(-1, group).max(axis=1)
+    state = control.init_asked(tokens, lengths, asked)
   queue = Queue(
     tokens=tokens,
     lengths=lengths,
@@ -151,26 +136,23 @@ def plan(
     keys=keys,
     temperature=jnp.broadcast_to(jnp.asarray(temperature, jnp.float32), (rows,)),
     control=state,
-    order=ranks(-longest).astype(jnp.int32),
+    order=_order(jnp.zeros(rows) if expected is None else jnp.minimum(expected, caps), group),
   )
-  size, refill = rows, 0
-  if slots is not None:
-    size = min(slots, rows)
-    refill = min(refill or -(-size // 8), size)
-    refill = max(refill - refill % group, group)
-  if narrow is None and not kernel.reads_all_rows_alike and size >= 4 * LEAST_NARROW:
-    narrow = size // 4
-  row_pages = pages_of(tokens.shape[1] + max_tokens, page)
+  size, refill = (rows, 0) if slots is None else _slots(rows, slots, refill, group)
+  row_pages = pages_of(width + max_tokens, page)
   if pages is not None and slots is not None and pages < row_pages:
     raise ValueError(
-      f"{pages} pages of {page} tokens: a prompt of {tokens.shape[1]} tokens and a response of "
-      f"{max_tokens} need {row_pages}."
+      f"{pages} pages of {page} tokens: a prompt of {width} tokens and a response of {max_tokens} "
+      f"need {row_pages}."
     )
   every_row_alike = slots is not None and kernel.reads_all_rows_alike
+  if narrow is None:
+    splits = not kernel.reads_all_rows_alike and size >= 4 * LEAST_NARROW
+    narrow = size // 4 if splits else size
   return Job(
     policy=policy,
     params=params,
-    head=policy.head(params).astype(c.dtype),
+    head=policy.head(params).astype(policy.config.dtype),
     fused=fused,
     control=control,
     end_ids=end_ids,
@@ -181,14 +163,51 @@ def plan(
     group=group,
     cache_dtype=cache_dtype,
     cache_lengths=cache_lengths(max_tokens) if growing and slots is None else (max_tokens,),
-    read_lengths=read_lengths(tokens.shape[1] + max_tokens) if every_row_alike else (),
-    narrow=size if narrow is None else min(narrow, size),
+    read_lengths=read_lengths(width + max_tokens) if every_row_alike else (),
+    narrow=min(narrow, size),
     page=page,
     pages=min(pages or size * row_pages, size * row_pages),
     row_pages=row_pages,
-    prompt_pages=pages_of(tokens.shape[1], page),
+    prompt_pages=pages_of(width, page),
     keeps_experts=keeps_experts,
   )
+
+
+def _check(rows: int, *, max_tokens: int, group: int, slots: int | None, **others: int | None):
+  """Raises ValueError for counts with which nothing can be sampled."""
+  if max_tokens < 1:
+    raise ValueError(f"max_tokens must be at least 1, got {max_tokens}.")
+  for name, value in {"slots": slots, **others}.items():
+    if value is not None and value < 1:
+      raise ValueError(f"{name} must be at least 1, got {value}.")
+  if group < 1 or rows % group:
+    raise ValueError(f"group must divide the {rows} rows, got {group}.")
+  if slots is not None and slots < group:
+    raise ValueError(f"slots must be at least the group of {group}, got {slots}.")
+
+
+def _fused(c: Any, control: Control | None) -> bool:
+  """Can one kernel multiply with the head and draw? It takes the whole vocabulary, and logits as
+  they are."""
+  if control is not None and control.shape is not None:
+    return False
+  return KERNELS[c.decoding].nvidia and triton_draw.refusal(c) is None and tensor_shards() == 1
+
+
+def _order(expected: jax.Array, group: int) -> jax.Array:
+  """[R / group]: the place of each group, those of the longest expected answers [R] first."""
+  return ranks(-expected.reshape(-1, group).max(axis=1)).astype(jnp.int32)
+
+
+def _slots(rows: int, slots: int, refill: int | None, group: int) -> tuple[int, int]:
+  """How many rows decode at once, and how many start together.
+
+  >>> _slots(100, 64, None, 4), _slots(20, 64, 3, 4)
+  ((64, 8), (20, 4))
+  """
+  size = min(slots, rows)
+  refill = min(refill or -(-size // 8), size)
+  return size, max(refill - refill % group, group)
 
 
 def pages_of(tokens: int, page: int) -> int:

@@ -58,77 +58,100 @@ def make_scorer(
   """
   if BALANCE in needs and not policy.config.experts:
     raise ValueError(f"needs={needs}: the policy has no experts to balance.")
-  fields = tuple(dict.fromkeys(("log_probs", *(name for name in needs if name != BALANCE))))
   platform = jax.default_backend() if mesh is None else mesh.devices.flat[0].platform
-  chunks = TILES.get(platform, {}) | chunks
-  vocab_size, columns, parts = policy.config.vocab_size, 1, 1
-  take_scores: Callable[..., TokenScores] = score_tokens
-  # Of the parameters, a function that gives what only a router reads, and the rows.
-  states_of: Callable[..., tuple] = lambda params, _, *rows: (policy.hidden(params, *rows), None)
-  if BALANCE in needs:
-    states_of = lambda params, routed, *rows: policy.hidden_and_balance(params, *rows, **routed())
-  local = lambda f: f
-  if mesh is not None and mesh.size > 1:
-    columns, parts = mesh.shape["tensor"], mesh.shape["sequence"]
-    batch_axes = BATCH[0] if pack is None else sequence.CUT[0]
-    take_scores = partial(score_tokens_sharded, mesh=mesh, batch_axes=batch_axes)
-    states_of = on_mesh(states_of, mesh)
-    # Packing permutes tokens inside a device's rows only. Left to itself, XLA would gather the rows
-    # of all devices for such an indexing.
-    local = partial(jax.shard_map, mesh=mesh, in_specs=BATCH, out_specs=BATCH, check_vma=False)
+  scorer = _Scorer(
+    policy,
+    fields=tuple(dict.fromkeys(("log_probs", *(name for name in needs if name != BALANCE)))),
+    balanced=BALANCE in needs,
+    mesh=mesh if mesh is not None and mesh.size > 1 else None,
+    batch_axes=BATCH[0] if pack is None else sequence.CUT[0],
+    options={"temperature": temperature, **TILES.get(platform, {}), **chunks},
+  )
+  padded = scorer.padded if pack is None else partial(scorer.packed, pack)
+  chosen: Score = scorer.rows if rows else padded
+  return scaled(chosen) if policy.config.dtype == "float16" else chosen
 
-  def score_hidden(params, hidden, balance, targets, kept):
-    scores = take_scores(
-      hidden,
-      jnp.pad(policy.head(params), ((0, 0), (0, -vocab_size % columns))),
-      targets,
-      kept,
-      vocab_size=vocab_size,
-      needs=fields,
-      temperature=temperature,
-      soft_cap=policy.config.logit_softcap,
-      **chunks,
-    )
-    if balance is None:
-      return scores
-    return dataclasses.replace(scores, balance=jnp.where(kept, balance, 0))
 
-  def score(params, rollouts):
+@dataclasses.dataclass(frozen=True)
+class _Scorer:
+  """The scorers of a policy: of padded rollouts, of packed ones, and of rows that are packed."""
+
+  policy: Any
+  fields: tuple[str, ...]  # of the scores
+  balanced: bool  # the load balance of experts is one of them
+  mesh: Mesh | None  # None: one device
+  batch_axes: Any  # of the mesh, over which rows are cut
+  options: dict[str, Any]  # of `score_tokens`
+
+  def padded(self, params, rollouts) -> TokenScores:
     def routed():
       used, mask = packing.used_lengths(rollouts.mask)[..., None], rollouts.mask
       index = jax.lax.broadcasted_iota(jnp.int32, mask.shape, mask.ndim - 1)
       return {"counted": index < used, "chosen": packing.replayed(rollouts)}
 
-    hidden, balance = states_of(params, routed, rollouts.tokens)
+    hidden, balance = self._states(params, routed, rollouts.tokens)
     after = jnp.roll(rollouts.mask, -1, axis=-1).at[..., -1].set(False)
-    scores = score_hidden(params, hidden, balance, jnp.roll(rollouts.tokens, -1, axis=-1), after)
+    scores = self._scores(params, hidden, balance, jnp.roll(rollouts.tokens, -1, axis=-1), after)
     return jax.tree.map(lambda x: jnp.roll(x, 1, axis=-1), scores)  # t scores tokens[t]
 
-  def score_rows(params, rows: Packed):
-    branches = rows.branches if shares_prompts(policy.config.attention) else None
-    routed = lambda: {"counted": rows.segments >= 0, "chosen": rows.chosen}
-    hidden, balance = states_of(
-      params, routed, rows.tokens, rows.positions, rows.segments, branches
-    )
-    if mesh is None or parts == 1:
-      pick = lambda x, before: x.reshape(-1, *x.shape[2:])[before[0]][None]
-      hidden, balance = (x if x is None else local(pick)(x, rows.before) for x in (hidden, balance))
-      return score_hidden(params, hidden, balance, rows.targets, rows.kept)
-    hidden, *shares = over_sequence(mesh, hidden, rows.before, rows.targets, rows.kept)
-    if balance is not None:
-      balance = over_sequence(mesh, balance, rows.before)[0]
-    scores = score_hidden(params, hidden, balance, *shares)
-    return jax.tree.map(lambda x: x.reshape(rows.targets.shape), scores)
-
-  def score_packed(width: int, params, rollouts, *, sizes: Sizes):
-    packed: Packed = local(partial(packing.pack, sizes=sizes, width=width))(
+  def packed(self, width: int, params, rollouts, *, sizes: Sizes) -> TokenScores:
+    rows: Packed = self._local(partial(packing.pack, sizes=sizes, width=width))(
       rollouts.tokens, rollouts.mask, rollouts.signals[packing.PLACE], packing.replayed(rollouts)
     )
-    back = lambda x: local(packing.unpack)(x, rollouts.mask, packed.fits)
-    return jax.tree.map(back, score_rows(params, packed))
+    back = lambda x: self._local(packing.unpack)(x, rollouts.mask, rows.fits)
+    return jax.tree.map(back, self.rows(params, rows))
 
-  chosen: Score = score_rows if rows else score if pack is None else partial(score_packed, pack)
-  return scaled(chosen) if policy.config.dtype == "float16" else chosen
+  def rows(self, params, rows: Packed) -> TokenScores:
+    branches = rows.branches if shares_prompts(self.policy.config.attention) else None
+    routed = lambda: {"counted": rows.segments >= 0, "chosen": rows.chosen}
+    hidden, balance = self._states(
+      params, routed, rows.tokens, rows.positions, rows.segments, branches
+    )
+    if self.mesh is None or self.mesh.shape[sequence.AXIS] == 1:
+      pick = lambda x, before: x.reshape(-1, *x.shape[2:])[before[0]][None]
+      picked = lambda x: x if x is None else self._local(pick)(x, rows.before)
+      return self._scores(params, picked(hidden), picked(balance), rows.targets, rows.kept)
+    hidden, *shares = over_sequence(self.mesh, hidden, rows.before, rows.targets, rows.kept)
+    if balance is not None:
+      balance = over_sequence(self.mesh, balance, rows.before)[0]
+    scores = self._scores(params, hidden, balance, *shares)
+    return jax.tree.map(lambda x: x.reshape(rows.targets.shape), scores)
+
+  def _states(self, params, routed: Callable[[], dict[str, Any]], *rows):
+    """The states and balance of the tokens of rows; `routed` gives what only a router reads."""
+
+    def states(params, *rows):
+      if self.balanced:
+        return self.policy.hidden_and_balance(params, *rows, **routed())
+      return self.policy.hidden(params, *rows), None
+
+    return (states if self.mesh is None else on_mesh(states, self.mesh))(params, *rows)
+
+  def _scores(self, params, hidden, balance, targets, kept) -> TokenScores:
+    c, columns, score = self.policy.config, 1, score_tokens
+    if self.mesh is not None:
+      columns = self.mesh.shape["tensor"]
+      score = partial(score_tokens_sharded, mesh=self.mesh, batch_axes=self.batch_axes)
+    scores = score(
+      hidden,
+      jnp.pad(self.policy.head(params), ((0, 0), (0, -c.vocab_size % columns))),
+      targets,
+      kept,
+      vocab_size=c.vocab_size,
+      needs=self.fields,
+      soft_cap=c.logit_softcap,
+      **self.options,
+    )
+    if balance is None:
+      return scores
+    return dataclasses.replace(scores, balance=jnp.where(kept, balance, 0))
+
+  def _local(self, f: Callable) -> Callable:
+    """`f` of each device's own rows, among which packing permutes tokens. Left to itself, XLA would
+    gather the rows of all devices for such an indexing."""
+    if self.mesh is None:
+      return f
+    return jax.shard_map(f, mesh=self.mesh, in_specs=BATCH, out_specs=BATCH, check_vma=False)
 
 
 def over_sequence(mesh: Mesh, hidden, before, *per_token):

@@ -9,35 +9,23 @@ four columns (`lcrl.training.iterative.refine`).
 from __future__ import annotations
 
 import dataclasses
-import operator
 from collections.abc import Callable
-from functools import partial
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
-from lcrl import budgets, data, rewards
+from lcrl import budgets, rewards
 from lcrl.data import pair_builders
 from lcrl.data.pair_builders import Samples, preferences_of
 from lcrl.data.sources import Encoded
-from lcrl.mesh import local_rows, replicate, replicated, to_global
-from lcrl.preferences import group_preferences
+from lcrl.mesh import replicate
 from lcrl.registry import build, resolve
-from lcrl.rollouts.worker import RolloutWorker
-from lcrl.tasks.task import Prompt, Task
-from lcrl.training.iterative import reference_policy
-from lcrl.training.iterative.refine import Refinement, columns, in_columns, side_by_side
+from lcrl.training.iterative.refine import in_columns
 from lcrl.training.iterative.settings import Settings
-from lcrl.training.iterative.teacher import Teacher
-from lcrl.training.keys import step_key
 from lcrl.training.pairs.learner import PairLearner
-from lcrl.training.reward_model.learned import PREFERENCE, providers
-from lcrl.training.rl.budgets import ask_budget
-from lcrl.training.rl.collect import pad_rows
-from lcrl.training.rl.pipeline import RolloutPipeline
-from lcrl.types import PyTree, Stage, TrainState
+from lcrl.training.reward_model.learned import PREFERENCE
+from lcrl.types import PyTree, Stage
 
 COMPARED = {"ref": "ref_log_probs", "previous": "previous_log_probs"}  # a loss's need -> signal
 Pairing = Callable[[Samples], list[tuple[int, int]]]
@@ -111,111 +99,6 @@ def prefers(scoring: Stages) -> bool:
   return PREFERENCE in scoring.reward.needs
 
 
-def reference_policies(
-  s: Settings, model: PairLearner
-) -> dict[str, reference_policy.ReferencePolicy]:
-  """Signal of the log-probs that the loss compares with -> the policy that gives them."""
-  policies = {}
-  if "ref" in model.stage.needs:
-    reference = build(reference_policy, s.built["reference"], field="reference")
-    policies[COMPARED["ref"]] = reference(model)
-  if "previous" in model.stage.needs:
-    policies[COMPARED["previous"]] = reference_policy.latest()(model)
-  return policies
-
-
-def make_round(s: Settings, model: PairLearner, task: Task, worker: RolloutWorker, base: PyTree):
-  """state -> the pool of the round that starts there, sampled `train.prompts` prompts at a time."""
-  scoring = stages(s)
-  needs = [name for stage in scoring for name in stage.needs]
-  learned = providers(s.built.get("learned", {}), model, worker.tokenizer, needs)
-  pipeline = RolloutPipeline(worker, providers=learned)
-  pipeline.check(scoring)  # type: ignore[arg-type]
-  teacher = Teacher(s.built["teacher"], worker) if "teacher" in s.built else None
-  refinement = Refinement(s.refine.instruction, worker) if s.refine else None
-  stream = data.prompts(task, seed=s.seed)
-  size = s.train.prompts
-  starts = range(0, s.round.prompts, size)
-  cut = jax.jit(partial(_part, size=size))
-  join = jax.jit(lambda parts: jax.tree.map(lambda *x: jnp.concatenate(x), *parts))
-  log_probs_of = lambda params, rows: join(
-    [model.score(params, cut(rows, i)).log_probs for i in starts]
-  )
-  reward, compared = jax.jit(scoring.reward.apply), reference_policies(s, model)
-  gather = jax.jit(lambda x: x, out_shardings=replicated(model.mesh))
-  chances = jax.jit(lambda r: group_preferences(r.signals[PREFERENCE]).astype(jnp.float32))
-
-  def roll_out(
-    params: PyTree, prompts: list[Prompt], index: np.ndarray, budget: Any, key: jax.Array
-  ):
-    parts = []
-    for i in starts:
-      part = slice(i, i + size)
-      caps = jax.tree.map(operator.itemgetter(part), budget)
-      local = worker.render(prompts[part], index[part], caps)
-      rollouts, _ = pipeline.result(worker.start(params, local, key))
-      parts.append(pad_rows(pipeline.add_signals(params, rollouts), s.window))
-    return join(parts)
-
-  def refined(params: PyTree, first: Any, prompts, index, budget, key):
-    """Both turns as one group of rollouts, and their tokens, masks and `refines` by column."""
-    assert refinement is not None
-    first = on_host(gather(first))
-
-    def sample(asked: list[Prompt], g: int):
-      own = jax.tree.map(lambda x: np.asarray(x)[:, g : g + 1], budget)
-      return on_host(gather(roll_out(params, asked, index, own, jax.random.fold_in(key, g + 1))))
-
-    turns = refinement.sampled(first, prompts, sample)
-    direct = refinement.direct(first, turns)
-    local = local_rows(model.mesh, size)
-    part = lambda i: jax.tree.map(lambda x: x[i : i + size][local], direct)
-    scored = join([pipeline.add_signals(params, to_global(model.mesh, part(i))) for i in starts])
-    both = replicate(model.mesh, side_by_side(first, on_host(gather(scored))))
-    return both, columns(first, direct, turns)
-
-  def begin(state: TrainState) -> Pool:
-    step, position = int(state.step), int(state.position)
-    key, states = step_key(s.seed, step), state.pending.states
-    index = np.arange(position, position + s.round.prompts, dtype=np.int32)
-    prompts = [stream[i] for i in index.tolist()]
-    options = {"step": step, "key": key, "group_size": s.round.group_size}
-    budget = ask_budget(scoring, states, prompts, **options)  # type: ignore[arg-type]
-    params = model.merge(base, state.params)
-    rollouts = roll_out(params, prompts, index, budget, key)
-    if refinement is not None:
-      rollouts, rows_of_turns = refined(params, rollouts, prompts, index, budget, key)
-    values, reward_state = reward(states.reward, rollouts)
-    learn = scoring.budget.learn
-    _, budget_state = scoring.budget.apply(
-      learn(states.budget, rollouts) if learn else states.budget,
-      rollouts.prompt_ids,
-      **options | {"step": jnp.int32(step)},
-    )
-    pool = gather(
-      Pool(
-        tokens=rollouts.tokens,
-        mask=rollouts.written,  # a pair is of whole answers, with what a control forced
-        correct=rollouts.correct,
-        rewards=values.astype(jnp.float32),
-        teacher=jnp.zeros(values.shape, bool),
-        prompt_ids=rollouts.prompt_ids,
-        signals={},
-        states=Stages(budget_state, reward_state),
-        preferences=chances(rollouts) if prefers(scoring) else None,
-      )
-    )
-    if refinement is not None:
-      pool = replicate(model.mesh, with_columns(on_host(pool), *rows_of_turns))
-    if teacher is not None:
-      pool = replicate(model.mesh, teacher.joined(on_host(pool), prompts))
-    rows = dataclasses.replace(pool, states=Stages((), ()))
-    signals = {name: log_probs_of(policy_of(params), rows) for name, policy_of in compared.items()}
-    return dataclasses.replace(pool, signals=gather(signals))
-
-  return begin
-
-
 def pairing(s: Settings) -> Pairing:
   """The function that chooses the pairs of a prompt."""
   return resolve(pair_builders, s.built["pairing"], field="pairing")
@@ -273,11 +156,6 @@ def with_columns(pool: Pool, tokens: np.ndarray, mask: np.ndarray, refines: np.n
 def on_host(tree: PyTree) -> PyTree:
   """A pool, or rollouts, as numpy arrays."""
   return jax.tree.map(np.asarray, tree)
-
-
-def _part(tree: PyTree, start: jax.Array, *, size: int) -> PyTree:
-  """`size` entries of the first axis of every leaf, from `start` on."""
-  return jax.tree.map(lambda x: jax.lax.dynamic_slice_in_dim(x, start, size), tree)
 
 
 def _span(mask: np.ndarray) -> slice:

@@ -23,6 +23,7 @@ from lcrl.training.clock import Clock, told
 from lcrl.training.evaluator import make_evaluator
 from lcrl.training.iterative import pool as pools
 from lcrl.training.iterative.pool import Pool
+from lcrl.training.iterative.rounds import Round
 from lcrl.training.iterative.settings import COLUMNS, Settings
 from lcrl.training.memory import check_rows
 from lcrl.training.metrics import drop_after, json_line, known, values
@@ -76,7 +77,7 @@ def begin(settings: Settings, out: Workdir) -> Iterator[Run]:
   with contextlib.ExitStack() as stack:
     task, worker = stack.enter_context(rollout_worker(model, tokenizer, s.built["task"], "task"))
     evaluate = make_evaluator(model, tokenizer, worker, say=out.note)
-    start_round = pools.make_round(s, model, task, worker, base)
+    start_round = Round(s, model, task, worker, base)
     yield Run(
       steps=s.train.steps,
       checkpoint=s.checkpoint,

@@ -34,7 +34,7 @@ from lcrl.registry import build
 from lcrl.training import automatic, balance, optimizers
 from lcrl.training.automatic import rows_at_once
 from lcrl.training.checkpoint import AsSaved
-from lcrl.training.layout import abstract, first_state, lay_out
+from lcrl.training.layout import Layout, abstract, first_state, lay_out
 from lcrl.training.memory import check_rows, check_state
 from lcrl.training.packed import PackedScore, PackedUpdate
 from lcrl.training.piece_scorer import PieceScorer
@@ -113,42 +113,22 @@ def build_learner(settings: Settings, *, devices=None) -> Learner:
     length=s.train.max_prompt_tokens + s.train.max_tokens,
     needs=recipe.loss.needs,
   )
-  pack: int | None = chosen["train.pack"]
-  optimizer = optimizers.from_config(s.built["optimizer"])
-  fields = tuple(name for name in recipe.loss.needs if name in SCORE_FIELDS)
-  fields += balance.fields(policy, s.train.balance)
   if s.sampling.replay and not policy.config.experts:
     raise ValueError("sampling.replay replays experts, of which the policy has none.")
-  replays = (balance.BALANCE,) if s.sampling.replay else ()  # the pass that takes given experts
+  fields = tuple(name for name in recipe.loss.needs if name in SCORE_FIELDS)
+  fields += balance.fields(policy, s.train.balance)
+  score = _make_score(s, policy, mesh, needs=fields, keep=not s.train.head_remat)
+  optimizer = optimizers.from_config(s.built["optimizer"])
   recipe = recipe._replace(loss=balance.balanced(recipe.loss, s.train.balance))
   signals = recipes.signals(recipe)
   measured = tuple(name for name in SCORE_FIELDS if name in signals)
-  score = _make_score(s, policy, mesh, pack, needs=fields, keep=not s.train.head_remat)
-
-  def start(params) -> TrainState:
-    passed = jnp.zeros((s.train.window, 2), jnp.int32) if s.train.window else None
-    return first_state(params, optimizer, recipes.init(recipe), counted="prompts", passed=passed)
-
+  replays = (balance.BALANCE,) if s.sampling.replay else ()  # the pass that takes given experts
+  start = partial(_first_state, s, recipe, optimizer)
   part = trainable(source, s.lora)
   state = lay_out(mesh, optimizer, start, part.init, part.axes)
   base, frozen = _frozen(s, source, mesh)
   if devices is None:
     check_state(mesh, (frozen, state.abstract))
-  whole, rows = replicated(mesh), batch_sharding(mesh)
-
-  def pending_sharding(shape: tuple[int, ...]) -> jax.sharding.Sharding:
-    return rows if shape and shape[0] % batch_shards(mesh) == 0 else whole
-
-  pending = AsSaved(pending_sharding) if s.train.steps_ahead else None
-
-  def initial() -> TrainState:
-    key = jax.random.key(s.seed)
-    if s.lora is None:
-      params = source.params(key, state.params)
-    else:
-      params = jax.jit(part.init, out_shardings=state.params)(key)
-    return jax.jit(start, out_shardings=state.shardings)(params)
-
   step = partial(
     update,
     recipe=recipe,
@@ -158,24 +138,9 @@ def build_learner(settings: Settings, *, devices=None) -> Learner:
     updates=s.train.updates,
     unstack_for_grad=policy.unstack_for_grad if s.lora is None else lambda adapters: adapters,
   )
-  # Donation lets the new state take the memory of the old one: a second copy of parameters and
-  # moments would not fit. The caller must copy all that it still needs of the old state.
-  compiled = partial(
-    jax.jit,
-    out_shardings=(state.shardings, whole),
-    static_argnames="sizes",
-    compiler_options=compiler.options(mesh) or None,
-  )
-  update_: Callable[..., Any]
-  if s.lora is None:
-    update_ = compiled(partial(step, score=score), donate_argnums=0)
-  else:
-    update_ = OnBase(compiled(partial(learn, part, score, step), donate_argnums=1), base, frozen)
-  ready: Callable[[Batch], Any] = lambda batch: batch
-  if pack is not None:
-    cut = _cut(s, mesh, pack) | {"parts": s.train.updates}
-    update_ = PackedUpdate(update_, mesh, policy, cut)
-    ready = update_.ready
+  step = partial(step, score=score) if s.lora is None else partial(learn, part, score, step)
+  update_, ready = _compiled(s, mesh, policy, step, state, base, frozen)
+  whole, rows = replicated(mesh), batch_sharding(mesh)
   return Learner(
     settings=s,
     mesh=mesh,
@@ -183,11 +148,11 @@ def build_learner(settings: Settings, *, devices=None) -> Learner:
     recipe=recipe,
     optimizer=optimizer,
     shardings=state.shardings,
-    abstract=dataclasses.replace(state.abstract, pending=pending),
+    abstract=dataclasses.replace(state.abstract, pending=_pending(s, mesh)),
     part=part,
     base=base,
     frozen=frozen,
-    initial=initial,
+    initial=partial(_initial, s, source, part, state, start),
     shape=jax.jit(partial(shape, recipe, weigh=weigh), out_shardings=(rows, whole)),
     ready=ready,
     update=update_,
@@ -198,18 +163,66 @@ def build_learner(settings: Settings, *, devices=None) -> Learner:
   )
 
 
+def _first_state(s: Settings, recipe: Recipe[Stage], optimizer, params: PyTree) -> TrainState:
+  """The state of a run that begins with these trained parameters."""
+  passed = jnp.zeros((s.train.window, 2), jnp.int32) if s.train.window else None
+  return first_state(params, optimizer, recipes.init(recipe), counted="prompts", passed=passed)
+
+
+def _initial(s: Settings, source: Source, part: Trainable, state: Layout, start) -> TrainState:
+  """The state before the first step, on its devices."""
+  key = jax.random.key(s.seed)
+  if s.lora is None:
+    params = source.params(key, state.params)
+  else:
+    params = jax.jit(part.init, out_shardings=state.params)(key)
+  return jax.jit(start, out_shardings=state.shardings)(params)
+
+
+def _pending(s: Settings, mesh: Mesh) -> AsSaved | None:
+  """Where a checkpoint's batch that is sampled, but not trained on, goes."""
+
+  def sharding(shape: tuple[int, ...]) -> jax.sharding.Sharding:
+    cut = shape and shape[0] % batch_shards(mesh) == 0
+    return batch_sharding(mesh) if cut else replicated(mesh)
+
+  return AsSaved(sharding) if s.train.steps_ahead else None
+
+
+def _compiled(
+  s: Settings, mesh: Mesh, policy: Policy, step, state: Layout, base, frozen
+) -> tuple[Callable[..., Any], Callable[[Batch], Any]]:
+  """The fields `update` and `ready` of a `Learner`, of a step that is not compiled yet."""
+  # Donation lets the new state take the memory of the old one: a second copy of parameters and
+  # moments would not fit. The caller must copy all that it still needs of the old state.
+  compiled = partial(
+    jax.jit,
+    out_shardings=(state.shardings, replicated(mesh)),
+    static_argnames="sizes",
+    compiler_options=compiler.options(mesh) or None,
+  )
+  update_: Callable[..., Any]
+  if s.lora is None:
+    update_ = compiled(step, donate_argnums=0)
+  else:
+    update_ = OnBase(compiled(step, donate_argnums=1), base, frozen)
+  if s.train.pack is None:
+    return update_, lambda batch: batch
+  packed = PackedUpdate(update_, mesh, policy, _cut(s, mesh) | {"parts": s.train.updates})
+  return packed, packed.ready
+
+
 def make_measure(
   s: Settings, policy: Policy, mesh: Mesh, *, needs: tuple[str, ...] = ()
 ) -> Callable[..., Any]:
   """params, rollouts -> TokenScores of the whole batch, without a gradient. `s`: without "auto"."""
-  pack: Any = s.train.pack
-  score = _make_score(s, policy, mesh, pack, needs=needs)
+  score = _make_score(s, policy, mesh, needs=needs)
   measure = jax.jit(
     partial(score_all, score, pieces=s.train.micro_batches),
     out_shardings=batch_sharding(mesh),
     static_argnames="sizes",
   )
-  return measure if pack is None else PackedScore(measure, mesh, policy, _cut(s, mesh, pack))
+  return measure if s.train.pack is None else PackedScore(measure, mesh, policy, _cut(s, mesh))
 
 
 def other_policy(s: Settings, policy: Policy, mesh: Mesh) -> Policy:
@@ -218,8 +231,10 @@ def other_policy(s: Settings, policy: Policy, mesh: Mesh) -> Policy:
   return automatic.resolve(policy, s, mesh, rows=_rows_at_once(s, mesh), length=length)[0]
 
 
-def _cut(s: Settings, mesh: Mesh, pack: int) -> dict[str, int]:
+def _cut(s: Settings, mesh: Mesh) -> dict[str, int]:
   """How a batch is cut into packed rows: the arguments of `arrange` or of `deal`."""
+  pack = _pack(s)
+  assert pack is not None
   cut = {"width": pack, "shards": batch_shards(mesh)}
   if s.train.micro_tokens is None:
     return cut | {"pieces": s.train.micro_batches}
@@ -234,8 +249,15 @@ def _rows_at_once(s: Settings, mesh: Mesh) -> int:
   return rows_at_once(mesh, s.train.prompts * s.train.group_size, pieces)
 
 
-def _make_score(s: Settings, policy: Policy, mesh: Mesh, pack: int | None, **options: Any) -> Score:
+def _pack(s: Settings) -> int | None:
+  """The width of packed rows, in settings without "auto"."""
+  assert s.train.pack != automatic.AUTO
+  return s.train.pack
+
+
+def _make_score(s: Settings, policy: Policy, mesh: Mesh, **options: Any) -> Score:
   """The scorer of padded rows, of packed ones, or of pieces of train.micro_tokens."""
+  pack = _pack(s)
   options |= {"temperature": s.sampling.temperature, "mesh": mesh}
   if s.train.micro_tokens is None:
     return make_scorer(policy, pack=pack, **options)
