@@ -1,7 +1,8 @@
-"""K3's effort training: an answer that exceeds its effort's share of the start's length pays -1.
+"""K3's effort training: an answer that exceeds its effort's share of a first length pays -1.
 
-Source  arXiv:2607.24653, section 4.1.2, as summarised. Stand-in: the shares and their steps, and
-        one policy for all efforts, where the paper trains an expert for each and merges them
+Source  arXiv:2607.24653, section 4.1.2, as summarised. Stand-in: the shares and their steps; one
+        policy for all efforts, where the paper trains an expert for each and merges them; and the
+        length of a prompt's first answers in the run, whatever their effort, for the start's
 Tier    B
 Data    questions with answers as JSON lines, such as DeepScaleR's, in data/deepscaler.jsonl;
         evaluated on data/math500.jsonl
@@ -19,7 +20,7 @@ from configs.smoke import shrink
 from lcrl.commands.modes import is_smoke
 
 ASK = (" Effort: low.", " Effort: high.", " Effort: max.")
-ROWS = 40_320  # of DeepScaleR
+ROWS = 40_315  # of DeepScaleR
 
 
 def get_config(mode: str = "full") -> config_dict.ConfigDict:

@@ -32,6 +32,8 @@ UNNAMED = 0.2  # a function in a larger share of the configs says nothing about 
 TELLS_LITTLE = {f"losses.{name}" for name in weights.__all__}  # if a method has other functions
 TESTBED = ROOT / "experiments" / "studies" / "testbed"
 TESTBED_NAMES = {"dler_da": "da_dler"}  # names of the study that differ from the config's
+# Config -> its dial in the study, which is judged over efforts.
+DIALS = {"e1_effort": "dial_mean", "inkling_effort": "dial_price", "nemotron_effort": "dial_ratio"}
 HEAD = """# Methods
 
 `python -m experiments.methods` writes this page from the code.
@@ -162,7 +164,8 @@ def on_testbed() -> dict[str, str]:
       f"{100 * report.mean(seeds, 'accuracy'):.1f} % at {report.mean(seeds, 'tokens'):.1f}"
       for seeds in rows
     )
-  return found
+  about = "[over efforts, as `{}`](experiments/studies/testbed/README.md)"
+  return found | {key: about.format(dial) for key, dial in DIALS.items()}
 
 
 def page() -> str:

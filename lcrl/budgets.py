@@ -177,7 +177,7 @@ def effort(
     raise ValueError(f"budget.efforts must be positive, got {tuple(efforts)}.")
   if len(shares) != len(efforts) or not min(shares) >= 0 or not 0 < sum(shares) < math.inf:
     raise ValueError(
-      f"budget.shares must be {len(efforts)} numbers of at least 0, got {tuple(shares)}."
+      f"budget.shares must be {len(efforts)} numbers of at least 0, not all 0, got {tuple(shares)}."
     )
   targets = jnp.asarray([max(1, round(e * tokens)) for e in efforts], jnp.int32)
 
@@ -239,6 +239,7 @@ def right_median(*, rows: int, fallback: int, shown_from: int, cap: int | None =
     rows=rows,
     numbers=partial(known_rows, "right_median"),
     learn=learn,
+    levels=3,
   )
 
 

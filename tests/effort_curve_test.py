@@ -1,11 +1,13 @@
 """The curve of accuracy against tokens over efforts: its measures, flags, report and bad input."""
 
 import json
+import shutil
 import types
 
 import numpy as np
 import pytest
 
+from lcrl import recipes
 from lcrl.commands import evaluate as command
 from lcrl.commands.front import comparable_front, single_methods
 from lcrl.data import tokenizers
@@ -19,6 +21,7 @@ from lcrl.evaluation.effort_curve import (
 )
 from lcrl.evaluation.obedience import asked_efforts
 from lcrl.training import build, evaluator, loop
+from lcrl.training.rl.budgets import check_levels
 from lcrl.training.rl.settings import read
 from tests.helpers.evaluate_flags import flags
 from tests.helpers.rl_runs import changed
@@ -37,11 +40,11 @@ def point(tokens, accuracy, **more):
 
 def test_measures_by_hand():
   # 10, 30, 20 tokens: two pairs of three rise. 30 / 10 = 3. Of 20, 20 and 40 tokens asked: a half,
-  # one and a half, a half. Accuracy .2, .6, .6 rises in two pairs and ties in one: 2.5 / 3.
+  # one and a half, a half. Accuracy .2, .6, .6 rises in two pairs and ties in one: 2 / 3.
   asked = [point(10, 0.2, target=20), point(30, 0.6, target=20), point(20, 0.6, target=40)]
   found = effort_measures(asked)
   assert found["monotonicity"] == pytest.approx(2 / 3)
-  assert found["accuracy_monotonicity"] == pytest.approx(2.5 / 3)
+  assert found["accuracy_monotonicity"] == pytest.approx(2 / 3)
   assert found["range"] == 3
   assert found["calibration"] == [0.5, 1.5, 0.5]
   silent = effort_measures([point(0, None, target=20)])
@@ -52,7 +55,7 @@ def test_measures_by_hand():
     "calibration": [0.0],
   }
   assert monotonicity([3, 2, 1]) == 0
-  assert monotonicity([1, 1]) == 0.5
+  assert monotonicity([1, 1]) == 0
 
 
 def test_a_mixture_beats_what_lies_below_its_line():
@@ -135,6 +138,28 @@ def test_levels_without_a_template_are_refused(fields, message):
     asked(**{"eval__efforts": (0.25, 1.0), **fields})
 
 
+def test_training_needs_a_template_for_each_level_and_warns_of_equal_ones(caplog):
+  def check(**fields):
+    given = config(**fields)
+    settings = read(given)
+    task = build.build_task(settings, tokenizers.sums(), given["task"], "task")
+    check_levels(task, recipes.from_config(settings.slots)[0].budget)
+    return [record.getMessage() for record in caplog.records]
+
+  two = r"task\.render: The budget's level is 2; there are 2 templates\. The budget has 3 levels"
+  with pytest.raises(ValueError, match=two):
+    check(task__render=dict(SHOWN, templates=("+", "=")))
+  with pytest.raises(
+    ValueError, match=r"templates must be a text, or a text for each level, got \("
+  ):
+    check(task__render=dict(SHOWN, templates=()))
+  assert check() == []
+  assert check(task__render=dict(SHOWN, templates="{target}?")) == []
+  said = check(task__render=dict(SHOWN, templates="?"))
+  alike = "task.render shows levels 0 and {} of the budget alike: no policy can tell them apart."
+  assert said == [alike.format(1), alike.format(2)]
+
+
 def test_an_effort_is_a_level_or_a_target():
   assert asked(eval__efforts=(0.25, 1.0)) == [(4, 0, "effort 0.25"), (16, 2, "effort 1")]
   between = dict(fn="suffix", templates="{target}?")
@@ -164,14 +189,24 @@ def test_a_run_and_the_command_draw_the_curve(tmp_path, monkeypatch, capsys):
   given = {"prompts": None, "samples": None, "out": str(out), "efforts": ["0.25", "1"]}
   with pytest.raises(ValueError, match="--efforts= names none"):
     command.read_flags(flags(workdir=str(run), **{**given, "efforts": [""]}))
-  monkeypatch.setattr(command, "FLAGS", flags(workdir=str(run), front=[str(run)], **given))
+  with pytest.raises(ValueError, match="front: length_penalty was asked for 3 budgets"):
+    single_methods([str(run)])
+  single = tmp_path / "single"
+  shutil.copytree(run, single, ignore=shutil.ignore_patterns("checkpoints"))
+  alone = json.loads((single / "summary.json").read_text())
+  del alone["evaluation"]["asked"]
+  (single / "summary.json").write_text(json.dumps(alone))
+  none = {**given, "efforts": None, "levels": ["0", "1"]}
+  monkeypatch.setattr(command, "FLAGS", flags(workdir=str(run), front=[str(single)], **none))
+  with pytest.raises(ValueError, match="compared with a curve: name its --efforts"):
+    command.main(None)
+  monkeypatch.setattr(command, "FLAGS", flags(workdir=str(run), front=[str(single)], **given))
   command.main(None)
-  assert "| spent / asked |" in capsys.readouterr().out
+  assert "| tokens / target |" in capsys.readouterr().out
   found = json.loads((out / "evaluation.json").read_text())
   assert [one["label"] for one in found["asked"]] == ["effort 0.25", "effort 1"]
   assert found["curve"] == effort_measures(found["asked"])
-  single = found["front"]["length_penalty"]
-  assert single["tokens"] == summary["tokens"]
+  assert found["front"]["length_penalty"]["tokens"] == summary["tokens"]
   text = (out / "evaluation.md").read_text()
   assert "| run | 0.25 |" in text
   assert f"| length_penalty | {summary['tokens']:.1f} |" in text
@@ -179,7 +214,7 @@ def test_a_run_and_the_command_draw_the_curve(tmp_path, monkeypatch, capsys):
   assert "(evaluation_efforts.png)" in text
   assert (run / "efforts.png").read_bytes() == picture
 
-  front = single_methods([str(run)])
+  front = single_methods([str(single)])
   for wrong, message in (
     ({"curve": None}, r"name its --efforts"),
     ({"temperature": 0.5}, r"with another temperature than the curve: 1\.0, not 0\.5"),
@@ -194,7 +229,7 @@ def test_a_run_and_the_command_draw_the_curve(tmp_path, monkeypatch, capsys):
     with pytest.raises(ValueError, match=message):
       comparable_front(front, other)
   colder = {**given, "temperature": 0.5, "out": str(tmp_path / "colder")}
-  monkeypatch.setattr(command, "FLAGS", flags(workdir=str(run), front=[str(run)], **colder))
+  monkeypatch.setattr(command, "FLAGS", flags(workdir=str(run), front=[str(single)], **colder))
   with pytest.raises(ValueError, match=r"The evaluation is written, without a front\."):
     command.main(None)
   assert "front" not in json.loads((tmp_path / "colder" / "evaluation.json").read_text())

@@ -34,13 +34,13 @@ VOCABULARY = choices.Vocabulary(tokenizers.sums(), 20)
 
 
 def completed(texts, before, piece):
-  """The text that ends last inside the piece behind `before`: 1, 2, ..., or 0."""
+  """The text that ends last inside the piece behind `before`, the longest: 1, 2, ..., or 0."""
   whole, ends = before + piece, []
   for k, text in enumerate(texts, 1):
     last = whole.rfind(text)
     if last >= 0 and last + len(text) > len(before):
-      ends.append((last + len(text), k))
-  return max(ends, default=(0, 0))[1]
+      ends.append((last + len(text), len(text), k))
+  return max(ends, default=(0, 0, 0))[-1]
 
 
 def test_texts_are_found_wherever_tokens_have_their_borders():
@@ -53,6 +53,12 @@ def test_texts_are_found_wherever_tokens_have_their_borders():
       assert int(found) == completed(texts, before, PIECES[token])
       before += PIECES[token]
   assert automaton([b"ab", b"abq"], PIECES).reachable == {1}
+  # A text that ends with another is told from it, in whatever order they are.
+  pieces = [b"x", b"a", b"b"]
+  for texts in ([b"xa", b"a"], [b"a", b"xa"]):
+    table = automaton(texts, pieces)
+    assert table.reachable == {1, 2}
+    assert [texts[table.read(tokens) - 1] for tokens in ([0, 1], [2, 1])] == [b"xa", b"a"]
 
 
 def test_bytes_of_tokens_are_their_text(tmp_path):

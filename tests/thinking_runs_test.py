@@ -178,6 +178,7 @@ def test_what_reads_truncation_needs_a_sampler_that_tells_it(run):
       r"sampling\.control needs responses of 17 tokens, .* train\.max_tokens=16 allows less",
     ),
     ({"stop_texts": ("",)}, r"sampling\.stop_texts must be up to 100 texts, none empty"),
+    ({"stop_texts": ("7", "7")}, r"sampling\.stop_texts has '7' more than once"),
     ({"stop_texts": ("7", "seven")}, r"stop_texts='seven': no tokens of the policy write"),
     ({"stop_tokens": ("##",)}, r"sampling\.stop_tokens='##' has to be one token"),
     ({"stop_texts": "7"}, r"sampling\.stop_texts must be a list of text"),

@@ -300,6 +300,8 @@ def main(_) -> None:
     publish(out)
     return
   front = {} if FLAGS.front is None else single_methods(FLAGS.front)
+  if front and not {**(settings.eval_task or {}), **request.asked}.get("efforts"):
+    raise ValueError("--front is compared with a curve: name its --efforts.")
   with kept(answers_file(out)) as keep:
     record = evaluate(settings, request, keep=keep)
   apart: ValueError | None = None

@@ -17,12 +17,17 @@ def single_methods(folders: Sequence[str]) -> dict[str, Result]:
   """Name -> result, seeds averaged, of runs and evaluations in the folders.
 
   Raises:
-    ValueError: a folder is missing, or holds no result.
+    ValueError: a folder is missing, or holds no result, or one over several budgets.
   """
   results, skipped = find(folders)
   if skipped:
     raise ValueError(f"front: {' '.join(skipped)}")
-  return named(averaged(results))
+  found = named(averaged(results))
+  for name, one in found.items():
+    budgets = len((one.summary.get("evaluation") or {}).get("asked") or ())
+    if budgets > 1:
+      raise ValueError(f"front: {name} was asked for {budgets} budgets, and has no single point.")
+  return found
 
 
 def comparable_front(front: Mapping[str, Result], record: Mapping[str, Any]) -> dict[str, Any]:

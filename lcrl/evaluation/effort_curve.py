@@ -20,7 +20,7 @@ Point = Mapping[str, Any]
 
 
 def monotonicity(values: Sequence[float]) -> float | None:
-  """The share of pairs whose later value is the larger one, a tie half; None without pairs.
+  """The share of pairs whose later value is the larger one; None without pairs.
 
   >>> monotonicity([10, 30, 20, 40])
   0.8333333333333334
@@ -28,7 +28,7 @@ def monotonicity(values: Sequence[float]) -> float | None:
   pairs = list(itertools.combinations(values, 2))
   if not pairs:
     return None
-  return sum((b > a) + 0.5 * (b == a) for a, b in pairs) / len(pairs)
+  return sum(b > a for a, b in pairs) / len(pairs)
 
 
 def effort_measures(points: Sequence[Point]) -> dict[str, Any]:
@@ -37,14 +37,14 @@ def effort_measures(points: Sequence[Point]) -> dict[str, Any]:
     monotonicity = share of pairs of efforts that spend more at the higher one
     accuracy_monotonicity = the same of accuracy; None if nothing was verified
     range = longest / shortest mean length
-    calibration = tokens spent / tokens asked at each effort, 1 where it does as it is told
+    calibration = tokens spent / the budget's target at each effort, 1 where it does as it is told
 
   Args:
-    points: of the efforts, in ascending order, with `target`, the tokens asked.
+    points: of the efforts, in ascending order, with `target`, effort times `budget.tokens`.
 
   >>> point = lambda tokens, target: dict(tokens=tokens, accuracy=0.9, target=target)
   >>> effort_measures([point(10.0, 10), point(40.0, 20)])
-  {'monotonicity': 1.0, 'accuracy_monotonicity': 0.5, 'range': 4.0, 'calibration': [1.0, 2.0]}
+  {'monotonicity': 1.0, 'accuracy_monotonicity': 0.0, 'range': 4.0, 'calibration': [1.0, 2.0]}
   """
   tokens = [float(point["tokens"]) for point in points]
   right = [point["accuracy"] for point in points]

@@ -55,7 +55,7 @@ def _judged(run: Mapping[str, Any]) -> bool:
 
 def efforts_table(runs: Runs) -> tables.Cells:
   """Every run at every effort."""
-  header = ["run", "effort", "accuracy, %", "tokens", "tokens asked", "spent / asked"]
+  header = ["run", "effort", "accuracy, %", "tokens", "target", "tokens / target"]
   header += ["within 10 %, %", "met the cap, %"]
   body = []
   for name, run in runs.items():
@@ -71,7 +71,7 @@ def measured(name: str, run: Mapping[str, Any]) -> str:
   """The measures of a curve in a sentence."""
   found = run["curve"]
   ratios = found["calibration"]
-  spent = f"{min(ratios):.2f} to {max(ratios):.2f} tokens for each token asked"
+  spent = f"{min(ratios):.2f} to {max(ratios):.2f} tokens for each token of the budget's target"
   parts = [f"**{name}** spends {spent}"]
   if found["range"] is not None:
     parts.append(

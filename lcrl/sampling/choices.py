@@ -81,10 +81,12 @@ class Vocabulary(NamedTuple):
     """The automaton that finds these texts in responses, special tokens by their names.
 
     Raises:
-      ValueError: a text is empty, or no tokens write it.
+      ValueError: a text is empty, or is there twice, or no tokens write it.
     """
     if not all(texts) or len(texts) > MOST_TEXTS:
       raise ValueError(f"{field} must be up to {MOST_TEXTS} texts, none empty, got {texts}.")
+    if twice := {text for text in texts if texts.count(text) > 1}:
+      raise ValueError(f"{field} has {min(twice)!r} more than once.")
     text_of = lambda i: self.tokenizer.decode([i]).encode()
     known = getattr(self.tokenizer, "token_bytes", None)
     size = getattr(self.tokenizer, "vocab_size", self.size)

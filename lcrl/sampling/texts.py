@@ -21,7 +21,7 @@ class Texts(NamedTuple):
 
   kind: np.ndarray  # [V] int32, tokens of one kind act alike
   node: np.ndarray  # [nodes, kinds] int32, the longest beginning that stands behind the token
-  found: np.ndarray  # [nodes, kinds] int32, k: it completes the k-th text, the last if several
+  found: np.ndarray  # [nodes, kinds] int32, k: it completes the k-th text, the longest of several
 
   def step(self, node: jax.Array, token: jax.Array) -> tuple[jax.Array, jax.Array]:
     """The node behind a token, and the text that it completes: 1 to K, or 0. [...] int32 each."""
@@ -66,8 +66,8 @@ def automaton(texts: Sequence[bytes], pieces: Sequence[bytes]) -> Texts:
       after[i, byte] = next(
         number[end] for j in range(len(word) + 1) if (end := word[j:]) in number
       )
-  ends = lambda begin: [k for k, text in enumerate(texts, 1) if begin.endswith(text)]
-  complete = np.array([max(ends(begin), default=0) for begin in begins], np.int32)
+  ends = lambda begin: [(len(text), k) for k, text in enumerate(texts, 1) if begin.endswith(text)]
+  complete = np.array([max(ends(begin), default=(0, 0))[1] for begin in begins], np.int32)
 
   # All bytes that stand in no text are alike, and so are all tokens that differ in these alone.
   other = next((i for i in range(256) if i not in letters), 0)

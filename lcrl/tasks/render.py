@@ -90,6 +90,8 @@ def reference_words(template: str = "\nAnswer in {words} words.") -> Render:
 
 def _filled(templates: Templates) -> Callable[[int, int], str]:
   texts = [templates] if isinstance(templates, str) else list(templates)
+  if not texts:
+    raise ValueError(f"templates must be a text, or a text for each level, got {templates!r}.")
 
   def fill(target: int, level: int) -> str:
     if len(texts) > 1 and not 0 <= level < len(texts):

@@ -289,7 +289,7 @@ class Preparing:
     s = self.model.settings
     budget = {**s.built, **getattr(s, "slots", {})}.get("budget") or {}
     levels = range(len(budget.get("efforts", ())))
-    by_level = len({_view(task, 1, level, name) for level in levels}) > 1
+    by_level = len({_view(task, 1, level, f"{name}.efforts") for level in levels}) > 1
     return asked_efforts(options.efforts, budget, field=name, by_level=by_level)
 
   @contextlib.contextmanager
@@ -326,7 +326,9 @@ def check_asked(task: Task, asked: Sequence[Asked], cap: int, name: str) -> None
   shown: dict[str, Asked] = {}
   check_targets(asked, cap, name)
   for one in asked:
-    view = _view(task, one.target or cap, one.level, name)
+    view = _view(
+      task, one.target or cap, one.level, f"{name}.{'levels' if one.effort is None else 'efforts'}"
+    )
     if len(asked) > 1 and view in shown:
       raise ValueError(
         f"{name}: its prompts are the same for {shown[view].label} and {one.label}; task.render "
@@ -335,12 +337,12 @@ def check_asked(task: Task, asked: Sequence[Asked], cap: int, name: str) -> None
     shown[view] = one
 
 
-def _view(task: Task, target: int, level: int, name: str) -> str:
+def _view(task: Task, target: int, level: int, field: str) -> str:
   """The first prompt as it shows a budget. Raises ValueError for a level without a template."""
   try:
     return repr(task.render(task.prompts[0], target, level))
   except ValueError as why:
-    raise ValueError(f"{name}.levels: {why}") from why
+    raise ValueError(f"{field}: {why}") from why
 
 
 def check_targets(asked: Sequence[Asked], cap: int, name: str) -> None:

@@ -122,6 +122,9 @@ def curves(study: Study) -> Iterator[str]:
       f"{', '.join(spent)}."
     )
     yield to_markdown(effort_report.front_table(found))
+    if group.asked("math500"):
+      there = effort_report.compared(group.label, study.curve(group, "math500")[1])
+      yield wrapped(f"On {TASKS['math500']}: {there}")
 
 
 def collapsed(study: Study) -> list[str]:
@@ -192,10 +195,10 @@ def sections(folder: Path) -> Iterator[str]:
   choice = chosen_values(folder / "results")
   found = studies(read(folder / "results"))
   for study in found:
-    first = study.groups[0].runs[0]
     yield f"### The start {study.fingerprint}" if study.fingerprint else "### The first start"
     yield wrapped(
-      f"Accuracy in per cent at mean tokens; {first['device']}, commit {first['commit']}. "
+      f"Accuracy in per cent at mean tokens; {told(study, 'device')}, "
+      f"commit {told(study, 'commit')}. "
       f"{caveat(study, choice)} Savings, points and AES are on GSM8K test, against GRPO."
     )
     yield pareto(study)
@@ -210,6 +213,11 @@ def sections(folder: Path) -> Iterator[str]:
   if choice:
     rows = [[method, f"{v:g}"] for method, v in choice.items() if v is not None]
     yield f"Chosen on validation problems:\n\n{to_markdown((['method', 'value'], rows))}"
+
+
+def told(study: Study, key: str) -> str:
+  """What the records say, each value once."""
+  return " and ".join(dict.fromkeys(run[key] for group in study.groups for run in group.runs))
 
 
 def pareto(study: Study, folder: str = "") -> str:

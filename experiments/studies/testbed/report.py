@@ -56,10 +56,10 @@ to three operands and may stand twice (`lcrl.tasks.sums`). A decoder of {paramet
 parameters first imitates long workings; of that course two snapshots are the starts. Then {steps}
 steps of {prompts} prompts with {group} answers each, {updates} optimizer updates a step, learning
 rate {rate:g}, cap {cap} tokens, {rows} training problems. {judged} problems that were never
-trained on judge every run, answers sampled at temperature 1. Seeds: {seeds}, each with a start of
-its own; the first {choosing} choose the coefficient of a method, further ones run with that alone,
-where no claim compares several. Only the method differs between runs: all of them are lanes of one
-compiled program. {runs} runs on {device}, commit {commit}.
+trained on judge every run, answers sampled at temperature 1. Seeds: up to {seeds}, each with a
+start of its own; the first {choosing} choose the coefficient of a method, further ones run with
+that alone, where no claim compares several. Only the method differs between runs: all of them are
+lanes of one compiled program. {runs} runs on {device}, commit {commit}.
 Starts whose imitation missed its accuracy (90 % or 50 %) by more than {tolerance} points do not
 count: {missed}.
 

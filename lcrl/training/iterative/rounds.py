@@ -33,7 +33,7 @@ from lcrl.training.iterative.teacher import Teacher
 from lcrl.training.keys import step_key
 from lcrl.training.pairs.learner import PairLearner
 from lcrl.training.reward_model.learned import PREFERENCE, providers
-from lcrl.training.rl.budgets import ask_budget
+from lcrl.training.rl.budgets import ask_budget, check_levels
 from lcrl.training.rl.collect import pad_rows
 from lcrl.training.rl.pipeline import RolloutPipeline
 from lcrl.types import PyTree, TrainState
@@ -51,6 +51,7 @@ class Round:
     learned = providers(s.built.get("learned", {}), model, worker.tokenizer, needs)
     self._pipeline = RolloutPipeline(worker, providers=learned)
     self._pipeline.check(self._stages)  # type: ignore[arg-type]
+    check_levels(task, self._stages.budget)
     self._teacher = Teacher(s.built["teacher"], worker) if "teacher" in s.built else None
     self._refinement = Refinement(s.refine.instruction, worker) if s.refine else None
     self._stream = data.prompts(task, seed=s.seed)

@@ -8,9 +8,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from absl import logging
 
 from lcrl.mesh import on_host
-from lcrl.tasks.task import Prompt
+from lcrl.tasks.task import Prompt, Task, plain
 from lcrl.training.keys import step_key
 from lcrl.types import Budget, Recipe, Stage
 
@@ -39,6 +40,25 @@ def ask_budget(
     if least < 1:
       raise ValueError(f"the budget stage gave a {name} of {least} tokens; it must be at least 1.")
   return budget
+
+
+def check_levels(task: Task, stage: Stage) -> None:
+  """Raises ValueError for a level of the budget that task.render has no template for; and warns of
+  levels whose prompts are the same, between which a policy cannot tell."""
+  if stage.levels < 2 or task.render is plain:
+    return
+  seen: dict[str, int] = {}
+  for level in range(stage.levels):
+    try:
+      shown = repr(task.render(task.prompts[0], level + 1, level))
+    except ValueError as why:
+      raise ValueError(f"task.render: {why} The budget has {stage.levels} levels.") from why
+    if (same := seen.setdefault(shown, level)) != level:
+      logging.warning(
+        "task.render shows levels %d and %d of the budget alike: no policy can tell them apart.",
+        same,
+        level,
+      )
 
 
 def check_budgets(

@@ -25,7 +25,7 @@ from lcrl.training.progress import introduce, say
 from lcrl.training.resume import fingerprint
 from lcrl.training.reward_model.learned import providers
 from lcrl.training.rl import revise
-from lcrl.training.rl.budgets import check_budgets
+from lcrl.training.rl.budgets import check_budgets, check_levels
 from lcrl.training.rl.collect import Collected
 from lcrl.training.rl.learner import Learner, build_learner
 from lcrl.training.rl.monitor import make_monitor, monitor_interval
@@ -126,6 +126,7 @@ def make_pipeline(
       f"reward or filter needs {sorted(late)}, which with train.steps_ahead=1 is known when a "
       "batch trains; with train.max_rounds or train.window groups are chosen before that."
     )
+  check_levels(worker.task, recipe.budget)
   check_budgets(
     recipe.budget,
     steps=s.train.steps,
