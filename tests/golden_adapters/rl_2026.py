@@ -167,6 +167,28 @@ def distillation(inputs, params):
   return {"advantage": term[0, 0], "loss": loss, **fractions}
 
 
+TERMS = (rewards.length_gate, rewards.length_ratio, rewards.level_price)
+REFERENCES = (rewards.fixed_reference, rewards.first_mean_reference, rewards.group_mean_reference)
+
+
+def effort(inputs, params):
+  known = {f.__name__: f for f in (*TERMS, *REFERENCES)}
+  made = {
+    name: known[params[name]["fn"]](**{k: v for k, v in params[name].items() if k != "fn"})
+    for name in ("reference", "term")
+  }
+  stage = rewards.effort(**params | made)
+  state, paid = stage.init(), []
+  for step in inputs["steps"]:
+    correct, lengths, levels = (jnp.array(step[name]) for name in ("correct", "lengths", "levels"))
+    r = random_rollouts(prompts=len(correct), group=correct.shape[1])
+    budget = dataclasses.replace(r.budget, level=levels)
+    r = dataclasses.replace(r, correct=correct > 0, lengths=lengths, budget=budget)
+    given, state = stage.apply(state, dataclasses.replace(r, truncated=lengths < 0))
+    paid.append(given)
+  return {"rewards": jnp.stack(paid)}
+
+
 ADAPTERS = rl_2026_modes.ADAPTERS | {
   f"rl_2026/{f.__name__}": compiled(f)
   for f in [
@@ -185,5 +207,6 @@ ADAPTERS = rl_2026_modes.ADAPTERS | {
     length_suite,
     profiled_penalty,
     distillation,
+    effort,
   ]
 }
