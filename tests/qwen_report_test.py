@@ -89,6 +89,13 @@ def tell_of_dials(by, study, page):
     ("dial_exact", 1e-3): "budget gives {} to {}, a length between",
   }.items():
     assert words.format(min(spent(key)), max(spent(key))) in page
+  lengths = lambda steps: [
+    round(np.mean(by["dial_exact", 1e-3].runs[0]["metrics"][f"length/level_{k}"][steps]))
+    for k in range(3)
+  ]
+  first, last = lengths(slice(20)), lengths(slice(-20, None))
+  assert f"have {min(first)} to {max(first)} tokens at each of the three budgets" in page
+  assert f"In its last twenty steps they have {min(last)} to {max(last)}." in page
   dial = by["dial", 0.5]
   gaps = {row["name"]: row for row in study.curve(dial)[1]["points"]}
   gap = [100 * x for x in (gaps["LASER, 160"]["gap"], *gaps["LASER, 160"]["gap_ci"])]
