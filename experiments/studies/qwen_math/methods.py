@@ -219,7 +219,15 @@ METHODS = {
     "budget.target",
     (192, 256, 320),
   ),
-  # One policy for all budgets: as many steps as policies of one budget take together.
+  # One policy for all budgets: as many steps as policies of one budget take together. Beside it
+  # one of one budget, for as many.
+  "laser_long": Method(
+    "2505.15612, as long as a dial",
+    _reward("step_bonus", alpha=0.5) | {"budget": dict(fn="fixed", target=160, cap=CAP)},
+    "budget.target",
+    (160,),
+    length=float(len(BUDGETS)),
+  ),
   "dial": Method(
     "LASER's bonus within the budget that the prompt asks for",
     _dial(fn="step_bonus", alpha=0.5),
