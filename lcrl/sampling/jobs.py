@@ -173,7 +173,9 @@ def plan(
   )
 
 
-def _check(rows: int, *, max_tokens: int, group: int, slots: int | None, **others: int | None):
+def _check(
+  rows: int, *, max_tokens: int, group: int, slots: int | None, **others: int | None
+) -> None:
   """Raises ValueError for counts with which nothing can be sampled."""
   if max_tokens < 1:
     raise ValueError(f"max_tokens must be at least 1, got {max_tokens}.")
