@@ -21,6 +21,8 @@ from tests.helpers.methods import CAP, LAST, METHODS, STOP, WORDS, Run
 from tests.helpers.rl_runs import CONFIG
 from tests.helpers.stages import SLOTS, TABLE
 
+pytestmark = pytest.mark.usefixtures("one_device")
+
 
 def shows_l1(run, batches):
   r = batches[0].rollouts
