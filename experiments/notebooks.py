@@ -141,7 +141,7 @@ def run(path: Path) -> dict[str, Any]:
   for cell in book.cells:
     if cell.cell_type == "code":
       cell.outputs = [*kept(cell.outputs)]
-  return dict(book)
+  return {**book, "metadata": notebook(path)["metadata"]}  # without the version of this Python
 
 
 def text_of(book: Mapping[str, Any]) -> str:
