@@ -7,7 +7,7 @@ import types
 import numpy as np
 import pytest
 
-from lcrl import recipes
+from lcrl import budgets, recipes
 from lcrl.commands import evaluate as command
 from lcrl.commands.front import comparable_front, single_methods
 from lcrl.data import tokenizers
@@ -127,7 +127,10 @@ def asked(**fields):
 @pytest.mark.parametrize(
   ("fields", "message"),
   [
-    ({"task__render": dict(SHOWN, templates=("+", "="))}, "level is 2; there are 2 templates"),
+    (
+      {"task__render": dict(SHOWN, templates=("+", "="))},
+      r"eval_task\.efforts: The budget's level is 2; there are 2 templates",
+    ),
     ({"eval__levels": (0,)}, "eval_task has efforts beside targets or levels"),
     ({"task__render": dict(SHOWN, templates="+")}, "the same for effort 0.25 and effort 1"),
     ({"eval__efforts": (0.3,)}, r"eval_task\.efforts has 0\.3, for which there is no template"),
@@ -156,8 +159,15 @@ def test_training_needs_a_template_for_each_level_and_warns_of_equal_ones(caplog
   assert check() == []
   assert check(task__render=dict(SHOWN, templates="{target}?")) == []
   said = check(task__render=dict(SHOWN, templates="?"))
+  lapo = budgets.right_median(rows=4, fallback=8, shown_from=1)
+  assert lapo.levels == 3  # the prompt hides the target, shows it, or shows the fallback
   alike = "task.render shows levels 0 and {} of the budget alike: no policy can tell them apart."
   assert said == [alike.format(1), alike.format(2)]
+
+
+def test_a_run_begins_with_that_check(tmp_path):
+  with pytest.raises(ValueError, match=r"task\.render: .* The budget has 3 levels"):
+    loop.train(config(task__render=dict(SHOWN, templates=("+", "="))), tmp_path)
 
 
 def test_an_effort_is_a_level_or_a_target():
@@ -200,6 +210,7 @@ def test_a_run_and_the_command_draw_the_curve(tmp_path, monkeypatch, capsys):
   monkeypatch.setattr(command, "FLAGS", flags(workdir=str(run), front=[str(single)], **none))
   with pytest.raises(ValueError, match="compared with a curve: name its --efforts"):
     command.main(None)
+  assert not (out / "evaluation.json").exists()  # nothing was answered
   monkeypatch.setattr(command, "FLAGS", flags(workdir=str(run), front=[str(single)], **given))
   command.main(None)
   assert "| tokens / target |" in capsys.readouterr().out

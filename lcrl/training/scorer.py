@@ -67,8 +67,8 @@ def make_scorer(
     batch_axes=BATCH[0] if pack is None else sequence.CUT[0],
     options={"temperature": temperature, **TILES.get(platform, {}), **chunks},
   )
-  padded = scorer.padded if pack is None else partial(scorer.packed, pack)
-  chosen: Score = scorer.rows if rows else padded
+  of_rollouts = scorer.padded if pack is None else partial(scorer.packed, pack)
+  chosen: Score = scorer.rows if rows else of_rollouts
   return scaled(chosen) if policy.config.dtype == "float16" else chosen
 
 

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from lcrl import advantages, filters, losses, rewards
 from lcrl.losses import policy, token_mean
 from lcrl.losses.distillation import TEACHER, reverse_kl
+from lcrl.registry import build
 from lcrl.types import Batch, Budget, Rollouts, TokenScores
 from tests.golden_adapters import rl_2026_modes
 from tests.golden_adapters.groups import alone, blocks, compiled
@@ -167,16 +168,8 @@ def distillation(inputs, params):
   return {"advantage": term[0, 0], "loss": loss, **fractions}
 
 
-TERMS = (rewards.length_gate, rewards.length_ratio, rewards.level_price)
-REFERENCES = (rewards.fixed_reference, rewards.first_mean_reference, rewards.group_mean_reference)
-
-
 def effort(inputs, params):
-  known = {f.__name__: f for f in (*TERMS, *REFERENCES)}
-  made = {
-    name: known[params[name]["fn"]](**{k: v for k, v in params[name].items() if k != "fn"})
-    for name in ("reference", "term")
-  }
+  made = {name: build(rewards, params[name], field=name) for name in ("reference", "term")}
   stage = rewards.effort(**params | made)
   state, paid = stage.init(), []
   for step in inputs["steps"]:

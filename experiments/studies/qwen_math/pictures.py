@@ -83,7 +83,8 @@ def _curves(ax: Axes, study: Study, task: str, groups: Sequence[Group]) -> tuple
   """Draws a panel; gives the names that its points need, and its ink."""
   _front(ax, [g for g in study.standing(task) if not g.asked(task)], task)
   named, ink = [], []
-  for group, colour in zip(groups, COLOURS, strict=False):
+  for i, group in enumerate(groups):
+    colour = COLOURS[i % len(COLOURS)]
     points = {b: group.summary(name) for b, name in group.asked(task).items()}
     ink += [draw_point(ax, p, colour, fmt="o") for p in points.values()]
     x, y = np.transpose([(p["tokens"], 100 * p["accuracy"]) for p in points.values()])
