@@ -6,108 +6,11 @@ import numpy as np
 import pytest
 
 from experiments.studies.qwen_math import records, report
-from experiments.studies.qwen_math.methods import METHODS, named
 
 
 def test_the_pages_say_what_the_results_say():
   for path, text in report.pages().items():
     assert path.read_text(encoding="utf-8") == text, f"{report.COMMAND} brings it up to date"
-
-
-def test_the_prose_says_what_the_results_say():
-  study, later = records.studies(records.read(report.FOLDER / "results"))
-  by = {g.method: g for g in study.groups}
-  page = (report.FOLDER / "README.md").read_text(encoding="utf-8")
-  saved = {name: report.against(study.grpo, by[name])[0].split()[0] for name in ("dler", "laser")}
-  assert f"spend {saved['dler']} to {saved['laser']} % fewer tokens" in page
-  sampled = {
-    name: np.mean([r["sampled_tokens"] for r in by[name].runs]) for name in ("dler", "grpo")
-  }
-  assert f"samples\n  {100 * (1 - sampled['dler'] / sampled['grpo']):.0f} % fewer" in page
-  kept = by["laser"].mean("math500", "tokens").value / study.grpo.mean("math500", "tokens").value
-  assert "a\n  third fewer tokens on MATH-500" in page
-  assert 0.6 < kept < 0.7
-  assert {label.split(",")[0] for label in report.collapsed(study)} == {
-    "naive price",
-    "Kimi",
-    "ALP",
-  }
-  tell_of_the_later_start({(g.method, g.value): g for g in later.groups}, later, page)
-
-
-def tell_of_the_later_start(by, study, page):
-  def earned(target, steps):
-    """The share of answers that earned LASER's bonus."""
-    metrics = by["laser", target].runs[0]["metrics"]
-    return np.mean(np.subtract(metrics["reward"], metrics["accuracy"])[steps]) / 0.5
-
-  answers = 60 * 64 * 8
-  assert f"{round(answers * earned(96, slice(None)))} of {answers:,} answers was right" in page
-  first, last = (100 * earned(160, steps) for steps in (slice(20), slice(-20, None)))
-  assert f"160, {first:.0f} % of the answers earned it in\n  the first twenty steps" in page
-  assert f"steps and {last:.0f} % in the last." in page
-  right = lambda name, task: 100 * by[name].mean(task, "accuracy").value
-  lost = right(("grpo", None), "svamp") - right(("laser", 96), "svamp")
-  one, two = (100 * p["accuracy"] for p in study.grpo.points("svamp"))
-  assert f"SVAMP {lost:.0f} points less often right; the two seeds of GRPO differ" in page
-  assert f"GRPO differ by {abs(one - two):.0f} points." in page
-  found = report.compared(study.grpo, by["r_dpo", 0.005])
-  saved, lost = 100 * found.saved, -100 * found.accuracy.value
-  assert f"R-DPO spends {saved:.0f} % fewer tokens and loses {lost:.0f} points" in page
-  told = by["told", None]
-  tokens = [told.mean(name, "tokens").value for name in told.asked("gsm8k").values()]
-  assert f"give {min(tokens):.0f} to {max(tokens):.0f} tokens" in page
-  tell_of_dials(by, study, " ".join(page.split()))
-
-
-def tell_of_dials(by, study, page):
-  def spent(key, task="gsm8k"):
-    return [round(by[key].mean(name, "tokens").value) for name in by[key].asked(task).values()]
-
-  said = "{} tokens where 160, 256 and 512 are asked for"
-  listed = lambda numbers: "{}, {} and {}".format(*numbers)
-  distilled = ("distill", 1e-5)
-  assert said.format(listed(spent(distilled))) in page
-  assert f"on, they give {listed(spent(distilled, 'math500'))}." in page
-  teachers = [
-    next(r for r in by[named(name)].runs if r["seed"] == 0)["evaluations"]["gsm8k"]
-    for name in METHODS["distill"].teachers
-  ]
-  assert f"GRPO, give {listed(round(t['tokens']) for t in teachers)}." in page
-  asked = by[distilled].asked("gsm8k").values()
-  lost = [
-    100 * (t["accuracy"] - by[distilled].mean(name, "accuracy").value)
-    for t, name in zip(teachers, asked, strict=True)
-  ]
-  assert f"are {min(lost):.1f} to {max(lost):.1f} points less right" in page
-  divergence = by[distilled].runs[0]["metrics"]["teacher_kl"]
-  first, last = np.mean(divergence[:20]), np.mean(divergence[-20:])
-  assert f"{first:.2f} nats a token in the first twenty, {last:.2f} in the last" in page
-  for key, words in {
-    ("distill", 2e-6): "budgets are {} to {} tokens.",
-    ("dial", 0.5): "gives {} to {} tokens whatever is asked.",
-    ("dial_exact", 1e-3): "budget gives {} to {}, a length between",
-  }.items():
-    assert words.format(min(spent(key)), max(spent(key))) in page
-  lengths = lambda steps: [
-    round(np.mean(by["dial_exact", 1e-3].runs[0]["metrics"][f"length/level_{k}"][steps]))
-    for k in range(3)
-  ]
-  first, last = lengths(slice(20)), lengths(slice(-20, None))
-  assert f"have {min(first)} to {max(first)} tokens at each of the three budgets" in page
-  assert f"In its last twenty steps they have {min(last)} to {max(last)}." in page
-  dial = by["dial", 0.5]
-  gaps = {row["name"]: row for row in study.curve(dial)[1]["points"]}
-  gap = [100 * x for x in (gaps["LASER, 160"]["gap"], *gaps["LASER, 160"]["gap_ci"])]
-  best = 100 * dial.mean("gsm8k@160", "accuracy").value
-  assert "{:.1f} % at 162 tokens, {:.1f} points ({:.1f} to {:.1f})".format(best, *gap) in page
-  assert all(row["gap"] >= 0 for row in gaps.values() if row["gap"] is not None)
-  there = study.curve(dial, "math500")[1]
-  assert f"on MATH-500 it is on or above {there['reached']} of {len(there['points'])}." in page
-  sampled = lambda key: 1e-6 * np.mean([r["sampled_tokens"] for r in by[key].runs])
-  singles = sum(sampled(named(name)) for name in METHODS["distill"].teachers)
-  assert f"sampled {sampled(('dial', 0.5)):.1f} M tokens in its 180 steps" in page
-  assert f"one budget {singles:.1f} M together" in page
 
 
 def point(accuracy, tokens, n=40):

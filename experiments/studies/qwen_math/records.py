@@ -124,7 +124,7 @@ def lines(file: Path) -> list[Record]:
 
 
 def studies(rows: Sequence[Record]) -> list[Study]:
-  """One for each start, the one with most methods and coefficients without a budget first."""
+  """One for each start, the one with most methods and coefficients of three seeds first."""
   found: dict[str, dict[tuple[str, float | None, str], list[Record]]] = {}
   for row in rows:
     key = (row["method"], row["value"], row.get("kind", "rl"))
@@ -136,7 +136,7 @@ def studies(rows: Sequence[Record]) -> list[Study]:
     rest = [g for g in groups if g.method not in ("warmup", "start")]
     made.append(Study(fingerprint, begun, rest))
   made = [study for study in made if study.groups]
-  return sorted(made, key=lambda s: -sum(bool(g.points("gsm8k")) for g in s.groups))
+  return sorted(made, key=lambda s: -sum(len(g.runs) >= SEEDS for g in s.groups))
 
 
 def mean(points: Sequence[Point], key: str) -> Estimate:

@@ -247,8 +247,9 @@ def headline(folder: Path) -> str:
     [
       pareto(study, "experiments/studies/qwen_math/"),
       wrapped(
-        "Qwen2.5-Coder-0.5B-Instruct, trained on GSM8K from one start for as many steps each: "
-        f"accuracy in per cent at mean tokens. {caveat(study, chosen_values(folder / 'results'))} "
+        "Qwen2.5-Coder-0.5B-Instruct, trained on GSM8K from one start, for as many steps where the "
+        "name does not say more: accuracy in per cent at mean tokens. "
+        f"{caveat(study, chosen_values(folder / 'results'))} "
         "[The study](experiments/studies/qwen_math/README.md) has all methods, the claims of their "
         "papers, and how to run it again."
       ),

@@ -72,7 +72,7 @@ def learn(config: dict[str, Any], scratch: Path, *, tokens: float = float("inf")
   started = time.perf_counter()
   lines: list[dict[str, float]] = []
   out = Workdir(scratch, config)
-  with kinds.kind(config).read(config)(out) as run, out.open(0, run.steps):
+  with kinds.kind(config).read(config)(out) as run, out.open(None, run.steps):
     state, take = run.initial(), run.steps_from(0)
     for step in range(1, run.steps + 1):
       state, numbers, text = take(state)
