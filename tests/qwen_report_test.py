@@ -35,7 +35,7 @@ def run(method, seed, accuracy, tokens, value=None, kind="rl", asked=(), **more)
 @pytest.fixture
 def folder(tmp_path):
   """A study of six methods, three seeds, from one start, and of GRPO alone from another."""
-  rows = [run("warmup", 0, 0.4, 300, value=50), run("grpo", 0, 0.5, 200, start="t")]
+  rows = [run("warmup", 0, 0.4, 300, value=50), run("grpo", 0, 0.5, 200, start="t", parameters=9)]
   for seed, off in enumerate((-0.025, 0.0, 0.025)):
     rows += [
       run("grpo", seed, 0.5 + off, 200),
@@ -62,6 +62,7 @@ def folder(tmp_path):
 def test_a_table_of_several_starts(folder):
   first, second = records.studies(records.read(folder / "results"))
   assert (first.fingerprint, second.fingerprint) == ("s", "t")
+  assert (first.model, second.model) == (records.MODELS[494_032_768], "a policy of 9 parameters")
   rows = {r[0]: r for r in (report.row(first, g) for g in first.groups)}
   saved, points, score, *spent = rows["LASER, 96"][5:]
   assert (saved, spent) == ("60 %", ["60", "2.0 M"])  # 81 tokens of 200

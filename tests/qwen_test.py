@@ -103,6 +103,7 @@ def test_a_study_goes_on_where_it_stopped(study, tmp_path):
   assert len(dler["evaluations"]["gsm8k"]["lengths"]) == len(dler["samples"]) == 3
   assert dler["samples"][0]["question"].startswith("0+1?")
   assert dler["sampled_tokens"] > 1
+  assert dler["parameters"] == warmup["parameters"] > 50_000
   saved = json.loads((tmp_path / "start" / "config.json").read_text(encoding="utf-8"))
   assert saved["dtype"] == "bfloat16"
   assert dler["start"] == warmup["start"] == setting.fingerprint(str(tmp_path / "start")) != ""

@@ -25,6 +25,7 @@ FIELDS = ("correct", "lengths", "difficulty", "valid", "truncated")
 class Verdict(NamedTuple):
   evaluations: dict[str, Any]  # by task, "task@budget" where one was asked for
   samples: list[dict[str, Any]]  # answers to the first problems of the first task
+  parameters: int  # of the policy
 
 
 class Judge:
@@ -52,7 +53,7 @@ class Judge:
         for budget in method.asked:
           point = self._measure(params, task, name, value, kept, budget)
           found[f"{task}@{budget}"] = point
-    return Verdict(found, kept)
+    return Verdict(found, kept, sum(x.size for x in jax.tree.leaves(params)))
 
   def own_answers(self, params: Any) -> list[dict[str, Any]]:
     """Answers to the first problems of the training set, as `own_answers.write` takes them."""

@@ -22,6 +22,7 @@ from lcrl.evaluation.tables import estimate
 
 TASKS = {"gsm8k": "GSM8K test", "math500": "MATH-500", "svamp": "SVAMP"}
 SEEDS = 3  # that say how much seeds differ
+MODELS = {494_032_768: "Qwen2.5-Coder-0.5B-Instruct", 1_543_714_304: "Qwen2.5-Coder-1.5B-Instruct"}
 COLLAPSED = 0.05  # accuracy on GSM8K below which a method collapsed
 NAMES = {
   "alp": "ALP", "brevity": "asked for brevity", "budget_forcing": "budget forcing", "dapo": "DAPO",
@@ -89,6 +90,12 @@ class Study(NamedTuple):
   fingerprint: str
   start: Group | None
   groups: Sequence[Group]
+
+  @property
+  def model(self) -> str:
+    """Its name; the first records are of the small one, and do not say so."""
+    count = self.groups[0].runs[0].get("parameters", min(MODELS))
+    return MODELS.get(count, f"a policy of {count:,} parameters")
 
   @property
   def grpo(self) -> Group | None:

@@ -195,7 +195,8 @@ def sections(folder: Path) -> Iterator[str]:
   choice = chosen_values(folder / "results")
   found = studies(read(folder / "results"))
   for study in found:
-    yield f"### The start {study.fingerprint}" if study.fingerprint else "### The first start"
+    which = f"the start {study.fingerprint}" if study.fingerprint else "the first start"
+    yield f"### {study.model}, {which}"
     yield wrapped(
       f"Accuracy in per cent at mean tokens; {told(study, 'device')}, "
       f"commit {told(study, 'commit')}. "
@@ -247,7 +248,7 @@ def headline(folder: Path) -> str:
     [
       pareto(study, "experiments/studies/qwen_math/"),
       wrapped(
-        "Qwen2.5-Coder-0.5B-Instruct, trained on GSM8K from one start, for as many steps where the "
+        f"{study.model}, trained on GSM8K from one start, for as many steps where the "
         "name does not say more: accuracy in per cent at mean tokens. "
         f"{caveat(study, chosen_values(folder / 'results'))} "
         "[The study](experiments/studies/qwen_math/README.md) has all methods, the claims of their "

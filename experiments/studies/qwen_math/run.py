@@ -148,6 +148,7 @@ class Study:
       commit=evaluation.commit(),
       temperature=self.setting.temperature,
       start=fingerprint(self.setting.model),
+      parameters=verdict.parameters,
       **found,
       evaluations=verdict.evaluations,
       samples=verdict.samples,
