@@ -73,7 +73,7 @@ def fixed(*, target: int, cap: int | None = None) -> Stage:
     del step, key
     return _budget(jnp.full(prompt_ids.shape, target), cap, group_size), state
 
-  return Stage(init=lambda: (), apply=apply)
+  return Stage(init=lambda: (), apply=apply, levels=1)
 
 
 def first_only(*, target: int) -> Stage:
@@ -89,7 +89,7 @@ def first_only(*, target: int) -> Stage:
     budget = _budget(jnp.full(prompt_ids.shape, target), None, group_size)
     return dataclasses.replace(budget, cap=budget.cap.at[:, 1:].set(1)), state
 
-  return Stage(init=lambda: (), apply=apply)
+  return Stage(init=lambda: (), apply=apply, levels=1)
 
 
 def uniform(*, low: int, high: int, cap: int | None = None) -> Stage:
@@ -104,7 +104,7 @@ def uniform(*, low: int, high: int, cap: int | None = None) -> Stage:
   def apply(state, prompt_ids, *, step, key, group_size):
     return _budget(_draw(prompt_ids, step, key, low, high), cap, group_size), state
 
-  return Stage(init=lambda: (), apply=apply)
+  return Stage(init=lambda: (), apply=apply, levels=1)
 
 
 def _draw(prompt_ids, step, key, low, high):
@@ -257,7 +257,7 @@ def scheduled(*, schedule: Schedule, cap: int | None = None) -> Stage:
     target = jnp.maximum(1, jnp.floor(schedule(step) + 1e-3)).astype(jnp.int32)
     return _budget(jnp.broadcast_to(target, prompt_ids.shape), cap, group_size), state
 
-  return Stage(init=lambda: (), apply=apply)
+  return Stage(init=lambda: (), apply=apply, levels=1)
 
 
 def exponential_decay_length(

@@ -46,18 +46,42 @@ def from_config(config: Mapping[str, Any], *, updates: int = 1) -> tuple[Recipe[
   """
   phases = config.get("then") or ()
   _check_phases(phases)
-  stages = {slot: _stage(config, slot, slot) for slot in Recipe._fields}
-  for slot in Recipe._fields:
-    changes = [(i, phase) for i, phase in enumerate(phases) if slot in phase]
-    if changes:
-      replacements = [_stage(phase, slot, f"then[{i}].{slot}") for i, phase in changes]
-      per_step = updates if slot == "loss" else 1
-      counts = [phase["at"] * per_step for _, phase in changes]
-      stages[slot] = switch_after(counts, [stages[slot], *replacements], coupled=slot == "loss")
-  recipe = Recipe(**stages)
+  by_slot = {slot: in_force(config, slot) for slot in Recipe._fields}
+  _check_levels(by_slot["budget"], by_slot["reward"])
+  recipe = Recipe(**{slot: _in_turn(slot, own, updates) for slot, own in by_slot.items()})
   if not recipe.loss.coupled and jax.tree.leaves(recipe.loss.init()):
     raise ValueError(f"loss.fn={config['loss']['fn']!r} has a state, so it must be coupled.")
   return recipe, resolve(weights, _section(config, "weights"), field="weights")
+
+
+def in_force(config: Mapping[str, Any], slot: str) -> dict[int, Stage]:
+  """The step after which it holds -> each stage that the config names for a slot, in order."""
+  found = {0: _stage(config, slot, slot)}
+  for i, phase in enumerate(config.get("then") or ()):
+    if slot in phase:
+      found[phase["at"]] = _stage(phase, slot, f"then[{i}].{slot}")
+  return found
+
+
+def _in_turn(slot: str, stages: Mapping[int, Stage], updates: int) -> Stage:
+  """One stage of all that `in_force` gives."""
+  if len(stages) == 1:
+    return stages[0]
+  per_step = updates if slot == "loss" else 1
+  counts = [at * per_step for at in stages if at]
+  return switch_after(counts, [*stages.values()], coupled=slot == "loss")
+
+
+def _check_levels(budgets_of: Mapping[int, Stage], rewards_of: Mapping[int, Stage]) -> None:
+  """Raises ValueError if a reward has numbers for other levels than the budget beside it."""
+  for at in sorted({*budgets_of, *rewards_of}):
+    budget, reward = (own[max(a for a in own if a <= at)] for own in (budgets_of, rewards_of))
+    if budget.levels and reward.levels and budget.levels != reward.levels:
+      since = f" after step {at}" if at else ""
+      raise ValueError(
+        f"reward has numbers for {reward.levels} levels{since}, and budget gives {budget.levels}: "
+        "it needs one a level."
+      )
 
 
 def _stage(config: Mapping[str, Any], slot: str, field: str) -> Stage:

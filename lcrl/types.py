@@ -257,7 +257,8 @@ class Stage(NamedTuple):
   terms: Callable | None = None
   # Of a budget: (state, rollouts) -> state, once a step on the batch that trains, before `apply`.
   learn: Callable | None = None
-  # Of a budget: the number of levels that it chooses from; 0 if it is not known.
+  # Of a budget: how many levels it chooses from; 0 if it is not known. Of a reward: how many it has
+  # numbers for; 0: any.
   levels: int = 0
 
 

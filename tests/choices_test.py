@@ -1,5 +1,7 @@
 """`sampling.control` of a config reaches the sampler."""
 
+import re
+
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -72,6 +74,13 @@ def test_tokens_are_named_by_their_text():
       },
       "min_thinking_tokens must lie between 0 and max_thinking_tokens=2",
     ),
+    ({"fn": "eos_ramp", "ramp_end": 0}, r"ramp_end must be at least 1, got 0"),
+    ({"fn": "mirostat_v2", "tau": -1.0}, r"sampling\.control: tau must be above 0, got -1\.0"),
+    ({"fn": "mirostat_v1", "tau": 1.0, "eta": 0.0}, r"sampling\.control: eta must be above 0"),
+    ({"fn": "top_p", "p": 2.0}, r"sampling\.control: p must be in \(0, 1\], got 2\.0"),
+    ({"fn": "min_p", "p": -1.0}, r"sampling\.control: p must be in \[0, 1\], got -1\.0"),
+    ({"fn": "top_k", "k": 0}, r"sampling\.control: k must be at least 1, got 0"),
+    ({"fn": "repeat_penalty", "vocab_size": 9}, "vocab_size is not an argument"),
   ):
     with pytest.raises(ValueError, match=error):
       build.build_control(spec, VOCABULARY)
@@ -87,6 +96,25 @@ def test_the_thinking_is_as_long_as_budget_forcing_says():
     state, token, forced = control.take(state, jnp.zeros((1, 20)), jnp.array([3]))
     taken.append((int(token[0]), bool(forced[0])))
   assert taken == [(4, True)] * 3 + [(3, False)] * 2
+
+
+FORCING = {"fn": "budget_forcing", "end_of_thinking": "#", "final_tokens": "7+"}
+THINKING = {"fn": "thinking_budget", "budget": 2, "end_text": "#", "forced_text": "7#+"}
+
+
+@pytest.mark.parametrize(
+  ("control", "tape"), [(FORCING | {"max_thinking_tokens": 2}, "#7+"), (THINKING, "7#+")]
+)
+def test_a_forced_text_does_not_end_the_response(control, tape):
+  assert build.build_control(control, VOCABULARY, ["77", "+7"]).room == 2 + len(tape) + 1
+  for stops in (["7"], ["=", "+"]):
+    with pytest.raises(
+      ValueError, match=rf"stop_texts has '.', which .* '{re.escape(tape)}' would"
+    ):
+      build.build_control(control, VOCABULARY, stops)
+  twice = {"fn": "chained", "controls": [control, {"fn": "top_k", "k": 2}]}
+  with pytest.raises(ValueError, match="stop_texts has '7'"):
+    build.build_control(twice, VOCABULARY, ["7"])
 
 
 def test_a_run_samples_under_its_control(monkeypatch):

@@ -170,6 +170,7 @@ def test_a_field_and_a_level_choose_the_teacher():
     (dict(loss=dict(fn="sapo")), "loss.distill needs a section teachers"),
     (dict(teachers=dict(models=dict(TINY, layer=1))), "teachers.models.layer is not an argument"),
     (dict(teachers=dict(models=[TINY, OTHER, TINY])), "has 2 levels and teachers.models 3"),
+    (dict(budget=dict(fn="fixed", target=4)), "has 1 levels and teachers.models 2"),
     (
       dict(teachers=dict(models=dict(TINY, vocab_size=21))),
       "teachers.models: fresh has another vocabulary",
@@ -243,6 +244,11 @@ def test_a_run_folder_and_a_model_folder_are_teachers(tmp_path):
   ):
     with pytest.raises((ValueError, OSError), match=message):
       provider.load(str(tmp_path / name), "teachers.models", tokenizer, 20)
+  given = config(train=SIZES, mesh=ONE)
+  given["teachers"] = dict(models=dict(fn="run", path=str(tmp_path / "run"), step=7))
+  learner = build_learner(kinds.kind(given).settings(given))
+  with pytest.raises(ValueError, match=r"teachers\.models: there is no checkpoint .*7"):
+    provider.provider(learner, tokenizers.sums(), [])
   missing = dict(fn="run", path=str(tmp_path / "model"))
   with pytest.raises(ValueError, match="is not the config of a run"):
     provider.load(missing, "teachers.models", tokenizers.sums(), 20)

@@ -141,6 +141,23 @@ def test_levels_without_a_template_are_refused(fields, message):
     asked(**{"eval__efforts": (0.25, 1.0), **fields})
 
 
+@pytest.mark.parametrize("asked_for", [{"eval__targets": (12,)}, {"eval__levels": (1,)}])
+def test_one_budget_that_prompts_do_not_show_is_refused(asked_for):
+  none = {"eval__efforts": (), **asked_for}
+  shown = {"eval__targets": "{target}?", "eval__levels": ("+", "=", "#")}
+  (kind,) = asked_for
+  assert len(asked(**none, task__render=dict(SHOWN, templates=shown[kind]))) == 1
+  for templates in {*shown.values(), "?"} - {shown[kind]}:
+    with pytest.raises(ValueError, match=r"its prompts do not show (12 tokens|level 1)"):
+      asked(**none, task__render=dict(SHOWN, templates=templates))
+
+
+def test_a_policy_is_evaluated_for_the_budget_that_it_ends_with():
+  given = config(eval__efforts=(1.0,))
+  later = dict(given["budget"], tokens=4)
+  assert asked(eval__efforts=(1.0,), then=({"at": 1, "budget": later},))[0][0] == 4
+
+
 def test_training_needs_a_template_for_each_level_and_warns_of_equal_ones(caplog):
   def check(**fields):
     given = config(**fields)

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lcrl import budgets, rewards
+from lcrl import budgets, recipes, rewards
 from lcrl.training.rl.settings import read
 from tests.helpers.rl_runs import changed
 from tests.rollouts import random_rollouts
@@ -217,7 +217,7 @@ def test_a_multiplier_climbs_for_its_own_level():
         reference=rewards.group_mean_reference(),
         term=rewards.length_gate(),
       ),
-      "2 ascending steps `at` need 3 rows",
+      "2 ascending steps `at` from 1 on need 3 rows",
     ),
     (
       lambda: rewards.effort(
@@ -234,6 +234,18 @@ def test_a_multiplier_climbs_for_its_own_level():
       "percentile must be between 0 and 1",
     ),
     (lambda: rewards.fixed_reference(tokens=0), "tokens must be positive"),
+    (lambda: rewards.target_band(free=2.0, full=1.0), "free must be below full, got 2.0 and 1.0"),
+    (lambda: rewards.length_multiplier(levels=2, step_size=-1.0), "step_size must be positive"),
+    (lambda: rewards.length_multiplier(levels=2, most=-1.0), "most must be positive"),
+    (
+      lambda: rewards.effort(
+        efforts=((1.0,), (2.0,)),
+        at=(-5,),
+        reference=rewards.group_mean_reference(),
+        term=rewards.length_gate(),
+      ),
+      r"steps `at` from 1 on need 2 rows .* \(-5,\)",
+    ),
   ],
 )
 def test_bad_efforts_are_named(make, error):
@@ -241,11 +253,33 @@ def test_bad_efforts_are_named(make, error):
     make()
 
 
-def test_a_budget_and_a_reward_have_the_same_levels():
-  term = {"fn": "length_gate"}
-  own = {"fn": "effort", "efforts": (0.5, 1.0), "reference": {"fn": "group_mean_reference"}}
-  budget = {"fn": "effort", "efforts": (0.5, 1.0, 2.0), "tokens": 8, "cap": 9}
-  for reward in (own | {"term": term}, {"fn": "kimi", "base": own | {"term": term}}):
-    with pytest.raises(ValueError, match=r"reward\.efforts must be 3 numbers.*got \(0\.5, 1\.0\)"):
-      read(changed(budget=budget, reward=reward))
-  read(changed(budget=budget | {"efforts": (1.0, 2.0)}, reward=own | {"term": term}))
+OWN = {"fn": "effort", "efforts": (0.5, 1.0), "reference": {"fn": "group_mean_reference"}}
+OWN["term"] = {"fn": "length_gate"}
+TLDR = {"fn": "level_penalty", "penalty_by_level": (0.0, 0.5, 1.0), "max_length": 9.0}
+CORRECT = {"fn": "correctness"}
+THREE = {"fn": "effort", "efforts": (0.5, 1.0, 2.0), "tokens": 8, "cap": 9}
+TWO = THREE | {"efforts": (1.0, 2.0)}
+
+
+@pytest.mark.parametrize(
+  ("changes", "message"),
+  [
+    ({}, "reward has numbers for 2 levels, and budget gives 3"),
+    (
+      {"reward": {"fn": "kimi", "base": OWN}},
+      "reward has numbers for 2 levels, and budget gives 3",
+    ),
+    ({"budget": {"fn": "uniform_level", "targets": (2, 4, 8), "cap": 9}}, "budget gives 3"),
+    ({"budget": {"fn": "fixed", "target": 8}}, "budget gives 1"),
+    ({"reward": dict(TLDR, penalty_by_level=(0.0, 1.0))}, "reward has numbers for 2 levels"),
+    ({"reward": dict(TLDR, base=OWN)}, "it has numbers for 3 levels, and its base for 2"),
+    ({"reward": CORRECT, "then": ({"at": 1, "reward": OWN},)}, "for 2 levels after step 1, and"),
+    ({"budget": TWO, "then": ({"at": 1, "budget": THREE},)}, "after step 1, and budget gives 3"),
+  ],
+)
+def test_a_budget_and_a_reward_have_the_same_levels(changes, message):
+  sections = {"budget": THREE, "reward": OWN} | changes
+  with pytest.raises(ValueError, match=message):
+    recipes.from_config(read(changed(**sections)).slots)
+  levels = {"budget": TWO, "then": ({"at": 1, "budget": THREE, "reward": CORRECT},)}
+  recipes.from_config(read(changed(**sections | {"reward": OWN} | levels)).slots)

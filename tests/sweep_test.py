@@ -37,7 +37,9 @@ def test_the_command_of_a_setting_gives_what_the_config_declares(name, tmp_path)
       *sections, last = field.split(".")
       functools.reduce(lambda place, key: place[key], sections, config)[last] = value
     declared.append(as_json(config))
-  assert [as_json(one.to_dict()) for one in sweep.settings(experiment(name)).values()] == declared
+  found = sweep.settings(experiment(name))
+  assert [as_json(one.to_dict()) for one in found.values()] == declared
+  assert max(len(folder.encode()) for folder in found) <= 200
   by_hand = []
   for line in sweep.commands(experiment(name), tmp_path):
     overrides: list = []

@@ -6,6 +6,7 @@ import dataclasses
 import json
 import re
 import shlex
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
@@ -22,6 +23,7 @@ from lcrl.training import kinds
 from lcrl.training.remote import AnyPath, opened
 from lcrl.training.workdir import read_config
 
+LONGEST = 200  # bytes of a folder's name, of the 255 that most file systems take
 Train = Callable[..., dict[str, Any]]  # `lcrl.training.loop.train`
 
 
@@ -47,7 +49,7 @@ def settings(experiment: command.Experiment) -> dict[str, command.Experiment]:
   declared = points(module, variant_of(mode or "full", variants) if variants else "")
   for point in declared:
     texts = {k: v if isinstance(v, str) else repr(v) for k, v in point.items()}
-    name = re.sub(r"[^\w.,=+-]", "", "+".join(f"{k}={text}" for k, text in texts.items()))
+    name = short(re.sub(r"[^\w.,=+-]", "", "+".join(f"{k}={x}" for k, x in texts.items())))
     overrides = (*experiment.overrides, *texts.items())
     named[name] = dataclasses.replace(experiment, overrides=overrides)
   if not named:
@@ -55,6 +57,17 @@ def settings(experiment: command.Experiment) -> dict[str, command.Experiment]:
   if len(named) < len(declared):
     raise ValueError(f"--config={experiment.path}: two settings of its sweep have the same name.")
   return named
+
+
+def short(name: str) -> str:
+  """The name, with a checksum for what no file system takes in one folder's name.
+
+  >>> len(short("x" * 300)), short("reward.alpha=0.5")
+  (200, 'reward.alpha=0.5')
+  """
+  if len(name.encode()) <= LONGEST:
+    return name
+  return f"{name.encode()[: LONGEST - 9].decode(errors='ignore')}-{zlib.crc32(name.encode()):08x}"
 
 
 def commands(experiment: command.Experiment, workdir: AnyPath) -> list[str]:

@@ -203,7 +203,19 @@ def shaped_with_state(
     rows=base.rows,
     targets=both_targets(below, own),
     numbers=numbers_of_both,
+    levels=base.levels,
   )
+
+
+def with_levels(stage: Stage, count: int) -> Stage:
+  """The stage, which has numbers for so many levels of the budget.
+
+  Raises:
+    ValueError: a stage inside has them for another count.
+  """
+  if stage.levels not in (0, count):
+    raise ValueError(f"it has numbers for {count} levels, and its base for {stage.levels}.")
+  return stage._replace(levels=count)
 
 
 def length_penalty_reward(rewards: jax.Array, lengths: jax.Array, *, alpha: float) -> jax.Array:

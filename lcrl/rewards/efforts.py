@@ -15,9 +15,9 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from lcrl.checks import same_shape
+from lcrl.checks import positive, same_shape
 from lcrl.masked import as_float, masked_mean
-from lcrl.rewards.base import ended_length, shaped_with_state
+from lcrl.rewards.base import ended_length, shaped_with_state, with_levels
 from lcrl.rewards.constraint import dual_price
 from lcrl.rewards.references import Reference
 from lcrl.rewards.suite import band_factor
@@ -102,11 +102,18 @@ def target_band_reward(
   >>> print(target_band_reward(jnp.ones(3), lengths, jnp.full(3, 10.0)))
   [1.  0.5 0. ]
   """
+  check_band(free, full)
   same_shape(rewards=rewards, lengths=lengths, targets=targets)
   rewards, share = as_float(rewards), as_float(lengths) / targets
   return jnp.where(
     rewards > 0, rewards * band_factor(share, low=free, high=full, floor=least), rewards
   )
+
+
+def check_band(free: float, full: float) -> None:
+  """Raises ValueError unless a band ends above where it begins."""
+  if not free < full:
+    raise ValueError(f"free must be below full, got {free} and {full}.")
 
 
 def level_price_reward(rewards: jax.Array, lengths: jax.Array, prices: jax.Array) -> jax.Array:
@@ -157,6 +164,7 @@ def target_band(*, free: float = 1.0, full: float = 2.0, least: float = 0.0) -> 
   >>> target_band(full=3.0).levels
   0
   """
+  check_band(free, full)
   return _stateless(partial(target_band_reward, free=free, full=full, least=least))
 
 
@@ -182,6 +190,7 @@ def length_multiplier(*, levels: int, step_size: float = 0.1, most: float = 1.0)
   >>> length_multiplier(levels=2).init()
   Array([0., 0.], dtype=float32)
   """
+  positive(step_size=step_size, most=most)
   step = partial(dual_price, target=1.0, scale=1.0, step_size=step_size, max_price=most)
 
   def apply(price, rewards, r: Rollouts, targets, known):
@@ -230,9 +239,10 @@ def effort(
   table = rows_of if at else [tuple(x for row in rows_of for x in row)]
   if not table[0] or min(map(min, table)) <= 0:
     raise ValueError(f"efforts must be positive, got {tuple(efforts)}.")
-  if len(table) != len(at) + 1 or len({*map(len, table)}) > 1 or list(at) != sorted({*at}):
+  ascends = list(at) == sorted({*at}) and min(at, default=1) >= 1
+  if len(table) != len(at) + 1 or len({*map(len, table)}) > 1 or not ascends:
     raise ValueError(
-      f"{len(at)} ascending steps `at` need {len(at) + 1} rows of as many efforts, got "
+      f"{len(at)} ascending steps `at` from 1 on need {len(at) + 1} rows of as many efforts, got "
       f"{tuple(efforts)} and {tuple(at)}."
     )
   if term.levels not in (0, len(table[0])):
@@ -264,4 +274,4 @@ def effort(
     numbers=numbers,
   )
   rows = [n for n in (stage.rows, reference.rows) if n]
-  return stage._replace(rows=min(rows, default=0))
+  return with_levels(stage._replace(rows=min(rows, default=0)), len(table[0]))

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 
 from lcrl.checks import one_or_each, per_row, same_groups, same_shape
 from lcrl.masked import as_float, masked_mean
-from lcrl.rewards.base import budget_target, shaped
+from lcrl.rewards.base import budget_target, shaped, with_levels
 from lcrl.rewards.target import truncated_reward
 from lcrl.sharding import look_up, running_sum
 from lcrl.types import Rollouts, Stage
@@ -75,7 +75,8 @@ def level_penalty(
     max_length=max_length,
     only_correct=only_correct,
   )
-  return shaped(base, lambda rewards, r: reward(rewards, r.correct, r.lengths, r.budget.level))
+  stage = shaped(base, lambda rewards, r: reward(rewards, r.correct, r.lengths, r.budget.level))
+  return with_levels(stage, len(penalty_by_level))
 
 
 def difficulty_factor(correct: jax.Array, valid: jax.Array) -> jax.Array:

@@ -298,11 +298,10 @@ def eos_ramp(
   )
 
 
-def repeat_penalty(vocab_size: int | None = None, *, penalty: float = 1.5) -> Choice:
+def repeat_penalty(*, penalty: float = 1.5) -> Choice:
   """`lcrl.sampling.steering.repeat_penalty` of every token that stands in prompt or response.
 
   Args:
-    vocab_size: that of the policy.
     penalty: subtracted from the logit, once.
 
   >>> from lcrl.data.tokenizers import utf8
@@ -312,4 +311,4 @@ def repeat_penalty(vocab_size: int | None = None, *, penalty: float = 1.5) -> Ch
   >>> print(control.shape(state, jnp.zeros((1, 258)))[0, 96:100])
   [ 0. -1. -1.  0.]
   """
-  return lambda v: steering.repeat_penalty(vocab_size or v.size, penalty=penalty)
+  return lambda v: steering.repeat_penalty(v.size, penalty=penalty)

@@ -40,6 +40,7 @@ class Control(NamedTuple):
   # state after a token -> [R] bool: the thinking was cut at its budget.
   cut: Callable | None = None
   room: int = 0  # tokens of a response, at least, that it is meant for
+  forces: tuple[tuple[int, ...], ...] = ()  # texts that it forces, after which a response goes on
 
 
 def stateless(shape: Callable) -> Control:
@@ -105,6 +106,7 @@ def chain(*controls: Control) -> Control:
     stops=largest("stops"),
     cut=largest("cut"),
     room=max((c.room for c in controls), default=0),
+    forces=tuple(tape for c in controls for tape in c.forces),
   )
 
 
@@ -157,11 +159,13 @@ def top_k(k: int) -> Control:
   >>> print(control.shape((), jnp.array([[0.0, 2.0, 1.0]])))
   [[-inf   2.   1.]]
   """
+  keep_top_k(jnp.zeros(1), k=k)  # which checks
   return stateless(lambda logits: keep_top_k(logits, k=k))
 
 
 def top_p(p: float) -> Control:
   """Samples among the fewest tokens whose probabilities pass p (nucleus, arXiv:1904.09751)."""
+  keep_top_p(jnp.zeros(1), p=p)  # which checks
   return stateless(lambda logits: keep_top_p(logits, p=p))
 
 
@@ -172,4 +176,5 @@ def min_p(p: float) -> Control:
   >>> print(control.shape((), jnp.log(jnp.array([[0.6, 0.3, 0.1]]))).round(2))
   [[-0.51  -inf  -inf]]
   """
+  keep_min_p(jnp.zeros(1), p=p)  # which checks
   return stateless(lambda logits: keep_min_p(logits, p=p))

@@ -108,6 +108,9 @@ def mirostat_v2(tau: float, *, eta: float = 0.1) -> Control:
 
 def _mirostat(shape, tau: float, eta: float) -> Control:
   """The surprise that counts is under the policy's own distribution, not the truncated one."""
+  for name, value in (("tau", tau), ("eta", eta)):
+    if not value > 0:
+      raise ValueError(f"{name} must be above 0, got {value}.")
 
   def init(tokens, lengths):
     return jnp.full(lengths.shape, 2 * tau, jnp.float32)

@@ -96,6 +96,8 @@ def ramp_bias(
   >>> print(ramp_bias(jnp.array([250, 1025]), hold=True))
   [ 15. 100.]
   """
+  if ramp_end < 1:
+    raise ValueError(f"ramp_end must be at least 1, got {ramp_end}.")
   position = jnp.asarray(position)
   climbing = position < ramp_end
   after = jnp.where(position > hard_length, hard_bias, max_bias) if hold else 0.0
@@ -104,6 +106,7 @@ def ramp_bias(
 
 def eos_ramp(end_id: int, **ramp) -> Control:
   """Makes the end token likelier with every token written; `ramp` as for `ramp_bias`."""
+  ramp_bias(jnp.zeros((), jnp.int32), **ramp)  # which checks
   return Control(
     init=lambda tokens, lengths: jnp.zeros(lengths.shape, jnp.int32),
     shape=lambda n, logits: logits.at[:, end_id].add(ramp_bias(n, **ramp).astype(logits.dtype)),
@@ -197,7 +200,10 @@ def budget_forcing(
     )
     return state, jnp.where(forced, tape[at], sampled), forced
 
-  return Control(init, lambda state, logits: logits, take, cut=lambda s: s.cut)
+  room = max_thinking_tokens + len(final_tokens) + 2  # the end of thinking, and one of the answer
+  forces = tuple(wait_tokens), (end_of_thinking, *final_tokens)
+  same = lambda state, logits: logits
+  return Control(init, same, take, cut=lambda s: s.cut, room=room, forces=forces)
 
 
 def _never(sampled):

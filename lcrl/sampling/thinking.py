@@ -97,7 +97,7 @@ def thinking_budget(
     return state, token, forced
 
   room = len(tape) + answer_tokens + (budget or 0)
-  return Control(init, None, take, init_asked=init, cut=lambda s: s.cut, room=room)
+  return Control(init, None, take, init_asked=init, cut=lambda s: s.cut, room=room, forces=(tape,))
 
 
 class Stopping(NamedTuple):

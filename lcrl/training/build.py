@@ -81,13 +81,28 @@ def build_control(
   spec: Mapping[str, Any] | None, vocabulary: choices.Vocabulary, stop_texts: Sequence[str] = ()
 ) -> Control | None:
   """The control that `sampling.control` names, if any, with the tokens of the policy; then the one
-  that ends responses at `sampling.stop_texts`, if there are any."""
+  that ends responses at `sampling.stop_texts`, if there are any.
+
+  Raises:
+    ValueError: a field is wrong, or a text that is forced would end the response.
+  """
   controls = []
   if spec is not None:
     choice = build(choices, spec, field=choices.CONTROL)
-    controls.append(choices.finished(choice, vocabulary))
+    try:
+      controls.append(choices.finished(choice, vocabulary))
+    except ValueError as why:
+      text = str(why)
+      raise ValueError(text if choices.CONTROL in text else f"{choices.CONTROL}: {text}") from why
   if stop_texts:
-    controls.append(thinking.stop_texts(vocabulary.find(stop_texts, "sampling.stop_texts")))
+    texts = vocabulary.find(stop_texts, "sampling.stop_texts")
+    for tape in (tape for control in controls for tape in control.forces):
+      if stop := texts.read(tape):
+        raise ValueError(
+          f"sampling.stop_texts has {stop_texts[stop - 1]!r}, which stands in what "
+          f"{choices.CONTROL} forces: {vocabulary.tokenizer.decode(tape)!r} would end the response."
+        )
+    controls.append(thinking.stop_texts(texts))
   return chain(*controls) if len(controls) > 1 else next(iter(controls), None)
 
 

@@ -133,7 +133,13 @@ class Checkpoints:
         return candidate, self._load(path, abstract)
       logging.warning("checkpoint %d is not valid: %s", candidate, fault)
       faults.append(fault)
-    if step is not None or self.steps():
+    if step is not None:
+      others = ", ".join(str(one) for one in self.steps() if one != step) or "none"
+      raise CheckpointError(
+        f"checkpoint {step} in {self._folder} is not valid: {faults[0]}. Others that were saved: "
+        f"{others}."
+      )
+    if self.steps():
       raise CheckpointError(
         f"no valid checkpoint in {self._folder}: {'; '.join(faults)}. Without one a run can only "
         "begin anew, in another workdir or after this one is deleted."

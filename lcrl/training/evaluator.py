@@ -287,7 +287,10 @@ class Preparing:
     if budgets:
       raise ValueError(f"{name} has efforts beside targets or levels: name one of them.")
     s = self.model.settings
-    budget = {**s.built, **getattr(s, "slots", {})}.get("budget") or {}
+    sections = {**s.built, **getattr(s, "slots", {})}
+    # A policy is evaluated for the budget that it ends with.
+    phases = [phase["budget"] for phase in sections.get("then") or () if "budget" in phase]
+    budget = [sections.get("budget") or {}, *phases][-1]
     levels = range(len(budget.get("efforts", ())))
     by_level = len({_view(task, 1, level, f"{name}.efforts") for level in levels}) > 1
     return asked_efforts(options.efforts, budget, field=name, by_level=by_level)
@@ -326,10 +329,13 @@ def check_asked(task: Task, asked: Sequence[Asked], cap: int, name: str) -> None
   shown: dict[str, Asked] = {}
   check_targets(asked, cap, name)
   for one in asked:
-    view = _view(
-      task, one.target or cap, one.level, f"{name}.{'levels' if one.effort is None else 'efforts'}"
-    )
-    if len(asked) > 1 and view in shown:
+    field = f"{name}.{'levels' if one.effort is None else 'efforts'}"
+    view = _view(task, one.target or cap, one.level, field)
+    if len(asked) == 1 and not _differs(task, one, cap, view):
+      raise ValueError(
+        f"{name}: its prompts do not show {one.label}; task.render has to show the budget."
+      )
+    if view in shown:
       raise ValueError(
         f"{name}: its prompts are the same for {shown[view].label} and {one.label}; task.render "
         "has to show the budget."
@@ -343,6 +349,20 @@ def _view(task: Task, target: int, level: int, field: str) -> str:
     return repr(task.render(task.prompts[0], target, level))
   except ValueError as why:
     raise ValueError(f"{field}: {why}") from why
+
+
+def _differs(task: Task, one: Asked, cap: int, view: str) -> bool:
+  """Do prompts show another budget of this kind in another way?"""
+  target, others = one.target or cap, []
+  if one.target is not None:
+    others.append((target + 1, one.level))
+  if one.target is None or one.level or one.effort is not None:
+    others += [(target, one.level + 1), (target, max(0, one.level - 1))]
+  for other in others:
+    with contextlib.suppress(ValueError):  # a level without a template
+      if _view(task, *other, "") != view:
+        return True
+  return False
 
 
 def check_targets(asked: Sequence[Asked], cap: int, name: str) -> None:

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from lcrl import policies
+from lcrl import policies, recipes
 from lcrl.data.choosing import rows
 from lcrl.losses.distillation import TEACHER
 from lcrl.mesh import batch_sharding, param_shardings, replicated
@@ -19,6 +19,7 @@ from lcrl.policies.hf import Source
 from lcrl.registry import build
 from lcrl.tasks.task import Prompts
 from lcrl.training.build import build_tokenizer
+from lcrl.training.checkpoint import CheckpointError
 from lcrl.training.distill import teachers
 from lcrl.training.distill.table import Table, table_of
 from lcrl.training.remote import opened, origin
@@ -40,7 +41,8 @@ def provider(learner: Learner, tokenizer: Any, prompts: Prompts) -> list[Provide
   if learner.settings.teachers is None:
     return []
   table, mesh = table_of(learner.settings.teachers), learner.mesh
-  check_levels(table, learner.recipe.budget)
+  for budget in recipes.in_force(learner.settings.slots, "budget").values():
+    check_levels(table, budget)
   values = values_of(table, learner.settings.teachers.field, prompts)
   by_rows, whole = batch_sharding(mesh), replicated(mesh)
   choose = jax.jit(partial(chosen, table, values), out_shardings=(by_rows, whole))
@@ -54,7 +56,11 @@ def provider(learner: Learner, tokenizer: Any, prompts: Prompts) -> list[Provide
     policy = other_policy(learner.settings, source.policy, mesh)
     if policy.config not in measures:
       measures[policy.config] = make_measure(learner.settings, policy, mesh)
-    scorers.append((measures[policy.config], parameters(source, learner, i)))
+    try:
+      params = parameters(source, learner, i)
+    except (ValueError, CheckpointError) as why:
+      raise ValueError(f"{place}: {why}") from why
+    scorers.append((measures[policy.config], params))
 
   def read(_: Any, rollouts: Rollouts) -> dict[str, jax.Array]:
     which, counts = choose(rollouts)

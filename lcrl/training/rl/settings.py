@@ -184,7 +184,6 @@ def _check(s: Settings) -> None:
       f"{longest} tokens, got {s.train.pack}."
     )
   _check_micro_tokens(s.train, longest)
-  _check_efforts(s.slots["budget"], s.slots["reward"])
   if has_fn(s.slots["budget"], "first_only") and not has_fn(s.revise, "serial_exits"):
     raise ValueError('budget.fn="first_only" needs revise.fn="serial_exits".')
   check_sampling(s.sampling)
@@ -214,24 +213,6 @@ def _check_micro_tokens(train: Train, longest: int) -> None:
     raise ValueError(
       f"train.micro_tokens must be a multiple of train.pack={train.pack}, got {size}."
     )
-
-
-def _check_efforts(budget: Any, reward: Any) -> None:
-  """Raises ValueError if the budget has other levels of effort than the reward has numbers for."""
-  # Here sections may be anything yet: whether they name functions is checked later.
-  if not (isinstance(budget, Mapping) and isinstance(reward, Mapping)):
-    return
-  if budget.get("fn") != "effort" or not isinstance(budget.get("efforts"), list | tuple):
-    return
-  if reward.get("fn") == "effort" and isinstance(efforts := reward.get("efforts"), list | tuple):
-    rows = efforts if reward.get("at") else [efforts]
-    listed = [row for row in rows if isinstance(row, list | tuple)]
-    if wrong := [row for row in listed if len(row) != len(budget["efforts"])]:
-      raise ValueError(
-        f"reward.efforts must be {len(budget['efforts'])} numbers, one a level of budget.efforts, "
-        f"got {tuple(wrong[0])}."
-      )
-  _check_efforts(budget, reward.get("base"))
 
 
 CORRECTION = {"fn": "truncated", "high": 2.0}
