@@ -6,7 +6,7 @@ SEEDS ?= 1
 SEED ?= 0
 RUN := $(VENV)/bin/python
 PIP := pip install --quiet --no-compile --disable-pip-version-check
-# Of the slow tests; 0/4 takes the first quarter.
+# Of the slow tests; 0/8 takes the first eighth.
 SLOW ?= 0/1
 export SLOW
 

@@ -185,6 +185,7 @@ def test_a_peer_that_fails_is_an_error():
   assert "0.01 seconds" in peers.in_a_process("tunix", peers.Job("step"), timeout=0.01)["error"]
 
 
+@pytest.mark.slow
 def test_a_step_of_some_length_is_measured(bench):
   """The control, not the limit, ends rows; what was sampled trains."""
   sizes = COMMON | {"prompts": 4, "slots": 4, "limit": 16, "limits": 16, "means": 4, "mean": 4}

@@ -22,7 +22,7 @@ def named(config, at=""):
   return found.union(*(named(x, key) for key, x in config.items() if isinstance(x, dict)))
 
 
-QUICK = 24  # smoke runs that are not slow, besides those of a kind of run that none of them is
+QUICK = 14  # smoke runs that are not slow, besides those of a kind of run that none of them is
 
 
 @functools.cache
@@ -140,7 +140,7 @@ def test_smoke_runs_that_are_not_slow_are_of_every_kind_and_name_most_functions(
   runs = lambda names: {found for found in of(names) if found[1] == "run"}
   assert len(quick()) <= QUICK + 6
   assert runs(quick()) == runs(VARIANTS)
-  assert len(of(quick())) > 0.55 * len(of(VARIANTS))
+  assert len(of(quick())) > 0.45 * len(of(VARIANTS))
   assert sorted(ordered()) == sorted(VARIANTS)
 
 

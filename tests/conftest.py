@@ -41,6 +41,16 @@ def _doctest_names(doctest_namespace):
   doctest_namespace["jnp"] = jnp
 
 
+@pytest.fixture(autouse=True)
+def _verbosity():
+  """Commands that tests call set how much absl's logger says."""
+  from absl import logging
+
+  before = logging.get_verbosity()
+  yield
+  logging.set_verbosity(before)
+
+
 @pytest.fixture(autouse=True, scope="module")
 def _programs_of_one_module(request):
   """Programs are freed after each module. Late in two whole runs, with thousands of them, jaxlib
@@ -85,7 +95,7 @@ def _no_pictures(request):
 
 
 def pytest_collection_modifyitems(config, items):
-  """`SLOW=1/4` takes the second quarter of the slow tests, by their names, beside all others. A
+  """`SLOW=1/8` takes the second eighth of the slow tests, by their names, beside all others. A
   module that is slow as a whole, for what its tests share, stays together."""
   part, parts = map(int, os.environ.get("SLOW", "0/1").split("/"))
 

@@ -17,6 +17,7 @@ from lcrl.evaluation import (
   write_json,
 )
 from lcrl.evaluation.report import collapsed, verdict, write_report
+from tests.helpers.slow import slow
 from tests.helpers.summaries import ABOUT, run
 
 RUNS = {
@@ -122,7 +123,7 @@ def test_accuracy_stays_within_0_and_100(drawn, right):
     assert low <= min(right) <= max(right) <= high
 
 
-@pytest.mark.parametrize("count", [3, 6, 9])
+@pytest.mark.parametrize("count", [3, slow(6), slow(9)])
 def test_names_and_the_front_do_not_cross(drawn, count):
   """As long as they have room: above so many names a list stands beside the picture."""
   random = np.random.default_rng(count)

@@ -34,6 +34,7 @@ from tests.helpers import pair_runs, rl_runs
 from tests.helpers.gpt_oss import OWN
 from tests.helpers.sampling import B, G, V, engine_of, make_budget, make_rows
 from tests.helpers.scoring import LOSSES, make_batch, make_recipe, with_prompts
+from tests.helpers.slow import slow
 from tests.rollouts import random_rollouts
 
 SIZES = {"hidden_size": 16, "head_dim": 4, "mlp_size": 12, "experts": 4, "experts_per_token": 2}
@@ -220,7 +221,7 @@ def test_a_balance_of_nothing_is_refused(build):
 
 @pytest.mark.parametrize(
   "axes, slots",
-  [({"data": 2, "fsdp": 2, "tensor": 2}, None), ({"fsdp": 4, "tensor": 2}, 2)],
+  [slow({"data": 2, "fsdp": 2, "tensor": 2}, None), ({"fsdp": 4, "tensor": 2}, 2)],
 )
 def test_log_probs_of_the_sampler_are_those_of_the_update(axes, slots):
   policy, params = make(qk_norm=True, layers=1)

@@ -17,6 +17,7 @@ from lcrl.policies.shapes import SHAPES
 from tests.helpers.gpt_oss import OWN
 from tests.helpers.models import _copy
 from tests.helpers.sampling import B, G, V, engine_of, make_budget, make_rows
+from tests.helpers.slow import slow
 
 EVERYTHING = policies.tiny(  # that any family has
   V,
@@ -41,7 +42,7 @@ GPT_OSS = policies.tiny(V, **SIZES, **OWN)
 
 
 @pytest.mark.parametrize("config", [EVERYTHING, GPT_OSS])
-@pytest.mark.parametrize("slots", [None, 3])
+@pytest.mark.parametrize("slots", [slow(None), 3])
 def test_log_probs_of_the_sampler_are_those_of_the_update(slots, config):
   policy = policies.make(config)
   noise = lambda x: jnp.asarray(np.random.default_rng(0).normal(0, 0.3, x.shape), x.dtype)

@@ -124,6 +124,7 @@ def test_every_stage_with_a_state_is_here():
       assert spec["fn"] in named, f"{slot}.fn={spec['fn']!r} has a state: it needs a row above"
 
 
+@pytest.mark.slow
 def test_a_schedule_of_lengths_compiles_a_few_programs():
   """Six caps, two buckets (32 and 16): as many programs, not one a step."""
   model = build_learner(read(CONFIG))

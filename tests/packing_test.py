@@ -16,6 +16,7 @@ from lcrl.training.scorer import make_scorer, split, value_and_grad
 from lcrl.training.step import loss_metrics, update_metrics
 from lcrl.types import PairBatch, Pairs
 from tests.helpers.scoring import LOSSES, PARAMS, POLICY, make_batch, make_recipe, with_prompts
+from tests.helpers.slow import slow
 from tests.rollouts import random_rollouts
 
 WIDTH = 16
@@ -105,8 +106,15 @@ def test_a_row_holds_its_rollouts():
   assert not pack(tokens, mask, place, sizes=Sizes(1, 2), width=8).fits[0]
 
 
-@pytest.mark.parametrize("name", LOSSES)
-@pytest.mark.parametrize("pieces, share", [(1, True), (2, True), (2, False)])
+@pytest.mark.parametrize(
+  "name, pieces, share",
+  [
+    ("surrogate", 1, True),
+    ("drpo", 2, False),
+    *(slow(*case) for case in (("drpo", 1, True), ("surrogate", 2, True), ("drpo", 2, True))),
+    slow("surrogate", 2, False),
+  ],
+)
 def test_packed_gradients_equal_padded_ones(name, pieces, share):
   recipe = make_recipe(LOSSES[name]())
   batch = with_prompts(make_batch(recipe))

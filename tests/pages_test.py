@@ -17,6 +17,7 @@ from lcrl.sampling import core, jobs
 from lcrl.sampling.core import row_keys, sample
 from lcrl.sampling.pages import in_use, next_starts, startable
 from lcrl.training import loop
+from tests.helpers.slow import slow
 
 V, GROUPS, G, P, N, END = 24, 6, 4, 7, 24, (1,)
 R = GROUPS * G
@@ -205,10 +206,10 @@ def attention_case(cache_dtype=None, window=None, group=3, page=16, width=6, siz
     ({}, {}),
     ({"window": 21}, {"span": 32, "keys": 16}),
     ({"group": 1, "page": 32, "width": 3}, {"span": 32}),
-    ({"cache_dtype": "int8"}, {"span": 48, "keys": 8}),
+    slow({"cache_dtype": "int8"}, {"span": 48, "keys": 8}),
     ({"cache_dtype": "float8_e4m3fn", "window": 50}, {"span": 16}),
-    ({"size": 128, "group": 6}, {"span": 32}),
-    ({"size": 256, "group": 4, "page": 64, "width": 3}, {"span": 64}),
+    slow({"size": 128, "group": 6}, {"span": 32}),
+    slow({"size": 256, "group": 4, "page": 64, "width": 3}, {"span": 64}),
   ],
 )
 def test_the_kernel_equals_its_twin(case, tiles):

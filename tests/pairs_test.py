@@ -235,6 +235,7 @@ def test_an_unread_config_leaves_no_folder(rows, tmp_path):
   assert not pathlib.Path(tmp_path / "run").exists()
 
 
+@pytest.mark.slow
 def test_pieces_packing_and_devices_change_no_update(one_device):
   """A coupled loss with a third side and a likelihood term, by one step of plain descent."""
   fields = {

@@ -19,6 +19,7 @@ from lcrl.training.rl import run as rl
 from lcrl.training.workdir import last_saved
 from tests.helpers.files import lines
 from tests.helpers.rl_runs import CONFIG, changed
+from tests.helpers.slow import slow
 
 pytestmark = pytest.mark.usefixtures("one_device")
 
@@ -104,7 +105,7 @@ def test_a_history_without_checkpoints_is_no_fresh_start(run, noted):
   assert (run / "metrics.jsonl").read_bytes() == before
 
 
-@pytest.mark.parametrize("every", [1, 2])
+@pytest.mark.parametrize("every", [1, slow(2)])
 def test_a_run_that_was_killed_during_its_first_save_begins_anew(every, run):
   """The metrics of the next step due are there before its own save waits for the first one."""
   (run / "saved.json").unlink()

@@ -14,6 +14,7 @@ from lcrl import policies
 from lcrl.policies import cache as cache_module
 from lcrl.sampling import jobs
 from lcrl.sampling.core import row_keys, sample
+from tests.helpers.slow import slow
 
 V, R, P, N, END = 24, 12, 7, 10, (1, 2)
 
@@ -147,7 +148,7 @@ def test_a_growing_cache_equals_a_big_one(params, rows, monkeypatch):
   np.testing.assert_allclose(got.log_probs, want.log_probs, atol=1e-5)
 
 
-@pytest.mark.parametrize("cache_dtype", [None, "int8"])
+@pytest.mark.parametrize("cache_dtype", [None, slow("int8")])
 def test_slots_read_as_far_as_their_rows_go(params, rows, monkeypatch, cache_dtype):
   """2, 8 or all 17 positions, by the longest row; it changes no token and copies no cache."""
   want = run(params, rows, slots=5, cache_dtype=cache_dtype)

@@ -16,6 +16,7 @@ from lcrl.losses.weights import fixed_length, sequence_mean, token_mean
 from lcrl.mesh import batch_sharding, make_mesh, param_shardings
 from lcrl.training.scorer import join, make_scorer, split, value_and_grad
 from tests.helpers.scoring import LOSSES, PARAMS, POLICY, make_batch, make_recipe, make_update
+from tests.helpers.slow import slow
 from tests.rollouts import random_rollouts
 
 
@@ -58,8 +59,8 @@ def test_split_and_join_are_inverse():
   "name, weigh",
   [
     ("surrogate", token_mean),
-    ("drpo", sequence_mean),
-    ("surrogate", functools.partial(fixed_length, length=9)),
+    slow("drpo", sequence_mean),
+    slow("surrogate", functools.partial(fixed_length, length=9)),
   ],
 )
 def test_micro_batches_equal_one_batch(name, weigh):
@@ -81,7 +82,7 @@ def test_micro_batches_equal_one_batch(name, weigh):
     )
 
 
-@pytest.mark.parametrize("name", LOSSES)
+@pytest.mark.parametrize("name", [slow("surrogate"), "drpo"])
 def test_layers_apart_give_the_gradient_of_stacked_ones(name):
   """Unrolled, in several pieces: params are taken apart once, gradients are stacked once."""
   policy = policies.make(dataclasses.replace(POLICY.config, unroll=True))
@@ -122,8 +123,8 @@ def test_a_coupled_loss_taken_for_additive_would_differ():
 @pytest.mark.parametrize(
   "name, axes",
   [
-    ("surrogate", {"data": 8, "fsdp": 1}),
-    ("surrogate", {"data": 2, "fsdp": 2, "tensor": 2}),
+    slow("surrogate", {"data": 8, "fsdp": 1}),
+    slow("surrogate", {"data": 2, "fsdp": 2, "tensor": 2}),
     ("drpo", {"data": 2, "fsdp": 2, "tensor": 2}),
   ],
 )

@@ -33,6 +33,7 @@ from tests.helpers.scoring import (
   make_recipe,
   with_prompts,
 )
+from tests.helpers.slow import slow
 
 WIDTH = 32
 TILES = triton.Settings(
@@ -56,10 +57,10 @@ def scored_on(mesh, policy, loss, pieces=1):
 @pytest.mark.parametrize(
   "axes, changes, name, pieces",
   [
-    ({"data": 2, "fsdp": 2, "sequence": 2}, {}, "surrogate", 1),
-    ({"fsdp": 2, "sequence": 4}, {"windows": (3, None)}, "surrogate", 2),
+    slow({"data": 2, "fsdp": 2, "sequence": 2}, {}, "surrogate", 1),
+    slow({"fsdp": 2, "sequence": 4}, {"windows": (3, None)}, "surrogate", 2),
     ({"fsdp": 1, "sequence": 8}, {"windows": (5, 5), "unroll": True, "remat": "dots"}, "drpo", 1),
-    ({"fsdp": 2, "sequence": 2, "tensor": 2}, {}, "drpo", 2),
+    slow({"fsdp": 2, "sequence": 2, "tensor": 2}, {}, "drpo", 2),
   ],
 )
 def test_gradients_equal_those_of_one_device(axes, changes, name, pieces):

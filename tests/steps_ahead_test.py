@@ -80,6 +80,7 @@ def test_the_gradient_is_corrected_token_by_token(engine):
   assert off(jnp.inf) > 1e-3
 
 
+@pytest.mark.slow
 def test_a_policy_that_stays_samples_the_same(engine):
   """Keys, places in the data, budgets and what past steps say are those of the step that trains."""
   shrinking = dict(fn="geometric_points", start=14, end=5, points=2, total=3)

@@ -146,6 +146,7 @@ def test_every_run_is_in_one_program():
   assert (run.even(366, 72), run.even(4, 72), run.even(72, 72)) == (61, 4, 72)
 
 
+@pytest.mark.slow
 def test_methods_differ_in_their_lanes(lanes_trained):
   (states, _), lanes = lanes_trained
   embed = np.asarray(states.params["embed"])

@@ -166,6 +166,7 @@ def evaluated(monkeypatch, out, **given):
   return json.loads((out / "evaluation.json").read_text()), answers
 
 
+@pytest.mark.slow
 def test_draws_of_a_run_are_kept_for_pass_until(run, tmp_path, monkeypatch):
   given = {"workdir": run, "prompts": 3, "samples": 1, "measures": "pass_until(passes=1)"}
   recipe = "draw_until(passes=1, most=2, at_once=1)"
@@ -194,6 +195,7 @@ def test_deepening_of_a_run_forces_the_trigger(run, tmp_path, monkeypatch):
     assert len(row["text"]) + (not row["truncated"]) == row["tokens"] + 1
 
 
+@pytest.mark.slow
 def test_pdr_by_a_learned_reward_on_prompts_that_nothing_verifies(
   tmp_path, rows, one_device, monkeypatch
 ):

@@ -13,6 +13,7 @@ from lcrl.sampling.controls import chain, plain
 from lcrl.sampling.texts import automaton
 from lcrl.sampling.thinking import stop_texts, thinking_budget
 from tests import gpu
+from tests.helpers.slow import slow
 
 
 def dense(hidden, head, keys, temperature, softcap=None):
@@ -25,7 +26,7 @@ def dense(hidden, head, keys, temperature, softcap=None):
 
 
 @pytest.mark.parametrize(
-  "rows, vocab, softcap", [(37, 1000, None), (3, 128, 4.0), (130, 2100, None)]
+  "rows, vocab, softcap", [(37, 1000, None), slow(3, 128, 4.0), slow(130, 2100, None)]
 )
 def test_draws_what_dense_logits_draw(rows, vocab, softcap):
   """Greedy rows, a tile of the vocabulary that is not full, rows that fill no block."""

@@ -76,6 +76,7 @@ def test_kernels_equal_all_experts_on_all_tokens(
   jax.tree.map(same, *both)
 
 
+@pytest.mark.slow
 def test_experts_of_other_devices_add_nothing(interpreted):
   """The first two experts here, the others there: together they are all."""
   x, router, weights = made(20, "float32", biases=True)
