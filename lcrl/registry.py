@@ -6,6 +6,7 @@ Python can import: nobody edits the library to try an idea.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import importlib
 import inspect
@@ -58,15 +59,24 @@ def build(module: ModuleType, spec: Mapping[str, Any], *, field: str, gives: Any
   arguments = function.keywords  # type: ignore[attr-defined]
   _complete(function.func, spec, field)  # type: ignore[attr-defined]
   try:
-    built = function()
-  except ValueError as why:
-    raise ValueError(str(why) if field in str(why) else f"{field}: {why}") from why
+    with placed(field):
+      built = function()
   except RAISED as why:
     given = ", ".join(f"{key}={value!r:.40}" for key, value in arguments.items())
     raise ValueError(f"{field}: {spec['fn']}({given}) fails: {why or type(why).__name__}") from why
   if isinstance(gives, type) and not isinstance(built, gives):
     raise ValueError(f"{field}.fn={spec['fn']!r} gives {built!r:.60}, no {gives.__name__}.")
   return built
+
+
+@contextlib.contextmanager
+def placed(field: str, *errors: type[Exception]) -> Iterator[None]:
+  """A ValueError, or one of these errors, becomes a ValueError that names the field."""
+  caught: tuple[type[Exception], ...] = (ValueError, *errors)
+  try:
+    yield
+  except caught as why:
+    raise ValueError(str(why) if field in str(why) else f"{field}: {why}") from why
 
 
 def check(

@@ -19,6 +19,10 @@ from tests.helpers.rl_runs import changed
 VOCABULARY = choices.Vocabulary(tokenizers.sums(), 20)
 
 
+FORCING = {"fn": "budget_forcing", "end_of_thinking": "#", "final_tokens": "7+"}
+FORCING["max_thinking_tokens"] = 2
+
+
 def start(control):
   return control.init(jnp.zeros((1, 1), jnp.int32), jnp.ones(1, jnp.int32))
 
@@ -74,9 +78,15 @@ def test_tokens_are_named_by_their_text():
       },
       "min_thinking_tokens must lie between 0 and max_thinking_tokens=2",
     ),
-    ({"fn": "eos_ramp", "ramp_end": 0}, r"ramp_end must be at least 1, got 0"),
-    ({"fn": "mirostat_v2", "tau": -1.0}, r"sampling\.control: tau must be above 0, got -1\.0"),
-    ({"fn": "mirostat_v1", "tau": 1.0, "eta": 0.0}, r"sampling\.control: eta must be above 0"),
+    ({"fn": "eos_ramp", "ramp_end": 0}, r"sampling\.control: ramp_end must be positive, got 0"),
+    ({"fn": "mirostat_v2", "tau": -1.0}, r"sampling\.control: tau must be positive, got -1\.0"),
+    ({"fn": "mirostat_v1", "tau": 1.0, "eta": 0.0}, r"sampling\.control: eta must be positive"),
+    (FORCING | {"final_tokens": "7."}, r"control\.final_tokens='7\.' has token 1, which ends a"),
+    (FORCING | {"end_of_thinking": "."}, r"control\.end_of_thinking='\.' has token 1, which ends"),
+    (
+      FORCING | {"wait_tokens": ".", "num_ignore": 1},
+      r"control\.wait_tokens='\.' has token 1, which ends a response",
+    ),
     ({"fn": "top_p", "p": 2.0}, r"sampling\.control: p must be in \(0, 1\], got 2\.0"),
     ({"fn": "min_p", "p": -1.0}, r"sampling\.control: p must be in \[0, 1\], got -1\.0"),
     ({"fn": "top_k", "k": 0}, r"sampling\.control: k must be at least 1, got 0"),
@@ -98,13 +108,10 @@ def test_the_thinking_is_as_long_as_budget_forcing_says():
   assert taken == [(4, True)] * 3 + [(3, False)] * 2
 
 
-FORCING = {"fn": "budget_forcing", "end_of_thinking": "#", "final_tokens": "7+"}
 THINKING = {"fn": "thinking_budget", "budget": 2, "end_text": "#", "forced_text": "7#+"}
 
 
-@pytest.mark.parametrize(
-  ("control", "tape"), [(FORCING | {"max_thinking_tokens": 2}, "#7+"), (THINKING, "7#+")]
-)
+@pytest.mark.parametrize(("control", "tape"), [(FORCING, "#7+"), (THINKING, "7#+")])
 def test_a_forced_text_does_not_end_the_response(control, tape):
   assert build.build_control(control, VOCABULARY, ["77", "+7"]).room == 2 + len(tape) + 1
   for stops in (["7"], ["=", "+"]):

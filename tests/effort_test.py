@@ -274,6 +274,10 @@ TWO = THREE | {"efforts": (1.0, 2.0)}
     ({"reward": dict(TLDR, penalty_by_level=(0.0, 1.0))}, "reward has numbers for 2 levels"),
     ({"reward": dict(TLDR, base=OWN)}, "it has numbers for 3 levels, and its base for 2"),
     ({"reward": CORRECT, "then": ({"at": 1, "reward": OWN},)}, "for 2 levels after step 1, and"),
+    (
+      {"reward": dict(fn="lagrangian", main=OWN, components=(CORRECT,), targets=(0.5,))},
+      "for 2 levels, and budget gives 3",
+    ),
     ({"budget": TWO, "then": ({"at": 1, "budget": THREE},)}, "after step 1, and budget gives 3"),
   ],
 )

@@ -111,7 +111,9 @@ def test_a_row_holds_its_rollouts():
   [
     ("surrogate", 1, True),
     ("drpo", 2, False),
-    *(slow(*case) for case in (("drpo", 1, True), ("surrogate", 2, True), ("drpo", 2, True))),
+    slow("drpo", 1, True),
+    slow("surrogate", 2, True),
+    slow("drpo", 2, True),
     slow("surrogate", 2, False),
   ],
 )

@@ -7,7 +7,7 @@ batch. With several updates a batch the same violation counts several times: div
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from functools import partial
+from functools import partial, reduce
 from typing import NamedTuple
 
 import jax
@@ -15,7 +15,7 @@ import jax.numpy as jnp
 
 from lcrl.checks import one_or_each, per_row, same_shape
 from lcrl.masked import as_float, masked_mean, standardize
-from lcrl.rewards.base import shaped, shaped_with_state
+from lcrl.rewards.base import shaped, shaped_with_state, with_levels
 from lcrl.types import PyTree, Rollouts, Stage
 
 __all__ = [
@@ -266,7 +266,7 @@ def lagrangian(
     own = {f"lagrangian/multiplier_{i}": x for i, x in multipliers}
     return of_all("numbers", state) | own
 
-  return Stage(
+  mixed = Stage(
     init,
     apply,
     needs=tuple(name for stage in stages for name in stage.needs),
@@ -275,3 +275,5 @@ def lagrangian(
     targets=partial(of_all, "targets") if any(stage.targets for stage in stages) else None,
     numbers=numbers,
   )
+  counts = [stage.levels for stage in stages if stage.levels]
+  return reduce(with_levels, counts, mixed)

@@ -77,6 +77,11 @@ class Vocabulary(NamedTuple):
     ids = self.tokenizer.encode(tokens) if isinstance(tokens, str) else tokens
     return [self.one(token, field) for token in ids]
 
+  def refuse_ends(self, ids: Sequence[int], field: str) -> None:
+    """Raises ValueError if one of the tokens that `field` forces ends a response."""
+    if ends := [i for i in ids if i in self.end_ids]:
+      raise ValueError(f"{field} has token {ends[0]}, which ends a response.")
+
   def find(self, texts: Sequence[str], field: str) -> Texts:
     """The automaton that finds these texts in responses, special tokens by their names.
 
@@ -156,13 +161,19 @@ def budget_forcing(
   waits = num_ignore or min_thinking_tokens
 
   def draft(v: Vocabulary) -> Control:
+    waiting = v.several(wait_tokens, "wait_tokens") if waits else []
+    final = v.several(final_tokens, "final_tokens")
+    end = v.one(end_of_thinking, "end_of_thinking")
+    v.refuse_ends([end], f"{CONTROL}.end_of_thinking={end_of_thinking!r}")
+    v.refuse_ends(waiting, f"{CONTROL}.wait_tokens={wait_tokens!r}")
+    v.refuse_ends(final, f"{CONTROL}.final_tokens={final_tokens!r}")
     return steering.budget_forcing(
-      v.one(end_of_thinking, "end_of_thinking"),
+      end,
       max_thinking_tokens=max_thinking_tokens,
       min_thinking_tokens=min_thinking_tokens,
-      wait_tokens=v.several(wait_tokens, "wait_tokens") if waits else (),
+      wait_tokens=waiting,
       num_ignore=num_ignore,
-      final_tokens=v.several(final_tokens, "final_tokens"),
+      final_tokens=final,
     )
 
   return draft
@@ -211,8 +222,7 @@ def thinking_budget(
       raise ValueError(f"{field}={forced!r} cannot be encoded: {why}") from why
     if texts.read(tape) != thinking.END:
       raise ValueError(f"{field}={forced!r} does not end the thinking once it is encoded.")
-    if ends := [i for i in tape if i in v.end_ids]:
-      raise ValueError(f"{field}={forced!r} has token {ends[0]}, which ends a response.")
+    v.refuse_ends(tape, f"{field}={forced!r}")
     return thinking.thinking_budget(
       texts, tape, budget=budget, share=share, answer_tokens=answer_tokens
     )

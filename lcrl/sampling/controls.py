@@ -116,8 +116,7 @@ def keep_top_k(logits: jax.Array, *, k: int) -> jax.Array:
   >>> print(keep_top_k(jnp.array([1.0, 3.0, 2.0, 2.0]), k=2))
   [-inf   3.   2.   2.]
   """
-  if k < 1:
-    raise ValueError(f"k must be at least 1, got {k}.")
+  _check_top_k(k)
   smallest = jax.lax.top_k(logits, min(k, logits.shape[-1]))[0][..., -1:]
   return jnp.where(logits >= smallest, logits, -jnp.inf)
 
@@ -131,8 +130,7 @@ def keep_top_p(logits: jax.Array, *, p: float) -> jax.Array:
   >>> print(keep_top_p(jnp.log(jnp.array([0.25, 0.5, 0.125, 0.125])), p=0.7).round(3))
   [-1.386 -0.693   -inf   -inf]
   """
-  if not 0 < p <= 1:
-    raise ValueError(f"p must be in (0, 1], got {p}.")
+  _check_top_p(p)
   order = jnp.argsort(logits, axis=-1)
   total = jnp.cumsum(jnp.take_along_axis(jax.nn.softmax(logits, axis=-1), order, axis=-1), axis=-1)
   rank = jnp.argsort(order, axis=-1)
@@ -146,10 +144,24 @@ def keep_min_p(logits: jax.Array, *, p: float) -> jax.Array:
   >>> print(keep_min_p(jnp.log(jnp.array([0.25, 0.5, 0.125, 0.125])), p=0.3).round(3))
   [-1.386 -0.693   -inf   -inf]
   """
-  if not 0 <= p <= 1:
-    raise ValueError(f"p must be in [0, 1], got {p}.")
+  _check_min_p(p)
   probs = jax.nn.softmax(logits, axis=-1)
   return jnp.where(probs >= p * probs.max(axis=-1, keepdims=True), logits, -jnp.inf)
+
+
+def _check_top_k(k: int) -> None:
+  if k < 1:
+    raise ValueError(f"k must be at least 1, got {k}.")
+
+
+def _check_top_p(p: float) -> None:
+  if not 0 < p <= 1:
+    raise ValueError(f"p must be in (0, 1], got {p}.")
+
+
+def _check_min_p(p: float) -> None:
+  if not 0 <= p <= 1:
+    raise ValueError(f"p must be in [0, 1], got {p}.")
 
 
 def top_k(k: int) -> Control:
@@ -159,13 +171,13 @@ def top_k(k: int) -> Control:
   >>> print(control.shape((), jnp.array([[0.0, 2.0, 1.0]])))
   [[-inf   2.   1.]]
   """
-  keep_top_k(jnp.zeros(1), k=k)  # which checks
+  _check_top_k(k)
   return stateless(lambda logits: keep_top_k(logits, k=k))
 
 
 def top_p(p: float) -> Control:
   """Samples among the fewest tokens whose probabilities pass p (nucleus, arXiv:1904.09751)."""
-  keep_top_p(jnp.zeros(1), p=p)  # which checks
+  _check_top_p(p)
   return stateless(lambda logits: keep_top_p(logits, p=p))
 
 
@@ -176,5 +188,5 @@ def min_p(p: float) -> Control:
   >>> print(control.shape((), jnp.log(jnp.array([[0.6, 0.3, 0.1]]))).round(2))
   [[-0.51  -inf  -inf]]
   """
-  keep_min_p(jnp.zeros(1), p=p)  # which checks
+  _check_min_p(p)
   return stateless(lambda logits: keep_min_p(logits, p=p))

@@ -9,6 +9,7 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 
+from lcrl.checks import positive
 from lcrl.masked import as_float
 from lcrl.sampling.controls import Control
 
@@ -108,9 +109,7 @@ def mirostat_v2(tau: float, *, eta: float = 0.1) -> Control:
 
 def _mirostat(shape, tau: float, eta: float) -> Control:
   """The surprise that counts is under the policy's own distribution, not the truncated one."""
-  for name, value in (("tau", tau), ("eta", eta)):
-    if not value > 0:
-      raise ValueError(f"{name} must be above 0, got {value}.")
+  positive(tau=tau, eta=eta)
 
   def init(tokens, lengths):
     return jnp.full(lengths.shape, 2 * tau, jnp.float32)

@@ -9,6 +9,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from lcrl.checks import positive
 from lcrl.sampling.controls import Control, stateless
 
 
@@ -96,8 +97,7 @@ def ramp_bias(
   >>> print(ramp_bias(jnp.array([250, 1025]), hold=True))
   [ 15. 100.]
   """
-  if ramp_end < 1:
-    raise ValueError(f"ramp_end must be at least 1, got {ramp_end}.")
+  positive(ramp_end=ramp_end)
   position = jnp.asarray(position)
   climbing = position < ramp_end
   after = jnp.where(position > hard_length, hard_bias, max_bias) if hold else 0.0
@@ -106,7 +106,7 @@ def ramp_bias(
 
 def eos_ramp(end_id: int, **ramp) -> Control:
   """Makes the end token likelier with every token written; `ramp` as for `ramp_bias`."""
-  ramp_bias(jnp.zeros((), jnp.int32), **ramp)  # which checks
+  positive(ramp_end=ramp.get("ramp_end", 1))
   return Control(
     init=lambda tokens, lengths: jnp.zeros(lengths.shape, jnp.int32),
     shape=lambda n, logits: logits.at[:, end_id].add(ramp_bias(n, **ramp).astype(logits.dtype)),

@@ -18,7 +18,7 @@ from lcrl.data.choosing import first, split
 from lcrl.data.lengths import counted_prefix, fitting
 from lcrl.mesh import same_devices
 from lcrl.policies import Policy, Tokenizer
-from lcrl.registry import build
+from lcrl.registry import build, placed
 from lcrl.rollouts.worker import RolloutWorker
 from lcrl.sampling import choices, thinking
 from lcrl.sampling.controls import Control, chain
@@ -89,11 +89,8 @@ def build_control(
   controls = []
   if spec is not None:
     choice = build(choices, spec, field=choices.CONTROL)
-    try:
+    with placed(choices.CONTROL):
       controls.append(choices.finished(choice, vocabulary))
-    except ValueError as why:
-      text = str(why)
-      raise ValueError(text if choices.CONTROL in text else f"{choices.CONTROL}: {text}") from why
   if stop_texts:
     texts = vocabulary.find(stop_texts, "sampling.stop_texts")
     for tape in (tape for control in controls for tape in control.forces):

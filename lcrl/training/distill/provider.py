@@ -16,7 +16,7 @@ from lcrl.data.choosing import rows
 from lcrl.losses.distillation import TEACHER
 from lcrl.mesh import batch_sharding, param_shardings, replicated
 from lcrl.policies.hf import Source
-from lcrl.registry import build
+from lcrl.registry import build, placed
 from lcrl.tasks.task import Prompts
 from lcrl.training.build import build_tokenizer
 from lcrl.training.checkpoint import CheckpointError
@@ -56,11 +56,8 @@ def provider(learner: Learner, tokenizer: Any, prompts: Prompts) -> list[Provide
     policy = other_policy(learner.settings, source.policy, mesh)
     if policy.config not in measures:
       measures[policy.config] = make_measure(learner.settings, policy, mesh)
-    try:
-      params = parameters(source, learner, i)
-    except (ValueError, CheckpointError) as why:
-      raise ValueError(f"{place}: {why}") from why
-    scorers.append((measures[policy.config], params))
+    with placed(place, CheckpointError):
+      scorers.append((measures[policy.config], parameters(source, learner, i)))
 
   def read(_: Any, rollouts: Rollouts) -> dict[str, jax.Array]:
     which, counts = choose(rollouts)

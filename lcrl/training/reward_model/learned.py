@@ -22,6 +22,7 @@ from lcrl import policies
 from lcrl.mesh import batch_sharding, batch_shards, param_shardings
 from lcrl.policies import Tokenizer
 from lcrl.policies.hf import Source, pretrained
+from lcrl.registry import placed
 from lcrl.training.build import build_tokenizer
 from lcrl.training.checkpoint import CheckpointError, Checkpoints
 from lcrl.training.remote import opened, origin
@@ -65,10 +66,8 @@ def providers(
       pieces = micro_batches(model.settings.train, batch_shards(model.mesh))
       models.append(judge.provider(name, spec, model, tokenizer, pieces))
       continue
-    try:
+    with placed(f"learned.{name}.path", CheckpointError):
       models.append(provider(name, opened(spec["path"]).expanduser(), model, tokenizer))
-    except (ValueError, CheckpointError) as why:
-      raise ValueError(f"learned.{name}.path: {why}") from why
   return models
 
 
@@ -119,10 +118,8 @@ def untrained(name: str, seed: int, model: Any) -> Provider:
 
 def log_probs_of(name: str, path: str, model: Any, tokenizer: Any) -> Provider:
   """The log-probs that the model of a folder or GGUF file gives to the tokens of answers."""
-  try:
+  with placed(f"learned.{name}.policy", OSError):
     source, other = pretrained(path, dtype="bfloat16"), policies.tokenizer(path)
-  except (OSError, ValueError) as why:
-    raise ValueError(f"learned.{name}.policy: {why}") from why
   if not alike(other, tokenizer):
     raise ValueError(f"learned.{name}.policy={path!r} has another vocabulary than the policy.")
   mesh, policy = model.mesh, source.policy
