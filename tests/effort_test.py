@@ -269,6 +269,10 @@ TWO = THREE | {"efforts": (1.0, 2.0)}
       {"reward": {"fn": "kimi", "base": OWN}},
       "reward has numbers for 2 levels, and budget gives 3",
     ),
+    (
+      {"reward": {"fn": "length_dual", "target": 8.0, "step_size": 0.1, "base": OWN}},
+      "for 2 levels, and budget gives 3",
+    ),
     ({"budget": {"fn": "uniform_level", "targets": (2, 4, 8), "cap": 9}}, "budget gives 3"),
     ({"budget": {"fn": "fixed", "target": 8}}, "budget gives 1"),
     ({"reward": dict(TLDR, penalty_by_level=(0.0, 1.0))}, "reward has numbers for 2 levels"),
