@@ -111,6 +111,8 @@ def test_what_is_asked_of_the_start(page, study, by):
   assert "start answers with {:.0f} tokens instead of {:.0f}.".format(*asked) in page
   cut = right(by[named("budget_forcing:160")]), right(study.start)
   assert "is right in {:.1f} % instead of {:.1f} % on GSM8K".format(*cut) in page
+  longer = np.mean([length > 160 for length in study.start.points("gsm8k")[0]["lengths"]])
+  assert f"Left alone, {100 * longer:.0f} % of its answers are longer" in page
   assert f"give {extent(spent(by[named('told')]))} tokens" in page
 
 
